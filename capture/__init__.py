@@ -1,0 +1,1 @@
+"""The process that owns the camera and is the only writer of frames."""

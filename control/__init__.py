@@ -1,0 +1,1 @@
+"""CONTRACT 2: the messages; their dialects; hub, client and command line."""

@@ -1,0 +1,1 @@
+"""The process that saves, stacks and archives pictures."""

@@ -1,0 +1,1 @@
+"""The process that turns the ring into H.264 files that survive a power cut."""

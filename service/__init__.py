@@ -1,0 +1,1 @@
+"""What makes a program a polite child of supervisord: settings, logs, stop, startup."""

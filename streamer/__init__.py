@@ -1,0 +1,1 @@
+"""The process that shows the ring to browsers and players."""
