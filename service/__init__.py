@@ -1,1 +1,12 @@
-"""What makes a program a polite child of supervisord: settings, logs, stop, startup."""
+"""What makes a program a polite child of supervisord: settings, log, stop, startup.
+
+with startup("analyzer") as process:
+    night = process.settings.table(NightSettings, process.camera)
+    while not process.stop.wait(1.0): ...
+"""
+
+from service.settings import EXIT_CONFIG, Settings, SettingsError
+from service.startup import Process, startup
+from service.stop import Stop
+
+__all__ = ["EXIT_CONFIG", "Process", "Settings", "SettingsError", "Stop", "startup"]

@@ -1,0 +1,82 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+PART = ".part"
+"""Suffix of a file that is being written. What a crash leaves behind bears it and may be removed on start."""
+
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_descriptor(descriptor: int) -> BinaryIO:
+    return os.fdopen(descriptor, "wb")
+
+
+@contextmanager
+def whole_file(
+    path: Path,
+    *,
+    replace: bool = False,
+    mode: int = 0o640,
+    opener: Callable[[int], BinaryIO] = _open_descriptor,
+) -> Iterator[BinaryIO]:
+    """Write `path` so that a crash at any instant leaves the old file, the new one or none, never a half.
+
+    Yields a binary file; on clean exit it is fsynced, renamed to `path`, and the folder is fsynced. On an
+    exception the temporary file is removed and nothing has changed. `opener` makes the file object from the
+    descriptor (tests inject faults there).
+    Raises: FileExistsError where `path` exists and `replace` is not set; OSError of the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # our own pid: left by an earlier process of this number
+    descriptor = os.open(temporary, _OPEN_FLAGS, mode)
+    try:
+        with opener(descriptor) as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        _put_in_place(temporary, path, replace=replace)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike rename, link refuses an existing name
+    except PermissionError:  # FAT and exFAT sticks have no hard links
+        if path.exists():
+            raise FileExistsError(f"{path} exists already") from None
+        temporary.rename(path)
+        return
+    temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a created, renamed or removed name in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return candidate

@@ -1,0 +1,150 @@
+"""The log of one process, which also owns file descriptors 1 and 2.
+
+Every line, ours or a C library's (libcamera, ffmpeg), goes into one pipe; a thread moves it to the log file. The
+pipe is the bounded queue: its writing end never blocks, and what does not fit is dropped and counted. So a slow SD
+card, a full disk or a stopped supervisord can delay no frame (shared/faults.md 0.1 and 0.2).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from service.rotation import RotatingFile
+from service.tables import LoggingSettings
+
+PIPE_BYTES = 1 << 20
+"""About 10,000 lines: seconds of the worst flood, while costing nothing when unused."""
+MAX_LINE_BYTES = 4000
+"""Below PIPE_BUF (4096), so that lines of several threads and libraries never mix (pipe(7))."""
+
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_secrets: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """Never write this string into a log; tokens and passwords are named here as soon as they are known."""
+    if secret:
+        _secrets.add(secret)
+
+
+class _Line(logging.Formatter):
+    """`2026-08-22T21:04:05.123Z INFO  analyzer.loop  night began score=0.13`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s  %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for secret in _secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class _PipeHandler(logging.Handler):
+    """Writes a line into the pipe, or drops it; never waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            for line in self.format(record).splitlines():
+                os.write(self._descriptor, line.encode(errors="replace")[:MAX_LINE_BYTES] + b"\n")
+        except BlockingIOError:
+            self.dropped += 1
+
+
+class _Pump:
+    """The thread between pipe and file."""
+
+    def __init__(self, file: RotatingFile, handler_source: int, echo: int | None) -> None:
+        self._file = file
+        self._source = handler_source
+        self._echo = echo
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._closing = True
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        rest = b""
+        while True:
+            readable, _, _ = select.select([self._source], [], [], 0.05 if self._closing else 0.5)
+            if not readable:
+                if self._closing:
+                    return
+                continue
+            block = rest + os.read(self._source, 1 << 16)
+            whole, _, rest = block.rpartition(b"\n")
+            if len(rest) > MAX_LINE_BYTES:  # a library that never ends its line
+                whole, rest = whole + b"\n" + rest if whole else rest, b""
+            if whole:
+                self._write(_clean(whole) + b"\n")
+
+    def _write(self, block: bytes) -> None:
+        self._file.write(block)
+        if self._echo is not None:
+            with suppress(OSError):
+                os.write(self._echo, block)
+
+
+def _clean(block: bytes) -> bytes:
+    """No colours, no control characters: nobody's terminal is driven by a line in a log."""
+    return _CONTROL.sub(b"?", _ANSI.sub(b"", block).replace(b"\r", b""))
+
+
+@contextmanager
+def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
+    """Send all output of this process to `path` until the block ends; an exception that leaves it is logged.
+
+    Where stderr is a terminal (somebody runs the process by hand), lines go there as well.
+    """
+    echo = os.dup(2) if os.isatty(2) else None
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(sink, False)
+    with suppress(OSError):  # unprivileged pipe limits are lower on some systems; the default 64 KiB will do
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    file = RotatingFile(path, settings.max_bytes, settings.files)
+    with suppress(OSError):  # no disk, no crash report; the process itself must still run
+        faulthandler.enable(file=os.dup(file.descriptor()), all_threads=True)
+    pump = _Pump(file, source, echo)
+    handler = _PipeHandler(sink)
+    handler.setFormatter(_Line())
+    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    pump.start()
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException:
+        logging.getLogger("service.logs").exception("died of an unexpected error")
+        raise SystemExit(1) from None  # the traceback is in the log; a second copy would only repeat it
+    finally:
+        if handler.dropped:
+            logging.getLogger("service.logs").warning("log lines dropped=%d", handler.dropped)
+        pump.stop()

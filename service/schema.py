@@ -1,0 +1,138 @@
+"""How a table of config.toml is declared: one frozen struct per table, one annotated field per key.
+
+Each package keeps its tables in its own `settings.py` and exports them as `TABLES`; pyproject.toml names those
+modules under the entry point group `shmcam.settings`, so that every process knows every table without importing
+its neighbours' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+from msgspec import inspect
+
+Apply = Literal["live", "restart"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table; `__post_init__` may raise ValueError where two keys contradict each other."""
+
+
+def setting(
+    help: str,
+    *,
+    unit: str = "",
+    apply: Apply = "restart",
+    secret: bool = False,
+    ge: float | None = None,
+    le: float | None = None,
+    gt: float | None = None,
+    pattern: str | None = None,
+    max_length: int | None = None,
+) -> msgspec.Meta:
+    """Describe one key: `width: Annotated[int, setting("frame width", unit="pixels", ge=16, le=8192)] = 1280`.
+
+    `apply` says whether `set` takes effect at once ("live") or after a restart of the owner; a `secret` is masked
+    in every output.
+    """
+    bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "pattern": pattern, "max_length": max_length}
+    return msgspec.Meta(description=help, extra={"unit": unit, "apply": apply, "secret": secret}, **bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of config.toml, as `set`, the docs, the page and the shell completion see it."""
+
+    path: str
+    """Dotted, as in `set camera.width 640`."""
+    type: str
+    """What a person would call it: integer, number, true/false, text, list, table."""
+    default: Any
+    unit: str
+    help: str
+    choices: tuple[Any, ...]
+    minimum: float | None
+    maximum: float | None
+    apply: Apply
+    secret: bool
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words, for error messages."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        low, high = self.minimum, self.maximum
+        span = f" {low}..{high}" if None not in (low, high) else f" >= {low}" if low is not None else ""
+        span = f" <= {high}" if low is None and high is not None else span
+        return f"{self.type}{span}{f' ({self.unit})' if self.unit else ''}"
+
+
+@cache
+def tables() -> Mapping[str, type[Section]]:
+    """Every table any installed package declares, by name; two owners of one name is a packaging error."""
+    found: dict[str, type[Section]] = {}
+    for point in entry_points(group="shmcam.settings"):
+        for name, section in point.load().TABLES.items():
+            if found.setdefault(name, section) is not section:
+                raise TypeError(f"config table [{name}] is declared twice, the second time by {point.value}")
+    return MappingProxyType(found)
+
+
+def keys(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
+    """The keys of one table, nested tables dotted."""
+    for field in inspect.type_info(section).fields:  # type: ignore[attr-defined]
+        default = field.default if field.default is not msgspec.NODEFAULT else None
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        described, meta = _unwrap(field.type)
+        path = f"{name}.{field.encode_name}"
+        if isinstance(described, inspect.StructType):
+            yield from keys(path, described.cls)
+        else:
+            yield _key(path, described, meta, default)
+
+
+_NAMES = {
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.BoolType: "true or false",
+    inspect.StrType: "text",
+    inspect.ListType: "list",
+    inspect.VarTupleType: "list",
+    inspect.TupleType: "list",
+    inspect.DictType: "table",
+}
+
+
+def _unwrap(kind: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
+    meta: dict[str, Any] = {}
+    while isinstance(kind, inspect.Metadata):
+        meta.update(kind.extra or {})
+        meta.setdefault("help", (kind.extra_json_schema or {}).get("description", ""))
+        kind = kind.type
+    return kind, meta
+
+
+def _key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -> Key:
+    if isinstance(kind, inspect.UnionType):  # "text or nothing": the part that is not None describes it
+        kind, inner = _unwrap(next(part for part in kind.types if not isinstance(part, inspect.NoneType)))
+        meta = {**inner, **meta}
+    low = getattr(kind, "ge", None)
+    return Key(
+        path=path,
+        type=_NAMES.get(type(kind), "text" if isinstance(kind, inspect.LiteralType) else "value"),
+        default=default,
+        unit=meta.get("unit", ""),
+        help=meta.get("help", ""),
+        choices=tuple(kind.values) if isinstance(kind, inspect.LiteralType) else (),
+        minimum=low if low is not None else getattr(kind, "gt", None),
+        maximum=getattr(kind, "le", None),
+        apply=meta.get("apply", "restart"),
+        secret=meta.get("secret", False),
+    )

@@ -1,0 +1,314 @@
+"""Reads config.toml into typed tables; whatever is wrong is refused with file, line, key, value and expectation."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.schema import Key, Section, keys, tables
+from service.tables import PathSettings
+from service.toml_lines import line_of
+
+EXIT_CONFIG = 78
+"""sysexits.h EX_CONFIG; supervisord.conf lists it in `exitcodes`, so a bad file is not retried for ever."""
+
+MAX_FILE_BYTES = 1_000_000
+"""A hand-written config is a few KB; this bounds what a wrong path (a video, a device) can cost."""
+
+CAMERA_TABLE = "camera"
+LABEL = r"[A-Za-z0-9_-]{1,32}"
+
+Document = dict[str, Any]
+S = TypeVar("S", bound=Section)
+
+
+class SettingsError(ValueError):
+    """The configuration cannot be used; a person must act. The message names the place."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Absolute places on disk."""
+
+    run: Path
+    logs: Path
+    recordings: Path
+    archives: Path
+    library: Path
+    captures: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One loaded configuration: the file, with the overrides of this start on top."""
+
+    path: Path
+    document: Document
+    text: str = field(default="", repr=False)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read, override (`--set` beats environment beats file) and check the whole file.
+
+        Raises: SettingsError. A missing file is an error too: a typo in --config must not mean "all defaults".
+        """
+        file = Path(path).absolute()
+        text = _read(file)
+        document = _parse(file, text)
+        for source, assignment in [*_from_environ(environ), *(("--set", one) for one in overrides)]:
+            _assign(document, source, assignment)
+        settings = cls(file, document, text)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Validate every table for every camera. Raises: SettingsError."""
+        known = tables()
+        for name, value in self.document.items():
+            if name != "cameras" and name not in known:
+                raise self._unknown((), name, [*known, "cameras"])
+            if not isinstance(value, dict):
+                raise self._error((name,), value, "a table")
+        for camera, value in self._camera_documents().items():
+            self._check_camera(camera, value)
+        for section in known.values():
+            self.table(section)
+            for camera in self.cameras:
+                self.table(section, camera)
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in file order; `cam0` alone where the file has no [cameras.…]."""
+        return tuple(self._camera_documents()) or ("cam0",)
+
+    def table(self, section: type[S], camera: str | None = None) -> S:
+        """One table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
+        name = table_name(section)
+        merged, places = self._merged(name, camera)
+        try:
+            value = msgspec.convert(merged, section)
+        except msgspec.ValidationError as error:
+            raise self._refusal(section, merged, places, str(error)) from None
+        _refuse_non_finite(self, name, merged)
+        return value
+
+    @cached_property
+    def folder(self) -> Path:
+        """What relative paths in the file are relative to."""
+        return self.path.parent
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Every place of [paths] and export.base_dir, absolute."""
+        own = self.table(PathSettings)
+        captures = str(self.value("export.base_dir"))
+        places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
+        return Paths(**places, captures=self.folder / captures)
+
+    @property
+    def socket_path(self) -> Path:
+        """The hub's Unix socket."""
+        return self.paths.run / "control.sock"
+
+    def ring_name(self, camera: str, stream: str = "main") -> str:
+        """Segment name of one ring, `/<prefix>.<camera>.<stream>`."""
+        return f"/{self.value('ring.prefix')}.{camera}.{stream}"
+
+    def schema(self) -> tuple[Key, ...]:
+        """Every key of every table, in file order of the tables."""
+        return tuple(key for name, section in tables().items() for key in keys(name, section))
+
+    def key(self, path: str) -> Key:
+        """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
+        plain = self._without_camera(path)
+        by_path = {key.path: key for key in self.schema()}
+        if plain not in by_path:
+            near = get_close_matches(plain, by_path, 1)
+            raise SettingsError(f"unknown key {path!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        return by_path[plain]
+
+    def value(self, path: str) -> Any:
+        """The effective value of a dotted key. Raises: SettingsError."""
+        self.key(path)
+        parts = path.split(".")
+        camera = parts[1] if parts[0] == "cameras" else None
+        table, *rest = self._without_camera(path).split(".")
+        here: Any = self.table(tables()[table], camera)
+        for part in rest:
+            here = getattr(here, part)
+        return here
+
+    def with_value(self, path: str, value: Any) -> Settings:
+        """A copy with one key changed, checked as a whole. Raises: SettingsError and changes nothing."""
+        self.key(path)
+        document = _copied(self.document)
+        _put(document, path.split("."), value)
+        changed = Settings(self.path, document)
+        changed.check()
+        return changed
+
+    # ---- inside
+
+    def _camera_documents(self) -> Document:
+        cameras = self.document.get("cameras", {})
+        if not isinstance(cameras, dict):
+            raise self._error(("cameras",), cameras, "tables [cameras.<name>]")
+        return cameras
+
+    def _check_camera(self, camera: str, value: Any) -> None:
+        if not re.fullmatch(LABEL, camera):
+            raise self._error(("cameras", camera), camera, f"a camera name of the form {LABEL}")
+        if not isinstance(value, dict):
+            raise self._error(("cameras", camera), value, "a table")
+
+    def _merged(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
+        """The raw table and, for each key of it, where it stands in the file."""
+        merged: Document = {}
+        places: dict[str, tuple[str, ...]] = {}
+        layers: list[tuple[tuple[str, ...], Document]] = [((name,), self.document.get(name, {}))]
+        if camera is not None:
+            own = self._camera_documents().get(camera, {})
+            if name == CAMERA_TABLE:
+                plain = {key: value for key, value in own.items() if key not in tables()}
+                layers.append((("cameras", camera), plain))
+            if name in own:
+                layers.append((("cameras", camera, name), own[name]))
+        for place, layer in layers:
+            if not isinstance(layer, dict):
+                raise self._error(place, layer, "a table")
+            for key, value in layer.items():
+                both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+                merged[key] = {**merged[key], **value} if both else value
+                places[key] = (*place, key)
+        return merged, places
+
+    def _refusal(
+        self, section: type[Section], merged: Document, places: Mapping[str, tuple[str, ...]], text: str
+    ) -> SettingsError:
+        """Turn msgspec's words into ours: where it stands, what it is, what it must be."""
+        name = table_name(section)
+        by_path = {key.path: key for key in keys(name, section)}
+        parts = text.rpartition(" - at `$")[2].rstrip("`").lstrip(".").split("[")[0].split(".") if "`$" in text else []
+        if text.startswith("Object contains unknown field"):
+            unknown = text.split("`")[1]
+            inside = [part for part in parts if part]
+            siblings = [path.split(".")[-1] for path in by_path if path.split(".")[1:-1] == inside]
+            place = places.get(inside[0] if inside else unknown, (name, *inside, unknown))
+            return self._unknown((*place, *inside[1:]) if inside else place[:-1], unknown, siblings)
+        if not parts or not parts[0]:
+            return SettingsError(f"{self.path.name}: [{name}] {text}")
+        value: Any = merged
+        for part in parts:
+            value = value.get(part) if isinstance(value, dict) else value
+        found = by_path.get(".".join([name, *parts]))
+        place = (*places.get(parts[0], (name, parts[0])), *parts[1:])
+        return self._error(place, value, found.expected if found else text)
+
+    def _error(self, place: tuple[str, ...], value: Any, expected: str) -> SettingsError:
+        *table, key = place
+        shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+        return SettingsError(f"{self._where(place)}: [{'.'.join(table)}] {key} = {shown}: must be {expected}")
+
+    def _unknown(self, table: tuple[str, ...], key: str, known: Sequence[str]) -> SettingsError:
+        near = get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+        what = f"[{'.'.join(table)}] unknown key {key!r}" if table else f"unknown table [{key}]"
+        return SettingsError(f"{self._where((*table, key))}: {what}; {hint}")
+
+    def _where(self, place: tuple[str, ...]) -> str:
+        line = line_of(self.text, place)
+        return f"{self.path.name}:{line}" if line else self.path.name
+
+    @staticmethod
+    def _without_camera(path: str) -> str:
+        parts = path.split(".")
+        if parts[0] != "cameras" or len(parts) < 3:
+            return path
+        rest = parts[2:]
+        return ".".join(rest if rest[0] in tables() else [CAMERA_TABLE, *rest])
+
+
+def table_name(section: type[Section]) -> str:
+    """The name a section is declared under."""
+    return next(name for name, declared in tables().items() if declared is section)
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; is this a config file?")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{file.name}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
+
+
+def _parse(file: Path, text: str) -> Document:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:  # tomllib lets it through for deeply nested arrays
+        raise SettingsError(f"{file.name}: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or int() refusing 5000 digits
+        raise SettingsError(f"{file.name}: {error}") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings."""
+    found = []
+    for name, value in sorted(environ.items()):
+        if name.startswith("SHMCAM_") and "__" in name:
+            found.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
+    return found
+
+
+def _assign(document: Document, source: str, assignment: str) -> None:
+    path, equals, raw = assignment.partition("=")
+    if not equals or "." not in path:
+        raise SettingsError(f"{source} {assignment!r}: must be TABLE.KEY=VALUE, for example camera.width=640")
+    _put(document, path.strip().split("."), parsed_value(raw.strip()))
+
+
+def parsed_value(raw: str) -> Any:
+    """What a person typed after `set KEY`: a TOML value where it is one, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except (ValueError, RecursionError):
+        return raw
+
+
+def _put(document: Document, parts: list[str], value: Any) -> None:
+    here = document
+    for part in parts[:-1]:
+        here = here.setdefault(part, {})
+        if not isinstance(here, dict):
+            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
+    here[parts[-1]] = value
+
+
+def _copied(value: Any) -> Any:
+    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
+    """TOML has nan and inf; no key of ours has a use for them, and nan passes every comparison."""
+    for key, value in merged.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                _refuse_non_finite(settings, f"{name}.{key}", one)
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise settings._error((*name.split("."), key), one, "a finite number")

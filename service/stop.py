@@ -1,0 +1,49 @@
+"""Being asked to stop: a flag and a pipe, never a lock.
+
+`threading.Event.set()` in a signal handler can hang the process for good when the signal lands inside the same
+event's `wait()` (shared/style.md §1.9). So the handler sets a boolean, and the interpreter itself writes the
+signal's number into a pipe (`signal.set_wakeup_fd`) that every waiting thread can select on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from types import FrameType
+
+
+class Stop:
+    """Passed to everything that waits. The pipe is never drained, so it wakes all waiters, for ever."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def request(self) -> None:
+        """Ask to stop; callable from any thread and from a signal handler."""
+        self.requested = True
+        try:
+            os.write(self._write, b"!")
+        except BlockingIOError:
+            return  # full: it has been readable for 65,536 requests already
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until asked to stop, at most `seconds`. Returns: whether it was asked."""
+        if not self.requested and select.select([self._read], [], [], max(0.0, seconds))[0]:
+            self.requested = True
+        return self.requested
+
+    def fileno(self) -> int:
+        """Readable once stop was requested; for select, poll and asyncio's add_reader."""
+        return self._read
+
+    def on_signals(self, *signals: signal.Signals) -> None:
+        """Let SIGTERM and SIGINT (or the given ones) request the stop. Main thread only."""
+        for number in signals or (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+        # Wakes select() in every thread even while the main thread sits in C code and cannot run the handler.
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
