@@ -1,0 +1,86 @@
+"""The [export] table of config.toml: what is saved, how, and what is collected all day."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from service.schema import Section, setting
+
+Format = Literal["jpg", "png", "npy", "tiff"]
+Method = Literal["mean", "median", "sigma", "trimmed", "max", "min"]
+
+
+class ExportSettings(Section, frozen=True):
+    """[export]."""
+
+    base_dir: Annotated[str, setting("folder of pictures, stacks and films, relative to config.toml")] = "captures"
+    formats: Annotated[tuple[Format, ...], setting("written where a command names none", apply="live")] = ("jpg",)
+    jpg_quality: Annotated[int, setting("JPEG quality of pictures; 95 shows no loss", ge=1, le=100, apply="live")] = 92
+    png_compression: Annotated[
+        int, setting("zlib level: 1 is 3 x faster than 6 for 5 % more bytes", ge=0, le=9, apply="live")
+    ] = 1
+
+    save_before_s: Annotated[
+        float, setting("pastStack: begins so long before the trigger", unit="s", ge=0, le=3600, apply="live")
+    ] = 2.0
+    save_after_s: Annotated[
+        float, setting("pastStack: ends so long after the trigger", unit="s", ge=0, le=3600, apply="live")
+    ] = 0.0
+    stack_count: Annotated[
+        int, setting("pastStack: at most so many frames of the span; 0 is all", ge=0, le=100_000, apply="live")
+    ] = 16
+    stack_choice: Annotated[
+        Literal["sharpest", "newest", "spread"],
+        setting("pastStack: which frames where the span has more than stack_count", apply="live"),
+    ] = "sharpest"
+    stack_dark_frames: Annotated[
+        bool, setting("pastStack at night gives one stack (false: one picture per frame)", apply="live")
+    ] = True
+    stack_bright_frames: Annotated[
+        bool, setting("pastStack by day gives one stack, too; moving things blur", apply="live")
+    ] = False
+    stack_method: Annotated[Method, setting("how frames become one picture", apply="live")] = "sigma"
+    stack_align: Annotated[bool, setting("shift the frames onto each other first", apply="live")] = False
+    stack_formats: Annotated[
+        tuple[Format, ...], setting("stacks keep 16 bits in png, tiff and npy; the jpg is tone-mapped", apply="live")
+    ] = ("jpg", "png")
+    dark_frames: Annotated[
+        bool, setting("subtract the dark frame of the same camera, exposure and gain, if one was taken", apply="live")
+    ] = True
+
+    auto_save_interval_s: Annotated[
+        float, setting("save a picture so often; 0 is never", unit="s", ge=0, le=604_800, apply="live")
+    ] = 0.0
+    auto_save_use_ring: Annotated[
+        bool, setting("save and auto-save take the newest frame (false: wait for the next one)", apply="live")
+    ] = True
+
+    long_exposure_s: Annotated[
+        float, setting("virtual long exposure: sum of so many seconds of frames; 0 is off", unit="s", ge=0, le=3600)
+    ] = 0.0
+
+    timelapse_interval_s: Annotated[
+        float, setting("add a frame to the running film so often; 0 is off", unit="s", ge=0, le=86_400, apply="live")
+    ] = 0.0
+    timelapse_fps: Annotated[float, setting("frame rate of films", unit="1/s", gt=0, le=120, apply="live")] = 25.0
+    timelapse_crf: Annotated[int, setting("x264 quality: 18 fine, 28 small", ge=0, le=51)] = 21
+    timelapse_roll_hours: Annotated[
+        float, setting("begin a new film after so long", unit="hours of recording", gt=0, le=744, apply="live")
+    ] = 24.0
+
+    startrails: Annotated[bool, setting("collect the brightest value of every pixel through the night")] = False
+    startrails_interval_s: Annotated[
+        float, setting("put the trails so far on disk so often", unit="s", ge=1, le=86_400, apply="live")
+    ] = 60.0
+
+    nice: Annotated[int, setting("how much saving gives way to live video", unit="nice levels", ge=0, le=19)] = 10
+    queue: Annotated[int, setting("commands that may wait to be saved; more are refused", ge=1, le=1000)] = 16
+    memory_mb: Annotated[
+        int,
+        setting(
+            "copies of frames one command may hold; fewer frames are taken if need be", unit="MB", ge=32, le=65_536
+        ),
+    ] = 256
+
+
+TABLES: dict[str, type[Section]] = {"export": ExportSettings}
