@@ -1,0 +1,123 @@
+"""Where the planes of a frame lie in its bytes: pixel formats, geometry, plane views.
+
+A payload is one run of bytes; a `Geometry` says what they are. Nothing is copied here: every plane is a view, read-only
+when the payload is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+PixelFormat = Literal["yuv420p", "nv12", "bgr24", "rgb24", "gray"]
+PIXEL_FORMATS: tuple[str, ...] = get_args(PixelFormat)
+"""FFmpeg's names. libcamera's RGB888 is bgr24 in memory, its BGR888 is rgb24."""
+
+COLOR_SPACES = ("smpte170m", "bt709")
+"""FFmpeg's names of the YUV matrix: BT.601 (what JPEG uses) and BT.709 (HD video)."""
+
+COLOR_RANGES = ("pc", "tv")
+"""pc: luma 0..255. tv: luma 16..235, chroma 16..240."""
+
+MAX_SIDE = 16384
+"""Pixels; 16384 x 16384 still fits signed 32-bit byte offsets, and no camera on a Pi comes near."""
+
+Plane = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What the bytes of one payload are."""
+
+    pixel_format: str
+    """One of PIXEL_FORMATS."""
+    width: int
+    """Pixels, 1..MAX_SIDE; odd is fine."""
+    height: int
+    """Pixels, 1..MAX_SIDE; odd is fine."""
+    strides: tuple[int, ...]
+    """Bytes from one row to the next, per plane."""
+    offsets: tuple[int, ...]
+    """Bytes from the start of the payload to each plane's first pixel."""
+    color_space: str = "smpte170m"
+    """One of COLOR_SPACES."""
+    color_range: str = "pc"
+    """One of COLOR_RANGES."""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes from the start of the payload to the end of the last plane, padding of its rows included."""
+        shapes = plane_shapes(self.pixel_format, self.width, self.height)
+        return max(o + s * shape[0] for o, s, shape in zip(self.offsets, self.strides, shapes, strict=True))
+
+
+def plane_shapes(pixel_format: str, width: int, height: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the planes of a frame: rows first, then pixels, then bytes per pixel where that is not 1.
+
+    Raises: ValueError for an unknown format or an absurd size.
+    """
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ValueError(f"frame size {width}x{height}: each side must be 1..{MAX_SIDE} pixels")
+    half = ((height + 1) // 2, (width + 1) // 2)
+    match pixel_format:
+        case "yuv420p":
+            return (height, width), half, half
+        case "nv12":
+            return (height, width), (*half, 2)
+        case "bgr24" | "rgb24":
+            return ((height, width, 3),)
+        case "gray":
+            return ((height, width),)
+    raise ValueError(f"pixel format {pixel_format!r}: must be one of {', '.join(PIXEL_FORMATS)}")
+
+
+def geometry(
+    pixel_format: str,
+    width: int,
+    height: int,
+    *,
+    strides: tuple[int, ...] | None = None,
+    color_space: str = "smpte170m",
+    color_range: str = "pc",
+) -> Geometry:
+    """Lay out the planes one after the other.
+
+    Without `strides` the rows are tight, except that a YUV 4:2:0 luma row is rounded up to even, so that the chroma
+    stride is exactly half of it: that is what FFmpeg's plain buffers need and what libcamera's single-buffer layout is.
+
+    Raises: ValueError for an unknown name, an absurd size, or a stride shorter than its row.
+    """
+    shapes = plane_shapes(pixel_format, width, height)
+    if color_space not in COLOR_SPACES or color_range not in COLOR_RANGES:
+        raise ValueError(f"color {color_space!r}/{color_range!r}: must be of {COLOR_SPACES} and {COLOR_RANGES}")
+    rows = tuple(int(np.prod(shape[1:])) for shape in shapes)
+    if strides is None:
+        even = width + width % 2
+        strides = {"yuv420p": (even, even // 2, even // 2), "nv12": (even, even)}.get(pixel_format, rows)
+    if len(strides) != len(rows) or any(stride < row for stride, row in zip(strides, rows, strict=False)):
+        raise ValueError(f"strides {strides}: {pixel_format} {width}x{height} needs at least {rows} bytes")
+    offsets = [0]
+    for stride, shape in zip(strides, shapes, strict=True):
+        offsets.append(offsets[-1] + stride * shape[0])
+    return Geometry(pixel_format, width, height, strides, tuple(offsets[:-1]), color_space, color_range)
+
+
+def planes(payload: Plane, geometry: Geometry) -> tuple[Plane, ...]:
+    """Views of the planes in `payload`, a 1-D uint8 array, writable when it is.
+
+    Shapes and units: yuv420p: Y (h, w), U and V ((h+1)//2, (w+1)//2); nv12: Y (h, w), UV ((h+1)//2, (w+1)//2, 2);
+    bgr24, rgb24: (h, w, 3); gray: (h, w).
+    Raises: ValueError when the payload is too short for its geometry.
+    """
+    if payload.size < geometry.payload_bytes:
+        raise ValueError(f"payload of {payload.size} bytes: {geometry} needs {geometry.payload_bytes}")
+    views = []
+    shapes = plane_shapes(geometry.pixel_format, geometry.width, geometry.height)
+    for shape, stride, offset in zip(shapes, geometry.strides, geometry.offsets, strict=True):
+        rows = payload[offset : offset + stride * shape[0]].reshape(shape[0], stride)
+        row_bytes = int(np.prod(shape[1:]))
+        views.append(rows[:, :row_bytes].reshape(shape))  # splits the last axis only, so it stays a view
+    return tuple(views)
