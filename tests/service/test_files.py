@@ -1,0 +1,104 @@
+"""Whole files: there after a clean exit, absent or unchanged after anything else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from service.files import unused, whole_file
+
+
+def test_a_file_appears_only_when_complete(tmp_path):
+    path = tmp_path / "a.bin"
+    with whole_file(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+        file.write(b" whole")
+    assert path.read_bytes() == b"half whole"
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a") as file:
+        file.write(b"x")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_refused_and_kept_unless_it_shall_be_replaced(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError), whole_file(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"old"
+    with whole_file(path, replace=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_leaves_the_old_file(tmp_path):
+    class Full:
+        def __init__(self, descriptor):
+            self.inner = os.fdopen(descriptor, "wb")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.inner.close()
+
+        def write(self, _block):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"), whole_file(path, replace=True, opener=Full) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_kill_at_any_moment_leaves_old_or_new_never_a_mixture(tmp_path):
+    path = tmp_path / "config"
+    old, new = b"o" * 200_000, b"n" * 200_000
+    code = (
+        "import sys, itertools\nfrom pathlib import Path\nfrom service.files import whole_file\nprint('go', flush=True)\n"
+        "for n in itertools.count():\n"
+        "    with whole_file(Path(sys.argv[1]), replace=True) as f:\n"
+        "        f.write((b'n' if n % 2 else b'o') * 100_000)\n"
+        "        f.write((b'n' if n % 2 else b'o') * 100_000)\n"
+    )
+    for round_ in range(8):
+        path.write_bytes(old)
+        child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        time.sleep(0.01 + 0.013 * round_)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert path.read_bytes() in (old, new)
+
+
+def test_a_planted_symlink_is_not_followed(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.write_bytes(b"precious")
+    link = tmp_path / f".a.{os.getpid()}.part"
+    link.symlink_to(target)
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"mine")
+    assert target.read_bytes() == b"precious"
+
+
+def test_unused_counts_up(tmp_path):
+    path = tmp_path / "p.jpg"
+    assert unused(path) == path
+    path.touch()
+    (tmp_path / "p_2.jpg").touch()
+    assert unused(path).name == "p_3.jpg"
