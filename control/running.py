@@ -1,0 +1,126 @@
+"""`shmcam run`: prepare the folders, say where everything is, and become supervisord."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from control.programs import HOME, PROGRAMS, TEMPLATE, camera_programs, is_home, supervisord_conf
+from service.files import whole_file
+from service.settings import EXIT_CONFIG, Settings, SettingsError
+from service.startup import default_config
+
+EXIT_ALREADY_RUNNING = 75
+"""sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
+    options = _options(argv)
+    environ = dict(os.environ)
+    environ["SHMCAM_CONFIG"] = str(options.config.absolute())
+    for assignment in options.set:  # reaches every child, also those that supervisord starts later
+        path, _, value = assignment.partition("=")
+        environ["SHMCAM_" + path.strip().replace(".", "__").upper()] = value
+    try:
+        settings = Settings.load(options.config, options.set)
+    except SettingsError as error:
+        print(f"shmcam run: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if answers(settings.paths.run / "supervisor.sock"):
+        print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
+        return EXIT_ALREADY_RUNNING
+    conf = prepare(settings)
+    print(banner(settings, conf), flush=True)
+    supervisord = Path(sys.executable).with_name("supervisord")
+    arguments = [str(supervisord), "--nodaemon", "--configuration", str(conf)]
+    if not options.verbose:
+        arguments.append("--silent")  # its log file has the same lines
+    return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell: what we want)
+
+
+def prepare(settings: Settings) -> Path:
+    """Make the folders and the supervisord.conf of this configuration. Returns: the file to start with."""
+    paths = settings.paths
+    for folder in (paths.run, paths.run / PROGRAMS, paths.logs, paths.captures, paths.recordings, paths.archives):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.run.chmod(0o750)
+    conf = TEMPLATE
+    if not is_home(settings):
+        conf = paths.run / "supervisord.conf"
+        with whole_file(conf, replace=True) as file:
+            file.write(supervisord_conf(settings, TEMPLATE.read_text()).encode())
+    write_programs(settings, conf)
+    return conf
+
+
+def write_programs(settings: Settings, conf: Path) -> bool:
+    """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
+    folder = settings.paths.run / PROGRAMS
+    wanted = camera_programs(settings, conf.read_text(), str(conf.parent))
+    present = {path.name: path.read_text() for path in folder.glob("*.conf")}
+    for name in present.keys() - wanted.keys():
+        (folder / name).unlink()
+    for name, text in wanted.items():
+        if present.get(name) != text:
+            with whole_file(folder / name, replace=True) as file:
+                file.write(text.encode())
+    return dict(wanted) != present
+
+
+def banner(settings: Settings, conf: Path) -> str:
+    """Where everything is, on one screen."""
+    scheme = "https" if settings.value("http.tls_cert") else "http"
+    bind = str(settings.value("http.bind"))
+    host = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104  (shown, not bound)
+    port = settings.value("mjpeg_server.port")
+    ctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {_short(conf)}"
+    control = _short(settings.socket_path)
+    lines = {
+        "page": f"{scheme}://{host}:{port}/",
+        "stream": f"{scheme}://{host}:{port}/stream",
+        "save": f"echo save | socat -t10 - UNIX-CONNECT:{control}",
+        "record": f"echo record start | socat -t10 - UNIX-CONNECT:{control}",
+        "status": f"{ctl} status",
+        "logs": f"tail -f {_short(settings.paths.logs)}/*.log",
+        "stop": "Ctrl-C",
+    }
+    rows = "\n".join(f"  {name:7} {text}" for name, text in lines.items())
+    return f"shmcam  {', '.join(settings.cameras)}  ({settings.path})\n{rows}"
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket; a stale socket file does not count."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(str(path))
+        return True
+    return False
+
+
+def _short(path: Path) -> str:
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shmcam run", description=main.__doc__)
+    parser.add_argument("--config", type=Path, default=_config(), help="config.toml to run (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    parser.add_argument("--verbose", action="store_true", help="show supervisord's own lines too")
+    return parser.parse_args(argv)
+
+
+def _config() -> Path:
+    """SHMCAM_CONFIG, ./config.toml, else the one that is shipped."""
+    return default_config() if default_config().exists() else HOME / "config.toml"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
+#   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
+#   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, spin, gcc
+set -u
+missing=
+# need PACKAGE COMMAND...: the package is missing if the command fails
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+need python3-venv "${PYTHON:-python3}" -c 'import venv, ensurepip'
+case $(uname -m) in
+x86_64 | i?86) ;; # total store order: the ring needs no fences (shm_ring/layout.py)
+*) need libatomic1 "${PYTHON:-python3}" -c 'import ctypes; ctypes.CDLL("libatomic.so.1")' ;;
+esac
+if [ "${1:-run}" = test ]; then
+    need socat command -v socat
+    need curl command -v curl
+    need ffmpeg command -v ffprobe
+    need chromium command -v chromium
+    need tmux command -v tmux
+    need spin command -v spin
+    need gcc command -v gcc
+    need openssl command -v openssl
+    need procps command -v ps
+fi
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null && exit 0
+fi
+echo "missing Debian packages; please type:" >&2
+echo "    sudo apt-get install$missing" >&2
+# Tests that need a missing tool are skipped with the reason; running the cameras without one is not possible.
+[ "${1:-run}" = test ] || exit 1
