@@ -1,0 +1,92 @@
+"""The tables [mjpeg_server] and [http] of config.toml: what is streamed, and who may look."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from service.schema import Section, setting
+
+_HOST_NAME = r"^[A-Za-z0-9.\-:\[\]]{1,253}$"
+_ORIGIN = r"^https?://[A-Za-z0-9.\-:\[\]]{1,253}$"
+
+
+class MjpegServerSettings(Section, frozen=True):
+    """[mjpeg_server]: the live picture. Every value is the default of a viewer who asks for nothing else."""
+
+    enable: Annotated[bool, setting("serve HTTP at all; false leaves the process idle but up")] = True
+    fps: Annotated[float, setting("most pictures a second to one viewer", unit="fps", gt=0, le=240, apply="live")] = (
+        30.0
+    )
+    port: Annotated[int, setting("TCP port of the HTTP server; 0 lets the kernel choose", ge=0, le=65535)] = 8080
+    quality: Annotated[int, setting("JPEG quality of the live picture", ge=10, le=100, apply="live")] = 80
+    width: Annotated[
+        int, setting("width of the live picture, 0 keeps the camera's", unit="pixels", ge=0, le=8192, apply="live")
+    ] = 0
+    max_streams: Annotated[
+        int, setting("viewers of all cameras together; further ones get 503", unit="viewers", ge=1, le=2000)
+    ] = 128
+    max_variants: Annotated[
+        int, setting("different fps/width/quality/gray/stack at once; each costs one encode a frame", ge=1, le=64)
+    ] = 8
+    max_sessions: Annotated[
+        int, setting("WebSocket sessions of all cameras together", unit="sessions", ge=1, le=500, apply="live")
+    ] = 32
+    stale_after_s: Annotated[
+        float, setting("a picture older than this is marked stale", unit="s", ge=0.2, le=3600, apply="live")
+    ] = 3.0
+    busy_cpu_percent: Annotated[
+        float, setting("machine load above which viewers are slowed down", unit="%", ge=10, le=100, apply="live")
+    ] = 90.0
+    busy_recorder_lag_s: Annotated[
+        float, setting("recorder lag above which viewers are slowed down", unit="s", ge=0.1, le=60, apply="live")
+    ] = 1.0
+
+
+class HttpSettings(Section, frozen=True):
+    """[http]: where the server listens and who is let in. The port is mjpeg_server.port."""
+
+    bind: Annotated[
+        str, setting("address to listen on; anything but loopback needs token or password", max_length=253)
+    ] = "127.0.0.1"
+    token: Annotated[
+        str,
+        setting("secret for programs, at least 16 characters", secret=True, max_length=256),
+    ] = ""
+    password: Annotated[
+        str, setting("secret for people at the login page, at least 8 characters", secret=True, max_length=256)
+    ] = ""
+    insecure_no_auth: Annotated[bool, setting("let everybody in on any address; a warning is logged at each start")] = (
+        False
+    )
+    tls_cert: Annotated[
+        str,
+        setting("certificate chain (PEM), relative to the config file; `shmcam gen-cert` makes one", max_length=4096),
+    ] = ""
+    tls_key: Annotated[str, setting("private key (PEM), relative to the config file", max_length=4096)] = ""
+    hosts: Annotated[
+        tuple[Annotated[str, setting("one host name", pattern=_HOST_NAME)], ...],
+        setting("further names this server is called by (Host header), against DNS rebinding"),
+    ] = ()
+    origins: Annotated[
+        tuple[Annotated[str, setting("one origin", pattern=_ORIGIN)], ...],
+        setting("origins of other pages that may use this server, e.g. https://home.example"),
+    ] = ()
+    downloads: Annotated[bool, setting("clips and pictures of the library may be fetched", apply="live")] = True
+    max_connections: Annotated[
+        int, setting("TCP connections at once; beyond it the longest idle one makes room", ge=8, le=4000)
+    ] = 256
+    max_connections_per_peer: Annotated[
+        int, setting("TCP connections from one address other than loopback", ge=2, le=4000)
+    ] = 32
+    header_s: Annotated[
+        float,
+        setting(
+            "a request's header must be complete, and an idle connection ends, within this", unit="s", ge=1, le=120
+        ),
+    ] = 10.0
+    body_s: Annotated[float, setting("a request's body must be complete within this", unit="s", ge=1, le=120)] = 10.0
+    write_s: Annotated[float, setting("a peer that takes no byte for this long is reset", unit="s", ge=1, le=120)] = 5.0
+    send_buffer_kib: Annotated[int, setting("kernel send buffer per connection", unit="KiB", ge=16, le=8192)] = 256
+
+
+TABLES: dict[str, type[Section]] = {"mjpeg_server": MjpegServerSettings, "http": HttpSettings}
