@@ -77,6 +77,7 @@ from control.wire import (
     CHUNK_BYTES_MAX,
     JSON,
     MESSAGE_BYTES_MAX,
+    PROCESS_BYTES_MAX,
     Chunk,
     Command,
     Event,
@@ -89,7 +90,7 @@ from control.wire import (
 )
 
 __all__ = [
-    "CHUNK_BYTES_MAX", "COMMANDS", "EVENTS", "JSON", "MESSAGES", "MESSAGE_BYTES_MAX", "TOPIC_GROUPS", "Archive",
+    "CHUNK_BYTES_MAX", "COMMANDS", "EVENTS", "JSON", "MESSAGES", "MESSAGE_BYTES_MAX", "PROCESS_BYTES_MAX", "TOPIC_GROUPS", "Archive",
     "ArchiveSaved", "Archives", "CameraFound", "CameraLost", "Cameras", "Chunk", "ClipClosed", "Clips",
     "Command", "CommandRow", "Delete", "Detect", "DiskLow", "DumpConfig", "Event", "EventsLost", "Failed",
     "Get", "Health", "Heartbeat", "Hello", "Help", "Keogram", "Library", "Logs", "MemoryHigh", "Message",

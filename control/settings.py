@@ -18,7 +18,7 @@ class ControlSettings(Section, frozen=True):
     ] = 20.0
     fatal_retry_s: Annotated[
         float,
-        setting("first pause before a program that supervisord gave up is started again", unit="s", ge=1, le=3600),
+        setting("first pause before a program in FATAL is started again", unit="s", ge=1, le=3600),
     ] = 10.0
     fatal_retry_max_s: Annotated[float, setting("the pause doubles up to this", unit="s", ge=1, le=86_400)] = 300.0
     storm_restarts: Annotated[
@@ -27,7 +27,7 @@ class ControlSettings(Section, frozen=True):
     storm_window_s: Annotated[float, setting("see storm_restarts", unit="s", ge=10, le=3600)] = 60.0
     memory_limit_mb: Annotated[
         int,
-        setting("a process with more resident memory than this is restarted; 0: never", unit="MiB", ge=0, apply="live"),
+        setting("restart a process with more resident memory; 0: never", unit="MiB", ge=0, apply="live"),
     ] = 0
     swap_slow_percent: Annotated[
         int, setting("swap in use above this is reported, and capture slows down", unit="%", ge=1, le=100, apply="live")
@@ -47,7 +47,7 @@ class NetworkSettings(Section, frozen=True):
     token: Annotated[
         str,
         setting(
-            "first line a trigger client must send: `token <this>`; 16 characters or more",
+            "what a trigger client must send first, as `token <this>`; 16 characters or more",
             secret=True,
             pattern=r"^(|[!-~]{16,200})$",
         ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control import commands as c
-from control.wire import Command, wire_name
+from control.wire import Command, choices, wire_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,12 @@ class CommandRow:
         """The command as help shows it, such as `save [camera] [formats …]`."""
         return " ".join([self.words[0], *(self._place(name) for name in self.takes)])
 
+    @property
+    def options(self) -> str:
+        """The fields that go by name only, such as `[label=…]`."""
+        rest = [f for f in dataclasses.fields(self.message) if f.name not in self.takes]
+        return " ".join(f"[{f.name}={choices(f) or '…'}]" for f in rest)
+
     def _place(self, name: str) -> str:
         given = next(f for f in dataclasses.fields(self.message) if f.name == name)
         word = choices(given) or (name + (" …" if is_many(given) else ""))
@@ -57,12 +63,6 @@ class CommandRow:
 def is_many(given: dataclasses.Field[Any]) -> bool:
     """Tell whether a field takes any number of words."""
     return "Words" in str(given.type) or "tuple[" in str(given.type)
-
-
-def choices(given: dataclasses.Field[Any]) -> str:
-    """Return "start|stop|status" for a field of fixed words, else nothing."""
-    _, literal, rest = str(given.type).partition("Literal[")
-    return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
 
 
 def _row(message: type[Command], owner: str, words: str, example: str, takes: str = "", **more: Any) -> CommandRow:

@@ -18,7 +18,10 @@ JSON: TypeAlias = Any
 """Anything json.dumps takes: str, int, float, bool, None, lists of these, dicts from str to these."""
 
 MESSAGE_BYTES_MAX = 64 * 1024
-"""Longest message in either direction: a reply of 200 library rows and a 48 KiB chunk fit, a flood does not."""
+"""Longest message of a stranger: any command fits, a flood does not."""
+
+PROCESS_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
+"""Longest message from a process that said hello, or from the hub: a dump of all settings, 200 rows with paths."""
 
 CHUNK_BYTES_MAX = 48 * 1024
 """Most payload one Chunk or PreviewFrame carries, so that base64 in the JSON dialect still fits the limit above."""
@@ -31,7 +34,7 @@ def said(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
     return msgspec.Meta(description=text, extra={"unit": unit}, **limits)
 
 
-Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=r"^([a-z][a-z0-9_-]{0,31})?$")]
+Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=r"^[A-Za-z0-9_-]{0,32}$")]
 Label = Annotated[str, said("label for file names", pattern=r"^[A-Za-z0-9_-]{0,32}$")]
 Instant = Annotated[str, said("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
@@ -100,7 +103,7 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
     try:
         return msgspec.convert(values, message, strict=not text)
     except (msgspec.ValidationError, RecursionError) as problem:
-        raise ValueError(f"{wire_name(message)}: {_plain(str(problem))}") from problem
+        raise ValueError(f"{wire_name(message)}: {_plain(message, str(problem))}") from problem
 
 
 def values_of(message: Message) -> dict[str, Any]:
@@ -108,9 +111,18 @@ def values_of(message: Message) -> dict[str, Any]:
     return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
 
 
-def _plain(problem: str) -> str:
+def choices(given: dataclasses.Field[Any]) -> str:
+    """Return "start|stop|status" for a field of fixed words, else nothing."""
+    _, literal, rest = str(given.type).partition("Literal[")
+    return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
+
+
+def _plain(message: type[Message], problem: str) -> str:
     """Turn msgspec's "Expected `int` >= 1 - at `$.count`" into "count: expected int >= 1"."""
     what, _, where = problem.partition(" - at ")
     name = where.strip("`").removeprefix("$.")
-    sentence = what[:1].lower() + what[1:].replace("`", "")
+    sentence = (what[:1].lower() + what[1:]).replace("`", "").removeprefix("object ")
+    for given in dataclasses.fields(message):
+        if given.name == name and choices(given):
+            sentence = f"expected {choices(given)}, got{sentence.rpartition('value')[2]}"
     return f"{name}: {sentence}" if name else sentence

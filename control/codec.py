@@ -1,0 +1,198 @@
+"""Bytes to messages: three dialects, told apart by the first byte of a connection. Holds no sockets.
+
+    0x80-0x8f, 0xde, 0xdf   msgpack maps, one after the other     between processes
+    {                       JSON objects, one a line              master programs
+    other below 0x80        text, one command a line              people, shells
+
+Rules: a Decoder never raises on what a stranger sends and never holds more than its limit. What it cannot read it
+returns as Refused; `fatal` means the byte stream cannot be trusted any more and the connection should be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import msgspec
+
+from control.messages import MESSAGE_BYTES_MAX, PROCESS_BYTES_MAX, Message, Reply, error
+from control.parse import UnknownCommandError, from_line, from_object, from_wire
+
+COMPLETE_WITHIN_S = 5.0
+"""A message whose first byte came must be complete by then, or its sender is dropped (a slow-loris holds memory)."""
+
+LINE_BYTES_MAX = 8 * 1024
+"""Longest line of the text dialect; the longest sensible command is some hundred bytes."""
+
+READ_BYTES = 16 * 1024
+"""Bytes handed to a Decoder at once; unpacking after each piece keeps its buffer near the limit."""
+
+MSGPACK_LIMITS: dict[str, Any] = {
+    "max_buffer_size": PROCESS_BYTES_MAX + READ_BYTES,
+    "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
+    "max_map_len": 512,
+    "max_str_len": PROCESS_BYTES_MAX,
+    "max_bin_len": MESSAGE_BYTES_MAX,
+    "max_ext_len": 0,
+    "strict_map_key": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message, as it came."""
+
+    message: Message
+    id: Any = None
+    """What the sender wants to find in the answer; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Bytes that were no message."""
+
+    reply: Reply
+    id: Any = None
+    fatal: bool = False
+
+
+Decoded = Received | Refused
+
+
+class Decoder:
+    """One connection's bytes, either way."""
+
+    def __init__(self, cameras: Collection[str] = (), *, limit: int = MESSAGE_BYTES_MAX) -> None:
+        self.dialect = ""
+        """"msgpack", "json" or "text"; empty before the first byte."""
+        self.limit = limit
+        self._cameras = cameras
+        self._line = bytearray()
+        self._unpacker: msgpack.Unpacker = msgpack.Unpacker(raw=False, **MSGPACK_LIMITS)
+        self._fed = 0
+        self._incomplete_since_s: float | None = None
+
+    def feed(self, data: bytes, now_s: float) -> list[Decoded]:
+        """Take bytes as they arrive (any pieces); return what became complete. `now_s`: any steadily rising clock."""
+        found: list[Decoded] = []
+        for start in range(0, len(data), READ_BYTES):
+            found += self._piece(data[start : start + READ_BYTES])
+            if any(isinstance(one, Refused) and one.fatal for one in found[-1:]):
+                break
+        if not self.pending_bytes:
+            self._incomplete_since_s = None
+        elif found or self._incomplete_since_s is None:
+            self._incomplete_since_s = now_s
+        return found
+
+    def finish(self) -> list[Decoded]:
+        """Tell that no more bytes come: a last text or JSON line without its newline counts."""
+        return self._piece(b"\n") if self._line else []
+
+    def overdue(self, now_s: float) -> bool:
+        """Tell whether a message was begun and not completed in time."""
+        return self._incomplete_since_s is not None and now_s - self._incomplete_since_s > COMPLETE_WITHIN_S
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a message not complete yet."""
+        return self._fed - self._unpacker.tell() if self.dialect == "msgpack" else len(self._line)
+
+    def _piece(self, data: bytes) -> list[Decoded]:
+        if not self.dialect:
+            data = data.lstrip(b"\r\n\t ")
+            if not data:
+                return []
+            self.dialect = dialect_of(data[0])
+        if self.dialect == "msgpack":
+            return self._unpack(data)
+        if not self.dialect:
+            return [Refused(error("not msgpack, JSON or text", "bad_message"), fatal=True)]
+        return self._lines(data)
+
+    def _unpack(self, data: bytes) -> list[Decoded]:
+        found: list[Decoded] = []
+        try:
+            self._unpacker.feed(data)
+            self._fed += len(data)
+            for value in self._unpacker:
+                found.append(_message(value))
+        except (ValueError, msgpack.UnpackException, RecursionError) as problem:
+            # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
+            found.append(Refused(error(f"malformed msgpack: {_short(problem)}", "bad_message"), fatal=True))
+        if self.pending_bytes > self.limit and not (found and isinstance(found[-1], Refused) and found[-1].fatal):
+            found.append(self._too_long())
+        return found
+
+    def _lines(self, data: bytes) -> list[Decoded]:
+        limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
+        found: list[Decoded] = []
+        self._line += data
+        *lines, rest = self._line.split(b"\n")
+        self._line = bytearray(rest)
+        for line in lines:
+            if len(line) > limit:
+                return [*found, self._too_long()]
+            if stripped := bytes(line).strip():
+                found.append(_from_json(stripped) if self.dialect == "json" else _from_text(stripped, self._cameras))
+        return [*found, self._too_long()] if len(rest) > limit else found
+
+    def _too_long(self) -> Refused:
+        limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
+        self._line.clear()
+        return Refused(error(f"message longer than {limit} bytes", "too_long"), fatal=True)
+
+
+def dialect_of(first: int) -> str:
+    """Return the dialect that a connection's first byte stands for; "" if none."""
+    if 0x80 <= first <= 0x8F or first in {0xDE, 0xDF}:
+        return "msgpack"
+    if first >= 0x80:
+        return ""
+    return "json" if first == ord("{") else "text"
+
+
+def _message(value: Any) -> Decoded:
+    if not isinstance(value, dict):
+        return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
+    return _checked(from_wire, value, _ident(value))
+
+
+def _from_json(line: bytes) -> Decoded:
+    try:
+        value = msgspec.json.decode(line)
+    except (ValueError, RecursionError) as problem:  # DecodeError and bad UTF-8 are ValueErrors
+        return Refused(error(f"malformed JSON: {_short(problem)}", "bad_message"))
+    if not isinstance(value, dict):
+        return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
+    return _checked(from_object, value, _ident(value))
+
+
+def _from_text(line: bytes, cameras: Collection[str]) -> Decoded:
+    try:
+        words = line.decode()
+    except UnicodeDecodeError:
+        return Refused(error("not UTF-8", "bad_message"))
+    return _checked(lambda given: (from_line(given, cameras), None), words, None)
+
+
+def _checked(read: Any, given: Any, ident: Any) -> Decoded:
+    try:
+        message, ident = read(given)
+    except UnknownCommandError as problem:
+        return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
+    except (ValueError, TypeError, RecursionError) as problem:
+        return Refused(error(str(problem), "bad_arguments"), ident)
+    return Received(message, _ident({"id": ident}))
+
+
+def _ident(value: dict[str, Any]) -> Any:
+    """Take an id only if it is small: it is kept while the command is under way."""
+    ident = value.get("id")
+    return ident if isinstance(ident, int) or (isinstance(ident, str) and len(ident) <= 64) else None
+
+
+def _short(problem: BaseException) -> str:
+    return (str(problem) or type(problem).__name__)[:200]
