@@ -84,6 +84,12 @@ def tables() -> Mapping[str, type[Section]]:
     return MappingProxyType(found)
 
 
+@cache
+def all_keys() -> Mapping[str, Key]:
+    """Every key of every table by its dotted path, in file order of the tables."""
+    return MappingProxyType({key.path: key for name, section in tables().items() for key in keys(name, section)})
+
+
 def keys(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
     """The keys of one table, nested tables dotted."""
     for field in inspect.type_info(section).fields:  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.schema import Key, Section, keys, tables
+from service.schema import Key, Section, all_keys, tables
 from service.tables import PathSettings
 from service.toml_lines import line_of
 
@@ -126,16 +126,16 @@ class Settings:
 
     def schema(self) -> tuple[Key, ...]:
         """Every key of every table, in file order of the tables."""
-        return tuple(key for name, section in tables().items() for key in keys(name, section))
+        return tuple(all_keys().values())
 
     def key(self, path: str) -> Key:
         """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
         plain = self._without_camera(path)
-        by_path = {key.path: key for key in self.schema()}
-        if plain not in by_path:
-            near = get_close_matches(plain, by_path, 1)
+        known = all_keys()
+        if plain not in known:
+            near = get_close_matches(plain, known, 1)
             raise SettingsError(f"unknown key {path!r}" + (f"; did you mean {near[0]}?" if near else ""))
-        return by_path[plain]
+        return known[plain]
 
     def value(self, path: str) -> Any:
         """The effective value of a dotted key. Raises: SettingsError."""
@@ -197,12 +197,11 @@ class Settings:
     ) -> SettingsError:
         """Turn msgspec's words into ours: where it stands, what it is, what it must be."""
         name = table_name(section)
-        by_path = {key.path: key for key in keys(name, section)}
         parts = text.rpartition(" - at `$")[2].rstrip("`").lstrip(".").split("[")[0].split(".") if "`$" in text else []
         if text.startswith("Object contains unknown field"):
             unknown = text.split("`")[1]
             inside = [part for part in parts if part]
-            siblings = [path.split(".")[-1] for path in by_path if path.split(".")[1:-1] == inside]
+            siblings = [path.split(".")[-1] for path in all_keys() if path.split(".")[:-1] == [name, *inside]]
             place = places.get(inside[0] if inside else unknown, (name, *inside, unknown))
             return self._unknown((*place, *inside[1:]) if inside else place[:-1], unknown, siblings)
         if not parts or not parts[0]:
@@ -210,14 +209,15 @@ class Settings:
         value: Any = merged
         for part in parts:
             value = value.get(part) if isinstance(value, dict) else value
-        found = by_path.get(".".join([name, *parts]))
+        found = all_keys().get(".".join([name, *parts]))
         place = (*places.get(parts[0], (name, parts[0])), *parts[1:])
         return self._error(place, value, found.expected if found else text)
 
     def _error(self, place: tuple[str, ...], value: Any, expected: str) -> SettingsError:
         *table, key = place
         shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-        return SettingsError(f"{self._where(place)}: [{'.'.join(table)}] {key} = {shown}: must be {expected}")
+        within = f"[{'.'.join(table)}] " if table else ""
+        return SettingsError(f"{self._where(place)}: {within}{key} = {shown}: must be {expected}")
 
     def _unknown(self, table: tuple[str, ...], key: str, known: Sequence[str]) -> SettingsError:
         near = get_close_matches(key, known, 1)

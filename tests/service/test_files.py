@@ -69,7 +69,8 @@ def test_kill_at_any_moment_leaves_old_or_new_never_a_mixture(tmp_path):
     path = tmp_path / "config"
     old, new = b"o" * 200_000, b"n" * 200_000
     code = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom service.files import whole_file\nprint('go', flush=True)\n"
+        "import sys, itertools\nfrom pathlib import Path\nfrom service.files import whole_file\n"
+        "print('go', flush=True)\n"
         "for n in itertools.count():\n"
         "    with whole_file(Path(sys.argv[1]), replace=True) as f:\n"
         "        f.write((b'n' if n % 2 else b'o') * 100_000)\n"

@@ -25,7 +25,11 @@ def run(tmp_path: Path, body: str, **tables: object) -> tuple[int, str]:
 
 
 def test_python_and_c_library_output_land_in_the_same_file_without_colours(tmp_path):
-    body = "logging.getLogger('a.b').info('hello key=%d', 3)\nos.write(2, b'\\x1b[31mfrom C\\x1b[0m\\n')\nprint('printed', flush=True)"
+    body = (
+        "logging.getLogger('a.b').info('hello key=%d', 3)\n"
+        "os.write(2, b'\\x1b[31mfrom C\\x1b[0m\\n')\n"
+        "print('printed', flush=True)"
+    )
     code, text = run(tmp_path, body)
     assert code == 0
     first, *rest = text.splitlines()
