@@ -107,23 +107,21 @@ class FrameSource(Protocol):
     def description(self) -> str:
         """What it is, for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
 
-    @property
-    def paced(self) -> bool:
-        """True if frames come at the device's own pace; False: `wait` returns at once and the loop keeps time."""
-
     def open(self, request: Request, stop: Stop) -> Opened:
         """Start the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the next frame. Returns: whether one is ready. Raises: CameraError.
 
+        A source without a clock of its own (file, synthetic) keeps time here, by absolute deadlines (capture.pacing).
         May return later than `timeout_s` only if the device's driver hangs: then the watchdog ends the process.
         """
 
-    def write(self, payload: Payload, lores: Payload | None = None) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
         """Copy or convert the frame that is ready into `payload` (1-D, at least geometry.payload_bytes).
 
-        `lores` is given if and only if `Opened.lores` was set. The device's buffer is released before it returns.
+        `lores` is given if and only if `Opened.lores` was set. `frame_id` is the number the ring gives this frame;
+        the synthetic camera draws it into the picture. The device's buffer is released before it returns.
         Raises: CameraError for a frame that is short, broken or of another size; the slot is then abandoned.
         """
 

@@ -1,0 +1,123 @@
+"""The simulated world in front of the synthetic camera: how bright it is, what it looks like, what moves in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8]
+
+SUN_ALTITUDE_DEG = (-90, -18, -12, -9, -6, -3, 0, 5, 10, 30, 90)
+LOG10_LUX = (-3.2, -3.2, -2.1, -0.9, 0.53, 1.6, 2.6, 3.5, 4.0, 4.7, 5.0)
+"""Illuminance by the sun's altitude, clear sky without moon (shared/imaging.md 1.4)."""
+
+LATITUDE_DEG = 50.0
+SIDEREAL_DAY_S = 86_164.0
+DAY_LUX, DUSK_LUX, NIGHT_LUX = 1e4, 3.0, 1e-3
+STARS = 160
+STARS_BELOW_LUX = 1.0
+"""Above it no star is brighter than the sky around it, so none is drawn."""
+
+
+def sun_altitude_deg(hour: float) -> float:
+    """The sun's altitude at an equinox at LATITUDE_DEG; hour 12 is noon."""
+    return math.degrees(math.asin(math.cos(math.radians(LATITUDE_DEG)) * math.cos((hour - 12) * math.pi / 12)))
+
+
+def illuminance_lux(scene: str, elapsed_s: float, day_length_s: float, start_hour: float) -> float:
+    """How bright the scene is after `elapsed_s` seconds of frames."""
+    match scene:
+        case "day":
+            return DAY_LUX
+        case "dusk":
+            return DUSK_LUX
+        case "night":
+            return NIGHT_LUX
+        case "step":
+            return DAY_LUX if (elapsed_s / day_length_s) % 1 < 0.5 else NIGHT_LUX
+    hour = (start_hour + 24 * elapsed_s / day_length_s) % 24
+    return float(10 ** np.interp(sun_altitude_deg(hour), SUN_ALTITUDE_DEG, LOG10_LUX))
+
+
+@dataclass(frozen=True)
+class Scenery:
+    """The picture at one size, made once; everything that is drawn per frame reads from it."""
+
+    width: int
+    height: int
+    seed: int
+
+    @cached_property
+    def reflectance(self) -> Plane:
+        """What each pixel reflects, (height, width), as the square root in 0..255 (finer steps in the dark)."""
+        rng = np.random.default_rng(self.seed)
+        rows = np.linspace(0, 1, self.height, dtype=np.float32)[:, np.newaxis]
+        sky = 170 + 40 * (0.6 - rows) + 25 * self._clouds(rng)
+        ground = 105 + 18 * self._clouds(rng) + rng.normal(0, 4, (self.height, self.width)).astype(np.float32)
+        picture = np.where(rows < 0.6, sky, ground)
+        for _ in range(14):
+            self._house(picture, rng)
+        return np.clip(picture, 8, 250).astype(np.uint8)
+
+    @cached_property
+    def chroma(self) -> tuple[Plane, Plane]:
+        """U and V of the scene in full light, ((height+1)//2, (width+1)//2): a blue sky over a green ground."""
+        half = (self.height + 1) // 2, (self.width + 1) // 2
+        rows = np.linspace(0, 1, half[0])[:, np.newaxis]
+        blue = np.where(rows < 0.6, 150 - 8 * rows, 112).astype(np.uint8)
+        red = np.where(rows < 0.6, 116 + 8 * rows, 124).astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(blue, half)), np.ascontiguousarray(np.broadcast_to(red, half))
+
+    @cached_property
+    def histogram(self) -> NDArray[np.float64]:
+        """Share of the pixels at each of the 256 reflectance levels."""
+        return np.bincount(self.reflectance.ravel(), minlength=256) / self.reflectance.size
+
+    def star_places(self, elapsed_s: float) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+        """Rows, columns and brightness (in lux-equivalents) of the stars that are in the picture now."""
+        angle = self._star_angles + 2 * math.pi * elapsed_s / SIDEREAL_DAY_S
+        x = self.width * 0.5 + self._star_radii * np.cos(angle)
+        y = self.height * 0.35 + self._star_radii * np.sin(angle)
+        inside = (x >= 0) & (x < self.width - 1) & (y >= self.height * 0.1) & (y < self.height * 0.6)
+        return y[inside].astype(np.intp), x[inside].astype(np.intp), self._star_lux[inside]
+
+    def mover(self, elapsed_s: float) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the moving object: it crosses the picture in 8 s, bobbing."""
+        height, width = max(2, self.height // 8), max(2, self.width // 12)
+        phase = elapsed_s % 8 / 8
+        left = int(phase * (self.width - width))
+        top = int((0.5 + 0.2 * math.sin(phase * 6 * math.pi)) * (self.height - height))
+        return top, left, height, width
+
+    @cached_property
+    def _star_radii(self) -> NDArray[np.float64]:
+        return np.sqrt(np.random.default_rng(self.seed + 1).random(STARS)) * math.hypot(self.width, self.height) * 0.6
+
+    @cached_property
+    def _star_angles(self) -> NDArray[np.float64]:
+        return np.random.default_rng(self.seed + 2).random(STARS) * 2 * math.pi
+
+    @cached_property
+    def _star_lux(self) -> NDArray[np.float64]:
+        """Few bright, many faint: the count grows by 10^0.5 a magnitude."""
+        return 40 * 10 ** (-1.2 * np.random.default_rng(self.seed + 3).random(STARS))
+
+    def _clouds(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        small = rng.normal(0, 1, (9, 16)).astype(np.float32)
+        return np.asarray(cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_CUBIC), np.float32)
+
+    def _house(self, picture: NDArray[np.float32], rng: np.random.Generator) -> None:
+        """A block with rows of windows: edges for sharpness and alignment to hold on to."""
+        width = max(4, int(self.width * rng.uniform(0.04, 0.1)))
+        top = int(self.height * rng.uniform(0.35, 0.55))
+        left = int(rng.uniform(0, max(1, self.width - width)))
+        wall = picture[top : int(self.height * 0.72), left : left + width]
+        wall[:] = rng.uniform(60, 150)
+        step = max(6, self.width // 80)
+        for y in range(step // 2, max(0, wall.shape[0] - step), step):
+            wall[y : y + step // 2, step // 2 :: step] = rng.uniform(30, 230)
