@@ -1,0 +1,245 @@
+"""The catalogue of everything saved: added after a file is safely on disk, found again, protected, deleted.
+
+The files are the truth and the rows their index: every row can be made again from the files alone (`library.sidecar`),
+and `reconcile` makes both agree after a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from library import ages, files, sidecar
+from library.database import Database
+from library.entry import Entry
+from library.errors import EntryProtected, NoSuchEntry
+from service.settings import Settings
+
+COLUMNS = [field.name for field in fields(Entry)]
+_STORED = [name for name in COLUMNS if name != "id"]
+_INSERT = (
+    f"INSERT INTO entries ({', '.join(_STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
+    f"VALUES ({', '.join(':' + name for name in _STORED)}, :triggered, :added_s) ON CONFLICT (path) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _STORED if name not in ("path", "protected"))
+    + ", triggered = excluded.triggered, protected = max(protected, excluded.protected)"
+)
+
+
+class Catalogue:
+    """One process' view of the library; any number of processes and threads may write."""
+
+    def __init__(self, path: Path, folders: Sequence[Path] = ()) -> None:
+        """`folders` are where files are looked for when the catalogue is rebuilt, and the only ones deleted from."""
+        self.path = path
+        self.root = path.parent
+        self.folders = tuple(folders)
+        self._database = Database(path, self._repair)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Catalogue:
+        """The library of this configuration."""
+        paths = settings.paths
+        return cls(paths.library, (paths.captures, paths.recordings, paths.archives))
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the database back; it opens again by itself when used."""
+        self._database.close()
+
+    # ---- writing
+
+    def add(self, entry: Entry) -> Entry:
+        """Add a file that is safely on disk; adding it again updates its row and never loses its protection.
+
+        Returns: the entry with its number and size. Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        """
+        if entry.bytes == 0:
+            entry = replace(entry, bytes=files.size(entry.path))
+        sidecar.describe(entry)
+        return self._insert([entry])[0]
+
+    def protect(self, number: int, protected: bool = True) -> Entry:
+        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, OSError."""
+        entry = replace(self.get(number), protected=protected)
+        # The file first: if we die in between, `check` finds and mends the row that differs.
+        sidecar.describe(entry)
+        self._database.write(
+            lambda db: db.execute("UPDATE entries SET protected = ? WHERE id = ?", (protected, number))
+        )
+        return entry
+
+    def delete(self, number: int) -> Entry:
+        """Delete a file, what belongs to it, and its row. Raises: NoSuchEntry, EntryProtected, OSError."""
+        entry = self.get(number)
+        if entry.protected:
+            raise EntryProtected(f"{number} is protected: {entry.path.name}; unprotect {number} first")
+        self.remove(entry)
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Delete without asking (retention has asked already). Raises: OSError."""
+        files.remove(entry, self.folders)
+        self.forget([entry.id])
+
+    def forget(self, numbers: Collection[int]) -> None:
+        """Remove rows, not files."""
+        rows = [(number,) for number in numbers]
+        self._database.write(lambda db: db.executemany("DELETE FROM entries WHERE id = ?", rows))
+
+    # ---- reading
+
+    def get(self, number: int) -> Entry:
+        """One row. Raises: NoSuchEntry."""
+        row = self._database.read(lambda db: db.execute("SELECT * FROM entries WHERE id = ?", (number,)).fetchone())
+        if row is None:
+            raise NoSuchEntry(f"no entry {number} in the library")
+        return self._entry(row)
+
+    def find(
+        self,
+        *,
+        kinds: Collection[str] = (),
+        cameras: Collection[str] = (),
+        since_utc_ns: int | None = None,
+        until_utc_ns: int | None = None,
+        trigger: str | None = None,
+        protected: bool | None = None,
+        newest_first: bool = True,
+        limit: int = -1,
+    ) -> list[Entry]:
+        """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all)."""
+        where: list[tuple[str, Any]] = [
+            ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", since_utc_ns),
+            ("started_utc_ns <= ?", until_utc_ns),
+            ("trigger = ?", trigger),
+            ("protected = ?", protected),
+        ]
+        used = [(clause, value) for clause, value in where if value is not None]
+        clauses, values = [clause for clause, _ in used], [value for _, value in used]
+        for column, wanted in (("kind", kinds), ("camera", cameras)):
+            if wanted:
+                clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+                values.extend(wanted)
+        return self.select(" AND ".join(clauses) or "1", values, "id DESC" if newest_first else "id", limit)
+
+    def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
+        """Rows by our own SQL (never by text from outside)."""
+        query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
+        rows = self._database.read(lambda db: db.execute(query, (*values, limit)).fetchall())
+        return [self._entry(row) for row in rows]
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
+        query = (
+            "SELECT kind, camera, path, started_utc_ns, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"
+        )
+        found: dict[str, tuple[int, int]] = {}
+        for row in self._database.read(lambda db: db.execute(query).fetchall()):
+            group = Entry(kind=row["kind"], camera="", path=self.root, started_utc_ns=0).group
+            count, size = found.get(group, (0, 0))
+            found[group] = (count + row["n"], size + row["size"])
+        return found
+
+    def library_s(self) -> float:
+        """Library time now (`library.ages`); entries carry it in the column `added_s`."""
+        return self._database.write(_age)
+
+    # ---- agreeing with the disk
+
+    def reconcile(self) -> tuple[list[Entry], list[Entry]]:
+        """Adopt files without a row, forget rows without a file. Returns: both, adopted first.
+
+        Run on every start: after a crash between "file in place" and "row written" nothing is lost.
+        """
+        if not self.folders:
+            return [], []
+        on_disk = files.found(self.folders)
+        rows = {entry.path: entry for entry in self.find()}
+        gone = [entry for path, entry in rows.items() if path not in on_disk and not path.exists()]
+        adopted = self._insert(_readable(on_disk - rows.keys()))
+        self.forget([entry.id for entry in gone])
+        return adopted, gone
+
+    def rebuild(self) -> int:
+        """Make every row anew from the files. Returns: how many. Raises: sqlite3.Error, LibraryError."""
+        entries = _readable(files.found(self.folders))
+        self._database.write(lambda db: db.execute("DELETE FROM entries"))
+        return len(self._insert(entries))
+
+    def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
+        """Compare every row with its file and every file with its row; `mend` makes the rows follow the files.
+
+        Returns: the rows that differed, and how.
+        """
+        before = {entry.path: entry for entry in self.find()}
+        actual = {entry.path: entry for entry in _readable(files.found(self.folders))}
+        findings = [(entry, "no row") for path, entry in actual.items() if path not in before]
+        findings += [(entry, "no file") for path, entry in before.items() if path not in actual and not path.exists()]
+        changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
+        findings += [(entry, "differs from its file") for entry in changed]
+        if mend:
+            self.reconcile()
+            self._insert(changed)
+            released = [(before[entry.path].id,) for entry in changed if not entry.protected]
+            self._database.write(lambda db: db.executemany("UPDATE entries SET protected = 0 WHERE id = ?", released))
+        return findings
+
+    # ---- inside
+
+    def _repair(self) -> None:
+        self.reconcile()
+
+    def _insert(self, entries: Sequence[Entry]) -> list[Entry]:
+        def work(db: sqlite3.Connection) -> list[Entry]:
+            added_s = _age(db)
+            return [self._inserted(db, entry, added_s) for entry in entries]
+
+        return self._database.write(work) if entries else []
+
+    def _inserted(self, db: sqlite3.Connection, entry: Entry, added_s: float) -> Entry:
+        values = {name: getattr(entry, name) for name in _STORED}
+        path = self._stored(entry.path)
+        values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
+        db.execute(_INSERT, {**values, "added_s": added_s})
+        return self._entry(db.execute("SELECT * FROM entries WHERE path = ?", (path,)).fetchone())
+
+    def _stored(self, path: Path) -> str:
+        """Relative to the library where it is inside, so that the whole tree may be moved."""
+        path = path.absolute()
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+    def _entry(self, row: sqlite3.Row) -> Entry:
+        values = {name: row[name] for name in COLUMNS}
+        values |= {"path": self.root / row["path"], "protected": bool(row["protected"])}
+        values |= {"companions": tuple(json.loads(row["companions"]))}
+        return Entry(**values)
+
+
+def _age(db: sqlite3.Connection) -> float:
+    """Advance library time to now and return it."""
+    row = db.execute("SELECT * FROM ages").fetchone()
+    before = ages.Reading(row["boot"], row["up_s"], row["wall_s"]) if row else None
+    now = ages.reading()
+    library_s = ages.advance(row["library_s"] if row else 0.0, before, now)
+    db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
+    return library_s
+
+
+def _readable(paths: Iterable[Path]) -> list[Entry]:
+    """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
+    entries = []
+    for path in paths:
+        try:
+            entries.append(sidecar.read(path))
+        except OSError:
+            continue
+    return sorted(entries, key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))

@@ -1,0 +1,23 @@
+"""What can go wrong with the library, and whose fault it is."""
+
+from __future__ import annotations
+
+
+class LibraryError(Exception):
+    """Base of all errors of this package."""
+
+
+class NoSuchEntry(LibraryError, LookupError):
+    """No row with this number; the caller's fault."""
+
+
+class EntryProtected(LibraryError, PermissionError):
+    """The file is protected; a person must unprotect it first."""
+
+
+class NoRoom(LibraryError, OSError):
+    """Nothing more may be deleted and the disk is still too full."""
+
+
+class ArchiveDamaged(LibraryError, ValueError):
+    """An archive does not hold what its manifest says."""

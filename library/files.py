@@ -1,0 +1,108 @@
+"""The files behind the rows: finding, measuring, removing them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from library.entry import Entry
+from library.errors import LibraryError
+from library.sidecar import MANIFEST, MEDIA, VIDEOS, read_json, sidecar
+from service.files import PART
+
+GROWING_S = 30.0
+"""Seconds; a film gets a fragment at least that often, so one that is older is not being written."""
+
+HIDDEN = (".", "_")
+"""First letters of names that are not part of the library: temporary files, dark frames, state."""
+
+
+def found(folders: Sequence[Path]) -> set[Path]:
+    """Every media file and every archive's manifest below the folders; archives are not looked into."""
+    paths: set[Path] = set()
+    for folder in folders:
+        for place, names, files in os.walk(folder):
+            here = Path(place)
+            if MANIFEST in files:
+                paths.add(here / MANIFEST)
+                names.clear()
+                continue
+            names[:] = [name for name in names if not name.startswith(HIDDEN)]
+            paths.update(here / name for name in files if not name.startswith(HIDDEN) and Path(name).suffix in MEDIA)
+    return {path for path in paths if path.suffix not in VIDEOS or not _growing(path)}
+
+
+def leftovers(folders: Sequence[Path]) -> list[Path]:
+    """Temporary files of `whole_file` whose process is gone, and sidecars whose file is gone."""
+    lost = []
+    for folder in folders:
+        for place, _, files in os.walk(folder):
+            here = Path(place)
+            lost += [here / name for name in files if name.startswith(".") and name.endswith(PART) and not _alive(name)]
+            lost += [here / name for name in files if name.endswith(".json") and _orphan(here / name)]
+    return lost
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; of an archive, of all it lists. Raises: OSError where the file is gone."""
+    own = path.stat().st_size
+    return int((read_json(path) or {}).get("bytes", own)) if path.name == MANIFEST else own
+
+
+def remove(entry: Entry, folders: Sequence[Path]) -> None:
+    """Delete an entry's files, the main one first; what is gone already does not matter.
+
+    Raises: LibraryError for a file outside the library's folders (a damaged row must delete nothing else); OSError.
+    """
+    if (folders and not any(entry.path.is_relative_to(folder) for folder in folders)) or ".." in entry.path.parts:
+        raise LibraryError(f"{entry.path}: not inside {', '.join(map(str, folders))}; not deleted")
+    if entry.path.name == MANIFEST:
+        _remove_archive(entry.path)
+        return
+    for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
+        with suppress(FileNotFoundError):
+            path.unlink()
+    if entry.path.parent.name.startswith("session_"):
+        with suppress(OSError):  # not empty: other files of the session are still there
+            entry.path.parent.rmdir()
+
+
+def frees(entry: Entry) -> bool:
+    """Whether deleting it gives space back: a hard link in an archive keeps the bytes on disk."""
+    try:
+        return entry.path.stat().st_nlink == 1
+    except OSError:
+        return False
+
+
+def _remove_archive(manifest: Path) -> None:
+    """The manifest goes last, so that a half-deleted archive is still known and can be deleted again."""
+    folder = manifest.parent
+    for item in sorted(folder.rglob("*"), reverse=True):
+        if item.is_dir() and not item.is_symlink():
+            item.rmdir()
+        elif item != manifest:
+            item.unlink()
+    manifest.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def _growing(path: Path) -> bool:
+    """Whether a recorder may still be writing it: then it is added when it is closed."""
+    try:
+        return not sidecar(path).exists() and abs(time.time() - path.stat().st_mtime) < GROWING_S
+    except OSError:
+        return True
+
+
+def _alive(name: str) -> bool:
+    number = name.removesuffix(PART).rpartition(".")[2]
+    return number.isdecimal() and Path(f"/proc/{number}").exists()
+
+
+def _orphan(path: Path) -> bool:
+    subject = path.with_suffix("")
+    return subject.suffix in MEDIA and not subject.exists()

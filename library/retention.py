@@ -1,0 +1,199 @@
+"""What is deleted to make room, and in which order. Decided without touching the disk; `make_room` carries it out.
+
+Order: ordinary files before triggered ones, oldest first, protected ones never. "Oldest" is the order in which files
+were added, and ages are library time (`library.ages`), so a wall clock that jumps deletes nothing. Archives were made
+on purpose: they go only by their own limits, never for free space.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from library.catalogue import Catalogue
+from library.entry import GROUPS, Entry
+from library.errors import LibraryError, NoRoom
+from library.files import frees
+from library.settings import LibrarySettings
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MB = 1_000_000
+DAY_S = 86_400.0
+BATCH = 200
+"""Rows looked at per step; make_room runs before every file, so it must not read a library of 100,000 rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of one group may stay; 0 does not limit."""
+
+    max_count: int = 0
+    """Files."""
+    max_bytes: int = 0
+    """Bytes."""
+    max_age_s: float = 0.0
+    """Seconds of library time."""
+
+    def excess(self, count: int, size: int) -> tuple[int, int]:
+        """Files and bytes that are too many."""
+        over_count = max(0, count - self.max_count) if self.max_count else 0
+        return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
+
+
+def limits_of(settings: LibrarySettings) -> dict[str, Limits]:
+    """The limits of each group, from the user's keys."""
+    return {
+        group: Limits(
+            getattr(settings, f"{group}_max_count"),
+            getattr(settings, f"{group}_max_mb") * MB,
+            getattr(settings, f"{group}_max_days") * DAY_S,
+        )
+        for group in ("pictures", "clips", "films", "archives")
+    }
+
+
+def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
+    """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
+    for entry in candidates:
+        if count <= 0 and size <= 0:
+            return
+        yield entry
+        count -= 1
+        size -= entry.bytes
+
+
+def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
+    """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
+    by_size = settings.free_reserve_mb * MB
+    by_share = int(disk_bytes * settings.free_reserve_percent / 100)
+    return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
+
+
+def make_room(
+    settings: Settings,
+    catalogue: Catalogue,
+    need_bytes: int,
+    folder: Path | None = None,
+    *,
+    kind: str = "",
+    writing: Collection[Path] = (),
+) -> list[Entry]:
+    """Apply every limit, then delete until `need_bytes` fit into `folder` (default: captures) above the reserve.
+
+    Called before a file of `kind` opens, so that its group's limits hold with it; `writing` are files that are
+    catalogued already but still being written. What cannot be deleted is skipped with a warning.
+    Returns: what was deleted. Raises: NoRoom, OSError, sqlite3.Error.
+    """
+    own = settings.table(LibrarySettings)
+    folder = _existing(folder or settings.paths.captures)
+    deleted: list[Entry] = []
+    for entry in due(catalogue, own, need_bytes, kind=kind, writing=writing):
+        _remove(catalogue, entry, "limit", deleted)
+    device = folder.stat().st_dev
+    for entry in _in_turn(catalogue, "kind != 'archive'", writing):
+        if _short_bytes(own, folder, need_bytes) <= 0:
+            break
+        if _device(entry.path) == device and frees(entry):
+            _remove(catalogue, entry, "free space", deleted)
+    short = _short_bytes(own, folder, need_bytes)
+    if short > 0:
+        raise NoRoom(
+            errno.ENOSPC,
+            f"{short / MB:.1f} MB short of {need_bytes / MB:.1f} MB plus the reserve (library.free_reserve_mb, "
+            "library.free_reserve_percent); what is left is protected, archived or not ours",
+            str(folder),
+        )
+    return deleted
+
+
+def due(
+    catalogue: Catalogue,
+    settings: LibrarySettings,
+    need_bytes: int = 0,
+    *,
+    kind: str = "",
+    writing: Collection[Path] = (),
+) -> list[Entry]:
+    """What has to go by count, size and age, free space left aside."""
+    coming = GROUPS.get(kind, "pictures") if kind else ""
+    totals, now_s = catalogue.totals(), catalogue.library_s()
+    chosen: dict[Path, Entry] = {}
+    for group, limits in limits_of(settings).items():
+        if limits.max_age_s:
+            where = f"{_in_group(group)} AND added_s < ?"
+            expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
+            chosen |= {entry.path: entry for entry in expired}
+        count, size = totals.get(group, (0, 0))
+        excess = limits.excess(count + 1, size + need_bytes) if group == coming else limits.excess(count, size)
+        chosen |= {entry.path: entry for entry in too_many(_in_turn(catalogue, _in_group(group), writing), *excess)}
+    everything = sum(size for _, size in totals.values()) - sum(entry.bytes for entry in chosen.values()) + need_bytes
+    over = max(0, everything - settings.max_total_mb * MB) if settings.max_total_mb else 0
+    rest = (entry for entry in _in_turn(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
+    return [*chosen.values(), *too_many(rest, 0, over)]
+
+
+def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
+    """Delete all but the newest `count` unprotected files whose columns equal `which` (kind, camera, trigger).
+
+    For the recorder's `rolling_clips_count`. Returns: what was deleted.
+    """
+    if unknown := which.keys() - {"kind", "camera", "trigger"}:
+        raise ValueError(f"keep_newest: cannot choose by {', '.join(sorted(unknown))}")
+    where = " AND ".join(["protected = 0", *(f"{column} = ?" for column in which)])
+    deleted: list[Entry] = []
+    for entry in catalogue.select(where, list(which.values()), "id DESC")[count:]:
+        _remove(catalogue, entry, "count", deleted)
+    return deleted
+
+
+def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
+    """Unprotected rows in order of deletion, read in batches."""
+    triggered, number = 0, 0
+    while True:
+        page = f"protected = 0 AND (triggered, id) > (?, ?) AND {where}"
+        batch = catalogue.select(page, (triggered, number, *values), "triggered, id", BATCH)
+        yield from (entry for entry in batch if entry.path not in writing)
+        if len(batch) < BATCH:
+            return
+        triggered, number = int(batch[-1].triggered), batch[-1].id
+
+
+def _in_group(group: str) -> str:
+    """SQL that is true for the kinds of one group; all of it our own words."""
+    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
+    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
+
+
+def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
+    try:
+        catalogue.remove(entry)
+    except (LibraryError, OSError) as error:
+        log.warning("not deleted path=%s reason=%s", entry.path, error)
+        return
+    log.info("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
+    deleted.append(entry)
+
+
+def _short_bytes(settings: LibrarySettings, folder: Path, need_bytes: int) -> int:
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    return need_bytes + reserve_bytes(settings, disk.f_blocks * disk.f_frsize) - free
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return -1
