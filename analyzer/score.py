@@ -91,10 +91,10 @@ class Brightness:
 
 
 def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brightness:
-    """What the mean luma would be if the exposure were `ratio` (n,) times the frame's own: each bin of the
-    histogram is taken back to light, scaled, and sent through the curve again.
+    """What the mean luma would be if the exposure were `ratio` (n,) times the frame's own.
 
-    With ratio 1 and no lamp this is the mean luma itself, so the user's thresholds keep their meaning.
+    Each bin of the histogram is taken back to light, scaled, and sent through the curve again. With ratio 1 and no
+    lamp this is the mean luma itself, so the user's thresholds keep their meaning.
     """
     scale = ratio[:, None]
     median_saturated = measured.percentiles[:, 1] >= response.white_from

@@ -77,7 +77,10 @@ class NightSettings(Section, frozen=True):
     ] = 5.0
     ladder: Annotated[
         bool,
-        setting("expose shorter at night where the picture saturates; without it dawn may go unseen", apply="live"),
+        setting(
+            "adapt the exposure at night; false = always exposure_us and gain, except where the frame is white",
+            apply="live",
+        ),
     ] = True
     reference_exposure_us: Annotated[
         int,

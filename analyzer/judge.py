@@ -1,0 +1,165 @@
+"""From scored frames to decisions and exposures: what each frame says, and what the camera is to do.
+
+Rules of this file: no I/O and no clock but the frames' own. `analyzer/loop.py` feeds it the ring, the simulation of
+docs/night.md feeds it whole days.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analyzer import ladder
+from analyzer.exposure import PATIENCE, ExposureScale, Source
+from analyzer.ladder import Exposure
+from analyzer.night import Decision, NightWatch, Override, one
+from analyzer.response import Response
+from analyzer.score import Bytes, Measurement, brightness, scene_ev
+from analyzer.settings import NightSettings
+from analyzer.settling import Settling, Shot
+
+REPEAT_S = 5.0
+"""Ask again where the camera is not in the mode it should be in (capture was restarted, or the hub was away)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the camera is to do: night mode with an exposure, or video mode (exposure None)."""
+
+    exposure: Exposure | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one frame came to."""
+
+    level: float
+    """Scene brightness on the video-mode scale, mean luma 0-255: what the thresholds are compared with."""
+    low: float
+    high: float
+    ev: float
+    """Scene brightness in stops."""
+    source: Source
+    settled: bool
+    """Whether the frame counted."""
+    decision: Decision | None = None
+    request: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last frame that counted."""
+
+    pixels: Bytes
+    product_s: float
+    rate: float
+    """Relative light per second of exposure product."""
+
+
+class Judge:
+    """Night and exposure of one camera."""
+
+    def __init__(self, rules: NightSettings, *, night: bool = False) -> None:
+        self.watch = NightWatch(rules, night=night)
+        self._scale = ExposureScale()
+        self._settling = Settling()
+        self._asked_ns: int | None = None
+        self._seen: _Seen | None = None
+
+    @property
+    def rules(self) -> NightSettings:
+        """The settings in force."""
+        return self.watch.rules
+
+    @rules.setter
+    def rules(self, rules: NightSettings) -> None:
+        self.watch.rules = rules
+
+    def observe(self, shot: Shot, pixels: Bytes, measured: Measurement, response: Response, index: int = 0) -> Verdict:
+        """Take the next frame: its grid and row `index` of its measurement."""
+        light, saturated = float(measured.light[index]), float(measured.saturated[index])
+        settled = self._settling.passed(shot)
+        retry = None
+        if settled and self._scale.learning:
+            retry = self._learn(shot, pixels, saturated, response)
+        reference_s = ladder.reference_s(self.rules)
+        known = self._scale.of(shot.own, light, saturated, reference_s, day=not self.watch.night)
+        span = brightness(_row(measured, index), response, np.array([reference_s / known.product_s]))
+        ev = float(scene_ev(measured.light[index : index + 1], np.array([known.product_s]))[0])
+        verdict = Verdict(*one(span), ev, known.source, settled and retry is None)
+        if not verdict.settled:
+            return replace(verdict, request=retry or self._reconcile(shot))
+        self._seen = _Seen(pixels, known.product_s, light / known.product_s)
+        decision = self.watch.update(*one(span), shot.captured_ns, PATIENCE[known.source])
+        if decision:
+            return replace(verdict, decision=decision, request=self._switch(decision))
+        return replace(verdict, request=self._reconcile(shot) or self._step(shot, light, saturated, known.source))
+
+    def force(self, override: Override, captured_ns: int) -> tuple[Decision | None, Request | None]:
+        """Obey `night on|off|auto`."""
+        decision = self.watch.force(override, captured_ns)
+        return decision, self._switch(decision) if decision else None
+
+    def _learn(self, shot: Shot, pixels: Bytes, saturated: float, response: Response) -> Request | None:
+        """Unknown exposure, just changed: compare with the frame before. Returns what to try where that is white."""
+        commanded = self._settling.commanded
+        if not math.isnan(shot.own.product_s) or commanded is None:
+            self._scale.forget()
+        elif not self._scale.learn(pixels, saturated, response):
+            shorter = ladder.split(commanded.product_s * ladder.MOST_DOWN, self.rules)
+            return self._request(shorter, shot.captured_ns, f"learning the exposure, saturated={saturated:.2f}")
+        return None
+
+    def _switch(self, decision: Decision) -> Request:
+        return self._change(self._first() if decision.night else None, decision.captured_ns, decision.reason)
+
+    def _first(self) -> Exposure:
+        rate = self._seen.rate if self._seen else 0.0
+        return ladder.first(rate * ladder.reference_s(self.rules), self.rules)
+
+    def _step(self, shot: Shot, light: float, saturated: float, source: Source) -> Request | None:
+        """The next rung of the ladder, where the night's exposure no longer fits."""
+        if not self.watch.night or self._seen is None:
+            return None
+        commanded, now_s = self._settling.commanded, self._seen.product_s
+        if source is Source.RAW:
+            # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
+            if commanded is None or saturated < ladder.VERY_SATURATED:
+                return None
+            now_s = commanded.product_s
+        rung = ladder.step(light, saturated, now_s, self.rules)
+        if rung is None or self._settling.refuses(rung, shot):
+            return None
+        return self._change(rung, shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
+
+    def _reconcile(self, shot: Shot) -> Request | None:
+        """Ask again where capture is in the other mode, as after its restart."""
+        active = self.rules.enable or self.watch.override != "auto"
+        recently = self._asked_ns is not None and abs(shot.captured_ns - self._asked_ns) < REPEAT_S * 1e9
+        if not active or shot.night == self.watch.night or recently:
+            return None
+        exposure = (self._settling.commanded or self._first()) if self.watch.night else None
+        return self._change(exposure, shot.captured_ns, "the camera is in the other mode")
+
+    def _change(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
+        if exposure is None or self._seen is None:
+            self._scale.forget()
+        else:
+            self._scale.changing(self._seen.pixels, self._seen.product_s)
+        return self._request(exposure, now_ns, reason)
+
+    def _request(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
+        self._settling.command(exposure)
+        self._asked_ns = now_ns
+        return Request(exposure, reason)
+
+
+def _row(measured: Measurement, index: int) -> Measurement:
+    """One frame of a batch."""
+    if len(measured.light) == 1:
+        return measured
+    row = slice(index, index + 1)
+    return Measurement(*(getattr(measured, name)[row] for name in Measurement.__slots__))
