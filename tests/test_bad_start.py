@@ -1,0 +1,117 @@
+"""What can be wrong before the first frame: a clear line, the right exit code or state, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.pipeline import BIN, Pipeline, until
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "shmcam"), "run", *arguments], capture_output=True, text=True, timeout=60,
+        env={**os.environ, **environ}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[camera]\nwidht = 3", "config.toml:2: [camera] unknown key 'widht'; did you mean width?"),
+        ("[camera]\nwidth = 'x'", "config.toml:2: [camera] width = 'x': must be integer 16..8192 (pixels)"),
+        ("not toml", "config.toml: "),
+    ],
+)
+def test_a_wrong_config_exits_78_with_the_line(tmp_path, text, message):
+    (tmp_path / "config.toml").write_text(text)
+    done = run("--config", str(tmp_path / "config.toml"))
+    assert done.returncode == 78 and message in done.stderr
+
+
+def test_a_missing_config_exits_78(tmp_path):
+    done = run("--config", str(tmp_path / "none.toml"))
+    assert done.returncode == 78 and "none.toml: cannot be read" in done.stderr
+
+
+def test_a_process_started_by_hand_refuses_a_wrong_config_the_same_way(tmp_path):
+    (tmp_path / "config.toml").write_text("[night]\ndark_threshold = 999")
+    for role in ("capture", "analyzer", "recorder", "exporter", "streamer", "control"):
+        done = subprocess.run(
+            [sys.executable, "-m", role, "--config", str(tmp_path / "config.toml")], capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 78, (role, done.stderr)
+        assert "config.toml:2: [night] dark_threshold = 999: must be number 0..255" in done.stderr
+
+
+def test_a_second_instance_of_the_same_run_folder_is_refused_and_the_first_untouched():
+    with Pipeline(programs=("hub", "capture"), ready=("capture",)) as first:
+        done = run("--config", str(first.config))
+        assert done.returncode == 75 and "already running" in done.stderr
+        head = first.frames()
+        until(lambda: first.frames() > head, 10, "the first to go on")
+
+
+def test_two_instances_run_side_by_side():
+    with (
+        Pipeline(programs=("hub", "capture", "streamer")) as one,
+        Pipeline(programs=("hub", "capture", "streamer")) as two,
+    ):
+        assert one.http("/snapshot.jpg") and two.http("/snapshot.jpg")
+        assert one.prefix != two.prefix and one.segments() and two.segments()
+
+
+def test_a_taken_port_is_said_and_taken_over_once_free():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with Pipeline(ready=("capture",)) as pipeline:
+            pipeline.supervisorctl("stop", "streamer")
+            config = pipeline.config.read_text().replace(str(pipeline.port), str(port))
+            pipeline.config.write_text(config)
+            pipeline.port = port
+            pipeline.supervisorctl("start", "streamer")
+            until(lambda: str(port) in pipeline.logs("streamer"), 20, "the port in the log")
+            assert "Traceback" not in pipeline.logs("streamer")
+            taken.close()
+            until(lambda: pipeline._fetches("/snapshot.jpg"), 60, "the port to be taken over")
+
+
+def test_a_missing_camera_and_a_missing_file_keep_capture_up_and_say_why(tmp_path):
+    for camera in ({"source": "v4l2", "device": "/dev/video99"}, {"source": "file", "path": str(tmp_path / "no.mp4")}):
+        with Pipeline(ready=(), camera=camera) as pipeline:
+            until(lambda: pipeline.socket.exists() and "capture" in pipeline.text("status"), 20, "a status")
+            place = camera.get("device", camera.get("path"))
+            until(lambda: place in pipeline.text("status") + pipeline.logs("capture"), 20, f"{place} to be named")
+            pid = pipeline.pid("capture")
+            time.sleep(3)
+            assert pipeline.pid("capture") == pid, "capture stays up and tries again"
+            assert "Traceback" not in pipeline.logs("capture")
+            assert pipeline.text("save").startswith(("ERROR", "NO_"))
+
+
+def test_too_small_a_dev_shm_is_refused_with_the_sizes_and_no_bus_error(tmp_path):
+    """In a private mount namespace with a /dev/shm of 2 MB."""
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine forbids unprivileged user namespaces")
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[camera]\nsource = "synthetic"\nwidth = 1280\nheight = 720\n[ring]\nsize = 64\nprefix = "tiny"\n'
+    )
+    script = (
+        "mount -t tmpfs -o size=2m tmpfs /dev/shm && "
+        f"timeout -s TERM 8 {sys.executable} -m capture --config {config}; echo code=$?"
+    )
+    assert shutil.which("timeout")
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, timeout=60)
+    log = (tmp_path / "logs" / "capture.log").read_text()
+    assert "MB" in log and "/dev/shm" in log and "ring.size" in log.replace("[ring] size", "ring.size"), log
+    assert "code=135" not in done.stdout and "Bus error" not in log
