@@ -90,7 +90,11 @@ def test_a_missing_camera_and_a_missing_file_keep_capture_up_and_say_why(tmp_pat
         with Pipeline(ready=(), camera=camera) as pipeline:
             until(lambda: pipeline.socket.exists() and "capture" in pipeline.text("status"), 20, "a status")
             place = camera.get("device", camera.get("path"))
-            until(lambda: place in pipeline.text("status") + pipeline.logs("capture"), 20, f"{place} to be named")
+            until(
+                lambda place=place: place in pipeline.text("status") + pipeline.logs("capture"),
+                20,
+                f"{place} to be named",
+            )
             pid = pipeline.pid("capture")
             time.sleep(3)
             assert pipeline.pid("capture") == pid, "capture stays up and tries again"
