@@ -132,8 +132,8 @@ class CameraSettings(Section, frozen=True):
     gain: Annotated[float, setting("analogue gain in still mode", apply="live", ge=1, le=64)] = 1.0
     capture_timeout_s: Annotated[
         float,
-        setting("a frame later than this is warned of and reported as slow", unit="s", apply="live", gt=0, le=600),
-    ] = 2.0
+        setting("a frame later than this (and 3 frame periods) counts as a stall", unit="s", apply="live", gt=0, le=600),
+    ] = 1.5
     lost_after_s: Annotated[
         float,
         setting(
@@ -188,9 +188,6 @@ class RingSettings(Section, frozen=True):
         setting("slots; 0 = automatic, `seconds` of frames as far as memory allows", unit="frames", ge=0, le=100_000),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
-    memory_percent: Annotated[
-        float, setting("most of the available memory, and of free /dev/shm, that rings may take", unit="%", gt=0, le=95)
-    ] = 80.0
     prefix: Annotated[
         str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=r"^[A-Za-z0-9_-]{1,32}$")
     ] = "shmcam"
