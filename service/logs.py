@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import io
 import logging
 import os
 import re
@@ -19,9 +20,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.rotation import RotatingFile
 from service.tables import LoggingSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 PIPE_BYTES = 1 << 20
 """About 10,000 lines: seconds of the worst flood, while costing nothing when unused."""
@@ -67,6 +72,18 @@ class _PipeHandler(logging.Handler):
                 os.write(self._descriptor, line.encode(errors="replace")[:MAX_LINE_BYTES] + b"\n")
         except BlockingIOError:
             self.dropped += 1
+
+
+class _Printed(io.RawIOBase):
+    """What Python code prints: into the pipe as well, and dropped rather than raised when that is full."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Buffer) -> int:
+        with suppress(BlockingIOError):
+            os.write(1, block)
+        return memoryview(block).nbytes
 
 
 class _Pump:
@@ -136,6 +153,7 @@ def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     sys.stderr.flush()
     os.dup2(sink, 1)
     os.dup2(sink, 2)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Printed()), errors="replace", line_buffering=True)
     pump.start()
     try:
         yield

@@ -88,6 +88,12 @@ def test_a_full_log_that_cannot_be_rotated_is_emptied_rather_than_grown(tmp_path
     assert (tmp_path / "x.log").stat().st_size <= 100
 
 
+def test_printing_faster_than_the_disk_takes_it_loses_lines_but_never_raises(tmp_path):
+    body = "for n in range(60_000):\n    print('z' * 200)"
+    code, text = run(tmp_path, body)
+    assert code == 0 and "Traceback" not in text and "BlockingIOError" not in text
+
+
 def test_a_blocked_parent_never_blocks_the_process(tmp_path):
     """supervisord stopped: its pipe fills after 64 KiB; the process must not notice (faults.md 0.2)."""
     body = "for n in range(3000):\n    print('y' * 100, flush=True)\nPath(sys.argv[0] or '.').exists()"
