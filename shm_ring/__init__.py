@@ -1,1 +1,43 @@
 """CONTRACT 1: the bytes of the ring; its one writer; its read-only readers."""
+
+from shm_ring.attach import AttachedRing, HeldFrame, attach
+from shm_ring.errors import (
+    FrameOverwritten,
+    RingBusy,
+    RingError,
+    RingMismatch,
+    RingNotReady,
+    RingRetired,
+    RingTooLarge,
+    ViewOutlivedRing,
+)
+from shm_ring.frame import Flags, Frame, FrameMeta
+from shm_ring.layout import segment_name
+from shm_ring.live import LiveRing, Stop
+from shm_ring.reader import RingReader
+from shm_ring.video_capture import SharedCapture
+from shm_ring.writer import RingWriter, Slot
+
+__all__ = [
+    "AttachedRing",
+    "Flags",
+    "Frame",
+    "FrameMeta",
+    "FrameOverwritten",
+    "HeldFrame",
+    "LiveRing",
+    "RingBusy",
+    "RingError",
+    "RingMismatch",
+    "RingNotReady",
+    "RingReader",
+    "RingRetired",
+    "RingTooLarge",
+    "RingWriter",
+    "SharedCapture",
+    "Slot",
+    "Stop",
+    "ViewOutlivedRing",
+    "attach",
+    "segment_name",
+]

@@ -1,0 +1,98 @@
+"""The public face for anybody's program: `attach("cam0")`, then `follow()`.
+
+    from shm_ring import attach
+    with attach("cam0") as ring:
+        for frame in ring.follow():
+            print(frame.frame_id, frame.bgr.shape)
+
+Nothing a program does with its frames can disturb the camera or another program.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from shm_ring.errors import FrameOverwritten
+from shm_ring.frame import Frame, Pixels
+from shm_ring.layout import segment_name
+from shm_ring.live import LiveRing, Stop
+from shm_ring.reader import RingReader
+
+
+class HeldFrame(Frame):
+    """A frame that may be held as long as one likes: pixels are copied, verified, when they are first asked for.
+
+    Raises FrameOverwritten at that moment if the writer has come round, so a view never shows another frame.
+    """
+
+    __slots__ = ()
+
+    @property
+    def payload(self) -> Pixels:
+        """The used bytes, 1-D uint8, an own copy."""
+        if self._source is not None:
+            owned = super().copy()
+            self._payload, self._source = owned.payload, None
+        return super().payload
+
+    @property
+    def bgr(self) -> Pixels:
+        """A converted copy, (height, width, 3) uint8, verified; straight from the ring, without copying it first."""
+        if self._source is None:
+            return super().bgr
+        return Frame(self._source, self.sequence, self._header).bgr
+
+
+class AttachedRing(LiveRing):
+    """One camera's stream, for as long as one likes; a context manager."""
+
+    def follow(
+        self, *, newest_first: bool = True, max_fps: float | None = None, start: str | int = "new"
+    ) -> Iterator[Frame]:
+        """Yield frames for ever, waiting for each; survives restarts of the camera.
+
+        `newest_first`: a slow loop gets the newest frame and skips; False: in order, none skipped unless the loop falls
+        a whole ring behind. `max_fps`: at most so many a second, the newest each time.
+        """
+        period_s = 1 / max_fps if max_fps else 0.0
+        due_s = 0.0
+        for found in self.sequences(newest_first=newest_first or bool(period_s), start=start):
+            if found is None:
+                continue
+            frame = self.held(*found)
+            if frame is None:
+                continue
+            yield frame
+            if period_s:
+                due_s = max(due_s + period_s, time.monotonic())
+                self._pause(due_s - time.monotonic())
+
+    def held(self, reader: RingReader, sequence: int) -> HeldFrame | None:
+        """Return a frame to hold; None when it is gone already (counted in reader.overwritten)."""
+        try:
+            frame = reader.borrow(sequence)
+        except FrameOverwritten:
+            return None
+        return HeldFrame(reader, sequence, frame._header)
+
+    def latest(self) -> Frame | None:
+        """Return the newest frame now; None before the first. Raises: RingNotReady while there is no ring."""
+        reader = self.reader()
+        sequence = reader.latest()
+        return None if sequence is None else self.held(reader, sequence)
+
+    def __enter__(self) -> AttachedRing:
+        return self
+
+
+def attach(
+    camera: str, stream: str = "main", prefix: str = "shmcam", timeout_s: float = 10.0, stop: Stop | None = None
+) -> AttachedRing:
+    """Attach to a camera's ring, waiting up to `timeout_s` for it.
+
+    Raises: RingNotReady when it does not come, RingMismatch when this release cannot read it.
+    """
+    ring = AttachedRing(segment_name(prefix, camera, stream), stop)
+    ring.wait_ready(timeout_s)
+    return ring

@@ -1,0 +1,239 @@
+"""One frame as a reader sees it: what travels with it, and numpy views of its pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntFlag
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging import formats
+from imaging.formats import Geometry
+from shm_ring import layout
+from shm_ring.errors import FrameOverwritten, RingError, RingMismatch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Pixels = NDArray[np.uint8]
+
+
+class Flags(IntFlag):
+    """What a frame's `flags` say."""
+
+    NIGHT = 1
+    SETTLING = 2
+    KEY = 4
+    MASKED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMeta:
+    """What travels with a payload."""
+
+    frame_id: int
+    """Counts on over generations and restarts; what files, headers and CSV rows name. 0 or more."""
+    captured_ns: int
+    """Sensor clock (CLOCK_BOOTTIME), nanoseconds."""
+    captured_utc_ns: int
+    """Wall clock of the same instant, nanoseconds since 1970."""
+    exposure_us: int = 0
+    """Microseconds; 0 = unknown."""
+    analogue_gain: float = 0.0
+    """Factor; 0 = unknown."""
+    digital_gain: float = 1.0
+    """Factor."""
+    lux: float = math.nan
+    """Camera's estimate of scene illumination; nan = unknown."""
+    colour_temperature_k: int = 0
+    """Kelvin; 0 = unknown."""
+    frame_duration_us: int = 0
+    """Microseconds from one frame to the next; 0 = unknown."""
+    flags: int = 0
+    """Of Flags."""
+    dropped_before: int = 0
+    """Frames the camera lost just before this one."""
+    total_dropped: int = 0
+    """Frames lost since the source was opened."""
+
+
+FrameFields = tuple[int, int, int, int, int, int, float, float, float, int, int, int, int, int, int, int]
+"""FRAME_STRUCT unpacked; the order is that of layout.FRAME_FIELDS."""
+
+
+def meta_of(fields: FrameFields) -> FrameMeta:
+    """Turn unpacked slot fields into metadata."""
+    (_, frame_id, captured, utc, _, _, again, dgain, lux, total, exposure, duration, kelvin, flags, dropped, _) = fields
+    return FrameMeta(frame_id, captured, utc, exposure, again, dgain, lux, kelvin, duration, flags, dropped, total)
+
+
+def pack_geometry(geometry: Geometry | None) -> bytes:
+    """Return the bytes a slot header holds for a geometry."""
+    record = np.zeros((), layout.GEOMETRY)
+    if geometry is not None:
+        count = len(geometry.strides)
+        for field in ("pixel_format", "width", "height", "color_space", "color_range"):
+            record[field] = getattr(geometry, field)
+        record["strides"][:count] = geometry.strides
+        record["offsets"][:count] = geometry.offsets
+    return record.tobytes()
+
+
+@lru_cache(maxsize=64)  # a ring has one or two geometries; hostile ones may be many
+def unpack_geometry(packed: bytes, used_bytes: int) -> Geometry | None:
+    """Read a geometry back and check that its planes lie within the payload.
+
+    Raises: RingMismatch.
+    """
+    record = np.frombuffer(packed, layout.GEOMETRY)[0]
+    pixel_format = record["pixel_format"].decode("ascii", "replace")
+    if not pixel_format:
+        return None
+    width, height = int(record["width"]), int(record["height"])
+    try:
+        count = len(formats.plane_shapes(pixel_format, width, height))
+        strides = tuple(int(stride) for stride in record["strides"][:count])
+        names = {field: record[field].decode("ascii", "replace") for field in ("color_space", "color_range")}
+        formats.geometry(pixel_format, width, height, strides=strides, **names)  # refuses what cannot be
+    except ValueError as error:
+        raise RingMismatch(f"slot header: {error}") from None
+    offsets = tuple(int(offset) for offset in record["offsets"][:count])
+    geometry = Geometry(pixel_format, width, height, strides, offsets, **names)
+    if geometry.payload_bytes > used_bytes:
+        raise RingMismatch(f"slot header: planes of {geometry.payload_bytes} bytes in a payload of {used_bytes}")
+    return geometry
+
+
+class Source(Protocol):
+    """What a frame asks of the ring it lies in."""
+
+    def intact(self, sequence: int) -> bool:
+        """Tell whether the slot still holds this sequence."""
+
+    def view(self, sequence: int, used_bytes: int) -> Pixels:
+        """Return the payload, read-only, where it lies in the ring."""
+
+
+class Frame:
+    """A frame borrowed from a ring (a context manager), or an owned copy of one.
+
+    Borrowed: `payload`, `planes`, `luma` are views into the ring; what is computed from them counts only once
+    `verify()`, or leaving the `with` block, has not raised FrameOverwritten. `bgr` and `copy()` verify themselves.
+    """
+
+    __slots__ = ("_fields", "_header", "_payload", "_source", "sequence")
+
+    def __init__(self, source: Source | None, sequence: int, header: bytes, payload: Pixels | None = None) -> None:
+        self.sequence = sequence
+        """Position in this generation of the ring."""
+        self._source = source
+        self._header = header
+        self._payload = payload
+        self._fields: FrameFields | None = None
+
+    @property
+    def fields(self) -> FrameFields:
+        """The slot header's numbers, in the order of layout.FRAME_FIELDS."""
+        if self._fields is None:
+            self._fields = layout.FRAME_STRUCT.unpack_from(self._header, layout.FRAME_OFFSET)
+        return self._fields
+
+    @property
+    def meta(self) -> FrameMeta:
+        """What travels with the payload; stays good after the borrow."""
+        return meta_of(self.fields)
+
+    @property
+    def frame_id(self) -> int:
+        """Number of the frame over all generations."""
+        return self.fields[1]
+
+    @property
+    def captured_ns(self) -> int:
+        """Sensor clock, nanoseconds."""
+        return self.fields[2]
+
+    @property
+    def published_ns(self) -> int:
+        """CLOCK_BOOTTIME when the writer committed it, nanoseconds."""
+        return self.fields[4]
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """What the bytes are; None when they are not a picture."""
+        start = layout.GEOMETRY_OFFSET
+        return unpack_geometry(self._header[start : start + layout.GEOMETRY.itemsize], self.fields[5])
+
+    @property
+    def picture(self) -> Geometry:
+        """The geometry of a payload that must be a picture; RingError when it is none."""
+        geometry = self.geometry
+        if geometry is None:
+            raise RingError(f"sequence {self.sequence} is not a picture: use payload")
+        return geometry
+
+    @property
+    def payload(self) -> Pixels:
+        """The used bytes, 1-D uint8, read-only."""
+        if self._payload is None:
+            if self._source is None:
+                raise RingError(f"the borrow of sequence {self.sequence} has ended: use copy() inside the with block")
+            self._payload = self._source.view(self.sequence, self.fields[5])
+        return self._payload
+
+    @property
+    def planes(self) -> tuple[Pixels, ...]:
+        """Views of the planes, see imaging.formats.planes."""
+        return formats.planes(self.payload, self.picture)
+
+    @property
+    def luma(self) -> Pixels:
+        """Brightness, (height, width) uint8; a view for YUV and gray."""
+        from imaging import color
+
+        return color.luma(self.payload, self.picture)
+
+    @property
+    def bgr(self) -> Pixels:
+        """A converted copy, (height, width, 3) uint8, verified."""
+        from imaging import color
+
+        converted = color.to_bgr(self.payload, self.picture)
+        if np.may_share_memory(converted, self.payload):
+            converted = converted.copy()  # a bgr24 payload needs no conversion, but the ring's memory is not ours
+        self.verify()
+        return converted
+
+    @property
+    def valid(self) -> bool:
+        """Whether all that was read so far belongs to this frame; owned copies always are."""
+        return self._source is None or self._source.intact(self.sequence)
+
+    def verify(self) -> None:
+        """Raise FrameOverwritten unless `valid`."""
+        if not self.valid:
+            raise FrameOverwritten(f"sequence {self.sequence} was overwritten while it was read")
+
+    def copy(self) -> Frame:
+        """Return an owned frame, verified; its pixels stay after the borrow and after the ring."""
+        payload = self.payload.copy()
+        payload.flags.writeable = False
+        self.verify()
+        return Frame(None, self.sequence, self._header, payload)
+
+    def __enter__(self) -> Frame:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the borrow; an error inside it is kept unless the frame was overwritten, which may be its cause."""
+        source, self._source = self._source, None
+        if source is not None:
+            self._payload = None
+            if not source.intact(self.sequence):
+                raise FrameOverwritten(f"sequence {self.sequence} was overwritten while it was read") from error

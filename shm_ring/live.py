@@ -1,0 +1,140 @@
+"""What processes use: a ring by its name, whatever generation is current, across restarts of its writer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol
+
+from shm_ring.errors import RingNotReady, RingRetired
+from shm_ring.reader import RingReader
+
+LOOK_S = 0.25  # how often an idle reader looks whether it is told to stop, and whether its ring still bears the name
+MARGIN = 2  # a lapped reader resumes this much after the oldest frame, which is about to be overwritten
+
+
+class Stop(Protocol):
+    """What ends a loop; service.Stop is one."""
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, at most this long; True when stop was requested."""
+
+
+class LiveRing:
+    """Follows a ring through retirement, unlinking and new generations; a context manager.
+
+    Errors: a missing ring is waited for; RingMismatch (another version, a damaged header) leaves every method.
+    """
+
+    def __init__(self, name: str, stop: Stop | None = None) -> None:
+        self.name = name
+        self._stop = stop
+        self._reader: RingReader | None = None
+        self._looked_s = 0.0
+        self.laps = 0
+        """How often an in-order loop fell behind by a whole ring."""
+        self.lost = 0
+        """Frames that an in-order loop never saw because of that."""
+        self.skipped = 0
+        """Frames that a newest-first loop passed over."""
+
+    def reader(self) -> RingReader:
+        """Return the current generation's reader, opened anew when the last one has ended. Raises: RingNotReady."""
+        reader, now_s = self._reader, time.monotonic()
+        if reader is not None and now_s - self._looked_s > LOOK_S:
+            self._looked_s = now_s
+            if reader.retired:
+                self._reader = reader = None  # views that are still lent keep its memory; it goes when they do
+        if reader is None:
+            reader = self._reader = RingReader.open(self.name)
+            self._looked_s = now_s
+            if reader.retired:
+                self._reader = None
+                raise RingRetired(f"ring {self.name}: generation {reader.generation} has ended")
+        return reader
+
+    def wait_ready(self, timeout_s: float) -> RingReader:
+        """Wait for a writer to make the ring. Raises: RingNotReady after `timeout_s` or when stop is requested."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.reader()
+            except RingNotReady:
+                if self._pause(LOOK_S / 5) or time.monotonic() > deadline_s:
+                    raise
+
+    def sequences(
+        self, *, newest_first: bool = False, start: str | int = "new", idle_s: float = 0.5
+    ) -> Iterator[tuple[RingReader, int] | None]:
+        """Yield (reader, sequence) for each frame; None once per `idle_s` without one. Ends when stop is requested.
+
+        In order, every frame that was not overwritten meanwhile (`laps`, `lost` count); or newest first, what came in
+        between being skipped. `start`: "new" = after this call, "oldest" = with what the ring still holds, or a
+        sequence. A new generation is read from its first frame.
+        """
+        reader: RingReader | None = None
+        position: int | None = start if isinstance(start, int) else None
+        idle_until_s = time.monotonic() + idle_s
+        while not (self._stop is not None and self._stop.requested):
+            fresh = self._current()
+            if fresh is not None and fresh is not reader:
+                if reader is not None and position is not None:
+                    for sequence in () if newest_first else range(position, reader.head):
+                        yield reader, sequence  # what the ended generation still holds
+                    position = fresh.first_sequence
+                elif position is None:
+                    position = fresh.oldest if start == "oldest" else fresh.head
+                reader = fresh
+            if fresh is not None and position is not None and fresh.wait(position, min(LOOK_S, idle_s)):
+                sequence = fresh.head - 1 if newest_first else self._in_order(fresh, position)
+                self.skipped += sequence - position if newest_first else 0
+                position = sequence + 1
+                yield fresh, sequence
+                idle_until_s = time.monotonic() + idle_s
+                continue
+            if fresh is None:
+                self._pause(min(LOOK_S, idle_s) / 5)
+            if time.monotonic() >= idle_until_s:
+                yield None
+                idle_until_s = time.monotonic() + idle_s
+
+    def _current(self) -> RingReader | None:
+        """Return the current reader, or None while there is no ring."""
+        with suppress(RingNotReady):
+            return self.reader()
+        return None
+
+    def _in_order(self, reader: RingReader, position: int) -> int:
+        """Return `position`, or where to resume when the writer has come round."""
+        if position >= reader.head - reader.slots:
+            return position
+        resume = min(reader.oldest + MARGIN, reader.head - 1)
+        self.laps += 1
+        reader.laps += 1
+        self.lost += resume - position
+        return resume
+
+    def _pause(self, seconds: float) -> bool:
+        """Sleep; True when stop was requested."""
+        if self._stop is not None:
+            return self._stop.wait(seconds)
+        time.sleep(seconds)
+        return False
+
+    def close(self) -> None:
+        """Let go of the current reader; memory goes with the last view."""
+        self._reader = None
+
+    def __enter__(self) -> LiveRing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

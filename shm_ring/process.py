@@ -1,0 +1,20 @@
+"""Whether the process that wrote its pid into shared memory is still the one that bears it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 when there is none (proc(5), stat field 22)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold spaces and brackets
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def alive(pid: int, started: int) -> bool:
+    """Tell whether the process with this pid is the one that started then."""
+    return pid > 0 and start_time(pid) == started

@@ -1,0 +1,146 @@
+"""Finding, checking, making and mapping the segment of a ring. A header is believed only after this module."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import pwd
+from typing import NamedTuple
+
+import numpy as np
+import posix_ipc
+
+from shm_ring import layout, sizing
+from shm_ring.errors import RingMismatch, RingNotReady
+from shm_ring.layout import SEGMENT_HEADER, Shape
+
+MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would cut it
+
+
+class Header(NamedTuple):
+    """What a segment says about itself, checked."""
+
+    shape: Shape
+    state: int
+    generation: int
+    takeovers: int
+    first_sequence: int
+    writer_pid: int
+    writer_start: int
+    camera: str
+    stream: str
+
+
+_NUMBERS = ("state", "generation", "takeovers", "first_sequence", "writer_pid", "writer_start")
+
+
+def open_segment(name: str, *, writable: bool = False) -> int:
+    """Open an existing segment. Returns: a file descriptor, the caller closes it.
+
+    Raises: RingNotReady when there is none; RingMismatch when it is another user's.
+    """
+    try:
+        return int(posix_ipc.SharedMemory(name, read_only=not writable).fd)
+    except posix_ipc.ExistentialError:
+        raise RingNotReady(f"ring {name}: no such segment; is its writer running?") from None
+    except (PermissionError, posix_ipc.PermissionsError):
+        raise RingMismatch(f"ring {name}: no permission; {_owner(name)}") from None
+
+
+def _owner(name: str) -> str:
+    """Say whose segment it is and what its mode is."""
+    try:
+        stat = (sizing.SHM_FOLDER / name[1:]).stat()
+    except OSError as error:
+        return str(error)
+    try:
+        user = pwd.getpwuid(stat.st_uid).pw_name
+    except KeyError:
+        user = f"uid {stat.st_uid}"
+    return f"it belongs to {user}, mode {stat.st_mode & 0o777:04o}"
+
+
+def read_header(fd: int, name: str) -> Header:
+    """Climb the ladder: too short → no magic yet → not a ring → other version → impossible sizes → understood.
+
+    Raises: RingNotReady on the first two rungs (it is being made), RingMismatch on the others.
+    """
+    size = os.fstat(fd).st_size
+    if size < layout.PAGE_BYTES:
+        raise RingNotReady(f"ring {name}: segment of {size} bytes, it is just being made")
+    magic = int(np.frombuffer(os.pread(fd, 4, 0), "u4")[0])  # before the rest: it is stored after the rest
+    if magic == 0:
+        raise RingNotReady(f"ring {name}: no magic yet, it is just being made")
+    if magic != layout.MAGIC:
+        raise RingMismatch(
+            f"ring {name}: magic {magic:#010x}, expected {layout.MAGIC:#010x}: not a ring of this machine"
+        )
+    record = np.frombuffer(os.pread(fd, layout.PAGE_BYTES, 0), SEGMENT_HEADER)[0]
+    if record["version"] != layout.VERSION:
+        raise RingMismatch(
+            f"ring {name}: layout version {record['version']}, this program reads {layout.VERSION}: "
+            "restart writer and readers with the same release"
+        )
+    shape = Shape(int(record["slots"]), int(record["payload_bytes"]))
+    problem = shape.problem() or _contradiction(record, shape, size)
+    if problem:
+        raise RingMismatch(f"ring {name}: {problem}: the header is damaged")
+    numbers = {field: int(record[field]) for field in _NUMBERS}
+    camera, stream = (record[field].decode("ascii", "replace") for field in ("camera", "stream"))
+    return Header(shape=shape, camera=camera, stream=stream, **numbers)
+
+
+def _contradiction(record: np.void, shape: Shape, size: int) -> str:
+    """Compare what the header claims with what follows from its own sizes and the file's length."""
+    claims = {
+        "header_bytes": layout.PAGE_BYTES,
+        "slot_header_bytes": layout.SLOT_HEADER_BYTES,
+        "slot_stride": shape.slot_stride,
+        "payload_offset": shape.payload_offset,
+    }
+    for field, expected in claims.items():
+        if record[field] != expected:
+            return f"{field} = {record[field]}, expected {expected}"
+    if size != shape.total_bytes:
+        return f"segment of {size} bytes, expected {shape.total_bytes}"
+    return f"state = {record['state']}" if record["state"] > layout.RETIRED else ""
+
+
+def create_segment(name: str, shape: Shape) -> tuple[int, str]:
+    """Reserve a new segment, all of it: ftruncate alone would succeed and kill the first write with SIGBUS later.
+
+    Returns: file descriptor (the caller closes it) and the account of the memory taken.
+    Raises: RingTooLarge.
+    """
+    account = sizing.check(name, shape, sizing.room())
+    fd = int(posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE).fd)
+    try:
+        os.fchmod(fd, MODE)
+        os.posix_fallocate(fd, 0, shape.total_bytes)
+    except OSError as error:
+        os.close(fd)
+        unlink(name)
+        if error.errno != errno.ENOSPC:
+            raise
+        # Somebody was faster than us between the look and the reservation: the second look tells what is left.
+        available = sizing.room()
+        left = available._replace(shm_bytes=min(available.shm_bytes, shape.total_bytes - 1))
+        account = sizing.check(name, shape, left)
+    return fd, account
+
+
+def map_segment(fd: int, length: int, *, writable: bool) -> mmap.mmap:
+    """Map it with its pages present, so that no frame pays for page faults. MAP_SHARED also for readers: futexes."""
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    return mmap.mmap(fd, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=protection)
+
+
+def unlink(name: str) -> None:
+    """Take the name away; who has the segment mapped keeps it."""
+    try:
+        posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.ExistentialError:
+        return
+    except (PermissionError, posix_ipc.PermissionsError):
+        raise RingMismatch(f"ring {name}: cannot remove the segment; {_owner(name)}") from None

@@ -1,0 +1,151 @@
+"""What a new writer does with the segment it finds under its name: carry on, replace it, or keep its hands off."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from shm_ring import layout, process, segment
+from shm_ring.errors import RingBusy, RingMismatch, RingNotReady
+from shm_ring.fence import fences
+from shm_ring.futex import Futex
+from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK, Shape
+from shm_ring.lock import Memory
+from shm_ring.segment import Header
+
+_HEAD = layout.offset_of(SEGMENT_HEADER, "head") // 4
+_STATE = layout.offset_of(SEGMENT_HEADER, "state") // 4
+_TAKEOVERS = layout.offset_of(SEGMENT_HEADER, "takeovers") // 4
+_PID = layout.offset_of(SEGMENT_HEADER, "writer_pid") // 4
+_START = layout.offset_of(SEGMENT_HEADER, "writer_start") // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A segment that is ours to write, and where to go on."""
+
+    mapping: mmap.mmap
+    shape: Shape
+    generation: int
+    head: int
+    next_frame_id: int
+    took_over: bool
+    account: str
+
+
+class _Found(NamedTuple):
+    """A segment left by a former writer: its mapping and the position of its newest frame."""
+
+    mapping: mmap.mmap
+    header: Header
+    head: int
+    next_frame_id: int
+
+
+def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_sequence: int) -> Claim:
+    """Take over, replace or make the segment; the caller holds the lock. See RingWriter.create for what it raises.
+
+    `left`: what the former writer left in the lock file; `names`: camera and stream.
+    """
+    found = _find(name)
+    next_id, generation = left.next_frame_id, left.generation
+    if found is not None:
+        next_id, generation = max(next_id, found.next_frame_id), max(generation, found.header.generation)
+        if found.header.shape == shape and found.header.state == layout.LIVE:
+            _carry_on(found)
+            text = f"{shape.slots} slots taken over with their frames, head {found.head}"
+            return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, text)
+        _retire(found.mapping)
+    segment.unlink(name)
+    fd, account = segment.create_segment(name, shape)
+    try:
+        mapping = segment.map_segment(fd, shape.total_bytes, writable=True)
+    finally:
+        os.close(fd)
+    _initialise(mapping, shape, generation + 1, names, first_sequence)
+    return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, account)
+
+
+def _find(name: str) -> _Found | None:
+    """Map what is there, if it can be understood; None when there is nothing to save.
+
+    Raises: RingBusy, RingMismatch when the segment is another user's.
+    """
+    try:
+        fd = segment.open_segment(name, writable=True)
+    except RingNotReady:
+        return None
+    try:
+        header = segment.read_header(fd, name)
+        if header.writer_pid != os.getpid() and process.alive(header.writer_pid, header.writer_start):
+            raise RingBusy(f"ring {name}: pid {header.writer_pid} is writing it already")
+        mapping = segment.map_segment(fd, header.shape.total_bytes, writable=True)
+        return _Found(mapping, header, *_newest(mapping, header))
+    except (RingNotReady, RingMismatch):
+        return None  # half made, damaged or of another release: nothing in it can be carried on
+    finally:
+        os.close(fd)
+
+
+def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
+    """Find head in full and the next frame id. A frame that was whole when its writer died just before W4 counts."""
+    words = memoryview(mapping).cast("I")
+    head, next_frame_id = header.first_sequence, 0
+    for slot in range(header.shape.slots):
+        start = PAGE_BYTES + slot * SLOT_HEADER_BYTES
+        fields = np.frombuffer(mapping, FRAME_FIELDS, 1, start + FRAME_OFFSET)[0]
+        sequence = int(fields["sequence"])
+        whole = words[start // 4] == (2 * sequence + 2) & WORD_MASK and sequence % header.shape.slots == slot
+        if whole and sequence >= head:
+            head, next_frame_id = sequence + 1, int(fields["frame_id"]) + 1
+    if words[_HEAD] not in (head & WORD_MASK, (head - 1) & WORD_MASK):
+        raise RingMismatch(f"head {words[_HEAD]} does not belong to sequence {head - 1}")
+    return head, next_frame_id
+
+
+def _carry_on(found: _Found) -> None:
+    """Make a dead writer's segment ours."""
+    words = memoryview(found.mapping).cast("I")
+    words[_HEAD] = found.head & WORD_MASK
+    words[_TAKEOVERS] = words[_TAKEOVERS] + 1 & WORD_MASK
+    _sign(found.mapping)
+    _wake(found.mapping)
+
+
+def _sign(mapping: mmap.mmap) -> None:
+    """Enter our pid and start time."""
+    memoryview(mapping).cast("Q")[_START] = process.start_time(os.getpid())
+    memoryview(mapping).cast("I")[_PID] = os.getpid()
+
+
+def _retire(mapping: mmap.mmap) -> None:
+    """Tell the readers of an old generation that it has ended."""
+    memoryview(mapping).cast("I")[_STATE] = layout.RETIRED
+    _wake(mapping)
+
+
+def _wake(mapping: mmap.mmap) -> None:
+    """Wake everybody who sleeps on head."""
+    Futex(int(np.frombuffer(mapping, np.uint8).ctypes.data) + _HEAD * 4).wake()
+
+
+def _initialise(mapping: mmap.mmap, shape: Shape, generation: int, names: tuple[str, str], first_sequence: int) -> None:
+    """Fill in the header of a new, zeroed segment; the magic goes last, because it says that the rest is there."""
+    record = np.frombuffer(mapping, SEGMENT_HEADER, 1)[0]
+    record["version"] = layout.VERSION
+    record["header_bytes"], record["slot_header_bytes"] = PAGE_BYTES, SLOT_HEADER_BYTES
+    record["slots"], record["payload_bytes"] = shape
+    record["slot_stride"], record["payload_offset"] = shape.slot_stride, shape.payload_offset
+    record["generation"], record["state"] = generation, layout.LIVE
+    record["first_sequence"], record["head"] = first_sequence, first_sequence & WORD_MASK
+    record["camera"], record["stream"] = (name.encode() for name in names)
+    _sign(mapping)
+    # SYNC POINT: who reads the magic must also read the rest of the header.
+    release = fences().release
+    if release is not None:
+        release()
+    memoryview(mapping).cast("I")[0] = layout.MAGIC
