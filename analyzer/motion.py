@@ -1,0 +1,187 @@
+"""How much of the frame moves, and where: differences from a running background on a coarse luma grid.
+
+Robust by construction against what else changes pixels: a new exposure (the background is taken through the response
+curve to the new exposure), a cloud or a lamp (the common change is taken out, and when most of the frame changes at
+once the background starts again), noise (each cell is compared with its own noise), rain on one pixel (a moving cell
+needs a moving neighbour). Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.areas import Cells, watched
+from analyzer.response import Response
+from analyzer.score import Bytes
+from analyzer.settings import MotionSettings
+
+Floats = NDArray[np.float32]
+
+BACKGROUND_S = 8.0
+"""Time in which the background follows what is still; something put down is forgotten after a few of these."""
+MOVING_SLOWDOWN = 4.0
+"""Where something moves, the background follows so many times slower, or the mover would leave a ghost."""
+NOISE_S = 20.0
+LEAST_NOISE = 0.7
+"""Luma; below it 8-bit rounding itself is the noise."""
+FIRST_NOISE = 4.0
+LEAST_STEP = 6.0
+"""A change smaller than this is invisible to people, whatever the noise."""
+FLASH = 0.6
+"""More of the frame changing at once is light, not motion (Frigate: 0.8, Motion: lightswitch)."""
+EXPOSURE_STEP = 0.02
+CLIPPED = 247.0
+LONGEST_STEP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What one frame shows."""
+
+    score: float
+    """Moving fraction of the zone where most moves, 0..1."""
+    box: tuple[float, float, float, float]
+    """x, y, width, height around all that moves, fractions of the frame; zeros where nothing does."""
+    zone: str
+    """The zone with most motion, empty where none is configured."""
+    area: float
+    """Moving fraction of the whole frame within zones and masks."""
+
+
+NOTHING = Motion(0.0, (0.0, 0.0, 0.0, 0.0), "", 0.0)
+
+
+class MotionDetector:
+    """The background and noise of one camera."""
+
+    def __init__(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        self._background: Floats | None = None
+        self._noise: Floats = np.empty(0, np.float32)
+        self._zones: dict[str, Cells] = {}
+        self._exposure_s = float("nan")
+        self._captured_ns = 0
+
+    @property
+    def settings(self) -> MotionSettings:
+        """What counts as motion; zones are cut anew when it is replaced."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        if self._background is not None:
+            self._cut(self._background.shape)
+
+    def observe(self, pixels: Bytes, captured_ns: int, exposure_s: float, response: Response) -> Motion:
+        """Compare the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
+        cells = coarse(pixels)
+        if self._background is None or self._background.shape != cells.shape:
+            self._start(cells, captured_ns, exposure_s)
+            return NOTHING
+        background = self._follow_exposure(self._background, exposure_s, response)
+        step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
+        self._captured_ns, self._exposure_s = captured_ns, exposure_s
+        difference = cells - background * _common_change(cells, background)
+        size = np.abs(difference)
+        moving = size > np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
+        moving &= (background < CLIPPED) | (cells < CLIPPED)
+        if np.count_nonzero(moving) > FLASH * moving.size:
+            self._background = cells
+            return NOTHING
+        moving = _in_company(moving)
+        self._learn(cells, background, size, moving, step_s)
+        return self._found(moving)
+
+    def restart(self) -> None:
+        """Forget the background: the next frame begins a new one (another camera position, another format)."""
+        self._background = None
+
+    def _start(self, cells: Floats, captured_ns: int, exposure_s: float) -> None:
+        self._background = cells
+        self._noise = np.full(cells.shape, FIRST_NOISE, np.float32)
+        self._captured_ns, self._exposure_s = captured_ns, exposure_s
+        self._cut(cells.shape)
+
+    def _cut(self, shape: tuple[int, ...]) -> None:
+        self._zones = watched(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
+
+    def _follow_exposure(self, background: Floats, exposure_s: float, response: Response) -> Floats:
+        """The background as it would look at this frame's exposure."""
+        ratio = exposure_s / self._exposure_s  # NaN where either is unknown: then the common change must do
+        if not abs(ratio - 1.0) > EXPOSURE_STEP:
+            return background
+        return np.take(_exposed(response, ratio), (background * 4.0).astype(np.intp), mode="clip")
+
+    def _learn(self, cells: Floats, background: Floats, size: Floats, moving: Cells, step_s: float) -> None:
+        follow = np.where(
+            moving, np.float32(step_s / BACKGROUND_S / MOVING_SLOWDOWN), np.float32(step_s / BACKGROUND_S)
+        )
+        np.minimum(follow, np.float32(1.0), out=follow)
+        self._background = background + (cells - background) * follow
+        # The mean absolute deviation of a Gaussian is 0.8 sigma. Moving cells say nothing about noise.
+        share = np.float32(min(1.0, step_s / NOISE_S))
+        noise = self._noise + (size * np.float32(1.25) - self._noise) * share
+        self._noise = np.where(moving, self._noise, np.maximum(noise, np.float32(LEAST_NOISE)))
+
+    def _found(self, moving: Cells) -> Motion:
+        best, zone, all_of_it = 0.0, "", np.zeros_like(moving)
+        for name, cells in self._zones.items():
+            inside = moving & cells
+            share = float(np.count_nonzero(inside)) / max(1, int(np.count_nonzero(cells)))
+            all_of_it |= inside
+            if share > best:
+                best, zone = share, name
+        if not best:
+            return NOTHING
+        return Motion(best, _box(all_of_it), zone, float(np.count_nonzero(all_of_it)) / moving.size)
+
+
+def coarse(pixels: Bytes) -> Floats:
+    """Means of 2x2 grid pixels, (rows // 2, columns // 2): half the noise, a quarter of the work."""
+    rows, columns = pixels.shape
+    if rows < 2 or columns < 2:
+        return pixels.astype(np.float32)
+    even = pixels[: rows // 2 * 2, : columns // 2 * 2].astype(np.uint16)
+    pairs = even[0::2] + even[1::2]
+    return (pairs[:, 0::2] + pairs[:, 1::2]).astype(np.float32) * np.float32(0.25)
+
+
+@lru_cache(maxsize=32)
+def _exposed(response: Response, ratio: float) -> Floats:
+    """Table from luma (in quarters, 0..1023) to luma at `ratio` times the exposure."""
+    luma = np.arange(1024) / 4.0
+    return response.luma(response.to_light(luma) * ratio).astype(np.float32)
+
+
+def _common_change(cells: Floats, background: Floats) -> np.float32:
+    """The factor by which most of the frame changed: clouds, auto exposure of unknown size."""
+    now, then = cells[1::4, 1::4], background[1::4, 1::4]
+    usable = (then > 8.0) & (then < CLIPPED) & (now > 2.0) & (now < CLIPPED)
+    if np.count_nonzero(usable) < 16:
+        return np.float32(1.0)
+    ratios = now[usable] / then[usable]
+    return np.float32(np.partition(ratios, ratios.size // 2)[ratios.size // 2])
+
+
+def _in_company(moving: Cells) -> Cells:
+    """Drop moving cells without a moving neighbour above, below, left or right."""
+    if not moving.any():
+        return moving
+    near = np.zeros_like(moving)
+    near[1:] |= moving[:-1]
+    near[:-1] |= moving[1:]
+    near[:, 1:] |= moving[:, :-1]
+    near[:, :-1] |= moving[:, 1:]
+    return moving & near
+
+
+def _box(moving: Cells) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
+    height, width = moving.shape
+    left, top = columns[0] / width, rows[0] / height
+    return float(left), float(top), float((columns[-1] + 1) / width - left), float((rows[-1] + 1) / height - top)
