@@ -47,6 +47,8 @@ class Received:
     message: Message
     id: Any = None
     """What the sender wants to find in the answer; None: nothing."""
+    again: bool = False
+    """The hub was told before, but may have been restarted since: remember it, do not pass it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def dialect_of(first: int) -> str:
 def _message(value: Any) -> Decoded:
     if not isinstance(value, dict):
         return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
-    return _checked(from_wire, value, _ident(value))
+    return _checked(from_wire, value, _ident(value), again=value.get("again") is True)
 
 
 def _from_json(line: bytes) -> Decoded:
@@ -178,14 +180,14 @@ def _from_text(line: bytes, cameras: Collection[str]) -> Decoded:
     return _checked(lambda given: (from_line(given, cameras), None), words, None)
 
 
-def _checked(read: Any, given: Any, ident: Any) -> Decoded:
+def _checked(read: Any, given: Any, ident: Any, *, again: bool = False) -> Decoded:
     try:
         message, ident = read(given)
     except UnknownCommandError as problem:
         return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
     except (ValueError, TypeError, RecursionError) as problem:
         return Refused(error(str(problem), "bad_arguments"), ident)
-    return Received(message, _ident({"id": ident}))
+    return Received(message, _ident({"id": ident}), again)
 
 
 def _ident(value: dict[str, Any]) -> Any:

@@ -12,18 +12,26 @@ import msgspec
 from control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, PreviewFrame, Reply, error, values_of, wire_name
 
 
-def encode(dialect: str, message: Message, ident: Any = None, at_utc: datetime | None = None) -> bytes:
-    """Write one message; `at_utc` is the time shown in JSON and text (now, if not given)."""
+def encode(
+    dialect: str, message: Message, ident: Any = None, at_utc: datetime | None = None, *, again: bool = False
+) -> bytes:
+    """Write one message; `at_utc` is the time shown in JSON and text (now, if not given).
+
+    `again` marks an event of RETAINED that the hub was told before. *Raises* ValueError for a message (not a Reply,
+    which is replaced by an error) longer than PROCESS_BYTES_MAX.
+    """
     if dialect == "msgpack":
-        return _sized(_pack(message, ident), message, ident)
+        return _sized(_pack(message, ident, again=again), message, ident)
     when = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return _json(message, ident, when) if dialect == "json" else _text(message, when)
 
 
-def _pack(message: Message, ident: Any) -> bytes:
+def _pack(message: Message, ident: Any, *, again: bool = False) -> bytes:
     values = {"message": wire_name(message), **values_of(message)}
     if ident is not None:
         values["id"] = ident
+    if again:
+        values["again"] = True
     packed: bytes = msgpack.packb(values)
     return packed
 

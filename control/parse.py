@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from control import table
-from control.messages import MESSAGES, Message, Set, build
+from control.messages import MESSAGES, Command, Message, Set, build
 from control.table import CommandRow, is_many
 
 
@@ -17,7 +17,7 @@ class UnknownCommandError(ValueError):
     """No such command; the text is the whole reply."""
 
 
-def from_line(line: str, cameras: Collection[str] = ()) -> Message:
+def from_line(line: str, cameras: Collection[str] = ()) -> Command:
     """Read one line of the text dialect: `record start cam1 duration_s=60`, `archive trial --since 2h`.
 
     `cameras` are names to take as cameras beside those that look like cam0.
@@ -63,7 +63,7 @@ def from_wire(given: dict[str, Any]) -> tuple[Message, Any]:
     kind = MESSAGES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise UnknownCommandError(f"UNKNOWN_COMMAND {printable(str(name))}")
-    fields = {key: value for key, value in given.items() if key not in {"message", "id", "at_utc"}}
+    fields = {key: value for key, value in given.items() if key not in {"message", "id", "again"}}
     return build(kind, fields), given.get("id")
 
 

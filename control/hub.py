@@ -1,0 +1,218 @@
+"""Where each message goes: commands to who answers them, answers back, events to who subscribed.
+
+Pure: bytes, sockets and clocks are `control.server`'s; what the hub answers about files and settings is
+`control.desk`'s. Each method takes what happened and returns what is to be done, as a list of actions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from control import previews
+from control.actions import Action, Close, Do, Send
+from control.codec import Decoded, Received
+from control.errands import Errand, Errands
+from control.helping import explain
+from control.messages import (
+    Chunk,
+    Command,
+    Event,
+    EventsLost,
+    Heartbeat,
+    Hello,
+    Help,
+    Message,
+    ModeRequested,
+    Ping,
+    Preview,
+    PreviewFrame,
+    Quit,
+    Reply,
+    SettingChanged,
+    Subscribe,
+    Unsubscribe,
+    error,
+    topics_of,
+    wire_name,
+)
+from control.roster import Peer, Roster
+from control.table import BY_NAME, CommandRow
+
+TCP_COMMANDS = frozenset(
+    "save snapshot past_stack record night_level short_stream status ping help quit".split()  # noqa: SIM905
+)
+"""What the trigger port accepts: pictures, recording and a look; nothing that changes settings or deletes."""
+
+WAITING_MAX = 64
+"""Answers one connection may be waiting for; the next command is refused."""
+
+
+class Hub:
+    """Routing of one control socket."""
+
+    def __init__(self, cameras: tuple[str, ...]) -> None:
+        self.roster = Roster(cameras)
+        self.errands = Errands()
+        self._own: dict[type[Command], Callable[[Peer, Any, Any], list[Action]]] = {
+            Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],
+            Help: lambda peer, m, i: [Send((peer.number,), explain(m.word), i)],
+            Quit: lambda p, _m, i: [Send((p.number,), Reply(status="bye", text="bye"), i), Close(p.number, "quit")],
+            Subscribe: self._subscribe,
+            Unsubscribe: self._unsubscribe,
+            Preview: self._preview,
+        }
+
+    def opened(self, number: int, *, trusted: bool = True) -> None:
+        """Note a new connection; `trusted=False`: it came over TCP."""
+        self.roster.peers[number] = Peer(number, trusted)
+
+    def closed(self, number: int) -> list[Action]:
+        """Note that a connection is gone; those who waited for its answers get an error."""
+        peer = self.roster.peers.pop(number, None)
+        if peer is None:
+            return []
+        self.errands.forget(number)
+        done = self.errands.lost(number, "went away before it answered; supervisord starts it again")
+        return [*map(_answer, done), *previews.demand(self.roster, set(peer.previews))]
+
+    def received(self, number: int, decoded: Decoded, now_s: float) -> list[Action]:
+        """Take what one connection sent."""
+        peer = self.roster.peers.get(number)
+        if peer is None:
+            return []
+        if not isinstance(decoded, Received):
+            refusal = Send((number,), decoded.reply, decoded.id)
+            return [refusal, Close(number, decoded.reply.text)] if decoded.fatal else [refusal]
+        message = decoded.message
+        if isinstance(message, Command):
+            return self._command(peer, message, decoded.id, now_s)
+        if not peer.trusted or (peer.hello is None and not isinstance(message, Hello)):
+            said = error(f"{wire_name(message)}: only a process that said hello may send this", "not_allowed")
+            return [Send((number,), said, decoded.id)]
+        if isinstance(message, Event):
+            return self._event(peer, message, now_s, again=decoded.again)
+        return self._returned(peer, message, decoded.id)
+
+    def announce(self, event: Event, now_s: float = 0.0) -> list[Action]:
+        """Tell an event of the hub's own, or pass one on."""
+        if isinstance(event, PreviewFrame):
+            return previews.passed_on(self.roster, event, now_s)
+        to = {peer.number for peer in self.roster.subscribers(wire_name(event))}
+        if isinstance(event, SettingChanged):
+            to |= {peer.number for peer in self.roster.processes()}
+        if isinstance(event, ModeRequested):
+            to |= {p.number for p in self.roster.processes() if p.hello and _is_capture(p.hello, event, self.roster)}
+        return [Send(tuple(sorted(to)), event)] if to else []
+
+    def answered(self, ticket: int, reply: Reply) -> list[Action]:
+        """Take the desk's answer."""
+        done = self.errands.take(ticket, None, reply)
+        return [_answer(done)] if done else []
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Answer for owners that take too long; call it about once a second."""
+        return [_answer(errand) for errand in self.errands.overdue(now_s)]
+
+    # ---- commands
+
+    def _command(self, peer: Peer, command: Command, ident: Any, now_s: float) -> list[Action]:
+        row = BY_NAME[wire_name(command)]
+        owners = [] if row.owner == "hub" else self._owners(row, command)
+        if refusal := self._refusal(peer, row, command, owners):
+            return [Send((peer.number,), refusal, ident)]
+        if own := self._own.get(type(command)):
+            return own(peer, command, ident)
+        errand = self.errands.begin(peer.number, ident, row, now_s, owners)
+        if errand is None:
+            return [Send((peer.number,), error("too many commands are under way; try again", "busy"), ident)]
+        if not owners:
+            return [Do(errand.ticket, command)]
+        return [Send(tuple(errand.waiting), command, errand.ticket)]
+
+    def _refusal(self, peer: Peer, row: CommandRow, command: Command, owners: list[Peer]) -> Reply | None:
+        if not peer.trusted and row.name not in TCP_COMMANDS:
+            return error(f"{row.words[0]} is not for the trigger port", "not_allowed")
+        if self.errands.of(peer.number) >= WAITING_MAX:
+            return error(f"{WAITING_MAX} commands of this connection are under way; wait for answers", "busy")
+        return self._nobody(row, command) if row.owner != "hub" and not owners else None
+
+    def _owners(self, row: CommandRow, command: Command) -> list[Peer]:
+        return self.roster.owners(row.name, str(getattr(command, "camera", "")) if row.per_camera else None)
+
+    def _nobody(self, row: CommandRow, command: Command) -> Reply:
+        """Say why nobody answers, and what would help."""
+        camera = str(getattr(command, "camera", ""))
+        if camera and camera not in self.roster.cameras:
+            return error(f"no camera {camera!r}; cameras: {', '.join(self.roster.cameras)}", "unknown_camera")
+        program = self.roster.supervised(row.owner, camera if row.per_camera else "")
+        if any(
+            p.hello and p.hello.role == row.owner and camera in {"", p.hello.camera} for p in self.roster.processes()
+        ):
+            return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")
+        said = f"{program} is not connected, so nobody answers {row.words[0]}; try: supervisorctl start {program}"
+        return error(said, "not_running", program=program)
+
+    def _subscribe(self, peer: Peer, command: Subscribe, ident: Any) -> list[Action]:
+        try:
+            topics = topics_of(command.topics)
+        except ValueError as problem:
+            return [Send((peer.number,), error(str(problem), "bad_arguments"), ident)]
+        peer.topics |= topics
+        shown = sorted(peer.topics)
+        reply = Reply(status="subscribed", text=f"subscribed to {', '.join(shown)}", data={"topics": shown})
+        return [Send((peer.number,), reply, ident)]
+
+    def _unsubscribe(self, peer: Peer, command: Unsubscribe, ident: Any) -> list[Action]:
+        try:
+            peer.topics -= topics_of(command.topics) if command.topics else peer.topics
+        except ValueError as problem:
+            return [Send((peer.number,), error(str(problem), "bad_arguments"), ident)]
+        reply = Reply(status="unsubscribed", text="OK", data={"topics": sorted(peer.topics)})
+        return [Send((peer.number,), reply, ident)]
+
+    def _preview(self, peer: Peer, command: Preview, ident: Any) -> list[Action]:
+        return previews.toggled(self.roster, peer, command, ident)
+
+    # ---- from processes
+
+    def _returned(self, peer: Peer, message: Message, ident: Any) -> list[Action]:
+        """Take a Reply or a Chunk for a command we passed on; a late one is nobody's any more."""
+        if isinstance(message, Reply):
+            done = self.errands.take(ident, peer.number, message)
+            return [_answer(done)] if done else []
+        errand = self.errands.find(ident, peer.number)
+        return [Send((errand.asker,), message, errand.ident)] if errand and isinstance(message, Chunk) else []
+
+    def _event(self, peer: Peer, event: Event, now_s: float, *, again: bool) -> list[Action]:
+        if isinstance(event, Hello):
+            return self._hello(peer, event, now_s)
+        if isinstance(event, EventsLost):
+            return []
+        if isinstance(event, Heartbeat):
+            peer.beat, peer.beat_s = event, now_s
+        self.roster.remember(event)
+        return [] if again else self.announce(event, now_s)
+
+    def _hello(self, peer: Peer, hello: Hello, now_s: float) -> list[Action]:
+        program = hello.program or self.roster.program_of(hello.role, hello.camera)
+        peer.hello = dataclasses.replace(hello, program=program)
+        peer.beat_s = now_s
+        try:
+            peer.topics |= topics_of(hello.subscribe) if hello.subscribe else frozenset()
+        except ValueError as problem:
+            return [Send((peer.number,), error(str(problem), "bad_arguments"))]
+        actions: list[Action] = [Send((peer.number,), Reply(status="welcome", text="welcome"))]
+        for (kind, _), event in self.roster.latest.items():
+            if kind == "mode_requested" and isinstance(event, ModeRequested) and _is_capture(hello, event, self.roster):
+                actions.append(Send((peer.number,), event))
+        return actions + (previews.demand(self.roster) if hello.role == "streamer" else [])
+
+
+def _answer(errand: Errand) -> Send:
+    return Send((errand.asker,), errand.answer(), errand.ident)
+
+
+def _is_capture(hello: Hello, event: ModeRequested, roster: Roster) -> bool:
+    return hello.role == "capture" and (hello.camera or roster.cameras[0]) == event.camera
