@@ -1,0 +1,240 @@
+"""One growing video: packets go into a container, the container into a `DiskFile`, timing lines into a CSV beside it.
+
+An mp4 is written with `hybrid_fragmented` (FFmpeg 7.1): while it grows it is a sequence of complete fragments, each
+synced to disk, so that it plays up to the last one whatever happens; the clean close turns it into a plain mp4 by
+writing one index at the end and 8 bytes at the front, without copying anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container.output import OutputContainer
+
+from recorder import timing
+from recorder.disk_file import DiskFile
+from recorder.encoder import TIME_BASE, AccessUnit
+from recorder.names import Place
+from recorder.settings import RecorderSettings
+from recorder.timing import Row
+from service.files import sync_folder
+
+Opener = Callable[[Path], DiskFile]
+
+WRITE_BYTES = 1 << 20
+"""PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
+
+HYBRID_SINCE = (61, 7, 0)
+"""libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a clip is written."""
+
+    container: str
+    fragment_s: float
+    csv: bool
+    plain: bool
+    """Whether an mp4 becomes a plain one when it is closed."""
+
+    @classmethod
+    def of(cls, settings: RecorderSettings) -> Form:
+        """The user's choice."""
+        return cls(settings.container, settings.fragment_s, settings.csv, settings.on_close != "fragmented")
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one video stream is made of; frames of another track need another file."""
+
+    width: int
+    height: int
+    fps: float
+    """Nominal."""
+    parameter_sets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is known of a clip."""
+
+    frames: int
+    first_frame: int
+    last_frame: int
+    first_ns: int
+    last_ns: int
+    hardware_drops: int
+    lost: int
+    bytes: int
+
+    @property
+    def drops(self) -> int:
+        """Frames missing between first and last, whoever lost them."""
+        return self.hardware_drops + self.lost
+
+    @property
+    def duration_s(self) -> float:
+        """From first to last frame, by the sensor's clock."""
+        return (self.last_ns - self.first_ns) / 1e9
+
+
+class ClipFile:
+    """Opened with its first frame (a key frame); `close` or `abandon` it."""
+
+    def __init__(
+        self, place: Place, form: Form, track: Track, about: dict[str, object], opener: Opener = DiskFile
+    ) -> None:
+        """Create the files. `about` is kept inside the video. Raises: OSError."""
+        self.place = place
+        self._form = form
+        self._file = opener(place.growing)
+        try:
+            self._csv = opener(place.growing_timing) if form.csv else None
+        except OSError:
+            self._file.close()
+            place.growing.unlink(missing_ok=True)
+            raise
+        self._container = _container(self._file, form)
+        self._container.metadata["comment"] = json.dumps(about, separators=(",", ":"))
+        self._stream = self._container.add_mux_stream(
+            "h264",
+            rate=Fraction(track.fps).limit_denominator(1000),
+            width=track.width,
+            height=track.height,
+            time_base=TIME_BASE,
+        )
+        self._gaps = timing.Gaps()
+        self._lines: list[str] = [timing.HEADER]
+        self._first: Row | None = None
+        self._last: Row | None = None
+        self._first_pts = 0
+        self._frames = 0
+        self._synced_s = time.monotonic()
+
+    def add(self, unit: AccessUnit, row: Row) -> None:
+        """Append one frame. Raises: OSError; `abandon` then."""
+        packet = unit.packet
+        if self._first is None or packet.pts is None:
+            self._first, self._first_pts = row, packet.pts or 0
+        pts = (packet.pts or 0) - self._first_pts
+        packet.pts = packet.dts = pts
+        packet.duration = row.duration_us
+        packet.stream = self._stream  # type: ignore[assignment]
+        before = self._file.bytes
+        self._container.mux_one(packet)
+        self._last = row
+        self._frames += 1
+        dropped = self._gaps.before(row)
+        self._lines.append(timing.line(row, time.time(), dropped, self._gaps.hardware))
+        if self._file.bytes > before:
+            self._grown()
+
+    def close(self) -> Totals:
+        """Finish and give the files their final names. Raises: OSError; `abandon` then."""
+        self._container.close()
+        self._file.checkpoint()
+        self._write_lines(len(self._lines))
+        self._file.sync()
+        self._file.close()
+        if self._csv is not None:
+            self._csv.sync()
+            self._csv.close()
+        self._rename()
+        return self.totals
+
+    def abandon(self) -> Totals:
+        """Close after an error: what is complete stays, under its final name if the disk allows, and plays."""
+        if self._file.broken is None:
+            self._file.broken = OSError("abandoned")
+        with suppress(OSError, av.FFmpegError):
+            self._container.close()  # writes a trailer, which the broken file swallows
+        self._file.close()
+        if self._csv is not None:
+            with suppress(OSError):
+                self._write_lines(len(self._lines))
+            self._csv.close()
+        with suppress(OSError):
+            if self._file.intact_bytes == 0:
+                self.place.growing.unlink()
+                self.place.growing_timing.unlink(missing_ok=True)
+            else:
+                self._rename()
+        return self.totals
+
+    @property
+    def totals(self) -> Totals:
+        """What went in so far."""
+        first, last = self._first, self._last
+        return Totals(
+            frames=self._frames,
+            first_frame=first.frame_id if first else -1,
+            last_frame=last.frame_id if last else -1,
+            first_ns=first.captured_ns if first else 0,
+            last_ns=last.captured_ns if last else 0,
+            hardware_drops=self._gaps.hardware,
+            lost=self._gaps.lost,
+            bytes=self._file.bytes,
+        )
+
+    # ---- inside
+
+    def _grown(self) -> None:
+        """Complete frames have reached the file: bring them and their timing lines to the disk, on schedule."""
+        self._file.checkpoint()
+        now_s = time.monotonic()
+        fragments = self._form.container == "mp4"
+        # A fragment is written when the frame after it arrives, whose line therefore has to wait for the next one.
+        self._write_lines(len(self._lines) - (1 if fragments else 0))
+        if fragments or now_s - self._synced_s >= self._form.fragment_s:
+            self._file.sync()
+            if self._csv is not None:
+                self._csv.sync()
+            self._synced_s = now_s
+
+    def _write_lines(self, count: int) -> None:
+        if self._csv is not None and count > 0:
+            self._csv.write("".join(self._lines[:count]).encode())
+            self._csv.checkpoint()
+        del self._lines[:count]
+
+    def _rename(self) -> None:
+        self.place.growing.rename(self.place.clip)
+        if self._csv is not None:
+            self.place.growing_timing.rename(self.place.timing)
+        sync_folder(self.place.clip.parent)
+
+
+def _container(file: DiskFile, form: Form) -> OutputContainer:
+    """Open the muxer; nothing reaches the file before the first packet does."""
+    options = {"flush_packets": "1"}
+    name = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}[form.container]
+    if form.container == "mp4":
+        hybrid = "hybrid_fragmented" if form.plain and has_hybrid() else "empty_moov"
+        options |= {
+            "movflags": f"{hybrid}+frag_keyframe+default_base_moof",
+            "frag_duration": str(int(form.fragment_s * 1e6)),
+            "video_track_timescale": str(TIME_BASE.denominator),
+        }
+    if form.container == "mkv":
+        options["cluster_time_limit"] = str(int(form.fragment_s * 1000))
+    return av.open(file, "w", format=name, container_options=options, buffer_size=WRITE_BYTES)
+
+
+def has_hybrid() -> bool:
+    """Whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
+    return av.library_versions["libavformat"] >= HYBRID_SINCE
+
+
+def free_bytes(folder: Path) -> int:
+    """Space that we may fill."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,66 @@
+"""The frame timing CSV: one line per frame of a clip, gaps visible (features.md E4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
+HEADER = ",".join(COLUMNS) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the timing CSV and the totals need to know of a frame."""
+
+    frame_id: int
+    captured_ns: int
+    captured_utc_ns: int
+    duration_us: int
+    """Expected time to the next frame."""
+    dropped_before: int
+    total_dropped: int
+
+
+@dataclass
+class Gaps:
+    """Counts what is missing between the frames of one clip; pure.
+
+    Two kinds of frames are missing: those that the camera never delivered (the capture process counts them by the
+    sensor's timestamps) and those that were in the ring but that the recorder could not take in time.
+    """
+
+    hardware: int = 0
+    """Frames the camera dropped since the first frame of the clip."""
+    lost: int = 0
+    """Frames the recorder lost since then."""
+    _last_frame: int = field(default=-1, init=False)
+    _last_total: int = field(default=0, init=False)
+
+    def before(self, row: Row) -> int:
+        """Frames missing between the frame before and this one (0 for the first)."""
+        first = self._last_frame < 0
+        lost = 0 if first else max(0, row.frame_id - self._last_frame - 1)
+        hardware = 0 if first else row.total_dropped - self._last_total
+        if hardware < row.dropped_before and not first:  # the capture process has started again and counts from 0
+            hardware = row.dropped_before
+        self._last_frame, self._last_total = row.frame_id, row.total_dropped
+        self.lost += lost
+        self.hardware += hardware
+        return lost + hardware
+
+
+def line(row: Row, write_time_s: float, dropped: int, hardware: int) -> str:
+    """One row; `write_time_s` is the wall clock at which the frame went into the file."""
+    return f"{row.frame_id},{write_time_s:.6f},{row.captured_ns},{dropped},{hardware}\n"
+
+
+def rows(path: Path) -> list[tuple[int, int, int]]:
+    """Complete rows of a CSV, also of one that a crash cut short: (frame id, captured ns, dropped since last)."""
+    found = []
+    for text in path.read_text(errors="replace").splitlines(keepends=True)[1:]:
+        parts = text.rstrip("\n").split(",")
+        if not text.endswith("\n") or len(parts) != len(COLUMNS) or not parts[0].isdecimal():
+            break
+        found.append((int(parts[0]), int(parts[2]), int(parts[3])))
+    return found

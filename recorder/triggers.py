@@ -1,0 +1,211 @@
+"""Decides which frames are recorded, and into which clip. Pure: times come in, orders come out.
+
+All times are the sensor's (`captured_ns`): a command says *when*, so two cameras that hear of it at different moments
+still start and stop with the frames of the same instant, and a wall clock that jumps changes nothing.
+
+Two things may want frames: a *session* (somebody said start; continuous, cut into files) and an *event* (something
+happened; from `pre_roll_s` before it to `post_roll_s` after it). A session takes precedence: an event during it adds
+no file, it only marks the clip it falls into, so that retention deletes it last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from recorder.names import Kind
+
+NS = 1_000_000_000
+FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One clip that is wanted. A frame whose order has another `number` than the one before begins another file."""
+
+    number: int
+    kind: Kind
+    trigger: str
+    """manual, auto, rolling, motion, night, command, resume."""
+    start_ns: int
+    """First instant that is wanted."""
+    utc_ns: int
+    """Wall clock when the recording, of which this may be the n-th file, was asked for: names its folder."""
+    label: str = ""
+    protect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The user's numbers, in ns."""
+
+    pre_ns: int
+    post_ns: int
+    event_ns: int
+    """Longest event, post-roll included."""
+    rolling_ns: int
+    session_ns: int
+    """Longest single file of a session."""
+
+
+@dataclass(slots=True)
+class _Session:
+    order: Order
+    stop_ns: int
+    file_start_ns: int = -1
+
+
+@dataclass(slots=True)
+class _Event:
+    order: Order
+    end_ns: int
+    lasting: set[str] = field(default_factory=set)
+    """Sources that have begun and not ended."""
+
+
+class Triggers:
+    """The state machine; one per camera."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._session: _Session | None = None
+        self._event: _Event | None = None
+        self._silenced: set[str] = set()
+        """Lasting sources whose event was cut off by the guard: they count again once they have ended."""
+        self._number = 0
+
+    # ---- what happens
+
+    def start(
+        self,
+        at_ns: int,
+        kind: Kind,
+        trigger: str,
+        *,
+        utc_ns: int,
+        label: str = "",
+        protect: bool = False,
+        duration_s: float = 0.0,
+    ) -> bool:
+        """Begin a session with the first frame captured at `at_ns` or later. Returns: False if one runs already."""
+        if self._session is not None and self._session.stop_ns == FOREVER:
+            return False
+        self._number += 1
+        order = Order(self._number, kind, trigger, at_ns, utc_ns, label, protect)
+        stop_ns = at_ns + int(duration_s * NS) if duration_s else FOREVER
+        self._session = _Session(order, stop_ns)
+        return True
+
+    def stop(self, at_ns: int) -> bool:
+        """End session and event: the last frame is the last one captured before `at_ns`. Returns: whether one ran."""
+        ran = self.active
+        if self._session is not None:
+            self._session.stop_ns = min(self._session.stop_ns, at_ns)
+        if self._event is not None:
+            self._event.end_ns = min(self._event.end_ns, at_ns)
+            self._silenced |= self._event.lasting
+            self._event.lasting.clear()
+        return ran
+
+    def happened(self, at_ns: int, source: str, *, utc_ns: int, label: str = "", protect: bool = False) -> None:
+        """Note an event of one instant; events whose spans touch are one."""
+        start_ns = at_ns - self.limits.pre_ns
+        end_ns = at_ns + self.limits.post_ns
+        if self._event is None or start_ns > self._event.end_ns:
+            self._number += 1
+            self._event = _Event(Order(self._number, "event", source, start_ns, utc_ns, label, protect), end_ns)
+        else:
+            order = self._event.order
+            self._event.order = replace(order, label=order.label or label, protect=order.protect or protect)
+            self._event.end_ns = max(self._event.end_ns, end_ns)
+        self._guard(self._event)
+
+    def began(self, at_ns: int, source: str, *, utc_ns: int) -> None:
+        """Note the beginning of something that lasts (motion)."""
+        if source in self._silenced:
+            return
+        self.happened(at_ns, source, utc_ns=utc_ns)
+        if self._event is not None:
+            self._event.lasting.add(source)
+
+    def ended(self, at_ns: int, source: str) -> None:
+        """Note its end; the post-roll counts from here."""
+        self._silenced.discard(source)
+        if self._event is not None and source in self._event.lasting:
+            self._event.lasting.discard(source)
+            self._event.end_ns = max(self._event.end_ns, at_ns + self.limits.post_ns)
+            self._guard(self._event)
+
+    # ---- what follows from it
+
+    @property
+    def active(self) -> bool:
+        """Whether frames are wanted, now or soon."""
+        return self._session is not None or self._event is not None
+
+    @property
+    def recording(self) -> Order | None:
+        """The session or event that is on."""
+        chosen = self._session or self._event
+        return chosen.order if chosen else None
+
+    @property
+    def start_ns(self) -> int:
+        """When the earliest wanted frame was captured; only meaningful while `active`."""
+        starts = [part.order.start_ns for part in (self._session, self._event) if part is not None]
+        return min(starts, default=FOREVER)
+
+    @property
+    def end_ns(self) -> int:
+        """No frame captured at or after this is wanted by what is on now."""
+        ends = [self._session.stop_ns] if self._session else []
+        if self._event:
+            ends.append(FOREVER if self._event.lasting else self._event.end_ns)
+        return max(ends, default=0)
+
+    def order(self, captured_ns: int) -> Order | None:
+        """Decide about one frame; call it for each frame, in order. None: not wanted."""
+        event = self._event_at(captured_ns)
+        session = self._session_at(captured_ns)
+        if session is None:
+            return event
+        if event is not None and session.trigger in ("auto", "rolling", "resume"):
+            return replace(session, trigger=event.trigger, protect=session.protect or event.protect)
+        return session
+
+    def expire(self, now_ns: int) -> None:
+        """Forget what ended before `now_ns`: for cameras that deliver no frame by which to notice."""
+        self.order(now_ns)
+
+    # ---- inside
+
+    def _session_at(self, captured_ns: int) -> Order | None:
+        session = self._session
+        if session is None or captured_ns < session.order.start_ns:
+            return None
+        if captured_ns >= session.stop_ns:
+            self._session = None
+            return None
+        longest_ns = self.limits.rolling_ns if session.order.kind == "rolling" else self.limits.session_ns
+        if session.file_start_ns < 0:
+            session.file_start_ns = captured_ns
+        elif captured_ns - session.file_start_ns >= longest_ns:
+            self._number += 1
+            session.order = replace(session.order, number=self._number)
+            session.file_start_ns = captured_ns
+        return session.order
+
+    def _event_at(self, captured_ns: int) -> Order | None:
+        event = self._event
+        if event is None or captured_ns < event.order.start_ns:
+            return None
+        if event.lasting and captured_ns >= event.order.start_ns + self.limits.event_ns:
+            self._silenced |= event.lasting
+            event.lasting.clear()
+            self._guard(event)
+        if not event.lasting and captured_ns >= event.end_ns:
+            self._event = None
+            return None
+        return event.order
+
+    def _guard(self, event: _Event) -> None:
+        event.end_ns = min(event.end_ns, event.order.start_ns + self.limits.event_ns)
