@@ -110,7 +110,7 @@ class RingWriter:
         Raises: ValueError when it is longer or not contiguous; nothing is published then.
         """
         slot = self._head % self.slots
-        source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else memoryview(payload).cast("B")
+        source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else _flat(payload)
         used = len(source)
         self._begin(slot)
         self._payloads[slot][:used] = source  # type: ignore[assignment] # an ndarray is a buffer; numpy's stubs say so from 3.12
@@ -119,6 +119,10 @@ class RingWriter:
     def slot(self) -> Slot:
         """Lend the next slot's memory for a `with` block; committed at its end, abandoned on an exception."""
         return Slot(self, self._arrays[self._head % self.slots])
+
+    def slot_memory(self, slot: int) -> Pixels:
+        """Return a slot's memory outside the protocol: for benches that compare publish with a bare copy."""
+        return self._arrays[slot]
 
     def _begin(self, slot: int) -> None:
         """Say that the slot's old frame is gone."""
@@ -205,6 +209,15 @@ class RingWriter:
             self.close()
         else:  # a clean end, SystemExit or KeyboardInterrupt: somebody wanted this
             self.retire()
+
+
+def _flat(payload: Payload) -> NDArray[Any] | memoryview:
+    """Look at any contiguous buffer as a row of bytes."""
+    if not isinstance(payload, np.ndarray):
+        return memoryview(payload).cast("B")
+    if not payload.flags.c_contiguous:
+        raise ValueError(f"payload of shape {payload.shape} is not contiguous: copy it, or fill writer.slot()")
+    return payload.reshape(-1).view(np.uint8)
 
 
 class Slot:
