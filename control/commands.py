@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from control.wire import JSON, Camera, Command, Instant, Label, Words, said
+from service.clock import now_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,17 @@ class Record(Command):
     duration_s: Annotated[float, said("stop by itself after this; 0: until told", unit="s", ge=0, le=604_800)] = 0.0
     label: Label = ""
     protect: Annotated[bool, said("never deleted by retention")] = False
+    at_ns: Annotated[
+        int, said("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0)
+    ] = field(default_factory=now_ns, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Command):
+    """Keep packets coming in the h264 ring; whoever shows live video asks again before the time is over."""
+
+    camera: Camera = ""
+    seconds: Annotated[float, said("how long somebody watches; 0: no longer", unit="s", ge=0, le=60)] = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)

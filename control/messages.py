@@ -43,6 +43,7 @@ from control.commands import (
     Unsubscribe,
     Version,
     Viewers,
+    Watch,
 )
 from control.events import (
     ArchiveSaved,
@@ -165,6 +166,7 @@ __all__ = [
     "Unsubscribe",
     "Version",
     "Viewers",
+    "Watch",
     "build",
     "error",
     "find",

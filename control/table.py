@@ -81,6 +81,7 @@ GROUPS: dict[str, tuple[CommandRow, ...]] = {
     ),
     "recording": (
         _row(c.Record, "recorder", "record", "record start", "action camera", per_camera=True, timeout_s=20.0),
+        _row(c.Watch, "recorder", "watch", "watch seconds=10", "camera", per_camera=True),
     ),
     "library": (
         _row(c.Clips, "exporter", "clips", "clips limit=5", "camera"),
