@@ -1,0 +1,188 @@
+"""The Raspberry Pi's cameras through Picamera2: one copy from the camera's buffer into the slot, then it goes back.
+
+Every mode runs on the same streams and buffers, so that a change of mode costs no gap: controls make the difference.
+Where frames are so long that queued buffers would carry the old controls for seconds, the camera is stopped and
+started instead; its first frame is then as asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from capture.picamera_arrivals import Arrivals
+from capture.picamera_controls import restored, wanted
+from capture.picamera_device import CALL_S, STOP_S, close_camera, deadline, open_camera
+from capture.picamera_formats import Layout, candidates, layout, shot
+from capture.source import CameraError, Opened, Payload, Request, Shot
+from service.stop import Stop
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 4
+"""Buffers the camera needs to run at full rate; what is left of `buffers` may wait for the loop."""
+
+LIVE_S = 1.0
+"""Controls reach the sensor after `buffers` + 2 frames; where that takes longer, starting anew is quicker."""
+
+
+class PicameraSource:
+    """Source "picamera2"; see capture.source.FrameSource."""
+
+    def __init__(self, index: int = 0, *, buffers: int = 6, sync_mode: str = "off") -> None:
+        self._index, self._buffers, self._sync_mode = index, buffers, sync_mode
+        self._model = "camera"
+        self._camera: Any = None
+        self._arrivals: Arrivals | None = None
+        self._request: Request | None = None
+        self._layouts: dict[str, Layout] = {}
+        self._frame_us = 0
+        self._in_step = False
+
+    @property
+    def description(self) -> str:
+        """Sensor and number."""
+        return f"{self._model} (picamera2 {self._index})"
+
+    def open(self, request: Request, stop: Stop) -> Opened:
+        """Open, configure and start the camera. Raises: CameraError, CameraBusy."""
+        self.close()
+        self._camera, which = open_camera(self._index)
+        self._model = which.model
+        try:
+            with deadline(CALL_S, f"starting {self.description}"):
+                self._configure(request)
+                refused = self._start(request, stop)
+        except (RuntimeError, ValueError, OSError) as error:
+            self.close()
+            raise error if isinstance(error, CameraError) else CameraError(f"{self.description}: {error}") from error
+        shortest_us = self._camera.camera_controls.get("FrameDurationLimits", (0,))[0]
+        return Opened(
+            self._layouts["main"].geometry,
+            lores=self._layouts["lores"].geometry if "lores" in self._layouts else None,
+            framerate=min(request.framerate or 1e6, 1e6 / shortest_us) if shortest_us else request.framerate,
+            refused=refused,
+        )
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a frame that Picamera2 calls good."""
+        return self._opened()[1].wait(timeout_s)
+
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+        """One memcpy per stream; the request is back with the camera when this returns."""
+        taken = self._opened()[1].take()
+        if taken is None:
+            raise CameraError(f"{self.description}: no frame is waiting")
+        try:
+            self._copy(taken, "main", payload)
+            if lores is not None:
+                self._copy(taken, "lores", lores)
+            metadata = taken.get_metadata()
+        finally:
+            taken.release()
+        self._notice(metadata)
+        return shot(metadata)
+
+    def apply(self, request: Request) -> bool:
+        """Change mode, rate and controls, live or (long frames) by stopping and starting."""
+        camera, arrivals = self._opened()
+        old, self._request = self._request, request
+        ranges = camera.camera_controls
+        controls, refused = wanted(request, ranges, self._sync_mode)
+        controls |= restored(old, request, ranges) if old else {}
+        self._report(refused)
+        try:
+            if self._frame_us * (self._buffers + 2) <= LIVE_S * 1e6:
+                camera.set_controls(controls)
+                return True
+            with deadline(STOP_S, f"stopping {self.description}"):
+                camera.stop()
+            arrivals.clear()
+            with deadline(CALL_S, f"starting {self.description}"):
+                camera.set_controls(controls)
+                camera.start()
+        except RuntimeError as error:
+            raise CameraError(f"{self.description}: {error}") from error
+        return True
+
+    def close(self) -> None:
+        """Give the camera back; harmless when there is none."""
+        camera, self._camera = self._camera, None
+        arrivals, self._arrivals = self._arrivals, None
+        if camera is not None:
+            camera.pre_callback = None
+            close_camera(camera, self.description, arrivals.clear if arrivals else None)
+        if arrivals is not None:
+            arrivals.close()
+        self._layouts, self._frame_us = {}, 0
+
+    def _opened(self) -> tuple[Any, Arrivals]:
+        if self._camera is None or self._arrivals is None:
+            raise CameraError(f"{self.description} is closed")
+        return self._camera, self._arrivals
+
+    def _configure(self, request: Request) -> None:
+        """Settle the streams: the first format of those wanted that the camera agrees to."""
+        for name in candidates(request.codec):
+            self._camera.configure(self._configuration(request, name))
+            agreed = self._camera.camera_configuration()
+            if agreed["main"]["format"] == name:
+                break
+            log.info("%s offers no %s", self.description, name)
+        space = str(agreed["colour_space"])
+        self._layouts = {"main": layout(agreed["main"], space)}
+        if agreed["lores"] is not None:
+            self._layouts["lores"] = layout(agreed["lores"], space)
+
+    def _configuration(self, request: Request, name: str) -> dict[str, Any]:
+        from libcamera import ColorSpace
+
+        width, height = request.width & ~1, request.height & ~1  # libcamera refuses odd sizes
+        lores = None
+        if request.lores and request.lores[0] <= width and request.lores[1] <= height and name in ("YUV420", "NV12"):
+            lores = {"size": (request.lores[0] & ~1, request.lores[1] & ~1), "format": name}
+        configuration: dict[str, Any] = self._camera.create_video_configuration(
+            main={"size": (width, height), "format": name},
+            lores=lores,
+            colour_space=ColorSpace.Sycc(),  # its planes go into a JPEG unchanged
+            buffer_count=self._buffers,
+            queue=False,  # Picamera2 keeps no frame back: all buffers are the camera's or ours
+            display=None,
+            encode=None,
+        )
+        return configuration
+
+    def _start(self, request: Request, stop: Stop) -> dict[str, str]:
+        camera = self._camera
+        self._request = request
+        self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), stop)
+        camera.pre_callback = self._arrivals.arrived
+        controls, refused = wanted(request, camera.camera_controls, self._sync_mode)
+        camera.set_controls(controls)
+        camera.start()
+        self._report(refused)
+        log.info("%s %s", self.description, camera.camera_configuration()["main"])
+        return refused
+
+    def _copy(self, taken: Any, stream: str, target: Payload) -> None:
+        from picamera2 import MappedArray
+
+        to_slot = self._layouts[stream]
+        buffer = taken.request.buffers[taken.stream_map[stream]]
+        used = sum(plane.bytes_used for plane in buffer.metadata.planes)
+        if 0 < used < to_slot.source_bytes:
+            raise CameraError(f"{self.description}: short frame, {used} of {to_slot.source_bytes} bytes")
+        with MappedArray(taken, stream, reshape=False, write=False) as mapped:
+            to_slot.fill(mapped.array, target)
+
+    def _notice(self, metadata: Mapping[str, Any]) -> None:
+        self._frame_us = int(metadata.get("FrameDuration", 0))
+        in_step = bool(metadata.get("SyncReady", False))
+        if in_step != self._in_step:
+            self._in_step = in_step
+            log.info("%s %s step with the other camera", self.description, "in" if in_step else "out of")
+
+    def _report(self, refused: Mapping[str, str]) -> None:
+        for name, reason in refused.items():
+            log.warning("%s: control refused %s=%s", self.description, name, reason)
