@@ -96,7 +96,12 @@ class CameraSettings(Section, frozen=True):
         Literal["auto", "picamera2", "v4l2", "file", "url", "replay", "synthetic"],
         setting("where frames come from; auto: Picamera2 if a camera answers, else V4L2, else synthetic"),
     ] = "auto"
-    index: Annotated[int, setting("which Picamera2 camera, in the order of `shmcam cameras`", ge=0, le=15)] = 0
+    index: Annotated[
+        int,
+        setting(
+            "which camera of its kind, as `shmcam detect` lists them; -1 = its place among [cameras]", ge=-1, le=15
+        ),
+    ] = -1
     device: Annotated[str, setting("V4L2 device, /dev/video0 or part of its name; empty = the first")] = ""
     path: Annotated[str, setting("video file, or folder written by `shmcam dump-ring` for source = replay")] = ""
     url: Annotated[str, setting("rtsp://… (over TCP) or http://… of a network camera", secret=False)] = ""
@@ -132,7 +137,9 @@ class CameraSettings(Section, frozen=True):
     gain: Annotated[float, setting("analogue gain in still mode", apply="live", ge=1, le=64)] = 1.0
     capture_timeout_s: Annotated[
         float,
-        setting("a frame later than this (and 3 frame periods) counts as a stall", unit="s", apply="live", gt=0, le=600),
+        setting(
+            "a frame later than this (and 3 frame periods) counts as a stall", unit="s", apply="live", gt=0, le=600
+        ),
     ] = 1.5
     lost_after_s: Annotated[
         float,

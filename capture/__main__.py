@@ -1,0 +1,52 @@
+"""capture: owns one camera and is the only writer of its frames."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+
+from capture.choose import Chooser
+from capture.loop import Loop
+from capture.rings import Rings
+from capture.wishes import EVENTS, Wishes
+from control.client import ControlClient, Request
+from control.messages import Reply
+from service.startup import startup
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until asked to stop."""
+    with startup("capture", argv=argv) as process:
+        settings, camera, stop = process.settings, process.camera, process.stop
+        wishes = Wishes(settings, camera)
+        with (
+            ControlClient(
+                "capture",
+                camera,
+                socket_path=settings.socket_path,
+                stop=stop,
+                commands=("detect",),
+                subscribe=EVENTS,
+            ) as control,
+            Rings(wishes.ring.prefix, camera, settings.paths.run) as rings,
+        ):
+            choose = Chooser(settings.cameras.index(camera), settings.folder)
+            code = Loop(camera, wishes, rings, control, stop, choose, answer_detect).run()
+    return code
+
+
+def answer_detect(request: Request) -> None:
+    """Look for cameras in a thread: it can take a second, and frames do not wait."""
+    threading.Thread(target=_detect, args=(request,), name="detect", daemon=True).start()
+
+
+def _detect(request: Request) -> None:
+    from capture import detect
+
+    found = detect.cameras()
+    request.reply(Reply(text="\n".join(one.line() for one in found), data={"cameras": detect.rows(found)}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Finds every camera this machine can see: Picamera2's, V4L2's, with their sizes and who holds them.
+
+Nothing heavy is imported until it is asked for; the command line and the capture process both call it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from capture import v4l2
+from capture.holders import held_by
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One camera."""
+
+    source: str
+    """camera.source that uses it."""
+    index: int
+    """camera.index, or its place among the V4L2 devices."""
+    model: str
+    device_id: str
+    """libcamera's id, or the device node."""
+    modes: tuple[str, ...]
+    """Sizes, formats and highest rates; empty: not told before it is opened."""
+    busy: str
+    """Who holds it; empty: free as far as can be seen."""
+
+    def line(self) -> str:
+        """One line for people."""
+        modes = f" modes: {', '.join(self.modes[:8])}" if self.modes else ""
+        return (
+            f"{self.source} {self.index}: {self.model} ({self.device_id}){modes}{' ' + self.busy if self.busy else ''}"
+        )
+
+
+def cameras() -> list[Found]:
+    """Everything that can be a camera, real ones first; the synthetic one is always there."""
+    return [*picamera2_cameras(), *v4l2_cameras(), Found("synthetic", 0, "simulated sensor", "synthetic", (), "")]
+
+
+def rows(found: list[Found]) -> list[dict[str, Any]]:
+    """The cameras as JSON."""
+    return [{**asdict(one), "modes": list(one.modes)} for one in found]
+
+
+def picamera2_cameras() -> list[Found]:
+    """What libcamera sees; empty where Picamera2 is not installed."""
+    reason, known = _libcamera()
+    if reason:
+        return []
+    held = held_by(str(node) for node in Path("/dev").glob("media*"))
+    return [
+        Found("picamera2", int(one.get("Num", i)), str(one.get("Model", "?")), str(one.get("Id", "?")), (), held)
+        for i, one in enumerate(known)
+    ]
+
+
+def v4l2_cameras() -> list[Found]:
+    """Webcams and capture cards."""
+    return [
+        Found("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
+        for i, one in enumerate(v4l2.devices())
+    ]
+
+
+def why_no_picamera2(index: int) -> str:
+    """Why Picamera2 cannot serve camera `index`; empty: it can."""
+    reason, known = _libcamera()
+    if not reason and index >= len(known):
+        reason = f"libcamera sees {len(known)} cameras, number {index} is asked for"
+    return reason
+
+
+def why_no_v4l2(index: int) -> str:
+    """Why no V4L2 device can serve as camera `index`; empty: one can."""
+    known = v4l2.devices()
+    return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
+
+
+def _libcamera() -> tuple[str, list[dict[str, Any]]]:
+    """Why libcamera cannot be asked (empty: it can), and Picamera2's list of cameras."""
+    try:
+        from picamera2 import Picamera2
+    except (ImportError, OSError) as error:
+        return f"no Picamera2 ({error})", []
+    try:
+        return "", list(Picamera2.global_camera_info())
+    except RuntimeError as error:
+        return f"libcamera: {error}", []

@@ -1,0 +1,38 @@
+"""Who holds a device: process names and numbers, read from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def holders(devices: Iterable[str], proc: Path = PROC) -> list[tuple[int, str]]:
+    """Processes other than this one that have one of `devices` open: (pid, name), by pid.
+
+    Processes of other users are not visible without root; then the list may be empty although the device is busy.
+    """
+    wanted = {os.path.realpath(device) for device in devices}
+    found = []
+    for process in proc.iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):  # gone meanwhile, or not ours to look at
+            if any(_target(link) in wanted for link in (process / "fd").iterdir()):
+                found.append((int(process.name), (process / "comm").read_text().strip()))
+    return sorted(found)
+
+
+def held_by(devices: Iterable[str]) -> str:
+    """The holders in words, `held by motion (pid 812)`; empty if nobody is seen to hold them."""
+    names = [f"{name} (pid {pid})" for pid, name in holders(devices)]
+    return f"held by {', '.join(names)}" if names else ""
+
+
+def _target(link: Path) -> str:
+    with suppress(OSError):
+        return str(link.readlink())
+    return ""

@@ -1,0 +1,83 @@
+"""What settings, the analyzer and memory pressure ask of the camera at this moment. No I/O."""
+
+from __future__ import annotations
+
+import logging
+
+from capture.modes import VIDEO, Mode, first_mode, request, requested_mode
+from capture.pressure import Pressure
+from capture.settings import CameraSettings, PrivacySettings, RingSettings
+from capture.source import Request
+from control.messages import Event, ModeRequested, NightBegan, NightEnded, SettingChanged
+from service.settings import Settings, SettingsError
+
+EVENTS = ("mode_requested", "night_began", "night_ended")
+"""What capture subscribes to; settings come unasked."""
+
+log = logging.getLogger(__name__)
+
+
+class Wishes:
+    """Fed with messages; `request` is always what should be running."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self.pressure = Pressure.NONE
+        self.night = False
+        """What the analyzer last said; frames carry it as a flag."""
+        self._read()
+        self.mode: Mode = first_mode(self.camera)
+
+    @property
+    def request(self) -> Request:
+        """What to ask of the source."""
+        return request(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
+
+    @property
+    def polygons(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """What to mask; empty: nothing."""
+        return self.privacy.polygons if self.privacy.enable else ()
+
+    def hear(self, message: Event) -> None:
+        """Take one event; those about other cameras are ignored."""
+        if getattr(message, "camera", "") not in ("", self._name):
+            return
+        match message:
+            case SettingChanged():
+                self._change(message)
+            case ModeRequested():
+                self._obey(message)
+            case NightEnded():  # a kind of NightBegan, so it comes first
+                self.night = False
+            case NightBegan():
+                self.night = True
+
+    def _change(self, message: SettingChanged) -> None:
+        owner = message.key.split(".")[0]
+        if owner not in ("camera", "ring", "privacy", "cameras"):
+            return
+        key = f"cameras.{message.camera}.{message.key}" if message.camera and owner != "cameras" else message.key
+        before = self.camera
+        try:
+            self._settings = self._settings.with_value(key, message.new)
+        except SettingsError as error:  # the hub has checked it already; a version of ours that differs says so
+            log.warning("setting refused key=%s: %s", key, error)
+            return
+        self._read()
+        own = ("video_mode", "exposure_us", "gain")
+        if any(getattr(before, name) != getattr(self.camera, name) for name in own):
+            self.mode = first_mode(self.camera)
+
+    def _obey(self, message: ModeRequested) -> None:
+        try:
+            self.mode = requested_mode(message.mode, message.exposure_us, message.gain, self.camera)
+        except ValueError as error:
+            log.warning("%s", error)
+            return
+        self.night = self.mode != VIDEO
+        log.info("mode requested mode=%s reason=%s", message.mode, message.reason)
+
+    def _read(self) -> None:
+        self.camera = self._settings.table(CameraSettings, self._name)
+        self.ring = self._settings.table(RingSettings, self._name)
+        self.privacy = self._settings.table(PrivacySettings, self._name)
