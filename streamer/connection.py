@@ -191,7 +191,7 @@ class Connection(web.RequestHandler):
 
     def _unsent(self) -> int:
         """Bytes the peer has not acknowledged: in our buffer and in the kernel's (SIOCOUTQ, tcp(7))."""
-        transport = cast(asyncio.Transport | None, self.transport)
+        transport = self.transport
         if transport is None:
             return 0
         waiting = struct.unpack("i", fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, b"\0" * 4))[0]

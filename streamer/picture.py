@@ -43,7 +43,7 @@ class Picture:
     signal: bool = True
     """False: the camera is away and this picture says so."""
     published_ns: int = 0
-    """When the streamer saw the frame, sensor clock; with captured_ns it gives the latency."""
+    """When capture published the frame, sensor clock."""
     encode_ns: int = 0
     """How long encoding took."""
     part: bytes = field(init=False, repr=False)

@@ -1,0 +1,37 @@
+"""streamer: live pictures and the web page, for as many viewers as care to look."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from control.client import ControlClient
+from service.settings import EXIT_CONFIG
+from service.startup import startup
+from streamer.errands import COMMANDS, EVENTS, Errands
+from streamer.loop import serve
+from streamer.server import CannotServe
+from streamer.settings import MjpegServerSettings
+
+
+def main() -> int:
+    """Wire the process. Returns: 0 asked to stop, 78 the settings forbid to start."""
+    with startup("streamer", oom_score_adj=300) as process:  # the kernel may take viewers before it takes the camera
+        settings, stop = process.settings, process.stop
+        with ControlClient(
+            role="streamer", socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
+        ) as control:
+            errands = Errands(control, settings.socket_path)
+            if not settings.table(MjpegServerSettings).enable:
+                errands.idle(stop)
+                return 0
+            try:
+                asyncio.run(serve(settings, stop, errands))
+            except CannotServe as problem:
+                print(f"streamer: {problem}", file=sys.stderr)
+                return EXIT_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

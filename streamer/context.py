@@ -1,0 +1,94 @@
+"""What every route may use: the cameras, the settings as they are now, the ledger of viewers, the way to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from service.settings import Settings
+from streamer.events import Events
+from streamer.fanout import Fanout
+from streamer.guard import Guard, House
+from streamer.ledger import Ledger
+from streamer.settings import HttpSettings, MjpegServerSettings
+from streamer.throttle import Throttle
+
+if TYPE_CHECKING:
+    from control.wire import Command, Reply
+    from streamer.connection import Connections
+    from streamer.feed import Sight
+
+
+class Watched(Protocol):
+    """The feed of a camera, as routes see it."""
+
+    @property
+    def sight(self) -> Sight:
+        """What was last seen of the camera."""
+
+    @property
+    def looked_s(self) -> float:
+        """When the feed last looked at its ring, monotonic."""
+
+
+class Hub(Protocol):
+    """The way to the other processes."""
+
+    async def ask(self, command: Command, timeout_s: float) -> Reply:
+        """Send one command and wait for its answer; an unreachable hub is an answer too (ok = False)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera's part of the streamer."""
+
+    name: str
+    fanout: Fanout
+    feed: Watched
+
+
+@dataclass(slots=True)
+class Context:
+    """Made once by the loop; `settings` is replaced when a live key changes."""
+
+    settings: Settings
+    house: House
+    guard: Guard
+    cameras: Mapping[str, Camera]
+    ledger: Ledger
+    connections: Connections
+    hub: Hub
+    events: Events = field(default_factory=Events)
+    throttle: Throttle = field(default_factory=Throttle)
+    started_utc: float = field(default_factory=time.time)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server ends, for whoever holds a stream open."""
+
+    @property
+    def mjpeg(self) -> MjpegServerSettings:
+        """[mjpeg_server] as it is now."""
+        return self.settings.table(MjpegServerSettings)
+
+    @property
+    def http(self) -> HttpSettings:
+        """[http] as it is now."""
+        return self.settings.table(HttpSettings)
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def camera_of(context: Context, request: web.Request) -> Camera:
+    """Find the camera a path or `?cam=` names; the first one where none is named. Raises: HTTPNotFound."""
+    named = request.match_info.get("camera") or request.query.get("cam", "")
+    names = list(context.cameras)
+    if not named:
+        return context.cameras[names[0]]
+    if named not in context.cameras:
+        raise web.HTTPNotFound(text=f"no camera {named[:32]!r}; there is: {', '.join(names)}")
+    return context.cameras[named]

@@ -1,0 +1,160 @@
+"""One thread per camera: waits on the ring, encodes each wanted variant once, hands pictures to the event loop.
+
+The futex wait and libjpeg both run without the GIL, so the event loop goes on serving meanwhile. Encoding is bounded by
+being done here, in one place: when it is slower than the camera, frames are skipped, newest first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imaging.formats import Geometry
+from service.clock import now_ns, utc_offset_ns
+from service.stop import Stop
+from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
+from shm_ring.scores import Score
+from streamer.encode import encoded
+from streamer.fanout import Fanout
+from streamer.marks import Marks
+from streamer.nosignal import DEFAULT_SIZE, no_signal
+from streamer.picture import Picture
+from streamer.rate import Rate
+from streamer.stacked import stacked
+from streamer.variant import Pace, Variant
+
+IDLE_S = 0.5
+"""How often a silent ring is looked after: repeats, the 'No signal' picture and its age."""
+
+STALE_FRAMES = 3.0
+"""A picture is not stale before so many frame durations, so that 6 s night exposures are not called lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the feed last saw of its camera; replaced as a whole, readable from any thread."""
+
+    meta: FrameMeta | None = None
+    geometry: Geometry | None = None
+    frames: int = 0
+    """Frames seen since start."""
+    fps: float = 0.0
+    head: int = 0
+    generation: int = 0
+    slots: int = 0
+    skipped: int = 0
+    """Frames passed over because encoding the one before took too long."""
+    writer_pid: int = 0
+    mark: Score | None = None
+    """The analyzer's newest word; None while it is away."""
+
+    def age_s(self, now: int) -> float | None:
+        """Age of the newest frame; None: there never was one."""
+        return None if self.meta is None else max(0.0, (now - self.meta.captured_ns) / 1e9)
+
+    def stale(self, now: int, after_s: float) -> bool:
+        """Whether the camera is away, as far as one can see."""
+        age_s = self.age_s(now)
+        if age_s is None or self.meta is None:
+            return True
+        return age_s > max(after_s, STALE_FRAMES * self.meta.frame_duration_us / 1e6)
+
+
+class Feed:
+    """The thread of one camera."""
+
+    def __init__(
+        self,
+        fanout: Fanout,
+        ring: LiveRing,
+        marks: Marks,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        stop: Stop,
+        stale_after_s: Callable[[], float],
+    ) -> None:
+        self.sight = Sight()
+        self.looked_s = time.monotonic()
+        """When this thread last looked at its ring."""
+        self._fanout, self._ring, self._marks = fanout, ring, marks
+        self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
+        self._paces: dict[Variant, Pace] = {}
+        self._rate = Rate()
+        self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch the ring."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the thread after stop was requested; it looks at `stop` at least every IDLE_S."""
+        self._thread.join(4 * IDLE_S)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._stop.request()  # a feed that fails ends the process; supervisord brings it back
+
+    def _watch(self) -> None:
+        for item in self._ring.sequences(newest_first=True, idle_s=IDLE_S):
+            self.looked_s = time.monotonic()
+            if item is None:
+                self._rest()
+            else:
+                self._see(*item)
+
+    def _see(self, reader: RingReader, sequence: int) -> None:
+        try:
+            with reader.borrow(sequence) as frame:
+                self._remember(reader, frame)
+                pictures = self._encoded(reader, frame)
+        except FrameOverwritten:
+            return  # too slow for this one; the next is waiting
+        if pictures:
+            self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
+
+    def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, Picture]:
+        return {
+            variant: encoded(stacked(reader, frame, variant.stack), frame, variant, self.sight.mark)
+            for variant in self._due(frame.captured_ns)
+        }
+
+    def _due(self, captured_ns: int) -> list[Variant]:
+        wanted = self._fanout.wanted
+        self._paces = {variant: self._paces.get(variant) or Pace(variant.fps) for variant in wanted}
+        return [variant for variant in wanted if self._paces[variant].due(captured_ns)]
+
+    def _remember(self, reader: RingReader, frame: Frame) -> None:
+        self.sight = Sight(
+            meta=frame.meta,
+            geometry=frame.picture,
+            frames=self.sight.frames + 1,
+            fps=self._rate.add(frame.captured_ns),
+            head=reader.head,
+            generation=reader.generation,
+            slots=reader.slots,
+            skipped=self._ring.skipped,
+            writer_pid=reader.writer_pid,
+            mark=self._marks.newest(),
+        )
+
+    def _rest(self) -> None:
+        """Nothing new for IDLE_S: repeat the newest picture, or say that the camera is away."""
+        now = now_ns()
+        if not self.sight.stale(now, self._stale_after_s()):
+            self._loop.call_soon_threadsafe(self._fanout.repeat)
+            return
+        meta, geometry, age_s = self.sight.meta, self.sight.geometry, self.sight.age_s(now)
+        size = (geometry.width, geometry.height) if geometry else DEFAULT_SIZE
+        frame_id = meta.frame_id if meta else -1
+        pictures = {
+            variant: no_signal(variant, size, age_s, frame_id=frame_id, now_utc_ns=now + utc_offset_ns())
+            for variant in self._fanout.wanted
+        }
+        self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)

@@ -1,0 +1,85 @@
+"""Is the service ready, and if not, why: decided from facts, without I/O. The answer of `/healthz`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class CameraHealth(msgspec.Struct, frozen=True):
+    """One camera, as far as the streamer sees it."""
+
+    live: bool
+    """Fresh pictures come."""
+    age_s: float | None
+    """Age of the newest frame, seconds; null: there never was one."""
+    frame_id: int
+    """Newest frame; -1: none."""
+    fps: float
+    """Frames a second."""
+
+
+class DiskHealth(msgspec.Struct, frozen=True):
+    """The disk recordings go to."""
+
+    path: str
+    free_bytes: int
+    total_bytes: int
+
+
+class ProcessHealth(msgspec.Struct, frozen=True):
+    """One process, as the hub knows it."""
+
+    role: str
+    camera: str
+    pid: int
+    state: str
+    reason: str
+    age_s: float
+    """Since its last heartbeat, seconds."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Ready or not, with reasons."""
+
+    ready: bool
+    reasons: list[str]
+    """Empty when ready."""
+    time_utc: str
+    """Now, ISO 8601."""
+    uptime_s: float
+    """Of the streamer."""
+    cameras: dict[str, CameraHealth]
+    disk: DiskHealth
+    hub: bool
+    """The hub answers."""
+    processes: list[ProcessHealth]
+    """Empty while the hub does not answer."""
+
+
+LOW_DISK = 0.02
+"""Fraction of the disk that is free, below which something is about to go wrong; retention keeps more."""
+
+
+def reasons(
+    cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: list[ProcessHealth]
+) -> list[str]:
+    """Say what keeps the service from being ready; empty: nothing."""
+    found = [_camera_reason(name, camera) for name, camera in cameras.items() if not camera.live]
+    if disk.total_bytes and disk.free_bytes / disk.total_bytes < LOW_DISK:
+        found.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
+    if not hub:
+        found.append("hub: does not answer (supervisorctl start hub)")
+    found += [f"{one.role}{f' {one.camera}' if one.camera else ''}: {one.state}" for one in processes if _bad(one)]
+    return found
+
+
+def _camera_reason(name: str, camera: CameraHealth) -> str:
+    if camera.age_s is None:
+        return f"{name}: no picture yet"
+    return f"{name}: last picture {camera.age_s:.1f} s ago"
+
+
+def _bad(process: ProcessHealth) -> bool:
+    return process.state in {"stalled", "failed", "fatal", "gone"}

@@ -1,0 +1,82 @@
+"""Who is watching, and what they were sent: for the Sessions tab, /state and /metrics."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one viewer was sent; the viewer counts, the ledger reads."""
+
+    sent: int = 0
+    """Pictures, or fragments of video."""
+    bytes: int = 0
+    skipped: int = 0
+    """Pictures replaced by newer ones before there was room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """One viewer who is there now."""
+
+    number: int
+    kind: str
+    """mjpeg, h264, session or events."""
+    camera: str
+    peer: str
+    variant: str
+    since_utc: float
+    since_s: float
+    """Monotonic."""
+    tally: Tally
+
+
+@dataclass(slots=True)
+class Totals:
+    """Everything sent since start, by kind, of viewers who have left."""
+
+    bytes: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    viewers: Counter[str] = field(default_factory=Counter)
+
+
+class Ledger:
+    """All viewers of all cameras."""
+
+    def __init__(self) -> None:
+        self.present: dict[int, Watching] = {}
+        self._left = Totals()
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def watching(self, kind: str, camera: str, peer: str, variant: str, tally: Tally) -> Iterator[int]:
+        """Enter a viewer for the length of the block. Yields: its number."""
+        number = next(self._numbers)
+        self.present[number] = Watching(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
+        self._left.viewers[kind] += 1
+        try:
+            yield number
+        finally:
+            del self.present[number]
+            _add(self._left, kind, tally)
+
+    def totals(self) -> Totals:
+        """Everything sent since start, those who are there included."""
+        sums = Totals(*(Counter(part) for part in (self._left.bytes, self._left.sent, self._left.skipped)))
+        sums.viewers = Counter(self._left.viewers)
+        for one in self.present.values():
+            _add(sums, one.kind, one.tally)
+        return sums
+
+
+def _add(totals: Totals, kind: str, tally: Tally) -> None:
+    totals.bytes[kind] += tally.bytes
+    totals.sent[kind] += tally.sent
+    totals.skipped[kind] += tally.skipped

@@ -1,0 +1,67 @@
+"""What the streamer does all day: one event loop that serves, one thread per camera that encodes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import ExitStack
+
+from service.clock import now_ns
+from service.settings import Settings
+from service.stop import Stop
+from shm_ring import LiveRing
+from shm_ring.scores import Scores
+from streamer.context import Camera, Context
+from streamer.errands import Errands
+from streamer.fanout import Fanout, Places
+from streamer.feed import Feed
+from streamer.guard import Guard
+from streamer.ledger import Ledger
+from streamer.marks import Marks
+from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of
+from streamer.settings import HttpSettings, MjpegServerSettings
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
+    """Serve until stop is requested. Raises: CannotServe, OSError (port taken); a feed that fails requests the stop."""
+    http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
+    house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    loop.add_reader(stop.fileno(), stopped.set)
+    with ExitStack() as stack:
+        sock = stack.enter_context(listen(http.bind, mjpeg.port))
+        context = Context(settings, house, guard, {}, Ledger(), connections_of(http), errands)
+        feeds = _feeds(context, stop, stack, loop)
+        errands.begin(context, loop)
+        for feed in feeds:
+            feed.start()
+        async with serving(context, sock, tls) as url:
+            log.info("ready url=%s cameras=%s", url, ",".join(context.cameras))
+            await stopped.wait()
+        loop.remove_reader(stop.fileno())
+        for feed in feeds:
+            feed.join()
+    totals = context.ledger.totals()
+    log.info("stopped viewers=%d pictures=%d", sum(totals.viewers.values()), sum(totals.sent.values()))
+
+
+def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> list[Feed]:
+    """Make fan-out and feed of each camera and enter them into the context."""
+    settings, mjpeg = context.settings, context.mjpeg
+    places = Places(mjpeg.max_streams, mjpeg.max_variants)
+    cameras: dict[str, Camera] = {}
+    feeds = []
+    for name in settings.cameras:
+        fanout = Fanout(name, places, now_ns)
+        ring = stack.enter_context(LiveRing(settings.ring_name(name, "main"), stop))
+        scores = stack.enter_context(Scores(settings.ring_name(name, "scores"), stop))
+        feed = Feed(
+            fanout, ring, Marks(scores), loop=loop, stop=stop, stale_after_s=lambda: context.mjpeg.stale_after_s
+        )
+        cameras[name] = Camera(name, fanout, feed)
+        feeds.append(feed)
+    context.cameras = cameras
+    return feeds

@@ -1,0 +1,33 @@
+"""The analyzer's newest word on a camera, from its scores ring: dark score, night, motion; None while it is away."""
+
+from __future__ import annotations
+
+import logging
+
+from service.clock import now_ns
+from shm_ring import RingMismatch
+from shm_ring.scores import Score, Scores
+
+log = logging.getLogger(__name__)
+
+FRESH_NS = 15_000_000_000
+"""An older word is not passed on: an old score shown as if it were new would mislead. Two night exposures and a bit."""
+
+
+class Marks:
+    """Reads the newest record; used by one thread."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self._refused = False
+
+    def newest(self) -> Score | None:
+        """Return the newest record; None where no analyzer runs."""
+        try:
+            score = self._scores.latest()
+        except RingMismatch as problem:
+            if not self._refused:
+                log.warning("scores cannot be read, pictures go without: %s", problem)
+            self._refused = True
+            return None
+        return score if score is not None and now_ns() - score.captured_ns < FRESH_NS else None

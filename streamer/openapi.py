@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 description, made from the endpoints' own types, so that it cannot drift from what the code does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from streamer.connection import Problem
+from streamer.endpoint import PREFIX, Endpoint
+
+_EVERY = {
+    400: "not a valid request",
+    401: "token or password needed",
+    403: "not allowed for this origin",
+    404: "no such thing",
+    409: "asked rightly, but not possible now",
+    413: "body too large",
+    421: "this server is not called so",
+    429: "too many wrong guesses",
+    503: "a process or place is missing",
+    504: "a process did not answer in time",
+}
+"""What any endpoint may answer; the reason is in the body."""
+
+JSON = dict[str, Any]
+
+
+def document(endpoints: Sequence[Endpoint]) -> JSON:
+    """Build the whole description."""
+    kinds = [kind for one in endpoints for kind in (one.place, one.query, one.body, one.reply) if kind is not None]
+    unique = list(dict.fromkeys([*kinds, Problem]))
+    schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    by_kind = dict(zip(unique, schemas, strict=True))
+    paths: dict[str, JSON] = {}
+    for one in endpoints:
+        paths.setdefault(PREFIX + one.path, {})[one.method.lower()] = _operation(one, by_kind, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "shmcam", "version": "1", "description": "One camera, many programs."},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "query": {"type": "apiKey", "in": "query", "name": "token"},
+                "login": {"type": "apiKey", "in": "cookie", "name": "shmcam_pass"},
+            },
+        },
+        "security": [{"token": []}, {"query": []}, {"login": []}, {}],
+    }
+
+
+def _operation(one: Endpoint, by_kind: dict[Any, JSON], components: JSON) -> JSON:
+    said: JSON = {
+        "operationId": f"{one.method.lower()}{one.path.replace('/', '_').replace('{', '').replace('}', '')}",
+        "tags": [one.topic],
+        "summary": one.summary,
+        "parameters": [
+            *_parameters(by_kind[one.place], components, "path"),
+            *_parameters(by_kind[one.query], components, "query"),
+        ],
+        "responses": _responses(one, by_kind),
+    }
+    if one.body is not None:
+        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": by_kind[one.body]}}}
+    return said
+
+
+def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
+    fields = components[schema["$ref"].rpartition("/")[2]]
+    required = fields.get("required", [])
+    return [
+        {"name": name, "in": where, "required": where == "path" or name in required, "schema": kind}
+        for name, kind in fields.get("properties", {}).items()
+    ]
+
+
+def _responses(one: Endpoint, by_kind: dict[Any, JSON]) -> JSON:
+    schema = by_kind[one.reply] if one.reply is not None else {"type": "string", "format": "binary"}
+    good = {"description": one.summary, "content": {one.media: {"schema": schema}}}
+    statuses = dict(_EVERY) | ({415: "body is not application/json"} if one.method != "GET" else {})
+    found: JSON = {str(one.status): good} | {str(status): good for status in one.other}
+    for status, meaning in statuses.items():
+        found.setdefault(
+            str(status), {"description": meaning, "content": {"application/json": {"schema": by_kind[Problem]}}}
+        )
+    return found

@@ -1,0 +1,46 @@
+"""The page and its parts: plain files from `static/`, named one by one, so that nothing else can be fetched."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from aiohttp import web
+
+from streamer.context import CONTEXT
+
+STATIC = Path(__file__).parent / "static"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@cache
+def assets() -> dict[str, tuple[bytes, str]]:
+    """Every file of the page, read once: name → (bytes, type)."""
+    files = sorted(path for path in STATIC.iterdir() if path.suffix in _TYPES)
+    return {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in files}
+
+
+def asset(name: str) -> web.Response:
+    """One file of the page. Raises: HTTPNotFound."""
+    if name not in assets():
+        raise web.HTTPNotFound(text="no such part of the page")
+    body, kind = assets()[name]
+    # no-cache: ask each time, so that an update of shmcam never mixes old scripts with new ones.
+    return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+
+
+async def page(_request: web.Request) -> web.StreamResponse:
+    """The page."""
+    return asset("index.html")
+
+
+async def login_page(request: web.Request) -> web.StreamResponse:
+    """Where people show token or password; the page itself where nothing needs to be shown."""
+    if not request.app[CONTEXT].guard.needs_login:
+        raise web.HTTPSeeOther("/")
+    return asset("login.html")
+
+
+async def static(request: web.Request) -> web.StreamResponse:
+    """Scripts, style and pictures of the page."""
+    return asset(request.match_info["name"])

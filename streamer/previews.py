@@ -1,0 +1,82 @@
+"""preview_frame messages: small pictures through the hub for a JSON master; one stream per camera while wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from control.messages import CHUNK_BYTES_MAX, Event, Preview, PreviewFrame
+from streamer.context import Camera, Context
+from streamer.fanout import TooMany
+from streamer.picture import Picture
+from streamer.variant import Variant
+
+QUALITY, QUALITY_MIN, QUALITY_STEP = 70, 20, 10
+
+
+@dataclass
+class PreviewViewer:
+    """Announces each picture; lowers its quality while pictures are too large for a message."""
+
+    camera: Camera
+    variant: Variant
+    announce: Callable[[Event], None]
+
+    def open(self) -> bool:
+        """Begin to watch. Returns: whether there was a place."""
+        try:
+            self.camera.fanout.join(self.variant, self)
+        except TooMany:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.camera.fanout.leave(self.variant, self)
+
+    def offer(self, picture: Picture) -> None:
+        """Announce it if it fits into a message."""
+        if not picture.signal:
+            return
+        if len(picture.jpeg) > CHUNK_BYTES_MAX:
+            self._lower()
+            return
+        self.announce(
+            PreviewFrame(
+                camera=self.camera.name,
+                jpeg=picture.jpeg,
+                width=picture.width,
+                height=picture.height,
+                frame_id=picture.frame_id,
+                captured_ns=picture.captured_ns,
+            )
+        )
+
+    def _lower(self) -> None:
+        if self.variant.quality <= QUALITY_MIN:
+            return
+        self.close()
+        self.variant = replace(self.variant, quality=self.variant.quality - QUALITY_STEP)
+        self.open()
+
+    __hash__ = object.__hash__
+
+
+class Previews:
+    """The previews of all cameras, as the hub last asked for them."""
+
+    def __init__(self, context: Context, announce: Callable[[Event], None]) -> None:
+        self._context, self._announce = context, announce
+        self._open: dict[str, PreviewViewer] = {}
+
+    def set(self, wanted: Preview) -> None:
+        """Do what the hub says is wanted of one camera, from now on."""
+        if (old := self._open.pop(wanted.camera, None)) is not None:
+            old.close()
+        camera = self._context.cameras.get(wanted.camera)
+        if camera is None or not wanted.enabled:
+            return
+        variant = Variant(wanted.fps, wanted.width & ~1, QUALITY, gray=False, stack=1)
+        viewer = PreviewViewer(camera, variant, self._announce)
+        if viewer.open():
+            self._open[wanted.camera] = viewer

@@ -1,0 +1,134 @@
+"""REST: what is going on: status, cameras, processes, version."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from aiohttp import web
+
+from control import commands as c
+from service.clock import iso
+from shm_ring import Flags
+from streamer.context import Camera, Context
+from streamer.endpoint import Call, Endpoint
+from streamer.health import Health
+from streamer.rest_actions import OfCamera, asking
+from streamer.state import camera_health, health_of
+
+
+class FrameStatus(msgspec.Struct, frozen=True):
+    """The newest frame of a camera."""
+
+    frame_id: int
+    captured_utc: str
+    exposure_us: int | None
+    """null: unknown."""
+    analogue_gain: float | None
+    lux: float | None
+    colour_temperature_k: int | None
+    total_dropped: int
+    """Frames the camera lost since it was opened."""
+    settling: bool
+    """The camera's controls are moving."""
+
+
+class RingStatus(msgspec.Struct, frozen=True):
+    """The ring the camera writes."""
+
+    generation: int
+    slots: int
+    head: int
+    """Frames published."""
+    skipped: int
+    """Frames the streamer passed over because it was busy."""
+    writer_pid: int
+
+
+class CameraStatus(msgspec.Struct, frozen=True):
+    """One camera as the streamer sees it."""
+
+    name: str
+    live: bool
+    age_s: float | None
+    fps: float
+    width: int
+    height: int
+    pixel_format: str
+    frame: FrameStatus | None
+    ring: RingStatus
+    viewers: int
+    night: bool | None
+    """null: no analyzer runs."""
+    dark_score: float | None
+    stale_after_s: float
+
+
+class Cameras(msgspec.Struct, frozen=True):
+    """All cameras."""
+
+    cameras: list[CameraStatus]
+
+
+def camera_status(context: Context, camera: Camera) -> CameraStatus:
+    """Gather what is known of one camera."""
+    sight, health = camera.feed.sight, camera_health(context, camera)
+    geometry, meta, mark = sight.geometry, sight.meta, sight.mark
+    frame = None
+    if meta is not None:
+        frame = FrameStatus(
+            frame_id=meta.frame_id,
+            captured_utc=iso(meta.captured_utc_ns),
+            exposure_us=meta.exposure_us or None,
+            analogue_gain=meta.analogue_gain or None,
+            lux=None if math.isnan(meta.lux) else meta.lux,
+            colour_temperature_k=meta.colour_temperature_k or None,
+            total_dropped=meta.total_dropped,
+            settling=bool(meta.flags & Flags.SETTLING),
+        )
+    return CameraStatus(
+        name=camera.name,
+        live=health.live,
+        age_s=health.age_s,
+        fps=health.fps,
+        width=geometry.width if geometry else 0,
+        height=geometry.height if geometry else 0,
+        pixel_format=geometry.pixel_format if geometry else "",
+        frame=frame,
+        ring=RingStatus(sight.generation, sight.slots, sight.head, sight.skipped, sight.writer_pid),
+        viewers=camera.fanout.viewers,
+        night=mark.night if mark else None,
+        dark_score=round(mark.dark_score, 2) if mark else None,
+        stale_after_s=context.mjpeg.stale_after_s,
+    )
+
+
+async def _cameras(call: Call) -> Cameras:
+    return Cameras([camera_status(call.context, camera) for camera in call.context.cameras.values()])
+
+
+async def _camera(call: Call) -> CameraStatus:
+    if call.place.camera not in call.context.cameras:
+        raise web.HTTPNotFound(text=f"no camera {call.place.camera!r}")
+    return camera_status(call.context, call.context.cameras[call.place.camera])
+
+
+async def _health(call: Call) -> Health:
+    return await health_of(call.context)
+
+
+def endpoints() -> list[Endpoint]:
+    """All of this topic."""
+    return [
+        Endpoint("GET", "/cameras", "status", "List the cameras and what they deliver", _cameras, Cameras),
+        Endpoint("GET", "/cameras/{camera}", "status", "Show one camera", _camera, CameraStatus, place=OfCamera),
+        Endpoint("GET", "/health", "status", "Tell whether everything is well, and what is not", _health, Health),
+        asking("/status", "status", "Tell what every process is doing", lambda _: c.Status()),
+        asking("/processes", "status", "Tell memory, swap and state of every process", lambda _: c.Health()),
+        asking("/version", "status", "Tell the versions of shmcam and of what it runs on", lambda _: c.Version()),
+        asking("/detect/{camera}", "status", "List every camera this machine can see", _detect, place=OfCamera),
+    ]
+
+
+def _detect(call: Call) -> c.Detect:
+    return c.Detect(camera=call.place.camera)

@@ -1,0 +1,39 @@
+"""Every path the server knows, in one table."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from streamer import login, mjpeg, page, snapshot, state
+from streamer.api import api_routes
+
+
+async def root(request: web.Request) -> web.StreamResponse:
+    """`/`: the page, or what mjpg-streamer's `?action=` asks for."""
+    action = request.query.get("action")
+    if action is None:
+        return await page.page(request)
+    if action == "stream":
+        return await mjpeg.stream(request)
+    if action == "snapshot":
+        return await snapshot.snapshot(request)
+    raise web.HTTPBadRequest(text=f"action={action[:32]!r}: must be stream or snapshot")
+
+
+def routes() -> list[web.RouteDef]:
+    """All of them; which are public is the guard's business, not this table's."""
+    return [
+        web.get("/", root),
+        web.get("/login", page.login_page),
+        web.post("/api/v1/login", login.login),
+        web.post("/api/v1/logout", login.logout),
+        web.get("/static/{name}", page.static),
+        web.get("/stream", mjpeg.stream),
+        web.get("/cam/{camera}/stream", mjpeg.stream),
+        web.get("/snapshot.jpg", snapshot.snapshot),
+        web.get("/snapshot", snapshot.snapshot),
+        web.get("/cam/{camera}/snapshot.jpg", snapshot.snapshot),
+        web.get("/state", state.state),
+        web.get("/healthz", state.healthz),
+        *api_routes(),
+    ]

@@ -1,0 +1,101 @@
+"""`shortstream [n]`: n pictures on the control connection, each after its length, closed by a length of 0.
+
+    u32 big-endian length, JPEG, … , u32 0, then the text STREAM_DONE: sent=…, skipped=…, available=…
+
+The bytes travel in chunks that the hub passes on as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from control.messages import CHUNK_BYTES_MAX, Chunk, Reply, ShortStream
+from streamer.context import Camera, Context
+from streamer.fanout import TooMany
+from streamer.ledger import Tally
+from streamer.picture import Picture
+from streamer.variant import Variant
+
+FRAME_S = 15.0
+"""Without a picture for so long the stream ends; longer than two of the longest night exposures."""
+
+BACKLOG_S = 10.0
+"""A peer that takes nothing for so long has lost its stream."""
+
+Answer = Callable[[Any], bool]
+
+
+class Newest:
+    """A viewer who is asked for the next picture when there is time for it."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._picture: Picture | None = None
+        self._came = asyncio.Event()
+
+    def offer(self, picture: Picture) -> None:
+        """Keep it, in place of one that was not fetched."""
+        self.tally.skipped += self._picture is not None
+        self._picture = picture
+        self._came.set()
+
+    async def next(self, wait_s: float) -> Picture:
+        """Wait for a picture not seen before. Raises: TimeoutError."""
+        async with asyncio.timeout(wait_s):
+            await self._came.wait()
+        self._came.clear()
+        picture, self._picture = self._picture, None
+        if picture is None:
+            raise TimeoutError("woken without a picture")
+        return picture
+
+
+async def short_stream(context: Context, camera: Camera, wish: ShortStream, answer: Answer) -> None:
+    """Send what was asked for, then say how it went."""
+    settings = context.mjpeg
+    variant = Variant(settings.fps, settings.width, wish.quality or settings.quality, gray=False, stack=1)
+    viewer = Newest()
+    try:
+        camera.fanout.join(variant, viewer)
+    except TooMany as error:
+        answer(Reply(ok=False, status="busy", text=f"ERROR: {error}"))
+        return
+    begun = camera.feed.sight.frames
+    try:
+        with context.ledger.watching("short", camera.name, "control", str(variant), viewer.tally):
+            problem = await _pictures(viewer, wish.count, answer)
+    finally:
+        camera.fanout.leave(variant, viewer)
+    available = max(viewer.tally.sent, camera.feed.sight.frames - begun)
+    figures = {"sent": viewer.tally.sent, "skipped": max(0, available - viewer.tally.sent), "available": available}
+    text = "STREAM_DONE: " + ", ".join(f"{name}={value}" for name, value in figures.items())
+    answer(Reply(ok=not problem, status="stream_done", text=text, data={**figures, "problem": problem}))
+
+
+async def _pictures(viewer: Newest, count: int, answer: Answer) -> str:
+    """Send `count` pictures. Returns: what went wrong; empty: nothing."""
+    problem = ""
+    try:
+        while viewer.tally.sent < count:
+            picture = await viewer.next(FRAME_S)
+            if not picture.signal:
+                raise TimeoutError("no signal")
+            await _send(struct.pack(">I", len(picture.jpeg)) + picture.jpeg, answer)
+            viewer.tally.sent += 1
+            viewer.tally.bytes += len(picture.jpeg)
+    except TimeoutError as error:
+        problem = str(error) or "no picture came"
+    await _send(struct.pack(">I", 0), answer, end=True)
+    return problem
+
+
+async def _send(data: bytes, answer: Answer, *, end: bool = False) -> None:
+    """Queue bytes in chunks, waiting while the backlog is full. Raises: TimeoutError."""
+    for at in range(0, len(data), CHUNK_BYTES_MAX):
+        chunk = Chunk(data=data[at : at + CHUNK_BYTES_MAX], end=end)
+        async with asyncio.timeout(BACKLOG_S):
+            while not answer(chunk):  # noqa: ASYNC110 - the backlog is another thread's; it tells nobody
+                await asyncio.sleep(0.02)
