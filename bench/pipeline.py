@@ -1,0 +1,110 @@
+"""The whole pipeline under a real supervisord: start-up, memory, and a minute at 1280x720, 30 fps, on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure import Measured, Outcome, Row, Skipped
+
+if TYPE_CHECKING:
+    from tests.pipeline import Pipeline
+
+ROWS = (
+    Row("first_picture_s", "s", 5.0, "from supervisord's start to the first picture on the stream"),
+    Row("pss_mb", "MB", 350.0, "memory (PSS) of all processes of the default pipeline, rings not counted"),
+    Row("frames_lost", "frames", 0.0, "between capture and a recording of one minute, analyzer and a viewer beside it"),
+    Row("interval_p99_ratio", "x", 1.5, "capture interval p99 / nominal, in that minute"),
+)
+
+CAMERA = {"width": 1280, "height": 720, "framerate": 30}
+
+
+def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
+    try:
+        from tests.pipeline import Pipeline
+    except ImportError as error:
+        yield from ((row.name, Skipped(f"needs the test packages: {error}")) for row in ROWS)
+        return
+    began = time.monotonic()
+    with Pipeline(camera=CAMERA, ring={"size": 0}) as pipeline:
+        yield "first_picture_s", Measured(time.monotonic() - began, "one start; includes `shmcam run` itself")
+        pipeline.wait_running()
+        yield from _minute(pipeline, 10 if quick else 60)
+
+
+def _minute(pipeline: Pipeline, seconds: int) -> Iterator[tuple[str, Outcome]]:
+    from tests.reading import numbers_in_clip
+
+    viewer = threading.Thread(target=_view, args=(pipeline, seconds), daemon=True)
+    viewer.start()
+    pipeline.text("record start")
+    intervals = _intervals(pipeline, seconds)
+    memory = _pss(pipeline)
+    pipeline.text("record stop", 60)
+    viewer.join(30)
+    yield (
+        "pss_mb",
+        Measured(
+            sum(memory.values()),
+            tables={"PSS by process": [{"process": name, "MB": round(value, 1)} for name, value in memory.items()]},
+        ),
+    )
+    intervals.sort()
+    p99, nominal = intervals[int(len(intervals) * 0.99)], 1000 / CAMERA["framerate"]
+    median = statistics.median(intervals)
+    yield (
+        "interval_p99_ratio",
+        Measured(p99 / nominal, f"median {median:.1f} ms, p99 {p99:.1f} ms, {len(intervals)} frames"),
+    )
+    (clip,) = (pipeline.folder / "recordings").glob("session_*/*.mp4")
+    numbers = [number for number in numbers_in_clip(clip) if number is not None]
+    lost = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+    yield "frames_lost", Measured(lost, f"{len(numbers)} frames decoded, numbers {numbers[0]} to {numbers[-1]}")
+
+
+def _intervals(pipeline: Pipeline, seconds: int) -> list[float]:
+    """Milliseconds between the publication of one frame and the next."""
+    from shm_ring import RingReader
+
+    published: list[int] = []
+    end = time.monotonic() + seconds
+    with RingReader.open(pipeline.ring_name()) as ring:
+        sequence = ring.head
+        while time.monotonic() < end:
+            if ring.wait(sequence, 0.5):
+                with ring.borrow(sequence) as frame:
+                    published.append(frame.published_ns)
+                sequence += 1
+    return [(b - a) / 1e6 for a, b in itertools.pairwise(published)]
+
+
+def _pss(pipeline: Pipeline) -> dict[str, float]:
+    """Proportional set size in MB of each program and of supervisord, without mappings of /dev/shm."""
+    pids = {name: pipeline.pid(name) for name in pipeline.states()}
+    pids["supervisord"] = pipeline._process.pid
+    return {name: _private_pss(pid) for name, pid in pids.items() if pid}
+
+
+def _private_pss(pid: int) -> float:
+    total_kb, in_ring = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            in_ring = "/dev/shm/" in line
+        elif line.startswith("Pss:") and not in_ring:
+            total_kb += int(line.split()[1])
+    return total_kb / 1000
+
+
+def _view(pipeline: Pipeline, seconds: int) -> None:
+    from tests.reading import stream_parts
+
+    end = time.monotonic() + seconds
+    for _ in stream_parts(f"{pipeline.url}/stream", 30):
+        if time.monotonic() > end:
+            return
