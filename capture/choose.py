@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from capture.makers import MAKERS
 from capture.settings import CameraSettings
 from capture.source import FrameSource
+
+
+class Choice(NamedTuple):
+    """A source, made but not opened."""
+
+    source: FrameSource
+    kind: str
+    """camera.source that it is, never `auto`."""
+    reason: str
+
 
 AUTO_ORDER = ("picamera2", "v4l2")
 """Real cameras, in the order in which `auto` tries them; synthetic comes when none answers."""
@@ -37,7 +48,7 @@ class Chooser:
         self._position, self._folder = position, folder
         self._settled = ""
 
-    def __call__(self, camera: CameraSettings) -> tuple[FrameSource, str]:
+    def __call__(self, camera: CameraSettings) -> Choice:
         """Make the source of `camera`. Raises: CameraError where it cannot even be made."""
         index = camera.index if camera.index >= 0 else self._position
         if camera.source == "auto" and self._settled:
@@ -46,19 +57,10 @@ class Chooser:
             answers = _answers(index) if camera.source == "auto" else {}
             kind, reason = pick(camera.source, answers)
             self._settled = kind if camera.source == "auto" and kind in AUTO_ORDER else ""
-        return MAKERS[kind](camera, index, self._folder), reason
+        return Choice(MAKERS[kind](camera, index, self._folder), kind, reason)
 
 
 def _answers(index: int) -> dict[str, str]:
     from capture import detect
 
     return {"picamera2": detect.why_no_picamera2(index), "v4l2": detect.why_no_v4l2(index)}
-
-
-def _synthetic(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
-    from capture.synthetic import SyntheticSource
-
-    return SyntheticSource(camera.synthetic)
-
-
-MAKERS: dict[str, Callable[[CameraSettings, int, Path], FrameSource]] = {"synthetic": _synthetic}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capture import pressure
+from capture.choose import Choice
 from capture.delivery import Delivery
 from capture.modes import changes, needs_reopening, period_s
 from capture.rings import Rings
@@ -43,7 +44,7 @@ class Loop:
     rings: Rings
     control: ControlClient
     stop: Stop
-    choose: Callable[[CameraSettings], tuple[FrameSource, str]]
+    choose: Callable[[CameraSettings], Choice]
     detect: Callable[[Any], None]
     """Answers a `detect` request, from a thread of its own."""
     frames: int = field(default=0, init=False)
@@ -79,22 +80,22 @@ class Loop:
 
     def _serve(self) -> None:
         """Open the camera and deliver until it must be opened anew."""
-        source, reason = self.choose(self.wishes.camera)
-        request = self.wishes.request
+        choice = self.choose(self.wishes.camera)
+        source, request = choice.source, self.wishes.request
         with closing(source):
             opened = source.open(request, self.stop)
-            log.info("opened %s: %s", source.description, reason)
+            log.info("opened %s: %s", source.description, choice.reason)
             log.info("frames %s rate=%.3f request=%s", opened.geometry, opened.framerate, request)
             for control, why in opened.refused.items():
                 log.warning("control refused %s: %s", control, why)
             delivery = Delivery(source, opened, request, self.wishes, self.rings)
             try:
-                self._deliver(source, opened, delivery, request, reason)
+                self._deliver(choice, opened, delivery, request)
             finally:
                 self.dropped += delivery.drops.total
 
-    def _deliver(self, source: FrameSource, opened: Opened, delivery: Delivery, request: Request, reason: str) -> None:
-        waiting_since_ns, stalled = now_ns(), False
+    def _deliver(self, choice: Choice, opened: Opened, delivery: Delivery, request: Request) -> None:
+        source, waiting_since_ns, stalled = choice.source, now_ns(), False
         while not self._leaving:
             self._hear()
             wanted = self.wishes.request
@@ -115,7 +116,7 @@ class Loop:
                 waited_s, waiting_since_ns = (now_ns() - waiting_since_ns) / 1e9, now_ns()
                 self.frames += 1
                 if stalled or delivery.frames == 1:
-                    self._found(source, opened, reason, waited_s)
+                    self._found(choice, opened, waited_s)
                 stalled = False
                 self._state = "running", ""
                 self._note(delivery, source, request)
@@ -143,15 +144,14 @@ class Loop:
         self._beat(0.0)
         self.stop.wait(TURN_S)
 
-    def _found(self, source: FrameSource, opened: Opened, reason: str, waited_s: float) -> None:
-        log.info("ready %s first frame after %.2f s", source.description, waited_s)
+    def _found(self, choice: Choice, opened: Opened, waited_s: float) -> None:
+        name, shape = choice.source.description, opened.geometry
+        log.info("ready %s first frame after %.2f s", name, waited_s)
         self._lost = ""
-        shape = opened.geometry
         mode = {"width": shape.width, "height": shape.height, "rate": opened.framerate, "format": shape.pixel_format}
-        kind = source.description.split()[0][:32]
         self.control.announce(
             CameraFound(
-                camera=self.name, source=kind, model=source.description[:100], modes=[mode], reason=reason[:300]
+                camera=self.name, source=choice.kind, model=name[:100], modes=[mode], reason=choice.reason[:300]
             )
         )
 

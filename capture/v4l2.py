@@ -101,7 +101,9 @@ def _ask(node: Path) -> Device | None:
 def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[Mode]:
     for _, _, _, _, code in _each(descriptor, ioctl, ENUM_FMT, FORMAT, CAPTURE_TYPE):
         fourcc = code.to_bytes(4, "little").decode("ascii", "replace").strip()
-        for _, _, kind, width, most_wide, _, _low, most_high, _ in _each(descriptor, ioctl, ENUM_FRAMESIZES, SIZE, code):
+        for _, _, kind, width, most_wide, _, _low, most_high, _ in _each(
+            descriptor, ioctl, ENUM_FRAMESIZES, SIZE, code
+        ):
             # discrete: width, height; stepwise: lowest, highest and step of each
             size = (width, most_wide) if kind == DISCRETE else (most_wide, most_high)
             yield Mode(fourcc, *size, _best_rate(descriptor, ioctl, code, size))
