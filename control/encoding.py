@@ -51,7 +51,8 @@ def _json(message: Message, ident: Any, when: str) -> bytes:
     shown: dict[str, Any]
     if isinstance(message, Reply):
         shown = {"type": "status" if message.ok else "error", "status": message.status, "timestamp": when}
-        shown["data"] = {"message": message.text, **message.data} if message.text else message.data
+        one_line = message.text and "\n" not in message.text  # tables are for people; their data says the same
+        shown["data"] = {"message": message.text, **message.data} if one_line or not message.data else message.data
     elif isinstance(message, PreviewFrame):
         data = values_of(message)
         picture = base64.b64encode(data.pop("jpeg")).decode()

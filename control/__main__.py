@@ -1,0 +1,53 @@
+"""hub: the control socket. Carries messages between processes, people and programs; owns the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from control.configuration import Configuration
+from control.desk import Desk
+from control.hub import Hub
+from control.places import SocketTakenError, UnixPlace
+from control.server import Server
+from control.settings import NetworkSettings
+from service.startup import startup
+
+log = logging.getLogger(__name__)
+
+EXIT_TAKEN = 75
+"""sysexits.h EX_TEMPFAIL: another hub has the socket."""
+
+
+def main() -> int:
+    """Run the hub until asked to stop."""
+    with startup("hub") as process:
+        settings = process.settings
+        place = UnixPlace(settings.socket_path)
+        settings.paths.run.mkdir(mode=0o750, parents=True, exist_ok=True)
+        configuration = Configuration(settings, settings.paths.run / "changes.json", this_run())
+        hub = Hub(settings.cameras)
+        server = Server(hub, Desk(configuration, hub.roster), settings.table(NetworkSettings))
+        try:
+            asyncio.run(server.serve(place, process.stop))
+        except SocketTakenError as problem:
+            log.error("%s", problem)
+            return EXIT_TAKEN
+    return 0
+
+
+def this_run() -> str:
+    """Name this run of the service: our parent (supervisord) and when it started."""
+    parent = os.getppid()
+    try:
+        started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = "?"
+    return f"{parent}@{started}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

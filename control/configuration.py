@@ -1,0 +1,205 @@
+"""The settings in use: what config.toml says, plus what `set` has changed since. Owned by the hub.
+
+Rules: a change is checked as a whole before any of it counts, then written to the journal in the run folder, and only
+then told to the processes: a hub killed at any instant leaves either none of it or all of it. The journal belongs to
+one run of the service (its supervisord); a new run starts from config.toml alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from control.messages import SettingChanged
+from service.files import whole_file
+from service.schema import Key
+from service.settings import Settings, SettingsError, parsed_value
+
+log = logging.getLogger(__name__)
+
+FILE_ONLY = re.compile(r"^(paths|http|network)\.|[._](on_|hook|command|plugin|exec|script)")
+"""Keys that only the owner of config.toml may change: they run programs, open ports or say where files go."""
+
+MASK = "***"
+"""Shown instead of a secret."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that was changed."""
+
+    path: str
+    """As given: night.dark_threshold, or cameras.cam1.night.dark_threshold."""
+    key: Key
+    old: Any
+    new: Any
+
+    @property
+    def camera(self) -> str:
+        """The camera it is for; "" for all."""
+        parts = self.path.split(".")
+        return parts[1] if parts[0] == "cameras" else ""
+
+
+class Configuration:
+    """See the module. Not thread-safe: one writer at a time calls it."""
+
+    def __init__(self, settings: Settings, journal: Path, run: str) -> None:
+        """Take the settings as started; `run` names this run of the service, so that an old journal is not believed."""
+        self.base = settings
+        self.current = settings
+        self.unsaved: dict[str, Any] = {}
+        """Path → value of what config.toml does not have yet."""
+        self._journal = journal
+        self._run = run
+        self._restore()
+
+    def change(self, wanted: dict[str, Any]) -> list[Change]:
+        """Change settings, all or none. *Raises* SettingsError saying which is wrong; OSError of the journal's disk."""
+        if not wanted:
+            raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
+        typed = {path: self._typed(path, value) for path, value in wanted.items()}
+        before = self.current
+        after = _with(before, typed)
+        changes = [Change(path, before.key(path), before.value(path), after.value(path)) for path in typed]
+        unsaved = {**self.unsaved, **typed}
+        self._write_journal(unsaved)
+        self.current, self.unsaved = after, unsaved
+        return changes
+
+    def overwrite(self) -> int:
+        """Write the unsaved changes into config.toml, keeping comments and order. Returns how many.
+
+        The file is read again first, so that what its owner edited meanwhile stays; the result is checked before it
+        takes the file's place. *Raises* SettingsError, OSError.
+        """
+        if not self.unsaved:
+            return 0
+        path = self.base.path
+        document = _document(path)
+        for key, value in self.unsaved.items():
+            _put(document, key.split("."), value)
+        text = tomlkit.dumps(document)
+        saved = Settings(path, tomllib.loads(text), text)
+        saved.check()
+        with whole_file(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
+            file.write(text.encode())
+        count = len(self.unsaved)
+        self.base, self.unsaved = _with(self.base, self.unsaved), {}
+        self._journal.unlink(missing_ok=True)
+        return count
+
+    def live_changes(self) -> list[SettingChanged]:
+        """Return what a process that has just read config.toml must still be told."""
+        return [
+            event
+            for path in self.unsaved
+            for event in self.events(
+                [Change(path, self.current.key(path), self.base.value(path), self.current.value(path))]
+            )
+        ]
+
+    def events(self, changes: list[Change]) -> list[SettingChanged]:
+        """Return what to tell the processes: live keys; one event for all, or one per camera the change reaches."""
+        told = []
+        for change in changes:
+            if change.key.apply != "live":
+                continue
+            cameras = [change.camera] if change.camera else self._reached(change.key.path)
+            told += [SettingChanged(key=change.key.path, old=change.old, new=change.new, camera=c) for c in cameras]
+        return told
+
+    def shown(self, key: Key, value: Any) -> Any:
+        """Return a value as it may be shown: secrets masked."""
+        return MASK if key.secret and value else value
+
+    # ---- inside
+
+    def _reached(self, path: str) -> list[str]:
+        """Return [""] if the change holds for every camera, else those that have no value of their own."""
+        own = {camera for camera in self.current.cameras if _has(self.current.document, camera, path)}
+        return [camera for camera in self.current.cameras if camera not in own] if own else [""]
+
+    def _typed(self, path: str, value: Any) -> Any:
+        key = self.current.key(path)
+        if FILE_ONLY.search(key.path):
+            raise SettingsError(f"{path} can only be changed in {self.base.path}, then: shmcam restart")
+        if not isinstance(value, str) or (key.type == "text" and not key.choices):
+            return value
+        if key.choices and value in key.choices:
+            return value
+        plain = parsed_value(value)
+        return float(plain) if key.type == "number" and type(plain) is int else plain
+
+    def _write_journal(self, unsaved: dict[str, Any]) -> None:
+        with whole_file(self._journal, replace=True) as file:
+            file.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
+
+    def _restore(self) -> None:
+        """Take over the journal of a hub that was killed in this same run."""
+        try:
+            found = json.loads(self._journal.read_bytes())
+            if found["run"] == self._run and found["config"] == str(self.base.path):
+                self.current, self.unsaved = _with(self.base, found["changes"]), found["changes"]
+                log.info("took over unsaved settings count=%d", len(self.unsaved))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+            log.warning("journal of changed settings is unusable, starting from config.toml: %s", problem)
+
+
+def restart_for(changes: list[Change]) -> list[str]:
+    """Return the roles that must be restarted for changes that are not live; ["all"] for what everyone reads."""
+    tables = {name: point.name for point in entry_points(group="shmcam.settings") for name in point.load().TABLES}
+    owners = {tables[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
+    everyone = owners & {"service", "library", "control"}
+    return ["all"] if everyone else sorted(owners)
+
+
+def _with(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Return a copy with all changes, checked once at the end: single steps may contradict each other."""
+    document = copy.deepcopy(settings.document)
+    for path, value in changes.items():
+        settings.key(path)
+        _put(document, path.split("."), value)
+    changed = Settings(settings.path, document)
+    changed.check()
+    return changed
+
+
+def _put(document: Any, parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        if part not in document:
+            document[part] = tomlkit.table() if isinstance(document, tomlkit.items.Table | tomlkit.TOMLDocument) else {}
+        document = document[part]
+        if not isinstance(document, dict):
+            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
+    document[parts[-1]] = value
+
+
+def _document(path: Path) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8-sig"))
+    except (TOMLKitError, ValueError, RecursionError) as problem:
+        raise SettingsError(f"{path}: was edited and is not TOML any more: {problem}") from problem
+
+
+def _has(document: dict[str, Any], camera: str, path: str) -> bool:
+    """Tell whether [cameras.<camera>…] sets a key itself."""
+    here: Any = document.get("cameras", {}).get(camera, {})
+    parts = path.split(".")
+    for part in parts[1:] if parts[0] == "camera" else parts:
+        if not isinstance(here, dict) or part not in here:
+            return False
+        here = here[part]
+    return True
