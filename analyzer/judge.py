@@ -26,9 +26,12 @@ REPEAT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the camera is to do: night mode with an exposure, or video mode (exposure None)."""
+    """What the camera is to do."""
 
-    exposure: Exposure | None
+    mode: str
+    """video, still or slow_video."""
+    exposure: Exposure
+    """still: the exposure; slow_video: the longest one auto exposure may choose; video: zeros."""
     reason: str
 
 
@@ -117,13 +120,16 @@ class Judge:
         return self._change(self._first() if decision.night else None, decision.captured_ns, decision.reason)
 
     def _first(self) -> Exposure:
+        """Where the night's exposure starts."""
+        if self.rules.mode == "slow_video":
+            return ladder.longest(self.rules)
         rate = self._seen.rate if self._seen else 0.0
         return ladder.first(rate * ladder.reference_s(self.rules), self.rules)
 
     def _step(self, shot: Shot, light: float, saturated: float, source: Source) -> Request | None:
         """The next rung of the ladder, where the night's exposure no longer fits."""
-        if not self.watch.night or self._seen is None:
-            return None
+        if not self.watch.night or self._seen is None or self.rules.mode == "slow_video":
+            return None  # in slow_video the camera's own auto exposure is the ladder
         commanded, now_s = self._settling.commanded, self._seen.product_s
         if source is Source.RAW:
             # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
@@ -145,16 +151,19 @@ class Judge:
         return self._change(exposure, shot.captured_ns, "the camera is in the other mode")
 
     def _change(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
-        if exposure is None or self._seen is None:
+        if exposure is None or self._seen is None or self.rules.mode == "slow_video":
             self._scale.forget()
         else:
             self._scale.changing(self._seen.pixels, self._seen.product_s)
         return self._request(exposure, now_ns, reason)
 
     def _request(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
-        self._settling.command(exposure)
         self._asked_ns = now_ns
-        return Request(exposure, reason)
+        if exposure is None:
+            self._settling.command(None)
+            return Request("video", Exposure(0, 0.0), reason)
+        self._settling.command(exposure if self.rules.mode == "still" else None)
+        return Request(self.rules.mode, exposure, reason)
 
 
 def _row(measured: Measurement, index: int) -> Measurement:

@@ -126,10 +126,13 @@ class AnalyzerSettings(Section, frozen=True):
     plugin_timeout_s: Annotated[
         float, setting("a plug-in that hangs longer is killed and started again", unit="s", gt=0, le=3600)
     ] = 5.0
+    plugin_fps: Annotated[
+        float, setting("each plug-in sees at most so many frames, the newest each time", unit="1/s", gt=0, le=240)
+    ] = 10.0
     plugin_memory_mb: Annotated[int, setting("most memory of one plug-in", unit="MB", ge=32, le=100_000)] = 512
     scores_size: Annotated[int, setting("slots of the scores ring", unit="frames", ge=4, le=100_000)] = 1024
     keogram: Annotated[bool, setting("draw keogram and brightness strip of the day")] = True
-    keogram_column_s: Annotated[float, setting("time per column", unit="s", ge=0.1, le=3600)] = 60.0
+    keogram_column_s: Annotated[float, setting("time per column", unit="s", ge=20, le=3600)] = 60.0
     keogram_height: Annotated[int, setting("rows of the keogram", unit="pixels", ge=8, le=1080)] = 240
     keogram_position: Annotated[
         float, setting("which column of the frame it is cut from; 0 = left, 1 = right", ge=0, le=1)
