@@ -46,7 +46,7 @@ class FileSource:
         self._rewind()
         self._frame = self._next()
         self._geometry = geometry_of(self._frame)
-        self._pacer.begin(now_ns())
+        self._pacer = Pacer()
         refused = dict.fromkeys(request.controls, "a file has no controls")
         return Opened(self._geometry, framerate=1 / self._period_s, refused=refused)
 
@@ -55,6 +55,8 @@ class FileSource:
         if self._frame is None:
             self._frame = self._next()
             self._plan(self._frame)
+        if not self._pacer.due_ns:
+            self._pacer.begin(now_ns())  # not at open: making the rings takes a while, and would look like lost frames
         due_s = self._pacer.wait_ns(now_ns()) / 1e9
         if due_s <= 0 or not self._realtime:
             return True

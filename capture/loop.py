@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ RETRY_LIMIT_S = 4.0
 
 CHECK_MEMORY_NS = 5_000_000_000
 STALL_PERIODS, LOST_PERIODS = 3, 5
+TROUBLE: dict[type[Exception], str] = {RingBusy: "ring busy", RingTooLarge: "no memory"}
+"""States of the heartbeat by what went wrong; anything else means no camera."""
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +71,9 @@ class Loop:
             except (CameraError, RingBusy, RingTooLarge) as error:
                 if self.frames > frames:
                     backoff.reset()
-                self._lose(error)
-                state = "no camera" if isinstance(error, CameraError) else "no memory"
-                self._rest("ring busy" if isinstance(error, RingBusy) else state, str(error), backoff.delay_s())
+                state = TROUBLE.get(type(error), "no camera")
+                self._lose(state, str(error))
+                self._rest(state, str(error), backoff.delay_s())
         log.info("stopped frames=%d drops=%d", self.frames, self.dropped)
         return self._exit_code or 0
 
@@ -84,8 +87,10 @@ class Loop:
         source, request = choice.source, self.wishes.request
         with closing(source):
             opened = source.open(request, self.stop)
-            log.info("opened %s: %s", source.description, choice.reason)
-            log.info("frames %s rate=%.3f request=%s", opened.geometry, opened.framerate, request)
+            level, shape = (logging.DEBUG if self._lost else logging.INFO), opened.geometry  # trouble repeats itself
+            log.log(level, "opened %s: %s", source.description, choice.reason)
+            log.log(level, "frames %dx%d %s rate=%.3f", shape.width, shape.height, shape.pixel_format, opened.framerate)
+            log.log(level, "asked for %s", request)
             for control, why in opened.refused.items():
                 log.warning("control refused %s: %s", control, why)
             delivery = Delivery(source, opened, request, self.wishes, self.rings)
@@ -155,13 +160,13 @@ class Loop:
             )
         )
 
-    def _lose(self, error: Exception) -> None:
-        """Report trouble when it is new; a repetition only counts."""
-        text = str(error)
-        if text != self._lost:
-            log.warning("camera away: %s", text)
-            self.control.announce(CameraLost(camera=self.name, reason=text[:300]))
-        self._lost = text
+    def _lose(self, state: str, reason: str) -> None:
+        """Report trouble when it is new; a repetition (the same but for its numbers) is not."""
+        kind = re.sub(r"[0-9.]+", "#", reason)
+        if kind != self._lost:
+            log.warning("%s: %s", state, reason)
+            self.control.announce(CameraLost(camera=self.name, reason=reason[:300]))
+        self._lost = kind
 
     def _rest(self, state: str, reason: str, seconds: float | None) -> None:
         """Wait before the next try (None: until something is asked for), obeying all the while."""

@@ -11,7 +11,7 @@ from capture.settings import RingSettings
 from imaging.formats import Geometry
 from shm_ring import RingError, RingReader, RingWriter
 from shm_ring.layout import MIN_SLOTS, Shape
-from shm_ring.sizing import account, fitting_slots, room
+from shm_ring.sizing import fitting_slots, room
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
@@ -43,7 +43,6 @@ class Rings:
             writer.retire()
         name = f"/{self.prefix}.{self.camera}.{stream}"
         shape = Shape(slots if exact else self._fitting(name, slots, payload_bytes), payload_bytes)
-        log.info("ring %s: %s", name, account(shape, room()))
         writer = RingWriter.create(
             name,
             slots=shape.slots,
@@ -53,10 +52,8 @@ class Rings:
             stream=stream,
         )
         self._writers[stream] = writer, slots
-        log.info(
-            "ring %s generation=%d slots=%d took_over=%s next_frame_id=%d",
-            name, writer.generation, writer.slots, writer.took_over, writer.next_frame_id,
-        )  # fmt: skip
+        log.info("ring %s: %s", name, writer.account)
+        log.info("ring %s generation=%d took_over=%s", name, writer.generation, writer.took_over)
         return writer
 
     def drop(self, stream: str) -> None:

@@ -104,7 +104,7 @@ class CameraSettings(Section, frozen=True):
     ] = -1
     device: Annotated[str, setting("V4L2 device, /dev/video0 or part of its name; empty = the first")] = ""
     path: Annotated[str, setting("video file, or folder written by `shmcam dump-ring` for source = replay")] = ""
-    url: Annotated[str, setting("rtsp://… (over TCP) or http://… of a network camera", secret=False)] = ""
+    url: Annotated[str, setting("rtsp://… (over TCP) or http://… of a network camera", secret=True)] = ""
     loop: Annotated[bool, setting("start a file again at its end")] = True
     realtime: Annotated[bool, setting("files at their own speed; false = as fast as possible")] = True
     preset: Annotated[
@@ -183,7 +183,7 @@ class DownscaleSettings(Section, frozen=True):
     width: Annotated[int, setting("its frame width", unit="pixels", ge=16, le=8192)] = 640
     height: Annotated[int, setting("its frame height", unit="pixels", ge=16, le=8192)] = 360
     size: Annotated[
-        int, setting("its slots; 0 = as many seconds as [ring] seconds", unit="frames", ge=0, le=100_000)
+        int, setting("its slots; 0 = as many seconds as [ring] seconds", unit="frames", ge=0, le=65_536)
     ] = 0
 
 
@@ -192,7 +192,7 @@ class RingSettings(Section, frozen=True):
 
     size: Annotated[
         int,
-        setting("slots; 0 = automatic, `seconds` of frames as far as memory allows", unit="frames", ge=0, le=100_000),
+        setting("slots; 0 = automatic, `seconds` of frames as far as memory allows", unit="frames", ge=0, le=65_536),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
     prefix: Annotated[

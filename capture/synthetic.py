@@ -57,7 +57,7 @@ class SyntheticSource:
         self._scratch = np.empty(self._canvas.payload_bytes, np.uint8)
         self.apply(request)
         self._upcoming = self._exposure_next()
-        self._pacer.begin(now_ns())
+        self._pacer = Pacer()
         refused = {name: "not simulated" for name in request.controls if name not in CONTROLS}
         return Opened(self._geometry, framerate=request.framerate, refused=refused)
 
@@ -78,6 +78,8 @@ class SyntheticSource:
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until the next frame is due."""
+        if not self._pacer.due_ns:
+            self._pacer.begin(now_ns())
         due_s = self._pacer.wait_ns(now_ns()) / 1e9
         if due_s <= 0:
             return True
