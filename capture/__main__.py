@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
+import cv2
+
 from capture.choose import Chooser
 from capture.loop import Loop
 from capture.rings import Rings
@@ -18,6 +20,7 @@ from service.startup import startup
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until asked to stop."""
     with startup("capture", argv=argv) as process:
+        cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
         wishes = Wishes(settings, camera)
         with (
