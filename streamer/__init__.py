@@ -1,1 +1,6 @@
-"""The process that shows the ring to browsers and players."""
+"""The process that shows pictures: MJPEG, live H.264, WebSocket sessions, REST and the web page."""
+
+import os
+
+# aiohttp would send files by sendfile(2) past our write deadline (streamer.connection); it reads this when imported.
+os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")

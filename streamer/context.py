@@ -12,9 +12,10 @@ from aiohttp import web
 
 from service.settings import Settings
 from streamer.events import Events
-from streamer.fanout import Fanout
+from streamer.fanout import Fanout, Places
 from streamer.guard import Guard, House
 from streamer.ledger import Ledger
+from streamer.live import Live
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.throttle import Throttle
 
@@ -50,6 +51,7 @@ class Camera:
     name: str
     fanout: Fanout
     feed: Watched
+    live: Live
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class Context:
     guard: Guard
     cameras: Mapping[str, Camera]
     ledger: Ledger
+    places: Places
     connections: Connections
     hub: Hub
     events: Events = field(default_factory=Events)
@@ -73,6 +76,10 @@ class Context:
     def mjpeg(self) -> MjpegServerSettings:
         """[mjpeg_server] as it is now."""
         return self.settings.table(MjpegServerSettings)
+
+    def stale_after_s(self) -> float:
+        """From which age a picture is stale, as set now."""
+        return self.mjpeg.stale_after_s
 
     @property
     def http(self) -> HttpSettings:

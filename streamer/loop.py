@@ -17,6 +17,7 @@ from streamer.fanout import Fanout, Places
 from streamer.feed import Feed
 from streamer.guard import Guard
 from streamer.ledger import Ledger
+from streamer.live import Live, LiveFeed
 from streamer.marks import Marks
 from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of
 from streamer.settings import HttpSettings, MjpegServerSettings
@@ -33,7 +34,16 @@ async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
     loop.add_reader(stop.fileno(), stopped.set)
     with ExitStack() as stack:
         sock = stack.enter_context(listen(http.bind, mjpeg.port))
-        context = Context(settings, house, guard, {}, Ledger(), connections_of(http), errands)
+        context = Context(
+            settings,
+            house,
+            guard,
+            {},
+            Ledger(),
+            Places(mjpeg.max_streams, mjpeg.max_variants),
+            connections_of(http),
+            errands,
+        )
         feeds = _feeds(context, stop, stack, loop)
         errands.begin(context, loop)
         for feed in feeds:
@@ -48,20 +58,19 @@ async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
     log.info("stopped viewers=%d pictures=%d", sum(totals.viewers.values()), sum(totals.sent.values()))
 
 
-def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> list[Feed]:
-    """Make fan-out and feed of each camera and enter them into the context."""
-    settings, mjpeg = context.settings, context.mjpeg
-    places = Places(mjpeg.max_streams, mjpeg.max_variants)
+def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> list[Feed | LiveFeed]:
+    """Make fan-out and feeds of each camera and enter them into the context."""
+    settings = context.settings
     cameras: dict[str, Camera] = {}
-    feeds = []
+    feeds: list[Feed | LiveFeed] = []
     for name in settings.cameras:
-        fanout = Fanout(name, places, now_ns)
-        ring = stack.enter_context(LiveRing(settings.ring_name(name, "main"), stop))
+        ring, packets = (stack.enter_context(LiveRing(settings.ring_name(name, s), stop)) for s in ("main", "h264"))
         scores = stack.enter_context(Scores(settings.ring_name(name, "scores"), stop))
+        fanout, live = Fanout(name, context.places, now_ns), Live(name)
         feed = Feed(
             fanout, ring, Marks(scores), loop=loop, stop=stop, stale_after_s=lambda: context.mjpeg.stale_after_s
         )
-        cameras[name] = Camera(name, fanout, feed)
-        feeds.append(feed)
+        feeds += [feed, LiveFeed(live, packets, loop=loop, stop=stop)]
+        cameras[name] = Camera(name, fanout, feed, live)
     context.cameras = cameras
     return feeds

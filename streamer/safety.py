@@ -71,7 +71,7 @@ def secure_headers(house: House) -> dict[str, str]:
 async def dress(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers on; aiohttp's `on_response_prepare`."""
     for name, value in secure_headers(request.app[HOUSE]).items():
-        response.headers.setdefault(name, value)
+        response.headers[name] = value
     if response.content_type == "text/html":
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         response.headers["X-Frame-Options"] = "SAMEORIGIN"

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from streamer.context import CONTEXT, Camera, camera_of
 from streamer.fanout import TooMany
-from streamer.mjpeg import NO_STORE, wanted_variant
+from streamer.mjpeg import wanted_variant
 from streamer.picture import Picture, headers
+from streamer.takeover import NO_STORE
 from streamer.variant import Variant
 
 WAIT_S = 10.0

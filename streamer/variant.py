@@ -65,7 +65,7 @@ class Pace:
         # A quarter period of slack: a camera at exactly `fps` keeps every frame although its clock jitters.
         if captured_ns + self._period_ns / 4 < self._next_ns <= captured_ns + 10 * self._period_ns:
             return False
-        self._next_ns = max(self._next_ns, captured_ns - self._period_ns / 2) + self._period_ns
+        self._next_ns = max(self._next_ns, captured_ns - self._period_ns) + self._period_ns
         if self._next_ns > captured_ns + 10 * self._period_ns:  # the clock went back: another source, another boot
             self._next_ns = captured_ns + self._period_ns
         return True

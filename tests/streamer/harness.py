@@ -1,0 +1,183 @@
+"""What the streamer's tests share: a server in this process with a pretended camera and hub, and simple clients."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from aiohttp import ClientSession
+
+from control.wire import Command, Reply
+from imaging import frame_code
+from service.clock import now_ns
+from service.settings import Settings
+from shm_ring import FrameMeta
+from streamer.context import Camera, Context
+from streamer.fanout import Fanout, Places
+from streamer.feed import Sight
+from streamer.guard import Guard
+from streamer.ledger import Ledger
+from streamer.live import Live
+from streamer.picture import Picture
+from streamer.server import connections_of, door_of, house_of, listen, serving
+from streamer.settings import HttpSettings, MjpegServerSettings
+from streamer.variant import Variant
+
+
+class FakeHub:
+    """Answers every command with `reply`, and remembers what was asked."""
+
+    def __init__(self, reply: Reply | None = None) -> None:
+        self.asked: list[Command] = []
+        self.reply = reply or Reply(status="done", text="OK", data={})
+        self.replies: dict[type, Reply] = {}
+
+    async def ask(self, command: Command, timeout_s: float) -> Reply:
+        self.asked.append(command)
+        return self.replies.get(type(command), self.reply)
+
+
+def jpeg_of(number: int, width: int = 160, height: int = 120, noise: int = 0) -> bytes:
+    """A JPEG that carries `number` in its pixels; `noise` makes it large."""
+    plane = np.full((height, width), 90, np.uint8)
+    if noise:
+        plane[:] = np.random.default_rng(number).integers(0, 255, plane.shape, np.uint8)
+    frame_code.draw(plane, number)
+    return simplejpeg.encode_jpeg_yuv_planes(plane, None, None, 90)
+
+
+def number_in(jpeg: bytes) -> int | None:
+    return frame_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
+
+
+def picture(number: int, jpeg: bytes | None = None, **more: Any) -> Picture:
+    fields: dict[str, Any] = {"width": 160, "height": 120, "captured_ns": now_ns(), "captured_utc_ns": time.time_ns()}
+    return Picture(jpeg=jpeg or jpeg_of(number), frame_id=number, **{**fields, **more})
+
+
+class FakeCamera:
+    """Delivers pictures to a fan-out as a feed would, without a ring."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        self.fanout = Fanout(name, places, now_ns)
+        self.live = Live(name)
+        self.feed = SimpleNamespace(sight=Sight(), looked_s=time.monotonic())
+        self.camera = Camera(name, self.fanout, self.feed, self.live)
+        self.number = 0
+
+    def publish(self, **more: Any) -> int:
+        """One more frame, encoded for each wanted variant."""
+        self.number += 1
+        meta = FrameMeta(self.number, now_ns(), time.time_ns(), frame_duration_us=33_333)
+        self.feed.sight = replace(self.feed.sight, meta=meta, frames=self.number, fps=30.0)
+        self.fanout.deliver({variant: picture(self.number, **more) for variant in self.fanout.wanted})
+        return self.number
+
+    async def run(self, fps: float = 50.0, **more: Any) -> None:
+        while True:
+            self.publish(**more)
+            await asyncio.sleep(1 / fps)
+
+
+def settings_of(folder: Path, text: str = "") -> Settings:
+    (folder / "config.toml").write_text(text)
+    return Settings.load(folder / "config.toml", environ={})
+
+
+class Server:
+    """A running server and its pretended surroundings."""
+
+    def __init__(self, settings: Settings, cameras: tuple[str, ...]) -> None:
+        http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
+        house = house_of(http)
+        self.hub = FakeHub()
+        places = Places(mjpeg.max_streams, mjpeg.max_variants)
+        self.cameras = {name: FakeCamera(name, places) for name in cameras}
+        self.context = Context(
+            settings, house, Guard(house, door_of(http)), {n: c.camera for n, c in self.cameras.items()},
+            Ledger(), places, connections_of(http), self.hub,
+        )  # fmt: skip
+        self.url = ""
+        self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection
+        self.port = 0
+
+    @property
+    def camera(self) -> FakeCamera:
+        return next(iter(self.cameras.values()))
+
+
+@asynccontextmanager
+async def running(folder: Path, text: str = "", cameras: tuple[str, ...] = ("cam0",), fps: float = 0.0, **more: Any):
+    """A server on a free port; `fps` > 0 lets every camera deliver by itself."""
+    server = Server(settings_of(folder, text), cameras)
+    sock = listen("127.0.0.1", 0)
+    server.port = sock.getsockname()[1]
+    tasks = [asyncio.create_task(camera.run(fps, **more)) for camera in server.cameras.values() if fps]
+    try:
+        async with serving(server.context, sock) as url:
+            server.url = url.rstrip("/")
+            yield server
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def browsing(server: Server):
+    async with ClientSession(server.url) as session:
+        yield session
+
+
+async def parts(reader: asyncio.StreamReader):
+    """Parse a multipart stream as a strict client would: yields (headers, body)."""
+    while True:
+        line = await reader.readline()
+        if not line:
+            return
+        if not line.strip():
+            continue
+        assert line == b"--frame\r\n", line[:80]
+        headers = {}
+        while (line := await reader.readline()).strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.strip().lower()] = value.strip()
+        body = await reader.readexactly(int(headers["content-length"]))
+        yield headers, body
+
+
+async def opened(server: Server, path: str, headers: str = "", receive_buffer: int = 0):
+    """A raw connection that has sent one GET; returns (status line, headers, reader, writer)."""
+    sock = socket.socket()
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
+    server.held.append(writer)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{headers}\r\n".encode())
+    status = (await reader.readline()).decode()
+    found = {}
+    while (line := await reader.readline()).strip():
+        name, _, value = line.decode().partition(":")
+        found[name.lower()] = value.strip()
+    return status, found, reader, writer
+
+
+async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+def variant(**more: Any) -> Variant:
+    return Variant(**{"fps": 30.0, "width": 0, "quality": 80, "gray": False, "stack": 1, **more})
