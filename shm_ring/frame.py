@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging import formats
+from imaging import color, formats
 from imaging.formats import Geometry
 from shm_ring import layout
 from shm_ring.errors import FrameOverwritten, RingError, RingMismatch
@@ -193,15 +193,11 @@ class Frame:
     @property
     def luma(self) -> Pixels:
         """Brightness, (height, width) uint8; a view for YUV and gray."""
-        from imaging import color
-
         return color.luma(self.payload, self.picture)
 
     @property
     def bgr(self) -> Pixels:
         """A converted copy, (height, width, 3) uint8, verified."""
-        from imaging import color
-
         converted = color.to_bgr(self.payload, self.picture)
         if np.may_share_memory(converted, self.payload):
             converted = converted.copy()  # a bgr24 payload needs no conversion, but the ring's memory is not ours

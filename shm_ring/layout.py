@@ -83,7 +83,8 @@ SEGMENT_HEADER = np.dtype(
         ("heartbeat_ms", "u4"),  # CLOCK_BOOTTIME in ms, modulo 2**32: the writer lives even when the camera does not
         ("writer_pid", "u4"),  # 0 = closed
         ("writer_start", "u8"),  # /proc/<pid>/stat field 22, clock ticks since boot: tells a reused pid
-        ("pad_writer", "u1", (48,)),
+        ("writer_pid_space", "u8"),  # inode of its pid namespace: elsewhere the pid means nothing, the heartbeat counts
+        ("pad_writer", "u1", (40,)),
         ("camera", "S32"),
         ("stream", "S32"),
         ("pad_page", "u1", (3840,)),

@@ -15,6 +15,11 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def pid_space() -> int:
+    """Return the inode of this process's pid namespace (namespaces(7)); pids of another one mean nothing here."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
 def alive(pid: int, started: int) -> bool:
     """Tell whether the process with this pid is the one that started then."""
     return pid > 0 and start_time(pid) == started

@@ -216,9 +216,11 @@ class RingReader:
     @property
     def writer_alive(self) -> bool:
         """Whether the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
-        started = int(np.frombuffer(self._bytes[_START * 4 : _START * 4 + 8].tobytes(), "u8")[0])
         pid = self.writer_pid
-        return process.alive(pid, started) or (pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S)
+        started, space = np.frombuffer(self._bytes[_START * 4 : _START * 4 + 16].tobytes(), "u8")
+        if int(space) != process.pid_space():
+            return pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S
+        return process.alive(pid, int(started))
 
     @property
     def writer_age_s(self) -> float:

@@ -46,6 +46,8 @@ def open_segment(name: str, *, writable: bool = False) -> int:
         raise RingNotReady(f"ring {name}: no such segment; is its writer running?") from None
     except (PermissionError, posix_ipc.PermissionsError):
         raise RingMismatch(f"ring {name}: no permission; {_owner(name)}") from None
+    except OSError as error:  # a symbolic link (refused by shm_open), a folder, too many open files
+        raise RingMismatch(f"ring {name}: cannot be opened: {error}") from None
 
 
 def _owner(name: str) -> str:

@@ -22,6 +22,7 @@ _STATE = layout.offset_of(SEGMENT_HEADER, "state") // 4
 _TAKEOVERS = layout.offset_of(SEGMENT_HEADER, "takeovers") // 4
 _PID = layout.offset_of(SEGMENT_HEADER, "writer_pid") // 4
 _START = layout.offset_of(SEGMENT_HEADER, "writer_start") // 8
+_PID_SPACE = layout.offset_of(SEGMENT_HEADER, "writer_pid_space") // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,9 @@ def _carry_on(found: _Found) -> None:
 
 
 def _sign(mapping: mmap.mmap) -> None:
-    """Enter our pid and start time."""
-    memoryview(mapping).cast("Q")[_START] = process.start_time(os.getpid())
+    """Enter our pid, start time and pid namespace."""
+    numbers = memoryview(mapping).cast("Q")
+    numbers[_START], numbers[_PID_SPACE] = process.start_time(os.getpid()), process.pid_space()
     memoryview(mapping).cast("I")[_PID] = os.getpid()
 
 

@@ -1,0 +1,154 @@
+"""A ring by its name, across restarts, resizes and unlinking of its writer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import islice
+
+import pytest
+
+from shm_ring import LiveRing, RingNotReady, segment
+from tests.shm_ring.frames import meta, pattern
+
+
+class Asked:
+    """A stop that a test can request."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+    def request(self) -> None:
+        self._event.set()
+
+
+def frames_of(ring, count, **options):
+    """The first `count` (reader, sequence) that come, idle turns left out."""
+    return list(islice((found for found in ring.sequences(**options) if found is not None), count))
+
+
+def test_in_order_every_frame_comes(make_writer, ring_name):
+    with make_writer(slots=16) as writer, LiveRing(ring_name) as ring:
+        for number in range(10):
+            writer.publish(b"", meta(number))
+        assert [s for _, s in frames_of(ring, 10, start="oldest")] == list(range(10))
+        assert [s for _, s in frames_of(ring, 3, start=7)] == [7, 8, 9]
+        found = frames_of(ring, 1, start="oldest", newest_first=True)
+        assert found[0][1] == 9
+        assert (ring.laps, ring.lost, ring.skipped) == (0, 0, 9)
+
+
+def test_new_starts_with_what_comes_after(make_writer, ring_name):
+    with make_writer() as writer, LiveRing(ring_name) as ring:
+        writer.publish(b"", meta(0))
+        loop = ring.sequences(idle_s=0.01)
+        assert next(loop) is None
+        writer.publish(b"", meta(1))
+        reader, sequence = next(loop)
+        assert (reader.copy(sequence).frame_id, sequence) == (1, 1)
+
+
+def test_a_lapped_reader_resumes_and_counts(make_writer, ring_name):
+    with make_writer(slots=8) as writer, LiveRing(ring_name) as ring:
+        loop = ring.sequences(start="oldest")
+        writer.publish(b"", meta(0))
+        assert next(loop)[1] == 0
+        for number in range(1, 30):
+            writer.publish(b"", meta(number))
+        reader, sequence = next(loop)
+        assert sequence == reader.oldest + 2 == 25
+        assert reader.copy(sequence).frame_id == 25
+        assert (ring.laps, reader.laps, ring.lost) == (1, 1, 24)
+
+
+def test_without_a_ring_it_waits_and_lets_the_loop_do_its_other_work(ring_name):
+    stop = Asked()
+    with LiveRing(ring_name, stop) as ring:
+        loop = ring.sequences(idle_s=0.02)
+        assert [next(loop) for _ in range(3)] == [None] * 3
+        with pytest.raises(RingNotReady):
+            ring.reader()
+        with pytest.raises(RingNotReady):
+            ring.wait_ready(0.05)
+        stop.request()
+        assert list(loop) == []
+
+
+def test_it_re_attaches_when_the_geometry_changes_and_finishes_the_old_generation_first(make_writer, ring_name):
+    first = make_writer(payload_bytes=100)
+    with LiveRing(ring_name) as ring:
+        loop = (found for found in ring.sequences(start="oldest", idle_s=0.05) if found)
+        first.publish(pattern(0, 100), meta(0))
+        assert next(loop)[1] == 0
+        first.publish(pattern(1, 100), meta(1))
+        first.close()
+        with make_writer(payload_bytes=200) as second:
+            second.publish(pattern(2, 200), meta(second.next_frame_id))
+            second.publish(pattern(3, 200), meta(second.next_frame_id))
+            seen = [reader.copy(sequence) for reader, sequence in islice(loop, 3)]
+            assert [frame.frame_id for frame in seen] == [1, 2, 3]
+            assert [frame.payload.size for frame in seen] == [100, 200, 200]
+
+
+@pytest.mark.parametrize("how", ["retired", "unlinked"])
+def test_it_finds_the_new_ring_within_two_seconds(make_writer, ring_name, how):
+    first = make_writer()
+    first.publish(b"old", meta(0))
+    with LiveRing(ring_name) as ring:
+        loop = (found for found in ring.sequences(idle_s=0.05) if found)
+        threading.Timer(0.02, lambda: first.publish(b"seen", meta(1))).start()
+        assert next(loop)[1] == 1
+        if how == "retired":
+            first.retire()
+        else:
+            segment.unlink(ring_name)
+            first.close()
+        second = make_writer()
+        began_s = time.monotonic()
+        second.publish(b"new", meta(second.next_frame_id))
+        reader, sequence = next(loop)
+        assert reader.copy(sequence).payload.tobytes() == b"new"
+        assert reader.generation == second.generation
+        print(f"re-attached after {time.monotonic() - began_s:.2f} s")  # 2 s is promised; the test's timeout watches
+        second.retire()
+
+
+def test_a_takeover_is_not_even_noticed(make_writer, ring_name):
+    first = make_writer()
+    with LiveRing(ring_name) as ring:
+        loop = (found for found in ring.sequences(start="oldest", idle_s=0.05) if found)
+        first.publish(b"", meta(0))
+        reader, _ = next(loop)
+        first.close()
+        second = make_writer()
+        second.publish(b"", meta(second.next_frame_id))
+        assert next(loop) == (reader, 1)
+        second.retire()
+
+
+def test_stop_from_another_thread_ends_the_loop(make_writer, ring_name):
+    stop = Asked()
+    with make_writer(), LiveRing(ring_name, stop) as ring:
+        threading.Timer(0.1, stop.request).start()
+        assert list(ring.sequences(idle_s=60)) == []
+
+
+def test_views_that_are_still_lent_do_not_hinder_a_re_attachment(make_writer, ring_name):
+    first = make_writer(payload_bytes=400)
+    first.publish(pattern(0, 400), meta(0))
+    with LiveRing(ring_name) as ring:
+        kept = ring.reader().borrow(0).payload
+        first.close()
+        with make_writer(payload_bytes=800):
+            deadline_s = time.monotonic() + 10
+            while ring.reader().payload_bytes != 800:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+        assert (kept == pattern(0, 400)).all()
