@@ -137,6 +137,11 @@ class Catalogue:
         rows = self._database.read(lambda db: db.execute(query, (*values, limit)).fetchall())
         return [self._entry(row) for row in rows]
 
+    def kinds(self) -> list[str]:
+        """Every kind there is a row of."""
+        rows = self._database.read(lambda db: db.execute("SELECT DISTINCT kind FROM entries").fetchall())
+        return [row["kind"] for row in rows]
+
     def totals(self) -> dict[str, tuple[int, int]]:
         """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
         query = (

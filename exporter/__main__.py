@@ -1,0 +1,70 @@
+"""exporter: saves, stacks and archives pictures of all cameras, and keeps the library."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from control.client import ControlClient
+from exporter.camera import Camera
+from exporter.jobs import Jobs
+from exporter.keeping import Keeper
+from exporter.loop import COMMANDS, Parts, run
+from exporter.pictures import Album
+from exporter.settings import ExportSettings
+from exporter.studio import Studio
+from library import Catalogue
+from service.startup import Process, startup
+
+log = logging.getLogger("exporter")
+
+OOM_SCORE_ADJ = 500
+"""The kernel takes the exporter first: a stack can be repeated, a recording cannot."""
+
+
+@contextmanager
+def parts_of(process: Process) -> Iterator[Parts]:
+    """Open everything the loop works with."""
+    settings, stop = process.settings, process.stop
+    own = settings.table(ExportSettings)
+    with ExitStack() as opened:
+        control = opened.enter_context(
+            ControlClient(
+                "exporter",
+                socket_path=settings.socket_path,
+                stop=stop,
+                commands=COMMANDS,
+                subscribe=("setting_changed",),
+            )
+        )
+        cameras = {name: opened.enter_context(Camera(name, settings, stop)) for name in settings.cameras}
+        # One connection per thread: none waits for what another one does with the library.
+        catalogue, writing = (opened.enter_context(Catalogue.of(settings)) for _ in range(2))
+        saver = Jobs("saver", own.queue, stop)
+        errands = Jobs("errands", own.queue, stop)
+
+        keeper = Keeper(lambda: parts.settings, Album(lambda: parts.settings, writing), control.announce)
+        studio = Studio(lambda: parts.settings, cameras, keeper)
+        parts = Parts(settings, control, studio, catalogue, saver, errands)
+        opened.enter_context(saver)
+        opened.enter_context(errands)
+        yield parts
+
+
+def main() -> int:
+    """Run until asked to stop; bad configuration: one line, exit 78."""
+    with startup("exporter", oom_score_adj=OOM_SCORE_ADJ) as process:
+        own = process.settings.table(ExportSettings)
+        os.nice(own.nice)  # saving gives way to capture, recorder and viewers; threads started from here inherit it
+        with parts_of(process) as parts:
+            cameras, folder = ",".join(process.settings.cameras), process.settings.paths.captures
+            log.info("ready cameras=%s folder=%s formats=%s", cameras, folder, ",".join(own.formats))
+            run(parts, process.stop)
+        return int(parts.saver.broken or parts.errands.broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What the exporter does all day: take commands, hand them to its workers, save by the clock, keep telling how it does.
+
+Nothing here waits for a disk: the control loop answers and beats while a worker writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from control.client import ControlClient
+from control.client import Request as Asked
+from control.messages import (
+    Clips,
+    Delete,
+    Library,
+    PastStack,
+    Pictures,
+    Protect,
+    Reply,
+    Save,
+    SettingChanged,
+    Snapshot,
+    Unprotect,
+    error,
+)
+from exporter import shelf
+from exporter.jobs import Jobs
+from exporter.settings import ExportSettings
+from exporter.studio import Studio, span
+from exporter.timer import Timer
+from library import Catalogue
+from service.clock import now_ns, to_utc_ns
+from service.settings import Settings, SettingsError
+from service.stop import Stop
+
+log = logging.getLogger(__name__)
+
+COMMANDS = ("save", "snapshot", "past_stack", "clips", "pictures", "library", "protect", "unprotect", "delete")
+TURN_S = 0.2
+"""Longest wait between two looks at the clock."""
+
+
+@dataclass
+class Parts:
+    """What the loop works with; `__main__` opens and closes them."""
+
+    settings: Settings
+    control: ControlClient
+    studio: Studio
+    catalogue: Catalogue
+    saver: Jobs
+    """Carries out whatever reads the ring: it must not wait behind anything long."""
+    errands: Jobs
+    """Long work on files: archive, check, rebuild."""
+    later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
+    """pastStacks whose span has not ended yet, with the instant when it will have."""
+    timers: dict[str, Timer] = field(default_factory=dict)
+    """Auto-save, per camera."""
+
+    @property
+    def own(self) -> ExportSettings:
+        """[export] of this moment."""
+        return self.settings.table(ExportSettings)
+
+
+def run(parts: Parts, stop: Stop) -> None:
+    """Until stop is requested."""
+    parts.errands.submit(lambda: reconciled(parts))
+    while not stop.requested:
+        parts.control.wait(TURN_S)
+        for asked in parts.control.received():
+            take(asked, parts, now_ns())
+        ripe(parts, now_ns())
+        auto_save(parts, now_ns())
+        beat(parts)
+    log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
+
+
+def take(asked: Asked, parts: Parts, now: int) -> None:
+    """One command or event."""
+    studio, message = parts.studio, asked.message
+    match message:
+        case Save():
+            parts.saver.submit(lambda: studio.save(message, now), asked)
+        case Snapshot():
+            parts.saver.submit(lambda: studio.snapshot(message, now), asked)
+        case PastStack():
+            _later(asked, message, parts, now)
+        case Library(action="check" | "rebuild" as action):
+            parts.errands.submit(lambda: checked(parts, action), asked)
+        case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
+            asked.reply(_from_shelf(message, parts, now))
+        case SettingChanged():
+            _change(message, parts)
+
+
+def ripe(parts: Parts, now: int) -> None:
+    """Hand over the pastStacks whose span has ended."""
+    due = [one for one in parts.later if one[0] <= now]
+    parts.later = [one for one in parts.later if one[0] > now]
+    for _, work, asked in due:
+        parts.saver.submit(work, asked)
+
+
+def auto_save(parts: Parts, now: int) -> None:
+    """Save a picture of each camera whose interval has passed."""
+    for camera in parts.settings.cameras:
+        interval_s = parts.settings.table(ExportSettings, camera).auto_save_interval_s
+        if parts.timers.setdefault(camera, Timer()).due(now, interval_s):
+            wish = Save(camera=camera)
+            parts.saver.submit(lambda wish=wish: parts.studio.save(wish, now, "auto"))  # type: ignore[misc]
+
+
+def beat(parts: Parts) -> None:
+    """Tell how we do."""
+    saver = parts.saver
+    parts.control.beat(
+        "saving" if saver.busy_s else "running",
+        saved=saver.done,
+        failed=saver.failed + parts.errands.failed,
+        refused=saver.refused + parts.errands.refused,
+        waiting=saver.waiting + len(parts.later),
+        busy_s=round(saver.busy_s, 1),
+    )
+
+
+def reconciled(parts: Parts) -> Reply:
+    """On start: rows for files that a crash left without one, and no leftovers."""
+    adopted, gone = parts.catalogue.reconcile()
+    log.info("library reconciled adopted=%d gone=%d", len(adopted), len(gone))
+    return Reply(data={"adopted": len(adopted), "gone": len(gone)})
+
+
+def checked(parts: Parts, action: str) -> Reply:
+    """Compare the library with the disk, or make it anew."""
+    if action == "rebuild":
+        count = parts.catalogue.rebuild()
+        return Reply(status="library", text=f"OK: rebuilt {count} rows from the files", data={"rows": count})
+    findings = parts.catalogue.check()
+    rows = [{**shelf.row(entry), "finding": how} for entry, how in findings[:100]]
+    text = "\n".join(f"{how}: {entry.path}" for entry, how in findings[:100]) or "OK: every row has its file"
+    return Reply(ok=not findings, status="library", text=text, data={"findings": rows, "count": len(findings)})
+
+
+def _later(asked: Asked, command: PastStack, parts: Parts, now: int) -> None:
+    """A pastStack whose span lies partly ahead waits here, not in the worker."""
+    _, end_ns = span(command, parts.own, now)
+    if len(parts.later) >= parts.own.queue:
+        asked.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
+        return
+    parts.later.append((end_ns, lambda: parts.studio.past_stack(command, now), asked))
+
+
+def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Parts, now: int) -> Reply:
+    try:
+        return shelf.answer(command, parts.catalogue, to_utc_ns(now))
+    except ValueError as problem:
+        return error(str(problem), "refused")
+    except (OSError, sqlite3.Error) as problem:
+        log.warning("library failed reason=%s", problem)
+        return error(f"library: {problem}", "failed")
+
+
+def _change(changed: SettingChanged, parts: Parts) -> None:
+    """Adopt one live setting; what does not fit leaves everything as it was."""
+    key = f"cameras.{changed.camera}.{changed.key}" if changed.camera else changed.key
+    try:
+        parts.settings = parts.settings.with_value(key, changed.new)
+    except SettingsError as problem:
+        log.warning("setting refused key=%s: %s", key, problem)
+        return
+    log.info("setting taken over key=%s value=%s", key, changed.new)

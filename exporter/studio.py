@@ -1,0 +1,176 @@
+"""What save, snapshot, pastStack and auto-save do. Runs in the worker thread; one method is one command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from control.messages import PastStack, Reply, Save, Snapshot
+from exporter import answers, names
+from exporter.camera import Camera
+from exporter.choice import Candidate, already_gone, chosen, period_ns
+from exporter.keeping import Keeper, Wish
+from exporter.settings import ExportSettings
+from exporter.stacking import METHODS, SEPARATE, stacked
+from library.entry import Entry
+from service.settings import Settings
+from shm_ring import Flags, Frame, FrameMeta
+
+FRESH_S = 10.0
+"""Longest wait for a frame that is not there yet: two exposures of the longest night mode, and some."""
+SYNC_WAIT_S = 2.0
+"""snapshot: longest wait for each camera's next frame."""
+NOTHING_YET = "no frames in the ring; is capture running? (supervisorctl status capture)"
+
+
+class Studio:
+    """Answers commands from the rings of all cameras."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        cameras: Mapping[str, Camera],
+        keeper: Keeper,
+    ) -> None:
+        """`settings` gives those of this moment: they change while we run."""
+        self._settings = settings
+        self._cameras = cameras
+        self._keeper = keeper
+
+    def save(self, command: Save, asked_ns: int, trigger: str = "save") -> Reply:
+        """Save one frame: the newest when the command came, an older one, or the next. Raises: OSError, ValueError."""
+        camera = self._camera(command.camera)
+        own = self._own(camera)
+        wanted_ns = asked_ns - round(command.seconds_ago * 1e9)
+        if not own.auto_save_use_ring and not command.seconds_ago:
+            camera.wait_past(asked_ns, FRESH_S)
+            frame = camera.nearest(asked_ns + 1)
+            frame = frame if frame is not None and frame.captured_ns > asked_ns else camera.at(1 << 62)
+        else:
+            frame = camera.at(wanted_ns)
+        if frame is None:
+            return answers.no_frames(camera.name, NOTHING_YET)
+        name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
+        entries = self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, trigger))
+        return answers.saved(
+            entries, camera.name, frame.frame_id, frame.captured_ns, max(0.0, (asked_ns - frame.captured_ns) / 1e9)
+        )
+
+    def snapshot(self, command: Snapshot, asked_ns: int) -> Reply:
+        """Save one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
+        wanted = [self._camera(name) for name in command.cameras] or list(self._cameras.values())
+        for camera in wanted:
+            camera.wait_past(asked_ns, SYNC_WAIT_S)
+        # The first camera's frame sets the instant: then no other is more than half its frame time away.
+        frames: dict[str, Frame] = {}
+        instant_ns = asked_ns
+        for camera in wanted:
+            frame = camera.nearest(instant_ns)
+            if frame is not None:
+                instant_ns = frame.captured_ns if not frames else instant_ns
+                frames[camera.name] = frame
+        if not frames:
+            return answers.no_frames(", ".join(camera.name for camera in wanted), NOTHING_YET)
+        entries = []
+        for camera in wanted:
+            if camera.name in frames:
+                frame = frames[camera.name]
+                name = names.snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
+                wish = Wish(command.formats, command.label, "snapshot")
+                entries += self._keeper.keep_frame(camera, frame, name, wish)
+        times = [frame.captured_ns for frame in frames.values()]
+        missing = [camera.name for camera in wanted if camera.name not in frames]
+        return answers.snapshot(entries, (max(times) - min(times)) / 1e6, missing)
+
+    def past_stack(self, command: PastStack, asked_ns: int) -> Reply:
+        """Save or stack the frames around the moment of the command. Raises: OSError, ValueError."""
+        camera = self._camera(command.camera)
+        own = self._own(camera)
+        start_ns, end_ns = span(command, own, asked_ns)
+        held = camera.span(start_ns, end_ns)
+        if not held:
+            newest = camera.at(1 << 62)
+            age = f"the newest is {(asked_ns - newest.captured_ns) / 1e9:.1f}s old" if newest else NOTHING_YET
+            return answers.no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
+        method = _method(command, own, held)
+        take = self._choose(camera, held, command.count or own.stack_count, own, method)
+        period = period_ns([one.meta for one in held])
+        gone = already_gone(start_ns, held[0].meta, period)
+        if method == SEPARATE:
+            entries, metas, left_out = self._separate(camera, take, command)
+        else:
+            entries, metas, left_out = self._stack(camera, take, method, command)
+        if not entries:
+            return answers.no_frames(camera.name, f"all {len(take)} frames were overwritten while they were read")
+        ages = [(meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
+        gone += len(take) - len(metas) - left_out
+        taken = answers.Taken(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
+        return answers.past_stack(entries, taken)
+
+    # ---- inside
+
+    def _camera(self, name: str) -> Camera:
+        if name and name not in self._cameras:
+            raise ValueError(f"no camera {name[:32]}; known: {', '.join(self._cameras)}")
+        return self._cameras[name] if name else next(iter(self._cameras.values()))
+
+    def _own(self, camera: Camera) -> ExportSettings:
+        return self._settings().table(ExportSettings, camera.name)
+
+    def _prefix(self, camera: Camera) -> str:
+        """The camera's name in file names, where there are several."""
+        return camera.name if len(self._cameras) > 1 else ""
+
+    def _choose(
+        self, camera: Camera, held: list[Candidate], count: int, own: ExportSettings, method: str
+    ) -> list[Candidate]:
+        """The frames to take; never more copies at once than memory allows."""
+        if method in (SEPARATE, "median"):
+            reader = camera.reader()
+            size = reader.payload_bytes if reader is not None else 1
+            most = max(1, own.memory_mb * 1_000_000 // size)
+            count = min(count or most, most)
+
+        def sharpness(frame_id: int) -> float | None:
+            score = camera.score(frame_id)
+            return None if score is None else score.sharpness
+
+        return chosen(held, count, own.stack_choice, sharpness)
+
+    def _separate(
+        self, camera: Camera, take: list[Candidate], command: PastStack
+    ) -> tuple[list[Entry], list[FrameMeta], int]:
+        """Copy first, encode afterwards: the ring does not wait."""
+        entries: list[Entry] = []
+        copies = list(camera.copies(take))
+        for frame in copies:
+            name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
+            entries += self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, "pastStack"))
+        return entries, [frame.meta for frame in copies], 0
+
+    def _stack(
+        self, camera: Camera, take: list[Candidate], method: str, command: PastStack
+    ) -> tuple[list[Entry], list[FrameMeta], int]:
+        own = self._own(camera)
+        align = command.align or own.stack_align
+        result = stacked(camera.copies(take), method, align=align)
+        if result is None:
+            return [], [], 0
+        more = {"stack": {"method": method, "count": len(result.metas), "aligned": align}}
+        entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
+        return entries, list(result.metas), result.left_out
+
+
+def span(command: PastStack, own: ExportSettings, asked_ns: int) -> tuple[int, int]:
+    """The span of sensor time a pastStack asks for."""
+    before_s = own.save_before_s if command.before_s < 0 else command.before_s
+    after_s = own.save_after_s if command.after_s < 0 else command.after_s
+    return asked_ns - round(before_s * 1e9), asked_ns + round(after_s * 1e9)
+
+
+def _method(command: PastStack, own: ExportSettings, held: Sequence[Candidate]) -> str:
+    """How to make pictures of these frames. Raises: ValueError."""
+    if command.method and command.method not in (*METHODS, SEPARATE):
+        raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE))}")
+    night = bool(held[-1].meta.flags & Flags.NIGHT)
+    stack = own.stack_dark_frames if night else own.stack_bright_frames
+    return command.method or (own.stack_method if stack else SEPARATE)

@@ -1,0 +1,165 @@
+"""Many frames become one: mean, max, min, trimmed mean, running mean. Pure, one pass, memory that does not grow.
+
+A stack works on payloads as they lie in the ring: every byte position is a pixel of some plane, and what is done is the
+same for all of them, so nothing is converted and strides do not matter. Sums are exact integers, kept in float32
+because `cv2.accumulate` (AVX2, NEON) then adds a 1080p frame in 0.19 ms where numpy's mixed uint16 += uint8 takes
+0.26 and a bare copy 0.14 (all measured in one run on the development machine).
+
+Results are 16-bit unless asked otherwise: rounding a mean of many frames to 8 bits throws away what they were taken for
+(-8 dB for 64 frames of 1 DN noise, shared/imaging.md 2.1).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Payload = NDArray[np.uint8]
+Deep = NDArray[np.uint16]
+
+DEEP_SCALE = 257
+"""16-bit value of one 8-bit step: 255 becomes 65535, so that white stays white in any viewer."""
+
+MAX_FRAMES = 65_793
+"""Frames of 255 whose sum float32 still holds exactly (2**24 / 255)."""
+
+TILE_BYTES = 1 << 17
+"""Bytes worked on at a time where several passes share scratch memory: 128 KB stay in a core's second-level cache."""
+
+
+class Stack(Protocol):
+    """What every way of stacking offers."""
+
+    @property
+    def count(self) -> int:
+        """Frames added so far."""
+
+    def add(self, payload: Payload) -> None:
+        """Add one frame; all frames of a stack have the same size. `payload` is not kept."""
+
+    def deep(self) -> Deep:
+        """The result so far, 16 bits per sample (`DEEP_SCALE` per 8-bit step). Raises: ValueError without frames."""
+
+
+class MeanStack:
+    """The mean: noise falls by the root of the number of frames."""
+
+    def __init__(self, size: int) -> None:
+        """`size`: bytes of a payload."""
+        self.count = 0
+        self._sum = np.zeros(size, np.float32)
+
+    def add(self, payload: Payload) -> None:
+        """Add one frame. Raises: ValueError beyond MAX_FRAMES, where sums would no longer be exact."""
+        if self.count == MAX_FRAMES:
+            raise ValueError(f"a mean of more than {MAX_FRAMES} frames is not exact; begin a new stack")
+        cv2.accumulate(payload, self._sum)
+        self.count += 1
+
+    def deep(self) -> Deep:
+        """The mean so far, rounded to 1/257 of an 8-bit step."""
+        return rounded(self._sum * np.float32(DEEP_SCALE / counted(self.count)))
+
+
+class ExtremeStack:
+    """The brightest (startrails) or darkest value every pixel ever had."""
+
+    def __init__(self, size: int, *, brightest: bool = True) -> None:
+        """`size`: bytes of a payload."""
+        self.count = 0
+        self._choose = np.maximum if brightest else np.minimum
+        self.value: Payload = np.full(size, 0 if brightest else 255, np.uint8)
+        """The result so far, 8 bits."""
+
+    def add(self, payload: Payload) -> None:
+        """Add one frame."""
+        self._choose(self.value, payload, out=self.value)
+        self.count += 1
+
+    def deep(self) -> Deep:
+        """The result so far; an extreme has no more than 8 bits, they are only scaled."""
+        counted(self.count)
+        return self.value * np.uint16(DEEP_SCALE)
+
+
+class TrimmedStack:
+    """The mean without the brightest and the darkest value of each pixel: cheap, and one satellite leaves no trace.
+
+    Loses 0.07 dB against the mean at 16 frames, 0.68 at 4 (shared/imaging.md 2.1). Fewer than 3 frames: the mean.
+    """
+
+    def __init__(self, size: int) -> None:
+        """`size`: bytes of a payload."""
+        self._mean = MeanStack(size)
+        self._high = ExtremeStack(size)
+        self._low = ExtremeStack(size, brightest=False)
+
+    @property
+    def count(self) -> int:
+        """Frames added so far."""
+        return self._mean.count
+
+    def add(self, payload: Payload) -> None:
+        """Add one frame."""
+        for part in (self._mean, self._high, self._low):
+            part.add(payload)
+
+    def deep(self) -> Deep:
+        """The trimmed mean so far."""
+        if self.count < 3:
+            return self._mean.deep()
+        kept = self._mean._sum - self._high.value - self._low.value
+        return rounded(kept * np.float32(DEEP_SCALE / (self.count - 2)))
+
+
+class RunningMean:
+    """A mean over about the last `length` frames that moves with time: a virtual long exposure, a cleaner live view.
+
+    Newer frames weigh more (weight 2 / (length + 1)): noise falls as in a mean of `length` frames, and no old frame has
+    to be kept. Until `length` frames have come it is their plain mean, so that it never begins dark.
+    """
+
+    def __init__(self, length: int) -> None:
+        """`length`: frames."""
+        self.length = max(1, length)
+        self.count = 0
+        self._value = np.zeros(0, np.float32)
+
+    def add(self, payload: Payload) -> None:
+        """Add one frame; one of another size begins anew."""
+        if payload.size != self._value.size:
+            self.count, self._value = 0, np.zeros(payload.size, np.float32)
+        self.count += 1
+        cv2.accumulateWeighted(payload, self._value, max(1 / self.count, 2 / (self.length + 1)))
+
+    def shallow(self) -> Payload:
+        """The result so far, rounded to 8 bits."""
+        counted(self.count)
+        return cv2.convertScaleAbs(self._value).reshape(-1).astype(np.uint8, copy=False)
+
+    def deep(self) -> Deep:
+        """The result so far, 16 bits."""
+        counted(self.count)
+        return rounded(self._value * np.float32(DEEP_SCALE))
+
+
+def counted(count: int) -> int:
+    """The number of frames. Raises: ValueError where it is 0."""
+    if count < 1:
+        raise ValueError("an empty stack has no result; add a frame first")
+    return count
+
+
+def rounded(values: NDArray[np.float32]) -> Deep:
+    """Round and limit to 16 bits, in place of the given scratch array."""
+    values += np.float32(0.5)
+    np.clip(values, 0, 65_535, out=values)
+    return values.astype(np.uint16)
+
+
+def shallow(deep: Deep) -> Payload:
+    """8-bit samples of a 16-bit result, rounded."""
+    return ((deep.astype(np.uint32) + DEEP_SCALE // 2) // DEEP_SCALE).astype(np.uint8)
