@@ -193,7 +193,8 @@ def _checked(read: Any, given: Any, ident: Any, *, again: bool = False) -> Decod
 def _ident(value: dict[str, Any]) -> Any:
     """Take an id only if it is small: it is kept while the command is under way."""
     ident = value.get("id")
-    return ident if isinstance(ident, int) or (isinstance(ident, str) and len(ident) <= 64) else None
+    small = isinstance(ident, int) and abs(ident) < 2**63
+    return ident if small or (isinstance(ident, str) and len(ident) <= 64) else None
 
 
 def _short(problem: BaseException) -> str:

@@ -116,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         dialect = self._decoder.dialect or "text"
         kept = encoded if encoded is not None else {}
         if dialect not in kept:
-            kept[dialect] = encode(dialect, message, ident)
+            kept[dialect] = _encoded(dialect, message, ident)
         self._tell_losses(dialect)
         transport.write(kept[dialect])
         if transport.get_write_buffer_size() > UNSENT_MAX:
@@ -192,6 +192,15 @@ class Connection(asyncio.BufferedProtocol):
             self._progress_s = max(self._progress_s, now_s)
         self._unsent = unsent
         return unsent > 0 and now_s - self._progress_s > STUCK_S
+
+
+def _encoded(dialect: str, message: Message, ident: Any) -> bytes:
+    """Encode; what cannot be (too long, an integer beyond 64 bits) becomes an error that says so."""
+    try:
+        return encode(dialect, message, ident)
+    except (ValueError, OverflowError, TypeError) as problem:
+        log.error("message cannot be sent: %s", problem)
+        return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
 
 
 def _credentials(link: socket.socket) -> str:
