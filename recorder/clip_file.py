@@ -24,8 +24,8 @@ from recorder.disk_file import DiskFile
 from recorder.encoder import TIME_BASE, AccessUnit
 from recorder.names import Place
 from recorder.settings import RecorderSettings
-from recorder.timing import Row
 from service.files import sync_folder
+from shm_ring.frame import FrameMeta
 
 Opener = Callable[[Path], DiskFile]
 
@@ -61,6 +61,8 @@ class Track:
     fps: float
     """Nominal."""
     parameter_sets: bytes
+    mode: int = 0
+    """Counts changes of size, format and camera mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +116,20 @@ class ClipFile:
         )
         self._gaps = timing.Gaps()
         self._lines: list[str] = [timing.HEADER]
-        self._first: Row | None = None
-        self._last: Row | None = None
+        self._first: FrameMeta | None = None
+        self._last: FrameMeta | None = None
         self._first_pts = 0
         self._frames = 0
         self._synced_s = time.monotonic()
 
-    def add(self, unit: AccessUnit, row: Row) -> None:
+    def add(self, unit: AccessUnit, row: FrameMeta) -> None:
         """Append one frame. Raises: OSError; `abandon` then."""
         packet = unit.packet
         if self._first is None or packet.pts is None:
             self._first, self._first_pts = row, packet.pts or 0
         pts = (packet.pts or 0) - self._first_pts
         packet.pts = packet.dts = pts
-        packet.duration = row.duration_us
+        packet.duration = row.frame_duration_us
         packet.stream = self._stream  # type: ignore[assignment]
         before = self._file.bytes
         self._container.mux_one(packet)

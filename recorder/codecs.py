@@ -13,7 +13,7 @@ from recorder.encoder import AccessUnit, Encoder, Plan, plan
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.planes import Picture, plane_view
 from recorder.settings import RecorderSettings
-from recorder.timing import Row
+from shm_ring.frame import FrameMeta
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def prove(encoder: Encoder) -> None:
 def _encoded(encoder: Encoder, picture: Picture) -> Iterator[list[AccessUnit]]:
     frame = _test_frame(picture)
     for number in range(PROOF_FRAMES):
-        row = Row(number, number * 33_333_333, 0, 33_333, 0, 0)
+        row = FrameMeta(number, number * 33_333_333, 0)
         yield encoder.encode(frame, row=row, order=None, key=number == 0)
     yield encoder.drain()
 

@@ -19,8 +19,8 @@ from av.video.frame import PictureType
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.planes import Picture
 from recorder.settings import RecorderSettings
-from recorder.timing import Row
 from recorder.triggers import Order
+from shm_ring.frame import FrameMeta
 
 TIME_BASE = Fraction(1, 1_000_000)
 
@@ -43,7 +43,7 @@ class AccessUnit:
 
     packet: av.Packet[av.VideoStream]
     """Annex B; begins with SPS and PPS when it is a key frame. Times in TIME_BASE."""
-    row: Row
+    row: FrameMeta
     order: Order | None
     """The clip it belongs to; None: only for live viewers."""
     key: bool
@@ -84,7 +84,7 @@ class Encoder:
     def __init__(self, plan: Plan) -> None:
         """Open it. Raises: EncoderUnavailable."""
         self.plan = plan
-        self._waiting: deque[tuple[int, Row, Order | None]] = (
+        self._waiting: deque[tuple[int, FrameMeta, Order | None]] = (
             deque()
         )  # pts and what belongs to it, of the frames inside
         self._last_pts = -1
@@ -94,7 +94,7 @@ class Encoder:
             what = f"{plan.picture.pixel_format} {plan.picture.width}x{plan.picture.height}"
             raise EncoderUnavailable(f"{plan.codec} does not open for {what}: {error}") from error
 
-    def encode(self, frame: av.VideoFrame, *, row: Row, order: Order | None, key: bool) -> list[AccessUnit]:
+    def encode(self, frame: av.VideoFrame, *, row: FrameMeta, order: Order | None, key: bool) -> list[AccessUnit]:
         """Encode one frame. Returns: what has come out (hardware lags behind). Raises: EncoderFailed."""
         pts = max((row.captured_ns + 500) // 1000, self._last_pts + 1)
         self._last_pts = pts
@@ -102,6 +102,11 @@ class Encoder:
         frame.pict_type = PictureType.I if key else PictureType.NONE
         self._waiting.append((pts, row, order))
         return self._run(frame)
+
+    @property
+    def holding(self) -> bool:
+        """Whether frames went in that have not come out."""
+        return bool(self._waiting)
 
     def drain(self) -> list[AccessUnit]:
         """End the stream. Returns: what was still inside. Raises: EncoderFailed."""

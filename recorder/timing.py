@@ -5,21 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shm_ring.frame import FrameMeta
+
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 HEADER = ",".join(COLUMNS) + "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the timing CSV and the totals need to know of a frame."""
-
-    frame_id: int
-    captured_ns: int
-    captured_utc_ns: int
-    duration_us: int
-    """Expected time to the next frame."""
-    dropped_before: int
-    total_dropped: int
 
 
 @dataclass
@@ -37,7 +26,7 @@ class Gaps:
     _last_frame: int = field(default=-1, init=False)
     _last_total: int = field(default=0, init=False)
 
-    def before(self, row: Row) -> int:
+    def before(self, row: FrameMeta) -> int:
         """Frames missing between the frame before and this one (0 for the first)."""
         first = self._last_frame < 0
         lost = 0 if first else max(0, row.frame_id - self._last_frame - 1)
@@ -50,7 +39,7 @@ class Gaps:
         return lost + hardware
 
 
-def line(row: Row, write_time_s: float, dropped: int, hardware: int) -> str:
+def line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> str:
     """One row; `write_time_s` is the wall clock at which the frame went into the file."""
     return f"{row.frame_id},{write_time_s:.6f},{row.captured_ns},{dropped},{hardware}\n"
 

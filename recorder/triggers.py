@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from recorder.names import Kind
+from recorder.settings import RecorderSettings
 
 NS = 1_000_000_000
 FOREVER = 1 << 62
@@ -45,6 +46,17 @@ class Limits:
     rolling_ns: int
     session_ns: int
     """Longest single file of a session."""
+
+    @classmethod
+    def of(cls, settings: RecorderSettings) -> Limits:
+        """The user's keys."""
+        return cls(
+            int(settings.pre_roll_s * NS),
+            int(settings.post_roll_s * NS),
+            int(settings.max_event_s * NS),
+            int(settings.recording_duration_minutes * 60 * NS),
+            int(settings.max_file_minutes * 60 * NS),
+        )
 
 
 @dataclass(slots=True)
@@ -147,6 +159,12 @@ class Triggers:
         """The session or event that is on."""
         chosen = self._session or self._event
         return chosen.order if chosen else None
+
+    @property
+    def session(self) -> Order | None:
+        """The session that is on and was not told to stop."""
+        session = self._session
+        return session.order if session is not None else None
 
     @property
     def start_ns(self) -> int:

@@ -1,0 +1,108 @@
+"""recorder: encodes the ring's frames to H.264, for files and for live video."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+
+from control.client import ControlClient
+from library import Catalogue
+from recorder import leftovers
+from recorder.clip_file import Form
+from recorder.clip_writer import ClipWriter
+from recorder.cursor import Cursor
+from recorder.encoding import Encoding
+from recorder.finisher import Finisher
+from recorder.live import LivePackets
+from recorder.loop import Loop, closing
+from recorder.memory import Memory
+from recorder.orders import Orders
+from recorder.session import Session
+from recorder.settings import RecorderSettings
+from recorder.storage import Storage
+from recorder.triggers import Limits, Triggers
+from service.startup import Process, startup
+from shm_ring import LiveRing
+from shm_ring.lock import Memory as LockMemory
+from shm_ring.lock import WriterLock
+
+log = logging.getLogger("recorder")
+
+CLOSE_S = 3.5
+"""Of the 5 s that supervisord gives us (supervisord.conf, stopwaitsecs)."""
+
+COMMANDS = ("record", "watch")
+EVENTS = ("motion_began", "motion_ended", "night_began", "night_ended")
+
+
+def main() -> int:
+    """Record until asked to stop; anything else propagates, is logged, exits 1."""
+    with startup("recorder") as process:
+        run(process)
+    return 0
+
+
+def run(process: Process) -> None:
+    """Wire one camera's recorder; construction order is reading order, the end undoes it in reverse."""
+    settings, camera, stop = process.settings, process.camera, process.stop
+    own = settings.table(RecorderSettings, camera)
+    paths = settings.paths
+    _be_nice(own.nice)
+    only_one = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
+    only_one.remember(LockMemory(os.getpid()))
+    triggers = Triggers(Limits.of(own))
+    with (
+        Catalogue.of(settings) as catalogue,
+        ControlClient(
+            "recorder", camera, socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
+        ) as control,
+        LiveRing(settings.ring_name(camera), stop) as ring,
+    ):
+        writer = ClipWriter(camera, Form.of(own), Storage(settings, own, catalogue))
+        finisher = Finisher(settings, own, catalogue, writer.finished, writer.notices)
+        live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
+        orders = Orders(own, triggers, writer, live)
+        encoding = Encoding(own)
+        session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
+        found = leftovers.adopt(paths.recordings, camera)
+        session.begin(own, found)
+        writer.start()
+        finisher.start()
+        for closed in found:
+            writer.finished.put(closed)
+        loop = Loop(
+            camera=camera,
+            control=control,
+            cursor=Cursor(ring),
+            encoding=encoding,
+            live=live,
+            orders=orders,
+            triggers=triggers,
+            writer=writer,
+            stop=stop,
+        )
+        log.info("ready mode=%s auto_start=%s recordings=%s", own.mode, own.auto_start, paths.recordings)
+        with closing(writer, CLOSE_S):
+            for _ in loop.run():
+                session.keep(loop.last_ns)
+                while loop.changed:
+                    own = session.changed(loop.changed.popleft(), own)
+                    orders.settings = finisher.own = encoding.settings = own
+                    writer.form, triggers.limits = Form.of(own), Limits.of(own)
+            session.interrupt(loop.last_ns)
+        live.close()
+        finisher.close(1.0)
+        log.info("stopped encoded=%d lost=%d unwritten=%d", loop.encoded, loop.lost, writer.unwritten)
+    only_one.close()
+
+
+def _be_nice(nice: int) -> None:
+    if nice:
+        with suppress(PermissionError):  # only root may go below 0; 0 is fine where the streamer is nicer
+            os.nice(nice)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The thread that puts closed files into their last form and into the library, while the next clip is written.
+
+Everything here may take long and may be cut off at any moment: the file is complete and playable before it gets here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from contextlib import suppress
+
+import av
+
+from library import Catalogue, Entry, LibraryError
+from library.retention import keep_newest, reserve_bytes
+from library.settings import LibrarySettings
+from recorder import remux
+from recorder.notices import Closed, Filed, Notice
+from recorder.settings import RecorderSettings
+from service.settings import Settings
+from service.stop import Stop
+
+log = logging.getLogger(__name__)
+
+IDLE_NICE = 15
+"""Copying gives way to everything else (setpriority(2) is per thread on Linux)."""
+
+
+class Finisher:
+    """`start`ed, fed through `closed`, and `close`d; reports through `notices`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        own: RecorderSettings,
+        catalogue: Catalogue,
+        closed: queue.SimpleQueue[Closed],
+        notices: queue.SimpleQueue[Notice],
+    ) -> None:
+        self.own = own
+        """Replaced by the loop when a live key changes."""
+        self._settings, self._catalogue = settings, catalogue
+        self._closed, self._notices = closed, notices
+        self._stop = Stop()
+        self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Stop after the present file; a copy under way is given up."""
+        self._stop.request()
+        self._thread.join(timeout_s)
+
+    # ---- in the thread
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICE)
+        while True:
+            try:
+                closed = self._closed.get(timeout=0.2)
+            except queue.Empty:
+                if self._stop.requested:
+                    return
+                continue
+            self._finish(closed)
+
+    def _finish(self, closed: Closed) -> None:
+        if not closed.path.exists():
+            return
+        if self._wants_copy(closed):
+            try:
+                if remux.faststart(closed.path, self._stop):
+                    log.info("index moved to the front path=%s", closed.path)
+            except (OSError, av.FFmpegError, ValueError) as error:
+                log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
+        try:
+            entry = self._catalogue.add(entry_of(closed))
+            self._notices.put(Filed(closed, entry.bytes))
+            if closed.order.trigger == "rolling":
+                count = self.own.rolling_clips_count
+                keep_newest(self._catalogue, count, kind="clip", camera=closed.camera, trigger="rolling")
+        except (OSError, sqlite3.Error, LibraryError) as error:
+            # The file is safe; the library finds it when it next compares itself with the disk.
+            log.warning("not in the library yet path=%s reason=%s", closed.path, error)
+
+    def _wants_copy(self, closed: Closed) -> bool:
+        if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._stop.requested:
+            return False
+        if closed.order.kind == "rolling":
+            return False  # written to be deleted: not worth writing twice
+        disk = os.statvfs(closed.path.parent)
+        reserve = reserve_bytes(self._settings.table(LibrarySettings), disk.f_blocks * disk.f_frsize)
+        if remux.fits(closed.path, reserve):
+            return True
+        log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)
+        return False
+
+
+def entry_of(closed: Closed) -> Entry:
+    """The library's row of a clip."""
+    totals, order = closed.totals, closed.order
+    return Entry(
+        kind="session" if order.kind == "session" else "clip",
+        camera=closed.camera,
+        path=closed.path,
+        started_utc_ns=closed.started_utc_ns,
+        duration_s=totals.duration_s,
+        first_frame=totals.first_frame,
+        last_frame=totals.last_frame,
+        frames=totals.frames,
+        drops=totals.drops,
+        trigger=order.trigger,
+        label=order.label,
+        companions=(closed.timing.name,) if closed.timing else (),
+        protected=order.protect,
+    )

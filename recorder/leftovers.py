@@ -1,0 +1,165 @@
+"""What a crash or a power cut left behind: growing files are cut to what is whole, renamed, and so adopted.
+
+A file that holds no whole fragment is removed. What is found can be told from the bytes alone, because every video
+says in its metadata which camera, which frame and which instant it begins with.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from recorder import fragments, timing
+from recorder.clip_file import Totals
+from recorder.names import SUFFIXES, TIMING
+from recorder.notices import Closed
+from recorder.triggers import Order
+from service.files import PART, sync_folder, unused
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in a video."""
+
+    about: dict[str, Any]
+    frames: int
+    last_pts_us: int
+
+
+def growing(recordings: Path, camera: str) -> Iterator[Path]:
+    """Files that a recorder of this camera was writing when it ended."""
+    for folder, _, names in os.walk(recordings):
+        for name in sorted(names):
+            if name.startswith(f"{camera}_") and name.endswith(PART):
+                yield Path(folder) / name
+
+
+def adopt(recordings: Path, camera: str) -> list[Closed]:
+    """Adopt or remove every leftover of this camera. Only call it while no recorder of it runs.
+
+    Returns: what was adopted, oldest first.
+    """
+    adopted = []
+    for path in list(growing(recordings, camera)):
+        final = path.with_name(path.name.removesuffix(PART))
+        if final.suffix not in SUFFIXES.values():
+            continue  # a CSV goes with its video; one without is looked at below
+        try:
+            closed = _adopt(path, final, camera)
+        except OSError as error:
+            log.warning("leftover stays path=%s reason=%s", path, error)
+            continue
+        if closed is not None:
+            log.info("leftover adopted path=%s frames=%d", closed.path, closed.totals.frames)
+            adopted.append(closed)
+    for path in list(growing(recordings, camera)):
+        if path.name.endswith(TIMING + PART):
+            _finish_lone_timing(path)
+    return sorted(adopted, key=lambda closed: closed.totals.first_ns)
+
+
+def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
+    found = look(path)
+    csv = final.with_name(final.stem + TIMING)
+    growing_csv = csv.with_name(csv.name + PART)
+    if found is None or found.frames == 0:
+        log.info("leftover removed path=%s reason=no whole fragment bytes=%d", path, path.stat().st_size)
+        path.unlink()
+        with suppress(FileNotFoundError):
+            growing_csv.unlink()
+        return None
+    target = unused(final)
+    path.rename(target)
+    rows = _adopt_timing(growing_csv, csv, found.frames)
+    sync_folder(target.parent)
+    return _closed(camera, target, csv if csv.exists() else None, found, rows)
+
+
+def look(path: Path) -> Found | None:
+    """What is whole in a video; an mp4's torn tail is cut off. None: nothing plays. Raises: OSError."""
+    extent = fragments.extent(path) if ".mp4" in path.suffixes else fragments.EMPTY
+    if extent.bytes:
+        os.truncate(path, extent.bytes)
+    try:
+        with av.open(str(path)) as file:
+            about = _about(file.metadata)
+            if extent.bytes:
+                return Found(about, extent.frames, extent.last_pts_us)
+            video = file.streams.video[0]
+            times = [_microseconds(packet) for packet in file.demux(video) if packet.size]
+            return Found(about, len(times), max(times, default=0))
+    except (av.FFmpegError, IndexError, ValueError):
+        return None
+
+
+def _microseconds(packet: av.Packet[av.VideoStream]) -> int:
+    return int(packet.pts * packet.time_base * 1_000_000) if packet.pts is not None else 0
+
+
+def _about(metadata: dict[str, str]) -> dict[str, Any]:
+    text = metadata.get("comment") or metadata.get("COMMENT") or "{}"
+    with suppress(ValueError):
+        value = json.loads(text)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, int, int]]:
+    """Give the CSV its name, without lines whose frame did not reach the disk. Returns: its rows."""
+    if not growing.exists():
+        return timing.rows(final)[:frames] if final.exists() else []
+    rows = timing.rows(growing)[:frames]
+    lines = growing.read_bytes().split(b"\n")[: len(rows) + 1]
+    os.truncate(growing, sum(len(line) + 1 for line in lines))
+    growing.rename(final)
+    return rows
+
+
+def _finish_lone_timing(path: Path) -> None:
+    """A CSV whose video was renamed just before the end takes its name too; one without a video goes."""
+    final = path.with_name(path.name.removesuffix(PART))
+    stem = final.name.removesuffix(TIMING)
+    with suppress(OSError):
+        if any(final.with_name(stem + suffix).exists() for suffix in SUFFIXES.values()):
+            path.rename(final)
+        else:
+            path.unlink()
+
+
+def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[tuple[int, int, int]]) -> Closed:
+    about = found.about
+    kind = about.get("kind") if about.get("kind") in ("session", "rolling", "event") else "session"
+    first_ns, utc_ns = int(about.get("captured_ns", 0)), int(about.get("captured_utc_ns", 0))
+    utc_ns = utc_ns or path.stat().st_mtime_ns
+    order = Order(
+        number=-1,
+        kind=kind,  # type: ignore[arg-type]
+        trigger=str(about.get("trigger", "recovered"))[:32],
+        start_ns=first_ns,
+        utc_ns=utc_ns,
+        label=str(about.get("label", ""))[:32],
+        protect=about.get("protect") is True,
+    )
+    first_frame = int(about.get("first_frame", -1))
+    totals = Totals(
+        frames=found.frames,
+        first_frame=first_frame,
+        last_frame=rows[-1][0] if len(rows) == found.frames else first_frame + found.frames - 1,
+        first_ns=first_ns,
+        last_ns=first_ns + found.last_pts_us * 1000,
+        hardware_drops=sum(dropped for _, _, dropped in rows),
+        lost=0,
+        bytes=path.stat().st_size,
+    )
+    return Closed(order, path, csv, camera, utc_ns, totals, "found after a crash", intact=False)

@@ -1,0 +1,74 @@
+"""What a recorder remembers of itself over a restart, so that a recording goes on where it was interrupted.
+
+The file is written when a session begins, rewritten when the process is asked to stop during one, and removed when the
+session ends. Together with the leftover video it tells the next recorder from which frame on it has to record; what is
+still in the ring by then is not lost.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from recorder.names import Kind
+from service.files import whole_file
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+RESUME_WITHIN_S = 120.0
+"""A recording that was interrupted for longer is not taken up again by itself: nobody would expect it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A session that was on."""
+
+    boot: str
+    """The sensor's clock means nothing after another boot."""
+    kind: Kind
+    trigger: str
+    utc_ns: int
+    label: str
+    protect: bool
+    stop_ns: int
+    """When it ends by itself; 1 << 62 for never."""
+    last_ns: int
+    """When its last frame was captured, or (before any) when it began."""
+
+
+def boot_id() -> str:
+    """Identity of the running kernel's boot."""
+    return BOOT_ID.read_text().strip()
+
+
+class Memory:
+    """The file of one camera, in the run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def remember(self, state: Interrupted) -> None:
+        """Keep it. Raises: OSError."""
+        with whole_file(self._path, replace=True) as file:
+            file.write(json.dumps(asdict(state)).encode())
+
+    def forget(self) -> None:
+        """Nothing is to be resumed."""
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def recall(self, now_ns: int, last_recorded_ns: int) -> Interrupted | None:
+        """What to resume; `last_recorded_ns` is what leftovers tell (0: nothing)."""
+        try:
+            state = msgspec.json.decode(self._path.read_bytes(), type=Interrupted)
+        except (OSError, msgspec.DecodeError):
+            return None
+        last_ns = max(state.last_ns, last_recorded_ns)
+        recent = 0 <= now_ns - last_ns <= RESUME_WITHIN_S * 1e9
+        if state.boot != boot_id() or not recent or now_ns >= state.stop_ns:
+            return None
+        return replace(state, last_ns=last_ns)

@@ -1,0 +1,83 @@
+"""How a recorder's day begins and ends: auto-start, and taking up what a restart interrupted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from control.messages import SettingChanged
+from recorder.memory import Interrupted, Memory, boot_id
+from recorder.notices import Closed
+from recorder.settings import RecorderSettings
+from recorder.triggers import FOREVER, NS, Order, Triggers
+from service.clock import now_ns, to_utc_ns
+from service.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """The part of a recording that outlives the process."""
+
+    def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
+        self._settings, self._camera, self._memory, self._triggers = settings, camera, memory, triggers
+        self._kept: Order | None = None
+
+    def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
+        """Take up an interrupted session with the frame after its last, or start one if the user wants that."""
+        recorded_ns = max((closed.totals.last_ns for closed in found), default=0)
+        state = self._memory.recall(now_ns(), recorded_ns)
+        if state is not None:
+            left_s = (state.stop_ns - state.last_ns) / NS if state.stop_ns < FOREVER else 0.0
+            self._triggers.start(
+                state.last_ns + 1,
+                state.kind,
+                state.trigger,
+                utc_ns=state.utc_ns,
+                label=state.label,
+                protect=state.protect,
+                duration_s=left_s,
+            )
+            log.info("recording is resumed after %.2f s", (now_ns() - state.last_ns) / NS)
+        elif own.auto_start and own.mode != "event":
+            at_ns = now_ns()
+            kind = "rolling" if own.mode == "rolling" else "session"
+            trigger = "rolling" if kind == "rolling" else "auto"
+            self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
+
+    def keep(self, last_ns: int) -> None:
+        """Note a session's beginning and end, once each."""
+        order = self._triggers.session
+        if order is None and self._kept is not None:
+            self._memory.forget()
+            self._kept = None
+        elif order is not None and (self._kept is None or order.utc_ns != self._kept.utc_ns):
+            self._write(order, max(last_ns, order.start_ns - 1))
+            self._kept = order
+
+    def interrupt(self, last_ns: int) -> None:
+        """The process stops although nobody said that the recording should."""
+        order = self._triggers.session
+        if order is not None:
+            self._write(order, max(last_ns, order.start_ns - 1))
+
+    def changed(self, event: SettingChanged, own: RecorderSettings) -> RecorderSettings:
+        """Take a changed setting over. Returns: the table as it is now."""
+        if event.camera not in ("", self._camera):
+            return own
+        try:
+            self._settings = self._settings.with_value(event.key, event.new)
+            return self._settings.table(RecorderSettings, self._camera)
+        except SettingsError as error:
+            log.warning("setting not taken over key=%s reason=%s", event.key, error)
+            return own
+
+    def _write(self, order: Order, last_ns: int) -> None:
+        stop_ns = self._triggers.end_ns
+        state = Interrupted(
+            boot_id(), order.kind, order.trigger, order.utc_ns, order.label, order.protect, stop_ns, last_ns
+        )
+        try:
+            self._memory.remember(state)
+        except OSError as error:
+            log.warning("a restart would not resume this recording reason=%s", error)

@@ -1,0 +1,68 @@
+"""Whether and where a clip may be written now: the disk is there, it is ours, and there is room."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+from library import Catalogue, LibraryError, NoRoom
+from library.retention import make_room
+from recorder.errors import StorageUnavailable
+from recorder.settings import RecorderSettings
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LEAST_BYTES = 2_000_000
+"""Room asked for before anything is known about the rate: a few seconds of 1080p."""
+AHEAD_S = 20.0
+"""Room asked for, in seconds of the present rate; checked again twice in that time."""
+
+
+class Storage:
+    """The recordings folder of one configuration."""
+
+    def __init__(self, settings: Settings, own: RecorderSettings, catalogue: Catalogue) -> None:
+        self.settings = settings
+        self.recordings = settings.paths.recordings
+        self._marker = own.disk_marker
+        self._catalogue = catalogue
+
+    def prepare(self, folder: Path, bytes_per_s: float) -> None:
+        """Make the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
+        self.check_mounted()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
+        self.make_room(folder, bytes_per_s)
+
+    def check_mounted(self) -> None:
+        """Refuse an empty mount point. Raises: StorageUnavailable."""
+        if self._marker and not (self.recordings / self._marker).exists():
+            raise StorageUnavailable(
+                f"{self.recordings / self._marker} is missing: the disk is not mounted, or it is a new one"
+                f" (then: touch {self.recordings / self._marker})"
+            )
+
+    def make_room(self, folder: Path, bytes_per_s: float) -> None:
+        """Delete the oldest until the next seconds fit above the reserve. Raises: StorageUnavailable."""
+        need = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
+        try:
+            make_room(self.settings, self._catalogue, need, folder, kind="clip")
+        except NoRoom as error:
+            raise StorageUnavailable(f"disk full: {error.strerror or error}") from error
+        except OSError as error:
+            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
+        except (sqlite3.Error, LibraryError) as error:
+            # Without its index the library cannot delete, but that alone is no reason not to record.
+            log.warning("library is not usable, nothing deleted reason=%s", error)
+            self._check_free(folder, need)
+
+    def _check_free(self, folder: Path, need: int) -> None:
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        if free < need:
+            raise StorageUnavailable(f"disk full: {free / 1e6:.1f} MB free in {folder}, {need / 1e6:.1f} MB needed")

@@ -1,0 +1,207 @@
+"""A recorder under test: its own ring with self-numbering frames, its own config, its own process; independent readers."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import tomlkit
+
+from imaging import frame_code
+from imaging.formats import geometry, planes
+from service.clock import now_ns
+from shm_ring import Flags, FrameMeta, RingWriter, segment_name
+
+ROOT = Path(__file__).parents[2]
+PERIOD_NS = 33_333_333
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.02)
+    return value
+
+
+class Camera:
+    """Publishes synthetic frames whose number can be read back from the pixels."""
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        name: str = "cam0",
+        *,
+        size: tuple[int, int] = (640, 360),
+        slots: int = 64,
+        pixel_format: str = "yuv420p",
+        payload_bytes: int | None = None,
+        noise: int = 0,
+    ) -> None:
+        self.geometry = geometry(pixel_format, *size)
+        self.name, self.prefix, self.folder, self.slots = name, prefix, folder, slots
+        self.writer = RingWriter.create(
+            segment_name(prefix, name, "main"),
+            slots=slots,
+            payload_bytes=payload_bytes or self.geometry.payload_bytes,
+            lock_dir=folder / "run",
+            camera=name,
+            stream="main",
+        )
+        self.published: list[FrameMeta] = []
+        self.next_id = self.writer.next_frame_id
+        self.dropped = 0
+        self.rng = np.random.default_rng(7)
+        self.noise = noise
+        self._base = np.full(self.geometry.payload_bytes, 128, np.uint8)
+        luma = planes(self._base, self.geometry)[0]
+        luma[:] = (np.add.outer(np.arange(luma.shape[0]), np.arange(luma.shape[1])) % 200 + 20).astype(np.uint8)
+
+    def publish(
+        self, captured_ns: int | None = None, *, dropped: int = 0, period_ns: int = PERIOD_NS, night: bool = False
+    ) -> FrameMeta:
+        self.dropped += dropped
+        captured_ns = captured_ns or now_ns()
+        meta = FrameMeta(
+            self.next_id,
+            captured_ns,
+            captured_ns + time.time_ns() - now_ns(),
+            frame_duration_us=period_ns // 1000,
+            flags=int(Flags.NIGHT) if night else 0,
+            dropped_before=dropped,
+            total_dropped=self.dropped,
+        )
+        with self.writer.slot() as slot:
+            slot.payload[: self._base.size] = self._base
+            luma = planes(slot.payload, self.geometry)[0]
+            if self.noise:
+                rows = luma[luma.shape[0] // 2 :]
+                rows[:] = self.rng.integers(128 - self.noise, 128 + self.noise, rows.shape, np.uint8)
+            luma[40:60, (self.next_id * 7) % max(1, luma.shape[1] - 20) :][:, :20] = 235
+            frame_code.draw(luma, self.next_id)
+            slot.meta, slot.geometry = meta, self.geometry
+        self.next_id += 1
+        self.published.append(meta)
+        return meta
+
+    def run(self, seconds: float, fps: float = 30.0) -> None:
+        """In real time."""
+        start = time.monotonic()
+        for number in range(round(seconds * fps)):
+            time.sleep(max(0.0, start + number / fps - time.monotonic()))
+            self.publish(period_ns=int(1e9 / fps))
+
+    def close(self) -> None:
+        self.writer.retire()
+
+
+class Rig:
+    """One folder, one prefix, recorders as real processes."""
+
+    def __init__(self, folder: Path, **recorder: Any) -> None:
+        self.folder = folder
+        self.prefix = f"t{secrets.token_hex(4)}"
+        self.recordings = folder / "recordings"
+        (folder / "run").mkdir(exist_ok=True)
+        self.tables: dict[str, Any] = {
+            "ring": {"prefix": self.prefix},
+            "recorder": {"threads": 1, **recorder},
+            "library": {"free_reserve_mb": 1, "free_reserve_percent": 0},
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.cameras: list[Camera] = []
+        self.hub: subprocess.Popen[bytes] | None = None
+        self.write_config()
+
+    def write_config(self, **tables: Any) -> None:
+        self.tables |= tables
+        (self.folder / "config.toml").write_text(tomlkit.dumps(self.tables))
+
+    def camera(self, name: str = "cam0", **more: Any) -> Camera:
+        camera = Camera(self.folder, self.prefix, name, **more)
+        self.cameras.append(camera)
+        return camera
+
+    def start(self, camera: str = "cam0", module: str = "recorder", *arguments: str) -> subprocess.Popen[bytes]:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("SHMCAM_")}
+        command = [sys.executable, "-m", module, "--config", str(self.folder / "config.toml")]
+        if module == "recorder":
+            command += ["--camera", camera]
+        process = subprocess.Popen([*command, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL)
+        self.processes.append(process)
+        return process
+
+    def log(self, name: str = "recorder") -> str:
+        path = self.folder / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def ready(self, name: str = "recorder", times: int = 1) -> None:
+        until(lambda: self.log(name).count("ready mode=") >= times, 30, "recorder ready\n" + self.log(name))
+
+    def clips(self, pattern: str = "*.mp4") -> list[Path]:
+        return sorted(path for path in self.recordings.rglob(pattern))
+
+    def stop(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
+        process.send_signal(signal.SIGTERM)
+        return process.wait(seconds)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for camera in self.cameras:
+            camera.close()
+        for left in Path("/dev/shm").glob(f"{self.prefix}.*"):
+            left.unlink()
+
+
+def decoded(path: Path) -> Iterator[tuple[int, int | None]]:
+    """(pts in µs, number read from the pixels) of each picture that plays; a torn tail ends it, like in any player."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        packets = file.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+                frames = packet.decode()
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                frames = stream.codec_context.decode(None)
+                for frame in frames:
+                    yield _number(frame)
+                return
+            for frame in frames:
+                yield _number(frame)
+
+
+def _number(frame: av.VideoFrame) -> tuple[int, int | None]:
+    plane = frame.planes[0]
+    luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+    pts_us = round(float(frame.pts * frame.time_base) * 1e6) if frame.pts is not None else -1
+    return pts_us, frame_code.read(luma)
+
+
+def numbers(path: Path) -> list[int | None]:
+    return [number for _, number in decoded(path)]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def timing_of(clip: Path) -> Path:
+    return clip.with_name(clip.stem + "_frame_timing.csv")
