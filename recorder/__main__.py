@@ -19,6 +19,7 @@ from recorder.live import LivePackets
 from recorder.loop import Loop, closing
 from recorder.memory import Memory
 from recorder.orders import Orders
+from recorder.overlay import Overlay
 from recorder.session import Session
 from recorder.settings import RecorderSettings
 from recorder.storage import Storage
@@ -64,7 +65,7 @@ def run(process: Process) -> None:
         finisher = Finisher(settings, own, catalogue, writer.finished, writer.notices)
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         orders = Orders(own, triggers, writer, live)
-        encoding = Encoding(own)
+        encoding = Encoding(own, overlay_of(own))
         session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
         found = leftovers.adopt(paths.recordings, camera)
         session.begin(own, found)
@@ -88,14 +89,21 @@ def run(process: Process) -> None:
             for _ in loop.run():
                 session.keep(loop.last_ns)
                 while loop.changed:
-                    own = session.changed(loop.changed.popleft(), own)
+                    before, own = own, session.changed(loop.changed.popleft(), own)
                     orders.settings = finisher.own = encoding.settings = own
                     writer.form, triggers.limits = Form.of(own), Limits.of(own)
+                    if own.overlay != before.overlay:
+                        encoding.decorate(overlay_of(own))
             session.interrupt(loop.last_ns)
         live.close()
         finisher.close(1.0)
         log.info("stopped encoded=%d lost=%d unwritten=%d", loop.encoded, loop.lost, writer.unwritten)
     only_one.close()
+
+
+def overlay_of(own: RecorderSettings) -> Overlay | None:
+    """What draws on the frames; nothing (and no copy) unless it is wanted."""
+    return Overlay(own.overlay) if own.overlay.enable else None
 
 
 def _be_nice(nice: int) -> None:

@@ -1,4 +1,4 @@
-"""A recorder under test: its own ring with self-numbering frames, its own config, its own process; independent readers."""
+"""A recorder under test: its own ring of self-numbering frames, config and process; and independent readers."""
 
 from __future__ import annotations
 

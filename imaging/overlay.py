@@ -1,0 +1,101 @@
+"""Text burnt into a luma plane: letters are drawn once, then lines are put together and blended in a few array steps.
+
+Chroma is not touched, so a coloured scene shines through slightly; the dark box behind the text keeps it legible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8]
+Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+
+REFERENCE_ROWS = 1080
+"""Sizes are given for a picture of this height and scale with it."""
+PRINTABLE = "".join(chr(code) for code in range(32, 127))
+"""What OpenCV's stroke fonts have; anything else is shown as a question mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How text looks."""
+
+    font_scale: float = 1.0
+    """OpenCV's font scale at REFERENCE_ROWS rows."""
+    thickness: int = 2
+    """Stroke width in pixels at REFERENCE_ROWS rows."""
+    brightness: int = 255
+    """Luma of the letters, 0-255."""
+    background: bool = True
+    """Darken what is behind the text."""
+    place: Place = "top-left"
+    margin_x: int = 10
+    """Pixels from the picture's side."""
+    margin_y: int = 10
+    """Pixels from its top or bottom to the first line."""
+
+
+def luma_of(color: Sequence[int]) -> int:
+    """Brightness of a red, green, blue triple (BT.601)."""
+    red, green, blue = color
+    return round(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+class Writing:
+    """Draws lines in one style on pictures of one height."""
+
+    def __init__(self, style: Style, height: int) -> None:
+        """Draw every letter once. Needs OpenCV, here only."""
+        self.style = style
+        factor = height / REFERENCE_ROWS
+        self._glyphs = _letters(style.font_scale * factor, max(1, round(style.thickness * factor)))
+        self.line_height = self._glyphs["0"].shape[0]
+        """Pixels from one line to the next."""
+
+    def draw(self, luma: Plane, lines: Sequence[str]) -> None:
+        """Write `lines` onto `luma` (height, width), in place; what does not fit is cut off."""
+        shown = [line for line in lines if line]
+        for number, line in enumerate(shown):
+            self._blend(luma, self._strip(line), number, len(shown))
+
+    def _strip(self, line: str) -> NDArray[np.uint16]:
+        unknown = self._glyphs["?"]
+        return np.concatenate([self._glyphs.get(letter, unknown) for letter in line], axis=1)
+
+    def _blend(self, luma: Plane, strip: NDArray[np.uint16], number: int, count: int) -> None:
+        style, (rows, columns) = self.style, strip.shape
+        top, left = style.margin_y + number * rows, style.margin_x
+        if style.place.startswith("bottom"):
+            top = luma.shape[0] - style.margin_y - (count - number) * rows
+        if style.place.endswith("right"):
+            left = luma.shape[1] - style.margin_x - columns
+        top, left = max(0, top), max(0, left)
+        target = luma[top : top + rows, left : left + columns]
+        share = strip[: target.shape[0], : target.shape[1]]
+        behind = target.astype(np.uint16)
+        if style.background:
+            behind >>= 2
+        target[:] = (behind * (256 - share) + style.brightness * share) >> 8
+
+
+def _letters(scale: float, thickness: int) -> dict[str, NDArray[np.uint16]]:
+    """Every printable letter as shares 0..256, of one height; digits of one width, so that numbers stand still."""
+    import cv2
+
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    digit_width = max(cv2.getTextSize(digit, font, scale, thickness)[0][0] for digit in "0123456789")
+    (_, above), below = cv2.getTextSize("Ay", font, scale, thickness)
+    rows = above + below + 2 * thickness
+    glyphs = {}
+    for letter in PRINTABLE:
+        (width, _), _ = cv2.getTextSize(letter, font, scale, thickness)
+        columns = (digit_width if letter.isdigit() else width) + max(1, thickness // 2)
+        picture = np.zeros((rows, columns), np.uint8)
+        cv2.putText(picture, letter, (0, above + thickness), font, scale, 255, thickness, cv2.LINE_AA)
+        glyphs[letter] = picture.astype(np.uint16) + (picture >> 7)
+    return glyphs
