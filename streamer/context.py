@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
+from library import Catalogue
 from service.settings import Settings
 from streamer.events import Events
 from streamer.fanout import Fanout, Places
 from streamer.guard import Guard, House
 from streamer.ledger import Ledger
 from streamer.live import Live
+from streamer.machine import Machine
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.throttle import Throttle
 
@@ -68,6 +70,8 @@ class Context:
     hub: Hub
     events: Events = field(default_factory=Events)
     throttle: Throttle = field(default_factory=Throttle)
+    machine: Machine = field(default_factory=Machine)
+    catalogue: Catalogue = field(init=False)
     started_utc: float = field(default_factory=time.time)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server ends, for whoever holds a stream open."""
@@ -76,6 +80,15 @@ class Context:
     def mjpeg(self) -> MjpegServerSettings:
         """[mjpeg_server] as it is now."""
         return self.settings.table(MjpegServerSettings)
+
+    def __post_init__(self) -> None:
+        self.catalogue = Catalogue.of(self.settings)
+
+    def apply_throttle(self) -> None:
+        """Tell fan-outs and sessions how much of the wanted rate is served from now on."""
+        for camera in self.cameras.values():
+            camera.fanout.share = self.throttle.share
+        self.events.say("throttled", {"share": self.throttle.share, "reason": self.throttle.reason})
 
     def stale_after_s(self) -> float:
         """From which age a picture is stale, as set now."""

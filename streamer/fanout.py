@@ -81,6 +81,8 @@ class Fanout:
         self.camera = camera
         self.counts = FanoutCounts()
         self.wanted: tuple[Variant, ...] = ()
+        self.share = 1.0
+        """Part of each variant's rate that is served; below 1 while the machine is busy."""
         self._places = places
         self._now_ns = now_ns
         self._channels: dict[Variant, Channel] = {}

@@ -82,6 +82,7 @@ class Feed:
         self._fanout, self._ring, self._marks = fanout, ring, marks
         self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
         self._paces: dict[Variant, Pace] = {}
+        self._share = 1.0
         self._rate = Rate()
         self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
 
@@ -126,8 +127,10 @@ class Feed:
         }
 
     def _due(self, captured_ns: int) -> list[Variant]:
-        wanted = self._fanout.wanted
-        self._paces = {variant: self._paces.get(variant) or Pace(variant.fps) for variant in wanted}
+        wanted, share = self._fanout.wanted, self._fanout.share
+        if share != self._share:
+            self._share, self._paces = share, {}
+        self._paces = {variant: self._paces.get(variant) or Pace(variant.fps * share) for variant in wanted}
         return [variant for variant in wanted if self._paces[variant].due(captured_ns)]
 
     def _remember(self, reader: RingReader, frame: Frame) -> None:

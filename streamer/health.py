@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -31,13 +32,23 @@ class DiskHealth(msgspec.Struct, frozen=True):
 class ProcessHealth(msgspec.Struct, frozen=True):
     """One process, as the hub knows it."""
 
-    role: str
+    program: str
+    """supervisord's name, such as recorder-cam1."""
     camera: str
     pid: int
     state: str
     reason: str
-    age_s: float
-    """Since its last heartbeat, seconds."""
+    """Why it is not simply running."""
+    fps: float
+    """Frames a second; -1: does not handle frames."""
+    lag: int
+    """Frames behind the writer; -1: reads none."""
+    laps: int
+    """Frames lost because the writer came round."""
+    rss_bytes: int
+    swap_bytes: int
+    figures: dict[str, Any]
+    """Whatever else it counts."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -63,7 +74,7 @@ LOW_DISK = 0.02
 
 
 def reasons(
-    cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: list[ProcessHealth]
+    cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: Sequence[ProcessHealth]
 ) -> list[str]:
     """Say what keeps the service from being ready; empty: nothing."""
     found = [_camera_reason(name, camera) for name, camera in cameras.items() if not camera.live]
@@ -71,7 +82,7 @@ def reasons(
         found.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
     if not hub:
         found.append("hub: does not answer (supervisorctl start hub)")
-    found += [f"{one.role}{f' {one.camera}' if one.camera else ''}: {one.state}" for one in processes if _bad(one)]
+    found += [f"{one.program}: {one.state}{f', {one.reason}' if one.reason else ''}" for one in processes if _bad(one)]
     return found
 
 
@@ -82,4 +93,4 @@ def _camera_reason(name: str, camera: CameraHealth) -> str:
 
 
 def _bad(process: ProcessHealth) -> bool:
-    return process.state in {"stalled", "failed", "fatal", "gone"}
+    return process.state in {"silent", "missing", "FATAL", "EXITED", "BACKOFF", "down"}

@@ -18,6 +18,7 @@ from streamer.feed import Feed
 from streamer.guard import Guard
 from streamer.ledger import Ledger
 from streamer.live import Live, LiveFeed
+from streamer.machine import watch
 from streamer.marks import Marks
 from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of
 from streamer.settings import HttpSettings, MjpegServerSettings
@@ -46,6 +47,7 @@ async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
         )
         feeds = _feeds(context, stop, stack, loop)
         errands.begin(context, loop)
+        errands.start(watch(context))
         for feed in feeds:
             feed.start()
         async with serving(context, sock, tls) as url:

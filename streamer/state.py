@@ -10,14 +10,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from control.commands import Status
 from service.clock import iso, now_ns
 from streamer.context import CONTEXT, Camera, Context, camera_of
-from streamer.health import CameraHealth, DiskHealth, Health, ProcessHealth, reasons
+from streamer.health import CameraHealth, DiskHealth, Health, reasons
 from streamer.ledger import Watching
-
-HUB_S = 2.0
-"""A health check must answer quickly, with or without the hub."""
 
 
 async def state(request: web.Request) -> web.StreamResponse:
@@ -47,17 +43,16 @@ async def state(request: web.Request) -> web.StreamResponse:
 
 async def healthz(request: web.Request) -> web.StreamResponse:
     """200 when everything a user would miss is there, else 503 with reasons."""
-    health = await health_of(request.app[CONTEXT])
+    health = health_of(request.app[CONTEXT])
     return json_response(health, status=200 if health.ready else 503)
 
 
-async def health_of(context: Context) -> Health:
+def health_of(context: Context) -> Health:
     """Gather the facts and decide."""
-    reply = await context.hub.ask(Status(), HUB_S)
-    processes = [process_health(row) for row in reply.data.get("processes", [])] if reply.ok else []
+    machine = context.machine
     cameras = {name: camera_health(context, camera) for name, camera in context.cameras.items()}
     disk = disk_health(context.settings.paths.recordings)
-    found = reasons(cameras, disk, hub=reply.ok, processes=processes)
+    found = reasons(cameras, disk, hub=machine.hub, processes=machine.processes)
     return Health(
         ready=not found,
         reasons=found,
@@ -65,8 +60,8 @@ async def health_of(context: Context) -> Health:
         uptime_s=round(time.time() - context.started_utc, 1),
         cameras=cameras,
         disk=disk,
-        hub=reply.ok,
-        processes=processes,
+        hub=machine.hub,
+        processes=list(machine.processes),
     )
 
 
@@ -87,12 +82,6 @@ def disk_health(path: Path) -> DiskHealth:
     place = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
     usage = shutil.disk_usage(place)
     return DiskHealth(str(path), usage.free, usage.total)
-
-
-def process_health(row: dict[str, Any]) -> ProcessHealth:
-    """One row of the hub's `status`."""
-    wanted = {name: row[name] for name in ProcessHealth.__struct_fields__ if name in row}
-    return msgspec.convert({"camera": "", "pid": 0, "state": "", "reason": "", "age_s": 0.0, **wanted}, ProcessHealth)
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

@@ -20,7 +20,11 @@ def encoded(times_us: list[int]) -> list[tuple[bytes, int, bool]]:
     context = av.CodecContext.create("libx264", "w")
     context.width, context.height, context.pix_fmt = 160, 120, "yuv420p"
     context.time_base = Fraction(1, 1_000_000)
-    context.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": f"keyint={GOP}:repeat-headers=1:annexb=1"}
+    context.options = {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "x264-params": f"keyint={GOP}:repeat-headers=1:annexb=1",
+    }
     units = []
     for number, time_us in enumerate(times_us):
         frame = av.VideoFrame.from_ndarray(np.full((180, 160), 20 + 15 * number, np.uint8), "yuv420p")

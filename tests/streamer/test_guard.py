@@ -24,13 +24,16 @@ def status(guard: Guard, now_s: float = 0.0, **more) -> int:
 # ---- who we are
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.9.9.9"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.9.9.9"]
+)
 def test_loopback_names_are_ours(host):
     assert status(Guard(LOCAL, Secrets()), host=host) == 200
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[", "192.168.1.5", "localhost.evil.example"]
+    "host",
+    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[", "192.168.1.5", "localhost.evil.example"],
 )
 def test_a_name_that_is_not_ours_is_refused_against_dns_rebinding(host):
     assert status(Guard(LOCAL, Secrets()), host=host) == 421
@@ -132,7 +135,9 @@ def test_a_pass_survives_a_restart_but_not_another_password():
     assert not Passes(Secrets(TOKEN, "another one")).valid(mine, 1001.0)
 
 
-@pytest.mark.parametrize("forged", ["", ".", "..", "9999999999..", "9999999999.x.", "a.b.c", "9" * 5000, "\udcff.x.y", "ü.ü.ü"])
+@pytest.mark.parametrize(
+    "forged", ["", ".", "..", "9999999999..", "9999999999.x.", "a.b.c", "9" * 5000, "\udcff.x.y", "ü.ü.ü"]
+)
 def test_a_forged_pass_opens_nothing(forged):
     assert not Passes(Secrets(TOKEN)).valid(forged, 0.0)
 
@@ -149,7 +154,9 @@ def test_a_change_must_be_json_which_no_form_can_send(kind):
     assert status(Guard(LOCAL, Secrets()), **change(content_type=kind)) == 415
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8080.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8080.evil.example"]
+)
 def test_a_change_from_another_origin_is_refused(origin):
     assert status(Guard(LOCAL, Secrets()), **change(origin=origin)) == 403
 
@@ -172,7 +179,9 @@ def test_a_cookie_alone_changes_nothing():
     assert status(guard, host="camera.example", cookie=cookie) == 200, "looking is not changing"
 
 
-@pytest.mark.parametrize(("origin", "expected"), [("http://evil.example", 403), (None, 200), ("http://127.0.0.1:8080", 200)])
+@pytest.mark.parametrize(
+    ("origin", "expected"), [("http://evil.example", 403), (None, 200), ("http://127.0.0.1:8080", 200)]
+)
 def test_a_websocket_is_opened_by_our_page_or_by_a_program(origin, expected):
     assert status(Guard(LOCAL, Secrets()), path="/ws", upgrade=True, origin=origin) == expected
 
@@ -199,7 +208,9 @@ def test_short_secrets_are_refused():
     assert not weakness(Secrets(TOKEN, PASSWORD))
 
 
-@pytest.mark.parametrize(("header", "expected"), [("", None), ("Bearer", ""), ("Basic !!", ""), ("Basic YTpi", "b"), ("Foo x", None)])
+@pytest.mark.parametrize(
+    ("header", "expected"), [("", None), ("Bearer", ""), ("Basic !!", ""), ("Basic YTpi", "b"), ("Foo x", None)]
+)
 def test_the_secret_is_read_from_the_header(header, expected):
     assert guess_of(header) == expected
 
@@ -213,4 +224,8 @@ def test_secrets_are_never_compared_with_equals():
 
     tree = ast.parse(Path(streamer.passes.__file__).read_text())
     compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
-    assert not [text for text in compared if any(word in text for word in ("token", "password", "guess", "signature")) and "len(" not in text]
+    assert not [
+        text
+        for text in compared
+        if any(word in text for word in ("token", "password", "guess", "signature")) and "len(" not in text
+    ]

@@ -49,7 +49,7 @@ def test_all_paths_of_a_stream_lead_to_it(tmp_path, path):
 
 def test_each_camera_has_its_own_stream(tmp_path):
     async def test():
-        async with running(tmp_path, '[cameras.cam0]\n[cameras.cam1]\n', cameras=("cam0", "cam1")) as server:
+        async with running(tmp_path, "[cameras.cam0]\n[cameras.cam1]\n", cameras=("cam0", "cam1")) as server:
             streams = [parts((await opened(server, f"/cam/{name}/stream"))[2]) for name in server.cameras]
             for number, camera in zip((7, 8), server.cameras.values(), strict=True):
                 camera.number = number - 1

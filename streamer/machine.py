@@ -1,0 +1,84 @@
+"""What goes on around the streamer: the hub's word on every process, CPU, disk. Measured once a second for everybody,
+so that a hundred open pages ask the hub no more than one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from control.messages import Status
+from streamer.health import ProcessHealth
+from streamer.throttle import Load, LoadLimits
+
+if TYPE_CHECKING:
+    from streamer.context import Context
+
+PERIOD_S = 1.0
+HUB_S = 2.0
+CPU_SMOOTHING = 0.3
+"""Weight of the newest second; about three seconds to believe a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One look at everything."""
+
+    hub: bool = False
+    """The hub answers."""
+    processes: tuple[ProcessHealth, ...] = ()
+    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The hub's row of each camera: mode, recording, source, model."""
+    cpu_percent: float = 0.0
+    """Of all cores, smoothed."""
+    recorder_lag_s: float = 0.0
+    """Of the slowest recorder."""
+
+
+async def watch(context: Context) -> None:
+    """Look once a second until cancelled, and slow viewers down or up."""
+    psutil.cpu_percent(None)  # the first call only sets the mark
+    while True:
+        await look(context)
+        mjpeg = context.mjpeg
+        load = Load(context.machine.cpu_percent, context.machine.recorder_lag_s)
+        limits = LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s)
+        if context.throttle.update(load, limits, time.monotonic()):
+            context.apply_throttle()
+        await asyncio.sleep(PERIOD_S)
+
+
+async def look(context: Context) -> None:
+    """Measure once."""
+    reply = await context.hub.ask(Status(), HUB_S)
+    rows = reply.data.get("processes", []) if reply.ok else []
+    processes = tuple(process_of(row) for row in rows)
+    before = context.machine.cpu_percent
+    context.machine = Machine(
+        hub=reply.ok,
+        processes=processes,
+        cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},
+        cpu_percent=before + CPU_SMOOTHING * (psutil.cpu_percent(None) - before),
+        recorder_lag_s=max((float(one.figures.get("behind_s", 0.0)) for one in processes), default=0.0),
+    )
+
+
+def process_of(row: dict[str, Any]) -> ProcessHealth:
+    """One row of the hub's `status`."""
+    return ProcessHealth(
+        program=str(row.get("program", "")),
+        camera=str(row.get("camera", "")),
+        pid=int(row.get("pid", 0)),
+        state=str(row.get("state", "")),
+        reason=str(row.get("reason", "")),
+        fps=float(row.get("fps", -1.0)),
+        lag=int(row.get("lag", -1)),
+        laps=int(row.get("laps", 0)),
+        rss_bytes=int(row.get("rss_bytes", 0)),
+        swap_bytes=int(row.get("swap_bytes", 0)),
+        figures=dict(row.get("figures") or {}),
+    )

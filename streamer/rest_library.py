@@ -1,0 +1,195 @@
+"""REST: what has been saved. Rows are read from the catalogue; changes go to their owner, the exporter, through the hub.
+
+A file is named by its row's number, never by a path; what lies outside the folders of [paths] is not handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from control import commands as c
+from library import Entry, NoSuchEntry
+from library.instants import instant_ns
+from service.clock import iso
+from streamer.connection import error_response
+from streamer.context import Context
+from streamer.endpoint import Answer, Call, Endpoint, Refused, answer_of
+from streamer.thumbnail import thumbnail
+
+TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".tiff": "image/tiff",
+    ".mp4": "video/mp4",
+    ".h264": "video/h264",
+    ".npy": "application/octet-stream",
+    ".csv": "text/csv",
+    ".json": "application/json",
+}
+"""What is handed out, and as what; anything else in our folders is not."""
+
+
+class OfRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which row."""
+
+    id: Annotated[int, msgspec.Meta(ge=1, le=2**53, description="row number as listed")]
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which rows."""
+
+    group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
+    camera: Annotated[str, msgspec.Meta(pattern=r"^([a-z][a-z0-9_-]{0,31})?$")] = ""
+    since: Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601, or an age such as 2h")] = ""
+    until: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One saved file."""
+
+    id: int
+    kind: str
+    group: str
+    """pictures, clips, films or archives."""
+    camera: str
+    name: str
+    """File name; the path is the service's own business."""
+    started_utc: str
+    duration_s: float
+    bytes: int
+    frames: int
+    drops: int
+    first_frame: int
+    last_frame: int
+    trigger: str
+    label: str
+    protected: bool
+    media: str
+    """Type of the file; empty: cannot be fetched."""
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Rows, newest first, and what there is in all."""
+
+    rows: list[Row]
+    totals: dict[str, Total]
+
+
+class Total(msgspec.Struct, frozen=True):
+    """All files of one group."""
+
+    files: int
+    bytes: int
+
+
+def row_of(entry: Entry) -> Row:
+    """One entry as the API tells it."""
+    fields = dataclasses.asdict(entry)
+    kept = {name: fields[name] for name in Row.__struct_fields__ if name in fields}
+    return Row(
+        **kept,
+        group=entry.group,
+        name=entry.path.name,
+        started_utc=iso(entry.started_utc_ns),
+        media=TYPES.get(entry.path.suffix.lower(), ""),
+    )
+
+
+async def _rows(call: Call) -> Rows:
+    return await asyncio.to_thread(_found, call.context, call.query)
+
+
+def _found(context: Context, wish: Wish) -> Rows:
+    now = time.time_ns()
+    catalogue = context.catalogue
+    try:
+        since, until = instant_ns(wish.since, now), instant_ns(wish.until, now)
+    except ValueError as problem:
+        raise Refused(400, str(problem)) from None
+    found = catalogue.find(cameras=[wish.camera] if wish.camera else [], since_utc_ns=since, until_utc_ns=until)
+    rows = [row_of(entry) for entry in found if wish.group in {"", entry.group}]
+    totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
+    return Rows(rows[: wish.limit], totals)
+
+
+async def _row(call: Call) -> Row:
+    return row_of(await _entry(call))
+
+
+async def _file(call: Call) -> web.StreamResponse:
+    """The file itself; ranges, If-Modified-Since and ETag are aiohttp's."""
+    entry = await _entry(call)
+    path, media = await _handed_out(call.context, entry)
+    disposition = "inline" if media.startswith(("image/", "video/mp4")) else "attachment"
+    return web.FileResponse(
+        path, headers={"Content-Type": media, "Content-Disposition": f'{disposition}; filename="{entry.path.name}"'}
+    )
+
+
+async def _thumbnail(call: Call) -> web.StreamResponse:
+    entry = await _entry(call)
+    path, media = await _handed_out(call.context, entry)
+    jpeg = await thumbnail(path, media, entry.bytes)
+    if jpeg is None:
+        return error_response(404, f"no picture can be made of {entry.path.name}")
+    # A file never changes once it has its row: the row's number may be reused only after a rebuild, so ask again daily.
+    return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+
+
+async def _entry(call: Call) -> Entry:
+    try:
+        return await asyncio.to_thread(call.context.catalogue.get, call.place.id)
+    except NoSuchEntry as problem:
+        raise Refused(404, str(problem)) from None
+
+
+async def _handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
+    """Where the file is, if it may be fetched. Raises: Refused."""
+    if not context.http.downloads:
+        raise Refused(403, "http.downloads is off")
+    media = TYPES.get(entry.path.suffix.lower())
+    if media is None or not await asyncio.to_thread(_ours, context, entry.path):
+        raise Refused(404, f"{entry.path.name} cannot be fetched")
+    return entry.path, media
+
+
+def _ours(context: Context, path: Path) -> bool:
+    """Whether a path is a plain file inside our folders, whatever links somebody may have planted."""
+    paths = context.settings.paths
+    folders = [folder.resolve() for folder in (paths.captures, paths.recordings, paths.archives)]
+    real = path.resolve()
+    return not path.is_symlink() and real.is_file() and any(real.is_relative_to(folder) for folder in folders)
+
+
+def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summary: str) -> Endpoint:
+    async def run(call: Call) -> Answer:
+        return answer_of(await call.context.hub.ask(command(id=call.place.id), 10.0))
+
+    return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow)
+
+
+def endpoints() -> list[Endpoint]:
+    """All of this topic."""
+    return [
+        Endpoint("GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=Wish),
+        Endpoint("GET", "/library/{id}", "library", "Show one row", _row, Row, place=OfRow),
+        Endpoint(
+            "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _file, None,
+            place=OfRow, media="application/octet-stream", other=(206, 304, 416),
+        ),
+        Endpoint(
+            "GET", "/library/{id}/thumbnail", "library", "A small picture of it", _thumbnail, None,
+            place=OfRow, media="image/jpeg",
+        ),
+        _changing("protect", c.Protect, "Keep it for ever"),
+        _changing("unprotect", c.Unprotect, "Give it back to retention"),
+        _changing("delete", c.Delete, "Delete the file and its row"),
+    ]  # fmt: skip
