@@ -53,13 +53,22 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """The last frame that counted."""
+class Exposed:
+    """A frame whose exposure has been judged."""
 
+    shot: Shot
     pixels: Bytes
+    light: float
+    saturated: float
     product_s: float
-    rate: float
-    """Relative light per second of exposure product."""
+    source: Source
+    settled: bool
+    retry: Request | None
+
+    @property
+    def rate(self) -> float:
+        """Relative light per second of exposure product."""
+        return self.light / self.product_s
 
 
 class Judge:
@@ -70,7 +79,7 @@ class Judge:
         self._scale = ExposureScale()
         self._settling = Settling()
         self._asked_ns: int | None = None
-        self._seen: _Seen | None = None
+        self._seen: Exposed | None = None
 
     @property
     def rules(self) -> NightSettings:
@@ -81,25 +90,34 @@ class Judge:
     def rules(self, rules: NightSettings) -> None:
         self.watch.rules = rules
 
-    def observe(self, shot: Shot, pixels: Bytes, measured: Measurement, response: Response, index: int = 0) -> Verdict:
-        """Take the next frame: its grid and row `index` of its measurement."""
-        light, saturated = float(measured.light[index]), float(measured.saturated[index])
+    def observe(self, shot: Shot, pixels: Bytes, measured: Measurement, response: Response) -> Verdict:
+        """Take the next frame: its grid and its measurement (of this one frame)."""
+        known = self.expose(shot, pixels, float(measured.light[0]), float(measured.saturated[0]), response)
+        ratio = np.array([ladder.reference_s(self.rules) / known.product_s])
+        return self.decide(known, *one(brightness(measured, response, ratio)))
+
+    def expose(self, shot: Shot, pixels: Bytes, light: float, saturated: float, response: Response) -> Exposed:
+        """First half: whether the frame counts, and how much light its exposure gathered."""
         settled = self._settling.passed(shot)
         retry = None
         if settled and self._scale.learning:
             retry = self._learn(shot, pixels, saturated, response)
         reference_s = ladder.reference_s(self.rules)
         known = self._scale.of(shot.own, light, saturated, reference_s, day=not self.watch.night)
-        span = brightness(_row(measured, index), response, np.array([reference_s / known.product_s]))
-        ev = float(scene_ev(measured.light[index : index + 1], np.array([known.product_s]))[0])
-        verdict = Verdict(*one(span), ev, known.source, settled and retry is None)
-        if not verdict.settled:
-            return replace(verdict, request=retry or self._reconcile(shot))
-        self._seen = _Seen(pixels, known.product_s, light / known.product_s)
-        decision = self.watch.update(*one(span), shot.captured_ns, PATIENCE[known.source])
+        return Exposed(shot, pixels, light, saturated, known.product_s, known.source, settled and retry is None, retry)
+
+    def decide(self, frame: Exposed, level: float, low: float, high: float) -> Verdict:
+        """Second half, once the brightness at the reference exposure is known."""
+        ev = scene_ev(frame.light, frame.product_s)
+        verdict = Verdict(level, low, high, ev, frame.source, frame.settled)
+        if not frame.settled:
+            return replace(verdict, request=frame.retry or self._reconcile(frame.shot))
+        self._seen = frame
+        decision = self.watch.update(level, low, high, frame.shot.captured_ns, PATIENCE[frame.source])
         if decision:
             return replace(verdict, decision=decision, request=self._switch(decision))
-        return replace(verdict, request=self._reconcile(shot) or self._step(shot, light, saturated, known.source))
+        request = self._reconcile(frame.shot) or self._step(frame)
+        return replace(verdict, request=request) if request else verdict
 
     def force(self, override: Override, captured_ns: int) -> tuple[Decision | None, Request | None]:
         """Obey `night on|off|auto`."""
@@ -126,20 +144,21 @@ class Judge:
         rate = self._seen.rate if self._seen else 0.0
         return ladder.first(rate * ladder.reference_s(self.rules), self.rules)
 
-    def _step(self, shot: Shot, light: float, saturated: float, source: Source) -> Request | None:
+    def _step(self, frame: Exposed) -> Request | None:
         """The next rung of the ladder, where the night's exposure no longer fits."""
-        if not self.watch.night or self._seen is None or self.rules.mode == "slow_video":
+        if not self.watch.night or self.rules.mode == "slow_video":
             return None  # in slow_video the camera's own auto exposure is the ladder
-        commanded, now_s = self._settling.commanded, self._seen.product_s
-        if source is Source.RAW:
+        commanded, now_s = self._settling.commanded, frame.product_s
+        light, saturated = frame.light, frame.saturated
+        if frame.source is Source.RAW:
             # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
             if commanded is None or saturated < ladder.VERY_SATURATED:
                 return None
             now_s = commanded.product_s
         rung = ladder.step(light, saturated, now_s, self.rules)
-        if rung is None or self._settling.refuses(rung, shot):
+        if rung is None or self._settling.refuses(rung, frame.shot):
             return None
-        return self._change(rung, shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
+        return self._change(rung, frame.shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
 
     def _reconcile(self, shot: Shot) -> Request | None:
         """Ask again where capture is in the other mode, as after its restart."""
@@ -164,11 +183,3 @@ class Judge:
             return Request("video", Exposure(0, 0.0), reason)
         self._settling.command(exposure if self.rules.mode == "still" else None)
         return Request(self.rules.mode, exposure, reason)
-
-
-def _row(measured: Measurement, index: int) -> Measurement:
-    """One frame of a batch."""
-    if len(measured.light) == 1:
-        return measured
-    row = slice(index, index + 1)
-    return Measurement(*(getattr(measured, name)[row] for name in Measurement.__slots__))

@@ -7,6 +7,7 @@ simulation in `tests/analyzer` and `bench/night_days.py` can replay whole days.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,14 +112,13 @@ def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brig
     return Brightness(value, value - sunk, value + np.maximum(spread, 0.0) + np.maximum(lifted, 0.0))
 
 
-def scene_ev(light: Floats, exposure_s: Floats) -> Floats:
+def scene_ev(light: float, exposure_s: float) -> float:
     """Scene brightness in stops, log2 of relative light per second of exposure at gain 1; unclipped.
 
-    `exposure_s`: exposure time times gains, NaN where unknown.
+    `exposure_s`: exposure time times gains.
     Source: libcamera src/ipa/rpi/controller/rpi/lux.cpp, whose lux is proportional to 2 ** scene_ev.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log2(np.maximum(light, _LEAST_LIGHT) / exposure_s)
+    return math.log2(max(light, _LEAST_LIGHT) / exposure_s)
 
 
 def sharpness(luma: Bytes) -> float:
