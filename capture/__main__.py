@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 
-from capture.choose import Chooser
+from capture.choose import Choice, Chooser
 from capture.loop import Loop
 from capture.rings import Rings
+from capture.settings import CameraSettings
 from capture.wishes import EVENTS, Wishes
 from control.client import ControlClient, Request
 from control.messages import Reply
 from service.startup import startup
 
+ChooserMaker = Callable[[int, Path], Callable[[CameraSettings], Choice]]
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run until asked to stop."""
+
+def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> int:
+    """Run until asked to stop. `chooser` makes sources; tests put theirs here."""
     with startup("capture", argv=argv) as process:
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) as control,
             Rings(wishes.ring.prefix, camera, settings.paths.run) as rings,
         ):
-            choose = Chooser(settings.cameras.index(camera), settings.folder)
+            choose = chooser(settings.cameras.index(camera), settings.folder)
             code = Loop(camera, wishes, rings, control, stop, choose, answer_detect).run()
     return code
 

@@ -18,6 +18,8 @@ Plane = NDArray[np.uint8]
 
 NOISE_SPARE = 64
 """Rows and columns the ready-made noise is larger than the frame, so that 4096 different crops exist."""
+NOISE_TILE = 1344
+"""Rows and columns of noise that are drawn at random; larger frames repeat them."""
 MOVER_REFLECTANCE = 235
 NOISE_STEPS_PER_STOP = 4
 LIGHT_STEPS_PER_OCTAVE = 64
@@ -106,8 +108,15 @@ class Develop:
     @staticmethod
     def _grains(scenery: Scenery) -> Plane:
         rng = np.random.default_rng(scenery.seed + 4)
-        shape = scenery.height + NOISE_SPARE, scenery.width + NOISE_SPARE
-        return np.asarray(np.clip(128 + 32 * rng.standard_normal(shape, np.float32), 0, 255), np.uint8)
+        height, width = scenery.height + NOISE_SPARE, scenery.width + NOISE_SPARE
+        tile = np.asarray(
+            np.clip(
+                128 + 32 * rng.standard_normal((min(height, NOISE_TILE), min(width, NOISE_TILE)), np.float32), 0, 255
+            ),
+            np.uint8,
+        )
+        down, right = height - tile.shape[0], width - tile.shape[1]
+        return np.asarray(cv2.copyMakeBorder(tile, 0, down, 0, right, cv2.BORDER_WRAP), np.uint8)
 
     def _scaled_noise(self, gain: float) -> tuple[Plane, Plane]:
         """What to add and what to take away: two saturating byte operations cost a tenth of one on signed numbers."""

@@ -75,6 +75,8 @@ class Loop:
                 self._lose(state, str(error))
                 self._rest(state, str(error), backoff.delay_s())
         log.info("stopped frames=%d drops=%d", self.frames, self.dropped)
+        if self._exit_code is not None:
+            self.rings.leave()  # the next process goes on where this one stopped
         return self._exit_code or 0
 
     @property
@@ -206,7 +208,6 @@ class Loop:
             log.error(
                 "memory limit reached used=%.0f MB limit=%d MB: ending for a restart", used, camera.memory_limit_mb
             )
-            self.rings.leave()
             self._exit_code = pressure.EXIT_MEMORY
 
     def _say_changes(self, old: Request, new: Request) -> None:

@@ -19,6 +19,9 @@ LOG10_LUX = (-3.2, -3.2, -2.1, -0.9, 0.53, 1.6, 2.6, 3.5, 4.0, 4.7, 5.0)
 LATITUDE_DEG = 50.0
 SIDEREAL_DAY_S = 86_164.0
 DAY_LUX, DUSK_LUX, NIGHT_LUX = 1e4, 3.0, 1e-3
+DRAWN_WIDTH, DRAWN_HEIGHT = 1920, 1080
+"""Larger pictures are enlarged from this: a 12 megapixel scene takes seconds to draw."""
+
 STARS = 160
 STARS_BELOW_LUX = 1.0
 """Above it no star is brighter than the sky around it, so none is drawn."""
@@ -56,13 +59,17 @@ class Scenery:
     def reflectance(self) -> Plane:
         """What each pixel reflects, (height, width), as the square root in 0..255 (finer steps in the dark)."""
         rng = np.random.default_rng(self.seed)
-        rows = np.linspace(0, 1, self.height, dtype=np.float32)[:, np.newaxis]
-        sky = 170 + 40 * (0.6 - rows) + 25 * self._clouds(rng)
-        ground = 105 + 18 * self._clouds(rng) + rng.normal(0, 4, (self.height, self.width)).astype(np.float32)
-        picture = np.where(rows < 0.6, sky, ground)
+        height, width = min(self.height, DRAWN_HEIGHT), min(self.width, DRAWN_WIDTH)
+        rows = np.linspace(0, 1, height, dtype=np.float32)[:, np.newaxis]
+        sky = 170 + 40 * (0.6 - rows) + 25 * _clouds(rng, width, height)
+        grass = rng.standard_normal((height, width), np.float32)
+        picture = np.where(rows < 0.6, sky, 105 + 18 * _clouds(rng, width, height) + 4 * grass)
         for _ in range(14):
-            self._house(picture, rng)
-        return np.clip(picture, 8, 250).astype(np.uint8)
+            _house(picture, rng)
+        drawn = np.clip(picture, 8, 250).astype(np.uint8)
+        if drawn.shape == (self.height, self.width):
+            return drawn
+        return np.asarray(cv2.resize(drawn, (self.width, self.height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
     @cached_property
     def chroma(self) -> tuple[Plane, Plane]:
@@ -107,17 +114,20 @@ class Scenery:
         """Few bright, many faint: the count grows by 10^0.5 a magnitude."""
         return 40 * 10 ** (-1.2 * np.random.default_rng(self.seed + 3).random(STARS))
 
-    def _clouds(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        small = rng.normal(0, 1, (9, 16)).astype(np.float32)
-        return np.asarray(cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_CUBIC), np.float32)
 
-    def _house(self, picture: NDArray[np.float32], rng: np.random.Generator) -> None:
-        """A block with rows of windows: edges for sharpness and alignment to hold on to."""
-        width = max(4, int(self.width * rng.uniform(0.04, 0.1)))
-        top = int(self.height * rng.uniform(0.35, 0.55))
-        left = int(rng.uniform(0, max(1, self.width - width)))
-        wall = picture[top : int(self.height * 0.72), left : left + width]
-        wall[:] = rng.uniform(60, 150)
-        step = max(6, self.width // 80)
-        for y in range(step // 2, max(0, wall.shape[0] - step), step):
-            wall[y : y + step // 2, step // 2 :: step] = rng.uniform(30, 230)
+def _clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+    small = rng.normal(0, 1, (9, 16)).astype(np.float32)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _house(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """A block with rows of windows: edges for sharpness and alignment to hold on to."""
+    height, width = picture.shape
+    broad = max(4, int(width * rng.uniform(0.04, 0.1)))
+    top = int(height * rng.uniform(0.35, 0.55))
+    left = int(rng.uniform(0, max(1, width - broad)))
+    wall = picture[top : int(height * 0.72), left : left + broad]
+    wall[:] = rng.uniform(60, 150)
+    step = max(6, width // 80)
+    for y in range(step // 2, max(0, wall.shape[0] - step), step):
+        wall[y : y + step // 2, step // 2 :: step] = rng.uniform(30, 230)

@@ -45,7 +45,7 @@ def test_it_survives_jpeg_and_scaling(number, quality, scaled_to):
 
 def test_it_survives_h264():
     payload, shape = frame(640, 480)
-    bright, *chroma = planes(payload, shape)
+    bright = planes(payload, shape)[0]
     bright[:] = cv2.GaussianBlur(bright, (0, 0), 9)
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 640, 480, "yuv420p", Fraction(1, 30)

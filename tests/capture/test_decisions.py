@@ -1,0 +1,276 @@
+"""What capture decides, without a camera: time, drops, settling, modes, pressure, choice of source."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from capture.arrival import ArrivalClock
+from capture.choose import Chooser, pick
+from capture.drops import DropCounter
+from capture.makers import shown_url
+from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
+from capture.pacing import Pacer
+from capture.pressure import Pressure, decide, own_megabytes, swap_percent
+from capture.settings import CameraSettings, ControlSettings, DownscaleSettings, RingSettings
+from capture.settling import PATIENCE_FRAMES, Settling
+from capture.source import CameraError, Request, Shot
+
+CAMERA, RING = CameraSettings(), RingSettings()
+
+
+# ---- pacing
+
+
+def test_a_29_97_fps_source_stays_on_the_clock_for_ten_minutes():
+    """Simulated time: sleeps end late at random, by up to 20 ms; errors must not add up."""
+    pacer, now, late, rng = Pacer(), 5_000_000_000, [], random.Random(1)
+    period_ns = 1e9 * 1001 / 30000
+    pacer.begin(now)
+    for frame in range(17_982):  # ten minutes
+        now = max(now, pacer.due_ns) + rng.randrange(20_000_000)
+        taken = pacer.advance(now, period_ns)
+        late.append(abs(taken - (5_000_000_000 + frame * period_ns)))
+    assert pacer.skipped == 0
+    assert max(late) < 2, "timestamps leave the grid"
+    assert abs(pacer.due_ns - 605e9) < period_ns
+
+
+def test_a_stall_skips_whole_periods_and_stays_on_the_grid():
+    pacer = Pacer()
+    pacer.begin(1_000)
+    assert pacer.advance(1_000, 100) == 1_000
+    assert pacer.advance(1_457, 100) == 1_400, "the frame that was due at 1400 is the one taken"
+    assert pacer.skipped == 3
+    assert pacer.due_ns == 1_500
+
+
+def test_as_fast_as_possible_has_no_grid():
+    pacer = Pacer()
+    pacer.begin(10)
+    assert [pacer.advance(now, 0) for now in (11, 12, 50)] == [11, 12, 50]
+    assert pacer.skipped == 0
+
+
+# ---- drops
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["duration told", "duration unknown"])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.1])
+def test_injected_drops_are_counted_exactly(told, rate):
+    """Jitter of 0.1 periods; without the camera's own durations the median of the gaps must do."""
+    rng, counter, period = random.Random(3), DropCounter(), 33_333_333
+    at, lost, found = 10**12, [], []
+    most = 0.24 if told else 0.2  # 1.5 periods are 1.5 only as well as the period is known
+    for frame in range(2000):
+        missing = rng.choice([1, 1, 2, 5]) if frame > 10 and rng.random() < rate else 0
+        at += period * (1 + missing)
+        lost.append(missing)
+        jitter = max(-most, min(most, rng.gauss(0, 0.1)))
+        found.append(counter.frame(at + int(jitter * period), 33_333 if told else 0))
+    assert found == lost
+    assert counter.total == sum(lost)
+
+
+def test_long_night_exposures_are_no_drops():
+    counter, at = DropCounter(), 10**12
+    for duration_us in [33_333] * 20 + [2_000_000] * 5 + [33_333] * 20:
+        at += duration_us * 1000
+        assert counter.frame(at, duration_us) == 0
+
+
+def test_a_restart_forgets_the_gap_but_not_the_count():
+    counter = DropCounter()
+    counter.frame(10**9, 33_333)
+    assert counter.frame(10**9 + 100_000_000, 33_333) == 2
+    counter.restart()
+    assert counter.frame(90 * 10**9, 33_333) == 0
+    assert counter.total == 2
+
+
+def test_what_the_device_itself_lost_counts_even_without_a_gap():
+    counter = DropCounter()
+    counter.frame(10**9, 33_333)
+    assert counter.frame(10**9 + 33_000_000, 33_333, lost_before=4) == 4
+
+
+# ---- arrival clock
+
+
+def test_jitter_of_the_way_is_taken_out_and_drift_is_followed():
+    """A device 100 ppm fast, up to 30 ms late at random: its frames keep their own distances to within 2 ms."""
+    rng, clock, errors = random.Random(2), ArrivalClock(), []
+    for frame in range(5000):
+        true = 10**12 + frame * 40_000_000
+        own = int(frame * 40_000_000 * (1 + 100e-6))
+        errors.append(clock.captured_ns(own, true + int(rng.random() * 30e6)) - true)
+    assert max(errors[500:]) - min(errors[500:]) < 8e6
+    assert abs(errors[-1]) < 10e6
+
+
+def test_a_stream_that_starts_over_is_placed_anew():
+    clock = ArrivalClock()
+    clock.captured_ns(5_000_000_000, 100_000_000_000)
+    assert clock.captured_ns(0, 101_000_000_000) == 101_000_000_000
+
+
+# ---- settling
+
+
+def settled_at(shots, asked):
+    settling = Settling()
+    settling.begin(asked)
+    flags = [settling.frame(shot) for shot in shots]
+    assert flags == sorted(flags, reverse=True), "settled, then unsettled again"
+    return flags.index(False)
+
+
+def test_frames_are_settling_until_their_own_metadata_is_what_was_asked():
+    still = Request(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
+    shots = [Shot(exposure_us=33_000, analogue_gain=1)] * 5 + [Shot(exposure_us=1_999_800, analogue_gain=6.02)] * 3
+    assert settled_at(shots, still) == 5
+
+
+def test_auto_exposure_has_settled_when_it_rests():
+    levels = [1000, 2000, 4000, 6000, 7000, 7400, 7500, 7520, 7520, 7520, 7520]
+    shots = [Shot(exposure_us=level, analogue_gain=1) for level in levels]
+    assert 6 <= settled_at(shots, Request(640, 480, 30)) <= 9
+
+
+def test_cameras_that_tell_nothing_are_given_ten_frames():
+    assert settled_at([Shot()] * 30, Request(640, 480, 30)) == 10
+
+
+def test_a_camera_that_never_gets_there_is_believed_in_the_end():
+    still = Request(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
+    assert settled_at([Shot(exposure_us=100, analogue_gain=1)] * 200, still) == PATIENCE_FRAMES - 1
+
+
+# ---- modes
+
+
+def test_the_mode_of_the_start_follows_video_mode():
+    assert first_mode(CAMERA) == Mode("video")
+    assert first_mode(CameraSettings(video_mode=False, exposure_us=50_000, gain=2)) == Mode("still", 50_000, 2)
+
+
+def test_a_requested_mode_takes_the_configured_exposure_for_zero():
+    assert requested_mode("still", 0, 0, CAMERA) == Mode("still", CAMERA.exposure_us, CAMERA.gain)
+    assert requested_mode("slow_video", 500_000, 0, CAMERA) == Mode("slow_video", 500_000, 0)
+    assert requested_mode("video", 1, 1, CAMERA) == Mode()
+    with pytest.raises(ValueError, match="mode 'turbo'"):
+        requested_mode("turbo", 0, 0, CAMERA)
+
+
+def test_changes_name_exactly_the_fields_that_differ_old_and_new():
+    before = request(CameraSettings(controls=ControlSettings(Brightness=0.1)), RING, Mode())
+    after = request(
+        CameraSettings(framerate=10, controls=ControlSettings(Brightness=0.2, Contrast=2)), RING, Mode("still", 9000, 2)
+    )
+    assert changes(before, after) == {
+        "framerate": (30.0, 10),
+        "mode": ("video", "still"),
+        "exposure_us": (0, 9000),
+        "gain": (0.0, 2),
+        "Brightness": (0.1, 0.2),
+        "Contrast": (None, 2),
+    }
+    assert changes(before, before) == {}
+
+
+def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
+    base = request(CAMERA, RING, Mode())
+    assert not needs_reopening(base, request(CameraSettings(framerate=5), RING, Mode("still", 10, 1)))
+    assert needs_reopening(base, request(CameraSettings(preset=7), RING, Mode()))
+    assert needs_reopening(base, request(CameraSettings(codec="nv12"), RING, Mode()))
+    assert needs_reopening(base, request(CAMERA, RingSettings(downscale=DownscaleSettings(enable=True)), Mode()))
+
+
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    list(
+        enumerate([(1456, 1088), (1280, 960), (1280, 720), (1024, 768), (800, 600), (640, 480), (480, 360), (320, 240)])
+    ),
+)
+def test_presets_are_the_sizes_of_the_user_s_card(preset, size):
+    asked = request(CameraSettings(preset=preset, width=16, height=16), RING, Mode())
+    assert (asked.width, asked.height) == size
+
+
+def test_a_frame_may_take_as_long_as_its_exposure():
+    assert period_s(Request(8, 8, 30)) == pytest.approx(1 / 30)
+    assert period_s(Request(8, 8, 30, mode="still", exposure_us=2_000_000)) == 2.0
+    assert period_s(Request(8, 8, 0), framerate=120) == pytest.approx(1 / 120)
+
+
+def test_memory_pressure_halves_the_frame_rate():
+    assert request(CAMERA, RING, Mode(), slow=True).framerate == 15
+    assert request(CameraSettings(framerate=0), RING, Mode(), slow=True).framerate == 15
+
+
+# ---- pressure
+
+
+def test_swap_slows_at_70_pauses_at_85_and_does_not_flap():
+    state, seen = Pressure.NONE, []
+    for percent in [0, 69, 70, 68, 66, 64, 84, 86, 83, 81, 79, 71, 66, 64]:
+        state = decide(percent, state, CAMERA)
+        seen.append(state.value[0])
+    assert "".join(seen) == "nnsssn" + "sppp" + "ss" + "sn"
+
+
+def test_swap_and_memory_are_read_from_proc(tmp_path: Path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 1 kB\nSwapTotal:     2000 kB\nSwapFree:       500 kB\nHugePages_Total:  0\n")
+    assert swap_percent(meminfo) == 75
+    meminfo.write_text("MemTotal: 1 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n")
+    assert swap_percent(meminfo) == 0
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nRssAnon:\t 100000 kB\nRssFile:\t 20000 kB\nRssShmem:\t 900000 kB\n")
+    assert own_megabytes(status) == pytest.approx(122.88), "rings do not count"
+    assert 5 < own_megabytes() < 2000
+
+
+# ---- choice of source
+
+
+@pytest.mark.parametrize(
+    ("picamera2", "v4l2", "kind", "words"),
+    [
+        ("", "", "picamera2", "picamera2 answers"),
+        ("no Picamera2", "", "v4l2", "no Picamera2"),
+        ("no Picamera2", "0 devices", "synthetic", "v4l2: 0 devices"),
+    ],
+)
+def test_auto_takes_a_real_camera_first_and_says_why(picamera2, v4l2, kind, words):
+    chosen, reason = pick("auto", {"picamera2": picamera2, "v4l2": v4l2})
+    assert chosen == kind
+    assert words in reason
+
+
+def test_an_explicit_source_is_taken_as_it_is():
+    assert pick("file", {}) == ("file", "camera.source = file")
+
+
+def test_auto_stays_with_the_real_camera_it_has_found(monkeypatch, tmp_path):
+    """An unplugged webcam must not turn into the synthetic picture, which looks alive."""
+    answers = iter([{"picamera2": "none", "v4l2": ""}, {"picamera2": "none", "v4l2": "gone"}])
+    monkeypatch.setattr("capture.choose._answers", lambda index: next(answers))
+    made = []
+    monkeypatch.setattr("capture.choose.MAKERS", {"v4l2": lambda *_: made.append("v4l2")})
+    chooser = Chooser(0, tmp_path)
+    for _ in range(3):
+        assert chooser(CAMERA).kind == "v4l2"
+    assert made == ["v4l2"] * 3
+
+
+def test_a_file_source_without_a_path_says_what_to_set(tmp_path):
+    for source, words in (("file", "camera.path is empty"), ("replay", "camera.path is empty"), ("url", "rtsp://")):
+        with pytest.raises(CameraError, match=words):
+            Chooser(0, tmp_path)(CameraSettings(source=source))
+
+
+def test_passwords_of_cameras_are_never_shown():
+    assert shown_url("rtsp://admin:secret@10.0.0.5:554/live?token=abc") == "rtsp://10.0.0.5:554/live"
+    assert "secret" not in "".join(itertools.chain(shown_url("http://u:secret@host/x")))

@@ -1,0 +1,126 @@
+"""Cameras that fail in every way a script can think of; the process stays, says so, and frames come back."""
+
+import signal
+import time
+
+import pytest
+
+from shm_ring import Flags, RingReader
+from tests.capture.harness import Processes
+from tests.pipeline import until
+
+SCRIPTED = "tests.capture.scripted"
+
+
+def seconds_until(condition, limit=20.0):
+    start = time.monotonic()
+    until(condition, limit)
+    return time.monotonic() - start
+
+
+def test_a_camera_absent_at_boot_is_waited_for_and_frames_come_within_5_s_of_its_arrival():
+    with Processes() as world:
+        world.start_hub()
+        world.script.write_text("absent")
+        capture = world.start_capture(SCRIPTED, frames=False)
+        until(lambda: world.beat().get("state") == "no camera", 20)
+        assert "no such device" in world.beat()["reason"]
+        time.sleep(6)  # so that the delays have grown to their limit
+        assert capture.poll() is None
+        assert world.log().count("no camera: no such device") == 1, "trouble is said once"
+        world.script.write_text("ok")
+        assert seconds_until(lambda: world.head() > 0) < 5
+        until(lambda: world.beat().get("state") == "running", 5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "words"),
+    [
+        ("absent", "no camera", "no such device"),
+        ("error", "no camera", "Input/output error"),
+        ("stall", "stalled", "no frame for"),
+    ],
+)
+def test_a_camera_that_fails_while_it_runs_is_reported_within_3_s_and_comes_back(fault, state, words):
+    with Processes() as world:
+        world.start_hub()
+        capture = world.start_capture(SCRIPTED)
+        until(lambda: world.beat().get("state") == "running", 10)
+        with world.reader() as ring:
+            world.script.write_text(fault)
+            assert seconds_until(lambda: world.beat()["state"] == state) < 3.5  # 0.5 s for this busy machine
+            assert words in world.beat()["reason"]
+            head = ring.head
+            world.script.write_text("ok")
+            assert seconds_until(lambda: ring.head > head) < 5
+            assert not ring.retired, "the same ring goes on"
+            with ring.borrow(head) as frame:
+                assert frame.meta.flags & Flags.SETTLING or fault == "stall"
+        assert capture.poll() is None
+
+
+def test_a_stall_that_lasts_ends_in_a_new_attempt():
+    with Processes(camera={"lost_after_s": 2.0}) as world:
+        world.start_hub()
+        world.start_capture(SCRIPTED)
+        world.script.write_text("stall")
+        until(lambda: "no frame for 2." in world.log() and world.beat().get("state") == "no camera", 20)
+        world.script.write_text("ok")
+        head = world.head()
+        until(lambda: world.head() > head + 5, 5)
+
+
+def test_a_short_frame_is_never_published_and_costs_a_second_at_most():
+    with Processes() as world:
+        world.start_hub()
+        world.start_capture(SCRIPTED)
+        with world.reader() as ring:
+            world.script.write_text("short")
+            until(lambda: "short frame: 12 bytes" in world.log(), 10)
+            head = ring.head
+            until(lambda: ring.head > head + 20, 10)
+            for sequence in ring.last(20):
+                with ring.borrow(sequence) as frame:
+                    assert (frame.luma[40:] == frame.frame_id % 256).all()
+
+
+def test_what_the_device_lost_is_counted_in_the_slot_and_in_the_status():
+    with Processes() as world:
+        world.start_hub()
+        world.start_capture(SCRIPTED)
+        with world.reader() as ring:
+            world.script.write_text("lose")
+            found = until(lambda: [m for s in ring.last(60) if (m := ring.meta(s)).dropped_before == 3], 10)
+            assert found[0].total_dropped >= 3
+        until(lambda: world.beat()["figures"].get("dropped", 0) >= 3, 5)
+
+
+def test_a_hang_in_the_driver_stops_the_heartbeat_so_that_the_watchdog_sees_it():
+    with Processes() as world:
+        world.start_hub()
+        capture = world.start_capture(SCRIPTED)
+        until(lambda: world.beat().get("state") == "running", 10)
+        world.script.write_text("hang")
+        until(lambda: world.beat()["state"] == "silent", 10)
+        world.script.write_text("ok")
+        world.stop(capture, signal.SIGKILL)  # what the watchdog does
+        with RingReader.open(world.name()) as ring:
+            head = ring.head
+            world.start_capture(SCRIPTED)
+            until(lambda: ring.head > head + 3, 5)
+
+
+def test_a_hang_in_close_ends_with_sigkill_as_supervisord_does_it_and_harms_nothing():
+    with Processes() as world:
+        capture = world.start_capture(SCRIPTED)
+        world.script.write_text("hang_close")
+        capture.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert capture.poll() is None, "it hangs in the driver"
+        capture.kill()
+        capture.wait()
+        world.script.write_text("ok")
+        with world.reader() as ring:
+            head = ring.head
+        world.start_capture(SCRIPTED)
+        until(lambda: world.head() > head, 10)
