@@ -54,17 +54,23 @@ class Aligner:
             return None
         quarter = _smaller(luma, 4).astype(np.float32)
         (dx, dy), _ = cv2.phaseCorrelate(self._quarter, quarter, self._window)
-        warp = np.array([[1, 0, 2 * dx], [0, 1, 2 * dy]], np.float32)
+        half = _smaller(luma, 2)
+        # Phase correlation may lock onto a repeating pattern; a camera that hardly moved is the next best guess.
+        found = (self._refined(half, start) for start in ((2 * dx, 2 * dy), (0.0, 0.0)))
+        return next((one for one in found if one is not None and self._plausible(one)), None)
+
+    def _refined(self, half: Luma, start: tuple[float, float]) -> Shift | None:
+        warp = np.array([[1, 0, start[0]], [0, 1, start[1]]], np.float32)
         try:
-            correlation, found_warp = cv2.findTransformECC(
-                self._half, _smaller(luma, 2), warp, cv2.MOTION_TRANSLATION, ECC_STEPS
-            )
+            correlation, refined = cv2.findTransformECC(self._half, half, warp, cv2.MOTION_TRANSLATION, ECC_STEPS)
         except cv2.error:  # does not converge: another scene, or none at all
             return None
-        final = np.asarray(found_warp)
-        found = Shift(2 * float(final[0, 2]), 2 * float(final[1, 2]), float(correlation))
+        final = np.asarray(refined)
+        return Shift(2 * float(final[0, 2]), 2 * float(final[1, 2]), float(correlation))
+
+    def _plausible(self, found: Shift) -> bool:
         near = abs(found.dx) <= MAX_SHIFT * self.width and abs(found.dy) <= MAX_SHIFT * self.height
-        return found if near and correlation >= MIN_CORRELATION else None
+        return near and found.correlation >= MIN_CORRELATION
 
 
 def shifted_back(payload: Payload, geometry: Geometry, shift: Shift) -> Payload:

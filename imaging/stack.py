@@ -56,7 +56,8 @@ class MeanStack:
         """Add one frame. Raises: ValueError beyond MAX_FRAMES, where sums would no longer be exact."""
         if self.count == MAX_FRAMES:
             raise ValueError(f"a mean of more than {MAX_FRAMES} frames is not exact; begin a new stack")
-        cv2.accumulate(payload, self._sum)
+        # As one row: OpenCV 4 would make n rows of a 1-D array, and be ten times slower.
+        cv2.accumulate(payload.reshape(1, -1), self._sum.reshape(1, -1))
         self.count += 1
 
     def deep(self) -> Deep:
@@ -133,7 +134,8 @@ class RunningMean:
         if payload.size != self._value.size:
             self.count, self._value = 0, np.zeros(payload.size, np.float32)
         self.count += 1
-        cv2.accumulateWeighted(payload, self._value, max(1 / self.count, 2 / (self.length + 1)))
+        weight = max(1 / self.count, 2 / (self.length + 1))
+        cv2.accumulateWeighted(payload.reshape(1, -1), self._value.reshape(1, -1), weight)
 
     def shallow(self) -> Payload:
         """The result so far, rounded to 8 bits."""
