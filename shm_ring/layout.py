@@ -29,17 +29,21 @@ value is read by a load before an acquire fence *synchronises*: so W1 of m (or s
 word there is no longer 2n + 2, and the frame is refused. Suppose instead that R2 missed a byte of frame n itself: R1
 read the value of W3 of n, W2 of n is before fence B, R2 after fence C, so they synchronise and the byte is there.
 So two equal even words prove that every byte between belongs to frame n. Fence E gives the same for head: who sees
-head = n + 1 sees W3 of n. The model in tests/shm_ring/ring.pml checks all of it, with stores and loads reordered at
-will between fences, and finds an error as soon as any one fence or check is left out.
+head = n + 1 sees W3 of n, so a published frame is refused only when it was overwritten.
+
+The model tests/shm_ring/ring.pml checks this exhaustively, with stores that arrive and loads that happen in any order
+between fences, and with a writer that dies at every step. Without fence A, D or E, without R3 or without the writers'
+lock it finds a counter-example. B, C and R1 alone may go as long as every reader asks head first (E then covers them);
+they stay, so that a reader that keeps its own count, or looks into a dead ring, is as safe.
 
 Python has no fences: on x86-64 loads and stores keep this order by themselves and the interpreter does not reorder
-them; elsewhere libatomic's atomic_thread_fence is called (fence.py). On x86-64 tests alone therefore prove the
-logic, not the fences.
+them; elsewhere libatomic's atomic_thread_fence is called (fence.py). Tests on x86-64 therefore prove the logic, not
+the fences.
 
-A writer that dies leaves the slot odd; nobody can take it for a frame. Its successor (writer.py, takeover) finishes
-a W4 that was missed: a slot may hold an unpublished frame only in the instant before, so no sequence word is ever
-used twice, which is what R1 == R3 relies on. The 32-bit words wrap: a word returns after 2**31 frames of one slot's
-row, 103 days at 240 fps, and a reader would have to hold one borrow for exactly that long to be fooled.
+A writer that dies leaves its slot odd; nobody can take it for a frame. If it died between W3 and W4 its successor
+publishes that frame (takeover.py), so that no sequence word is ever used for two different frames. The 32-bit words
+wrap: one returns after 2**31 frames, 103 days at 240 fps, and a reader would have to hold a single borrow for exactly
+that long to be fooled.
 """
 
 from __future__ import annotations
