@@ -70,9 +70,14 @@ class Context:
     hub: Hub
     events: Events = field(default_factory=Events)
     throttle: Throttle = field(default_factory=Throttle)
+    """Of WebSocket sessions: by load and by recorder lag."""
+    precedence: Throttle = field(default_factory=Throttle)
+    """Of everything we encode: by recorder lag alone, because a busy machine with a punctual recorder harms nobody."""
     machine: Machine = field(default_factory=Machine)
     catalogue: Catalogue = field(init=False)
     started_utc: float = field(default_factory=time.time)
+    played: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody begins to play H.264."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server ends, for whoever holds a stream open."""
 
@@ -85,10 +90,10 @@ class Context:
         self.catalogue = Catalogue.of(self.settings)
 
     def apply_throttle(self) -> None:
-        """Tell fan-outs and sessions how much of the wanted rate is served from now on."""
+        """Tell the feeds how much of the wanted rate is served from now on."""
         for camera in self.cameras.values():
-            camera.fanout.share = self.throttle.share
-        self.events.say("throttled", {"share": self.throttle.share, "reason": self.throttle.reason})
+            camera.fanout.share = self.precedence.share
+        self.events.say("throttled", {"share": self.precedence.share, "reason": self.precedence.reason})
 
     def stale_after_s(self) -> float:
         """From which age a picture is stale, as set now."""

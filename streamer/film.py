@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import msgspec
 from aiohttp import web
 
+from control.messages import Watch
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Camera, Context, camera_of
 from streamer.fanout import TooMany
@@ -26,6 +27,11 @@ BEHIND_MAX = 120
 """Fragments that may wait for a WebSocket viewer: 4 s at 30 fps; beyond it everything up to the next key is dropped."""
 
 HEARTBEAT_S = 20.0
+
+WATCH_S = 12.0
+"""The recorder goes on encoding for so long after each word of ours."""
+
+HUB_S = 3.0
 
 
 class Player:
@@ -177,6 +183,18 @@ async def live_socket(request: web.Request) -> web.StreamResponse:
     return socket
 
 
+async def encourage(context: Context) -> None:
+    """Ask the recorders for packets while somebody plays, until cancelled; they encode for nobody otherwise."""
+    while True:
+        for name, camera in context.cameras.items():
+            if camera.live.viewers:
+                await context.hub.ask(Watch(camera=name, seconds=WATCH_S), HUB_S)
+        context.played.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_S / 3):
+                await context.played.wait()
+
+
 @contextmanager
 def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterator[None]:
     """A place among the viewers of a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
@@ -185,6 +203,7 @@ def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterato
     except TooMany as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     camera.live.join(viewer)
+    context.played.set()
     try:
         yield
     finally:

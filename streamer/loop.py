@@ -15,6 +15,7 @@ from streamer.context import Camera, Context
 from streamer.errands import Errands
 from streamer.fanout import Fanout, Places
 from streamer.feed import Feed
+from streamer.film import encourage
 from streamer.guard import Guard
 from streamer.ledger import Ledger
 from streamer.live import Live, LiveFeed
@@ -48,6 +49,7 @@ async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
         feeds = _feeds(context, stop, stack, loop)
         errands.begin(context, loop)
         errands.start(watch(context))
+        errands.start(encourage(context))
         for feed in feeds:
             feed.start()
         async with serving(context, sock, tls) as url:

@@ -1,10 +1,12 @@
-"""What goes on around the streamer: the hub's word on every process, CPU, disk. Measured once a second for everybody,
-so that a hundred open pages ask the hub no more than one does.
+"""What goes on around the streamer: the hub's word on every process, CPU, recorder lag.
+
+Measured once a second for everybody, so that a hundred open pages ask the hub no more than one does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,8 +48,9 @@ async def watch(context: Context) -> None:
         await look(context)
         mjpeg = context.mjpeg
         load = Load(context.machine.cpu_percent, context.machine.recorder_lag_s)
-        limits = LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s)
-        if context.throttle.update(load, limits, time.monotonic()):
+        now = time.monotonic()
+        context.throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
+        if context.precedence.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
             context.apply_throttle()
         await asyncio.sleep(PERIOD_S)
 

@@ -1,4 +1,4 @@
-"""REST: what has been saved. Rows are read from the catalogue; changes go to their owner, the exporter, through the hub.
+"""REST: what has been saved. Rows come from the catalogue; changes go to their owner, the exporter, through the hub.
 
 A file is named by its row's number, never by a path; what lies outside the folders of [paths] is not handed out.
 """

@@ -180,7 +180,7 @@ async def _overview(call: Call) -> Overview:
         nights={name: _night(camera.feed.sight.mark) for name, camera in context.cameras.items()},
         cpu_percent=round(context.machine.cpu_percent, 1),
         viewers=len(context.ledger.present),
-        throttle=Throttled(context.throttle.share, context.throttle.reason),
+        throttle=Throttled(context.precedence.share, context.precedence.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
         login=context.guard.needs_login,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from streamer import film, login, mjpeg, page, snapshot, state
+from streamer import film, login, mjpeg, page, snapshot, state, strips
 from streamer.api import api_routes
 
 
@@ -33,6 +33,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/snapshot.jpg", snapshot.snapshot),
         web.get("/snapshot", snapshot.snapshot),
         web.get("/cam/{camera}/snapshot.jpg", snapshot.snapshot),
+        web.get("/cam/{camera}/{strip:keogram|brightness}.png", strips.strip),
         web.get("/live.mp4", film.live_mp4),
         web.get("/cam/{camera}/live.mp4", film.live_mp4),
         web.get("/ws/live", film.live_socket, allow_head=False),

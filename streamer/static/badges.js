@@ -1,0 +1,55 @@
+// What the top of the page says: badges for how things are, banners for what to do.
+
+import { byId, fill, h, length, size } from "./dom.js";
+
+const badge = (kind, text, title) => h("span", { class: `badge ${kind}`, title }, text);
+
+export function cameraBadges(camera, over) {
+  const night = over.nights[camera.name];
+  const recording = over.recordings[camera.name];
+  const found = [];
+  if (camera.live) found.push(badge("good", `Live · ${camera.fps.toFixed(camera.fps < 10 ? 1 : 0)} fps`, `newest frame ${camera.frame?.frame_id}`));
+  else if (camera.age_s === null) found.push(badge("bad", "No picture yet"));
+  else found.push(badge("bad", `Stale · ${camera.age_s < 120 ? camera.age_s.toFixed(1) + " s" : length(camera.age_s)}`, "age of the newest frame"));
+  if (recording?.state === "recording") found.push(badge("rec", `REC · ${recording.frames} frames`, recording.file));
+  if (night) found.push(badge(night.night ? "warn" : "plain", `${night.night ? "Night" : "Day"} · ${night.level.toFixed(0)}`, `night below ${night.dark_threshold}, day above ${night.bright_threshold}`));
+  if (night?.moving) found.push(badge("warn", "Motion"));
+  const drops = camera.frame?.total_dropped ?? 0;
+  if (drops) found.push(badge("warn", `${drops} dropped`, "frames the camera lost since it was opened"));
+  return found;
+}
+
+export function showBadges(camera, over) {
+  const disk = over.health.disk;
+  const free = disk.total_bytes ? disk.free_bytes / disk.total_bytes : 1;
+  fill(byId("badges"),
+    ...cameraBadges(camera, over),
+    badge(free < 0.05 ? "bad" : free < 0.15 ? "warn" : "plain", `${size(disk.free_bytes)} free`, disk.path),
+    badge(over.cpu_percent > 85 ? "warn" : "plain", `CPU ${Math.round(over.cpu_percent)} %`),
+    badge("plain", `${over.viewers} watching`),
+  );
+}
+
+// What went wrong → what a person can do about it.
+const ADVICE = [
+  [/^cam\w*: no picture yet/, "Is the camera plugged in? See Logs → capture, or type: shmcam doctor"],
+  [/^cam\w*: last picture/, "The camera is being looked for; pictures come back by themselves. See Logs → capture"],
+  [/^disk /, "Delete clips in Library, or lower library limits in Settings"],
+  [/^hub:/, "Buttons do nothing until it is back; pictures go on. Type: supervisorctl start hub"],
+  [/FATAL|EXITED|BACKOFF|down/, "See Logs for the reason, then: supervisorctl start that program"],
+  [/silent|missing/, "The watchdog restarts it; see Logs if it stays like this"],
+];
+
+export function showBanners(over, problem) {
+  const found = [];
+  if (problem) found.push(["bad", "The server does not answer", `Trying again every second. ${problem}`]);
+  else {
+    for (const reason of over.health.reasons) {
+      const advice = ADVICE.find(([pattern]) => pattern.test(reason));
+      found.push(["bad", reason, advice ? advice[1] : "See Logs"]);
+    }
+    if (over.throttle.share < 1) found.push(["warn", `Viewers are slowed to ${Math.round(over.throttle.share * 100)} %`, `${over.throttle.reason}. Recording comes first; it goes back by itself`]);
+  }
+  fill(byId("banners"), ...found.slice(0, 4).map(([kind, what, todo]) =>
+    h("div", { class: `banner ${kind}`, role: "alert" }, h("span", { class: "what" }, what), h("span", { class: "todo" }, todo))));
+}

@@ -1,0 +1,159 @@
+// Tab Live: the picture, what to do with it, and what is known about it.
+
+import { get, post } from "./api.js";
+import { cameraBadges } from "./badges.js";
+import { clock, fill, h, length, size } from "./dom.js";
+import { Video } from "./video.js";
+
+const MODES = ["auto", "h264", "mjpeg"];
+const MODE_NAMES = { auto: "Automatic", h264: "H.264", mjpeg: "MJPEG" };
+
+export class LiveTab {
+  constructor(page) {
+    this.page = page;
+    this.stage = h("div", {});
+    this.screens = [];
+    this.inGrid = false;
+    this.watching = true;
+    this.mode = localStorage.getItem("mode") ?? "auto";
+    this.recordButton = this.button("Record", "r", () => this.record());
+    this.modeSelect = h("select", { "aria-label": "How the picture comes", onchange: (event) => this.setMode(event.target.value) },
+      MODES.map((mode) => h("option", { value: mode }, MODE_NAMES[mode])));
+    this.modeSelect.value = this.mode;
+    this.figures = h("dl", { class: "figures" });
+    this.meter = h("div", {});
+    this.system = h("div", {});
+    this.events = h("ul", { class: "events" });
+    const actions = h("div", { class: "actions" },
+      this.recordButton,
+      this.button("Save", "s", () => page.act(() => post(`/cameras/${page.camera}/save`)), "primary"),
+      this.button("Past stack", "p", () => page.act(() => post(`/cameras/${page.camera}/stack`))),
+      this.button("Snapshot", "a", () => page.act(() => post("/snapshot"))),
+      h("span", { class: "space" }),
+      this.gridButton = this.button("Grid", "g", () => this.grid()),
+      this.button("Full", "f", () => this.full()),
+      this.quitButton = this.button("Quit", "q", () => this.quit()),
+      this.modeSelect);
+    const card = (title, ...content) => h("section", { class: "card" }, h("h3", {}, title), ...content);
+    this.element = h("div", { class: "live" },
+      h("div", {}, this.stage, actions),
+      h("aside", { class: "side" },
+        card("Brightness", this.meter), card("Newest frame", this.figures), card("Machine", this.system), card("Events", this.events)));
+  }
+
+  button(text, key, onclick, kind = "") {
+    return h("button", { class: kind, onclick, "data-key": key }, h("span", {}, text), h("kbd", {}, key));
+  }
+
+  open() { this.build(); this.onVisible = () => this.visible(); document.addEventListener("visibilitychange", this.onVisible); }
+  close() { this.screens.forEach((screen) => screen.stop()); document.removeEventListener("visibilitychange", this.onVisible); }
+  chosen() { this.inGrid = false; this.build(); }
+
+  /** A hidden page needs no pictures: a phone in a pocket should not cost the camera anything. */
+  visible() {
+    if (document.hidden) this.hiding = setTimeout(() => this.screens.forEach((screen) => screen.stop()), 5000);
+    else { clearTimeout(this.hiding); this.screens.forEach((screen) => { if (!screen.kind && this.watching) screen.start(); }); }
+  }
+
+  build() {
+    this.screens.forEach((screen) => screen.stop());
+    const names = this.page.over?.cameras.map((camera) => camera.name) ?? [this.page.camera];
+    const shown = this.inGrid ? names : [this.page.camera || names[0]];
+    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0));
+    for (const screen of this.screens) {
+      screen.over = h("div", { class: "over" });
+      screen.notice = h("div", { class: "notice", hidden: true });
+      screen.element.append(screen.over, screen.notice);
+    }
+    if (this.inGrid) {
+      this.stage.replaceChildren(h("div", { class: "grid" }, this.screens.map((screen) => {
+        screen.element.tabIndex = 0;
+        screen.element.onclick = () => this.page.choose(screen.camera);
+        screen.element.onkeydown = (event) => event.key === "Enter" && this.page.choose(screen.camera);
+        screen.caption = h("span", {});
+        return h("figure", {}, screen.element, h("figcaption", {}, h("b", {}, screen.camera), screen.caption));
+      })));
+    } else this.stage.replaceChildren(this.screens[0].element);
+    this.gridButton.hidden = names.length < 2;
+    if (this.watching) this.screens.forEach((screen) => screen.start());
+    if (this.page.over) this.update(this.page.over);
+  }
+
+  grid() { this.inGrid = !this.inGrid; this.build(); }
+  full() { const element = this.inGrid ? this.stage : this.screens[0].element; document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen?.(); }
+  quit() { this.watching = !this.watching; this.quitButton.firstChild.textContent = this.watching ? "Quit" : "Watch"; this.build(); }
+  nextMode() { this.setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]); }
+  setMode(mode) { this.mode = this.modeSelect.value = mode; localStorage.setItem("mode", mode); this.build(); }
+
+  async record() {
+    const running = this.page.over?.recordings[this.page.camera]?.state === "recording";
+    this.recordButton.disabled = true;
+    await this.page.act(() => post(`/cameras/${this.page.camera}/record`, { action: running ? "stop" : "start" }));
+    this.recordButton.disabled = false;
+  }
+
+  update(over) {
+    const camera = over.cameras.find((one) => one.name === this.page.camera) ?? over.cameras[0];
+    for (const screen of this.screens) this.overlay(screen, over.cameras.find((one) => one.name === screen.camera), over);
+    const recording = over.recordings[camera.name];
+    const running = recording?.state === "recording";
+    this.recordButton.classList.toggle("recording", running);
+    this.recordButton.firstChild.textContent = running ? "Stop" : "Record";
+    this.recordButton.setAttribute("aria-pressed", String(running));
+    this.showMeter(over.nights[camera.name]);
+    this.showFigures(camera, recording);
+    this.showMachine(over);
+    if (over.last_event !== this.lastEvent) { this.lastEvent = over.last_event; this.showEvents(); }
+  }
+
+  overlay(screen, camera, over) {
+    if (!camera) return;
+    const stale = !camera.live && this.watching;
+    screen.element.classList.toggle("stale", stale && screen.kind === "h264");
+    fill(screen.over, ...cameraBadges(camera, over).slice(0, 2), screen.kind && h("span", { class: "badge plain" }, MODE_NAMES[screen.kind] ?? ""));
+    screen.notice.hidden = this.watching && !(stale && screen.kind === "h264");
+    fill(screen.notice, h("b", {}, this.watching ? "No signal" : "Not watching"),
+      h("span", {}, this.watching ? (camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`) : "press q to watch again"));
+    if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(0)} fps`;
+  }
+
+  showMeter(night) {
+    if (!night) return fill(this.meter, h("p", { class: "soft" }, "No analyzer runs."));
+    const at = (value) => `left:${Math.max(0, Math.min(100, (value / 255) * 100)).toFixed(1)}%`;
+    const mark = (value, name) => h("span", { class: "mark", "data-name": name, "data-at": at(value) });
+    fill(this.meter,
+      h("div", { class: "meter" }, h("span", { class: "scale" }), mark(night.dark_threshold, `night ${night.dark_threshold}`),
+        mark(night.bright_threshold, `day ${night.bright_threshold}`), h("span", { class: "level", "data-at": at(night.level) })),
+      h("p", { class: "soft" }, `${night.night ? "Night" : "Day"}, level ${night.level.toFixed(1)}${night.forced ? ", set by hand" : ""}${night.locked_s ? `, locked ${Math.round(night.locked_s)} s` : ""}`));
+    for (const element of this.meter.querySelectorAll("[data-at]")) element.style.left = element.dataset.at.slice(5); // CSP allows no style attributes
+  }
+
+  showFigures(camera, recording) {
+    const frame = camera.frame;
+    const rows = [["Frame", frame?.frame_id ?? "–"], ["Size", `${camera.width}×${camera.height}`], ["Rate", `${camera.fps.toFixed(1)} fps`],
+      ["Exposure", frame?.exposure_us ? `${(frame.exposure_us / 1000).toFixed(1)} ms` : "–"], ["Gain", frame?.analogue_gain?.toFixed(2) ?? "–"],
+      ["Dropped", frame?.total_dropped ?? 0], ["Watching", camera.viewers]];
+    if (recording?.state === "recording") rows.push(["File", recording.file], ["Recorded", `${recording.frames} frames`], ["Missing", recording.drops]);
+    fill(this.figures, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
+  }
+
+  showMachine(over) {
+    const disk = over.health.disk;
+    const used = disk.total_bytes ? 1 - disk.free_bytes / disk.total_bytes : 0;
+    const bar = (share) => h("div", { class: `bar ${share > 0.95 ? "bad" : share > 0.85 ? "warn" : ""}` }, h("span", { "data-width": `${(share * 100).toFixed(1)}%` }));
+    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100), h("div", {}, `Disk ${size(disk.free_bytes)} free of ${size(disk.total_bytes)}`), bar(used));
+    for (const element of this.system.querySelectorAll("[data-width]")) element.style.width = element.dataset.width;
+  }
+
+  async showEvents() {
+    const { events } = await get("/events").catch(() => ({ events: [] }));
+    fill(this.events, ...(events.length ? events.slice(-30).reverse().map((one) => h("li", {}, h("time", {}, clock(one.time_utc)), h("span", {}, told(one)))) : [h("li", { class: "soft" }, "Nothing yet")]));
+  }
+}
+
+function told({ event, data }) {
+  const where = data.camera ? `${data.camera}: ` : "";
+  const file = data.path ? ` ${String(data.path).split("/").pop()}` : "";
+  const more = data.reason || data.what || data.program || (data.share !== undefined ? `${Math.round(data.share * 100)} %` : "");
+  return `${where}${event.replaceAll("_", " ")}${file}${more ? ` (${more})` : ""}`;
+}

@@ -1,0 +1,22 @@
+// The login page: shows the secret once, in a JSON body; what comes back is a cookie no script can read.
+
+const form = document.getElementById("login");
+const secret = document.getElementById("secret");
+const problem = document.getElementById("problem");
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  problem.textContent = "";
+  const answer = await fetch("/api/v1/login", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Shmcam": "1" },
+    body: JSON.stringify({ secret: secret.value }),
+  });
+  if (answer.ok) {
+    location.replace("/");
+    return;
+  }
+  const said = await answer.json();
+  problem.textContent = said.reason;
+  secret.select();
+});

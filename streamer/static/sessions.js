@@ -1,0 +1,28 @@
+// Tab Sessions: who is watching, and what they were sent.
+
+import { get } from "./api.js";
+import { clock, fill, h, length, size } from "./dom.js";
+
+const KINDS = { mjpeg: "MJPEG", h264: "H.264", session: "WebSocket", short: "Short stream", events: "Events" };
+
+export class SessionsTab {
+  constructor(page) {
+    this.page = page;
+    this.rows = h("tbody", {});
+    this.summary = h("p", { class: "soft" });
+    const head = ["Kind", "Camera", "From", "As", "Since", "Sent", "Skipped", "Bytes", "Rate"];
+    this.element = h("section", { class: "card" }, h("h2", {}, "Who is watching"), this.summary,
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), this.rows)));
+  }
+
+  async update() {
+    const found = await get("/viewers").catch(() => null);
+    if (!found) return;
+    const served = Object.values(found.served).reduce((sum, count) => sum + count, 0);
+    this.summary.textContent = `${found.viewers.length} of ${found.places} places taken; ${served} served since start`;
+    fill(this.rows, ...(found.viewers.length ? found.viewers.map((one) => h("tr", {}, [
+      KINDS[one.kind] ?? one.kind, one.camera, one.peer, one.variant, `${clock(one.since_utc)} (${length(one.seconds)})`, one.sent, one.skipped, size(one.bytes),
+      one.seconds > 1 ? `${(one.sent / one.seconds).toFixed(1)}/s · ${size(one.bytes / one.seconds)}/s` : "",
+    ].map((text) => h("td", {}, String(text))))) : [h("tr", {}, h("td", { colspan: 9, class: "empty" }, "Nobody is watching. No viewer, no encoding."))]));
+  }
+}

@@ -1,0 +1,136 @@
+// One live picture: H.264 through Media Source where a recorder delivers it, MJPEG where not; chosen by itself.
+
+import { h } from "./dom.js";
+import { socket } from "./api.js";
+
+const BEHIND_S = 1.2; // further behind the live edge than this: jump
+const KEPT_S = 10; // seconds of played video the browser keeps
+const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
+
+export class Video {
+  /** @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured */
+  constructor(camera, mode = "auto", width = 0) {
+    this.camera = camera;
+    this.mode = mode;
+    this.width = width;
+    this.kind = "";
+    this.video = h("video", { muted: true, playsinline: true, autoplay: true, hidden: true, "aria-label": `Live picture of ${camera}` });
+    this.image = h("img", { alt: `Live picture of ${camera}`, hidden: true });
+    this.element = h("div", { class: "screen" }, this.video, this.image);
+    this.queue = [];
+    this.ended = false;
+    this.image.addEventListener("error", () => this.later(() => this.startMjpeg(), 2000));
+    this.image.addEventListener("load", () => this.shaped(this.image.naturalWidth, this.image.naturalHeight));
+    this.video.addEventListener("loadedmetadata", () => this.shaped(this.video.videoWidth, this.video.videoHeight));
+    this.video.addEventListener("playing", () => this.shown("h264"));
+  }
+
+  start() {
+    this.ended = false;
+    if (this.mode === "mjpeg" || !("MediaSource" in window)) this.startMjpeg();
+    else this.startH264();
+  }
+
+  stop() {
+    this.ended = true;
+    clearTimeout(this.timer);
+    this.closeH264();
+    this.image.removeAttribute("src"); // else the browser keeps the stream open
+    this.kind = "";
+  }
+
+  shown(kind) {
+    this.kind = kind;
+    this.video.hidden = kind !== "h264";
+    this.image.hidden = kind !== "mjpeg";
+    if (kind === "h264") this.image.removeAttribute("src");
+    this.element.dataset.kind = kind;
+  }
+
+  shaped(width, height) {
+    if (width && height) this.element.style.aspectRatio = `${width} / ${height}`;
+  }
+
+  later(work, ms) {
+    clearTimeout(this.timer);
+    if (!this.ended) this.timer = setTimeout(work, ms);
+  }
+
+  // ---- MJPEG
+
+  startMjpeg() {
+    if (this.ended) return;
+    this.shown("mjpeg");
+    const width = this.width ? `&width=${this.width}` : "";
+    this.image.src = `/cam/${this.camera}/stream?advance_headers=1${width}&t=${Date.now()}`;
+    if (this.mode === "auto" && "MediaSource" in window) this.later(() => this.startH264(), RETRY_MS);
+  }
+
+  // ---- H.264
+
+  startH264() {
+    if (this.ended || document.hidden && this.kind) return this.later(() => this.startH264(), RETRY_MS);
+    this.closeH264();
+    const link = socket(`/ws/live?cam=${this.camera}`);
+    link.binaryType = "arraybuffer";
+    this.link = link;
+    link.onmessage = ({ data }) => {
+      if (typeof data === "string") this.open(JSON.parse(data));
+      else this.append(data);
+    };
+    link.onclose = () => this.link === link && this.fallBack();
+  }
+
+  open(film) {
+    if (!MediaSource.isTypeSupported(film.mime)) return this.fallBack();
+    this.queue = [];
+    this.source = new MediaSource();
+    URL.revokeObjectURL(this.video.src);
+    this.video.src = URL.createObjectURL(this.source);
+    this.buffer = null;
+    const source = this.source;
+    source.addEventListener("sourceopen", () => {
+      if (source !== this.source) return;
+      this.buffer = source.addSourceBuffer(film.mime);
+      this.buffer.addEventListener("updateend", () => this.feed());
+      this.feed();
+    }, { once: true });
+    this.video.onerror = () => this.fallBack();
+  }
+
+  append(data) {
+    this.queue.push(data);
+    this.feed();
+  }
+
+  feed() {
+    const buffer = this.buffer;
+    if (!buffer || buffer.updating || this.source.readyState !== "open") return;
+    const ranges = this.video.buffered;
+    if (ranges.length) {
+      const edge = ranges.end(ranges.length - 1);
+      const behind = edge - this.video.currentTime;
+      if (behind > BEHIND_S || this.video.currentTime < ranges.start(ranges.length - 1)) this.video.currentTime = Math.max(edge - 0.1, ranges.start(ranges.length - 1));
+      if (edge - ranges.start(0) > 2 * KEPT_S) return buffer.remove(0, edge - KEPT_S);
+    }
+    const next = this.queue.shift();
+    if (!next) return;
+    try { buffer.appendBuffer(next); } catch { this.fallBack(); }
+    if (this.video.paused && !this.ended) this.video.play().catch(() => {});
+  }
+
+  fallBack() {
+    this.closeH264();
+    if (this.mode === "h264") this.later(() => this.startH264(), 2000);
+    else this.startMjpeg();
+  }
+
+  closeH264() {
+    const link = this.link;
+    this.link = null;
+    link?.close();
+    this.source = this.buffer = null;
+    this.queue = [];
+    if (this.video.src) { URL.revokeObjectURL(this.video.src); this.video.onerror = null; this.video.removeAttribute("src"); this.video.load(); }
+  }
+}
