@@ -84,19 +84,25 @@ class FileSource:
             self._container = None
 
     def _next(self) -> av.VideoFrame:
-        try:
-            frame = next(self._frames, None)
-            if frame is None and self._decoded and self._loop:
-                self._rewind()
-                frame = next(self._frames, None)
-        except (av.FFmpegError, OSError) as error:
-            raise CameraError(f"{self.description}: {error}") from error
+        frame = self._decode()
+        if frame is None and self._decoded and self._loop:
+            self._rewind()
+            frame = self._decode()
         if frame is None:
             if self._decoded and not self._loop:
                 raise EndOfStream(f"{self.description} has ended after {self._decoded} frames")
             raise CameraError(f"{self.description}: no picture in it")
         self._decoded += 1
         return frame
+
+    def _decode(self) -> av.VideoFrame | None:
+        """The next frame; None at the end, also where the end is torn off."""
+        try:
+            return next(self._frames, None)
+        except av.InvalidDataError:
+            return None
+        except (av.FFmpegError, OSError) as error:
+            raise CameraError(f"{self.description}: {error}") from error
 
     def _rewind(self) -> None:
         """Open it (again) from the start: seeking needs key frames that not every file has."""

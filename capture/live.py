@@ -43,7 +43,7 @@ class LiveSource:
         self._kind, self._address = kind, address
         self._reader: _Reader | None = None
         self._clock = ArrivalClock()
-        self._lost = 0
+        self._last = 0
 
     @property
     def description(self) -> str:
@@ -53,7 +53,7 @@ class LiveSource:
     def open(self, request: Request, stop: Stop) -> Opened:
         """Connect and wait for the first picture. Raises: CameraError."""
         self.close()
-        self._clock, self._lost = ArrivalClock(), 0
+        self._clock, self._last = ArrivalClock(), 0
         self._reader = _Reader(self._address)
         self._reader.start()
         deadline_ns = now_ns() + round(OPEN_S * 1e9)
@@ -75,9 +75,9 @@ class LiveSource:
         """Copy or convert the picture that waits."""
         if self._reader is None:
             raise CameraError(f"{self.description} is closed")
-        frame, arrived_ns, lost = self._reader.take()
+        frame, arrived_ns, number = self._reader.take()
         write_frame(frame, payload, self._geometry)
-        lost, self._lost = lost - self._lost, lost
+        lost, self._last = number - self._last - 1, number
         own_s = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
         captured_ns = arrived_ns if own_s is None else self._clock.captured_ns(round(own_s * 1e9), arrived_ns)
         duration_us = round(1e6 / self._reader.rate) if self._reader.rate else 0
@@ -102,7 +102,7 @@ class _Reader(threading.Thread):
         self._address = address
         self._ready = threading.Condition()
         self._frames: deque[tuple[av.VideoFrame, int, int]] = deque(maxlen=MAILBOX)
-        self._dropped = 0
+        self._number = 0
         self._ending = False
         self._failure = ""
         self.rate = 0.0
@@ -132,7 +132,7 @@ class _Reader(threading.Thread):
             return self._frames[0][0]
 
     def take(self) -> tuple[av.VideoFrame, int, int]:
-        """Take the oldest picture that waits: frame, arrival, and how many were dropped in all before it."""
+        """Take the oldest picture that waits: frame, arrival, and its number, from 1; gaps were dropped."""
         with self._ready:
             return self._frames.popleft()
 
@@ -157,8 +157,6 @@ class _Reader(threading.Thread):
 
     def _put(self, frame: av.VideoFrame) -> None:
         with self._ready:
-            if len(self._frames) == MAILBOX:
-                self._frames.popleft()
-                self._dropped += 1
-            self._frames.append((frame, now_ns(), self._dropped))
+            self._number += 1
+            self._frames.append((frame, now_ns(), self._number))  # a full mailbox lets go of its oldest
             self._ready.notify_all()

@@ -1,0 +1,184 @@
+"""V4L2 devices, asked through a kernel that a table plays; and who holds what, from the real /proc."""
+
+import errno
+import os
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+from capture import detect, v4l2, webcam
+from capture.holders import held_by, holders
+from capture.makers import MAKERS
+from capture.settings import CameraSettings
+from capture.source import CameraBusy, CameraError
+from capture.v4l2 import Device, Mode, describe, find
+
+
+def code(fourcc):
+    return int.from_bytes(fourcc.encode(), "little")
+
+
+class Kernel:
+    """Answers the four ioctls as drivers do. `formats`: fourcc → {(width, height): [(numerator, denominator), …]}."""
+
+    def __init__(self, driver="uvcvideo", card="HD Webcam", caps=v4l2.CAN_CAPTURE | v4l2.CAN_STREAM, formats=None):
+        self.driver, self.card, self.caps = driver.encode(), card.encode(), caps
+        self.formats = formats or {
+            "YUYV": {(640, 480): [(1, 30), (1, 15)]},
+            "MJPG": {(1280, 720): [(1, 30)], (640, 480): [(1, 60)]},
+        }
+
+    def __call__(self, descriptor, request, data):
+        if request == v4l2.QUERYCAP:
+            data[:] = v4l2.CAPABILITY.pack(self.driver, self.card, b"usb-1", 0x60000, 0x84A00001, self.caps)
+            return 0
+        try:
+            self.enumerate(request, data)
+        except (IndexError, KeyError):
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+        return 0
+
+    def enumerate(self, request, data):
+        index, second, third, fourth = struct.unpack_from("=4I", data)
+        if request == v4l2.ENUM_FMT:
+            assert second == v4l2.CAPTURE_TYPE
+            data[:] = v4l2.FORMAT.pack(index, second, 0, b"", code(list(self.formats)[index]))
+        elif request == v4l2.ENUM_FRAMESIZES:
+            sizes = list(self.formats[second.to_bytes(4, "little").decode()])
+            data[:] = v4l2.SIZE.pack(index, second, v4l2.DISCRETE, *sizes[index], 0, 0, 0, 0)
+        else:
+            rates = self.formats[second.to_bytes(4, "little").decode()][(third, fourth)]
+            data[:] = v4l2.INTERVAL.pack(index, second, third, fourth, v4l2.DISCRETE, *rates[index], 0, 0, 0, 0)
+
+
+def test_structures_have_the_kernel_s_sizes():
+    """The size is part of each ioctl's number (bits 16-29)."""
+    for request, layout in (
+        (v4l2.QUERYCAP, v4l2.CAPABILITY), (v4l2.ENUM_FMT, v4l2.FORMAT),
+        (v4l2.ENUM_FRAMESIZES, v4l2.SIZE), (v4l2.ENUM_FRAMEINTERVALS, v4l2.INTERVAL),
+    ):  # fmt: skip
+        assert (request >> 16) & 0x3FFF == layout.size
+
+
+def test_a_webcam_tells_its_name_sizes_and_rates():
+    device = describe(3, "/dev/video0", Kernel())
+    assert (device.card, device.driver, device.path) == ("HD Webcam", "uvcvideo", "/dev/video0")
+    assert device.modes == (Mode("YUYV", 640, 480, 30), Mode("MJPG", 1280, 720, 30), Mode("MJPG", 640, 480, 60))
+
+
+@pytest.mark.parametrize(
+    "kernel", [Kernel(caps=v4l2.CAN_STREAM), Kernel(driver="bcm2835-codec"), Kernel(driver="rp1-cfe")],
+    ids=["metadata node", "a Pi's codec", "a Pi's sensor"],
+)  # fmt: skip
+def test_nodes_that_are_no_cameras_are_left_out(kernel):
+    assert describe(3, "/dev/video9", kernel) is None
+
+
+def test_a_driver_that_never_says_no_more_does_not_hang_us():
+    class Endless(Kernel):
+        def enumerate(self, request, data):
+            index = min(struct.unpack_from("=I", data)[0], 0)
+            struct.pack_into("=I", data, 0, index)
+            super().enumerate(request, data)
+
+    assert len(describe(3, "/dev/video0", Endless()).modes) <= v4l2.MAX_ENTRIES**2
+
+
+KNOWN = [
+    Device("/dev/video0", "HD Webcam", "uvcvideo", "usb-1", ()),
+    Device("/dev/video2", "Cam Link 4K", "uvcvideo", "usb-2", ()),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index", "path"),
+    [
+        ("", 0, "/dev/video0"),
+        ("", 1, "/dev/video2"),
+        ("", 2, None),
+        ("/dev/video2", 0, "/dev/video2"),
+        ("cam link", 0, "/dev/video2"),
+        ("zoom", 0, None),
+    ],
+)
+def test_devices_are_found_by_node_name_or_number(wanted, index, path):
+    found = find(wanted, index, KNOWN)
+    assert (found.path if found else None) == path
+
+
+MODES = [
+    Mode("YUYV", 640, 480, 30), Mode("YUYV", 1280, 720, 10), Mode("MJPG", 1280, 720, 30),
+    Mode("MJPG", 1920, 1080, 30), Mode("H264", 1920, 1080, 60), Mode("NV12", 640, 480, 30),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "codec", "chosen"),
+    [
+        ((640, 480, 30), "auto", "640x480 NV12 30/s"),
+        ((1280, 720, 30), "auto", "1280x720 MJPG 30/s"),
+        ((1280, 720, 10), "auto", "1280x720 YUYV 10/s"),
+        ((1280, 720, 30), "yuyv", "1280x720 YUYV 10/s"),
+        ((1900, 1000, 30), "auto", "1920x1080 MJPG 30/s"),
+        ((640, 480, 30), "rgb888", "None"),
+    ],
+)
+def test_the_size_counts_first_then_the_rate_then_the_least_work(asked, codec, chosen):
+    assert str(webcam.choose(MODES, *asked, codec)) == chosen
+
+
+def test_options_ask_the_device_for_exactly_that():
+    asked = webcam.options(Mode("MJPG", 1280, 720, 30), 60)
+    assert asked == {"video_size": "1280x720", "input_format": "mjpeg", "framerate": "30"}
+
+
+def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(tmp_path, monkeypatch):
+    """A regular file stands in for the device node: /proc looks the same."""
+    node = tmp_path / "video0"
+    node.touch()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; f = open(sys.argv[1]); time.sleep(60)", str(node)]
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while not holders([str(node)]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ((pid, name),) = holders([str(node)])
+        assert pid == holder.pid
+        assert name.startswith("python")
+        assert held_by([str(node)]) == f"held by {name} (pid {holder.pid})"
+        device = Device(str(node), "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
+        monkeypatch.setattr(v4l2, "devices", lambda: [device])
+        with pytest.raises(CameraBusy, match=f"pid {holder.pid}"):
+            MAKERS["v4l2"](CameraSettings(), 0, tmp_path)
+        assert f"pid {holder.pid}" in detect.v4l2_cameras()[0].line()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert held_by([str(node)]) == ""
+
+
+def test_this_process_does_not_count_as_a_stranger(tmp_path):
+    with (tmp_path / "x").open("w") as own:
+        assert os.path.realpath(own.name)
+        assert holders([own.name]) == []
+
+
+def test_a_missing_device_is_named_with_those_there_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(v4l2, "devices", lambda: KNOWN)
+    with pytest.raises(CameraError, match="no V4L2 device 'zoom'; there are: /dev/video0 HD Webcam, /dev/video2"):
+        MAKERS["v4l2"](CameraSettings(device="zoom"), 0, tmp_path)
+
+
+def test_every_camera_is_listed_and_the_list_fits_json(monkeypatch):
+    device = Device("/dev/video0", "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
+    monkeypatch.setattr(v4l2, "devices", lambda: [device])
+    found = detect.cameras()
+    assert [one.source for one in found] == ["v4l2", "synthetic"]
+    rows = detect.rows(found)
+    assert rows[0]["modes"][2] == "1280x720 MJPG 30/s"
+    assert "no Picamera2" in detect.why_no_picamera2(0)
+    assert detect.why_no_v4l2(0) == "" and "number 1" in detect.why_no_v4l2(1)
