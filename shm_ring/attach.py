@@ -31,10 +31,19 @@ class HeldFrame(Frame):
     @property
     def payload(self) -> Pixels:
         """The used bytes, 1-D uint8, an own copy."""
-        if self._source is not None:
-            owned = super().copy()
-            self._payload, self._source = owned.payload, None
+        self._own()
         return super().payload
+
+    def _own(self) -> None:
+        if self._source is not None:
+            owned = Frame(self._source, self.sequence, self._header).copy()
+            self._payload, self._source = owned.payload, None
+
+    @property
+    def planes(self) -> tuple[Pixels, ...]:
+        """Views of the own copy's planes."""
+        self._own()
+        return super().planes
 
     @property
     def bgr(self) -> Pixels:

@@ -117,6 +117,9 @@ class Source(Protocol):
     def view(self, sequence: int, used_bytes: int) -> Pixels:
         """Return the payload, read-only, where it lies in the ring."""
 
+    def plane_views(self, sequence: int, used_bytes: int, geometry: Geometry) -> tuple[Pixels, ...]:
+        """Return the planes, read-only, where they lie in the ring."""
+
 
 class Frame:
     """A frame borrowed from a ring (a context manager), or an owned copy of one.
@@ -188,12 +191,16 @@ class Frame:
     @property
     def planes(self) -> tuple[Pixels, ...]:
         """Views of the planes, see imaging.formats.planes."""
-        return formats.planes(self.payload, self.picture)
+        if self._source is None:
+            return formats.planes(self.payload, self.picture)
+        return self._source.plane_views(self.sequence, self.fields[5], self.picture)
 
     @property
     def luma(self) -> Pixels:
         """Brightness, (height, width) uint8; a view for YUV and gray."""
-        return color.luma(self.payload, self.picture)
+        if self.picture.pixel_format in ("bgr24", "rgb24"):
+            return color.luma(self.payload, self.picture)
+        return self.planes[0]
 
     @property
     def bgr(self) -> Pixels:

@@ -56,9 +56,7 @@ import numpy as np
 MAGIC = 0x52474D53  # "SMGR" in little-endian bytes; a machine of the other byte order reads another number and refuses
 VERSION = 1
 WORD_MASK = 0xFFFFFFFF
-PAGE_BYTES = (
-    4096  # alignment of payloads; larger pages (16 KiB on a Pi 5) only make the last page of the mapping longer
-)
+PAGE_BYTES = 4096  # alignment of payloads, also on machines with larger pages: there the mapping just ends later
 TRAILER_BYTES = 64  # a cache line of its own after the payload
 MIN_SLOTS = 2  # the newest frame must outlive the beginning of the next; 4 or more are sensible
 MAX_SLOTS = 1 << 16

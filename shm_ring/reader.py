@@ -9,6 +9,8 @@ from types import TracebackType
 
 import numpy as np
 
+from imaging import formats
+from imaging.formats import Geometry
 from shm_ring import layout, process, segment
 from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady, ViewOutlivedRing
 from shm_ring.fence import fences
@@ -50,6 +52,7 @@ class RingReader:
         self._words = self._bytes.cast("I")
         self._array = np.frombuffer(mapping, np.uint8)
         self._views: list[Pixels | None] = [None] * self.slots
+        self._planes: list[tuple[Geometry, tuple[Pixels, ...]] | None] = [None] * self.slots
         self._futex = Futex(self._array.ctypes.data + _HEAD * 4)
         self._head = self._find_head()
         self.laps = 0
@@ -194,6 +197,14 @@ class RingReader:
             view = self._views[slot] = self._array[start : start + used_bytes]
         return view
 
+    def plane_views(self, sequence: int, used_bytes: int, geometry: Geometry) -> tuple[Pixels, ...]:
+        """Return the planes where they lie; made once per slot, because they do not move."""
+        slot = sequence % self.slots
+        known = self._planes[slot]
+        if known is None or known[0] is not geometry:
+            known = self._planes[slot] = (geometry, formats.planes(self.view(sequence, used_bytes), geometry))
+        return known[1]
+
     def trailer(self, sequence: int) -> int:
         """Return the word after the payload: it equals the sequence word of a frame that was written to its end."""
         return self._words[self._shape.trailer(sequence % self.slots) // 4]
@@ -241,7 +252,7 @@ class RingReader:
             return
         os.close(self._fd)
         self._fd = -1
-        self._views, self._array = [], np.empty(0, np.uint8)
+        self._views, self._planes, self._array = [], [], np.empty(0, np.uint8)
         self._words.release()
         self._bytes.release()
         try:

@@ -7,7 +7,7 @@ import struct
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from shm_ring import layout, segment
 from shm_ring.fence import fences
 from shm_ring.frame import FrameMeta, Pixels, pack_geometry
 from shm_ring.futex import Futex
-from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK, Shape, offset_of
+from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, Shape, offset_of
 from shm_ring.lock import Memory, WriterLock
 from shm_ring.takeover import Claim, claim
 
@@ -25,10 +25,27 @@ _HEAD = offset_of(SEGMENT_HEADER, "head") // 4
 _STATE = offset_of(SEGMENT_HEADER, "state") // 4
 _HEARTBEAT = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
 _PID = offset_of(SEGMENT_HEADER, "writer_pid") // 4
-_TABLE = layout.PAGE_BYTES // 4
-_SLOT_WORDS = SLOT_HEADER_BYTES // 4
 Payload = NDArray[Any] | bytes | bytearray | memoryview
 _UNKNOWN = object()  # the geometry bytes of a slot that this writer has not written yet
+
+
+class _Place(NamedTuple):
+    """Where one slot's parts lie, worked out once."""
+
+    word: int
+    """Index of its sequence word among the segment's words."""
+    trailer: int
+    """Index of its trailer among them."""
+    fields: int
+    """Byte offset of the frame's fields."""
+    payload: memoryview
+
+    @classmethod
+    def of(cls, shape: Shape, slot: int, segment: memoryview) -> _Place:
+        """Work them out."""
+        header, start = shape.slot_header(slot), shape.payload(slot)
+        payload = segment[start : start + shape.payload_bytes]
+        return cls(header // 4, shape.trailer(slot) // 4, header + layout.FRAME_OFFSET, payload)
 
 
 class RingWriter:
@@ -58,9 +75,7 @@ class RingWriter:
         array = np.frombuffer(mapping, np.uint8)
         starts = [shape.payload(slot) for slot in range(shape.slots)]
         self._arrays: list[Pixels] = [array[start : start + shape.payload_bytes] for start in starts]
-        self._payloads = [self._bytes[start : start + shape.payload_bytes] for start in starts]
-        self._trailer = shape.trailer(0) // 4
-        self._stride = shape.slot_stride // 4
+        self._places = [_Place.of(shape, slot, self._bytes) for slot in range(shape.slots)]
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
         self._wake = Futex(array.ctypes.data + _HEAD * 4).wake
         self._open = True
@@ -109,12 +124,11 @@ class RingWriter:
 
         Raises: ValueError when it is longer or not contiguous; nothing is published then.
         """
-        slot = self._head % self.slots
         source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else _flat(payload)
         used = len(source)
-        self._begin(slot)
-        self._payloads[slot][:used] = source  # type: ignore[assignment] # an ndarray is a buffer; numpy's stubs say so from 3.12
-        self._commit(slot, used, meta, geometry)
+        self._begin()
+        self._places[self._head % self.slots].payload[:used] = source  # type: ignore[assignment] # numpy's stubs: 3.12
+        self._commit(used, meta, geometry)
 
     def slot(self) -> Slot:
         """Lend the next slot's memory for a `with` block; committed at its end, abandoned on an exception."""
@@ -124,21 +138,22 @@ class RingWriter:
         """Return a slot's memory outside the protocol: for benches that compare publish with a bare copy."""
         return self._arrays[slot]
 
-    def _begin(self, slot: int) -> None:
-        """Say that the slot's old frame is gone."""
-        self._words[_TABLE + slot * _SLOT_WORDS] = (2 * self._head + 1) & WORD_MASK
+    def _begin(self) -> None:
+        """Say that the next slot's old frame is gone."""
+        self._words[self._places[self._head % self.slots].word] = (2 * self._head + 1) & WORD_MASK
         # SYNC POINT A: a reader that sees one new byte of this slot also sees the odd word.
         if self._release is not None:
             self._release()
 
-    def _commit(self, slot: int, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
+    def _commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
         """Write what travels with the payload, then make the frame visible and wake everybody."""
         sequence, words, release = self._head, self._words, self._release
-        start = layout.PAGE_BYTES + slot * SLOT_HEADER_BYTES
+        slot = sequence % self.slots
+        word_at, trailer_at, fields_at, _ = self._places[slot]
         try:
             FRAME_STRUCT.pack_into(
                 self._bytes,
-                start + layout.FRAME_OFFSET,
+                fields_at,
                 sequence,
                 meta.frame_id,
                 meta.captured_ns,
@@ -159,22 +174,26 @@ class RingWriter:
         except struct.error as error:
             raise ValueError(f"ring {self.name}: {meta}: {error}") from None
         if geometry is not self._geometries[slot]:
-            start += layout.GEOMETRY_OFFSET
-            self._bytes[start : start + layout.GEOMETRY.itemsize] = pack_geometry(geometry)
-            self._geometries[slot] = geometry
+            self._write_geometry(slot, geometry)
         word = (2 * sequence + 2) & WORD_MASK
-        words[self._trailer + slot * self._stride] = word
+        words[trailer_at] = word
         # SYNC POINT B: a reader that sees the even word also sees every byte stored before it.
         if release is not None:
             release()
-        words[_TABLE + slot * _SLOT_WORDS] = word
+        words[word_at] = word
         # SYNC POINT E: a reader that sees the new head also sees the even word.
         if release is not None:
             release()
-        self._head = sequence + 1
-        words[_HEAD] = self._head & WORD_MASK
+        self._head = sequence = sequence + 1
+        words[_HEAD] = sequence & WORD_MASK
         self._wake()
         self.next_frame_id = meta.frame_id + 1
+
+    def _write_geometry(self, slot: int, geometry: Geometry | None) -> None:
+        """Store a geometry in a slot header; done once per slot and change, not once per frame."""
+        start = self._places[slot].fields + layout.GEOMETRY_OFFSET - layout.FRAME_OFFSET
+        self._bytes[start : start + layout.GEOMETRY.itemsize] = pack_geometry(geometry)
+        self._geometries[slot] = geometry
 
     def heartbeat(self) -> None:
         """Say that the writer lives although it has no frame to publish."""
@@ -196,7 +215,7 @@ class RingWriter:
         self._lock.remember(Memory(0, self.next_frame_id, self.generation))
         self._words[_PID] = 0
         # Views lent by slot() may still live; the mapping goes when the last of them does.
-        del self._bytes, self._words, self._arrays, self._payloads
+        del self._bytes, self._words, self._arrays, self._places
         self._lock.close()
 
     def __enter__(self) -> RingWriter:
@@ -237,7 +256,7 @@ class Slot:
         self.used_bytes: int | None = None
 
     def __enter__(self) -> Slot:
-        self._writer._begin(self._writer.head % self._writer.slots)
+        self._writer._begin()
         return self
 
     def __exit__(
@@ -250,4 +269,4 @@ class Slot:
             used = self._writer.payload_bytes if self.geometry is None else self.geometry.payload_bytes
         if not 0 <= used <= self._writer.payload_bytes:
             raise ValueError(f"ring {self._writer.name}: {used} bytes used of {self._writer.payload_bytes}")
-        self._writer._commit(self._writer.head % self._writer.slots, used, self.meta, self.geometry)
+        self._writer._commit(used, self.meta, self.geometry)
