@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import closing
 
 from control.client import ControlClient
 from service.settings import EXIT_CONFIG
 from service.startup import startup
 from streamer.errands import COMMANDS, EVENTS, Errands
-from streamer.loop import serve
+from streamer.loop import serve, wait_for_port
 from streamer.server import CannotServe
 from streamer.settings import MjpegServerSettings
 
@@ -23,10 +24,12 @@ def main() -> int:
         ) as control:
             errands = Errands(control, settings.socket_path)
             if not settings.table(MjpegServerSettings).enable:
-                errands.idle(stop)
+                errands.idle(stop, "idle", "mjpeg_server.enable is false")
                 return 0
             try:
-                asyncio.run(serve(settings, stop, errands))
+                with closing(wait_for_port(settings, stop, errands)) as port:
+                    if not stop.requested:
+                        asyncio.run(serve(settings, stop, errands, port))
             except CannotServe as problem:
                 print(f"streamer: {problem}", file=sys.stderr)
                 return EXIT_CONFIG

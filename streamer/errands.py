@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -56,13 +57,14 @@ class Errands:
         loop.add_reader(self._control.fileno(), self._read)
         self.start(self._beat(context))
 
-    def idle(self, stop: Stop) -> None:
-        """Stay up without serving, because mjpeg_server.enable is false."""
-        while not stop.requested:
-            self._control.beat(state="idle", reason="mjpeg_server.enable = false")
+    def idle(self, stop: Stop, state: str, reason: str, seconds: float = math.inf) -> None:
+        """Stay up without serving, for so long or until stop is requested, and say why."""
+        until_s = time.monotonic() + seconds
+        while not stop.requested and time.monotonic() < until_s:
+            self._control.beat(state=state, reason=reason)
             for request in self._control.received():
-                request.reply(Reply(ok=False, status="not_running", text="ERROR: mjpeg_server.enable is false"))
-            stop.wait(BEAT_S)
+                request.reply(Reply(ok=False, status="not_running", text=f"ERROR: {reason}"))
+            stop.wait(min(BEAT_S, seconds))
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the rest, held until it ends."""

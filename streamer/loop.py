@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import ExitStack
 
 from service.clock import now_ns
+from service.retry import Backoff
 from service.settings import Settings
 from service.stop import Stop
 from shm_ring import LiveRing
@@ -27,15 +29,30 @@ from streamer.settings import HttpSettings, MjpegServerSettings
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, stop: Stop, errands: Errands) -> None:
-    """Serve until stop is requested. Raises: CannotServe, OSError (port taken); a feed that fails requests the stop."""
+def wait_for_port(settings: Settings, stop: Stop, errands: Errands) -> socket.socket:
+    """Open the listening socket; while somebody else has the port, stay up, say so and try again.
+
+    Returns: the caller closes it; one that listens nowhere if stop was requested meanwhile.
+    """
+    bind, port, backoff = settings.table(HttpSettings).bind, settings.table(MjpegServerSettings).port, Backoff()
+    while not stop.requested:
+        try:
+            return listen(bind, port)
+        except OSError as error:
+            delay_s = backoff.delay_s()
+            log.warning("%s; next try in %.0f s", error.strerror, delay_s)
+            errands.idle(stop, "no port", error.strerror or str(error), delay_s)
+    return socket.socket()
+
+
+async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.socket) -> None:
+    """Serve on a listening socket until stop is requested. Raises: CannotServe; a feed that fails requests the stop."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
     house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_reader(stop.fileno(), stopped.set)
     with ExitStack() as stack:
-        sock = stack.enter_context(listen(http.bind, mjpeg.port))
         context = Context(
             settings,
             house,
