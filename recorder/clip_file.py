@@ -99,11 +99,14 @@ class ClipFile:
         self.place = place
         self._form = form
         self._file = opener(place.growing)
+        self._csv: DiskFile | None = None
         try:
-            self._csv = opener(place.growing_timing) if form.csv else None
+            if form.csv:
+                self._csv = opener(place.growing_timing)
+                self._csv.write(timing.HEADER.encode())
+                self._csv.checkpoint()
         except OSError:
-            self._file.close()
-            place.growing.unlink(missing_ok=True)
+            self._discard()
             raise
         self._container = _container(self._file, form)
         self._container.metadata["comment"] = json.dumps(about, separators=(",", ":"))
@@ -115,15 +118,21 @@ class ClipFile:
             time_base=TIME_BASE,
         )
         self._gaps = timing.Gaps()
-        self._lines: list[str] = [timing.HEADER]
         self._first: FrameMeta | None = None
         self._last: FrameMeta | None = None
         self._first_pts = 0
         self._frames = 0
+        self._whole: tuple[int, FrameMeta | None] = (0, None)
+        """Frames in complete fragments, and the last of them."""
         self._synced_s = time.monotonic()
 
     def add(self, unit: AccessUnit, row: FrameMeta) -> None:
         """Append one frame. Raises: OSError; `abandon` then."""
+        dropped, lines_end = self._gaps.before(row), 0
+        if self._csv is not None:
+            # Before the frame: a crash may leave a line without its frame, which is cut off when the clip is adopted.
+            lines_end = self._csv.bytes
+            self._csv.write(timing.line(row, time.time(), dropped, self._gaps.hardware).encode())
         packet = unit.packet
         if self._first is None or packet.pts is None:
             self._first, self._first_pts = row, packet.pts or 0
@@ -133,18 +142,16 @@ class ClipFile:
         packet.stream = self._stream  # type: ignore[assignment]
         before = self._file.bytes
         self._container.mux_one(packet)
+        if self._file.bytes > before and self._form.container == "mp4":
+            self._grown(lines_end)  # the fragment ends with the frame before this one
         self._last = row
         self._frames += 1
-        dropped = self._gaps.before(row)
-        self._lines.append(timing.line(row, time.time(), dropped, self._gaps.hardware))
-        if self._file.bytes > before:
-            self._grown()
+        if self._file.bytes > before and self._form.container != "mp4":
+            self._grown(self._csv.bytes if self._csv else 0)
 
     def close(self) -> Totals:
         """Finish and give the files their final names. Raises: OSError; `abandon` then."""
         self._container.close()
-        self._file.checkpoint()
-        self._write_lines(len(self._lines))
         self._file.sync()
         self._file.close()
         if self._csv is not None:
@@ -155,21 +162,20 @@ class ClipFile:
 
     def abandon(self) -> Totals:
         """Close after an error: what is complete stays, under its final name if the disk allows, and plays."""
-        if self._file.broken is None:
-            self._file.broken = OSError("abandoned")
+        for file in (self._file, self._csv):
+            if file is not None and file.broken is None:
+                file.broken = OSError("abandoned")
         with suppress(OSError, av.FFmpegError):
             self._container.close()  # writes a trailer, which the broken file swallows
+        self._frames, self._last = self._whole
+        if self._frames == 0:
+            self._discard()
+            return self.totals
         self._file.close()
         if self._csv is not None:
-            with suppress(OSError):
-                self._write_lines(len(self._lines))
             self._csv.close()
         with suppress(OSError):
-            if self._file.intact_bytes == 0:
-                self.place.growing.unlink()
-                self.place.growing_timing.unlink(missing_ok=True)
-            else:
-                self._rename()
+            self._rename()
         return self.totals
 
     @property
@@ -189,24 +195,26 @@ class ClipFile:
 
     # ---- inside
 
-    def _grown(self) -> None:
+    def _grown(self, lines_end: int) -> None:
         """Complete frames have reached the file: bring them and their timing lines to the disk, on schedule."""
+        self._whole = (self._frames, self._last)
         self._file.checkpoint()
+        if self._csv is not None:
+            self._csv.checkpoint(lines_end)
         now_s = time.monotonic()
-        fragments = self._form.container == "mp4"
-        # A fragment is written when the frame after it arrives, whose line therefore has to wait for the next one.
-        self._write_lines(len(self._lines) - (1 if fragments else 0))
-        if fragments or now_s - self._synced_s >= self._form.fragment_s:
-            self._file.sync()
+        if self._form.container == "mp4" or now_s - self._synced_s >= self._form.fragment_s:
             if self._csv is not None:
                 self._csv.sync()
+            self._file.sync()
             self._synced_s = now_s
 
-    def _write_lines(self, count: int) -> None:
-        if self._csv is not None and count > 0:
-            self._csv.write("".join(self._lines[:count]).encode())
-            self._csv.checkpoint()
-        del self._lines[:count]
+    def _discard(self) -> None:
+        """Nothing of it is worth keeping."""
+        for file in (self._file, self._csv):
+            if file is not None:
+                file.close()
+                with suppress(OSError):
+                    file.path.unlink()
 
     def _rename(self) -> None:
         self.place.growing.rename(self.place.clip)
@@ -220,9 +228,10 @@ def _container(file: DiskFile, form: Form) -> OutputContainer:
     options = {"flush_packets": "1"}
     name = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}[form.container]
     if form.container == "mp4":
-        hybrid = "hybrid_fragmented" if form.plain and has_hybrid() else "empty_moov"
+        hybrid = "+hybrid_fragmented" if form.plain and has_hybrid() else ""
         options |= {
-            "movflags": f"{hybrid}+frag_keyframe+default_base_moof",
+            # empty_moov: no frame outside a fragment, so that fragments.py counts them all.
+            "movflags": f"empty_moov+frag_keyframe+default_base_moof{hybrid}",
             "frag_duration": str(int(form.fragment_s * 1e6)),
             "video_track_timescale": str(TIME_BASE.denominator),
         }

@@ -70,10 +70,10 @@ class DiskFile:
             self._guarded(lambda: self._sync_data(self._descriptor))
             self._unsynced = False
 
-    def checkpoint(self) -> None:
-        """Say that the bytes so far form a playable file: it is cut back to here if a later write fails."""
+    def checkpoint(self, end: int | None = None) -> None:
+        """Say that the bytes so far (or up to `end`) are good by themselves: a broken file is cut back to them."""
         if self.broken is None:
-            self.intact_bytes = self.bytes
+            self.intact_bytes = self.bytes if end is None else end
 
     def close(self) -> None:
         """Close; a broken file is first cut back to what is intact. Called again it does nothing."""

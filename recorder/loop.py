@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.2
 """How long one pass waits for a frame or a command."""
+RING_S = 0.05
+"""How often a ring is looked for that is not there yet: its first frames are wanted, too."""
 LATE_NS = NS // 2
 """A frame may appear so long after it was captured: an ended clip is not closed before, if frames do not tell."""
 FPS_OVER = 30
@@ -79,13 +81,16 @@ class Loop:
                 self._rest()
                 self._control.wait(WAIT_S)
                 continue
+            if self._cursor.attach() is None:
+                self._expire()
+                self._control.wait(RING_S)
+                continue
             self._rewind()
             spot = self._cursor.step(WAIT_S)
             if spot is None:
-                self._triggers.expire(now_ns() - LATE_NS - self._period_ns())
-                self._end_unless(self._triggers.recording)
-                continue
-            self._take(spot)
+                self._expire()
+            else:
+                self._take(spot)
         self._flush()
 
     # ---- commands and answers
@@ -175,7 +180,7 @@ class Loop:
             self._last_ns = 0
             self._cursor.newest()
         wanted = self._triggers.recording
-        if wanted is None or self._order is not None or wanted.number == self._found or self._cursor.attach() is None:
+        if wanted is None or self._order is not None or wanted.number == self._found:
             return
         self._found = wanted.number
         begins_ns = self._triggers.start_ns
@@ -244,6 +249,12 @@ class Loop:
             self._deliver(self._encoding.drain())
             self._put(End("stopped" if not self._triggers.active else "over"))
         self._order = order
+
+    def _expire(self) -> None:
+        """No frame comes: what has ended by the clock is closed."""
+        self._triggers.expire(now_ns() - LATE_NS - self._period_ns())
+        if not self._triggers.active:
+            self._end_unless(None)
 
     def _rest(self) -> None:
         if self._busy:

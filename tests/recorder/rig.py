@@ -17,6 +17,8 @@ import av
 import numpy as np
 import tomlkit
 
+from control.client import call
+from control.messages import Reply
 from imaging import frame_code
 from imaging.formats import geometry, planes
 from service.clock import now_ns
@@ -142,6 +144,21 @@ class Rig:
         self.processes.append(process)
         return process
 
+    def start_hub(self) -> None:
+        self.hub = self.start(module="control")
+        until(lambda: call(self.socket, "ping", 2).ok, 20, "hub\n" + self.log("hub"))
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "run" / "control.sock"
+
+    def ask(self, line: str, seconds: float = 20) -> Reply:
+        return call(self.socket, line, seconds)
+
+    def answers(self, count: int = 1) -> None:
+        """Until the recorders take commands."""
+        until(lambda: self.ask("record status").status != "not_running", 20, self.log())
+
     def log(self, name: str = "recorder") -> str:
         path = self.folder / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
@@ -205,3 +222,21 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def timing_of(clip: Path) -> Path:
     return clip.with_name(clip.stem + "_frame_timing.csv")
+
+
+def check_clip(clip: Path, camera: Camera, *, drops: int = 0) -> list[int]:
+    """Numbers in the pixels are the ring's, in order; times are the sensor's; the CSV agrees. Returns: numbers."""
+    found = list(decoded(clip))
+    ids = [number for _, number in found]
+    assert ids and None not in ids, (clip, ids)
+    metas = {meta.frame_id: meta for meta in camera.published}
+    assert ids == sorted(set(ids)), ids
+    base_ns = metas[ids[0]].captured_ns
+    worst_us = max(abs(pts - (metas[number].captured_ns - base_ns) / 1000) for pts, number in found)
+    assert worst_us <= (1.0 if clip.suffix == ".mp4" else 501.0), worst_us
+    if timing_of(clip).exists():
+        lines = rows(timing_of(clip))
+        assert [int(line["frame_number"]) for line in lines] == ids
+        assert [int(line["sensor_timestamp_ns"]) for line in lines] == [metas[number].captured_ns for number in ids]
+        assert sum(int(line["dropped_since_last"]) for line in lines) == drops
+    return ids

@@ -1,0 +1,295 @@
+"""The recorder as a real process, told what to do through a real hub, judged by what other programs read from disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+
+from library import Catalogue
+from service.clock import now_ns
+from service.settings import Settings
+from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
+
+
+def ffprobe(path):
+    command = ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def filming(rig):
+    """A hub, a camera that films in the background, and a recorder that waits for commands."""
+    stop = threading.Event()
+    threads = []
+
+    def make(seconds=40, camera=None, **recorder):
+        made = rig(**recorder)
+        made.start_hub()
+        film = made.camera(**(camera or {}))
+
+        def run():
+            start = time.monotonic()
+            for number in range(seconds * 30):
+                if stop.wait(max(0.0, start + number / 30 - time.monotonic())):
+                    return
+                film.publish()
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        made.start()
+        made.ready()
+        made.answers()
+        return made, film
+
+    yield make
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
+    made, film = filming()
+    before_ns = now_ns()
+    started = made.ask("record start label=trial_1")
+    assert started.ok and started.status == "recording_started", started
+    time.sleep(2.5)
+    status = made.ask("record status")
+    assert status.status == "recording" and status.data["frames"] > 30 and status.data["file"] == started.data["file"]
+    assert made.ask("record start").status == "already_recording"
+    stop_ns = now_ns()
+    stopped = made.ask("record stop")
+    assert stopped.ok and stopped.status == "recording_stopped", stopped
+    (clip,) = made.clips()
+    assert str(clip) == started.data["file"] == stopped.data["file"]
+    assert clip.parent.name.startswith("session_") and clip.name.startswith("cam0_640x360_30fps_")
+    ids = check_clip(clip, film)
+    expected = [meta.frame_id for meta in film.published if before_ns <= meta.captured_ns < stop_ns]
+    assert ids == list(range(ids[0], ids[-1] + 1))
+    assert abs(ids[0] - expected[0]) <= 1 and abs(ids[-1] - expected[-1]) <= 1
+    assert stopped.data["frames"] == len(ids) and stopped.data["drops"] == 0
+    assert made.ask("record stop").status == "not_recording"
+    assert made.ask("record status").status == "idle"
+    # In the library, with its index in front, readable by ffprobe.
+    until(lambda: "index moved" in made.log(), 10, made.log())
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        (entry,) = until(lambda: library.find(kinds=["session"]), 10)
+    assert (entry.first_frame, entry.last_frame, entry.frames, entry.label) == (ids[0], ids[-1], len(ids), "trial_1")
+    assert entry.companions == (timing_of(clip).name,)
+    head = clip.read_bytes()[:4096]
+    assert b"moov" in head and b"moof" not in head
+    probe = ffprobe(clip)
+    assert int(probe["streams"][0]["nb_read_frames"]) == len(ids)
+    assert check_clip(clip, film) == ids
+
+
+def test_an_event_clip_has_its_pre_roll_from_the_ring_and_merges_a_second_event(filming):
+    made, film = filming(pre_roll_s=1.0, post_roll_s=2.0, mode="event")
+    time.sleep(1.5)
+    at_ns = now_ns()
+    first = made.ask("record trigger")
+    assert first.status == "recording_started" and not first.data["notes"], first
+    time.sleep(0.8)
+    assert made.ask("record trigger").status == "recording_triggered"
+    until(lambda: made.ask("record status").status == "idle", 10)
+    (clip,) = made.clips()
+    ids = check_clip(clip, film)
+    times = {meta.frame_id: meta.captured_ns for meta in film.published}
+    before_s, after_s = (at_ns - times[ids[0]]) / 1e9, (times[ids[-1]] - at_ns) / 1e9
+    assert 0.95 <= before_s <= 1.1, before_s
+    assert after_s > 2.7, after_s  # the second event came 0.8 s or more after the first
+
+
+def test_a_pre_roll_longer_than_the_ring_is_stated(filming):
+    made, film = filming(pre_roll_s=30.0, post_roll_s=0.3)
+    until(lambda: len(film.published) > 80)  # the ring of 64 is full
+    reply = made.ask("record trigger")
+    assert reply.ok and "earlier than the ring holds" in reply.text, reply
+    until(lambda: made.ask("record status").status == "idle", 10)
+    (clip,) = made.clips()
+    assert len(check_clip(clip, film)) >= 60
+    assert "pre-roll is short" in made.log()
+
+
+def test_a_restart_goes_on_where_it_stopped_and_a_kill_loses_nothing_the_ring_holds(filming):
+    """supervisorctl restart, then kill -9: the ring still has what was filmed meanwhile."""
+    made, film = filming(camera={"slots": 512})
+    made.ask("record start")
+    time.sleep(1.0)
+    assert made.stop(made.processes[-1]) == 0
+    second = made.start()
+    made.ready(times=2)
+    made.answers()
+    until(lambda: made.ask("record status").status == "recording", 10, made.log())
+    time.sleep(1.0)
+    second.kill()
+    second.wait()
+    made.start()
+    made.ready(times=3)
+    made.answers()
+    until(lambda: made.ask("record status").status == "recording", 10, made.log())
+    time.sleep(1.0)
+    made.ask("record stop")
+    clips = made.clips()
+    assert len(clips) == 3 and len({clip.parent for clip in clips}) == 1, clips
+    ids = [number for clip in sorted(clips, key=lambda one: numbers(one)[0]) for number in check_clip(clip, film)]
+    assert ids == list(range(ids[0], ids[-1] + 1)), "every frame once"
+    assert made.log().count("recording is resumed") == 2
+    assert made.log().count("leftover adopted") == 1
+
+
+def test_rolling_clips_are_cut_and_the_oldest_go(filming):
+    made, film = filming(
+        mode="rolling", auto_start=True, recording_duration_minutes=1 / 60, rolling_clips_count=2, seconds=60
+    )
+    folder = made.recordings / "rolling" / "cam0"
+    until(lambda: made.log().count("recording ended") >= 4, 20, made.log())
+    until(lambda: "deleted path=" in made.log(), 10, made.log())
+    made.ask("record stop")
+    until(lambda: len(list(folder.glob("*.mp4"))) == 2, 10, made.log())
+    ids = [number for clip in sorted(folder.glob("*.mp4"), key=os.path.getmtime) for number in check_clip(clip, film)]
+    assert ids == list(range(ids[0], ids[-1] + 1)), "no frame between two clips is missing"
+    assert len(list(folder.glob("*.csv"))) == 2, "the CSV goes with its clip"
+
+
+def test_several_cameras_start_and_stop_with_the_frames_of_one_instant(rig):
+    made = rig()
+    made.write_config(cameras={"cam0": {}, "cam1": {}})
+    made.start_hub()
+    films = [made.camera("cam0"), made.camera("cam1")]
+    made.start("cam0")
+    made.start("cam1")
+    made.ready("recorder")
+    made.ready("recorder-cam1")
+    until(lambda: "cam1" in made.ask("record status").data.get("cameras", {}), 10)
+    running = threading.Event()
+
+    def run():
+        start, number = time.monotonic(), 0
+        while not running.wait(max(0.0, start + number / 30 - time.monotonic())):
+            at_ns = now_ns()
+            [film.publish(at_ns) for film in films]
+            number += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        reply = made.ask("record start")
+        assert set(reply.data["cameras"]) == {"cam0", "cam1"}, reply
+        time.sleep(1.5)
+        assert made.ask("record stop").ok
+    finally:
+        running.set()
+        thread.join()
+    clips = {clip.name[:4]: clip for clip in made.clips()}
+    assert len(clips) == 2 and len({clip.parent for clip in clips.values()}) == 1, "one session folder"
+    assert check_clip(clips["cam0"], films[0]) == check_clip(clips["cam1"], films[1])
+
+
+@pytest.mark.parametrize("container", ["mkv", "h264"])
+def test_other_containers_play_and_have_every_frame(filming, container):
+    made, film = filming(container=container)
+    made.ask("record start")
+    time.sleep(1.2)
+    assert made.ask("record stop").ok
+    (clip,) = made.clips(f"*.{container}")
+    ids = numbers(clip)
+    assert ids == [int(line["frame_number"]) for line in rows(timing_of(clip))]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    if container == "mkv":
+        check_clip(clip, film)
+
+
+def test_the_csv_can_be_switched_off_live(filming):
+    made, _ = filming()
+    assert made.ask("set recorder.csv false").ok
+    time.sleep(0.5)
+    made.ask("record start")
+    time.sleep(0.7)
+    made.ask("record stop")
+    assert made.clips() and not list(made.recordings.rglob("*.csv"))
+
+
+def test_drops_of_the_camera_are_gaps_in_time_and_in_the_csv(rig):
+    """Decoded frames plus drops is what the sensor counted."""
+    made = rig(auto_start=True)
+    made.start()
+    made.ready()
+    film = made.camera(slots=256)
+    at_ns, sensor = now_ns(), 0
+    for number in range(90):
+        lost = {20: 1, 40: 3, 41: 2, 70: 10}.get(number, 0)
+        at_ns += PERIOD_NS * (1 + lost)
+        sensor += 1 + lost
+        film.publish(at_ns, dropped=lost)
+        time.sleep(0.005)
+    until(lambda: made.log().count("recording began") == 1, 10, made.log())
+    time.sleep(1.0)
+    assert made.stop(made.processes[-1]) == 0
+    (clip,) = made.clips()
+    ids = check_clip(clip, film, drops=16)
+    lines = rows(timing_of(clip))
+    assert len(ids) == 90 and len(ids) + 16 == sensor
+    gaps = {int(line["frame_number"]): int(line["dropped_since_last"]) for line in lines}
+    assert {number: gap for number, gap in gaps.items() if gap} == {20: 1, 40: 3, 41: 2, 70: 10}
+    assert int(lines[-1]["total_hardware_drops"]) == 16
+    assert list(lines[0]) == [
+        "frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops",
+    ]  # fmt: skip
+
+
+def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
+    """Mode and size change: one file closes, the next opens, every picture has its own time."""
+    made = rig(auto_start=True)
+    made.start()
+    made.ready()
+    small = made.camera(slots=64)
+    at_ns = now_ns()
+    for _ in range(30):
+        at_ns += PERIOD_NS
+        small.publish(at_ns)
+        time.sleep(0.003)
+    for _ in range(5):
+        at_ns += 2_000_000_000
+        small.publish(at_ns, period_ns=2_000_000_000, night=True)
+        time.sleep(0.003)
+    for _ in range(10):
+        at_ns += PERIOD_NS
+        small.publish(at_ns)
+        time.sleep(0.003)
+    until(lambda: made.log().count("recording began") == 3, 10, made.log())
+    time.sleep(0.5)
+    small.close()
+    made.cameras.remove(small)
+    large = made.camera(size=(802, 602), slots=64)
+    for _ in range(10):
+        at_ns += PERIOD_NS
+        large.publish(at_ns)
+        time.sleep(0.003)
+    until(lambda: made.log().count("recording began") == 4, 10, made.log())
+    time.sleep(0.5)
+    assert made.stop(made.processes[-1]) == 0
+    clips = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
+    assert [clip.name.split("_")[1] for clip in clips] == ["640x360", "640x360", "640x360", "802x602"]
+    assert [clip.name.split("_")[2] for clip in clips] == ["30fps", "0.5fps", "30fps", "30fps"]
+    assert [len(check_clip(clip, small)) for clip in clips[:3]] == [30, 5, 10]
+    assert len(check_clip(clips[3], large)) == 10
+    night = [pts for pts, _ in decoded(clips[1])]
+    assert night == [number * 2_000_000 for number in range(5)]
+
+
+def test_a_second_recorder_of_a_camera_is_refused_and_names_the_first(rig):
+    made = rig()
+    first = made.start()
+    made.ready()
+    second = made.start()
+    assert second.wait(20) == 1
+    assert f"pid {first.pid}" in made.log()
+    assert first.poll() is None

@@ -1,0 +1,192 @@
+"""Which frames are recorded: decided without a clock, a camera or a disk."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.settings import RecorderSettings
+from recorder.triggers import NS, Limits, Triggers
+
+S = NS
+LIMITS = Limits(pre_ns=5 * S, post_ns=10 * S, event_ns=60 * S, rolling_ns=30 * S, session_ns=3600 * S)
+
+
+def machine(limits: Limits = LIMITS) -> Triggers:
+    return Triggers(limits)
+
+
+def wanted(triggers: Triggers, start_s: float, end_s: float, step_s: float = 0.5) -> list[tuple[float, int, str]]:
+    """(time, file number, trigger) of each frame that is recorded."""
+    found, at = [], start_s
+    while at < end_s:
+        order = triggers.order(int(at * S))
+        if order is not None:
+            found.append((at, order.number, order.trigger))
+        at += step_s
+    return found
+
+
+def test_a_session_has_exactly_the_frames_from_start_to_stop():
+    triggers = machine()
+    assert triggers.start(100 * S, "session", "manual", utc_ns=0)
+    triggers.stop(110 * S)
+    times = [at for at, _, _ in wanted(triggers, 95, 120)]
+    assert times[0] == 100.0 and times[-1] == 109.5 and len(times) == 20
+    assert not triggers.active
+
+
+def test_a_second_start_is_refused_while_a_session_runs():
+    triggers = machine()
+    assert triggers.start(100 * S, "session", "manual", utc_ns=0)
+    assert not triggers.start(101 * S, "session", "manual", utc_ns=0)
+
+
+def test_a_session_with_a_duration_ends_by_itself():
+    triggers = machine()
+    triggers.start(100 * S, "session", "manual", utc_ns=0, duration_s=3)
+    assert [at for at, _, _ in wanted(triggers, 100, 110)] == [100 + n / 2 for n in range(6)]
+    assert not triggers.active
+
+
+def test_a_long_session_is_cut_into_files_without_a_gap():
+    triggers = machine(Limits(0, 0, S, 30 * S, 10 * S))
+    triggers.start(0, "session", "manual", utc_ns=0)
+    frames = wanted(triggers, 0, 25)
+    assert len(frames) == 50
+    assert [sum(number == n for _, number, _ in frames) for n in (1, 2, 3)] == [20, 20, 10]
+
+
+def test_rolling_clips_have_the_configured_length():
+    triggers = machine()
+    triggers.start(0, "rolling", "rolling", utc_ns=0)
+    numbers = [number for _, number, _ in wanted(triggers, 0, 90)]
+    assert [numbers.count(n) for n in (1, 2, 3)] == [60, 60, 60]
+
+
+def test_an_event_is_recorded_from_before_to_after_it():
+    triggers = machine()
+    triggers.happened(100 * S, "command", utc_ns=0)
+    assert triggers.start_ns == 95 * S
+    times = [at for at, _, _ in wanted(triggers, 90, 120)]
+    assert times[0] == 95.0 and times[-1] == 109.5
+    assert not triggers.active
+
+
+def test_events_that_touch_are_one_clip_and_others_are_two():
+    triggers = machine()
+    triggers.happened(100 * S, "command", utc_ns=0)
+    frames = wanted(triggers, 95, 108)
+    triggers.happened(108 * S, "motion", utc_ns=0)
+    frames += wanted(triggers, 108, 130)
+    assert {number for _, number, _ in frames} == {1}
+    assert frames[-1][0] == 117.5
+    triggers.happened(140 * S, "motion", utc_ns=0)
+    assert {number for _, number, _ in wanted(triggers, 130, 160)} == {2}
+
+
+def test_a_lasting_event_is_recorded_until_its_post_roll_is_over():
+    triggers = machine()
+    triggers.began(100 * S, "motion", utc_ns=0)
+    frames = wanted(triggers, 95, 130)
+    assert frames[-1][0] == 129.5
+    triggers.ended(130 * S, "motion")
+    assert wanted(triggers, 130, 160)[-1][0] == 139.5
+    assert not triggers.active
+
+
+def test_an_event_that_never_ends_is_cut_off_and_counts_again_after_it_ended():
+    triggers = machine()
+    triggers.began(100 * S, "motion", utc_ns=0)
+    assert wanted(triggers, 95, 300)[-1][0] < 95 + 60
+    triggers.began(300 * S, "motion", utc_ns=0)
+    assert not triggers.active
+    triggers.ended(310 * S, "motion")
+    triggers.began(320 * S, "motion", utc_ns=0)
+    assert triggers.active
+
+
+def test_an_event_during_a_session_makes_no_second_file():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0)
+    frames = wanted(triggers, 0, 50)
+    triggers.happened(50 * S, "motion", utc_ns=0)
+    frames += wanted(triggers, 50, 100)
+    assert {number for _, number, _ in frames} == {1}
+    assert {trigger for _, _, trigger in frames} == {"manual"}
+
+
+def test_an_event_marks_the_rolling_clip_it_falls_into():
+    triggers = machine()
+    triggers.start(0, "rolling", "rolling", utc_ns=0)
+    wanted(triggers, 0, 40)
+    triggers.happened(40 * S, "motion", utc_ns=0)
+    assert {trigger for _, _, trigger in wanted(triggers, 40, 50)} == {"motion"}
+    assert {trigger for _, _, trigger in wanted(triggers, 50, 60)} == {"rolling"}
+
+
+def test_stop_ends_a_lasting_event_too():
+    triggers = machine()
+    triggers.began(100 * S, "motion", utc_ns=0)
+    wanted(triggers, 95, 105)
+    assert triggers.stop(105 * S)
+    assert wanted(triggers, 105, 200) == []
+    assert not triggers.stop(200 * S)
+
+
+def test_an_event_that_outlives_a_session_goes_on_in_its_own_clip():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0, duration_s=100)
+    wanted(triggers, 0, 99)
+    triggers.happened(99 * S, "motion", utc_ns=0)
+    frames = wanted(triggers, 99, 120)
+    assert [trigger for _, _, trigger in frames].count("manual") == 2
+    assert frames[-1][0] == 108.5 and frames[-1][2] == "motion"
+
+
+def test_two_cameras_told_at_different_moments_record_the_same_instants():
+    one, two = machine(), machine()
+    one.start(100 * S, "session", "manual", utc_ns=0)
+    [two.order(at * S // 30) for at in range(3000, 3100)]
+    two.start(100 * S, "session", "manual", utc_ns=0)
+    one.stop(104 * S)
+    two.stop(104 * S)
+    assert wanted(one, 99, 110) == wanted(two, 99, 110)
+
+
+def test_limits_come_from_the_users_keys():
+    limits = Limits.of(RecorderSettings(pre_roll_s=1.5, recording_duration_minutes=2))
+    assert limits.pre_ns == 1_500_000_000 and limits.rolling_ns == 120 * NS
+
+
+STEP = st.tuples(st.sampled_from(["start", "stop", "happened", "began", "ended", "frames"]), st.integers(1, 40))
+
+
+@given(st.lists(STEP, max_size=40))
+def test_whatever_happens_files_are_contiguous_and_bounded(steps):
+    """No frame goes back to an earlier file, no event clip outlives its guard, and everything ends after a stop."""
+    triggers, now, spans = machine(), 0, {}
+    for what, seconds in steps:
+        if what == "frames":
+            for _ in range(seconds):
+                now += S
+                order = triggers.order(now)
+                if order is not None:
+                    assert order.number >= max(spans, default=0)
+                    spans.setdefault(order.number, (now, order.kind))
+                    start, kind = spans[order.number]
+                    limit = {"session": 3600, "rolling": 30, "event": 60}[kind]
+                    assert now - start <= limit * S
+        elif what == "start":
+            triggers.start(now, "session" if seconds % 2 else "rolling", "manual", utc_ns=0)
+        elif what == "stop":
+            triggers.stop(now)
+        elif what == "happened":
+            triggers.happened(now, "command", utc_ns=0)
+        elif what == "began":
+            triggers.began(now, "motion", utc_ns=0)
+        else:
+            triggers.ended(now, "motion")
+    triggers.stop(now)
+    assert triggers.order(now + 1) is None
+    assert not triggers.active
