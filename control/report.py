@@ -55,8 +55,20 @@ def health(roster: Roster, now_s: float, hub: dict[str, Any], machine: dict[str,
 def processes(roster: Roster, now_s: float) -> list[dict[str, Any]]:
     """Return a row for each program that should be there or is."""
     by_program = {peer.program: peer for peer in roster.processes()}
-    names = dict.fromkeys([*_expected(roster), *by_program, *roster.programs])
-    return [_row(name, by_program.get(name), roster, now_s) for name in names if name != "hub"]
+    states = supervised(by_program.get("watchdog"))
+    names = dict.fromkeys([*_expected(roster), *by_program, *states])
+    rows = {name: _row(name, by_program.get(name), roster, now_s) for name in names if name != "hub"}
+    for name, row in rows.items():
+        if row["state"] == "missing" and states.get(name, "RUNNING") not in {"RUNNING", "STARTING"}:
+            last = roster.programs.get(name)
+            row["state"], row["reason"] = states[name], last.reason if isinstance(last, ProcessDown) else ""
+    return list(rows.values())
+
+
+def supervised(watchdog: Peer | None) -> dict[str, str]:
+    """Return supervisord's state of each program, as the watchdog last told it in its heartbeat."""
+    programs = watchdog.beat.figures.get("programs") if watchdog and watchdog.beat else None
+    return {str(name): str(state) for name, state in programs.items()} if isinstance(programs, dict) else {}
 
 
 def _expected(roster: Roster) -> Iterable[str]:
@@ -67,9 +79,6 @@ def _expected(roster: Roster) -> Iterable[str]:
 def _row(name: str, peer: Peer | None, roster: Roster, now_s: float) -> dict[str, Any]:
     row: dict[str, Any] = {"program": name, "state": "missing", "reason": "not connected"}
     row |= {"camera": "", "pid": 0, "fps": -1.0, "lag": -1, "laps": 0, "rss_bytes": 0, "swap_bytes": 0, "figures": {}}
-    last = roster.programs.get(name)
-    if isinstance(last, ProcessDown) and peer is None:
-        return row | {"state": last.state or "down", "reason": last.reason}
     if peer is None or peer.hello is None:
         return row
     row |= {"camera": peer.hello.camera, "pid": peer.hello.pid, "state": "starting", "reason": ""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 
 from service.schema import Section, setting
@@ -29,12 +30,6 @@ class ControlSettings(Section, frozen=True):
         int,
         setting("restart a process with more resident memory; 0: never", unit="MiB", ge=0, apply="live"),
     ] = 0
-    swap_slow_percent: Annotated[
-        int, setting("swap in use above this is reported, and capture slows down", unit="%", ge=1, le=100, apply="live")
-    ] = 70
-    swap_pause_percent: Annotated[
-        int, setting("swap in use above this is reported, and capture pauses", unit="%", ge=1, le=100, apply="live")
-    ] = 85
 
 
 class NetworkSettings(Section, frozen=True):
@@ -53,6 +48,21 @@ class NetworkSettings(Section, frozen=True):
         ),
     ] = ""
     rate_per_s: Annotated[float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000)] = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse a port that the network can reach and nobody guards."""
+        if self.trigger_port and not self.token and not is_loopback(self.bind):
+            raise ValueError(f"bind = {self.bind!r} with trigger_port = {self.trigger_port} needs a token")
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is reachable from this machine only."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 TABLES: dict[str, type[Section]] = {"control": ControlSettings, "network": NetworkSettings}

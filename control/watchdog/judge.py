@@ -1,0 +1,149 @@
+"""Who hangs, who storms, who is too big: decided from heartbeats and supervisord's states alone. No I/O, no clock.
+
+Rules:
+- Only a process that has sent a heartbeat is expected to go on sending them; programs that never speak to the hub
+  (a user's own) are left alone.
+- A loop that turns but publishes no frame although it says it is running counts as hanging too.
+- If everything falls silent at once, the host was stopped or starved: one more period passes before anyone is killed.
+  The same if we ourselves slept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from control.messages import Heartbeat
+from control.settings import ControlSettings
+from control.watchdog.supervisord import Program
+
+ALIVE = frozenset({"RUNNING", "STARTING"})
+OWN_PAUSE_S = 2.5
+"""A pass comes every half second; one this late means that we were not running either."""
+
+EXPOSURES_FORGIVEN = 3
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said or done about one program."""
+
+    kind: Literal["stalled", "kill", "storm", "too_big", "grace"]
+    program: str
+    reason: str
+    silent_s: float = 0.0
+    measured: float = 0.0
+    limit: float = 0.0
+
+
+@dataclass
+class Watched:
+    """What is known of one process."""
+
+    pid: int
+    beat: Heartbeat
+    beat_s: float
+    """When its last heartbeat came."""
+    frames: int = -1
+    frames_s: float = 0.0
+    """When its frame count last moved."""
+    exposure_s: float = 0.0
+    """A frame may take a few of these more (libcamera has several in flight)."""
+    reported: bool = False
+
+
+@dataclass
+class Judge:
+    """Give it heartbeats, state changes and time; it gives back verdicts."""
+
+    settings: ControlSettings
+    watched: dict[str, Watched] = field(default_factory=dict)
+    _ended_s: dict[str, deque[float]] = field(default_factory=dict)
+    _last_pass_s: float | None = None
+    _graced: bool = False
+
+    def heard(self, program: str, beat: Heartbeat, now_s: float) -> None:
+        """Note a heartbeat."""
+        self._graced = False
+        known = self.watched.get(program)
+        if known is None or known.pid != beat.pid:
+            known = self.watched[program] = Watched(beat.pid, beat, now_s)
+        known.beat, known.beat_s = beat, now_s
+        frames = beat.figures.get("frames", -1)
+        if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
+            known.frames, known.frames_s = -1, now_s
+        elif frames != known.frames:
+            known.frames, known.frames_s = frames, now_s
+        exposure_us = beat.figures.get("exposure_us", 0)
+        known.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
+
+    def ended(self, program: str, now_s: float, *, asked: bool) -> list[Verdict]:
+        """Note that a program is gone; too many unasked ends in a row are a storm, told once per window."""
+        self.watched.pop(program, None)
+        if asked:
+            return []
+        ends = self._ended_s.setdefault(program, deque(maxlen=self.settings.storm_restarts))
+        ends.append(now_s)
+        window_s = self.settings.storm_window_s
+        if len(ends) < self.settings.storm_restarts or now_s - ends[0] > window_s:
+            return []
+        ends.clear()
+        said = f"ended {self.settings.storm_restarts} times within {window_s:.0f} s; see: shmcam logs {program}"
+        return [Verdict("storm", program, said)]
+
+    def pass_over(self, programs: dict[str, Program], now_s: float) -> list[Verdict]:
+        """Look at everyone; call it every half second, with the programs as supervisord sees them."""
+        slept = now_s - (self._last_pass_s or now_s) > OWN_PAUSE_S
+        self._last_pass_s = now_s
+        for name in [n for n, w in self.watched.items() if n not in programs or programs[n].pid != w.pid]:
+            del self.watched[name]  # another process now, or none: its first heartbeat begins anew
+        if slept:
+            return self._grace(now_s, "the watchdog itself was stopped or starved")
+        silent = [w for w in self.watched.values() if now_s - w.beat_s > self.settings.hang_report_s]
+        if len(silent) >= 2 and len(silent) == len(self.watched) and not self._graced:
+            self._graced = True
+            return self._grace(now_s, "every process fell silent at once")
+        return [verdict for name in list(self.watched) for verdict in self._look(name, now_s)]
+
+    def forgive(self, now_s: float) -> None:
+        """Count everyone's silence from now: their heartbeats could not reach us."""
+        for known in self.watched.values():
+            known.beat_s = known.frames_s = now_s
+
+    def _grace(self, now_s: float, why: str) -> list[Verdict]:
+        self.forgive(now_s)
+        return [Verdict("grace", "", why)]
+
+    def _look(self, name: str, now_s: float) -> list[Verdict]:
+        known, settings = self.watched[name], self.settings
+        silent_s, still_s = now_s - known.beat_s, _still_s(known, now_s)
+        limit_b = settings.memory_limit_mb * MIB
+        if limit_b and known.beat.rss_bytes > limit_b:
+            del self.watched[name]
+            used = known.beat.rss_bytes / MIB
+            return [Verdict("too_big", name, "memory", measured=used, limit=float(settings.memory_limit_mb))]
+        if silent_s > settings.hang_kill_s:
+            del self.watched[name]
+            return [Verdict("kill", name, f"no sign of life for {silent_s:.0f} s", silent_s)]
+        if still_s > settings.hang_kill_s:
+            del self.watched[name]
+            return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]
+        return self._report(name, known, silent_s, still_s)
+
+    def _report(self, name: str, known: Watched, silent_s: float, still_s: float) -> list[Verdict]:
+        limit_s = self.settings.hang_report_s
+        stalled = max(silent_s, still_s) > limit_s
+        if stalled == known.reported:
+            return []
+        known.reported = stalled
+        if not stalled:
+            return []
+        said = "no sign of life" if silent_s > limit_s else "no new frame"
+        return [Verdict("stalled", name, f"{said} for {max(silent_s, still_s):.1f} s", max(silent_s, still_s))]
+
+
+def _still_s(known: Watched, now_s: float) -> float:
+    """Return how long a capture process that says it runs has published nothing, exposure times forgiven."""
+    return now_s - known.frames_s - EXPOSURES_FORGIVEN * known.exposure_s if known.frames >= 0 else 0.0

@@ -1,0 +1,210 @@
+"""What the watchdog does all day: listens to supervisord and the hub, judges twice a second, acts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Protocol as Interface
+
+from control.client import ControlClient
+from control.messages import Event, Failed, Heartbeat, MemoryHigh, ProcessDown, ProcessStalled, ProcessUp
+from control.settings import ControlSettings
+from control.watchdog.judge import Judge, Verdict
+from control.watchdog.protocol import DONE, READY, Happened, Protocol
+from control.watchdog.retries import Retries
+from control.watchdog.supervisord import Program, Supervisord, SupervisordError
+from service.stop import Stop
+
+log = logging.getLogger(__name__)
+
+PASS_S = 0.5
+LIST_S = 1.0
+"""How often supervisord is asked for the state of every program."""
+
+HUB = "hub"
+DOWN = ("EXITED", "STOPPED", "BACKOFF", "FATAL")
+
+
+class Files(Interface):
+    """The part of `control.watchdog.configured.ProgramFiles` that is used here."""
+
+    def refresh(self) -> None:
+        """Bring the programs of further cameras in line with config.toml."""
+
+
+class Watchdog:
+    """One supervisord, one hub."""
+
+    def __init__(
+        self,
+        control: ControlClient,
+        supervisord: Supervisord,
+        settings: ControlSettings,
+        files: Files,
+        answer: Callable[[bytes], None],
+    ) -> None:
+        self._control = control
+        self._supervisord = supervisord
+        self._files = files
+        self._answer = answer
+        self._judge = Judge(settings)
+        self._retries = Retries(settings)
+        self._settings = settings
+        self._programs: dict[str, Program] = {}
+        self._echo_s = time.monotonic()
+        """When our own heartbeat last came back through the hub: then it is alive."""
+        self._hub_told = False
+        self._listed_s = 0.0
+        self._deaf = False
+
+    def watch(self, events: int, stop: Stop) -> None:
+        """Work until stop is requested or supervisord hangs up; `events` is the descriptor its events come from."""
+        protocol = Protocol()
+        self._answer(READY)
+        while not stop.requested:
+            ready = select.select([events, self._control.fileno(), stop.fileno()], [], [], PASS_S)[0]
+            if events in ready:
+                data = os.read(events, 4096)
+                if not data:
+                    return
+                for happened in protocol.feed(data):
+                    self._happened(happened, time.monotonic())
+                    self._answer(DONE + READY)
+            self._turn(time.monotonic())
+
+    def _turn(self, now_s: float) -> None:
+        self._hear(now_s)
+        if now_s - self._listed_s >= LIST_S:
+            self._listed_s = now_s
+            self._list(now_s)
+            self._files.refresh()
+        if self._hub_is_well(now_s):
+            for verdict in self._judge.pass_over(self._programs, now_s):
+                self._act(verdict)
+        for program in self._retries.due(now_s):
+            self._start(program)
+        states = {name: program.state for name, program in self._programs.items()}
+        self._control.beat("running", programs=states)
+
+    # ---- hearing
+
+    def _happened(self, happened: Happened, now_s: float) -> None:
+        """Take one event of supervisord."""
+        if not happened.name.startswith("PROCESS_STATE_"):
+            return
+        program, state = happened.payload.get("processname", ""), happened.name.removeprefix("PROCESS_STATE_")
+        if program == "watchdog":
+            return
+        if state == "RUNNING":
+            self._tell(ProcessUp(program=program, pid=int(happened.payload.get("pid", "0"))), logging.INFO)
+        elif state in DOWN:
+            asked = state == "STOPPED" or (state == "EXITED" and happened.payload.get("expected") == "1")
+            self._tell(
+                ProcessDown(program=program, state=state, reason=_why(happened)),
+                logging.INFO if asked else logging.WARNING,
+            )
+            for verdict in self._judge.ended(program, now_s, asked=asked):
+                self._act(verdict)
+        self._listed_s = 0.0  # ask supervisord for the whole picture now
+
+    def _hear(self, now_s: float) -> None:
+        """Take heartbeats from the hub."""
+        by_pid = {program.pid: name for name, program in self._programs.items() if program.pid}
+        for request in self._control.received():
+            beat = request.message
+            if not isinstance(beat, Heartbeat):
+                continue
+            if beat.role == "watchdog":
+                self._echo_s, self._hub_told = now_s, False
+            elif name := by_pid.get(beat.pid):
+                self._judge.heard(name, beat, now_s)
+
+    def _hub_is_well(self, now_s: float) -> bool:
+        """Judge the hub by our own echo; without it nobody's heartbeats reach us, so nobody else is judged."""
+        silent_s = now_s - self._echo_s
+        hub = self._programs.get(HUB)
+        if hub is None or hub.state != "RUNNING":
+            self._echo_s = now_s
+            self._judge.forgive(now_s)
+            return False
+        if silent_s <= self._settings.hang_report_s:
+            return True
+        self._judge.forgive(now_s)
+        if not self._hub_told:
+            self._hub_told = True
+            log.error("hub stalled: no echo for %.1f s", silent_s)
+        if silent_s > self._settings.hang_kill_s:
+            self._echo_s = now_s
+            self._kill(Verdict("kill", HUB, f"no echo for {silent_s:.0f} s", silent_s))
+        return False
+
+    def _list(self, now_s: float) -> None:
+        try:
+            programs = self._supervisord.programs()
+        except SupervisordError as problem:
+            if not self._deaf:
+                log.warning("supervisord does not answer: %s", problem)
+            self._deaf = True
+            return
+        self._deaf = False
+        self._programs = {program.name: program for program in programs}
+        for program in programs:
+            if pause_s := self._retries.saw(program.name, program.state, now_s):
+                log.warning(
+                    "supervisord gave up program=%s, starting it in %.0f s: %s", program.name, pause_s, program.why
+                )
+
+    # ---- acting
+
+    def _act(self, verdict: Verdict) -> None:
+        if verdict.kind == "grace":
+            log.warning("waiting one more period: %s", verdict.reason)
+        elif verdict.kind == "stalled":
+            self._tell(
+                ProcessStalled(program=verdict.program, silent_s=verdict.silent_s, reason=verdict.reason), logging.ERROR
+            )
+        elif verdict.kind == "storm":
+            self._tell(Failed(what=f"{verdict.program} {verdict.reason}", program=verdict.program), logging.ERROR)
+        elif verdict.kind == "too_big":
+            event = MemoryHigh(program=verdict.program, action="restart", used=verdict.measured, limit=verdict.limit)
+            self._tell(event, logging.ERROR)
+            self._restart(verdict.program)
+        else:
+            self._kill(verdict)
+
+    def _kill(self, verdict: Verdict) -> None:
+        said = f"{verdict.program} killed: {verdict.reason}"
+        self._tell(Failed(what=said, program=verdict.program), logging.ERROR)
+        self._ask(self._supervisord.kill, verdict.program)
+
+    def _restart(self, program: str) -> None:
+        self._ask(self._supervisord.stop, program)
+        self._start(program)
+
+    def _start(self, program: str) -> None:
+        log.info("starting program=%s", program)
+        self._ask(self._supervisord.start, program)
+
+    def _ask(self, what: Callable[[str], None], program: str) -> None:
+        known = self._programs.get(program)
+        try:
+            what(known.full_name if known else program)
+        except SupervisordError as problem:
+            log.error("program=%s: %s", program, problem)
+
+    def _tell(self, event: Event, level: int) -> None:
+        log.log(level, "%s", event)
+        self._control.announce(event)
+
+
+def _why(happened: Happened) -> str:
+    """Put what supervisord says about an end into words."""
+    payload = happened.payload
+    if happened.name.endswith("EXITED"):
+        return "ended as asked" if payload.get("expected") == "1" else "ended by itself or was killed"
+    if happened.name.endswith("BACKOFF"):
+        return f"ended too soon, try {payload.get('tries', '?')}"
+    return "gave up; the watchdog starts it again later" if happened.name.endswith("FATAL") else ""

@@ -1,0 +1,170 @@
+"""The watchdog's decisions, with a clock that the test holds."""
+
+import pytest
+
+from control.messages import Heartbeat
+from control.settings import ControlSettings
+from control.watchdog.judge import Judge
+from control.watchdog.protocol import Happened, Protocol
+from control.watchdog.retries import Retries
+from control.watchdog.supervisord import Program
+
+SETTINGS = ControlSettings()
+
+
+def program(name, pid, state="RUNNING"):
+    return Program(name, name, state, pid, 0.0, 0, "")
+
+
+class Night:
+    """A judge and the programs it watches; time passes in half seconds."""
+
+    def __init__(self, *names, settings=SETTINGS):
+        self.judge = Judge(settings)
+        self.now_s = 1000.0
+        self.programs = {name: program(name, 10 + number) for number, name in enumerate(names)}
+        self.frames = 0
+        self.verdicts = []
+
+    def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0):
+        role = name.partition("-")[0]
+        figures = {"exposure_us": exposure_us} | ({"frames": frames} if frames is not None else {})
+        pid = self.programs[name].pid
+        self.judge.heard(
+            name, Heartbeat(role=role, pid=pid, state=state, rss_bytes=rss_mib << 20, figures=figures), self.now_s
+        )
+
+    def go_on(self, seconds, beating=(), **beats):
+        found = []
+        for step in range(int(seconds * 2)):
+            self.now_s += 0.5
+            if step % 2:
+                for name in beating:
+                    self.beat(name, **beats)
+            found += [(round(self.now_s - 1000, 1), v) for v in self.judge.pass_over(self.programs, self.now_s)]
+        return [(when, verdict.kind, verdict.program) for when, verdict in found]
+
+
+def test_a_silent_process_is_reported_within_5_s_and_killed_within_21():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    night.beat("analyzer")
+    found = night.go_on(22, beating=["capture"])
+    assert found == [(4.5, "stalled", "analyzer"), (20.5, "kill", "analyzer")]
+
+
+def test_a_process_that_beats_is_left_alone_for_ever():
+    night = Night("capture")
+    night.beat("capture")
+    assert night.go_on(300, beating=["capture"]) == []
+
+
+def test_a_program_that_never_spoke_to_the_hub_is_left_alone():
+    assert Night("mine").go_on(60) == []
+
+
+def test_capture_that_turns_but_publishes_nothing_is_killed_too():
+    night = Night("capture", "analyzer")
+    night.beat("capture", frames=100)
+    assert night.go_on(22, beating=["capture", "analyzer"], frames=100) == [
+        (4.5, "stalled", "capture"),
+        (20.5, "kill", "capture"),
+    ]
+
+
+def test_capture_without_a_camera_is_not_hanging():
+    night = Night("capture")
+    night.beat("capture", frames=100)
+    assert night.go_on(60, beating=["capture"], frames=100, state="no camera") == []
+
+
+def test_long_night_exposures_are_not_hanging():
+    night = Night("capture")
+    night.beat("capture", frames=100, exposure_us=30_000_000)
+    assert night.go_on(90, beating=["capture"], frames=100, exposure_us=30_000_000) == []
+
+
+def test_everything_silent_at_once_gets_one_more_period_and_no_more():
+    night = Night("capture", "analyzer", "recorder")
+    for name in night.programs:
+        night.beat(name)
+    found = night.go_on(40)
+    assert found[0] == (4.5, "grace", "")
+    assert [kind for _, kind, _ in found].count("grace") == 1
+    killed = [when for when, kind, _ in found if kind == "kill"]
+    assert len(killed) == 3
+    assert min(killed) > 24
+
+
+def test_a_watchdog_that_slept_itself_judges_nobody():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    assert night.go_on(1) == []
+    night.now_s += 60
+    assert night.go_on(0.5) == [(61.5, "grace", "")]
+    assert night.go_on(4, beating=["capture"]) == []
+
+
+def test_a_restarted_process_begins_anew():
+    night = Night("analyzer", "capture")
+    night.beat("analyzer")
+    night.go_on(15, beating=["capture"])
+    night.programs["analyzer"] = program("analyzer", 99)
+    assert night.go_on(30, beating=["capture"]) == []
+
+
+def test_a_process_beyond_its_memory_limit_is_restarted():
+    night = Night("streamer", settings=ControlSettings(memory_limit_mb=350))
+    night.beat("streamer", rss_mib=349)
+    assert night.go_on(2, beating=["streamer"], rss_mib=349) == []
+    assert night.go_on(2, beating=["streamer"], rss_mib=400)[0][1:] == ("too_big", "streamer")
+
+
+def test_a_storm_of_unasked_ends_is_told_once_per_window():
+    judge = Judge(SETTINGS)
+    told = [verdict for n in range(10) for verdict in judge.ended("recorder", 1000.0 + 5 * n, asked=False)]
+    assert [verdict.kind for verdict in told] == ["storm", "storm"]
+    assert [v for n in range(10) for v in judge.ended("recorder", 2000.0 + 30 * n, asked=False)] == []
+    assert [v for n in range(10) for v in judge.ended("recorder", 3000.0 + n, asked=True)] == []
+
+
+def test_what_supervisord_gave_up_is_started_again_after_10_20_40_s():
+    retries = Retries(SETTINGS)
+    pauses, now_s = [], 0.0
+    for _ in range(7):
+        pauses.append(retries.saw("capture", "FATAL", now_s))
+        assert retries.saw("capture", "FATAL", now_s + 1) is None
+        now_s += pauses[-1]
+        assert retries.due(now_s) == ["capture"]
+        retries.saw("capture", "STARTING", now_s)
+    assert pauses == [10, 20, 40, 80, 160, 300, 300]
+    retries.saw("capture", "RUNNING", now_s)
+    retries.saw("capture", "RUNNING", now_s + 61)
+    assert retries.saw("capture", "FATAL", now_s + 100) == 10
+
+
+def test_a_program_stopped_on_purpose_is_not_started():
+    retries = Retries(SETTINGS)
+    retries.saw("capture", "FATAL", 0.0)
+    retries.saw("capture", "STOPPED", 5.0)
+    assert retries.due(1000.0) == []
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_supervisords_protocol_in_any_pieces(piece):
+    payload = b"processname:cat groupname:cat from_state:RUNNING expected:0 pid:2766"
+    header = (
+        f"ver:3.0 server:supervisor serial:21 pool:w poolserial:1 eventname:PROCESS_STATE_EXITED len:{len(payload)}\n"
+    )
+    data, protocol, found = (header.encode() + payload) * 3, Protocol(), []
+    for start in range(0, len(data), piece):
+        found += protocol.feed(data[start : start + piece])
+    assert found == [Happened("PROCESS_STATE_EXITED", dict(t.split(":") for t in payload.decode().split()))] * 3
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\n", b"ver:3.0 len:x eventname:TICK_5\n", b"eventname:X len:99999999\n", b"x" * 70_000]
+)
+def test_what_is_not_the_protocol_ends_the_watchdog_loudly(garbage):
+    with pytest.raises((ValueError, KeyError)):
+        Protocol().feed(garbage)
