@@ -141,7 +141,7 @@ class Library(Command):
     """Show one row, check the library against the disk, or rebuild it."""
 
     action: Annotated[Literal["list", "show", "check", "rebuild"], said("what to do")] = "list"
-    id: Annotated[int, said("row number as listed; 0: none", ge=0)] = 0
+    number: Annotated[int, said("row number as listed; 0: none", ge=0)] = 0
     limit: Annotated[int, said("rows", ge=1, le=200)] = 20
 
 
@@ -149,21 +149,21 @@ class Library(Command):
 class Protect(Command):
     """Keep a picture or clip for ever: retention never deletes it."""
 
-    id: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unprotect(Command):
     """Give a picture or clip back to retention."""
 
-    id: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delete(Command):
     """Delete a picture or clip and its row."""
 
-    id: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

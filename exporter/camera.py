@@ -38,7 +38,11 @@ class Camera:
     def reader(self) -> RingReader | None:
         """The current ring, or None."""
         with suppress(RingNotReady):
-            return self._ring.reader()
+            reader = self._ring.reader()
+            if reader.retired:  # looked at for every command: a picture of an ended ring would be an old one
+                self._ring.close()
+                reader = self._ring.reader()
+            return reader
         return None
 
     def at(self, captured_ns: int) -> Frame | None:

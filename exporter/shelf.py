@@ -33,15 +33,15 @@ def _listed(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) ->
 
 def _changed(command: Command, catalogue: Catalogue) -> Reply:
     match command:
-        case Library(action="show", id=number):
+        case Library(action="show", number=number):
             reply = shown(catalogue.get(number))
         case Library(limit=limit):
             reply = listing("library", catalogue.find(limit=limit))
-        case Protect(id=number):
+        case Protect(number=number):
             reply = changed("protected", catalogue.protect(number))
-        case Unprotect(id=number):
+        case Unprotect(number=number):
             reply = changed("unprotected", catalogue.protect(number, False))
-        case Delete(id=number):
+        case Delete(number=number):
             reply = changed("deleted", catalogue.delete(number))
         case _:
             raise AssertionError(f"not a library command: {command}")

@@ -171,7 +171,7 @@ def _ours(context: Context, path: Path) -> bool:
 
 def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summary: str) -> Endpoint:
     async def run(call: Call) -> Answer:
-        return answer_of(await call.context.hub.ask(command(id=call.place.id), 10.0))
+        return answer_of(await call.context.hub.ask(command(number=call.place.id), 10.0))
 
     return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow)
 

@@ -53,9 +53,9 @@ def test_lines(line, message):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("protect", "protect: missing required field id"),
-        ("protect x", "protect: id: expected int, got str"),
-        ("protect 0", "protect: id: expected int >= 1"),
+        ("protect", "protect: missing required field number"),
+        ("protect x", "protect: number: expected int, got str"),
+        ("protect 0", "protect: number: expected int >= 1"),
         ("record begin", "record: action: expected start|stop|status|trigger, got 'begin'"),
         ("shortstream 99999", "short_stream: count: expected int <= 10000"),
         ("clips cam0 more", "clips: 'more' is too much; usage: clips [camera] [since=…] [until=…] [limit=…]"),
