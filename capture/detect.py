@@ -6,11 +6,12 @@ Nothing heavy is imported until it is asked for; the command line and the captur
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from capture import v4l2
+from capture import picamera_found, v4l2
 from capture.holders import held_by
+from capture.picamera_device import holders as locked_by
+from capture.source import CameraError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ def picamera2_cameras() -> list[Found]:
     reason, known = _libcamera()
     if reason:
         return []
-    held = held_by(str(node) for node in Path("/dev").glob("media*"))
+    others = locked_by()
+    busy = f"in use by {others}" if others else ""
     return [
-        Found("picamera2", int(one.get("Num", i)), str(one.get("Model", "?")), str(one.get("Id", "?")), (), held)
-        for i, one in enumerate(known)
+        Found("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy) for one in known
     ]
 
 
@@ -72,6 +73,8 @@ def why_no_picamera2(index: int) -> str:
     reason, known = _libcamera()
     if not reason and index >= len(known):
         reason = f"libcamera sees {len(known)} cameras, number {index} is asked for"
+    if not reason and known[index].usb:
+        reason = f"{known[index].model} is a webcam, which V4L2 serves better"
     return reason
 
 
@@ -81,13 +84,9 @@ def why_no_v4l2(index: int) -> str:
     return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
 
 
-def _libcamera() -> tuple[str, list[dict[str, Any]]]:
-    """Why libcamera cannot be asked (empty: it can), and Picamera2's list of cameras."""
+def _libcamera() -> tuple[str, tuple[picamera_found.Found, ...]]:
+    """Why libcamera cannot be asked (empty: it can), and what it sees."""
     try:
-        from picamera2 import Picamera2
-    except (ImportError, OSError) as error:
-        return f"no Picamera2 ({error})", []
-    try:
-        return "", list(Picamera2.global_camera_info())
-    except RuntimeError as error:
-        return f"libcamera: {error}", []
+        return "", picamera_found.found()
+    except CameraError as error:
+        return f"no Picamera2 ({error})", ()

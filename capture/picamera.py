@@ -11,9 +11,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from capture.deadline import deadline
 from capture.picamera_arrivals import Arrivals
 from capture.picamera_controls import restored, wanted
-from capture.picamera_device import CALL_S, STOP_S, close_camera, deadline, open_camera
+from capture.picamera_device import CALL_S, STOP_S, close_camera, open_camera
 from capture.picamera_formats import Layout, candidates, layout, shot
 from capture.source import CameraError, Opened, Payload, Request, Shot
 from service.stop import Stop
@@ -145,6 +146,7 @@ class PicameraSource:
         configuration: dict[str, Any] = self._camera.create_video_configuration(
             main={"size": (width, height), "format": name},
             lores=lores,
+            raw=None,  # nobody reads it, and its buffers would take most of a small Pi's contiguous memory
             colour_space=ColorSpace.Sycc(),  # its planes go into a JPEG unchanged
             buffer_count=self._buffers,
             queue=False,  # Picamera2 keeps no frame back: all buffers are the camera's or ours
@@ -156,7 +158,7 @@ class PicameraSource:
     def _start(self, request: Request, stop: Stop) -> dict[str, str]:
         camera = self._camera
         self._request = request
-        self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), stop)
+        self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), self._whole, stop)
         camera.pre_callback = self._arrivals.arrived
         controls, refused = wanted(request, camera.camera_controls, self._sync_mode)
         camera.set_controls(controls)
@@ -168,13 +170,16 @@ class PicameraSource:
     def _copy(self, taken: Any, stream: str, target: Payload) -> None:
         from picamera2 import MappedArray
 
-        to_slot = self._layouts[stream]
-        buffer = taken.request.buffers[taken.stream_map[stream]]
-        used = sum(plane.bytes_used for plane in buffer.metadata.planes)
-        if 0 < used < to_slot.source_bytes:
-            raise CameraError(f"{self.description}: short frame, {used} of {to_slot.source_bytes} bytes")
         with MappedArray(taken, stream, reshape=False, write=False) as mapped:
-            to_slot.fill(mapped.array, target)
+            self._layouts[stream].fill(mapped.array, target)
+
+    def _whole(self, taken: Any) -> bool:
+        """Whether the driver filled every stream's buffer (0: it does not say)."""
+        for stream, expected in self._layouts.items():
+            planes = taken.request.buffers[taken.stream_map[stream]].metadata.planes
+            if 0 < sum(plane.bytes_used for plane in planes) < expected.source_bytes:
+                return False
+        return True
 
     def _notice(self, metadata: Mapping[str, Any]) -> None:
         self._frame_us = int(metadata.get("FrameDuration", 0))

@@ -6,20 +6,29 @@ ever); a callback and a queue do not. What does not fit goes back to the camera 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from service.stop import Stop
 
+log = logging.getLogger(__name__)
+
 
 class Arrivals:
-    """Holds at most `most` requests. `arrived` is called on Picamera2's thread, all else by the capture loop."""
+    """Holds at most `most` requests. `arrived` is called on Picamera2's thread, all else by the capture loop.
 
-    def __init__(self, most: int, stop: Stop) -> None:
-        self._most, self._stop = most, stop
+    Requests that are not `whole` are passed over: one damaged frame is a lost frame, and when all are damaged the loop
+    sees that nothing comes and opens the camera anew.
+    """
+
+    def __init__(self, most: int, whole: Callable[[Any], bool], stop: Stop) -> None:
+        self._most, self._whole, self._stop = most, whole, stop
+        self._damaged = 0
         self._requests: deque[Any] = deque()
         self._lock = threading.Lock()
         self._count = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
@@ -28,6 +37,12 @@ class Arrivals:
 
     def arrived(self, request: Any) -> None:
         """Picamera2's callback for every good frame."""
+        if not self._whole(request):
+            self._damaged += 1
+            return
+        if self._damaged:
+            log.warning("damaged frames passed over n=%d", self._damaged)
+            self._damaged = 0
         request.acquire()
         late = None
         with self._lock:

@@ -1,20 +1,17 @@
-"""Finding, opening and closing Picamera2 cameras, so that nothing leaks and nothing hangs for ever.
-
-Picamera2 and libcamera are imported inside functions: most machines have neither.
-"""
+"""Opens and closes Picamera2 cameras so that nothing leaks or hangs, and whoever holds a busy one is named."""
 
 from __future__ import annotations
 
-import faulthandler
-import importlib.util
+import atexit
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from capture.deadline import arm, deadline
+from capture.picamera_found import Found, choose, found
 from capture.source import CameraBusy, CameraError
 
 log = logging.getLogger(__name__)
@@ -23,59 +20,10 @@ CALL_S = 20.0
 """Most that opening, configuring or starting a camera may take; a cold Pi Zero needs about 5 s."""
 STOP_S = 4.0
 """Most that stopping may take; supervisord's SIGKILL comes after 5 s."""
-STDERR = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A camera libcamera knows, opened or not."""
-
-    index: int
-    """What Picamera2(index) opens."""
-    model: str
-    id: str
-    """libcamera's id: the place it is connected to."""
-    usb: bool
-    """A webcam; source = "v4l2" serves those better."""
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Sensor modes, largest first; empty where libcamera does not tell."""
-
-
-def available() -> bool:
-    """Whether Picamera2 is installed."""
-    return importlib.util.find_spec("picamera2") is not None
-
-
-def found(*, afresh: bool = False) -> tuple[Found, ...]:
-    """Every camera of libcamera, in Picamera2's order; no camera is opened.
-
-    `afresh` starts libcamera anew, which is how a camera that appeared later is seen; without effect while this process
-    has one open. Raises: CameraError where Picamera2 or libcamera does not work.
-    """
-    try:
-        from picamera2 import Picamera2
-
-        if afresh and not Picamera2._cm.cameras:
-            Picamera2._cm.reset()
-        by_id = {camera.id: camera for camera in Picamera2._cm.cms.cameras}
-        listed = Picamera2.global_camera_info()
-    except (ImportError, RuntimeError, OSError) as error:
-        raise CameraError(f"Picamera2 does not work here: {error}") from error
-    return tuple(
-        Found(index, str(info["Model"]), info["Id"], "/usb" in info["Id"], _sizes(by_id[info["Id"]]))
-        for index, info in enumerate(listed)
-    )
-
-
-def _sizes(camera: Any) -> tuple[tuple[int, int], ...]:
-    from libcamera import StreamRole
-
-    try:
-        formats = camera.generate_configuration([StreamRole.Raw]).at(0).formats
-    except (RuntimeError, AttributeError):  # a webcam has no raw stream
-        return ()
-    sizes = {(size.width, size.height) for pixel in formats.pixel_formats for size in formats.sizes(pixel)}
-    return tuple(sorted(sizes, reverse=True))
+_places: dict[int, str] = {}
+"""libcamera's id of each number when this process first opened it: numbers shift when a camera goes away, and one
+camera's ring must never show another camera's picture."""
 
 
 def open_camera(index: int) -> tuple[Any, Found]:
@@ -83,24 +31,37 @@ def open_camera(index: int) -> tuple[Any, Found]:
 
     Raises: CameraBusy naming the process that has it; CameraError where it is not there or does not answer.
     """
-    cameras = found()
-    if index >= len(cameras):
-        cameras = found(afresh=True)
-    if index >= len(cameras):
-        raise CameraError(f"no Picamera2 camera {index}: libcamera sees {len(cameras)}")
+    which = choose(index, found(), _places.get(index)) or choose(
+        index, cameras := found(afresh=True), _places.get(index)
+    )
+    if which is None:
+        gone = f"{_places[index]} is gone" if index in _places else f"no Picamera2 camera {index}"
+        raise CameraError(f"{gone}: libcamera sees {', '.join(one.model for one in cameras) or 'none'}")
     from picamera2 import Picamera2
 
     camera = Picamera2.__new__(Picamera2)
     try:
-        with deadline(CALL_S, f"opening {cameras[index].model}"):
-            camera.__init__(index)
+        with deadline(CALL_S, f"opening {which.model}"):
+            camera.__init__(which.index)
     except (RuntimeError, OSError, IndexError, KeyError) as error:
         _discard(camera)
         cause = _first_cause(error)
         if "busy" in str(cause).lower():
-            raise CameraBusy(f"{cameras[index].model} is held by {holder() or 'another process'}") from error
-        raise CameraError(f"{cameras[index].model} does not open: {cause}") from error
-    return camera, cameras[index]
+            raise CameraBusy(f"{which.model} is held by {holders() or 'another process'}") from error
+        raise CameraError(f"{which.model} does not open: {cause}") from error
+    atexit.unregister(_watch_exit)
+    atexit.register(_watch_exit)  # runs before Picamera2's own hook, which would wait for ever
+    if not which.usb:  # a webcam may be moved to another socket
+        _places[index] = which.id
+    return camera, which
+
+
+def _watch_exit() -> None:
+    """At the end of the interpreter, with a camera still open: Picamera2 will stop it, or the process ends anyway."""
+    from picamera2 import Picamera2
+
+    if Picamera2._cm.cameras:
+        arm(STOP_S)
 
 
 def _discard(camera: Any) -> None:
@@ -136,40 +97,27 @@ def close_camera(camera: Any, description: str, stopped: Callable[[], None] | No
             log.warning("%s closed with an error: %s", description, _first_cause(error))
 
 
-@contextmanager
-def deadline(seconds: float, what: str) -> Iterator[None]:
-    """End the process with a traceback (exit code 1) if the block takes longer.
+def holders(devices: Iterable[Path] | None = None, locks: Path = Path("/proc/locks")) -> str:
+    """`name (pid N)` of every other process that has a media device locked, as libcamera does while it uses a camera.
 
-    libcamera's Python bindings keep the interpreter lock during their calls, so that no thread of ours can time them
-    out; faulthandler's timer is a C thread that needs no lock.
+    Merely having it open says nothing: desktops keep cameras open to list them. Which media device belongs to which
+    camera libcamera does not tell, so there may be several.
     """
-    log.debug("%s, at most %.0f s", what, seconds)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def holder(devices: Iterable[Path] | None = None, locks: Path = Path("/proc/locks")) -> str:
-    """`name (pid N)` of the process that has a media device locked, as libcamera does while it uses a camera.
-
-    Returns: an empty string where nobody has, or the kernel does not tell.
-    """
-    own = set()
-    for device in devices if devices is not None else sorted(Path("/dev").glob("media*")):
+    nodes = set()
+    for device in devices if devices is not None else Path("/dev").glob("media*"):
         with suppress(OSError):
             status = device.stat()
-            own.add(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}")
+            nodes.add(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}")
+    pids = set()
     with suppress(OSError):
         for line in locks.read_text().splitlines():
             words = line.split()  # 1: POSIX ADVISORY WRITE 4711 00:05:337 0 EOF
-            if "->" not in words and len(words) >= 6 and words[5] in own:
-                return f"{_name(words[4])} (pid {words[4]})"
-    return ""
+            if "->" not in words and len(words) >= 6 and words[5] in nodes:
+                pids.add(int(words[4]))
+    return " or ".join(f"{_name(pid)} (pid {pid})" for pid in sorted(pids - {os.getpid()}))
 
 
-def _name(pid: str) -> str:
+def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

@@ -829,6 +829,7 @@ public:
 		std::stringstream names(env("RIG_CAMERAS", "imx708"));
 		std::string name;
 		int n = 0;
+		bool any = false;
 		while (std::getline(names, name, ',')) {
 			for (const Sensor &s : sensors()) {
 				if (name != s.model)
@@ -843,9 +844,10 @@ public:
 					streams.insert(&st);
 				std::string id = data->id;
 				registerCamera(Camera::create(std::move(data), id, streams));
+				any = true;
 			}
 		}
-		return n > 0;
+		return any;
 	}
 
 	bool acquireDevice(Camera *camera) override { return cameraData(camera)->lockDevice(); }
@@ -859,9 +861,11 @@ public:
 			std::map<PixelFormat, std::vector<SizeRange>> offer;
 			StreamConfiguration cfg;
 			if (role == StreamRole::Raw) {
-				for (const Mode &m : data->sensor.modes)
-					for (const PixelFormat &p : rawFormats(m.bits))
-						offer[p].push_back(SizeRange(Size(m.width, m.height)));
+				/* named by the sensor's own depth, on either platform; pisp then adjusts to 16 bits */
+				for (const Mode &m : data->sensor.modes) {
+					offer[m.bits == 12 ? formats::SBGGR12_CSI2P : formats::SBGGR10_CSI2P].push_back(SizeRange(Size(m.width, m.height)));
+					offer[m.bits == 12 ? formats::SBGGR12 : formats::SBGGR10].push_back(SizeRange(Size(m.width, m.height)));
+				}
 				cfg = StreamConfiguration(StreamFormats(offer));
 				const Mode &m = data->sensor.modes.back();
 				cfg.size = Size(m.width, m.height);

@@ -1,0 +1,37 @@
+"""Ends the process when a call into a C library never returns; nothing else can.
+
+libcamera's Python bindings keep the interpreter lock during their calls, so that no thread of ours could time one out;
+faulthandler's timer is a C thread that needs no lock. There is one timer a process: deadlines do not nest.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STDERR = 2
+
+log = logging.getLogger(__name__)
+
+
+def arm(seconds: float) -> None:
+    """From now on the process ends with a traceback and exit code 1 after `seconds`, unless `disarm` comes first."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+
+
+def disarm() -> None:
+    """The call returned."""
+    faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def deadline(seconds: float, what: str) -> Iterator[None]:
+    """End the process if the block takes longer."""
+    log.debug("%s, at most %.0f s", what, seconds)
+    arm(seconds)
+    try:
+        yield
+    finally:
+        disarm()
