@@ -80,7 +80,9 @@ def step(light: float, saturated: float, now_s: float, rules: NightSettings) -> 
         return None
     else:
         factor = min(max(TARGET_LIGHT / max(light, 1e-6), MOST_DOWN), MOST_UP)
-    return _unless_there(split(now_s * factor, rules), now_s)
+    rung = split(now_s * factor, rules)
+    # Beyond an end of the ladder (a camera that clamps) its nearest rung may lie the wrong way.
+    return _unless_there(rung, now_s) if (rung.product_s > now_s) == (factor > 1.0) else None
 
 
 def _fixed(light: float, saturated: float, now_s: float, rules: NightSettings) -> Exposure | None:

@@ -105,10 +105,13 @@ def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brig
     dark = slice(0, response.black_to + 1)
     white = slice(response.white_from, 256)
     brightest = response.luma(np.where(median_saturated[:, None], 1.0, np.minimum(cap, 1.0)))
-    blackest = response.luma(np.minimum(response.linear[response.black_to + 1] * scale, cap))
+    # A dark pixel is known to half a luma value only; scaled up by a large ratio, that is much light.
+    steps = np.arange(256)[dark]
+    blackest = response.luma(np.minimum(response.to_light(steps + 0.5) * scale, cap))
+    darkest = response.luma(np.minimum(response.to_light(steps - 0.5) * scale, cap))
     spread = (measured.histogram[:, white] * (brightest - luma[:, white])).sum(axis=1)
     lifted = (measured.histogram[:, dark] * (blackest - luma[:, dark])).sum(axis=1)
-    sunk = (measured.histogram[:, dark] * (luma[:, dark] - response.black)).sum(axis=1)
+    sunk = (measured.histogram[:, dark] * (luma[:, dark] - darkest)).sum(axis=1)
     return Brightness(value, value - sunk, value + np.maximum(spread, 0.0) + np.maximum(lifted, 0.0))
 
 

@@ -28,12 +28,12 @@ class NightSettings(Section, frozen=True):
             "night below this brightness, as the frame would look in video mode at its longest exposure",
             unit="mean luma 0-255",
             apply="live",
-            ge=0,
+            ge=1,
             le=255,
         ),
     ] = 40.0
     bright_threshold: Annotated[
-        float, setting("day above this brightness, same scale", unit="mean luma 0-255", apply="live", ge=0, le=255)
+        float, setting("day above this brightness, same scale", unit="mean luma 0-255", apply="live", ge=0, le=250)
     ] = 80.0
     min_dark_frames: Annotated[
         int, setting("consecutive dark frames before night", unit="frames", apply="live", ge=1, le=10_000)

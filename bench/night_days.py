@@ -4,7 +4,7 @@
     python -m bench.night_days --seeds 2  a quick look
 
 Many days run in step: their sensor is one array, so that a day costs seconds. A step is one frame, 2 s apart at night
-and in twilight (at 30 fps real frames come 60 times more often, so evidence here is scarcer than in life) and 20 s in
+and in twilight (at 30 fps real frames come 60 times more often, so evidence here is scarcer than in life) and 8 s in
 full daylight. A new exposure shows after 6 frames, as with picamera2's 6 buffers: 12 s at night, one step by day.
 
 The sensor is the one of shared/imaging.md 1.4: linear, 8000 electrons full well, 3 electrons read noise, shot noise,
@@ -58,9 +58,9 @@ def clear_lux(second: Floats) -> Floats:
 
 
 def steps() -> Floats:
-    """Times of the frames of a day, in seconds: 2 s apart below 1000 lux, 20 s above."""
+    """Times of the frames of a day, in seconds: 2 s apart below 1000 lux, 8 s above."""
     fine = np.arange(0, DAY_S, 2.0)
-    return fine[(clear_lux(fine) < 1000) | (fine % 20 == 0)]
+    return fine[(clear_lux(fine) < 1000) | (fine % 8 == 0)]
 
 
 @dataclass(frozen=True)
