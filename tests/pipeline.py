@@ -37,14 +37,14 @@ BASE: dict[str, dict[str, Any]] = {
 }
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Callable[[], str] = "") -> Any:
     """Poll until `condition()` is true and return it; a deadline that passes fails the test with `what`."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.05)
 
 
@@ -107,9 +107,9 @@ class Pipeline:
         for name in set(ALL) - set(self._programs):
             self.supervisorctl("stop", name if name != "watchdog" else "watchdog:*")
         if "capture" in self._ready:
-            until(self.frames, 30, "frames in the ring\n" + self.logs("capture"))
+            until(self.frames, 30, lambda: "frames in the ring\n" + self.logs("capture"))
         if "streamer" in self._ready and "streamer" in self._programs:
-            until(lambda: self._fetches("/snapshot.jpg"), 30, "a first picture\n" + self.logs("streamer"))
+            until(lambda: self._fetches("/snapshot.jpg"), 30, lambda: "a first picture\n" + self.logs("streamer"))
 
     def stop(self) -> None:
         """Stop as Ctrl-C does, then insist that nothing is left behind."""

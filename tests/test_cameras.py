@@ -17,7 +17,7 @@ CAMERAS = {"cam0": {"width": 640, "height": 480}, "cam1": {"width": 480, "height
 @pytest.fixture(scope="module")
 def shmcam():
     with Pipeline(cameras=CAMERAS, night={"enable": False}) as pipeline:
-        until(lambda: pipeline.frames("cam1"), 30, "frames of cam1\n" + pipeline.logs("capture-cam1"))
+        until(lambda: pipeline.frames("cam1"), 30, lambda: "frames of cam1\n" + pipeline.logs("capture-cam1"))
         until(lambda: pipeline.states().get("recorder-cam1") == "RUNNING", 30, "cam1's recorder")
         yield pipeline
 
@@ -69,7 +69,7 @@ def test_a_camera_is_added_and_removed_by_editing_config_and_supervisorctl_updat
     document["cameras"]["cam2"] = {"width": 320, "height": 240}
     shmcam.config.write_text(tomlkit.dumps(document))
     until(lambda: "cam2: added process group" in shmcam.supervisorctl("update"), 20, "cam2 to be added")
-    until(lambda: shmcam.frames("cam2"), 30, "frames of cam2\n" + shmcam.logs("capture-cam2"))
+    until(lambda: shmcam.frames("cam2"), 30, lambda: "frames of cam2\n" + shmcam.logs("capture-cam2"))
     del document["cameras"]["cam2"]
     shmcam.config.write_text(tomlkit.dumps(document))
     until(lambda: "cam2: removed process group" in shmcam.supervisorctl("update"), 20, "cam2 to be removed")
