@@ -223,7 +223,13 @@ def error_response(status: int, reason: str, headers: dict[str, str] | None = No
         status=status,
         body=msgspec.json.encode(Problem(status, reason)),
         content_type="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
+        # The last three also for answers to what was no request, which pass no route and no middleware.
+        headers={
+            "Cache-Control": "no-store",
+            "Server": "shmcam",
+            "X-Content-Type-Options": "nosniff",
+            **(headers or {}),
+        },
     )
 
 

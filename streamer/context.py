@@ -18,6 +18,7 @@ from streamer.guard import Guard, House
 from streamer.ledger import Ledger
 from streamer.live import Live
 from streamer.machine import Machine
+from streamer.session import Sessions
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.throttle import Throttle
 
@@ -68,6 +69,7 @@ class Context:
     places: Places
     connections: Connections
     hub: Hub
+    sessions: Sessions = field(default_factory=Sessions)
     events: Events = field(default_factory=Events)
     throttle: Throttle = field(default_factory=Throttle)
     """Of WebSocket sessions: by load and by recorder lag."""

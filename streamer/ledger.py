@@ -27,7 +27,7 @@ class Watching:
 
     number: int
     kind: str
-    """mjpeg, h264, session or events."""
+    """mjpeg, h264, session or short."""
     camera: str
     peer: str
     variant: str

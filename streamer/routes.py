@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from streamer import film, login, mjpeg, page, snapshot, state, strips
+from streamer import film, login, metrics, mjpeg, page, snapshot, state, strips, talk
 from streamer.api import api_routes
 
 
@@ -36,8 +36,10 @@ def routes() -> list[web.RouteDef]:
         web.get("/cam/{camera}/{strip:keogram|brightness}.png", strips.strip),
         web.get("/live.mp4", film.live_mp4),
         web.get("/cam/{camera}/live.mp4", film.live_mp4),
+        web.get("/ws", talk.sessions, allow_head=False),
         web.get("/ws/live", film.live_socket, allow_head=False),
         web.get("/state", state.state),
+        web.get("/metrics", metrics.metrics),
         web.get("/healthz", state.healthz),
         *api_routes(),
     ]

@@ -1,0 +1,400 @@
+"""What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route."""
+
+import asyncio
+import json
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.streamer.harness import browsing, eventually, opened, running
+from tests.streamer.test_stream import run
+
+TOKEN = "t" * 24
+LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
+
+
+async def raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
+    """Send bytes, read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), seconds)
+    finally:
+        writer.close()
+
+
+def body_of(answer: bytes) -> dict:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+# ---- every route is behind the check
+
+
+def test_no_route_answers_without_the_secret(tmp_path):
+    """Walks the router itself, so a route that somebody adds tomorrow is checked tomorrow."""
+    from streamer.guard import PUBLIC
+    from streamer.routes import routes
+
+    async def test():
+        async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
+            checked = 0
+            for route in routes():
+                path = route.path.replace("{strip:keogram|brightness}", "keogram")
+                for name, value in {"camera": "cam0", "id": "1", "name": "app.js"}.items():
+                    path = path.replace(f"{{{name}}}", value)
+                if path in PUBLIC:
+                    continue
+                async with browser.request(
+                    route.method, path, headers={"Content-Type": "application/json"}, allow_redirects=False
+                ) as answer:
+                    assert answer.status == 401, (route.method, path)
+                    assert (await answer.json())["reason"] == "token or password needed"
+                checked += 1
+            assert checked > 40
+            assert server.hub.asked == [], "nothing was passed on"
+            assert server.camera.fanout.viewers == 0
+
+    run(test())
+
+
+def test_every_route_that_changes_something_is_a_post_and_no_get_changes_anything(tmp_path):
+    from streamer.api import endpoints
+
+    changing = {"save", "stack", "snapshot", "timelapse", "record", "protect", "unprotect", "delete", "change"}
+    for endpoint in endpoints():
+        if endpoint.path.rpartition("/")[2] in changing and endpoint.method == "GET":
+            assert endpoint.path == "/cameras/{camera}/record", endpoint.path  # asks for the status
+        assert endpoint.method in {"GET", "POST"}
+
+
+def test_the_token_opens_every_way_and_a_wrong_one_none(tmp_path):
+    async def test():
+        async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
+            for more in ({"headers": {"Authorization": f"Bearer {TOKEN}"}}, {"params": {"token": TOKEN}}):
+                assert (await browser.get("/snapshot.jpg", **more)).status == 200
+            assert (await browser.get("/snapshot.jpg", params={"token": "wrong"})).status == 401
+            assert (await browser.ws_connect("/ws", headers={"Authorization": f"Bearer {TOKEN}"})) is not None
+
+    run(test())
+
+
+def test_logging_in_at_the_page(tmp_path):
+    async def test():
+        async with (
+            running(tmp_path, '[http]\npassword = "correct horse"\n', fps=30) as server,
+            browsing(server) as browser,
+        ):
+            first = await browser.get("/", headers={"Accept": "text/html"}, allow_redirects=False)
+            assert (first.status, first.headers["Location"]) == (303, "/login")
+            assert (await browser.get("/login")).status == 200
+            wrong = await browser.post("/api/v1/login", json={"secret": "battery staple"})
+            assert (wrong.status, (await wrong.json())["reason"]) == (401, "wrong token or password")
+            right = await browser.post("/api/v1/login", json={"secret": "correct horse"})
+            assert right.status == 204
+            cookie = right.headers["Set-Cookie"]
+            assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age="))
+            mine = {"Cookie": cookie.partition(";")[0]}
+            assert (await browser.get("/", headers=mine)).status == 200
+            unmarked = await browser.post("/api/v1/settings", headers=mine, json={"changes": {"a": 1}})
+            assert (unmarked.status, server.hub.asked) == (403, [])
+            marked = await browser.post(
+                "/api/v1/settings", headers={**mine, "X-Shmcam": "1"}, json={"changes": {"a": 1}}
+            )
+            assert marked.status == 200
+            await browser.post("/api/v1/logout", headers={**mine, "X-Shmcam": "1"}, json={})
+            assert (await browser.get("/api/v1/cameras", headers=mine)).status == 401
+
+    run(test())
+
+
+def test_a_hundred_guesses_end_after_five(tmp_path):
+    async def test():
+        async with running(tmp_path, LOCKED) as server, browsing(server) as browser:
+            found = [(await browser.get("/healthz", params={"token": f"guess {n}"})).status for n in range(100)]
+            assert found[:5] == [401] * 5
+            assert set(found[5:]) == {429}
+            last = await browser.get("/healthz", params={"token": TOKEN})
+            assert last.status == 429
+            assert 0 < int(last.headers["Retry-After"]) <= 61
+
+    run(test())
+
+
+def test_secrets_appear_in_no_answer(tmp_path):
+    async def test():
+        async with running(tmp_path, LOCKED) as server, browsing(server) as browser:
+            server.hub.reply.data["settings"] = {"http.token": TOKEN}
+            for path in ("/api/v1/settings", "/api/v1/overview", "/metrics", "/openapi.json", "/state"):
+                body = await (await browser.get(path, params={"token": TOKEN})).text()
+                assert TOKEN not in body, path
+
+    run(test())
+
+
+# ---- other sites
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
+        ({"Content-Type": "application/json", "Origin": "null"}, 403),
+        ({"Content-Type": "application/json"}, 200),
+    ],
+)
+def test_another_site_cannot_make_a_browser_change_anything(tmp_path, headers, status):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            answer = await browser.post("/api/v1/cameras/cam0/record", data=b'{"action": "start"}', headers=headers)
+            assert answer.status == status
+            assert bool(server.hub.asked) == (status == 200)
+
+    run(test())
+
+
+def test_a_name_that_is_not_ours_gets_nothing(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server:
+            answer = await raw(
+                server.port, b"GET /snapshot.jpg HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+            )
+            assert answer.startswith(b"HTTP/1.1 421")
+            assert "http.hosts" in body_of(answer)["reason"]
+
+    run(test())
+
+
+# ---- bodies and garbage
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"{", 400, "body"),
+        (b"[1, 2]", 400, "Expected `object`"),
+        (b'{"action": "dance"}', 400, "Invalid enum value 'dance'"),
+        (b'{"duration_s": NaN}', 400, "body"),
+        (b'{"duration_s": 1e400}', 400, "body"),
+        (b"\xff\xfe", 400, "body"),
+        (b"[" * 60_000, 400, ""),
+        (b'{"label": "' + b"x" * 70_000 + b'"}', 413, ""),
+        (b'{"label": "../../etc"}', 400, "label"),
+    ],
+)
+def test_bad_bodies_get_a_reason(tmp_path, body, status, reason):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            answer = await browser.post(
+                "/api/v1/cameras/cam0/record", data=body, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status == status
+            said = await answer.json()
+            assert said["status"] == status
+            assert reason in said["reason"]
+            assert server.hub.asked == []
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"POST /api/v1/snapshot HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/v1/snapshot HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_garbage_is_refused_in_json_and_the_server_lives(tmp_path, data):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            answer = await raw(server.port, data)
+            assert answer.split()[1].startswith(b"4"), answer[:100]
+            assert b"Traceback" not in answer
+            assert b"aiohttp" not in answer
+            assert body_of(answer)["status"] in range(400, 500)
+            assert (await browser.get("/snapshot.jpg")).status == 200
+
+    run(test())
+
+
+# ---- slowness
+
+QUICK = "[http]\nheader_s = 1.0\nbody_s = 1.0\nwrite_s = 1.0\nmax_connections = 24\n"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET / HTTP/1.1\r\nHost: local", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+def test_idle_connections_and_slow_headers_end(tmp_path, data):
+    async def test():
+        async with running(tmp_path, QUICK) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(data)
+            await asyncio.wait_for(reader.read(), 8)  # returns when the server has closed
+            writer.close()
+            await eventually(lambda: not server.context.connections.open)
+
+    run(test())
+
+
+def test_a_slow_body_ends_with_its_reason(tmp_path):
+    async def test():
+        async with running(tmp_path, QUICK) as server:
+            head = b"POST /api/v1/snapshot HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+            answer = await raw(server.port, head)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert server.hub.asked == []
+
+    run(test())
+
+
+async def flood(port: int, count: int) -> list[socket.socket]:
+    """Connections that say half a header and nothing more; no tasks, so that thousands fit into a test."""
+    loop, found = asyncio.get_running_loop(), []
+    for _ in range(count):
+        sock = socket.socket()
+        sock.setblocking(False)
+        found.append(sock)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: loc")
+    return found
+
+
+async def _survives_flood(tmp_path, count: int) -> None:
+    async with running(tmp_path, QUICK, fps=30) as server, browsing(server) as browser:
+        _, _, reader, _ = await opened(server, "/stream")
+        sockets = await flood(server.port, count)
+        try:
+            assert len(server.context.connections.open) <= 24
+            answer = await asyncio.wait_for(browser.get("/snapshot.jpg"), 5)
+            assert answer.status == 200, "a person gets through"
+            assert server.context.connections.counts.evicted > 0
+            assert await asyncio.wait_for(reader.read(1000), 5), "who watches goes on watching"
+            await eventually(lambda: len(server.context.connections.open) <= 2, 15, "the flood to be over")
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
+def test_a_flood_of_slow_connections_locks_nobody_out(tmp_path):
+    run(_survives_flood(tmp_path, 200))
+
+
+@pytest.mark.slow
+def test_a_flood_of_2000_slow_connections_locks_nobody_out(tmp_path):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4500:
+        pytest.skip(f"needs 4500 open files for both ends; the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4500), hard))
+    run(_survives_flood(tmp_path, 2000))
+
+
+def test_when_all_places_are_busy_a_newcomer_is_told(tmp_path):
+    async def test():
+        async with running(tmp_path, "[http]\nmax_connections = 8\n", fps=30) as server:
+            for _ in range(8):
+                await opened(server, "/stream")
+            await eventually(lambda: server.camera.fanout.viewers == 8)
+            answer = await raw(server.port, b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"Retry-After" in answer
+            assert "too many connections" in body_of(answer)["reason"]
+
+    run(test())
+
+
+def test_one_peer_cannot_take_all_places():
+    """Peers behind one address other than loopback share a limit of their own."""
+    from streamer.connection import Connections, Limits
+
+    class Peer:
+        def __init__(self, peer: str) -> None:
+            self.peer, self.requests, self.ended = peer, 1, False
+
+        def reset(self) -> None:
+            self.ended = True
+
+    table = Connections(Limits(connections=10, per_peer=3, header_s=1, body_s=1, write_s=1, send_buffer_bytes=65536))
+    taken = [table.admit(Peer("10.0.0.1")) for _ in range(5)]
+    assert taken == [True, True, True, False, False]
+    assert all(table.admit(Peer(f"10.0.1.{n}")) for n in range(7))
+    idle = next(iter(table.open))
+    idle.requests = 0
+    assert table.admit(Peer("10.0.2.1")), "the longest idle one makes room"
+    assert idle.ended
+    assert not table.admit(Peer("10.0.2.2")), "nobody is idle any more"
+    assert (table.counts.accepted, table.counts.refused, table.counts.evicted) == (11, 3, 1)
+
+
+def test_a_client_that_downloads_and_never_reads_is_reset(tmp_path):
+    """Files do not bypass the write deadline by sendfile."""
+    from library import Entry
+
+    async def test():
+        async with running(tmp_path, "[http]\nwrite_s = 1.0\nsend_buffer_kib = 64\n") as server:
+            big = tmp_path / "recordings" / "big.mp4"
+            big.parent.mkdir()
+            big.write_bytes(bytes(30_000_000))
+            entry = server.context.catalogue.add(Entry(kind="clip", camera="cam0", path=big, started_utc_ns=1))
+            await opened(server, f"/api/v1/library/{entry.id}/file", receive_buffer=4096)
+            await eventually(lambda: server.context.connections.counts.reset == 1, 15)
+            await eventually(lambda: not server.context.connections.open)
+
+    run(test())
+
+
+def test_a_slow_client_that_does_read_is_not_reset(tmp_path):
+    async def test():
+        from tests.streamer.harness import jpeg_of
+
+        jpeg = jpeg_of(1, 1280, 720, noise=1)
+        async with running(tmp_path, "[http]\nwrite_s = 1.0\nsend_buffer_kib = 16\n", fps=20, jpeg=jpeg) as server:
+            _, _, reader, _ = await opened(server, "/stream", receive_buffer=4096)
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline:
+                assert await reader.read(2000)
+                await asyncio.sleep(0.02)
+            assert server.context.connections.counts.reset == 0
+
+    run(test())
+
+
+def test_a_half_open_peer_has_a_deadline_in_the_kernel(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            await opened(server, "/stream")
+            connection = next(iter(server.context.connections.open))
+            sock = connection.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 256 * 1024 + 4096
+
+    run(test())
+
+
+def test_a_reset_frees_the_kernels_buffers(tmp_path):
+    """SO_LINGER 0 before the abort: 50 orphaned sockets once held 33 MB (shared/faults.md 0.11)."""
+
+    async def test():
+        async with running(tmp_path) as server:
+            _, _, reader, _ = await opened(server, "/stream")
+            connection = next(iter(server.context.connections.open))
+            sock = connection.transport.get_extra_info("socket")
+            connection.reset()
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
+            with pytest.raises(ConnectionResetError):
+                while await reader.read(100):
+                    pass
+
+    run(test())
