@@ -11,12 +11,15 @@ from shm_ring.errors import (
     RingTooLarge,
     ViewOutlivedRing,
 )
-from shm_ring.frame import Flags, Frame, FrameMeta
+from shm_ring.frame import Frame
 from shm_ring.layout import segment_name
 from shm_ring.live import LiveRing, Stop
+from shm_ring.meta import Flags, FrameMeta
+from shm_ring.pairing import Pair, pairs
 from shm_ring.reader import RingReader
+from shm_ring.slot import Slot
 from shm_ring.video_capture import SharedCapture
-from shm_ring.writer import RingWriter, Slot
+from shm_ring.writer import RingWriter
 
 __all__ = [
     "AttachedRing",
@@ -26,6 +29,7 @@ __all__ = [
     "FrameOverwritten",
     "HeldFrame",
     "LiveRing",
+    "Pair",
     "RingBusy",
     "RingError",
     "RingMismatch",
@@ -39,5 +43,6 @@ __all__ = [
     "Stop",
     "ViewOutlivedRing",
     "attach",
+    "pairs",
     "segment_name",
 ]

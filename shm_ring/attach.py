@@ -10,13 +10,16 @@ Nothing a program does with its frames can disturb the camera or another program
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from shm_ring.errors import FrameOverwritten
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import segment_name
-from shm_ring.live import LiveRing, Stop
+from shm_ring.live import LOOK_S, LiveRing, Stop
 from shm_ring.reader import RingReader
 
 
@@ -76,6 +79,38 @@ class AttachedRing(LiveRing):
             if period_s:
                 due_s = max(due_s + period_s, time.monotonic())
                 self._pause(due_s - time.monotonic())
+
+    async def afollow(self, *, start: str | int = "new") -> AsyncIterator[Frame]:
+        """Yield the newest frames in an asyncio program; one thread of its own sleeps in the futex.
+
+        Leaving the loop ends the thread within LOOK_S.
+        """
+        loop, ready, done = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        newest: list[tuple[RingReader, int]] = []
+
+        def deliver(found: tuple[RingReader, int]) -> None:
+            newest[:] = [found]  # a slow task gets the newest only: nothing piles up
+            ready.set()
+
+        def watch() -> None:
+            for found in self.sequences(newest_first=True, start=start, idle_s=LOOK_S):
+                if done.is_set() or loop.is_closed():
+                    return
+                if found is not None:
+                    with contextlib.suppress(RuntimeError):  # the loop was closed this very moment
+                        loop.call_soon_threadsafe(deliver, found)
+
+        thread = threading.Thread(target=watch, name=f"ring {self.name}", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive() or newest:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ready.wait(), 2 * LOOK_S)
+                ready.clear()
+                if newest and (frame := self.held(*newest.pop())) is not None:
+                    yield frame
+        finally:
+            done.set()
 
     def held(self, reader: RingReader, sequence: int) -> HeldFrame | None:
         """Return a frame to hold; None when it is gone already (counted in reader.overwritten)."""

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten
-from shm_ring.frame import Flags, FrameMeta
 from shm_ring.live import LiveRing
+from shm_ring.meta import Flags, FrameMeta
 from shm_ring.writer import RingWriter
 
 STREAM = "h264"

@@ -7,45 +7,25 @@ import struct
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imaging.formats import Geometry
 from shm_ring import layout, segment
 from shm_ring.fence import fences
-from shm_ring.frame import FrameMeta, Pixels, pack_geometry
+from shm_ring.frame import Pixels
 from shm_ring.futex import Futex
 from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, Shape, offset_of
 from shm_ring.lock import Memory, WriterLock
+from shm_ring.meta import FrameMeta, pack_geometry
+from shm_ring.slot import Payload, Place, Slot, flat
 from shm_ring.takeover import Claim, claim
 
 _HEAD = offset_of(SEGMENT_HEADER, "head") // 4
 _STATE = offset_of(SEGMENT_HEADER, "state") // 4
 _HEARTBEAT = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
 _PID = offset_of(SEGMENT_HEADER, "writer_pid") // 4
-Payload = NDArray[Any] | bytes | bytearray | memoryview
 _UNKNOWN = object()  # the geometry bytes of a slot that this writer has not written yet
-
-
-class _Place(NamedTuple):
-    """Where one slot's parts lie, worked out once."""
-
-    word: int
-    """Index of its sequence word among the segment's words."""
-    trailer: int
-    """Index of its trailer among them."""
-    fields: int
-    """Byte offset of the frame's fields."""
-    payload: memoryview
-
-    @classmethod
-    def of(cls, shape: Shape, slot: int, segment: memoryview) -> _Place:
-        """Work them out."""
-        header, start = shape.slot_header(slot), shape.payload(slot)
-        payload = segment[start : start + shape.payload_bytes]
-        return cls(header // 4, shape.trailer(slot) // 4, header + layout.FRAME_OFFSET, payload)
 
 
 class RingWriter:
@@ -75,7 +55,7 @@ class RingWriter:
         array = np.frombuffer(mapping, np.uint8)
         starts = [shape.payload(slot) for slot in range(shape.slots)]
         self._arrays: list[Pixels] = [array[start : start + shape.payload_bytes] for start in starts]
-        self._places = [_Place.of(shape, slot, self._bytes) for slot in range(shape.slots)]
+        self._places = [Place.of(shape, slot, self._bytes) for slot in range(shape.slots)]
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
         self._wake = Futex(array.ctypes.data + _HEAD * 4).wake
         self._open = True
@@ -124,11 +104,11 @@ class RingWriter:
 
         Raises: ValueError when it is longer or not contiguous; nothing is published then.
         """
-        source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else _flat(payload)
+        source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else flat(payload)
         used = len(source)
-        self._begin()
+        self.begin()
         self._places[self._head % self.slots].payload[:used] = source  # type: ignore[assignment] # numpy's stubs: 3.12
-        self._commit(used, meta, geometry)
+        self.commit(used, meta, geometry)
 
     def slot(self) -> Slot:
         """Lend the next slot's memory for a `with` block; committed at its end, abandoned on an exception."""
@@ -138,14 +118,14 @@ class RingWriter:
         """Return a slot's memory outside the protocol: for benches that compare publish with a bare copy."""
         return self._arrays[slot]
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Say that the next slot's old frame is gone."""
         self._words[self._places[self._head % self.slots].word] = (2 * self._head + 1) & WORD_MASK
         # SYNC POINT A: a reader that sees one new byte of this slot also sees the odd word.
         if self._release is not None:
             self._release()
 
-    def _commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
+    def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
         """Write what travels with the payload, then make the frame visible and wake everybody."""
         sequence, words, release = self._head, self._words, self._release
         slot = sequence % self.slots
@@ -228,45 +208,3 @@ class RingWriter:
             self.close()
         else:  # a clean end, SystemExit or KeyboardInterrupt: somebody wanted this
             self.retire()
-
-
-def _flat(payload: Payload) -> NDArray[Any] | memoryview:
-    """Look at any contiguous buffer as a row of bytes."""
-    if not isinstance(payload, np.ndarray):
-        return memoryview(payload).cast("B")
-    if not payload.flags.c_contiguous:
-        raise ValueError(f"payload of shape {payload.shape} is not contiguous: copy it, or fill writer.slot()")
-    return payload.reshape(-1).view(np.uint8)
-
-
-class Slot:
-    """The next slot's memory, lent to a source: fill `payload`, set `meta` (and `geometry`), leave the block.
-
-    `used_bytes` defaults to the geometry's, or to the whole slot. A block that leaves without `meta` publishes nothing.
-    """
-
-    __slots__ = ("_writer", "geometry", "meta", "payload", "used_bytes")
-
-    def __init__(self, writer: RingWriter, payload: Pixels) -> None:
-        self._writer = writer
-        self.payload = payload
-        """Writable 1-D uint8, payload_bytes long."""
-        self.meta: FrameMeta | None = None
-        self.geometry: Geometry | None = None
-        self.used_bytes: int | None = None
-
-    def __enter__(self) -> Slot:
-        self._writer._begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None or self.meta is None:
-            return  # the slot stays odd: abandoned, and overwritten by the next frame
-        used = self.used_bytes
-        if used is None:
-            used = self._writer.payload_bytes if self.geometry is None else self.geometry.payload_bytes
-        if not 0 <= used <= self._writer.payload_bytes:
-            raise ValueError(f"ring {self._writer.name}: {used} bytes used of {self._writer.payload_bytes}")
-        self._writer._commit(used, self.meta, self.geometry)
