@@ -11,6 +11,7 @@ import cv2
 
 from capture.choose import Choice, Chooser
 from capture.loop import Loop
+from capture.report import Report
 from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.wishes import EVENTS, Wishes
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
             Rings(wishes.ring.prefix, camera, settings.paths.run) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
-            code = Loop(camera, wishes, rings, control, stop, choose, answer_detect).run()
+            report = Report(control, camera)
+            code = Loop(wishes, rings, control, report, stop, choose, answer_detect).run()
     return code
 
 

@@ -26,6 +26,9 @@ class Delivery:
 
     def __init__(self, source: FrameSource, opened: Opened, request: Request, wishes: Wishes, rings: Rings) -> None:
         self._source, self._wishes = source, wishes
+        self.description = source.description
+        self.request = request
+        """What the camera was asked for last."""
         self._full = opened.geometry
         self._ready_made = opened.lores is not None and request.lores is not None
         rate = request.framerate or opened.framerate or DEFAULT_RATE
@@ -54,9 +57,14 @@ class Delivery:
         span_ns = self._stamps[-1] - self._stamps[0] if len(self._stamps) > 1 else 0
         return (len(self._stamps) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
 
-    def changed(self, request: Request) -> None:
+    def change(self, request: Request) -> None:
         """From here on frames are asked for in another way."""
+        self.request = request
         self.settling.begin(request)
+        self.resume()
+
+    def resume(self) -> None:
+        """Frames were not taken for a while; the gap is no loss."""
         self.drops.restart()
         self._stamps.clear()
 

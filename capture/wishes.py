@@ -27,16 +27,13 @@ class Wishes:
         """What the analyzer last said; frames carry it as a flag."""
         self._read()
         self.mode: Mode = first_mode(self.camera)
+        self.request = self._request()
+        """What to ask of the source; a new object when, and only when, something was asked."""
 
-    @property
-    def request(self) -> Request:
-        """What to ask of the source."""
-        return request(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
-
-    @property
-    def polygons(self) -> tuple[tuple[tuple[float, float], ...], ...]:
-        """What to mask; empty: nothing."""
-        return self.privacy.polygons if self.privacy.enable else ()
+    def press(self, pressure: Pressure) -> None:
+        """Take over what memory allows."""
+        self.pressure = pressure
+        self.request = self._request()
 
     def hear(self, message: Event) -> None:
         """Take one event; those about other cameras are ignored."""
@@ -51,6 +48,7 @@ class Wishes:
                 self.night = False
             case NightBegan():
                 self.night = True
+        self.request = self._request()
 
     def _change(self, message: SettingChanged) -> None:
         owner = message.key.split(".")[0]
@@ -77,7 +75,13 @@ class Wishes:
         self.night = self.mode != VIDEO
         log.info("mode requested mode=%s reason=%s", message.mode, message.reason)
 
+    def _request(self) -> Request:
+        wanted = request(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
+        return self.request if wanted == getattr(self, "request", None) else wanted
+
     def _read(self) -> None:
         self.camera = self._settings.table(CameraSettings, self._name)
         self.ring = self._settings.table(RingSettings, self._name)
         self.privacy = self._settings.table(PrivacySettings, self._name)
+        self.polygons = self.privacy.polygons if self.privacy.enable else ()
+        """What to mask; empty: nothing."""
