@@ -25,7 +25,7 @@ from recorder.encoder import TIME_BASE, AccessUnit
 from recorder.names import Place
 from recorder.settings import RecorderSettings
 from service.files import sync_folder
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 Opener = Callable[[Path], DiskFile]
 

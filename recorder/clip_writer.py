@@ -25,7 +25,7 @@ from recorder.notices import Closed, Notice, Opened, Trouble
 from recorder.storage import AHEAD_S, Storage
 from recorder.triggers import Order
 from service.retry import Backoff
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
 

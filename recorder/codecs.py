@@ -13,7 +13,7 @@ from recorder.encoder import AccessUnit, Encoder, Plan, plan
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.planes import Picture, plane_view
 from recorder.settings import RecorderSettings
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
 

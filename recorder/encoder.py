@@ -20,7 +20,7 @@ from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.planes import Picture
 from recorder.settings import RecorderSettings
 from recorder.triggers import Order
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 TIME_BASE = Fraction(1, 1_000_000)
 

@@ -87,9 +87,13 @@ def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
 
 def look(path: Path) -> Found | None:
     """What is whole in a video; an mp4's torn tail is cut off. None: nothing plays. Raises: OSError."""
-    extent = fragments.extent(path) if ".mp4" in path.suffixes else fragments.EMPTY
-    if extent.bytes:
-        os.truncate(path, extent.bytes)
+    extent = fragments.Extent(finished=True)
+    if ".mp4" in path.suffixes:
+        extent = fragments.extent(path)
+        if extent.bytes:
+            os.truncate(path, extent.bytes)
+        elif not extent.finished:
+            return None
     try:
         with av.open(str(path)) as file:
             about = _about(file.metadata)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imaging.overlay import Style, Writing, luma_of
 from recorder.settings import OverlaySettings
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 FPS_OVER = 30
 """Frames over which the shown rate is measured."""

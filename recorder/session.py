@@ -15,6 +15,9 @@ from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
+PTS_NS = 2_000
+"""Times in a video are rounded to 1 µs, twice: so much later begins what is certainly not in it."""
+
 
 class Session:
     """The part of a recording that outlives the process."""
@@ -30,7 +33,7 @@ class Session:
         if state is not None:
             left_s = (state.stop_ns - state.last_ns) / NS if state.stop_ns < FOREVER else 0.0
             self._triggers.start(
-                state.last_ns + 1,
+                state.last_ns + PTS_NS,
                 state.kind,
                 state.trigger,
                 utc_ns=state.utc_ns,

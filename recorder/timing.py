@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shm_ring.frame import FrameMeta
+from shm_ring import FrameMeta
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 HEADER = ",".join(COLUMNS) + "\n"
