@@ -68,7 +68,7 @@ class AttachedRing(LiveRing):
         a whole ring behind. `max_fps`: at most so many a second, the newest each time.
         """
         period_s = 1 / max_fps if max_fps else 0.0
-        due_s = 0.0
+        due_s = time.monotonic()
         for found in self.sequences(newest_first=newest_first or bool(period_s), start=start):
             if found is None:
                 continue
@@ -77,8 +77,9 @@ class AttachedRing(LiveRing):
                 continue
             yield frame
             if period_s:
-                due_s = max(due_s + period_s, time.monotonic())
-                self._pause(due_s - time.monotonic())
+                now_s = time.monotonic()
+                due_s = max(due_s + period_s, now_s)
+                self._pause(due_s - now_s)
 
     async def afollow(self, *, start: str | int = "new") -> AsyncIterator[Frame]:
         """Yield the newest frames in an asyncio program; one thread of its own sleeps in the futex.

@@ -1,0 +1,98 @@
+"""Every program in examples/ runs against a live ring and prints what it promises."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.shm_ring.frames import REPOSITORY, start_writer
+from tests.shm_ring.test_attach import SHAPE, Camera
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def first_lines(name: str, *arguments: str, lines: int) -> list[str]:
+    """Run an example until it has printed some lines, or ended."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        seen = [process.stdout.readline().strip() for _ in range(lines)]
+        process.kill()
+    return seen
+
+
+@pytest.fixture
+def camera(make_writer):
+    with make_writer(payload_bytes=SHAPE.payload_bytes) as writer, Camera(writer) as camera:
+        yield camera
+
+
+def test_every_example_is_tested():
+    tested = {"three_lines.py", "motion.py", "with_asyncio.py", "stereo.py", "capture_swap.py", "reader.c"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
+
+
+def test_three_lines(prefix, camera):
+    assert re.fullmatch(r"\d+ \(48, 64, 3\) \d+\.\d+", first_lines("three_lines.py", "cam0", prefix, lines=1)[0])
+
+
+def test_motion(prefix, camera):
+    for line in first_lines("motion.py", "cam0", prefix, "2", lines=2):
+        assert re.fullmatch(r"frame \d+: \d+\.\d% of the picture moves", line)
+
+
+def test_with_asyncio(prefix, camera):
+    lines = first_lines("with_asyncio.py", "cam0", prefix, lines=60)
+    assert any(re.fullmatch(r"frame \d+ mean \d+\.\d", line) for line in lines)
+    assert "tick" in lines
+
+
+def test_stereo(prefix, camera):
+    lines = first_lines("stereo.py", "cam0", "cam0", prefix, "3", lines=3)
+    for line in lines:
+        number = line.split()[0]
+        assert line == f"{number} with {number}: +0.00 ms apart"  # a camera with itself
+
+
+def test_capture_swap(prefix, camera):
+    assert first_lines("capture_swap.py", "cam0", prefix, lines=2)[1].startswith("(48, 64, 3) ")
+
+
+@pytest.fixture(scope="module")
+def c_reader(tmp_path_factory) -> Path:
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler: apt install gcc")
+    program = tmp_path_factory.mktemp("c") / "reader"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11"]
+    subprocess.run(["cc", *flags, "-o", str(program), str(EXAMPLES / "reader.c")], check=True)
+    return program
+
+
+def test_the_c_reader_reads_the_same_frames(c_reader, ring_name, tmp_path):
+    """60 lines of C that know only the layout: the ring is language-neutral. Full speed, self-checking frames."""
+    size = 65536
+    process = start_writer(ring_name, tmp_path, slots=4, size=size)
+    try:
+        done = subprocess.run([c_reader, ring_name, "300"], capture_output=True, text=True, timeout=60, check=True)
+    finally:
+        process.kill()
+        process.wait()
+    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(rows) == 300
+    assert [number for number, _, _ in rows] == sorted({number for number, _, _ in rows})
+    for number, used, total in rows:
+        word = (number * 2654435761 + 1) & 0xFFFFFFFF
+        assert used == size
+        assert total == sum(word.to_bytes(4, "little")) * (size // 4), f"frame {number} is torn"
+
+
+def test_the_c_reader_refuses_what_is_not_a_ring(c_reader, ring_name):
+    assert subprocess.run([c_reader, ring_name, "1"], capture_output=True, check=False).returncode == 1
+    Path(f"/dev/shm{ring_name}").write_bytes(bytes(8192))
+    done = subprocess.run([c_reader, ring_name, "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "not a ring of version 1" in done.stderr
