@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from control.client import ControlClient
 from control.client import Request as Asked
 from control.messages import (
+    Archive,
+    Archives,
     Clips,
     Delete,
     Library,
@@ -26,19 +28,32 @@ from control.messages import (
     Unprotect,
     error,
 )
-from exporter import shelf
+from exporter import archiving, shelf
 from exporter.jobs import Jobs
 from exporter.settings import ExportSettings
 from exporter.studio import Studio, span
 from exporter.timer import Timer
 from library import Catalogue
+from library.rows import row
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings, SettingsError
 from service.stop import Stop
 
 log = logging.getLogger(__name__)
 
-COMMANDS = ("save", "snapshot", "past_stack", "clips", "pictures", "library", "protect", "unprotect", "delete")
+COMMANDS = (
+    "save",
+    "snapshot",
+    "past_stack",
+    "clips",
+    "pictures",
+    "library",
+    "protect",
+    "unprotect",
+    "delete",
+    "archive",
+    "archives",
+)
 TURN_S = 0.2
 """Longest wait between two looks at the clock."""
 
@@ -81,7 +96,7 @@ def run(parts: Parts, stop: Stop) -> None:
 
 def take(asked: Asked, parts: Parts, now: int) -> None:
     """One command or event."""
-    studio, message = parts.studio, asked.message
+    studio, message, announce, utc = parts.studio, asked.message, parts.control.announce, to_utc_ns(now)
     match message:
         case Save():
             parts.saver.submit(lambda: studio.save(message, now), asked)
@@ -89,6 +104,12 @@ def take(asked: Asked, parts: Parts, now: int) -> None:
             parts.saver.submit(lambda: studio.snapshot(message, now), asked)
         case PastStack():
             _later(asked, message, parts, now)
+        case Archive():
+            parts.errands.submit(
+                lambda: archiving.build(message, parts.settings, parts.catalogue, announce, utc), asked
+            )
+        case Archives():
+            parts.errands.submit(lambda: archiving.tend(message, parts.settings, parts.catalogue, announce), asked)
         case Library(action="check" | "rebuild" as action):
             parts.errands.submit(lambda: checked(parts, action), asked)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
@@ -140,7 +161,7 @@ def checked(parts: Parts, action: str) -> Reply:
         count = parts.catalogue.rebuild()
         return Reply(status="library", text=f"OK: rebuilt {count} rows from the files", data={"rows": count})
     findings = parts.catalogue.check()
-    rows = [{**shelf.row(entry), "finding": how} for entry, how in findings[:100]]
+    rows = [{**row(entry), "finding": how} for entry, how in findings[:100]]
     text = "\n".join(f"{how}: {entry.path}" for entry, how in findings[:100]) or "OK: every row has its file"
     return Reply(ok=not findings, status="library", text=text, data={"findings": rows, "count": len(findings)})
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect, error
 from library import Catalogue, Entry, LibraryError
 from library.entry import GROUPS
 from library.instants import instant_ns
-from service.clock import iso
+from library.rows import line, row, show
 
 CLIP_KINDS = tuple(kind for kind, group in GROUPS.items() if group == "clips")
 
@@ -72,32 +71,9 @@ def listing(what: str, entries: Sequence[Entry]) -> Reply:
 
 def shown(entry: Entry) -> Reply:
     """Answer with everything about one row."""
-    values = row(entry)
-    return Reply(status="library", text="\n".join(f"{key}: {value}" for key, value in values.items()), data=values)
+    return Reply(status="library", text=show(entry), data=row(entry))
 
 
 def changed(what: str, entry: Entry) -> Reply:
     """Answer with what was done."""
     return Reply(status=what, text=f"OK: {what} {entry.id} {entry.path}", data=row(entry))
-
-
-def line(entry: Entry) -> str:
-    """One row as people read it."""
-    marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
-    frames = f"f{entry.first_frame}" if entry.frames == 1 else f"f{entry.first_frame}-f{entry.last_frame}"
-    length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
-    size = f"{entry.bytes / 1e6:.1f}MB"
-    when = iso(entry.started_utc_ns)
-    return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length} {frames} {size} {entry.path}{marks}"
-
-
-def row(entry: Entry) -> dict[str, Any]:
-    """One row as programs read it."""
-    return {
-        "id": entry.id,
-        **entry.description(),
-        "started": iso(entry.started_utc_ns),
-        "path": str(entry.path),
-        "bytes": entry.bytes,
-        "protected": entry.protected,
-    }

@@ -26,8 +26,8 @@ VIDEOS = frozenset({".mp4", ".h264", ".mkv", ".ts", ".mov"})
 MEDIA = PICTURES | VIDEOS | {".npy", ".npz"}
 MANIFEST = "manifest.json"
 
-MAX_SIDECAR_BYTES = 1_000_000
-"""Ours have a few hundred; a manifest of 1,000 files has 300 KB."""
+MAX_SIDECAR_BYTES = 64_000_000
+"""Ours have a few hundred; a manifest of 100,000 files has 50 MB."""
 MAX_TIFF_HEADER = 256 * 1024
 USER_COMMENT_ASCII = b"ASCII\0\0\0"
 

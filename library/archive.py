@@ -1,0 +1,136 @@
+"""Collects files of a time span in a folder of their own, with a manifest by which anybody can check them.
+
+    archives/<name>/manifest.json             what is in it, SHA-256 of each file, the span
+    archives/<name>/config.toml               the configuration in use, secrets masked
+    archives/<name>/captures/…, recordings/…  the files, hard links where the disk allows it
+
+Building may be interrupted at any moment and done again: what is there already is not copied or summed twice
+(`.done.jsonl` remembers). Building an archive of the same name again adds what is new.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from library.catalogue import Catalogue
+from library.entry import Entry
+from library.manifest import CHUNK_BYTES, JOURNAL, Item, Progress, Span, known, sha256, write
+from library.sidecar import sidecar
+from service.files import whole_file
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
+"""Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
+
+
+def checked_name(name: str) -> str:
+    """The name of an archive, fit for a folder. Raises: ValueError."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
+    return name
+
+
+def build(
+    catalogue: Catalogue,
+    archives: Path,
+    name: str,
+    span: Span,
+    *,
+    config: str = "",
+    progress: Progress = lambda _done, _total: None,
+    now_utc_ns: int = 0,
+) -> Entry:
+    """Make or complete an archive. Returns: its row.
+
+    Raises: ValueError for a bad name, or where the span holds nothing; OSError of the disk (do it again to go on).
+    """
+    folder = archives / checked_name(name)
+    entries = [
+        entry
+        for entry in catalogue.find(
+            cameras=span.cameras, since_utc_ns=span.since_utc_ns, until_utc_ns=span.until_utc_ns, newest_first=False
+        )
+        if entry.kind != "archive"
+    ]
+    if not entries:
+        raise ValueError(f"archive {name}: the library holds nothing of that span")
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [(path, _place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
+    done = known(folder)
+    with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
+        for number, (source, place) in enumerate(sources):
+            progress(number, len(sources))
+            item = _brought(source, folder, place, done.get(place))
+            if item is None:
+                log.warning("archive %s: %s was deleted meanwhile", name, source)
+            elif item != done.get(place):
+                done[place] = item
+                journal.write(json.dumps(asdict(item)) + "\n")
+                journal.flush()
+    if config:
+        with whole_file(folder / "config.toml", replace=True) as file:
+            file.write(config.encode())
+    placed = [(entry, _place(entry.path, catalogue.root)) for entry in entries]
+    entry = write(folder, span, placed, list(done.values()), now_utc_ns)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    progress(len(sources), len(sources))
+    return catalogue.add(entry)
+
+
+def _files_of(entry: Entry) -> Iterator[Path]:
+    yield entry.path
+    for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
+        if extra.exists():
+            yield extra
+
+
+def _place(path: Path, root: Path) -> str:
+    """Where a file goes inside the archive: as below the library, so that names cannot collide."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
+
+
+def _brought(source: Path, folder: Path, place: str, before: Item | None) -> Item | None:
+    """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
+    target = folder / place
+    try:
+        facts = source.stat()
+        if before and target.exists() and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+            return before
+        target.parent.mkdir(parents=True, exist_ok=True)
+        linked = _link(source, target)
+        total = sha256(target) if linked else _copy(source, target)
+    except FileNotFoundError:
+        return None
+    return Item(place, total, target.stat().st_size, linked, facts.st_mtime_ns)
+
+
+def _link(source: Path, target: Path) -> bool:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in NO_LINK:
+            return False
+        raise
+    return True
+
+
+def _copy(source: Path, target: Path) -> str:
+    total = hashlib.sha256()
+    with source.open("rb") as reading, whole_file(target, replace=True) as writing:
+        while piece := reading.read(CHUNK_BYTES):
+            total.update(piece)
+            writing.write(piece)
+    return total.hexdigest()

@@ -1,0 +1,35 @@
+"""Rows of the library as people and programs read them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from library.entry import Entry
+from service.clock import iso
+
+
+def line(entry: Entry) -> str:
+    """One row in one line."""
+    marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
+    frames = f"f{entry.first_frame}" if entry.frames == 1 else f"f{entry.first_frame}-f{entry.last_frame}"
+    length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
+    size = f"{entry.bytes / 1e6:.1f}MB"
+    when = iso(entry.started_utc_ns)
+    return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length} {frames} {size} {entry.path}{marks}"
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """One row for programs."""
+    return {
+        "id": entry.id,
+        **entry.description(),
+        "started": iso(entry.started_utc_ns),
+        "path": str(entry.path),
+        "bytes": entry.bytes,
+        "protected": entry.protected,
+    }
+
+
+def show(entry: Entry) -> str:
+    """Everything about one row, a line each."""
+    return "\n".join(f"{key}: {value}" for key, value in row(entry).items())
