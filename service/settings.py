@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from service.document import Document, SettingsError, assign, copied, from_environ, parse, parsed_value, put, read
 from service.schema import Key, Section, all_keys, tables
 from service.tables import PathSettings
 from service.toml_lines import line_of
@@ -22,18 +22,12 @@ from service.toml_lines import line_of
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG; supervisord.conf lists it in `exitcodes`, so a bad file is not retried for ever."""
 
-MAX_FILE_BYTES = 1_000_000
-"""A hand-written config is a few KB; this bounds what a wrong path (a video, a device) can cost."""
-
 CAMERA_TABLE = "camera"
 LABEL = r"[A-Za-z0-9_-]{1,32}"
 
-Document = dict[str, Any]
 S = TypeVar("S", bound=Section)
 
-
-class SettingsError(ValueError):
-    """The configuration cannot be used; a person must act. The message names the place."""
+__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "parsed_value", "table_name"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +57,10 @@ class Settings:
         Raises: SettingsError. A missing file is an error too: a typo in --config must not mean "all defaults".
         """
         file = Path(path).absolute()
-        text = _read(file)
-        document = _parse(file, text)
-        for source, assignment in [*_from_environ(environ), *(("--set", one) for one in overrides)]:
-            _assign(document, source, assignment)
+        text = read(file)
+        document = parse(file, text)
+        for source, assignment in [*from_environ(environ), *(("--set", one) for one in overrides)]:
+            assign(document, source, assignment)
         settings = cls(file, document, text)
         settings.check()
         return settings
@@ -151,8 +145,8 @@ class Settings:
     def with_value(self, path: str, value: Any) -> Settings:
         """A copy with one key changed, checked as a whole. Raises: SettingsError and changes nothing."""
         self.key(path)
-        document = _copied(self.document)
-        _put(document, path.split("."), value)
+        document = copied(self.document)
+        put(document, path.split("."), value)
         changed = Settings(self.path, document)
         changed.check()
         return changed
@@ -241,67 +235,6 @@ class Settings:
 def table_name(section: type[Section]) -> str:
     """The name a section is declared under."""
     return next(name for name, declared in tables().items() if declared is section)
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; is this a config file?")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{file.name}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
-
-
-def _parse(file: Path, text: str) -> Document:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:  # tomllib lets it through for deeply nested arrays
-        raise SettingsError(f"{file.name}: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, or int() refusing 5000 digits
-        raise SettingsError(f"{file.name}: {error}") from None
-
-
-def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings."""
-    found = []
-    for name, value in sorted(environ.items()):
-        if name.startswith("SHMCAM_") and "__" in name:
-            found.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
-    return found
-
-
-def _assign(document: Document, source: str, assignment: str) -> None:
-    path, equals, raw = assignment.partition("=")
-    if not equals or "." not in path:
-        raise SettingsError(f"{source} {assignment!r}: must be TABLE.KEY=VALUE, for example camera.width=640")
-    _put(document, path.strip().split("."), parsed_value(raw.strip()))
-
-
-def parsed_value(raw: str) -> Any:
-    """What a person typed after `set KEY`: a TOML value where it is one, else the text itself."""
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except (ValueError, RecursionError):
-        return raw
-
-
-def _put(document: Document, parts: list[str], value: Any) -> None:
-    here = document
-    for part in parts[:-1]:
-        here = here.setdefault(part, {})
-        if not isinstance(here, dict):
-            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
-    here[parts[-1]] = value
-
-
-def _copied(value: Any) -> Any:
-    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:

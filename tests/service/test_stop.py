@@ -46,5 +46,6 @@ def test_sigterm_and_a_storm_of_them_wake_main_and_worker_threads():
         assert child.stdout.readline() == "ready\n"
         for _ in range(storm):
             child.send_signal(signal.SIGTERM)
-        assert child.wait(30) == 7
+        # A signal that arrives while the interpreter is already leaving may end it: Python has put the default back.
+        assert child.wait(30) in ((7,) if storm == 1 else (7, -signal.SIGTERM))
         child.stdout.close()
