@@ -142,19 +142,23 @@ class ClipFile:
         packet.stream = self._stream  # type: ignore[assignment]
         before = self._file.bytes
         self._container.mux_one(packet)
-        if self._file.bytes > before and self._form.container == "mp4":
-            self._grown(lines_end)  # the fragment ends with the frame before this one
+        grown, at_once = self._file.bytes > before, self._form.container == "h264"
+        if grown and not at_once:
+            self._grown(lines_end)  # what reached the file ends with the frame before this one
         self._last = row
         self._frames += 1
-        if self._file.bytes > before and self._form.container != "mp4":
+        if grown and at_once:
             self._grown(self._csv.bytes if self._csv else 0)
 
     def close(self) -> Totals:
         """Finish and give the files their final names. Raises: OSError; `abandon` then."""
         self._container.close()
         self._file.sync()
+        self._whole = (self._frames, self._last)
+        self._file.checkpoint()
         self._file.close()
         if self._csv is not None:
+            self._csv.checkpoint()
             self._csv.sync()
             self._csv.close()
         self._rename()

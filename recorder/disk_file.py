@@ -32,6 +32,7 @@ class DiskFile:
         """Everything before this was complete at the last `checkpoint`."""
         self.broken: OSError | None = None
         self._position = 0
+        self._overwritten: list[tuple[int, bytes]] = []
         self._unsynced = False
         self._descriptor = os.open(path, _FLAGS, 0o640)
         sync_folder(path.parent)
@@ -43,6 +44,8 @@ class DiskFile:
                 # SYNC POINT: FFmpeg overwrites an mp4's head when the index it now points to is written. On disk the
                 # index must come first, else a power cut in between leaves a file without any.
                 self.sync()
+                was = os.pread(self._descriptor, len(data), self._position)
+                self._overwritten.append((self._position, was))
             self._guarded(lambda: self._write_all(data))
         self._position += len(data)
         self.bytes = max(self.bytes, self._position)
@@ -76,12 +79,14 @@ class DiskFile:
             self.intact_bytes = self.bytes if end is None else end
 
     def close(self) -> None:
-        """Close; a broken file is first cut back to what is intact. Called again it does nothing."""
+        """Close; a broken file is first made again what it was when it was last intact. Once is enough."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
         try:
             if self.broken is not None:
+                for place, was in reversed(self._overwritten):
+                    os.pwrite(descriptor, was, place)
                 os.ftruncate(descriptor, self.intact_bytes)
                 self.bytes = self.intact_bytes
         except OSError:

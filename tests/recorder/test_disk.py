@@ -1,0 +1,212 @@
+"""Disks that are full, broken, read-only or absent: what is complete plays, and recording resumes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from recorder.disk_file import DiskFile
+from tests.recorder import film
+from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of, until
+
+
+class Faulty(DiskFile):
+    """Fails at its n-th operation of one kind, in a given way."""
+
+    kind, at, fault = "write", 1, "ENOSPC"
+    count = 0
+    syncs_after_fault = 0
+
+    def _write_some(self, descriptor, data, offset):
+        type(self).count += self.kind == "write"
+        if self.kind == "write" and self.count == self.at:
+            if self.fault == "short":
+                return super()._write_some(descriptor, data[: max(1, len(data) // 3)], offset)
+            if self.fault == "torn":
+                super()._write_some(descriptor, data[: len(data) // 2], offset)
+            raise OSError(getattr(errno, {"torn": "EIO"}.get(self.fault, self.fault)), os.strerror(errno.EIO))
+        return super()._write_some(descriptor, data, offset)
+
+    def _sync_data(self, descriptor):
+        type(self).count += self.kind == "sync"
+        if self.kind == "sync" and self.count == self.at:
+            raise OSError(errno.EIO, "fsync lies")
+        if self.broken is not None:
+            type(self).syncs_after_fault += 1
+        super()._sync_data(descriptor)
+
+
+def faulty(kind, at, fault):
+    return type("Case", (Faulty,), {"kind": kind, "at": at, "fault": fault})
+
+
+def fails(folder, opener, form):
+    """Write the whole film. Returns: whether the disk refused on the way."""
+    clip = None
+    try:
+        clip = film.clip_file(folder, opener, form)
+        for unit in film.units():
+            clip.add(unit, unit.row)
+        clip.close()
+    except OSError:
+        if clip is not None:
+            clip.abandon()
+        return True
+    return False
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "h264"])
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EROFS", "torn", "short", "fsync"])
+def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container):
+    """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
+    form, hit = film.Form(container, 0.5, csv=True, plain=True), 0
+    for n in [*range(1, 12), 20, 21, 60, *range(103, 116)]:
+        folder = tmp_path / f"{n}"
+        folder.mkdir()
+        opener = faulty("sync" if fault == "fsync" else "write", n, fault)
+        failed = fails(folder, opener, form)
+        hit += failed
+        assert opener.syncs_after_fault == 0, "a file whose fsync failed is not synced again"
+        for clip in folder.glob(f"*.{container}"):
+            ids = numbers(clip)
+            assert ids == list(range(1000, 1000 + len(ids))), (n, ids)
+            assert [int(line["frame_number"]) for line in rows(timing_of(clip))] == ids, n
+            assert failed or len(ids) == 100
+        assert not list(folder.glob("*.part")), n
+        shutil.rmtree(folder)
+    assert hit >= {"short": 0, "fsync": 1}.get(fault, 4)
+
+
+# ---- real file systems, in a mount namespace of their own
+
+
+def can_mount():
+    probe = ["unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(probe, capture_output=True).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="this host does not allow user namespaces")
+
+
+class Disk:
+    """A recorder whose recordings folder is a file system of its own."""
+
+    def __init__(self, made, megabytes):
+        self.made, self.folder = made, made.recordings
+        self.folder.mkdir()
+        script = (
+            f"mount -t tmpfs -o size={megabytes}m none {self.folder} && "
+            f"cd {ROOT} && exec {os.sys.executable} -m recorder --config {made.folder / 'config.toml'}"
+        )
+        self.process = subprocess.Popen(["unshare", "-Urm", "sh", "-c", script], stdin=subprocess.DEVNULL)
+        made.processes.append(self.process)
+        made.ready()
+
+    @property
+    def seen(self) -> Path:
+        """The folder as the recorder sees it."""
+        return Path(f"/proc/{self.process.pid}/root{self.folder}")
+
+    def inside(self, *command):
+        subprocess.run(
+            ["nsenter", "-t", str(self.process.pid), "-U", "-m", "--preserve-credentials", *command], check=True
+        )
+
+
+@pytest.fixture
+def filmed(rig):
+    stop = threading.Event()
+    threads = []
+
+    def make(**recorder):
+        made = rig(auto_start=True, **recorder)
+        camera = made.camera(size=(640, 360), slots=128, noise=100)
+
+        def run(camera: Camera):
+            start, number = time.monotonic(), 0
+            while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
+                camera.publish()
+                number += 1
+
+        threads.append(threading.Thread(target=run, args=(camera,)))
+        threads[-1].start()
+        return made, camera
+
+    yield make
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def growth(made, text, more, seconds=30):
+    before = made.log().count(text)
+    until(lambda: made.log().count(text) >= before + more, seconds, made.log()[-3000:])
+
+
+@needs_mounts
+def test_a_full_disk_costs_the_oldest_clips_and_recording_goes_on(filmed):
+    made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60, rolling_clips_count=1000, csv=False)
+    disk = Disk(made, 14)
+    growth(made, "deleted path=", 3, 60)
+    growth(made, "recording began", 2)
+    for clip in sorted(disk.seen.rglob("*.mp4"))[:3]:
+        ids = numbers(clip)
+        assert ids == list(range(ids[0], ids[-1] + 1))
+    usage = os.statvfs(disk.seen)
+    assert usage.f_bavail > 0
+    assert made.log().count("ERROR") <= 2, "the same trouble is told once a minute"
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more fits."""
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(65536))
+
+
+@needs_mounts
+def test_a_disk_filled_by_others_is_reported_and_recording_resumes_when_there_is_room(filmed):
+    made, _ = filmed()
+    disk = Disk(made, 12)
+    growth(made, "recording began", 1)
+    fill(disk.seen / "others")
+    growth(made, "not recording reason=", 1)
+    for clip in disk.seen.rglob("*.mp4"):
+        ids = numbers(clip)
+        assert ids == list(range(ids[0], ids[-1] + 1))
+    (disk.seen / "others").unlink()
+    growth(made, "recording again", 1, 60)
+
+
+@needs_mounts
+def test_a_disk_that_turns_read_only_is_reported_and_used_again_when_it_can_be_written(filmed):
+    made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60)
+    disk = Disk(made, 50)
+    growth(made, "recording began", 1)
+    disk.inside("mount", "-t", "tmpfs", "-o", "ro", "none", str(disk.folder))
+    growth(made, "Read-only file system", 1)
+    disk.inside("umount", str(disk.folder))
+    growth(made, "recording again", 1, 60)
+    growth(made, "recording ended", 1)
+    clip = max(disk.seen.rglob("*.mp4"), key=os.path.getmtime)
+    assert len(numbers(clip)) > 10
+
+
+def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(filmed):
+    made, _ = filmed(disk_marker=".shmcam-disk")
+    made.start()
+    made.ready()
+    growth(made, "not recording reason=", 1)
+    assert ".shmcam-disk is missing" in made.log() and "not mounted" in made.log()
+    assert not made.recordings.exists() or not list(made.recordings.rglob("cam0_*"))
+    made.recordings.mkdir(exist_ok=True)
+    (made.recordings / ".shmcam-disk").touch()
+    growth(made, "recording began", 1)
+    assert made.log().count("not recording reason=") == 1, "the same trouble is told once a minute"
