@@ -29,7 +29,7 @@ class HeldFrame(Frame):
     Raises FrameOverwritten at that moment if the writer has come round, so a view never shows another frame.
     """
 
-    __slots__ = ()
+    __slots__ = ("_bgr",)
 
     @property
     def payload(self) -> Pixels:
@@ -40,7 +40,7 @@ class HeldFrame(Frame):
     def _own(self) -> None:
         if self._source is not None:
             owned = Frame(self._source, self.sequence, self._header).copy()
-            self._payload, self._source = owned.payload, None
+            self._payload, self._source = owned.payload, None  # from here on a plain owned frame
 
     @property
     def planes(self) -> tuple[Pixels, ...]:
@@ -50,10 +50,10 @@ class HeldFrame(Frame):
 
     @property
     def bgr(self) -> Pixels:
-        """A converted copy, (height, width, 3) uint8, verified; straight from the ring, without copying it first."""
-        if self._source is None:
-            return super().bgr
-        return Frame(self._source, self.sequence, self._header).bgr
+        """A converted copy, (height, width, 3) uint8, verified; the same array each time it is asked for."""
+        if not hasattr(self, "_bgr"):  # straight from the ring, without copying the payload first
+            self._bgr = Frame(self._source, self.sequence, self._header, self._payload).bgr
+        return self._bgr
 
 
 class AttachedRing(LiveRing):

@@ -27,7 +27,7 @@ def first_lines(name: str, *arguments: str, lines: int) -> list[str]:
 
 @pytest.fixture
 def camera(make_writer):
-    with make_writer(payload_bytes=SHAPE.payload_bytes) as writer, Camera(writer) as camera:
+    with make_writer(slots=64, payload_bytes=SHAPE.payload_bytes) as writer, Camera(writer) as camera:
         yield camera
 
 

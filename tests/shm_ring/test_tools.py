@@ -1,0 +1,129 @@
+"""top, dump-ring and `python -m shm_ring`, as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from imaging.formats import geometry
+from shm_ring import top
+from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
+
+SHAPE = geometry("gray", 64, 48)
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "shm_ring", *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def watched(ring_name, tmp_path):
+    """A ring at about 100 fps, with one reader process."""
+    writer = start_writer(ring_name, tmp_path / "run", size=4000, pause_s=0.01)
+    code = (
+        f"from shm_ring import RingReader\nreader = RingReader.open({ring_name!r})\nprint(flush=True)\n"
+        "while True: reader.wait(10**9, 1)"
+    )
+    reader = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    reader.stdout.readline()
+    yield writer, reader
+    for process in (writer, reader):
+        process.kill()
+        process.wait()
+
+
+def test_top_shows_the_ring_its_writer_and_its_readers(prefix, ring_name, watched):
+    writer, reader = watched
+    done = run("top", "--once", "--json", "--prefix", prefix, "--interval", "0.5")
+    (ring,) = json.loads(done.stdout)
+    assert (ring["name"], ring["state"], ring["slots"], ring["writer_pid"]) == (ring_name, "live", 4, writer.pid)
+    assert 10 < ring["fps"] < 110
+    assert ring["writer_age_s"] < 5
+    people = {user["pid"]: user for user in ring["readers"]}
+    assert people.keys() == {writer.pid, reader.pid}
+    assert (people[writer.pid]["writable"], people[reader.pid]["writable"]) == (True, False)
+    assert people[reader.pid]["rss_mb"] > 1
+    shown = run("top", "--once", "--prefix", prefix, "--interval", "0.1").stdout
+    assert ring_name in shown
+    assert f"pid {reader.pid}" in shown
+    assert "WRITABLE" not in shown
+
+
+def test_top_adds_what_processes_say_of_themselves(prefix, ring_name, watched, capsys):
+    writer, reader = watched
+    told = {reader.pid: {"lag": 3, "laps": 7}}
+    assert top.main(["--once", "--json", "--prefix", prefix, "--interval", "0.1"], lambda: told) == 0
+    (ring,) = json.loads(capsys.readouterr().out)
+    assert {(user["pid"], user["lag"], user["laps"]) for user in ring["readers"]} >= {
+        (reader.pid, 3, 7),
+        (writer.pid, None, None),
+    }
+
+
+def test_top_without_rings_says_what_to_do(prefix):
+    assert "is capture running?" in run("top", "--once", "--prefix", prefix, "--interval", "0.1").stdout
+
+
+def test_a_ring_left_behind_is_listed_and_described(make_writer, ring_name):
+    writer = make_writer(payload_bytes=SHAPE.payload_bytes)
+    for number in range(3):
+        writer.publish(pattern(number, SHAPE.payload_bytes), meta(number, exposure_us=8000), SHAPE)
+    writer.close()
+    assert f"{ring_name}: live, generation" in run().stdout
+    shown = run(ring_name).stdout
+    assert "writer pid 0 (dead)" in shown
+    assert "8 slots of 3072 bytes, stride 4096" in shown
+    assert shown.count("gray 64x48") == 3
+    assert "left behind" in run("top", "--once", "--interval", "0.1").stdout
+
+
+def test_no_ring_is_one_line_and_exit_code_one(ring_name):
+    for words in ((ring_name,), ("dump", ring_name)):
+        done = run(*words)
+        assert done.returncode == 1
+        assert done.stderr == f"ERROR: ring {ring_name}: no such segment; is its writer running?\n"
+
+
+@pytest.mark.parametrize("file_format", ["png", "npy", "none"])
+def test_dump_writes_what_a_crash_left(prefix, make_writer, ring_name, tmp_path, file_format):
+    writer = make_writer(slots=4, payload_bytes=SHAPE.payload_bytes)
+    for number in range(6):
+        writer.publish(pattern(number, SHAPE.payload_bytes), meta(number, analogue_gain=1.5), SHAPE)
+    slot = writer.slot()
+    slot.__enter__()  # dies inside frame 6, in the slot of frame 2
+    writer.close()
+    done = run("dump", "cam0", "--prefix", prefix, "--to", str(tmp_path / "out"), "--format", file_format)
+    assert done.returncode == 0
+    assert "3 frames written" in done.stdout
+    assert "1 not whole" in done.stdout
+    assert done.stderr == "sequence 2: torn: its writer died in it\n"
+    with (tmp_path / "out" / "frames.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame_id"] for row in rows] == ["", "3", "4", "5"]
+    assert rows[0]["problem"] == "torn: its writer died in it"
+    assert (rows[3]["pixel_format"], rows[3]["width"], rows[3]["analogue_gain"]) == ("gray", "64", "1.5")
+    for row in rows[1:]:
+        expected = pattern(int(row["frame_id"]), SHAPE.payload_bytes)
+        if file_format == "png":
+            picture = cv2.imread(str(tmp_path / "out" / row["file"]))
+            assert (picture[..., 1].reshape(-1) == expected).all()
+        elif file_format == "npy":
+            assert (np.load(tmp_path / "out" / row["file"]) == expected).all()
+        else:
+            assert row["file"] == ""
+
+
+def test_dump_of_a_live_ring_of_records(prefix, ring_name, watched, tmp_path):
+    done = run("dump", ring_name, "--to", str(tmp_path / "out"), "--last", "2")
+    assert done.returncode == 0
+    files = sorted(path for path in (tmp_path / "out").iterdir() if path.suffix == ".bin")
+    assert files
+    for path in files:
+        assert path.read_bytes() == pattern(int(path.stem[1:]), 4000).tobytes()
