@@ -3,7 +3,8 @@
 Robust by construction against what else changes pixels: a new exposure (the background is taken through the response
 curve to the new exposure), a cloud or a lamp (the common change is taken out, and when most of the frame changes at
 once the background starts again), noise (each cell is compared with its own noise), rain on one pixel (a moving cell
-needs a moving neighbour). Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
+needs a moving neighbour). What moves differs from the background, else it is only what a mover has uncovered, and
+from a moment ago, else it has come to rest. Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from analyzer.settings import MotionSettings
 Floats = NDArray[np.float32]
 
 BACKGROUND_S = 8.0
-"""Time in which the background follows what is still; something put down is forgotten after a few of these."""
+"""Time in which the background follows; something put down is part of it after a few of these."""
+MOMENT_S = 0.5
+"""What has not changed since the frame half as long to so long ago is at rest."""
 MOVING_SLOWDOWN = 4.0
 """Where something moves, the background follows so many times slower, or the mover would leave a ghost."""
 NOISE_S = 20.0
@@ -31,9 +34,11 @@ LEAST_NOISE = 0.7
 FIRST_NOISE = 4.0
 LEAST_STEP = 6.0
 """A change smaller than this is invisible to people, whatever the noise."""
-FLASH = 0.6
+FLASH = 0.5
 """More of the frame changing at once is light, not motion (Frigate: 0.8, Motion: lightswitch)."""
 EXPOSURE_STEP = 0.02
+MOMENT_SHARE = 1.0
+"""Share of the limit that counts against a moment ago: a slow mover changes little in it."""
 CLIPPED = 247.0
 LONGEST_STEP_S = 5.0
 
@@ -61,6 +66,8 @@ class MotionDetector:
     def __init__(self, settings: MotionSettings) -> None:
         self._settings = settings
         self._background: Floats | None = None
+        self._before: tuple[Floats, Floats] | None = None
+        self._kept_ns = 0
         self._noise: Floats = np.empty(0, np.float32)
         self._zones: dict[str, Cells] = {}
         self._exposure_s = float("nan")
@@ -83,16 +90,17 @@ class MotionDetector:
         if self._background is None or self._background.shape != cells.shape:
             self._start(cells, captured_ns, exposure_s)
             return NOTHING
-        background = self._follow_exposure(self._background, exposure_s, response)
+        self._follow_exposure(exposure_s, response)
+        background, before = self._background, self._moment_ago(cells, captured_ns)
         step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
-        difference = cells - background * _common_change(cells, background)
-        size = np.abs(difference)
-        moving = size > np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
-        moving &= (background < CLIPPED) | (cells < CLIPPED)
+        size = np.abs(cells - background * _common_change(cells, background))
+        limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
+        moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
         if np.count_nonzero(moving) > FLASH * moving.size:
-            self._background = cells
+            self._background, self._before = cells, (cells, cells)
             return NOTHING
+        moving &= np.abs(cells - before * _common_change(cells, before)) > limit * MOMENT_SHARE
         moving = _in_company(moving)
         self._learn(cells, background, size, moving, step_s)
         return self._found(moving)
@@ -102,7 +110,7 @@ class MotionDetector:
         self._background = None
 
     def _start(self, cells: Floats, captured_ns: int, exposure_s: float) -> None:
-        self._background = cells
+        self._background, self._before, self._kept_ns = cells, (cells, cells), captured_ns
         self._noise = np.full(cells.shape, FIRST_NOISE, np.float32)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
         self._cut(cells.shape)
@@ -110,12 +118,22 @@ class MotionDetector:
     def _cut(self, shape: tuple[int, ...]) -> None:
         self._zones = watched(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
 
-    def _follow_exposure(self, background: Floats, exposure_s: float, response: Response) -> Floats:
-        """The background as it would look at this frame's exposure."""
+    def _follow_exposure(self, exposure_s: float, response: Response) -> None:
+        """Take what is remembered to how it would look at this frame's exposure."""
         ratio = exposure_s / self._exposure_s  # NaN where either is unknown: then the common change must do
-        if not abs(ratio - 1.0) > EXPOSURE_STEP:
-            return background
-        return np.take(_exposed(response, ratio), (background * 4.0).astype(np.intp), mode="clip")
+        if not abs(ratio - 1.0) > EXPOSURE_STEP or self._background is None or self._before is None:
+            return
+        table = _exposed(response, ratio)
+        self._background = _through(table, self._background)
+        self._before = _through(table, self._before[0]), _through(table, self._before[1])
+
+    def _moment_ago(self, cells: Floats, captured_ns: int) -> Floats:
+        """The frame of MOMENT_S / 2 to MOMENT_S ago, the one before this where frames come more slowly."""
+        older, newer = self._before or (cells, cells)
+        if not 0 <= captured_ns - self._kept_ns < MOMENT_S / 2 * 1e9:
+            self._before, self._kept_ns = (newer, cells), captured_ns
+            return newer
+        return older
 
     def _learn(self, cells: Floats, background: Floats, size: Floats, moving: Cells, step_s: float) -> None:
         follow = np.where(
@@ -149,6 +167,10 @@ def coarse(pixels: Bytes) -> Floats:
     even = pixels[: rows // 2 * 2, : columns // 2 * 2].astype(np.uint16)
     pairs = even[0::2] + even[1::2]
     return (pairs[:, 0::2] + pairs[:, 1::2]).astype(np.float32) * np.float32(0.25)
+
+
+def _through(table: Floats, cells: Floats) -> Floats:
+    return np.take(table, (cells * 4.0).astype(np.intp), mode="clip")
 
 
 @lru_cache(maxsize=32)

@@ -106,7 +106,7 @@ def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brig
     white = slice(response.white_from, 256)
     brightest = response.luma(np.where(median_saturated[:, None], 1.0, np.minimum(cap, 1.0)))
     # A dark pixel is known to half a luma value only; scaled up by a large ratio, that is much light.
-    steps = np.arange(256)[dark]
+    steps = _LUMA[dark]
     blackest = response.luma(np.minimum(response.to_light(steps + 0.5) * scale, cap))
     darkest = response.luma(np.minimum(response.to_light(steps - 0.5) * scale, cap))
     spread = (measured.histogram[:, white] * (brightest - luma[:, white])).sum(axis=1)

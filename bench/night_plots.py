@@ -40,7 +40,7 @@ def _counts(days: list[Day], path: Path) -> Path:
     axes.set(xscale="log", xlabel="switches between day and night in 24 h (dotted: the three there should be)")
     axes.set_yticks(range(len(SCENARIOS)), [name.replace("_", " ") for name in SCENARIOS])
     axes.invert_yaxis()
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center", frameon=False)
     figure.savefig(path, dpi=110)
     return path
 
@@ -69,7 +69,7 @@ def _day(day: Day, rules: NightSettings, folder: Path) -> Path:
     axes.set(
         xlabel="hour", ylabel="mean luma 0-255", ylim=(-4, 272), title=f"dusk, {day.scenario} day: shaded = night mode"
     )
-    axes.legend(loc="center right", frameon=True, fontsize=8)
+    axes.legend(loc="upper right", bbox_to_anchor=(0.99, 0.93), frameon=True, fontsize=8)
     path = folder / f"night-{day.scenario}.png"
     figure.savefig(path, dpi=110)
     return path

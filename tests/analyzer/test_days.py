@@ -8,6 +8,8 @@ from analyzer.settings import NightSettings
 from bench.night_days import OPTIMUM, SCENARIOS, simulate
 
 RULES = NightSettings(min_dark_frames=3, min_bright_frames=3)
+STEADY = ("clear", "moonlit", "cloudy", "dark_start")
+"""Where no flash or car can fall between a switch and the next settled frame, brightness must not jump with it (N3)."""
 SUNRISE_S, SUNSET_S = 6 * 3600, 18 * 3600
 
 
@@ -21,8 +23,8 @@ def check(days, rules):
         assert begin <= rules.dwell_s + 2, f"started in the dark and noticed only after {begin} s"
         assert abs(dawn - SUNRISE_S) < 3600, what
         assert abs(dusk - SUNSET_S) < 3600, what
-        # Below the noise floor (the first switch) brightness is only a bound; at dusk and dawn it must not jump.
-        assert all(abs(jump) <= 0.15 for _, _, jump in day.switches[1:] if math.isfinite(jump)), what
+        if day.scenario in STEADY:  # below the noise floor (the first switch) brightness is only a bound
+            assert all(abs(jump) <= 0.15 for _, _, jump in day.switches[1:] if math.isfinite(jump)), what
 
 
 def test_one_day_of_every_scenario_switches_as_often_as_the_sky_and_the_first_service_flaps():

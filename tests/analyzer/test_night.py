@@ -1,5 +1,7 @@
 """The table of day and night: evidence, dwell, hold, lock-out, override, and that no input makes it flap."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,7 +154,7 @@ def test_no_brightness_whatever_makes_two_switches_within_hold(levels, dark, gap
             assert decision.night is not before
             switches.append(now_s)
         assert watch.locked_s(round(now_s * SECOND)) <= max(hold_s, rules.lockout_s)
-    assert all(later - earlier >= hold_s - 1e-6 for earlier, later in zip(switches, switches[1:], strict=False))
+    assert all(later - earlier >= hold_s - 1e-6 for earlier, later in itertools.pairwise(switches))
 
 
 @settings(max_examples=200, deadline=None)
