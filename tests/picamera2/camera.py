@@ -17,8 +17,8 @@ from imaging import frame_code
 from imaging.color import luma, to_bgr
 from service.stop import Stop
 
-BARS = np.array(
-    [[255, 255, 255], [0, 255, 255], [255, 255, 0], [0, 255, 0], [255, 0, 255], [0, 0, 255], [255, 0, 0], [0, 0, 0]]
+BARS = (
+    np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]]) * (255 - 24) + 24
 )
 """The rig's eight vertical bars, left to right, as B, G, R."""
 

@@ -387,8 +387,9 @@ class Scene
 public:
 	Scene(const Canvas &c, int camera) : c_(c), camera_(camera), motion_(atoi(env("RIG_MOTION", "1")))
 	{
-		static const uint8_t bars[8][3] = { { 255, 255, 255 }, { 255, 255, 0 }, { 0, 255, 255 }, { 0, 255, 0 },
-						    { 255, 0, 255 }, { 255, 0, 0 }, { 0, 0, 255 }, { 0, 0, 0 } };
+		/* not down to 0: pure colours would never wash out, however much they were over-exposed */
+		static const uint8_t bars[8][3] = { { 255, 255, 255 }, { 255, 255, 24 }, { 24, 255, 255 }, { 24, 255, 24 },
+						    { 255, 24, 255 }, { 255, 24, 24 }, { 24, 24, 255 }, { 24, 24, 24 } };
 		noise_ = std::clamp(atoi(env("RIG_NOISE", "0")), 0, 64);
 		Ppm image(env("RIG_IMAGE", ""));
 		rows_ = image.rgb.empty() ? 1 : c.h;    /* bars: every row is the same */
