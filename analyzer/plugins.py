@@ -108,7 +108,7 @@ class Plugin:
         if "error" in said:
             self._say(str(said["error"])[:200])
             self.result = {}
-        elif "result" in said:
+        elif isinstance(said.get("result"), dict):
             self._say("running")
             self._backoff.reset()
             self.result = said["result"]
