@@ -24,6 +24,9 @@ PASS_S = 0.5
 LIST_S = 1.0
 """How often supervisord is asked for the state of every program."""
 
+UNPLACED_S = 10.0
+"""A heartbeat whose pid supervisord does not know by then is not of its children."""
+
 HUB = "hub"
 DOWN = ("EXITED", "STOPPED", "BACKOFF", "FATAL")
 
@@ -58,6 +61,8 @@ class Watchdog:
         """When our own heartbeat last came back through the hub: then it is alive."""
         self._hub_told = False
         self._listed_s = 0.0
+        self._unplaced: dict[int, tuple[Heartbeat, float]] = {}
+        """Heartbeats, by pid, of processes that supervisord has not told us of yet."""
         self._deaf = False
 
     def watch(self, events: int, stop: Stop) -> None:
@@ -112,15 +117,18 @@ class Watchdog:
 
     def _hear(self, now_s: float) -> None:
         """Take heartbeats from the hub."""
-        by_pid = {program.pid: name for name, program in self._programs.items() if program.pid}
         for request in self._control.received():
             beat = request.message
-            if not isinstance(beat, Heartbeat):
-                continue
-            if beat.role == "watchdog":
+            if isinstance(beat, Heartbeat) and beat.role == "watchdog":
                 self._echo_s, self._hub_told = now_s, False
-            elif name := by_pid.get(beat.pid):
-                self._judge.heard(name, beat, now_s)
+            elif isinstance(beat, Heartbeat):
+                self._unplaced[beat.pid] = (beat, now_s)
+        by_pid = {program.pid: name for name, program in self._programs.items() if program.pid}
+        for pid, (beat, heard_s) in list(self._unplaced.items()):
+            if name := by_pid.get(pid):
+                self._judge.heard(name, beat, heard_s)
+            if name or now_s - heard_s > UNPLACED_S:
+                del self._unplaced[pid]
 
     def _hub_is_well(self, now_s: float) -> bool:
         """Judge the hub by our own echo; without it nobody's heartbeats reach us, so nobody else is judged."""

@@ -1,0 +1,60 @@
+"""`shmcam`: every command of the service, and what runs beside it, from the shell.
+
+    shmcam save jpg png            any command of the control socket (shmcam help lists them)
+    shmcam run | console | doctor  what the command line does itself (`LOCAL` in control/shell/words.py)
+    shmcam restart recorder        supervisorctl, with the right configuration
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 no service there; 75 no answer in time; 78 config.toml is
+wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from control.shell.options import EXIT_USAGE, Options, UsageError, read
+from control.shell.words import ELSEWHERE, LOCAL, SUPERVISOR, overview
+
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        options = read(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(options)
+    except UsageError as problem:
+        print(f"shmcam: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `shmcam logs -f | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes stdout at its end
+        return 0
+
+
+def _dispatch(options: Options) -> int:
+    if not options.word:
+        print(overview(), file=sys.stdout if options.help else sys.stderr)
+        return 0 if options.help else EXIT_USAGE
+    if options.word in SUPERVISOR:
+        from control.shell.supervising import supervisorctl
+
+        return supervisorctl(options)
+    if options.word in ELSEWHERE:
+        module = ELSEWHERE[options.word].module
+        os.environ.setdefault("SHMCAM_CONFIG", str(options.config))
+        os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606 - argv list, no shell
+    if options.word in LOCAL:
+        module, function = LOCAL[options.word].module.split(":")
+        return int(getattr(importlib.import_module(module), function)(options))
+    from control.shell.asking import ask
+
+    return ask(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
