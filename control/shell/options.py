@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.settings import Settings
+    pass
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -50,8 +50,6 @@ class Options:
 
     def settings(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - service.settings.Settings, imported when needed
         """Load config.toml. *Raises* SystemExit(78) with one line if it is wrong."""
-        import sys
-
         from service.settings import EXIT_CONFIG, Settings, SettingsError
 
         try:
