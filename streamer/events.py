@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,7 @@ class Told(msgspec.Struct, frozen=True):
     event: str
     """night_began, saved …"""
     time_utc: str
-    data: dict[str, object]
+    data: dict[str, Any]
 
 
 class Events:
@@ -44,7 +45,7 @@ class Events:
         """Remember an event of the hub and pass it on."""
         self.say(wire_name(event), {k: v for k, v in values_of(event).items() if not isinstance(v, bytes)})
 
-    def say(self, name: str, data: dict[str, object]) -> None:
+    def say(self, name: str, data: dict[str, Any]) -> None:
         """Remember something of our own and pass it on."""
         told = Told(next(self._numbers), name, iso(time.time_ns()), data)
         self.latest.append(told)

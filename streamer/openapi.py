@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ def document(endpoints: Sequence[Endpoint]) -> JSON:
     kinds = [kind for one in endpoints for kind in (one.place, one.query, one.body, one.reply) if kind is not None]
     unique = list(dict.fromkeys([*kinds, Problem]))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind):  # commands refuse what they do not know (control.wire.build)
+            components[kind.__name__]["additionalProperties"] = False
     by_kind = dict(zip(unique, schemas, strict=True))
     paths: dict[str, JSON] = {}
     for one in endpoints:

@@ -20,7 +20,7 @@ from library.instants import instant_ns
 from service.clock import iso
 from streamer.connection import error_response
 from streamer.context import Context
-from streamer.endpoint import Answer, Call, Endpoint, Refused, answer_of
+from streamer.endpoint import Answer, Call, Endpoint, Nothing, Refused, answer_of
 from streamer.thumbnail import thumbnail
 
 TYPES = {
@@ -173,7 +173,7 @@ def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summ
     async def run(call: Call) -> Answer:
         return answer_of(await call.context.hub.ask(command(number=call.place.id), 10.0))
 
-    return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow)
+    return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow, body=Nothing)
 
 
 def endpoints() -> list[Endpoint]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -181,3 +182,32 @@ async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:
 
 def variant(**more: Any) -> Variant:
     return Variant(**{"fps": 30.0, "width": 0, "quality": 80, "gray": False, "stack": 1, **more})
+
+
+class Threaded:
+    """A running server in a thread of its own, for clients that know nothing of asyncio."""
+
+    def __init__(self, folder: Path, text: str = "", **more: Any) -> None:
+        self._folder, self._text, self._more = folder, text, more
+        self._begun, self._end = threading.Event(), None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self.server: Server
+
+    async def _run(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with running(self._folder, self._text, **self._more) as self.server:
+            self._begun.set()
+            await self._end.wait()
+
+    def call(self, work: Any) -> Any:
+        """Run a coroutine function on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(20)
+
+    def __enter__(self) -> "Threaded":
+        self._thread.start()
+        assert self._begun.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(20)
