@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from control.client import ControlClient
 from exporter.camera import Camera
+from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.keeping import Keeper
 from exporter.loop import COMMANDS, Parts, run
@@ -51,7 +52,20 @@ def parts_of(process: Process) -> Iterator[Parts]:
         parts = Parts(settings, control, studio, catalogue, saver, errands)
         opened.enter_context(saver)
         opened.enter_context(errands)
+        for name in settings.cameras:
+            parts.followers[name] = opened.enter_context(follower(name, parts, process, opened))
+            if (long := parts.followers[name].long) is not None:
+                studio.exposures[name] = long
         yield parts
+
+
+def follower(name: str, parts: Parts, process: Process, opened: ExitStack) -> Follower:
+    """What goes on all day for one camera, with a reader and a connection of its own."""
+    camera = opened.enter_context(Camera(name, process.settings, process.stop))
+    catalogue = opened.enter_context(Catalogue.of(process.settings))
+    album = Album(lambda: parts.settings, catalogue)
+    keeper = Keeper(lambda: parts.settings, album, parts.control.announce)
+    return Follower(camera, lambda: parts.settings, process.stop, keeper, catalogue)
 
 
 def main() -> int:
@@ -63,7 +77,8 @@ def main() -> int:
             cameras, folder = ",".join(process.settings.cameras), process.settings.paths.captures
             log.info("ready cameras=%s folder=%s formats=%s", cameras, folder, ",".join(own.formats))
             run(parts, process.stop)
-        return int(parts.saver.broken or parts.errands.broken)
+        broken = parts.saver.broken or parts.errands.broken or any(one.broken for one in parts.followers.values())
+        return int(broken)
 
 
 if __name__ == "__main__":

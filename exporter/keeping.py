@@ -78,7 +78,7 @@ class Keeper:
         settings = self._settings()
         own = settings.table(ExportSettings, camera.name)
         first, last = result.metas[0], result.metas[-1]
-        count = len(result.metas)
+        count = result.count
         samples, corrected = self._without_dark(camera, result) if own.dark_frames else (result.samples, False)
         score = camera.score(last.frame_id)
         several = camera.name if len(settings.cameras) > 1 else ""

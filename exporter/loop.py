@@ -25,15 +25,18 @@ from control.messages import (
     Save,
     SettingChanged,
     Snapshot,
+    Timelapse,
     Unprotect,
     error,
 )
-from exporter import archiving, shelf
+from exporter import archiving, filming, shelf
+from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.settings import ExportSettings
 from exporter.studio import Studio, span
 from exporter.timer import Timer
 from library import Catalogue
+from library.files import leftovers
 from library.rows import row
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings, SettingsError
@@ -45,6 +48,7 @@ COMMANDS = (
     "save",
     "snapshot",
     "past_stack",
+    "timelapse",
     "clips",
     "pictures",
     "library",
@@ -70,6 +74,8 @@ class Parts:
     """Carries out whatever reads the ring: it must not wait behind anything long."""
     errands: Jobs
     """Long work on files: archive, check, rebuild."""
+    followers: dict[str, Follower] = field(default_factory=dict)
+    """What goes on all day, per camera."""
     later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
     """pastStacks whose span has not ended yet, with the instant when it will have."""
     timers: dict[str, Timer] = field(default_factory=dict)
@@ -104,6 +110,10 @@ def take(asked: Asked, parts: Parts, now: int) -> None:
             parts.saver.submit(lambda: studio.snapshot(message, now), asked)
         case PastStack():
             _later(asked, message, parts, now)
+        case Timelapse(action="build"):
+            parts.errands.submit(lambda: filming.build(message, parts.settings, parts.catalogue, announce, utc), asked)
+        case Timelapse():
+            asked.reply(filming.steer(message, parts.followers))
         case Archive():
             parts.errands.submit(
                 lambda: archiving.build(message, parts.settings, parts.catalogue, announce, utc), asked
@@ -138,20 +148,26 @@ def auto_save(parts: Parts, now: int) -> None:
 def beat(parts: Parts) -> None:
     """Tell how we do."""
     saver = parts.saver
+    trouble = next((one.trouble for one in parts.followers.values() if one.trouble), "")
     parts.control.beat(
         "saving" if saver.busy_s else "running",
+        trouble,
         saved=saver.done,
         failed=saver.failed + parts.errands.failed,
         refused=saver.refused + parts.errands.refused,
         waiting=saver.waiting + len(parts.later),
         busy_s=round(saver.busy_s, 1),
+        films={name: one.frames for name, one in parts.followers.items() if one.frames},
     )
 
 
 def reconciled(parts: Parts) -> Reply:
     """On start: rows for files that a crash left without one, and no leftovers."""
     adopted, gone = parts.catalogue.reconcile()
-    log.info("library reconciled adopted=%d gone=%d", len(adopted), len(gone))
+    lost = leftovers(parts.catalogue.folders)
+    for path in lost:
+        path.unlink(missing_ok=True)
+    log.info("library reconciled adopted=%d gone=%d leftovers=%d", len(adopted), len(gone), len(lost))
     return Reply(data={"adopted": len(adopted), "gone": len(gone)})
 
 

@@ -70,7 +70,7 @@ class SigmaStack:
         for start in range(0, result.size, TILE_BYTES):
             tile = slice(start, start + TILE_BYTES)
             kept = [(one[tile], True) for one in self._high[:high]] + [(one[tile], False) for one in self._low[:low]]
-            result[tile] = self._clipped(self._mean._sum[tile], self._squares[tile], kept)
+            result[tile] = self._clipped(self._mean.total[tile], self._squares[tile], kept)
         return result
 
     def _insert(self, values: Payload, kept: list[Payload], better: np.ufunc, worse: np.ufunc) -> None:

@@ -68,6 +68,13 @@ class Stacked:
     """Of the frames in it, oldest first."""
     left_out: int
     """Frames of another size, or that could not be aligned."""
+    frames: int = 0
+    """Frames in it, where `metas` holds only the first and the last; 0: as many as `metas`."""
+
+    @property
+    def count(self) -> int:
+        """Frames in it."""
+        return self.frames or len(self.metas)
 
 
 def stacked(frames: Iterable[Frame], method: str, *, align: bool = False) -> Stacked | None:

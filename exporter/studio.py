@@ -9,12 +9,15 @@ from exporter import answers, names
 from exporter.camera import Camera
 from exporter.choice import Candidate, already_gone, chosen, period_ns
 from exporter.keeping import Keeper, Wish
+from exporter.long_exposure import LongExposure
 from exporter.settings import ExportSettings
 from exporter.stacking import METHODS, SEPARATE, stacked
 from library.entry import Entry
 from service.settings import Settings
 from shm_ring import Flags, Frame, FrameMeta
 
+LONG = "long"
+"""pastStack's method that saves the virtual long exposure."""
 FRESH_S = 10.0
 """Longest wait for a frame that is not there yet: two exposures of the longest night mode, and some."""
 SYNC_WAIT_S = 2.0
@@ -35,6 +38,8 @@ class Studio:
         self._settings = settings
         self._cameras = cameras
         self._keeper = keeper
+        self.exposures: dict[str, LongExposure] = {}
+        """The virtual long exposures that run, by camera."""
 
     def save(self, command: Save, asked_ns: int, trigger: str = "save") -> Reply:
         """Save one frame: the newest when the command came, an older one, or the next. Raises: OSError, ValueError."""
@@ -86,6 +91,8 @@ class Studio:
         camera = self._camera(command.camera)
         own = self._own(camera)
         start_ns, end_ns = span(command, own, asked_ns)
+        if command.method == LONG:
+            return self._long_exposure(camera, command, asked_ns)
         held = camera.span(start_ns, end_ns)
         if not held:
             newest = camera.at(1 << 62)
@@ -107,6 +114,17 @@ class Studio:
         return answers.past_stack(entries, taken)
 
     # ---- inside
+
+    def _long_exposure(self, camera: Camera, command: PastStack, asked_ns: int) -> Reply:
+        running = self.exposures.get(camera.name)
+        result = None if running is None else running.result()
+        if running is None or result is None:
+            raise ValueError(f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)")
+        more = {"stack": {"method": LONG, "count": running.frames, "aligned": False}}
+        entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
+        first, last = ((meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in result.metas)
+        taken = answers.Taken(camera.name, LONG, running.frames, running.frames, 0, 0, first, last)
+        return answers.past_stack(entries, taken)
 
     def _camera(self, name: str) -> Camera:
         if name and name not in self._cameras:
@@ -169,8 +187,8 @@ def span(command: PastStack, own: ExportSettings, asked_ns: int) -> tuple[int, i
 
 def _method(command: PastStack, own: ExportSettings, held: Sequence[Candidate]) -> str:
     """How to make pictures of these frames. Raises: ValueError."""
-    if command.method and command.method not in (*METHODS, SEPARATE):
-        raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE))}")
+    if command.method and command.method not in (*METHODS, SEPARATE, LONG):
+        raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE, LONG))}")
     night = bool(held[-1].meta.flags & Flags.NIGHT)
     stack = own.stack_dark_frames if night else own.stack_bright_frames
     return command.method or (own.stack_method if stack else SEPARATE)

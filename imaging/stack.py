@@ -50,19 +50,20 @@ class MeanStack:
     def __init__(self, size: int) -> None:
         """`size`: bytes of a payload."""
         self.count = 0
-        self._sum = np.zeros(size, np.float32)
+        self.total = np.zeros(size, np.float32)
+        """The sum so far, exact."""
 
     def add(self, payload: Payload) -> None:
         """Add one frame. Raises: ValueError beyond MAX_FRAMES, where sums would no longer be exact."""
         if self.count == MAX_FRAMES:
             raise ValueError(f"a mean of more than {MAX_FRAMES} frames is not exact; begin a new stack")
         # As one row: OpenCV 4 would make n rows of a 1-D array, and be ten times slower.
-        cv2.accumulate(payload.reshape(1, -1), self._sum.reshape(1, -1))
+        cv2.accumulate(payload.reshape(1, -1), self.total.reshape(1, -1))
         self.count += 1
 
     def deep(self) -> Deep:
         """The mean so far, rounded to 1/257 of an 8-bit step."""
-        return rounded(self._sum * np.float32(DEEP_SCALE / counted(self.count)))
+        return rounded(self.total * np.float32(DEEP_SCALE / counted(self.count)))
 
 
 class ExtremeStack:
@@ -112,7 +113,7 @@ class TrimmedStack:
         """The trimmed mean so far."""
         if self.count < 3:
             return self._mean.deep()
-        kept = self._mean._sum - self._high.value - self._low.value
+        kept = self._mean.total - self._high.value - self._low.value
         return rounded(kept * np.float32(DEEP_SCALE / (self.count - 2)))
 
 

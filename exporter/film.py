@@ -1,0 +1,160 @@
+"""An H.264 film that grows frame by frame and plays at every moment, also after kill -9.
+
+The container is fragmented, a fragment per frame, and becomes a plain mp4 when it is closed (FFmpeg 7.1 and later).
+What is on disk at a kill is all but the last frame. While it grows it is called `….mp4.part`; leftovers of a crash are
+complete films of their frames and are adopted on the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+
+from exporter.encode import array
+from imaging.color import to_bgr
+from imaging.formats import Geometry
+from imaging.stack import Payload
+from library.entry import Entry, from_description
+from service.files import PART, sync_folder
+
+HYBRID_SINCE = (61, 7)
+"""libavformat of FFmpeg 7.1, the first with hybrid_fragmented."""
+GOP_S = 2.0
+"""Seconds of film between key frames: how finely a player can seek."""
+SYNC_FRAMES = 25
+"""fsync at least every so many frames; more often costs an SD card more than a timelapse is worth."""
+FRAME_BYTES = 200_000
+"""Room to ask for per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
+COLOUR_RANGE = {"tv": 1, "pc": 2}
+COLOUR_SPACE = {"bt709": 1, "smpte170m": 6}
+"""AVColorRange and AVColorSpace of FFmpeg's pixfmt.h."""
+
+
+class Film:
+    """One film file; a context manager."""
+
+    def __init__(self, path: Path, geometry: Geometry, *, fps: float, crf: int, about: Mapping[str, Any]) -> None:
+        """`path` ends in .mp4; `about` goes into the file, for whoever finds it. Raises: OSError, av.FFmpegError."""
+        self.path = path
+        self.part = path.with_name(path.name + PART)
+        self.geometry = geometry
+        self.frames = 0
+        descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        self._file = os.fdopen(descriptor, "w+b", buffering=0)
+        self._container = av.open(self._file, "w", format="mp4", options={"movflags": _movflags()})
+        self._container.metadata["comment"] = json.dumps(dict(about))
+        self._stream = self._container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
+        self._stream.width, self._stream.height = geometry.width & ~1, geometry.height & ~1
+        self._stream.pix_fmt = "yuv420p"
+        # zerolatency: each picture leaves the encoder at once, nothing is held in memory to be lost
+        self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf)}
+        self._stream.codec_context.gop_size = max(1, round(fps * GOP_S))
+        if geometry.pixel_format in ("yuv420p", "nv12"):
+            self._stream.codec_context.color_range = COLOUR_RANGE[geometry.color_range]
+            self._stream.codec_context.colorspace = COLOUR_SPACE[geometry.color_space]
+
+    def add(self, payload: Payload) -> None:
+        """Append one frame. Raises: OSError where the disk refuses; close the film then."""
+        frame = _frame(payload, self.geometry)
+        frame.pts = self.frames
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        self.frames += 1
+        if self.frames % SYNC_FRAMES == 1:
+            os.fdatasync(self._file.fileno())
+
+    def close(self) -> Path | None:
+        """End the film and give it its name. Returns: the name; None without frames. Raises: OSError."""
+        try:
+            for packet in self._stream.encode(None) if self.frames else ():
+                self._container.mux(packet)
+            self._container.close()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        if not self.frames:
+            self.part.unlink()
+            return None
+        return finished(self.part)
+
+    def abandon(self) -> None:
+        """Leave the file as it is: its fragments play, and the next start adopts them."""
+        with suppress(OSError):
+            self._container.close()
+        self._file.close()
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file.closed:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def finished(part: Path) -> Path:
+    """Give a film its final name, which is never one that exists. Raises: OSError."""
+    path = part.with_name(part.name.removesuffix(PART))
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{part.name.removesuffix('.mp4' + PART)}_{number}.mp4")
+    part.rename(path)
+    sync_folder(path.parent)
+    return path
+
+
+def adopted(part: Path, camera: str) -> Entry | None:
+    """Turn what a killed process left behind into a film with an entry. None where it holds no frame: then it is gone.
+
+    A film of another camera is left alone.
+
+    Raises: OSError.
+    """
+    frames, known = _counted(part)
+    if frames and known.get("camera") != camera:
+        return None
+    if not frames:
+        part.unlink()
+        return None
+    entry = from_description(finished(part), {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **known})
+    return None if entry is None else replace(entry, frames=frames)
+
+
+def _counted(part: Path) -> tuple[int, dict[str, Any]]:
+    """Frames of a film, and what it says about itself."""
+    count, known = 0, {}
+    with suppress(av.FFmpegError, ValueError), av.open(str(part)) as container:
+        known = json.loads(container.metadata.get("comment", "{}"))
+        with suppress(av.FFmpegError):  # the fragment that was being written
+            for packet in container.demux(video=0):
+                count += packet.size > 0
+    return count, known if isinstance(known, dict) else {}
+
+
+def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
+    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
+    if geometry.pixel_format == "yuv420p" and even:
+        return av.VideoFrame.from_ndarray(array(payload, geometry), format="yuv420p")
+    bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")
+
+
+def _movflags() -> str:
+    hybrid = av.library_versions["libavformat"] >= HYBRID_SINCE
+    return "frag_every_frame+" + ("hybrid_fragmented" if hybrid else "empty_moov+default_base_moof")

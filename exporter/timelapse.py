@@ -1,0 +1,137 @@
+"""`shmcam timelapse`: a film of saved pictures, with a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from exporter import names
+from exporter.film import FRAME_BYTES, Film
+from exporter.settings import ExportSettings
+from imaging.formats import geometry
+from library import Catalogue, Entry, LibraryError, NoRoom, retention
+from library.cli import progress_bar
+from library.instants import instant_ns
+from service.clock import now_ns, to_utc_ns
+from service.files import unused
+from service.settings import EXIT_CONFIG, Settings, SettingsError
+from service.startup import default_config
+
+Progress = Callable[[int, int], None]
+
+
+def build(
+    settings: Settings,
+    catalogue: Catalogue,
+    pictures: Sequence[Entry],
+    *,
+    fps: float,
+    label: str = "",
+    progress: Progress = lambda _done, _total: None,
+) -> Entry:
+    """Make a film of saved pictures (jpg, png, tiff), one frame each; others of another size are left out.
+
+    Memory does not grow with their number. Raises: ValueError where there are none; NoRoom, OSError, sqlite3.Error.
+    """
+    shown = [entry for entry in pictures if entry.path.suffix in (".jpg", ".png", ".tiff")]
+    first = next((one for one in map(_read, (entry.path for entry in shown)) if one is not None), None)
+    if first is None:
+        raise ValueError("timelapse: no pictures of that span in the library")
+    own = settings.table(ExportSettings)
+    folder = settings.paths.captures
+    retention.make_room(settings, catalogue, len(shown) * FRAME_BYTES, folder, kind="timelapse")
+    layout = geometry("bgr24", first.shape[1], first.shape[0])
+    camera = shown[0].camera
+    path = unused(folder / names.film("timelapse", camera, label, shown[0].started_utc_ns, "mp4"))
+    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=shown[0].description() | {"kind": "timelapse"})
+    try:
+        for number, entry in enumerate(shown):
+            progress(number, len(shown))
+            picture = _read(entry.path)
+            if picture is not None and picture.shape == first.shape:
+                film.add(picture.reshape(-1))
+        made = film.close()
+    except BaseException:
+        film.abandon()
+        film.part.unlink(missing_ok=True)  # unlike a running film, this one can be made again
+        raise
+    progress(len(shown), len(shown))
+    if made is None:
+        raise ValueError("timelapse: no picture could be read")
+    last = shown[-1]
+    return catalogue.add(
+        Entry(
+            kind="timelapse",
+            camera=camera,
+            path=made,
+            started_utc_ns=shown[0].started_utc_ns,
+            duration_s=(last.started_utc_ns - shown[0].started_utc_ns) / 1e9,
+            first_frame=shown[0].first_frame,
+            last_frame=last.last_frame,
+            frames=film.frames,
+            trigger="timelapse",
+            label=label,
+        )
+    )
+
+
+def pictures_of(catalogue: Catalogue, cameras: Iterable[str], since: str, until: str, now_utc_ns: int) -> list[Entry]:
+    """Saved pictures of a span in order of time, one per frame. Raises: ValueError for a time nobody understands."""
+    found = catalogue.find(
+        kinds=["picture"],
+        cameras=list(cameras),
+        since_utc_ns=instant_ns(since, now_utc_ns),
+        until_utc_ns=instant_ns(until, now_utc_ns),
+        newest_first=False,
+    )
+    by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in reversed(found)}
+    return sorted(by_frame.values(), key=lambda entry: entry.started_utc_ns)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`shmcam timelapse`: make a film of saved pictures, with a progress bar. Returns: 0, 1, or 78."""
+    parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
+    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    parser.add_argument("--camera", default="", help="which camera (default: the first)")
+    parser.add_argument("--since", "--from", default="", help="ISO 8601 time or an age such as 24h")
+    parser.add_argument("--until", "--to", default="", help="the same")
+    parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default: %(default)s)")
+    parser.add_argument("--label", default="", help="for the file name")
+    options = parser.parse_args(argv)
+    try:
+        settings = Settings.load(options.config, options.set)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    if not 0 < options.fps <= 120:
+        parser.error(f"--fps {options.fps:g}: must be above 0 and at most 120")
+    try:
+        with Catalogue.of(settings) as catalogue:
+            camera = options.camera or settings.cameras[0]
+            wanted = pictures_of(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
+            bar = progress_bar("timelapse") if sys.stderr.isatty() else _silent
+            made = build(settings, catalogue, wanted, fps=options.fps, label=names.checked(options.label), progress=bar)
+    except (LibraryError, NoRoom, ValueError, OSError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    print(f"{made.path} ({made.frames} frames, {made.bytes / 1e6:.1f} MB)")
+    return 0
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+def _read(path: Path) -> np.typing.NDArray[np.uint8] | None:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return None if picture is None else np.asarray(picture, np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

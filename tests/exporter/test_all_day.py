@@ -1,0 +1,238 @@
+"""What goes on all day: timelapse, startrails, the virtual long exposure. Real processes, real kills."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from imaging import frame_code
+from imaging.formats import planes
+from library import Catalogue
+from shm_ring import Flags, attach
+from tests.exporter.conftest import HOME, Feed, until
+from tests.reading import numbers_in_clip
+
+FILM = "[export]\ntimelapse_interval_s = 0.1\ntimelapse_fps = 10\n"
+TRAILS = "[export]\nstartrails = true\nstartrails_interval_s = 1\nlong_exposure_s = 1.0\n"
+
+
+@contextmanager
+def streaming(feed: Feed, period_s: float = 0.03, **meta) -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(period_s):
+            feed.publish(1, **meta)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def film_of(service) -> Path | None:
+    return next(iter(service.settings.paths.captures.glob("timelapse_cam0_*.mp4.part")), None)
+
+
+def playable(path: Path) -> int:
+    numbers = numbers_in_clip(path)
+    assert all(number is not None for number in numbers) and numbers == sorted(numbers)
+    return len(numbers)
+
+
+@pytest.mark.parametrize("service", [FILM], indirect=True)
+def test_a_timelapse_plays_while_it_grows_survives_kill_9_and_is_adopted(service, feed):
+    with streaming(feed):
+        part = until(lambda: film_of(service), 20, "film")
+        until(lambda: part.stat().st_size > 2000, 20, "frames in the film")
+        counts = []
+        for _ in range(5):
+            counts.append(playable(part))
+            time.sleep(0.3)
+        assert counts[-1] > counts[0] > 0 and counts == sorted(counts)
+        frames = next(iter(service.call("timelapse").data["cameras"].values()))["frames"]
+        service.kill("exporter")
+        before = playable(part)
+        assert before >= frames - 1
+        service.start("exporter")
+        service.ready()
+        whole = part.with_name(part.name.removesuffix(".part"))
+        until(whole.exists, 20, "adopted film: " + service.logs())
+        assert playable(whole) == before and not part.exists()
+        with Catalogue.of(service.settings) as catalogue:
+            entry = until(lambda: catalogue.find(kinds=["timelapse"]), 10, "row")[0]
+            assert (entry.path, entry.camera, entry.frames) == (whole, "cam0", before)
+        assert until(lambda: film_of(service), 20, "next film") != part
+
+
+@pytest.mark.parametrize("service", [FILM.replace("0.1", "0")], indirect=True)
+def test_timelapse_starts_and_stops_by_command_and_becomes_a_plain_mp4(service, feed):
+    with streaming(feed):
+        assert "no timelapse runs" in service.call("timelapse").text
+        assert service.call("set export.timelapse_interval_s 0.2").ok
+        until(lambda: "timelapse runs" in service.call("timelapse").text, 10, "timelapse")
+        until(lambda: service.call("timelapse").data["cameras"]["cam0"]["frames"] >= 5, 20, "frames")
+        assert service.call("timelapse stop").ok
+        until(lambda: film_of(service) is None, 10, "closed film")
+    film = next(service.settings.paths.captures.glob("timelapse_*.mp4"))
+    assert playable(film) >= 5 and "moof" not in boxes(film)  # no fragments left: any player can seek in it
+    assert boxes(film).count("moov") == 1
+    with Catalogue.of(service.settings) as catalogue:
+        row = catalogue.find(kinds=["timelapse"])[0]
+        assert row.first_frame == numbers_in_clip(film)[0] and row.frames == playable(film)
+        assert catalogue.check() == []
+
+
+def boxes(path: Path) -> list[str]:
+    """The outermost boxes of an mp4."""
+    data, at, found = path.read_bytes(), 0, []
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        found.append(data[at + 4 : at + 8].decode("latin-1"))
+        at += int.from_bytes(data[at + 8 : at + 16], "big") if length == 1 else max(8, length)
+    return found
+
+
+def bright_star(feed: Feed, number: int) -> np.ndarray:
+    payload = np.full(feed.layout.payload_bytes, 128, np.uint8)
+    luma = planes(payload, feed.layout)[0]
+    luma[...] = 20
+    luma[100, 50 + 4 * number] = 250
+    return payload
+
+
+@pytest.mark.parametrize("service", [TRAILS], indirect=True)
+def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
+    feed.payload = lambda frame_id, base=0, noise=0: bright_star(feed, frame_id - feed.base)
+    night = {"flags": int(Flags.NIGHT), "exposure_us": 30_000}
+    state = service.settings.paths.captures / "_night" / "cam0.npz"
+    until(lambda: not feed.publish(1, **night) or state.exists() or time.sleep(0.1), 20, "state on disk")
+    shown = cv2.imread(str(state.with_suffix(".jpg")), cv2.IMREAD_GRAYSCALE)
+    assert shown is not None
+    until(
+        lambda: time.time() - state.stat().st_mtime < 0.3 or feed.publish(1, **night) < 0 or time.sleep(0.1),
+        20,
+        "state",
+    )
+    stars = feed.next_id - feed.base
+    time.sleep(1.3)
+    service.kill("exporter")
+    service.start("exporter")
+    service.ready()
+    assert "night resumed" in service.logs()
+    until(
+        lambda: (feed.publish(1, **night) and feed.next_id - feed.base >= stars + 5) or time.sleep(0.1),
+        10,
+        "more stars",
+    )
+    time.sleep(0.3)
+    for _ in range(5):
+        feed.publish(1)
+        time.sleep(0.1)
+    with Catalogue.of(service.settings) as catalogue:
+        rows = until(lambda: catalogue.find(kinds=["startrails"]), 20, "startrails: " + service.logs())
+        until(lambda: len(catalogue.find(kinds=["stack"])) == 2, 10, "the night's mean")
+    png = next(row.path for row in rows if row.path.suffix == ".png")
+    picture = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
+    columns = np.flatnonzero(picture[100, :, 1] > 150 * 257)
+    assert len(columns) >= stars  # those from before the kill, too
+    assert rows[0].frames >= stars and not state.exists()
+
+
+@pytest.mark.parametrize("service", [TRAILS], indirect=True)
+def test_the_virtual_long_exposure_is_shown_as_a_ring_and_saved_with_all_its_bits(service, feed):
+    with streaming(feed, noise=6.0, frame_duration_us=33_000):
+        with attach("cam0", stream="long", prefix=service.settings.value("ring.prefix"), timeout_s=20) as ring:
+            seen = [frame.copy() for frame, _ in zip(ring.follow(), range(4), strict=False)]
+        assert seen[-1].picture == feed.layout and seen[-1].frame_id > feed.base
+        until(
+            lambda: service.call("pastStack method=long png").data.get("count", 0) >= 15, 20, "a full second of frames"
+        )
+        reply = service.call("pastStack method=long png")
+    assert reply.ok and reply.data["method"] == "long"
+    deep = cv2.imread(reply.data["path"], cv2.IMREAD_UNCHANGED)
+    luma = cv2.cvtColor(deep, cv2.COLOR_BGR2GRAY)[40:] / 257
+    assert deep.dtype == np.uint16 and np.std(luma - np.linspace(90, 150, 640)) < 6 / np.sqrt(15) * 1.3
+
+
+def test_without_a_virtual_long_exposure_the_answer_says_how_to_get_one(shared, feed):
+    feed.publish(2)
+    assert "set export.long_exposure_s" in shared.call("pastStack method=long").text
+
+
+def test_shmcam_timelapse_builds_a_film_of_saved_pictures(shared, feed):
+    for number in range(12):
+        feed.publish(1)
+        assert shared.call("save png" if number % 2 else "save").ok
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter.timelapse", "--config", str(shared.config), "--fps", "12", "--label", "day"],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.split(" (")[0])
+    assert path.name.startswith("timelapse_cam0_day_") and "12 frames" in done.stdout
+    assert numbers_in_clip(path) == list(range(feed.base, feed.base + 12))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 12
+    reply = shared.call("timelapse build fps=5", 60)
+    assert reply.ok and reply.data["frames"] == 12
+    nothing = shared.call("timelapse build since=2020-01-01 until=2020-01-02")
+    assert not nothing.ok and "no pictures of that span" in nothing.text
+
+
+def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
+    import resource
+
+    from exporter.film import Film
+    from imaging.formats import geometry
+
+    layout = geometry("yuv420p", 320, 240)
+    payload = np.full(layout.payload_bytes, 90, np.uint8)
+    with Film(tmp_path / "a.mp4", layout, fps=25, crf=28, about={}) as film:
+        for number in range(1200):
+            frame_code.draw(planes(payload, layout)[0], number)
+            film.add(payload)
+            if number == 200:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000
+    assert playable(tmp_path / "a.mp4") == 1200
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "width", "height"),
+    [("bgr24", 321, 241), ("gray", 320, 241), ("nv12", 320, 240), ("yuv420p", 640, 362)],
+)
+def test_films_of_any_format_and_size(tmp_path, pixel_format, width, height):
+    from exporter.film import Film
+    from imaging.formats import geometry
+
+    layout = geometry(pixel_format, width, height)
+    with Film(tmp_path / "a.mp4", layout, fps=25, crf=18, about={"x": 1}) as film:
+        for number in range(5):
+            payload = np.full(layout.payload_bytes, 128, np.uint8)
+            plane = planes(payload, layout)[0]
+            plane[...] = 90
+            frame_code.draw(plane, number)
+            film.add(payload)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert json.loads(container.metadata["comment"]) == {"x": 1}
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (width & ~1, height & ~1)
+    assert numbers_in_clip(tmp_path / "a.mp4") == list(range(5))
