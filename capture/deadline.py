@@ -11,14 +11,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STDERR = 2
+from service.logs import crash_descriptor
 
 log = logging.getLogger(__name__)
 
 
 def arm(seconds: float) -> None:
     """From now on the process ends with a traceback and exit code 1 after `seconds`, unless `disarm` comes first."""
-    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=crash_descriptor())
 
 
 def disarm() -> None:

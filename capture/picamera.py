@@ -95,7 +95,8 @@ class PicameraSource:
         self._report(refused)
         try:
             if self._frame_us * (self._buffers + 2) <= LIVE_S * 1e6:
-                camera.set_controls(controls)
+                with camera.request_lock:  # else a request going back in Picamera2's thread may swallow them
+                    camera.set_controls(controls)
                 return True
             with deadline(STOP_S, f"stopping {self.description}"):
                 camera.stop()
@@ -131,7 +132,7 @@ class PicameraSource:
             if agreed["main"]["format"] == name:
                 break
             log.info("%s offers no %s", self.description, name)
-        space = str(agreed["colour_space"])
+        space = agreed["colour_space"]
         self._layouts = {"main": layout(agreed["main"], space)}
         if agreed["lores"] is not None:
             self._layouts["lores"] = layout(agreed["lores"], space)

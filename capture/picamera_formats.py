@@ -7,7 +7,6 @@ pixel are converted straight into the slot.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +31,6 @@ RING_FORMATS = {
     "XBGR8888": "rgb24",
 }
 FOUR_BYTES = ("XRGB8888", "XBGR8888")
-
-COLOURS = {"sYCC": ("smpte170m", "pc"), "SMPTE170M": ("smpte170m", "tv"), "Rec709": ("bt709", "tv")}
-"""libcamera's names of the colour spaces that Picamera2 hands back to FFmpeg's matrix and range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +69,44 @@ def candidates(codec: str) -> tuple[str, ...]:
     return (codec.upper(),)
 
 
-def layout(stream: Mapping[str, Any], colour_space: str) -> Layout:
-    """The layout of a configured stream: Picamera2's `camera_configuration()["main"]`, and its colour space's name.
+def colours(space: Any) -> tuple[str, str]:
+    """FFmpeg's names of the matrix and range of a libcamera ColorSpace (None, as webcams have: what JPEG uses)."""
+    if space is None:
+        return "smpte170m", "pc"
+    matrix = "bt709" if space.ycbcrEncoding.name == "Rec709" else "smpte170m"
+    return matrix, "tv" if space.range.name == "Limited" else "pc"
+
+
+def layout(stream: Mapping[str, Any], space: Any) -> Layout:
+    """The layout of a configured stream: Picamera2's `camera_configuration()["main"]`, and its colour space.
 
     Raises: CameraError for a format the ring cannot hold.
     """
     name, (width, height), stride = str(stream["format"]), stream["size"], int(stream["stride"])
     if name not in RING_FORMATS:
         raise CameraError(f"the camera delivers {name}; known are {', '.join(RING_FORMATS)}")
-    space, extent = COLOURS.get(colour_space, ("smpte170m", "pc"))
+    matrix, extent = colours(space)
     strides = {"YUV420": (stride, stride // 2, stride // 2), "NV12": (stride, stride)}.get(name, (stride,))
     in_slot = geometry(
         RING_FORMATS[name],
         width,
         height,
         strides=None if name in FOUR_BYTES else strides,
-        color_space=space,
+        color_space=matrix,
         color_range=extent,
     )
     return Layout(name, in_slot, stride, stride * height if name in FOUR_BYTES else in_slot.payload_bytes)
 
 
 def shot(metadata: Mapping[str, Any]) -> Shot:
-    """What libcamera says of a frame, in our units."""
-    known: dict[str, Any] = {"captured_ns": int(metadata["SensorTimestamp"])}
-    with suppress(KeyError):
-        known["captured_utc_ns"] = int(metadata["FrameWallClock"])
+    """What libcamera says of a frame, in our units; what it does not say stays unknown."""
     return Shot(
+        captured_ns=int(metadata.get("SensorTimestamp", 0)),
+        captured_utc_ns=int(metadata.get("FrameWallClock", 0)),
         exposure_us=int(metadata.get("ExposureTime", 0)),
         analogue_gain=float(metadata.get("AnalogueGain", 0.0)),
         digital_gain=float(metadata.get("DigitalGain", 1.0)),
         lux=float(metadata.get("Lux", float("nan"))),
         colour_temperature_k=int(metadata.get("ColourTemperature", 0)),
         frame_duration_us=int(metadata.get("FrameDuration", 0)),
-        **known,
     )

@@ -36,12 +36,18 @@ MAX_LINE_BYTES = 4000
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _secrets: set[str] = set()
+_crash_reports: list[int] = []
 
 
 def hide(secret: str) -> None:
     """Never write this string into a log; tokens and passwords are named here as soon as they are known."""
     if secret:
         _secrets.add(secret)
+
+
+def crash_descriptor() -> int:
+    """Where to write when no thread of ours can run any more: the log file itself, or stderr while there is none."""
+    return _crash_reports[-1] if _crash_reports else 2
 
 
 class _Line(logging.Formatter):
@@ -143,7 +149,8 @@ def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     file = RotatingFile(path, settings.max_bytes, settings.files)
     with suppress(OSError):  # no disk, no crash report; the process itself must still run
-        faulthandler.enable(file=os.dup(file.descriptor()), all_threads=True)
+        _crash_reports.append(os.dup(file.descriptor()))
+        faulthandler.enable(file=_crash_reports[-1], all_threads=True)
     pump = _Pump(file, source, echo)
     handler = _PipeHandler(sink)
     handler.setFormatter(_Line())

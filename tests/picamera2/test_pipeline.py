@@ -159,6 +159,7 @@ def test_a_stop_that_hangs_costs_one_restart(shmcam, switches):
     assert shmcam.text("set cameras.cam0.width 640").startswith("OK")
     until(lambda: shmcam.pid("capture") not in (0, pid), 30, "a new process")
     switches.remove("hangstop-0")
+    until(lambda: "close_camera" in shmcam.logs("capture"), 10, "the traceback of the call that hung")
     assert shmcam.text("set cameras.cam0.width 1280").startswith("OK")
     until(lambda: (now := newest(shmcam)) and now[3].width == 1280, 30, "frames again")
 
