@@ -14,6 +14,9 @@ SILENT_S = 4.0
 """A process that has not sent its heartbeat for this long is shown as silent."""
 
 MIB = 1024 * 1024
+LINE_MAX = 118
+FIGURE_MAX = 32
+"""Longer figures (paths) are left to --json."""
 
 
 def status(roster: Roster, now_s: float) -> Reply:
@@ -95,10 +98,21 @@ def _doing(row: dict[str, Any]) -> str:
     words += [f"lag={row['lag']}"] if row["lag"] > 0 else []
     words += [f"laps={row['laps']}"] if row["laps"] else []
     words += [f"rss={row['rss_bytes'] / MIB:.0f}MiB"] if row["rss_bytes"] else []
-    words += [
-        f"{name}={value}" for name, value in sorted(row["figures"].items()) if isinstance(value, str | int | float)
-    ][:6]
-    return " ".join([*words, row["reason"]]).strip()
+    words += [row["reason"]] if row["reason"] else []
+    figures = [
+        f"{n}={v}" for n, v in sorted(row["figures"].items()) if isinstance(v, int | float | str) and v not in {"", 0}
+    ]
+    return _within(words + [figure for figure in figures if len(figure) <= FIGURE_MAX], LINE_MAX - 30)
+
+
+def _within(words: list[str], cells: int) -> str:
+    """Join as many words as fit, so that status stays one line a process on any terminal."""
+    line = ""
+    for word in words:
+        if line and len(line) + 1 + len(word) > cells:
+            break
+        line = f"{line} {word}".strip()
+    return line
 
 
 def camera_rows(roster: Roster) -> list[dict[str, Any]]:
@@ -118,16 +132,16 @@ def camera_rows(roster: Roster) -> list[dict[str, Any]]:
             if event := roster.latest.get((kind, camera)):
                 row |= _known(event)
         capture = next((p for p in roster.owners("detect", camera)), None)
-        row |= {"fps": capture.beat.fps, **_figures(capture)} if capture and capture.beat else {}
+        row |= {"fps": capture.beat.fps, **_figures(capture, row)} if capture and capture.beat else {}
         rows.append(row)
     return rows
 
 
-def _figures(peer: Peer) -> dict[str, Any]:
+def _figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:
+    """Take what capture counts; its mode too, until the first mode_changed tells it."""
     figures = peer.beat.figures if peer.beat else {}
-    return {
-        name: figures[name] for name in ("width", "height", "pixel_format", "exposure_us", "gain") if name in figures
-    }
+    names = ("width", "height", "pixel_format", "exposure_us", "gain", "dropped")
+    return {name: figures[name] for name in names if name in figures} | {"mode": row["mode"] or figures.get("mode", "")}
 
 
 def _known(event: Event) -> dict[str, Any]:

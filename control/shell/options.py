@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    pass
+    from service.settings import Settings
+
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -48,7 +49,7 @@ class Options:
             self.socket = self.settings().socket_path
         return self.socket
 
-    def settings(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - service.settings.Settings, imported when needed
+    def settings(self) -> Settings:
         """Load config.toml. *Raises* SystemExit(78) with one line if it is wrong."""
         from service.settings import EXIT_CONFIG, Settings, SettingsError
 
