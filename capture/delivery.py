@@ -29,7 +29,7 @@ class Delivery:
         self.description = source.description
         self.request = request
         """What the camera was asked for last."""
-        self._full = opened.geometry
+        self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
         self._ready_made = opened.lores is not None and request.lores is not None
         rate = request.framerate or opened.framerate or DEFAULT_RATE
         slots, exact = wanted_slots(wishes.ring, "main", rate)
@@ -75,7 +75,7 @@ class Delivery:
             meta = self._both(slot.payload, frame_id) if self._ready_made else self._one(slot.payload, frame_id)
             if self._wishes.polygons:
                 burn(slot.payload, self._full, self._wishes.polygons)
-            slot.meta, slot.geometry = meta, self._full
+            slot.meta, slot.geometry, slot.used_bytes = meta, self._full, self._bytes
         if self._small is not None and not self._ready_made:
             writer, small = self._small
             with writer.slot() as little:  # the full frame is out already; nobody overwrites it but this process
@@ -106,9 +106,10 @@ class Delivery:
         self._last_ns = captured_ns
         self._stamps.append(captured_ns)
         missing = self.drops.frame(captured_ns, shot.frame_duration_us, shot.lost_before)
-        flags = shot.flags | (Flags.NIGHT if self._wishes.night else 0) | (Flags.MASKED if self._wishes.polygons else 0)
-        if self.settling.frame(shot):
-            flags |= Flags.SETTLING
+        flags = shot.flags | (Flags.MASKED if self._wishes.polygons else 0)
+        if shot.frame_id < 0:  # a replayed frame keeps what was said of it
+            settling = self.settling.frame(shot)
+            flags |= (Flags.SETTLING if settling else 0) | (Flags.NIGHT if self._wishes.night else 0)
         return FrameMeta(
             frame_id=shot.frame_id if shot.frame_id >= 0 else frame_id,
             captured_ns=captured_ns,

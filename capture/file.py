@@ -114,6 +114,7 @@ class FileSource:
         except (av.FFmpegError, OSError, IndexError) as error:
             raise CameraError(f"{self.description}: {error or 'no video stream'}") from error
         stream.thread_type = "AUTO"
+        self._tick_s = float(stream.time_base or 0)
         rate = stream.average_rate or stream.base_rate
         self._period_s = float(1 / rate) if rate else 1 / DEFAULT_RATE
         self._frames = self._container.decode(stream)
@@ -127,6 +128,5 @@ class FileSource:
         taken_ns = self._taken_ns if self._realtime else self._pacer.due_ns
         self._pacer.advance(taken_ns, gap_s * 1e9)
 
-    @staticmethod
-    def _seconds(frame: av.VideoFrame) -> float | None:
-        return None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+    def _seconds(self, frame: av.VideoFrame) -> float | None:
+        return None if frame.pts is None else frame.pts * self._tick_s

@@ -78,8 +78,8 @@ class LiveSource:
         frame, arrived_ns, number = self._reader.take()
         write_frame(frame, payload, self._geometry)
         lost, self._last = number - self._last - 1, number
-        own_s = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
-        captured_ns = arrived_ns if own_s is None else self._clock.captured_ns(round(own_s * 1e9), arrived_ns)
+        own_ns = None if frame.pts is None else round(frame.pts * self._reader.tick_s * 1e9)
+        captured_ns = arrived_ns if own_ns is None else self._clock.captured_ns(own_ns, arrived_ns)
         duration_us = round(1e6 / self._reader.rate) if self._reader.rate else 0
         return Shot(captured_ns=captured_ns, frame_duration_us=duration_us, lost_before=lost)
 
@@ -106,6 +106,7 @@ class _Reader(threading.Thread):
         self._ending = False
         self._failure = ""
         self.rate = 0.0
+        self.tick_s = 0.0
 
     def run(self) -> None:
         """Decode; a failure is handed to whoever waits."""
@@ -149,6 +150,7 @@ class _Reader(threading.Thread):
             stream.thread_type = "SLICE"  # frame threads would hold every picture back for one more
             rate = stream.average_rate
             self.rate = float(rate) if rate else 0.0
+            self.tick_s = float(stream.time_base or 0)
             for packet in container.demux(stream):
                 for frame in packet.decode():
                     self._put(frame)

@@ -6,11 +6,13 @@ needs no conversion.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import av
 import cv2
 import numpy as np
+from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from capture.source import CameraError
@@ -56,31 +58,31 @@ def write_frame(frame: av.VideoFrame, payload: Plane, target: Geometry) -> None:
     WRITERS.get(frame.format.name, _copy)(frame, out)
 
 
-def _rows(frame: av.VideoFrame, index: int, row_bytes: int, rows: int) -> Plane:
+def _rows(plane: VideoPlane, row_bytes: int, rows: int) -> Plane:
     """One plane as (rows, row_bytes) without its padding; a view."""
-    plane = frame.planes[index]
     raw: Plane = np.frombuffer(memoryview(plane), np.uint8)
-    return raw[: plane.line_size * rows].reshape(rows, plane.line_size)[:, :row_bytes]
+    stride = plane.line_size
+    return raw[: stride * rows].reshape(rows, stride)[:, :row_bytes]
 
 
 def _copy(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
-    for index, plane in enumerate(out):
-        row_bytes = int(np.prod(plane.shape[1:]))
-        np.copyto(plane, _rows(frame, index, row_bytes, plane.shape[0]).reshape(plane.shape))
+    for held, plane in zip(frame.planes, out, strict=True):
+        rows = _rows(held, math.prod(plane.shape[1:]), plane.shape[0])
+        np.copyto(plane, rows if plane.ndim == 2 else rows.reshape(plane.shape))
 
 
 def _thin_chroma(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """4:2:2 or 4:4:4 planes: luma as it is, chroma averaged."""
-    np.copyto(out[0], _rows(frame, 0, frame.width, frame.height))
-    for index in (1, 2):
-        plane = frame.planes[index]
-        _average(_rows(frame, index, plane.width, plane.height), out[index])
+    bright, *chroma = frame.planes
+    np.copyto(out[0], _rows(bright, frame.width, frame.height))
+    for plane, target in zip(chroma, out[1:], strict=True):
+        _average(_rows(plane, plane.width, plane.height), target)
 
 
 def _yuyv(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """Packed Y U Y V, what most webcams give uncompressed."""
     pairs = (frame.width + 1) // 2
-    packed = _rows(frame, 0, pairs * 4, frame.height)
+    packed = _rows(frame.planes[0], pairs * 4, frame.height)
     cv2.extractChannel(packed.reshape(frame.height, pairs * 2, 2)[:, : frame.width], 0, dst=out[0])
     quads = packed.reshape(frame.height, pairs, 4)
     for index, channel in ((1, 1), (2, 3)):
@@ -89,7 +91,7 @@ def _yuyv(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
 
 def _drop_fourth(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """XRGB8888 and relatives: three of four bytes."""
-    packed = _rows(frame, 0, frame.width * 4, frame.height).reshape(frame.height, frame.width, 4)
+    packed = _rows(frame.planes[0], frame.width * 4, frame.height).reshape(frame.height, frame.width, 4)
     cv2.cvtColor(packed, cv2.COLOR_BGRA2BGR, dst=out[0])
 
 

@@ -98,6 +98,7 @@ class Report:
 
     def closed(self, delivery: Delivery) -> None:
         """Add one opening's counts to the totals."""
+        self._figures = self._of(delivery)
         self._frames += delivery.frames
         self._dropped += delivery.drops.total
 

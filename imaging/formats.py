@@ -6,7 +6,9 @@ when the payload is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -93,7 +95,7 @@ def geometry(
     shapes = plane_shapes(pixel_format, width, height)
     if color_space not in COLOR_SPACES or color_range not in COLOR_RANGES:
         raise ValueError(f"color {color_space!r}/{color_range!r}: must be of {COLOR_SPACES} and {COLOR_RANGES}")
-    rows = tuple(int(np.prod(shape[1:])) for shape in shapes)
+    rows = tuple(math.prod(shape[1:]) for shape in shapes)
     if strides is None:
         even = width + width % 2
         strides = {"yuv420p": (even, even // 2, even // 2), "nv12": (even, even)}.get(pixel_format, rows)
@@ -112,12 +114,20 @@ def planes(payload: Plane, geometry: Geometry) -> tuple[Plane, ...]:
     bgr24, rgb24: (h, w, 3); gray: (h, w).
     Raises: ValueError when the payload is too short for its geometry.
     """
-    if payload.size < geometry.payload_bytes:
-        raise ValueError(f"payload of {payload.size} bytes: {geometry} needs {geometry.payload_bytes}")
-    views = []
+    needed, parts = _layout(geometry)
+    if payload.size < needed:
+        raise ValueError(f"payload of {payload.size} bytes: {geometry} needs {needed}")
+    return tuple(
+        payload[start:end].reshape(rows, stride)[:, :row_bytes].reshape(shape)  # splits the last axis: still a view
+        for start, end, rows, stride, row_bytes, shape in parts
+    )
+
+
+@lru_cache(maxsize=64)
+def _layout(geometry: Geometry) -> tuple[int, tuple[tuple[int, int, int, int, int, tuple[int, ...]], ...]]:
+    """What `planes` cuts out, worked out once: it is asked for with every frame."""
+    parts = []
     shapes = plane_shapes(geometry.pixel_format, geometry.width, geometry.height)
     for shape, stride, offset in zip(shapes, geometry.strides, geometry.offsets, strict=True):
-        rows = payload[offset : offset + stride * shape[0]].reshape(shape[0], stride)
-        row_bytes = int(np.prod(shape[1:]))
-        views.append(rows[:, :row_bytes].reshape(shape))  # splits the last axis only, so it stays a view
-    return tuple(views)
+        parts.append((offset, offset + stride * shape[0], shape[0], stride, math.prod(shape[1:]), shape))
+    return geometry.payload_bytes, tuple(parts)
