@@ -48,12 +48,29 @@ def _dispatch(options: Options) -> int:
         module = ELSEWHERE[options.word].module
         os.environ.setdefault("SHMCAM_CONFIG", str(options.config))
         os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606 - argv list, no shell
+    if module := on_files(options):
+        flags = ["--json"] * options.json + ["--help"] * options.help
+        rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
+        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *rest])  # noqa: S606 - argv list, no shell
     if options.word in LOCAL:
         module, function = LOCAL[options.word].module.split(":")
         return int(getattr(importlib.import_module(module), function)(options))
     from control.shell.asking import ask
 
     return ask(options)
+
+
+def on_files(options: Options) -> str:
+    """Return the program that does this word on the files, with a progress bar, the service running or not; "": none.
+
+    The same words over the socket ask the exporter; `timelapse start|stop|status` always does.
+    """
+    if options.word == "archive" and options.rest[:1] == ["verify"]:
+        return "library.archive_cli"
+    if options.word == "timelapse" and options.rest[:1] not in (["start"], ["stop"], ["status"]):
+        return "exporter.timelapse"
+    return ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from exporter.film import FRAME_BYTES, Film
 from exporter.settings import ExportSettings
 from imaging.formats import geometry
 from library import Catalogue, Entry, LibraryError, NoRoom, retention
-from library.cli import progress_bar
 from library.instants import instant_ns
+from library.progress import progress_bar
+from library.rows import row
 from service.clock import now_ns, to_utc_ns
 from service.files import unused
 from service.settings import EXIT_CONFIG, Settings, SettingsError
@@ -103,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", "--to", default="", help="the same")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default: %(default)s)")
     parser.add_argument("--label", default="", help="for the file name")
+    parser.add_argument("--json", action="store_true", help="answer for programs")
     options = parser.parse_args(argv)
     try:
         settings = Settings.load(options.config, options.set)
@@ -120,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LibraryError, NoRoom, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    print(f"{made.path} ({made.frames} frames, {made.bytes / 1e6:.1f} MB)")
+    print(json.dumps(row(made)) if options.json else f"{made.path} ({made.frames} frames, {made.bytes / 1e6:.1f} MB)")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`shmcam library …` and `shmcam archive verify …`: work on the files directly, also while the service is down."""
+"""`shmcam library …`: works on the files directly, also while the service is down."""
 
 from __future__ import annotations
 
@@ -8,37 +8,22 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from library import manifest
-from library.archive import checked_name
 from library.catalogue import Catalogue
 from library.entry import Entry
 from library.errors import LibraryError
 from library.instants import instant_ns
 from library.rows import line, row, show
-from library.sidecar import MANIFEST
 from service.clock import now_ns, to_utc_ns
 from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
 
 EXIT_FOUND = 1
 """check and verify: something is wrong. Other commands: refused."""
-BAR = 30
-"""Characters of a progress bar."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of `shmcam library`. Returns: 0, 1 where something is wrong or refused, 78 for a bad config."""
-    return _run(_library_options(argv))
-
-
-def archive_main(argv: Sequence[str] | None = None) -> int:
-    """Run `shmcam archive verify NAME`; returns as `main` does."""
-    parser = _parser("shmcam archive")
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = words.add_parser("verify", help="compare archives with the SHA-256 sums of their manifests")
-    one.add_argument("names", nargs="*", help="archives (default: all)")
-    one.set_defaults(work=verify)
-    return _run(parser.parse_args(argv))
+    return run(_library_options(argv))
 
 
 def listed(options: argparse.Namespace, catalogue: Catalogue) -> int:
@@ -52,16 +37,14 @@ def listed(options: argparse.Namespace, catalogue: Catalogue) -> int:
         protected=True if options.protected else None,
         limit=options.limit,
     )
-    _print(
-        options, [row(entry) for entry in entries], "\n".join(line(entry) for entry in entries) or "nothing saved yet"
-    )
+    say(options, [row(entry) for entry in entries], "\n".join(line(entry) for entry in entries) or "nothing saved yet")
     return 0
 
 
 def shown(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Print all of one row."""
     entry = catalogue.get(options.numbers[0])
-    _print(options, row(entry), show(entry))
+    say(options, row(entry), show(entry))
     return 0
 
 
@@ -81,43 +64,19 @@ def check(options: argparse.Namespace, catalogue: Catalogue) -> int:
     rows = [{**row(entry), "finding": how} for entry, how in findings]
     mended = " (mended)" if options.mend and findings else ""
     text = "\n".join(f"{how}: {entry.path}{mended}" for entry, how in findings)
-    _print(options, rows, text or f"{len(catalogue.find())} rows, each with its file")
+    say(options, rows, text or f"{len(catalogue.find())} rows, each with its file")
     return EXIT_FOUND if findings and not options.mend else 0
 
 
 def rebuild(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Make every row anew from the files."""
     count = catalogue.rebuild()
-    _print(
-        options, {"rows": count}, f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}"
-    )
+    say(options, {"rows": count}, f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}")
     return 0
 
 
-def verify(options: argparse.Namespace, _catalogue: Catalogue) -> int:
-    """Compare archives with their manifests."""
-    archives: Path = options.settings.paths.archives
-    found: dict[str, list[str]] = {}
-    for name in options.names or sorted(path.parent.name for path in archives.glob(f"*/{MANIFEST}")):
-        bar = progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
-        found[name] = manifest.verify(archives / checked_name(name), bar)
-    lines = [f"{name}: {finding}" for name, findings in found.items() for finding in findings or ["ok"]]
-    _print(options, found, "\n".join(lines) or "no archives yet")
-    return EXIT_FOUND if any(found.values()) else 0
-
-
-def progress_bar(what: str) -> manifest.Progress:
-    """A bar on standard error, redrawn in place."""
-
-    def draw(done: int, total: int) -> None:
-        filled = BAR * done // max(1, total)
-        end = "\n" if done >= total else ""
-        print(f"\r{what} [{'#' * filled}{'.' * (BAR - filled)}] {done}/{total}", end=end, file=sys.stderr, flush=True)
-
-    return draw
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Do what was read from the command line, and turn what is refused into a line and an exit code."""
     try:
         options.settings = Settings.load(options.config, options.set)
     except SettingsError as error:
@@ -135,15 +94,17 @@ def _run(options: argparse.Namespace) -> int:
 def _each(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:
     for number in options.numbers:
         entry = work(number)
-        _print(options, row(entry), line(entry))
+        say(options, row(entry), line(entry))
     return 0
 
 
-def _print(options: argparse.Namespace, data: object, text: str) -> None:
+def say(options: argparse.Namespace, data: object, text: str) -> None:
+    """Print for people or for programs."""
     print(json.dumps(data) if options.json else text)
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The options that every command here has."""
     parser = argparse.ArgumentParser(prog=name, description=__doc__)
     parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
@@ -152,7 +113,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _library_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser("shmcam library")
+    parser = parser_of("shmcam library")
     words = parser.add_subparsers(required=True, metavar="COMMAND")
     one = words.add_parser("list", help="what has been saved, newest first")
     one.add_argument("--kind", action="append", default=[], help="picture, stack, clip, timelapse … (repeatable)")
