@@ -1,0 +1,213 @@
+"""The analyzer as a process: real capture, real hub, real supervisord, real files."""
+
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+
+from control.client import ControlClient
+from service.stop import Stop
+from shm_ring import Flags, RingReader
+from shm_ring.scores import Scores
+from tests.pipeline import Pipeline, until
+
+PROGRAMS = ("hub", "capture", "analyzer")
+LEVEL = re.compile(
+    r"^LEVEL=\d+\.\d relevant threshold=(\d+) dark_threshold: < (\d+) bright_threshold: > (\d+) "
+    r"STATUS=(DAY|NIGHT) SOURCE=(lux|ev|learned|raw)"
+)
+SMALL = {"source": "synthetic", "width": 320, "height": 240, "framerate": 30}
+QUICK = {"dwell_s": 0.3, "hold_s": 1.0, "min_dark_frames": 5, "exposure_us": 150_000, "lockout_switches": 0}
+
+
+def status(shmcam):
+    found = LEVEL.match(shmcam.text("night_level"))
+    return found.group(4) if found else None
+
+
+class Listener:
+    """Events as any subscriber gets them."""
+
+    def __init__(self, shmcam, *topics):
+        self.stop = Stop()
+        self.client = ControlClient("listener", socket_path=shmcam.socket, stop=self.stop, subscribe=topics)
+        self.heard = []
+
+    def __enter__(self):
+        self.client.__enter__()
+        until(lambda: self.client.connected, 10, "the hub's welcome")
+        return self
+
+    def __exit__(self, *error):
+        self.client.__exit__(*error)
+
+    def names(self):
+        self.heard += [one.message for one in self.client.received()]
+        return [type(one).__name__ for one in self.heard]
+
+
+@pytest.fixture(scope="module")
+def night_camera(tmp_path_factory):
+    """A camera in the dark, with a hook and plug-ins."""
+    note = tmp_path_factory.mktemp("hook") / "note"
+    code = f"import os; open({str(note)!r}, 'a').write(os.environ['SHMCAM_HOOK_NIGHT'] + chr(10))"
+    shmcam = Pipeline(
+        programs=PROGRAMS,
+        ready=("capture",),
+        camera={**SMALL, "synthetic": {"scene": "night", "moving": False}},
+        night={**QUICK, "on_night": [sys.executable, "-c", code], "on_day": [sys.executable, "-c", code]},
+        analyzer={"plugins": ["mine:stars", "mine:raises"]},
+    )
+    (shmcam.folder / "plugins").mkdir()
+    (shmcam.folder / "plugins" / "mine.py").write_text(
+        "def stars(frame):\n    return {'bright': int((frame.luma > 100).sum()), 'frame': frame.frame_id}\n\n"
+        "def raises(frame):\n    raise RuntimeError('cloudy')\n"
+    )
+    with shmcam:
+        until(lambda: status(shmcam) == "NIGHT", 30, lambda: shmcam.logs("analyzer"))
+        shmcam.note = note
+        yield shmcam
+
+
+def test_in_the_dark_night_begins_and_capture_obeys(night_camera):
+    with RingReader.open(night_camera.ring_name()) as ring:
+        meta = until(
+            lambda: next(
+                (m for m in [ring.meta(ring.latest())] if m.flags & Flags.NIGHT and not m.flags & Flags.SETTLING), None
+            )
+        )
+    assert meta.exposure_us == pytest.approx(150_000, rel=0.05)
+    assert meta.analogue_gain == pytest.approx(6.0, rel=0.05)
+    assert "night began level=" in night_camera.logs("analyzer")
+
+
+def test_night_level_keeps_the_first_service_s_wording(night_camera):
+    found = LEVEL.match(night_camera.text("night_level cam0"))
+    assert found.group(1, 2, 3, 4) == ("80", "40", "80", "NIGHT")
+    answer = night_camera.json({"command": "night_level"})
+    assert answer["status"] == "night_level"
+    assert answer["data"]["night"] is True
+    assert answer["data"]["source"] in ("ev", "lux")
+
+
+def test_the_scores_ring_has_a_record_for_every_frame(night_camera):
+    with Scores(night_camera.ring_name(stream="scores")) as scores:
+        first = until(scores.latest, 10, "a record")
+        later = until(lambda: (s := scores.latest()) and s.frame_id > first.frame_id + 2 and s, 20, "more records")
+        assert scores.nearest(first.frame_id).captured_ns == first.captured_ns
+        assert scores.nearest(0) is None or scores.nearest(0).frame_id == 0
+    assert later.night and not later.forced
+    assert later.scene_brightness < 40
+    assert later.dark_threshold == 40
+    assert later.scene_low <= later.scene_brightness <= later.scene_high
+    assert later.exposure_s == pytest.approx(0.9, rel=0.1)
+    assert 0 <= later.p10 <= later.p50 <= later.p90 <= later.p99 <= 255
+
+
+def test_plugins_results_travel_with_the_scores_and_a_bad_one_is_named(night_camera):
+    with Scores(night_camera.ring_name(stream="scores")) as scores:
+        found = until(lambda: (s := scores.latest()) and s.plugins.get("mine:stars"), 20, "the plug-in's numbers")
+    assert found["bright"] >= 0
+    until(lambda: "plug-in mine:raises: RuntimeError: cloudy" in night_camera.logs("analyzer"), 20, "the complaint")
+
+
+def test_hooks_ran_and_cannot_be_set_from_outside(night_camera):
+    until(lambda: night_camera.note.exists() and "began" in night_camera.note.read_text(), 10, "the hook")
+    for key in ("night.on_night", "night.on_day", "analyzer.plugins", "analyzer.plugin_path"):
+        answer = night_camera.text(f"set {key} /bin/sh")
+        assert answer.startswith("ERROR"), answer
+        assert "can only be changed in" in answer
+
+
+def test_thresholds_change_live_and_crossed_ones_change_nothing(night_camera):
+    refused = night_camera.text("set night.dark_threshold 90")
+    assert refused.startswith("ERROR")
+    assert "must be below bright_threshold" in refused
+    assert LEVEL.match(night_camera.text("night_level")).group(2) == "40"
+    assert night_camera.text("set night.bright_threshold 77").startswith("OK")
+    until(lambda: LEVEL.match(night_camera.text("night_level")).group(3) == "77", 10, "the new threshold")
+    assert night_camera.text("set night.dark_threshold nan").startswith("ERROR")
+    assert status(night_camera) == "NIGHT"
+
+
+def test_a_person_can_overrule_and_give_back(night_camera):
+    with Listener(night_camera, "night_ended", "night_began", "mode_changed") as listener:
+        assert night_camera.text("night off") == "OK: cam0 day (forced off)"
+        until(lambda: {"NightEnded", "ModeChanged"} <= set(listener.names()), 20, lambda: str(listener.heard))
+        assert "STATUS=DAY" in night_camera.text("night_level")
+        assert "FORCED=off" in night_camera.text("night_level")
+        assert night_camera.text("night auto").startswith("OK: cam0 day (automatic)")
+        until(lambda: "NightBegan" in listener.names(), 20, "the night to begin again")
+    assert night_camera.text("night maybe").startswith("ERROR")
+
+
+def test_the_keogram_of_the_day_so_far_is_drawn_on_demand(night_camera):
+    answer = until(lambda: (t := night_camera.text("keogram")) != "NO_DATA" and t, 20, "a keogram")
+    lines = answer.splitlines()
+    assert lines[0] == f"Saved keogram: {night_camera.run / 'keogram_cam0.png'}"
+    assert (night_camera.run / "brightness_cam0.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_killed_at_night_it_carries_the_night_and_the_scores_on(night_camera):
+    until(lambda: status(night_camera) == "NIGHT", 20, "night")
+    with RingReader.open(night_camera.ring_name(stream="scores")) as ring:
+        generation = ring.generation
+    began = night_camera.logs("analyzer").count("night began")
+    old = night_camera.pid("analyzer")
+    os.kill(old, signal.SIGKILL)
+    until(lambda: night_camera.pid("analyzer") not in (0, None, old), 20, "supervisord to restart it")
+    until(lambda: status(night_camera) == "NIGHT", 20, lambda: night_camera.logs("analyzer"))
+    time.sleep(1.0)
+    assert night_camera.logs("analyzer").count("night began") == began, "it was night already"
+    with RingReader.open(night_camera.ring_name(stream="scores")) as ring:
+        assert ring.generation == generation
+        assert ring.takeovers == 1
+
+
+def test_capture_restarted_at_night_is_told_again(night_camera):
+    until(lambda: status(night_camera) == "NIGHT", 20, "night")
+    os.kill(night_camera.pid("capture"), signal.SIGKILL)
+
+    def long_exposures():
+        with RingReader.open(night_camera.ring_name()) as ring:
+            newest = ring.latest()
+            return newest is not None and ring.writer_alive and ring.meta(newest).exposure_us > 100_000
+
+    until(long_exposures, 30, lambda: night_camera.logs("capture"))
+    assert status(night_camera) == "NIGHT"
+
+
+def test_a_day_of_the_synthetic_camera_is_one_night_and_one_morning():
+    """A whole day in 24 s: dusk, stars, dawn, seen by real processes; two switches, no more."""
+    curve = {"scene": "curve", "day_length_s": 24, "start_hour": 15, "moving": False}
+    with (
+        Pipeline(programs=PROGRAMS, ready=("capture",), camera={**SMALL, "synthetic": curve}, night=QUICK) as shmcam,
+        Listener(shmcam, "night_began", "night_ended", "mode_changed") as listener,
+    ):
+        until(lambda: "NightEnded" in listener.names(), 40, lambda: shmcam.logs("analyzer"))
+        time.sleep(1.5)
+        decided = [name for name in listener.names() if name.startswith("Night")]
+        assert decided == ["NightBegan", "NightEnded"], listener.heard
+        modes = [one.new for one in listener.heard if type(one).__name__ == "ModeChanged"]
+        assert modes[0] == "still"
+        assert modes[-1] == "video"
+        assert status(shmcam) == "DAY"
+
+
+def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come():
+    with Pipeline(programs=("hub", "analyzer"), ready=(), camera=SMALL, motion={"gap_s": 0.2, "post_s": 0.2}) as shmcam:
+        shmcam.supervisorctl("restart", "analyzer")  # it may have seen a frame before capture was stopped
+        until(lambda: shmcam.text("night_level") == "NO_DATA", 20, lambda: shmcam.text("night_level"))
+        assert shmcam.json({"command": "night_level"})["status"] == "no_data"
+        assert shmcam.text("keogram") == "NO_DATA"
+        assert shmcam.text("night status").startswith("OK: cam0 day")
+        with Listener(shmcam, "motion_began") as listener:
+            shmcam.supervisorctl("start", "capture")
+            until(lambda: "MotionBegan" in listener.names(), 30, lambda: shmcam.logs("analyzer"))
+            event = listener.heard[0]
+        assert event.camera == "cam0"
+        assert len(event.box) == 4 and event.box[2] > 0
+        assert event.frame_id >= 0
