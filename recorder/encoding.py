@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -34,6 +35,8 @@ OTHER_RATE = 2.0
 """A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
 BEHIND, CAUGHT_UP = 0.5, 0.1
 """Shares of the ring: with more frames waiting the fastest preset is used, with fewer the user's again."""
+LAGS = 15
+"""Frames over which it is seen whether the lag shrinks."""
 FASTEST: Preset = "ultrafast"
 
 
@@ -71,6 +74,7 @@ class Encoding:
         self._wrapper: Wrapper | None = None
         self._encoder: Encoder | None = None
         self._preset: Preset = settings.preset
+        self._lags: deque[int] = deque(maxlen=LAGS)
         self._last_key_ns = self._last_ns = 0
         self._order_number = 0
         self._key_due = True
@@ -127,8 +131,9 @@ class Encoding:
     def pace(self, lag: int, slots: int) -> None:
         """Use the fastest preset while too many frames wait; all presets write the same parameter sets."""
         wanted = self._preset
-        if lag > BEHIND * slots:
-            wanted = FASTEST
+        self._lags.append(lag)
+        if lag > BEHIND * slots and lag >= self._lags[0] and len(self._lags) == LAGS:
+            wanted = FASTEST  # a backlog (pre-roll) that shrinks needs no help
         elif lag < CAUGHT_UP * slots:
             wanted = self.settings.preset
         soon = self._last_ns - self._last_key_ns >= self.settings.gop_s * 0.5e9  # changing costs a key frame

