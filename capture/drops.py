@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 
 LATE = 1.5
 """A gap of more than this many frame durations means frames are missing (RMS and design.md 7 use the same)."""
 
-HISTORY = 31
-"""Gaps whose median stands in where the camera does not tell its frame duration."""
+HISTORY = 63
+"""Gaps from which the frame duration is estimated where the camera does not tell it."""
 
 MIN_HISTORY = 5
 
@@ -36,10 +36,17 @@ class DropCounter:
         `lost_before` is what the device itself counted; it beats the clock where it says more.
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
-        period = frame_duration_us * 1000 or (median(self._gaps) if len(self._gaps) >= MIN_HISTORY else 0)
+        period = frame_duration_us * 1000 or self._usual_ns()
         if gap > 0:
             self._gaps.append(gap)
         missing = round(gap / period) - 1 if period and gap > LATE * period else 0
         missing = max(0, missing, lost_before)
         self.total += missing
         return missing
+
+    def _usual_ns(self) -> float:
+        """The mean of the gaps that hold one frame; 0 while there are too few. The median alone carries the jitter."""
+        if len(self._gaps) < MIN_HISTORY:
+            return 0.0
+        limit = LATE * median(self._gaps)
+        return fmean(gap for gap in self._gaps if gap < limit)

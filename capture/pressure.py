@@ -34,9 +34,9 @@ def decide(swap_percent: float, before: Pressure, camera: CameraSettings) -> Pre
     return order[max(level, min(held, order.index(before)))]
 
 
-def swap_percent(meminfo: Path = MEMINFO) -> float:
+def swap_percent(meminfo: Path | None = None) -> float:
     """Swap in use, 0..100; 0 where there is none."""
-    found = _kilobytes(meminfo)
+    found = _kilobytes(meminfo or MEMINFO)
     total = found.get("SwapTotal", 0)
     return 100 * (total - found.get("SwapFree", 0)) / total if total else 0.0
 

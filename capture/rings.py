@@ -9,7 +9,7 @@ from pathlib import Path
 
 from capture.settings import RingSettings
 from imaging.formats import Geometry
-from shm_ring import RingError, RingReader, RingWriter
+from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.layout import MIN_SLOTS, Shape
 from shm_ring.sizing import fitting_slots, room
 
@@ -43,14 +43,19 @@ class Rings:
             writer.retire()
         name = f"/{self.prefix}.{self.camera}.{stream}"
         shape = Shape(slots if exact else self._fitting(name, slots, payload_bytes), payload_bytes)
-        writer = RingWriter.create(
-            name,
-            slots=shape.slots,
-            payload_bytes=payload_bytes,
-            lock_dir=self.lock_folder,
-            camera=self.camera,
-            stream=stream,
-        )
+        try:
+            writer = RingWriter.create(
+                name,
+                slots=shape.slots,
+                payload_bytes=payload_bytes,
+                lock_dir=self.lock_folder,
+                camera=self.camera,
+                stream=stream,
+            )
+        except ValueError as error:
+            if isinstance(error, RingError):
+                raise
+            raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream] = writer, slots
         log.info("ring %s: %s", name, writer.account)
         log.info("ring %s generation=%d took_over=%s", name, writer.generation, writer.took_over)

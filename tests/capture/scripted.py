@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from capture import loop, pressure
 from capture.__main__ import main
 from capture.choose import Choice
 from capture.pacing import Pacer
@@ -76,8 +77,12 @@ class ScriptedSource:
 
 
 def chooser(position: int, folder: Path):
+    """Also lets the test say what /proc/meminfo says, where it has written one."""
+    if (folder / "meminfo").exists():
+        pressure.MEMINFO = folder / "meminfo"
     return lambda camera: Choice(ScriptedSource(folder / "camera"), "synthetic", "scripted")
 
 
 if __name__ == "__main__":
+    loop.CHECK_MEMORY_NS = 200_000_000
     sys.exit(main(chooser=chooser))

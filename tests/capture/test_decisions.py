@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import secrets
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from capture.makers import shown_url
 from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
 from capture.pacing import Pacer
 from capture.pressure import Pressure, decide, own_megabytes, swap_percent
+from capture.rings import LEAST_SLOTS, Rings, wanted_slots
 from capture.settings import CameraSettings, ControlSettings, DownscaleSettings, RingSettings
 from capture.settling import PATIENCE_FRAMES, Settling
 from capture.source import CameraError, Request, Shot
+from imaging.formats import geometry
+from shm_ring import RingTooLarge
+from shm_ring.sizing import Room
 
 CAMERA, RING = CameraSettings(), RingSettings()
 
@@ -274,3 +279,51 @@ def test_a_file_source_without_a_path_says_what_to_set(tmp_path):
 def test_passwords_of_cameras_are_never_shown():
     assert shown_url("rtsp://admin:secret@10.0.0.5:554/live?token=abc") == "rtsp://10.0.0.5:554/live"
     assert "secret" not in "".join(itertools.chain(shown_url("http://u:secret@host/x")))
+
+
+# ---- rings
+
+
+@pytest.mark.parametrize(
+    ("stream", "rate", "settings", "slots"),
+    [
+        ("main", 30, RingSettings(), (180, False)),
+        ("main", 29.97, RingSettings(seconds=10), (300, False)),
+        ("main", 0.5, RingSettings(), (LEAST_SLOTS, False)),
+        ("main", 30, RingSettings(size=12), (12, True)),
+        ("lores", 30, RingSettings(size=12), (180, False)),
+        ("lores", 30, RingSettings(downscale=DownscaleSettings(size=900)), (900, True)),
+    ],
+)
+def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, settings, slots):
+    assert wanted_slots(settings, stream, rate) == slots
+
+
+def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(monkeypatch, tmp_path):
+    """/dev/shm has room for about 20 frames, as in a container with Docker's 64 MB."""
+    tight = Room(10**12, 20 * 115_200)
+    monkeypatch.setattr("capture.rings.room", lambda: tight)
+    shape = geometry("yuv420p", 320, 240)
+    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
+        writer = rings.fit("main", shape, 180, exact=False)
+        assert 8 <= writer.slots < 20
+        assert rings.fit("main", shape, 180, exact=False) is writer, "same wishes, same ring"
+    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings, pytest.raises(RingTooLarge, match="try slots"):
+        rings.fit("main", geometry("yuv420p", 1920, 1080), 60_000, exact=True)
+    with (
+        Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings,
+        pytest.raises(RingTooLarge, match="payload_bytes"),
+    ):
+        rings.fit("main", geometry("yuv420p", 8192, 8192), 60_000, exact=True)
+
+
+def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(monkeypatch, tmp_path):
+    shape, prefix = geometry("yuv420p", 320, 240), f"t{secrets.token_hex(4)}"
+    crashed = Rings(prefix, "cam0", tmp_path)
+    monkeypatch.setattr("capture.rings.room", lambda: Room(10**12, 20 * 115_200))
+    slots = crashed.fit("main", shape, 180, exact=False).slots
+    crashed.leave()
+    monkeypatch.setattr("capture.rings.room", lambda: Room(10**12, 0))
+    with Rings(prefix, "cam0", tmp_path) as rings:
+        writer = rings.fit("main", shape, 180, exact=False)
+        assert (writer.slots, writer.took_over) == (slots, True)

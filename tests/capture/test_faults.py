@@ -25,7 +25,7 @@ def test_a_camera_absent_at_boot_is_waited_for_and_frames_come_within_5_s_of_its
         capture = world.start_capture(SCRIPTED, frames=False)
         until(lambda: world.beat().get("state") == "no camera", 20)
         assert "no such device" in world.beat()["reason"]
-        time.sleep(6)  # so that the delays have grown to their limit
+        time.sleep(4)  # so that the delays have grown to their limit
         assert capture.poll() is None
         assert world.log().count("no camera: no such device") == 1, "trouble is said once"
         world.script.write_text("ok")
@@ -124,3 +124,33 @@ def test_a_hang_in_close_ends_with_sigkill_as_supervisord_does_it_and_harms_noth
             head = ring.head
         world.start_capture(SCRIPTED)
         until(lambda: world.head() > head, 10)
+
+
+def test_swap_pressure_slows_then_pauses_then_ends():
+    with Processes() as world:
+        meminfo = world.folder / "meminfo"
+
+        def swap(percent):
+            new = world.folder / "new"
+            new.write_text(f"SwapTotal: 1000 kB\nSwapFree: {1000 - percent * 10} kB\n")
+            new.rename(meminfo)
+
+        swap(0)
+        world.start_hub()
+        world.start_capture(SCRIPTED)
+        with world.reader() as ring:
+            until(lambda: ring.meta(ring.latest()).frame_duration_us == 33_333, 5)
+            swap(75)
+            until(lambda: ring.meta(ring.latest()).frame_duration_us == 66_667, 5)
+            swap(90)
+            until(lambda: world.beat().get("state") == "paused", 5)
+            assert "swap above 85 %" in world.beat()["reason"]
+            head = ring.head
+            time.sleep(0.5)
+            assert ring.head == head
+            swap(10)
+            until(lambda: ring.head > head + 5, 5)
+            assert ring.meta(ring.latest()).frame_duration_us == 33_333
+            assert ring.meta(ring.latest()).total_dropped == 0, "a pause is no loss"
+        assert "swap pressure none → slow swap=75 %" in world.log()
+        assert "swap pressure slow → pause" in world.log() and "swap pressure pause → none" in world.log()
