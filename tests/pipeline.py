@@ -98,7 +98,7 @@ class Pipeline:
         """As a user would: `shmcam run --config …`; returns once the `ready` programs deliver."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "run.out").open("ab") as out:
-            command = [sys.executable, "-m", "control.running", "--config", str(self.config)]
+            command = [str(BIN / "shmcam"), "run", "--config", str(self.config)]
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
