@@ -39,7 +39,7 @@ PARTS = [sys.executable, "-m", "bench.streamer_parts"]
 
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
-    yield "planar_jpeg_speedup", _planar(3 if quick else 7)
+    yield "planar_jpeg_speedup", _planar(5 if quick else 25)
     yield "jpeg_colour_error", _colour()
     seconds, many = (4, 20) if quick else (12, 100)
     with _streamer() as (port, process):
@@ -167,8 +167,8 @@ def _planar(repeats: int) -> Outcome:
 
     cv2.setNumThreads(1)
     subjects = {
-        "through BGR": lambda: timed_us(converted, 20),
-        "planar": lambda: timed_us(lambda: to_jpeg(payload, shape, 80), 20),
+        "through BGR": lambda: timed_us(converted, 8),
+        "planar": lambda: timed_us(lambda: to_jpeg(payload, shape, 80), 8),
     }
     return compared(paired(subjects, repeats), "through BGR", "planar")
 
@@ -271,13 +271,13 @@ def _ffmpeg(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
 def _motion(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
     port = _free_port()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
-    (folder / "motion.conf").write_text(
+    (folder / "motion.conf").write_text(  # as near to ours as its options allow
         f"daemon off\nlog_file {folder}/log\nlog_level 4\ntarget_dir {folder}\nnetcam_url file://{film}\n"
         f"width 1280\nheight 720\nframerate 30\nstream_port {port}\nstream_localhost on\nstream_maxrate 30\nstream_quality 80\n"
         "picture_output off\nmovie_output off\nwebcontrol_port 0\n"
     )
     server = _started(stack, ["motion", "-n", "-c", str(folder / "motion.conf")])
-    _until(lambda: _connects(port), 15, must=False)
+    time.sleep(6)  # it listens long before its film plays, and a connection that asks nothing disturbs it
     return port, psutil.Process(server.pid), "/"
 
 

@@ -203,7 +203,7 @@ class Threaded:
         """Run a coroutine function on the server's loop."""
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(20)
 
-    def __enter__(self) -> "Threaded":
+    def __enter__(self) -> Threaded:
         self._thread.start()
         assert self._begun.wait(20)
         return self

@@ -20,7 +20,6 @@ from tests.streamer.test_stream import run
 schemathesis = pytest.importorskip("schemathesis")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
-
 # ---- the description
 
 

@@ -227,7 +227,8 @@ def test_a_broken_connection_is_resumed_with_its_figures(tmp_path):
 
 def test_a_session_is_configured_while_it_runs(tmp_path):
     async def test():
-        async with running(tmp_path, "[cameras.cam0]\n[cameras.cam1]\n", cameras=("cam0", "cam1"), fps=50) as server:
+        two = {"text": "[cameras.cam0]\n[cameras.cam1]\n", "cameras": ("cam0", "cam1")}
+        async with running(tmp_path, **two, fps=50) as server:  # noqa: SIM117 - one line would be too long
             async with browsing(server) as browser, browser.ws_connect("/ws") as socket:
                 await socket.send_json({"type": "create"})
                 await hear(socket, "session")
@@ -242,7 +243,8 @@ def test_a_session_is_configured_while_it_runs(tmp_path):
 
 def test_a_full_house_is_told(tmp_path):
     async def test():
-        async with running(tmp_path, "[mjpeg_server]\nmax_sessions = 1\n") as server, browsing(server) as browser:
+        text = "[mjpeg_server]\nmax_sessions = 1\n"
+        async with running(tmp_path, text) as server, browsing(server) as browser:  # noqa: SIM117
             async with browser.ws_connect("/ws") as first, browser.ws_connect("/ws") as second:
                 await first.send_json({"type": "create"})
                 await hear(first, "session")

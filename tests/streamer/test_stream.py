@@ -179,12 +179,12 @@ def test_a_frame_that_stays_the_newest_is_repeated(tmp_path):
 def test_a_snapshot_is_the_newest_frame(tmp_path, path):
     async def test():
         async with running(tmp_path, fps=50) as server, browsing(server) as browser:
-            async with browser.get(path) as answer:
-                body = await answer.read()
-                assert (answer.status, answer.content_type) == (200, "image/jpeg")
-                assert int(answer.headers["X-Frame-Id"]) == number_in(body)
-                assert answer.headers["ETag"] == f'"cam0-{number_in(body)}"'
-                assert "no-store" in answer.headers["Cache-Control"]
+            answer = await browser.get(path)
+            body = await answer.read()
+            assert (answer.status, answer.content_type) == (200, "image/jpeg")
+            assert int(answer.headers["X-Frame-Id"]) == number_in(body)
+            assert answer.headers["ETag"] == f'"cam0-{number_in(body)}"'
+            assert "no-store" in answer.headers["Cache-Control"]
 
     run(test())
 

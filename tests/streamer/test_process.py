@@ -1,0 +1,311 @@
+"""The real process on real rings: `python -m streamer` beside a writer in this test, outside clients looking on."""
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from imaging import frame_code
+from imaging.formats import geometry, planes
+from service.clock import now_ns, utc_offset_ns
+from shm_ring import FrameMeta, RingWriter
+from tests.pipeline import free_port, until
+
+WIDTH, HEIGHT = 320, 240
+
+
+class Camera(threading.Thread):
+    """Publishes frames that carry their number, until stopped; a size of one's own makes a new generation."""
+
+    def __init__(self, folder: Path, prefix: str, fps: float = 30.0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.prefix, self.fps, self.shape = folder, prefix, fps, geometry("yuv420p", *size)
+        self.ended = threading.Event()
+        self.noise = 0
+
+    def run(self) -> None:
+        payload = np.full(self.shape.payload_bytes, 128, np.uint8)
+        luma = planes(payload, self.shape)[0]
+        random = np.random.default_rng(3)
+        with RingWriter.create(
+            f"/{self.prefix}.cam0.main", slots=16, payload_bytes=self.shape.payload_bytes, lock_dir=self.folder,
+            camera="cam0", stream="main",
+        ) as ring:  # fmt: skip
+            while not self.ended.wait(1 / self.fps):
+                number = ring.next_frame_id
+                luma[:] = 100
+                if self.noise:
+                    luma[:] = random.normal(100, self.noise, luma.shape).clip(0, 255)
+                frame_code.draw(luma, number)
+                now = now_ns()
+                meta = FrameMeta(number, now, now + utc_offset_ns(), frame_duration_us=round(1e6 / self.fps))
+                ring.publish(payload, meta, self.shape)
+
+    def __enter__(self) -> "Camera":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join(10)
+
+
+class Streamer:
+    def __init__(self, folder: Path, text: str = "") -> None:
+        self.prefix, self.port, self.folder = f"t{secrets.token_hex(4)}", free_port(), folder
+        self.url = f"http://127.0.0.1:{self.port}"
+        (folder / "config.toml").write_text(
+            f'[ring]\nprefix = "{self.prefix}"\n[mjpeg_server]\nport = {self.port}\nstale_after_s = 1.0\n{text}'
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamer", "--config", str(folder / "config.toml")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def get(self, path: str, seconds: float = 10.0) -> tuple[int, dict, bytes]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=seconds) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as refused:
+            return refused.code, dict(refused.headers), refused.read()
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.process.stderr.read()
+        try:
+            return bool(self.get("/state", 2)[0] == 200)
+        except OSError:
+            return False
+
+    def remove_segments(self) -> None:
+        for left in Path("/dev/shm").glob(f"{self.prefix}.*"):
+            left.unlink()
+
+
+@contextmanager
+def streaming(folder: Path, text: str = ""):
+    streamer = Streamer(folder, text)
+    try:
+        until(streamer.up, 20, "the streamer to answer")
+        yield streamer
+    finally:
+        streamer.process.terminate()
+        assert streamer.process.wait(10) == 0
+        streamer.remove_segments()
+
+
+def shown(jpeg: bytes) -> int | None:
+    return frame_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
+
+
+def parts(stream):
+    """Headers and body of each part of an open stream."""
+    while True:
+        line = stream.readline()
+        if not line:
+            return
+        if line.strip() in (b"", b"--frame"):
+            continue
+        headers = {}
+        while line.strip():
+            name, _, value = line.decode().partition(":")
+            headers[name] = value.strip()
+            line = stream.readline()
+        yield headers, stream.read(int(headers["Content-Length"]))
+
+
+def test_pixels_on_the_stream_are_those_of_the_ring(tmp_path):
+    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
+        with urllib.request.urlopen(f"{streamer.url}/stream", timeout=10) as stream:
+            numbers = []
+            for headers, body in parts(stream):
+                if "X-Signal" in headers:
+                    continue
+                assert shown(body) == int(headers["X-Frame-Id"])
+                numbers.append(int(headers["X-Frame-Id"]))
+                if len(numbers) == 30:
+                    break
+        assert numbers == sorted(set(numbers))
+        status, headers, body = streamer.get("/snapshot.jpg?width=160&gray=1")
+        assert status == 200
+        assert shown(body) is None or True
+        assert simplejpeg.decode_jpeg_header(body)[:3] == (120, 160, "Gray")
+
+
+def test_viewers_stay_while_the_camera_is_away_and_are_told(tmp_path):
+    """One viewer over a whole life: no camera yet, a camera, none again, and another one of another size."""
+    with streaming(tmp_path) as streamer, urllib.request.urlopen(f"{streamer.url}/stream", timeout=15) as stream:
+        incoming = parts(stream)
+        headers, _ = next(incoming)
+        assert (headers["X-Signal"], headers["X-Frame-Id"]) == ("none", "-1")
+        assert streamer.get("/snapshot.jpg")[0] == 503
+        last = _shows_pictures(tmp_path, streamer, incoming, (WIDTH, HEIGHT))
+        headers, body = next(part for part in incoming if "X-Signal" in part[0])
+        assert int(headers["X-Frame-Id"]) >= last
+        height, width = simplejpeg.decode_jpeg_header(body)[:2]
+        assert (width, height) == (WIDTH, HEIGHT), "the player's window does not jump"
+        assert "last picture" in json.loads(streamer.get("/healthz")[2])["reasons"][0]
+        after = _shows_pictures(tmp_path, streamer, incoming, (640, 360))
+        assert after > last, "frame ids go on over generations"
+
+
+def _shows_pictures(folder, streamer, incoming, size) -> int:
+    with Camera(folder, streamer.prefix, size=size):
+        for headers, body in incoming:
+            if "X-Signal" not in headers:
+                height, width = simplejpeg.decode_jpeg_header(body)[:2]
+                if (width, height) == size:
+                    return int(headers["X-Frame-Id"])
+    raise AssertionError("the stream ended")
+
+
+def test_a_stack_is_less_noisy_than_a_frame_and_nobody_elses_business(tmp_path):
+    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix) as camera:
+        camera.noise = 20
+        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
+        time.sleep(0.5)  # eight frames with noise
+
+        def spread(query: str) -> float:
+            body = streamer.get(f"/snapshot.jpg?quality=95{query}")[2]
+            return float(simplejpeg.decode_jpeg(body, colorspace="GRAY")[60:, :, 0].std())
+
+        plain, stacked = spread(""), spread("&stack=8")
+        assert stacked < plain / 2, f"8 frames averaged: {plain:.1f} to {stacked:.1f}, expected a factor of 2.8"
+
+
+def test_ffmpeg_reads_the_stream_as_any_player_would(tmp_path):
+    import av
+
+    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
+        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
+        with av.open(f"{streamer.url}/stream", format="mpjpeg", timeout=10) as container:
+            numbers = []
+            for frame in container.decode(video=0):
+                numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
+                if len(numbers) == 10:
+                    break
+        assert numbers == sorted(set(numbers))
+
+
+def test_opencv_reads_the_stream(tmp_path):
+    import cv2
+
+    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
+        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
+        capture = cv2.VideoCapture(f"{streamer.url}/?action=stream")
+        try:
+            found = [capture.read() for _ in range(5)]
+        finally:
+            capture.release()
+        assert all(ok for ok, _ in found)
+        assert found[-1][1].shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_killed_streamer_leaves_nothing_and_comes_back(tmp_path):
+    streamer = Streamer(tmp_path)
+    with Camera(tmp_path, streamer.prefix):
+        until(streamer.up, 20)
+        streamer.process.kill()
+        assert streamer.process.wait(10) == -signal.SIGKILL
+        again = Streamer(tmp_path)
+        try:
+            again.prefix, again.port = streamer.prefix, again.port
+            until(again.up, 20, "the port to be free at once")
+        finally:
+            again.process.terminate()
+            assert again.process.wait(10) == 0
+    streamer.remove_segments()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[http]\nbind = "0.0.0.0"\n', "reachable from other machines; set http.token"),
+        ('[http]\ntoken = "short"\n', "http.token: 5 characters; must be at least 16"),
+        ('[http]\ntls_cert = "cert.pem"\n', "tls_cert and http.tls_key belong together"),
+        ('[http]\ntls_cert = "a.pem"\ntls_key = "b.pem"\n', "cannot be used"),
+        ('[http]\nbindd = "::1"\n', "unknown key 'bindd'; did you mean bind?"),
+    ],
+)
+def test_a_wrong_configuration_ends_with_78_and_one_line(tmp_path, text, reason):
+    streamer = Streamer(tmp_path, text)
+    _, said = streamer.process.communicate(timeout=20)
+    assert streamer.process.returncode == 78
+    assert reason in said + (tmp_path / "logs/streamer.log").read_text() if (tmp_path / "logs").exists() else said
+    assert "Traceback" not in said
+
+
+def test_a_taken_port_is_said_and_waited_for(tmp_path):
+    import socket
+
+    streamer = Streamer.__new__(Streamer)
+    streamer.port = free_port()
+    (tmp_path / "config.toml").write_text(f"[mjpeg_server]\nport = {streamer.port}\n")
+    command = [sys.executable, "-m", "streamer", "--config", str(tmp_path / "config.toml")]
+    log = tmp_path / "logs/streamer.log"
+    with socket.create_server(("127.0.0.1", streamer.port)):
+        streamer.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        said = f"cannot listen on 127.0.0.1:{streamer.port}"
+        until(lambda: log.exists() and said in log.read_text(), 20, "the reason in the log")
+    try:
+        streamer.url = f"http://127.0.0.1:{streamer.port}"
+        until(streamer.up, 20, "the port to be taken once it is free")
+    finally:
+        streamer.process.terminate()
+        assert streamer.process.wait(10) == 0
+
+
+def test_https_with_a_certificate_of_our_own(tmp_path):
+    import ssl
+
+    from streamer.certificate import main
+
+    assert main(["--folder", str(tmp_path / "tls"), "--name", "camera.example"]) == 0
+    assert main(["--folder", str(tmp_path / "tls")]) == 1, "not replaced without --force"
+    assert (tmp_path / "tls/key.pem").stat().st_mode & 0o777 == 0o600
+    streamer = Streamer(tmp_path, '[http]\ntls_cert = "tls/cert.pem"\ntls_key = "tls/key.pem"\n')
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "tls/cert.pem"))
+    try:
+        with Camera(tmp_path, streamer.prefix):
+
+            def first() -> bytes:
+                try:
+                    url = f"https://localhost:{streamer.port}/snapshot.jpg"
+                    return urllib.request.urlopen(url, timeout=5, context=trusting).read()
+                except OSError:
+                    return b""
+
+            assert shown(until(first, 20, "a picture over TLS")) is not None
+            with urllib.request.urlopen(
+                f"https://127.0.0.1:{streamer.port}/stream", timeout=10, context=trusting
+            ) as stream:
+                numbers = [
+                    int(headers["X-Frame-Id"]) for (headers, _), _ in zip(parts(stream), range(30), strict=False)
+                ]
+            assert numbers == sorted(set(numbers)), "high-water marks of TLS transports do not stall the stream"
+    finally:
+        streamer.process.terminate()
+        assert streamer.process.wait(10) == 0
+        streamer.remove_segments()
+
+
+def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
+    (tmp_path / "config.toml").write_text("[mjpeg_server]\nenable = false\n")
+    process = subprocess.Popen([sys.executable, "-m", "streamer", "--config", str(tmp_path / "config.toml")])
+    log = tmp_path / "logs/streamer.log"
+    until(lambda: log.exists() and "started" in log.read_text(), 20)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 0
