@@ -176,7 +176,10 @@ class Connection(asyncio.BufferedProtocol):
     def _next(self) -> None:
         """Hand over what waits, one command at a time, so that answers come in order."""
         while self._waiting and not self._server.is_busy(self.number):
-            self._server.received(self, self._waiting.popleft())
+            one = self._waiting.popleft()
+            self._server.received(self, one)
+            if isinstance(one, Refused) and not self.trusted:
+                self.close("unreadable")  # a browser's POST must not get as far as its body
         server, number = self._server, self.number
         if self._ended and not (self._waiting or server.is_busy(number) or server.listens(number)):
             self.close("done")

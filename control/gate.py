@@ -27,7 +27,7 @@ class Rate:
         full = max(1.0, self.per_s * BURST_S)
         left, last_s = self._buckets.pop(address, (full, now_s))
         left = min(full, left + (now_s - last_s) * self.per_s)
-        self._buckets[address] = (max(0.0, left - 1.0), now_s)
+        self._buckets[address] = (left - 1.0 if left >= 1.0 else left, now_s)
         if len(self._buckets) > ADDRESSES_MAX:
             del self._buckets[next(iter(self._buckets))]
         return left >= 1.0

@@ -45,8 +45,8 @@ class Server:
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         loop.add_reader(stop.fileno(), stopped.set)
-        await place.open(self._unix)
         tcp = await self._open_tcp(loop)
+        await place.open(self._unix)
         log.info("ready socket=%s trigger_port=%s", place.path, self._network.trigger_port or "off")
         try:
             while not stopped.is_set():

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-KEYS = "r record on/off   s save   p picture   n night on/off/auto   c next camera   q quit"
+KEYS = "r record  s save  p picture  n night  c next camera  q quit"
 PICTURE_LINES_MAX = 24
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -44,9 +44,9 @@ def render(view: View, columns: int, lines: int) -> list[str]:
     picture = view.picture[: max(0, min(room - 3, PICTURE_LINES_MAX))]
     tail = view.log[len(view.log) - max(0, room - len(picture)) :] if room > len(picture) else []
     shown = [*top, *picture, *tail]
-    shown = shown[: lines - len(bottom)]
+    shown = shown[: max(0, lines - len(bottom))]
     shown += [""] * (lines - len(bottom) - len(shown))
-    return [cut(line, columns) for line in [*shown, *bottom]]
+    return [cut(line, columns) for line in [*shown, *bottom][:lines]]
 
 
 def _title(view: View, columns: int) -> str:
