@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import av
 
+from capture.address import Address
 from capture.arrival import ArrivalClock
 from capture.pixels import geometry_of, write_frame
 from capture.source import CameraError, Opened, Payload, Request, Shot
@@ -23,17 +22,6 @@ OPEN_S = 8.0
 READ_S = 5.0
 """FFmpeg gives a silent connection up after this; the loop has reported the stall long before."""
 MAILBOX = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """What to hand to FFmpeg."""
-
-    url: str
-    shown: str
-    """How it is called in logs and status: without passwords."""
-    format: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class LiveSource:

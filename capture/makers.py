@@ -6,17 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from capture.address import Address, shown_url
 from capture.settings import CameraSettings
 from capture.source import CameraBusy, CameraError, FrameSource
 
 Maker = Callable[[CameraSettings, int, Path], FrameSource]
-
-
-def shown_url(url: str) -> str:
-    """The address without name and password, for logs and status."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host, query="").geturl()
 
 
 def _synthetic(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
@@ -48,7 +42,7 @@ def _replay(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 
 
 def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
-    from capture.live import Address, LiveSource
+    from capture.live import LiveSource
 
     scheme = urlsplit(camera.url).scheme
     if scheme not in ("rtsp", "rtsps", "http", "https"):
@@ -61,7 +55,8 @@ def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
     from capture import v4l2, webcam
     from capture.holders import held_by
-    from capture.live import Address, LiveSource
+    from capture.v4l2_controls import Controls
+    from capture.webcam_source import WebcamSource
 
     known = v4l2.devices()
     device = v4l2.find(camera.device, index, known)
@@ -70,13 +65,7 @@ def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
         raise CameraError(f"no V4L2 device {camera.device or f'number {index}'!r}; there are: {names}")
     if busy := held_by([device.path]):
         raise CameraBusy(f"{device.path} ({device.card}) is {busy}")
-    mode = webcam.choose(device.modes, *camera.size, camera.framerate, camera.codec)
-    if mode is None:
-        raise CameraError(f"{device.path} ({device.card}) offers no format {camera.codec}; it has {device.modes}")
-    address = Address(
-        device.path, f"{device.path} ({device.card}) {mode}", "v4l2", webcam.options(mode, camera.framerate)
-    )
-    return LiveSource("v4l2", address)
+    return WebcamSource(lambda request: webcam.address(device, request), Controls(device.path))
 
 
 MAKERS: dict[str, Maker] = {

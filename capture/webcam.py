@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capture.v4l2 import Mode
+from capture.address import Address
+from capture.source import CameraError, Request
+from capture.v4l2 import Device, Mode
 
 FFMPEG_NAMES = {
     "YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": "mjpeg", "RGB3": "rgb24", "BGR3": "bgr24",
@@ -52,3 +54,12 @@ def options(mode: Mode, framerate: float) -> dict[str, str]:
     rate = min(framerate, mode.rate) if framerate and mode.rate else framerate or mode.rate
     asked = {"video_size": f"{mode.width}x{mode.height}", "input_format": FFMPEG_NAMES[mode.fourcc]}
     return {**asked, "framerate": f"{rate:g}"} if rate else asked
+
+
+def address(device: Device, request: Request) -> Address:
+    """How FFmpeg is to open the device for this request. Raises: CameraError when it has no format we can read."""
+    mode = choose(device.modes, request.width, request.height, request.framerate, request.codec)
+    if mode is None:
+        has = ", ".join(map(str, device.modes)) or "none"
+        raise CameraError(f"{device.path} ({device.card}): no format for codec = {request.codec}; it offers {has}")
+    return Address(device.path, f"{device.path} ({device.card}) {mode}", "v4l2", options(mode, request.framerate))

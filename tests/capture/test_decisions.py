@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from capture.address import shown_url
 from capture.arrival import ArrivalClock
 from capture.choose import Chooser, pick
 from capture.drops import DropCounter
-from capture.makers import shown_url
 from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
 from capture.pacing import Pacer
 from capture.pressure import Pressure, decide, own_megabytes, swap_percent

@@ -6,15 +6,33 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from capture import detect, v4l2, webcam
+from capture.address import Address
 from capture.holders import held_by, holders
 from capture.makers import MAKERS
 from capture.settings import CameraSettings
-from capture.source import CameraBusy, CameraError
+from capture.source import CameraBusy, CameraError, Request
 from capture.v4l2 import Device, Mode, describe, find
+from capture.v4l2_controls import (
+    CONTROL,
+    EXPOSURE_ABSOLUTE,
+    EXPOSURE_AUTO,
+    G_CTRL,
+    GAIN,
+    QUERY,
+    QUERYCTRL,
+    S_CTRL,
+    Controls,
+    Range,
+    settings,
+)
+from capture.webcam_source import WebcamSource
+from service.stop import Stop
 
 
 def code(fourcc):
@@ -182,3 +200,89 @@ def test_every_camera_is_listed_and_the_list_fits_json(monkeypatch):
     assert rows[0]["modes"][2] == "1280x720 MJPG 30/s"
     assert "no Picamera2" in detect.why_no_picamera2(0)
     assert detect.why_no_v4l2(0) == "" and "number 1" in detect.why_no_v4l2(1)
+
+
+# ---- controls
+
+WEBCAM = {
+    EXPOSURE_AUTO: Range(0, 3, 3),
+    EXPOSURE_ABSOLUTE: Range(3, 2047, 250),
+    GAIN: Range(0, 150, 0),
+    0x00980900: Range(-64, 64, 0),
+    0x00980901: Range(0, 64, 32),
+    0x0098090C: Range(0, 1, 1),
+}
+
+
+def asked(mode="video", exposure_us=0, gain=0.0, **controls):
+    return Request(64, 48, 30, mode=mode, exposure_us=exposure_us, gain=gain, controls=controls)
+
+
+@pytest.mark.parametrize(
+    ("request_", "values"),
+    [
+        (asked(), {EXPOSURE_AUTO: 3}),
+        (asked("still", 20_000, 4.0), {EXPOSURE_AUTO: 1, EXPOSURE_ABSOLUTE: 200, GAIN: 30}),
+        (asked("still", 2_000_000, 100.0), {EXPOSURE_AUTO: 1, EXPOSURE_ABSOLUTE: 2047, GAIN: 150}),
+        (asked(AeEnable=False), {EXPOSURE_AUTO: 1}),
+        (asked(Brightness=-0.5, Contrast=2.0), {EXPOSURE_AUTO: 3, 0x00980900: -32, 0x00980901: 64}),
+        (asked(AwbEnable=False), {EXPOSURE_AUTO: 3, 0x0098090C: 0}),
+    ],
+)
+def test_libcamera_s_names_become_the_webcam_s_own_numbers(request_, values):
+    assert settings(request_, WEBCAM) == (values, {})
+
+
+def test_what_a_webcam_does_not_have_is_refused_by_name():
+    values, refused = settings(asked("still", 9000, 2.0, LensPosition=1.0, Saturation=1.5), {})
+    assert values == {}
+    assert set(refused) == {"ExposureTime", "AnalogueGain", "LensPosition", "Saturation"}
+
+
+class ControlKernel:
+    """A device's controls, as the driver keeps them."""
+
+    def __init__(self, known):
+        self.known, self.values = known, {code: span.default for code, span in known.items()}
+
+    def __call__(self, descriptor, request, data):
+        (code,) = struct.unpack_from("=I", data)
+        if code not in self.known:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        span = self.known[code]
+        if request == QUERYCTRL:
+            data[:] = QUERY.pack(code, 1, b"name", span.lowest, span.highest, 1, span.default, 0)
+        elif request == S_CTRL:
+            self.values[code] = CONTROL.unpack(data)[1]
+        elif request == G_CTRL:
+            data[:] = CONTROL.pack(code, self.values[code])
+        return 0
+
+
+def test_a_webcam_is_exposed_as_asked_and_tells_so_in_every_frame(tmp_path):
+    """FFmpeg's test device for the pictures, a table for the driver's controls."""
+    assert [(code >> 16) & 0x3FFF for code in (QUERYCTRL, G_CTRL, S_CTRL)] == [QUERY.size, CONTROL.size, CONTROL.size]
+    node, kernel = tmp_path / "video0", ControlKernel(WEBCAM)
+    node.touch()
+    address = Address("testsrc=size=64x48:rate=50,realtime", "test device", "lavfi")
+    source = WebcamSource(lambda _: address, Controls(str(node), kernel))
+    try:
+        opened = source.open(asked(LensPosition=1.0), Stop())
+        assert opened.refused == {"LensPosition": "not offered by V4L2"}
+        payload = np.zeros(opened.geometry.payload_bytes, np.uint8)
+        assert source.wait(5) and source.write(payload).exposure_us == 25_000
+        assert source.apply(asked("still", 40_000, 1.0))
+        assert source.wait(5) and source.write(payload).exposure_us == 40_000
+        assert kernel.values[EXPOSURE_AUTO] == 1
+        assert not source.apply(replace(asked(), framerate=10)), "another rate needs the stream begun anew"
+    finally:
+        source.close()
+
+
+def test_a_webcam_without_a_readable_format_says_what_it_offers():
+    device = Device("/dev/video0", "Odd", "uvcvideo", "usb-1", (Mode("H264", 64, 48, 30),))
+    with pytest.raises(CameraError, match="it offers 64x48 H264 30/s"):
+        webcam.address(device, asked())
+    device = replace(device, modes=tuple(MODES))
+    address = webcam.address(device, replace(asked(), width=1280, height=720))
+    assert (address.url, address.format, address.options["input_format"]) == ("/dev/video0", "v4l2", "mjpeg")

@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
+from capture.address import Address
 from capture.file import FileSource
-from capture.live import Address, LiveSource
+from capture.live import LiveSource
 from capture.source import CameraError, EndOfStream, Request
 from imaging import frame_code
 from imaging.formats import planes
