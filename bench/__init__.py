@@ -13,7 +13,8 @@ An area is one module, `bench/<area>.py`, found by itself because it has
 
 One row is one claim: name, unit, bound (None: only shown), what it says; `better="higher"` turns the bound round.
 `run` yields an outcome for every row, in any order; a row it forgets is shown as missing and counts as missed.
-`Measured.tables` may hold further tables (title → list of dicts, JSON values only) that are printed and kept.
+`Measured.tables` may hold further tables (title → list of dicts, JSON values only) that are printed and kept; one whose
+title begins with "curve: " is also drawn, its first column as x.
 With `quick` an area takes seconds and its figures are only for the eye.
 
 Rules: compare in pairs, alternating, in one run (`measure.paired`), at least five times, and judge medians of

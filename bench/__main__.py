@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.measure import Json, Measured, Outcome, Row, Table
 
@@ -149,6 +150,7 @@ def plot(results: list[dict[str, Json]]) -> None:
     from matplotlib import pyplot
 
     for result in results:
+        curves(pyplot, result)
         rows = [row for row in result["rows"] if isinstance(row, dict) and row["bound"] and row["value"]]  # type: ignore[union-attr]
         if not rows:
             continue
@@ -161,6 +163,26 @@ def plot(results: list[dict[str, Json]]) -> None:
         axes.set_title(str(result["area"]))
         figure.savefig(RESULTS / f"{result['area']}.png", dpi=110)
         pyplot.close(figure)
+
+
+def curves(pyplot: Any, result: dict[str, Json]) -> None:
+    """Draw every table whose title begins with "curve": its first column is x, the others are lines."""
+    tables = result["tables"]
+    assert isinstance(tables, dict)
+    drawn = {title: lines for title, lines in tables.items() if title.startswith("curve") and isinstance(lines, list)}
+    if not drawn:
+        return
+    figure, all_axes = pyplot.subplots(1, len(drawn), figsize=(5 * len(drawn), 4), layout="constrained", squeeze=False)
+    for axes, (title, lines) in zip(all_axes[0], drawn.items(), strict=True):
+        rows = [line for line in lines if isinstance(line, dict)]
+        x, *names = rows[0]
+        for name in names:
+            axes.loglog([row[x] for row in rows], [row[name] for row in rows], marker="o", label=name)
+        axes.set_xlabel(x)
+        axes.set_title(title.removeprefix("curve: "))
+        axes.legend()
+    figure.savefig(RESULTS / f"{result['area']}_curves.png", dpi=110)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

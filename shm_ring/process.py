@@ -8,7 +8,7 @@ from pathlib import Path
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 when there is none (proc(5), stat field 22)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = Path(f"/proc/{pid}/task/{pid}/stat").read_bytes()  # qemu-user invents /proc/<own pid>/stat, not this
     except OSError:
         return 0
     fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold spaces and brackets

@@ -64,11 +64,12 @@ def test_capture_swap(prefix, camera):
 
 @pytest.fixture(scope="module")
 def c_reader(tmp_path_factory) -> Path:
-    if not shutil.which("cc"):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
         pytest.skip("needs a C compiler: apt install gcc")
     program = tmp_path_factory.mktemp("c") / "reader"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11"]
-    subprocess.run(["cc", *flags, "-o", str(program), str(EXAMPLES / "reader.c")], check=True)
+    subprocess.run([compiler, *flags, "-o", str(program), str(EXAMPLES / "reader.c")], check=True)
     return program
 
 

@@ -18,6 +18,10 @@ from tests.shm_ring.frames import REPOSITORY, meta, pattern
 SHAPE = geometry("yuv420p", 33, 17)
 
 
+ALONE = os.getuid() != 0 or Path("/proc/self/uid_map").read_text().split()[-1] == "1"
+needs_root = pytest.mark.skipif(ALONE, reason="needs root, and more than one user, to become another user")
+
+
 def patch(name: str, at: int, data: bytes) -> None:
     with Path(f"/dev/shm{name}").open("r+b") as file:
         file.seek(at)
@@ -158,7 +162,7 @@ def test_impossible_geometries_in_a_slot_header_are_refused(left_behind):
         patch(left_behind, at, before)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+@needs_root
 def test_another_users_segment_names_its_owner(left_behind):
     code = (
         "import os\nfrom shm_ring import RingReader\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -169,7 +173,7 @@ def test_another_users_segment_names_its_owner(left_behind):
     assert "no permission; it belongs to root, mode 0640" in done.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+@needs_root
 def test_a_writer_cannot_replace_another_users_segment(left_behind, tmp_path):
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:3]:
