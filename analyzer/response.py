@@ -61,6 +61,9 @@ class Response:
     """Up to this luma a pixel is black: it saw at most `linear[black_to + 1]`."""
     white_from: int
     """From this luma a pixel is saturated: it saw at least `linear[white_from]`."""
+    black_low: Floats
+    black_high: Floats
+    """(black_to + 1,) least and most light of each black luma value: 8 bits know it to half a step."""
 
     def luma(self, light: Floats) -> Floats:
         """Luma value (not rounded) that this much relative light gives; clipped at full scale as a sensor does."""
@@ -68,7 +71,11 @@ class Response:
 
     def to_light(self, luma: Floats) -> Floats:
         """Inverse of `luma`, for values between the table's 256."""
-        return _CURVES[self.curve][0](np.clip((luma - self.black) / (self.white - self.black), 0.0, 1.0))
+        return _to_light(self.curve, luma, self.black, self.white)
+
+
+def _to_light(curve: str, luma: Floats, black: float, white: float) -> Floats:
+    return _CURVES[curve][0](np.clip((luma - black) / (white - black), 0.0, 1.0))
 
 
 @lru_cache(maxsize=16)
@@ -81,13 +88,15 @@ def response(curve: str, *, limited: bool = False, black_level: float = 0.0) -> 
     name = ("bt709" if limited else "srgb") if curve == "auto" else curve
     low, high = LIMITED_RANGE if limited else FULL_RANGE
     black = max(low, black_level)
-    values = np.clip((np.arange(256, dtype=np.float64) - black) / (high - black), 0.0, 1.0)
-    span = high - black
+    values, span = np.arange(256, dtype=np.float64), high - black
+    black_to = int(black + NEAR_BLACK * span)
     return Response(
         name,
         black,
         high,
-        _CURVES[name][0](values),
-        black_to=int(black + NEAR_BLACK * span),
+        _to_light(name, values, black, high),
+        black_to=black_to,
         white_from=int(black + NEAR_WHITE * span),
+        black_low=_to_light(name, values[: black_to + 1] - 0.5, black, high),
+        black_high=_to_light(name, values[: black_to + 1] + 0.5, black, high),
     )

@@ -61,8 +61,8 @@ class Measurement:
 def measure(shares: Floats, response: Response) -> Measurement:
     """Read n histograms `(n, 256)`."""
     cumulative = shares.cumsum(axis=1)
-    levels = np.stack([(cumulative < share - 1e-9).sum(axis=1) for share in PERCENTILES], axis=1)
-    median = response.linear[np.clip(levels[:, 1], response.black_to + 1, 255)]
+    levels = np.minimum(np.count_nonzero(cumulative[:, None, :] < _SHARES, axis=2), 255)
+    median = response.linear[np.maximum(levels[:, 1], response.black_to + 1)]
     light = (shares * np.minimum(response.linear, LAMP_FACTOR * median[:, None])).sum(axis=1)
     return Measurement(
         histogram=shares,
@@ -106,9 +106,8 @@ def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brig
     white = slice(response.white_from, 256)
     brightest = response.luma(np.where(median_saturated[:, None], 1.0, np.minimum(cap, 1.0)))
     # A dark pixel is known to half a luma value only; scaled up by a large ratio, that is much light.
-    steps = _LUMA[dark]
-    blackest = response.luma(np.minimum(response.to_light(steps + 0.5) * scale, cap))
-    darkest = response.luma(np.minimum(response.to_light(steps - 0.5) * scale, cap))
+    blackest = response.luma(np.minimum(response.black_high * scale, cap))
+    darkest = response.luma(np.minimum(response.black_low * scale, cap))
     spread = (measured.histogram[:, white] * (brightest - luma[:, white])).sum(axis=1)
     lifted = (measured.histogram[:, dark] * (blackest - luma[:, dark])).sum(axis=1)
     sunk = (measured.histogram[:, dark] * (luma[:, dark] - darkest)).sum(axis=1)
@@ -135,10 +134,11 @@ def sharpness(luma: Bytes) -> float:
         return 0.0
     rows = luma[height // 32 :: max(1, height // 16)].astype(np.float32)
     steps = rows[:, 2:] - rows[:, :-2]
-    variance = float(rows.var())
-    return float(np.vdot(steps, steps)) / steps.size / (variance + 1.0)
+    variance = float(np.vdot(rows, rows)) / rows.size - float(rows.mean()) ** 2
+    return float(np.vdot(steps, steps)) / steps.size / (max(variance, 0.0) + 1.0)
 
 
+_SHARES = np.array(PERCENTILES)[:, None] - 1e-9
 _LUMA = np.arange(256, dtype=np.float64)
 _LEAST_LIGHT = 1e-6
 """Far below one grey level of 8 bits; keeps log2 finite for an all-black frame."""

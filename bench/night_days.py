@@ -60,7 +60,7 @@ def clear_lux(second: Floats) -> Floats:
 def steps() -> Floats:
     """Times of the frames of a day, in seconds: 2 s apart below 1000 lux, 8 s above."""
     fine = np.arange(0, DAY_S, 2.0)
-    return fine[(clear_lux(fine) < 1000) | (fine % 8 == 0)]
+    return np.asarray(fine[(clear_lux(fine) < 1000) | (fine % 8 == 0)])
 
 
 @dataclass(frozen=True)
@@ -285,10 +285,10 @@ def _run_first_service(
         mean = measured.dark_score
         past = np.where(night, mean > rules.bright_threshold, mean < rules.dark_threshold)
         counted = np.where(past, counted + np.where(night, 1, VIDEO_FRAMES), 0)
-        for run in np.flatnonzero(counted >= FIRST_SERVICE_FRAMES):
+        for run in np.flatnonzero(counted >= FIRST_SERVICE_FRAMES).tolist():
             night[run], counted[run] = not night[run], 0
             days[run].first_service.append((float(now), bool(night[run])))
-            cameras.command(int(run), frame, rules.exposure_us * 1e-6 * rules.gain if night[run] else 0.0)
+            cameras.command(run, frame, rules.exposure_us * 1e-6 * rules.gain if night[run] else 0.0)
         if keep:
             for run, day in enumerate(days):
                 day.first_mean.append(float(mean[run]))
