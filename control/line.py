@@ -125,7 +125,7 @@ class Line:
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     def _hung_up(self) -> None:
-        if self.welcomed:
+        if self.welcomed and not self._closing:
             log.warning("hub gone; going on without it")
         self.welcomed = False
         with self._lock:
