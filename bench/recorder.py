@@ -112,8 +112,11 @@ class Film:
             meta = FrameMeta(number, captured_ns, time.time_ns(), frame_duration_us=PERIOD_NS // 1000)
             self.writer.publish(frame, meta, self.geometry)
         self.end_ns = self.start_ns + len(self.frames) * PERIOD_NS
+        self.ring = LiveRing(self.name)
+        """Opened once: a recorder maps its ring once, not for every clip."""
 
     def close(self) -> None:
+        self.ring.close()
         self.writer.retire()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -125,7 +128,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     own = SETTINGS
     decorate: Decorate | None = Overlay(OverlaySettings(enable=True, text="bench")) if overlay else None
     triggers = Triggers(Limits.of(own))
-    with Catalogue.of(film.settings) as catalogue, LiveRing(film.name, stop) as ring:
+    with Catalogue.of(film.settings) as catalogue:
         writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
         packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
         if live:
@@ -133,7 +136,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         loop = Loop(
             camera="cam0",
             control=Quiet(),  # type: ignore[arg-type]
-            cursor=Cursor(ring),
+            cursor=Cursor(film.ring),
             encoding=Encoding(own, decorate),
             live=packets,
             orders=Orders(own, triggers, writer, packets),

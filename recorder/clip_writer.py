@@ -34,6 +34,9 @@ QUEUE_FRAMES = 600
 QUEUE_BYTES = 32_000_000
 """What those frames may weigh; more, and the encoder waits, for which the ring has room."""
 
+FULL_S = 0.02
+"""How long a full queue is waited for at a time."""
+
 SAY_AGAIN_S = 60.0
 """The same trouble is logged once a minute."""
 
@@ -66,12 +69,10 @@ class ClipWriter:
         """A file waits for a key frame to begin with."""
         self.unwritten = 0
         """Frames that were encoded while no file could be opened."""
-        self.current: tuple[Order, Path, int, int] | None = None
-        """Order, path, frames and drops of the open clip, for status."""
         self.trouble = ""
         self._camera, self._storage, self._opener = camera, storage, opener
-        self._queue: queue.Queue[Item | End | None] = queue.Queue(QUEUE_FRAMES)
-        self._queued_bytes = 0
+        self._queue: queue.SimpleQueue[Item | End | None] = queue.SimpleQueue()
+        self._put_bytes = self._taken_bytes = 0  # each written by one thread only
         self._clip: ClipFile | None = None
         self._order: Order | None = None
         self._track: Track | None = None
@@ -87,17 +88,22 @@ class ClipWriter:
         self._thread.start()
 
     def put(self, item: Item | End, timeout_s: float) -> bool:
-        """Hand a frame over. Returns: False if the queue stays full for so long; try again."""
-        weight = item.unit.packet.size if isinstance(item, Item) else 0
-        if weight and self._queued_bytes > QUEUE_BYTES:
-            time.sleep(min(timeout_s, 0.02))
+        """Hand a frame over. Returns: False if the queue is full, after a short wait; try again."""
+        if self._queue.qsize() >= QUEUE_FRAMES or self._put_bytes - self._taken_bytes > QUEUE_BYTES:
+            time.sleep(min(timeout_s, FULL_S))
             return False
-        try:
-            self._queue.put(item, timeout=timeout_s)
-        except queue.Full:
-            return False
-        self._queued_bytes += weight
+        if isinstance(item, Item):
+            self._put_bytes += item.unit.packet.size
+        self._queue.put(item)
         return True
+
+    def current(self) -> tuple[Order, Path, int, int] | None:
+        """Order, path, frames and drops of the open clip, for status; callable from any thread."""
+        clip, order = self._clip, self._order
+        if clip is None or order is None:
+            return None
+        totals = clip.totals
+        return order, clip.place.clip, totals.frames, totals.drops
 
     @property
     def waiting(self) -> int:
@@ -107,11 +113,8 @@ class ClipWriter:
     def close(self, reason: str, timeout_s: float) -> bool:
         """End the open clip and the thread. Returns: whether that was done in time."""
         deadline = time.monotonic() + timeout_s
-        for item in (End(reason), None):
-            try:
-                self._queue.put(item, timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Full:
-                return False
+        self._queue.put(End(reason))
+        self._queue.put(None)
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
@@ -123,7 +126,7 @@ class ClipWriter:
                 if isinstance(item, End):
                     self._close(item.reason)
                 else:
-                    self._queued_bytes -= item.unit.packet.size
+                    self._taken_bytes += item.unit.packet.size
                     self._take(item)
         except BaseException as error:
             self.failure = error
@@ -153,9 +156,6 @@ class ClipWriter:
             self._suffer(str(error))
         except (OSError, av.FFmpegError) as error:
             self._abandon(str(error))
-            return
-        totals = clip.totals
-        self.current = (order, clip.place.clip, totals.frames, totals.drops) if self._clip else None
 
     def _open(self, item: Item, order: Order) -> bool:
         row, track = item.unit.row, item.track
@@ -202,7 +202,7 @@ class ClipWriter:
         self._done(clip, order, reason, intact=False)
 
     def _done(self, clip: ClipFile, order: Order, reason: str, *, intact: bool) -> None:
-        self._clip = self._order = self.current = None
+        self._clip = self._order = None
         totals, path = clip.totals, clip.place.clip
         log.info(
             "recording ended path=%s reason=%s frames=%d drops=%d lost=%d duration_s=%.3f bytes=%d",

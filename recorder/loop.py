@@ -8,6 +8,7 @@ nothing of the torn one is ever seen.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.2
 """How long one pass waits for a frame or a command."""
+BEAT_S = 0.2
+"""Signs of life; the hub hears of one a second."""
 RING_S = 0.05
 """How often a ring is looked for that is not there yet: its first frames are wanted, too."""
 LATE_NS = NS // 2
@@ -63,6 +66,7 @@ class Loop:
         self._found = 0
         """Number of the order whose beginning was looked for."""
         self._last_ns = 0
+        self._beat_s = 0.0
         self._times: deque[int] = deque(maxlen=FPS_OVER)
         self.encoded = 0
         self.changed: deque[SettingChanged] = deque(maxlen=64)
@@ -137,7 +141,11 @@ class Loop:
                 self._control.announce(Failed(what=f"not recording: {reason}"[:500], camera=self._camera))
 
     def _beat(self) -> None:
-        current, trouble = self._writer.current, self._writer.trouble
+        now_s = time.monotonic()
+        if now_s < self._beat_s:
+            return
+        self._beat_s = now_s + BEAT_S
+        current, trouble = self._writer.current(), self._writer.trouble
         state = "recording" if current else "waiting" if self._triggers.active else "live" if self._busy else "idle"
         self._control.beat(
             state=state,

@@ -92,6 +92,8 @@ class Orders:
 
     def overdue(self) -> None:
         """Answer those who have waited long enough."""
+        if not self._starts and not self._stops:
+            return
         text = "recording begins with the first frame; none has come yet"
         self._answer(self._starts, Reply(status="recording_waiting", text=text), late_only=True)
         self._answer(
@@ -100,7 +102,7 @@ class Orders:
 
     def status(self) -> Reply:
         """What is being recorded."""
-        current, trouble = self.writer.current, self.writer.trouble
+        current, trouble = self.writer.current(), self.writer.trouble
         if current is not None:
             order, path, frames, drops = current
             text = f"RECORDING file={path} frames={frames} drops={drops} trigger={order.trigger}"
@@ -143,7 +145,7 @@ class Orders:
         if begun:
             self._starts.append(_Waiting(request, time.monotonic() + OPEN_WITHIN_S))
             return
-        current = self.writer.current
+        current = self.writer.current()
         path = str(current[1]) if current else ""
         request.reply(Reply(status="already_recording", text=f"already recording {path}".rstrip(), data={"file": path}))
 
@@ -156,10 +158,11 @@ class Orders:
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns
         self.triggers.happened(at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect)
-        if self.writer.current is None:
+        current = self.writer.current()
+        if current is None:
             self._starts.append(_Waiting(request, time.monotonic() + OPEN_WITHIN_S))
             return
-        _, path, frames, _ = self.writer.current
+        _, path, frames, _ = current
         text = f"triggered; goes into {path}"
         request.reply(Reply(status="recording_triggered", text=text, data={"file": str(path), "frames": frames}))
 

@@ -47,6 +47,7 @@ def faststart(path: Path, stop: Stop) -> bool:
             return False
         if (found := _packets(copy)) != count:
             raise ValueError(f"{copy}: {found} frames of {count}")
+        copy.chmod(path.stat().st_mode)
         _sync(copy)
         copy.replace(path)
     finally:

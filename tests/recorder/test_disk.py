@@ -62,12 +62,15 @@ def fails(folder, opener, form):
     return False
 
 
-@pytest.mark.parametrize("container", ["mp4", "mkv", "h264"])
-@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EROFS", "torn", "short", "fsync"])
+@pytest.mark.parametrize(
+    ("fault", "container"),
+    [(fault, "mp4") for fault in ("ENOSPC", "EIO", "EROFS", "torn", "short", "fsync")]
+    + [(fault, container) for fault in ("ENOSPC", "fsync") for container in ("mkv", "h264")],
+)
 def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container):
     """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
     form, hit = film.Form(container, 0.5, csv=True, plain=True), 0
-    for n in [*range(1, 12), 20, 21, 60, *range(103, 116)]:
+    for n in [*range(1, 8), 20, 21, *range(103, 116)]:
         folder = tmp_path / f"{n}"
         folder.mkdir()
         opener = faulty("sync" if fault == "fsync" else "write", n, fault)
@@ -153,7 +156,7 @@ def growth(made, text, more, seconds=30):
 @needs_mounts
 def test_a_full_disk_costs_the_oldest_clips_and_recording_goes_on(filmed):
     made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60, rolling_clips_count=1000, csv=False)
-    disk = Disk(made, 14)
+    disk = Disk(made, 9)
     growth(made, "deleted path=", 3, 60)
     growth(made, "recording began", 2)
     for clip in sorted(disk.seen.rglob("*.mp4"))[:3]:
