@@ -5,12 +5,14 @@ import signal
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from control.messages import ModeRequested, NightBegan, NightEnded
 from imaging import frame_code
 from shm_ring import Flags, LiveRing
 from tests.capture.harness import Processes
+from tests.capture.test_video import BIKES
 from tests.pipeline import until
 
 
@@ -230,3 +232,29 @@ def test_frames_go_on_without_a_hub():
         world.stop(hub, signal.SIGKILL)
         frames = follow(world, 30)
         assert all(b.frame_id == a.frame_id + 1 for a, b in itertools.pairwise(frames))
+
+
+def test_slow_video_exposes_as_long_as_it_is_allowed_and_no_longer():
+    with Processes(camera={"synthetic": {"scene": "night"}, "framerate": 60}) as world:
+        world.start_hub()
+        world.start_capture()
+        with world.client() as analyzer:
+            analyzer.announce(ModeRequested(camera="cam0", mode="slow_video", exposure_us=100_000))
+            until(lambda: newest(world).meta.exposure_us == 100_000, 10)
+            until(lambda: newest(world).meta.analogue_gain > 7.99, 10, "gain only after exposure")
+        assert newest(world).meta.frame_duration_us == 100_000
+
+
+@pytest.mark.parametrize("source", ["synthetic", "file"])
+def test_ten_thousand_frames_cost_no_memory_and_no_descriptors(source):
+    camera = {"framerate": 0, "realtime": False, "synthetic": {"noise": False}}
+    with Processes(camera={**camera, "source": source, "path": str(BIKES)}, ring={"size": 16}) as world:
+        process = psutil.Process(world.start_capture().pid)
+
+        def settled(frames):
+            until(lambda: world.head() > frames or not process.is_running(), 60, world.log)
+            return process.memory_full_info().uss, process.num_fds()
+
+        before, after = settled(1500), settled(11_500)
+        assert after[0] - before[0] < 3_000_000, f"{before} → {after}"
+        assert after[1] <= before[1] + 1, "one reopening file may be caught in the act"
