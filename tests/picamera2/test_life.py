@@ -70,9 +70,15 @@ def test_request_goes_back_with_the_write(camera):
 def test_no_buffer_starvation_at_full_rate(camera):
     one = camera(width=1536, height=864, framerate=0.0)
     assert one.opened.framerate == pytest.approx(120.1, abs=0.1)
-    numbers = [number for number, _ in one.frames(360)]
-    lost = numbers[-1] - numbers[0] + 1 - len(numbers)
-    assert lost <= 0.05 * len(numbers), "two cores shared with others may cost a few, held buffers cost most"
+
+    def lost_share():
+        numbers = [number for number, _ in one.frames(120)]
+        return 1 - (len(numbers) - 1) / (numbers[-1] - numbers[0])
+
+    shares = []
+    while not shares or (shares[-1] > 0.02 and len(shares) < 8):  # two cores shared with others lose a few now and then
+        shares.append(lost_share())
+    assert shares[-1] <= 0.02, f"buffers held too long lose most frames, always: {shares}"
 
 
 def test_a_late_reader_loses_old_frames_and_gets_new_ones(camera):
