@@ -103,7 +103,7 @@ _HTTP_OF = {
     "timeout": 504,
     "busy": 503,
     "bad_arguments": 400,
-    "bad_value": 400,
+    "bad_setting": 400,
     "too_long": 400,
     "unknown_camera": 404,
     "unknown_key": 404,

@@ -23,8 +23,8 @@ GOP_BYTES_MAX = 8 * 1024 * 1024
 """What is kept for newcomers; a GOP of 1080p at 10 Mbit/s and 2 s is 2.5 MB. A longer one begins at its next key."""
 
 IDLE_S = 0.5
-SILENT_NS = 3_000_000_000
-"""Without a packet for so long (and twice the frame's own duration) the recorder counts as away."""
+OLD_NS = 10_000_000_000
+"""Older packets are not live any more; the newest GOP of a working recorder is younger (recorder.gop_s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,6 @@ class Live:
         self.wanted = threading.Event()
         """Set while somebody watches; the feed sleeps otherwise."""
         self.film: Film | None = None
-        self.last_ns = 0
-        """When the last packet came, sensor clock."""
 
     def join(self, viewer: LiveViewer) -> None:
         """Let a viewer in, with the newest key frame if there is one."""
@@ -89,7 +87,6 @@ class Live:
 
     def take(self, stream: int, opening: Opening | None, piece: Fragment) -> None:
         """Take what the feed has muxed; `opening` comes with each key frame."""
-        self.last_ns = now_ns()
         if self.film is None or self.film.stream != stream:
             if opening is None or not self.viewers:
                 return
@@ -151,6 +148,8 @@ class LiveFeed:
                 self._pass_on(unit, self._loop.call_soon_threadsafe)
 
     def _pass_on(self, unit: Unit, call: Callable[..., object]) -> None:
+        if now_ns() - unit.meta.captured_ns > max(OLD_NS, 2000 * unit.duration_us):
+            return  # what a recorder that is gone left in the ring: live means live
         sets = parameter_sets(unit.data) if unit.key else None
         self._number += 1
         piece = fragment(

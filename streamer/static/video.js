@@ -5,6 +5,7 @@ import { socket } from "./api.js";
 
 const BEHIND_S = 1.2; // further behind the live edge than this: jump
 const KEPT_S = 10; // seconds of played video the browser keeps
+const SILENT_MS = 6000; // no data for so long: the recorder is away (night exposures take 2 s)
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
 export class Video {
@@ -74,7 +75,11 @@ export class Video {
     const link = socket(`/ws/live?cam=${this.camera}`);
     link.binaryType = "arraybuffer";
     this.link = link;
+    clearInterval(this.watch);
+    this.heard = Date.now();
+    this.watch = setInterval(() => this.link === link && Date.now() - this.heard > SILENT_MS && this.fallBack(), 1000);
     link.onmessage = ({ data }) => {
+      this.heard = Date.now();
       if (typeof data === "string") this.open(JSON.parse(data));
       else this.append(data);
     };
@@ -126,6 +131,7 @@ export class Video {
   }
 
   closeH264() {
+    clearInterval(this.watch);
     const link = this.link;
     this.link = null;
     link?.close();

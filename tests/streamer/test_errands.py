@@ -1,0 +1,136 @@
+"""What the streamer does for the hub: shortstream byte by byte, previews, viewers."""
+
+import asyncio
+import struct
+
+from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream
+from streamer.errands import viewers
+from streamer.previews import Previews
+from streamer.shortstream import short_stream
+from tests.streamer.harness import eventually, jpeg_of, number_in, opened, picture, running
+from tests.streamer.test_stream import run
+
+
+def pictures_in(data: bytes) -> tuple[list[bytes], bytes]:
+    """Read (u32 length, JPEG)* u32 0; returns the pictures and what is left."""
+    found = []
+    while (size := struct.unpack_from(">I", data)[0]) > 0:
+        found.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    return found, data[4:]
+
+
+def test_a_short_stream_is_lengths_and_pictures_then_zero_then_the_sum(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=50) as server:
+            answers = []
+            wish = ShortStream(count=3)
+            await short_stream(server.context, server.camera.camera, wish, lambda one: answers.append(one) or True)
+            chunks = [one for one in answers if isinstance(one, Chunk)]
+            assert all(len(one.data) <= CHUNK_BYTES_MAX for one in chunks)
+            assert [one.end for one in chunks][-1]
+            found, rest = pictures_in(b"".join(one.data for one in chunks))
+            numbers = [number_in(one) for one in found]
+            assert numbers == sorted(set(numbers))
+            assert len(numbers) == 3
+            assert rest == b""
+            reply = answers[-1]
+            assert isinstance(reply, Reply)
+            assert reply.text.startswith("STREAM_DONE: sent=3, skipped=")
+            assert reply.data["available"] >= 3
+            assert server.camera.fanout.viewers == 0
+
+    run(test())
+
+
+def test_a_large_picture_travels_in_chunks_and_waits_for_room(tmp_path):
+    async def test():
+        jpeg = jpeg_of(1, 640, 480, noise=1)
+        assert len(jpeg) > 3 * CHUNK_BYTES_MAX
+        async with running(tmp_path, fps=50, jpeg=jpeg) as server:
+            taken, refused = [], 0
+
+            def answer(one) -> bool:
+                nonlocal refused
+                if isinstance(one, Chunk) and refused < 5 and len(taken) == 2:
+                    refused += 1
+                    return False
+                taken.append(one)
+                return True
+
+            await short_stream(server.context, server.camera.camera, ShortStream(count=1), answer)
+            assert refused == 5
+            found, _ = pictures_in(b"".join(one.data for one in taken if isinstance(one, Chunk)))
+            assert found == [jpeg]
+
+    run(test())
+
+
+def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            answers = []
+            asked = short_stream(
+                server.context, server.camera.camera, ShortStream(count=3), lambda o: answers.append(o) or True
+            )
+            task = asyncio.create_task(asked)
+            await eventually(lambda: server.camera.fanout.wanted)
+            server.camera.fanout.deliver({v: picture(1, signal=False) for v in server.camera.fanout.wanted})
+            await asyncio.wait_for(task, 5)
+            assert answers[0].data == b"\0\0\0\0"
+            assert not answers[-1].ok
+            assert answers[-1].text == "STREAM_DONE: sent=0, skipped=0, available=0"
+
+    run(test())
+
+
+def test_previews_are_made_while_wanted_and_fit_into_a_message(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            told: list[PreviewFrame] = []
+            previews = Previews(server.context, told.append)
+            server.camera.publish()
+            assert not told
+            previews.set(Preview(camera="cam0", enabled=True, fps=5, width=321))
+            assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(320, 5)]
+            server.camera.publish()
+            assert number_in(told[0].jpeg) == told[0].frame_id == 2
+            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=640))
+            assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(640, 10)], "one stream, not two"
+            previews.set(Preview(camera="cam0", enabled=False))
+            assert server.camera.fanout.wanted == ()
+            previews.set(Preview(camera="cam9", enabled=True))
+
+    run(test())
+
+
+def test_a_preview_that_is_too_large_is_made_worse_rather_than_lost(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            told: list[PreviewFrame] = []
+            Previews(server.context, told.append).set(Preview(camera="cam0", enabled=True, fps=10, width=1280))
+            large = jpeg_of(1, 640, 480, noise=1)
+            before = server.camera.fanout.wanted[0].quality
+            server.camera.publish(jpeg=large)
+            assert server.camera.fanout.wanted[0].quality < before
+            for _ in range(20):
+                server.camera.publish(jpeg=large)
+            assert server.camera.fanout.wanted[0].quality == 20
+            assert not told
+            server.camera.publish(jpeg=jpeg_of(3))
+            assert len(told) == 1
+
+    run(test())
+
+
+def test_viewers_are_listed_for_people_and_programs(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server:
+            assert viewers(server.context).text == "nobody is watching"
+            await opened(server, "/stream?width=64")
+            await eventually(lambda: server.context.ledger.present)
+            reply = viewers(server.context)
+            assert "mjpeg cam0 127.0.0.1 64px q80 30fps" in reply.text
+            assert reply.data["viewers"][0]["camera"] == "cam0"
+
+    run(test())

@@ -1,0 +1,282 @@
+"""The page in a real Chromium against a real pipeline: what a person sees and presses."""
+
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import Pipeline, until
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt-get install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    cameras = {"cam0": {}, "cam1": {"width": 320, "height": 240}}
+    with Pipeline(camera={"framerate": 15}, cameras=cameras, recorder={"gop_s": 1.0}) as running:
+        running.wait_running(seconds=60)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(browser, url: str, path: str = "/", **more):
+    """A page of its own that must not complain: no error in the console, no request to anywhere else."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **more})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "console", lambda said: problems.append(said.text) if said.type == "error" and not _told(said.text) else None
+    )
+    page.on("request", lambda asked: None if _ours(asked.url, url) else problems.append(f"asked {asked.url}"))
+    page.set_default_timeout(20_000)
+    page.goto(url + path)
+    try:
+        yield page
+        assert problems == []
+    finally:
+        context.close()
+
+
+def _told(text: str) -> bool:
+    """Chromium logs each refused request; those the page expects and explains to the person."""
+    return bool(re.search(r"status of (400|404|409|503)|/ws/live.*503", text))
+
+
+def _ours(asked: str, url: str) -> bool:
+    return asked.startswith((url, url.replace("http", "ws"), "blob:", "data:"))
+
+
+def in_pixels(page) -> bool:
+    """Whether the live picture has pixels, and not all the same: what is shown is really a picture."""
+    return page.evaluate(
+        """() => {
+          const shown = [...document.querySelectorAll(".screen video, .screen img")].find((one) => !one.hidden);
+          if (!shown || !(shown.videoWidth || shown.naturalWidth)) return false;
+          const canvas = document.createElement("canvas");
+          canvas.width = 64; canvas.height = 48;
+          const paint = canvas.getContext("2d");
+          paint.drawImage(shown, 0, 0, 64, 48);
+          const data = paint.getImageData(0, 0, 64, 48).data;
+          return new Set(data.filter((_, at) => at % 4 === 1)).size > 8;
+        }"""
+    )
+
+
+def kind(page) -> str:
+    return page.evaluate("document.querySelector('.screen').dataset.kind ?? ''")
+
+
+def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        until(lambda: kind(page) == "h264", 30, "H.264 to play")
+        first = page.evaluate("document.querySelector('.screen video').currentTime")
+        until(
+            lambda: page.evaluate("document.querySelector('.screen video').currentTime") > first + 1, 20, "it to go on"
+        )
+        until(lambda: in_pixels(page), 10, "a picture")
+        playwright.expect(page.locator("#badges")).to_contain_text(re.compile(r"Live · \d+"))
+        playwright.expect(page.locator("#badges")).to_contain_text(re.compile("Day|Night"))
+
+
+def test_it_falls_back_to_mjpeg_when_there_is_no_recorder_and_comes_back(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        until(lambda: kind(page) == "h264", 30, "H.264 to play")
+        pipeline.supervisorctl("stop", "recorder")
+        try:
+            until(lambda: kind(page) == "mjpeg" and in_pixels(page), 30, "MJPEG to play")
+            playwright.expect(page.locator(".events")).to_contain_text("process down (recorder)", timeout=20_000)
+        finally:
+            pipeline.supervisorctl("start", "recorder")
+            pipeline.wait_running("recorder")
+        until(lambda: kind(page) == "h264", 40, "H.264 to come back by itself")
+
+
+def test_save_and_record_by_button_and_by_key(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        page.get_by_role("button", name=re.compile("^Save")).click()
+        playwright.expect(page.locator(".toast").first).to_contain_text("Saved")
+        page.keyboard.press("r")
+        playwright.expect(page.locator("#badges")).to_contain_text("REC", timeout=20_000)
+        playwright.expect(page.locator("[data-key=r]")).to_have_attribute("aria-pressed", "true")
+        page.wait_for_timeout(2500)
+        page.keyboard.press("r")
+        playwright.expect(page.locator("#badges")).not_to_contain_text("REC", timeout=30_000)
+        page.keyboard.press("s")
+        playwright.expect(page.locator(".toast").last).to_contain_text("Saved")
+    assert pipeline.text("pictures").count(".jpg") >= 2
+
+
+def test_the_library_plays_zooms_protects_and_deletes(pipeline, browser):
+    pipeline.text("save", 20)
+    until(lambda: "mp4" in pipeline.text("clips"), 30, "the clip of the test before, or of auto_start") if _records(
+        pipeline
+    ) else None
+    with opened(browser, pipeline.url, "/#library") as page:
+        item = page.locator(".item").first
+        playwright.expect(item.locator("img")).to_be_visible()
+        until(lambda: item.locator("img").evaluate("one => one.naturalWidth") > 0, 20, "a thumbnail")
+        picture = page.locator(".item", has_text="picture").first
+        number = picture.get_attribute("data-id")
+        picture = page.locator(f".item[data-id='{number}']")
+        picture.get_by_role("button", name="Open").click()
+        playwright.expect(page.locator("dialog img")).to_be_visible()
+        until(lambda: page.locator("dialog img").evaluate("one => one.naturalWidth") >= 320, 20, "full size")
+        page.keyboard.press("Escape")
+        picture.get_by_role("button", name="Protect").click()
+        playwright.expect(picture.get_by_role("button", name="Protected")).to_be_visible()
+        playwright.expect(picture.get_by_role("button", name="Delete")).to_be_disabled()
+        picture.get_by_role("button", name="Protected").click()
+        playwright.expect(picture.get_by_role("button", name="Delete")).to_be_enabled()
+        picture.get_by_role("button", name="Delete").click()
+        page.get_by_role("button", name="Delete for good").click()
+        playwright.expect(picture).to_have_count(0)
+        clip = page.locator(".item", has_text="session").first
+        if clip.count():
+            clip.get_by_role("button", name="Open").click()
+            until(
+                lambda: page.evaluate("document.querySelector('dialog video')?.readyState ?? 0") >= 2,
+                20,
+                "the clip to play",
+            )
+
+
+def _records(pipeline) -> bool:
+    pipeline.text("record start", 20)
+    import time
+
+    time.sleep(2)
+    return "ERROR" not in pipeline.text("record stop", 30)
+
+
+def test_settings_are_changed_live_from_the_schema(pipeline, browser):
+    with opened(browser, pipeline.url, "/#settings") as page:
+        page.get_by_label("Find a setting").fill("dark_threshold")
+        row = page.locator(".setting[data-key='night.dark_threshold']")
+        playwright.expect(row).to_contain_text("live")
+        row.locator("input").fill("33")
+        page.get_by_role("button", name="Apply").click()
+        playwright.expect(page.locator(".toast").first).to_contain_text("changed night.dark_threshold")
+        assert "33" in pipeline.text("get night.dark_threshold")
+        row.locator("input").fill("999")
+        page.get_by_role("button", name="Apply").click()
+        playwright.expect(page.locator(".toast.bad")).to_contain_text("must be number 1..255")
+    pipeline.text("set night.dark_threshold 40")
+
+
+def test_every_tab_opens_by_key_and_shows_something(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        for key, words in {
+            "e": "Who is watching",
+            "b": "Refresh",
+            "n": "Keogram",
+            "o": "All, by time",
+            "i": "Find a setting",
+        }.items():
+            page.keyboard.press(key)
+            playwright.expect(page.locator("main")).to_contain_text(words) if key != "i" else page.get_by_label(
+                words
+            ).wait_for()
+        page.keyboard.press("o") if page.evaluate("document.activeElement.blur()") is None else None
+        playwright.expect(page.locator(".logs")).to_contain_text("ready")
+        page.keyboard.press("l")
+        page.keyboard.press("?")
+        playwright.expect(page.locator("dialog")).to_contain_text("Record: start or stop")
+        page.keyboard.press("Escape")
+        page.keyboard.press("2")
+        playwright.expect(page.locator("[data-camera=cam1]")).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("g")
+        playwright.expect(page.locator(".grid figure")).to_have_count(2)
+        page.keyboard.press("q")
+        playwright.expect(page.locator(".notice").first).to_contain_text("Not watching")
+
+
+def test_the_keyboard_alone_reaches_everything(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        reached = set()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 12)"))
+        for name in ("Live", "Library", "Settings", "cam0", "cam1", "Record", "Save"):
+            assert any(one.startswith(name) for one in reached), (name, reached)
+
+
+def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pipeline, browser):
+    phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+    with opened(browser, pipeline.url, **phone) as page:
+        until(lambda: in_pixels(page), 30, "a picture")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for name in ("Record", "Save"):
+            box = page.get_by_role("button", name=re.compile(f"^{name}")).bounding_box()
+            assert box["height"] >= 40
+            assert box["y"] + box["height"] < 844
+        for tab in ("library", "night", "settings", "logs", "sessions"):
+            page.locator(f"[data-tab={tab}]").tap()
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+
+
+def test_light_and_dark(pipeline, browser):
+    for scheme, bright in (("dark", False), ("light", True)):
+        with opened(browser, pipeline.url, color_scheme=scheme) as page:
+            shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (int(re.findall(r"\d+", shade)[0]) > 128) == bright
+            page.keyboard.press("t")
+            changed = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (int(re.findall(r"\d+", changed)[0]) > 128) != bright
+
+
+def test_names_and_log_lines_cannot_become_scripts(pipeline, browser):
+    """What comes from outside is text: a label, a log line, a key."""
+    static = Path(__file__).parents[2] / "streamer/static"
+    for script in static.glob("*.js"):
+        text = script.read_text()
+        assert not re.search(
+            r"\.(innerHTML|outerHTML)\s*=|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+        ), script
+    with opened(browser, pipeline.url) as page:
+        policy = page.evaluate("fetch('/').then((answer) => answer.headers.get('content-security-policy'))")
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+        page.evaluate(
+            """async () => {
+              const { toast } = await import("/static/dom.js");
+              toast("<img src=x onerror='window.broken = true'><script>window.broken = true</script>");
+            }"""
+        )
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.broken") is None
+        playwright.expect(page.locator(".toast")).to_contain_text("<img src=x")
+
+
+def test_the_stale_sign_and_the_banner_when_the_camera_stops(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        until(lambda: in_pixels(page), 30, "a picture")
+        pipeline.supervisorctl("stop", "capture")
+        try:
+            playwright.expect(page.locator("#badges")).to_contain_text("Stale", timeout=20_000)
+            playwright.expect(page.locator("#banners")).to_contain_text("cam0: last picture", timeout=20_000)
+        finally:
+            pipeline.supervisorctl("start", "capture")
+        playwright.expect(page.locator("#badges")).to_contain_text("Live ·", timeout=40_000)
