@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +36,8 @@ def call(
     limit_s = timeout_s if timeout_s is not None else patience_s(given)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            link.settimeout(limit_s)
+            # a timeout of Python's would make connect fail at once (EAGAIN) while many others are connecting
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(limit_s), 0))
             link.connect(str(socket_path))
             link.sendall(encode("msgpack", given, 1))
             for message in _messages(link, time.monotonic() + limit_s):

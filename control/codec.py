@@ -26,11 +26,15 @@ COMPLETE_WITHIN_S = 5.0
 LINE_BYTES_MAX = 8 * 1024
 """Longest line of the text dialect; the longest sensible command is some hundred bytes."""
 
+SUGGESTIONS_MAX = 5
+"""Mistyped lines in a row that are answered with the nearest command."""
+
 READ_BYTES = 16 * 1024
 """Bytes handed to a Decoder at once; unpacking after each piece keeps its buffer near the limit."""
 
 MSGPACK_LIMITS: dict[str, Any] = {
     "max_buffer_size": PROCESS_BYTES_MAX + READ_BYTES,
+    "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
     "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
     "max_map_len": 512,
     "max_str_len": PROCESS_BYTES_MAX,
@@ -72,7 +76,8 @@ class Decoder:
         self.limit = limit
         self._cameras = cameras
         self._line = bytearray()
-        self._unpacker: msgpack.Unpacker = msgpack.Unpacker(raw=False, **MSGPACK_LIMITS)
+        self._unpacker: msgpack.Unpacker | None = None
+        self._unknown = 0
         self._fed = 0
         self._incomplete_since_s: float | None = None
 
@@ -100,7 +105,7 @@ class Decoder:
     @property
     def pending_bytes(self) -> int:
         """Bytes of a message not complete yet."""
-        return self._fed - self._unpacker.tell() if self.dialect == "msgpack" else len(self._line)
+        return self._fed - self._unpacker.tell() if self._unpacker else len(self._line)
 
     def _piece(self, data: bytes) -> list[Decoded]:
         if not self.dialect:
@@ -116,10 +121,11 @@ class Decoder:
 
     def _unpack(self, data: bytes) -> list[Decoded]:
         found: list[Decoded] = []
+        unpacker = self._unpacker = self._unpacker or msgpack.Unpacker(raw=False, **MSGPACK_LIMITS)
         try:
-            self._unpacker.feed(data)
+            unpacker.feed(data)
             self._fed += len(data)
-            for value in self._unpacker:
+            for value in unpacker:
                 found.append(_message(value))
         except (ValueError, msgpack.UnpackException, RecursionError) as problem:
             # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
@@ -138,8 +144,19 @@ class Decoder:
             if len(line) > limit:
                 return [*found, self._too_long()]
             if stripped := bytes(line).strip():
-                found.append(_from_json(stripped) if self.dialect == "json" else _from_text(stripped, self._cameras))
+                found.append(_from_json(stripped) if self.dialect == "json" else self._from_text(stripped))
         return [*found, self._too_long()] if len(rest) > limit else found
+
+    def _from_text(self, line: bytes) -> Decoded:
+        """Read one line; who mistypes on and on gets no more suggestions (each costs as much as ten commands)."""
+        try:
+            words = line.decode()
+        except UnicodeDecodeError:
+            return Refused(error("not UTF-8", "bad_message"))
+        suggest = self._unknown < SUGGESTIONS_MAX
+        found = _checked(lambda given: (from_line(given, self._cameras, suggest=suggest), None), words, None)
+        self._unknown = self._unknown + 1 if isinstance(found, Refused) else 0
+        return found
 
     def _too_long(self) -> Refused:
         limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
@@ -170,14 +187,6 @@ def _from_json(line: bytes) -> Decoded:
     if not isinstance(value, dict):
         return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
     return _checked(from_object, value, _ident(value))
-
-
-def _from_text(line: bytes, cameras: Collection[str]) -> Decoded:
-    try:
-        words = line.decode()
-    except UnicodeDecodeError:
-        return Refused(error("not UTF-8", "bad_message"))
-    return _checked(lambda given: (from_line(given, cameras), None), words, None)
 
 
 def _checked(read: Any, given: Any, ident: Any, *, again: bool = False) -> Decoded:

@@ -17,7 +17,7 @@ class UnknownCommandError(ValueError):
     """No such command; the text is the whole reply."""
 
 
-def from_line(line: str, cameras: Collection[str] = ()) -> Command:
+def from_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True) -> Command:
     """Read one line of the text dialect: `record start cam1 duration_s=60`, `archive trial --since 2h`.
 
     `cameras` are names to take as cameras beside those that look like cam0.
@@ -25,7 +25,7 @@ def from_line(line: str, cameras: Collection[str] = ()) -> Command:
     *Raises* UnknownCommandError, or ValueError saying what was expected.
     """
     word, _, rest = line.strip().partition(" ")
-    row, preset = _found(word)
+    row, preset = _found(word, suggest=suggest)
     try:
         words = shlex.split(rest)
     except ValueError as problem:
@@ -72,10 +72,10 @@ def printable(word: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in word[:40])
 
 
-def _found(word: str) -> tuple[CommandRow, dict[str, Any]]:
+def _found(word: str, *, suggest: bool = True) -> tuple[CommandRow, dict[str, Any]]:
     if found := table.find(word):
         return found
-    near = table.suggestion(word)
+    near = table.suggestion(word) if suggest else ""
     hint = f"did you mean {near}?" if near else "`help` lists the commands"
     raise UnknownCommandError(f"UNKNOWN_COMMAND {printable(word)}; {hint}")
 
