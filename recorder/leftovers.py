@@ -124,6 +124,9 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
     if not growing.exists():
         return timing.rows(final)[:frames] if final.exists() else []
     rows = timing.rows(growing)[:frames]
+    if not rows:  # nothing of it reached the disk
+        growing.unlink()
+        return []
     lines = growing.read_bytes().split(b"\n")[: len(rows) + 1]
     os.truncate(growing, sum(len(line) + 1 for line in lines))
     growing.rename(final)

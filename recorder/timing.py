@@ -46,8 +46,9 @@ def line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> st
 
 def rows(path: Path) -> list[tuple[int, int, int]]:
     """Complete rows of a CSV, also of one that a crash cut short: (frame id, captured ns, dropped since last)."""
-    found = []
-    for text in path.read_text(errors="replace").splitlines(keepends=True)[1:]:
+    found: list[tuple[int, int, int]] = []
+    header, *lines = path.read_text(errors="replace").splitlines(keepends=True) or [""]
+    for text in lines if header == HEADER else ():
         parts = text.rstrip("\n").split(",")
         if not text.endswith("\n") or len(parts) != len(COLUMNS) or not parts[0].isdecimal():
             break

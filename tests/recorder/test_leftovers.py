@@ -1,0 +1,150 @@
+"""What crashes left behind is adopted into the library or removed; the folder and the library agree afterwards."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from library import Catalogue
+from recorder import leftovers
+from recorder.memory import Interrupted, Memory, boot_id
+from service.clock import now_ns
+from service.settings import Settings
+from tests.recorder import film
+from tests.recorder.rig import numbers, rows, timing_of
+
+
+def part(folder, frames=100, form=film.FORM):
+    """A clip whose recorder died after so many frames."""
+    clip = film.clip_file(folder, form=form)
+    for unit in film.units(frames):
+        clip.add(unit, unit.row)
+    return clip.place, clip.place.growing.read_bytes(), clip.place.growing_timing.read_bytes() if form.csv else b""
+
+
+CASES = {
+    "as it was": lambda video, csv: (video, csv),
+    "empty video": lambda _video, csv: (b"", csv),
+    "only the head": lambda video, csv: (video[:36], csv),
+    "head and index, no fragment": lambda video, csv: (video[:850], csv),
+    "one byte short of the first fragment": lambda video, csv: (video[:9000], csv),
+    "zeros": lambda video, csv: (bytes(len(video)), csv),
+    "garbage": lambda video, csv: (random.Random(1).randbytes(20_000), csv),
+    "half": lambda video, csv: (video[: len(video) // 2], csv),
+    "zeros at the end": lambda video, csv: (video + bytes(100_000), csv),
+    "garbage at the end": lambda video, csv: (video + random.Random(2).randbytes(5_000), csv),
+    "no csv": lambda video, _csv: (video, None),
+    "empty csv": lambda video, _csv: (video, b""),
+    "csv cut in a line": lambda video, csv: (video, csv[: len(csv) // 2 + 7]),
+    "csv of garbage": lambda video, _csv: (video, random.Random(3).randbytes(3000)),
+    "csv with zeros at the end": lambda video, csv: (video, csv[:500] + bytes(4096)),
+    "only a csv": lambda _video, csv: (None, csv),
+    "a size that points past the end": lambda video, csv: (video[:-8] + b"\xff\xff\xff\xf0mdat", csv),
+    "a moof of four gigabytes": lambda video, csv: (video + b"\xff\xff\xff\xffmoof", csv),
+    "a box of size zero": lambda video, csv: (video + b"\x00\x00\x00\x00mdat", csv),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_leftover_is_adopted_or_removed(tmp_path, case):
+    place, video, csv = part(tmp_path)
+    video, csv = CASES[case](video, csv)
+    for path, data in ((place.growing, video), (place.growing_timing, csv)):
+        path.unlink()
+        if data is not None:
+            path.write_bytes(data)
+    closed = leftovers.adopt(tmp_path, "cam0")
+    assert not list(tmp_path.glob("*.part")), sorted(tmp_path.iterdir())
+    for one in closed:
+        ids = numbers(one.path)
+        assert ids == list(range(1000, 1000 + len(ids))) and len(ids) == one.totals.frames
+        assert one.totals.first_frame == 1000 and one.totals.last_frame == ids[-1]
+        assert abs(one.totals.last_ns - 5_000_000_000 - (len(ids) - 1) * 33_333_000) < 2000
+        if one.timing and rows(timing_of(one.path)):
+            lines = [int(line["frame_number"]) for line in rows(timing_of(one.path))]
+            assert lines == ids[: len(lines)]
+    if case in ("as it was", "zeros at the end", "garbage at the end", "no csv", "empty csv", "csv of garbage"):
+        assert len(closed) == 1 and closed[0].totals.frames == 90
+    if case in ("empty video", "only the head", "zeros", "garbage", "only a csv"):
+        assert not closed and not list(tmp_path.iterdir())
+
+
+def test_a_clip_that_was_finished_but_not_yet_renamed_is_adopted_whole(tmp_path):
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    clip.close()
+    clip.place.clip.rename(clip.place.growing)
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert closed.totals.frames == 100 == len(numbers(closed.path))
+    assert closed.timing is not None
+
+
+@pytest.mark.parametrize("container", ["mkv", "h264"])
+def test_other_containers_are_adopted_too(tmp_path, container):
+    place, _, _ = part(tmp_path, form=film.Form(container, 0.5, csv=True, plain=True))
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    ids = numbers(closed.path)
+    assert closed.path == place.clip and closed.totals.frames == len(ids) > 60
+    assert [int(line["frame_number"]) for line in rows(timing_of(closed.path))] == ids
+
+
+def test_files_of_other_cameras_and_of_other_programs_are_left_alone(tmp_path):
+    for name in ("cam1_640x360_30fps_x.mp4.part", "cam0.part", "notes.txt.part", ".cam0_x.mp4.123.part"):
+        (tmp_path / name).write_bytes(b"mine")
+    assert leftovers.adopt(tmp_path, "cam0") == []
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
+    place, video, _ = part(tmp_path)
+    place.clip.write_bytes(b"an older clip")
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert place.clip.read_bytes() == b"an older clip"
+    assert closed.path.name.endswith("_2.mp4") and len(numbers(closed.path)) == 90
+    assert len(video) > 0
+
+
+def test_the_recorder_puts_what_it_finds_into_the_library(rig):
+    """Index equals directory after a start."""
+    made = rig()
+    session = made.recordings / "session_20260101_000000"
+    session.mkdir(parents=True)
+    place, _, _ = part(session)
+    process = made.start()
+    made.ready()
+    settings = Settings.load(made.folder / "config.toml", environ={})
+    with Catalogue.of(settings) as library:
+        from tests.recorder.rig import until
+
+        (entry,) = until(lambda: library.find(), 10, made.log())
+    assert entry.path == place.clip and entry.frames == 90 and entry.companions == (place.timing.name,)
+    assert json.loads((session / (place.clip.name + ".json")).read_text())["first_frame"] == 1000
+    assert made.stop(process) == 0
+
+
+def interrupted(**changes):
+    values = {
+        "boot": boot_id(), "kind": "session", "trigger": "manual", "utc_ns": 1, "label": "", "protect": False,
+        "stop_ns": 1 << 62, "last_ns": now_ns() - 5_000_000_000,
+    }  # fmt: skip
+    return Interrupted(**(values | changes))
+
+
+def test_only_a_recent_session_of_this_boot_is_resumed(tmp_path):
+    memory = Memory(tmp_path / "m.json")
+    assert memory.recall(now_ns(), 0) is None
+    memory.remember(interrupted())
+    assert memory.recall(now_ns(), 0) is not None
+    later = now_ns() - 1_000_000_000
+    assert memory.recall(now_ns(), later).last_ns == later, "what is on disk counts if it is newer"
+    for change in ({"boot": "another"}, {"last_ns": now_ns() - 200_000_000_000}, {"stop_ns": now_ns() - 1}):
+        memory.remember(interrupted(**change))
+        assert memory.recall(now_ns(), 0) is None, change
+    for rubbish in (b"", b"{}", b"[1]", b'{"boot": 3}', b"\xff"):
+        (tmp_path / "m.json").write_bytes(rubbish)
+        assert memory.recall(now_ns(), 0) is None
+    memory.forget()
+    memory.forget()
