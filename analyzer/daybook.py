@@ -12,15 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.dayfile import DayFile, Sheet, csv, pictures
+from analyzer.dayfile import DayFile, Sheet, csv, describe, moment, pictures
 from analyzer.keogram import DAY_S, Column, column_dtype
 from analyzer.settings import AnalyzerSettings
 from analyzer.watcher import Seen
@@ -31,21 +30,6 @@ log = logging.getLogger(__name__)
 
 SAMPLE_S = 1.0
 """A column is the mean of one strip a second; more would not look different."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where an instant lies in the owner's days."""
-
-    day: date
-    second: float
-    """Since the day began (day_starts_at)."""
-
-
-def moment(utc_ns: int, day_starts_s: float) -> Moment:
-    """Local time of an instant. Days of 23 or 25 hours (summer time) keep the clock's reading."""
-    local = datetime.fromtimestamp(utc_ns / 1e9, UTC).astimezone() - timedelta(seconds=day_starts_s)
-    return Moment(local.date(), local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond * 1e-6)
 
 
 class Daybook:
@@ -163,6 +147,8 @@ class Daybook:
         for place, content in zip(places, contents, strict=True):
             with whole_file(place) as file:
                 file.write(content)
+        for place, companions in ((places[0], ()), (places[1], (places[2].name,))):
+            describe(place, columns, self._sheet(), self._day, companions)
         log.info("day saved day=%s columns=%d path=%s", self._day, len(columns), places[0])
         return places
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from analyzer.keogram import DAY_S, brightness_strip, keogram
 from analyzer.png import to_png
+from library.entry import Entry
+from library.sidecar import write_sidecar
 from service.files import unused
 
 log = logging.getLogger(__name__)
@@ -18,6 +21,21 @@ log = logging.getLogger(__name__)
 CSV_HEAD = "time,level,scene_ev,dark_score,night,samples"
 
 Columns = NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where an instant lies in the owner's days."""
+
+    day: date
+    second: float
+    """Since the day began (day_starts_at)."""
+
+
+def moment(utc_ns: int, day_starts_s: float) -> Moment:
+    """Local time of an instant. Days of 23 or 25 hours (summer time) keep the clock's reading."""
+    local = datetime.fromtimestamp(utc_ns / 1e9, UTC).astimezone() - timedelta(seconds=day_starts_s)
+    return Moment(local.date(), local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond * 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +111,21 @@ def csv(columns: Columns, sheet: Sheet) -> bytes:
         numbers = f"{row['level']:.2f},{row['ev']:.3f},{row['dark_score']:.2f},{row['night']:.2f},{row['frames']}"
         lines.append(f"{sheet.clock(int(row['index']))},{numbers}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def describe(path: Path, columns: Columns, sheet: Sheet, day: date, companions: tuple[str, ...]) -> None:
+    """Write beside a saved picture what the library wants to know of it. Raises: OSError."""
+    begin = datetime(day.year, day.month, day.day).astimezone() + timedelta(
+        seconds=sheet.starts_s + int(columns["index"][0]) * sheet.column_s
+    )
+    entry = Entry(
+        kind="keogram",
+        camera=sheet.camera,
+        path=path,
+        started_utc_ns=round(begin.timestamp() * 1e9),
+        duration_s=(int(columns["index"][-1]) - int(columns["index"][0]) + 1) * sheet.column_s,
+        frames=int(columns["frames"].sum()),
+        trigger="auto",
+        companions=companions,
+    )
+    write_sidecar(path, entry.description())

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analyzer.areas import Cells, watched
+from analyzer.cells import CLIPPED, Floats, bounds, coarse, common_change, in_company
 from analyzer.response import Response
 from analyzer.score import Bytes
 from analyzer.settings import MotionSettings
-
-Floats = NDArray[np.float32]
 
 BACKGROUND_S = 8.0
 """Time in which the background follows; something put down is part of it after a few of these."""
@@ -39,7 +37,6 @@ FLASH = 0.5
 EXPOSURE_STEP = 0.02
 MOMENT_SHARE = 1.0
 """Share of the limit that counts against a moment ago: a slow mover changes little in it."""
-CLIPPED = 247.0
 LONGEST_STEP_S = 5.0
 
 
@@ -94,14 +91,14 @@ class MotionDetector:
         background, before = self._background, self._moment_ago(cells, captured_ns)
         step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
-        size = np.abs(cells - background * _common_change(cells, background))
+        size = np.abs(cells - background * common_change(cells, background))
         limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
         moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
         if np.count_nonzero(moving) > FLASH * moving.size:
             self._background, self._before = cells, (cells, cells)
             return NOTHING
-        moving &= np.abs(cells - before * _common_change(cells, before)) > limit * MOMENT_SHARE
-        moving = _in_company(moving)
+        moving &= np.abs(cells - before * common_change(cells, before)) > limit * MOMENT_SHARE
+        moving = in_company(moving)
         self._learn(cells, background, size, moving, step_s)
         return self._found(moving)
 
@@ -156,17 +153,7 @@ class MotionDetector:
                 best, zone = share, name
         if not best:
             return NOTHING
-        return Motion(best, _box(all_of_it), zone, float(np.count_nonzero(all_of_it)) / moving.size)
-
-
-def coarse(pixels: Bytes) -> Floats:
-    """Means of 2x2 grid pixels, (rows // 2, columns // 2): half the noise, a quarter of the work."""
-    rows, columns = pixels.shape
-    if rows < 2 or columns < 2:
-        return pixels.astype(np.float32)
-    even = pixels[: rows // 2 * 2, : columns // 2 * 2].astype(np.uint16)
-    pairs = even[0::2] + even[1::2]
-    return (pairs[:, 0::2] + pairs[:, 1::2]).astype(np.float32) * np.float32(0.25)
+        return Motion(best, bounds(all_of_it), zone, float(np.count_nonzero(all_of_it)) / moving.size)
 
 
 def _through(table: Floats, cells: Floats) -> Floats:
@@ -178,32 +165,3 @@ def _exposed(response: Response, ratio: float) -> Floats:
     """Table from luma (in quarters, 0..1023) to luma at `ratio` times the exposure."""
     luma = np.arange(1024) / 4.0
     return response.luma(response.to_light(luma) * ratio).astype(np.float32)
-
-
-def _common_change(cells: Floats, background: Floats) -> np.float32:
-    """The factor by which most of the frame changed: clouds, auto exposure of unknown size."""
-    now, then = cells[1::4, 1::4], background[1::4, 1::4]
-    usable = (then > 8.0) & (then < CLIPPED) & (now > 2.0) & (now < CLIPPED)
-    if np.count_nonzero(usable) < 16:
-        return np.float32(1.0)
-    ratios = now[usable] / then[usable]
-    return np.float32(np.partition(ratios, ratios.size // 2)[ratios.size // 2])
-
-
-def _in_company(moving: Cells) -> Cells:
-    """Drop moving cells without a moving neighbour above, below, left or right."""
-    if not moving.any():
-        return moving
-    near = np.zeros_like(moving)
-    near[1:] |= moving[:-1]
-    near[:-1] |= moving[1:]
-    near[:, 1:] |= moving[:, :-1]
-    near[:, :-1] |= moving[:, 1:]
-    return moving & near
-
-
-def _box(moving: Cells) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
-    height, width = moving.shape
-    left, top = columns[0] / width, rows[0] / height
-    return float(left), float(top), float((columns[-1] + 1) / width - left), float((rows[-1] + 1) / height - top)

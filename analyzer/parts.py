@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from analyzer.watcher import Seen, Watcher
 from control.client import ControlClient
 from control.messages import Saved
+from library import Catalogue, LibraryError
+from library.sidecar import read
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,9 +61,18 @@ def tell(seen: Seen, parts: Parts) -> None:
 
 
 def tell_saved(paths: list[Path], parts: Parts) -> None:
-    """Announce files that are safely on disk."""
+    """Announce files that are safely on disk, and enter the pictures into the library."""
     for path in paths:
         parts.control.announce(Saved(camera=parts.camera, path=str(path), kind="keogram"))
+    pictures = [path for path in paths if path.suffix == ".png"]
+    if not pictures:
+        return
+    try:
+        with Catalogue.of(parts.settings) as catalogue:
+            for path in pictures:
+                catalogue.add(read(path))
+    except (OSError, sqlite3.Error, LibraryError) as problem:  # it finds them by itself at its next look at the disk
+        log.warning("keogram not entered into the library: %s", problem)
 
 
 def tell_night(decision: Decision, seen: Seen, parts: Parts) -> None:

@@ -40,25 +40,17 @@ class NightSettings(Section, frozen=True):
     ] = 10
     min_bright_frames: Annotated[
         int,
-        setting(
-            "consecutive bright frames before day; night frames are long", unit="frames", apply="live", ge=1, le=10_000
-        ),
+        setting("consecutive bright frames before day", unit="frames", apply="live", ge=1, le=10_000),
     ] = 3
     dwell_s: Annotated[
         float,
-        setting(
-            "brightness must stay past a threshold so long (headlights, lightning)",
-            unit="s",
-            apply="live",
-            ge=0,
-            le=3600,
-        ),
+        setting("stay past a threshold so long (headlights)", unit="s", apply="live", ge=0, le=3600),
     ] = 10.0
     hold_s: Annotated[float, setting("no second switch so soon after one", unit="s", apply="live", ge=0, le=86_400)] = (
         60.0
     )
     lockout_switches: Annotated[
-        int, setting("so many switches within lockout_s lock the mode; 0 = never", apply="live", ge=0, le=1000)
+        int, setting("so many switches within lockout_s lock it; 0 = never", apply="live", ge=0, le=1000)
     ] = 3
     lockout_s: Annotated[
         float,
@@ -164,7 +156,7 @@ class MotionSettings(Section, frozen=True):
     enable: Annotated[bool, setting("look for motion", apply="live")] = True
     sensitivity: Annotated[
         float,
-        setting("change that counts, in multiples of the noise; lower sees more", apply="live", ge=2, le=50),
+        setting("change that counts, times the noise", apply="live", ge=2, le=50),
     ] = 6.0
     min_area: Annotated[float, setting("least moving part of the frame", unit="fraction", apply="live", gt=0, le=1)] = (
         0.002
@@ -172,12 +164,12 @@ class MotionSettings(Section, frozen=True):
     min_frames: Annotated[
         int, setting("consecutive moving frames before an event", unit="frames", apply="live", ge=1, le=100)
     ] = 3
-    gap_s: Annotated[
-        float, setting("a pause shorter than this does not end an event", unit="s", apply="live", ge=0, le=3600)
-    ] = 2.0
+    gap_s: Annotated[float, setting("a shorter pause does not end an event", unit="s", apply="live", ge=0, le=3600)] = (
+        2.0
+    )
     pre_s: Annotated[
         float,
-        setting("an event is said to begin so long before its first motion", unit="s", apply="live", ge=0, le=600),
+        setting("an event begins so long before its first motion", unit="s", apply="live", ge=0, le=600),
     ] = 1.0
     post_s: Annotated[float, setting("and to end so long after its last", unit="s", apply="live", ge=0, le=600)] = 2.0
     max_event_s: Annotated[
@@ -186,12 +178,13 @@ class MotionSettings(Section, frozen=True):
     zones: Annotated[
         dict[str, tuple[Corner, ...]],
         setting(
-            "areas where motion counts, two corners or a polygon, 0..1: { door = [[0.1, 0.2], [0.5, 0.9]] }; none: all"
+            "areas where motion counts, two corners or a polygon, 0..1: { door = [[0.1, 0.2], [0.5, 0.9]] }; none: all",
+            apply="live",
         ),
     ] = msgspec.field(default_factory=dict)
     masks: Annotated[
         tuple[tuple[Corner, ...], ...],
-        setting("where motion never counts: [[[0, 0], [0.3, 0.2]]] two corners or a polygon each, 0..1"),
+        setting("where motion never counts: [[[0, 0], [0.3, 0.2]]] two corners or a polygon each, 0..1", apply="live"),
     ] = ()
 
     def __post_init__(self) -> None:

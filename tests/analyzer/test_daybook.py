@@ -9,13 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from analyzer.daybook import Daybook, moment
-from analyzer.dayfile import CSV_HEAD
+from analyzer.daybook import Daybook
+from analyzer.dayfile import CSV_HEAD, moment
 from analyzer.keogram import Column, brightness_strip, column_dtype, keogram, resized
 from analyzer.pixels import column_rgb
 from analyzer.png import to_png
 from analyzer.settings import AnalyzerSettings
 from imaging.formats import geometry, planes
+from library.sidecar import read
 
 SETTINGS = AnalyzerSettings(keogram_height=16, keogram_column_s=60.0)
 NOON = int(datetime(2026, 6, 1, 12, 0).timestamp())
@@ -97,6 +98,10 @@ def test_the_day_that_is_over_is_saved_and_its_columns_removed(places):
     assert len(lines) == 6
     left = sorted(path.name for path in (places.captures / "keogram").iterdir())
     assert ".cam0_20260601.columns" not in left
+    entry = read(saved[0])
+    assert (entry.kind, entry.camera, entry.duration_s, entry.frames) == ("keogram", "cam0", 300.0, 10)
+    assert entry.started_utc_ns == NOON * 10**9
+    assert read(saved[1]).companions == ("cam0_20260601_brightness.csv",)
 
 
 def test_without_frames_the_clock_ends_the_day(places):

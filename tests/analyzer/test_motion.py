@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from analyzer.areas import EVERYWHERE, area, watched
-from analyzer.motion import MotionDetector, coarse
+from analyzer.cells import coarse
+from analyzer.motion import MotionDetector
 from analyzer.movement import MovementWatch
 from analyzer.response import response
 from analyzer.score import grid
