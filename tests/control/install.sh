@@ -1,0 +1,125 @@
+#!/bin/bash
+# A new user's first hour, tried in a fresh Debian trixie: clone, make setup, make run, a picture over socat, a clip, doctor,
+# Ctrl-C; then make install, the service as its own user, an upgrade that keeps config.toml, uninstall, purge.
+#   make test-install            needs root and a Debian mirror; about 4 minutes from nothing, 2 when the root is there
+# The root is kept in $SHMCAM_INSTALL_ROOT (/var/tmp/shmcam-install); each run sees it through an overlay and leaves it as
+# it was. Where it cannot be built it says `SKIPPED: reason` and exits 0.
+set -euo pipefail
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+kept=${SHMCAM_INSTALL_ROOT:-/var/tmp/shmcam-install}
+cannot() { echo "SKIPPED: $*"; exit 0; }
+
+if [ "${1:-}" != inside ]; then
+    [ "$(id -u)" = 0 ] || cannot "needs root (chroot and mount)"
+    command -v debootstrap >/dev/null || cannot "debootstrap is not installed"
+    unshare --mount --net true 2>/dev/null || cannot "namespaces are not permitted here"
+    mkdir -p "$kept"
+    exec 9>"$kept/lock"
+    flock -w 1200 9 || { echo "another run holds $kept/lock"; exit 1; }
+    exec unshare --mount --propagation private -- bash "$0" inside
+fi
+
+# ---- in a private mount namespace: nothing stays mounted on this machine
+base=$kept/base
+in_base() { chroot "$base" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 "$@"; }
+if [ ! -e "$kept/base.done" ]; then
+    rm -rf "$base"
+    debootstrap --variant=minbase trixie "$base" >"$kept/debootstrap.log" 2>&1 || cannot "no Debian mirror: $(tail -n1 "$kept/debootstrap.log")"
+    cp -L /etc/resolv.conf /etc/hosts "$base/etc/"
+    # what docs/install.md tells a new user to install, and curl and iproute2 for this test
+    { in_base apt-get -qq update &&
+        in_base apt-get -y -qq install --no-install-recommends git make python3 python3-venv socat ca-certificates curl iproute2 procps; } \
+        >"$kept/apt.log" 2>&1 || cannot "apt-get failed: $(tail -n1 "$kept/apt.log")"
+    touch "$kept/base.done"
+fi
+top=$kept/top
+mkdir -p "$top"
+mount -t tmpfs -o size=3G tmpfs "$top"
+mkdir -p "$top/changes" "$top/work" "$top/root"
+mount -t overlay -o "lowerdir=$base,upperdir=$top/changes,workdir=$top/work" overlay "$top/root"
+root=$top/root
+mount -t proc proc "$root/proc"
+mkdir -p "$root/dev/shm"
+mount -t tmpfs -o size=1G tmpfs "$root/dev/shm"
+chmod 1777 "$root/dev/shm" "$root/tmp"
+# this machine's way to the package index
+cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
+cp -L /etc/pip.conf "$root/etc/pip.conf" 2>/dev/null || true
+for place in /opt/wheels /opt/pypi /opt/pypi-more; do
+    if [ -d "$place" ]; then mkdir -p "$root$place" && mount --bind -o ro "$place" "$root$place"; fi
+done
+git clone -q --bare "$repo" "$root/srv/shmcam.git"
+in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root PIP_DEFAULT_TIMEOUT=180 "$@"; }
+as_ada() { in_root runuser -u ada -- env HOME=/home/ada sh -ec "cd ~ && $1"; }
+# as ada, in a network of its own: ports are free whatever runs on this machine, and nothing needs the internet any more
+offline() { in_root unshare --net -- sh -ec "ip link set lo up; $1"; }
+
+step() { echo "== $*"; }
+began=$SECONDS
+in_root useradd --create-home --shell /bin/bash ada
+
+step "clone and make setup"
+as_ada "git clone -q /srv/shmcam.git shmcam && cd shmcam && make setup" >"$kept/setup.log" 2>&1 || { tail -n 30 "$kept/setup.log"; exit 1; }
+
+step "make run, a picture, a clip, doctor, Ctrl-C"
+cat >"$root/home/ada/hour.sh" <<'END'
+set -eu
+cd ~/shmcam
+make run >~/run.out 2>&1 &
+make=$!
+tell() { echo "$1" | socat -t20 - UNIX-CONNECT:run/control.sock; }
+try() { for _ in $(seq 120); do if "$@" >/dev/null 2>&1; then return; fi; sleep 0.5; done; echo "in vain: $*"; cat ~/run.out logs/*.log; exit 1; }
+try curl -sf -o ~/first.jpg http://127.0.0.1:8080/snapshot.jpg
+echo "first picture over HTTP: $(stat -c %s ~/first.jpg) bytes"
+saved() { tell save | grep -q '^Saved single full-resolution image:'; }
+try saved
+tell save
+set -- captures/*.jpg
+head -c 2 "$1" | od -An -tx1 | grep -q 'ff d8'
+started() { tell "record start" | grep -q '^recording '; }
+try started
+sleep 3
+tell "record stop"
+ls -l recordings/session_*/*.mp4
+.venv/bin/shmcam status
+.venv/bin/shmcam doctor || true
+pkill -INT -P $make shmcam 2>/dev/null || pkill -INT -f supervisord
+wait $make || true
+sleep 1
+[ -z "$(ls /dev/shm)" ] || { echo "left in /dev/shm: $(ls /dev/shm)"; exit 1; }
+END
+offline "runuser -u ada -- env HOME=/home/ada sh /home/ada/hour.sh"
+
+step "make install"
+in_root sh -ec "cd /home/ada/shmcam && git config --global --add safe.directory '*' && make install" >"$kept/install.log" 2>&1 || { tail -n 30 "$kept/install.log"; exit 1; }
+tail -n 3 "$kept/install.log"
+in_root sh -ec 'test -f /etc/systemd/system/shmcam.service; id shmcam; ls -ld /etc/shmcam /var/lib/shmcam /var/log/shmcam'
+
+step "the service as its own user"
+cat >"$root/srv/service.sh" <<'END'
+set -eu
+install -d -o shmcam -g shmcam -m 0750 /run/shmcam     # systemd's RuntimeDirectory
+runuser -u shmcam -- env SHMCAM_CONFIG=/etc/shmcam/config.toml /opt/shmcam/.venv/bin/shmcam run >/tmp/service.out 2>&1 &
+service=$!
+cd /
+saved() { shmcam save | grep -q "/var/lib/shmcam/captures/"; }
+for _ in $(seq 120); do if saved 2>/dev/null; then break; fi; sleep 0.5; done
+saved || { cat /tmp/service.out; exit 1; }
+shmcam status
+stat -c '%A %U:%G %n' /run/shmcam/control.sock /run/shmcam
+if runuser -u ada -- shmcam --socket /run/shmcam/control.sock ping; then echo "a stranger got in"; exit 1; fi
+shmcam set night.dark_threshold 33 --save
+kill -TERM $service
+wait $service || true
+[ -z "$(ls /dev/shm)" ] || { echo "left in /dev/shm: $(ls /dev/shm)"; exit 1; }
+END
+offline "sh /srv/service.sh"
+
+step "upgrade keeps the configuration"
+in_root sh -ec "cd /home/ada/shmcam && make install" >>"$kept/install.log" 2>&1
+in_root grep -q 'dark_threshold = 33' /etc/shmcam/config.toml
+
+step "uninstall, purge"
+in_root sh -ec "cd /home/ada/shmcam && make uninstall && test -d /var/lib/shmcam/captures && test ! -e /opt/shmcam"
+in_root sh -ec "/home/ada/shmcam/packaging/install.sh --uninstall --purge && test ! -e /var/lib/shmcam && ! id shmcam 2>/dev/null"
+echo "installed, ran and removed in $((SECONDS - began)) s"
