@@ -19,6 +19,8 @@ GLARING_LIGHT = 0.5
 SATURATED = 0.25
 """With more of the frame saturated the mean says little, and the exposure goes down by a fixed factor."""
 VERY_SATURATED = 0.75
+VIDEO_EXPOSURE_US = 33_333
+"""At 30 fps, where the frame rate is not known."""
 MOST_UP, MOST_DOWN = 4.0, 1 / 16
 
 
@@ -37,7 +39,7 @@ class Exposure:
 
 def reference_s(rules: NightSettings) -> float:
     """Exposure product of video mode at its limit: the scale of the user's thresholds."""
-    return rules.reference_exposure_us * 1e-6 * rules.reference_gain
+    return (rules.reference_exposure_us or VIDEO_EXPOSURE_US) * 1e-6 * rules.reference_gain
 
 
 def longest(rules: NightSettings) -> Exposure:

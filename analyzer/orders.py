@@ -7,14 +7,16 @@ from typing import get_args
 
 from analyzer import answers
 from analyzer.night import Override
-from analyzer.parts import Parts, ask, tell_night
-from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
+from analyzer.parts import Parts, ask, rules_of, tell_night
 from control.client import Request as Asked
 from control.messages import Keogram, Night, NightLevel, SettingChanged, error
 from service.clock import now_ns
 from service.settings import SettingsError
 
 log = logging.getLogger(__name__)
+
+OWNERS = ("night", "analyzer", "motion", "camera", "cameras")
+"""Tables whose keys matter here; [camera] for its frame rate."""
 
 COMMANDS = ("night_level", "night", "keogram")
 
@@ -57,18 +59,17 @@ def _keogram(asked: Asked, parts: Parts) -> None:
 def _change(changed: SettingChanged, parts: Parts) -> None:
     """Adopt one live setting; what does not fit leaves everything as it was."""
     owner = changed.key.split(".")[0]
-    if changed.camera not in ("", parts.camera) or owner not in ("night", "analyzer", "motion", "cameras"):
+    if changed.camera not in ("", parts.camera) or owner not in OWNERS:
         return
     key = f"cameras.{changed.camera}.{changed.key}" if changed.camera and owner != "cameras" else changed.key
     try:
         settings = parts.settings.with_value(key, changed.new)
-        tables = [settings.table(kind, parts.camera) for kind in (NightSettings, AnalyzerSettings, MotionSettings)]
+        rules = rules_of(settings, parts.camera)
     except SettingsError as problem:
         log.warning("setting refused key=%s: %s", key, problem)
         return
-    night, analyzer, motion = tables
     parts.settings = settings
-    parts.watcher.adopt(night, analyzer, motion)  # type: ignore[arg-type]
+    parts.watcher.adopt(*rules)
     log.info("setting taken over key=%s value=%s", key, changed.new)
 
 

@@ -7,6 +7,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from analyzer import answers
 from analyzer.daybook import Daybook
 from analyzer.hooks import Hooks
@@ -39,10 +41,18 @@ class Parts:
     hooks: Hooks
 
 
+def rules_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
+    """Read a camera's tables; the scale of the thresholds follows its frame rate. Raises: SettingsError."""
+    night = settings.table(NightSettings, camera)
+    framerate = settings.value(f"cameras.{camera}.framerate")
+    if not night.reference_exposure_us and framerate:
+        night = msgspec.structs.replace(night, reference_exposure_us=round(1e6 / framerate))
+    return night, settings.table(AnalyzerSettings, camera), settings.table(MotionSettings, camera)
+
+
 def watcher_for(settings: Settings, camera: str) -> Watcher:
     """The analyzer's mind, with this camera's settings."""
-    tables = (settings.table(kind, camera) for kind in (NightSettings, AnalyzerSettings, MotionSettings))
-    return Watcher(*tables)  # type: ignore[arg-type]
+    return Watcher(*rules_of(settings, camera))
 
 
 def tell(seen: Seen, parts: Parts) -> None:

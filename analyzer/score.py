@@ -30,7 +30,7 @@ PERCENTILES = (0.10, 0.50, 0.90, 0.99)
 def grid(luma: Bytes) -> Bytes:
     """Every n-th pixel of every n-th row, about `GRID_ROWS` rows, as a copy. `luma`: (height, width) uint8."""
     step = max(1, min(luma.shape) // GRID_ROWS)
-    return np.ascontiguousarray(luma[step // 2 :: step, step // 2 :: step])
+    return luma[step // 2 :: step, step // 2 :: step].copy()  # always: a view would change with the ring
 
 
 def histogram(pixels: Bytes) -> Floats:

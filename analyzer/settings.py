@@ -39,12 +39,10 @@ class NightSettings(Section, frozen=True):
         int, setting("consecutive dark frames before night", unit="frames", apply="live", ge=1, le=10_000)
     ] = 10
     min_bright_frames: Annotated[
-        int,
-        setting("consecutive bright frames before day", unit="frames", apply="live", ge=1, le=10_000),
+        int, setting("consecutive bright frames before day", unit="frames", apply="live", ge=1, le=10_000)
     ] = 3
     dwell_s: Annotated[
-        float,
-        setting("stay past a threshold so long (headlights)", unit="s", apply="live", ge=0, le=3600),
+        float, setting("stay past a threshold so long (headlights)", unit="s", apply="live", ge=0, le=3600)
     ] = 10.0
     hold_s: Annotated[float, setting("no second switch so soon after one", unit="s", apply="live", ge=0, le=86_400)] = (
         60.0
@@ -53,8 +51,7 @@ class NightSettings(Section, frozen=True):
         int, setting("so many switches within lockout_s lock it; 0 = never", apply="live", ge=0, le=1000)
     ] = 3
     lockout_s: Annotated[
-        float,
-        setting("span in which switches are counted, and length of the lock", unit="s", apply="live", ge=0, le=86_400),
+        float, setting("span of that count, and length of the lock", unit="s", apply="live", ge=0, le=86_400)
     ] = 1200.0
     mode: Annotated[
         Literal["still", "slow_video"],
@@ -77,13 +74,13 @@ class NightSettings(Section, frozen=True):
     reference_exposure_us: Annotated[
         int,
         setting(
-            "longest exposure of video mode: 1 / framerate; scale of the thresholds",
+            "scale of the thresholds: video's longest exposure; 0 = 1 / camera.framerate",
             unit="µs",
             apply="live",
-            ge=1,
+            ge=0,
             le=300_000_000,
         ),
-    ] = 33_333
+    ] = 0
     reference_gain: Annotated[
         float, setting("highest gain of video mode's auto exposure; scale of the thresholds", apply="live", ge=1, le=64)
     ] = 8.0
@@ -154,10 +151,7 @@ class MotionSettings(Section, frozen=True):
     """[motion]: what counts as movement."""
 
     enable: Annotated[bool, setting("look for motion", apply="live")] = True
-    sensitivity: Annotated[
-        float,
-        setting("change that counts, times the noise", apply="live", ge=2, le=50),
-    ] = 6.0
+    sensitivity: Annotated[float, setting("change that counts, times the noise", apply="live", ge=2, le=50)] = 6.0
     min_area: Annotated[float, setting("least moving part of the frame", unit="fraction", apply="live", gt=0, le=1)] = (
         0.002
     )
@@ -167,10 +161,9 @@ class MotionSettings(Section, frozen=True):
     gap_s: Annotated[float, setting("a shorter pause does not end an event", unit="s", apply="live", ge=0, le=3600)] = (
         2.0
     )
-    pre_s: Annotated[
-        float,
-        setting("an event begins so long before its first motion", unit="s", apply="live", ge=0, le=600),
-    ] = 1.0
+    pre_s: Annotated[float, setting("begins so long before its first motion", unit="s", apply="live", ge=0, le=600)] = (
+        1.0
+    )
     post_s: Annotated[float, setting("and to end so long after its last", unit="s", apply="live", ge=0, le=600)] = 2.0
     max_event_s: Annotated[
         float, setting("an event is ended after this, a new one may begin", unit="s", apply="live", gt=0, le=86_400)
