@@ -5,9 +5,12 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.pipeline import Pipeline, until
+from tests.streamer.harness import Threaded
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -85,7 +88,7 @@ def in_pixels(page) -> bool:
 
 
 def kind(page) -> str:
-    return page.evaluate("document.querySelector('.screen').dataset.kind ?? ''")
+    return page.evaluate("document.querySelector('.screen')?.dataset.kind ?? ''")
 
 
 def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
@@ -98,6 +101,31 @@ def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
         until(lambda: in_pixels(page), 10, "a picture")
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile(r"Live · \d+"))
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile("Day|Night"))
+
+
+def test_chromium_shows_the_newest_mjpeg_picture_at_once(tmp_path, browser):
+    """In advance mode a picture is on the screen before the next one exists (Chromium bug 527446)."""
+    shades = {shade: cv2.imencode(".jpg", np.full((48, 64, 3), shade, np.uint8))[1].tobytes() for shade in (30, 220)}
+    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/login") as page:
+        camera = served.server.camera
+        page.evaluate("document.body.replaceChildren(Object.assign(new Image(), {src: '/stream?advance_headers=1'}))")
+        until(lambda: camera.fanout.viewers == 1, 10)
+        for shade in (30, 220, 30, 220):
+
+            async def publish(jpeg=shades[shade]):
+                camera.publish(jpeg=jpeg)
+
+            served.call(publish)
+            until(
+                lambda shade=shade: abs(_shade(page) - shade) < 20,
+                5,
+                f"shade {shade} to be shown, with nothing after it",
+            )
+
+
+def _shade(page) -> float:
+    shot = cv2.imdecode(np.frombuffer(page.locator("img").screenshot(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    return float(shot.mean())
 
 
 def test_it_falls_back_to_mjpeg_when_there_is_no_recorder_and_comes_back(pipeline, browser):
