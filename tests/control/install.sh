@@ -83,7 +83,7 @@ tell "record stop"
 ls -l recordings/session_*/*.mp4
 .venv/bin/shmcam status
 .venv/bin/shmcam doctor || true
-pkill -INT -P $make shmcam 2>/dev/null || pkill -INT -f supervisord
+kill -INT "$(cat run/supervisord.pid)"      # what Ctrl-C does
 wait $make || true
 sleep 1
 [ -z "$(ls /dev/shm)" ] || { echo "left in /dev/shm: $(ls /dev/shm)"; exit 1; }

@@ -2,11 +2,13 @@
 
 import dataclasses
 import typing
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from control.helping import explain
+from control.helping_page import page
 from control.messages import (
     COMMANDS,
     EVENTS,
@@ -82,3 +84,8 @@ def test_values_out_of_range_are_refused_with_what_was_expected(values, said):
     with pytest.raises(ValueError) as refusal:
         build(Save, values)
     assert said in str(refusal.value)
+
+
+def test_the_page_of_commands_says_what_the_code_does():
+    shipped = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+    assert shipped.read_text() == page(), "run: python -m control.helping_page > docs/commands.md"
