@@ -64,7 +64,7 @@ def run(process: Process) -> None:
         writer = ClipWriter(camera, Form.of(own), Storage(settings, own, catalogue))
         finisher = Finisher(settings, own, catalogue, writer.finished, writer.notices)
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
-        orders = Orders(own, triggers, writer, live)
+        orders = Orders(camera, own, triggers, writer, live)
         encoding = Encoding(own, overlay_of(own))
         session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
         found = leftovers.adopt(paths.recordings, camera)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from control.client import Request
 from control.messages import (
+    Event,
     Message,
     MotionBegan,
     MotionEnded,
@@ -42,6 +43,7 @@ class _Waiting:
 class Orders:
     """Obeys requests; keeps those whose answer needs a file to be opened or closed."""
 
+    camera: str
     settings: RecorderSettings
     triggers: Triggers
     writer: ClipWriter
@@ -55,6 +57,8 @@ class Orders:
     def obey(self, request: Request) -> None:
         """Act on one request."""
         message: Message = request.message
+        if isinstance(message, Event) and getattr(message, "camera", "") not in ("", self.camera):
+            return  # another camera's
         match message:
             case Record(action="start"):
                 self._start(request, message)

@@ -1,0 +1,76 @@
+"""Events of other processes become clips: motion that lasts, night; through a real hub."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from control.client import ControlClient
+from control.messages import MotionBegan, MotionEnded, NightBegan
+from library import Catalogue
+from service.clock import now_ns
+from service.settings import Settings
+from service.stop import Stop
+from tests.recorder.rig import check_clip, until
+
+
+@pytest.fixture
+def scene(rig):
+    """A camera that films, a recorder that waits for events, and somebody who announces them."""
+    stop = threading.Event()
+    made = rig(mode="event", events=["motion", "night"], pre_roll_s=1.0, post_roll_s=0.5)
+    made.start_hub()
+    film = made.camera(slots=256)
+
+    def run():
+        start, number = time.monotonic(), 0
+        while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
+            film.publish()
+            number += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    made.start()
+    made.ready()
+    made.answers()
+    with ControlClient("analyzer", "cam0", socket_path=made.socket, stop=Stop()) as analyzer:
+        until(lambda: analyzer.connected, 10)
+        yield made, film, analyzer
+        stop.set()
+        thread.join()
+
+
+def span(clip, film):
+    times = {meta.frame_id: meta.captured_ns for meta in film.published}
+    ids = check_clip(clip, film)
+    return times[ids[0]], times[ids[-1]]
+
+
+def test_motion_is_recorded_from_before_it_began_until_after_it_ended(scene):
+    made, film, analyzer = scene
+    time.sleep(1.2)
+    began_ns = now_ns()
+    analyzer.announce(MotionBegan(camera="cam0", captured_ns=began_ns, score=3.0))
+    time.sleep(1.5)
+    ended_ns = now_ns()
+    analyzer.announce(MotionEnded(camera="cam0", captured_ns=ended_ns))
+    until(lambda: "recording ended" in made.log(), 15, made.log())
+    (clip,) = until(made.clips, 5)
+    first_ns, last_ns = span(clip, film)
+    assert 0.9e9 < began_ns - first_ns < 1.1e9
+    assert 0.4e9 < last_ns - ended_ns < 0.6e9
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        (entry,) = until(lambda: library.find(kinds=["clip"]), 10)
+    assert entry.trigger == "motion" and entry.triggered
+
+
+def test_the_coming_of_night_is_recorded_and_other_cameras_events_are_not(scene):
+    made, _, analyzer = scene
+    analyzer.announce(MotionBegan(camera="cam9", captured_ns=now_ns()))
+    time.sleep(0.8)
+    assert not made.clips("*.part")
+    analyzer.announce(NightBegan(camera="cam0", captured_ns=now_ns()))
+    until(lambda: "trigger=night" in made.log(), 10, made.log())
+    until(lambda: len(made.clips()) == 1, 10)
