@@ -13,8 +13,8 @@ def page() -> str:
     parts = [
         "# Commands",
         "Made from `control/table.py` by `python -m control.helping_page`; a test keeps it current. Each works as a "
-        f'line (`echo save | {SOCAT}`), as `shmcam save`, and as JSON (`{{"command": "save"}}`). Fields in brackets may be '
-        "left out; any field may be given by name (`save formats=jpg,png label=a`). How it all works: "
+        f'line (`echo save | {SOCAT}`), as `shmcam save`, and as JSON (`{{"command": "save"}}`). Fields in brackets '
+        "may be left out; any field may be given by name (`save formats=jpg,png label=a`). How it all works: "
         "[control.md](control.md).",
     ]
     for group, rows in GROUPS.items():
