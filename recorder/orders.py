@@ -191,8 +191,8 @@ class Orders:
 def _stopped(closed: Closed) -> Reply:
     totals = closed.totals
     text = (
-        f"recorded {closed.path} frames={totals.frames} drops={totals.drops} duration_s={totals.duration_s:.3f}"
-        f" bytes={totals.bytes}"
+        f"recorded {closed.path} frames={totals.frames} drops={totals.drops} lost={totals.lost}"
+        f" duration_s={totals.duration_s:.3f} bytes={totals.bytes}"
     )
     return Reply(ok=closed.intact, status="recording_stopped", text=text, data=_data(closed))
 
