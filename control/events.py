@@ -36,7 +36,7 @@ class Heartbeat(Event):
     fps: Annotated[float, said("frames handled a second; -1: does not handle frames", unit="1/s", ge=-1)] = -1.0
     lag: Annotated[int, said("frames behind the writer; -1: does not read frames", ge=-1)] = -1
     laps: Annotated[int, said("frames lost because the writer came round", ge=0)] = 0
-    rss_bytes: Annotated[int, said("resident memory", unit="B", ge=0)] = 0
+    rss_bytes: Annotated[int, said("resident memory without shared memory", unit="B", ge=0)] = 0
     swap_bytes: Annotated[int, said("swapped out", unit="B", ge=0)] = 0
     lost: Annotated[int, said("messages this process could not send", ge=0)] = 0
     figures: Annotated[dict[str, JSON], said("whatever else the process counts", max_length=64)] = field(

@@ -57,6 +57,7 @@ offline() { in_root unshare --net -- sh -ec "ip link set lo up; $1"; }
 step() { echo "== $*"; }
 began=$SECONDS
 in_root useradd --create-home --shell /bin/bash ada
+in_root chown -R ada /srv/shmcam.git
 
 step "clone and make setup"
 as_ada "git clone -q /srv/shmcam.git shmcam && cd shmcam && make setup" >"$kept/setup.log" 2>&1 || { tail -n 30 "$kept/setup.log"; exit 1; }
@@ -109,7 +110,7 @@ shmcam status
 stat -c '%A %U:%G %n' /run/shmcam/control.sock /run/shmcam
 if runuser -u ada -- shmcam --socket /run/shmcam/control.sock ping; then echo "a stranger got in"; exit 1; fi
 shmcam set night.dark_threshold 33 --save
-kill -TERM $service
+kill -TERM "$(cat /run/shmcam/supervisord.pid)"
 wait $service || true
 [ -z "$(ls /dev/shm)" ] || { echo "left in /dev/shm: $(ls /dev/shm)"; exit 1; }
 END
