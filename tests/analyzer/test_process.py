@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -181,31 +182,63 @@ def test_capture_restarted_at_night_is_told_again(night_camera):
 
 
 def test_a_day_of_the_synthetic_camera_is_one_night_and_one_morning():
-    """A whole day in 24 s: dusk, stars, dawn, seen by real processes; two switches, no more."""
-    curve = {"scene": "curve", "day_length_s": 24, "start_hour": 15, "moving": False}
+    """A whole day in 16 s: dusk, stars, dawn, seen by real processes; two switches, no more."""
+    curve = {"scene": "curve", "day_length_s": 16, "start_hour": 16, "moving": False}
     with (
         Pipeline(programs=PROGRAMS, ready=("capture",), camera={**SMALL, "synthetic": curve}, night=QUICK) as shmcam,
         Listener(shmcam, "night_began", "night_ended", "mode_changed") as listener,
     ):
-        until(lambda: "NightEnded" in listener.names(), 40, lambda: shmcam.logs("analyzer"))
+
+        def nights():
+            return [name for name in listener.names() if name.startswith("Night")]
+
+        # The service may come up before or after dusk: look at one whole night, and at what comes around it.
+        until(
+            lambda: "NightEnded" in nights()[nights().index("NightBegan") :] if "NightBegan" in nights() else False, 50
+        )
         time.sleep(1.5)
-        decided = [name for name in listener.names() if name.startswith("Night")]
-        assert decided == ["NightBegan", "NightEnded"], listener.heard
+        assert nights() in (["NightBegan", "NightEnded"], ["NightEnded", "NightBegan", "NightEnded"]), listener.heard
         modes = [one.new for one in listener.heard if type(one).__name__ == "ModeChanged"]
-        assert modes[0] == "still"
+        assert "still" in modes
         assert modes[-1] == "video"
         assert status(shmcam) == "DAY"
 
 
+class Bare:
+    """Hub, analyzer and capture without a supervisord, started one by one."""
+
+    def __init__(self, **tables):
+        self.world = Pipeline(camera=SMALL, **tables)  # only its folder, prefix and config; never started
+        self.socket, self.children = self.world.socket, []
+
+    def __enter__(self):
+        (self.world.folder / "run").mkdir()
+        return self
+
+    def __exit__(self, *error):
+        for child in reversed(self.children):
+            child.send_signal(signal.SIGTERM)
+        for child in self.children:
+            child.wait(20)
+        self.world.stop()
+
+    def start(self, program):
+        command = [sys.executable, "-m", program, "--config", str(self.world.config)]
+        self.children.append(subprocess.Popen(command, cwd=self.world.folder))
+
+
 def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come():
-    with Pipeline(programs=("hub", "analyzer"), ready=(), camera=SMALL, motion={"gap_s": 0.2, "post_s": 0.2}) as shmcam:
-        shmcam.supervisorctl("restart", "analyzer")  # it may have seen a frame before capture was stopped
+    with Bare(motion={"gap_s": 0.2, "post_s": 0.2}) as bare:
+        shmcam = bare.world
+        bare.start("control")
+        until(shmcam.socket.exists, 20, "the hub")
+        bare.start("analyzer")
         until(lambda: shmcam.text("night_level") == "NO_DATA", 20, lambda: shmcam.text("night_level"))
         assert shmcam.json({"command": "night_level"})["status"] == "no_data"
         assert shmcam.text("keogram") == "NO_DATA"
         assert shmcam.text("night status").startswith("OK: cam0 day")
-        with Listener(shmcam, "motion_began") as listener:
-            shmcam.supervisorctl("start", "capture")
+        with Listener(bare, "motion_began") as listener:
+            bare.start("capture")
             until(lambda: "MotionBegan" in listener.names(), 30, lambda: shmcam.logs("analyzer"))
             event = listener.heard[0]
         assert event.camera == "cam0"
