@@ -6,7 +6,7 @@ from functools import cache
 
 from aiohttp import web
 
-from streamer import rest_actions, rest_library, rest_service, rest_status
+from streamer import rest_actions, rest_library, rest_overview, rest_service, rest_status
 from streamer.endpoint import Endpoint
 from streamer.openapi import document
 from streamer.state import json_response
@@ -15,7 +15,11 @@ from streamer.state import json_response
 @cache
 def endpoints() -> tuple[Endpoint, ...]:
     """Every endpoint, by topic."""
-    return tuple(one for topic in (rest_status, rest_actions, rest_library, rest_service) for one in topic.endpoints())
+    return tuple(
+        one
+        for topic in (rest_overview, rest_status, rest_actions, rest_library, rest_overview, rest_service)
+        for one in topic.endpoints()
+    )
 
 
 def api_routes() -> list[web.RouteDef]:

@@ -16,11 +16,13 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import msgspec
 from aiohttp import web
+
+from streamer.places import Connections
+from streamer.problem import Problem, error_response
 
 log = logging.getLogger(__name__)
 
@@ -30,71 +32,6 @@ TCP_USER_TIMEOUT_MS = 15_000
 
 PART_S = 60.0
 """A peer that takes a byte now and then still has to finish one write in this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one connection may cost."""
-
-    connections: int
-    per_peer: int
-    header_s: float
-    body_s: float
-    write_s: float
-    send_buffer_bytes: int
-
-
-@dataclass(slots=True)
-class ConnectionCounts:
-    """What happened since start; shown in /metrics."""
-
-    accepted: int = 0
-    refused: int = 0
-    """Turned away because every place was taken."""
-    evicted: int = 0
-    """Idle ones closed to make room."""
-    reset: int = 0
-    """Peers that did not take their bytes in time."""
-
-
-class Connections:
-    """All open connections."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.counts = ConnectionCounts()
-        self.open: dict[Connection, None] = {}  # in the order they came
-        self._per_peer: dict[str, int] = {}
-
-    def admit(self, connection: Connection) -> bool:
-        """Take a new connection in, if need be in place of the longest idle one."""
-        peer = connection.peer
-        crowded = not _local(peer) and self._per_peer.get(peer, 0) >= self.limits.per_peer
-        if crowded or (len(self.open) >= self.limits.connections and not self._make_room()):
-            self.counts.refused += 1
-            return False
-        self.open[connection] = None
-        self._per_peer[peer] = self._per_peer.get(peer, 0) + 1
-        self.counts.accepted += 1
-        return True
-
-    def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
-        if connection in self.open:
-            del self.open[connection]
-            left = self._per_peer[connection.peer] - 1
-            self._per_peer[connection.peer] = left
-            if not left:
-                del self._per_peer[connection.peer]
-
-    def _make_room(self) -> bool:
-        idle = next((one for one in self.open if not one.requests), None)
-        if idle is None:
-            return False
-        self.forget(idle)
-        self.counts.evicted += 1
-        idle.reset()
-        return True
 
 
 class Connection(web.RequestHandler):
@@ -208,38 +145,9 @@ class Connection(web.RequestHandler):
         self._stall = self._loop_.call_later(self._connections.limits.write_s, self._check_progress)
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """What every refused request is told."""
-
-    status: int
-    """The HTTP status again, for those who only see the body."""
-    reason: str
-    """What was wrong and what would be right."""
-
-
-def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
-    """A refusal as JSON."""
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(Problem(status, reason)),
-        content_type="application/json",
-        # The last three also for answers to what was no request, which pass no route and no middleware.
-        headers={
-            "Cache-Control": "no-store",
-            "Server": "shmcam",
-            "X-Content-Type-Options": "nosniff",
-            **(headers or {}),
-        },
-    )
-
-
 def _full() -> bytes:
     body = msgspec.json.encode(Problem(503, "too many connections; try again in a few seconds"))
     head = (
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
     )
     return b"HTTP/1.1 503 Service Unavailable\r\n" + head.encode() + body
-
-
-def _local(peer: str) -> bool:
-    return peer.startswith("127.") or peer in {"::1", "?"}

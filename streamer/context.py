@@ -24,8 +24,8 @@ from streamer.throttle import Throttle
 
 if TYPE_CHECKING:
     from control.wire import Command, Reply
-    from streamer.connection import Connections
     from streamer.feed import Sight
+    from streamer.places import Connections
 
 
 class Watched(Protocol):

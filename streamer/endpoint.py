@@ -12,8 +12,8 @@ from aiohttp import web
 
 from control.wire import Reply
 from streamer.body import read_body
-from streamer.connection import error_response
 from streamer.context import CONTEXT, Context
+from streamer.problem import error_response
 from streamer.state import json_response
 
 PREFIX = "/api/v1"

@@ -9,9 +9,10 @@ import msgspec
 from aiohttp import web
 
 from streamer.body import read_body
-from streamer.connection import Connection, error_response
+from streamer.connection import Connection
 from streamer.context import CONTEXT
 from streamer.passes import COOKIE, PASS_LIFE_S
+from streamer.problem import error_response
 
 
 class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from streamer.connection import Problem
 from streamer.endpoint import PREFIX, Endpoint
+from streamer.problem import Problem
 
 _EVERY = {
     400: "not a valid request",

@@ -18,9 +18,9 @@ from control import commands as c
 from library import Entry, NoSuchEntry
 from library.instants import instant_ns
 from service.clock import iso
-from streamer.connection import error_response
 from streamer.context import Context
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, Refused, answer_of
+from streamer.problem import error_response
 from streamer.thumbnail import thumbnail
 
 TYPES = {

@@ -8,9 +8,10 @@ from typing import cast
 
 from aiohttp import web
 
-from streamer.connection import Connection, error_response
+from streamer.connection import Connection
 from streamer.guard import OWN_HEADER, Facts, Guard, House
 from streamer.passes import COOKIE
+from streamer.problem import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)

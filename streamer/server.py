@@ -15,10 +15,11 @@ from aiohttp import web
 
 from service.settings import Settings
 from streamer.body import BODY_BYTES_MAX
-from streamer.connection import Connection, Connections, Limits
+from streamer.connection import Connection
 from streamer.context import CONTEXT, Context
 from streamer.guard import House, is_loopback, open_door
 from streamer.passes import Secrets, weakness
+from streamer.places import Connections, Limits
 from streamer.routes import routes
 from streamer.safety import GUARD, HOUSE, checked, dress
 from streamer.settings import HttpSettings

@@ -7,10 +7,7 @@ big-endian), JPEG. What a client may say, and what it gets, is in docs/streaming
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
-from base64 import b64encode
-from dataclasses import asdict
 from typing import Any, cast
 
 import msgspec
@@ -21,8 +18,9 @@ from streamer.context import CONTEXT, Context
 from streamer.fanout import TooMany
 from streamer.ledger import Tally
 from streamer.picture import Picture
-from streamer.session import PRESETS, Agreement, Full, Session
+from streamer.session import Agreement, Full, Session
 from streamer.variant import Variant
+from streamer.wording import JSON, binary, described, figures, spelled
 
 MESSAGE_BYTES_MAX = 4096
 """The longest honest message is an agreement of 300 bytes."""
@@ -30,8 +28,6 @@ MESSAGE_BYTES_MAX = 4096
 HEARTBEAT_S = 20.0
 MESSAGES_PER_S = 200
 """A client that says more is cut off; one request_frame per picture at 60 fps is far below."""
-
-JSON = dict[str, Any]
 
 
 class Wrong(Exception):
@@ -129,7 +125,7 @@ class Talk:
         self._unjoin()
         session.agreement, session.camera = agreement, camera
         self._join(session)
-        await self._say("session", **self._described(session))
+        await self._say("session", **described(self._context, session))
 
     async def _request_frame(self, _said: JSON) -> None:
         session = self._mine()
@@ -144,7 +140,7 @@ class Talk:
         await self._say("no_frame", code=taken, reason=reason, retry_s=round(session.due_s(time.monotonic()), 3))
 
     async def _statistics(self, _said: JSON) -> None:
-        await self._say("statistics", **self._figures(self._mine()))
+        await self._say("statistics", **figures(self._context, self._mine()))
 
     async def _subscribe(self, _said: JSON) -> None:
         if len(self._tasks) > 1:
@@ -157,7 +153,7 @@ class Talk:
 
     async def _close(self, _said: JSON) -> None:
         session = self._mine()
-        await self._say("closed", **self._figures(session))
+        await self._say("closed", **figures(self._context, session))
         self._unjoin()
         self._context.sessions.close(session)
         self._session = None
@@ -167,7 +163,7 @@ class Talk:
     async def _begin(self, session: Session) -> None:
         self._join(session)
         self._session = session
-        await self._say("session", key=session.key, **self._described(session))
+        await self._say("session", key=session.key, **described(self._context, session))
         self._tasks.insert(0, asyncio.create_task(self._push()))
 
     async def _push(self) -> None:
@@ -190,19 +186,9 @@ class Talk:
         self.tally.sent += 1
         self.tally.bytes += len(picture.jpeg)
         if session.agreement.format == "binary":
-            head = struct.pack(">QQ", picture.frame_id, picture.captured_utc_ns)
-            await self._socket.send_bytes(head + picture.jpeg)
-            return
-        await self._say(
-            "frame",
-            frame_id=picture.frame_id,
-            timestamp=picture.captured_utc_ns / 1e9,
-            width=picture.width,
-            height=picture.height,
-            dark_score=picture.dark_score,
-            night=picture.night,
-            jpeg=b64encode(picture.jpeg).decode(),
-        )
+            await self._socket.send_bytes(binary(picture))
+        else:
+            await self._say("frame", **spelled(picture))
 
     async def _tell_throttle(self) -> None:
         throttle = self._context.throttle
@@ -243,27 +229,6 @@ class Talk:
         if self._variant is not None and self._session is not None:
             self._context.cameras[self._session.camera].fanout.leave(self._variant, self)
             self._variant = None
-
-    def _described(self, session: Session) -> JSON:
-        """What was agreed, and what there is: capacity and metadata."""
-        sight = self._context.cameras[session.camera].feed.sight
-        most = self._context.mjpeg.max_sessions
-        return {
-            "id": session.id,
-            "camera": session.camera,
-            "agreement": msgspec.to_builtins(session.agreement),
-            "presets": {name: dict(zip(("width", "quality", "fps"), v, strict=True)) for name, v in PRESETS.items()},
-            "capacity": {"sessions": len(self._context.sessions.all), "most": most},
-            "source": {
-                "width": sight.geometry.width if sight.geometry else 0,
-                "height": sight.geometry.height if sight.geometry else 0,
-                "fps": round(sight.fps, 2),
-            },
-        }
-
-    def _figures(self, session: Session) -> JSON:
-        throttle = self._context.throttle
-        return {"id": session.id, **asdict(session.statistics), "share": throttle.share, "reason": throttle.reason}
 
 
 async def sessions(request: web.Request) -> web.StreamResponse:

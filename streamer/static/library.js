@@ -46,7 +46,7 @@ export class LibraryTab {
       h("div", { class: "text" }, h("div", {}, day(row.started_utc)), h("div", { class: "soft" }, `${row.camera} · ${row.kind}${row.trigger ? ` · ${row.trigger}` : ""} · ${size(row.bytes)}${row.drops ? ` · ${row.drops} missing` : ""}`)),
       h("div", { class: "buttons" },
         h("button", { class: "quiet", "aria-pressed": String(row.protected), title: "Never deleted by itself", onclick: () => this.change(row, row.protected ? "unprotect" : "protect") }, row.protected ? "🔒 Protected" : "Protect"),
-        row.media && h("a", { class: "quiet", href: `/api/v1/library/${row.id}/file`, download: row.name }, h("button", { class: "quiet", tabindex: -1 }, "Download")),
+        row.media && h("a", { class: "button", href: `/api/v1/library/${row.id}/file`, download: row.name }, "Download"),
         h("button", { class: "quiet danger", disabled: row.protected, onclick: () => this.remove(row) }, "Delete")));
   }
 

@@ -42,11 +42,10 @@ export class SettingsTab {
     const value = this.changes.has(one.key) ? this.changes.get(one.key) : one.value;
     const range = one.minimum !== null || one.maximum !== null ? ` ${one.minimum ?? ""}…${one.maximum ?? ""}` : "";
     const about = [one.help, one.unit || range ? `${one.unit}${range}`.trim() : "", `default ${JSON.stringify(one.default)}`].filter(Boolean).join(" · ");
-    const row = h("div", { class: `setting ${this.changes.has(one.key) ? "changed" : ""}`, "data-key": one.key },
+    return h("div", { class: `setting ${this.changes.has(one.key) ? "changed" : ""}`, "data-key": one.key },
       h("div", {}, h("label", { for: `set-${one.key}`, class: "mono" }, one.key), h("div", { class: "about" }, about)),
-      this.input(one, value, row => row),
+      this.input(one, value),
       h("span", { class: `mark-${one.apply}`, title: one.apply === "live" ? "takes effect at once" : "takes effect when its process is restarted" }, one.apply === "live" ? "● live" : "○ restart"));
-    return row;
   }
 
   input(one, value) {

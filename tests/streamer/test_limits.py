@@ -316,7 +316,7 @@ def test_when_all_places_are_busy_a_newcomer_is_told(tmp_path):
 
 def test_one_peer_cannot_take_all_places():
     """Peers behind one address other than loopback share a limit of their own."""
-    from streamer.connection import Connections, Limits
+    from streamer.places import Connections, Limits
 
     class Peer:
         def __init__(self, peer: str) -> None:

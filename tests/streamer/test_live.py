@@ -16,9 +16,9 @@ from service.clock import now_ns
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.packets import SLOT_BYTES, Unit, publish
 from streamer.annexb import ParameterSets
-from streamer.film import BEHIND_MAX, Player, Screen
 from streamer.fmp4 import fragment, header
 from streamer.live import Live, LiveFeed, Opening
+from streamer.players import BEHIND_MAX, Player, Screen
 from tests.streamer.test_process import streaming
 from tests.streamer.test_stream import run
 
