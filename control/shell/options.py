@@ -19,7 +19,7 @@ EXIT_UNAVAILABLE = 69
 EXIT_TIMEOUT = 75
 
 VALUED = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
-OWN = frozenset({"run", "library", "gen-cert", "top", "dump-ring"})
+OWN = frozenset({"run", "library", "gen-cert"})
 """Words that read their options themselves."""
 
 

@@ -24,13 +24,13 @@ LOCAL: dict[str, Word] = {
     "logs": Word("control.shell.follow:logs", "logs [-f] [-n LINES] [PROCESS]", "log lines, merged by time"),
     "shortstream": Word("control.shell.shortstream:main", "shortstream [N] --out DIR", "save N frames as JPEG files"),
     "doctor": Word("control.shell.doctor:main", "doctor", "what is missing or wrong, and what to type"),
+    "top": Word("control.shell.rings:top", "top [--once]", "live view of the rings: rates, readers, lag, drops"),
+    "dump-ring": Word("control.shell.rings:dump", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
     "completion": Word("control.shell.completion:main", "completion bash|zsh|fish", "print a completion script"),
 }
 """What the command line does itself; "module:function" takes Options and returns the exit code."""
 
 ELSEWHERE: dict[str, Word] = {
-    "top": Word("shm_ring.top", "top", "live view of the rings: rates, readers, lag, drops"),
-    "dump-ring": Word("shm_ring.dump", "dump-ring …", "write the frames of a ring to files, also after a crash"),
     "library": Word("library.cli", "library list|show|protect|delete|check|rebuild", "what has been saved"),
     "gen-cert": Word("streamer.certificate", "gen-cert …", "make a TLS certificate for the web page"),
 }
