@@ -7,11 +7,11 @@ rebuilt (`library.sidecar`).
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -28,7 +28,8 @@ WORD = (1 << 64) - 1
 
 def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that is known of a picture; the entry's description lies on top, for the library."""
-    frame = {key: value for key, value in asdict(meta).items() if not (isinstance(value, float) and math.isnan(value))}
+    values = {field.name: getattr(meta, field.name) for field in fields(meta)}
+    frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
     flags = [flag.name.lower() for flag in Flags if meta.flags & flag and flag.name]
     return {**frame, "flags": flags, "captured": _moment(meta).isoformat(), **(more or {}), **entry.description()}
 
@@ -41,7 +42,7 @@ def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> Tags:
     zeroth = {
         piexif.ImageIFD.Make: "shmcam",
         piexif.ImageIFD.Model: entry.camera,
-        piexif.ImageIFD.Software: f"shmcam {version('shmcam')}",
+        piexif.ImageIFD.Software: _software(),
         piexif.ImageIFD.DateTime: when,
     }
     exif: dict[int, Any] = {
@@ -58,6 +59,11 @@ def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> Tags:
         # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
         exif[piexif.ExifIFD.ISOSpeedRatings] = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
     return {"0th": zeroth, "Exif": exif}
+
+
+@cache
+def _software() -> str:
+    return f"shmcam {version('shmcam')}"  # read from disk: a millisecond
 
 
 def _moment(meta: FrameMeta) -> datetime:

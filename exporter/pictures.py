@@ -78,7 +78,8 @@ class Album:
         return self._catalogue.add(replace(picture.entry, path=path))
 
     def _room(self, path: Path, need: int, kind: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         retention.make_room(self._settings(), self._catalogue, need, path.parent, kind=kind)
 
     def _write(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> Path:

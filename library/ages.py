@@ -17,6 +17,10 @@ BELIEVED_OFF_S = 86_400.0
 """Seconds; longest time a machine is believed to have been switched off."""
 
 
+WRITTEN_S = 10.0
+"""Seconds between two readings that are written down: the most that a power cut makes files younger."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """All clocks at one moment."""

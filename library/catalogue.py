@@ -25,7 +25,7 @@ _INSERT = (
     f"INSERT INTO entries ({', '.join(_STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
     f"VALUES ({', '.join(':' + name for name in _STORED)}, :triggered, :added_s) ON CONFLICT (path) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _STORED if name not in ("path", "protected"))
-    + ", triggered = excluded.triggered, protected = max(protected, excluded.protected)"
+    + ", triggered = excluded.triggered, protected = max(protected, excluded.protected) RETURNING id, protected"
 )
 
 
@@ -214,8 +214,8 @@ class Catalogue:
         values = {name: getattr(entry, name) for name in _STORED}
         path = self._stored(entry.path)
         values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
-        db.execute(_INSERT, {**values, "added_s": added_s})
-        return self._entry(db.execute("SELECT * FROM entries WHERE path = ?", (path,)).fetchone())
+        number, protected = db.execute(_INSERT, {**values, "added_s": added_s}).fetchone()
+        return replace(entry, path=self.root / path, id=number, protected=bool(protected))
 
     def _stored(self, path: Path) -> str:
         """Relative to the library where it is inside, so that the whole tree may be moved."""
@@ -235,6 +235,8 @@ def _age(db: sqlite3.Connection) -> float:
     before = ages.Reading(row["boot"], row["up_s"], row["wall_s"]) if row else None
     now = ages.reading()
     library_s = ages.advance(row["library_s"] if row else 0.0, before, now)
+    if before is not None and before.boot == now.boot and now.up_s - before.up_s < ages.WRITTEN_S:
+        return library_s
     db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
     return library_s
 

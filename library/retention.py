@@ -60,8 +60,10 @@ def limits_of(settings: LibrarySettings) -> dict[str, Limits]:
 
 def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
     """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
-    for entry in candidates:
-        if count <= 0 and size <= 0:
+    remaining = iter(candidates)
+    while count > 0 or size > 0:  # asked first: where nothing is too much, not a row is read
+        entry = next(remaining, None)
+        if entry is None:
             return
         yield entry
         count -= 1
@@ -93,12 +95,11 @@ def make_room(
     own = settings.table(LibrarySettings)
     folder = _existing(folder or settings.paths.captures)
     deleted: list[Entry] = []
-    for entry in due(catalogue, own, need_bytes, kind=kind, writing=writing):
-        _remove(catalogue, entry, "limit", deleted)
+    for gone in due(catalogue, own, need_bytes, kind=kind, writing=writing):
+        _remove(catalogue, gone, "limit", deleted)
     device = folder.stat().st_dev
-    for entry in _in_turn(catalogue, "kind != 'archive'", writing):
-        if _short_bytes(own, folder, need_bytes) <= 0:
-            break
+    candidates = _in_turn(catalogue, "kind != 'archive'", writing)
+    while _short_bytes(own, folder, need_bytes) > 0 and (entry := next(candidates, None)) is not None:
         if _device(entry.path) == device and frees(entry):
             _remove(catalogue, entry, "free space", deleted)
     short = _short_bytes(own, folder, need_bytes)
@@ -122,9 +123,13 @@ def due(
 ) -> list[Entry]:
     """What has to go by count, size and age, free space left aside."""
     coming = GROUPS.get(kind, "pictures") if kind else ""
-    totals, now_s = catalogue.totals(), catalogue.library_s()
+    own = limits_of(settings)
+    if not settings.max_total_mb and set(own.values()) == {Limits()}:
+        return []  # as shipped: only the reserve of free space counts
+    totals = catalogue.totals()
+    now_s = catalogue.library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
     chosen: dict[Path, Entry] = {}
-    for group, limits in limits_of(settings).items():
+    for group, limits in own.items():
         if limits.max_age_s:
             where = f"{_in_group(group)} AND added_s < ?"
             expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
