@@ -23,7 +23,7 @@ from streamer.marks import Marks
 from streamer.nosignal import DEFAULT_SIZE, no_signal
 from streamer.picture import Picture
 from streamer.rate import Rate
-from streamer.stacked import stacked
+from streamer.stacked import Stacks
 from streamer.variant import Pace, Variant
 
 IDLE_S = 0.5
@@ -82,6 +82,7 @@ class Feed:
         self._fanout, self._ring, self._marks = fanout, ring, marks
         self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
         self._paces: dict[Variant, Pace] = {}
+        self._stacks = Stacks()
         self._share = 1.0
         self._rate = Rate()
         self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
@@ -121,9 +122,11 @@ class Feed:
             self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
 
     def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, Picture]:
+        self._stacks.add(reader, frame, (variant.stack for variant in self._fanout.wanted if variant.stack > 1))
+        due = [variant for variant in self._due(frame.captured_ns) if self._stacks.has(variant.stack)]
         return {
-            variant: encoded(stacked(reader, frame, variant.stack), frame, variant, self.sight.mark)
-            for variant in self._due(frame.captured_ns)
+            variant: encoded(self._stacks.payload(frame, variant.stack), frame, variant, self.sight.mark)
+            for variant in due
         }
 
     def _due(self, captured_ns: int) -> list[Variant]:

@@ -1,45 +1,81 @@
-"""`?stack=8`: the newest frames averaged for one viewer, so that a night scene is seen with less noise at full rate.
-
-The frames are still in the ring, so nothing is kept here: each picture reads its own window again, one frame at a time.
-"""
+"""`?stack=8`: a running mean of the newest frames for one viewer, so that a night scene is seen with less noise."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.formats import Geometry
+from imaging.stack import RunningMean
 from shm_ring import Frame, FrameOverwritten, RingReader
 
-
-def stacked(reader: RingReader, newest: Frame, count: int) -> NDArray[np.uint8]:
-    """Return the mean of the `count` newest frames up to `newest`, rounded; the frame's own payload for a count of 1.
-
-    Shapes and units: 1-D uint8, the geometry of `newest`. Frames of another geometry, another exposure or already gone
-    are left out: a switch of mode must not blend day into night.
-    """
-    if count == 1:
-        return newest.payload
-    total = newest.payload.astype(np.uint16)  # exact for 257 frames of 8 bits (shared/imaging.md 0.6)
-    used = 1
-    for sequence in range(newest.sequence - 1, max(newest.sequence - count, reader.oldest - 1), -1):
-        used += _added(reader, newest, sequence, total)
-    total += used // 2
-    return (total // used).astype(np.uint8)
+Payload = NDArray[np.uint8]
 
 
-def _added(reader: RingReader, newest: Frame, sequence: int, total: NDArray[np.uint16]) -> bool:
-    """Add one older frame to the sum if it belongs there. It is copied first: a sum cannot be taken back."""
-    try:
-        frame = reader.copy(sequence)
-    except FrameOverwritten:
-        return False
-    same = frame.geometry == newest.geometry and _exposure(frame) == _exposure(newest)
-    if same:
-        np.add(total, frame.payload, out=total)
-    return same
+@dataclass(slots=True)
+class Running:
+    """The mean of one length, and what its frames have in common."""
+
+    mean: RunningMean
+    geometry: Geometry
+    exposure: float
+    """Stops; another exposure begins a new mean, so that a switch of mode never blends day into night."""
 
 
-def _exposure(frame: Frame) -> float:
-    """What the sensor was told, in powers of two of exposure times gain, rounded; 0 where it is unknown."""
+class Stacks:
+    """The means that somebody watches; used by the feed's thread alone."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, Running] = {}
+
+    def add(self, reader: RingReader, frame: Frame, lengths: Iterable[int]) -> None:
+        """Add the newest frame to the mean of each wanted length; the others are forgotten.
+
+        A new mean begins with what the ring still holds, so that its first picture is calm already. Raises:
+        FrameOverwritten, before anything is added: a sum cannot be taken back.
+        """
+        wanted = set(lengths)
+        self._by_length = {length: one for length, one in self._by_length.items() if length in wanted}
+        if not wanted:
+            return
+        owned = frame.copy()
+        for length in wanted:
+            running = self._by_length.get(length)
+            if running is None or not _belongs(running, owned):
+                running = self._by_length[length] = _begun(reader, owned, length)
+            running.mean.add(owned.payload)
+
+    def has(self, length: int) -> bool:
+        """Whether there is a picture of this length: a viewer may have come since `add` was called."""
+        return length == 1 or length in self._by_length
+
+    def payload(self, frame: Frame, length: int) -> Payload:
+        """The mean of a length, 1-D uint8 of the frame's geometry; the frame's own payload for a length of 1."""
+        return frame.payload if length == 1 else self._by_length[length].mean.shallow()
+
+
+def _begun(reader: RingReader, newest: Frame, length: int) -> Running:
+    """A mean of the frames before the newest, oldest first."""
+    running = Running(RunningMean(length), newest.picture, _stops(newest))
+    for sequence in range(max(reader.oldest, newest.sequence - length + 1), newest.sequence):
+        try:
+            older = reader.copy(sequence)
+        except FrameOverwritten:
+            continue
+        if _belongs(running, older):
+            running.mean.add(older.payload)
+    return running
+
+
+def _belongs(running: Running, frame: Frame) -> bool:
+    return running.geometry == frame.geometry and abs(running.exposure - _stops(frame)) < 1.0
+
+
+def _stops(frame: Frame) -> float:
+    """Exposure times gain as a power of two; 0 where it is unknown."""
     product = frame.meta.exposure_us * frame.meta.analogue_gain
-    return round(2 * np.log2(product)) if product > 0 else 0.0
+    return math.log2(product) if product > 0 else 0.0

@@ -309,3 +309,36 @@ def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
     assert process.poll() is None
     process.terminate()
     assert process.wait(10) == 0
+
+
+def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tmp_path):
+    from shm_ring import RingReader
+    from streamer.stacked import Stacks
+
+    shape = geometry("gray", 64, 48)
+    name = f"/t{secrets.token_hex(4)}.cam0.main"
+
+    def publish(ring, value: int, exposure_us: int) -> None:
+        now = now_ns()
+        meta = FrameMeta(ring.next_frame_id, now, now, exposure_us=exposure_us, analogue_gain=1.0)
+        ring.publish(np.full(shape.payload_bytes, value, np.uint8), meta, shape)
+
+    with (
+        RingWriter.create(
+            name, slots=16, payload_bytes=shape.payload_bytes, lock_dir=tmp_path, camera="cam0", stream="main"
+        ) as ring,
+        RingReader.open(name) as reader,
+    ):
+        for value in (90, 100, 110, 100):
+            publish(ring, value, 10_000)
+        stacks = Stacks()
+        with reader.borrow(3) as frame:
+            stacks.add(reader, frame, [4])
+            assert abs(int(stacks.payload(frame, 4)[0]) - 101) <= 1, "the mean of four, newer ones weigh a little more"
+            assert stacks.payload(frame, 1)[0] == 100
+            assert not stacks.has(8)
+        publish(ring, 30, 2_000_000)
+        with reader.borrow(4) as frame:
+            stacks.add(reader, frame, [4])
+            assert stacks.payload(frame, 4)[0] == 30, "night is not blended into day"
+        ring.retire()
