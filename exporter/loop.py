@@ -29,15 +29,13 @@ from control.messages import (
     Unprotect,
     error,
 )
-from exporter import archiving, filming, shelf
+from exporter import archiving, filming, shelf, upkeep
 from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.settings import ExportSettings
 from exporter.studio import Studio, span
 from exporter.timer import Timer
 from library import Catalogue
-from library.files import leftovers
-from library.rows import row
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings, SettingsError
 from service.stop import Stop
@@ -89,7 +87,7 @@ class Parts:
 
 def run(parts: Parts, stop: Stop) -> None:
     """Until stop is requested."""
-    parts.errands.submit(lambda: reconciled(parts))
+    parts.errands.submit(lambda: upkeep.reconciled(parts.catalogue))
     while not stop.requested:
         parts.control.wait(TURN_S)
         for asked in parts.control.received():
@@ -121,7 +119,7 @@ def take(asked: Asked, parts: Parts, now: int) -> None:
         case Archives():
             parts.errands.submit(lambda: archiving.tend(message, parts.settings, parts.catalogue, announce), asked)
         case Library(action="check" | "rebuild" as action):
-            parts.errands.submit(lambda: checked(parts, action), asked)
+            parts.errands.submit(lambda: upkeep.checked(parts.catalogue, action), asked)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             asked.reply(_from_shelf(message, parts, now))
         case SettingChanged():
@@ -159,27 +157,6 @@ def beat(parts: Parts) -> None:
         busy_s=round(saver.busy_s, 1),
         films={name: one.frames for name, one in parts.followers.items() if one.frames},
     )
-
-
-def reconciled(parts: Parts) -> Reply:
-    """On start: rows for files that a crash left without one, and no leftovers."""
-    adopted, gone = parts.catalogue.reconcile()
-    lost = leftovers(parts.catalogue.folders)
-    for path in lost:
-        path.unlink(missing_ok=True)
-    log.info("library reconciled adopted=%d gone=%d leftovers=%d", len(adopted), len(gone), len(lost))
-    return Reply(data={"adopted": len(adopted), "gone": len(gone)})
-
-
-def checked(parts: Parts, action: str) -> Reply:
-    """Compare the library with the disk, or make it anew."""
-    if action == "rebuild":
-        count = parts.catalogue.rebuild()
-        return Reply(status="library", text=f"OK: rebuilt {count} rows from the files", data={"rows": count})
-    findings = parts.catalogue.check()
-    rows = [{**row(entry), "finding": how} for entry, how in findings[:100]]
-    text = "\n".join(f"{how}: {entry.path}" for entry, how in findings[:100]) or "OK: every row has its file"
-    return Reply(ok=not findings, status="library", text=text, data={"findings": rows, "count": len(findings)})
 
 
 def _later(asked: Asked, command: PastStack, parts: Parts, now: int) -> None:

@@ -6,27 +6,17 @@ and `reconcile` makes both agree after a crash.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from library import ages, files, sidecar
+from library import files, sidecar, table
 from library.database import Database
 from library.entry import Entry
 from library.errors import EntryProtected, NoSuchEntry
 from service.settings import Settings
-
-COLUMNS = [field.name for field in fields(Entry)]
-_STORED = [name for name in COLUMNS if name != "id"]
-_INSERT = (
-    f"INSERT INTO entries ({', '.join(_STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
-    f"VALUES ({', '.join(':' + name for name in _STORED)}, :triggered, :added_s) ON CONFLICT (path) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _STORED if name not in ("path", "protected"))
-    + ", triggered = excluded.triggered, protected = max(protected, excluded.protected) RETURNING id, protected"
-)
 
 
 class Catalogue:
@@ -102,7 +92,7 @@ class Catalogue:
         row = self._database.read(lambda db: db.execute("SELECT * FROM entries WHERE id = ?", (number,)).fetchone())
         if row is None:
             raise NoSuchEntry(f"no entry {number} in the library")
-        return self._entry(row)
+        return table.entry_of(row, self.root)
 
     def find(
         self,
@@ -135,7 +125,7 @@ class Catalogue:
         """Rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
         rows = self._database.read(lambda db: db.execute(query, (*values, limit)).fetchall())
-        return [self._entry(row) for row in rows]
+        return [table.entry_of(row, self.root) for row in rows]
 
     def kinds(self) -> list[str]:
         """Every kind there is a row of."""
@@ -156,7 +146,7 @@ class Catalogue:
 
     def library_s(self) -> float:
         """Library time now (`library.ages`); entries carry it in the column `added_s`."""
-        return self._database.write(_age)
+        return self._database.write(table.age)
 
     # ---- agreeing with the disk
 
@@ -205,40 +195,10 @@ class Catalogue:
 
     def _insert(self, entries: Sequence[Entry]) -> list[Entry]:
         def work(db: sqlite3.Connection) -> list[Entry]:
-            added_s = _age(db)
-            return [self._inserted(db, entry, added_s) for entry in entries]
+            added_s = table.age(db)
+            return [table.insert(db, entry, self.root, added_s) for entry in entries]
 
         return self._database.write(work) if entries else []
-
-    def _inserted(self, db: sqlite3.Connection, entry: Entry, added_s: float) -> Entry:
-        values = {name: getattr(entry, name) for name in _STORED}
-        path = self._stored(entry.path)
-        values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
-        number, protected = db.execute(_INSERT, {**values, "added_s": added_s}).fetchone()
-        return replace(entry, path=self.root / path, id=number, protected=bool(protected))
-
-    def _stored(self, path: Path) -> str:
-        """Relative to the library where it is inside, so that the whole tree may be moved."""
-        path = path.absolute()
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
-
-    def _entry(self, row: sqlite3.Row) -> Entry:
-        values = {name: row[name] for name in COLUMNS}
-        values |= {"path": self.root / row["path"], "protected": bool(row["protected"])}
-        values |= {"companions": tuple(json.loads(row["companions"]))}
-        return Entry(**values)
-
-
-def _age(db: sqlite3.Connection) -> float:
-    """Advance library time to now and return it."""
-    row = db.execute("SELECT * FROM ages").fetchone()
-    before = ages.Reading(row["boot"], row["up_s"], row["wall_s"]) if row else None
-    now = ages.reading()
-    library_s = ages.advance(row["library_s"] if row else 0.0, before, now)
-    if before is not None and before.boot == now.boot and now.up_s - before.up_s < ages.WRITTEN_S:
-        return library_s
-    db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
-    return library_s
 
 
 def _readable(paths: Iterable[Path]) -> list[Entry]:

@@ -109,8 +109,15 @@ def files(folder: Path) -> set[Path]:
     )
 
 
-@pytest.mark.parametrize("once", [True, False])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize(
+    ("error", "once"),
+    [
+        (errno.ENOSPC, False),
+        (errno.EIO, True),
+        pytest.param(errno.ENOSPC, True, marks=pytest.mark.slow),
+        pytest.param(errno.EIO, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, disk, error, once):
     """n = 1..200, in every format: what is on disk opens, has a row, and nothing half is left behind."""
     (tmp_path / "config.toml").write_text("[library]\nfree_reserve_mb = 0\n")
@@ -150,7 +157,7 @@ def test_a_stack_on_a_failing_disk_is_whole_or_absent(tmp_path, disk):
     stack = Stacked(frame.payload * np.uint16(257), frame.picture, (frame.meta, frame.meta), 0)
     with Catalogue.of(settings) as catalogue:
         keeper = Keeper(lambda: settings, Album(lambda: settings, catalogue), lambda _event: None)
-        for number in range(1, 201, 3):
+        for number in range(1, 201, 7):
             disk.left, disk.error = number, errno.EIO
             try:
                 keeper.keep_stack(OwnCamera(), stack, {}, Wish(formats=FORMATS))

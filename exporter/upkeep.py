@@ -1,0 +1,36 @@
+"""The library and the disk agree: on start, and when somebody asks."""
+
+from __future__ import annotations
+
+import logging
+
+from control.messages import Reply
+from library import Catalogue
+from library.files import leftovers
+from library.rows import row
+
+log = logging.getLogger(__name__)
+
+FINDINGS_SHOWN = 100
+"""In one reply; `shmcam library check` on the files shows all."""
+
+
+def reconciled(catalogue: Catalogue) -> Reply:
+    """On start: rows for files that a crash left without one, and no leftovers."""
+    adopted, gone = catalogue.reconcile()
+    lost = leftovers(catalogue.folders)
+    for path in lost:
+        path.unlink(missing_ok=True)
+    log.info("library reconciled adopted=%d gone=%d leftovers=%d", len(adopted), len(gone), len(lost))
+    return Reply(data={"adopted": len(adopted), "gone": len(gone)})
+
+
+def checked(catalogue: Catalogue, action: str) -> Reply:
+    """Compare the library with the disk, or make it anew."""
+    if action == "rebuild":
+        count = catalogue.rebuild()
+        return Reply(status="library", text=f"OK: rebuilt {count} rows from the files", data={"rows": count})
+    findings = catalogue.check()
+    rows = [{**row(entry), "finding": how} for entry, how in findings[:FINDINGS_SHOWN]]
+    text = "\n".join(f"{how}: {entry.path}" for entry, how in findings[:FINDINGS_SHOWN]) or "OK: every row has its file"
+    return Reply(ok=not findings, status="library", text=text, data={"findings": rows, "count": len(findings)})
