@@ -23,18 +23,19 @@ from bench.measure import Measured, Outcome, Row, compared, paired
 from imaging.formats import Geometry, geometry, planes
 from library import Catalogue
 from recorder import encoder
-from recorder.clip_file import Form
+from recorder.clip import Form
 from recorder.clip_writer import ClipWriter
 from recorder.cursor import Cursor
 from recorder.encoding import Decorate, Encoding
 from recorder.live import LivePackets
 from recorder.loop import Loop
+from recorder.order import Limits
 from recorder.orders import Orders
 from recorder.overlay import Overlay
 from recorder.planes import picture_of
 from recorder.settings import OverlaySettings, RecorderSettings
 from recorder.storage import Storage
-from recorder.triggers import Limits, Triggers
+from recorder.triggers import Triggers
 from service.settings import Settings
 from service.stop import Stop
 from shm_ring import FrameMeta, LiveRing, RingWriter

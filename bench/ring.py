@@ -126,6 +126,12 @@ def publish_rows(quick: bool) -> Iterator[tuple[str, Outcome]]:
                     figures[name].append(value)
             bench.close()
             yield f"{prefix}_{label}", compared(figures, "publish", "copy")
+            if not fenced:
+                extra = [ours - bare for ours, bare in zip(figures["publish"], figures["copy"], strict=True)]
+                yield (
+                    f"publish_extra_{label}",
+                    Measured(statistics.median(extra), f"{min(extra):.2f} … {max(extra):.2f}"),
+                )
 
 
 def sleeper(name: str) -> None:

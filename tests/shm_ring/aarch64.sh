@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs the ring's tests as aarch64 under qemu-user, in a Debian arm64 root built by debootstrap (kept in $SHMCAM_ARM or
-# /var/tmp/shmcam-arm; 600 MB, some minutes the first time). Extra arguments go to pytest.
+# /var/tmp/shmcam-arm; 600 MB, some minutes the first time, then ten for the tests). Arguments replace pytest's.
 #
 # What it proves: the code runs on aarch64: futex call 98, struct sizes and alignment, libatomic's fences really called
 # (a machine without libatomic1 is refused by name), OFD locks, memory protection, the C reader compiled for ARM, takeover
@@ -54,6 +54,7 @@ os.chdir(\"/work\")
 from shm_ring.fence import fences
 print(\"fences on\", platform.machine(), fences())
 import pytest
-sys.exit(pytest.main([\"-p\", \"no:cacheprovider\", \"tests/shm_ring\", *sys.argv[1:]]))" "$@"'
-[ "$#" -gt 0 ] || set -- -m "not slow" -rs --timeout 600 --ignore tests/shm_ring/test_model.py
+sys.exit(pytest.main([\"-p\", \"no:cacheprovider\", *sys.argv[1:]]))" "$@"'
+[ "$#" -gt 0 ] || set -- tests/shm_ring -m "not slow" -rs --ignore tests/shm_ring/test_model.py
+set -- --timeout 600 "$@"
 exec unshare -Urm bash -c "$inside && $run" - "$magic" "$mask" "$qemu" "$root" "$@"

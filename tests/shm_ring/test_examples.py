@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ EXAMPLES = REPOSITORY / "examples"
 def first_lines(name: str, *arguments: str, lines: int) -> list[str]:
     """Run an example until it has printed some lines, or ended."""
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"}
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=environment) as process:
         seen = [process.stdout.readline().strip() for _ in range(lines)]
         process.kill()
     return seen
