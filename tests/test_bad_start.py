@@ -49,7 +49,7 @@ def test_a_process_started_by_hand_refuses_a_wrong_config_the_same_way(tmp_path)
             timeout=60,
         )  # fmt: skip
         assert done.returncode == 78, (role, done.stderr)
-        assert "config.toml:2: [night] dark_threshold = 999: must be number 0..255" in done.stderr
+        assert "config.toml:2: [night] dark_threshold = 999: must be number 1..255" in done.stderr
 
 
 def test_a_second_instance_of_the_same_run_folder_is_refused_and_the_first_untouched():
