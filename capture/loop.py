@@ -82,9 +82,10 @@ class Loop:
         choice = self.choose(self.wishes.camera)
         request = self.wishes.request
         with closing(choice.source):
-            opened = choice.source.open(request, self.stop)
-            self.report.opened(choice, opened, request)
-            delivery = Delivery(choice.source, opened, request, self.wishes, self.rings)
+            with self.report.opening():
+                opened = choice.source.open(request, self.stop)
+                self.report.opened(choice, opened, request)
+                delivery = Delivery(choice.source, opened, request, self.wishes, self.rings)
             try:
                 self._deliver(choice, opened, delivery)
             finally:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from capture.choose import Choice
@@ -18,6 +21,9 @@ from service.clock import now_ns
 
 BEAT_NS = 200_000_000
 """The client sends one heartbeat a second; more often than this is only work."""
+
+OPENING_NS = 12_000_000_000
+"""A network camera may take 8 s to its first picture (capture.live.OPEN_S)."""
 
 EXPOSING = {"mode", "exposure_us", "gain"}
 """Fields of a request whose change is a change of mode."""
@@ -52,6 +58,28 @@ class Report:
         fps = round(delivery.fps, 2) if delivery is not None else 0.0
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
 
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Keep the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
+
+        Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
+        """
+        done = threading.Event()
+        reason = self._reason or "opening the camera"
+        thread = threading.Thread(target=self._beat_until, args=(done, reason), name="opening", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _beat_until(self, done: threading.Event, reason: str) -> None:
+        state = self._state if self._trouble else "starting"
+        deadline_ns = now_ns() + OPENING_NS
+        while not done.wait(BEAT_NS / 1e9) and now_ns() < deadline_ns:
+            self.beat(state, reason)
+
     def opened(self, choice: Choice, opened: Opened, request: Request) -> None:
         """Log what was opened and why; at DEBUG while it keeps failing."""
         level, shape = (logging.DEBUG if self._trouble else logging.INFO), opened.geometry
@@ -67,8 +95,9 @@ class Report:
         log.info("ready %s first frame after %.2f s", name, waited_s)
         self._trouble = ""
         mode = {"width": shape.width, "height": shape.height, "rate": opened.framerate, "format": shape.pixel_format}
+        model = name.removeprefix(f"{choice.kind} ")[:100]
         found = CameraFound(
-            camera=self._camera, source=choice.kind, model=name[:100], modes=[mode], reason=choice.reason[:300]
+            camera=self._camera, source=choice.kind, model=model, modes=[mode], reason=choice.reason[:300]
         )
         self._control.announce(found)
 

@@ -33,6 +33,8 @@ class ScriptedSource:
     def open(self, request, stop) -> Opened:
         if self.word == "absent":
             raise CameraError("no such device")
+        if self.word == "slow_open":
+            time.sleep(6)
         self._stop, self._period_ns = stop, 1e9 / request.framerate
         self._geometry = geometry("yuv420p", request.width, request.height)
         return Opened(self._geometry, framerate=request.framerate)

@@ -154,3 +154,13 @@ def test_swap_pressure_slows_then_pauses_then_ends():
             assert ring.meta(ring.latest()).total_dropped == 0, "a pause is no loss"
         assert "swap pressure none → slow swap=75 %" in world.log()
         assert "swap pressure slow → pause" in world.log() and "swap pressure pause → none" in world.log()
+
+
+def test_a_camera_that_takes_long_to_open_is_not_taken_for_a_hang():
+    with Processes() as world:
+        world.start_hub()
+        world.script.write_text("slow_open")
+        world.start_capture(SCRIPTED, frames=False)
+        states = set()
+        until(lambda: states.add(world.beat().get("state")) or world.head() > 0, 20)
+        assert states <= {None, "missing", "starting", "running"}
