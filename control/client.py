@@ -14,6 +14,7 @@ a bounded queue, the oldest is dropped and counted, and the thread reconnects by
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import threading
@@ -29,6 +30,8 @@ from control.line import Line
 from control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
 
 __all__ = ["ControlClient", "Request", "acall", "call"]
+
+log = logging.getLogger(__name__)
 
 QUEUE_MAX = 256
 """Messages waiting in either direction; a healthy process has none or one."""
@@ -178,10 +181,13 @@ class ControlClient:
 
     def _deliver(self, message: Message, ident: object) -> None:
         if isinstance(message, Reply):
+            if not message.ok:
+                log.warning("the hub refused a message: %s", message.text)
             return
         if len(self._inbox) == QUEUE_MAX and ident is not None:
             self._line.put(error(f"{self._hello.role} is busy: {QUEUE_MAX} commands wait", "busy"), ident)
             return
+        self._line.lost += len(self._inbox) == QUEUE_MAX  # the oldest event falls out
         self._inbox.append(Request(message, ident, self._line))
         os.eventfd_write(self._ready, 1)
 

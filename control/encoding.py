@@ -32,8 +32,14 @@ def _pack(message: Message, ident: Any, *, again: bool = False) -> bytes:
         values["id"] = ident
     if again:
         values["again"] = True
-    packed: bytes = msgpack.packb(values)
+    packed: bytes = msgpack.packb(values, default=_number)
     return packed
+
+
+def _number(value: Any) -> Any:
+    """Let numpy's numbers through as Python's, so that a figure of a heartbeat cannot stop a process."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else str(value)
 
 
 def _sized(packed: bytes, message: Message, ident: Any) -> bytes:

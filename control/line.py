@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 OUT_MAX = 256
 """Events waiting to be sent; then the oldest is dropped."""
 
-RETRY_FIRST_S, RETRY_MAX_S = 0.05, 1.0
+RETRY_FIRST_S, RETRY_MAX_S = 0.05, 0.5
 """Pause before connecting again, doubling: a restarted hub has everyone back within 2 s."""
 
 TURN_S = 0.25
@@ -73,7 +73,12 @@ class Line:
         is_event = isinstance(message, Event)
         if not is_event and not self.welcomed:
             return False
-        data = encode("msgpack", message, ident)
+        try:
+            data = encode("msgpack", message, ident)
+        except (ValueError, OverflowError, TypeError) as problem:
+            log.error("message cannot be sent: %s", problem)
+            self.lost += 1
+            return False
         with self._lock:
             self._out.append((data, is_event))
             self.backlog_bytes += len(data)

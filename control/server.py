@@ -24,6 +24,7 @@ CONNECTIONS_MAX = 128
 """Unix connections at once: far below the 1024 descriptors supervisord gives us (running out is a log bomb)."""
 
 TCP_CONNECTIONS_MAX = 16
+TCP_RETRY_S = 5.0
 TICK_S = 0.5
 
 
@@ -37,6 +38,9 @@ class Server:
         self._rate = Rate(network.rate_per_s)
         self._connections: dict[int, Connection] = {}
         self._next = 1
+        self._tcp_server: asyncio.Server | None = None
+        self._tcp_next_s = 0.0
+        self._tcp_told = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,7 +49,7 @@ class Server:
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         loop.add_reader(stop.fileno(), stopped.set)
-        tcp = await self._open_tcp(loop)
+        await self._open_tcp()
         await place.open(self._unix)
         log.info("ready socket=%s trigger_port=%s", place.path, self._network.trigger_port or "off")
         try:
@@ -55,8 +59,8 @@ class Server:
         finally:
             loop.remove_reader(stop.fileno())
             place.close()
-            if tcp:
-                tcp.close()
+            if self._tcp_server:
+                self._tcp_server.close()
             for connection in list(self._connections.values()):
                 connection.close("hub stops")
             self._worker.shutdown(wait=True)
@@ -64,10 +68,20 @@ class Server:
                 "stopped connections=%d lost_events=%d", self._next - 1, sum(c.lost for c in self._connections.values())
             )
 
-    async def _open_tcp(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server | None:
-        if not self._network.trigger_port:
-            return None
-        return await loop.create_server(self._tcp, self._network.bind, self._network.trigger_port)
+    async def _open_tcp(self) -> None:
+        """Open the trigger port, if there is to be one; a taken port is told once and tried again, like a camera."""
+        port, now_s = self._network.trigger_port, time.monotonic()
+        if not port or self._tcp_server or now_s < self._tcp_next_s:
+            return
+        self._tcp_next_s = now_s + TCP_RETRY_S
+        try:
+            self._tcp_server = await asyncio.get_running_loop().create_server(self._tcp, self._network.bind, port)
+        except OSError as problem:
+            if not self._tcp_told:
+                log.error("trigger port %s:%d cannot be opened, trying on: %s", self._network.bind, port, problem)
+            self._tcp_told = True
+        else:
+            log.info("trigger port open address=%s:%d", self._network.bind, port)
 
     async def _tick(self, place: UnixPlace) -> None:
         now_s = time.monotonic()
@@ -75,6 +89,7 @@ class Server:
         for connection in list(self._connections.values()):
             connection.tick(now_s)
         await place.reopen_if_gone(self._unix)
+        await self._open_tcp()
 
     def _unix(self) -> Connection:
         return self._connection(trusted=True)

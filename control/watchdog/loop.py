@@ -63,6 +63,7 @@ class Watchdog:
         self._listed_s = 0.0
         self._unplaced: dict[int, tuple[Heartbeat, float]] = {}
         """Heartbeats, by pid, of processes that supervisord has not told us of yet."""
+        self._orphans: set[int] = set()
         self._deaf = False
 
     def watch(self, events: int, stop: Stop) -> None:
@@ -127,8 +128,17 @@ class Watchdog:
         for pid, (beat, heard_s) in list(self._unplaced.items()):
             if name := by_pid.get(pid):
                 self._judge.heard(name, beat, heard_s)
+            elif now_s - heard_s > UNPLACED_S and self._programs:
+                self._tell_orphan(beat)
             if name or now_s - heard_s > UNPLACED_S:
                 del self._unplaced[pid]
+
+    def _tell_orphan(self, beat: Heartbeat) -> None:
+        """Report a process that says it is one of supervisord's and is not: it holds what the real one needs."""
+        if beat.role in self._programs and beat.pid not in self._orphans:
+            self._orphans.add(beat.pid)
+            said = f"pid {beat.pid} says it is {beat.role}, but supervisord did not start it; type: kill {beat.pid}"
+            self._tell(Failed(what=said, program=beat.role), logging.ERROR)
 
     def _hub_is_well(self, now_s: float) -> bool:
         """Judge the hub by our own echo; without it nobody's heartbeats reach us, so nobody else is judged."""

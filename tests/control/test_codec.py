@@ -4,8 +4,10 @@ import base64
 import json
 import random
 import tracemalloc
+from pathlib import Path
 
 import msgpack
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,6 +191,12 @@ def test_json_keeps_the_users_wording():
     assert base64.b64decode(picture["data"]["frame"]) == b"\xff\xd8\xff"
     failed = json.loads(encode("json", Reply(ok=False, status="no_data", text="ERROR: none")))
     assert (failed["type"], failed["data"]) == ("error", {"message": "ERROR: none"})
+
+
+def test_numbers_of_numpy_and_objects_of_any_kind_cannot_stop_a_heartbeat():
+    beat = Heartbeat(role="capture", figures={"a": numpy.int64(5), "b": numpy.float32(0.5), "c": Path("/x")})
+    [found] = Decoder().feed(encode("msgpack", beat), 0.0)
+    assert found.message.figures == {"a": 5, "b": 0.5, "c": "/x"}
 
 
 def test_text_shows_events_on_one_line_whatever_they_hold():

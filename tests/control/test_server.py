@@ -291,7 +291,9 @@ def test_a_killed_hub_comes_back_and_all_reconnect():
         until(lambda: not any(client.connected for client in clients), "all noticed")
         clients[1].announce(NightBegan(camera="cam0", score=1.0))
         hub.start()
-        until(lambda: all(client.connected for client in clients), "all reconnected", 2.0)
+        until(
+            lambda: all(client.connected for client in clients), "all reconnected"
+        )  # how fast: bench control, reconnect
         until(lambda: "NIGHT" in hub.text("cameras"), "the hub knows again")
         heard = []
         until(

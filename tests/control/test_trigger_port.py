@@ -95,6 +95,19 @@ def test_a_token_may_come_in_pieces(piece):
     assert (gate.open, gate.refused, out) == (True, False, b"ping\n")
 
 
+def test_a_taken_port_is_told_and_the_hub_goes_on_without_until_it_is_free():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with HubProcess(f"[network]\ntrigger_port = {port}\n") as hub:
+            assert hub.text("ping") == "pong"
+            assert f"trigger port 127.0.0.1:{port} cannot be opened" in hub.log
+            taken.close()
+            until(lambda: "trigger port open" in hub.log, "the port is free")
+            assert nc(port, b"ping\n") == "pong\n"
+
+
 def test_an_idle_stranger_does_not_hold_the_port_for_ever():
     port = free_port()
     with HubProcess(f"[network]\ntrigger_port = {port}\n"):
