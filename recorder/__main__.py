@@ -5,25 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from control.client import ControlClient
 from library import Catalogue
 from recorder import leftovers
-from recorder.clip_file import Form
+from recorder.clip import Form
 from recorder.clip_writer import ClipWriter
 from recorder.cursor import Cursor
 from recorder.encoding import Encoding
 from recorder.finisher import Finisher
 from recorder.live import LivePackets
-from recorder.loop import Loop, closing
+from recorder.loop import Loop
 from recorder.memory import Memory
+from recorder.order import Limits
 from recorder.orders import Orders
 from recorder.overlay import Overlay
 from recorder.session import Session
 from recorder.settings import RecorderSettings
 from recorder.storage import Storage
-from recorder.triggers import Limits, Triggers
+from recorder.triggers import Triggers
 from service.startup import Process, startup
 from shm_ring import LiveRing
 from shm_ring.lock import Memory as LockMemory
@@ -99,6 +101,16 @@ def run(process: Process) -> None:
         finisher.close(1.0)
         log.info("stopped encoded=%d lost=%d unwritten=%d", loop.encoded, loop.lost, writer.unwritten)
     only_one.close()
+
+
+@contextmanager
+def closing(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
+    """End the clip when the process ends, whatever the reason."""
+    try:
+        yield
+    finally:
+        if not writer.close("the recorder stops", timeout_s):
+            log.warning("the disk did not take the last frames within %.0f s", timeout_s)
 
 
 def overlay_of(own: RecorderSettings) -> Overlay | None:

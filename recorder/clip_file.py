@@ -8,11 +8,9 @@ writing one index at the end and 8 bytes at the front, without copying anything.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,10 +18,10 @@ import av
 from av.container.output import OutputContainer
 
 from recorder import timing
+from recorder.clip import Form, Totals, Track
 from recorder.disk_file import DiskFile
 from recorder.encoder import TIME_BASE, AccessUnit
 from recorder.names import Place
-from recorder.settings import RecorderSettings
 from service.files import sync_folder
 from shm_ring import FrameMeta
 
@@ -34,59 +32,6 @@ WRITE_BYTES = 1 << 20
 
 HYBRID_SINCE = (61, 7, 0)
 """libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a clip is written."""
-
-    container: str
-    fragment_s: float
-    csv: bool
-    plain: bool
-    """Whether an mp4 becomes a plain one when it is closed."""
-
-    @classmethod
-    def of(cls, settings: RecorderSettings) -> Form:
-        """The user's choice."""
-        return cls(settings.container, settings.fragment_s, settings.csv, settings.on_close != "fragmented")
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """What one video stream is made of; frames of another track need another file."""
-
-    width: int
-    height: int
-    fps: float
-    """Nominal."""
-    parameter_sets: bytes
-    mode: int = 0
-    """Counts changes of size, format and camera mode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What is known of a clip."""
-
-    frames: int
-    first_frame: int
-    last_frame: int
-    first_ns: int
-    last_ns: int
-    hardware_drops: int
-    lost: int
-    bytes: int
-
-    @property
-    def drops(self) -> int:
-        """Frames missing between first and last, whoever lost them."""
-        return self.hardware_drops + self.lost
-
-    @property
-    def duration_s(self) -> float:
-        """From first to last frame, by the sensor's clock."""
-        return (self.last_ns - self.first_ns) / 1e9
 
 
 class ClipFile:
@@ -247,9 +192,3 @@ def _container(file: DiskFile, form: Form) -> OutputContainer:
 def has_hybrid() -> bool:
     """Whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
     return av.library_versions["libavformat"] >= HYBRID_SINCE
-
-
-def free_bytes(folder: Path) -> int:
-    """Space that we may fill."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize

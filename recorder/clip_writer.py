@@ -17,15 +17,15 @@ from pathlib import Path
 import av
 
 from recorder import names
-from recorder.clip_file import ClipFile, Form, Opener, Track
+from recorder.clip import Form, Track, about
+from recorder.clip_file import ClipFile, Opener
 from recorder.disk_file import DiskFile
 from recorder.encoder import AccessUnit
 from recorder.errors import StorageUnavailable
 from recorder.notices import Closed, Notice, Opened, Trouble
+from recorder.order import Order
+from recorder.patience import Patience
 from recorder.storage import AHEAD_S, Storage
-from recorder.triggers import Order
-from service.retry import Backoff
-from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ QUEUE_BYTES = 32_000_000
 
 FULL_S = 0.02
 """How long a full queue is waited for at a time."""
-
-SAY_AGAIN_S = 60.0
-"""The same trouble is logged once a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,6 @@ class ClipWriter:
         """A file waits for a key frame to begin with."""
         self.unwritten = 0
         """Frames that were encoded while no file could be opened."""
-        self.trouble = ""
         self._camera, self._storage, self._opener = camera, storage, opener
         self._queue: queue.SimpleQueue[Item | End | None] = queue.SimpleQueue()
         self._put_bytes = self._taken_bytes = 0  # each written by one thread only
@@ -77,7 +73,7 @@ class ClipWriter:
         self._order: Order | None = None
         self._track: Track | None = None
         self._started_utc_ns = 0
-        self._backoff, self._retry_s, self._said_s = Backoff(), 0.0, 0.0
+        self._patience = Patience()
         self._room_s, self._rate = 0.0, 0.0
         self.failure: BaseException | None = None
         """What ended the thread: a bug; the process must end, too."""
@@ -104,6 +100,11 @@ class ClipWriter:
             return None
         totals = clip.totals
         return order, clip.place.clip, totals.frames, totals.drops
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is written although it should be; empty: it is."""
+        return self._patience.trouble
 
     @property
     def waiting(self) -> int:
@@ -153,13 +154,15 @@ class ClipWriter:
             self._look_ahead(clip)
         except StorageUnavailable as error:
             self._close(str(error))
-            self._suffer(str(error))
+            self._suffered(str(error))
         except (OSError, av.FFmpegError) as error:
             self._abandon(str(error))
 
     def _open(self, item: Item, order: Order) -> bool:
         row, track = item.unit.row, item.track
-        if not item.unit.key or time.monotonic() < self._retry_s:
+        if not self._patience.over:
+            return False
+        if not item.unit.key:
             self.key_wanted = True
             return False
         folder = names.folder(self._storage.recordings, order.kind, self._camera, order.utc_ns)
@@ -172,12 +175,12 @@ class ClipWriter:
             )
             clip = ClipFile(place, self.form, track, about(self._camera, order, row), self._opener)
         except OSError as error:
-            self._suffer(str(error))
+            self._suffered(str(error))
             return False
         self._clip, self._order, self._track, self._started_utc_ns = clip, order, track, utc_ns
         self.key_wanted, self._room_s = False, time.monotonic()
-        self._backoff.reset()
-        self._relieve()
+        if self._patience.relieved(self.unwritten):
+            self.notices.put(Trouble(""))
         self.notices.put(Opened(order, place.clip, row.frame_id, row.captured_ns))
         log.info("recording began path=%s trigger=%s frame_id=%d", place.clip, order.trigger, row.frame_id)
         return True
@@ -198,7 +201,7 @@ class ClipWriter:
         if clip is None or order is None:
             return
         clip.abandon()
-        self._suffer(reason)
+        self._suffered(reason)
         self._done(clip, order, reason, intact=False)
 
     def _done(self, clip: ClipFile, order: Order, reason: str, *, intact: bool) -> None:
@@ -224,32 +227,6 @@ class ClipWriter:
             self._storage.check_mounted()
             self._storage.make_room(clip.place.clip.parent, self._rate)
 
-    def _suffer(self, reason: str) -> None:
-        self._retry_s = time.monotonic() + self._backoff.delay_s()
-        self.key_wanted = True
-        if reason != self.trouble or time.monotonic() - self._said_s > SAY_AGAIN_S:
-            log.error("not recording reason=%s unwritten=%d", reason, self.unwritten)
-            self._said_s = time.monotonic()
-        if reason != self.trouble:
-            self.trouble = reason
+    def _suffered(self, reason: str) -> None:
+        if self._patience.suffered(reason, self.unwritten):
             self.notices.put(Trouble(reason))
-
-    def _relieve(self) -> None:
-        if self.trouble:
-            log.info("recording again after reason=%s unwritten=%d", self.trouble, self.unwritten)
-            self.trouble = ""
-            self.notices.put(Trouble(""))
-
-
-def about(camera: str, order: Order, row: FrameMeta) -> dict[str, object]:
-    """What a video says about itself, so that it can be adopted from its bytes alone."""
-    return {
-        "camera": camera,
-        "kind": order.kind,
-        "trigger": order.trigger,
-        "label": order.label,
-        "protect": order.protect,
-        "first_frame": row.frame_id,
-        "captured_ns": row.captured_ns,
-        "captured_utc_ns": row.captured_utc_ns,
-    }

@@ -17,9 +17,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from recorder.errors import EncoderFailed, EncoderUnavailable
+from recorder.order import Order
 from recorder.planes import Picture
 from recorder.settings import RecorderSettings
-from recorder.triggers import Order
 from shm_ring import FrameMeta
 
 TIME_BASE = Fraction(1, 1_000_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import av
@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.formats import Geometry
-from recorder.clip_file import Track
+from recorder.clip import Track
 from recorder.codecs import SOFTWARE, open_encoder
 from recorder.encoder import TIME_BASE, AccessUnit, Encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
-from recorder.planes import Picture, Wrapper, picture_of
+from recorder.mode import Mode, mode_of
+from recorder.order import Order
+from recorder.planes import Wrapper
 from recorder.settings import Preset, RecorderSettings
-from recorder.triggers import Order
-from shm_ring import Flags, Frame, FrameMeta
+from shm_ring import Frame, FrameMeta
 from shm_ring.packets import parameter_sets
 
 log = logging.getLogger(__name__)
@@ -31,27 +32,11 @@ Decorate = Callable[[NDArray[np.uint8], FrameMeta], None]
 
 DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""
-OTHER_RATE = 2.0
-"""A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
 BEHIND, CAUGHT_UP = 0.5, 0.1
 """Shares of the ring: with more frames waiting the fastest preset is used, with fewer the user's again."""
 LAGS = 15
 """Frames over which it is seen whether the lag shrinks."""
 FASTEST: Preset = "ultrafast"
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """What must stay the same within one file."""
-
-    picture: Picture
-    night: bool
-    period_us: int
-
-    def goes_on(self, other: Mode) -> bool:
-        """Whether frames of the other mode fit into the same file."""
-        low, high = sorted((self.period_us, other.period_us))
-        return self.picture == other.picture and self.night == other.night and high <= OTHER_RATE * low
 
 
 class Encoding:
@@ -126,7 +111,7 @@ class Encoding:
         """Whether this frame needs another encoder than the one before: drain first."""
         if self._mode is None or self._encoder is None:
             return False
-        return not self._mode.goes_on(_mode(frame.picture, self._with_period(meta)))
+        return not self._mode.goes_on(mode_of(frame.picture, self._with_period(meta)))
 
     def pace(self, lag: int, slots: int) -> None:
         """Use the fastest preset while too many frames wait; all presets write the same parameter sets."""
@@ -154,7 +139,7 @@ class Encoding:
         if geometry != self._geometry or self._wrapper is None:
             self._geometry = geometry
             self._wrapper = Wrapper(geometry, editable=self._decorate is not None)
-        mode = _mode(geometry, meta)
+        mode = mode_of(geometry, meta)
         if self._mode is not None and self._mode.goes_on(mode):
             return self._wrapper, self._mode
         log.info("picture is now %s night=%s period_us=%d", mode.picture, mode.night, mode.period_us)
@@ -202,7 +187,3 @@ class Encoding:
             unit = replace(unit, packet=packet)
         self.track = Track(mode.picture.width, mode.picture.height, 1e6 / mode.period_us, sets, self._modes)
         return unit
-
-
-def _mode(geometry: Geometry, meta: FrameMeta) -> Mode:
-    return Mode(picture_of(geometry), bool(meta.flags & Flags.NIGHT), meta.frame_duration_us)

@@ -18,10 +18,10 @@ from typing import Any
 import av
 
 from recorder import fragments, timing
-from recorder.clip_file import Totals
+from recorder.clip import Totals
 from recorder.names import SUFFIXES, TIMING
 from recorder.notices import Closed
-from recorder.triggers import Order
+from recorder.order import Order
 from service.files import PART, sync_folder, unused
 
 log = logging.getLogger(__name__)

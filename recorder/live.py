@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from recorder.clip_file import Track
+from recorder.clip import Track
 from recorder.encoder import AccessUnit
 from recorder.settings import RecorderSettings
 from service.retry import Backoff

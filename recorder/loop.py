@@ -8,21 +8,21 @@ nothing of the torn one is ever seen.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from control.client import ControlClient
-from control.messages import ClipClosed, Failed, RecordingStarted, RecordingStopped, SettingChanged
+from control.messages import SettingChanged
+from recorder.announcing import event_of
 from recorder.clip_writer import ClipWriter, End, Item
 from recorder.cursor import Cursor, Spot
 from recorder.encoder import AccessUnit
 from recorder.encoding import Encoding
 from recorder.live import LivePackets
-from recorder.notices import Closed, Filed, Notice, Opened, Trouble
+from recorder.order import NS, Order
 from recorder.orders import Orders
-from recorder.triggers import NS, Order, Triggers
+from recorder.pulse import Pulse
+from recorder.triggers import Triggers
 from service.clock import now_ns
 from service.stop import Stop
 from shm_ring import FrameOverwritten
@@ -31,14 +31,10 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.2
 """How long one pass waits for a frame or a command."""
-BEAT_S = 0.2
-"""Signs of life; the hub hears of one a second."""
 RING_S = 0.05
 """How often a ring is looked for that is not there yet: its first frames are wanted, too."""
 LATE_NS = NS // 2
 """A frame may appear so long after it was captured: an ended clip is not closed before, if frames do not tell."""
-FPS_OVER = 30
-"""Frames over which the rate is measured."""
 
 
 class Loop:
@@ -66,9 +62,9 @@ class Loop:
         self._found = 0
         """Number of the order whose beginning was looked for."""
         self._last_ns = 0
-        self._beat_s = 0.0
-        self._times: deque[int] = deque(maxlen=FPS_OVER)
-        self.encoded = 0
+        self._pulse = Pulse(
+            control=control, cursor=cursor, encoding=encoding, live=live, triggers=triggers, writer=writer
+        )
         self.changed: deque[SettingChanged] = deque(maxlen=64)
         """Changed settings for whoever owns them; the wiring looks here."""
 
@@ -77,7 +73,7 @@ class Loop:
         while not self._stop.requested:
             self._obey()
             self._tell()
-            self._beat()
+            self._pulse.beat(busy=self._busy)
             yield
             if self._writer.failure is not None:
                 raise self._writer.failure
@@ -110,74 +106,9 @@ class Loop:
         while not self._writer.notices.empty():
             notice = self._writer.notices.get()
             self._orders.noticed(notice)
-            self._announce(notice)
-        self._orders.overdue()
-
-    def _announce(self, notice: Notice) -> None:
-        match notice:
-            case Opened(order=order, path=path, frame_id=frame_id):
-                event = RecordingStarted(camera=self._camera, path=str(path), trigger=order.trigger, frame_id=frame_id)
+            if (event := event_of(self._camera, notice)) is not None:
                 self._control.announce(event)
-            case Closed(path=path, totals=totals, reason=reason):
-                self._control.announce(
-                    RecordingStopped(
-                        camera=self._camera, path=str(path), frames=totals.frames, drops=totals.drops, reason=reason
-                    )
-                )
-            case Filed(closed=closed, bytes=size):
-                totals = closed.totals
-                self._control.announce(
-                    ClipClosed(
-                        camera=self._camera,
-                        path=str(closed.path),
-                        frames=totals.frames,
-                        drops=totals.drops,
-                        reason=closed.reason,
-                        duration_s=totals.duration_s,
-                        bytes=size,
-                    )
-                )
-            case Trouble(reason=reason) if reason:
-                self._control.announce(Failed(what=f"not recording: {reason}"[:500], camera=self._camera))
-
-    def _beat(self) -> None:
-        now_s = time.monotonic()
-        if now_s < self._beat_s:
-            return
-        self._beat_s = now_s + BEAT_S
-        current, trouble = self._writer.current(), self._writer.trouble
-        state = "recording" if current else "waiting" if self._triggers.active else "live" if self._busy else "idle"
-        self._control.beat(
-            state=state,
-            reason=trouble,
-            fps=self._fps() if self._busy else 0.0,
-            lag=self._cursor.lag if self._busy else 0,
-            laps=self._cursor.lost,
-            behind_s=round(self._behind_s(), 3),
-            file=str(current[1]) if current else "",
-            frames=current[2] if current else 0,
-            drops=current[3] if current else 0,
-            unwritten=self._writer.unwritten,
-            queued=self._writer.waiting,
-            encoder=self._encoding.codec,
-            encoder_failures=self._encoding.failures,
-            live_frames=self._live.published,
-            encoded=self.encoded,
-        )
-        self._live.heartbeat()
-
-    def _fps(self) -> float:
-        span_ns = self._times[-1] - self._times[0] if len(self._times) > 1 else 0
-        return (len(self._times) - 1) * NS / span_ns if span_ns > 0 else 0.0
-
-    def _behind_s(self) -> float:
-        """Age of the newest encoded frame, less one period: what viewers should give way to."""
-        if not self._busy or not self._last_ns or not self._cursor.lag:
-            return 0.0
-        return max(0.0, (now_ns() - self._last_ns - self._period_ns()) / NS)
-
-    def _period_ns(self) -> int:
-        return (self._times[-1] - self._times[0]) // (len(self._times) - 1) if len(self._times) > 1 else 0
+        self._orders.overdue()
 
     # ---- frames
 
@@ -219,7 +150,7 @@ class Loop:
                     self._writer.key_wanted = self._live.key_wanted = False
                 if order is not None or self._live.watched:
                     units = self._encoding.feed(frame, meta, order)
-                    self.encoded += 1
+                    self._pulse.encoded += 1
         except FrameOverwritten:
             self._cursor.lost += 1
             self._encoding.force_key()
@@ -227,7 +158,7 @@ class Loop:
             return
         self._cursor.advance()
         self._last_ns = meta.captured_ns
-        self._times.append(meta.captured_ns)
+        self._pulse.took(meta.captured_ns)
         self._deliver(units)
         self._end_unless(order)
         self._encoding.pace(self._cursor.lag, self._cursor.slots)
@@ -247,7 +178,7 @@ class Loop:
     def _put(self, item: Item | End) -> None:
         """Hand it to the writer; while its queue is full the ring is the buffer."""
         while not self._writer.put(item, WAIT_S):
-            self._beat()
+            self._pulse.beat(busy=True)
             if self._stop.requested or self._writer.failure is not None:
                 return
 
@@ -260,7 +191,7 @@ class Loop:
 
     def _expire(self) -> None:
         """No frame comes: what has ended by the clock is closed."""
-        self._triggers.expire(now_ns() - LATE_NS - self._period_ns())
+        self._triggers.expire(now_ns() - LATE_NS - self._pulse.period_ns)
         if not self._triggers.active:
             self._end_unless(None)
 
@@ -269,7 +200,7 @@ class Loop:
             self._end_unless(None)
             self._encoding.drain()
             self._live.pause()
-            self._times.clear()
+            self._pulse.pause()
             self._busy = False
 
     def _flush(self) -> None:
@@ -282,16 +213,11 @@ class Loop:
         return self._last_ns
 
     @property
+    def encoded(self) -> int:
+        """Frames that went into the encoder."""
+        return self._pulse.encoded
+
+    @property
     def lost(self) -> int:
         """Frames that were overwritten before they were encoded."""
         return self._cursor.lost
-
-
-@contextmanager
-def closing(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
-    """End the clip when the process ends, whatever the reason."""
-    try:
-        yield
-    finally:
-        if not writer.close("the recorder stops", timeout_s):
-            log.warning("the disk did not take the last frames within %.0f s", timeout_s)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from recorder.clip_file import Totals
-from recorder.triggers import Order
+from recorder.clip import Totals
+from recorder.order import Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from control.messages import (
     Watch,
     error,
 )
+from recorder.answers import data_of, stopped
 from recorder.clip_writer import ClipWriter
 from recorder.live import LivePackets
 from recorder.notices import Closed, Notice, Opened, Trouble
@@ -90,7 +91,7 @@ class Orders:
             case Closed():
                 self.last = notice
                 if not self.triggers.active:
-                    self._answer(self._stops, _stopped(notice))
+                    self._answer(self._stops, stopped(notice))
             case Trouble(reason=reason) if reason:
                 self._answer(self._starts, error(f"not recording: {reason}; trying again", "not_recording"))
 
@@ -126,7 +127,7 @@ class Orders:
             else ""
         )
         return Reply(
-            status="idle", text=f"IDLE{last}", data={"recording": False, **(_data(self.last) if self.last else {})}
+            status="idle", text=f"IDLE{last}", data={"recording": False, **(data_of(self.last) if self.last else {})}
         )
 
     # ---- inside
@@ -186,28 +187,3 @@ class Orders:
         for one in [one for one in waiting if not late_only or one.deadline_s < now_s]:
             waiting.remove(one)
             one.request.reply(reply)
-
-
-def _stopped(closed: Closed) -> Reply:
-    totals = closed.totals
-    text = (
-        f"recorded {closed.path} frames={totals.frames} drops={totals.drops} lost={totals.lost}"
-        f" duration_s={totals.duration_s:.3f} bytes={totals.bytes}"
-    )
-    return Reply(ok=closed.intact, status="recording_stopped", text=text, data=_data(closed))
-
-
-def _data(closed: Closed) -> dict[str, object]:
-    totals = closed.totals
-    return {
-        "file": str(closed.path),
-        "frames": totals.frames,
-        "first_frame": totals.first_frame,
-        "last_frame": totals.last_frame,
-        "drops": totals.drops,
-        "hardware_drops": totals.hardware_drops,
-        "lost": totals.lost,
-        "duration_s": totals.duration_s,
-        "bytes": totals.bytes,
-        "reason": closed.reason,
-    }

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from control.messages import SettingChanged
 from recorder.memory import Interrupted, Memory, boot_id
 from recorder.notices import Closed
+from recorder.order import FOREVER, NS, Order
 from recorder.settings import RecorderSettings
-from recorder.triggers import FOREVER, NS, Order, Triggers
+from recorder.triggers import Triggers
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings, SettingsError
 
@@ -24,7 +25,8 @@ class Session:
 
     def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
         self._settings, self._camera, self._memory, self._triggers = settings, camera, memory, triggers
-        self._kept: Order | None = None
+        self._kept: tuple[int, int] | None = None
+        """What identifies the session that was noted, and its end."""
 
     def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
         """Take up an interrupted session with the frame after its last, or start one if the user wants that."""
@@ -54,9 +56,9 @@ class Session:
         if order is None and self._kept is not None:
             self._memory.forget()
             self._kept = None
-        elif order is not None and (self._kept is None or order.utc_ns != self._kept.utc_ns):
+        elif order is not None and (order.utc_ns, self._triggers.session_stop_ns) != self._kept:
             self._write(order, max(last_ns, order.start_ns - 1))
-            self._kept = order
+            self._kept = order.utc_ns, self._triggers.session_stop_ns
 
     def interrupt(self, last_ns: int) -> None:
         """The process stops although nobody said that the recording should."""
@@ -76,7 +78,7 @@ class Session:
             return own
 
     def _write(self, order: Order, last_ns: int) -> None:
-        stop_ns = self._triggers.end_ns
+        stop_ns = self._triggers.session_stop_ns
         state = Interrupted(
             boot_id(), order.kind, order.trigger, order.utc_ns, order.label, order.protect, stop_ns, last_ns
         )

@@ -13,50 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from recorder.names import Kind
-from recorder.settings import RecorderSettings
-
-NS = 1_000_000_000
-FOREVER = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One clip that is wanted. A frame whose order has another `number` than the one before begins another file."""
-
-    number: int
-    kind: Kind
-    trigger: str
-    """manual, auto, rolling, motion, night, command, resume."""
-    start_ns: int
-    """First instant that is wanted."""
-    utc_ns: int
-    """Wall clock when the recording, of which this may be the n-th file, was asked for: names its folder."""
-    label: str = ""
-    protect: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The user's numbers, in ns."""
-
-    pre_ns: int
-    post_ns: int
-    event_ns: int
-    """Longest event, post-roll included."""
-    rolling_ns: int
-    session_ns: int
-    """Longest single file of a session."""
-
-    @classmethod
-    def of(cls, settings: RecorderSettings) -> Limits:
-        """The user's keys."""
-        return cls(
-            int(settings.pre_roll_s * NS),
-            int(settings.post_roll_s * NS),
-            int(settings.max_event_s * NS),
-            int(settings.recording_duration_minutes * 60 * NS),
-            int(settings.max_file_minutes * 60 * NS),
-        )
+from recorder.order import FOREVER, NS, Limits, Order
 
 
 @dataclass(slots=True)
@@ -79,7 +36,8 @@ class Triggers:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._session: _Session | None = None
+        self._sessions: list[_Session] = []
+        """Oldest first; all but the last were told to stop, but frames from before that may still come."""
         self._event: _Event | None = None
         self._silenced: set[str] = set()
         """Lasting sources whose event was cut off by the guard: they count again once they have ended."""
@@ -99,19 +57,19 @@ class Triggers:
         duration_s: float = 0.0,
     ) -> bool:
         """Begin a session with the first frame captured at `at_ns` or later. Returns: False if one runs already."""
-        if self._session is not None and self._session.stop_ns == FOREVER:
+        if self._sessions and self._sessions[-1].stop_ns > at_ns:
             return False
         self._number += 1
         order = Order(self._number, kind, trigger, at_ns, utc_ns, label, protect)
         stop_ns = at_ns + int(duration_s * NS) if duration_s else FOREVER
-        self._session = _Session(order, stop_ns)
+        self._sessions.append(_Session(order, stop_ns))
         return True
 
     def stop(self, at_ns: int) -> bool:
         """End session and event: the last frame is the last one captured before `at_ns`. Returns: whether one ran."""
         ran = self.active
-        if self._session is not None:
-            self._session.stop_ns = min(self._session.stop_ns, at_ns)
+        for session in self._sessions:
+            session.stop_ns = min(session.stop_ns, at_ns)
         if self._event is not None:
             self._event.end_ns = min(self._event.end_ns, at_ns)
             self._silenced |= self._event.lasting
@@ -152,30 +110,34 @@ class Triggers:
     @property
     def active(self) -> bool:
         """Whether frames are wanted, now or soon."""
-        return self._session is not None or self._event is not None
+        return bool(self._sessions) or self._event is not None
 
     @property
     def recording(self) -> Order | None:
         """The session or event that is on."""
-        chosen = self._session or self._event
+        chosen = self._sessions[0] if self._sessions else self._event
         return chosen.order if chosen else None
 
     @property
     def session(self) -> Order | None:
-        """The session that is on and was not told to stop."""
-        session = self._session
-        return session.order if session is not None else None
+        """The newest session that is on."""
+        return self._sessions[-1].order if self._sessions else None
+
+    @property
+    def session_stop_ns(self) -> int:
+        """When the newest session ends; FOREVER until it is told to."""
+        return self._sessions[-1].stop_ns if self._sessions else FOREVER
 
     @property
     def start_ns(self) -> int:
         """When the earliest wanted frame was captured; only meaningful while `active`."""
-        starts = [part.order.start_ns for part in (self._session, self._event) if part is not None]
+        starts = [part.order.start_ns for part in (*self._sessions[:1], self._event) if part is not None]
         return min(starts, default=FOREVER)
 
     @property
     def end_ns(self) -> int:
         """No frame captured at or after this is wanted by what is on now."""
-        ends = [self._session.stop_ns] if self._session else []
+        ends = [session.stop_ns for session in self._sessions]
         if self._event:
             ends.append(FOREVER if self._event.lasting else self._event.end_ns)
         return max(ends, default=0)
@@ -197,12 +159,11 @@ class Triggers:
     # ---- inside
 
     def _session_at(self, captured_ns: int) -> Order | None:
-        session = self._session
-        if session is None or captured_ns < session.order.start_ns:
+        while self._sessions and captured_ns >= self._sessions[0].stop_ns:
+            del self._sessions[0]
+        if not self._sessions or captured_ns < self._sessions[0].order.start_ns:
             return None
-        if captured_ns >= session.stop_ns:
-            self._session = None
-            return None
+        session = self._sessions[0]
         longest_ns = self.limits.rolling_ns if session.order.kind == "rolling" else self.limits.session_ns
         if session.file_start_ns < 0:
             session.file_start_ns = captured_ns

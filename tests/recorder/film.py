@@ -10,14 +10,15 @@ import numpy as np
 
 from imaging import frame_code
 from imaging.formats import geometry
-from recorder.clip_file import ClipFile, Form, Opener, Track
+from recorder.clip import Form, Track
+from recorder.clip_file import ClipFile, Opener
 from recorder.codecs import open_encoder
 from recorder.disk_file import DiskFile
 from recorder.encoder import TIME_BASE, AccessUnit
 from recorder.names import Place
+from recorder.order import Order
 from recorder.planes import Wrapper
 from recorder.settings import RecorderSettings
-from recorder.triggers import Order
 from shm_ring import FrameMeta
 from shm_ring.packets import parameter_sets
 

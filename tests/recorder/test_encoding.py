@@ -18,9 +18,9 @@ from recorder.codecs import candidates, open_encoder, prove
 from recorder.encoder import Encoder, Plan
 from recorder.encoding import Encoding
 from recorder.errors import EncoderFailed, EncoderUnavailable
+from recorder.order import Order
 from recorder.planes import Picture, Wrapper, wraps
 from recorder.settings import RecorderSettings
-from recorder.triggers import Order
 from shm_ring import Flags, FrameMeta
 
 SOFT = RecorderSettings(encoder="libx264", threads=1, crf=12)

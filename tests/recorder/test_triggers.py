@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.order import NS, Limits
 from recorder.settings import RecorderSettings
-from recorder.triggers import NS, Limits, Triggers
+from recorder.triggers import Triggers
 
 S = NS
 LIMITS = Limits(pre_ns=5 * S, post_ns=10 * S, event_ns=60 * S, rolling_ns=30 * S, session_ns=3600 * S)
@@ -40,6 +41,24 @@ def test_a_second_start_is_refused_while_a_session_runs():
     triggers = machine()
     assert triggers.start(100 * S, "session", "manual", utc_ns=0)
     assert not triggers.start(101 * S, "session", "manual", utc_ns=0)
+
+
+def test_a_stop_and_a_start_before_the_next_frame_are_two_recordings_with_every_frame():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0)
+    wanted(triggers, 0, 10)
+    triggers.stop(20 * S)
+    assert triggers.start(20 * S, "session", "manual", utc_ns=0)
+    frames = wanted(triggers, 10, 30)
+    assert [at for at, _, _ in frames] == [10 + n / 2 for n in range(40)]
+    assert [number for _, number, _ in frames].count(1) == 20
+
+
+def test_a_start_is_refused_while_a_session_with_a_duration_runs():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0, duration_s=60)
+    assert not triggers.start(30 * S, "session", "manual", utc_ns=0)
+    assert triggers.start(60 * S, "session", "manual", utc_ns=0)
 
 
 def test_a_session_with_a_duration_ends_by_itself():
