@@ -236,3 +236,29 @@ def test_films_of_any_format_and_size(tmp_path, pixel_format, width, height):
         stream = container.streams.video[0]
         assert (stream.width, stream.height) == (width & ~1, height & ~1)
     assert numbers_in_clip(tmp_path / "a.mp4") == list(range(5))
+
+
+def test_a_dark_frame_taken_from_covered_frames_cleans_later_stacks(shared, feed):
+    rng = np.random.default_rng(3)
+    hot = rng.random((360, 640)) < 0.001
+
+    def covered(frame_id: int, base: float = 0, noise: float = 0) -> np.ndarray:
+        payload = np.full(feed.layout.payload_bytes, 128, np.uint8)
+        light = 60 if feed.light else 0
+        planes(payload, feed.layout)[0][...] = np.clip(light + 8 + 120 * hot + rng.normal(0, 1, hot.shape), 0, 255)
+        return payload
+
+    feed.payload, feed.light = covered, False
+    command = [sys.executable, "-m", "exporter.take_dark", "--config", str(shared.config), "--count", "16"]
+    night = {"exposure_us": 2_000_000, "analogue_gain": 6.0}
+    with streaming(feed, **night):
+        done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"{hot.sum()} hot pixels" in done.stdout, done
+    feed.light = True
+    feed.publish(10, **night)
+    reply = shared.call("pastStack method=mean png count=10 before_s=30")
+    luma = cv2.cvtColor(cv2.imread(reply.data["path"], cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2GRAY) / 257
+    assert np.abs(luma[hot] - luma[~hot].mean()).max() < 4
+    with streaming(feed, **night):
+        refused = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and "is the lens covered?" in refused.stderr

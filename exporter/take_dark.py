@@ -1,0 +1,90 @@
+"""`python -m exporter.take_dark`: cover the lens, run this, and later stacks lose the sensor's warm and hot pixels.
+
+Takes the median of covered frames from the ring, for the exposure and gain the camera has at that moment (at night, so
+that it is the night's exposure: `shmcam night on` first).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter import darks
+from exporter.median import median
+from service.settings import EXIT_CONFIG, Settings, SettingsError
+from service.startup import default_config
+from shm_ring import Frame, LiveRing, RingError
+
+TIMEOUT_S = 20.0
+"""Seconds to wait for the ring."""
+TOO_BRIGHT = 64
+"""Mean luma; a covered lens gives less, whatever the black level."""
+MOST = 129
+"""Frames; beyond it the median costs more than it improves."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Take one dark frame. Returns: 0; 1 where there are no fitting frames; 78 for a bad config."""
+    parser = argparse.ArgumentParser(prog="python -m exporter.take_dark", description=__doc__)
+    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
+    parser.add_argument("--camera", default="", help="which camera (default: the first)")
+    parser.add_argument("--count", type=int, default=32, help="frames (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if not darks.MIN_FRAMES <= options.count <= MOST:
+        parser.error(f"--count {options.count}: must be {darks.MIN_FRAMES}..{MOST}")
+    try:
+        settings = Settings.load(options.config)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    camera = options.camera or settings.cameras[0]
+    try:
+        frames = _covered(settings.ring_name(camera), options.count)
+    except (RingError, ValueError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    last = frames[-1]
+    dark = darks.measure(median([frame.payload for frame in frames]), last.picture)
+    meta = last.meta
+    path = settings.paths.captures / darks.FOLDER / darks.name(camera, meta.exposure_us, meta.analogue_gain)
+    darks.save(dark, path)
+    print(f"{path} ({len(frames)} frames, {int(dark.hot.sum())} hot pixels)")
+    return 0
+
+
+def _covered(ring_name: str, count: int) -> list[Frame]:
+    """The next `count` frames, all of one exposure. Raises: ValueError where the lens is not covered; RingError."""
+    frames: list[Frame] = []
+    with LiveRing(ring_name) as ring:
+        ring.wait_ready(TIMEOUT_S)
+        for found in ring.sequences(idle_s=TIMEOUT_S):
+            if found is None:
+                raise ValueError(f"{ring_name}: no frame within {TIMEOUT_S:.0f} s")
+            frame = found[0].copy(found[1])
+            if not frame.meta.exposure_us or not frame.meta.analogue_gain:
+                raise ValueError(
+                    "the camera does not tell its exposure and gain; a dark frame could not be found again"
+                )
+            if float(frame.luma.mean()) > TOO_BRIGHT:
+                raise ValueError(
+                    f"mean brightness {frame.luma.mean():.0f}: is the lens covered? (at most {TOO_BRIGHT})"
+                )
+            if frames and _other(frames[-1], frame):
+                frames.clear()
+            frames.append(frame)
+            if len(frames) == count:
+                break
+    return frames
+
+
+def _other(before: Frame, now: Frame) -> bool:
+    then, meta = before.meta, now.meta
+    return (then.exposure_us, then.analogue_gain) != (meta.exposure_us, meta.analogue_gain) or (
+        before.geometry != now.geometry
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
