@@ -1,0 +1,106 @@
+"""What differs between machines: fences, the futex call, memory limits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from shm_ring import RingError, RingReader, fence, futex, process, sizing
+from tests.shm_ring.frames import meta, pattern
+
+
+def test_machines_that_keep_order_need_no_fences_and_others_do():
+    assert fence.fences(machine="x86_64") == (None, None)
+    for machine in ("aarch64", "riscv64", "armv7l", "ppc64le"):
+        real = fence.fences(machine=machine)
+        assert real.acquire is not None
+        assert real.release is not None
+        real.acquire()
+        real.release()
+
+
+def test_a_missing_libatomic_is_named_with_its_package(monkeypatch, make_writer, ring_name):
+    with make_writer() as writer:
+        writer.publish(b"", meta(0))
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+
+        def missing(name: str) -> None:
+            raise OSError(f"{name}: cannot open shared object file")
+
+        monkeypatch.setattr(fence.ctypes, "PyDLL", missing)
+        with pytest.raises(RingError, match="this CPU needs libatomic for memory fences: apt install libatomic1"):
+            fence.fences()
+        with pytest.raises(RingError, match="libatomic1"):
+            RingReader.open(ring_name)
+        with pytest.raises(RingError, match="libatomic1"):
+            make_writer()
+        monkeypatch.undo()
+
+
+def test_frames_pass_with_real_fences(make_writer, ring_name):
+    with make_writer(force_fences=True) as writer, RingReader.open(ring_name, force_fences=True) as reader:
+        for number in range(20):
+            writer.publish(pattern(number, 400), meta(number))
+            assert reader.wait(number, 1)
+            assert (reader.copy(number).payload == pattern(number, 400)).all()
+
+
+def test_the_futex_call_follows_kernel_and_word_size():
+    assert futex.call_number("x86_64", 8) == 202
+    assert futex.call_number("aarch64", 8) == 98
+    assert futex.call_number("aarch64", 4) == 240  # a 32-bit Raspberry Pi OS under its 64-bit kernel
+    assert futex.call_number("armv7l", 4) == 240
+    assert futex.call_number("sparc64", 8) is None
+
+
+def test_where_the_call_is_unknown_readers_poll(monkeypatch, make_writer, ring_name):
+    monkeypatch.setattr(futex, "call_number", lambda machine, pointer_bytes: None)
+    with make_writer() as writer, RingReader.open(ring_name) as reader:
+        timer = threading.Timer(0.05, writer.publish, (b"late", meta(0)))
+        timer.start()
+        deadline_s = time.monotonic() + 10
+        while not reader.wait(0, 0.5):
+            assert time.monotonic() < deadline_s
+        timer.join()
+        assert reader.copy(0).payload.tobytes() == b"late"
+
+
+def test_a_sleeper_is_woken_through_another_mapping(make_writer, ring_name):
+    with make_writer() as writer, RingReader.open(ring_name) as reader:
+        timer = threading.Timer(0.05, writer.publish, (b"", meta(0)))
+        began_s = time.monotonic()
+        timer.start()
+        assert reader.wait(0, 30)
+        assert time.monotonic() - began_s < 30
+        timer.join()
+        assert not reader.wait(1, 0.01)
+
+
+def test_a_containers_memory_limit_counts(tmp_path):
+    assert sizing._group_bytes(tmp_path) == 1 << 62
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert sizing._group_bytes(tmp_path) == 1 << 62
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert sizing._group_bytes(tmp_path) == 700
+    assert sizing.room().usable_bytes > 0
+
+
+def test_a_process_is_known_by_pid_and_start_time():
+    me = os.getpid()
+    assert process.alive(me, process.start_time(me))
+    assert not process.alive(me, process.start_time(me) + 1)
+    assert not process.alive(0, 0)
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    started = process.start_time(child.pid)
+    deadline_s = time.monotonic() + 20
+    while process.alive(child.pid, started):  # a zombie is dead, although its pid is still taken
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    child.wait()
