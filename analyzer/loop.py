@@ -40,7 +40,8 @@ def watch(ring: LiveRing, parts: Parts, stop: Stop) -> None:
             parts.control.beat(
                 fps=rate.fps,
                 lag=lag,
-                laps=ring.skipped,
+                laps=ring.laps,
+                skipped=ring.skipped,
                 plugins=parts.plugins.states(),
                 hooks=parts.hooks.state,
                 **answers.figures(parts.watcher),

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from imaging.formats import geometry
 from service.settings import Settings
@@ -135,6 +136,7 @@ def test_a_wrong_setting_ends_it_with_78_and_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_thousands_of_frames():
     def resident(pid):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -25,7 +25,7 @@ class World:
     def __init__(self, settings=None, noise=2.0, seed=1):
         self.rng = np.random.default_rng(seed)
         coarse_texture = self.rng.uniform(0.05, 0.5, (27, 48))
-        self.light = np.kron(coarse_texture, np.ones((20, 20)))  # 540 x 960, relative light at exposure 1
+        self.light = np.kron(coarse_texture, np.ones((10, 10)))  # 270 x 480, relative light at exposure 1
         self.noise = noise
         self.detector = MotionDetector(settings or MotionSettings())
         self.frame = 0
@@ -37,7 +37,7 @@ class World:
             light = self.light * exposure_s * factor
             if square:
                 row, column = square(number)
-                light[row : row + 60, column : column + 60] = 0.8 * exposure_s
+                light[row : row + 30, column : column + 30] = 0.8 * exposure_s
             picture = CURVE.luma(np.clip(light, 0, 1)) + self.rng.normal(0, self.noise, light.shape)
             pixels = grid(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
             self.frame += 1
@@ -47,7 +47,7 @@ class World:
 
 
 def crossing(number):
-    return 200, 20 + number * 10
+    return 100, 10 + number * 5
 
 
 @pytest.mark.parametrize("noise", [0.0, 2.0, 8.0])
@@ -128,7 +128,7 @@ def test_a_mask_hides_and_a_zone_names():
 def test_slow_night_frames_show_motion_too():
     world = World()
     world.see(10, step_s=2.0)
-    found = world.see(8, square=lambda n: (200, 100 + n * 100), step_s=2.0)
+    found = world.see(8, square=lambda n: (100, 50 + n * 50), step_s=2.0)
     assert np.mean([one.area > 0.002 for one in found[1:]]) > 0.9
 
 

@@ -168,9 +168,9 @@ def test_a_plugin_killed_from_outside_comes_back(ring, tmp_path):
 def test_a_plugin_without_frames_is_not_taken_for_hanging(ring, tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "mine.py").write_text(PLUGIN)
-    settings = AnalyzerSettings(plugins=("mine:mean",), plugin_timeout_s=1.5)
+    settings = AnalyzerSettings(plugins=("mine:mean",), plugin_timeout_s=0.8)
     with Plugins(settings, ring.writer.name, tmp_path) as plugins:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
             plugins.tend()
             time.sleep(0.02)

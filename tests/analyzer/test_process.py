@@ -259,3 +259,26 @@ def test_a_real_clip_of_unknown_exposure_is_judged_by_its_mean_and_moves():
             answer = shmcam.text("night_level")
             assert "STATUS=DAY SOURCE=raw" in answer
             assert "NightBegan" not in listener.names()
+
+
+def test_slow_video_leaves_the_exposure_to_the_camera_and_stays_night():
+    dark = {**SMALL, "synthetic": {"scene": "night", "moving": False}}
+    rules = {**QUICK, "mode": "slow_video", "slow_video_fps": 8.0}
+    with Bare(camera=dark, night=rules) as bare:
+        shmcam = bare.world
+        for program in ("control", "analyzer", "capture"):
+            bare.start(program)
+            until(shmcam.socket.exists, 20, "the hub")
+
+        def slow():
+            with RingReader.open(shmcam.ring_name()) as ring:
+                meta = ring.meta(ring.latest())
+                return meta.exposure_us > 100_000 and not meta.flags & Flags.SETTLING and meta
+
+        until(shmcam.frames, 20, "frames")
+        meta = until(slow, 30, lambda: shmcam.logs("capture"))
+        assert meta.flags & Flags.NIGHT
+        assert meta.exposure_us <= 125_000 * 1.01
+        time.sleep(2.0)
+        assert status(shmcam) == "NIGHT"
+        assert shmcam.logs("analyzer").count("asked for mode=slow_video") == 1
