@@ -6,7 +6,7 @@ from functools import cache
 
 from aiohttp import web
 
-from streamer import rest_actions, rest_library, rest_overview, rest_service, rest_status
+from streamer import rest_actions, rest_library, rest_overview, rest_service, rest_sessions, rest_status
 from streamer.endpoint import Endpoint
 from streamer.openapi import document
 from streamer.state import json_response
@@ -17,7 +17,15 @@ def endpoints() -> tuple[Endpoint, ...]:
     """Every endpoint, by topic."""
     return tuple(
         one
-        for topic in (rest_overview, rest_status, rest_actions, rest_library, rest_overview, rest_service)
+        for topic in (
+            rest_overview,
+            rest_status,
+            rest_actions,
+            rest_library,
+            rest_overview,
+            rest_service,
+            rest_sessions,
+        )
         for one in topic.endpoints()
     )
 

@@ -1,15 +1,13 @@
-"""REST: the service itself: settings, logs, viewers, events, archives."""
+"""REST: the service itself: settings, logs, events, archives."""
 
 from __future__ import annotations
 
 import math
-import time
 from typing import Annotated, Any
 
 import msgspec
 
 from control import commands as c
-from service.clock import iso
 from streamer.endpoint import Answer, Call, Endpoint, answer_of
 from streamer.events import Told
 from streamer.rest_actions import asking, commanding
@@ -48,34 +46,6 @@ class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Key → value, such as night.dark_threshold → 35; all of them or none."""
     save: bool = False
     """Also write them to config.toml."""
-
-
-class Viewer(msgspec.Struct, frozen=True):
-    """One viewer who is there now."""
-
-    id: int
-    kind: str
-    """mjpeg, h264, session, short or events."""
-    camera: str
-    peer: str
-    variant: str
-    since_utc: str
-    seconds: float
-    sent: int
-    """Pictures, or fragments of video."""
-    skipped: int
-    bytes: int
-
-
-class Viewers(msgspec.Struct, frozen=True):
-    """Everybody who watches, and what was sent since start."""
-
-    viewers: list[Viewer]
-    served: dict[str, int]
-    """Viewers since start, by kind."""
-    bytes: dict[str, int]
-    places: int
-    """How many may watch at once."""
 
 
 class LogWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,27 +95,6 @@ async def _change(call: Call) -> Answer:
     return answer_of(await call.context.hub.ask(c.Set(changes=call.body.changes, save=call.body.save), 10.0))
 
 
-async def _viewers(call: Call) -> Viewers:
-    ledger, totals = call.context.ledger, call.context.ledger.totals()
-    now = time.monotonic()
-    rows = [
-        Viewer(
-            id=one.number,
-            kind=one.kind,
-            camera=one.camera,
-            peer=one.peer,
-            variant=one.variant,
-            since_utc=iso(int(one.since_utc * 1e9)),
-            seconds=round(now - one.since_s, 1),
-            sent=one.tally.sent,
-            skipped=one.tally.skipped,
-            bytes=one.tally.bytes,
-        )
-        for one in ledger.present.values()
-    ]
-    return Viewers(rows, dict(totals.viewers), dict(totals.bytes), call.context.mjpeg.max_streams)
-
-
 async def _events(call: Call) -> Events:
     return Events(list(call.context.events.latest))
 
@@ -159,7 +108,6 @@ def endpoints() -> list[Endpoint]:
         Endpoint("POST", "/settings", "settings", "Change settings, all or none", _change, Answer, body=Changes),
         commanding("POST", "/settings/save", "settings", c.OverwriteConfig),
         asking("/config", "settings", "The whole configuration in use", lambda _: c.DumpConfig()),
-        Endpoint("GET", "/viewers", "sessions", "List who is watching", _viewers, Viewers),
         Endpoint("GET", "/events", "status", "What happened lately", _events, Events),
         asking(
             "/logs",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import msgspec
@@ -15,12 +16,11 @@ from aiohttp import WSMsgType, web
 
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Context
+from streamer.delivery import Delivery
 from streamer.fanout import TooMany
 from streamer.ledger import Tally
-from streamer.picture import Picture
 from streamer.session import Agreement, Full, Session
-from streamer.variant import Variant
-from streamer.wording import JSON, binary, described, figures, spelled
+from streamer.wording import JSON, described, figures
 
 MESSAGE_BYTES_MAX = 4096
 """The longest honest message is an agreement of 300 bytes."""
@@ -35,18 +35,15 @@ class Wrong(Exception):
 
 
 class Talk:
-    """One connection: reads what the client says, sends what its session may have."""
+    """One connection: reads what the client says and does it."""
 
-    def __init__(self, context: Context, socket: web.WebSocketResponse, peer: str) -> None:
-        self._context, self._socket, self._peer = context, socket, peer
-        self._session: Session | None = None
-        self._variant: Variant | None = None
-        self._came = asyncio.Event()
-        self._told = ""
-        """The reason for being slow that the client knows."""
+    def __init__(self, context: Context, socket: web.WebSocketResponse) -> None:
+        self._context, self._socket = context, socket
+        self._delivery: Delivery | None = None
+        self._pushing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self.tally = Tally()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._orders = {
+        self._orders: dict[str, Callable[[JSON], Awaitable[None]]] = {
             "create": self._create,
             "resume": self._resume,
             "configure": self._configure,
@@ -58,23 +55,15 @@ class Talk:
         }
 
     async def run(self) -> None:
-        """Talk until the client leaves."""
+        """Talk until the client leaves; its session may be resumed for a while."""
         try:
             await self._listen()
         finally:
-            for task in self._tasks:
-                task.cancel()
-            self._unjoin()
-            if self._session is not None:
-                self._context.sessions.left(self._session, time.monotonic())
-
-    def offer(self, picture: Picture) -> None:
-        """Take the newest picture; the sending task does the rest."""
-        if self._session is not None:
-            self._session.offer(picture)
-            self._came.set()
-
-    # ---- what the client says
+            if self._telling is not None:
+                self._telling.cancel()
+            if self._delivery is not None:
+                self._context.sessions.left(self._delivery.session, time.monotonic())
+                self._end()
 
     async def _listen(self) -> None:
         second, count = 0, 0
@@ -101,134 +90,99 @@ class Talk:
         except (Full, TooMany) as problem:
             await self._say("error", code="full", reason=str(problem))
 
+    # ---- what the client may say
+
     async def _create(self, said: JSON) -> None:
-        if self._session is not None:
-            raise Wrong("this connection has a session already; configure it, or close it first")
+        self._has_none()
         agreement = msgspec.convert(said, Agreement)
-        camera = self._camera(agreement)
-        session = self._context.sessions.create(agreement, camera, self._context.mjpeg.max_sessions, time.monotonic())
-        await self._begin(session)
+        camera, sessions = self._camera(agreement), self._context.sessions
+        session = sessions.create(agreement, camera, self._context.mjpeg.max_sessions, time.monotonic())
+        try:
+            await self._begin(session)
+        except TooMany:
+            sessions.close(session)
+            raise
 
     async def _resume(self, said: JSON) -> None:
-        if self._session is not None:
-            raise Wrong("this connection has a session already")
+        self._has_none()
         session = self._context.sessions.resume(str(said.get("key", "")), time.monotonic())
         if session is None:
             raise Wrong("no session to resume with this key; create one")
-        await self._begin(session)
+        try:
+            await self._begin(session)
+        except TooMany:
+            self._context.sessions.left(session, time.monotonic())
+            raise
 
     async def _configure(self, said: JSON) -> None:
-        session = self._mine()
-        now = msgspec.to_builtins(session.agreement)
-        agreement = msgspec.convert({**now, **said}, Agreement)
-        camera = self._camera(agreement)
-        self._unjoin()
-        session.agreement, session.camera = agreement, camera
-        self._join(session)
-        await self._say("session", **described(self._context, session))
+        delivery = self._mine()
+        agreement = msgspec.convert({**msgspec.to_builtins(delivery.session.agreement), **said}, Agreement)
+        delivery.change(self._camera(agreement), agreement)
+        await self._say("session", **described(self._context, delivery.session))
 
     async def _request_frame(self, _said: JSON) -> None:
-        session = self._mine()
-        if session.agreement.mode != "pull":
+        delivery = self._mine()
+        if delivery.session.agreement.mode != "pull":
             raise Wrong("request_frame is for mode pull; in mode push pictures come by themselves")
-        taken = session.take(time.monotonic(), self._context.throttle.share)
-        if isinstance(taken, Picture):
-            await self._send(session, taken)
-            return
-        session.statistics.no_frame += 1
-        reason = self._context.throttle.reason if taken == "busy" else ""
-        await self._say("no_frame", code=taken, reason=reason, retry_s=round(session.due_s(time.monotonic()), 3))
+        await delivery.answer()
 
     async def _statistics(self, _said: JSON) -> None:
-        await self._say("statistics", **figures(self._context, self._mine()))
+        await self._say("statistics", **figures(self._context, self._mine().session))
 
     async def _subscribe(self, _said: JSON) -> None:
-        if len(self._tasks) > 1:
+        if self._telling is not None:
             raise Wrong("events come already")
-        self._tasks.append(asyncio.create_task(self._pass_on_events()))
+        self._telling = asyncio.create_task(self._pass_on_events())
         await self._say("subscribed")
 
     async def _ping(self, _said: JSON) -> None:
         await self._say("pong")
 
     async def _close(self, _said: JSON) -> None:
-        session = self._mine()
-        await self._say("closed", **figures(self._context, session))
-        self._unjoin()
+        session = self._mine().session
+        self._end()
         self._context.sessions.close(session)
-        self._session = None
+        await self._say("closed", **figures(self._context, session))
 
-    # ---- what the client gets
+    # ---- inside
 
     async def _begin(self, session: Session) -> None:
-        self._join(session)
-        self._session = session
+        delivery = Delivery(self._context, session, self._say, self._socket.send_bytes, self.tally)
+        delivery.begin()
+        self._delivery = delivery
         await self._say("session", key=session.key, **described(self._context, session))
-        self._tasks.insert(0, asyncio.create_task(self._push()))
+        self._pushing = asyncio.create_task(delivery.push())
 
-    async def _push(self) -> None:
-        """Send pictures as they come and limits allow; tell when the machine is busy, and when it is over."""
-        while not self._socket.closed:
-            await self._came.wait()
-            self._came.clear()
-            await self._tell_throttle()
-            session = self._session
-            if session is None or session.agreement.mode != "push":
-                continue
-            taken = session.take(time.monotonic(), self._context.throttle.share)
-            if isinstance(taken, Picture):
-                await self._send(session, taken)
-            elif taken != "nothing_new" and (due_s := session.due_s(time.monotonic())):
-                await asyncio.sleep(due_s)
-                self._came.set()
-
-    async def _send(self, session: Session, picture: Picture) -> None:
-        self.tally.sent += 1
-        self.tally.bytes += len(picture.jpeg)
-        if session.agreement.format == "binary":
-            await self._socket.send_bytes(binary(picture))
-        else:
-            await self._say("frame", **spelled(picture))
-
-    async def _tell_throttle(self) -> None:
-        throttle = self._context.throttle
-        if throttle.reason != self._told:
-            self._told = throttle.reason
-            kind = "throttled" if throttle.reason else "unthrottled"
-            await self._say(kind, share=throttle.share, reason=throttle.reason)
+    def _end(self) -> None:
+        if self._pushing is not None:
+            self._pushing.cancel()
+        if self._delivery is not None:
+            self._delivery.end()
+        self._delivery = self._pushing = None
 
     async def _pass_on_events(self) -> None:
         with self._context.events.listening() as queue:
-            while not self._socket.closed:
-                told = await queue.get()
-                await self._say("event", **msgspec.to_builtins(told))
+            while True:
+                await self._say("event", **msgspec.to_builtins(await queue.get()))
 
     async def _say(self, kind: str, **values: object) -> None:
         if not self._socket.closed:
             await self._socket.send_str(msgspec.json.encode({"type": kind, **values}).decode())
 
-    # ---- inside
+    def _has_none(self) -> None:
+        if self._delivery is not None:
+            raise Wrong("this connection has a session already; configure it, or close it first")
 
-    def _mine(self) -> Session:
-        if self._session is None:
+    def _mine(self) -> Delivery:
+        if self._delivery is None:
             raise Wrong('no session yet; say {"type": "create"}')
-        return self._session
+        return self._delivery
 
     def _camera(self, agreement: Agreement) -> str:
         names = list(self._context.cameras)
         if agreement.camera and agreement.camera not in names:
             raise Wrong(f"no camera {agreement.camera!r}; there is: {', '.join(names)}")
         return agreement.camera or names[0]
-
-    def _join(self, session: Session) -> None:
-        variant = session.agreement.variant(self._context.mjpeg.fps)
-        self._context.cameras[session.camera].fanout.join(variant, self)
-        self._variant = variant
-
-    def _unjoin(self) -> None:
-        if self._variant is not None and self._session is not None:
-            self._context.cameras[self._session.camera].fanout.leave(self._variant, self)
-            self._variant = None
 
 
 async def sessions(request: web.Request) -> web.StreamResponse:
@@ -237,7 +191,7 @@ async def sessions(request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False)
     await socket.prepare(request)
     peer = cast(Connection, request.protocol).peer
-    talk = Talk(context, socket, peer)
+    talk = Talk(context, socket)
     with context.ledger.watching("session", "", peer, "websocket", talk.tally):
         await talk.run()
     return socket

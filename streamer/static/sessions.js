@@ -10,14 +10,21 @@ export class SessionsTab {
     this.page = page;
     this.rows = h("tbody", {});
     this.summary = h("p", { class: "soft" });
+    this.agreed = h("tbody", {});
+    const agreed = ["Session", "Camera", "Label", "Preset", "Mode", "State", "Sent", "Skipped", "Held back", "No frame", "Connections"];
+    const table = (names, body) => h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, names.map((text) => h("th", { scope: "col" }, text)))), body));
     const head = ["Kind", "Camera", "From", "As", "Since", "Sent", "Skipped", "Bytes", "Rate"];
-    this.element = h("section", { class: "card" }, h("h2", {}, "Who is watching"), this.summary,
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))), this.rows)));
+    this.element = h("div", { class: "side" },
+      h("section", { class: "card" }, h("h2", {}, "Who is watching"), this.summary, table(head, this.rows)),
+      h("section", { class: "card" }, h("h2", {}, "WebSocket sessions"), table(agreed, this.agreed)));
   }
 
   async update() {
-    const found = await get("/viewers").catch(() => null);
+    const [found, sessions] = await Promise.all([get("/viewers"), get("/sessions")]).catch(() => []);
     if (!found) return;
+    fill(this.agreed, ...(sessions.sessions.length ? sessions.sessions.map((one) => h("tr", {}, [one.id, one.camera, one.label, one.preset, one.mode, one.connected ? "connected" : "may be resumed",
+      one.statistics.sent, one.statistics.skipped, one.statistics.held_back, one.statistics.no_frame, one.statistics.connections].map((text) => h("td", {}, String(text)))))
+      : [h("tr", {}, h("td", { colspan: 11, class: "soft" }, `None of ${sessions.most}`))]));
     const served = Object.values(found.served).reduce((sum, count) => sum + count, 0);
     this.summary.textContent = `${found.viewers.length} of ${found.places} places taken; ${served} served since start`;
     fill(this.rows, ...(found.viewers.length ? found.viewers.map((one) => h("tr", {}, [

@@ -128,7 +128,16 @@ def _shade(page) -> float:
     return float(shot.mean())
 
 
-def test_it_falls_back_to_mjpeg_when_there_is_no_recorder_and_comes_back(pipeline, browser):
+def test_it_falls_back_to_mjpeg_when_there_is_no_recorder(pipeline, browser):
+    _falls_back(pipeline, browser, comes_back=False)
+
+
+@pytest.mark.slow
+def test_it_falls_back_to_mjpeg_and_h264_comes_back_by_itself(pipeline, browser):
+    _falls_back(pipeline, browser, comes_back=True)
+
+
+def _falls_back(pipeline, browser, *, comes_back: bool) -> None:
     with opened(browser, pipeline.url) as page:
         until(lambda: kind(page) == "h264", 30, "H.264 to play")
         pipeline.supervisorctl("stop", "recorder")
@@ -138,7 +147,8 @@ def test_it_falls_back_to_mjpeg_when_there_is_no_recorder_and_comes_back(pipelin
         finally:
             pipeline.supervisorctl("start", "recorder")
             pipeline.wait_running("recorder")
-        until(lambda: kind(page) == "h264", 40, "H.264 to come back by itself")
+        if comes_back:
+            until(lambda: kind(page) == "h264", 40, "H.264 to come back by itself")
 
 
 def test_save_and_record_by_button_and_by_key(pipeline, browser):

@@ -205,6 +205,25 @@ def test_in_pull_mode_each_request_is_answered_with_a_picture_or_no_frame(tmp_pa
     run(test())
 
 
+def test_sessions_are_listed(tmp_path):
+    async def test():
+        async with (
+            running(tmp_path, fps=50) as server,
+            browsing(server) as browser,
+            browser.ws_connect("/ws") as socket,
+        ):
+            await socket.send_json({"type": "create", "label": "bench 3", "format": "base64"})
+            await hear(socket, "frame")
+            found = await (await browser.get("/api/v1/sessions")).json()
+            assert found["most"] == 32
+            one = found["sessions"][0]
+            assert (one["label"], one["preset"], one["connected"]) == ("bench 3", "medium", True)
+            assert one["statistics"]["sent"] >= 1
+            assert "key" not in one, "with it anybody could take the session over"
+
+    run(test())
+
+
 def test_a_broken_connection_is_resumed_with_its_figures(tmp_path):
     async def test():
         async with running(tmp_path, fps=50) as server, browsing(server) as browser:
@@ -252,6 +271,42 @@ def test_a_full_house_is_told(tmp_path):
                 said = await hear(second, "error")
                 assert said["code"] == "full"
                 assert "max_sessions" in said["reason"]
+
+    run(test())
+
+
+def test_a_session_that_finds_no_place_leaves_nothing_behind(tmp_path):
+    async def test():
+        async with running(tmp_path, "[mjpeg_server]\nmax_variants = 1\n") as server, browsing(server) as browser:
+            async with browser.ws_connect("/ws") as first, browser.ws_connect("/ws") as second:
+                await first.send_json({"type": "create", "preset": "low"})
+                await hear(first, "session")
+                await second.send_json({"type": "create", "preset": "high"})
+                assert "max_variants" in (await hear(second, "error"))["reason"]
+                assert len(server.context.sessions.all) == 1
+                await second.send_json({"type": "create", "preset": "low"})
+                await hear(second, "session")
+                await second.send_json({"type": "configure", "preset": "high"})
+                assert "max_variants" in (await hear(second, "error"))["reason"]
+                server.camera.publish()
+                assert (await second.receive()).data[:8] == struct.pack(">Q", 1), "it goes on as before"
+            await eventually(lambda: server.context.places.streams == 0)
+            assert server.context.places.variants == 0
+
+    run(test())
+
+
+def test_a_session_is_closed_and_another_created_on_one_connection(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
+            for _ in range(3):
+                await socket.send_json({"type": "create", "format": "base64"})
+                await hear(socket, "session")
+                number = server.camera.publish()
+                assert (await hear(socket, "frame"))["frame_id"] == number
+                await socket.send_json({"type": "close"})
+                assert (await hear(socket, "closed"))["sent"] == 1
+            assert server.context.sessions.all == ()
 
     run(test())
 

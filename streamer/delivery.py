@@ -1,0 +1,108 @@
+"""How the pictures of one WebSocket session reach its client: its place in the fan-out, its pace, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from streamer.context import Context
+from streamer.fanout import TooMany
+from streamer.ledger import Tally
+from streamer.picture import Picture
+from streamer.session import Agreement, Session
+from streamer.variant import Variant
+from streamer.wording import binary, spelled
+
+Say = Callable[..., Awaitable[None]]
+"""Sends one text message: type, then its fields."""
+
+
+class Delivery:
+    """One session on one connection; a viewer in the fan-out's sense."""
+
+    def __init__(
+        self, context: Context, session: Session, say: Say, send: Callable[[bytes], Awaitable[None]], tally: Tally
+    ) -> None:
+        self.session = session
+        self.tally = tally
+        self._context, self._say, self._send_bytes = context, say, send
+        self._joined: tuple[str, Variant] | None = None
+        self._came = asyncio.Event()
+        self._told = ""
+        """The reason for being slow that the client knows."""
+
+    def begin(self) -> None:
+        """Take a place among the viewers. Raises: TooMany."""
+        self._join(self.session.camera, self.session.agreement)
+
+    def end(self) -> None:
+        """Give the place back."""
+        if self._joined is not None:
+            camera, variant = self._joined
+            self._joined = None
+            self._context.cameras[camera].fanout.leave(variant, self)
+
+    def change(self, camera: str, agreement: Agreement) -> None:
+        """Go over to another agreement. Raises: TooMany, and then nothing has changed."""
+        session = self.session
+        self.end()
+        try:
+            self._join(camera, agreement)
+        except TooMany:
+            self._join(session.camera, session.agreement)
+            raise
+        session.camera, session.agreement = camera, agreement
+
+    def offer(self, picture: Picture) -> None:
+        """Take the newest picture; `push` or the client's request does the rest."""
+        self.session.offer(picture)
+        self._came.set()
+
+    async def push(self) -> None:
+        """Send pictures as they come and limits allow, until cancelled; tell when the machine is busy and when not."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            await self._tell_throttle()
+            if self.session.agreement.mode != "push":
+                continue
+            taken = self.session.take(time.monotonic(), self._context.throttle.share)
+            if isinstance(taken, Picture):
+                await self._send(taken)
+            elif taken != "nothing_new" and (due_s := self.session.due_s(time.monotonic())):
+                await asyncio.sleep(due_s)
+                self._came.set()
+
+    async def answer(self) -> None:
+        """Answer one request_frame: with a picture, or with no_frame and why."""
+        taken = self.session.take(time.monotonic(), self._context.throttle.share)
+        if isinstance(taken, Picture):
+            await self._send(taken)
+            return
+        self.session.statistics.no_frame += 1
+        reason = self._context.throttle.reason if taken == "busy" else ""
+        retry_s = round(self.session.due_s(time.monotonic()), 3)
+        await self._say("no_frame", code=taken, reason=reason, retry_s=retry_s)
+
+    # ---- inside
+
+    def _join(self, camera: str, agreement: Agreement) -> None:
+        variant = agreement.variant(self._context.mjpeg.fps)
+        self._context.cameras[camera].fanout.join(variant, self)
+        self._joined = camera, variant
+
+    async def _send(self, picture: Picture) -> None:
+        self.tally.sent += 1
+        self.tally.bytes += len(picture.jpeg)
+        if self.session.agreement.format == "binary":
+            await self._send_bytes(binary(picture))
+        else:
+            await self._say("frame", **spelled(picture))
+
+    async def _tell_throttle(self) -> None:
+        throttle = self._context.throttle
+        if throttle.reason != self._told:
+            self._told = throttle.reason
+            kind = "throttled" if throttle.reason else "unthrottled"
+            await self._say(kind, share=throttle.share, reason=throttle.reason)
