@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from shm_ring import catalogue, dump, top
-from shm_ring.errors import FrameOverwritten, RingError
+from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.reader import RingReader
 
 
@@ -51,9 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nusage: python -m shm_ring [/PREFIX.CAMERA.STREAM | top … | dump …]")
         return 0
     try:
-        for name in words or catalogue.rings():
+        if not words:
+            for name in catalogue.rings():
+                with suppress(RingNotReady), RingReader.open(name) as reader:  # it may have gone since it was listed
+                    print("\n".join(header(reader)))
+        for name in words:
             with RingReader.open(name) as reader:
-                print("\n".join([*header(reader), *(slots(reader) if words else ())]))
+                print("\n".join([*header(reader), *slots(reader)]))
     except RingError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

@@ -80,6 +80,8 @@ class Frame:
     def geometry(self) -> Geometry | None:
         """What the bytes are; None when they are not a picture."""
         start = layout.GEOMETRY_OFFSET
+        if self._header[start] == 0:
+            return None  # a record or a packet, whose size differs each time: not worth remembering
         return unpack_geometry(self._header[start : start + layout.GEOMETRY.itemsize], self.fields[5])
 
     @property

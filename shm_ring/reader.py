@@ -37,6 +37,7 @@ class RingReader(RingMapping):
     def _find_head(self) -> int:
         """Extend the 32-bit head to the full count: the newest frame's slot header holds its sequence in full."""
         table = np.frombuffer(self._mapping, layout.SLOT_HEADER, self.slots, layout.PAGE_BYTES)
+        moved = False
         for _ in range(HEAD_TRIES):
             head = self._words[HEAD_AT]
             if self._acquire is not None:
@@ -47,6 +48,9 @@ class RingReader(RingMapping):
                 return int(sequences[newest][0]) + 1
             if head == self.first_sequence & WORD_MASK:
                 return self.first_sequence  # no frame yet
+            moved |= self._words[HEAD_AT] != head
+        if moved:
+            raise RingNotReady(f"ring {self.name}: the writer is faster than a look at its {self.slots} slots")
         raise RingMismatch(f"ring {self.name}: head {self._words[HEAD_AT]} and slot headers contradict each other")
 
     @property
