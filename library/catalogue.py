@@ -7,7 +7,7 @@ and `reconcile` makes both agree after a crash.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,13 +160,13 @@ class Catalogue:
         on_disk = files.found(self.folders)
         rows = {entry.path: entry for entry in self.find()}
         gone = [entry for path, entry in rows.items() if path not in on_disk and not path.exists()]
-        adopted = self._insert(_readable(on_disk - rows.keys()))
+        adopted = self._insert(sidecar.readable(on_disk - rows.keys()))
         self.forget([entry.id for entry in gone])
         return adopted, gone
 
     def rebuild(self) -> int:
         """Make every row anew from the files. Returns: how many. Raises: sqlite3.Error, LibraryError."""
-        entries = _readable(files.found(self.folders))
+        entries = sidecar.readable(files.found(self.folders))
         self._database.write(lambda db: db.execute("DELETE FROM entries"))
         return len(self._insert(entries))
 
@@ -176,7 +176,7 @@ class Catalogue:
         Returns: the rows that differed, and how.
         """
         before = {entry.path: entry for entry in self.find()}
-        actual = {entry.path: entry for entry in _readable(files.found(self.folders))}
+        actual = {entry.path: entry for entry in sidecar.readable(files.found(self.folders))}
         findings = [(entry, "no row") for path, entry in actual.items() if path not in before]
         findings += [(entry, "no file") for path, entry in before.items() if path not in actual and not path.exists()]
         changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
@@ -199,14 +199,3 @@ class Catalogue:
             return [table.insert(db, entry, self.root, added_s) for entry in entries]
 
         return self._database.write(work) if entries else []
-
-
-def _readable(paths: Iterable[Path]) -> list[Entry]:
-    """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
-    entries = []
-    for path in paths:
-        try:
-            entries.append(sidecar.read(path))
-        except OSError:
-            continue
-    return sorted(entries, key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))

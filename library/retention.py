@@ -10,71 +10,21 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from library.catalogue import Catalogue
 from library.entry import GROUPS, Entry
 from library.errors import LibraryError, NoRoom
 from library.files import frees
+from library.limits import MB, Limits, limits_of, reserve_bytes, too_many
 from library.settings import LibrarySettings
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MB = 1_000_000
-DAY_S = 86_400.0
 BATCH = 200
 """Rows looked at per step; make_room runs before every file, so it must not read a library of 100,000 rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of one group may stay; 0 does not limit."""
-
-    max_count: int = 0
-    """Files."""
-    max_bytes: int = 0
-    """Bytes."""
-    max_age_s: float = 0.0
-    """Seconds of library time."""
-
-    def excess(self, count: int, size: int) -> tuple[int, int]:
-        """Files and bytes that are too many."""
-        over_count = max(0, count - self.max_count) if self.max_count else 0
-        return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
-
-
-def limits_of(settings: LibrarySettings) -> dict[str, Limits]:
-    """The limits of each group, from the user's keys."""
-    return {
-        group: Limits(
-            getattr(settings, f"{group}_max_count"),
-            getattr(settings, f"{group}_max_mb") * MB,
-            getattr(settings, f"{group}_max_days") * DAY_S,
-        )
-        for group in ("pictures", "clips", "films", "archives")
-    }
-
-
-def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
-    """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
-    remaining = iter(candidates)
-    while count > 0 or size > 0:  # asked first: where nothing is too much, not a row is read
-        entry = next(remaining, None)
-        if entry is None:
-            return
-        yield entry
-        count -= 1
-        size -= entry.bytes
-
-
-def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
-    """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
-    by_size = settings.free_reserve_mb * MB
-    by_share = int(disk_bytes * settings.free_reserve_percent / 100)
-    return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
 
 
 def make_room(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +76,17 @@ def read(path: Path) -> Entry:
     entry = from_description(path, {**inside, **beside}, protected=protected) or _guessed(path, protected)
     size = int(beside.get("bytes", size)) if path.name == MANIFEST else size
     return replace(entry, bytes=size)
+
+
+def readable(paths: Iterable[Path]) -> list[Entry]:
+    """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
+    entries = []
+    for path in paths:
+        try:
+            entries.append(read(path))
+        except OSError:
+            continue
+    return sorted(entries, key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))
 
 
 def read_exif(path: Path) -> dict[str, Any]:

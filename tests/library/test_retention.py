@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from library import Catalogue, NoRoom, ages, retention
 from library.ages import Reading
 from library.entry import Entry
-from library.retention import Limits, due, keep_newest, limits_of, make_room, reserve_bytes, too_many
+from library.limits import Limits, limits_of, reserve_bytes, too_many
+from library.retention import due, keep_newest, make_room
 from library.settings import LibrarySettings
 from tests.library.conftest import make_settings
 
