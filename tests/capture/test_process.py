@@ -133,6 +133,8 @@ def test_controls_act_live_and_only_on_the_camera_that_was_meant():
         world.start_hub()
         world.start_capture()
         world.start_capture(camera="cam1")
+        for camera in ("cam0", "cam1"):
+            until(lambda camera=camera: not newest(world, camera).meta.flags & Flags.SETTLING, 20, "auto exposure")
         before = [float(newest(world, camera).luma[60:].mean()) for camera in ("cam0", "cam1")]
         assert world.ask("set cameras.cam1.controls.Brightness 0.3").ok
         until(lambda: newest(world, "cam1").luma[60:].mean() > before[1] + 30, 10)
