@@ -89,6 +89,8 @@ def run(process: Process) -> None:
         log.info("ready mode=%s auto_start=%s recordings=%s", own.mode, own.auto_start, paths.recordings)
         with closing(writer, CLOSE_S):
             for _ in loop.run():
+                if finisher.failure is not None:
+                    raise finisher.failure
                 session.keep(loop.last_ns)
                 while loop.changed:
                     before, own = own, session.changed(loop.changed.popleft(), own)

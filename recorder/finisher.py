@@ -15,7 +15,8 @@ from contextlib import suppress
 import av
 
 from library import Catalogue, Entry, LibraryError
-from library.retention import keep_newest, reserve_bytes
+from library.limits import reserve_bytes
+from library.retention import keep_newest
 from library.settings import LibrarySettings
 from recorder import remux
 from recorder.notices import Closed, Filed, Notice
@@ -42,6 +43,8 @@ class Finisher:
     ) -> None:
         self.own = own
         """Replaced by the loop when a live key changes."""
+        self.failure: BaseException | None = None
+        """What ended the thread: a bug; the process must end, too."""
         self._settings, self._catalogue = settings, catalogue
         self._closed, self._notices = closed, notices
         self._stop = Stop()
@@ -61,14 +64,13 @@ class Finisher:
     def _run(self) -> None:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICE)
-        while True:
-            try:
-                closed = self._closed.get(timeout=0.2)
-            except queue.Empty:
-                if self._stop.requested:
-                    return
-                continue
-            self._finish(closed)
+        try:
+            while not (self._stop.requested and self._closed.empty()):
+                with suppress(queue.Empty):
+                    self._finish(self._closed.get(timeout=0.2))
+        except BaseException as error:
+            self.failure = error
+            raise
 
     def _finish(self, closed: Closed) -> None:
         if not closed.path.exists():

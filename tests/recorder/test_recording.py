@@ -8,11 +8,14 @@ import subprocess
 import threading
 import time
 
+import av
+import numpy as np
 import pytest
 
 from library import Catalogue
 from service.clock import now_ns
 from service.settings import Settings
+from shm_ring import RingReader
 from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
 
 
@@ -215,6 +218,23 @@ def test_the_csv_can_be_switched_off_live(filming):
     time.sleep(0.7)
     made.ask("record stop")
     assert made.clips() and not list(made.recordings.rglob("*.csv"))
+
+
+def test_the_overlay_can_be_switched_on_while_it_records_and_the_ring_stays_clean(filming):
+    made, film = filming(overlay={"place": "bottom-left", "text": "Garden", "font_scale_base": 3.0})
+    made.ask("record start")
+    time.sleep(1.0)
+    assert made.ask("set recorder.overlay.enable true").ok
+    time.sleep(1.5)
+    made.ask("record stop")
+    (clip,) = made.clips()
+    check_clip(clip, film)
+    shown = [frame.to_ndarray(format="gray")[280:, :300].astype(int) for frame in av.open(str(clip)).decode(video=0)]
+    plain = np.abs(shown[5] - shown[0]).mean()
+    assert plain < 8 < np.abs(shown[-1] - shown[0]).mean(), "text appears at the bottom left"
+    with RingReader.open(film.writer.name) as reader, reader.borrow(reader.head - 1) as frame:
+        assert np.abs(frame.luma[280:, :300].astype(int) - shown[0]).mean() < 8, "but not in the ring"
+        del frame
 
 
 def test_drops_of_the_camera_are_gaps_in_time_and_in_the_csv(rig):
