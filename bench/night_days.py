@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from analyzer import ladder
 from analyzer.exposure import gathered
-from analyzer.judge import Judge
+from analyzer.judge import Judge, Verdict
 from analyzer.night import one
-from analyzer.response import response
+from analyzer.response import Response, response
 from analyzer.score import brightness, measure
 from analyzer.settings import NightSettings
 from analyzer.settling import Shot
@@ -165,13 +165,15 @@ class Day:
 class Sensor:
     """n cameras in step."""
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, curve: Response) -> None:
         self._rng = np.random.default_rng(seed)
         reflectance = np.exp(self._rng.normal(0, 0.6, (count, PIXELS)))
         self._reflectance = reflectance / reflectance.mean(axis=1, keepdims=True)
+        self.pixels = np.zeros((count, PIXELS), np.uint8)
+        """The newest frames."""
         self._offset = np.arange(count)[:, None] * 256
         grey = np.linspace(0, 1, 8192)
-        self._coded = np.rint(response("srgb").luma(grey)).astype(np.int64)
+        self._coded = np.rint(curve.luma(grey)).astype(np.int64)
 
     def histograms(self, lux: Floats, lamp_lux: Floats, exposure_s: Floats, gain: Floats) -> Floats:
         """Expose one frame each; (n, 256) shares. `lux`, `lamp_lux`, `exposure_s`, `gain`: (n,)."""
@@ -182,6 +184,7 @@ class Sensor:
         electrons = electrons + noise * np.sqrt(electrons + READ_NOISE_E**2)
         signal = np.clip(electrons * (gain / FULL_WELL_E)[:, None], 0, 1)
         luma = self._coded[(signal * 8191).astype(np.int64)]
+        self.pixels = luma.astype(np.uint8)
         flat = np.bincount((luma + self._offset).ravel(), minlength=256 * len(lux))
         return flat.reshape(len(lux), 256) / PIXELS
 
@@ -221,62 +224,93 @@ class Exposures:
         return exposure, self.now_s / exposure
 
 
-def simulate(names: list[str], seeds: range, rules: NightSettings, *, keep: bool = False, seed: int = 0) -> list[Day]:
-    """Run every scenario of `names` with every seed, all in step. `keep`: also what every frame came to."""
+def simulate(
+    names: list[str],
+    seeds: range,
+    rules: NightSettings,
+    *,
+    keep: bool = False,
+    seed: int = 0,
+    camera: Response | None = None,
+    tells: bool = True,
+) -> list[Day]:
+    """Run every scenario of `names` with every seed, all in step. `keep`: also what every frame came to.
+
+    `camera`: the curve and black level the sensor really has; the analyzer takes it for sRGB in any case.
+    `tells`: frames carry their exposure; False: it must be learned.
+    """
     second = steps()
     days = [Day(name, number) for name in names for number in seeds]
     scenes = [SCENARIOS[day.scenario](second, np.random.default_rng(1000 + day.seed)) for day in days]
     lux = np.stack([scene.lux for scene in scenes])
     lamps = np.stack([scene.lamp for scene in scenes])
-    _run_judges(days, second, lux, lamps, rules, keep, seed)
-    _run_first_service(days, second, lux, lamps, rules, keep, seed)
+    curve = camera or response("srgb")
+    _run_judges(days, second, lux, lamps, rules, Sensor(len(days), seed, curve), keep=keep, tells=tells)
+    _run_first_service(days, second, lux, lamps, rules, Sensor(len(days), seed, curve), keep=keep)
     return days
 
 
 def _run_judges(
-    days: list[Day], second: Floats, lux: Floats, lamps: Floats, rules: NightSettings, keep: bool, seed: int
+    days: list[Day],
+    second: Floats,
+    lux: Floats,
+    lamps: Floats,
+    rules: NightSettings,
+    sensor: Sensor,
+    *,
+    keep: bool,
+    tells: bool,
 ) -> None:
     curve, limit_s = response("srgb"), ladder.reference_s(rules)
-    sensor, cameras = Sensor(len(days), seed), Exposures(len(days), limit_s)
-    judges = [Judge(rules) for _ in days]
-    nothing = np.zeros((1, 1), np.uint8)
+    cameras, judges = Exposures(len(days), limit_s), [Judge(rules) for _ in days]
+    jumps = [_Jump() for _ in days]
     wanted_night = np.zeros(len(days), bool)
-    before_ev = np.full(len(days), np.nan)
-    waiting: dict[int, float] = {}
     for frame, now in enumerate(second):
         exposure, gain = cameras.split(rules.exposure_us * 1e-6)
         measured = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
-        span = brightness(measured, curve, limit_s / cameras.now_s)
-        captured_ns = int(now * 1e9)
+        exposed = []
         for run, judge in enumerate(judges):
-            own = gathered(round(exposure[run] * 1e6), gain[run], 1.0, np.nan)
-            shot = Shot(captured_ns, own, night=bool(wanted_night[run]))
+            own = gathered(round(exposure[run] * 1e6) if tells else 0, gain[run], 1.0, np.nan)
+            shot = Shot(int(now * 1e9), own, night=bool(wanted_night[run]))
             light, saturated = float(measured.light[run]), float(measured.saturated[run])
-            exposed = judge.expose(shot, nothing, light, saturated, curve)
-            verdict = judge.decide(exposed, *one(span, run))
-            day = days[run]
-            if run in waiting and verdict.settled:
-                expected = np.log2((lux[run, frame] + 1e-9) / waiting.pop(run))
-                second_at, night, _ = day.switches[-1]
-                day.switches[-1] = (second_at, night, verdict.ev - before_ev[run] - expected)
-            if verdict.decision:
-                day.switches.append((float(now), verdict.decision.night, np.nan))
-                before_ev[run], waiting[run] = verdict.ev, lux[run, frame] + 1e-9
+            exposed.append(judge.expose(shot, sensor.pixels[run], light, saturated, curve))
+        span = brightness(measured, curve, limit_s / np.array([one.product_s for one in exposed]))
+        for run, judge in enumerate(judges):
+            verdict = judge.decide(exposed[run], *one(span, run))
+            jumps[run].watch(verdict, float(lux[run, frame]), days[run], float(now))
             if verdict.request:
                 wanted_night[run] = verdict.request.mode != "video"
                 cameras.command(run, frame, verdict.request.exposure.product_s)
             if keep:
-                day.level.append(verdict.level)
-                day.mean.append(float(measured.dark_score[run]))
+                days[run].level.append(verdict.level)
+                days[run].mean.append(float(measured.dark_score[run]))
         cameras.advance(frame + 1, measured.light, limit_s)
 
 
+class _Jump:
+    """Notes each switch, and how far the measured brightness moved over it beyond what the light did."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float] | None = None
+
+    def watch(self, verdict: Verdict, lux: float, day: Day, now: float) -> None:
+        """Take one frame's verdict."""
+        if self._before is not None and verdict.settled:
+            ev, lux_then = self._before
+            second, night, _ = day.switches[-1]
+            day.switches[-1] = (second, night, verdict.ev - ev - float(np.log2((lux + 1e-9) / lux_then)))
+            self._before = None
+        if verdict.decision:
+            day.switches.append((now, verdict.decision.night, float("nan")))
+            self._before = verdict.ev, lux + 1e-9
+
+
 def _run_first_service(
-    days: list[Day], second: Floats, lux: Floats, lamps: Floats, rules: NightSettings, keep: bool, seed: int
+    days: list[Day], second: Floats, lux: Floats, lamps: Floats, rules: NightSettings, sensor: Sensor, *, keep: bool
 ) -> None:
     """The first service, as described: plain mean, two thresholds, ten frames, one fixed exposure at night."""
     curve, limit_s = response("srgb"), ladder.reference_s(rules)
-    sensor, cameras = Sensor(len(days), seed), Exposures(len(days), limit_s)
+    cameras = Exposures(len(days), limit_s)
     night = np.zeros(len(days), bool)
     counted = np.zeros(len(days), int)
     for frame, now in enumerate(second):
