@@ -28,11 +28,22 @@ class Header(NamedTuple):
     first_sequence: int
     writer_pid: int
     writer_start: int
+    writer_pid_space: int
+    heartbeat_ms: int
     camera: str
     stream: str
 
 
-_NUMBERS = ("state", "generation", "takeovers", "first_sequence", "writer_pid", "writer_start")
+_NUMBERS = (
+    "state",
+    "generation",
+    "takeovers",
+    "first_sequence",
+    "writer_pid",
+    "writer_start",
+    "writer_pid_space",
+    "heartbeat_ms",
+)
 
 
 def open_segment(name: str, *, writable: bool = False) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from shm_ring.fence import fences
 from shm_ring.futex import Futex
 from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK, Shape
 from shm_ring.lock import Memory
+from shm_ring.mapping import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
 
 _HEAD = layout.offset_of(SEGMENT_HEADER, "head") // 4
@@ -82,7 +84,7 @@ def _find(name: str) -> _Found | None:
         return None
     try:
         header = segment.read_header(fd, name)
-        if header.writer_pid != os.getpid() and process.alive(header.writer_pid, header.writer_start):
+        if _writer_lives(header):
             raise RingBusy(f"ring {name}: pid {header.writer_pid} is writing it already")
         mapping = segment.map_segment(fd, header.shape.total_bytes, writable=True)
         return _Found(mapping, header, *_newest(mapping, header))
@@ -90,6 +92,14 @@ def _find(name: str) -> _Found | None:
         return None  # half made, damaged or of another release: nothing in it can be carried on
     finally:
         os.close(fd)
+
+
+def _writer_lives(header: Header) -> bool:
+    """Tell whether another process writes this segment, although it did not hold our lock file."""
+    if header.writer_pid_space == process.pid_space():
+        return header.writer_pid != os.getpid() and process.alive(header.writer_pid, header.writer_start)
+    age_ms = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - header.heartbeat_ms) & WORD_MASK
+    return header.writer_pid != 0 and age_ms < HEARTBEAT_FRESH_S * 1000  # in another container: only its heart tells
 
 
 def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:

@@ -207,6 +207,27 @@ def test_a_reused_pid_is_not_the_writer(make_writer, ring_name):
     writer.retire()
 
 
+def test_a_writer_in_another_container_is_known_by_its_heartbeat(make_writer, ring_name):
+    """Its pid means nothing here; two containers may share /dev/shm and have lock folders of their own."""
+    make_writer().close()
+    now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    for age_ms, busy in ((100, True), (60_000, False)):
+        with Path(f"/dev/shm{ring_name}").open("r+b") as file:
+            for field, value in (
+                ("heartbeat_ms", np.uint32((now_ms - age_ms) & 0xFFFFFFFF)),
+                ("writer_pid", np.uint32(7)),
+                ("writer_pid_space", np.uint64(1)),
+            ):
+                file.seek(offset_of(SEGMENT_HEADER, field))
+                file.write(value.tobytes())
+        with RingReader.open(ring_name) as reader:
+            assert reader.writer_alive == busy
+        if busy:
+            with pytest.raises(RingBusy, match="pid 7 is writing it already"):
+                make_writer()
+    make_writer().retire()
+
+
 def test_a_heartbeat_keeps_a_writer_without_frames_alive(make_writer, ring_name):
     with make_writer() as writer, RingReader.open(ring_name) as reader:
         writer.heartbeat()
