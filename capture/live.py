@@ -65,7 +65,7 @@ class LiveSource:
             raise CameraError(f"{self.description} is closed")
         frame, arrived_ns, number = self._reader.take()
         write_frame(frame, payload, self._geometry)
-        lost, self._last = number - self._last - 1, number
+        lost, self._last = (number - self._last - 1 if self._last else 0), number  # making the ring is no loss
         own_ns = None if frame.pts is None else round(frame.pts * self._reader.tick_s * 1e9)
         captured_ns = arrived_ns if own_ns is None else self._clock.captured_ns(own_ns, arrived_ns)
         duration_us = round(1e6 / self._reader.rate) if self._reader.rate else 0

@@ -7,7 +7,7 @@ spread everywhere (Anscombe 1948), so a frame is table(sum(table(scene), ready-m
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,12 +122,19 @@ class Sensor:
         asked = self._coming[-1] if self._coming else self.now
         predicted = min(1.0, measured * asked.total / max(self.now.total, 1e-9))
         wanted = auto_exposure(asked, predicted, self.longest_us, self.stops) if self.automatic else asked
-        wanted = replace(
-            wanted,
-            exposure_us=self.fixed_us or min(wanted.exposure_us, self.longest_us),
-            gain=self.fixed_gain or wanted.gain,
-        )
+        wanted = self._fixed(wanted)
         self._coming.append(wanted)
         if len(self._coming) > CONTROL_LAG:
             self.now = self._coming.popleft()
         return self.now
+
+    def _fixed(self, wanted: Exposure) -> Exposure:
+        """What the user fixed stays; what is left to the camera makes up for it."""
+        if self.fixed_us and self.fixed_gain:
+            return Exposure(self.fixed_us, self.fixed_gain)
+        if self.fixed_us:
+            return Exposure(self.fixed_us, min(max(wanted.total / self.fixed_us, 1.0), MAX_VIDEO_GAIN))
+        if self.fixed_gain:
+            exposure_us = round(wanted.total / self.fixed_gain)
+            return Exposure(min(max(exposure_us, MIN_EXPOSURE_US), self.longest_us), self.fixed_gain)
+        return Exposure(min(wanted.exposure_us, self.longest_us), wanted.gain)

@@ -168,3 +168,14 @@ def test_its_timestamps_are_exactly_a_period_apart():
     gaps = [b - a for a, b in itertools.pairwise(stamps)]
     assert all(gap % 5_000_000 in (0, 1, 4_999_999) for gap in gaps)
     assert min(gaps) >= 4_999_999
+
+
+@pytest.mark.parametrize(
+    "controls", [{"ExposureTime": 500}, {"ExposureTime": 2000}, {"AnalogueGain": 4.0}, {"AnalogueGain": 2.0}]
+)
+def test_what_is_left_automatic_makes_up_for_what_is_fixed(controls):
+    camera = Camera(controls=controls)
+    shot, bright = camera.shoot(90)
+    assert shot.exposure_us == controls.get("ExposureTime", shot.exposure_us)
+    assert shot.analogue_gain == controls.get("AnalogueGain", shot.analogue_gain)
+    assert 90 < bright[40:].mean() < 140
