@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from contextlib import suppress
-from dataclasses import replace
 
 from exporter.deep import toned
 from exporter.stacking import Stacked
@@ -25,6 +25,8 @@ SLOTS = 4
 """Nobody looks back in it: the newest, the one being written, and two for slow readers."""
 PUBLISH_NS = 500_000_000
 """Time between two published pictures; toning one takes as long as adding twenty frames."""
+MOST_FRAMES = 65_536
+"""Frames whose times are remembered; at 120 fps nine minutes, and noise has long stopped falling."""
 EXPOSURE_CHANGE = 1.1
 """Factor of exposure times gain beyond which the frames before do not belong to the same picture."""
 
@@ -40,33 +42,32 @@ class LongExposure:
         self._lock = threading.Lock()
         self._mean = RunningMean(1)
         self._geometry: Geometry | None = None
-        self._metas: tuple[FrameMeta, FrameMeta] | None = None
+        self._metas: deque[FrameMeta] = deque(maxlen=MOST_FRAMES)
         self._published_ns = 0
         self._writer: RingWriter | None = None
 
     def add(self, frame: Frame) -> None:
         """Add one frame; another size or exposure begins anew."""
-        meta, before = frame.meta, self._metas
+        meta, metas = frame.meta, self._metas
         if meta.flags & Flags.SETTLING:
             return
         with self._lock:
-            if before is None or frame.geometry != self._geometry or not _same_light(before[1], meta):
-                self._mean, self._geometry, before = RunningMean(1), frame.picture, None
-            first = before[0] if before is not None else meta
-            period_ns = meta.captured_ns - before[1].captured_ns if before is not None else 0
-            if period_ns > 0:
-                self._mean.length = max(1, round(self._seconds * 1e9 / period_ns))
-            if meta.captured_ns - first.captured_ns > self._seconds * 1e9:
-                first = replace(first, captured_ns=meta.captured_ns - round(self._seconds * 1e9))
+            if not metas or frame.geometry != self._geometry or not _same_light(metas[-1], meta):
+                self._mean, self._geometry = RunningMean(1), frame.picture
+                metas.clear()
+            metas.append(meta)
+            while meta.captured_ns - metas[0].captured_ns > self._seconds * 1e9:
+                metas.popleft()
+            self._mean.length = len(metas)
             self._mean.add(frame.payload)
-            self._metas = (first, meta)
 
     def result(self) -> Stacked | None:
         """The picture so far, 16 bits; None before the first frame."""
         with self._lock:
-            if self._metas is None or self._geometry is None:
+            if not self._metas or self._geometry is None:
                 return None
-            return Stacked(self._mean.deep(), self._geometry, self._metas, 0, self.frames)
+            ends = (self._metas[0], self._metas[-1])
+            return Stacked(self._mean.deep(), self._geometry, ends, 0, self.frames)
 
     @property
     def frames(self) -> int:

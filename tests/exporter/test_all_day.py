@@ -164,6 +164,8 @@ def test_the_virtual_long_exposure_is_shown_as_a_ring_and_saved_with_all_its_bit
         )
         reply = service.call("pastStack method=long png")
     assert reply.ok and reply.data["method"] == "long"
+    first, last = reply.data["first"], reply.data["last"]
+    assert last["frame_id"] - first["frame_id"] == reply.data["count"] - 1 and first["age_s"] - last["age_s"] <= 1.0
     deep = cv2.imread(reply.data["path"], cv2.IMREAD_UNCHANGED)
     luma = cv2.cvtColor(deep, cv2.COLOR_BGR2GRAY)[40:] / 257
     assert deep.dtype == np.uint16 and np.std(luma - np.linspace(90, 150, 640)) < 6 / np.sqrt(15) * 1.3

@@ -266,3 +266,19 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
     assert before[warm].mean() - before[~warm & ~hot].mean() > 4
     assert abs(after[warm].mean() - after[~warm & ~hot].mean()) < 0.6
     assert np.abs(after[hot] - after[~hot].mean()).max() < 4
+
+
+@pytest.mark.parametrize("stack", [MeanStack, TrimmedStack, SigmaStack, ExtremeStack])
+def test_memory_does_not_grow_with_the_number_of_frames(stack):
+    import tracemalloc
+
+    frame = np.random.default_rng(1).integers(0, 256, SIZE, dtype=np.uint8)
+    tracemalloc.start()
+    one = stack(SIZE)
+    one.add(frame)
+    few = tracemalloc.get_traced_memory()[0]
+    for _ in range(200):
+        one.add(frame)
+    many, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert many - few < 10_000 and peak < 20 * SIZE
