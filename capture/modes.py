@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from capture.settings import CameraSettings, ControlSettings, RingSettings
+from capture.control_settings import ControlSettings
+from capture.settings import CameraSettings, RingSettings
 from capture.source import ControlValue, ModeName, Request
 
 SLOW_FACTOR = 0.5

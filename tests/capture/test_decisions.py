@@ -10,12 +10,13 @@ import pytest
 from capture.address import shown_url
 from capture.arrival import ArrivalClock
 from capture.choose import Chooser, pick
+from capture.control_settings import ControlSettings
 from capture.drops import DropCounter
 from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
 from capture.pacing import Pacer
 from capture.pressure import Pressure, decide, own_megabytes, swap_percent
 from capture.rings import LEAST_SLOTS, Rings, wanted_slots
-from capture.settings import CameraSettings, ControlSettings, DownscaleSettings, RingSettings
+from capture.settings import CameraSettings, DownscaleSettings, RingSettings
 from capture.settling import PATIENCE_FRAMES, Settling
 from capture.source import CameraError, Request, Shot
 from imaging.formats import geometry
