@@ -318,3 +318,25 @@ def test_the_stale_sign_and_the_banner_when_the_camera_stops(pipeline, browser):
         finally:
             pipeline.supervisorctl("start", "capture")
         playwright.expect(page.locator("#badges")).to_contain_text("Live ·", timeout=40_000)
+
+
+def test_a_person_logs_in_and_out(tmp_path, browser):
+    with Threaded(tmp_path, '[http]\npassword = "correct horse"\n', fps=10.0) as served:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(served.server.url)
+        assert page.url.endswith("/login")
+        page.get_by_label("Password or token").fill("battery staple")
+        page.keyboard.press("Enter")
+        playwright.expect(page.get_by_role("alert")).to_contain_text("wrong token or password")
+        page.get_by_label("Password or token").fill("correct horse")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{served.server.url}/**#live")
+        playwright.expect(page.locator("#badges")).to_contain_text("Live ·")
+        until(lambda: in_pixels(page), 15, "a picture behind the login")
+        assert page.evaluate("document.cookie") == "", "no script can read the pass"
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        page.goto(served.server.url)
+        assert page.url.endswith("/login")
+        context.close()
