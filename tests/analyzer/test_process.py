@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from control.client import ControlClient
+from library import Catalogue
+from service.settings import Settings
 from service.stop import Stop
 from shm_ring import Flags, RingReader
 from shm_ring.scores import Scores
@@ -282,3 +286,22 @@ def test_slow_video_leaves_the_exposure_to_the_camera_and_stays_night():
         time.sleep(2.0)
         assert status(shmcam) == "NIGHT"
         assert shmcam.logs("analyzer").count("asked for mode=slow_video") == 1
+
+
+@pytest.mark.slow
+def test_at_the_day_s_end_keogram_strip_and_table_are_saved_announced_and_in_the_library():
+    ends = datetime.now().astimezone() + timedelta(seconds=75)  # the next full minute that leaves time to start
+    with Bare(analyzer={"day_starts_at": f"{ends:%H:%M}"}, export={"base_dir": "captures"}) as bare:
+        shmcam = bare.world
+        for program in ("control", "analyzer", "capture"):
+            bare.start(program)
+            until(shmcam.socket.exists, 20, "the hub")
+        with Listener(bare, "saved") as listener:
+            until(lambda: listener.names().count("Saved") == 3, 100, lambda: shmcam.logs("analyzer"))
+            paths = [Path(one.path) for one in listener.heard]
+        assert [path.suffix for path in paths] == [".png", ".png", ".csv"]
+        assert all(path.stat().st_size > 0 and path.parent == shmcam.folder / "captures" / "keogram" for path in paths)
+        settings = Settings.load(shmcam.config, environ={})
+        with Catalogue.of(settings) as catalogue:
+            rows = until(lambda: (found := catalogue.find(kinds=["keogram"])) and len(found) == 2 and found, 10)
+        assert {row.path for row in rows} == set(paths[:2])
