@@ -105,6 +105,11 @@ def _locked(path: Path) -> TextIO:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
+        file.seek(0)
+        owner = file.read(20).strip() or "unknown"
         file.close()
-        raise SocketTakenError(f"another hub is using {path}") from problem
+        raise SocketTakenError(f"another hub is using {path} (pid {owner})") from problem
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")  # only for the message above: the lock counts, not the number
+    file.flush()
     return file

@@ -24,7 +24,7 @@ def status(roster: Roster, now_s: float) -> Reply:
     rows = processes(roster, now_s)
     cameras = camera_rows(roster)
     lines = [f"{row['program']:<18} {row['state']:<10} {_doing(row)}".rstrip() for row in rows]
-    lines += [f"{row['camera']:<18} {_camera(row)}" for row in cameras]
+    lines += [f"{row['camera']:<18} {_camera(row, LINE_MAX - 19)}" for row in cameras]
     well = all(row["state"] not in {"silent", "missing", "FATAL", "EXITED", "BACKOFF"} for row in rows)
     return Reply(
         ok=True, status="status", text="\n".join(lines), data={"ok": well, "processes": rows, "cameras": cameras}
@@ -158,10 +158,11 @@ def _known(event: Event) -> dict[str, Any]:
     return {"recording": values["path"] if name == "recording_started" else None}
 
 
-def _camera(row: dict[str, Any]) -> str:
+def _camera(row: dict[str, Any], cells: int = 1000) -> str:
     size = f"{row['width']}x{row['height']}" if "width" in row else ""
     rate = f"{row['fps']:.1f}fps" if row.get("fps", -1) >= 0 else ""
     night = {True: "NIGHT", False: "DAY", None: ""}[row["night"]]
-    recording = f"recording {row['recording']}" if row["recording"] else ""
+    recording = "RECORDING" if row["recording"] else ""
     words = (row["state"], row["source"], row["model"], size, rate, row["mode"], night, recording, row["reason"])
-    return " ".join(word for word in words if word)
+    line = " ".join(word for word in words if word)
+    return line if len(line) <= cells else line[: cells - 1] + "…"

@@ -23,6 +23,7 @@ OWN_PAUSE_S = 2.5
 """A pass comes every half second; one this late means that we were not running either."""
 
 EXPOSURES_FORGIVEN = 3
+KILL_AGAIN_S = 5.0
 MIB = 1024 * 1024
 
 
@@ -52,6 +53,8 @@ class Watched:
     exposure_s: float = 0.0
     """A frame may take a few of these more (libcamera has several in flight)."""
     reported: bool = False
+    killed_s: float = -1e9
+    """When it was last killed; a process that is still there is killed again."""
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Judge:
     watched: dict[str, Watched] = field(default_factory=dict)
     _ended_s: dict[str, deque[float]] = field(default_factory=dict)
     _last_pass_s: float | None = None
+    _slept_s: float = -1e9
     _graced: bool = False
 
     def heard(self, program: str, beat: Heartbeat, now_s: float) -> None:
@@ -95,11 +99,14 @@ class Judge:
 
     def pass_over(self, programs: dict[str, Program], now_s: float) -> list[Verdict]:
         """Look at everyone; call it every half second, with the programs as supervisord sees them."""
-        slept = now_s - (self._last_pass_s or now_s) > OWN_PAUSE_S
+        slept = (
+            now_s - (self._last_pass_s or now_s) > OWN_PAUSE_S and now_s - self._slept_s > 2 * self.settings.hang_kill_s
+        )
         self._last_pass_s = now_s
         for name in [n for n, w in self.watched.items() if n not in programs or programs[n].pid != w.pid]:
             del self.watched[name]  # another process now, or none: its first heartbeat begins anew
         if slept:
+            self._slept_s = now_s  # once per period: a watchdog that is always late must still act
             return self._grace(now_s, "the watchdog itself was stopped or starved")
         silent = [w for w in self.watched.values() if now_s - w.beat_s > self.settings.hang_report_s]
         if len(silent) >= 2 and len(silent) == len(self.watched) and not self._graced:
@@ -124,13 +131,14 @@ class Judge:
             del self.watched[name]
             used = known.beat.rss_bytes / MIB
             return [Verdict("too_big", name, "memory", measured=used, limit=float(settings.memory_limit_mb))]
+        if max(silent_s, still_s) <= settings.hang_kill_s:
+            return self._report(name, known, silent_s, still_s)
+        if now_s - known.killed_s < KILL_AGAIN_S:
+            return []
+        known.killed_s = now_s  # it stays watched until it is gone: supervisord may not have heard us
         if silent_s > settings.hang_kill_s:
-            del self.watched[name]
             return [Verdict("kill", name, f"no sign of life for {silent_s:.0f} s", silent_s)]
-        if still_s > settings.hang_kill_s:
-            del self.watched[name]
-            return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]
-        return self._report(name, known, silent_s, still_s)
+        return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]
 
     def _report(self, name: str, known: Watched, silent_s: float, still_s: float) -> list[Verdict]:
         limit_s = self.settings.hang_report_s

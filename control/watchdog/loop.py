@@ -61,8 +61,8 @@ class Watchdog:
         """When our own heartbeat last came back through the hub: then it is alive."""
         self._hub_told = False
         self._listed_s = 0.0
-        self._unplaced: dict[int, tuple[Heartbeat, float]] = {}
-        """Heartbeats, by pid, of processes that supervisord has not told us of yet."""
+        self._unplaced: dict[int, tuple[Heartbeat, float, float]] = {}
+        """By pid, of processes that supervisord has not told us of yet: last heartbeat, when it and the first came."""
         self._orphans: set[int] = set()
         self._deaf = False
 
@@ -123,14 +123,16 @@ class Watchdog:
             if isinstance(beat, Heartbeat) and beat.role == "watchdog":
                 self._echo_s, self._hub_told = now_s, False
             elif isinstance(beat, Heartbeat):
-                self._unplaced[beat.pid] = (beat, now_s)
+                _, _, first_s = self._unplaced.get(beat.pid, (beat, now_s, now_s))
+                self._unplaced[beat.pid] = (beat, now_s, first_s)
         by_pid = {program.pid: name for name, program in self._programs.items() if program.pid}
-        for pid, (beat, heard_s) in list(self._unplaced.items()):
+        for pid, (beat, heard_s, first_s) in list(self._unplaced.items()):
+            late = now_s - first_s > UNPLACED_S
             if name := by_pid.get(pid):
                 self._judge.heard(name, beat, heard_s)
-            elif now_s - heard_s > UNPLACED_S and self._programs:
+            elif late and self._programs:
                 self._tell_orphan(beat)
-            if name or now_s - heard_s > UNPLACED_S:
+            if name or late:
                 del self._unplaced[pid]
 
     def _tell_orphan(self, beat: Heartbeat) -> None:

@@ -40,6 +40,7 @@ stderr_logfile={folder}/logs/watchdog.startup.log
 PROGRAM = """
 [program:{name}]
 command={python} {script} {name}
+autostart={autostart}
 startsecs=5
 startretries={retries}
 redirect_stderr=true
@@ -73,14 +74,17 @@ with startup(role) as process, ControlClient(role, socket_path=process.settings.
 class Supervised(HubProcess):
     """A folder with its own supervisord; `programs` each run BEATER under their name."""
 
-    def __init__(self, *programs: str, config: str = "", retries: int = 3) -> None:
+    def __init__(self, *programs: str, config: str = "", retries: int = 3, idle: tuple[str, ...] = ()) -> None:
+        """`idle` programs are known to supervisord and not started by it."""
         super().__init__(config)
         (self.folder / "run").mkdir()
         (self.folder / "logs").mkdir()
         script = self.folder / "beater.py"
         script.write_text(BEATER)
         places = {"folder": self.folder, "python": sys.executable, "script": script, "retries": retries}
-        conf = CONF.format(**places) + "".join(PROGRAM.format(name=name, **places) for name in programs)
+        conf = CONF.format(**places)
+        for name in (*programs, *idle):
+            conf += PROGRAM.format(name=name, autostart="false" if name in idle else "true", **places)
         self.conf = self.folder / "run/supervisord.conf"
         self.conf.write_text(conf)
         self.supervisord = Supervisord(f"unix://{self.folder}/run/supervisor.sock")
@@ -102,6 +106,14 @@ class Supervised(HubProcess):
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def orphan(self, role: str) -> subprocess.Popen[bytes]:
+        """Start a process that says it is one of supervisord's."""
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "beater.py"), role, "--config", str(self.config)],
+            cwd=self.folder,
+            env={**self.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
 
     def program(self, name: str) -> Program | None:
         try:

@@ -91,9 +91,28 @@ def test_everything_silent_at_once_gets_one_more_period_and_no_more():
     found = night.go_on(40)
     assert found[0] == (4.5, "grace", "")
     assert [kind for _, kind, _ in found].count("grace") == 1
-    killed = [when for when, kind, _ in found if kind == "kill"]
-    assert len(killed) == 3
-    assert min(killed) > 24
+    killed = {program: when for when, kind, program in reversed(found) if kind == "kill"}
+    assert set(killed) == set(night.programs)
+    assert min(killed.values()) > 24
+
+
+def test_a_process_that_survives_its_kill_is_killed_again():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    found = [kind for _, kind, _ in night.go_on(31, beating=["capture"])]
+    assert found == ["stalled", "kill", "kill", "kill"]
+
+
+def test_a_watchdog_that_is_always_late_still_acts():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    kinds = []
+    for _ in range(14):
+        night.now_s += 3
+        night.beat("capture")
+        kinds += [verdict.kind for verdict in night.judge.pass_over(night.programs, night.now_s)]
+    assert kinds.count("grace") <= 2
+    assert "kill" in kinds
 
 
 def test_a_watchdog_that_slept_itself_judges_nobody():

@@ -145,7 +145,7 @@ def test_another_user_is_refused(hub):
 def test_a_second_hub_is_refused_and_the_first_untouched(hub):
     command = [sys.executable, "-m", "control", "--config", str(hub.config)]
     assert subprocess.run(command, timeout=30).returncode == 75
-    assert "another hub is using" in hub.log
+    assert f"another hub is using {hub.socket} (pid {hub.process.pid})" in hub.log
     assert hub.text("ping") == "pong"
 
 

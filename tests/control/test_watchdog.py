@@ -15,8 +15,12 @@ NAMES = ("analyzer", "capture", "recorder", "streamer")
 
 @pytest.fixture(scope="module")
 def running():
-    with Supervised(*NAMES, config=SHORT, retries=1) as supervised:
+    with Supervised(*NAMES, config=SHORT, retries=1, idle=("exporter",)) as supervised:
+        orphan = supervised.orphan("exporter")
+        supervised.orphan_pid = orphan.pid
         yield supervised
+        orphan.kill()
+        orphan.wait()
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +38,7 @@ def test_what_hangs_is_reported_and_killed_and_comes_back(running):
         os.kill(hung, signal.SIGSTOP)
         begun, heard = time.monotonic(), {"analyzer": [], "capture": []}
         while not all("process_up" in told for told in heard.values()):
-            event = events.object()
+            event = next_event(events, running)
             name, told = event["event"], heard.get(event["data"].get("program", ""), [])
             if name == "process_stalled" and not told:
                 assert time.monotonic() - begun < 6  # 2 s of silence, a pass, and the beat of a second before
@@ -102,6 +106,19 @@ def test_a_stopped_supervisord_does_not_take_the_watchdog_with_it(running, secon
     finally:
         os.kill(running.process.pid, signal.SIGCONT)
     until(lambda: running.pid("watchdog") == pid and running.beats("watchdog"), "the same watchdog goes on")
+
+
+def test_an_orphan_is_told_with_the_line_that_ends_it(running):
+    pid = running.orphan_pid
+    said = f"pid {pid} says it is exporter, but supervisord did not start it; type: kill {pid}"
+    until(lambda: said in running.told(), "told")
+
+
+def next_event(events, running):
+    try:
+        return events.object()
+    except TimeoutError:
+        raise AssertionError(f"no event came; the watchdog told:\n{running.told()}") from None
 
 
 def rows(running):
