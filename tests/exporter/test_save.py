@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from library import Catalogue
 from service.clock import iso, stamp, to_utc_ns
-from shm_ring import Flags
+from shm_ring import Flags, FrameMeta, RingWriter
+from shm_ring.scores import SCORE, VERSION
 from tests.exporter.conftest import PERIOD_NS, Feed, until
 from tests.reading import number_in
 
@@ -361,3 +363,44 @@ def test_timestamps_are_those_of_the_frame(shared, feed):
     captured_utc_ns = to_utc_ns(reply.data["captured_ns"])
     assert abs(datetime.fromisoformat(reply.data["timestamp"]).timestamp() - captured_utc_ns / 1e9) < 0.01
     assert iso(captured_utc_ns)[:18] == reply.data["timestamp"][:18] and reply.data["age_s"] >= 3
+
+
+@contextmanager
+def scored(settings, sharpness: dict[int, float]):
+    """An analyzer that has scored these frames."""
+    writer = RingWriter.create(
+        settings.ring_name("cam0", "scores"),
+        slots=64,
+        payload_bytes=SCORE.itemsize,
+        lock_dir=settings.paths.run,
+        camera="cam0",
+        stream="scores",
+    )
+    try:
+        for frame_id, sharp in sharpness.items():
+            record = np.zeros(1, SCORE)
+            record["frame_id"], record["sharpness"], record["version"] = frame_id, sharp, VERSION
+            record["dark_score"], record["scene_brightness"] = 33.5, 44.25
+            writer.publish(record.view(np.uint8), FrameMeta(frame_id, frame_id, frame_id), None)
+        yield
+    finally:
+        writer.retire()
+        writer.close()
+
+
+def test_the_sharpest_frames_of_the_span_are_taken_and_scores_stand_in_exif(shared, feed):
+    feed.publish(20)
+    sharp = {feed.base + number: float(number in (3, 8, 9, 15)) for number in range(20)}
+    with scored(shared.settings, sharp):
+        reply = shared.call("pastStack jpg method=separate before_s=30 count=4")
+        assert [number_in(Path(path)) for path in reply.data["paths"]] == [feed.base + n for n in (3, 8, 9, 15)]
+        known = json.loads(piexif.load(reply.data["path"])["Exif"][piexif.ExifIFD.UserComment][8:])
+        assert (known["dark_score"], known["score"], known["sharpness"]) == (33.5, 44.25, 1.0)
+        assert shared.call("pictures limit=1").data["rows"][0]["score"] == 44.25
+
+
+def test_frames_taken_while_the_controls_moved_are_left_out(shared, feed):
+    feed.publish(5)
+    feed.publish(3, flags=int(Flags.SETTLING))
+    reply = shared.call("pastStack jpg method=separate before_s=30 count=3")
+    assert [number_in(Path(path)) for path in reply.data["paths"]] == [feed.base + n for n in (2, 3, 4)]
