@@ -58,13 +58,13 @@ def measure(area: str, quick: bool) -> dict[str, Json]:
     module = importlib.import_module(f"bench.{area}")
     outcomes: dict[str, Outcome] = {}
     tables: dict[str, Json] = {}
+    known = {row.name for row in module.ROWS}
     for name, outcome in module.run(quick):
+        if name not in known:
+            raise SystemExit(f"bench/{area}.py: outcome for the unknown row {name!r}")
         outcomes[name] = outcome
         tables.update((title, list(lines)) for title, lines in getattr(outcome, "tables", {}).items())
         print(f"  {area}: {name} {outcome}"[:240], file=sys.stderr, flush=True)
-    unknown = outcomes.keys() - {row.name for row in module.ROWS}
-    if unknown:
-        raise SystemExit(f"bench/{area}.py: outcome for unknown rows {sorted(unknown)}")
     rows: list[Json] = [judge(row, outcomes.get(row.name)) for row in module.ROWS]
     return {"area": area, "quick": quick, "rows": rows, "tables": tables}
 

@@ -35,6 +35,9 @@ ROWS = (
     Row("publish_fenced_1080p_yuv420p", "x", 1.04, "publish with libatomic's fences / bare copy"),
     Row("publish_fenced_1080p_bgr24", "x", 1.035, "the same, 1080p bgr24"),
     Row("publish_fenced_xga_yuv420p", "x", 1.06, "the same, 1024x768 yuv420p"),
+    Row("publish_extra_1080p_yuv420p", "µs", 6.5, "publish - bare copy: what the prototype of ring-figures.md needed"),
+    Row("publish_extra_1080p_bgr24", "µs", 12.0, "the same, 1080p bgr24"),
+    Row("publish_extra_xga_yuv420p", "µs", 4.4, "the same, 1024x768: where a copy takes 20 µs a ratio says little"),
     Row(
         "publish_paced_extra",
         "µs",
