@@ -1,6 +1,6 @@
 #!/bin/bash
 # The tests of capture on the real Picamera2 with simulated cameras: builds the rig if needed (kept in $SHMCAM_RIG or
-# /var/tmp/shmcam-rig) and runs pytest inside it, once per Pi platform.
+# /var/tmp/shmcam-rig) and runs pytest inside it, on Python 3.13.
 #   run.sh [PYTEST ARGUMENT ...]        e.g. run.sh -m slow, run.sh -k stride
 # Where the rig cannot be built it says `SKIPPED: reason` and exits 0.
 set -uo pipefail

@@ -57,6 +57,13 @@ def test_a_closed_camera_says_so(camera):
         one.source.wait(0.1)
 
 
+@pytest.mark.parametrize("buffers", [2, 3, 8])
+def test_any_number_of_buffers_will_do(camera, buffers):
+    one = camera(buffers=buffers)
+    numbers = [number for number, _ in one.frames(20)]
+    assert numbers == sorted(set(numbers))
+
+
 def test_request_goes_back_with_the_write(camera):
     one = camera()
     taken = []

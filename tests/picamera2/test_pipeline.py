@@ -128,6 +128,9 @@ def test_dusk_brings_still_mode_and_dawn_ends_it(shmcam, switches):
     """The analyzer judges by what the simulated sensor delivers, and capture exposes as it asks."""
     switches.put("lux-0", 0.05)
     until(lambda: newest(shmcam)[2].exposure_us > 100_000, 60, "a night exposure\n" + shmcam.text("night_level"))
+    late = [meta for _, _, meta, _ in frames(shmcam, 40) if meta.flags & Flags.NIGHT and meta.exposure_us < 100_000]
+    assert len(late) >= 5, "frames that were in the camera's queue when still mode was asked for"
+    assert all(meta.flags & Flags.SETTLING for meta in late), "nobody may judge night by them"
     until(lambda: not newest(shmcam)[2].flags & Flags.SETTLING, 20, "settled frames")
     assert newest(shmcam)[2].flags & Flags.NIGHT
     assert "STATUS=NIGHT" in shmcam.text("night_level cam0")
