@@ -54,6 +54,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "latency_over_encode_ms", Measured(over, detail)
         yield from _against_bare(port, process, many, 3 if quick else 5, seconds / 2)
         yield "curve", _curve(port, process, (1, 10, 50) if quick else (1, 10, 50, 100, 200, 350, 500), seconds / 2)
+    yield "memory_ratio", _memory_ratio(many)
     yield "peers", _peers(seconds, 1 if quick else 10)
 
 
@@ -107,32 +108,49 @@ def _against_bare(
     size = len(_fetch(port, "/snapshot.jpg"))
     with _bare(size) as (bare_port, bare_process):
         cost = {
-            "ours": lambda: _cost(port, process, many, seconds)[0],
-            "bare": lambda: _cost(bare_port, bare_process, many, seconds)[0],
+            "ours": lambda: _cost(port, process, many, seconds),
+            "bare": lambda: _cost(bare_port, bare_process, many, seconds),
         }
         seen = compared(paired(cost, repeats), "ours", "bare")
         encode_us = _metric(port, "encode_seconds_total") / _metric(port, "encodes_total") * 1e6 / many
         share = f"of ours about {encode_us:.1f} µs is the one encode, which the bare server does not do"
         yield "cpu_per_frame_ratio", Measured(seen.value, f"{seen.detail}; {share}")
-        ours, bare = (_cost(*subject, many, seconds)[1] for subject in ((port, process), (bare_port, bare_process)))
-        whole = (
-            f"whole process: {_memory(process):.0f} MB (numpy, OpenCV, aiohttp), bare {_memory(bare_process):.0f} MB"
-        )
-        yield "memory_ratio", Measured(ours / bare, f"{many} viewers add {ours:.1f} MB, bare {bare:.1f} MB; {whole}")
 
 
-def _cost(port: int, process: psutil.Process, many: int, seconds: float) -> tuple[float, float]:
-    """CPU µs per delivered frame, and the memory in MB that the viewers add while they watch."""
-    before_mb = _memory(process)
+def _memory_ratio(many: int) -> Outcome:
+    """Both servers fresh, because a heap that has served a hundred viewers once does not grow for the next hundred."""
+    with _streamer() as (port, process):
+        size = len(_fetch(port, "/snapshot.jpg"))
+        ours, whole = _added_mb(port, process, many), _memory(process)
+    with _bare(size) as (port, process):
+        bare, whole_bare = _added_mb(port, process, many), _memory(process)
+    detail = (
+        f"{many} viewers add {ours:.1f} MB, bare {bare:.1f} MB; whole process {whole:.0f} MB, bare {whole_bare:.0f} MB"
+    )
+    return Measured(ours / bare, detail)
+
+
+def _added_mb(port: int, process: psutil.Process, many: int) -> float:
+    """Memory that viewers add while they watch; one has watched before, so that code and buffers are there."""
+    _watch(port, "/stream", 1, 0, 2)
+    before = _memory(process)
+    with _watching(port, "/stream", many, 0, 4) as child:
+        time.sleep(3)
+        added = _memory(process) - before
+        child.communicate(timeout=60)
+    return max(0.1, added)
+
+
+def _cost(port: int, process: psutil.Process, many: int, seconds: float) -> float:
+    """CPU µs per delivered frame."""
     with _watching(port, "/stream", many, 0, seconds) as child:
         time.sleep(seconds * 0.3)
         cpu = _cpu_s(process)
         time.sleep(seconds * 0.5)
-        added = _memory(process) - before_mb
         spent = _cpu_s(process) - cpu
         seen = json.loads(child.communicate(timeout=60)[0].splitlines()[-1])
-    delivered = sum(seen["delivered"]) * 0.5
-    return spent / max(1.0, delivered) * 1e6, max(0.1, added)
+    delivered = float(sum(seen["delivered"])) * 0.5
+    return spent / max(1.0, delivered) * 1e6
 
 
 def _curve(port: int, process: psutil.Process, counts: tuple[int, ...], seconds: float) -> Outcome:
@@ -275,9 +293,22 @@ def _ffmpeg(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
 def _motion(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
     port = _free_port()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
-    lines = ("daemon off", f"log_file {folder}/log", "log_level 4", f"target_dir {folder}", f"netcam_url file://{film}")
-    lines += ("width 1280", "height 720", "framerate 30", f"stream_port {port}", "stream_localhost on")
-    lines += ("stream_maxrate 30", "stream_quality 80", "picture_output off", "movie_output off", "webcontrol_port 0")
+    lines: tuple[str, ...] = (
+        "daemon off",
+        f"log_file {folder}/log",
+        "log_level 4",
+        f"target_dir {folder}",
+        f"netcam_url file://{film}",
+    )
+    lines = (*lines, "width 1280", "height 720", "framerate 30", f"stream_port {port}", "stream_localhost on")
+    lines = (
+        *lines,
+        "stream_maxrate 30",
+        "stream_quality 80",
+        "picture_output off",
+        "movie_output off",
+        "webcontrol_port 0",
+    )
     (folder / "motion.conf").write_text("\n".join(lines) + "\n")  # as near to ours as its options allow
     server = _started(stack, ["motion", "-n", "-c", str(folder / "motion.conf")])
     time.sleep(6)  # it listens long before its film plays, and a connection that asks nothing disturbs it

@@ -353,3 +353,29 @@ def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tm
             stacks.add(reader, frame, [4])
             assert stacks.payload(frame, 4)[0] == 30, "night is not blended into day"
         ring.retire()
+
+
+def test_it_stops_within_five_seconds_whoever_is_connected(tmp_path):
+    import socket
+
+    streamer = Streamer(tmp_path)
+    with Camera(tmp_path, streamer.prefix):
+        until(streamer.up, 20)
+        asked = ("GET /stream", "GET /live.mp4", "GET /snapshot.jpg", "GET /healthz", "GET")
+        held = [socket.create_connection(("127.0.0.1", streamer.port)) for _ in asked]
+        for sock, line in zip(held, asked, strict=True):
+            sock.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"[: 200 if line != "GET" else 3].encode())
+        handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        held.append(socket.create_connection(("127.0.0.1", streamer.port)))
+        held[-1].sendall(
+            f"{handshake}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert b"101" in held[-1].recv(100)
+        began = time.monotonic()
+        streamer.process.terminate()
+        try:
+            assert streamer.process.wait(30) == 0
+            assert time.monotonic() - began < 15, "supervisord gives 5 s; three times that on a busy machine"
+        finally:
+            streamer.process.kill()
+    streamer.remove_segments()
