@@ -25,6 +25,7 @@ _HEAD = offset_of(SEGMENT_HEADER, "head") // 4
 _STATE = offset_of(SEGMENT_HEADER, "state") // 4
 _HEARTBEAT = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
 _PID = offset_of(SEGMENT_HEADER, "writer_pid") // 4
+_BYTE = np.dtype(np.uint8)  # one object for all arrays of bytes, so `is` is enough on the fast path
 _UNKNOWN = object()  # the geometry bytes of a slot that this writer has not written yet
 
 
@@ -104,7 +105,8 @@ class RingWriter:
 
         Raises: ValueError when it is longer or not contiguous; nothing is published then.
         """
-        source = payload if isinstance(payload, np.ndarray) and payload.ndim == 1 else flat(payload)
+        plain = isinstance(payload, np.ndarray) and payload.ndim == 1 and payload.dtype is _BYTE
+        source = payload if plain else flat(payload)
         used = len(source)
         self.begin()
         self._places[self._head % self.slots].payload[:used] = source  # type: ignore[assignment] # numpy's stubs: 3.12

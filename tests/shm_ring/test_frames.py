@@ -78,6 +78,14 @@ def test_pictures_of_any_dimension_can_be_published(make_writer, ring_name):
             assert (reader.copy(number).bgr == picture).all()
 
 
+def test_records_and_other_types_are_published_as_their_bytes(make_writer, ring_name):
+    record = np.array([(1, 2.5)], [("number", "u8"), ("score", "f8")])
+    with make_writer() as writer, RingReader.open(ring_name) as reader:
+        for number, payload in enumerate((record, np.arange(5, dtype=np.float32), np.array([True, False]))):
+            writer.publish(payload, meta(number))
+            assert reader.copy(number).payload.tobytes() == payload.tobytes()
+
+
 def test_a_loaned_slot_is_written_in_place_and_abandoned_on_an_error(make_writer, ring_name):
     shape = geometry("gray", 64, 48)
     with make_writer() as writer, RingReader.open(ring_name) as reader:
