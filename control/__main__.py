@@ -16,7 +16,7 @@ from control.server import Server
 from control.settings import NetworkSettings
 from service.startup import startup
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("control")
 
 EXIT_TAKEN = 75
 """sysexits.h EX_TEMPFAIL: another hub has the socket."""

@@ -36,13 +36,18 @@ class Roster:
     """Everything the hub remembers; nothing here outlives it."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:
-        self.cameras = cameras
-        """As configured; the first is the default."""
+        self._configured = cameras
         self.peers: dict[int, Peer] = {}
         self.latest: dict[tuple[str, str], Event] = {}
         """Last event of each kind of messages.RETAINED and camera."""
         self.programs: dict[str, ProcessUp | ProcessDown] = {}
         """Last word of the watchdog about each program."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """As configured when the hub began, then those added since, while a process of theirs is connected."""
+        found = (peer.hello.camera for peer in self.peers.values() if peer.hello and peer.hello.camera)
+        return tuple(dict.fromkeys([*self._configured, *found]))
 
     def remember(self, event: Event) -> None:
         """Keep what tells how things are until further notice."""

@@ -13,7 +13,7 @@ from control.watchdog.loop import Watchdog
 from control.watchdog.supervisord import Supervisord
 from service.startup import startup
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("control.watchdog")
 
 EXIT_NOT_LISTENING = 64
 """sysexits.h EX_USAGE: this is no program to start by hand."""

@@ -221,6 +221,16 @@ def test_commands_under_way_are_bounded_for_one_connection_and_for_all():
     assert scene.replies(actions)[0].status == "busy"
 
 
+def test_a_camera_added_while_the_hub_runs_counts_from_its_hello_on():
+    scene = Scene()
+    assert scene.replies(scene.say(PERSON, Record(camera="cam1")))[0].status == "unknown_camera"
+    scene.process(RECORDER1, "recorder", "record", camera="cam1")
+    assert scene.hub.roster.cameras == ("cam0", "cam1")
+    assert scene.say(PERSON, Record(camera="cam1"))[0].peers == (RECORDER1,)
+    scene.hub.closed(RECORDER1)
+    assert scene.hub.roster.cameras == ("cam0",)
+
+
 def test_of_two_that_claim_the_same_command_the_newer_is_asked():
     scene = Scene()
     scene.process(EXPORTER, "exporter", "save")
