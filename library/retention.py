@@ -47,12 +47,9 @@ def make_room(
     deleted: list[Entry] = []
     for gone in due(catalogue, own, need_bytes, kind=kind, writing=writing):
         _remove(catalogue, gone, "limit", deleted)
-    device = folder.stat().st_dev
-    candidates = _in_turn(catalogue, "kind != 'archive'", writing)
-    while _short_bytes(own, folder, need_bytes) > 0 and (entry := next(candidates, None)) is not None:
-        if _device(entry.path) == device and frees(entry):
-            _remove(catalogue, entry, "free space", deleted)
     short = _short_bytes(own, folder, need_bytes)
+    if short > 0:
+        short = _freed(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
     if short > 0:
         raise NoRoom(
             errno.ENOSPC,
@@ -61,6 +58,24 @@ def make_room(
             str(folder),
         )
     return deleted
+
+
+def _freed(
+    catalogue: Catalogue,
+    own: LibrarySettings,
+    folder: Path,
+    need_bytes: int,
+    *,
+    writing: Collection[Path],
+    deleted: list[Entry],
+) -> int:
+    """Delete the oldest on this disk until enough is free. Returns: bytes that are still missing."""
+    device = folder.stat().st_dev
+    candidates = _in_turn(catalogue, "kind != 'archive'", writing)
+    while (short := _short_bytes(own, folder, need_bytes)) > 0 and (entry := next(candidates, None)) is not None:
+        if _device(entry.path) == device and frees(entry):
+            _remove(catalogue, entry, "free space", deleted)
+    return short
 
 
 def due(

@@ -59,6 +59,8 @@ def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
 def describe(entry: Entry) -> None:
     """Make sure that the file and its sidecar tell all that the row will. Raises: OSError."""
     itself = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
+    if itself and not entry.protected and not sidecar(entry.path).exists() and entry.path.name != MANIFEST:
+        return  # as most pictures: nothing to say that is not inside
     values: dict[str, Any] = {} if itself else entry.description()
     known = read_json(entry.path if entry.path.name == MANIFEST else sidecar(entry.path)) or {}
     if entry.protected != bool(known.get("protected", False)):
