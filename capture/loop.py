@@ -31,6 +31,9 @@ TURN_S = 0.25
 RETRY_LIMIT_S = 4.0
 """A camera is back within 5 s of its return; asking every 4 s costs nothing."""
 
+GREETING_NS, AFTER_WELCOME_S = 300_000_000, 0.03
+"""How long to wait for the hub before the camera is opened; it answers within 10 ms where it runs."""
+
 FOR_EVER_S = 1e9
 CHECK_MEMORY_NS = 5_000_000_000
 STALL_PERIODS, LOST_PERIODS = 3, 5
@@ -59,6 +62,7 @@ class Loop:
     def run(self) -> int:
         """Until asked to stop, or until memory runs out. Returns: the exit code."""
         backoff = Backoff(limit_s=RETRY_LIMIT_S)
+        self._greet()
         while not self._leaving:
             try:
                 self._serve(backoff)
@@ -72,6 +76,18 @@ class Loop:
         if self._exit_code is not None:
             self.rings.leave()  # the next process goes on where this one stopped
         return self._exit_code or 0
+
+    def _greet(self) -> None:
+        """Hear what was set since config.toml was read, so that a ring a crash left behind is not replaced for nothing.
+
+        Without a hub it goes on after GREETING_NS.
+        """
+        until_ns = now_ns() + GREETING_NS
+        while not self.control.connected and now_ns() < until_ns and not self.stop.wait(0.01):
+            pass
+        if self.control.connected:
+            self.stop.wait(AFTER_WELCOME_S)
+        self._listen()
 
     @property
     def _leaving(self) -> bool:
@@ -154,13 +170,17 @@ class Loop:
             self.report.beat(state, reason)
             self.stop.wait(min(TURN_S, max(0.0, (until_ns - now_ns()) / 1e9)))
 
-    def _hear(self) -> None:
-        """Take what other processes said, and look at memory now and then."""
+    def _listen(self) -> None:
+        """Take what other processes said."""
         for call in self.control.received():
             if isinstance(call.message, Detect):
                 self.detect(call)
             elif isinstance(call.message, Event):
                 self.wishes.hear(call.message)
+
+    def _hear(self) -> None:
+        """Listen, and look at memory now and then."""
+        self._listen()
         if now_ns() - self._memory_checked_ns > CHECK_MEMORY_NS:
             self._memory_checked_ns = now_ns()
             self._check_memory()

@@ -260,3 +260,20 @@ def test_ten_thousand_frames_cost_no_memory_and_no_descriptors(source):
         before, after = settled(1500), settled(11_500)
         assert after[0] - before[0] < 3_000_000, f"{before} → {after}"
         assert after[1] <= before[1] + 1, "one reopening file may be caught in the act"
+
+
+def test_a_restart_keeps_what_was_set_live_and_the_frames_of_that_size():
+    with Processes() as world:
+        world.start_hub()
+        capture = world.start_capture()
+        assert world.ask("set camera.width 176").ok
+        until(lambda: world.head() > 0 and newest(world).geometry.width == 176, 10)
+        until(lambda: world.head() > 5, 10)
+        world.stop(capture, signal.SIGKILL)
+        with world.reader() as ring:
+            head = ring.head
+            world.start_capture(frames=False)
+            until(lambda: ring.head > head + 3, 20)
+            assert not ring.retired
+            with ring.borrow(head - 1) as frame:
+                assert frame.geometry.width == 176
