@@ -31,6 +31,23 @@ PATIENCE = {Source.RAW: 10.0, Source.LEARNED: 1.0, Source.EV: 1.0, Source.LUX: 1
 """Factor on the dwell: a plain mean may have been changed by the camera itself, so it must persist (imaging.md 1.2)."""
 
 
+LUX_LEARN_FRAMES, LUX_MEDIAN_FRAMES = 30, 301
+"""The constant is a running median, brought up to date once a second of video."""
+LUX_MAX_STOPS_OFF = 2.0
+"""Further from the frame's own exposure than this, Lux belongs to another frame or another sensor."""
+
+WELL_EXPOSED = (0.02, 0.5)
+"""Relative light between which 8-bit luma is neither quantised nor clipped to speak of."""
+
+MIN_USABLE = 0.05
+"""Fraction of pixels a learned ratio must rest on."""
+MAX_STEP = 4096.0
+"""12 stops: from the shortest to the longest exposure of any sensor we know at one change."""
+
+LEARN_TRIES = 3
+"""Rungs to try until a frame after the switch can be compared with the one before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """A frame's own word on its exposure."""
@@ -39,6 +56,14 @@ class Gathered:
     """Exposure time times gains in seconds; NaN where any of them is unknown."""
     lux: float
     """NaN where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An exposure product in seconds, and how it is known."""
+
+    product_s: float
+    source: Source
 
 
 def gathered(exposure_us: int, analogue_gain: float, digital_gain: float, lux: float) -> Gathered:
@@ -56,13 +81,15 @@ class LuxScale:
     """
 
     def __init__(self) -> None:
-        self._samples: deque[float] = deque(maxlen=301)
+        self._samples: deque[float] = deque(maxlen=LUX_MEDIAN_FRAMES)
+        self._count = 0
         self._constant: float | None = None
 
     def learn(self, light: float, product_s: float, lux: float) -> None:
         """Take one well exposed frame with all three known."""
         self._samples.append(light / (product_s * lux))
-        if len(self._samples) % LUX_LEARN_FRAMES == 0:
+        self._count += 1
+        if self._count % LUX_LEARN_FRAMES == 0:
             self._constant = float(np.median(self._samples))
 
     def product_s(self, light: float, own: Gathered) -> float | None:
@@ -72,14 +99,6 @@ class LuxScale:
         product_s = light / (self._constant * own.lux)
         off = abs(math.log2(product_s / own.product_s)) if own.product_s > 0 else 0.0
         return product_s if off <= LUX_MAX_STOPS_OFF else None
-
-
-LUX_LEARN_FRAMES = 30
-LUX_MAX_STOPS_OFF = 2.0
-"""Further from the frame's own exposure than this, Lux belongs to another frame or another sensor."""
-
-WELL_EXPOSED = (0.02, 0.5)
-"""Relative light between which 8-bit luma is neither quantised nor clipped to speak of."""
 
 
 def well_exposed(light: float, saturated: float) -> bool:
@@ -100,16 +119,6 @@ def light_ratio(before: Bytes, after: Bytes, response: Response) -> float | None
         return None
     ratio = float(response.linear[after[usable]].sum() / response.linear[before[usable]].sum())
     return min(max(ratio, 1 / MAX_STEP), MAX_STEP)
-
-
-MIN_USABLE = 0.05
-"""Fraction of pixels a learned ratio must rest on."""
-MAX_STEP = 4096.0
-"""12 stops: from the shortest to the longest exposure of any sensor we know at one change."""
-
-
-LEARN_TRIES = 3
-"""Rungs to try until a frame after the switch can be compared with the one before it."""
 
 
 class ExposureScale:
@@ -160,11 +169,3 @@ class ExposureScale:
         self._learned_s = None if ratio is None else self._before[1] * ratio
         self._before = None
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """An exposure product in seconds, and how it is known."""
-
-    product_s: float
-    source: Source

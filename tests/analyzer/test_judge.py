@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyzer import ladder
-from analyzer.exposure import Source, gathered, light_ratio
+from analyzer.exposure import LuxScale, Source, gathered, light_ratio
 from analyzer.judge import Judge
 from analyzer.ladder import Exposure
 from analyzer.response import response
@@ -245,3 +245,12 @@ def test_light_ratio_needs_pixels_that_both_frames_show():
     assert light_ratio(white, grey, CURVE) is None
     assert light_ratio(grey, grey, CURVE) == pytest.approx(1.0)
     assert light_ratio(grey, grid(np.full((45, 80), 100, np.uint8)), CURVE) is None  # another size
+
+
+def test_the_lux_constant_follows_the_camera_for_as_long_as_it_is_day():
+    scale = LuxScale()
+    for _ in range(400):
+        scale.learn(0.2, 0.01, 100.0)
+    for _ in range(400):
+        scale.learn(0.2, 0.01, 50.0)  # another white balance, another tuning
+    assert scale.product_s(0.2, gathered(10_000, 1.0, 1.0, 50.0)) == pytest.approx(0.01)
