@@ -46,7 +46,7 @@ def _dispatch(options: Options) -> int:
         return supervisorctl(options)
     if options.word in ELSEWHERE:
         module = ELSEWHERE[options.word].module
-        os.environ.setdefault("SHMCAM_CONFIG", str(options.config))
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
         os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606 - argv list, no shell
     if module := on_files(options):
         flags = ["--json"] * options.json + ["--help"] * options.help

@@ -24,7 +24,7 @@ CONNECTIONS_MAX = 128
 """Unix connections at once: far below the 1024 descriptors supervisord gives us (running out is a log bomb)."""
 
 TCP_CONNECTIONS_MAX = 16
-TCP_RETRY_S = 5.0
+TCP_RETRY_S = 2.0
 TICK_S = 0.5
 
 

@@ -17,8 +17,9 @@ ALL = "all"
 
 
 def run(options: Options) -> int:
-    """Become supervisord (`control.running` reads the options)."""
-    return running.main(options.rest)
+    """Become supervisord (`control.running` reads the options behind the word)."""
+    chosen = any(word.partition("=")[0] == "--config" for word in options.rest)
+    return running.main(options.rest if chosen else ["--config", str(options.config), *options.rest])
 
 
 def supervisorctl(options: Options) -> int:

@@ -81,6 +81,7 @@ def test_a_process_beyond_the_memory_limit_is_restarted(running):
     until(lambda: running.pid("streamer") not in {0, first} and running.beats("streamer"), "a small one runs")
 
 
+@pytest.mark.slow  # the decision itself: test_judge
 def test_a_host_that_stood_still_costs_nobody_their_process(running):
     before = {name: running.pid(name) for name in NAMES}
     everyone = [*before.values(), running.pid("hub"), running.pid("watchdog")]
