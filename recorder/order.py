@@ -18,7 +18,7 @@ class Order:
     number: int
     kind: Kind
     trigger: str
-    """manual, auto, rolling, motion, night, command, resume."""
+    """manual, auto, rolling, motion, night, command."""
     start_ns: int
     """First instant that is wanted."""
     utc_ns: int

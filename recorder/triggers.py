@@ -21,6 +21,8 @@ class _Session:
     order: Order
     stop_ns: int
     file_start_ns: int = -1
+    mark: Order | None = None
+    """An event that fell into the present file."""
 
 
 @dataclass(slots=True)
@@ -148,8 +150,10 @@ class Triggers:
         session = self._session_at(captured_ns)
         if session is None:
             return event
-        if event is not None and session.trigger in ("auto", "rolling", "resume"):
-            return replace(session, trigger=event.trigger, protect=session.protect or event.protect)
+        running = self._sessions[0]
+        running.mark = event or running.mark
+        if running.mark is not None and session.trigger in ("auto", "rolling"):
+            return replace(session, trigger=running.mark.trigger, protect=session.protect or running.mark.protect)
         return session
 
     def expire(self, now_ns: int) -> None:
@@ -170,7 +174,7 @@ class Triggers:
         elif captured_ns - session.file_start_ns >= longest_ns:
             self._number += 1
             session.order = replace(session.order, number=self._number)
-            session.file_start_ns = captured_ns
+            session.file_start_ns, session.mark = captured_ns, None
         return session.order
 
     def _event_at(self, captured_ns: int) -> Order | None:

@@ -140,8 +140,8 @@ def test_an_event_marks_the_rolling_clip_it_falls_into():
     triggers.start(0, "rolling", "rolling", utc_ns=0)
     wanted(triggers, 0, 40)
     triggers.happened(40 * S, "motion", utc_ns=0)
-    assert {trigger for _, _, trigger in wanted(triggers, 40, 50)} == {"motion"}
-    assert {trigger for _, _, trigger in wanted(triggers, 50, 60)} == {"rolling"}
+    assert {trigger for _, _, trigger in wanted(triggers, 40, 60)} == {"motion"}, "to the end of the file"
+    assert {trigger for _, _, trigger in wanted(triggers, 60, 90)} == {"rolling"}
 
 
 def test_stop_ends_a_lasting_event_too():
