@@ -66,6 +66,7 @@ def _streamer() -> Iterator[tuple[int, psutil.Process]]:
     """A camera process and a real streamer process, on a free port."""
     prefix, port = f"b{secrets.token_hex(4)}", _free_port()
     with ExitStack() as stack:
+        stack.callback(_remove_segments, prefix)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
         config = folder / "config.toml"
         config.write_text(
@@ -347,6 +348,12 @@ def _end(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def _remove_segments(prefix: str) -> None:
+    """The camera is ended by a signal, which leaves its ring behind as a crash would."""
+    for left in Path("/dev/shm").glob(f"{prefix}.*"):  # noqa: S108 - where POSIX shared memory is
+        left.unlink(missing_ok=True)
 
 
 def _fetch(port: int, path: str) -> bytes:
