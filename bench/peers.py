@@ -78,15 +78,15 @@ class RingTaker:
     def take(self, timeout_s: float) -> Stamps | None:
         if not self._reader.wait(self._next, timeout_s):
             return None
-        self._next = max(self._next, self._reader.oldest)
         try:
             with self._reader.borrow(self._next) as frame:
-                self._next += 1
-                call, _ = stamps(frame.payload[:16].data)
-                return call, frame.published_ns - self._clock_offset_ns
+                call, _ = stamps(frame.payload)
+                found = call, frame.published_ns - self._clock_offset_ns
         except FrameOverwritten:
-            self._next += 1
+            self._next = self._reader.oldest + 1
             return None
+        self._next += 1
+        return found
 
     def close(self) -> None:
         self._reader.close()
@@ -152,7 +152,7 @@ class Iceoryx2Taker:
             sample = self._subscriber.receive()
             if sample is None:
                 return None
-        found = stamps(sample.payload().as_memory_view().cast("B")[:16])
+        found = stamps(sample.payload().as_memory_view())
         sample.delete()
         return found
 

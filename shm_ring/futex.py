@@ -37,13 +37,14 @@ class Futex:
         self._number = number or call_number(platform.machine(), ctypes.sizeof(ctypes.c_void_p))
         # Prebuilt arguments halve the cost of a ctypes call. WAIT lets go of the GIL (CDLL), WAKE keeps it (PyDLL): it
         # is over in microseconds, and a busy second thread could keep the writer from getting the GIL back for 5 ms.
-        self._address = ctypes.c_void_p(address)
-        self._wait = ctypes.CDLL(None).syscall
+        where = ctypes.c_void_p(address)
+        call = ctypes.c_long(self._number or 0)
+        self._wait = functools.partial(ctypes.CDLL(None).syscall, call, where, ctypes.c_int(FUTEX_WAIT))
         self.wake: Callable[[], object] = (
             functools.partial(
                 ctypes.PyDLL(None).syscall,
-                ctypes.c_long(self._number),
-                self._address,
+                call,
+                where,
                 ctypes.c_int(FUTEX_WAKE),
                 ctypes.c_int(EVERYBODY),
             )
@@ -59,12 +60,11 @@ class Futex:
         if not self._number:
             time.sleep(min(POLL_S, timeout_s))
             return
-        whole, part = divmod(max(timeout_s, 0.0), 1.0)
-        limit = _Timespec(int(whole), int(part * 1e9))
-        self._wait(
-            ctypes.c_long(self._number),
-            self._address,
-            ctypes.c_int(FUTEX_WAIT),
-            ctypes.c_uint(expected),
-            ctypes.byref(limit),
-        )
+        self._wait(expected, _limit(timeout_s))
+
+
+@functools.lru_cache(maxsize=64)  # loops ask for the same few; the kernel only reads it, so threads may share it
+def _limit(timeout_s: float) -> object:
+    """Return a pointer to the timeout as the kernel wants it."""
+    whole, part = divmod(max(timeout_s, 0.0), 1.0)
+    return ctypes.byref(_Timespec(int(whole), int(part * 1e9)))
