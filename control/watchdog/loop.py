@@ -21,8 +21,8 @@ from service.stop import Stop
 log = logging.getLogger(__name__)
 
 PASS_S = 0.5
-LIST_S = 1.0
-"""How often supervisord is asked for the state of every program."""
+LIST_S = 3.0
+"""How often supervisord is asked for the state of every program; its events ask at once."""
 
 UNPLACED_S = 10.0
 """A heartbeat whose pid supervisord does not know by then is not of its children."""
