@@ -352,7 +352,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def _remove_segments(prefix: str) -> None:
     """The camera is ended by a signal, which leaves its ring behind as a crash would."""
-    for left in Path("/dev/shm").glob(f"{prefix}.*"):  # noqa: S108 - where POSIX shared memory is
+    for left in Path("/dev/shm").glob(f"{prefix}.*"):
         left.unlink(missing_ok=True)
 
 
