@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers import SLOTS, Stamps, stamps
+from shm_ring.sizing import SHM_FOLDER
 
 
 class PyshmemSender:
@@ -96,6 +97,7 @@ class ZenohSender:
         import zenoh
         import zenoh.shm
 
+        self._before = set(SHM_FOLDER.glob("*.zenoh"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -115,6 +117,8 @@ class ZenohSender:
 
     def close(self) -> None:
         self._session.close()  # type: ignore[no-untyped-call]
+        for left in set(SHM_FOLDER.glob("*.zenoh")) - self._before:
+            left.unlink(missing_ok=True)  # what its readers, ended without its destructors, leave behind
 
 
 class ZenohTaker:
