@@ -33,6 +33,7 @@ SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
 HELD = 6  # Picamera2 has six buffers
 SLOTS = 64  # two seconds: as in use, a slot is never still in the cache
 CLIP_FRAMES = 120
+FIRST = 10  # the first frames also log and announce that the camera was found
 
 ROWS = (
     Row(
@@ -78,11 +79,11 @@ class HeldFrames:
 
 
 class Counted:
-    """Ends the loop after so many frames; the CPU time between the first and the last is what is measured."""
+    """Ends the loop after so many frames; measures the CPU time once everything has been announced."""
 
     def __init__(self, source: FrameSource, frames: int, stop: Stop) -> None:
         self._source, self._frames, self._stop = source, frames, stop
-        self._left = frames
+        self._left = frames + FIRST
         self._started_s = 0.0
         self.cpu_us = 0.0
 
