@@ -22,8 +22,8 @@ def as_json(configuration: Configuration) -> dict[str, Any]:
         for table in tables:
             here = here.setdefault(table, {})
         here[name] = _plain(configuration.shown(key, settings.value(key.path)))
-    for camera, own in settings.document.get("cameras", {}).items():
-        found.setdefault("cameras", {})[camera] = own
+    if own := _cameras(configuration):
+        found["cameras"] = own
     return found
 
 
@@ -43,8 +43,23 @@ def as_toml(configuration: Configuration) -> str:
         item.comment(_note(key, changed=key.path in configuration.unsaved))
         here[name] = item
     text = tomlkit.dumps(document)
-    own = settings.document.get("cameras", {})
+    own = _cameras(configuration)
     return text + ("\n" + tomlkit.dumps({"cameras": own}) if own else "")
+
+
+def _cameras(configuration: Configuration) -> dict[str, Any]:
+    """Return what [cameras.…] overrides, secrets (a camera's URL holds its password) masked."""
+    return {
+        name: _masked(configuration, f"cameras.{name}", own)
+        for name, own in configuration.current.document.get("cameras", {}).items()
+    }
+
+
+def _masked(configuration: Configuration, path: str, value: Any) -> Any:
+    known = {key.path for key in configuration.current.schema()}
+    if isinstance(value, dict) and not known & {path.split(".", 2)[-1], "camera." + path.split(".", 2)[-1]}:
+        return {name: _masked(configuration, f"{path}.{name}", inner) for name, inner in value.items()}
+    return _plain(configuration.shown(configuration.current.key(path), value))
 
 
 def _note(key: Key, *, changed: bool) -> str:

@@ -153,6 +153,26 @@ def test_secrets_are_masked_everywhere(tmp_path):
     assert "0123456789abcdef" not in as_toml(configuration)
 
 
+def test_the_password_in_a_cameras_url_is_in_no_dump(tmp_path):
+    text = """
+[cameras.cam1]
+source = "url"
+url = "rtsp://me:hunter2@host/x"
+width = 800
+[cameras.cam1.night]
+enable = false
+[cameras.cam1.ring.downscale]
+enable = true
+[cameras.cam1.controls]
+Brightness = 0.5
+"""
+    configuration = configured(tmp_path, text)
+    own = as_json(configuration)["cameras"]["cam1"]
+    assert own["url"] == "***" and own["width"] == 800 and own["night"] == {"enable": False}
+    assert own["ring"] == {"downscale": {"enable": True}} and own["controls"] == {"Brightness": 0.5}
+    assert "hunter2" not in as_toml(configuration) + json.dumps(as_json(configuration))
+
+
 def test_a_dump_is_a_config_that_loads_to_the_same(tmp_path):
     configuration = configured(tmp_path)
     configuration.change({"night.dark_threshold": 35})
