@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -29,6 +30,15 @@ def test_each_camera_has_its_processes_its_ring_and_its_log(shmcam):
             assert (frame.geometry.width, frame.geometry.height) == (size["width"], size["height"])
         assert number_in_jpeg(shmcam.http(f"/cam/{camera}/snapshot.jpg")) is not None
     assert "ready" in shmcam.logs("capture-cam1")
+
+
+def test_shmcam_cameras_lists_what_there_is_and_what_is_delivered(shmcam):
+    listed = shmcam.shmcam("cameras")
+    assert listed.returncode == 0, listed.stderr
+    assert "simulated sensor" in listed.stdout and "cam0" in listed.stdout and "cam1" in listed.stdout
+    rows = json.loads(shmcam.shmcam("--json", "cameras").stdout)
+    assert {"source", "index", "model", "device_id", "modes", "busy"} <= set(rows["found"][-1])
+    assert [row["camera"] for row in rows["configured"]] == ["cam0", "cam1"]
 
 
 def test_a_group_restart_touches_one_camera_only(shmcam):

@@ -23,6 +23,7 @@ LOCAL: dict[str, Word] = {
     "subscribe": Word("control.shell.follow:events", "subscribe [TOPIC …]", "print events until Ctrl-C"),
     "logs": Word("control.shell.follow:logs", "logs [-f] [-n LINES] [PROCESS]", "log lines, merged by time"),
     "shortstream": Word("control.shell.shortstream:main", "shortstream [N] --out DIR", "save N frames as JPEG files"),
+    "cameras": Word("control.shell.cameras:main", "cameras", "every camera of this machine, and what is delivered"),
     "doctor": Word("control.shell.doctor:main", "doctor", "what is missing or wrong, and what to type"),
     "top": Word("control.shell.rings:top", "top [--once]", "live view of the rings: rates, readers, lag, drops"),
     "dump-ring": Word("control.shell.rings:dump", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
