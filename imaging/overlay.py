@@ -1,13 +1,17 @@
-"""Text burnt into a luma plane: letters are drawn once, then lines are put together and blended in a few array steps.
+"""Text burnt into a luma plane, the same in recordings and on streams.
+
+Letters are drawn once, then lines are put together and blended in a few array steps.
 
 Chroma is not touched, so a coloured scene shines through slightly; the dark box behind the text keeps it legible.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +21,8 @@ Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 REFERENCE_ROWS = 1080
 """Sizes are given for a picture of this height and scale with it."""
+FPS_OVER = 30
+"""Frames over which the shown rate is measured."""
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 """What OpenCV's stroke fonts have; anything else is shown as a question mark."""
 
@@ -38,6 +44,60 @@ class Style:
     """Pixels from the picture's side."""
     margin_y: int = 10
     """Pixels from its top or bottom to the first line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is written."""
+
+    show_time: bool = True
+    show_frame_number: bool = True
+    show_fps: bool = True
+    text: str = ""
+    """One more line."""
+
+
+class Overlay:
+    """Draws on each frame of one camera; called with a plane that is ours, never the ring's."""
+
+    def __init__(self, content: Content, style: Style) -> None:
+        self._content, self._style = content, style
+        self._writing: Writing | None = None
+        self._height = 0
+        self._times: deque[int] = deque(maxlen=FPS_OVER)
+
+    def draw(self, luma: Plane, frame_id: int, captured_ns: int, captured_utc_ns: int) -> None:
+        """Write onto `luma` (height, width), in place."""
+        self._times.append(captured_ns)
+        if self._writing is None or luma.shape[0] != self._height:
+            self._writing, self._height = Writing(self._style, luma.shape[0]), luma.shape[0]
+        self._writing.draw(luma, self.lines(frame_id, captured_utc_ns))
+
+    def lines(self, frame_id: int, captured_utc_ns: int) -> list[str]:
+        """What is written, line by line; empty ones are left out when it is drawn."""
+        content, parts = self._content, []
+        if content.show_frame_number:
+            parts.append(f"#{frame_id}")
+        if content.show_fps and len(self._times) > 1:
+            span_ns = self._times[-1] - self._times[0]
+            parts.append(f"{(len(self._times) - 1) * 1e9 / span_ns:.1f} fps" if span_ns > 0 else "")
+        time_text = datetime.fromtimestamp(captured_utc_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return [time_text if content.show_time else "", "  ".join(parts), content.text]
+
+
+def of_keys(keys: Mapping[str, Any]) -> Overlay:
+    """Make an overlay of the keys of [recorder.overlay] in config.toml."""
+    content = Content(keys["show_time"], keys["show_frame_number"], keys["show_fps"], keys["text"])
+    style = Style(
+        font_scale=keys["font_scale_base"],
+        thickness=keys["thickness_base"],
+        brightness=luma_of(keys["text_color"]),
+        background=keys["background"],
+        place=keys["place"],
+        margin_x=keys["margin_left"],
+        margin_y=keys["line_start_y"],
+    )
+    return Overlay(content, style)
 
 
 def luma_of(color: Sequence[int]) -> int:
