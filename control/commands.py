@@ -35,11 +35,11 @@ class PastStack(Command):
     camera: Camera = ""
     formats: Annotated[Words, said("as in save")] = ()
     method: Annotated[
-        str, said("mean, median, sigma, max, min, trimmed, separate; empty: as configured", max_length=16)
+        str, said("mean, median, sigma, max, min, trimmed, separate, long; empty: as configured", max_length=16)
     ] = ""
     before_s: Annotated[float, said("span before now; -1: export.save_before_s", unit="s", ge=-1, le=3600)] = -1.0
     after_s: Annotated[float, said("span after now; -1: export.save_after_s", unit="s", ge=-1, le=3600)] = -1.0
-    count: Annotated[int, said("at most so many frames; 0: all there are", ge=0, le=100_000)] = 0
+    count: Annotated[int, said("at most so many frames; 0: export.stack_count", ge=0, le=100_000)] = 0
     align: Annotated[bool, said("align the frames first")] = False
     label: Label = ""
 
