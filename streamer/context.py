@@ -39,6 +39,10 @@ class Watched(Protocol):
     def looked_s(self) -> float:
         """When the feed last looked at its ring, monotonic."""
 
+    @property
+    def no_long(self) -> str:
+        """Why there is no virtual long exposure; empty: there is one."""
+
 
 class Hub(Protocol):
     """The way to the other processes."""

@@ -19,8 +19,9 @@ from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.scores import Score
 from streamer.encode import encoded
 from streamer.fanout import Fanout
+from streamer.long import LongExposure
 from streamer.marks import Marks
-from streamer.nosignal import DEFAULT_SIZE, no_signal
+from streamer.nosignal import DEFAULT_SIZE, STALE_FRAMES, no_signal
 from streamer.picture import Picture
 from streamer.rate import Rate
 from streamer.stacked import Stacks
@@ -28,9 +29,6 @@ from streamer.variant import Pace, Variant
 
 IDLE_S = 0.5
 """How often a silent ring is looked after: repeats, the 'No signal' picture and its age."""
-
-STALE_FRAMES = 3.0
-"""A picture is not stale before so many frame durations, so that 6 s night exposures are not called lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,7 @@ class Feed:
         self,
         fanout: Fanout,
         ring: LiveRing,
+        long: LongExposure,
         marks: Marks,
         *,
         loop: asyncio.AbstractEventLoop,
@@ -79,13 +78,18 @@ class Feed:
         self.sight = Sight()
         self.looked_s = time.monotonic()
         """When this thread last looked at its ring."""
-        self._fanout, self._ring, self._marks = fanout, ring, marks
+        self._fanout, self._ring, self._long, self._marks = fanout, ring, long, marks
         self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
         self._paces: dict[Variant, Pace] = {}
         self._stacks = Stacks()
         self._share = 1.0
         self._rate = Rate()
         self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
+
+    @property
+    def no_long(self) -> str:
+        """Why there is no virtual long exposure; empty: there is one."""
+        return self._long.reason
 
     def start(self) -> None:
         """Begin to watch the ring."""
@@ -110,6 +114,7 @@ class Feed:
                 self._rest()
             else:
                 self._see(*item)
+            self._see_long()
 
     def _see(self, reader: RingReader, sequence: int) -> None:
         try:
@@ -121,8 +126,17 @@ class Feed:
         if pictures:
             self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
 
+    def _see_long(self) -> None:
+        wanted = [variant for variant in self._fanout.wanted if variant.long]
+        if pictures := self._long.pictures(wanted, self._fanout.share):
+            self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
+
+    def _wanted(self) -> list[Variant]:
+        """What single frames are encoded for."""
+        return [variant for variant in self._fanout.wanted if not variant.long]
+
     def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, Picture]:
-        self._stacks.add(reader, frame, (variant.stack for variant in self._fanout.wanted if variant.stack > 1))
+        self._stacks.add(reader, frame, (variant.stack for variant in self._wanted() if variant.stack > 1))
         due = [variant for variant in self._due(frame.captured_ns) if self._stacks.has(variant.stack)]
         return {
             variant: encoded(self._stacks.payload(frame, variant.stack), frame, variant, self.sight.mark)
@@ -130,7 +144,7 @@ class Feed:
         }
 
     def _due(self, captured_ns: int) -> list[Variant]:
-        wanted, share = self._fanout.wanted, self._fanout.share
+        wanted, share = self._wanted(), self._fanout.share
         if share != self._share:
             self._share, self._paces = share, {}
         self._paces = {variant: self._paces.get(variant) or Pace(variant.fps * share) for variant in wanted}
@@ -161,6 +175,6 @@ class Feed:
         frame_id = meta.frame_id if meta else -1
         pictures = {
             variant: no_signal(variant, size, age_s, frame_id=frame_id, now_utc_ns=now + utc_offset_ns())
-            for variant in self._fanout.wanted
+            for variant in self._wanted()
         }
         self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from contextlib import ExitStack
+from functools import partial
 
 from service.clock import now_ns
 from service.retry import Backoff
@@ -21,6 +22,7 @@ from streamer.film import encourage
 from streamer.guard import Guard
 from streamer.ledger import Ledger
 from streamer.live import Live, LiveFeed
+from streamer.long import STREAM, LongExposure
 from streamer.machine import watch
 from streamer.marks import Marks
 from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of
@@ -85,13 +87,27 @@ def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.Abstrac
     cameras: dict[str, Camera] = {}
     feeds: list[Feed | LiveFeed] = []
     for name in settings.cameras:
-        ring, packets = (stack.enter_context(LiveRing(settings.ring_name(name, s), stop)) for s in ("main", "h264"))
+        ring, packets, long = (
+            stack.enter_context(LiveRing(settings.ring_name(name, stream), stop)) for stream in ("main", "h264", STREAM)
+        )
         scores = stack.enter_context(Scores(settings.ring_name(name, "scores"), stop))
         fanout, live = Fanout(name, context.places, now_ns), Live(name)
+        marks = Marks(scores)
         feed = Feed(
-            fanout, ring, Marks(scores), loop=loop, stop=stop, stale_after_s=lambda: context.mjpeg.stale_after_s
+            fanout,
+            ring,
+            LongExposure(long, marks, partial(_long_exposure_s, context, name), context.stale_after_s),
+            marks,
+            loop=loop,
+            stop=stop,
+            stale_after_s=context.stale_after_s,
         )
         feeds += [feed, LiveFeed(live, packets, loop=loop, stop=stop)]
         cameras[name] = Camera(name, fanout, feed, live)
     context.cameras = cameras
     return feeds
+
+
+def _long_exposure_s(context: Context, camera: str) -> float:
+    """The exporter's setting, as it is now for this camera."""
+    return float(context.settings.value(f"cameras.{camera}.export.long_exposure_s"))

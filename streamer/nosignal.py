@@ -14,19 +14,23 @@ from streamer.variant import Variant
 DEFAULT_SIZE = (640, 360)
 """Where no frame has ever been seen."""
 
+STALE_FRAMES = 3.0
+"""A picture is not stale before so many frame durations, so that 6 s night exposures are not called lost."""
+
 _BACKGROUND, _TEXT = 40, 200
 _HEIGHT_MAX = 1080
 
 
 def no_signal(
-    variant: Variant, size: tuple[int, int], age_s: float | None, *, frame_id: int, now_utc_ns: int
+    variant: Variant, size: tuple[int, int], age_s: float | None, *, frame_id: int, now_utc_ns: int, reason: str = ""
 ) -> Picture:
     """Draw it for one variant.
 
-    `size` is (width, height) of the camera's last frame, `age_s` the age of that frame (None: there never was one).
+    `size` is (width, height) of the camera's last frame, `age_s` the age of that frame (None: there never was one);
+    `reason` is shown instead of the age.
     """
     width, height = _fitted(variant, size)
-    line = "no picture yet" if age_s is None else f"last picture {_ago(age_s)} ago"
+    line = reason or ("no picture yet" if age_s is None else f"last picture {_ago(age_s)} ago")
     return Picture(
         jpeg=_drawn(width, height, line),
         frame_id=frame_id,
@@ -35,6 +39,7 @@ def no_signal(
         width=width,
         height=height,
         signal=False,
+        reason=line,
     )
 
 

@@ -42,6 +42,8 @@ class Picture:
     """None: no analyzer."""
     signal: bool = True
     """False: the camera is away and this picture says so."""
+    reason: str = ""
+    """Why there is no signal, as far as that is known."""
     published_ns: int = 0
     """When capture published the frame, sensor clock."""
     encode_ns: int = 0

@@ -62,6 +62,8 @@ class CameraStatus(msgspec.Struct, frozen=True):
     """null: no analyzer runs."""
     dark_score: float | None
     stale_after_s: float
+    no_long_exposure: str
+    """Why `/stream?exposure=long` has nothing to show; empty: it has."""
 
 
 class Cameras(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ def camera_status(context: Context, camera: Camera) -> CameraStatus:
         night=mark.night if mark else None,
         dark_score=round(mark.dark_score, 2) if mark else None,
         stale_after_s=context.mjpeg.stale_after_s,
+        no_long_exposure=camera.feed.no_long,
     )
 
 

@@ -37,7 +37,9 @@ async def snapshot(request: web.Request) -> web.StreamResponse:
     variant = replace(wanted_variant(context, request), fps=context.mjpeg.fps)
     picture = await one_picture(camera, variant)
     if not picture.signal:
-        raise web.HTTPServiceUnavailable(text=f"no signal from {camera.name}", headers={"Retry-After": "2"})
+        what = f"no {'long exposure' if variant.long else 'signal'} from {camera.name}"
+        reason = f"{what}: {picture.reason}" if picture.reason else what
+        raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "2"})
     return web.Response(
         body=picture.jpeg,
         content_type="image/jpeg",

@@ -1,4 +1,4 @@
-"""What a viewer may ask for (`?fps=&width=&quality=&gray=&stack=`), and which frames a rate lets through.
+"""What a viewer may ask for (`?fps=&width=&quality=&gray=&stack=&exposure=`), and which frames a rate lets through.
 
 Viewers who ask for the same variant share one encode; so a variant is a value, and equal wishes are equal variants.
 """
@@ -34,23 +34,29 @@ class Variant:
     """Luma only."""
     stack: int
     """Mean of so many newest frames; 1: no stacking."""
+    long: bool = False
+    """The exporter's virtual long exposure instead of single frames."""
 
     def __str__(self) -> str:
         width = f"{self.width}px" if self.width else "full"
         return f"{width} q{self.quality} {self.fps:g}fps{' gray' if self.gray else ''}" + (
-            f" stack{self.stack}" if self.stack > 1 else ""
+            (f" stack{self.stack}" if self.stack > 1 else "") + (" long" if self.long else "")
         )
 
 
 def wish(query: Mapping[str, str], settings: MjpegServerSettings) -> Variant:
     """Read a viewer's wish from its query. Raises: BadWish."""
-    return Variant(
+    variant = Variant(
         fps=min(_number(query, "fps", settings.fps, 0.05, 240.0), settings.fps),
         width=_width(query, settings.width),
         quality=int(_number(query, "quality", settings.quality, 10, 100)),
         gray=_flag(query, "gray"),
         stack=int(_number(query, "stack", 1, 1, STACK_MAX)),
+        long=_long(query),
     )
+    if variant.long and variant.stack > 1:
+        raise BadWish("exposure=long is a stack already: leave out stack")
+    return variant
 
 
 class Pace:
@@ -76,6 +82,13 @@ def _width(query: Mapping[str, str], default: int) -> int:
     if 0 < width < 16:
         raise BadWish(f"width={width}: must be 0 (as captured) or 16..8192 pixels")
     return width & ~1
+
+
+def _long(query: Mapping[str, str]) -> bool:
+    exposure = query.get("exposure", "live")
+    if exposure not in {"live", "long"}:
+        raise BadWish(f"exposure={exposure[:32]!r}: must be live or long")
+    return exposure == "long"
 
 
 def _number(query: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -108,6 +108,7 @@ const KEYS = [
   ["p", "Past stack: the seconds around now as one picture", () => page.act(() => post(`/cameras/${page.camera}/stack`))],
   ["a", "Snapshot of all cameras at one instant", () => page.act(() => post("/snapshot"))],
   ["q", "Quit watching, or watch again", () => { open("live"); page.tab.quit(); }],
+  ["x", "Long exposure: the last seconds as one picture, or single frames again", () => { open("live"); page.tab.toggleLong(); }],
   ["g", "Grid of all cameras", () => { open("live"); page.tab.grid(); }],
   ["f", "Full screen", () => { open("live"); page.tab.full(); }],
   ["m", "H.264, MJPEG, or by itself", () => { open("live"); page.tab.nextMode(); }],

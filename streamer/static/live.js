@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { cameraBadges } from "./badges.js";
-import { clock, fill, h, length, size } from "./dom.js";
+import { clock, fill, h, length, size, toast } from "./dom.js";
 import { Video } from "./video.js";
 
 const MODES = ["auto", "h264", "mjpeg"];
@@ -15,6 +15,7 @@ export class LiveTab {
     this.screens = [];
     this.inGrid = false;
     this.watching = true;
+    this.long = false;
     this.mode = localStorage.getItem("mode") ?? "auto";
     this.recordButton = this.button("Record", "r", () => this.record());
     this.modeSelect = h("select", { "aria-label": "How the picture comes", onchange: (event) => this.setMode(event.target.value) },
@@ -30,6 +31,7 @@ export class LiveTab {
       this.button("Past stack", "p", () => page.act(() => post(`/cameras/${page.camera}/stack`))),
       this.button("Snapshot", "a", () => page.act(() => post("/snapshot"))),
       h("span", { class: "space" }),
+      this.longButton = this.button("Long exposure", "x", () => this.toggleLong()),
       this.gridButton = this.button("Grid", "g", () => this.grid()),
       this.button("Full", "f", () => this.full()),
       this.quitButton = this.button("Quit", "q", () => this.quit()),
@@ -59,7 +61,7 @@ export class LiveTab {
     this.screens.forEach((screen) => screen.stop());
     const names = this.page.over?.cameras.map((camera) => camera.name) ?? [this.page.camera];
     const shown = this.inGrid ? names : [this.page.camera || names[0]];
-    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0));
+    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long));
     for (const screen of this.screens) {
       screen.over = h("div", { class: "over" });
       screen.notice = h("div", { class: "notice", hidden: true });
@@ -82,6 +84,14 @@ export class LiveTab {
   grid() { this.inGrid = !this.inGrid; this.build(); }
   full() { const element = this.inGrid ? this.stage : this.screens[0].element; document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen?.(); }
   quit() { this.watching = !this.watching; this.quitButton.firstChild.textContent = this.watching ? "Quit" : "Watch"; this.build(); }
+  /** One that is off can still be pressed: a disabled button could tell the keyboard no reason. */
+  toggleLong() {
+    const reason = this.page.over ? front(this.page).no_long_exposure : "";
+    if (reason && !this.long) return toast(`No long exposure: ${reason}`, true);
+    this.long = !this.long;
+    this.build();
+  }
+
   nextMode() { this.setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]); }
   setMode(mode) { this.mode = this.modeSelect.value = mode; localStorage.setItem("mode", mode); this.build(); }
 
@@ -93,13 +103,16 @@ export class LiveTab {
   }
 
   update(over) {
-    const camera = over.cameras.find((one) => one.name === this.page.camera) ?? over.cameras[0];
+    const camera = front(this.page);
     for (const screen of this.screens) this.overlay(screen, over.cameras.find((one) => one.name === screen.camera), over);
     const recording = over.recordings[camera.name];
     const running = recording?.state === "recording";
     this.recordButton.classList.toggle("recording", running);
     this.recordButton.firstChild.textContent = running ? "Stop" : "Record";
     this.recordButton.setAttribute("aria-pressed", String(running));
+    this.longButton.setAttribute("aria-pressed", String(this.long));
+    this.longButton.setAttribute("aria-disabled", String(Boolean(camera.no_long_exposure) && !this.long));
+    this.longButton.title = camera.no_long_exposure || "The last seconds as one picture";
     this.showMeter(over.nights[camera.name]);
     this.showFigures(camera, recording);
     this.showMachine(over);
@@ -110,7 +123,7 @@ export class LiveTab {
     if (!camera) return;
     const stale = !camera.live && this.watching;
     screen.element.classList.toggle("stale", stale && screen.kind === "h264");
-    fill(screen.over, ...cameraBadges(camera, over).slice(0, 2), screen.kind && h("span", { class: "badge plain" }, MODE_NAMES[screen.kind] ?? ""));
+    fill(screen.over, ...cameraBadges(camera, over).slice(0, 2), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
     screen.notice.hidden = this.watching && !(stale && screen.kind === "h264");
     fill(screen.notice, h("b", {}, this.watching ? "No signal" : "Not watching"),
       h("span", {}, this.watching ? (camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`) : "press q to watch again"));
@@ -150,6 +163,9 @@ export class LiveTab {
     fill(this.events, ...(events.length ? events.slice(-30).reverse().map((one) => h("li", {}, h("time", {}, clock(one.time_utc)), h("span", {}, told(one)))) : [h("li", { class: "soft" }, "Nothing yet")]));
   }
 }
+
+/** What is known about the camera in front. */
+const front = ({ camera, over }) => over.cameras.find((one) => one.name === camera) ?? over.cameras[0];
 
 function told({ event, data }) {
   const where = data.camera ? `${data.camera}: ` : "";

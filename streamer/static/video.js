@@ -9,10 +9,11 @@ const SILENT_MS = 6000; // no data for so long: the recorder is away (night expo
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
 export class Video {
-  /** @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured */
-  constructor(camera, mode = "auto", width = 0) {
+  /** @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG */
+  constructor(camera, mode = "auto", width = 0, long = false) {
     this.camera = camera;
-    this.mode = mode;
+    this.mode = long ? "mjpeg" : mode;
+    this.long = long;
     this.width = width;
     this.kind = "";
     this.video = h("video", { muted: true, playsinline: true, autoplay: true, hidden: true, "aria-label": `Live picture of ${camera}` });
@@ -63,7 +64,8 @@ export class Video {
     if (this.ended) return;
     this.shown("mjpeg");
     const width = this.width ? `&width=${this.width}` : "";
-    this.image.src = `/cam/${this.camera}/stream?advance_headers=1${width}&t=${Date.now()}`;
+    const exposure = this.long ? "&exposure=long" : "";
+    this.image.src = `/cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
     if (this.mode === "auto" && "MediaSource" in window) this.later(() => this.startH264(), RETRY_MS);
   }
 

@@ -70,7 +70,7 @@ class FakeCamera:
     def __init__(self, name: str, places: Places) -> None:
         self.fanout = Fanout(name, places, now_ns)
         self.live = Live(name)
-        self.feed = SimpleNamespace(sight=Sight(), looked_s=time.monotonic())
+        self.feed = SimpleNamespace(sight=Sight(), looked_s=time.monotonic(), no_long="export.long_exposure_s is 0")
         self.camera = Camera(name, self.fanout, self.feed, self.live)
         self.number = 0
 

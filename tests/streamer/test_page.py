@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def pipeline():
-    cameras = {"cam0": {}, "cam1": {"width": 320, "height": 240}}
+    cameras = {"cam0": {"export": {"long_exposure_s": 1.0}}, "cam1": {"width": 320, "height": 240}}
     with Pipeline(camera={"framerate": 15}, cameras=cameras, recorder={"gop_s": 1.0}) as running:
         running.wait_running(seconds=60)
         yield running
@@ -149,6 +149,27 @@ def _falls_back(pipeline, browser, *, comes_back: bool) -> None:
             pipeline.wait_running("recorder")
         if comes_back:
             until(lambda: kind(page) == "h264", 40, "H.264 to come back by itself")
+
+
+def test_the_long_exposure_is_switched_by_button_and_by_key_and_says_why_it_is_off(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        button = page.get_by_role("button", name=re.compile("^Long exposure"))
+        playwright.expect(button).to_have_attribute("aria-disabled", "false", timeout=20_000)
+        button.click()
+        playwright.expect(page.locator(".screen img")).to_have_attribute("src", re.compile("/cam/cam0/.*exposure=long"))
+        playwright.expect(button).to_have_attribute("aria-pressed", "true")
+        playwright.expect(page.locator(".over")).to_contain_text("Long exposure")
+        until(lambda: in_pixels(page), 20, "a picture")
+        until(lambda: " long" in pipeline.text("viewers"), 10, lambda: pipeline.text("viewers"))
+        page.keyboard.press("x")
+        playwright.expect(button).to_have_attribute("aria-pressed", "false")
+        until(lambda: kind(page) == "h264" and in_pixels(page), 30, "live video to be back")
+        page.keyboard.press("2")
+        playwright.expect(button).to_have_attribute("aria-disabled", "true")
+        playwright.expect(button).to_have_attribute("title", "export.long_exposure_s is 0")
+        page.keyboard.press("x")
+        playwright.expect(page.locator(".toast")).to_contain_text("No long exposure: export.long_exposure_s is 0")
+        playwright.expect(button).to_have_attribute("aria-pressed", "false")
 
 
 def test_save_and_record_by_button_and_by_key(pipeline, browser):

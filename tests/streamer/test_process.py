@@ -28,9 +28,18 @@ WIDTH, HEIGHT = 320, 240
 class Camera(threading.Thread):
     """Publishes frames that carry their number, until stopped; a size of one's own makes a new generation."""
 
-    def __init__(self, folder: Path, prefix: str, fps: float = 30.0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        fps: float = 30.0,
+        size: tuple[int, int] = (WIDTH, HEIGHT),
+        stream: str = "main",
+        first: int = 0,
+    ) -> None:
         super().__init__(daemon=True)
         self.folder, self.prefix, self.fps, self.shape = folder, prefix, fps, geometry("yuv420p", *size)
+        self.stream, self.first, self.clock = stream, first, now_ns
         self.ended = threading.Event()
         self.noise = 0
 
@@ -39,16 +48,16 @@ class Camera(threading.Thread):
         luma = planes(payload, self.shape)[0]
         random = np.random.default_rng(3)
         with RingWriter.create(
-            f"/{self.prefix}.cam0.main", slots=16, payload_bytes=self.shape.payload_bytes, lock_dir=self.folder,
-            camera="cam0", stream="main",
+            f"/{self.prefix}.cam0.{self.stream}", slots=16, payload_bytes=self.shape.payload_bytes,
+            lock_dir=self.folder, camera="cam0", stream=self.stream,
         ) as ring:  # fmt: skip
             while not self.ended.wait(1 / self.fps):
-                number = ring.next_frame_id
+                number = max(self.first, ring.next_frame_id)
                 luma[:] = 100
                 if self.noise:
                     luma[:] = random.normal(100, self.noise, luma.shape).clip(0, 255)
                 frame_code.draw(luma, number)
-                now = now_ns()
+                now = self.clock()
                 meta = FrameMeta(number, now, now + utc_offset_ns(), frame_duration_us=round(1e6 / self.fps))
                 ring.publish(payload, meta, self.shape)
 

@@ -18,6 +18,13 @@ def test_equal_wishes_are_one_variant():
     assert hash(first) == hash(second)
 
 
+def test_a_long_exposure_is_a_variant_of_its_own():
+    live, long = wish({"exposure": "live"}, SETTINGS), wish({"exposure": "long", "gray": "1"}, SETTINGS)
+    assert live == wish({}, SETTINGS)
+    assert (live.long, long.long, long.gray) == (False, True, True)
+    assert str(long) == "full q80 30fps gray long"
+
+
 def test_a_viewer_cannot_ask_for_more_than_the_settings_allow():
     assert wish({"fps": "60"}, MjpegServerSettings(fps=10.0)).fps == 10.0
 
@@ -33,6 +40,9 @@ def test_a_viewer_cannot_ask_for_more_than_the_settings_allow():
         ({"width": "abc"}, "width='abc': must be a number 0..8192"),
         ({"quality": "101"}, "quality='101': must be a number 10..100"),
         ({"gray": "perhaps"}, "gray='perhaps': must be 0 or 1"),
+        ({"exposure": "short"}, "exposure='short': must be live or long"),
+        ({"exposure": ""}, "exposure='': must be live or long"),
+        ({"exposure": "long", "stack": "8"}, "exposure=long is a stack already: leave out stack"),
         ({"stack": "65"}, "stack='65': must be a number 1..64"),
         ({"stack": "9" * 5000}, "must be a number 1..64"),
     ],
