@@ -48,8 +48,8 @@ class Stop(Protocol):
     def fileno(self) -> int:
         """Readable once stop is requested."""
 
-    def request(self) -> None:
-        """Ask the process to stop."""
+    def fail(self) -> None:
+        """End the process with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class ControlClient:
     def _failed(self) -> None:
         """Stop a process whose control thread broke: without it, it could not be commanded any more."""
         if self._stop:
-            self._stop.request()
+            self._stop.fail()
 
 
 def memory(pid: int | str = "self") -> tuple[int, int]:

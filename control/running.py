@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from control.programs import HOME, PROGRAMS, TEMPLATE, camera_programs, is_home, supervisord_conf
+from service.document import OVERRIDES
 from service.files import whole_file
 from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
@@ -24,9 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(options.config.absolute())
-    for assignment in options.set:  # reaches every child, also those that supervisord starts later
-        path, _, value = assignment.partition("=")
-        environ["SHMCAM_" + path.strip().replace(".", "__").upper()] = value
+    environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
     try:
         settings = Settings.load(options.config, options.set)
     except SettingsError as error:

@@ -10,6 +10,8 @@ from typing import Any
 MAX_FILE_BYTES = 1_000_000
 """A hand-written config is a few KB; this bounds what a wrong path (a video, a device) can cost."""
 
+OVERRIDES = "SHMCAM_SET"
+
 Document = dict[str, Any]
 
 
@@ -44,12 +46,16 @@ def parse(file: Path, text: str) -> Document:
 
 
 def from_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings."""
+    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings.
+
+    SHMCAM_SET holds what `shmcam run --set` was given, a line each and as it was written: names of cameras may have
+    capitals, which names of variables cannot keep apart.
+    """
     found = []
     for name, value in sorted(environ.items()):
         if name.startswith("SHMCAM_") and "__" in name:
             found.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
-    return found
+    return [*found, *(("--set", line) for line in environ.get(OVERRIDES, "").splitlines() if line)]
 
 
 def assign(document: Document, source: str, assignment: str) -> None:

@@ -57,12 +57,6 @@ class _Line(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s  %(message)s", "%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        for secret in _secrets:
-            text = text.replace(secret, "***")
-        return text
-
 
 class _PipeHandler(logging.Handler):
     """Writes a line into the pipe, or drops it; never waits."""
@@ -115,6 +109,8 @@ class _Pump:
             readable, _, _ = select.select([self._source], [], [], 0.05 if self._closing else 0.5)
             if not readable:
                 if self._closing:
+                    if rest:
+                        self._write(_clean(rest) + b"\n")
                     return
                 continue
             block = rest + os.read(self._source, 1 << 16)
@@ -132,8 +128,14 @@ class _Pump:
 
 
 def _clean(block: bytes) -> bytes:
-    """No colours, no control characters: nobody's terminal is driven by a line in a log."""
+    """No colours, no control characters (nobody's terminal is driven by a line in a log), and no secrets."""
+    for secret in _secrets:
+        block = block.replace(secret.encode(), b"***")
     return _CONTROL.sub(b"?", _ANSI.sub(b"", block).replace(b"\r", b""))
+
+
+def _onto(new: int, kept: int) -> None:
+    os.dup2(new, kept, inheritable=False)
 
 
 @contextmanager
@@ -147,10 +149,13 @@ def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     os.set_blocking(sink, False)
     with suppress(OSError):  # unprivileged pipe limits are lower on some systems; the default 64 KiB will do
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    file = RotatingFile(path, settings.max_bytes, settings.files)
+    crash = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    # faulthandler keeps one number for good; behind it is always the newest file.
+    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _onto(new, crash))
     with suppress(OSError):  # no disk, no crash report; the process itself must still run
-        _crash_reports.append(os.dup(file.descriptor()))
-        faulthandler.enable(file=_crash_reports[-1], all_threads=True)
+        file.descriptor()
+    _crash_reports.append(crash)
+    faulthandler.enable(file=crash, all_threads=True)
     pump = _Pump(file, source, echo)
     handler = _PipeHandler(sink)
     handler.setFormatter(_Line())

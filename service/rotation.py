@@ -7,6 +7,7 @@ what it could not write, says so when it can again, and re-creates a file that s
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from pathlib import Path
 class RotatingFile:
     """`name.log`, `name.log.1`, `name.log.2`: at most `files` times `max_bytes`."""
 
-    def __init__(self, path: Path, max_bytes: int, files: int) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, files: int, opened: Callable[[int], None] = lambda _descriptor: None
+    ) -> None:
+        """`opened` is told the descriptor of each new file."""
         self.path = path
+        self._opened = opened
         self.dropped_lines = 0
         self._max_bytes = max_bytes
         self._files = files
@@ -61,6 +66,7 @@ class RotatingFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o640)
+            self._opened(self._descriptor)
 
     def _rotate(self) -> None:
         names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self._files))]

@@ -210,6 +210,8 @@ class Settings:
     def _error(self, place: tuple[str, ...], value: Any, expected: str) -> SettingsError:
         *table, key = place
         shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+        known = all_keys().get(self._without_camera(".".join(place)))
+        shown = "***" if known and known.secret else shown
         within = f"[{'.'.join(table)}] " if table else ""
         return SettingsError(f"{self._where(place)}: {within}{key} = {shown}: must be {expected}")
 

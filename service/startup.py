@@ -20,6 +20,9 @@ from service.tables import LoggingSettings
 
 PR_SET_PDEATHSIG = 1
 
+_PARENT = os.getppid()
+"""As early as this package can see it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -67,16 +70,21 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     if oom_score_adj > 0:
         with suppress(OSError):  # hidepid or a locked-down container: only a hint is lost
             Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
-    for key in settings.schema():
-        if key.secret:
-            hide(str(settings.value(key.path) or ""))
+    for secret in _secrets(settings):
+        hide(secret)
     stop = Stop()
     stop.on_signals()
     name = program_name(role, camera, settings)
     with process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
         log.info("started program=%s pid=%d camera=%s config=%s", name, os.getpid(), camera, settings.path)
-        yield Process(role, camera, name, settings, stop)
-        log.info("ended program=%s", name)
+        try:
+            yield Process(role, camera, name, settings, stop)
+        except SystemExit:
+            if not stop.failed:
+                raise
+        log.info("ended program=%s%s", name, " because a part of it broke" if stop.failed else "")
+        if stop.failed:
+            raise SystemExit(1)
 
 
 def _options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,10 +95,20 @@ def _options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Every secret of the file, those of single cameras (a URL with its password) too."""
+    for path in (key.path for key in settings.schema() if key.secret):
+        for one in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):
+            yield str(settings.value(one) or "")
+
+
 def _die_with_supervisord() -> None:
     """A killed supervisord must not leave children behind that hold the camera (shared/faults.md 0.5).
 
-    SIGKILL, because a process that hangs must not survive either, and every process is crash-only.
+    SIGKILL, because a process that hangs must not survive either, and every process is crash-only. If supervisord
+    died before this call, no signal comes any more: then we have another parent now, and leave by ourselves.
     """
     if "SUPERVISOR_ENABLED" in os.environ:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != _PARENT or (_PARENT == 1 and b"supervisord" not in Path("/proc/1/cmdline").read_bytes()):
+            raise SystemExit(1)

@@ -18,6 +18,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.failed = False
+        """The process must end with an error: part of it broke (see `fail`)."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def request(self) -> None:
@@ -27,6 +29,14 @@ class Stop:
             os.write(self._write, b"!")
         except BlockingIOError:
             return  # full: it has been readable for 65,536 requests already
+
+    def fail(self) -> None:
+        """End the process because one of its threads or tasks broke; callable from any thread.
+
+        `startup` then exits 1: supervisord takes 0 for the end of a process that was asked to stop, and leaves it.
+        """
+        self.failed = True
+        self.request()
 
     def wait(self, seconds: float) -> bool:
         """Sleep until asked to stop, at most `seconds`. Returns: whether it was asked."""

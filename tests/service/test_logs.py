@@ -54,6 +54,21 @@ def test_secrets_never_reach_the_file(tmp_path):
     assert "s3cret" not in text and "token=***" in text
 
 
+def test_secrets_that_a_library_or_a_print_says_are_masked_too(tmp_path):
+    _, text = run(tmp_path, "hide('s3cret')\nos.write(2, b'open rtsp://me:s3cret@host\\n')\nprint('s3cret')")
+    assert "s3cret" not in text and text.count("***") == 2
+
+
+def test_a_crash_after_the_log_has_rotated_is_in_the_newest_file(tmp_path):
+    body = (
+        "import time\nfor n in range(3000):\n    logging.getLogger('flood').info('line %d %s', n, 'x' * 80)\n"
+        "time.sleep(1)\nctypes.string_at(0)"
+    )
+    code, text = run(tmp_path, body, max_bytes=100_000, files=2)
+    assert code == -11
+    assert "Segmentation fault" in text
+
+
 def test_a_flood_stays_within_its_quota(tmp_path):
     body = "for n in range(40_000):\n    logging.getLogger('flood').info('line %d %s', n, 'x' * 80)"
     run(tmp_path, body, max_bytes=100_000, files=3)

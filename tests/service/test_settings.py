@@ -137,6 +137,18 @@ def test_with_value_checks_the_whole_and_leaves_the_original(load):
         settings.with_value("night.dark_treshold", 3)
 
 
+def test_set_of_shmcam_run_reaches_cameras_with_capitals(load):
+    settings = load("[cameras.Front]\nwidth = 640", environ={"SHMCAM_SET": "cameras.Front.width=800\nring.size=9"})
+    assert settings.cameras == ("Front",)
+    assert settings.value("cameras.Front.width") == 800 and settings.value("ring.size") == 9
+
+
+def test_a_secret_of_the_wrong_type_is_refused_without_being_shown(load):
+    for text in ("[http]\ntoken = 1234567890123456789", "[cameras.cam1]\nurl = 98765"):
+        with pytest.raises(SettingsError, match=r"= \*\*\*: must be text"):
+            load(text)
+
+
 def test_every_key_has_words_for_people(load):
     for key in load("").schema():
         assert key.help and key.expected and key.apply in ("live", "restart"), key.path
