@@ -19,7 +19,7 @@ import av
 
 from recorder import fragments, timing
 from recorder.clip import Totals
-from recorder.names import SUFFIXES, TIMING
+from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
 from recorder.order import Order
 from service.files import PART, sync_folder, unused
@@ -40,7 +40,7 @@ def growing(recordings: Path, camera: str) -> Iterator[Path]:
     """Files that a recorder of this camera was writing when it ended."""
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
-            if name.startswith(f"{camera}_") and name.endswith(PART):
+            if is_of(name, camera) and name.endswith(PART):
                 yield Path(folder) / name
 
 

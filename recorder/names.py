@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,11 @@ def place(folder: Path, camera: str, *, size: tuple[int, int], fps: float, first
         if not any(path.exists() for path in (candidate.clip, candidate.growing, candidate.timing)):
             return candidate
         number += 1
+
+
+def is_of(name: str, camera: str) -> bool:
+    """Whether a file is called as this camera's are; `front` is not the camera of `front_door_640x360_…`."""
+    return re.match(rf"{re.escape(camera)}_\d+x\d+_", name) is not None
 
 
 def rate(fps: float) -> str:

@@ -98,6 +98,16 @@ def test_files_of_other_cameras_and_of_other_programs_are_left_alone(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tmp_path):
+    names = [f"front_{more}_640x360_30fps_20260101_000000" for more in ("door", "1", "2x")]
+    names = [stem + end for stem in names for end in (".mp4.part", "_frame_timing.csv.part")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"live")
+    assert leftovers.adopt(tmp_path, "front") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert all(path.read_bytes() == b"live" for path in tmp_path.iterdir())
+
+
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     place, video, _ = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
