@@ -56,6 +56,8 @@ COMMANDS = (
     "archive",
     "archives",
 )
+AWAY_LOOK_S = 15.0
+"""Seconds between looks whether a folder of the library that was empty has its files back."""
 TURN_S = 0.2
 """Longest wait between two looks at the clock."""
 
@@ -78,6 +80,8 @@ class Parts:
     """pastStacks whose span has not ended yet, with the instant when it will have."""
     timers: dict[str, Timer] = field(default_factory=dict)
     """Auto-save, per camera."""
+    away: Timer = field(default_factory=Timer)
+    """Looks for folders of the library that come back."""
 
     @property
     def own(self) -> ExportSettings:
@@ -94,6 +98,7 @@ def run(parts: Parts, stop: Stop) -> None:
             take(asked, parts, now_ns())
         ripe(parts, now_ns())
         auto_save(parts, now_ns())
+        look_away(parts, now_ns())
         beat(parts)
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
 
@@ -141,6 +146,13 @@ def auto_save(parts: Parts, now: int) -> None:
         if parts.timers.setdefault(camera, Timer()).due(now, interval_s):
             wish = Save(camera=camera)
             parts.saver.submit(lambda wish=wish: parts.studio.save(wish, now, "auto"))  # type: ignore[misc]
+
+
+def look_away(parts: Parts, now: int) -> None:
+    """Have the library reconciled when a disk that was not there at start has been mounted."""
+    due = parts.away.due(now, AWAY_LOOK_S)
+    if due and parts.catalogue.away and not parts.errands.waiting:
+        parts.errands.submit(lambda: upkeep.returned(parts.catalogue))
 
 
 def beat(parts: Parts) -> None:

@@ -6,7 +6,7 @@ import logging
 
 from control.messages import Reply
 from library import Catalogue
-from library.files import leftovers
+from library.files import found, leftovers
 from library.rows import row
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,15 @@ def reconciled(catalogue: Catalogue) -> Reply:
         path.unlink(missing_ok=True)
     log.info("library reconciled adopted=%d gone=%d leftovers=%d", len(adopted), len(gone), len(lost))
     return Reply(data={"adopted": len(adopted), "gone": len(gone)})
+
+
+def returned(catalogue: Catalogue) -> Reply:
+    """From time to time: reconcile again when a folder that was empty has files, as when its disk is mounted late."""
+    back = [folder for folder in catalogue.away if found([folder])]
+    if not back:
+        return Reply(data={"adopted": 0, "gone": 0})
+    log.info("library folder has files folders=%s", ",".join(map(str, back)))
+    return reconciled(catalogue)
 
 
 def checked(catalogue: Catalogue, action: str) -> Reply:

@@ -27,6 +27,8 @@ class Catalogue:
         self.path = path
         self.root = path.parent
         self.folders = tuple(folders)
+        self.away: tuple[Path, ...] = ()
+        """Folders in which the last `reconcile` found nothing at all: perhaps a disk that is not mounted (yet)."""
         self._database = Database(path, self._repair)
 
     @classmethod
@@ -153,13 +155,17 @@ class Catalogue:
     def reconcile(self) -> tuple[list[Entry], list[Entry]]:
         """Adopt files without a row, forget rows without a file. Returns: both, adopted first.
 
-        Run on every start: after a crash between "file in place" and "row written" nothing is lost.
+        Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
+        forgotten below a folder without files (`away`): run it again when they are back.
         """
         if not self.folders:
             return [], []
-        on_disk = files.found(self.folders)
+        held = {folder: files.found([folder]) for folder in self.folders}
+        self.away = tuple(folder for folder, paths in held.items() if not paths)
+        on_disk = set().union(*held.values())
         rows = {entry.path: entry for entry in self.find()}
-        gone = [entry for path, entry in rows.items() if path not in on_disk and not path.exists()]
+        absent = [path for path in rows if path not in on_disk and not path.exists()]
+        gone = [rows[path] for path in absent if not any(path.is_relative_to(folder) for folder in self.away)]
         adopted = self._insert(sidecar.readable(on_disk - rows.keys()))
         self.forget([entry.id for entry in gone])
         return adopted, gone

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter import upkeep
 from library import Catalogue, EntryProtected, LibraryError, NoSuchEntry
 from library import files as library_files
 from service.settings import Settings
@@ -142,6 +143,27 @@ def test_reconcile_forgets_rows_whose_file_is_gone_and_keeps_the_rest(catalogue,
     adopted, gone = catalogue.reconcile()
     assert ([e.id for e in adopted], [e.id for e in gone]) == ([], [first.id])
     assert [e.id for e in catalogue.find()] == [second.id]
+
+
+@pytest.mark.parametrize("mount_point", ["missing", "empty"])
+def test_reconcile_keeps_the_rows_of_a_disk_that_is_not_mounted(mount_point, catalogue, saved, settings):
+    """A disk that mounts late must not lose its rows: retention would then know, and delete, only what is newest."""
+    first, second = saved(), saved()
+    picture, gone_picture = saved("a.png", kind="picture"), saved("b.png", kind="picture")
+    gone_picture.path.unlink()
+    folder, disk = settings.paths.recordings, settings.paths.recordings.with_name("disk")
+    folder.rename(disk)
+    if mount_point == "empty":
+        folder.mkdir()
+    assert [e.id for e in catalogue.reconcile()[1]] == [gone_picture.id]
+    assert [e.id for e in catalogue.find(newest_first=False)] == [first.id, second.id, picture.id]
+    assert upkeep.returned(catalogue).data["gone"] == 0 and folder in catalogue.away
+    if mount_point == "empty":
+        folder.rmdir()
+    disk.rename(folder)
+    first.path.unlink()
+    assert upkeep.returned(catalogue).data["gone"] == 1 and folder not in catalogue.away
+    assert [e.id for e in catalogue.find(newest_first=False)] == [second.id, picture.id]
 
 
 def test_check_tells_and_mends_rows_that_differ_from_their_files(catalogue, saved):
