@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import struct
 import time
@@ -149,7 +150,9 @@ class Connection(asyncio.BufferedProtocol):
             if transport and self._is_stuck(transport, now_s):
                 transport.abort()
             return
-        if self._decoder.overdue(now_s):
+        if self._ended and _is_gone(transport):
+            transport.abort()
+        elif self._decoder.overdue(now_s):
             self.refuse("message not complete within 5 s")
         elif self._is_stuck(transport, now_s):
             log.warning("dropped a connection that takes nothing number=%d unsent=%d", self.number, self._unsent)
@@ -204,6 +207,13 @@ def _encoded(dialect: str, message: Message, ident: Any) -> bytes:
     except (ValueError, OverflowError, TypeError) as problem:
         log.error("message cannot be sent: %s", problem)
         return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    """Tell whether the other end is closed altogether: a half-closed one (socat) shows no POLLHUP."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _credentials(link: socket.socket) -> str:

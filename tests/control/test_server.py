@@ -1,5 +1,6 @@
 """A real hub process on its real socket: socat, half-closed connections, floods, peers that never read, restarts."""
 
+import contextlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 from control.client import ControlClient, call
 from control.codec import COMPLETE_WITHIN_S
 from control.encoding import encode
-from control.messages import Chunk, NightBegan, Reply, Save
+from control.messages import Chunk, Hello, NightBegan, Reply, Save
 from control.server import CONNECTIONS_MAX
 from tests.control.hubs import HubProcess, Reader, read_all, until
 
@@ -186,6 +187,32 @@ def test_too_many_connections_are_refused_with_words(hub):
         for link in links:
             link.close()
     until(lambda: hub.text("ping") == "pong", "room again")
+
+
+def test_subscribers_that_went_away_make_room_and_half_closed_ones_stay(hub):
+    with client_of(hub, "analyzer") as analyzer, hub.connect() as half_closed:
+        half_closed.sendall(b"subscribe saved night\n")
+        half_closed.shutdown(socket.SHUT_WR)
+        reader = Reader(half_closed)
+        assert reader.line().startswith(b"subscribed to")
+        for _ in range(CONNECTIONS_MAX + 3):
+            with hub.connect() as link, contextlib.suppress(OSError):
+                link.sendall(b"subscribe saved\n")
+                link.recv(100)
+        until(lambda: call(hub.socket, "ping").ok, "room again")
+        until(lambda: analyzer.connected, "analyzer connected")
+        analyzer.announce(NightBegan(camera="cam0"))
+        assert b"night_began" in reader.line()
+
+
+def test_a_killed_process_that_subscribed_leaves_the_status(hub):
+    def shown():
+        return "tester" in [row["program"] for row in rows(hub)]
+
+    with hub.connect() as link:
+        link.sendall(encode("msgpack", Hello(role="tester", pid=os.getpid(), subscribe=("night",))))
+        until(shown, "it is shown")
+    until(lambda: not shown(), "it is gone")
 
 
 def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
