@@ -77,9 +77,12 @@ def save(dark: Dark, path: Path) -> None:
 
 
 def load(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> Dark | None:
-    """The dark frame of this camera, exposure and gain, if there is one of this payload size."""
+    """The dark frame of this camera, exposure and gain, if there is one of this payload size. Raises: OSError."""
     for path in sorted(folder.glob(f"{camera}_*us_*x.npz")):
-        known_us, known_gain = (float(part.rstrip("usx")) for part in path.stem.rsplit("_", 2)[1:])
+        name_of, *of = path.stem.rsplit("_", 2)
+        if name_of != camera:  # "front" and "front_door" begin alike
+            continue
+        known_us, known_gain = (float(part.rstrip("usx")) for part in of)
         if _close(known_us, exposure_us) and _close(known_gain, gain):
             with np.load(path, allow_pickle=False) as stored:
                 dark = Dark(stored["level"], stored["hot"])

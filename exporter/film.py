@@ -20,6 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
+from exporter import names
 from exporter.encode import array
 from imaging.color import to_bgr
 from imaging.formats import Geometry
@@ -129,6 +130,8 @@ def adopted(part: Path, camera: str) -> Entry | None:
     frames, known = _counted(part)
     if frames and known.get("camera") != camera:
         return None
+    if not frames and not names.is_film_of(part.name.removesuffix(PART), "timelapse", camera):
+        return None  # before its first fragment a film says nothing about itself; another camera may be writing it
     if not frames:
         part.unlink()
         return None

@@ -43,5 +43,10 @@ def film(what: str, camera: str, label: str, utc_ns: int, kind: str) -> str:
     return f"{'_'.join(part for part in (what, camera, checked(label), stamp(utc_ns)) if part)}.{kind}"
 
 
+def is_film_of(name: str, what: str, camera: str) -> bool:
+    """Whether a name is that of an unlabelled film of this camera; with a label, cameras cannot be told apart."""
+    return re.fullmatch(rf"{what}_{re.escape(camera)}_\d{{8}}_\d{{6}}(_\d+)?\.\w+", name) is not None
+
+
 def _stem(camera: str, label: str, utc_ns: int, frame_id: int) -> str:
     return "_".join(part for part in (camera, checked(label), stamp(utc_ns), f"f{frame_id}") if part)

@@ -259,6 +259,9 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
     assert again is not None and np.array_equal(again.level, dark.level) and np.array_equal(again.hot, dark.hot)
     assert darks.load(tmp_path, "cam0", 1_000_000, 6.0, layout.payload_bytes) is None
     assert darks.load(tmp_path, "cam1", 2_000_000, 6.0, layout.payload_bytes) is None
+    darks.save(dark, tmp_path / darks.name("front_door", 2_000_000, 6.0))
+    assert darks.load(tmp_path, "front", 2_000_000, 6.0, layout.payload_bytes) is None
+    assert darks.load(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
     clean = darks.corrected(stack, layout, again)
     before = planes(stack, layout)[0].astype(float) / DEEP_SCALE
