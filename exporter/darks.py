@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.damaged import DAMAGED, set_aside
 from exporter.deep import views
 from imaging.formats import Geometry
 from imaging.stack import DEEP_SCALE, Deep
@@ -84,8 +85,12 @@ def load(folder: Path, camera: str, exposure_us: int, gain: float, size: int) ->
             continue
         known_us, known_gain = (float(part.rstrip("usx")) for part in of)
         if _close(known_us, exposure_us) and _close(known_gain, gain):
-            with np.load(path, allow_pickle=False) as stored:
-                dark = Dark(stored["level"], stored["hot"])
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    dark = Dark(stored["level"], stored["hot"])
+            except DAMAGED as problem:
+                set_aside(path, problem)
+                continue
             return dark if dark.level.size == size else None
     return None
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.damaged import DAMAGED, set_aside
 from exporter.stacking import Stacked
 from imaging.color import luma
 from imaging.formats import Geometry
@@ -114,15 +115,18 @@ class Trails:
             file.write(to_jpeg(night.trails.value, night.geometry, 90))
 
     def resume(self) -> None:
-        """Go on with the night that a killed process was in. What cannot be read is left behind, and said."""
+        """Go on with the night that a killed process was in. What cannot be read is set aside, and said."""
         state, _ = self._places()
         try:
             with np.load(state, allow_pickle=False) as stored:
                 self.night = _night(json.loads(str(stored["facts"])), stored["trails"], stored["mean"])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except OSError as problem:
             log.warning("night not resumed camera=%s reason=%s", self._camera, problem)
+            return
+        except DAMAGED as problem:
+            set_aside(state, problem)
             return
         log.info("night resumed camera=%s frames=%d", self._camera, self.night.trails.count)
 

@@ -1,0 +1,62 @@
+"""Our own state on disk after a power cut: empty, torn, flipped bits. Nobody falls over it twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter import darks
+from exporter.trails import FOLDER, Trails
+from imaging.formats import geometry
+from shm_ring import Flags, FrameMeta
+
+DAMAGES = {
+    "empty": lambda _whole: b"",
+    "torn": lambda whole: whole[: len(whole) // 2],
+    "flipped": lambda whole: whole[:60] + bytes(byte ^ 0x55 for byte in whole[60:400]) + whole[400:],
+    "text": lambda _whole: b"not one of ours",
+}
+
+
+class NightFrame:
+    """A frame as Trails sees it, without a ring."""
+
+    geometry = picture = geometry("yuv420p", 64, 48)
+    payload = np.full(geometry.payload_bytes, 20, np.uint8)
+    meta = FrameMeta(1, 10**9, 10**18, flags=int(Flags.NIGHT))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
+    trails = Trails("cam0", lambda: tmp_path)
+    trails.add(NightFrame())
+    trails.keep(10**12, 1)
+    state = tmp_path / FOLDER / "cam0.npz"
+    again = Trails("cam0", lambda: tmp_path)
+    again.resume()
+    assert again.night is not None and again.night.trails.count == 1
+    damaged = DAMAGES[damage](state.read_bytes())
+    state.write_bytes(damaged)
+    again = Trails("cam0", lambda: tmp_path)
+    again.resume()
+    assert again.night is None and not state.exists()
+    assert state.with_name("cam0.npz.damaged").read_bytes() == damaged
+    again.add(NightFrame())
+    again.keep(10**12, 1)
+    assert state.exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
+    size = NightFrame.payload.size
+    dark = darks.Dark(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
+    first, second = (tmp_path / darks.name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000))
+    darks.save(dark, first)
+    first.write_bytes(DAMAGES[damage](first.read_bytes()))
+    assert darks.load(tmp_path, "cam0", 1_000_000, 2.0, size) is None
+    assert [path.name for path in tmp_path.iterdir()] == [first.name + ".damaged"]
+    darks.save(dark, second)
+    found = darks.load(tmp_path, "cam0", 1_000_000, 2.0, size)
+    assert found is not None and np.array_equal(found.level, dark.level)
