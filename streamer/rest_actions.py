@@ -11,13 +11,14 @@ import msgspec
 from control import commands as c
 from control.table import BY_NAME
 from control.wire import Command, wire_name
+from service.settings import LABEL
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, answer_of
 
 
 class OfCamera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which camera."""
 
-    camera: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="camera name, such as cam0")]
+    camera: Annotated[str, msgspec.Meta(pattern=rf"^{LABEL}$", description="camera name, such as cam0")]
 
 
 def commanding(method: str, path: str, topic: str, command: type[Command], **more: object) -> Endpoint:

@@ -18,6 +18,7 @@ from control import commands as c
 from library import Entry, NoSuchEntry
 from library.instants import instant_ns
 from service.clock import iso
+from service.settings import LABEL
 from streamer.context import Context
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, Refused, answer_of
 from streamer.problem import error_response
@@ -46,7 +47,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which rows."""
 
     group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
-    camera: Annotated[str, msgspec.Meta(pattern=r"^([a-z][a-z0-9_-]{0,31})?$")] = ""
+    camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
     since: Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601, or an age such as 2h")] = ""
     until: Annotated[str, msgspec.Meta(max_length=40)] = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from service.settings import LABEL
 from streamer.picture import Picture
 from streamer.variant import Variant
 
@@ -34,7 +35,7 @@ _BURST_S = 1.0
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a session asks for with `create` and `configure`."""
 
-    camera: Annotated[str, msgspec.Meta(pattern=r"^([a-z][a-z0-9_-]{0,31})?$")] = ""
+    camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
     """Empty: the first one."""
     preset: Preset = "medium"
     fps: Annotated[float, msgspec.Meta(ge=0, le=240)] = 0.0
