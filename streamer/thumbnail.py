@@ -10,6 +10,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from streamer.pixels import pixels
+
 WIDTH = 320
 """Pixels; two columns on a phone of twice the density."""
 
@@ -17,8 +19,9 @@ QUALITY = 75
 KEPT_BYTES_MAX = 16 * 1024 * 1024
 """About a thousand thumbnails."""
 
-FILE_BYTES_MAX = 256 * 1024 * 1024
-"""Larger still pictures are not decoded; of a film only the first frame is."""
+FILE_BYTES_MAX = 64 * 1024 * 1024
+PIXELS_MAX = 50_000_000
+"""Larger still pictures are not decoded (three bytes a pixel, on boards of 512 MB); of a film only one frame is."""
 
 
 class Shelf:
@@ -74,7 +77,10 @@ def made(path: Path, media: str, size: int) -> bytes | None:
 def _still(path: Path) -> NDArray[np.uint8] | None:
     import cv2  # heavy, and only needed here
 
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    data = path.read_bytes()
+    if not 0 < (pixels(data) or 0) <= PIXELS_MAX:
+        return None
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
