@@ -2,11 +2,13 @@
 
 The container is fragmented, a fragment per frame, and becomes a plain mp4 when it is closed (FFmpeg 7.1 and later).
 What is on disk at a kill is all but the last frame. While it grows it is called `….mp4.part`; leftovers of a crash are
-complete films of their frames and are adopted on the next start.
+complete films of their frames and are adopted on the next start. Whoever writes a film holds its lock (flock), so that
+nobody takes it for a leftover: not another thread, not a second exporter, not `shmcam timelapse`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -50,8 +52,7 @@ class Film:
         self.part = path.with_name(path.name + PART)
         self.geometry = geometry
         self.frames = 0
-        descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        self._file = os.fdopen(descriptor, "w+b", buffering=0)
+        self._file = os.fdopen(_created(self.part), "w+b", buffering=0)
         self._container = av.open(self._file, "w", format="mp4", options={"movflags": _movflags()})
         self._container.metadata["comment"] = json.dumps(dict(about))
         self._stream = self._container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
@@ -81,12 +82,12 @@ class Film:
                 self._container.mux(packet)
             self._container.close()
             os.fsync(self._file.fileno())
+            if self.frames:
+                return finished(self.part)  # under the lock: nobody adopts it first
+            self.part.unlink()
         finally:
             self._file.close()
-        if not self.frames:
-            self.part.unlink()
-            return None
-        return finished(self.part)
+        return None
 
     def abandon(self) -> None:
         """Leave the file as it is: its fragments play, and the next start adopts them."""
@@ -120,13 +121,49 @@ def finished(part: Path) -> Path:
     return path
 
 
+def _created(part: Path) -> int:
+    """A descriptor of a new file, locked. Raises: OSError."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # an adopter holds an empty file only for a moment
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # taken for a leftover between open and lock
+
+
 def adopted(part: Path, camera: str) -> Entry | None:
     """Turn what a killed process left behind into a film with an entry. None where it holds no frame: then it is gone.
 
-    A film of another camera is left alone.
+    A film of another camera, and one that is being written, is left alone.
 
     Raises: OSError.
     """
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):  # PermissionError: `shmcam timelapse` of another user
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Closed, or adopted by somebody else, since it was opened: then the name is not (or no longer) this film's.
+        return _adopted(part, camera) if _is_at(descriptor, part) else None
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _adopted(part: Path, camera: str) -> Entry | None:
     frames, known = _counted(part)
     if frames and known.get("camera") != camera:
         return None

@@ -75,11 +75,10 @@ class RunningFilm:
     def adopt(self) -> None:
         """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
         for part in sorted(self.settings().paths.captures.glob(f"timelapse_{self.camera}_*.mp4{PART}")):
-            if self.film is None or part != self.film.part:
-                entry = adopted(part, self.camera)
-                if entry is not None:
-                    log.info("timelapse adopted camera=%s path=%s frames=%d", self.camera, entry.path, entry.frames)
-                    self.catalogue.add(entry)
+            entry = adopted(part, self.camera)
+            if entry is not None:
+                log.info("timelapse adopted camera=%s path=%s frames=%d", self.camera, entry.path, entry.frames)
+                self.catalogue.add(entry)
 
     def give_up(self) -> None:
         """The disk refused: leave what is there, to be adopted later, and begin anew."""

@@ -59,8 +59,8 @@ def build(
                 film.add(picture.reshape(-1))
         made = film.close()
     except BaseException:
-        film.abandon()
         film.part.unlink(missing_ok=True)  # unlike a running film, this one can be made again
+        film.abandon()  # only now: nobody adopts it in between
         raise
     progress(len(shown), len(shown))
     if made is None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from exporter.film import Film
+from exporter import timelapse
+from exporter.film import Film, adopted
 from exporter.running_film import RunningFilm
 from imaging.formats import geometry
-from library import Catalogue
+from library import Catalogue, Entry
 from service.settings import Settings
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -54,3 +57,38 @@ def test_a_leftover_of_a_camera_whose_name_begins_alike_is_left_alone(settings, 
     size = film.part.stat().st_size
     assert adopt("front") == [] and film.part.stat().st_size == size
     assert adopt("front_door") == ([film.path.name] if frames == 4 else []) and not film.part.exists()
+
+
+@pytest.mark.parametrize("frames", [0, 1, 30])
+@pytest.mark.parametrize("label", ["", "day_"])
+def test_a_film_that_is_being_written_is_not_adopted(settings, adopt, frames, label):
+    """By `timelapse build`, in a thread or a process of its own, or by a second exporter."""
+    film = begun(settings, "cam0", frames, f"timelapse_cam0_{label}{STAMP}.mp4")
+    assert adopt("cam0") == [] and film.part.exists()
+    film.add(np.full(LAYOUT.payload_bytes, 90, np.uint8))
+    assert film.close() == film.path and film.path.exists()
+
+
+def test_a_film_is_built_while_the_exporter_looks_for_leftovers(settings, adopt):
+    with Catalogue.of(settings) as catalogue:
+        for number in range(30):
+            path = settings.paths.captures / f"p{number}.png"
+            cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
+            catalogue.add(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9))
+        pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        made = timelapse.build(settings, catalogue, pictures, fps=5, progress=lambda _done, _total: adopt("cam0"))
+        assert made.frames == 30 and [entry.id for entry in catalogue.find(kinds=["timelapse"])] == [made.id]
+
+
+def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(settings, monkeypatch):
+    """The other process may look between our open and our lock."""
+    lock, part = fcntl.flock, settings.paths.captures / f"timelapse_cam0_{STAMP}.mp4.part"
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr("exporter.film.fcntl.flock", lock)
+        assert adopted(part, "cam0") is None and not part.exists()
+        lock(descriptor, how)
+
+    monkeypatch.setattr("exporter.film.fcntl.flock", late)
+    film = begun(settings, "cam0", 2)
+    assert part.exists() and film.close() == film.path
