@@ -29,8 +29,8 @@ class _Session:
 class _Event:
     order: Order
     end_ns: int
-    lasting: set[str] = field(default_factory=set)
-    """Sources that have begun and not ended."""
+    lasting: dict[str, int] = field(default_factory=dict)
+    """Sources that have begun and not ended, and when they began."""
 
 
 class Triggers:
@@ -41,8 +41,8 @@ class Triggers:
         self._sessions: list[_Session] = []
         """Oldest first; all but the last were told to stop, but frames from before that may still come."""
         self._event: _Event | None = None
-        self._silenced: set[str] = set()
-        """Lasting sources whose event was cut off by the guard: they count again once they have ended."""
+        self._silenced: dict[str, int] = {}
+        """Lasting sources whose event was cut off, and when they began: they count again once they have ended."""
         self._number = 0
 
     # ---- what happens
@@ -92,18 +92,22 @@ class Triggers:
         self._guard(self._event)
 
     def began(self, at_ns: int, source: str, *, utc_ns: int) -> None:
-        """Note the beginning of something that lasts (motion)."""
-        if source in self._silenced:
-            return
+        """Note the beginning of something that lasts (motion).
+
+        Whoever tells the end may have died before it did: that something begins anew means that the last one is over.
+        """
+        if self._silenced.get(source) == at_ns:
+            return  # the one that was cut off, told again
+        self._silenced.pop(source, None)
         self.happened(at_ns, source, utc_ns=utc_ns)
         if self._event is not None:
-            self._event.lasting.add(source)
+            self._event.lasting[source] = at_ns
 
     def ended(self, at_ns: int, source: str) -> None:
         """Note its end; the post-roll counts from here."""
-        self._silenced.discard(source)
+        self._silenced.pop(source, None)
         if self._event is not None and source in self._event.lasting:
-            self._event.lasting.discard(source)
+            del self._event.lasting[source]
             self._event.end_ns = max(self._event.end_ns, at_ns + self.limits.post_ns)
             self._guard(self._event)
 

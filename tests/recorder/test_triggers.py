@@ -118,11 +118,24 @@ def test_an_event_that_never_ends_is_cut_off_and_counts_again_after_it_ended():
     triggers = machine()
     triggers.began(100 * S, "motion", utc_ns=0)
     assert wanted(triggers, 95, 300)[-1][0] < 95 + 60
-    triggers.began(300 * S, "motion", utc_ns=0)
-    assert not triggers.active
+    triggers.began(100 * S, "motion", utc_ns=0)
+    assert not triggers.active, "told again, it is still the one that was cut off"
     triggers.ended(310 * S, "motion")
     triggers.began(320 * S, "motion", utc_ns=0)
     assert triggers.active
+
+
+def test_motion_counts_again_although_the_end_of_the_last_one_was_never_told():
+    """The analyzer died in the middle of it."""
+    triggers = machine()
+    triggers.began(100 * S, "motion", utc_ns=0)
+    wanted(triggers, 95, 300)
+    assert not triggers.active
+    triggers.began(300 * S, "motion", utc_ns=0)
+    frames = wanted(triggers, 295, 310)
+    triggers.ended(310 * S, "motion")
+    frames += wanted(triggers, 310, 340)
+    assert frames[0][0] == 295.0 and frames[-1][0] == 319.5
 
 
 def test_an_event_during_a_session_makes_no_second_file():
