@@ -147,8 +147,8 @@ def _finish_lone_timing(path: Path) -> None:
 def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[tuple[int, int, int]]) -> Closed:
     about = found.about
     kind = about.get("kind") if about.get("kind") in ("session", "rolling", "event") else "session"
-    first_ns, utc_ns = int(about.get("captured_ns", 0)), int(about.get("captured_utc_ns", 0))
-    utc_ns = utc_ns or path.stat().st_mtime_ns
+    first_ns = _number(about, "captured_ns", 0)
+    utc_ns = _number(about, "captured_utc_ns", 0) or path.stat().st_mtime_ns
     order = Order(
         number=-1,
         kind=kind,  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[
         label=str(about.get("label", ""))[:32],
         protect=about.get("protect") is True,
     )
-    first_frame = int(about.get("first_frame", -1))
+    first_frame = _number(about, "first_frame", -1)
     totals = Totals(
         frames=found.frames,
         first_frame=first_frame,
@@ -170,3 +170,9 @@ def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[
         bytes=path.stat().st_size,
     )
     return Closed(order, path, csv, camera, utc_ns, totals, "found after a crash", intact=False)
+
+
+def _number(about: dict[str, Any], key: str, unknown: int) -> int:
+    """What a video says of itself, if it can be true: a 63-bit number."""
+    value = about.get(key)
+    return value if isinstance(value, int) and 0 <= value < 1 << 63 else unknown

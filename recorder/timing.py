@@ -45,12 +45,21 @@ def line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> st
 
 
 def rows(path: Path) -> list[tuple[int, int, int]]:
-    """Complete rows of a CSV, also of one that a crash cut short: (frame id, captured ns, dropped since last)."""
+    """Complete rows of a CSV, up to the first that a crash cut short or damaged: (frame id, captured ns, dropped since last)."""
     found: list[tuple[int, int, int]] = []
-    header, *lines = path.read_text(errors="replace").splitlines(keepends=True) or [""]
+    header, *lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
     for text in lines if header == HEADER else ():
-        parts = text.rstrip("\n").split(",")
-        if not text.endswith("\n") or len(parts) != len(COLUMNS) or not parts[0].isdecimal():
+        if not text.endswith("\n") or (row := _row(text)) is None:
             break
-        found.append((int(parts[0]), int(parts[2]), int(parts[3])))
+        found.append(row)
     return found
+
+
+def _row(text: str) -> tuple[int, int, int] | None:
+    """One line; None if it is damaged: a page of zeros glues the lines before and after it together."""
+    try:
+        frame_id, write_time_s, captured_ns, dropped, hardware = text.split(",")
+        float(write_time_s), int(hardware)
+        return int(frame_id), int(captured_ns), int(dropped)
+    except ValueError:
+        return None

@@ -39,6 +39,10 @@ CASES = {
     "empty csv": lambda video, _csv: (video, b""),
     "csv cut in a line": lambda video, csv: (video, csv[: len(csv) // 2 + 7]),
     "csv of garbage": lambda video, _csv: (video, random.Random(3).randbytes(3000)),
+    "csv with zeros that glue two lines": lambda video, csv: (video, csv[:790] + bytes(500) + csv[1290:]),
+    "csv with zeros in a time": lambda video, csv: (video, csv.replace(b",5000000000,", b",50000\0\0000,")),
+    "csv with a torn number at the end of a line": lambda video, csv: (video, csv.replace(b",0,0\n", b",0,\0\n", 3)),
+    "csv without a column": lambda video, csv: (video, csv.replace(b",5000333330000,", b"5000333330000,")),
     "csv with zeros at the end": lambda video, csv: (video, csv[:500] + bytes(4096)),
     "only a csv": lambda _video, csv: (None, csv),
     "a size that points past the end": lambda video, csv: (video[:-8] + b"\xff\xff\xff\xf0mdat", csv),
@@ -115,6 +119,16 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     assert place.clip.read_bytes() == b"an older clip"
     assert closed.path.name.endswith("_2.mp4") and len(numbers(closed.path)) == 90
     assert len(video) > 0
+
+
+@pytest.mark.parametrize("value", [None, "x", "12", [], {}, 1.5, float("nan"), float("inf"), -5, 1 << 70])
+def test_a_video_that_says_nonsense_of_itself_is_adopted_with_what_is_known(tmp_path, monkeypatch, value):
+    about = {"camera": "cam0", "kind": value, "first_frame": value, "captured_ns": value, "captured_utc_ns": value}
+    monkeypatch.setattr(film, "about", lambda: about)
+    part(tmp_path)
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert closed.totals.frames == 90 and closed.totals.first_ns == 0 and closed.order.kind == "session"
+    assert closed.started_utc_ns > 1_600_000_000_000_000_000
 
 
 def test_the_recorder_puts_what_it_finds_into_the_library(rig):
