@@ -39,7 +39,7 @@ setup: .venv/run.stamp
 	@touch $@
 
 run: setup
-	@exec $(BIN)/shmcam run --config $(CONFIG)
+	@exec $(BIN)/shmcam run --config "$(CONFIG)"
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest -m "not slow and not picamera2" -rs $(ARGS)

@@ -114,6 +114,8 @@ class Loop:
         source, since_ns, stalled = choice.source, now_ns(), False
         while not self._leaving:
             self._hear()
+            if self.rings.lost_name():
+                return
             if self.wishes.request is not delivery.request and not self._adapt(choice, delivery):
                 return
             if self.wishes.pressure is Pressure.PAUSE:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from capture.settings import RingSettings
 from imaging.formats import Geometry
+from service.clock import now_ns
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.layout import MIN_SLOTS, Shape
 from shm_ring.sizing import fitting_slots, room
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
+
+LOOK_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ class Rings:
     camera: str
     lock_folder: Path
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
+    _looked_ns: int = field(default=0, init=False)
 
     def fit(self, stream: str, geometry: Geometry, slots: int, *, exact: bool) -> RingWriter:
         """The ring for frames of this geometry: the one there is if it fits, else a new generation.
@@ -60,6 +64,20 @@ class Rings:
         log.info("ring %s: %s", name, writer.account)
         log.info("ring %s generation=%d took_over=%s", name, writer.generation, writer.took_over)
         return writer
+
+    def lost_name(self) -> bool:
+        """Whether somebody took a ring's name away, looked at once a second: nobody could find its frames any more.
+
+        Such a ring is given up here; the next `fit` makes a new generation.
+        """
+        if now_ns() - self._looked_ns < LOOK_NS:
+            return False
+        self._looked_ns = now_ns()
+        gone = [stream for stream, (writer, _) in self._writers.items() if not writer.named]
+        for stream in gone:
+            log.warning("ring %s: its name was taken away; a new generation follows", self._writers[stream][0].name)
+            self.drop(stream)
+        return bool(gone)
 
     def drop(self, stream: str) -> None:
         """Retire one ring that is no longer wanted."""

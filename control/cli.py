@@ -47,7 +47,8 @@ def _dispatch(options: Options) -> int:
     if options.word in ELSEWHERE:
         module = ELSEWHERE[options.word].module
         os.environ["SHMCAM_CONFIG"] = str(options.config)
-        os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606 - argv list, no shell
+        flags = ["--json"] * options.json + ["--help"] * options.help
+        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
     if module := on_files(options):
         flags = ["--json"] * options.json + ["--help"] * options.help
         rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest

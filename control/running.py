@@ -11,10 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from control.programs import HOME, PROGRAMS, TEMPLATE, camera_programs, is_home, supervisord_conf
+from control.settings import is_loopback
 from service.document import OVERRIDES
 from service.files import whole_file
 from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
+
+SECRETS = ("token", "password", "insecure_no_auth")
+"""Keys of [http] of which an address that others can reach needs one."""
 
 EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
@@ -89,6 +93,8 @@ def banner(settings: Settings, conf: Path) -> str:
         "logs": f"tail -f {_short(settings.paths.logs)}/*.log",
         "stop": "Ctrl-C",
     }
+    if not is_loopback(bind) and not any(settings.value(f"http.{key}") for key in SECRETS):
+        lines["! page"] = f"not served: http.bind = {bind} needs http.token or http.password"
     rows = "\n".join(f"  {name:7} {text}" for name, text in lines.items())
     return f"shmcam  {', '.join(settings.cameras)}  ({settings.path})\n{rows}"
 

@@ -149,6 +149,14 @@ def map_segment(fd: int, length: int, *, writable: bool) -> mmap.mmap:
     return mmap.mmap(fd, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=protection)
 
 
+def inode(name: str) -> int:
+    """Return which segment bears the name now; 0 when there is none."""
+    try:
+        return (sizing.SHM_FOLDER / name[1:]).stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def unlink(name: str) -> None:
     """Take the name away; who has the segment mapped keeps it."""
     try:

@@ -60,6 +60,7 @@ class RingWriter:
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
         self._wake = Futex(array.ctypes.data + _HEAD * 4).wake
         self._open = True
+        self._inode = segment.inode(name)
         lock.remember(Memory(os.getpid(), self.next_frame_id, self.generation))
         self.heartbeat()
 
@@ -94,6 +95,11 @@ class RingWriter:
         except BaseException:
             lock.close()
             raise
+
+    @property
+    def named(self) -> bool:
+        """Whether the ring's name still leads to it; else nobody new can find it, and its writer should begin anew."""
+        return segment.inode(self.name) == self._inode
 
     @property
     def head(self) -> int:

@@ -88,6 +88,19 @@ def test_every_clip_that_the_kills_left_behind_plays_and_has_no_hole(shmcam):
     assert len(found) >= 2
 
 
+def test_a_ring_whose_name_was_taken_away_is_made_anew(shmcam):
+    """`rm /dev/shm/...`: capture went on writing into memory that nobody could find any more."""
+    (segment,) = [path for path in shmcam.segments() if path.name.endswith("cam0.main")]
+    segment.unlink()
+    until(lambda: shmcam.frames() > 30, 20, lambda: "a new ring\n" + shmcam.logs("capture"))
+    until(lambda: shmcam.text("save").startswith("Saved"), 10, "pictures of the new ring")
+
+
+def test_a_plain_kill_is_healed_like_any_other(shmcam):
+    dead = shmcam.kill("exporter", signal.SIGTERM)
+    until(lambda: shmcam.pid("exporter") not in (0, dead), 15, "the exporter to be started again")
+
+
 def test_a_killed_supervisord_takes_its_children_along_and_starts_again(tmp_path):
     with Pipeline(night={"enable": False}) as pipeline:
         pipeline.wait_running("capture", "hub")
