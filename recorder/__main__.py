@@ -91,7 +91,7 @@ def run(process: Process) -> None:
             for _ in loop.run():
                 if finisher.failure is not None:
                     raise finisher.failure
-                session.keep(loop.last_ns)
+                session.keep(orders.last)
                 while loop.changed:
                     before, own = own, session.changed(loop.changed.popleft(), own)
                     orders.settings = finisher.own = encoding.settings = own

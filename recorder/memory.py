@@ -1,7 +1,7 @@
 """What a recorder remembers of itself over a restart, so that a recording goes on where it was interrupted.
 
-The file is written when a session begins, rewritten when the process is asked to stop during one, and removed when the
-session ends. Together with the leftover video it tells the next recorder from which frame on it has to record; what is
+The file is written when a session begins, rewritten when a file of it is closed, every ALIVE_S (so that it tells how
+long ago the recorder still lived) and when the process is asked to stop, and removed when the session ends. Together with the leftover video it tells the next recorder from which frame on it has to record; what is
 still in the ring by then is not lost.
 """
 
@@ -21,6 +21,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 RESUME_WITHIN_S = 120.0
 """A recording that was interrupted for longer is not taken up again by itself: nobody would expect it."""
+ALIVE_S = 30.0
+"""How often a recorder notes that it lives. The frames since the last closed file may not have reached the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,9 @@ class Interrupted:
     stop_ns: int
     """When it ends by itself; 1 << 62 for never."""
     last_ns: int
-    """When its last frame was captured, or (before any) when it began."""
+    """When the last frame that is certainly on disk was captured, or (before any) when it began."""
+    alive_ns: int
+    """When the recorder wrote this, by the sensor's clock."""
 
 
 def boot_id() -> str:
@@ -68,7 +72,7 @@ class Memory:
         except (OSError, msgspec.DecodeError):
             return None
         last_ns = max(state.last_ns, last_recorded_ns)
-        recent = 0 <= now_ns - last_ns <= RESUME_WITHIN_S * 1e9
+        recent = 0 <= now_ns - max(last_ns, state.alive_ns) <= RESUME_WITHIN_S * 1e9
         if state.boot != boot_id() or not recent or now_ns >= state.stop_ns:
             return None
         return replace(state, last_ns=last_ns)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from control.messages import SettingChanged
-from recorder.memory import Interrupted, Memory, boot_id
+from recorder.memory import ALIVE_S, Interrupted, Memory, boot_id
 from recorder.notices import Closed
 from recorder.order import FOREVER, NS, Order
 from recorder.settings import RecorderSettings
@@ -25,8 +25,10 @@ class Session:
 
     def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
         self._settings, self._camera, self._memory, self._triggers = settings, camera, memory, triggers
-        self._kept: tuple[int, int] | None = None
-        """What identifies the session that was noted, and its end."""
+        self._kept: tuple[int, int, int] | None = None
+        """What identifies the session that was noted, its end, and what of it was on disk."""
+        self._kept_ns = 0
+        """When that was."""
 
     def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
         """Take up an interrupted session with the frame after its last, or start one if the user wants that."""
@@ -50,15 +52,18 @@ class Session:
             trigger = "rolling" if kind == "rolling" else "auto"
             self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
 
-    def keep(self, last_ns: int) -> None:
-        """Note a session's beginning and end, once each."""
+    def keep(self, last: Closed | None) -> None:
+        """Note a session's beginning, each of its files (`last`: the newest that was closed), that we live, its end."""
         order = self._triggers.session
         if order is None and self._kept is not None:
             self._memory.forget()
             self._kept = None
-        elif order is not None and (order.utc_ns, self._triggers.session_stop_ns) != self._kept:
-            self._write(order, max(last_ns, order.start_ns - 1))
-            self._kept = order.utc_ns, self._triggers.session_stop_ns
+        elif order is not None:
+            recorded_ns = max(last.totals.last_ns if last else 0, order.start_ns - 1)
+            kept = order.utc_ns, self._triggers.session_stop_ns, recorded_ns
+            if kept != self._kept or now_ns() - self._kept_ns >= ALIVE_S * NS:
+                self._write(order, recorded_ns)
+                self._kept, self._kept_ns = kept, now_ns()
 
     def interrupt(self, last_ns: int) -> None:
         """The process stops although nobody said that the recording should."""
@@ -78,9 +83,16 @@ class Session:
             return own
 
     def _write(self, order: Order, last_ns: int) -> None:
-        stop_ns = self._triggers.session_stop_ns
         state = Interrupted(
-            boot_id(), order.kind, order.trigger, order.utc_ns, order.label, order.protect, stop_ns, last_ns
+            boot=boot_id(),
+            kind=order.kind,
+            trigger=order.trigger,
+            utc_ns=order.utc_ns,
+            label=order.label,
+            protect=order.protect,
+            stop_ns=self._triggers.session_stop_ns,
+            last_ns=last_ns,
+            alive_ns=now_ns(),
         )
         try:
             self._memory.remember(state)

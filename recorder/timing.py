@@ -45,7 +45,7 @@ def line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> st
 
 
 def rows(path: Path) -> list[tuple[int, int, int]]:
-    """Complete rows of a CSV, up to the first that a crash cut short or damaged: (frame id, captured ns, dropped since last)."""
+    """Rows of a CSV up to the first that a crash cut short or damaged: (frame id, captured ns, dropped since last)."""
     found: list[tuple[int, int, int]] = []
     header, *lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
     for text in lines if header == HEADER else ():

@@ -152,7 +152,7 @@ def test_the_recorder_puts_what_it_finds_into_the_library(rig):
 def interrupted(**changes):
     values = {
         "boot": boot_id(), "kind": "session", "trigger": "manual", "utc_ns": 1, "label": "", "protect": False,
-        "stop_ns": 1 << 62, "last_ns": now_ns() - 5_000_000_000,
+        "stop_ns": 1 << 62, "last_ns": now_ns() - 5_000_000_000, "alive_ns": 0,
     }  # fmt: skip
     return Interrupted(**(values | changes))
 

@@ -1,0 +1,98 @@
+"""What a recorder notes of a session while it lasts is enough for the next one to take it up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recorder import session
+from recorder.clip import Totals
+from recorder.memory import ALIVE_S, Memory
+from recorder.notices import Closed
+from recorder.order import NS, Limits
+from recorder.session import PTS_NS, Session
+from recorder.settings import RecorderSettings
+from recorder.triggers import Triggers
+from service.settings import Settings
+
+OWN = RecorderSettings()
+BEGAN_NS = 10_000 * NS
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.ns = BEGAN_NS
+        monkeypatch.setattr(session, "now_ns", lambda: self.ns)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+class Kept(Memory):
+    writes = 0
+
+    def remember(self, state):
+        super().remember(state)
+        self.writes += 1
+
+
+def recorder(folder: Path) -> tuple[Session, Triggers, Kept]:
+    (folder / "config.toml").touch()
+    memory, triggers = Kept(folder / "m.json"), Triggers(Limits.of(OWN))
+    return Session(Settings.load(folder / "config.toml", environ={}), "cam0", memory, triggers), triggers, memory
+
+
+def closed(order, last_ns):
+    totals = Totals(10, 1, 10, order.start_ns, last_ns, 0, 0, 1000)
+    return Closed(order, Path("a.mp4"), None, "cam0", 0, totals, "next file", intact=True)
+
+
+def filming(clock, folder, seconds, last=None):
+    """A recorder that has filmed so long, with passes of one second, and then died. Returns: how often it wrote."""
+    one, triggers, memory = recorder(folder)
+    triggers.start(BEGAN_NS, "session", "manual", utc_ns=7, label="long")
+    for second in range(seconds + 1):
+        clock.ns = BEGAN_NS + second * NS
+        one.keep(last and last(triggers.session, second))
+    return memory.writes
+
+
+def test_a_long_recording_is_resumed_although_no_fragment_of_it_was_left(clock, tmp_path):
+    writes = filming(clock, tmp_path, 3600)
+    assert writes <= 3600 / ALIVE_S + 1, "an SD card is written to seldom"
+    clock.ns += 80 * NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    assert triggers.session is not None and triggers.session.label == "long"
+
+
+def test_a_recorder_that_has_been_dead_for_long_resumes_nothing(clock, tmp_path):
+    filming(clock, tmp_path, 3600)
+    clock.ns += 200 * NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    assert triggers.session is None
+
+
+def test_a_resumed_recording_begins_after_the_last_file_that_was_closed(clock, tmp_path):
+    """Not after the last frame that was encoded: the ring may still have what the disk has not."""
+    last_ns = BEGAN_NS + 595 * NS
+    filming(clock, tmp_path, 600, lambda order, second: closed(order, last_ns) if second >= 595 else None)
+    clock.ns += 2 * NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    assert triggers.session is not None and triggers.session.start_ns == last_ns + PTS_NS
+
+
+def test_a_session_that_ended_is_forgotten(clock, tmp_path):
+    one, triggers, _ = recorder(tmp_path)
+    triggers.start(BEGAN_NS, "session", "manual", utc_ns=7)
+    one.keep(None)
+    assert (tmp_path / "m.json").exists()
+    triggers.stop(BEGAN_NS + NS)
+    triggers.expire(BEGAN_NS + 2 * NS)
+    one.keep(None)
+    assert not (tmp_path / "m.json").exists()
