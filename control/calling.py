@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 import struct
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from control.codec import READ_BYTES, Decoder, Received
+from control.codec import READ_BYTES, Decoder, Received, dialect_of
 from control.encoding import encode
 from control.messages import PROCESS_BYTES_MAX, Chunk, Command, Message, Reply, error, wire_name
 from control.parse import from_line
@@ -39,7 +40,8 @@ def call(
             # a timeout of Python's would make connect fail at once (EAGAIN) while many others are connecting
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(limit_s), 0))
             link.connect(str(socket_path))
-            link.sendall(encode("msgpack", given, 1))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused already: why is still to be read
+                link.sendall(encode("msgpack", given, 1))
             for message in _messages(link, time.monotonic() + limit_s):
                 if isinstance(message, Reply):
                     return message
@@ -66,16 +68,17 @@ async def acall(socket_path: Path | str, command: Command | str, timeout_s: floa
 
 
 async def _ask(socket_path: Path | str, command: Command) -> Reply:
-    reader, writer = await asyncio.open_unix_connection(str(socket_path))
-    try:
-        writer.write(encode("msgpack", command, 1))
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:  # a stream forgets what came before a broken pipe
+        link.setblocking(False)
+        await loop.sock_connect(link, str(socket_path))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await loop.sock_sendall(link, encode("msgpack", command, 1))
         decoder = Decoder(limit=PROCESS_BYTES_MAX)
-        while data := await reader.read(READ_BYTES):
-            for one in decoder.feed(data, 0.0):
-                if isinstance(one, Received) and isinstance(one.message, Reply):
-                    return one.message
-    finally:
-        writer.close()
+        while data := await loop.sock_recv(link, READ_BYTES):
+            for message in _decoded(decoder, data):
+                if isinstance(message, Reply):
+                    return message
     return error("the hub hung up before it answered; it was probably restarted", "no_hub")
 
 
@@ -106,5 +109,13 @@ def _messages(link: socket.socket, deadline_s: float) -> Iterator[Message]:
         data = link.recv(READ_BYTES)
         if not data:
             return
-        for one in decoder.feed(data, 0.0):
-            yield one.message if isinstance(one, Received) else one.reply
+        yield from _decoded(decoder, data)
+
+
+def _decoded(decoder: Decoder, data: bytes) -> Iterator[Message]:
+    """Yield the messages of some bytes; a hub that refuses a connection says why in text, whatever we would speak."""
+    if not decoder.dialect and dialect_of(data[0]) == "text":
+        yield Reply(ok=False, status="refused", text=data.decode(errors="replace").strip())
+        return
+    for one in decoder.feed(data, 0.0):
+        yield one.message if isinstance(one, Received) else one.reply

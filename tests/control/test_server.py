@@ -1,5 +1,6 @@
 """A real hub process on its real socket: socat, half-closed connections, floods, peers that never read, restarts."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,7 +16,7 @@ import time
 import msgpack
 import pytest
 
-from control.client import ControlClient, call
+from control.client import ControlClient, acall, call
 from control.codec import COMPLETE_WITHIN_S
 from control.encoding import encode
 from control.messages import Chunk, Hello, NightBegan, Reply, Save
@@ -183,6 +184,8 @@ def test_too_many_connections_are_refused_with_words(hub):
             if number % 20 == 0:
                 hub.text("ping")  # or the queue of connections not yet accepted overflows
         assert b"too many connections" in read_all(links[-1])
+        for reply in (call(hub.socket, "ping"), asyncio.run(acall(hub.socket, "ping"))):
+            assert (reply.ok, reply.text) == (False, "ERROR: too many connections; close one")
     finally:
         for link in links:
             link.close()
