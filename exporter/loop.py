@@ -173,7 +173,8 @@ def beat(parts: Parts) -> None:
 
 def _later(asked: Asked, command: PastStack, parts: Parts, now: int) -> None:
     """A pastStack whose span lies partly ahead waits here, not in the worker."""
-    _, end_ns = span(command, parts.own, now)
+    own = parts.settings.table(ExportSettings, command.camera or parts.settings.cameras[0])
+    _, end_ns = span(command, own, now)
     if len(parts.later) >= parts.own.queue:
         asked.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
         return
