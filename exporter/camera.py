@@ -45,6 +45,11 @@ class Camera:
             return reader
         return None
 
+    def let_go_if_retired(self) -> None:
+        """Give the memory of ended rings back, for commands may be hours apart; from any thread."""
+        self._ring.let_go_if_retired()
+        self._scores.let_go_if_retired()
+
     def at(self, captured_ns: int) -> Frame | None:
         """The last frame captured at or before this instant, else the first after it; None without frames."""
         reader = self.reader()

@@ -109,6 +109,8 @@ class Follower:
         """Until something is switched on or off; idle costs nothing."""
         every = self._every()
         if not every and not self.interval_s and self.film.film is None:
+            self._ring.let_go_if_retired()
+            self._camera.let_go_if_retired()
             self._stop.wait(IDLE_S)
             return
         for found in self._ring.sequences(newest_first=not every, idle_s=IDLE_S):
@@ -154,6 +156,7 @@ class Follower:
 
     def _tend(self) -> None:
         """What is done by the clock."""
+        self._camera.let_go_if_retired()
         if self.long is not None:
             self.long.publish(now_ns())
         if self._ended_night is not None:

@@ -99,6 +99,7 @@ def run(parts: Parts, stop: Stop) -> None:
         ripe(parts, now_ns())
         auto_save(parts, now_ns())
         look_away(parts, now_ns())
+        parts.studio.let_go_if_retired()
         beat(parts)
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
 

@@ -113,6 +113,11 @@ class Studio:
         taken = answers.Taken(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
         return answers.past_stack(entries, taken)
 
+    def let_go_if_retired(self) -> None:
+        """Give the memory of ended rings back; from any thread."""
+        for camera in self._cameras.values():
+            camera.let_go_if_retired()
+
     # ---- inside
 
     def _long_exposure(self, camera: Camera, command: PastStack, asked_ns: int) -> Reply:

@@ -127,6 +127,12 @@ class LiveRing:
         time.sleep(seconds)
         return False
 
+    def let_go_if_retired(self) -> None:
+        """Give an ended generation's memory back, where `reader` is asked only now and then; from any thread."""
+        reader = self._reader
+        if reader is not None and reader.retired and self._reader is reader:
+            self._reader = None
+
     def close(self) -> None:
         """Let go of the current reader; memory goes with the last view."""
         self._reader = None

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from imaging import frame_code
-from imaging.formats import planes
+from imaging.formats import geometry, planes
 from library import Catalogue
 from shm_ring import Flags, attach
 from tests.exporter.conftest import HOME, Feed, until
@@ -95,6 +95,24 @@ def test_timelapse_starts_and_stops_by_command_and_becomes_a_plain_mp4(service, 
         row = catalogue.find(kinds=["timelapse"])[0]
         assert row.first_frame == numbers_in_clip(film)[0] and row.frames == playable(film)
         assert catalogue.check() == []
+
+
+@pytest.mark.parametrize("service", [""], indirect=True)
+def test_an_idle_exporter_lets_a_retired_ring_go(service):
+    """After a change of resolution the old ring's memory must not stay until somebody saves a picture."""
+    feeds = [Feed(service.settings, "cam0", geometry("yuv420p", 640, 360), 8)]
+    maps = Path(f"/proc/{service.processes['exporter'].pid}/maps")
+    mapped = f"/dev/shm/{service.settings.ring_name('cam0').removeprefix('/')}"
+    try:
+        feeds[0].publish(2)
+        assert service.call("save").ok and mapped in maps.read_text()
+        feeds[0].close()
+        until(lambda: mapped not in maps.read_text(), 10, "release of the retired ring")
+        feeds.append(Feed(service.settings, "cam0", geometry("yuv420p", 320, 240), 8))
+        feeds[1].publish(2)
+        assert service.call("save").ok
+    finally:
+        feeds[-1].close()
 
 
 def boxes(path: Path) -> list[str]:
@@ -203,7 +221,6 @@ def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
     import resource
 
     from exporter.film import Film
-    from imaging.formats import geometry
 
     layout = geometry("yuv420p", 320, 240)
     payload = np.full(layout.payload_bytes, 90, np.uint8)
@@ -223,7 +240,6 @@ def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
 )
 def test_films_of_any_format_and_size(tmp_path, pixel_format, width, height):
     from exporter.film import Film
-    from imaging.formats import geometry
 
     layout = geometry(pixel_format, width, height)
     with Film(tmp_path / "a.mp4", layout, fps=25, crf=18, about={"x": 1}) as film:
