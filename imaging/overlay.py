@@ -68,10 +68,15 @@ class Overlay:
 
     def draw(self, luma: Plane, frame_id: int, captured_ns: int, captured_utc_ns: int) -> None:
         """Write onto `luma` (height, width), in place."""
-        self._times.append(captured_ns)
+        self.saw(captured_ns)
         if self._writing is None or luma.shape[0] != self._height:
             self._writing, self._height = Writing(self._style, luma.shape[0]), luma.shape[0]
         self._writing.draw(luma, self.lines(frame_id, captured_utc_ns))
+
+    def saw(self, captured_ns: int) -> None:
+        """Count a frame for the rate, drawn or not; once, though it may be drawn for several pictures."""
+        if not self._times or self._times[-1] != captured_ns:
+            self._times.append(captured_ns)
 
     def lines(self, frame_id: int, captured_utc_ns: int) -> list[str]:
         """What is written, line by line; empty ones are left out when it is drawn."""

@@ -14,7 +14,7 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 class OverlaySettings(Section, frozen=True):
     """[recorder.overlay]: text burnt into recordings (luma only, in a copy; the ring keeps the clean picture)."""
 
-    enable: Annotated[bool, setting("burn text into recordings and live H.264", apply="live")] = False
+    enable: Annotated[bool, setting("burn text into recordings and live pictures", apply="live")] = False
     show_time: Annotated[bool, setting("wall clock of the frame, milliseconds", apply="live")] = True
     show_frame_number: Annotated[bool, setting("the frame id that file names and CSV use", apply="live")] = True
     show_fps: Annotated[bool, setting("frames per second, from sensor timestamps", apply="live")] = True

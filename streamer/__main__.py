@@ -22,7 +22,7 @@ def main() -> int:
         with ControlClient(
             role="streamer", socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
         ) as control:
-            errands = Errands(control, settings.socket_path)
+            errands = Errands(control, settings.socket_path, stop)
             if not settings.table(MjpegServerSettings).enable:
                 errands.idle(stop, "idle", "mjpeg_server.enable is false")
                 return 0

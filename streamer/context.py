@@ -101,6 +101,10 @@ class Context:
             camera.fanout.share = self.precedence.share
         self.events.say("throttled", {"share": self.precedence.share, "reason": self.precedence.reason})
 
+    def now(self) -> Settings:
+        """The settings as they are now, for threads."""
+        return self.settings
+
     def stale_after_s(self) -> float:
         """From which age a picture is stale, as set now."""
         return self.mjpeg.stale_after_s

@@ -39,8 +39,8 @@ SHORT_STREAMS_MAX = 8
 class Errands:
     """Everything between the streamer and the hub."""
 
-    def __init__(self, control: ControlClient, socket_path: Path) -> None:
-        self._control = control
+    def __init__(self, control: ControlClient, socket_path: Path, stop: Stop) -> None:
+        self._control, self._stop = control, stop
         self._socket_path = socket_path
         self._context: Context | None = None
         self._previews: Previews | None = None
@@ -67,12 +67,18 @@ class Errands:
             stop.wait(min(BEAT_S, seconds))
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the rest, held until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
+        """Run something beside the rest, held until it ends; the process ends with it if it fails."""
+        task = asyncio.get_running_loop().create_task(work, name=getattr(work, "__qualname__", None))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
     # ---- inside
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=problem)
+            self._stop.fail()  # it would do its work no more, and nobody would know; supervisord brings us back
 
     def _read(self) -> None:
         for request in self._control.received():

@@ -17,6 +17,7 @@ from service.clock import now_ns, utc_offset_ns
 from service.stop import Stop
 from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.scores import Score
+from streamer.caption import Caption
 from streamer.encode import encoded
 from streamer.fanout import Fanout
 from streamer.long import LongExposure
@@ -70,6 +71,7 @@ class Feed:
         ring: LiveRing,
         long: LongExposure,
         marks: Marks,
+        caption: Caption,
         *,
         loop: asyncio.AbstractEventLoop,
         stop: Stop,
@@ -79,6 +81,7 @@ class Feed:
         self.looked_s = time.monotonic()
         """When this thread last looked at its ring."""
         self._fanout, self._ring, self._long, self._marks = fanout, ring, long, marks
+        self._caption = caption
         self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
         self._paces: dict[Variant, Pace] = {}
         self._stacks = Stacks()
@@ -105,7 +108,8 @@ class Feed:
         try:
             self._watch()
         finally:
-            self._stop.request()  # a feed that fails ends the process; supervisord brings it back
+            if not self._stop.requested:  # a feed that fails ends the process; supervisord brings it back
+                self._stop.fail()
 
     def _watch(self) -> None:
         for item in self._ring.sequences(newest_first=True, idle_s=IDLE_S):
@@ -120,6 +124,7 @@ class Feed:
         try:
             with reader.borrow(sequence) as frame:
                 self._remember(reader, frame)
+                self._caption.saw(frame)
                 pictures = self._encoded(reader, frame)
         except FrameOverwritten:
             return  # too slow for this one; the next is waiting
@@ -138,10 +143,9 @@ class Feed:
     def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, Picture]:
         self._stacks.add(reader, frame, (variant.stack for variant in self._wanted() if variant.stack > 1))
         due = [variant for variant in self._due(frame.captured_ns) if self._stacks.has(variant.stack)]
-        return {
-            variant: encoded(self._stacks.payload(frame, variant.stack), frame, variant, self.sight.mark)
-            for variant in due
-        }
+        lengths = {variant.stack for variant in due}
+        shown = {length: self._caption.on(self._stacks.payload(frame, length), frame) for length in lengths}
+        return {variant: encoded(shown[variant.stack], frame, variant, self.sight.mark) for variant in due}
 
     def _due(self, captured_ns: int) -> list[Variant]:
         wanted, share = self._wanted(), self._fanout.share

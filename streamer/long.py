@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from service.clock import now_ns, utc_offset_ns
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingNotReady, RingReader
+from streamer.caption import Caption
 from streamer.encode import encoded
 from streamer.marks import Marks
 from streamer.nosignal import DEFAULT_SIZE, STALE_FRAMES, no_signal
@@ -26,12 +27,18 @@ class LongExposure:
     """One camera's long exposure; used by the feed's thread, `reason` by any."""
 
     def __init__(
-        self, ring: LiveRing, marks: Marks, seconds: Callable[[], float], stale_after_s: Callable[[], float]
+        self,
+        ring: LiveRing,
+        marks: Marks,
+        caption: Caption,
+        seconds: Callable[[], float],
+        stale_after_s: Callable[[], float],
     ) -> None:
         """`seconds`: export.long_exposure_s; it explains a missing ring, but does not tell whether it is missing."""
         self.reason = ""
         """Why there is none now; empty: there is one."""
-        self._ring, self._marks, self._seconds, self._stale_after_s = ring, marks, seconds, stale_after_s
+        self._ring, self._marks, self._caption = ring, marks, caption
+        self._seconds, self._stale_after_s = seconds, stale_after_s
         self._paces: dict[tuple[Variant, float], Pace] = {}
         self._shown = (0, 0)
         self._look_ns = 0
@@ -78,8 +85,10 @@ class LongExposure:
             if age_s > max(self._stale_after_s(), STALE_FRAMES * max(PERIOD_S, meta.frame_duration_us / 1e6)):
                 return self._nothing(wanted, share, now, age_s)
             due = self._due((reader.generation, sequence), meta.captured_ns, wanted, share)
-            mark = self._marks.newest() if due else None
-            return {variant: encoded(frame.payload, frame, variant, mark) for variant in due}
+            if not due:
+                return {}
+            mark, payload = self._marks.newest(), self._caption.on(frame.payload, frame)
+            return {variant: encoded(payload, frame, variant, mark) for variant in due}
 
     def _nothing(
         self, wanted: Sequence[Variant], share: float, now: int, age_s: float | None

@@ -14,6 +14,7 @@ from service.settings import Settings
 from service.stop import Stop
 from shm_ring import LiveRing
 from shm_ring.scores import Scores
+from streamer.caption import Caption
 from streamer.context import Camera, Context
 from streamer.errands import Errands
 from streamer.fanout import Fanout, Places
@@ -96,8 +97,15 @@ def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.Abstrac
         feed = Feed(
             fanout,
             ring,
-            LongExposure(long, marks, partial(_long_exposure_s, context, name), context.stale_after_s),
+            LongExposure(
+                long,
+                marks,
+                Caption(name, context.now),
+                partial(_long_exposure_s, context, name),
+                context.stale_after_s,
+            ),
             marks,
+            Caption(name, context.now),
             loop=loop,
             stop=stop,
             stale_after_s=context.stale_after_s,

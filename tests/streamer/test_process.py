@@ -36,9 +36,10 @@ class Camera(threading.Thread):
         size: tuple[int, int] = (WIDTH, HEIGHT),
         stream: str = "main",
         first: int = 0,
+        pixel_format: str = "yuv420p",
     ) -> None:
         super().__init__(daemon=True)
-        self.folder, self.prefix, self.fps, self.shape = folder, prefix, fps, geometry("yuv420p", *size)
+        self.folder, self.prefix, self.fps, self.shape = folder, prefix, fps, geometry(pixel_format, *size)
         self.stream, self.first, self.clock = stream, first, now_ns
         self.ended = threading.Event()
         self.noise = 0
@@ -56,7 +57,8 @@ class Camera(threading.Thread):
                 luma[:] = 100
                 if self.noise:
                     luma[:] = random.normal(100, self.noise, luma.shape).clip(0, 255)
-                frame_code.draw(luma, number)
+                for plane in [luma] if luma.ndim == 2 else np.moveaxis(luma, 2, 0):
+                    frame_code.draw(plane, number)
                 now = self.clock()
                 meta = FrameMeta(number, now, now + utc_offset_ns(), frame_duration_us=round(1e6 / self.fps))
                 ring.publish(payload, meta, self.shape)
