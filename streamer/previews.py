@@ -21,6 +21,8 @@ class PreviewViewer:
     camera: Camera
     variant: Variant
     announce: Callable[[Event], None]
+    joined: bool = False
+    """False, too, once a change of quality found all places taken."""
 
     def open(self) -> bool:
         """Begin to watch. Returns: whether there was a place."""
@@ -28,11 +30,14 @@ class PreviewViewer:
             self.camera.fanout.join(self.variant, self)
         except TooMany:
             return False
+        self.joined = True
         return True
 
     def close(self) -> None:
         """Watch no more."""
-        self.camera.fanout.leave(self.variant, self)
+        if self.joined:
+            self.joined = False
+            self.camera.fanout.leave(self.variant, self)
 
     def offer(self, picture: Picture) -> None:
         """Announce it if it fits into a message."""
