@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,14 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     swap_bytes: int
     figures: dict[str, Any]
     """Whatever else it counts."""
+
+    def figure(self, name: str) -> float:
+        """One of `figures`; 0 where it is missing or no finite number: others write them."""
+        try:
+            value = float(self.figures.get(name, 0.0))
+        except (TypeError, ValueError, OverflowError):
+            return 0.0
+        return value if math.isfinite(value) else 0.0
 
 
 class Health(msgspec.Struct, frozen=True):

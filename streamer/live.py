@@ -130,7 +130,8 @@ class LiveFeed:
                 if self._live.wanted.wait(IDLE_S):
                     self._follow(self._newest_key())
         finally:
-            self._stop.request()  # a feed that fails ends the process; supervisord brings it back
+            if not self._stop.requested:  # a feed that fails ends the process; supervisord brings it back
+                self._stop.fail()
 
     def _newest_key(self) -> int | str:
         """Where to begin, so that the first picture is there at once."""

@@ -66,7 +66,7 @@ async def look(context: Context) -> None:
         processes=processes,
         cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},
         cpu_percent=before + CPU_SMOOTHING * (psutil.cpu_percent(None) - before),
-        recorder_lag_s=max((float(one.figures.get("behind_s", 0.0)) for one in processes), default=0.0),
+        recorder_lag_s=max((one.figure("behind_s") for one in processes), default=0.0),
     )
 
 

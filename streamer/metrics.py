@@ -63,7 +63,7 @@ class Scrape:
             if row.lag >= 0:
                 lag.add_metric(names, row.lag)
             if "behind_s" in row.figures:
-                behind.add_metric(names, float(row.figures["behind_s"]))
+                behind.add_metric(names, row.figure("behind_s"))
         yield from (up, rss, lag, laps, behind)
 
     def _server(self) -> Iterator[Metric]:

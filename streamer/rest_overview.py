@@ -85,13 +85,12 @@ async def _overview(call: Call) -> Overview:
 def _recording(context: Context, camera: str) -> Recording:
     program = "recorder" if camera == next(iter(context.cameras)) else f"recorder-{camera}"
     one = next((p for p in context.machine.processes if p.program == program), None)
-    figures = one.figures if one else {}
     return Recording(
         state=one.state if one else "missing",
-        file=Path(str(figures.get("file", ""))).name,
-        frames=int(figures.get("frames", 0)),
-        drops=int(figures.get("drops", 0)),
-        behind_s=float(figures.get("behind_s", 0.0)),
+        file=Path(str(one.figures.get("file", ""))).name if one else "",
+        frames=int(one.figure("frames")) if one else 0,
+        drops=int(one.figure("drops")) if one else 0,
+        behind_s=one.figure("behind_s") if one else 0.0,
     )
 
 

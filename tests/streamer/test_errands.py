@@ -3,11 +3,13 @@
 import asyncio
 import struct
 
-from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream
-from streamer.errands import viewers
+from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
+from service.stop import Stop
+from streamer.errands import Errands, viewers
+from streamer.machine import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
-from tests.streamer.harness import eventually, jpeg_of, number_in, opened, picture, running
+from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running
 from tests.streamer.test_stream import run
 
 
@@ -132,5 +134,71 @@ def test_viewers_are_listed_for_people_and_programs(tmp_path):
             reply = viewers(server.context)
             assert "mjpeg cam0 127.0.0.1 64px q80 30fps" in reply.text
             assert reply.data["viewers"][0]["camera"] == "cam0"
+
+    run(test())
+
+
+def test_a_preview_that_lost_its_place_while_it_changed_is_not_closed_twice(tmp_path):
+    """Between leaving and joining again others may take all places."""
+
+    async def test():
+        async with running(tmp_path, "[mjpeg_server]\nmax_streams = 1\n") as server:
+            previews = Previews(server.context, lambda _: None)
+            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=1280))
+            places, leave = server.context.places, server.camera.fanout.leave
+
+            def left_and_taken(wanted, viewer) -> None:
+                leave(wanted, viewer)
+                places.take(new_variant=False)
+
+            server.camera.fanout.leave = left_and_taken
+            server.camera.publish(jpeg=jpeg_of(1, 640, 480, noise=1))
+            assert server.camera.fanout.wanted == ()
+            server.camera.fanout.leave = leave
+            previews.set(Preview(camera="cam0", enabled=False))
+            places.give_back(last_of_variant=False)
+            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=640))
+            assert len(server.camera.fanout.wanted) == 1
+            assert places.streams == 1
+
+    run(test())
+
+
+def test_work_that_fails_is_told_with_its_traceback_and_ends_the_process(tmp_path, caplog):
+    async def breaks() -> None:
+        raise ZeroDivisionError("of a figure")
+
+    async def ends() -> None:
+        await asyncio.sleep(0)
+
+    async def test():
+        stop = Stop()
+        errands = Errands(None, tmp_path, stop)
+        errands.start(ends())
+        errands.start(asyncio.sleep(60))
+        await asyncio.sleep(0.05)
+        next(iter(errands._tasks)).cancel()
+        await eventually(lambda: not errands._tasks)
+        assert not stop.requested, "an end and a cancellation are no failures"
+        errands.start(breaks())
+        await eventually(lambda: stop.requested)
+        assert stop.failed
+        (record,) = caplog.records
+        assert "breaks failed" in record.getMessage()
+        assert "ZeroDivisionError: of a figure" in caplog.text
+
+    run(test())
+
+
+def test_a_figure_that_is_no_number_is_passed_over(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            rows = [{"program": "recorder", "pid": 1, "figures": {"behind_s": bad}} for bad in ("?", None, [], "nan")]
+            rows.append({"program": "recorder-cam1", "pid": 2, "figures": {"behind_s": 1.5}})
+            server.hub.replies[Status] = Reply(status="status", text="", data={"processes": rows})
+            await look(server.context)
+            assert server.context.machine.recorder_lag_s == 1.5
+            for path in ("/metrics", "/api/v1/overview", "/api/v1/cameras/cam0"):
+                assert (await browser.get(path)).status == 200, path
 
     run(test())

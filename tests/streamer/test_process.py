@@ -390,3 +390,19 @@ def test_it_stops_within_five_seconds_whoever_is_connected(tmp_path):
         finally:
             streamer.process.kill()
     streamer.remove_segments()
+
+
+def test_a_feed_that_fails_ends_the_process_with_an_error(tmp_path):
+    """supervisord takes exit 0 for the end of what was asked to stop, and would leave it."""
+    streamer = Streamer(tmp_path)
+    segment = Path(f"/dev/shm/{streamer.prefix}.cam0.main")
+    try:
+        until(streamer.up, 20, "the streamer to answer")
+        segment.write_bytes(b"no ring at all" * 1000)
+        assert streamer.process.wait(20) == 1
+    finally:
+        streamer.process.kill()
+        streamer.process.communicate()
+        segment.unlink()
+    written = "".join(path.read_text() for path in (tmp_path / "logs").glob("streamer*"))
+    assert "RingMismatch" in written
