@@ -1,8 +1,9 @@
 """What a recorder remembers of itself over a restart, so that a recording goes on where it was interrupted.
 
 The file is written when a session begins, rewritten when a file of it is closed, every ALIVE_S (so that it tells how
-long ago the recorder still lived) and when the process is asked to stop, and removed when the session ends. Together with the leftover video it tells the next recorder from which frame on it has to record; what is
-still in the ring by then is not lost.
+long ago the recorder still lived) and when the process is asked to stop, and removed when the session ends. Together
+with the leftover video it tells the next recorder from which frame on it has to record; what is still in the ring by
+then is not lost.
 """
 
 from __future__ import annotations
