@@ -184,6 +184,9 @@ def _put(document: Any, parts: list[str], value: Any) -> None:
         document = document[part]
         if not isinstance(document, dict):
             raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
+    if value is None:  # TOML has no null: an optional key without a value is one that is not there
+        document.pop(parts[-1], None)
+        return
     document[parts[-1]] = value
 
 

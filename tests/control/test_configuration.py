@@ -153,6 +153,14 @@ def test_secrets_are_masked_everywhere(tmp_path):
     assert "0123456789abcdef" not in as_toml(configuration)
 
 
+def test_an_optional_key_without_a_value_leaves_the_file(tmp_path):
+    """JSON null, then any write of the file, used to end without an answer: TOML has no null."""
+    configuration = configured(tmp_path, "[camera.controls]\nBrightness = 0.5  # bright\n")
+    configuration.change({"camera.controls.Brightness": None})
+    configuration.overwrite()
+    assert "Brightness" not in tomllib.loads((tmp_path / "config.toml").read_text())["camera"].get("controls", {})
+
+
 def test_the_password_in_a_cameras_url_is_in_no_dump(tmp_path):
     text = """
 [cameras.cam1]
