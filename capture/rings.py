@@ -11,7 +11,8 @@ from capture.settings import RingSettings
 from imaging.formats import Geometry
 from service.clock import now_ns
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
-from shm_ring.layout import MIN_SLOTS, Shape
+from shm_ring.layout import MIN_SLOTS
+from shm_ring.shape import Shape
 from shm_ring.sizing import fitting_slots, room
 
 LEAST_SLOTS = 8

@@ -13,7 +13,8 @@ import posix_ipc
 
 from shm_ring import layout, sizing
 from shm_ring.errors import RingMismatch, RingNotReady
-from shm_ring.layout import SEGMENT_HEADER, Shape
+from shm_ring.layout import SEGMENT_HEADER
+from shm_ring.shape import Shape
 
 MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would cut it
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shm_ring.errors import RingTooLarge
-from shm_ring.layout import MIN_SLOTS, Shape
+from shm_ring.layout import MIN_SLOTS
+from shm_ring.shape import Shape
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 MEMORY_SHARE = 0.8  # of available memory: the rest is for encoders and the page cache

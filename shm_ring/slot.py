@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from imaging.formats import Geometry
 from shm_ring import layout
-from shm_ring.layout import Shape
 from shm_ring.meta import FrameMeta
+from shm_ring.shape import Shape
 
 Payload = NDArray[Any] | bytes | bytearray | memoryview
 

@@ -14,10 +14,11 @@ from shm_ring import layout, process, segment
 from shm_ring.errors import RingBusy, RingMismatch, RingNotReady
 from shm_ring.fence import fences
 from shm_ring.futex import Futex
-from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK, Shape
+from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK
 from shm_ring.lock import Memory
 from shm_ring.mapping import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
+from shm_ring.shape import Shape
 
 _HEAD = layout.offset_of(SEGMENT_HEADER, "head") // 4
 _STATE = layout.offset_of(SEGMENT_HEADER, "state") // 4

@@ -15,9 +15,10 @@ from shm_ring import layout, segment
 from shm_ring.fence import fences
 from shm_ring.frame import Pixels
 from shm_ring.futex import Futex
-from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, Shape, offset_of
+from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, offset_of
 from shm_ring.lock import Memory, WriterLock
 from shm_ring.meta import FrameMeta, pack_geometry
+from shm_ring.shape import Shape
 from shm_ring.slot import Payload, Place, Slot, flat
 from shm_ring.takeover import Claim, claim
 

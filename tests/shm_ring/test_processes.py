@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring import FrameOverwritten, LiveRing, RingReader, RingTooLarge, sizing
-from shm_ring.layout import Shape
+from shm_ring.shape import Shape
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 
