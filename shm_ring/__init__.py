@@ -1,6 +1,7 @@
 """CONTRACT 1: the bytes of the ring; its one writer; its read-only readers."""
 
 from shm_ring.attach import AttachedRing, HeldFrame, attach
+from shm_ring.cursor import Cursor
 from shm_ring.errors import (
     FrameOverwritten,
     RingBusy,
@@ -23,6 +24,7 @@ from shm_ring.writer import RingWriter
 
 __all__ = [
     "AttachedRing",
+    "Cursor",
     "Flags",
     "Frame",
     "FrameMeta",

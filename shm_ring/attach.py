@@ -70,12 +70,11 @@ class AttachedRing(LiveRing):
         period_s = 1 / max_fps if max_fps else 0.0
         due_s = time.monotonic()
         for found in self.sequences(newest_first=newest_first or bool(period_s), start=start):
-            if found is None:
-                continue
-            frame = self.held(*found)
+            frame = None if found is None else self.held(*found)
             if frame is None:
                 continue
             yield frame
+            del frame, found  # an ended ring's memory goes while we wait for the next one
             if period_s:
                 now_s = time.monotonic()
                 due_s = max(due_s + period_s, now_s)
@@ -108,8 +107,10 @@ class AttachedRing(LiveRing):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ready.wait(), 2 * LOOK_S)
                 ready.clear()
-                if newest and (frame := self.held(*newest.pop())) is not None:
+                frame = self.held(*newest.pop()) if newest else None
+                if frame is not None:
                     yield frame
+                del frame  # an ended ring's memory goes while we wait for the next one
         finally:
             done.set()
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
+from shm_ring.cursor import Cursor
 from shm_ring.errors import RingNotReady, RingRetired
 from shm_ring.reader import RingReader
 
 LOOK_S = 0.25  # how often an idle reader looks whether it is told to stop, and whether its ring still bears the name
-MARGIN = 2  # a lapped reader resumes this much after the oldest frame, which is about to be overwritten
 
 
 class Stop(Protocol):
@@ -78,47 +77,21 @@ class LiveRing:
         between being skipped. `start`: "new" = after this call, "oldest" = with what the ring still holds, or a
         sequence. A new generation is read from its first frame.
         """
-        reader: RingReader | None = None
-        position: int | None = start if isinstance(start, int) else None
+        cursor = Cursor(self, start, newest_first=newest_first)
+        wait_s = min(LOOK_S, idle_s)
         idle_until_s = time.monotonic() + idle_s
         while not (self._stop is not None and self._stop.requested):
-            fresh = self._current()
-            if fresh is not None and fresh is not reader:
-                if reader is not None and position is not None:
-                    for sequence in () if newest_first else range(position, reader.head):
-                        yield reader, sequence  # what the ended generation still holds
-                    position = fresh.first_sequence
-                elif position is None:
-                    position = fresh.oldest if start == "oldest" else fresh.head
-                reader = fresh
-            if fresh is not None and position is not None and fresh.wait(position, min(LOOK_S, idle_s)):
-                sequence = fresh.head - 1 if newest_first else self._in_order(fresh, position)
-                self.skipped += sequence - position if newest_first else 0
-                position = sequence + 1
-                yield fresh, sequence
+            found = cursor.step(wait_s)
+            if found is not None:
+                cursor.position += 1
+                yield found
                 idle_until_s = time.monotonic() + idle_s
                 continue
-            if fresh is None:
-                self._pause(min(LOOK_S, idle_s) / 5)
+            if self._reader is None:
+                self._pause(wait_s / 5)
             if time.monotonic() >= idle_until_s:
                 yield None
                 idle_until_s = time.monotonic() + idle_s
-
-    def _current(self) -> RingReader | None:
-        """Return the current reader, or None while there is no ring."""
-        with suppress(RingNotReady):
-            return self.reader()
-        return None
-
-    def _in_order(self, reader: RingReader, position: int) -> int:
-        """Return `position`, or where to resume when the writer has come round."""
-        if position >= reader.head - reader.slots:
-            return position
-        resume = min(reader.oldest + MARGIN, reader.head - 1)
-        self.laps += 1
-        reader.laps += 1
-        self.lost += resume - position
-        return resume
 
     def _pause(self, seconds: float) -> bool:
         """Sleep; True when stop was requested."""

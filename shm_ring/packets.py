@@ -24,6 +24,7 @@ import numpy as np
 from shm_ring.errors import FrameOverwritten
 from shm_ring.live import LiveRing
 from shm_ring.meta import Flags, FrameMeta
+from shm_ring.reader import RingReader
 from shm_ring.writer import RingWriter
 
 STREAM = "h264"
@@ -110,8 +111,17 @@ class _Assembly:
         """Something is missing."""
         self._parts, self._bytes, self._joined = [], 0, False
 
-    def add(self, sequence: int, payload: bytes, meta: FrameMeta) -> Unit | None:
+    def take(self, reader: RingReader, sequence: int) -> Unit | None:
         """Take one slot. Returns: the unit it completes."""
+        try:
+            with reader.borrow(sequence) as frame:
+                payload, meta = frame.payload.tobytes(), frame.meta
+        except FrameOverwritten:
+            self.lose()
+            return None
+        return self._add(sequence, payload, meta)
+
+    def _add(self, sequence: int, payload: bytes, meta: FrameMeta) -> Unit | None:
         head = np.frombuffer(payload, PACKET_HEADER, 1)[0]
         offset, key = int(head["offset"]), bool(meta.flags & Flags.KEY)
         if sequence != self._next_sequence or int(head["stream"]) != self._stream:
@@ -142,14 +152,7 @@ def follow(ring: LiveRing, *, start: str | int = "new", idle_s: float = 0.5) -> 
         if item is None:
             yield None
             continue
-        reader, sequence = item
-        try:
-            with reader.borrow(sequence) as frame:
-                payload, meta = frame.payload.tobytes(), frame.meta
-        except FrameOverwritten:
-            assembly.lose()
-            continue
-        unit = assembly.add(sequence, payload, meta)
+        unit = assembly.take(*item)
         if unit is not None:
             yield unit
 
