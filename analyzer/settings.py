@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from service.schema import Section, setting
+from service.settings import LABEL
 
 PLUGIN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 """`module:function`, as in entry points."""
@@ -184,7 +185,7 @@ class MotionSettings(Section, frozen=True):
         if len(self.zones) > MAX_AREAS or len(self.masks) > MAX_AREAS:
             raise ValueError(f"at most {MAX_AREAS} zones and {MAX_AREAS} masks")
         for name, corners in [*self.zones.items(), *(("masks", corners) for corners in self.masks)]:
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
+            if not re.fullmatch(LABEL, name):
                 raise ValueError(f"zones: {name!r} must be 1 to 32 letters, digits, _ or -")
             if len(corners) < 2 or any(not 0 <= value <= 1 for corner in corners for value in corner):
                 raise ValueError(

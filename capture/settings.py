@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from capture.control_settings import ControlSettings
 from service.schema import Section, setting
+from service.settings import LABEL
 
 PRESETS: tuple[tuple[int, int], ...] = (
     (1456, 1088),
@@ -146,7 +147,7 @@ class RingSettings(Section, frozen=True):
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
     prefix: Annotated[
-        str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=r"^[A-Za-z0-9_-]{1,32}$")
+        str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=rf"^{LABEL}$")
     ] = "shmcam"
     downscale: DownscaleSettings = DownscaleSettings()
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from control.wire import JSON, Camera, Command, Instant, Label, Words, said
 from service.clock import now_ns
+from service.settings import LABEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Detect(Command):
 class Archive(Command):
     """Copy clips and pictures of a time span into an experiment folder with a manifest."""
 
-    name: Annotated[str, said("folder name", pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+    name: Annotated[str, said("folder name", pattern=rf"^{LABEL}$")]
     since: Instant = ""
     until: Instant = ""
     cameras: Annotated[Words, said("camera names; empty: all")] = ()
@@ -112,7 +113,7 @@ class Archives(Command):
     """List, verify or delete archives."""
 
     action: Annotated[Literal["list", "verify", "delete"], said("what to do")] = "list"
-    name: Annotated[str, said("archive name; list: empty", pattern=r"^[A-Za-z0-9_-]{0,32}$")] = ""
+    name: Annotated[str, said("archive name; list: empty", pattern=rf"^({LABEL})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +186,7 @@ class ShortStream(Command):
     count: Annotated[int, said("frames", ge=1, le=10_000)] = 10
     camera: Camera = ""
     quality: Annotated[int, said("JPEG quality; 0: as configured", ge=0, le=100)] = 0
+    exposure: Annotated[Literal["live", "long"], said("single frames, or the virtual long exposure")] = "live"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from service.schema import Key
+from service.schema import Key, all_keys
 
 if TYPE_CHECKING:
     from control.configuration import Configuration
@@ -56,8 +56,8 @@ def _cameras(configuration: Configuration) -> dict[str, Any]:
 
 
 def _masked(configuration: Configuration, path: str, value: Any) -> Any:
-    known = {key.path for key in configuration.current.schema()}
-    if isinstance(value, dict) and not known & {path.split(".", 2)[-1], "camera." + path.split(".", 2)[-1]}:
+    plain = path.split(".", 2)[-1]
+    if isinstance(value, dict) and not all_keys().keys() & {plain, f"camera.{plain}"}:
         return {name: _masked(configuration, f"{path}.{name}", inner) for name, inner in value.items()}
     return _plain(configuration.shown(configuration.current.key(path), value))
 

@@ -147,9 +147,7 @@ class Hub:
         if camera and camera not in self.roster.cameras:
             return error(f"no camera {camera!r}; cameras: {', '.join(self.roster.cameras)}", "unknown_camera")
         program = self.roster.supervised(row.owner, camera if row.per_camera else "")
-        if any(
-            p.hello and p.hello.role == row.owner and camera in {"", p.hello.camera} for p in self.roster.processes()
-        ):
+        if self.roster.is_there(row.owner, camera):
             return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")
         said = f"{program} is not connected, so nobody answers {row.words[0]}; try: supervisorctl start {program}"
         return error(said, "not_running", program=program)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from control.programs import HOME, PROGRAMS, TEMPLATE, camera_programs, is_home, supervisord_conf
-from control.settings import is_loopback
+from service.address import is_loopback
 from service.document import OVERRIDES
 from service.files import whole_file
 from service.settings import EXIT_CONFIG, Settings, SettingsError

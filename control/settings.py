@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated
 
+from service.address import is_loopback
 from service.schema import Section, setting
 
 
@@ -53,16 +53,6 @@ class NetworkSettings(Section, frozen=True):
         """Refuse a port that the network can reach and nobody guards."""
         if self.trigger_port and not self.token and not is_loopback(self.bind):
             raise ValueError(f"bind = {self.bind!r} with trigger_port = {self.trigger_port} needs a token")
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether an address is reachable from this machine only."""
-    if address == "localhost":
-        return True
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 TABLES: dict[str, type[Section]] = {"control": ControlSettings, "network": NetworkSettings}

@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from service.settings import LABEL
+
 JSON: TypeAlias = Any
 """Anything json.dumps takes: str, int, float, bool, None, lists of these, dicts from str to these."""
 
@@ -34,8 +36,8 @@ def said(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
     return msgspec.Meta(description=text, extra={"unit": unit}, **limits)
 
 
-Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=r"^[A-Za-z0-9_-]{0,32}$")]
-Label = Annotated[str, said("label for file names", pattern=r"^[A-Za-z0-9_-]{0,32}$")]
+Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=rf"^({LABEL})?$")]
+Label = Annotated[str, said("label for file names", pattern=rf"^({LABEL})?$")]
 Instant = Annotated[str, said("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
 

@@ -11,6 +11,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from service.address import is_loopback
 from streamer.passes import Brake, Passes, Secrets, guess_of
 
 PUBLIC = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
@@ -130,14 +131,6 @@ def knows_host(house: House, host: str) -> bool:
     except ValueError:
         return name == house.bind.lower()
     return address.is_loopback or not is_loopback(house.bind)
-
-
-def is_loopback(bind: str) -> bool:
-    """Whether nobody but this machine can reach this address."""
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind.lower() == "localhost"
 
 
 def open_door(bind: str, door: Secrets, *, insecure: bool) -> str:

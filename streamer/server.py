@@ -13,11 +13,12 @@ from typing import Any
 
 from aiohttp import web
 
+from service.address import is_loopback
 from service.settings import Settings
 from streamer.body import BODY_BYTES_MAX
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Context
-from streamer.guard import House, is_loopback, open_door
+from streamer.guard import House, open_door
 from streamer.passes import Secrets, weakness
 from streamer.places import Connections, Limits
 from streamer.routes import routes
