@@ -102,6 +102,11 @@ class Decoder:
         """Tell whether a message was begun and not completed in time."""
         return self._incomplete_since_s is not None and now_s - self._incomplete_since_s > COMPLETE_WITHIN_S
 
+    def resumed(self, now_s: float) -> None:
+        """Tell that nothing was fed for a while because nobody read: not the sender's fault."""
+        if self._incomplete_since_s is not None:
+            self._incomplete_since_s = now_s
+
     @property
     def pending_bytes(self) -> int:
         """Bytes of a message not complete yet."""

@@ -33,6 +33,9 @@ UNSENT_MAX = 2 * 1024 * 1024
 STUCK_S = 10.0
 """A peer that takes nothing for this long while bytes wait is dropped."""
 
+WAITING_MAX = 400
+"""Commands waiting for those before them; with more, nothing is read until there is room."""
+
 TCP_IDLE_S = 60.0
 REFUSALS_MAX = 100
 """So many unreadable messages in a row end the connection: it is not one of ours and not a person."""
@@ -152,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._ended and _is_gone(transport):
             transport.abort()
-        elif self._decoder.overdue(now_s):
+        elif self._decoder.overdue(now_s) and not self._is_paused(transport):
             self.refuse("message not complete within 5 s")
         elif self._is_stuck(transport, now_s):
             log.warning("dropped a connection that takes nothing number=%d unsent=%d", self.number, self._unsent)
@@ -169,12 +172,14 @@ class Connection(asyncio.BufferedProtocol):
             self._refusals = self._refusals + 1 if isinstance(one, Refused) else 0
             if self._process or (isinstance(one, Received) and one.id is not None):
                 self._server.received(self, one)
-            elif len(self._waiting) < REFUSALS_MAX * 4:
+            else:
                 self._waiting.append(one)
             if self._refusals > REFUSALS_MAX:
                 self.refuse("too many unreadable messages")
                 return
         self._next()
+        if len(self._waiting) > WAITING_MAX and self._transport:
+            self._transport.pause_reading()
 
     def _next(self) -> None:
         """Hand over what waits, one command at a time, so that answers come in order."""
@@ -183,9 +188,16 @@ class Connection(asyncio.BufferedProtocol):
             self._server.received(self, one)
             if isinstance(one, Refused) and not self.trusted:
                 self.close("unreadable")  # a browser's POST must not get as far as its body
+        if self._transport and len(self._waiting) <= WAITING_MAX and self._is_paused(self._transport):
+            self._decoder.resumed(time.monotonic())
+            self._transport.resume_reading()
         server, number = self._server, self.number
         if self._ended and not (self._waiting or server.is_busy(number) or server.listens(number)):
             self.close("done")
+
+    @staticmethod
+    def _is_paused(transport: asyncio.Transport) -> bool:
+        return not (transport.is_reading() or transport.is_closing())
 
     def _tell_losses(self, dialect: str) -> None:
         if self._untold and self._transport:

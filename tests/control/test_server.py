@@ -79,6 +79,24 @@ def test_a_slow_answer_still_reaches_a_half_closed_connection_and_in_order(hub):
         stop()
 
 
+def test_a_script_that_pipes_many_commands_gets_every_answer(hub):
+    with client_of(hub, "exporter", "save") as exporter:
+        until(lambda: exporter.connected, "exporter connected")
+        stop = serve(exporter, lambda request: request.reply(Reply(status="saved", text="ok")))
+        assert hub.text("save\n" * 1500).split() == ["ok"] * 1500
+        stop()
+
+
+def test_no_more_is_read_than_can_wait(hub):
+    with client_of(hub, "exporter", "save") as exporter, hub.connect() as link:
+        until(lambda: exporter.connected, "exporter connected")
+        link.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            for _ in range(10_000):
+                link.sendall(b"save\n" * 200)
+        assert hub.text("ping") == "pong"
+
+
 def test_all_three_dialects_reach_the_same_command(hub):
     seen = []
 
