@@ -33,6 +33,8 @@ class Closed:
     reason: str
     intact: bool
     """False: closed after an error; it plays, but keeps its fragments."""
+    kept: bool = True
+    """False: somebody took the file away, or nothing of it was whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 
 from control.client import Request
@@ -19,10 +18,12 @@ from control.messages import (
     Watch,
     error,
 )
-from recorder.answers import data_of, stopped
+from recorder import answers
+from recorder.callers import Caller, Callers
 from recorder.clip_writer import ClipWriter
 from recorder.live import LivePackets
 from recorder.notices import Closed, Notice, Opened, Trouble
+from recorder.order import Order
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from service.clock import now_ns, to_utc_ns
@@ -32,12 +33,9 @@ log = logging.getLogger(__name__)
 OPEN_WITHIN_S = 5.0
 """A start is answered with the file's name once it exists, or after this long with why it does not."""
 CLOSE_WITHIN_S = 15.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    request: Request
-    deadline_s: float
+"""A stop is answered when its last file is closed, or after this long with how far that is."""
+SETTLED_S = 1.0
+"""A stop waits no longer when nothing of its recording is on its way to the disk any more."""
 
 
 @dataclass
@@ -51,8 +49,8 @@ class Orders:
     live: LivePackets
     notes: list[str] = field(default_factory=list)
     """What the loop wants said with the next answer (a pre-roll that could not be had)."""
-    _starts: list[_Waiting] = field(default_factory=list)
-    _stops: list[_Waiting] = field(default_factory=list)
+    _starts: Callers = field(default_factory=lambda: Callers(OPEN_WITHIN_S))
+    _stops: Callers = field(default_factory=lambda: Callers(CLOSE_WITHIN_S))
     last: Closed | None = None
 
     def obey(self, request: Request) -> None:
@@ -87,48 +85,34 @@ class Orders:
         """Answer those who waited for this."""
         match notice:
             case Opened():
-                self._answer(self._starts, self._started(notice))
+                notes, self.notes = self.notes, []
+                self._starts.answer(answers.started(notice, notes), of=notice.order)
             case Closed():
                 self.last = notice
-                if not self.triggers.active:
-                    self._answer(self._stops, stopped(notice))
+                if not self.triggers.on(notice.order):
+                    self._stops.answer(answers.stopped(notice), of=notice.order)
             case Trouble(reason=reason) if reason:
-                self._answer(self._starts, error(f"not recording: {reason}; trying again", "not_recording"))
+                self._starts.answer(error(f"not recording: {reason}; trying again", "not_recording"))
 
     def overdue(self) -> None:
         """Answer those who have waited long enough."""
-        if not self._starts and not self._stops:
-            return
-        text = "recording begins with the first frame; none has come yet"
-        self._answer(self._starts, Reply(status="recording_waiting", text=text), late_only=True)
-        self._answer(
-            self._stops, Reply(status="recording_stopped", text="stopped; nothing was written"), late_only=True
-        )
+        for one in self._starts.late():
+            text = "recording begins with the first frame; none has come yet"
+            one.request.reply(Reply(status="recording_waiting", text=text))
+        for order in self._stops.orders():
+            if self._settled(order):
+                self._stops.hurry(order, SETTLED_S)
+        for one in self._stops.late():
+            one.request.reply(self._late(one))
 
     def status(self) -> Reply:
         """What is being recorded."""
-        current, trouble = self.writer.current(), self.writer.trouble
+        current = self.writer.current()
         if current is not None:
-            order, path, frames, drops = current
-            text = f"RECORDING file={path} frames={frames} drops={drops} trigger={order.trigger}"
-            data = {"file": str(path), "frames": frames, "drops": drops, "trigger": order.trigger}
-            return Reply(status="recording", text=text, data={"recording": True, **data})
+            return answers.recording(current)
         if self.triggers.active:
-            reason = trouble or "no frame has come yet"
-            return Reply(
-                ok=not trouble,
-                status="waiting",
-                text=f"{'ERROR: ' if trouble else ''}WAITING reason={reason} unwritten={self.writer.unwritten}",
-                data={"recording": False, "reason": reason, "unwritten": self.writer.unwritten},
-            )
-        last = (
-            f" last={self.last.path} frames={self.last.totals.frames} drops={self.last.totals.drops}"
-            if self.last
-            else ""
-        )
-        return Reply(
-            status="idle", text=f"IDLE{last}", data={"recording": False, **(data_of(self.last) if self.last else {})}
-        )
+            return answers.waiting(self.writer.trouble, self.writer.unwritten)
+        return answers.idle(self.last)
 
     # ---- inside
 
@@ -148,42 +132,42 @@ class Orders:
             duration_s=message.duration_s,
         )
         if begun:
-            self._starts.append(_Waiting(request, time.monotonic() + OPEN_WITHIN_S))
+            self._starts.add(request, self.triggers.session)
             return
         current = self.writer.current()
         path = str(current[1]) if current else ""
         request.reply(Reply(status="already_recording", text=f"already recording {path}".rstrip(), data={"file": path}))
 
     def _stop(self, request: Request, message: Record) -> None:
+        order = self.triggers.session or self.triggers.recording
         if not self.triggers.stop(message.at_ns):
             request.reply(error("not recording", "not_recording"))
             return
-        self._stops.append(_Waiting(request, time.monotonic() + CLOSE_WITHIN_S))
+        self._stops.add(request, order)
+
+    def _settled(self, order: Order) -> bool:
+        """Whether nothing of a recording can come to the disk any more."""
+        current = self.writer.current()
+        return not (
+            self.triggers.on(order) or self.writer.waiting or (current and current[0].start_ns == order.start_ns)
+        )
+
+    def _late(self, one: Caller) -> Reply:
+        """The answer to a stop whose last file was not closed in time."""
+        current = self.writer.current()
+        if current is not None and not one.means(current[0]):
+            current = None
+        if current is None and self.last is not None and one.means(self.last.order):
+            return answers.stopped(self.last)
+        return answers.unfinished(current, self.writer.waiting, self.writer.trouble)
 
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns
         self.triggers.happened(at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect)
         current = self.writer.current()
         if current is None:
-            self._starts.append(_Waiting(request, time.monotonic() + OPEN_WITHIN_S))
+            self._starts.add(request, None)
             return
         _, path, frames, _ = current
         text = f"triggered; goes into {path}"
         request.reply(Reply(status="recording_triggered", text=text, data={"file": str(path), "frames": frames}))
-
-    def _started(self, notice: Opened) -> Reply:
-        notes, self.notes = self.notes, []
-        text = "; ".join([f"recording {notice.path} from frame {notice.frame_id}", *notes])
-        data = {
-            "file": str(notice.path),
-            "frame_id": notice.frame_id,
-            "captured_ns": notice.captured_ns,
-            "notes": notes,
-        }
-        return Reply(status="recording_started", text=text, data=data)
-
-    def _answer(self, waiting: list[_Waiting], reply: Reply, *, late_only: bool = False) -> None:
-        now_s = time.monotonic()
-        for one in [one for one in waiting if not late_only or one.deadline_s < now_s]:
-            waiting.remove(one)
-            one.request.reply(reply)

@@ -129,6 +129,10 @@ class Triggers:
         """The newest session that is on."""
         return self._sessions[-1].order if self._sessions else None
 
+    def on(self, order: Order) -> bool:
+        """Whether frames of this session or event, in this file or its next, may still come."""
+        return order.start_ns in {part.order.start_ns for part in (*self._sessions, self._event) if part is not None}
+
     @property
     def session_stop_ns(self) -> int:
         """When the newest session ends; FOREVER until it is told to."""

@@ -1,0 +1,148 @@
+"""Who asked for a stop is told of the file that was stopped, whatever was asked for next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from control.messages import Record, Reply
+from recorder import callers
+from recorder.clip import Totals
+from recorder.notices import Closed, Opened
+from recorder.order import NS, Limits
+from recorder.orders import CLOSE_WITHIN_S, SETTLED_S, Orders
+from recorder.settings import RecorderSettings
+from recorder.triggers import Triggers
+
+S = NS
+
+
+@dataclass
+class Asked:
+    message: Record
+    replies: list[Reply] = field(default_factory=list)
+
+    def reply(self, answer):
+        self.replies.append(answer)
+        return True
+
+
+class Writer:
+    """What is asked of the real one."""
+
+    trouble, unwritten, waiting = "", 0, 0
+    open = None
+
+    def current(self):
+        return self.open
+
+
+@pytest.fixture
+def orders():
+    own = RecorderSettings()
+    return Orders("cam0", own, Triggers(Limits.of(own)), Writer(), live=None)
+
+
+def ask(orders, action, at_ns):
+    asked = Asked(Record(action=action, at_ns=at_ns))
+    orders.obey(asked)
+    return asked
+
+
+def close(orders, order, name, *, reason="next file", intact=True, kept=True):
+    totals = Totals(10, 1, 10, order.start_ns, order.start_ns + S, 0, 0, 1000)
+    orders.noticed(Closed(order, Path(name), None, "cam0", 0, totals, reason, intact, kept))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now_s = [1000.0]
+    monkeypatch.setattr(callers.time, "monotonic", lambda: now_s[0])
+    return now_s
+
+
+def test_a_stop_followed_at_once_by_a_start_is_answered_with_its_own_file(orders):
+    ask(orders, "start", 100 * S)
+    first = orders.triggers.order(101 * S)
+    stop = ask(orders, "stop", 110 * S)
+    ask(orders, "start", 110 * S)
+    second = orders.triggers.order(111 * S)
+    assert second.number != first.number
+    close(orders, first, "a.mp4")
+    assert [reply.data["file"] for reply in stop.replies] == ["a.mp4"]
+    stop = ask(orders, "stop", 120 * S)
+    orders.triggers.order(121 * S)
+    close(orders, second, "b.mp4")
+    assert [reply.data["file"] for reply in stop.replies] == ["b.mp4"]
+
+
+def test_a_file_of_a_stopped_recording_that_is_not_its_last_answers_nothing(orders):
+    ask(orders, "start", 100 * S)
+    first = orders.triggers.order(101 * S)
+    stop = ask(orders, "stop", 110 * S)
+    close(orders, first, "a.mp4")  # the picture changed, say; frames from before the stop still come
+    assert not stop.replies
+    orders.triggers.order(110 * S)
+    close(orders, first, "b.mp4")
+    assert [reply.data["file"] for reply in stop.replies] == ["b.mp4"]
+
+
+def test_a_start_is_answered_with_its_own_file(orders):
+    """Not with the file of an event that was opened just before."""
+    start = ask(orders, "start", 100 * S)
+    orders.triggers.happened(99 * S, "motion", utc_ns=0)
+    event = orders.triggers.order(99 * S)
+    orders.noticed(Opened(event, Path("event.mp4"), 1, 99 * S))
+    assert not start.replies
+    orders.noticed(Opened(orders.triggers.order(100 * S), Path("a.mp4"), 2, 100 * S))
+    assert [reply.data["file"] for reply in start.replies] == ["a.mp4"]
+
+
+def late(orders, clock, after_s=CLOSE_WITHIN_S):
+    stop = ask(orders, "stop", orders.triggers.session.start_ns + 5 * S)
+    orders.overdue()
+    assert not stop.replies
+    clock[0] += after_s + 1
+    orders.overdue()
+    (reply,) = stop.replies
+    return reply
+
+
+def test_a_late_answer_to_stop_says_what_is_true(orders, clock):
+    ask(orders, "start", 100 * S)
+    assert late(orders, clock).text == "stopped; nothing was written"
+    ask(orders, "start", 200 * S)
+    order = orders.triggers.order(201 * S)
+    orders.writer.open = (order, Path("a.mp4"), 10, 0)
+    assert late(orders, clock).text == "stopped; a.mp4 is still being written"
+    ask(orders, "start", 300 * S)
+    orders.triggers.order(301 * S)
+    orders.writer.waiting = 3
+    assert "wait for the disk" in late(orders, clock).text, "the open file is that of the recording before"
+
+
+def test_a_stop_is_not_kept_waiting_for_a_file_that_cannot_come(orders, clock):
+    ask(orders, "start", 100 * S)
+    orders.triggers.order(101 * S)
+    orders.writer.trouble = "disk full"
+    stop = ask(orders, "stop", 102 * S)
+    orders.triggers.order(103 * S)
+    orders.overdue()
+    assert not stop.replies, "its frames may just be handed over"
+    clock[0] += SETTLED_S + 0.1
+    orders.overdue()
+    (reply,) = stop.replies
+    assert not reply.ok and reply.text == "ERROR: stopped; nothing was written: disk full"
+
+
+def test_neither_stop_nor_status_name_a_file_that_is_gone(orders):
+    ask(orders, "start", 100 * S)
+    order = orders.triggers.order(101 * S)
+    stop = ask(orders, "stop", 110 * S)
+    orders.triggers.order(111 * S)
+    close(orders, order, "a.mp4", reason="a.mp4 was taken away", intact=False, kept=False)
+    (reply,) = stop.replies
+    assert not reply.ok and reply.data["file"] == "" and reply.text.startswith("ERROR: ")
+    assert "taken away" in orders.status().text and orders.status().data["file"] == ""
