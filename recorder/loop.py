@@ -15,7 +15,7 @@ from control.client import ControlClient
 from control.messages import SettingChanged
 from recorder.announcing import event_of
 from recorder.clip_writer import ClipWriter, End, Item
-from recorder.cursor import Cursor, Spot
+from recorder.cursor import Cursor
 from recorder.encoder import AccessUnit
 from recorder.encoding import Encoding
 from recorder.live import LivePackets
@@ -25,7 +25,7 @@ from recorder.pulse import Pulse
 from recorder.triggers import Triggers
 from service.clock import now_ns
 from service.stop import Stop
-from shm_ring import FrameOverwritten
+from shm_ring import FrameOverwritten, Spot
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """CONTRACT 1: the bytes of the ring; its one writer; its read-only readers."""
 
 from shm_ring.attach import AttachedRing, HeldFrame, attach
-from shm_ring.cursor import Cursor
+from shm_ring.cursor import Cursor, Spot
 from shm_ring.errors import (
     FrameOverwritten,
     RingBusy,
@@ -42,6 +42,7 @@ __all__ = [
     "RingWriter",
     "SharedCapture",
     "Slot",
+    "Spot",
     "Stop",
     "ViewOutlivedRing",
     "attach",

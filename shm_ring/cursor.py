@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shm_ring.errors import RingNotReady
 
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from shm_ring.reader import RingReader
 
 MARGIN = 2  # a lapped reader resumes this much after the oldest frame, which is about to be overwritten
+
+
+class Spot(NamedTuple):
+    """One frame to be read."""
+
+    reader: RingReader
+    sequence: int
 
 
 class Cursor:
@@ -49,7 +56,7 @@ class Cursor:
             return self._start
         return {"first": reader.first_sequence, "oldest": reader.oldest}.get(self._start, reader.head)
 
-    def step(self, wait_s: float) -> tuple[RingReader, int] | None:
+    def step(self, wait_s: float) -> Spot | None:
         """Wait for the next frame, which stays the next until `position` is moved. Returns: None if none came."""
         reader = self.attach()
         if reader is None or not reader.wait(self.position, wait_s):
@@ -64,4 +71,4 @@ class Cursor:
             reader.laps += 1
             self._ring.lost += resume - self.position
             self.position = resume
-        return reader, self.position
+        return Spot(reader, self.position)
