@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from streamer.agreement import Agreement
 from streamer.context import Context
 from streamer.fanout import TooMany
 from streamer.ledger import Tally
 from streamer.picture import Picture
-from streamer.session import Agreement, Session
+from streamer.session import Session
 from streamer.variant import Variant
 from streamer.wording import binary, spelled
 
@@ -31,6 +32,8 @@ class Delivery:
         self._came = asyncio.Event()
         self._told = ""
         """The reason for being slow that the client knows."""
+        self._silent = False
+        """The client knows that there is no signal."""
 
     def begin(self) -> None:
         """Take a place among the viewers. Raises: TooMany."""
@@ -69,7 +72,10 @@ class Delivery:
                 continue
             taken = self.session.take(time.monotonic(), self._context.throttle.share)
             if isinstance(taken, Picture):
+                self._silent = False
                 await self._send(taken)
+            elif taken == "no_signal":
+                await self._tell_silence()
             elif taken != "nothing_new" and (due_s := self.session.due_s(time.monotonic())):
                 await asyncio.sleep(due_s)
                 self._came.set()
@@ -81,9 +87,7 @@ class Delivery:
             await self._send(taken)
             return
         self.session.statistics.no_frame += 1
-        reason = self._context.throttle.reason if taken == "busy" else ""
-        retry_s = round(self.session.due_s(time.monotonic()), 3)
-        await self._say("no_frame", code=taken, reason=reason, retry_s=retry_s)
+        await self._no_frame(taken)
 
     # ---- inside
 
@@ -99,6 +103,16 @@ class Delivery:
             await self._send_bytes(binary(picture))
         else:
             await self._say("frame", **spelled(picture))
+
+    async def _no_frame(self, code: str) -> None:
+        reason = {"busy": self._context.throttle.reason, "no_signal": self.session.silence}.get(code, "")
+        await self._say("no_frame", code=code, reason=reason, retry_s=round(self.session.due_s(time.monotonic()), 3))
+
+    async def _tell_silence(self) -> None:
+        """Once, not with each "No signal" picture."""
+        if not self._silent:
+            self._silent = True
+            await self._no_frame("no_signal")
 
     async def _tell_throttle(self) -> None:
         throttle = self._context.throttle

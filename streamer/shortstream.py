@@ -56,7 +56,8 @@ class Newest:
 async def short_stream(context: Context, camera: Camera, wish: ShortStream, answer: Answer) -> None:
     """Send what was asked for, then say how it went."""
     settings = context.mjpeg
-    variant = Variant(settings.fps, settings.width, wish.quality or settings.quality, gray=False, stack=1)
+    long, quality = wish.exposure == "long", wish.quality or settings.quality
+    variant = Variant(settings.fps, settings.width, quality, gray=False, stack=1, long=long)
     viewer = Newest()
     try:
         camera.fanout.join(variant, viewer)
@@ -69,7 +70,8 @@ async def short_stream(context: Context, camera: Camera, wish: ShortStream, answ
             problem = await _pictures(viewer, wish.count, answer)
     finally:
         camera.fanout.leave(variant, viewer)
-    available = max(viewer.tally.sent, camera.feed.sight.frames - begun)
+    came = 0 if long else camera.feed.sight.frames - begun
+    available = max(viewer.tally.sent + viewer.tally.skipped, came)
     figures = {"sent": viewer.tally.sent, "skipped": max(0, available - viewer.tally.sent), "available": available}
     text = "STREAM_DONE: " + ", ".join(f"{name}={value}" for name, value in figures.items())
     answer(Reply(ok=not problem, status="stream_done", text=text, data={**figures, "problem": problem}))
@@ -82,7 +84,7 @@ async def _pictures(viewer: Newest, count: int, answer: Answer) -> str:
         while viewer.tally.sent < count:
             picture = await viewer.next(FRAME_S)
             if not picture.signal:
-                raise TimeoutError("no signal")
+                raise TimeoutError(f"no signal{picture.reason and f': {picture.reason}'}")
             await _send(struct.pack(">I", len(picture.jpeg)) + picture.jpeg, answer)
             viewer.tally.sent += 1
             viewer.tally.bytes += len(picture.jpeg)

@@ -14,12 +14,13 @@ from typing import Any, cast
 import msgspec
 from aiohttp import WSMsgType, web
 
+from streamer.agreement import Agreement
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Context
 from streamer.delivery import Delivery
 from streamer.fanout import TooMany
 from streamer.ledger import Tally
-from streamer.session import Agreement, Full, Session
+from streamer.session import Full, Session
 from streamer.wording import JSON, described, figures
 
 MESSAGE_BYTES_MAX = 4096

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from streamer.agreement import PRESETS
 from streamer.context import Context
 from streamer.picture import Picture
-from streamer.session import PRESETS, Session
+from streamer.session import Session
 
 JSON = dict[str, Any]
 

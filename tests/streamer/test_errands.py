@@ -86,6 +86,25 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
     run(test())
 
 
+def test_a_short_stream_may_be_of_the_long_exposure_and_says_why_there_is_none(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            answers = []
+            wish = ShortStream(count=2, exposure="long")
+            asked = short_stream(server.context, server.camera.camera, wish, lambda one: answers.append(one) or True)
+            task = asyncio.create_task(asked)
+            await eventually(lambda: server.camera.fanout.wanted)
+            assert server.camera.fanout.wanted[0].long
+            server.camera.publish()
+            await eventually(lambda: len(answers) == 1)
+            server.camera.publish(signal=False, reason="the exporter is away")
+            await asyncio.wait_for(task, 5)
+            assert answers[-1].text == "STREAM_DONE: sent=1, skipped=0, available=1"
+            assert answers[-1].data["problem"] == "no signal: the exporter is away"
+
+    run(test())
+
+
 def test_previews_are_made_while_wanted_and_fit_into_a_message(tmp_path):
     async def test():
         async with running(tmp_path) as server:

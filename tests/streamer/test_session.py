@@ -7,7 +7,8 @@ import struct
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from streamer.session import RESUME_S, Agreement, Full, Session, Sessions
+from streamer.agreement import Agreement
+from streamer.session import RESUME_S, Full, Session, Sessions
 from streamer.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
 from tests.streamer.harness import browsing, eventually, number_in, picture, running
 from tests.streamer.test_stream import run
@@ -201,6 +202,43 @@ def test_in_pull_mode_each_request_is_answered_with_a_picture_or_no_frame(tmp_pa
             await socket.send_json({"type": "statistics"})
             figures = await hear(socket, "statistics")
             assert (figures["sent"], figures["no_frame"]) == (1, 2)
+
+    run(test())
+
+
+def test_a_session_may_show_the_long_exposure(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
+            await socket.send_json({"type": "create", "exposure": "long", "stack": 4})
+            assert "leave out stack" in (await hear(socket, "error"))["reason"]
+            await socket.send_json({"type": "create", "exposure": "long", "mode": "pull", "format": "base64"})
+            assert (await hear(socket, "session"))["agreement"]["exposure"] == "long"
+            assert [variant.long for variant in server.camera.fanout.wanted] == [True]
+            server.camera.publish(signal=False, reason="export.long_exposure_s is 0")
+            await socket.send_json({"type": "request_frame"})
+            said = await hear(socket, "no_frame")
+            assert (said["code"], said["reason"]) == ("no_signal", "export.long_exposure_s is 0")
+            await socket.send_json({"type": "configure", "exposure": "live"})
+            await hear(socket, "session")
+            assert [variant.long for variant in server.camera.fanout.wanted] == [False]
+
+    run(test())
+
+
+def test_a_session_that_is_pushed_hears_once_that_the_signal_is_gone(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
+            await socket.send_json({"type": "create", "format": "base64"})
+            await hear(socket, "session")
+            for _ in range(3):
+                server.camera.publish(signal=False)
+                await asyncio.sleep(0.02)
+            assert (await hear(socket, "no_frame"))["code"] == "no_signal"
+            server.camera.publish()
+            said = (await socket.receive()).json()
+            assert said["type"] == "frame", "no second no_frame in between"
+            server.camera.publish(signal=False)
+            assert (await hear(socket, "no_frame"))["code"] == "no_signal", "and again when it is gone again"
 
     run(test())
 
