@@ -6,7 +6,15 @@ from functools import cache
 
 from aiohttp import web
 
-from streamer import rest_actions, rest_library, rest_overview, rest_service, rest_sessions, rest_status
+from streamer import (
+    rest_actions,
+    rest_controls,
+    rest_library,
+    rest_overview,
+    rest_service,
+    rest_sessions,
+    rest_status,
+)
 from streamer.endpoint import Endpoint
 from streamer.openapi import document
 from streamer.state import json_response
@@ -20,9 +28,9 @@ def endpoints() -> tuple[Endpoint, ...]:
         for topic in (
             rest_overview,
             rest_status,
+            rest_controls,
             rest_actions,
             rest_library,
-            rest_overview,
             rest_service,
             rest_sessions,
         )

@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { cameraBadges } from "./badges.js";
+import { ControlsCard } from "./controls.js";
 import { clock, fill, h, length, size, toast } from "./dom.js";
 import { Video } from "./video.js";
 
@@ -25,6 +26,7 @@ export class LiveTab {
     this.meter = h("div", {});
     this.system = h("div", {});
     this.events = h("ul", { class: "events" });
+    this.controls = new ControlsCard(page);
     const actions = h("div", { class: "actions" },
       this.recordButton,
       this.button("Save", "s", () => page.act(() => post(`/cameras/${page.camera}/save`)), "primary"),
@@ -40,7 +42,7 @@ export class LiveTab {
     this.element = h("div", { class: "live" },
       h("div", {}, this.stage, actions),
       h("aside", { class: "side" },
-        card("Brightness", this.meter), card("Newest frame", this.figures), card("Machine", this.system), card("Events", this.events)));
+        card("Brightness", this.meter), card("Newest frame", this.figures), this.controls.element, card("Machine", this.system), card("Events", this.events)));
   }
 
   button(text, key, onclick, kind = "") {
@@ -49,7 +51,7 @@ export class LiveTab {
 
   open() { this.build(); this.onVisible = () => this.visible(); document.addEventListener("visibilitychange", this.onVisible); }
   close() { this.screens.forEach((screen) => screen.stop()); document.removeEventListener("visibilitychange", this.onVisible); }
-  chosen() { this.inGrid = false; this.build(); }
+  chosen() { this.inGrid = false; this.build(); this.controls.load(); }
 
   /** A hidden page needs no pictures: a phone in a pocket should not cost the camera anything. */
   visible() {
