@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from aiohttp import web
@@ -13,6 +13,8 @@ from streamer.connection import Connection
 from streamer.context import CONTEXT
 from streamer.passes import COOKIE, PASS_LIFE_S
 from streamer.problem import error_response
+
+R = TypeVar("R", bound=web.Response)
 
 
 class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,10 +32,14 @@ async def login(request: web.Request) -> web.StreamResponse:
     refusal = context.guard.login(given.secret, peer, time.monotonic())
     if refusal is not None:
         return error_response(refusal.status, refusal.reason, refusal.headers)
-    answer = web.Response(status=204)
+    return logged_in(request, web.Response(status=204))
+
+
+def logged_in(request: web.Request, answer: R) -> R:
+    """Put a pass for whoever has just shown a secret into the answer."""
     answer.set_cookie(
         COOKIE,
-        context.guard.passes.issue(time.time()),
+        request.app[CONTEXT].guard.passes.issue(time.time()),
         max_age=PASS_LIFE_S,
         httponly=True,
         samesite="Strict",

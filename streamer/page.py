@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from streamer.context import CONTEXT
+from streamer.login import logged_in
 
 STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -29,8 +30,10 @@ def asset(name: str) -> web.Response:
     return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
 
 
-async def page(_request: web.Request) -> web.StreamResponse:
-    """The page."""
+async def page(request: web.Request) -> web.StreamResponse:
+    """The page. A link with `?token=` logs in and leaves the address bar without it."""
+    if "token" in request.query and request.app[CONTEXT].guard.needs_login:
+        raise logged_in(request, web.HTTPSeeOther("/"))
     return asset("index.html")
 
 

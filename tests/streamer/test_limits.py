@@ -1,6 +1,7 @@
 """What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route."""
 
 import asyncio
+import ctypes
 import json
 import socket
 import struct
@@ -105,6 +106,22 @@ def test_logging_in_at_the_page(tmp_path):
             assert marked.status == 200
             await browser.post("/api/v1/logout", headers={**mine, "X-Shmcam": "1"}, json={})
             assert (await browser.get("/api/v1/cameras", headers=mine)).status == 401
+
+    run(test())
+
+
+def test_a_link_with_the_token_logs_in_and_leaves_the_address_bar_without_it(tmp_path):
+    async def test():
+        async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
+            accept = {"Accept": "text/html"}
+            link = await browser.get("/", params={"token": TOKEN}, headers=accept, allow_redirects=False)
+            assert (link.status, link.headers["Location"]) == (303, "/")
+            cookie = link.headers["Set-Cookie"]
+            assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict"))
+            mine = {"Cookie": cookie.partition(";")[0]}
+            assert (await browser.get("/api/v1/overview", headers=mine)).status == 200
+            wrong = await browser.get("/", params={"token": "wrong"}, headers=accept, allow_redirects=False)
+            assert (wrong.status, wrong.headers["Location"], wrong.headers.get("Set-Cookie")) == (303, "/login", None)
 
     run(test())
 
@@ -379,6 +396,39 @@ def test_a_half_open_peer_has_a_deadline_in_the_kernel(tmp_path):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 256 * 1024 + 4096
+
+    run(test())
+
+
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""One instruction of classic BPF, `ret #0`: the socket takes nothing any more (linux/filter.h)."""
+
+
+def falls_silent(sock: socket.socket) -> None:
+    """Make this end half open: the kernel drops what comes for it, so it acknowledges nothing and answers no probe."""
+    program = ctypes.create_string_buffer(DROP_ALL)
+    sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", 1, ctypes.addressof(program)))  # SO_ATTACH_FILTER
+
+
+@pytest.mark.parametrize("path", ["/stream?fps=5&quality=10", "/ws"])
+def test_a_half_open_peer_loses_its_place(tmp_path, monkeypatch, path):
+    """Its cable is out: no FIN, no RST, no acknowledgement. A slow stream never fills what write_s watches."""
+    monkeypatch.setattr("streamer.connection.TCP_USER_TIMEOUT_MS", 1000)
+
+    async def test():
+        async with running(tmp_path, fps=5) as server:
+            upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            _, _, reader, writer = await opened(server, path, f"{upgrade}{key}" if path == "/ws" else "")
+            if path == "/ws":
+                text = b'{"type": "create"}'
+                writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+            await reader.read(100)
+            await eventually(lambda: server.camera.fanout.viewers == 1)
+            falls_silent(writer.get_extra_info("socket"))
+            await eventually(lambda: server.camera.fanout.viewers == 0, 20, "the place to be given back")
+            assert server.context.places.streams == 0
+            assert not server.context.connections.open
 
     run(test())
 

@@ -3,6 +3,7 @@
 import json
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -268,8 +269,41 @@ def test_settings_that_cannot_serve_are_refused_with_the_reason(tmp_path, text, 
         tls_of(settings)
 
 
+def test_no_secret_comes_into_the_log(tmp_path):
+    """Neither the right one in a URL nor a wrong one, and nothing that would move a terminal's cursor."""
+    right, wrong = "t" * 24, "almost-the-token-of-mine"
+    streamer = Streamer(
+        tmp_path, f'[http]\ntoken = "{right}"\npassword = "correct horse"\n[logging]\nlevel = "DEBUG"\n'
+    )
+    try:
+        until(lambda: _status(streamer, "/state") == 401, 20, "the streamer to answer")
+        with Camera(tmp_path, streamer.prefix):
+            until(lambda: _status(streamer, f"/snapshot.jpg?token={right}") == 200, 20)
+            for path in ("/", "/stream?fps=x", "/nowhere", "/api/v1/library/1/file", "/live.mp4?cam=cam9"):
+                joint = "&" if "?" in path else "?"
+                _status(streamer, f"{path}{joint}token={right}")
+                _status(streamer, f"{path}{joint}token={wrong}")
+            with socket.create_connection(("127.0.0.1", streamer.port)) as peer:
+                peer.sendall(f"GET /\x1b[2J?token={right} HTTP/9.9\r\nAuthorization: Bearer {right}\r\n\r\n".encode())
+                peer.recv(1000)
+    finally:
+        streamer.process.terminate()
+        said = streamer.process.communicate(timeout=10)[1]
+        streamer.remove_segments()
+    said += "".join(path.read_text() for path in (tmp_path / "logs").glob("*"))
+    assert "ready" in said
+    for secret in (right, wrong, "correct horse", "\x1b[2J"):
+        assert secret not in said
+
+
+def _status(streamer: Streamer, path: str) -> int:
+    try:
+        return streamer.get(path)[0]
+    except OSError:
+        return 0
+
+
 def test_a_taken_port_is_said_and_waited_for(tmp_path):
-    import socket
 
     streamer = Streamer.__new__(Streamer)
     streamer.port = free_port()
@@ -367,7 +401,6 @@ def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tm
 
 
 def test_it_stops_within_five_seconds_whoever_is_connected(tmp_path):
-    import socket
 
     streamer = Streamer(tmp_path)
     with Camera(tmp_path, streamer.prefix):
