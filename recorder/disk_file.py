@@ -6,6 +6,7 @@ real disk delivers them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,9 +69,10 @@ class DiskFile:
         return data
 
     def sync(self) -> None:
-        """Bring everything written so far to the disk. Raises: OSError, once."""
+        """Bring everything written so far to the disk. Raises: OSError, once; also if the file is not where it was."""
         if self._unsynced and self.broken is None:
             self._guarded(lambda: self._sync_data(self._descriptor))
+            self._guarded(self._check_place)
             self._unsynced = False
 
     def checkpoint(self, end: int | None = None) -> None:
@@ -110,6 +112,15 @@ class DiskFile:
         while view:
             written = self._write_some(self._descriptor, view, offset)
             view, offset = view[written:], offset + written
+
+    def _check_place(self) -> None:
+        """Nothing tells a writer that its file was deleted or moved, or its disk unmounted. Raises: OSError."""
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), self.path.lstat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise FileNotFoundError(errno.ENOENT, "was moved, deleted or unmounted while it was written", str(self.path))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

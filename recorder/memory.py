@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,7 @@ ALIVE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A session that was on."""
+    """A session or an event that was on."""
 
     boot: str
     """The sensor's clock means nothing after another boot."""
@@ -38,11 +38,15 @@ class Interrupted:
     label: str
     protect: bool
     stop_ns: int
-    """When it ends by itself; 1 << 62 for never."""
+    """When it ends by itself at the latest; 1 << 62 for never."""
     last_ns: int
     """When the last frame that is certainly on disk was captured, or (before any) when it began."""
     alive_ns: int
     """When the recorder wrote this, by the sensor's clock."""
+    end_ns: int = 0
+    """When an event ends if nothing lasts."""
+    lasting: dict[str, int] = field(default_factory=dict)
+    """What of an event had begun and not ended, and when it began."""
 
 
 def boot_id() -> str:
@@ -74,6 +78,6 @@ class Memory:
             return None
         last_ns = max(state.last_ns, last_recorded_ns)
         recent = 0 <= now_ns - max(last_ns, state.alive_ns) <= RESUME_WITHIN_S * 1e9
-        if state.boot != boot_id() or not recent or now_ns >= state.stop_ns:
+        if state.boot != boot_id() or not recent or last_ns >= state.stop_ns:
             return None
         return replace(state, last_ns=last_ns)

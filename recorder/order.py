@@ -9,6 +9,7 @@ from recorder.settings import RecorderSettings
 
 NS = 1_000_000_000
 FOREVER = 1 << 62
+NEXT_FILE = "next file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Order:
     """Wall clock when the recording, of which this may be the n-th file, was asked for: names its folder."""
     label: str = ""
     protect: bool = False
+    because: str = NEXT_FILE
+    """Why this file begins, and the one before it ends."""
 
 
 @dataclass(frozen=True, slots=True)

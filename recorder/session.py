@@ -11,6 +11,7 @@ from recorder.notices import Closed
 from recorder.order import FOREVER, NS, Order
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
+from recorder.wanted import Event
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings, SettingsError
 
@@ -25,51 +26,51 @@ class Session:
 
     def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
         self._settings, self._camera, self._memory, self._triggers = settings, camera, memory, triggers
-        self._kept: tuple[int, int, int] | None = None
-        """What identifies the session that was noted, its end, and what of it was on disk."""
+        self._boot = boot_id()
+        self._kept: tuple[object, ...] | None = None
+        """What tells the last note from another."""
         self._kept_ns = 0
         """When that was."""
 
     def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
-        """Take up an interrupted session with the frame after its last, or start one if the user wants that."""
+        """Take up what was interrupted with the frame after its last; start a session if the user wants that."""
         recorded_ns = max((closed.totals.last_ns for closed in found), default=0)
         state = self._memory.recall(now_ns(), recorded_ns)
-        if state is not None:
-            left_s = (state.stop_ns - state.last_ns) / NS if state.stop_ns < FOREVER else 0.0
-            self._triggers.start(
-                state.last_ns + PTS_NS,
-                state.kind,
-                state.trigger,
-                utc_ns=state.utc_ns,
-                label=state.label,
-                protect=state.protect,
-                duration_s=left_s,
-            )
-            log.info("recording is resumed after %.2f s", (now_ns() - state.last_ns) / NS)
-        elif own.auto_start and own.mode != "event":
+        if state is None:
+            self._memory.forget()
+        else:
+            self._kept = ()
+            self._resume(state)
+            log.info("recording is resumed after %.2f s trigger=%s", (now_ns() - state.last_ns) / NS, state.trigger)
+        if own.auto_start and own.mode != "event" and self._triggers.session is None:
             at_ns = now_ns()
             kind = "rolling" if own.mode == "rolling" else "session"
             trigger = "rolling" if kind == "rolling" else "auto"
             self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
 
     def keep(self, last: Closed | None) -> None:
-        """Note a session's beginning, each of its files (`last`: the newest that was closed), that we live, its end."""
-        order = self._triggers.session
-        if order is None and self._kept is not None:
-            self._memory.forget()
-            self._kept = None
-        elif order is not None:
-            recorded_ns = max(last.totals.last_ns if last else 0, order.start_ns - 1)
-            kept = order.utc_ns, self._triggers.session_stop_ns, recorded_ns
-            if kept != self._kept or now_ns() - self._kept_ns >= ALIVE_S * NS:
-                self._write(order, recorded_ns)
-                self._kept, self._kept_ns = kept, now_ns()
+        """Note what is on: that it began, each file of it (`last`: the newest that was closed), that we live, its end.
+
+        While a session is on, an event is a mark on it, and is not noted.
+        """
+        order, event = self._present()
+        if order is None:
+            if self._kept is not None:
+                self._memory.forget()
+                self._kept = None
+            return
+        recorded_ns = max(last.totals.last_ns if last else 0, order.start_ns - 1)
+        ends = (event.end_ns, *event.lasting) if event else (self._triggers.session_stop_ns,)
+        kept = order.utc_ns, recorded_ns, *ends
+        if kept != self._kept or now_ns() - self._kept_ns >= ALIVE_S * NS:
+            self._write(order, event, recorded_ns)
+            self._kept, self._kept_ns = kept, now_ns()
 
     def interrupt(self, last_ns: int) -> None:
         """The process stops although nobody said that the recording should."""
-        order = self._triggers.session
+        order, event = self._present()
         if order is not None:
-            self._write(order, max(last_ns, order.start_ns - 1))
+            self._write(order, event, max(last_ns, order.start_ns - 1))
 
     def changed(self, event: SettingChanged, own: RecorderSettings) -> RecorderSettings:
         """Take a changed setting over. Returns: the table as it is now."""
@@ -82,17 +83,41 @@ class Session:
             log.warning("setting not taken over key=%s reason=%s", event.key, error)
             return own
 
-    def _write(self, order: Order, last_ns: int) -> None:
+    def _resume(self, state: Interrupted) -> None:
+        at_ns = state.last_ns + PTS_NS
+        if state.kind == "event":
+            order = Order(0, "event", state.trigger, at_ns, state.utc_ns, state.label, state.protect)
+            self._triggers.resume(Event(order, state.end_ns, state.stop_ns, dict(state.lasting)))
+            return
+        left_s = (state.stop_ns - state.last_ns) / NS if state.stop_ns < FOREVER else 0.0
+        self._triggers.start(
+            at_ns,
+            state.kind,
+            state.trigger,
+            utc_ns=state.utc_ns,
+            label=state.label,
+            protect=state.protect,
+            duration_s=left_s,
+        )
+
+    def _present(self) -> tuple[Order | None, Event | None]:
+        """What is on: a session, or an event."""
+        order, event = self._triggers.session, self._triggers.event
+        return (order, None) if order is not None or event is None else (event.order, event)
+
+    def _write(self, order: Order, event: Event | None, last_ns: int) -> None:
         state = Interrupted(
-            boot=boot_id(),
+            boot=self._boot,
             kind=order.kind,
             trigger=order.trigger,
             utc_ns=order.utc_ns,
             label=order.label,
             protect=order.protect,
-            stop_ns=self._triggers.session_stop_ns,
+            stop_ns=event.latest_ns if event else self._triggers.session_stop_ns,
             last_ns=last_ns,
             alive_ns=now_ns(),
+            end_ns=event.end_ns if event else 0,
+            lasting=event.lasting if event else {},
         )
         try:
             self._memory.remember(state)

@@ -10,27 +10,11 @@ no file, it only marks the clip it falls into, so that retention deletes it last
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from recorder.names import Kind
-from recorder.order import FOREVER, NS, Limits, Order
-
-
-@dataclass(slots=True)
-class _Session:
-    order: Order
-    stop_ns: int
-    file_start_ns: int = -1
-    mark: Order | None = None
-    """An event that fell into the present file."""
-
-
-@dataclass(slots=True)
-class _Event:
-    order: Order
-    end_ns: int
-    lasting: dict[str, int] = field(default_factory=dict)
-    """Sources that have begun and not ended, and when they began."""
+from recorder.order import FOREVER, NEXT_FILE, NS, Limits, Order
+from recorder.wanted import CLOCK_SET, Event, Session, Wanted
 
 
 class Triggers:
@@ -38,9 +22,9 @@ class Triggers:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._sessions: list[_Session] = []
+        self._sessions: list[Session] = []
         """Oldest first; all but the last were told to stop, but frames from before that may still come."""
-        self._event: _Event | None = None
+        self._event: Event | None = None
         self._silenced: dict[str, int] = {}
         """Lasting sources whose event was cut off, and when they began: they count again once they have ended."""
         self._number = 0
@@ -61,10 +45,9 @@ class Triggers:
         """Begin a session with the first frame captured at `at_ns` or later. Returns: False if one runs already."""
         if self._sessions and self._sessions[-1].stop_ns > at_ns:
             return False
-        self._number += 1
-        order = Order(self._number, kind, trigger, at_ns, utc_ns, label, protect)
+        order = Order(self._next(), kind, trigger, at_ns, utc_ns, label, protect)
         stop_ns = at_ns + int(duration_s * NS) if duration_s else FOREVER
-        self._sessions.append(_Session(order, stop_ns))
+        self._sessions.append(Session(order, stop_ns))
         return True
 
     def stop(self, at_ns: int) -> bool:
@@ -80,16 +63,19 @@ class Triggers:
 
     def happened(self, at_ns: int, source: str, *, utc_ns: int, label: str = "", protect: bool = False) -> None:
         """Note an event of one instant; events whose spans touch are one."""
-        start_ns = at_ns - self.limits.pre_ns
-        end_ns = at_ns + self.limits.post_ns
+        start_ns, end_ns = at_ns - self.limits.pre_ns, at_ns + self.limits.post_ns
         if self._event is None or start_ns > self._event.end_ns:
-            self._number += 1
-            self._event = _Event(Order(self._number, "event", source, start_ns, utc_ns, label, protect), end_ns)
+            order = Order(self._next(), "event", source, start_ns, utc_ns, label, protect)
+            self._event = Event(order, end_ns, start_ns + self.limits.event_ns)
         else:
             order = self._event.order
             self._event.order = replace(order, label=order.label or label, protect=order.protect or protect)
-            self._event.end_ns = max(self._event.end_ns, end_ns)
-        self._guard(self._event)
+        self._event.prolong(end_ns)
+
+    def resume(self, event: Event) -> None:
+        """Take up an event that a recorder before us did not see the end of."""
+        event.order = replace(event.order, number=self._next())
+        self._event = event
 
     def began(self, at_ns: int, source: str, *, utc_ns: int) -> None:
         """Note the beginning of something that lasts (motion).
@@ -108,8 +94,7 @@ class Triggers:
         self._silenced.pop(source, None)
         if self._event is not None and source in self._event.lasting:
             del self._event.lasting[source]
-            self._event.end_ns = max(self._event.end_ns, at_ns + self.limits.post_ns)
-            self._guard(self._event)
+            self._event.prolong(at_ns + self.limits.post_ns)
 
     # ---- what follows from it
 
@@ -139,23 +124,23 @@ class Triggers:
         return self._sessions[-1].stop_ns if self._sessions else FOREVER
 
     @property
+    def event(self) -> Event | None:
+        """The event that is on."""
+        return self._event
+
+    @property
     def start_ns(self) -> int:
         """When the earliest wanted frame was captured; only meaningful while `active`."""
         starts = [part.order.start_ns for part in (*self._sessions[:1], self._event) if part is not None]
         return min(starts, default=FOREVER)
 
-    @property
-    def end_ns(self) -> int:
-        """No frame captured at or after this is wanted by what is on now."""
-        ends = [session.stop_ns for session in self._sessions]
-        if self._event:
-            ends.append(FOREVER if self._event.lasting else self._event.end_ns)
-        return max(ends, default=0)
+    def order(self, captured_ns: int, offset_ns: int | None = None) -> Order | None:
+        """Decide about one frame; call it for each frame, in order. None: not wanted.
 
-    def order(self, captured_ns: int) -> Order | None:
-        """Decide about one frame; call it for each frame, in order. None: not wanted."""
-        event = self._event_at(captured_ns)
-        session = self._session_at(captured_ns)
+        `offset_ns`: wall clock minus sensor clock; when that has stepped, another file begins.
+        """
+        event = self._event_at(captured_ns, offset_ns)
+        session = self._session_at(captured_ns, offset_ns)
         if session is None:
             return event
         running = self._sessions[0]
@@ -170,7 +155,11 @@ class Triggers:
 
     # ---- inside
 
-    def _session_at(self, captured_ns: int) -> Order | None:
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _session_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
         while self._sessions and captured_ns >= self._sessions[0].stop_ns:
             del self._sessions[0]
         if not self._sessions or captured_ns < self._sessions[0].order.start_ns:
@@ -179,24 +168,28 @@ class Triggers:
         longest_ns = self.limits.rolling_ns if session.order.kind == "rolling" else self.limits.session_ns
         if session.file_start_ns < 0:
             session.file_start_ns = captured_ns
-        elif captured_ns - session.file_start_ns >= longest_ns:
-            self._number += 1
-            session.order = replace(session.order, number=self._number)
+        over = captured_ns - session.file_start_ns >= longest_ns
+        if self._begins_anew(session, offset_ns, over=over):
             session.file_start_ns, session.mark = captured_ns, None
         return session.order
 
-    def _event_at(self, captured_ns: int) -> Order | None:
+    def _event_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
         event = self._event
         if event is None or captured_ns < event.order.start_ns:
             return None
-        if event.lasting and captured_ns >= event.order.start_ns + self.limits.event_ns:
+        if event.lasting and captured_ns >= event.latest_ns:
             self._silenced |= event.lasting
             event.lasting.clear()
-            self._guard(event)
+            event.end_ns = min(event.end_ns, event.latest_ns)
         if not event.lasting and captured_ns >= event.end_ns:
             self._event = None
             return None
+        self._begins_anew(event, offset_ns, over=False)
         return event.order
 
-    def _guard(self, event: _Event) -> None:
-        event.end_ns = min(event.end_ns, event.order.start_ns + self.limits.event_ns)
+    def _begins_anew(self, wanted: Wanted, offset_ns: int | None, *, over: bool) -> bool:
+        """Give it another number if this frame begins another file of it."""
+        stepped = wanted.clock_stepped(offset_ns)
+        if stepped or over:
+            wanted.next_file(self._next(), CLOCK_SET if stepped else NEXT_FILE, offset_ns)
+        return stepped or over

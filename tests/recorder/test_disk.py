@@ -202,6 +202,47 @@ def test_a_disk_that_turns_read_only_is_reported_and_used_again_when_it_can_be_w
     assert max(len(numbers(clip)) for clip in set(disk.seen.rglob("*.mp4")) - known) > 10
 
 
+TAKEN = {
+    "the file is deleted": lambda part: part.unlink(),
+    "the file is moved": lambda part: part.rename(part.parent.parent.parent / part.name),
+    "the session folder is deleted": lambda part: shutil.rmtree(part.parent),
+    "the recordings folder is moved": lambda part: part.parent.parent.rename(part.parent.parent.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_file_that_is_taken_away_is_noticed_and_another_one_begun(filmed, taken):
+    made, _ = filmed(fragment_s=0.2)
+    made.start_hub()
+    made.start()
+    growth(made, "recording began", 1)
+    (part,) = until(lambda: made.clips("*.mp4.part"), 10)
+    until(lambda: part.stat().st_size > 10_000, 10)
+    TAKEN[taken](part)
+    growth(made, "was moved, deleted or unmounted", 1)
+    growth(made, "recording again", 1)
+    status = until(lambda: made.ask("record status").data.get("file"), 10)
+    assert status and Path(status + ".part").exists()
+    time.sleep(0.5)
+    reply = made.ask("record stop")
+    assert reply.ok and Path(reply.data["file"]).exists(), reply
+    assert len(numbers(Path(reply.data["file"]))) == reply.data["frames"] > 5
+    assert part.with_name(part.name.removesuffix(".part")) not in made.clips()
+
+
+def test_a_recording_that_is_taken_away_at_its_end_is_not_claimed(filmed):
+    made, _ = filmed(fragment_s=1.0)
+    made.start_hub()
+    made.start()
+    growth(made, "recording began", 1)
+    (part,) = until(lambda: made.clips("*.mp4.part"), 10)
+    shutil.rmtree(made.recordings)
+    reply = made.ask("record stop")
+    assert not reply.ok and not reply.data["file"], reply
+    assert "deleted" in reply.text and str(part.name) in reply.text
+    assert "deleted" in made.ask("record status").text
+
+
 def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(filmed):
     made, _ = filmed(disk_marker=".shmcam-disk")
     made.start()

@@ -164,9 +164,11 @@ def test_only_a_recent_session_of_this_boot_is_resumed(tmp_path):
     assert memory.recall(now_ns(), 0) is not None
     later = now_ns() - 1_000_000_000
     assert memory.recall(now_ns(), later).last_ns == later, "what is on disk counts if it is newer"
-    for change in ({"boot": "another"}, {"last_ns": now_ns() - 200_000_000_000}, {"stop_ns": now_ns() - 1}):
+    for change in ({"boot": "another"}, {"last_ns": now_ns() - 200_000_000_000}, {"stop_ns": now_ns() - 6_000_000_000}):
         memory.remember(interrupted(**change))
         assert memory.recall(now_ns(), 0) is None, change
+    memory.remember(interrupted(stop_ns=now_ns() - 1))
+    assert memory.recall(now_ns(), 0) is not None, "its end is not on disk, but perhaps in the ring"
     for rubbish in (b"", b"{}", b"[1]", b'{"boot": 3}', b"\xff"):
         (tmp_path / "m.json").write_bytes(rubbish)
         assert memory.recall(now_ns(), 0) is None

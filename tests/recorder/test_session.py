@@ -96,3 +96,65 @@ def test_a_session_that_ended_is_forgotten(clock, tmp_path):
     triggers.expire(BEGAN_NS + 2 * NS)
     one.keep(None)
     assert not (tmp_path / "m.json").exists()
+
+
+def resumed(clock, tmp_path, after_s):
+    clock.ns += int(after_s * NS)
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    return triggers
+
+
+@pytest.fixture
+def motion(clock, tmp_path):
+    """A recorder that heard of motion at BEGAN_NS, wrote its first 8 s, and passed once more."""
+    one, triggers, memory = recorder(tmp_path)
+    triggers.began(BEGAN_NS, "motion", utc_ns=7)
+    clock.ns = BEGAN_NS + 8 * NS
+    one.keep(closed(triggers.event.order, clock.ns))
+    return one, triggers, memory
+
+
+def test_an_event_that_lasts_is_taken_up_again_and_ends_when_it_ends(clock, tmp_path, motion):
+    triggers = resumed(clock, tmp_path, 2)
+    event = triggers.event
+    assert event.order.start_ns == BEGAN_NS + 8 * NS + PTS_NS
+    assert (event.order.kind, event.order.trigger, event.order.utc_ns) == ("event", "motion", 7)
+    triggers.began(BEGAN_NS, "motion", utc_ns=7)  # told again by the hub: it is the same
+    assert triggers.event is event and triggers.order(BEGAN_NS + 60 * NS) is not None
+    triggers.ended(BEGAN_NS + 61 * NS, "motion")
+    assert triggers.order(BEGAN_NS + 70 * NS) is not None, "the post-roll"
+    assert triggers.order(BEGAN_NS + 72 * NS) is None
+
+
+def test_an_event_that_is_over_is_taken_up_for_the_rest_of_its_post_roll(clock, tmp_path, motion):
+    one, triggers, _ = motion
+    triggers.ended(BEGAN_NS + 7 * NS, "motion")
+    one.keep(None)
+    triggers = resumed(clock, tmp_path, 2)
+    assert triggers.order(BEGAN_NS + 16 * NS) is not None
+    assert triggers.order(BEGAN_NS + 17 * NS) is None
+
+
+def test_a_resumed_event_is_cut_off_when_it_would_have_been(clock, tmp_path, motion):
+    triggers = resumed(clock, tmp_path, 2)
+    last_ns = BEGAN_NS + int((OWN.max_event_s - OWN.pre_roll_s) * NS)
+    assert triggers.order(last_ns - 1) is not None
+    assert triggers.order(last_ns) is None
+
+
+def test_an_event_that_ended_is_forgotten_even_if_it_was_only_resumed(clock, tmp_path, motion):
+    clock.ns += 30 * NS
+    one, triggers, memory = recorder(tmp_path)
+    one.begin(OWN, [])
+    triggers.ended(BEGAN_NS + 9 * NS, "motion")
+    triggers.expire(clock.ns)
+    assert triggers.event is None
+    one.keep(None)
+    assert memory.recall(clock.ns, 0) is None
+
+
+def test_auto_start_begins_beside_an_event_that_is_taken_up(clock, tmp_path, motion):
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(RecorderSettings(auto_start=True), [])
+    assert triggers.event is not None and triggers.session is not None

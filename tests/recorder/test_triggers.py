@@ -186,6 +186,35 @@ def test_two_cameras_told_at_different_moments_record_the_same_instants():
     assert wanted(one, 99, 110) == wanted(two, 99, 110)
 
 
+def test_a_step_of_the_wall_clock_begins_another_file_and_a_slew_does_not():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0)
+    offsets = {0: 0, 10: 500, 20: 1500, 30: 1500 + 3_600_000, 40: -86_400_000, 50: -86_400_000}
+    orders = [triggers.order(at * S, milliseconds * 1_000_000) for at, milliseconds in offsets.items()]
+    assert [order.number for order in orders] == [1, 1, 1, 2, 3, 3]
+    assert [order.because for order in orders] == ["next file"] * 3 + ["the clock was set"] * 3
+    assert {order.start_ns for order in orders} == {0}, "still one recording"
+    assert [triggers.order(at * S).number for at in (60, 3639, 3640)] == [3, 3, 4], "the new file has its full length"
+
+
+def test_a_step_of_the_wall_clock_cuts_an_event_but_not_its_length():
+    triggers = machine()
+    triggers.happened(100 * S, "command", utc_ns=0)
+    assert triggers.order(100 * S, 0).number == 1
+    assert triggers.order(101 * S, -3600 * S).number == 2
+    assert [at for at, _, _ in wanted(triggers, 102, 120)][-1] == 109.5
+
+
+def test_a_step_of_the_wall_clock_between_two_recordings_is_no_matter():
+    triggers = machine()
+    triggers.happened(100 * S, "command", utc_ns=0)
+    triggers.order(100 * S, 0)
+    triggers.expire(200 * S)
+    triggers.happened(300 * S, "command", utc_ns=0)
+    assert triggers.order(300 * S, 3600 * S) == triggers.event.order
+    assert triggers.event.order.because == "next file" and triggers.event.order.number == 2
+
+
 def test_limits_come_from_the_users_keys():
     limits = Limits.of(RecorderSettings(pre_roll_s=1.5, recording_duration_minutes=2))
     assert limits.pre_ns == 1_500_000_000 and limits.rolling_ns == 120 * NS
