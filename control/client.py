@@ -13,7 +13,6 @@ a bounded queue, the oldest is dropped and counted, and the thread reconnects by
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -25,8 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from control.bell import Bell
 from control.calling import acall, call
 from control.line import Line
+from control.memory import memory
 from control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
 
 __all__ = ["ControlClient", "Request", "acall", "call"]
@@ -96,7 +97,7 @@ class ControlClient:
         )
         self._stop = stop
         self._inbox: deque[Request] = deque(maxlen=QUEUE_MAX)
-        self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ready = Bell()
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
         self._retained: dict[tuple[str, str], Event] = {}
@@ -112,7 +113,7 @@ class ControlClient:
     ) -> None:
         """Send what waits (at most half a second), then hang up."""
         self._line.close()
-        os.close(self._ready)
+        self._ready.close()
 
     @property
     def connected(self) -> bool:
@@ -126,8 +127,7 @@ class ControlClient:
 
     def received(self) -> Iterator[Request]:
         """Yield what has come since the last call; never waits."""
-        with contextlib.suppress(BlockingIOError):  # nothing new; what is left of before is still yielded
-            os.eventfd_read(self._ready)
+        self._ready.hush()
         while self._inbox:
             yield self._inbox.popleft()
 
@@ -166,12 +166,13 @@ class ControlClient:
 
     def fileno(self) -> int:
         """Readable while something waits in received()."""
-        return self._ready
+        return self._ready.fileno()
 
     def wait(self, seconds: float) -> bool:
         """Sleep until something was received or stop was requested, at most so long. Returns whether something was."""
-        watched = [self._ready, *([self._stop.fileno()] if self._stop else [])]
-        return self._ready in select.select(watched, [], [], max(0.0, seconds))[0]
+        ready = self._ready.fileno()
+        watched = [ready, *([self._stop.fileno()] if self._stop else [])]
+        return ready in select.select(watched, [], [], max(0.0, seconds))[0]
 
     # ---- in the thread
 
@@ -189,7 +190,7 @@ class ControlClient:
             return
         self._line.lost += len(self._inbox) == QUEUE_MAX  # the oldest event falls out
         self._inbox.append(Request(message, ident, self._line))
-        os.eventfd_write(self._ready, 1)
+        self._ready.ring()
 
     def _due(self) -> Heartbeat | None:
         """Return the heartbeat to send now: only if the loop came by since the last one."""
@@ -204,17 +205,3 @@ class ControlClient:
         """Stop a process whose control thread broke: without it, it could not be commanded any more."""
         if self._stop:
             self._stop.fail()
-
-
-def memory(pid: int | str = "self") -> tuple[int, int]:
-    """Return a process's own resident memory and what is swapped out, in bytes, from /proc.
-
-    Shared memory is left out: the ring's pages count in every process that looks at it, and belong to none.
-    """
-    found = {"VmRSS": 0, "RssShmem": 0, "VmSwap": 0}
-    with Path(f"/proc/{pid}/status").open() as lines:
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024  # the kernel writes "kB" and means KiB
-    return found["VmRSS"] - found["RssShmem"], found["VmSwap"]

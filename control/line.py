@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
@@ -13,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from control.bell import Bell
 from control.codec import READ_BYTES, Decoder, Received
 from control.encoding import encode
 from control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Reply
@@ -24,6 +24,9 @@ OUT_MAX = 256
 
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 0.5
 """Pause before connecting again, doubling: a restarted hub has everyone back within 2 s."""
+
+GONE_TOLD_S = 3.0
+"""supervisord has a hub that died back within 2 s; one that stays away longer is worth a warning."""
 
 TURN_S = 0.25
 """Longest wait of the loop, so that heartbeats and closing are never late by more."""
@@ -59,8 +62,10 @@ class Line:
         self._out: deque[tuple[bytes, bool]] = deque()
         """Encoded messages, and whether each is an event (kept while the hub is away) or an answer (then worthless)."""
         self._lock = threading.Lock()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = Bell()
         self._closing = False
+        self._gone_s: float | None = None
+        """When the hub hung up, until that was told or it is back."""
         self._bye = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="control", daemon=True)
 
@@ -88,21 +93,17 @@ class Line:
                 self.backlog_bytes -= len(self._out[oldest][0])
                 del self._out[oldest]
                 self.lost += 1
-        self._wake_up()
+        self._wake.ring()
         return True
 
     def close(self) -> None:
         """Send what waits, hang up, end the thread."""
         self._closing = True
         self._bye.set()
-        self._wake_up()
+        self._wake.ring()
         self._thread.join(CLOSING_S + 2.0)
         if not self._thread.is_alive():
-            os.close(self._wake)
-
-    def _wake_up(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # counter full, or closed already: awake in any case
-            os.eventfd_write(self._wake, 1)
+            self._wake.close()
 
     # ---- the thread
 
@@ -126,12 +127,19 @@ class Line:
                 log.debug("no hub at %s: %s", self._path, problem)
             self._hung_up()
             if not self._closing:
+                self._tell_if_gone()
                 self._bye.wait(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
+    def _tell_if_gone(self) -> None:
+        """Warn once the hub has been away for longer than its restart takes: a stop of everything is no trouble."""
+        if self._gone_s is not None and time.monotonic() - self._gone_s > GONE_TOLD_S:
+            self._gone_s = None
+            log.warning("hub gone for %.0f s; going on without it", GONE_TOLD_S)
+
     def _hung_up(self) -> None:
-        if self.welcomed and not self._closing:
-            log.warning("hub gone; going on without it")
+        if self.welcomed:
+            self._gone_s = time.monotonic()
         self.welcomed = False
         with self._lock:
             answers = [data for data, kept in self._out if not kept]
@@ -145,7 +153,7 @@ class Line:
         link.setblocking(False)
         beat_s, end_s = time.monotonic(), None
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._wake.fileno(), select.POLLIN)
         while True:
             now_s = time.monotonic()
             if now_s >= beat_s and (beat := self._due()):
@@ -161,8 +169,7 @@ class Line:
                     return
             poll.register(link, select.POLLIN | (select.POLLOUT if unsent else 0))
             ready = dict(poll.poll(TURN_S * 1000))
-            if self._wake in ready:
-                os.eventfd_read(self._wake)
+            self._wake.hush()
             if ready.get(link.fileno(), 0) & ~select.POLLOUT and not self._read(link, decoder):
                 return
 
@@ -186,7 +193,7 @@ class Line:
                 if one.fatal:
                     return False
             elif isinstance(one.message, Reply) and one.message.status == "welcome":
-                self.welcomed = True
+                self.welcomed, self._gone_s = True, None
                 log.info("hub connected")
             elif not isinstance(one.message, Chunk):
                 self._deliver(one.message, one.id)

@@ -1,0 +1,38 @@
+"""Wakes a thread that waits in poll or select."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+
+class Bell:
+    """An eventfd that any thread may ring, also while another closes it: its number may be another file's by then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Readable while it rings."""
+        return self._descriptor
+
+    def ring(self) -> None:
+        """Wake whoever waits; once closed, nobody does."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # it rings already
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
+
+    def hush(self) -> None:
+        """Stop ringing."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # it did not ring
+            if self._descriptor >= 0:
+                os.eventfd_read(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back; may be called twice."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
