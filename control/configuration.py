@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,7 +28,7 @@ from service.settings import Settings, SettingsError, parsed_value
 
 log = logging.getLogger(__name__)
 
-FILE_ONLY = re.compile(r"^(paths|http|network)\.|[._](on_|hook|command|plugin|exec|script)")
+FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
 """Keys that only the owner of config.toml may change: they run programs, open ports or say where files go."""
 
 MASK = "***"
@@ -77,27 +78,31 @@ class Configuration:
         self.current, self.unsaved = after, unsaved
         return changes
 
-    def overwrite(self) -> int:
-        """Write the unsaved changes into config.toml, keeping comments and order. Returns how many.
+    def overwrite(self, only: Collection[str] | None = None) -> int:
+        """Write the unsaved changes (`only` these keys) into config.toml, keeping comments and order. Returns how many.
 
         The file is read again first, so that what its owner edited meanwhile stays; the result is checked before it
         takes the file's place. *Raises* SettingsError, OSError.
         """
-        if not self.unsaved:
+        written = {key: value for key, value in self.unsaved.items() if only is None or key in only}
+        if not written:
             return 0
         path = self.base.path
         document = _document(path)
-        for key, value in self.unsaved.items():
+        for key, value in written.items():
             _put(document, key.split("."), value)
         text = tomlkit.dumps(document)
         saved = Settings(path, tomllib.loads(text), text)
         saved.check()
         with whole_file(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
             file.write(text.encode())
-        count = len(self.unsaved)
-        self.base, self.unsaved = _with(self.base, self.unsaved), {}
-        self._journal.unlink(missing_ok=True)
-        return count
+        self.base = _with(self.base, written)
+        self.unsaved = {key: value for key, value in self.unsaved.items() if key not in written}
+        if self.unsaved:
+            self._write_journal(self.unsaved)
+        else:
+            self._journal.unlink(missing_ok=True)
+        return len(written)
 
     def live_changes(self) -> list[SettingChanged]:
         """Return what a process that has just read config.toml must still be told."""
@@ -115,9 +120,14 @@ class Configuration:
         for change in changes:
             if change.key.apply != "live":
                 continue
-            cameras = [change.camera] if change.camera else self._reached(change.key.path)
+            cameras = [change.camera] if change.camera else self._reached(change)
             told += [SettingChanged(key=change.key.path, old=change.old, new=change.new, camera=c) for c in cameras]
         return told
+
+    def overriding(self, change: Change) -> list[str]:
+        """Return the cameras that a change for all does not reach, because they have a value of their own."""
+        document, path = self.current.document, change.key.path
+        return [] if change.camera else [name for name in self.current.cameras if _has(document, name, path)]
 
     def shown(self, key: Key, value: Any) -> Any:
         """Return a value as it may be shown: secrets masked."""
@@ -125,9 +135,9 @@ class Configuration:
 
     # ---- inside
 
-    def _reached(self, path: str) -> list[str]:
+    def _reached(self, change: Change) -> list[str]:
         """Return [""] if the change holds for every camera, else those that have no value of their own."""
-        own = {camera for camera in self.current.cameras if _has(self.current.document, camera, path)}
+        own = self.overriding(change)
         return [camera for camera in self.current.cameras if camera not in own] if own else [""]
 
     def _typed(self, path: str, value: Any) -> Any:
@@ -139,6 +149,8 @@ class Configuration:
         if key.choices and value in key.choices:
             return value
         plain = parsed_value(value)
+        if key.type == "list" and isinstance(plain, str):
+            return [parsed_value(word) for word in re.split(r"[\s,]+", plain.strip(" []")) if word]
         return float(plain) if key.type == "number" and type(plain) is int else plain
 
     def _write_journal(self, unsaved: dict[str, Any]) -> None:

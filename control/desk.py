@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 
 from control import report
-from control.client import memory
 from control.configuration import Change, Configuration, restart_for
 from control.dumping import as_json, as_toml
 from control.log_lines import merged_tail
+from control.memory import memory
 from control.messages import (
     Cameras,
     Command,
@@ -33,6 +33,7 @@ from control.messages import (
     error,
 )
 from control.roster import Roster
+from service.document import spelt
 from service.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -73,26 +74,44 @@ class Desk:
 
     def _set(self, command: Set) -> Answer:
         changes = self.configuration.change(command.changes)
-        if command.save:
-            self.configuration.overwrite()
-        text = "\n".join(self._changed(change, saved=command.save) for change in changes)
+        events: list[Event] = [*self.configuration.events(changes)]
         for change in changes:
-            log.info("setting changed key=%s from=%s to=%s", change.path, *self._shown(change))
-        rows = [
-            {"key": c.path, "old": old, "new": new, "apply": c.key.apply}
-            for c in changes
-            for old, new in [self._shown(c)]
-        ]
-        data = {"changes": rows, "restart": restart_for(changes), "saved": command.save}
-        return Reply(status="setting_changed", text=text, data=data), list(self.configuration.events(changes))
+            log.info("setting changed key=%s from=%s to=%s", change.path, *map(spelt, self._shown(change)))
+        data: dict[str, Any] = {
+            "changes": [self._row(change) for change in changes],
+            "restart": restart_for(changes),
+            "saved": command.save,
+        }
+        lines = [self._changed(change, saved=command.save) for change in changes]
+        if command.save:
+            try:
+                self.configuration.overwrite(command.changes.keys())
+            except (SettingsError, OSError) as problem:
+                return error(f"changed, but not saved: {problem}", "not_saved", **{**data, "saved": False}), events
+            lines.append(self._saved())
+        text = "\n".join(lines)
+        return Reply(status="setting_changed", text=text, data={"message": text, **data}), events
+
+    def _row(self, change: Change) -> dict[str, Any]:
+        old, new = self._shown(change)
+        row = {"key": change.path, "old": old, "new": new, "apply": change.key.apply}
+        return row | {"not_for": self.configuration.overriding(change)}
 
     def _changed(self, change: Change, *, saved: bool) -> str:
-        old, new = self._shown(change)
+        old, new = map(spelt, self._shown(change))
         said = f"OK: changed {change.path} from {old} to {new}"
+        own = self.configuration.overriding(change)
+        but = f"; not for {', '.join(own)}, set cameras.{own[0]}.… for that" if own else ""
         if change.key.apply == "live":
-            return f"{said} (live)"
+            return f"{said} (live{but})"
         programs = " ".join(restart_for([change]))
-        return f"{said} (needs: {'' if saved else 'overwrite_config, then '}supervisorctl restart {programs})"
+        return f"{said} (needs: {'' if saved else 'overwrite_config, then '}supervisorctl restart {programs}{but})"
+
+    def _saved(self) -> str:
+        """Tell what was written, and what was set before and is still only in memory."""
+        rest = ", ".join(sorted(self.configuration.unsaved))
+        told = f"saved to {self.configuration.base.path}"
+        return f"{told}; still unsaved: {rest} (overwrite_config writes them too)" if rest else told
 
     def _shown(self, change: Change) -> tuple[Any, Any]:
         shown = self.configuration.shown
@@ -110,11 +129,11 @@ class Desk:
             path = prefix if len(keys) == 1 and prefix.startswith("cameras.") else key.path
             values[path] = self.configuration.shown(key, settings.value(path))
         lines = [
-            f"{path} = {value}{f' [{key.unit}]' if key.unit else ''}"
+            f"{path} = {spelt(value)}{f' [{key.unit}]' if key.unit else ''}"
             for key, (path, value) in zip(keys, values.items(), strict=True)
         ]
         if len(keys) == 1:
-            lines.append(f"{keys[0].help}; {keys[0].expected}; default {keys[0].default}; {keys[0].apply}")
+            lines.append(f"{keys[0].help}; {keys[0].expected}; default {spelt(keys[0].default)}; {keys[0].apply}")
         return Reply(
             status="settings",
             text="\n".join(lines),

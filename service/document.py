@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,21 @@ def parsed_value(raw: str) -> Any:
         return tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):
         return raw
+
+
+def spelt(value: object) -> str:
+    """A value as one writes it in config.toml; `unset` for an optional key without one."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # JSON's escapes are TOML's
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(spelt, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {spelt(inner)}" for name, inner in value.items()) + "}"
+    return str(value)
 
 
 def put(document: Document, parts: list[str], value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from service.document import spelt
 from service.schema import Key, keys, tables
 
 HEAD = """# Every key of config.toml
@@ -28,20 +29,8 @@ def page() -> str:
 
 def _row(table: str, key: Key) -> str:
     name = key.path.removeprefix(f"{table}.")
-    cells = [f"`{name}`", f"`{_toml(key.default)}`", key.expected, key.apply, key.help]
+    cells = [f"`{name}`", f"`{spelt(key.default)}`", key.expected, key.apply, key.help]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-
-
-def _toml(value: object) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return str(value)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from msgspec import inspect
 
 Apply = Literal["live", "restart"]
 
+CAMERA_TABLE = "camera"
+"""Its keys stand in [cameras.<name>] without the table's name."""
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every table; `__post_init__` may raise ValueError where two keys contradict each other."""
@@ -88,6 +91,20 @@ def tables() -> Mapping[str, type[Section]]:
 def all_keys() -> Mapping[str, Key]:
     """Every key of every table by its dotted path, in file order of the tables."""
     return MappingProxyType({key.path: key for name, section in tables().items() for key in keys(name, section)})
+
+
+def table_name(section: type[Section]) -> str:
+    """The name a section is declared under."""
+    return next(name for name, declared in tables().items() if declared is section)
+
+
+def without_camera(path: str) -> str:
+    """The key that `cameras.<name>.…` overrides: night.enable for cameras.cam1.night.enable; others as they are."""
+    parts = path.split(".")
+    if parts[0] != "cameras" or len(parts) < 3:
+        return path
+    rest = parts[2:]
+    return ".".join(rest if rest[0] in tables() else [CAMERA_TABLE, *rest])
 
 
 def keys(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:

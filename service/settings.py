@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,14 +14,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.document import Document, SettingsError, assign, copied, from_environ, parse, parsed_value, put, read
-from service.schema import Key, Section, all_keys, tables
+from service.refusals import Refusals, nearest
+from service.schema import CAMERA_TABLE, Key, Section, all_keys, table_name, tables, without_camera
 from service.tables import PathSettings
-from service.toml_lines import line_of
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG; supervisord.conf lists it in `exitcodes`, so a bad file is not retried for ever."""
 
-CAMERA_TABLE = "camera"
 LABEL = r"[A-Za-z0-9_-]{1,32}"
 
 S = TypeVar("S", bound=Section)
@@ -70,15 +68,20 @@ class Settings:
         known = tables()
         for name, value in self.document.items():
             if name != "cameras" and name not in known:
-                raise self._unknown((), name, [*known, "cameras"])
+                raise self.refusals.unknown((), name, [*known, "cameras"])
             if not isinstance(value, dict):
-                raise self._error((name,), value, "a table")
+                raise self.refusals.wrong((name,), value, "a table")
         for camera, value in self._camera_documents().items():
             self._check_camera(camera, value)
         for section in known.values():
             self.table(section)
             for camera in self.cameras:
                 self.table(section, camera)
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        """Puts what is wrong into words."""
+        return Refusals(self.path, self.text)
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ class Settings:
         try:
             value = msgspec.convert(merged, section)
         except msgspec.ValidationError as error:
-            raise self._refusal(section, merged, places, str(error)) from None
+            raise self.refusals.of(section, merged, places, str(error)) from None
         _refuse_non_finite(self, name, merged)
         return value
 
@@ -124,11 +127,10 @@ class Settings:
 
     def key(self, path: str) -> Key:
         """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
-        plain = self._without_camera(path)
+        plain = without_camera(path)
         known = all_keys()
         if plain not in known:
-            near = get_close_matches(plain, known, 1)
-            raise SettingsError(f"unknown key {path!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise SettingsError(f"unknown key {path!r}; {nearest(plain)}")
         return known[plain]
 
     def value(self, path: str) -> Any:
@@ -136,7 +138,7 @@ class Settings:
         self.key(path)
         parts = path.split(".")
         camera = parts[1] if parts[0] == "cameras" else None
-        table, *rest = self._without_camera(path).split(".")
+        table, *rest = without_camera(path).split(".")
         here: Any = self.table(tables()[table], camera)
         for part in rest:
             here = getattr(here, part)
@@ -156,14 +158,14 @@ class Settings:
     def _camera_documents(self) -> Document:
         cameras = self.document.get("cameras", {})
         if not isinstance(cameras, dict):
-            raise self._error(("cameras",), cameras, "tables [cameras.<name>]")
+            raise self.refusals.wrong(("cameras",), cameras, "tables [cameras.<name>]")
         return cameras
 
     def _check_camera(self, camera: str, value: Any) -> None:
         if not re.fullmatch(LABEL, camera):
-            raise self._error(("cameras", camera), camera, f"a camera name of the form {LABEL}")
+            raise self.refusals.wrong(("cameras", camera), camera, f"a camera name of the form {LABEL}")
         if not isinstance(value, dict):
-            raise self._error(("cameras", camera), value, "a table")
+            raise self.refusals.wrong(("cameras", camera), value, "a table")
 
     def _merged(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
         """The raw table and, for each key of it, where it stands in the file."""
@@ -179,64 +181,12 @@ class Settings:
                 layers.append((("cameras", camera, name), own[name]))
         for place, layer in layers:
             if not isinstance(layer, dict):
-                raise self._error(place, layer, "a table")
+                raise self.refusals.wrong(place, layer, "a table")
             for key, value in layer.items():
                 both = isinstance(value, dict) and isinstance(merged.get(key), dict)
                 merged[key] = {**merged[key], **value} if both else value
                 places[key] = (*place, key)
         return merged, places
-
-    def _refusal(
-        self, section: type[Section], merged: Document, places: Mapping[str, tuple[str, ...]], text: str
-    ) -> SettingsError:
-        """Turn msgspec's words into ours: where it stands, what it is, what it must be."""
-        name = table_name(section)
-        parts = text.rpartition(" - at `$")[2].rstrip("`").lstrip(".").split("[")[0].split(".") if "`$" in text else []
-        if text.startswith("Object contains unknown field"):
-            unknown = text.split("`")[1]
-            inside = [part for part in parts if part]
-            siblings = [path.split(".")[-1] for path in all_keys() if path.split(".")[:-1] == [name, *inside]]
-            place = places.get(inside[0] if inside else unknown, (name, *inside, unknown))
-            return self._unknown((*place, *inside[1:]) if inside else place[:-1], unknown, siblings)
-        if not parts or not parts[0]:
-            return SettingsError(f"{self.path.name}: [{name}] {text}")
-        value: Any = merged
-        for part in parts:
-            value = value.get(part) if isinstance(value, dict) else value
-        found = all_keys().get(".".join([name, *parts]))
-        place = (*places.get(parts[0], (name, parts[0])), *parts[1:])
-        return self._error(place, value, found.expected if found else text)
-
-    def _error(self, place: tuple[str, ...], value: Any, expected: str) -> SettingsError:
-        *table, key = place
-        shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-        known = all_keys().get(self._without_camera(".".join(place)))
-        shown = "***" if known and known.secret else shown
-        within = f"[{'.'.join(table)}] " if table else ""
-        return SettingsError(f"{self._where(place)}: {within}{key} = {shown}: must be {expected}")
-
-    def _unknown(self, table: tuple[str, ...], key: str, known: Sequence[str]) -> SettingsError:
-        near = get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-        what = f"[{'.'.join(table)}] unknown key {key!r}" if table else f"unknown table [{key}]"
-        return SettingsError(f"{self._where((*table, key))}: {what}; {hint}")
-
-    def _where(self, place: tuple[str, ...]) -> str:
-        line = line_of(self.text, place)
-        return f"{self.path.name}:{line}" if line else self.path.name
-
-    @staticmethod
-    def _without_camera(path: str) -> str:
-        parts = path.split(".")
-        if parts[0] != "cameras" or len(parts) < 3:
-            return path
-        rest = parts[2:]
-        return ".".join(rest if rest[0] in tables() else [CAMERA_TABLE, *rest])
-
-
-def table_name(section: type[Section]) -> str:
-    """The name a section is declared under."""
-    return next(name for name, declared in tables().items() if declared is section)
 
 
 def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
@@ -246,4 +196,4 @@ def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
             if isinstance(one, dict):
                 _refuse_non_finite(settings, f"{name}.{key}", one)
             elif isinstance(one, float) and not math.isfinite(one):
-                raise settings._error((*name.split("."), key), one, "a finite number")
+                raise settings.refusals.wrong((*name.split("."), key), one, "a finite number")

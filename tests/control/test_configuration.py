@@ -84,7 +84,9 @@ def test_two_thresholds_that_cross_on_the_way_can_be_set_together(tmp_path):
     assert configuration.current.value("night.bright_threshold") == 120
 
 
-@pytest.mark.parametrize("key", ["http.bind", "http.token", "network.trigger_port", "paths.run", "night.on_night"])
+@pytest.mark.parametrize(
+    "key", ["http.bind", "http.token", "network.trigger_port", "mjpeg_server.port", "paths.run", "night.on_night"]
+)
 def test_keys_that_open_doors_or_run_programs_only_change_in_the_file(tmp_path, key):
     with pytest.raises(SettingsError, match="can only be changed in"):
         configured(tmp_path).change({key: "x"})
@@ -135,6 +137,58 @@ def test_a_file_broken_meanwhile_is_not_made_worse(tmp_path, edit):
     else:
         configuration.overwrite()
         assert tomllib.loads(path.read_text()) == {"night": {"dark_threshold": 35}}
+
+
+@pytest.mark.parametrize("typed", ['["jpg", "png"]', "[jpg,png]", "jpg,png", "jpg png", "jpg, png"])
+def test_a_list_may_be_typed_without_its_quotes(tmp_path, typed):
+    """Over socat the shell's quotes around ["jpg","png"] were eaten, and the list was refused."""
+    configuration = configured(tmp_path)
+    configuration.change({"export.formats": typed})
+    assert configuration.current.value("export.formats") == ("jpg", "png")
+
+
+def test_saving_one_key_leaves_the_others_that_were_tried_out_unsaved(tmp_path):
+    configuration = configured(tmp_path)
+    configuration.change({"night.dark_threshold": 35})
+    configuration.change({"recorder.crf": 30})
+    assert configuration.overwrite(["recorder.crf"]) == 1
+    assert configuration.unsaved == {"night.dark_threshold": 35}
+    written = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert (written["night"]["dark_threshold"], written["recorder"]["crf"]) == (40.0, 30)
+    assert configured(tmp_path).unsaved == {"night.dark_threshold": 35}, "a killed hub still knows it"
+    assert configuration.overwrite() == 1
+
+
+def test_a_key_that_cannot_be_saved_alone_is_changed_and_says_so(tmp_path):
+    with HubProcess(CONFIG) as hub:
+        assert hub.text("set night.bright_threshold 120").startswith("OK")
+        told = hub.text("set night.dark_threshold 90 --save")
+        assert told.startswith("ERROR: changed, but not saved: "), told
+        assert "bright_threshold" in told
+        assert hub.text("get night.dark_threshold").startswith("night.dark_threshold = 90")
+        told = hub.json({"command": "set", "key": "recorder.crf", "value": 30, "save": True})
+        message = told["data"]["message"]
+        assert message.startswith("OK: changed recorder.crf from 23 to 30 (needs: supervisorctl restart recorder)")
+        assert "still unsaved: night.bright_threshold, night.dark_threshold" in message
+
+
+def test_answers_are_spelt_as_in_the_file(tmp_path):
+    with HubProcess(CONFIG) as hub:
+        assert (
+            hub.text("set export.formats png jpg") == 'OK: changed export.formats from ["jpg"] to ["png", "jpg"] (live)'
+        )
+        assert hub.text("set camera.controls.Brightness 0.5").startswith(
+            "OK: changed camera.controls.Brightness from unset to 0.5"
+        )
+        assert hub.text("get night.enable").startswith("night.enable = true\n")
+        assert "from true to false" in hub.text("set night.enable false")
+
+
+def test_a_camera_that_keeps_its_own_value_is_named(tmp_path):
+    with HubProcess("[cameras.cam0]\nwidth = 640\n[cameras.cam1]\n") as hub:
+        told = hub.text("set camera.width 320")
+        assert told == "OK: changed camera.width from 1280 to 320 (live; not for cam0, set cameras.cam0.… for that)"
+        assert "not for" not in hub.text("set camera.height 240")
 
 
 def test_a_change_for_one_camera_is_told_for_that_camera(tmp_path):
@@ -195,8 +249,8 @@ def test_restarts_are_named_by_the_owner_of_the_key(tmp_path):
     configuration = configured(tmp_path)
     schema = [key for key in configuration.current.schema() if key.apply == "restart"]
     assert any(key.path.startswith("recorder.") for key in schema)
-    [change] = configuration.change({"mjpeg_server.port": 18080})
-    assert restart_for([change]) == ["streamer"]
+    [change] = configuration.change({"recorder.container": "h264"})
+    assert restart_for([change]) == ["recorder"]
 
 
 def test_a_new_hub_of_the_same_run_takes_unsaved_changes_over_and_of_another_run_does_not(tmp_path):

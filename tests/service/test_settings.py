@@ -81,7 +81,7 @@ def test_command_line_beats_environment_beats_file(load):
             r"config.toml:3: \[camera\] width = 'wide': must be integer 16..8192 \(pixels\)",
         ),
         ("[camera]\nwidth = 1e30", r"config.toml:2: \[camera\] width = 1e\+30: must be integer"),
-        ("[camera]\nwidth = true", r"config.toml:2: .* width = True: must be integer"),
+        ("[camera]\nwidth = true", r"config.toml:2: .* width = true: must be integer"),
         ("[camera]\nwidht = 3", r"config.toml:2: \[camera\] unknown key 'widht'; did you mean width\?"),
         ("[camera]\nsource = 'usb'", r"source = 'usb': must be one of 'auto', 'file'"),
         ("[nigth]\nenable = true", r"config.toml:1: unknown table \[nigth\]; did you mean night\?"),
