@@ -2,7 +2,7 @@
 
     0x80-0x8f, 0xde, 0xdf   msgpack maps, one after the other     between processes
     {                       JSON objects, one a line              master programs
-    other below 0x80        text, one command a line              people, shells
+    below 0x80, or UTF-8    text, one command a line              people, shells
 
 Rules: a Decoder never raises on what a stranger sends and never holds more than its limit. What it cannot read it
 returns as Refused; `fatal` means the byte stream cannot be trusted any more and the connection should be closed.
@@ -25,6 +25,9 @@ COMPLETE_WITHIN_S = 5.0
 
 LINE_BYTES_MAX = 8 * 1024
 """Longest line of the text dialect; the longest sensible command is some hundred bytes."""
+
+UTF8_FIRST, UTF8_LAST = 0xC2, 0xF4
+"""First bytes of letters beyond ASCII (RFC 3629): somebody typed them, and gets a text answer."""
 
 SUGGESTIONS_MAX = 5
 """Mistyped lines in a row that are answered with the nearest command."""
@@ -174,7 +177,7 @@ def dialect_of(first: int) -> str:
     if 0x80 <= first <= 0x8F or first in {0xDE, 0xDF}:
         return "msgpack"
     if first >= 0x80:
-        return ""
+        return "text" if UTF8_FIRST <= first <= UTF8_LAST else ""
     return "json" if first == ord("{") else "text"
 
 

@@ -58,7 +58,7 @@ def health(roster: Roster, now_s: float, hub: dict[str, Any], machine: dict[str,
 def processes(roster: Roster, now_s: float) -> list[dict[str, Any]]:
     """Return a row for each program that should be there or is."""
     by_program = {peer.program: peer for peer in roster.processes()}
-    states = supervised(by_program.get("watchdog"))
+    states = roster.states
     names = dict.fromkeys([*_expected(roster), *by_program, *states])
     rows = {name: _row(name, by_program.get(name), roster, now_s) for name in names if name != "hub"}
     for name, row in rows.items():
@@ -66,12 +66,6 @@ def processes(roster: Roster, now_s: float) -> list[dict[str, Any]]:
             last = roster.programs.get(name)
             row["state"], row["reason"] = states[name], last.reason if isinstance(last, ProcessDown) else ""
     return list(rows.values())
-
-
-def supervised(watchdog: Peer | None) -> dict[str, str]:
-    """Return supervisord's state of each program, as the watchdog last told it in its heartbeat."""
-    programs = watchdog.beat.figures.get("programs") if watchdog and watchdog.beat else None
-    return {str(name): str(state) for name, state in programs.items()} if isinstance(programs, dict) else {}
 
 
 def _expected(roster: Roster) -> Iterable[str]:

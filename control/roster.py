@@ -45,9 +45,18 @@ class Roster:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """As configured when the hub began, then those added since, while a process of theirs is connected."""
+        """As configured when the hub began, less those supervisord has no program of, and those of any process here."""
+        states, first = self.states, self._configured[:1]
+        there = [c for c in self._configured[1:] if not states or any(name.endswith(f"-{c}") for name in states)]
         found = (peer.hello.camera for peer in self.peers.values() if peer.hello and peer.hello.camera)
-        return tuple(dict.fromkeys([*self._configured, *found]))
+        return tuple(dict.fromkeys([*first, *there, *found]))
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Supervisord's state of each program, as the watchdog last told it in its heartbeat; empty: not known."""
+        beats = (p.beat for p in self.peers.values() if p.hello and p.hello.role == "watchdog" and p.beat)
+        told = next((beat.figures.get("programs") for beat in beats), None)
+        return {str(name): str(state) for name, state in told.items()} if isinstance(told, dict) else {}
 
     def remember(self, event: Event) -> None:
         """Keep what tells how things are until further notice."""

@@ -64,6 +64,12 @@ def test_text_and_json_go_in_any_pieces(piece):
         assert [type(one.message) for one in found] == [Save, Record]
 
 
+def test_a_line_that_begins_with_a_letter_beyond_ascii_is_answered_like_any_other():
+    [found] = Decoder().feed("échec\n".encode(), 0.0)
+    assert found == Refused(Reply(ok=False, status="unknown_command", text=found.reply.text))
+    assert found.reply.text.startswith("UNKNOWN_COMMAND échec; ")
+
+
 def test_a_last_line_without_its_newline_counts_at_the_end():
     decoder = Decoder()
     assert decoder.feed(b"save", 0.0) == []
@@ -74,7 +80,8 @@ def test_a_last_line_without_its_newline_counts_at_the_end():
     ("first", "dialect"),
     [
         *[(first, "msgpack") for first in (0x80, 0x8F, 0xDE, 0xDF)],
-        *[(first, "") for first in (0x90, 0xC0, 0xFF)],
+        *[(first, "") for first in (0x90, 0xC0, 0xC1, 0xF5, 0xFF)],
+        *[(letter.encode()[0], "text") for letter in ("é", "夜", "🌙")],
         *[(ord("{"), "json"), (ord("s"), "text"), (0, "text"), (0x7F, "text")],
     ],
 )

@@ -11,6 +11,8 @@ from control.messages import (
     Heartbeat,
     Hello,
     ModeRequested,
+    MotionBegan,
+    MotionEnded,
     NightBegan,
     NightLevel,
     Ping,
@@ -246,3 +248,27 @@ def test_night_level_of_one_camera_is_worded_as_its_owner_said():
     said = "LEVEL=12.0 relevant threshold=40.0 dark_threshold: < 40.0 bright_threshold: > 80.0 STATUS=NIGHT"
     [done] = scene.say(EXPORTER, Reply(status="night", text=said), ask.id)
     assert done.message.text == said
+
+
+def test_a_camera_that_supervisord_no_longer_has_is_no_camera_any_more():
+    """Removed from config.toml and `supervisorctl update`d, its three programs stayed "missing" for ever."""
+    scene = Scene(("cam0", "cam1", "cam2"))
+    scene.process(STREAMER, "watchdog")
+    programs = {"capture": "RUNNING", "capture-cam2": "STOPPED"}
+    scene.say(STREAMER, Heartbeat(role="watchdog", pid=1, state="running", figures={"programs": programs}))
+    assert scene.hub.roster.cameras == ("cam0", "cam2"), "a stopped one is still one"
+    scene.process(CAPTURE, "capture", camera="cam1")
+    assert scene.hub.roster.cameras == ("cam0", "cam2", "cam1")
+
+
+def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
+    scene = Scene(("cam0", "cam1"))
+    began = MotionBegan(camera="cam1", captured_ns=5)
+    scene.say(CAPTURE, began)
+    welcome, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1", subscribe=("motion_began",))
+    assert isinstance(welcome.message, Reply) and told == [Send((RECORDER1,), began)]
+    assert len(scene.process(RECORDER0, "recorder", "record")) == 1, "of another camera"
+    ended = MotionEnded(camera="cam1", captured_ns=9)
+    scene.say(CAPTURE, ended)
+    _, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1")
+    assert told == [Send((RECORDER1,), ended)]
