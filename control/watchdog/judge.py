@@ -1,8 +1,8 @@
 """Who hangs, who storms, who is too big: decided from heartbeats and supervisord's states alone. No I/O, no clock.
 
 Rules:
-- Only a process that has sent a heartbeat is expected to go on sending them; programs that never speak to the hub
-  (a user's own) are left alone.
+- A process of ours must speak soon after its start (`control.watchdog.starts`), and one that has sent a heartbeat must
+  go on sending them; programs that never speak to the hub (a user's own) are left alone.
 - A loop that turns but publishes no frame although it says it is running counts as hanging too.
 - If everything falls silent at once, the host was stopped or starved: one more period passes before anyone is killed.
   The same if we ourselves slept.
@@ -12,31 +12,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
 
 from control.messages import Heartbeat
 from control.settings import ControlSettings
+from control.watchdog.starts import Starts
 from control.watchdog.supervisord import Program
+from control.watchdog.verdict import KILL_AGAIN_S, Verdict
 
-ALIVE = frozenset({"RUNNING", "STARTING"})
 OWN_PAUSE_S = 2.5
 """A pass comes every half second; one this late means that we were not running either."""
 
 EXPOSURES_FORGIVEN = 3
-KILL_AGAIN_S = 5.0
 MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is to be said or done about one program."""
-
-    kind: Literal["stalled", "kill", "storm", "too_big", "grace"]
-    program: str
-    reason: str
-    silent_s: float = 0.0
-    measured: float = 0.0
-    limit: float = 0.0
 
 
 @dataclass
@@ -67,10 +54,15 @@ class Judge:
     _last_pass_s: float | None = None
     _slept_s: float = -1e9
     _graced: bool = False
+    starts: Starts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = Starts(self.settings.startup_s)
 
     def heard(self, program: str, beat: Heartbeat, now_s: float) -> None:
         """Note a heartbeat."""
         self._graced = False
+        self.starts.heard(program)
         known = self.watched.get(program)
         if known is None or known.pid != beat.pid:
             known = self.watched[program] = Watched(beat.pid, beat, now_s)
@@ -112,12 +104,14 @@ class Judge:
         if len(silent) >= 2 and len(silent) == len(self.watched) and not self._graced:
             self._graced = True
             return self._grace(now_s, "every process fell silent at once")
-        return [verdict for name in list(self.watched) for verdict in self._look(name, now_s)]
+        found = [verdict for name in list(self.watched) for verdict in self._look(name, now_s)]
+        return found + self.starts.pass_over(programs, self.watched, now_s)
 
     def forgive(self, now_s: float) -> None:
         """Count everyone's silence from now: their heartbeats could not reach us."""
         for known in self.watched.values():
             known.beat_s = known.frames_s = now_s
+        self.starts.forgive(now_s)
 
     def _grace(self, now_s: float, why: str) -> list[Verdict]:
         self.forgive(now_s)
@@ -135,7 +129,7 @@ class Judge:
             return self._report(name, known, silent_s, still_s)
         if now_s - known.killed_s < KILL_AGAIN_S:
             return []
-        known.killed_s = now_s  # it stays watched until it is gone: supervisord may not have heard us
+        known.killed_s = now_s  # it stays watched until it is gone
         if silent_s > settings.hang_kill_s:
             return [Verdict("kill", name, f"no sign of life for {silent_s:.0f} s", silent_s)]
         return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]

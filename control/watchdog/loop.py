@@ -12,10 +12,11 @@ from typing import Protocol as Interface
 from control.client import ControlClient
 from control.messages import Event, Failed, Heartbeat, MemoryHigh, ProcessDown, ProcessStalled, ProcessUp
 from control.settings import ControlSettings
-from control.watchdog.judge import Judge, Verdict
+from control.watchdog.judge import Judge
 from control.watchdog.protocol import DONE, READY, Happened, Protocol
 from control.watchdog.retries import Retries
 from control.watchdog.supervisord import Program, Supervisord, SupervisordError
+from control.watchdog.verdict import Verdict
 from service.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class Watchdog:
                 self._judge.heard(name, beat, heard_s)
             elif late and self._programs:
                 self._tell_orphan(beat)
+                for program in (beat.role, f"{beat.role}-{beat.camera}"):
+                    self._judge.starts.excuse(program, now_s)
             if name or late:
                 del self._unplaced[pid]
 

@@ -187,3 +187,36 @@ def test_supervisords_protocol_in_any_pieces(piece):
 def test_what_is_not_the_protocol_ends_the_watchdog_loudly(garbage):
     with pytest.raises((ValueError, KeyError)):
         Protocol().feed(garbage)
+
+
+def test_a_process_that_never_says_a_word_is_reported_and_killed_once_its_start_should_be_over():
+    """One that hung before its first heartbeat, or while the watchdog was restarted, was never seen."""
+    night = Night("capture", "recorder-cam1", "mine", "watchdog", "hub")
+    found = night.go_on(62, beating=["capture"])
+    assert found == [(31.0, "stalled", "recorder-cam1"), (61.0, "kill", "recorder-cam1")]
+    assert night.go_on(5, beating=["capture"]) == [(66.0, "kill", "recorder-cam1")], "supervisord may not have heard"
+
+
+def test_a_new_process_gets_its_own_time_to_start_and_one_that_ended_none():
+    night = Night("capture", "recorder")
+    night.go_on(29, beating=["capture"])
+    night.programs["recorder"] = program("recorder", 99)
+    assert night.go_on(29, beating=["capture"]) == []
+    night.programs["recorder"] = program("recorder", 0, "STOPPED")
+    assert night.go_on(90, beating=["capture"]) == []
+
+
+def test_a_users_own_program_that_spoke_once_is_expected_to_speak_after_its_next_start_too():
+    night = Night("capture", "mine")
+    night.beat("mine")
+    night.programs["mine"] = program("mine", 99)
+    assert (61.0, "kill", "mine") in night.go_on(62, beating=["capture"])
+
+
+def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapper_hides_the_pid():
+    night = Night("capture", "recorder")
+    for _ in range(10):
+        assert night.go_on(20, beating=["capture"]) == []
+        night.judge.forgive(night.now_s)
+        assert night.go_on(20, beating=["capture"]) == []
+        night.judge.starts.excuse("recorder", night.now_s)

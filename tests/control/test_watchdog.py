@@ -9,7 +9,14 @@ import pytest
 from tests.control.hubs import Reader, until
 from tests.control.supervised import Supervised
 
-SHORT = "[control]\nhang_report_s = 2.0\nhang_kill_s = 5.0\nfatal_retry_s = 1.0\nmemory_limit_mb = 150\n"
+SHORT = """\
+[control]
+hang_report_s = 2.0
+hang_kill_s = 5.0
+startup_s = 10.0
+fatal_retry_s = 1.0
+memory_limit_mb = 150
+"""
 NAMES = ("analyzer", "capture", "recorder", "streamer")
 
 
@@ -55,6 +62,19 @@ def test_what_hangs_is_reported_and_killed_and_comes_back(running):
         assert running.pid("analyzer") not in {0, hung}
         assert running.pid("capture") not in {0, frozen}
     assert "capture killed: says it runs, but no new frame" in running.told()
+
+
+@pytest.mark.slow  # the decision itself: test_judge
+def test_what_hangs_before_its_first_word_or_while_the_watchdog_is_away_is_killed_too(running):
+    first, hung = running.pid("analyzer"), running.pid("capture")
+    os.kill(first, signal.SIGKILL)
+    stopped = until(lambda: (pid := running.pid("analyzer")) != first and pid, "a new analyzer")
+    os.kill(stopped, signal.SIGSTOP)  # Python is still importing
+    os.kill(hung, signal.SIGSTOP)
+    os.kill(running.pid("watchdog"), signal.SIGKILL)  # the new one has never heard the capture that hangs
+    for name, pid in (("analyzer", stopped), ("capture", hung)):
+        until(lambda: running.pid(name) not in {0, pid} and running.beats(name), f"{name} was replaced", 60)  # noqa: B023
+        assert f"{name} killed: not a word since its start" in running.told()
 
 
 def test_a_hub_that_hangs_is_killed_and_nobody_else_is(running):
