@@ -109,6 +109,8 @@ def night_status(watcher: Watcher, camera: str) -> Reply:
     if watcher.override == "auto" and not watcher.night_rules.enable:
         by = "night.enable = false"
     text = f"OK: {camera} {mode} ({by})"
+    if (locked_s := figures(watcher).get("locked_s", 0.0)) and watcher.override == "auto":
+        text += f"; no switch for the next {locked_s:.0f} s (night.hold_s)"
     return Reply(status="night", text=text, data={"camera": camera, **figures(watcher)})
 
 
