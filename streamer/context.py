@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from library import Catalogue
+from service.address import is_loopback
 from service.settings import Settings
 from streamer.events import Events
 from streamer.fanout import Fanout, Places
@@ -113,6 +114,12 @@ class Context:
     def http(self) -> HttpSettings:
         """[http] as it is now."""
         return self.settings.table(HttpSettings)
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether saved files may be fetched: as http.downloads says, else unless strangers are let in."""
+        wanted = self.http.downloads
+        return self.guard.needs_login or is_loopback(self.house.bind) if wanted is None else wanted
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

@@ -91,7 +91,11 @@ def reasons(
         found.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
     if not hub:
         found.append("hub: does not answer (supervisorctl start hub)")
-    found += [f"{one.program}: {one.state}{f', {one.reason}' if one.reason else ''}" for one in processes if _bad(one)]
+    found += [
+        f"{one.program}: {one.state}{f', {one.reason}' if one.reason else ''}"
+        for one in processes
+        if _bad(one) or _held_up(one, cameras)
+    ]
     return found
 
 
@@ -103,3 +107,9 @@ def _camera_reason(name: str, camera: CameraHealth) -> str:
 
 def _bad(process: ProcessHealth) -> bool:
     return process.state in {"silent", "missing", "FATAL", "EXITED", "BACKOFF", "down"}
+
+
+def _held_up(process: ProcessHealth, cameras: Mapping[str, CameraHealth]) -> bool:
+    """It would work but cannot, as a recorder without room; without their camera all wait, which is said already."""
+    camera = cameras.get(process.camera)
+    return process.state == "waiting" and bool(process.reason) and (camera is None or camera.live)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from service.clock import now_ns
 from streamer.context import CONTEXT, Camera, Context
-from streamer.state import disk_health
+from streamer.state import disk_health, health_of
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -54,6 +54,7 @@ class Scrape:
         rss = GaugeMetricFamily("shmcam_process_resident_bytes", "resident memory", labels=labels)
         lag = GaugeMetricFamily("shmcam_reader_lag_frames", "frames a reader is behind the ring's head", labels=labels)
         laps = CounterMetricFamily("shmcam_reader_laps", "frames a reader lost to the writer", labels=labels)
+        recording = GaugeMetricFamily("shmcam_recording", "1: a recording is being written", labels=["camera"])
         behind = GaugeMetricFamily("shmcam_recorder_lag_seconds", "age of the frame the recorder is at", labels=labels)
         for row in rows:
             names = [row.program, row.camera]
@@ -64,7 +65,8 @@ class Scrape:
                 lag.add_metric(names, row.lag)
             if "behind_s" in row.figures:
                 behind.add_metric(names, row.figure("behind_s"))
-        yield from (up, rss, lag, laps, behind)
+                recording.add_metric([row.camera], row.state == "recording")
+        yield from (up, rss, lag, laps, behind, recording)
 
     def _server(self) -> Iterator[Metric]:
         context = self._context
@@ -84,6 +86,7 @@ class Scrape:
             yield CounterMetricFamily(f"shmcam_connections_{name}", f"connections {name}", value=getattr(counts, name))
         yield GaugeMetricFamily("shmcam_connections", "open connections", value=len(context.connections.open))
         yield GaugeMetricFamily("shmcam_viewers", "viewers now", value=len(context.ledger.present))
+        yield GaugeMetricFamily("shmcam_ready", "1: /healthz says ready", value=health_of(context).ready)
         yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.machine.hub)
         yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.machine.cpu_percent)
         yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.precedence.share)
@@ -126,5 +129,6 @@ _CAMERA: tuple[tuple[str, str, Any], ...] = (
     ("encodes_total", "JPEGs made", lambda camera: camera.fanout.counts.encodes),
     ("encode_seconds_total", "time spent making JPEGs", lambda camera: camera.fanout.counts.encode_ns / 1e9),
     ("variants", "variants watched", lambda camera: len(camera.fanout.wanted)),
+    ("camera_viewers", "viewers now, of pictures and video", lambda one: one.fanout.viewers + len(one.live.viewers)),
     ("h264_viewers", "viewers of live H.264", lambda camera: len(camera.live.viewers)),
 )

@@ -154,7 +154,7 @@ async def _entry(call: Call) -> Entry:
 
 async def _handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
     """Where the file is, if it may be fetched. Raises: Refused."""
-    if not context.http.downloads:
+    if not context.hands_out:
         raise Refused(403, "http.downloads is off")
     media = TYPES.get(entry.path.suffix.lower())
     if media is None or not await asyncio.to_thread(_ours, context, entry.path):

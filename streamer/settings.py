@@ -71,7 +71,14 @@ class HttpSettings(Section, frozen=True):
         tuple[Annotated[str, setting("one origin", pattern=_ORIGIN)], ...],
         setting("origins of other pages that may use this server, e.g. https://home.example"),
     ] = ()
-    downloads: Annotated[bool, setting("clips and pictures of the library may be fetched", apply="live")] = True
+    downloads: Annotated[
+        bool | None,
+        setting(
+            "clips and pictures of the library may be seen and fetched; left out: yes, except where insecure_no_auth "
+            "lets everybody in",
+            apply="live",
+        ),
+    ] = None
     max_connections: Annotated[
         int, setting("TCP connections at once; beyond it the longest idle one makes room", ge=8, le=4000)
     ] = 256

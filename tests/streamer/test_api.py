@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -105,6 +106,26 @@ def test_the_overview_says_what_every_process_does(tmp_path):
     run(test())
 
 
+def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wish(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            from streamer.machine import look
+
+            await eventually(lambda: server.camera.number > 3)
+            for state, reason, found in (
+                ("waiting", "disk full: 1.5 MB short", ["recorder: waiting, disk full: 1.5 MB short"]),
+                ("waiting", "", []),
+                ("STOPPED", "", []),
+                ("FATAL", "exited too quickly", ["recorder: FATAL, exited too quickly"]),
+            ):
+                row = {"program": "recorder", "camera": "cam0", "state": state, "reason": reason}
+                server.hub.replies[Status] = Reply(data={"processes": [row], "cameras": []})
+                await look(server.context)
+                assert (await (await browser.get("/healthz")).json())["reasons"] == found
+
+    run(test())
+
+
 def test_a_camera_that_stopped_is_not_ready_and_says_since_when(tmp_path):
     async def test():
         async with running(tmp_path, "[mjpeg_server]\nstale_after_s = 0.3\n") as server, browsing(server) as browser:
@@ -120,6 +141,14 @@ def test_a_camera_that_stopped_is_not_ready_and_says_since_when(tmp_path):
     run(test())
 
 
+PROMISED = (
+    *("shmcam_camera_fps", "shmcam_camera_dropped", "shmcam_camera_exposure_seconds", "shmcam_camera_scene_brightness"),
+    *("shmcam_ring_head", "shmcam_reader_lag_frames", "shmcam_encodes", "shmcam_encode_seconds", "shmcam_viewers"),
+    *("shmcam_sent_bytes", "shmcam_recorder_lag_seconds", "shmcam_disk_free_bytes", "shmcam_camera_viewers"),
+    *("shmcam_recording", "shmcam_ready", "shmcam_process_up"),
+)
+
+
 def test_metrics_are_what_prometheus_reads(tmp_path):
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -133,6 +162,8 @@ def test_metrics_are_what_prometheus_reads(tmp_path):
             assert families["shmcam_encodes"].samples[0].value >= 1
             assert families["shmcam_camera_frame_id"].samples[0].value > 1
             assert families["shmcam_disk_free_bytes"].samples[0].value > 0
+            assert families["shmcam_ready"].samples[0].value == 0, "no hub"
+            assert set(PROMISED) <= set(families)
             assert all(family.documentation for family in families.values())
 
     run(test())
@@ -239,6 +270,60 @@ def test_live_video_asks_the_recorder_while_somebody_watches(tmp_path):
     run(test())
 
 
+# ---- controls
+
+
+def test_a_cameras_controls_are_shown_with_range_and_what_holds_now(tmp_path):
+    async def test():
+        async with running(tmp_path, "[camera.controls]\nBrightness = 0.1\n") as server, browsing(server) as browser:
+            server.camera.publish()
+            meta = replace(server.camera.feed.sight.meta, exposure_us=20_000, analogue_gain=2.5)
+            server.camera.feed.sight = replace(server.camera.feed.sight, meta=meta)
+            found = await (await browser.get("/api/v1/cameras/cam0/controls")).json()
+            controls = {one["name"]: one for one in found["controls"]}
+            assert {"ExposureTime", "AnalogueGain", "AwbEnable", "ColourGains", "LensPosition"} <= set(controls)
+            brightness, exposure, white = (controls[name] for name in ("Brightness", "ExposureTime", "AwbEnable"))
+            assert (brightness["value"], brightness["minimum"], brightness["maximum"]) == (0.1, -1, 1)
+            assert (exposure["value"], exposure["now"], exposure["unit"]) == (None, 20_000, "µs")
+            assert controls["AnalogueGain"]["now"] == 2.5
+            assert (white["type"], white["key"]) == ("true or false", "camera.controls.AwbEnable")
+            assert controls["gain"]["key"] == "camera.gain", "still mode's own"
+            assert all(one["help"] for one in controls.values())
+            assert (await browser.get("/api/v1/cameras/cam9/controls")).status == 404
+
+    run(test())
+
+
+def test_controls_are_turned_for_one_camera_and_given_back(tmp_path):
+    async def test():
+        two = {"text": "[cameras.cam0]\n[cameras.cam1]\n", "cameras": ("cam0", "cam1")}
+        async with running(tmp_path, **two) as server, browsing(server) as browser:
+            path = "/api/v1/cameras/cam1/controls"
+            await browser.post(path, json={"changes": {"Contrast": 1.2, "framerate": 10}, "save": True})
+            changes = {"cameras.cam1.controls.Contrast": 1.2, "cameras.cam1.framerate": 10}
+            assert server.hub.asked[-1] == Set(changes=changes, save=True)
+            await browser.post(path, json={"changes": {"Contrast": None}})
+            assert server.hub.asked[-1] == Set(changes={"cameras.cam1.controls.Contrast": None})
+            wrong = await browser.post(path, json={"changes": {"Contrats": 1}})
+            assert (wrong.status, (await wrong.json())["reason"]) == (
+                400,
+                "no control 'Contrats'; did you mean Contrast?",
+            )
+            assert (await browser.post(path, json={"changes": {"source": "file"}})).status == 400, "no control"
+            assert len(server.hub.asked) == 2
+
+    run(test())
+
+
+def test_the_only_camera_is_set_where_its_table_is(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            await browser.post("/api/v1/cameras/cam0/controls", json={"changes": {"Brightness": 0.2}})
+            assert server.hub.asked[-1] == Set(changes={"camera.controls.Brightness": 0.2})
+
+    run(test())
+
+
 # ---- library
 
 
@@ -327,6 +412,26 @@ def test_rows_are_named_by_number_alone(tmp_path, number):
             answer = await browser.get(URL(f"/api/v1/library/{number}/file", encoded=True))
             assert answer.status == (404 if number.isascii() else 400)
             assert (await answer.json())["status"] == answer.status
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("", 200),  # nobody but this machine
+        ('bind = "0.0.0.0"\npassword = "correct horse"', 200),
+        ('bind = "0.0.0.0"\ninsecure_no_auth = true', 403),
+        ('bind = "0.0.0.0"\ninsecure_no_auth = true\ndownloads = true', 200),
+    ],
+)
+def test_strangers_who_are_let_in_get_no_files_unless_it_is_said(tmp_path, text, status):
+    async def test():
+        async with running(tmp_path, f"[http]\n{text}\n") as server, browsing(server) as browser:
+            entry = saved(server, "a.jpg")
+            more = {"headers": {"Authorization": "Bearer correct horse"}} if "password" in text else {}
+            for what in ("file", "thumbnail"):
+                assert (await browser.get(f"/api/v1/library/{entry.id}/{what}", **more)).status == status
 
     run(test())
 

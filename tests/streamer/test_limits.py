@@ -1,4 +1,20 @@
-"""What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route."""
+"""What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route.
+
+Where each row of shared/faults.md 3 that concerns HTTP is driven (files of this folder; `limits` is this one):
+
+1 bind          guard: an_open_door_to_the_network_is_refused; process: an_open_door_to_the_network_ends_with_78
+3 every route   limits: no_route_answers_without_the_secret
+4 token         guard: secrets_are_never_compared_with_equals; process: no_secret_comes_into_the_log
+5 guessing      limits: a_hundred_guesses_end_after_five; guard: the_memory_of_guessers_is_bounded
+6 CSRF          limits: another_site_cannot_make_a_browser_change_anything; guard: a_cookie_alone_changes_nothing
+7 WebSocket     session: another_site_cannot_open_a_websocket, a_message_that_is_too_long_ends_the_connection
+8 rebinding     limits: a_name_that_is_not_ours_gets_nothing; guard: a_name_that_is_not_ours_is_refused
+9 slow peers    limits: "slowness" below; stream: a_viewer_who_never_reads_is_reset
+10 bodies       limits: bad_bodies_get_a_reason, garbage_is_refused_in_json
+14 file names   api: rows_are_named_by_number_alone; limits: bad_bodies_get_a_reason (label)
+15 downloads    api: nothing_outside_our_folders_is_handed_out, strangers_who_are_let_in_get_no_files
+21 output       limits: secrets_appear_in_no_answer; page: names_and_log_lines_cannot_become_scripts
+"""
 
 import asyncio
 import ctypes
