@@ -21,7 +21,7 @@ const page = {
   async act(work, said) {
     try {
       const answer = await work();
-      toast(said ?? answer?.text ?? "Done");
+      toast(said ?? answer?.text?.replace(/\/\S*\/(?=\S)/g, "") ?? "Done"); // file names without their folders
       return answer;
     } catch (error) {
       toast(error.message, true);
@@ -71,6 +71,7 @@ async function look() {
     show1();
   } catch (error) {
     showBanners(page.over, error.message);
+    page.tab?.offline?.();
   } finally {
     looking = false;
   }

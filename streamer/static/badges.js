@@ -25,29 +25,42 @@ export function showBadges(camera, over) {
   fill(byId("badges"),
     ...cameraBadges(camera, over),
     badge(free < 0.05 ? "bad" : free < 0.15 ? "warn" : "plain", `${size(disk.free_bytes)} free`, disk.path),
-    badge(over.cpu_percent > 85 ? "warn" : "plain", `CPU ${Math.round(over.cpu_percent)} %`),
-    badge("plain", `${over.viewers} watching`),
+    badge(over.cpu_percent > 85 ? "warn" : "plain minor", `CPU ${Math.round(over.cpu_percent)} %`),
+    badge("plain minor", `${over.viewers} watching`),
   );
 }
 
 // What went wrong → what a person can do about it.
 const ADVICE = [
-  [/^cam\w*: no picture yet/, "Is the camera plugged in? See Logs → capture, or type: shmcam doctor"],
-  [/^cam\w*: last picture/, "The camera is being looked for; pictures come back by themselves. See Logs → capture"],
-  [/^disk /, "Delete clips in Library, or lower library limits in Settings"],
+  [/disk/, "Delete clips in Library, or lower the limits of [library] in Settings"],
+  [/: no picture yet/, "Is the camera plugged in? See Logs → capture, or type: shmcam doctor"],
+  [/: last picture/, "The camera is being looked for; pictures come back by themselves. See Logs → capture"],
   [/^hub:/, "Buttons do nothing until it is back; pictures go on. Type: supervisorctl start hub"],
   [/FATAL|EXITED|BACKOFF|down/, "See Logs for the reason, then: supervisorctl start that program"],
   [/silent|missing/, "The watchdog restarts it; see Logs if it stays like this"],
 ];
 
+// What is missing while somebody has stopped a program.
+const WITHOUT = {
+  capture: "No new pictures come", recorder: "Nothing can be recorded, and the live picture comes as MJPEG", exporter: "No picture can be saved",
+  analyzer: "Nobody watches for night and motion", watchdog: "Nobody restarts what hangs",
+};
+
+function stopped({ program }) {
+  return ["warn", `${program} is stopped`, `${WITHOUT[program.split("-")[0]] ?? "It does nothing"}. Type: supervisorctl start ${program}`];
+}
+
+function toDo(reason) {
+  return ["bad", reason, ADVICE.find(([pattern]) => pattern.test(reason))?.[1] ?? "See Logs"];
+}
+
 export function showBanners(over, problem) {
   const found = [];
-  if (problem) found.push(["bad", "The server does not answer", `Trying again every second. ${problem}`]);
-  else {
-    for (const reason of over.health.reasons) {
-      const advice = ADVICE.find(([pattern]) => pattern.test(reason));
-      found.push(["bad", reason, advice ? advice[1] : "See Logs"]);
-    }
+  if (problem) {
+    found.push(["bad", "The server does not answer", "Trying again every second. Type: supervisorctl status"]);
+    fill(byId("badges"), badge("bad", "Offline", problem));
+  } else {
+    found.push(...over.health.reasons.map(toDo), ...over.health.processes.filter((one) => one.state === "STOPPED").map(stopped));
     if (over.throttle.share < 1) found.push(["warn", `Viewers are slowed to ${Math.round(over.throttle.share * 100)} %`, `${over.throttle.reason}. Recording comes first; it goes back by itself`]);
   }
   fill(byId("banners"), ...found.slice(0, 4).map(([kind, what, todo]) =>

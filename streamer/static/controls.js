@@ -18,7 +18,7 @@ export class ControlsCard {
     this.rows = h("div", { class: "controls" });
     this.note = h("p", { class: "soft" });
     this.element = h("details", { class: "card", ontoggle: () => this.load() }, h("summary", {}, h("h3", {}, "Camera")), this.note, this.rows,
-      h("div", { class: "actions" }, h("button", { onclick: () => this.reset() }, "All by itself")));
+      h("div", { class: "actions" }, h("button", { onclick: () => this.reset() }, "Back to defaults")));
   }
 
   async load() {
@@ -32,8 +32,8 @@ export class ControlsCard {
     this.rows.replaceChildren(...[
       known.ExposureTime && this.number("ExposureTime", "Exposure, ms", 1000),
       known.AnalogueGain && this.number("AnalogueGain", "Gain", 1),
-      ...Object.entries(SWITCHES).map(([name, title]) => known[name] && this.choice(name, title, [["By itself", null], ["On", true], ["Off", false]])),
-      known.AwbMode && this.choice("AwbMode", "White balance", [["By itself", null], ...WHITE.map((text, at) => [text, at])]),
+      ...Object.entries(SWITCHES).map(([name, title]) => known[name] && this.choice(name, title, [["Default", null], ["On", true], ["Off", false]])),
+      known.AwbMode && this.choice("AwbMode", "White balance", [["Default", null], ...WHITE.map((text, at) => [text, at])]),
       ...Object.entries(SLIDERS).map(([name, shape]) => known[name] && this.slider(name, ...shape)),
     ].filter(Boolean));
     if (focused?.startsWith("control-")) document.getElementById(focused)?.focus(); // arrow keys go on turning
@@ -68,7 +68,7 @@ export class ControlsCard {
   number(name, title, scale) {
     const { value, now } = this.known[name];
     const text = (one) => String(Math.round((one / scale) * 1000) / 1000);
-    const input = h("input", { type: "number", min: 0, step: "any", value: value ? text(value) : "", placeholder: now ? `by itself (${text(now)})` : "by itself",
+    const input = h("input", { type: "number", min: 0, step: "any", value: value ? text(value) : "", placeholder: now ? `auto (${text(now)})` : "auto",
       onchange: () => this.turn({ [name]: input.value === "" ? null : scale === 1 ? Number(input.value) : Math.round(Number(input.value) * scale) }) });
     return this.row(name, title, input);
   }

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { confirmed, day, fill, h, length, show, size, toast } from "./dom.js";
 
 const GROUPS = [["", "Everything"], ["clips", "Clips"], ["pictures", "Pictures"], ["films", "Films"], ["archives", "Archives"]];
+const BARE = { clips: "Clip", films: "Film", archives: "Archive" }; // where there is no thumbnail
 const SINCE = [["", "All time"], ["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["30d", "Last month"]];
 
 export class LibraryTab {
@@ -40,10 +41,12 @@ export class LibraryTab {
   }
 
   item(row) {
-    const image = h("img", { src: `/api/v1/library/${row.id}/thumbnail`, alt: "", loading: "lazy", onerror: () => image.remove() });
-    const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.name}`, onclick: () => this.view(row) }, image, row.duration_s > 0 && h("span", { class: "length" }, length(row.duration_s)));
+    const image = h("img", { src: `/api/v1/library/${row.id}/thumbnail`, alt: "", loading: "lazy", onerror: () => image.replaceWith(h("span", { class: "none" }, BARE[row.group] ?? "File")) });
+    const shown = row.group === "archives" ? h("span", { class: "none" }, BARE.archives) : image;
+    const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.name}`, onclick: () => this.view(row) }, shown, row.duration_s > 0 && h("span", { class: "length" }, length(row.duration_s)));
+    const facts = [row.group === "archives" ? row.label || row.name : row.camera, row.kind, row.trigger !== row.kind && row.trigger, size(row.bytes), row.drops > 0 && `${row.drops} missing`];
     return h("article", { class: "card item", "data-id": row.id }, thumb,
-      h("div", { class: "text" }, h("div", {}, day(row.started_utc)), h("div", { class: "soft" }, `${row.camera} · ${row.kind}${row.trigger ? ` · ${row.trigger}` : ""} · ${size(row.bytes)}${row.drops ? ` · ${row.drops} missing` : ""}`)),
+      h("div", { class: "text" }, h("div", {}, day(row.started_utc)), h("div", { class: "soft" }, facts.filter(Boolean).map((fact) => h("span", {}, fact)))),
       h("div", { class: "buttons" },
         h("button", { class: "quiet", "aria-pressed": String(row.protected), title: "Never deleted by itself", onclick: () => this.change(row, row.protected ? "unprotect" : "protect") }, row.protected ? "🔒 Protected" : "Protect"),
         row.media && h("a", { class: "button", href: `/api/v1/library/${row.id}/file`, download: row.name }, "Download"),
@@ -70,7 +73,7 @@ export class LibraryTab {
   archive() {
     const name = h("input", { pattern: "[A-Za-z0-9_-]{1,32}", required: true, placeholder: "trial_7", "aria-label": "Name" });
     const since = h("input", { value: "2h", "aria-label": "From", placeholder: "2h, or 2026-11-21T08:00" });
-    const form = h("form", { class: "side", onsubmit: (event) => {
+    const form = h("form", { class: "side form", onsubmit: (event) => {
       event.preventDefault();
       document.getElementById("dialog").close();
       this.page.act(() => post("/archives", { name: name.value, since: since.value })).then(() => this.load());

@@ -121,14 +121,23 @@ export class LiveTab {
     if (over.last_event !== this.lastEvent) { this.lastEvent = over.last_event; this.showEvents(); }
   }
 
+  /** The server is away: what stands there is old. */
+  offline() {
+    for (const screen of this.screens) {
+      fill(screen.over);
+      screen.notice.hidden = false;
+      fill(screen.notice, h("b", {}, "No connection"), h("span", {}, "trying again"));
+    }
+  }
+
   overlay(screen, camera, over) {
     if (!camera) return;
     const stale = !camera.live && this.watching;
     screen.element.classList.toggle("stale", stale && screen.kind === "h264");
     fill(screen.over, ...cameraBadges(camera, over).slice(0, 2), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
-    screen.notice.hidden = this.watching && !(stale && screen.kind === "h264");
-    fill(screen.notice, h("b", {}, this.watching ? "No signal" : "Not watching"),
-      h("span", {}, this.watching ? (camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`) : "press q to watch again"));
+    const said = notice(this.watching, stale, screen, camera);
+    screen.notice.hidden = !said;
+    if (said) fill(screen.notice, h("b", {}, said[0]), h("span", {}, said[1]));
     if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(0)} fps`;
   }
 
@@ -161,7 +170,7 @@ export class LiveTab {
   }
 
   async showEvents() {
-    const { events } = await get("/events").catch(() => ({ events: [] }));
+    const events = (await get("/events").catch(() => ({ events: [] }))).events.filter(({ event }) => event !== "progressed");
     fill(this.events, ...(events.length ? events.slice(-30).reverse().map((one) => h("li", {}, h("time", {}, clock(one.time_utc)), h("span", {}, told(one)))) : [h("li", { class: "soft" }, "Nothing yet")]));
   }
 }
@@ -169,9 +178,16 @@ export class LiveTab {
 /** What is known about the camera in front. */
 const front = ({ camera, over }) => over.cameras.find((one) => one.name === camera) ?? over.cameras[0];
 
+/** What stands over the picture: title and detail; nothing while it says everything itself (MJPEG's "No signal" does). */
+function notice(watching, stale, screen, camera) {
+  if (!watching) return ["Not watching", "press q to watch again"];
+  if (stale && screen.kind === "h264") return ["No signal", camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`];
+  return screen.kind ? null : ["Waiting for H.264", "the recorder delivers it; press m for MJPEG"];
+}
+
 function told({ event, data }) {
   const where = data.camera ? `${data.camera}: ` : "";
   const file = data.path ? ` ${String(data.path).split("/").pop()}` : "";
-  const more = data.reason || data.what || data.program || (data.share !== undefined ? `${Math.round(data.share * 100)} %` : "");
+  const more = (data.old && data.new && `${data.old} → ${data.new}`) || data.reason || data.what || data.program || (data.share !== undefined ? `${Math.round(data.share * 100)} %` : "");
   return `${where}${event.replaceAll("_", " ")}${file}${more ? ` (${more})` : ""}`;
 }

@@ -10,18 +10,18 @@ export class NightTab {
     this.state = h("h2", {});
     this.keogram = h("img", { class: "strip", alt: "Keogram of today: one column of the picture a minute" });
     this.brightness = h("img", { class: "strip", alt: "Brightness of today with both thresholds" });
-    this.missing = h("p", { class: "soft" });
+    this.missing = h("p", { class: "empty" }, "Keogram and brightness of today are drawn once the analyzer has run for some minutes.");
     for (const image of [this.keogram, this.brightness]) {
-      image.onerror = () => { image.hidden = true; this.missing.textContent = "The strips of today are drawn once the analyzer has run for some minutes."; };
-      image.onload = () => { image.hidden = false; this.missing.textContent = ""; };
+      image.hidden = true;
+      image.onerror = () => { image.hidden = image.previousSibling.hidden = true; this.missing.hidden = false; };
+      image.onload = () => { image.hidden = image.previousSibling.hidden = false; this.missing.hidden = true; };
     }
     const force = (action, text) => h("button", { onclick: () => page.act(() => post(`/cameras/${page.camera}/night`, { action })) }, text);
-    this.element = h("div", { class: "side" },
+    this.element = h("div", { class: "side night" },
       h("section", { class: "card" }, this.state, this.figures,
         h("div", { class: "actions" }, force("auto", "Decide by itself"), force("on", "Night now"), force("off", "Day now"),
           h("button", { onclick: () => page.act(() => post(`/cameras/${page.camera}/keogram`)).then(() => this.strips()) }, "Save keogram"))),
-      h("section", { class: "card" }, h("h3", {}, "Keogram of today"), this.keogram, this.missing),
-      h("section", { class: "card" }, h("h3", {}, "Brightness of today"), this.brightness));
+      h("section", { class: "card" }, h("h3", { hidden: true }, "Keogram of today"), this.keogram, h("h3", { hidden: true }, "Brightness of today"), this.brightness, this.missing));
   }
 
   open() { this.strips(); this.timer = setInterval(() => this.strips(), 30000); }
@@ -35,7 +35,7 @@ export class NightTab {
 
   async update(over) {
     const night = over.nights[this.page.camera];
-    this.state.textContent = night ? (night.night ? "It is night" : "It is day") : "No analyzer runs";
+    this.state.textContent = night ? (night.night ? "It is night" : "It is day") : "No analyzer runs: nobody decides between day and night";
     const rows = night ? [["Level (decides)", night.level.toFixed(2)], ["Night below", night.dark_threshold], ["Day above", night.bright_threshold], ["Mean luma of the frame", night.dark_score.toFixed(2)],
       ["Next switch", night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand" : "brightness"]] : [];
     fill(this.figures, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));

@@ -3,6 +3,13 @@
 import { get, post } from "./api.js";
 import { fill, h, toast } from "./dom.js";
 
+// In the order people look for them; tables not named here, such as those of one's own programs, come last.
+const TITLES = {
+  camera: "Camera", ring: "Frames kept in memory", night: "Day and night", motion: "Motion", recorder: "Recording", export: "Pictures, stacks and films", library: "What is kept on disk",
+  mjpeg_server: "Live picture", http: "Web server and who may in", privacy: "Privacy", analyzer: "Analyzer", control: "Hub and watchdog", network: "Trigger over the network", logging: "Logs", paths: "Folders",
+};
+const place = (name) => { const at = Object.keys(TITLES).indexOf(name); return at < 0 ? 99 : at; };
+
 export class SettingsTab {
   constructor(page) {
     this.page = page;
@@ -13,7 +20,7 @@ export class SettingsTab {
     this.save = h("input", { type: "checkbox", id: "keep" });
     this.apply = h("button", { class: "primary", disabled: true, onclick: () => this.send() }, "Apply");
     this.undo = h("button", { disabled: true, onclick: () => { this.changes.clear(); this.draw(); } }, "Undo");
-    this.element = h("div", {}, h("div", { class: "filters" }, this.filter, h("button", { onclick: () => page.act(() => post("/settings/save")) }, "Write to config.toml")), this.tables,
+    this.element = h("div", {}, h("div", { class: "filters" }, this.filter, h("button", { title: "Changes last until the service stops, unless they are written to the file", onclick: () => page.act(() => post("/settings/save")) }, "Write all changes to config.toml")), this.tables,
       h("div", { class: "card savebar" }, this.apply, this.undo, h("label", {}, this.save, " also write to config.toml"), this.count));
   }
 
@@ -32,8 +39,8 @@ export class SettingsTab {
       tables.set(name, [...(tables.get(name) ?? []), one]);
     }
     const open = new Set([...this.tables.querySelectorAll("details[open]")].map((one) => one.dataset.table));
-    this.tables.replaceChildren(...[...tables].map(([name, keys]) => h("details", { class: "card", "data-table": name, open: Boolean(word) || open.has(name) },
-      h("summary", {}, `[${name}] `, h("span", { class: "soft" }, `${keys.length} settings`)), keys.map((one) => this.row(one)))));
+    this.tables.replaceChildren(...[...tables].sort(([one], [other]) => place(one) - place(other)).map(([name, keys]) => h("details", { class: "card", "data-table": name, open: Boolean(word) || open.has(name) },
+      h("summary", {}, `${TITLES[name] ?? name} `, h("span", { class: "soft" }, `[${name}] ${keys.length} setting${keys.length > 1 ? "s" : ""}`)), keys.map((one) => this.row(one)))));
     if (!tables.size) this.tables.replaceChildren(h("p", { class: "empty" }, "No setting of that name"));
     this.counted();
   }

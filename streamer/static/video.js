@@ -1,4 +1,4 @@
-// One live picture: H.264 through Media Source where a recorder delivers it, MJPEG where not; chosen by itself.
+// One live picture: MJPEG at once, then H.264 through Media Source where a recorder delivers it; chosen by itself.
 
 import { h } from "./dom.js";
 import { socket } from "./api.js";
@@ -21,7 +21,8 @@ export class Video {
     this.element = h("div", { class: "screen" }, this.video, this.image);
     this.queue = [];
     this.ended = false;
-    this.image.addEventListener("error", () => this.later(() => this.startMjpeg(), 2000));
+    this.timers = {};
+    this.image.addEventListener("error", () => this.later("image", () => this.startMjpeg(), 2000));
     this.image.addEventListener("load", () => this.shaped(this.image.naturalWidth, this.image.naturalHeight));
     this.video.addEventListener("loadedmetadata", () => this.shaped(this.video.videoWidth, this.video.videoHeight));
     this.video.addEventListener("playing", () => this.shown("h264"));
@@ -29,13 +30,14 @@ export class Video {
 
   start() {
     this.ended = false;
-    if (this.mode === "mjpeg" || !("MediaSource" in window)) this.startMjpeg();
-    else this.startH264();
+    const films = this.mode !== "mjpeg" && "MediaSource" in window;
+    if (this.mode !== "h264" || !films) this.startMjpeg(); // a recorder may need seconds to begin, or not be there
+    if (films) this.startH264();
   }
 
   stop() {
     this.ended = true;
-    clearTimeout(this.timer);
+    Object.values(this.timers).forEach(clearTimeout);
     this.closeH264();
     this.image.removeAttribute("src"); // else the browser keeps the stream open
     this.kind = "";
@@ -53,26 +55,25 @@ export class Video {
     if (width && height) this.element.style.aspectRatio = `${width} / ${height}`;
   }
 
-  later(work, ms) {
-    clearTimeout(this.timer);
-    if (!this.ended) this.timer = setTimeout(work, ms);
+  later(what, work, ms) {
+    clearTimeout(this.timers[what]);
+    if (!this.ended) this.timers[what] = setTimeout(work, ms);
   }
 
   // ---- MJPEG
 
   startMjpeg() {
-    if (this.ended) return;
+    if (this.ended || this.kind === "h264") return;
     this.shown("mjpeg");
     const width = this.width ? `&width=${this.width}` : "";
     const exposure = this.long ? "&exposure=long" : "";
     this.image.src = `/cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
-    if (this.mode === "auto" && "MediaSource" in window) this.later(() => this.startH264(), RETRY_MS);
   }
 
   // ---- H.264
 
   startH264() {
-    if (this.ended || document.hidden && this.kind) return this.later(() => this.startH264(), RETRY_MS);
+    if (this.ended || document.hidden && this.kind) return this.later("film", () => this.startH264(), RETRY_MS);
     this.closeH264();
     const link = socket(`/ws/live?cam=${this.camera}`);
     link.binaryType = "arraybuffer";
@@ -126,10 +127,12 @@ export class Video {
     if (this.video.paused && !this.ended) this.video.play().catch(() => {});
   }
 
+  /** No H.264, or no more: MJPEG meanwhile, unless only H.264 is wanted; then try again. */
   fallBack() {
     this.closeH264();
-    if (this.mode === "h264") this.later(() => this.startH264(), 2000);
-    else this.startMjpeg();
+    if (this.kind === "h264") this.kind = "";
+    if (this.mode !== "h264" && !this.kind) this.startMjpeg();
+    this.later("film", () => this.startH264(), this.mode === "h264" ? 2000 : RETRY_MS);
   }
 
   closeH264() {
