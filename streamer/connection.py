@@ -2,7 +2,7 @@
 
 - At most so many connections at once, and so many per peer; when full, the longest idle one makes room, so that a flood
   of idle connections cannot lock a person out.
-- A peer that takes no byte for `write_s` is reset: SO_LINGER 0 before the abort, else the kernel keeps its send buffer.
+- A peer that takes no byte for `write_s` is reset (stall.py).
 - The header of a request, and an idle connection, end after `header_s` (aiohttp's keep-alive timer does both).
 - Errors are JSON with a reason, never a traceback.
 """
@@ -10,34 +10,30 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import socket
-import struct
-import termios
-from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from aiohttp import web
 
 from streamer.places import Connections
 from streamer.problem import Problem, error_response
+from streamer.stall import Stall, reset
+
+if TYPE_CHECKING:
+    from streamer.takeover import Outlet
 
 log = logging.getLogger(__name__)
 
-_RESET = struct.pack("ii", 1, 0)
 TCP_USER_TIMEOUT_MS = 15_000
 """A half-open peer is gone after this (shared/faults.md 2.D row 39)."""
-
-PART_S = 60.0
-"""A peer that takes a byte now and then still has to finish one write in this time."""
 
 
 class Connection(web.RequestHandler):
     """aiohttp's connection with our limits around it."""
 
-    __slots__ = ("_connections", "_loop_", "_progress", "_stall", "on_lost", "on_writable", "peer", "requests")
+    __slots__ = ("_stall", "connections", "peer", "requests")
 
     def __init__(self, connections: Connections, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -48,62 +44,55 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # None switches it off; requests are counted in /metrics
             tcp_keepalive=True,
         )
-        self._connections = connections
-        self._loop_ = loop
-        self._stall: asyncio.TimerHandle | None = None
-        self._progress = (0.0, 0)
+        self.connections = connections
+        self._stall: Stall | None = None
         self.peer = ""
         self.requests = 0
         """Requests being answered just now; none: the connection is idle."""
-        self.on_writable: Callable[[], None] | None = None
-        """Called when everything written has gone to the kernel."""
-        self.on_lost: Callable[[], None] | None = None
-        """Called once when the connection is gone."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the socket's limits, then take the connection in or turn it away."""
         transport = cast(asyncio.Transport, transport)
         self.peer = str((transport.get_extra_info("peername") or ("?",))[0])
         sock: socket.socket = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._connections.limits.send_buffer_bytes)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.connections.limits.send_buffer_bytes)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         super().connection_made(transport)
-        if not self._connections.admit(self):
+        if not self.connections.admit(self):
             transport.write(_full())
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back."""
-        self._connections.forget(self)
+        self.connections.forget(self)
         if self._stall is not None:
-            self._stall.cancel()
+            self._stall.end()
         super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
+
+    def hand_over(self, outlet: Outlet) -> None:
+        """Let another protocol have the connection and our place; for aiohttp the peer has left."""
+        outlet.transport.set_protocol(outlet)
+        self.connections.replace(self, outlet)
+        self.transport = None
+        self.connection_lost(None)
 
     def pause_writing(self) -> None:
         """The kernel takes no more: start the clock."""
         super().pause_writing()
-        self._progress = (self._loop_.time(), self._unsent())
-        self._stall = self._loop_.call_later(self._connections.limits.write_s, self._check_progress)
+        if self.transport is not None:
+            self._stall = self.connections.stalled(self.transport)
 
     def resume_writing(self) -> None:
         """The peer takes its bytes again."""
         if self._stall is not None:
-            self._stall.cancel()
+            self._stall.end()
             self._stall = None
         super().resume_writing()
-        if self.on_writable is not None:
-            self.on_writable()
 
     def reset(self) -> None:
-        """End the connection at once and free the kernel's buffers."""
-        transport = self.transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+        """End the connection at once."""
+        if self.transport is not None:
+            reset(self.transport)
 
     def handle_error(
         self,
@@ -123,26 +112,6 @@ class Connection(web.RequestHandler):
         answer = error_response(status, reason)
         answer.force_close()
         return answer
-
-    # ---- inside
-
-    def _unsent(self) -> int:
-        """Bytes the peer has not acknowledged: in our buffer and in the kernel's (SIOCOUTQ, tcp(7))."""
-        transport = self.transport
-        if transport is None:
-            return 0
-        waiting = struct.unpack("i", fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, b"\0" * 4))[0]
-        return int(waiting) + transport.get_write_buffer_size()
-
-    def _check_progress(self) -> None:
-        since, before = self._progress
-        left = self._unsent()
-        if left >= before or self._loop_.time() - since > PART_S:
-            self._connections.counts.reset += 1
-            self.reset()
-            return
-        self._progress = (since, left)
-        self._stall = self._loop_.call_later(self._connections.limits.write_s, self._check_progress)
 
 
 def _full() -> bytes:

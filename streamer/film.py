@@ -36,13 +36,15 @@ async def live_mp4(request: web.Request) -> web.StreamResponse:
     with joined(context, camera, player):
         await _opened(camera, player.opened)
         peer = cast(Connection, request.protocol).peer
-        with (
-            context.ledger.watching("h264", camera.name, peer, "mp4", player.tally),
-            taken_over(request, "video/mp4", player.writable) as outlet,
-        ):
+        gone = asyncio.Event()
+        with context.ledger.watching("h264", camera.name, peer, "mp4", player.tally):
+            outlet = taken_over(request, "video/mp4", player.writable, gone.set)
             player.begin(outlet)
-            await _first(outlet.gone, player.ended)
-    return web.Response()  # never sent: the connection is gone
+            try:
+                await _first(gone, player.ended)
+            finally:
+                outlet.force_close()
+    return web.Response()  # never sent: the connection is not aiohttp's any more
 
 
 async def live_socket(request: web.Request) -> web.StreamResponse:

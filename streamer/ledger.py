@@ -58,14 +58,23 @@ class Ledger:
     @contextmanager
     def watching(self, kind: str, camera: str, peer: str, variant: str, tally: Tally) -> Iterator[int]:
         """Enter a viewer for the length of the block. Yields: its number."""
-        number = next(self._numbers)
-        self.present[number] = Watching(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
-        self._left.viewers[kind] += 1
+        number = self.enter(kind, camera, peer, variant, tally)
         try:
             yield number
         finally:
-            del self.present[number]
-            _add(self._left, kind, tally)
+            self.leave(number)
+
+    def enter(self, kind: str, camera: str, peer: str, variant: str, tally: Tally) -> int:
+        """Enter a viewer until `leave`. Returns: its number."""
+        number = next(self._numbers)
+        self.present[number] = Watching(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
+        self._left.viewers[kind] += 1
+        return number
+
+    def leave(self, number: int) -> None:
+        """A viewer is gone; what it was sent still counts."""
+        left = self.present.pop(number)
+        _add(self._left, left.kind, left.tally)
 
     def totals(self) -> Totals:
         """Everything sent since start, those who are there included."""

@@ -6,13 +6,14 @@ kernel has no room the newest picture waits in a place for one; a slow viewer sk
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from aiohttp import web
 
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Context, camera_of
-from streamer.fanout import TooMany
+from streamer.fanout import Fanout, TooMany
 from streamer.ledger import Tally
 from streamer.picture import ADVANCE, CONTENT_TYPE, OPENING, Picture, advance_part
 from streamer.takeover import NO_STORE, Outlet, taken_over
@@ -22,6 +23,8 @@ from streamer.variant import BadWish, Variant, wish
 class MjpegViewer:
     """One open stream."""
 
+    __slots__ = ("_advance", "_blocked", "_outlet", "_waiting", "tally")
+
     def __init__(self, *, advance: bool) -> None:
         self.tally = Tally()
         self._advance = advance
@@ -30,9 +33,9 @@ class MjpegViewer:
         self._blocked = True  # until `begin`
 
     def begin(self, outlet: Outlet) -> None:
-        """Send the answer's header, then whatever picture has come meanwhile."""
+        """Send the first boundary, then whatever picture has come meanwhile."""
         self._outlet = outlet
-        outlet.write(outlet.head + (ADVANCE if self._advance else OPENING))
+        outlet.write(ADVANCE if self._advance else OPENING)
         self.writable()
 
     def offer(self, picture: Picture) -> None:
@@ -60,7 +63,7 @@ class MjpegViewer:
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """Serve one viewer until it leaves."""
+    """Let one viewer in; from here on the fan-out serves it until it leaves."""
     context = request.app[CONTEXT]
     fanout = camera_of(context, request).fanout
     variant = wanted_variant(context, request)
@@ -72,16 +75,15 @@ async def stream(request: web.Request) -> web.StreamResponse:
     except TooMany as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     peer = cast(Connection, request.protocol).peer
-    try:
-        with (
-            context.ledger.watching("mjpeg", fanout.camera, peer, str(variant), viewer.tally),
-            taken_over(request, CONTENT_TYPE, viewer.writable) as outlet,
-        ):
-            viewer.begin(outlet)
-            await outlet.gone.wait()
-    finally:
-        fanout.leave(variant, viewer)
-    return web.Response()  # never sent: the connection is gone
+    number = context.ledger.enter("mjpeg", fanout.camera, peer, str(variant), viewer.tally)
+    left = partial(_left, context, fanout, variant, viewer, number)
+    viewer.begin(taken_over(request, CONTENT_TYPE, viewer.writable, left))
+    return web.Response()  # never sent: the connection is not aiohttp's any more
+
+
+def _left(context: Context, fanout: Fanout, variant: Variant, viewer: MjpegViewer, number: int) -> None:
+    fanout.leave(variant, viewer)
+    context.ledger.leave(number)
 
 
 def wanted_variant(context: Context, request: web.Request) -> Variant:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
+
+from streamer.stall import Stall
 
 
 class Place(Protocol):
@@ -78,6 +81,18 @@ class Connections:
             self._per_peer[connection.peer] = left
             if not left:
                 del self._per_peer[connection.peer]
+
+    def replace(self, connection: Place, successor: Place) -> None:
+        """Somebody else goes on with a connection, in the same place."""
+        del self.open[connection]
+        self.open[successor] = None
+
+    def stalled(self, transport: asyncio.Transport) -> Stall:
+        """A peer takes no more: begin to watch it."""
+        return Stall(transport, self.limits.write_s, self._was_reset)
+
+    def _was_reset(self) -> None:
+        self.counts.reset += 1
 
     def _make_room(self) -> bool:
         idle = next((one for one in self.open if not one.requests), None)

@@ -40,9 +40,9 @@ class Player:
         self.opened.set()
 
     def begin(self, outlet: Outlet) -> None:
-        """Send the header, then what has come meanwhile."""
+        """Send the film's header, then what has come meanwhile."""
         self._outlet = outlet
-        outlet.write(outlet.head + (self._opening.header if self._opening else b""))
+        outlet.write(self._opening.header if self._opening else b"")
         early, self._early = self._early, []
         for piece in early:
             self.play(piece)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imaging.formats import Geometry
-from imaging.stack import RunningMean
 from shm_ring import Frame, FrameOverwritten, RingReader
+
+if TYPE_CHECKING:
+    from imaging.stack import RunningMean
 
 Payload = NDArray[np.uint8]
 
@@ -60,6 +63,8 @@ class Stacks:
 
 def _begun(reader: RingReader, newest: Frame, length: int) -> Running:
     """A mean of the frames before the newest, oldest first."""
+    from imaging.stack import RunningMean  # with OpenCV: 16 MB that only those pay who stack
+
     running = Running(RunningMean(length), newest.picture, _stops(newest))
     for sequence in range(max(reader.oldest, newest.sequence - length + 1), newest.sequence):
         try:

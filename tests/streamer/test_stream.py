@@ -105,6 +105,26 @@ def test_a_viewer_who_never_reads_is_reset_and_disturbs_nobody(tmp_path):
     run(test())
 
 
+def test_viewers_cost_no_task_and_leave_their_places(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            before = len(asyncio.all_tasks())
+            viewers = [await opened(server, "/stream") for _ in range(10)]
+            places = server.context.connections
+            await eventually(lambda: len(asyncio.all_tasks()) <= before)
+            assert (server.camera.fanout.viewers, len(places.open), len(server.context.ledger.present)) == (10, 10, 10)
+            for _, _, reader, _ in viewers:
+                server.camera.publish()
+                assert number_in((await anext(parts(reader)))[1])
+            for *_, writer in viewers:
+                writer.close()
+            await eventually(lambda: not places.open)
+            assert (server.camera.fanout.viewers, len(server.context.ledger.present)) == (0, 0)
+            assert server.context.ledger.totals().viewers["mjpeg"] == 10
+
+    run(test())
+
+
 def test_a_slow_viewer_gets_the_newest_picture_when_there_is_room_again(tmp_path):
     async def test():
         jpeg = jpeg_of(1, 640, 480, noise=1)
