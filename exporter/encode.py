@@ -14,14 +14,13 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
-import piexif
+from piexif import ImageIFD
 
 from exporter import deep as deep_pictures
-from exporter.exif import Tags
+from exporter import ifd
 from exporter.settings import ExportSettings
 from imaging.color import to_bgr
 from imaging.formats import Geometry
@@ -30,6 +29,8 @@ from imaging.stack import Deep, Payload
 
 Parts = Sequence[bytes | memoryview]
 Samples = Payload | Deep
+Tags = tuple[ifd.Tags, ifd.Tags]
+"""As `exif.tags` gives them: of the first directory and of the EXIF one."""
 
 PNG_HEADER_BYTES = 33
 """Signature and IHDR; the EXIF chunk comes right behind (PNG 3rd edition, 11.3.4.5)."""
@@ -92,38 +93,37 @@ def _deep(samples: Samples) -> Deep:
 
 
 def _app1(tags: Tags) -> bytes:
-    block = piexif.dump(tags)
-    return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + bytes(block)
+    block = b"Exif\0\0" + ifd.header(*tags)
+    return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
 
 
 def _png(picture: Samples, tags: Tags, compression: int) -> Parts:
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not done:
         raise ValueError(f"png of {picture.shape}: OpenCV refused")
-    chunk = b"eXIf" + piexif.dump(tags)[6:]
+    chunk = b"eXIf" + ifd.header(*tags)
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     whole = data.data.cast("B")
     return whole[:PNG_HEADER_BYTES], framed, whole[PNG_HEADER_BYTES:]
 
 
 def _tiff(picture: Samples, tags: Tags) -> Parts:
-    """Uncompressed baseline TIFF 6.0: piexif writes the directory, the samples follow, both big-endian."""
+    """Uncompressed baseline TIFF 6.0: the directories, and behind them the samples, both big-endian."""
     channels = 1 if picture.ndim == 2 else 3
     rgb = picture if channels == 1 else picture[..., ::-1]
     samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
-    layout: dict[int, Any] = {
-        piexif.ImageIFD.ImageWidth: picture.shape[1],
-        piexif.ImageIFD.ImageLength: picture.shape[0],
-        piexif.ImageIFD.BitsPerSample: (8 * picture.itemsize,) * channels,
-        piexif.ImageIFD.Compression: 1,
-        piexif.ImageIFD.PhotometricInterpretation: TIFF_GRAY if channels == 1 else TIFF_RGB,
-        piexif.ImageIFD.SamplesPerPixel: channels,
-        piexif.ImageIFD.RowsPerStrip: picture.shape[0],
-        piexif.ImageIFD.StripByteCounts: samples.nbytes,
-        piexif.ImageIFD.PlanarConfiguration: 1,
-        piexif.ImageIFD.StripOffsets: 0,
+    layout = {
+        ImageIFD.ImageWidth: ifd.long(picture.shape[1]),
+        ImageIFD.ImageLength: ifd.long(picture.shape[0]),
+        ImageIFD.BitsPerSample: ifd.short(*(8 * picture.itemsize,) * channels),
+        ImageIFD.Compression: ifd.short(1),
+        ImageIFD.PhotometricInterpretation: ifd.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
+        ImageIFD.SamplesPerPixel: ifd.short(channels),
+        ImageIFD.RowsPerStrip: ifd.long(picture.shape[0]),
+        ImageIFD.StripByteCounts: ifd.long(samples.nbytes),
+        ImageIFD.PlanarConfiguration: ifd.short(1),
+        ImageIFD.StripOffsets: ifd.long(0),
     }
-    directory = piexif.dump({**tags, "0th": {**tags["0th"], **layout}})[6:]
-    layout[piexif.ImageIFD.StripOffsets] = len(directory)
-    directory = piexif.dump({**tags, "0th": {**tags["0th"], **layout}})[6:]
-    return directory, samples.data.cast("B")
+    first, exif = tags
+    layout[ImageIFD.StripOffsets] = ifd.long(len(ifd.header({**first, **layout}, exif)))
+    return ifd.header({**first, **layout}, exif), samples.data.cast("B")

@@ -10,55 +10,63 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
-from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
+from math import gcd
 from typing import Any
 
-import piexif
+from piexif import ExifIFD, ImageIFD
 
+from exporter import ifd
 from library.entry import Entry
 from library.sidecar import USER_COMMENT_ASCII
 from shm_ring import Flags, FrameMeta
 
-Tags = dict[str, dict[int, Any]]
-
 WORD = (1 << 64) - 1
+FRAME_FIELDS = tuple(field.name for field in fields(FrameMeta))
+FLAG_NAMES = {int(flag): str(flag.name).lower() for flag in Flags}
+MICROSECOND = 1_000_000
+LONGEST_US = (1 << 32) - 1
+"""What a TIFF fraction holds: 71 minutes."""
+EXIF_VERSION = b"0232"
+"""Since 2.31 there are zones of time."""
 
 
 def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that is known of a picture; the entry's description lies on top, for the library."""
-    values = {field.name: getattr(meta, field.name) for field in fields(meta)}
+    values = {name: getattr(meta, name) for name in FRAME_FIELDS}
     frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
-    flags = [flag.name.lower() for flag in Flags if meta.flags & flag and flag.name]
-    return {**frame, "flags": flags, "captured": _moment(meta).isoformat(), **(more or {}), **entry.description()}
+    flags = [name for flag, name in FLAG_NAMES.items() if meta.flags & flag]
+    return {**frame, "flags": flags, "captured": _captured(meta), **(more or {}), **entry.description()}
 
 
-def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> Tags:
-    """EXIF tags by piexif's sections."""
-    moment = _moment(meta)
-    when = moment.strftime("%Y:%m:%d %H:%M:%S")
-    offset = moment.strftime("%z")
-    zeroth = {
-        piexif.ImageIFD.Make: "shmcam",
-        piexif.ImageIFD.Model: entry.camera,
-        piexif.ImageIFD.Software: _software(),
-        piexif.ImageIFD.DateTime: when,
+def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[ifd.Tags, ifd.Tags]:
+    """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
+    captured = _captured(meta)
+    when = ifd.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
+    first = {
+        ImageIFD.Make: ifd.text("shmcam"),
+        ImageIFD.Model: ifd.text(entry.camera),
+        ImageIFD.Software: ifd.text(_software()),
+        ImageIFD.DateTime: when,
     }
-    exif: dict[int, Any] = {
-        piexif.ExifIFD.DateTimeOriginal: when,
-        piexif.ExifIFD.SubSecTimeOriginal: f"{moment.microsecond:06d}",
-        piexif.ExifIFD.OffsetTimeOriginal: f"{offset[:3]}:{offset[3:5]}",
-        piexif.ExifIFD.ImageUniqueID: f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}",
-        piexif.ExifIFD.UserComment: USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii"),
+    exif = {
+        ExifIFD.ExifVersion: ifd.raw(EXIF_VERSION),
+        ExifIFD.DateTimeOriginal: when,
+        ExifIFD.SubSecTimeOriginal: ifd.text(captured[20:26]),
+        ExifIFD.OffsetTimeOriginal: ifd.text(captured[26:32]),
+        ExifIFD.ImageUniqueID: ifd.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
+        ExifIFD.UserComment: ifd.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
     }
     if meta.exposure_us > 0:
-        exposure = Fraction(meta.exposure_us, 1_000_000).limit_denominator(1_000_000)
-        exif[piexif.ExifIFD.ExposureTime] = (exposure.numerator, exposure.denominator)
+        exposure_us = min(meta.exposure_us, LONGEST_US)
+        shared = gcd(exposure_us, MICROSECOND)
+        exif[ExifIFD.ExposureTime] = ifd.ratio(exposure_us // shared, MICROSECOND // shared)
     if meta.analogue_gain > 0:
         # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
-        exif[piexif.ExifIFD.ISOSpeedRatings] = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
-    return {"0th": zeroth, "Exif": exif}
+        iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
+        exif[ExifIFD.ISOSpeedRatings] = ifd.short(iso)
+    return first, exif
 
 
 @cache
@@ -66,5 +74,6 @@ def _software() -> str:
     return f"shmcam {version('shmcam')}"  # read from disk: a millisecond
 
 
-def _moment(meta: FrameMeta) -> datetime:
-    return datetime.fromtimestamp(meta.captured_utc_ns / 1e9).astimezone()
+def _captured(meta: FrameMeta) -> str:
+    """Local time with zone, `2026-11-21T08:15:00.123456+01:00`: always as long, so that parts are cut out of it."""
+    return datetime.fromtimestamp(meta.captured_utc_ns / 1e9).astimezone().isoformat(timespec="microseconds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -73,12 +72,11 @@ class Entry:
 
     def description(self) -> dict[str, Any]:
         """What must stand in the file or beside it, so that the row can be made again from the files alone."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_DESCRIBED}
+        values = {name: getattr(self, name) for name in DESCRIBED}
         return {**values, "companions": list(self.companions)}
 
-    def described(self) -> str:
-        """The description as one line of JSON."""
-        return json.dumps(self.description(), separators=(",", ":"))
+
+DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT_DESCRIBED)
 
 
 def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
