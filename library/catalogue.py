@@ -14,7 +14,7 @@ from typing import Any
 
 from library import files, sidecar, table
 from library.database import Database
-from library.entry import Entry
+from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, NoSuchEntry
 from service.settings import Settings
 
@@ -100,6 +100,7 @@ class Catalogue:
         self,
         *,
         kinds: Collection[str] = (),
+        group: str = "",
         cameras: Collection[str] = (),
         since_utc_ns: int | None = None,
         until_utc_ns: int | None = None,
@@ -108,7 +109,10 @@ class Catalogue:
         newest_first: bool = True,
         limit: int = -1,
     ) -> list[Entry]:
-        """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all)."""
+        """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all).
+
+        `group`: pictures, clips, films or archives. Only the rows returned are read. Raises: ValueError (no group).
+        """
         where: list[tuple[str, Any]] = [
             ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", since_utc_ns),
             ("started_utc_ns <= ?", until_utc_ns),
@@ -117,6 +121,8 @@ class Catalogue:
         ]
         used = [(clause, value) for clause, value in where if value is not None]
         clauses, values = [clause for clause, _ in used], [value for _, value in used]
+        if group:
+            clauses.append(table.in_group(group))
         for column, wanted in (("kind", kinds), ("camera", cameras)):
             if wanted:
                 clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
@@ -136,12 +142,10 @@ class Catalogue:
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
-        query = (
-            "SELECT kind, camera, path, started_utc_ns, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"
-        )
+        query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
         found: dict[str, tuple[int, int]] = {}
         for row in self._database.read(lambda db: db.execute(query).fetchall()):
-            group = Entry(kind=row["kind"], camera="", path=self.root, started_utc_ns=0).group
+            group = GROUPS.get(row["kind"], "pictures")
             count, size = found.get(group, (0, 0))
             found[group] = (count + row["n"], size + row["size"])
         return found

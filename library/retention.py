@@ -19,6 +19,7 @@ from library.errors import LibraryError, NoRoom
 from library.files import frees
 from library.limits import MB, Limits, limits_of, reserve_bytes, too_many
 from library.settings import LibrarySettings
+from library.table import in_group
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,12 +97,12 @@ def due(
     chosen: dict[Path, Entry] = {}
     for group, limits in own.items():
         if limits.max_age_s:
-            where = f"{_in_group(group)} AND added_s < ?"
+            where = f"{in_group(group)} AND added_s < ?"
             expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
             chosen |= {entry.path: entry for entry in expired}
         count, size = totals.get(group, (0, 0))
         excess = limits.excess(count + 1, size + need_bytes) if group == coming else limits.excess(count, size)
-        chosen |= {entry.path: entry for entry in too_many(_in_turn(catalogue, _in_group(group), writing), *excess)}
+        chosen |= {entry.path: entry for entry in too_many(_in_turn(catalogue, in_group(group), writing), *excess)}
     everything = sum(size for _, size in totals.values()) - sum(entry.bytes for entry in chosen.values()) + need_bytes
     over = max(0, everything - settings.max_total_mb * MB) if settings.max_total_mb else 0
     rest = (entry for entry in _in_turn(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
@@ -132,12 +133,6 @@ def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *value
         if len(batch) < BATCH:
             return
         triggered, number = int(batch[-1].triggered), batch[-1].id
-
-
-def _in_group(group: str) -> str:
-    """SQL that is true for the kinds of one group; all of it our own words."""
-    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
-    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
 
 
 def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from library import ages
-from library.entry import Entry
+from library.entry import GROUPS, Entry
 
 COLUMNS = [field.name for field in fields(Entry)]
 STORED = [name for name in COLUMNS if name != "id"]
@@ -35,6 +35,14 @@ def entry_of(row: sqlite3.Row, root: Path) -> Entry:
     values |= {"path": root / row["path"], "protected": bool(row["protected"])}
     values |= {"companions": tuple(json.loads(row["companions"]))}
     return Entry(**values)
+
+
+def in_group(group: str) -> str:
+    """SQL that is true for the kinds of one group; all of it our own words. Raises: ValueError."""
+    if group not in ("pictures", *GROUPS.values()):
+        raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
+    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
+    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
 
 
 def stored(path: Path, root: Path) -> str:

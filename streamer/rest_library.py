@@ -115,10 +115,10 @@ def _found(context: Context, wish: Wish) -> Rows:
         since, until = instant_ns(wish.since, now), instant_ns(wish.until, now)
     except ValueError as problem:
         raise Refused(400, str(problem)) from None
-    found = catalogue.find(cameras=[wish.camera] if wish.camera else [], since_utc_ns=since, until_utc_ns=until)
-    rows = [row_of(entry) for entry in found if wish.group in {"", entry.group}]
+    cameras = [wish.camera] if wish.camera else []
+    found = catalogue.find(group=wish.group, cameras=cameras, since_utc_ns=since, until_utc_ns=until, limit=wish.limit)
     totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
-    return Rows(rows[: wish.limit], totals)
+    return Rows([row_of(entry) for entry in found], totals)
 
 
 async def _row(call: Call) -> Row:

@@ -11,13 +11,15 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from exporter import upkeep
-from library import Catalogue, EntryProtected, LibraryError, NoSuchEntry
+from library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, table
 from library import files as library_files
 from service.settings import Settings
+from streamer.rest_library import Wish, _found
 from tests.library.conftest import STARTED, on_disk
 
 FULL = {
@@ -51,6 +53,27 @@ def test_rows_are_filtered_by_span_kind_camera_trigger_and_protection(catalogue,
     assert [e.id for e in catalogue.find(limit=2)] == [6, 5]
     catalogue.protect(2)
     assert [e.id for e in catalogue.find(protected=True)] == [2]
+
+
+def test_a_group_and_a_limit_read_no_more_rows_than_they_give(catalogue, saved, monkeypatch):
+    """Also for GET /library?limit=1: a library of 50,000 rows is not read to show its newest one."""
+    for number in range(40):
+        saved(f"n{number}.npy", kind=("picture", "stack", "timelapse", "keogram")[number % 4])
+    saved("a.mp4")
+    saved("b.mp4", kind="session")
+    read, entry_of = [], table.entry_of
+    monkeypatch.setattr(table, "entry_of", lambda row, root: read.append(row["id"]) or entry_of(row, root))
+    assert [e.id for e in catalogue.find(group="pictures", limit=4)] == [40, 38, 37, 36] == read
+    assert [e.id for e in catalogue.find(group="clips")] == [42, 41]
+    assert len(catalogue.find(group="films")) == 10 and catalogue.find(group="archives") == []
+    with pytest.raises(ValueError, match="known: pictures, archives, clips, films"):
+        catalogue.find(group="x")
+    context = SimpleNamespace(catalogue=catalogue)
+    read.clear()
+    assert [row.id for row in _found(context, Wish(limit=1)).rows] == [42] == read
+    read.clear()
+    rows = _found(context, Wish(group="films", limit=2))
+    assert [row.id for row in rows.rows] == [39, 35] == read and rows.totals["films"].files == 10
 
 
 def test_adding_again_updates_the_row_and_keeps_its_protection(catalogue, saved, settings):
