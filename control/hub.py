@@ -25,6 +25,7 @@ from control.messages import (
     Help,
     Message,
     ModeRequested,
+    MotionBegan,
     Ping,
     Preview,
     PreviewFrame,
@@ -103,7 +104,7 @@ class Hub:
         if isinstance(event, SettingChanged):
             to |= {peer.number for peer in self.roster.processes()}
         if isinstance(event, ModeRequested):
-            to |= {p.number for p in self.roster.processes() if p.hello and _is_capture(p.hello, event, self.roster)}
+            to |= {p.number for p in self.roster.processes() if p.hello and _concerns(p.hello, event, self.roster)}
         return [Send(tuple(sorted(to)), event)] if to else []
 
     def answered(self, ticket: int, reply: Reply) -> list[Action]:
@@ -202,9 +203,8 @@ class Hub:
         except ValueError as problem:
             return [Send((peer.number,), error(str(problem), "bad_arguments"))]
         actions: list[Action] = [Send((peer.number,), Reply(status="welcome", text="welcome"))]
-        for (kind, _), event in self.roster.latest.items():
-            if kind == "mode_requested" and isinstance(event, ModeRequested) and _is_capture(hello, event, self.roster):
-                actions.append(Send((peer.number,), event))
+        missed = (event for event in self.roster.latest.values() if _concerns(hello, event, self.roster))
+        actions += [Send((peer.number,), event) for event in missed]
         return actions + (previews.demand(self.roster) if hello.role == "streamer" else [])
 
 
@@ -212,5 +212,8 @@ def _answer(errand: Errand) -> Send:
     return Send((errand.asker,), errand.answer(), errand.ident)
 
 
-def _is_capture(hello: Hello, event: ModeRequested, roster: Roster) -> bool:
-    return hello.role == "capture" and (hello.camera or roster.cameras[0]) == event.camera
+def _concerns(hello: Hello, event: Event, roster: Roster) -> bool:
+    """Whether a process that has just come has to know: the mode for a camera, motion that goes on for a recorder."""
+    kinds: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
+    kind = kinds.get(hello.role)
+    return kind is not None and isinstance(event, kind) and event.camera == (hello.camera or roster.cameras[0])

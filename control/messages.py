@@ -212,6 +212,8 @@ RETAINED: dict[str, str] = {
     "camera_lost": "camera",
     "night_began": "night",
     "night_ended": "night",
+    "motion_began": "motion",
+    "motion_ended": "motion",
     "recording_started": "recording",
     "recording_stopped": "recording",
 }

@@ -264,6 +264,7 @@ def test_a_camera_that_supervisord_no_longer_has_is_no_camera_any_more():
 def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
     scene = Scene(("cam0", "cam1"))
     began = MotionBegan(camera="cam1", captured_ns=5)
+    scene.process(CAPTURE, "analyzer", camera="cam1")
     scene.say(CAPTURE, began)
     welcome, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1", subscribe=("motion_began",))
     assert isinstance(welcome.message, Reply) and told == [Send((RECORDER1,), began)]

@@ -74,3 +74,31 @@ def test_the_coming_of_night_is_recorded_and_other_cameras_events_are_not(scene)
     analyzer.announce(NightBegan(camera="cam0", captured_ns=now_ns()))
     until(lambda: "trigger=night" in made.log(), 10, made.log())
     until(lambda: len(made.clips()) == 1, 10)
+
+
+@pytest.mark.parametrize("ends", ["while it is dead", "after the restart"])
+def test_motion_that_outlives_a_killed_recorder_goes_on_in_another_clip(scene, ends):
+    """With what the ring held meanwhile: no frame is in both, none is missing."""
+    made, film, analyzer = scene
+    time.sleep(1.2)
+    analyzer.announce(MotionBegan(camera="cam0", captured_ns=now_ns()))
+    time.sleep(1.5)
+    made.processes[-1].kill()
+    made.processes[-1].wait()
+    if ends == "while it is dead":
+        analyzer.announce(MotionEnded(camera="cam0", captured_ns=(ended_ns := now_ns())))
+    made.start()
+    made.ready(times=2)
+    if ends == "after the restart":
+        time.sleep(0.5)
+        analyzer.announce(MotionEnded(camera="cam0", captured_ns=(ended_ns := now_ns())))
+    until(lambda: len(made.clips()) == 2 and not made.clips("*.part"), 15, made.log())
+    ids = [number for clip in sorted(made.clips()) for number in check_clip(clip, film)]
+    ids.sort()
+    assert ids == list(range(ids[0], ids[-1] + 1)), "each frame once, none missing"
+    times = {meta.frame_id: meta.captured_ns for meta in film.published}
+    assert 0.4e9 < times[ids[-1]] - ended_ns < 0.6e9, "with its post-roll"
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        entries = until(lambda: len(found := library.find(kinds=["clip"])) == 2 and found, 10)
+    assert [entry.trigger for entry in entries] == ["motion", "motion"]
+    assert len({entry.path.parent for entry in entries}) == 1, "one folder"
