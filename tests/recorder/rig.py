@@ -64,6 +64,8 @@ class Camera:
         self.published: list[FrameMeta] = []
         self.next_id = self.writer.next_frame_id
         self.dropped = 0
+        self.clock_set_ns = 0
+        """By how much somebody set the wall clock."""
         self.rng = np.random.default_rng(7)
         self.noise = noise
         self._base = np.full(self.geometry.payload_bytes, 128, np.uint8)
@@ -78,7 +80,7 @@ class Camera:
         meta = FrameMeta(
             self.next_id,
             captured_ns,
-            captured_ns + time.time_ns() - now_ns(),
+            captured_ns + time.time_ns() - now_ns() + self.clock_set_ns,
             frame_duration_us=period_ns // 1000,
             flags=int(Flags.NIGHT) if night else 0,
             dropped_before=dropped,

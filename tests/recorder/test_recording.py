@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from library import Catalogue
-from service.clock import now_ns
+from service.clock import now_ns, stamp
 from service.settings import Settings
 from shm_ring import RingReader
 from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
@@ -303,6 +303,28 @@ def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
     assert len(check_clip(clips[3], large)) == 10
     night = [pts for pts, _ in decoded(clips[1])]
     assert night == [number * 2_000_000 for number in range(5)]
+
+
+def test_a_wall_clock_that_is_set_begins_another_file_and_no_time_within_goes_wrong(rig):
+    """1970 at boot, then NTP; later somebody sets it back: names tell the new time, no frame and no file is lost."""
+    made = rig(auto_start=True)
+    made.start()
+    made.ready()
+    film = made.camera(slots=128)
+    day_ns = 86_400_000_000_000
+    for set_ns in (-365 * day_ns, 0, 500_000_000, -2 * day_ns):
+        film.clock_set_ns = set_ns
+        film.run(0.6)
+    until(lambda: made.log().count("recording began") == 3, 10, made.log())
+    time.sleep(0.5)
+    assert made.stop(made.processes[-1]) == 0
+    assert made.log().count("reason=the clock was set") == 2
+    clips = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
+    assert [len(check_clip(clip, film)) for clip in clips] == [18, 36, 18]
+    assert len({clip.parent for clip in clips}) == 1, "still one recording"
+    for clip in clips:
+        first = next(meta for meta in film.published if meta.frame_id == numbers(clip)[0])
+        assert stamp(first.captured_utc_ns) in clip.name
 
 
 def test_a_second_recorder_of_a_camera_is_refused_and_names_the_first(rig):
