@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from bench.measure import Measured, Outcome, Row, compared, paired
+from bench.ring import lent
 from capture.choose import Choice
 from capture.file import FileSource
 from capture.loop import Loop
@@ -131,10 +132,10 @@ def bare_us(size: tuple[int, int], frames: int) -> float:
     with tempfile.TemporaryDirectory() as folder, RingWriter.create(
         name, slots=SLOTS, payload_bytes=shape.payload_bytes, lock_dir=Path(folder), camera="cam0", stream="main"
     ) as writer:  # fmt: skip
-        slots = [writer.slot_memory(slot) for slot in range(SLOTS)]
+        slots = lent(writer)
         started = time.thread_time()
         for count in range(frames):
-            slots[count % SLOTS][:] = held[count % HELD]
+            slots[count % SLOTS][:] = held[count % HELD].data
         return (time.thread_time() - started) / frames * 1e6
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import queue
+import struct
 import tempfile
 import time
 from multiprocessing import shared_memory
@@ -24,6 +25,7 @@ from shm_ring import FrameMeta, FrameOverwritten, RingReader, RingWriter
 SLOTS = 4
 SPAWN = multiprocessing.get_context("spawn")
 Stamps = tuple[int, int]
+STAMPS = struct.Struct("qq")
 
 
 class Sender(Protocol):
@@ -42,9 +44,9 @@ class Taker(Protocol):
 
 
 def stamps(view: Any) -> Stamps:
-    """Read both stamps off a frame's first bytes."""
-    call, commit = np.frombuffer(view, np.int64, 2)
-    return int(call), int(commit)
+    """Read both stamps off a frame's first bytes: one cheap call, for all peers the same."""
+    call, commit = STAMPS.unpack_from(view)
+    return call, commit
 
 
 class RingSender:

@@ -51,6 +51,16 @@ ROWS = (
 )
 
 
+def lent(writer: RingWriter) -> list[memoryview]:
+    """Borrow every slot's memory once and keep it: what a bare copy writes to."""
+    targets = []
+    for _ in range(writer.slots):
+        with writer.slot() as slot:
+            slot.meta = META
+            targets.append(slot.payload.data)
+    return targets
+
+
 class Bench:
     """A ring in a folder of its own, with a publisher and a bare copy that walk the same slots."""
 
@@ -70,7 +80,7 @@ class Bench:
         )
         noise = np.random.default_rng(0).integers(0, 255, size, np.uint8)
         self._frames = [np.roll(noise, k).copy() for k in range(SOURCES)]
-        self._targets = [self.writer.slot_memory(slot).data for slot in range(SLOTS)]
+        self._targets = lent(self.writer)
         self._views = [frame.data for frame in self._frames]
         self._bare = self._published = 0
 

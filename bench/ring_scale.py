@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.measure import Json, Measured, Outcome, Row, Table, timed_us
+from bench.ring import lent
 from bench.ring_peers import run_once
 from imaging.formats import Geometry, geometry
 from shm_ring import FrameMeta, RingReader, RingWriter
@@ -90,10 +91,8 @@ def by_size(quick: bool) -> Iterator[tuple[str, Outcome]]:
         frame = np.random.default_rng(0).integers(0, 255, shape.payload_bytes, np.uint8)
         times = max(20, (20 if quick else 200) * 3_000_000 // shape.payload_bytes // 10)
         with tempfile.TemporaryDirectory() as folder, make(folder, shape, 4) as writer:
-            meta, targets = FrameMeta(1, 1, 1), [writer.slot_memory(slot).data for slot in range(4)]
-            copy_us = median_us(
-                lambda f=frame.data, t=targets: [target.__setitem__(slice(None), f) for target in t], times
-            )
+            meta, targets = FrameMeta(1, 1, 1), lent(writer)
+            copy_us = median_us(lambda f=frame.data, t=targets: copy_all(f, t), times)
             publish_us = median_us(lambda w=writer, f=frame, m=meta, s=shape: w.publish(f, m, s), times)
             with RingReader.open(writer.name) as reader:
                 borrow.append(median_us(lambda r=reader: look(r), 2000))

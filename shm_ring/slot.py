@@ -50,7 +50,7 @@ class Lender(Protocol):
     name: str
     payload_bytes: int
 
-    def begin(self) -> None:
+    def begin(self) -> object:
         """Say that the slot's old frame is gone."""
 
     def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
