@@ -23,7 +23,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from control.messages import SettingChanged
 from service.files import whole_file
-from service.schema import Key
+from service.schema import TABLES_GROUP, Key
 from service.settings import Settings, SettingsError, parsed_value
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Configuration:
 
 def restart_for(changes: list[Change]) -> list[str]:
     """Return the roles that must be restarted for changes that are not live; ["all"] for what everyone reads."""
-    tables = {name: point.name for point in entry_points(group="shmcam.settings") for name in point.load().TABLES}
+    tables = {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
     owners = {tables[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
     everyone = owners & {"service", "library", "control"}
     return ["all"] if everyone else sorted(owners)

@@ -19,10 +19,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.log_quota import Quota
 from service.rotation import RotatingFile
+from service.schema import TABLES_GROUP
 from service.tables import LoggingSettings
 
 if TYPE_CHECKING:
@@ -138,6 +141,12 @@ def _onto(new: int, kept: int) -> None:
     os.dup2(new, kept, inheritable=False)
 
 
+def _family() -> str:
+    """The names of our logs: those of every installed package, of each camera, and supervisord's own."""
+    roles = {point.name for point in entry_points(group=TABLES_GROUP)} | {"hub", "watchdog", "supervisord"}
+    return rf"(?:{'|'.join(map(re.escape, sorted(roles)))})(?:-[A-Za-z0-9_-]+)?\.log"
+
+
 @contextmanager
 def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     """Send all output of this process to `path` until the block ends; an exception that leaves it is logged.
@@ -151,7 +160,8 @@ def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     crash = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     # faulthandler keeps one number for good; behind it is always the newest file.
-    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _onto(new, crash))
+    quota = Quota(path.parent, _family(), settings.folder_bytes, settings.max_bytes)
+    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _onto(new, crash), quota)
     with suppress(OSError):  # no disk, no crash report; the process itself must still run
         file.descriptor()
     _crash_reports.append(crash)

@@ -11,16 +11,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from service.log_quota import Quota
+
 
 class RotatingFile:
     """`name.log`, `name.log.1`, `name.log.2`: at most `files` times `max_bytes`."""
 
     def __init__(
-        self, path: Path, max_bytes: int, files: int, opened: Callable[[int], None] = lambda _descriptor: None
+        self,
+        path: Path,
+        max_bytes: int,
+        files: int,
+        opened: Callable[[int], None] = lambda _descriptor: None,
+        quota: Quota | None = None,
     ) -> None:
-        """`opened` is told the descriptor of each new file."""
+        """`opened` is told the descriptor of each new file; `quota` of what was written."""
         self.path = path
         self._opened = opened
+        self._quota = quota
         self.dropped_lines = 0
         self._max_bytes = max_bytes
         self._files = files
@@ -34,6 +42,8 @@ class RotatingFile:
                 self._append(b"-- %d lines dropped: disk full or not writable\n" % self.dropped_lines)
                 self.dropped_lines = 0
             self._append(block)
+            if self._quota:
+                self._quota.wrote(len(block))
         except OSError:
             self.dropped_lines += block.count(b"\n")
 

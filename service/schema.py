@@ -19,6 +19,9 @@ from msgspec import inspect
 
 Apply = Literal["live", "restart"]
 
+TABLES_GROUP = "shmcam.settings"
+"""The entry points of pyproject.toml that name each package's settings module."""
+
 CAMERA_TABLE = "camera"
 """Its keys stand in [cameras.<name>] without the table's name."""
 
@@ -80,7 +83,7 @@ class Key:
 def tables() -> Mapping[str, type[Section]]:
     """Every table any installed package declares, by name; two owners of one name is a packaging error."""
     found: dict[str, type[Section]] = {}
-    for point in entry_points(group="shmcam.settings"):
+    for point in entry_points(group=TABLES_GROUP):
         for name, section in point.load().TABLES.items():
             if found.setdefault(name, section) is not section:
                 raise TypeError(f"config table [{name}] is declared twice, the second time by {point.value}")

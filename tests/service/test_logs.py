@@ -9,6 +9,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from service.log_quota import Quota
 from service.rotation import RotatingFile
 
 
@@ -75,6 +76,26 @@ def test_a_flood_stays_within_its_quota(tmp_path):
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["p.log", "p.log.1", "p.log.2"]
     assert all(file.stat().st_size <= 100_000 for file in files)
+
+
+def test_all_logs_together_stay_within_theirs_and_nothing_else_is_touched(tmp_path):
+    """Seven processes with three full logs each came to 105 MB."""
+    for name in ("dpkg.log", "dpkg.log.1", "syslog.1", "recorder.log"):
+        (tmp_path / name).write_bytes(b"x" * 50_000)
+    files = {
+        name: RotatingFile(
+            tmp_path / f"{name}.log", 10_000, 3, quota=Quota(tmp_path, r"(?:a|b|c|recorder)\.log", 200_000, 10_000)
+        )
+        for name in "abc"
+    }
+    largest = 0
+    for number in range(3000):
+        files["abc"[number // 7 % 3]].write(b"y" * 99 + b"\n")
+        ours = [path.stat().st_size for path in tmp_path.iterdir() if path.name[0] in "abcr"]
+        largest = max(largest, sum(ours))
+    assert 100_000 < largest <= 200_000
+    assert {path.name for path in tmp_path.iterdir()} >= {"dpkg.log", "dpkg.log.1", "syslog.1", "recorder.log"}
+    assert (tmp_path / "c.log").stat().st_size
 
 
 def test_a_deleted_log_is_created_again(tmp_path):
