@@ -6,7 +6,9 @@ Pure text in, text out; `control/running.py` writes the results.
 from __future__ import annotations
 
 import configparser
+import glob
 import io
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,13 @@ from service.settings import Settings
 PER_CAMERA = ("capture", "analyzer", "recorder")
 """Programs of which each camera has its own; all others serve every camera (design.md §2)."""
 
-HOME = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
+INSTALLED = Path(sys.prefix) / "share/shmcam"
+HOME = CHECKOUT if (CHECKOUT / "supervisord.conf").exists() else INSTALLED
+"""Where the shipped config.toml and supervisord.conf are: in the clone, or where pip put them."""
 TEMPLATE = HOME / "supervisord.conf"
+SHIPPED = HOME / "config.toml"
+EXPANDED_TWICE = ("environment=", "stdout_logfile=", "stderr_logfile=")
 PROGRAMS = "programs"
 """Folder under [paths] run that supervisord.conf includes."""
 
@@ -26,25 +33,38 @@ def is_home(settings: Settings) -> bool:
     """Whether the shipped supervisord.conf serves this configuration as it stands."""
     paths = settings.paths
     return (
-        settings.path == HOME / "config.toml"
+        settings.path == SHIPPED
         and paths.run == HOME / "run"
         and paths.logs == HOME / "logs"
         and (HOME / ".venv/bin/python").exists()
+        and "%" not in str(HOME)
     )
 
 
 def supervisord_conf(settings: Settings, template: str) -> str:
     """The shipped file with this configuration's places and this interpreter written into it."""
     places: dict[str, str] = {
-        "%(here)s/.venv/bin/python": sys.executable,
+        "%(here)s/.venv/bin/python": shlex.quote(sys.executable),
         "%(here)s/config.toml": str(settings.path),
+        f"files=%(here)s/run/{PROGRAMS}": f"files={_pattern(settings.paths.run / PROGRAMS)}",
         "%(here)s/run": str(settings.paths.run),
         "%(here)s/logs": str(settings.paths.logs),
         "directory=%(here)s": f"directory={settings.folder}",
     }
+    return "\n".join(_placed(line, places) for line in template.split("\n"))
+
+
+def _placed(line: str, places: Mapping[str, str]) -> str:
+    """One line with our places in it, escaped as often as supervisord expands it (options.py: some twice)."""
+    percent = "%%%%" if line.startswith(EXPANDED_TWICE) else "%%"
     for shipped, own in places.items():
-        template = template.replace(shipped, own.replace("%", "%%") if shipped != "directory" else own)
-    return template
+        line = line.replace(shipped, own.replace("%", percent))
+    return line
+
+
+def _pattern(folder: Path) -> str:
+    """A folder for [include] files=, which is split at spaces and then globbed: a space becomes any character."""
+    return "".join("?" if c.isspace() else c for c in glob.escape(str(folder)))
 
 
 def camera_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from control.programs import HOME, PROGRAMS, TEMPLATE, camera_programs, is_home, supervisord_conf
+from control.programs import (
+    HOME,
+    INSTALLED,
+    PROGRAMS,
+    SHIPPED,
+    TEMPLATE,
+    camera_programs,
+    is_home,
+    supervisord_conf,
+)
+from control.shell.options import default_config
 from service.address import is_loopback
 from service.document import OVERRIDES
 from service.files import whole_file
 from service.settings import EXIT_CONFIG, Settings, SettingsError
-from service.startup import default_config
 
 SECRETS = ("token", "password", "insecure_no_auth")
 """Keys of [http] of which an address that others can reach needs one."""
+
+SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
+"""Characters that mean something in an address of socat(1)."""
 
 EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
@@ -27,11 +41,12 @@ EXIT_ALREADY_RUNNING = 75
 def main(argv: Sequence[str] | None = None) -> int:
     """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
     options = _options(argv)
+    config = own_config(options.config.absolute())
     environ = dict(os.environ)
-    environ["SHMCAM_CONFIG"] = str(options.config.absolute())
+    environ["SHMCAM_CONFIG"] = str(config)
     environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
     try:
-        settings = Settings.load(options.config, options.set)
+        settings = Settings.load(config, options.set)
     except SettingsError as error:
         print(f"shmcam run: {error}", file=sys.stderr)
         return EXIT_CONFIG
@@ -45,6 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.verbose:
         arguments.append("--silent")  # its log file has the same lines
     return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell: what we want)
+
+
+def own_config(config: Path) -> Path:
+    """Say which file it is where nobody named one and none is here; what pip installed is nobody's, so copy it here."""
+    here = Path.cwd() / "config.toml"
+    if config != SHIPPED or config == here:
+        return config
+    if HOME != INSTALLED:
+        print(f"no config.toml in this folder: running {config}")
+        return config
+    with whole_file(here) as file:
+        file.write(config.read_bytes())
+    print(f"no config.toml in this folder: wrote one, {here}; edit it as you like")
+    return here
 
 
 def prepare(settings: Settings) -> Path:
@@ -82,15 +111,15 @@ def banner(settings: Settings, conf: Path) -> str:
     bind = str(settings.value("http.bind"))
     host = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104  (shown, not bound)
     port = settings.value("mjpeg_server.port")
-    ctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {_short(conf)}"
-    control = _short(settings.socket_path)
+    ctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {shlex.quote(_short(conf))}"
+    control = shlex.quote("UNIX-CONNECT:" + SOCAT_SPECIAL.sub(r"\\\g<0>", _short(settings.socket_path)))
     lines = {
         "page": f"{scheme}://{host}:{port}/",
         "stream": f"{scheme}://{host}:{port}/stream",
-        "save": f"echo save | socat -t10 - UNIX-CONNECT:{control}",
-        "record": f"echo record start | socat -t10 - UNIX-CONNECT:{control}",
+        "save": f"echo save | socat -t10 - {control}",
+        "record": f"echo record start | socat -t10 - {control}",
         "status": f"{ctl} status",
-        "logs": f"tail -f {_short(settings.paths.logs)}/*.log",
+        "logs": f"tail -f {shlex.quote(_short(settings.paths.logs))}/*.log",
         "stop": "Ctrl-C",
     }
     if not is_loopback(bind) and not any(settings.value(f"http.{key}") for key in SECRETS):
@@ -116,15 +145,12 @@ def _short(path: Path) -> str:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="shmcam run", description=main.__doc__)
-    parser.add_argument("--config", type=Path, default=_config(), help="config.toml to run (default: %(default)s)")
+    parser.add_argument(
+        "--config", type=Path, default=default_config(), help="config.toml to run (default: %(default)s)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
     parser.add_argument("--verbose", action="store_true", help="show supervisord's own lines too")
     return parser.parse_args(argv)
-
-
-def _config() -> Path:
-    """SHMCAM_CONFIG, ./config.toml, else the one that is shipped."""
-    return default_config() if default_config().exists() else HOME / "config.toml"
 
 
 if __name__ == "__main__":

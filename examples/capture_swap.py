@@ -4,7 +4,9 @@ import sys
 
 from shm_ring import SharedCapture
 
-capture = SharedCapture(sys.argv[1], prefix=sys.argv[2] if len(sys.argv) > 2 else "shmcam")  # was: cv2.VideoCapture(0)
+camera = sys.argv[1] if len(sys.argv) > 1 else "cam0"
+prefix = sys.argv[2] if len(sys.argv) > 2 else "shmcam"
+capture = SharedCapture(camera, prefix=prefix)  # was: cv2.VideoCapture(0)
 while capture.isOpened():
     ok, picture = capture.read()
     if not ok:

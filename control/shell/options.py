@@ -90,8 +90,9 @@ def default_config() -> Path:
     """SHMCAM_CONFIG, ./config.toml, /etc/shmcam/config.toml if there is one, else the file that is shipped."""
     if given := os.environ.get("SHMCAM_CONFIG"):
         return Path(given)
-    shipped = Path(__file__).resolve().parents[2] / "config.toml"
-    places = [Path("config.toml"), Path("/etc/shmcam/config.toml"), shipped]
+    from control.programs import SHIPPED
+
+    places = [Path("config.toml"), Path("/etc/shmcam/config.toml"), SHIPPED]
     return next((place.absolute() for place in places if place.exists()), places[0])
 
 
