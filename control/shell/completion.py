@@ -11,7 +11,28 @@ from control.table import COMMANDS, CommandRow
 from control.wire import choices
 
 FORMATS = ("jpg", "png", "npy", "tiff")
+OPTIONS = ("--config", "--socket", "--json", "--timeout", "--help")
 PROGRAMS = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "watchdog")
+
+FISH_VERB = """function __shmcam_verb
+    set -l skip 0
+    for word in (commandline -opc)[2..-1]
+        if test $skip = 1
+            set skip 0
+            continue
+        end
+        switch $word
+            case --config --socket --timeout
+                set skip 1
+            case '-*'
+            case '*'
+                echo $word
+                return 0
+        end
+    end
+    return 1
+end"""
+"""The word of the line so far, options and their values passed over."""
 
 
 def words() -> dict[str, str]:
@@ -91,7 +112,7 @@ _shmcam() {{
         --config|--socket|--out) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     case $verb in
-        '') given='{" ".join(words())} --config --socket --json --timeout --help' ;;
+        '') given='{" ".join((*words(), *OPTIONS))}' ;;
 {cases}
     esac
     COMPREPLY=($(compgen -W "$given" -- "$word"))
@@ -102,38 +123,63 @@ complete -F _shmcam shmcam
 
 
 def zsh() -> str:
-    """Return the script for zsh."""
+    """Return the script for zsh; it works autoloaded from fpath and sourced."""
     described = "\n".join(f"        '{word}:{_plain(text)}'" for word, text in words().items())
-    cases = "\n".join(
-        f"        {word}) compadd -- {' '.join(given)} ;;" for word, given in arguments().items() if given
-    )
+    cases = "\n".join(f"        {word}) {_compadd(given)} ;;" for word, given in arguments().items() if given)
     return f"""#compdef shmcam
 # zsh completion of shmcam, made by `shmcam completion zsh`
 _shmcam() {{
+    local verb= i=2
     local -a verbs
     verbs=(
 {described}
     )
-    if (( CURRENT == 2 )); then
-        _describe 'command' verbs
-        return
-    fi
-    case $words[2] in
+    while (( i < CURRENT )); do
+        case $words[i] in
+            --config|--socket|--timeout) (( i += 2 )) ;;
+            -*) (( i++ )) ;;
+            *) verb=$words[i]; break ;;
+        esac
+    done
+    case $words[CURRENT-1] in
+        --config|--socket|--out) _files; return ;;
+    esac
+    case $verb in
+        '') _describe 'command' verbs; compadd -- {" ".join(OPTIONS)} ;;
 {cases}
     esac
 }}
-compdef _shmcam shmcam
+if [ "$funcstack[1]" = _shmcam ]; then _shmcam "$@"; else compdef _shmcam shmcam; fi
 """
+
+
+def _compadd(given: tuple[str, ...]) -> str:
+    """Offer words; those that end in = without a space behind them."""
+    whole = [word for word in given if not word.endswith("=")]
+    begun = [word for word in given if word.endswith("=")]
+    return "; ".join(
+        f"compadd {how}-- {' '.join(offered)}" for how, offered in (("", whole), ("-S '' ", begun)) if offered
+    )
 
 
 def fish() -> str:
     """Return the script for fish."""
-    lines = ["# fish completion of shmcam, made by `shmcam completion fish`", "complete -c shmcam -f"]
-    lines += [
-        f"complete -c shmcam -n __fish_use_subcommand -a '{w}' -d '{_plain(text)}'" for w, text in words().items()
+    lines = [
+        "# fish completion of shmcam, made by `shmcam completion fish`",
+        FISH_VERB,
+        "complete -c shmcam -f",
+        "complete -c shmcam -l config -r -F -d 'config.toml to use'",
+        "complete -c shmcam -l socket -r -F -d 'control socket'",
+        "complete -c shmcam -l timeout -x -d 'seconds to wait for an answer'",
+        "complete -c shmcam -l json -d 'answer as JSON'",
+        "complete -c shmcam -l help -d 'explain a word'",
     ]
     lines += [
-        f"complete -c shmcam -n '__fish_seen_subcommand_from {word}' -a '{' '.join(given)}'"
+        f"complete -c shmcam -n 'not __shmcam_verb >/dev/null' -a '{w}' -d '{_plain(text)}'"
+        for w, text in words().items()
+    ]
+    lines += [
+        f"complete -c shmcam -n 'contains -- {word} (__shmcam_verb)' -a '{' '.join(given)}'"
         for word, given in arguments().items()
         if given
     ]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import struct
@@ -347,6 +349,80 @@ def test_bash_completes_words_and_what_follows(tmp_path):
     assert "night.dark_threshold" in complete("shmcam", "set", "night.dark")
     assert "recorder" in complete("shmcam", "restart", "")
     assert set(words()) >= {"save", "run", "doctor", "restart"}
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_words_and_what_follows(tmp_path):
+    path = tmp_path / "script"
+    path.write_text(fish())
+
+    def complete(line):
+        code = f"source {path}; complete -C '{line}'"
+        environ = {**os.environ, "HOME": str(tmp_path)}
+        done = subprocess.run(["fish", "-N", "-c", code], capture_output=True, text=True, timeout=30, env=environ)
+        assert not done.stderr
+        return [one.partition("\t")[0] for one in done.stdout.splitlines()]
+
+    assert complete("shmcam rec") == ["record"]
+    assert set(complete("shmcam record st")) == {"start", "status", "stop"}
+    assert complete("shmcam --config x.toml --json restart record") == ["recorder"]
+    assert "night.dark_threshold" in complete("shmcam set night.dark")
+    assert "--config" in complete("shmcam --c")
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+@pytest.mark.parametrize("how", ["autoloaded", "sourced"])
+def test_zsh_completes_words_and_what_follows(tmp_path, how):
+    """In a terminal of its own, as zsh completes nowhere else."""
+    (tmp_path / "_shmcam").write_text(zsh())
+    load = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D"
+    load += f"; source {tmp_path}/_shmcam" if how == "sourced" else ""
+    with Terminal("zsh", "-f", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
+        shell.say(f"unsetopt zle_bracketed_paste beep; {load}; echo rea''dy\n")
+        shell.hear("ready")
+        for typed, shown in (
+            ("shmcam rec\t", "record "),
+            ("shmcam record sto\t", "stop "),
+            ("shmcam --config x.toml --json restart recor\t", "recorder "),
+            ("shmcam set night.dark_th\t", "night.dark_threshold "),
+            ("shmcam save lab\t", "label="),
+        ):
+            shell.say(typed)
+            shell.hear(shown)
+            shell.say("\x15")
+
+
+class Terminal:
+    """A program in a pseudo terminal of its own."""
+
+    def __init__(self, *command, environ):
+        self.heard = ""
+        self.command, self.environ = command, {**os.environ, **environ}
+
+    def __enter__(self):
+        self.descriptor, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            self.command, stdin=slave, stdout=slave, stderr=slave, env=self.environ, start_new_session=True
+        )
+        os.close(slave)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self.descriptor)
+
+    def say(self, text):
+        self.heard = ""
+        os.write(self.descriptor, text.encode())
+
+    def hear(self, text):
+        def heard():
+            if select.select([self.descriptor], [], [], 0.05)[0]:
+                self.heard += os.read(self.descriptor, 4096).decode(errors="replace")
+            return text in self.heard
+
+        until(heard, f"{text!r} is shown", 30)
 
 
 def test_doctor_finds_a_taken_port_and_a_folder_it_may_not_write(tmp_path):
