@@ -33,10 +33,11 @@ class Player:
         self._base_us = -1
 
     def open(self, opening: Opening) -> None:
-        """A film begins; a second one ends this player."""
-        if self._opening is not None:
+        """A film begins; once its header has been sent, another one ends this player."""
+        if self._outlet is not None:
             self.ended.set()
-        self._opening = opening
+            return
+        self._opening, self._early = opening, []
         self.opened.set()
 
     def begin(self, outlet: Outlet) -> None:
@@ -52,7 +53,9 @@ class Player:
         self._blocked = False
 
     def play(self, piece: Fragment) -> None:
-        """Write it, unless something before it is missing."""
+        """Write it, unless something before it is missing, or it is of the next film."""
+        if self.ended.is_set():
+            return
         if self._outlet is None:
             self._early.append(piece) if len(self._early) < BEHIND_MAX else self._early.clear()
             return

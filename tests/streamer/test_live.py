@@ -177,16 +177,22 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
 
 def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
     live = Live("cam0")
-    player, screen = Player(), Screen()
-    live.join(player)
-    live.join(screen)
+    player, early, screen, outlet = Player(), Player(), Screen(), FakeOutlet()
+    for viewer in (player, early, screen):
+        live.join(viewer)
     live.take(1, OPENING, piece(1, key=True))
+    player.begin(outlet)
     assert not player.ended.is_set()
     live.take(2, OPENING, piece(2, key=True))
     assert player.ended.is_set(), "a file cannot change its size"
-    assert [type(message) for message in screen._queue] == [str, bytes, bytes], (
+    live.take(2, OPENING, piece(3))
+    assert len(outlet.written) == 2, "header and frame 1; a player would choke on the other film's frames"
+    assert [type(message) for message in screen._queue] == [str, bytes, bytes, bytes], (
         "what was queued of the old film is gone"
     )
+    early.begin(waiting := FakeOutlet())
+    assert not early.ended.is_set(), "nothing had been sent yet"
+    assert len(waiting.written) == 3, "header, frames 2 and 3"
 
 
 def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work():
