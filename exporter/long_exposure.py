@@ -17,6 +17,7 @@ from imaging.formats import Geometry
 from imaging.stack import RunningMean
 from service.settings import Settings
 from shm_ring import Flags, Frame, FrameMeta, RingError, RingWriter
+from shm_ring.takeover import discard
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +91,20 @@ class LongExposure:
             self._published_ns = now_ns + 10_000_000_000
 
     def close(self) -> None:
-        """Take the ring away."""
+        """Take the ring away, also one that a killed exporter before us left."""
         if self._writer is not None:
             with suppress(RingError):
                 self._writer.retire()
             self._writer.close()
             self._writer = None
+            return
+        with suppress(RingError, OSError):
+            discard(self._settings.ring_name(self._camera, STREAM), self._settings.paths.run, self._camera, STREAM)
 
     def _ring(self, size: int) -> RingWriter:
         if self._writer is None or self._writer.payload_bytes < size:
-            self.close()
+            if self._writer is not None:
+                self.close()
             self._writer = RingWriter.create(
                 self._settings.ring_name(self._camera, STREAM),
                 slots=SLOTS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from recorder.encoder import AccessUnit
 from recorder.settings import RecorderSettings
 from service.retry import Backoff
 from shm_ring import Flags, RingError, RingWriter, packets
+from shm_ring.takeover import discard
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +79,13 @@ class LivePackets:
             self._ring.heartbeat()
 
     def close(self) -> None:
-        """Retire the ring."""
+        """Retire the ring, also one that a killed recorder before us left."""
         if self._ring is not None:
             self._ring.retire()
             self._ring = None
+        else:
+            with suppress(RingError, OSError):
+                discard(self._name, self._lock_dir, self._camera, packets.STREAM)
 
     def _create(self, fps: float) -> RingWriter | None:
         if time.monotonic() < self._retry_s:

@@ -6,6 +6,7 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from shm_ring.errors import RingBusy, RingMismatch, RingNotReady
 from shm_ring.fence import fences
 from shm_ring.futex import Futex
 from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK
-from shm_ring.lock import Memory
+from shm_ring.lock import Memory, WriterLock
 from shm_ring.mapping import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
 from shm_ring.shape import Shape
@@ -72,6 +73,30 @@ def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_s
         os.close(fd)
     _initialise(mapping, shape, generation + 1, names, first_sequence)
     return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, account)
+
+
+def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
+    """Retire and unlink a ring that its writer left behind; one that lives, or nobody's, is left alone.
+
+    Returns: whether there was one. Raises: RingMismatch when the segment is another user's.
+    """
+    try:
+        lock = WriterLock.take(lock_dir / f"{camera}.{stream}.lock", name)
+    except RingBusy:
+        return False
+    try:
+        found = _find(name)
+        if found is None:
+            return False
+        _retire(found.mapping)
+        segment.unlink(name)
+        next_frame_id = max(lock.left.next_frame_id, found.next_frame_id)
+        lock.remember(Memory(0, next_frame_id, max(lock.left.generation, found.header.generation)))
+        return True
+    except RingBusy:
+        return False
+    finally:
+        lock.close()
 
 
 def _find(name: str) -> _Found | None:

@@ -6,6 +6,7 @@ import random
 import secrets
 import threading
 import time
+from pathlib import Path
 
 import av
 import pytest
@@ -138,3 +139,24 @@ def test_several_viewers_get_live_video_while_they_ask_for_it_and_nothing_is_enc
         thread.join()
     for ids in shown.values():
         assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
+def test_a_ring_that_a_killed_recorder_left_goes_at_the_next_clean_end_though_nobody_watched(rig):
+    made = rig(live="always", gop_s=0.2)
+    film_of = made.camera(slots=64)
+    ring = Path("/dev/shm") / f"{made.prefix}.cam0.h264"
+    first = made.start()
+    made.ready()
+    for _ in range(100):
+        film_of.publish()
+        time.sleep(0.02)
+        if ring.exists():
+            break
+    first.kill()
+    first.wait()
+    assert ring.exists()
+    made.write_config(recorder={"threads": 1})
+    second = made.start()
+    made.ready(times=2)
+    assert made.stop(second) == 0
+    assert not ring.exists()

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shm_ring import FrameOverwritten, RingBusy, RingNotReady, RingReader, RingWriter, layout
+from shm_ring import FrameOverwritten, RingBusy, RingNotReady, RingReader, RingWriter, layout, segment
 from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, offset_of
 from shm_ring.shape import Shape
+from shm_ring.takeover import discard
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 HEAD = offset_of(SEGMENT_HEADER, "head")
@@ -243,3 +244,15 @@ def test_a_lock_file_with_nonsense_in_it_does_not_matter(make_writer, tmp_path):
     with make_writer() as writer:
         assert writer.next_frame_id == 0
     assert isinstance(writer, RingWriter)
+
+
+def test_a_ring_that_a_killed_writer_left_can_be_thrown_away_but_not_a_living_ones(make_writer, ring_name, tmp_path):
+    writer = make_writer()
+    place = (tmp_path / "run", "cam0", "main")
+    assert not discard(ring_name, *place), "its writer lives"
+    generation = writer.generation
+    writer.close()
+    reader = RingReader.open(ring_name)
+    assert discard(ring_name, *place) and reader.retired and segment.inode(ring_name) == 0
+    assert not discard(ring_name, *place), "there is none any more"
+    assert make_writer().generation == generation + 1, "generations go on"
