@@ -28,10 +28,9 @@ from imaging.color import to_bgr
 from imaging.formats import Geometry
 from imaging.stack import Payload
 from library.entry import Entry, from_description
+from library.growing import look, movflags, trim
 from service.files import PART, sync_folder
 
-HYBRID_SINCE = (61, 7)
-"""libavformat of FFmpeg 7.1, the first with hybrid_fragmented."""
 GOP_S = 2.0
 """Seconds of film between key frames: how finely a player can seek."""
 SYNC_FRAMES = 25
@@ -53,7 +52,7 @@ class Film:
         self.geometry = geometry
         self.frames = 0
         self._file = os.fdopen(_created(self.part), "w+b", buffering=0)
-        self._container = av.open(self._file, "w", format="mp4", options={"movflags": _movflags()})
+        self._container = av.open(self._file, "w", format="mp4", options={"movflags": movflags("frag_every_frame")})
         self._container.metadata["comment"] = json.dumps(dict(about))
         self._stream = self._container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
         self._stream.width, self._stream.height = geometry.width & ~1, geometry.height & ~1
@@ -164,27 +163,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _adopted(part: Path, camera: str) -> Entry | None:
-    frames, known = _counted(part)
-    if frames and known.get("camera") != camera:
+    found = look(part, suspect=SYNC_FRAMES + 1)
+    if found is None or not found.frames:
+        # Before its first fragment a film says nothing about itself; another camera may be about to write it.
+        if names.is_film_of(part.name.removesuffix(PART), "timelapse", camera):
+            part.unlink()
         return None
-    if not frames and not names.is_film_of(part.name.removesuffix(PART), "timelapse", camera):
-        return None  # before its first fragment a film says nothing about itself; another camera may be writing it
-    if not frames:
-        part.unlink()
+    if found.about.get("camera") != camera:
         return None
-    entry = from_description(finished(part), {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **known})
-    return None if entry is None else replace(entry, frames=frames)
-
-
-def _counted(part: Path) -> tuple[int, dict[str, Any]]:
-    """Frames of a film, and what it says about itself."""
-    count, known = 0, {}
-    with suppress(av.FFmpegError, ValueError), av.open(str(part)) as container:
-        known = json.loads(container.metadata.get("comment", "{}"))
-        with suppress(av.FFmpegError):  # the fragment that was being written
-            for packet in container.demux(video=0):
-                count += packet.size > 0
-    return count, known if isinstance(known, dict) else {}
+    trim(part, found)
+    said = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **found.about}
+    entry = from_description(finished(part), said)
+    return None if entry is None else replace(entry, frames=found.frames)
 
 
 def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
@@ -193,8 +183,3 @@ def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
         return av.VideoFrame.from_ndarray(array(payload, geometry), format="yuv420p")
     bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")
-
-
-def _movflags() -> str:
-    hybrid = av.library_versions["libavformat"] >= HYBRID_SINCE
-    return "frag_every_frame+" + ("hybrid_fragmented" if hybrid else "empty_moov+default_base_moof")

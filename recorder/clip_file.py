@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 from av.container.output import OutputContainer
 
+from library.growing import movflags
 from recorder import timing
 from recorder.clip import Form, Totals, Track
 from recorder.disk_file import DiskFile
@@ -29,9 +30,6 @@ Opener = Callable[[Path], DiskFile]
 
 WRITE_BYTES = 1 << 20
 """PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
-
-HYBRID_SINCE = (61, 7, 0)
-"""libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
 
 
 class ClipFile:
@@ -177,18 +175,11 @@ def _container(file: DiskFile, form: Form) -> OutputContainer:
     options = {"flush_packets": "1"}
     name = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}[form.container]
     if form.container == "mp4":
-        hybrid = "+hybrid_fragmented" if form.plain and has_hybrid() else ""
         options |= {
-            # empty_moov: no frame outside a fragment, so that fragments.py counts them all.
-            "movflags": f"empty_moov+frag_keyframe+default_base_moof{hybrid}",
+            "movflags": movflags("frag_keyframe", plain=form.plain),
             "frag_duration": str(int(form.fragment_s * 1e6)),
             "video_track_timescale": str(TIME_BASE.denominator),
         }
     if form.container == "mkv":
         options["cluster_time_limit"] = str(int(form.fragment_s * 1000))
     return av.open(file, "w", format=name, container_options=options, buffer_size=WRITE_BYTES)
-
-
-def has_hybrid() -> bool:
-    """Whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
-    return av.library_versions["libavformat"] >= HYBRID_SINCE

@@ -6,18 +6,15 @@ says in its metadata which camera, which frame and which instant it begins with.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-
-from recorder import fragments, timing
+from library.growing import Found, look, trim
+from recorder import timing
 from recorder.clip import Totals
 from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
@@ -25,15 +22,6 @@ from recorder.order import Order
 from service.files import PART, sync_folder, unused
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is in a video."""
-
-    about: dict[str, Any]
-    frames: int
-    last_pts_us: int
 
 
 def growing(recordings: Path, camera: str) -> Iterator[Path]:
@@ -78,45 +66,12 @@ def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
         with suppress(FileNotFoundError):
             growing_csv.unlink()
         return None
+    trim(path, found)
     target = unused(final)
     path.rename(target)
     rows = _adopt_timing(growing_csv, csv, found.frames)
     sync_folder(target.parent)
     return _closed(camera, target, csv if csv.exists() else None, found, rows)
-
-
-def look(path: Path) -> Found | None:
-    """What is whole in a video; an mp4's torn tail is cut off. None: nothing plays. Raises: OSError."""
-    extent = fragments.Extent(finished=True)
-    if ".mp4" in path.suffixes:
-        extent = fragments.extent(path)
-        if extent.bytes:
-            os.truncate(path, extent.bytes)
-        elif not extent.finished:
-            return None
-    try:
-        with av.open(str(path)) as file:
-            about = _about(file.metadata)
-            if extent.bytes:
-                return Found(about, extent.frames, extent.last_pts_us)
-            video = file.streams.video[0]
-            times = [_microseconds(packet) for packet in file.demux(video) if packet.size]
-            return Found(about, len(times), max(times, default=0))
-    except (av.FFmpegError, IndexError, ValueError):
-        return None
-
-
-def _microseconds(packet: av.Packet[av.VideoStream]) -> int:
-    return int(packet.pts * packet.time_base * 1_000_000) if packet.pts is not None else 0
-
-
-def _about(metadata: dict[str, str]) -> dict[str, Any]:
-    text = metadata.get("comment") or metadata.get("COMMENT") or "{}"
-    with suppress(ValueError):
-        value = json.loads(text)
-        if isinstance(value, dict):
-            return value
-    return {}
 
 
 def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, int, int]]:

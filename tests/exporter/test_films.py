@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from exporter import timelapse
 from exporter.film import Film, adopted
 from exporter.running_film import RunningFilm
 from imaging.formats import geometry
-from library import Catalogue, Entry
+from library import Catalogue, Entry, fragments
 from service.settings import Settings
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -92,3 +93,24 @@ def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(setting
     monkeypatch.setattr("exporter.film.fcntl.flock", late)
     film = begun(settings, "cam0", 2)
     assert part.exists() and film.close() == film.path
+
+
+@pytest.mark.parametrize("tail", ["truncated", "zeroed", "a hole"])
+def test_what_a_power_cut_tore_is_cut_off_and_the_rest_is_a_film(settings, adopt, tail):
+    """Frames since the last sync may be there in any part; the film ends before the first that is not whole."""
+    film = begun(settings, "cam0", 40)
+    film._file.close()
+    data = film.part.read_bytes()
+    with film.part.open("rb") as file:
+        ends = [start + size for kind, start, size in fragments.boxes(file, 0, len(data)) if kind == b"mdat"]
+    torn = {
+        "truncated": data[: ends[29] + 40],  # inside the next one's header, where FFmpeg refuses to open it
+        "zeroed": data[: ends[30] - 4] + bytes(5000),
+        "a hole": data[: ends[30] - 4] + bytes(4) + data[ends[30] :],
+    }[tail]
+    film.part.write_bytes(torn)
+    assert adopt("cam0") == [film.path.name]
+    with av.open(str(film.path)) as played:
+        assert sum(1 for _ in played.decode(video=0)) == 30
+    with Catalogue.of(settings) as catalogue:
+        assert [entry.frames for entry in catalogue.find()] == [30]

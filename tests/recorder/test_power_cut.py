@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from recorder import fragments, leftovers
+from library import fragments
+from library.growing import look
+from recorder import leftovers
 from recorder.disk_file import DiskFile
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
@@ -152,7 +154,7 @@ def test_without_the_barrier_before_the_head_is_overwritten_a_power_cut_costs_th
         head_only[offset : offset + len(data)] = data
     path = tmp_path / "cam0_x.mp4.part"
     path.write_bytes(bytes(head_only))
-    assert leftovers.look(path) is None
+    assert look(path) is None
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ MAX_MOOF_BYTES = 1_000_000
 """Ours have a few hundred bytes."""
 
 SUSPECT = 4
-"""Fragments at the end that are looked into: what a power cut can tear was written after the last sync."""
+"""Fragments at the end that are looked into, where each is synced: a power cut tears what came after the last sync."""
 
 _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """trun flags for 32 bits each of every sample: duration, size, flags, composition offset."""
@@ -50,13 +50,15 @@ class Extent:
     """A plain mp4: its index is there."""
 
 
-def extent(path: Path) -> Extent:
-    """Measure what is whole. Raises: OSError."""
+def extent(path: Path, suspect: int = SUSPECT) -> Extent:
+    """Measure what is whole; the last `suspect` fragments are looked into. Raises: OSError."""
     with path.open("rb") as file:
         fragments, finished = _scan(file, os.fstat(file.fileno()).st_size)
-        for _ in range(SUSPECT):
-            if fragments and not sound(file, fragments[-1]):
-                fragments.pop()
+        known = max(0, len(fragments) - suspect)
+        for number in range(known, len(fragments)):
+            if not sound(file, fragments[number]):
+                del fragments[number:]  # sectors reach a disk in any order: one behind may be whole, and is given up
+                break
     if not fragments:
         return Extent(finished=finished)
     last = fragments[-1]
