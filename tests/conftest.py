@@ -10,3 +10,6 @@ os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
 # through exec: the programs under test would then never see the Ctrl-C that the tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `timeout` and CI runners end a run with SIGTERM: the running test then still takes its processes and segments with it.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
