@@ -60,7 +60,9 @@ export function showBanners(over, problem) {
     found.push(["bad", "The server does not answer", "Trying again every second. Type: supervisorctl status"]);
     fill(byId("badges"), badge("bad", "Offline", problem));
   } else {
-    found.push(...over.health.reasons.map(toDo), ...over.health.processes.filter((one) => one.state === "STOPPED").map(stopped));
+    const away = over.health.processes.filter((one) => one.state === "STOPPED");
+    const dark = away.filter(({ program }) => program.startsWith("capture")).map(({ program }) => program.slice(8) || over.cameras[0].name);
+    found.push(...away.map(stopped), ...over.health.reasons.filter((reason) => !dark.some((name) => reason.startsWith(`${name}:`))).map(toDo));
     if (over.throttle.share < 1) found.push(["warn", `Viewers are slowed to ${Math.round(over.throttle.share * 100)} %`, `${over.throttle.reason}. Recording comes first; it goes back by itself`]);
   }
   fill(byId("banners"), ...found.slice(0, 4).map(([kind, what, todo]) =>

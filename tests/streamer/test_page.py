@@ -106,7 +106,7 @@ def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
 def test_chromium_shows_the_newest_mjpeg_picture_at_once(tmp_path, browser):
     """In advance mode a picture is on the screen before the next one exists (Chromium bug 527446)."""
     shades = {shade: cv2.imencode(".jpg", np.full((48, 64, 3), shade, np.uint8))[1].tobytes() for shade in (30, 220)}
-    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/login") as page:
+    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/state") as page:
         camera = served.server.camera
         page.evaluate("document.body.replaceChildren(Object.assign(new Image(), {src: '/stream?advance_headers=1'}))")
         until(lambda: camera.fanout.viewers == 1, 10)
@@ -144,6 +144,7 @@ def _falls_back(pipeline, browser, *, comes_back: bool) -> None:
         try:
             until(lambda: kind(page) == "mjpeg" and in_pixels(page), 30, "MJPEG to play")
             playwright.expect(page.locator(".events")).to_contain_text("process down (recorder)", timeout=20_000)
+            playwright.expect(page.locator("#banners")).to_contain_text("recorder is stopped")
         finally:
             pipeline.supervisorctl("start", "recorder")
             pipeline.wait_running("recorder")
@@ -271,14 +272,73 @@ def test_every_tab_opens_by_key_and_shows_something(pipeline, browser):
         playwright.expect(page.locator(".notice").first).to_contain_text("Not watching")
 
 
-def test_the_keyboard_alone_reaches_everything(pipeline, browser):
+REACHABLE = "button:not(:disabled), a[href], input:not(:disabled), select, summary, [tabindex='0']"
+
+
+def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(pipeline, browser):
     with opened(browser, pipeline.url) as page:
-        reached = set()
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 12)"))
-        for name in ("Live", "Library", "Settings", "cam0", "cam1", "Record", "Save"):
-            assert any(one.startswith(name) for one in reached), (name, reached)
+        for tab in ("live", "sessions", "library", "night", "settings", "logs"):
+            page.evaluate(f"location.hash = '{tab}'")
+            playwright.expect(page.locator(f"[data-tab={tab}]")).to_have_attribute("aria-selected", "true")
+            page.wait_for_timeout(300)  # what the tab fetches first
+            page.evaluate("document.activeElement.blur(); window.reached = new Set()")
+            for _ in range(250):
+                page.keyboard.press("Tab")
+                outline = page.evaluate(
+                    """() => {
+                      const here = document.activeElement, before = reached.size;
+                      if (here === document.body) return "around"; // once past the end, then from the top
+                      return before === reached.add(here).size ? "" : getComputedStyle(here).outlineStyle;
+                    }"""
+                )
+                assert outline != "none", (tab, page.evaluate("document.activeElement.outerHTML"))
+                if not outline:
+                    break
+            missed = page.evaluate(
+                f"""[...document.querySelectorAll("{REACHABLE}")]
+                  .filter((one) => one.checkVisibility() && !reached.has(one)).map((one) => one.outerHTML)"""
+            )
+            assert missed == [], tab
+
+
+def test_the_cameras_controls_are_turned_and_given_back(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        page.locator("summary", has_text="Camera").click()
+        row = page.locator("[data-control=Brightness]")
+        row.locator("input").focus()
+        page.keyboard.press("ArrowRight")
+        playwright.expect(row.locator("output")).to_have_text("0.05")
+        playwright.expect(row.locator("input")).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        until(lambda: "0.1" in pipeline.text("get cameras.cam0.controls.Brightness"), 10, "the setting")
+        playwright.expect(page.get_by_label("Exposure, ms")).to_have_attribute("placeholder", re.compile(r"auto \(\d"))
+        page.get_by_role("button", name="Back to defaults").click()
+        playwright.expect(row.locator("output")).to_have_text("–")
+        until(lambda: "0.1" not in pipeline.text("get cameras.cam0.controls.Brightness"), 10, "the default")
+
+
+@pytest.mark.slow
+def test_video_goes_on_with_another_size(pipeline, browser):
+    """The page's H.264 goes over to the new film by itself; the endless file of a plain <video> ends, as files do."""
+    with opened(browser, pipeline.url) as page:
+        page.keyboard.press("2")
+        width = "document.querySelector('.screen video').videoWidth"
+        until(lambda: kind(page) == "h264" and page.evaluate(width) == 320, 30, "H.264 of cam1")
+        page.evaluate(
+            """() => {
+              window.plain = document.createElement("video");
+              Object.assign(plain, {src: "/cam/cam1/live.mp4", muted: true});
+              document.body.append(plain);
+              plain.play(); // autoplay waits until it is sure of never running dry
+            }"""
+        )
+        until(lambda: page.evaluate("plain.currentTime > 0.5"), 20, "the plain element to play")
+        pipeline.text("set cameras.cam1.width=480 cameras.cam1.height=360", 20)
+        try:
+            until(lambda: kind(page) == "h264" and page.evaluate(width) == 480, 40, "H.264 in the new size")
+            until(lambda: page.evaluate("plain.ended && !plain.error"), 20, "the file to end")
+        finally:
+            pipeline.text("set cameras.cam1.width=320 cameras.cam1.height=240", 20)
 
 
 def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pipeline, browser):
@@ -335,7 +395,7 @@ def test_the_stale_sign_and_the_banner_when_the_camera_stops(pipeline, browser):
         pipeline.supervisorctl("stop", "capture")
         try:
             playwright.expect(page.locator("#badges")).to_contain_text("Stale", timeout=20_000)
-            playwright.expect(page.locator("#banners")).to_contain_text("cam0: last picture", timeout=20_000)
+            playwright.expect(page.locator("#banners")).to_contain_text("capture is stopped", timeout=20_000)
         finally:
             pipeline.supervisorctl("start", "capture")
         playwright.expect(page.locator("#badges")).to_contain_text("Live ·", timeout=40_000)
