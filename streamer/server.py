@@ -28,6 +28,8 @@ from streamer.settings import HttpSettings
 log = logging.getLogger(__name__)
 
 BACKLOG = 512
+ACCEPT_AT_ONCE = 4
+"""Connections taken in before the others are served again: a flood neither delays viewers nor costs memory at once."""
 TLS_HANDSHAKE_S = 10.0
 
 
@@ -117,8 +119,9 @@ async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | N
         raise RuntimeError("aiohttp has set nothing up")
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
-        lambda: Connection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=BACKLOG, **extra
+        lambda: Connection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
     )
+    sock.listen(BACKLOG)  # asyncio has one number for how many may wait and how many it accepts at once
     try:
         yield url_of(sock, tls)
     finally:
