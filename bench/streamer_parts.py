@@ -15,14 +15,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 HEAD = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nX-Frame-Id: %d\r\nX-Timestamp: %.6f\r\n\r\n"
 
 
 def picture(width: int, height: int) -> np.ndarray:
     """A yuv420p payload that makes a JPEG of usual size (about 0.09 bytes a pixel at quality 80)."""
+    import numpy as np  # not for everybody: the barest server must be bare
+
     from imaging.formats import geometry, planes
 
     shape = geometry("yuv420p", width, height)
