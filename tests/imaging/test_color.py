@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
@@ -68,6 +69,37 @@ def test_bgr_and_jpeg_of_yuv_match_the_picture_it_was_made_of(kind, space, span,
     assert psnr(bgr, rgb[..., ::-1]) > 46
     decoded = simplejpeg.decode_jpeg(to_jpeg(payload, shape, 95), "RGB")
     assert psnr(decoded, rgb) > 44
+
+
+COLOURS = np.array([[r, g, b] for r in (30, 128, 225) for g in (30, 128, 225) for b in (30, 128, 225)], float)
+
+
+def by_ffmpeg(jpeg):
+    """RGB as FFmpeg's own decoder and JFIF's formulas make it, float (height, width, 3): no libjpeg in it."""
+    codec = av.CodecContext.create("mjpeg", "r")
+    (frame,) = [*codec.decode(av.Packet(jpeg)), *codec.decode(None)]
+    assert frame.format.name == "yuvj420p"
+    bright, blue, red = (
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].astype(float)
+        for plane in frame.planes
+    )
+    height, width = bright.shape
+    u, v = (plane.repeat(2, 0).repeat(2, 1)[:height, :width] - 128 for plane in (blue, red))
+    return np.stack([bright + 1.402 * v, bright - 0.344136 * u - 0.714136 * v, bright + 1.772 * u], -1)
+
+
+@pytest.mark.parametrize("width", [None, 432])
+@pytest.mark.parametrize("kind", ["yuv420p", "nv12"])
+@pytest.mark.parametrize(("space", "span"), YUV_KINDS)
+def test_colours_are_right_within_3_levels_in_another_decoder(kind, space, span, width):
+    """What a viewer sees is what the camera saw, whichever YUV came: sYCC stills, BT.709 video, and those between."""
+    side = 32
+    payload, shape = encoded(np.tile(COLOURS.repeat(side, 0), (side, 1, 1)), kind, space, span)
+    seen = by_ffmpeg(to_jpeg(payload, shape, 90, width=width))
+    assert seen.shape[1] == (width or shape.width)
+    patches = np.array_split(seen, len(COLOURS), axis=1)
+    means = np.array([patch[4:-4, patch.shape[1] // 4 : -patch.shape[1] // 4].mean((0, 1)) for patch in patches])
+    assert np.abs(means - COLOURS).max() < 3
 
 
 @pytest.mark.parametrize("kind", ["bgr24", "rgb24"])
