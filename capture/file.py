@@ -34,6 +34,7 @@ class FileSource:
         self._taken_ns = 0
         self._last_s: float | None = None
         self._decoded = 0
+        self._every = 1
 
     @property
     def description(self) -> str:
@@ -42,7 +43,7 @@ class FileSource:
 
     def open(self, request: Request, stop: Stop) -> Opened:
         """Decode the first frame. Raises: CameraError if there is none."""
-        self._stop, self._last_s = stop, None
+        self._stop, self._last_s, self._every = stop, None, request.every
         self._rewind()
         self._frame = self._next()
         self._geometry = geometry_of(self._frame)
@@ -54,6 +55,8 @@ class FileSource:
         """Decode the next frame and, at the file's own speed, sleep until it is due."""
         if self._frame is None:
             self._frame = self._next()
+            for _ in range(self._every - 1):
+                self._frame = self._next()
             self._plan(self._frame)
         if not self._pacer.due_ns:
             self._pacer.begin(now_ns())  # not at open: making the rings takes a while, and would look like lost frames
@@ -70,10 +73,11 @@ class FileSource:
         self._last_s = self._seconds(frame)
         self._taken_ns = now_ns()
         write_frame(frame, payload, self._geometry)
-        return Shot(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._period_s * 1e6))
+        return Shot(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._every * self._period_s * 1e6))
 
     def apply(self, request: Request) -> bool:
-        """Take nothing over: a file stays as it is."""
+        """A file stays as it is; only how many of its pictures are taken can change."""
+        self._every = request.every
         return True
 
     def close(self) -> None:
@@ -124,7 +128,7 @@ class FileSource:
         seconds = self._seconds(frame)
         gap_s = seconds - self._last_s if seconds is not None and self._last_s is not None else 0.0
         if gap_s <= 0:
-            gap_s = self._period_s
+            gap_s = self._every * self._period_s
         taken_ns = self._taken_ns if self._realtime else self._pacer.due_ns
         self._pacer.advance(taken_ns, gap_s * 1e9)
 

@@ -32,6 +32,7 @@ class LiveSource:
         self._reader: _Reader | None = None
         self._clock = ArrivalClock()
         self._last = 0
+        self._every = 1
 
     @property
     def description(self) -> str:
@@ -50,6 +51,7 @@ class LiveSource:
                 self.close()
                 raise CameraError(f"{self.description}: no picture within {OPEN_S:.0f} s")
         self._geometry = geometry_of(self._reader.peek())
+        self._take(request.every)
         refused = dict.fromkeys(request.controls, "not offered by this kind of camera")
         return Opened(self._geometry, framerate=self._reader.rate, refused=refused)
 
@@ -68,12 +70,18 @@ class LiveSource:
         lost, self._last = (number - self._last - 1 if self._last else 0), number  # making the ring is no loss
         own_ns = None if frame.pts is None else round(frame.pts * self._reader.tick_s * 1e9)
         captured_ns = arrived_ns if own_ns is None else self._clock.captured_ns(own_ns, arrived_ns)
-        duration_us = round(1e6 / self._reader.rate) if self._reader.rate else 0
+        duration_us = round(1e6 * self._every / self._reader.rate) if self._reader.rate else 0
         return Shot(captured_ns=captured_ns, frame_duration_us=duration_us, lost_before=lost)
 
     def apply(self, request: Request) -> bool:
-        """Nothing of these cameras is controlled from here; their frames keep coming as they are."""
+        """Nothing of these cameras is controlled from here; only how many of their pictures are taken can change."""
+        self._take(request.every)
         return True
+
+    def _take(self, every: int) -> None:
+        self._every = every
+        if self._reader is not None:
+            self._reader.every = every
 
     def close(self) -> None:
         """Let the thread end; it closes the connection itself, as it may be waiting inside it."""
@@ -93,6 +101,9 @@ class _Reader(threading.Thread):
         self._number = 0
         self._ending = False
         self._failure = ""
+        self._decoded = 0
+        self.every = 1
+        """Only every so many-th picture goes into the mailbox."""
         self.rate = 0.0
         self.tick_s = 0.0
 
@@ -146,6 +157,9 @@ class _Reader(threading.Thread):
                     return
 
     def _put(self, frame: av.VideoFrame) -> None:
+        self._decoded += 1
+        if self._decoded % self.every:
+            return
         with self._ready:
             self._number += 1
             self._frames.append((frame, now_ns(), self._number))  # a full mailbox lets go of its oldest

@@ -8,8 +8,8 @@ from capture.control_settings import ControlSettings
 from capture.settings import CameraSettings, RingSettings
 from capture.source import ControlValue, ModeName, Request
 
-SLOW_FACTOR = 0.5
-"""Share of the frame rate that is left under memory pressure."""
+SLOW_EVERY = 2
+"""Under memory pressure only every so many-th frame is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,14 @@ def request(camera: CameraSettings, ring: RingSettings, mode: Mode, *, slow: boo
     return Request(
         width=width,
         height=height,
-        framerate=(camera.framerate or 30.0) * SLOW_FACTOR if slow else camera.framerate,
+        framerate=(camera.framerate or 30.0) / SLOW_EVERY if slow else camera.framerate,
         codec=camera.codec,
         mode=mode.name,
         exposure_us=mode.exposure_us,
         gain=mode.gain,
         lores=(small.width, small.height) if small.enable else None,
         controls=chosen(camera.controls),
+        every=SLOW_EVERY if slow else 1,
     )
 
 

@@ -62,6 +62,8 @@ class Request:
     """Size of a second, smaller stream, wanted if the camera can make one itself."""
     controls: Mapping[str, ControlValue] = field(default_factory=dict)
     """libcamera control names to values, from [camera.controls]; only those the user set."""
+    every: int = 1
+    """Files and network cameras, whose rate is their own: take only every so many-th picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class WebcamSource(LiveSource):
     def open(self, request: Request, stop: Stop) -> Opened:
         """Start the stream, then set the controls: some drivers reset them when streaming begins."""
         self._address, self._rate = self._address_for(request), request.framerate
-        opened = super().open(request, stop)
+        opened = super().open(replace(request, every=1), stop)  # it was asked for the lower rate itself
         try:
             self._controls.open()
         except OSError as error:

@@ -63,16 +63,17 @@ class Wishes:
             return
         self._read()
         own = ("video_mode", "exposure_us", "gain")
-        if any(getattr(before, name) != getattr(self.camera, name) for name in own):
-            self.mode = first_mode(self.camera)
+        if not self.night and any(getattr(before, name) != getattr(self.camera, name) for name in own):
+            self.mode = first_mode(self.camera)  # at night the analyzer has the camera; the day's mode waits
 
     def _obey(self, message: ModeRequested) -> None:
         try:
-            self.mode = requested_mode(message.mode, message.exposure_us, message.gain, self.camera)
+            asked = requested_mode(message.mode, message.exposure_us, message.gain, self.camera)
         except ValueError as error:
             log.warning("%s", error)
             return
-        self.night = self.mode != VIDEO
+        self.night = asked != VIDEO
+        self.mode = asked if self.night else first_mode(self.camera)
         log.info("mode requested mode=%s reason=%s", message.mode, message.reason)
 
     def _request(self) -> Request:

@@ -7,6 +7,7 @@ import pytest
 
 from capture.replay import ReplaySource
 from capture.source import CameraError, Request
+from control.client import ControlClient
 from service.stop import Stop
 from shm_ring.dump import dump
 from tests.capture.harness import Processes
@@ -86,3 +87,41 @@ def test_names_in_the_table_never_lead_out_of_the_folder(tmp_path):
     source = ReplaySource(tmp_path / "dump", realtime=False)
     source.open(Request(1, 1, 30), Stop())
     assert all(one.file.parent == tmp_path / "dump" for one in source._frames)
+
+
+NIGHT = {"dwell_s": 0.5, "hold_s": 1.0, "min_dark_frames": 5, "exposure_us": 60_000, "lockout_switches": 0}
+DUSK = {"scene": "curve", "day_length_s": 40, "start_hour": 17.0}
+
+
+def day_and_night(world, over):
+    """Run hub, analyzer and capture until `over(told)`. Returns: what the analyzer told, in order."""
+    told = []
+
+    def ended():
+        told.extend(one.message for one in client.received())
+        return over(told)
+
+    world.start_hub()
+    with ControlClient("watcher", socket_path=world.settings.socket_path, subscribe=("night_began", "night_ended")) as client:
+        until(lambda: client.connected, 20)
+        world.start("analyzer")
+        until(lambda: world.beat("analyzer"), 20)
+        world.start_capture()
+        until(ended, 60, lambda: f"{told} {world.log('analyzer')} {world.log()}")
+    return told
+
+
+def test_a_recorded_dusk_replayed_is_the_same_night_again(tmp_path):
+    """The whole way: capture, analyzer and hub, recorded with dump-ring; then the dump in place of the camera."""
+    tables = {"ring": {"size": 256}, "night": NIGHT}
+    with Processes(camera={"synthetic": DUSK, "framerate": 20}, **tables) as world:
+        [recorded] = day_and_night(world, lambda told: told)
+        head = world.head()
+        until(lambda: world.head() > head + 10, 20)
+        with world.reader() as ring:
+            dump(ring, tmp_path, "npy", None)
+    with Processes(camera={"source": "replay", "path": str(tmp_path), "loop": False}, **tables) as world:
+        told = day_and_night(world, lambda _: world.beat().get("state") == "ended")
+    assert [type(event).__name__ for event in told] == ["NightBegan"]
+    assert abs(told[0].frame_id - recorded.frame_id) <= 5, "the analyzer may skip a frame of a busy machine"
+    assert told[0].score == pytest.approx(recorded.score, abs=5)

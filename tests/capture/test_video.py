@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -130,6 +131,24 @@ def test_a_real_clip_through_the_process_and_the_end_of_it():
         assert capture.poll() is None
 
 
+def test_under_memory_pressure_a_file_gives_every_second_picture_and_loses_none(tmp_path):
+    """Swap at 70 % halved the rate of cameras only; files and network cameras went on at full speed."""
+    source = FileSource(write_clip(tmp_path / "c.mp4"), loop=False, realtime=False)
+    opened = source.open(replace(ASKED, every=2), Stop())
+    payload, numbers, shots = np.zeros(opened.geometry.payload_bytes, np.uint8), [], []
+    for taken in range(12):
+        if taken == 6:
+            assert source.apply(ASKED), "the pressure is over"
+        assert source.wait(1)
+        shots.append(source.write(payload))
+        numbers.append(frame_code.read(planes(payload, opened.geometry)[0]))
+    assert numbers == [0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16]
+    assert [round(shot.frame_duration_us / 1000) for shot in shots] == [80] * 6 + [40] * 6
+    gaps = [round((b.captured_ns - a.captured_ns) / 1e6) for a, b in itertools.pairwise(shots)]
+    assert gaps == [80] * 5 + [40] * 6
+    source.close()
+
+
 def test_files_that_appear_later_are_found():
     with Processes(camera={"source": "file", "path": "later.mp4"}) as world:
         world.start_hub()
@@ -159,6 +178,19 @@ def test_devices_read_by_ffmpeg_deliver_in_every_format(kind):
     assert planes(payload, opened.geometry)[0].std() > 20
     assert opened.framerate == 30
     assert all(b.captured_ns > a.captured_ns for a, b in itertools.pairwise(shots))
+
+
+def test_under_memory_pressure_a_network_camera_gives_every_second_picture_and_loses_none():
+    source = LiveSource("url", Address("testsrc=size=64x48:rate=50,realtime", "test device", "lavfi"))
+    opened = source.open(replace(ASKED, every=2), Stop())
+    payload, shots = np.zeros(opened.geometry.payload_bytes, np.uint8), []
+    while len(shots) < 12:
+        if source.wait(2):
+            shots.append(source.write(payload))
+    source.close()
+    assert {shot.frame_duration_us for shot in shots} == {40_000}
+    assert [shot.lost_before for shot in shots[2:]] == [0] * 10
+    assert 35e6 < (shots[-1].captured_ns - shots[2].captured_ns) / 9 < 45e6, "the camera's own time stamps"
 
 
 def test_a_loop_that_is_busy_gets_the_newest_pictures_and_the_count_of_the_others():

@@ -64,6 +64,17 @@ def test_still_mode_by_setting_and_exposure_live(settings):
     assert wishes.request.exposure_us == 5000
 
 
+@pytest.mark.parametrize(("key", "new"), [("exposure_us", 5000), ("gain", 3.0), ("video_mode", False)])
+def test_the_day_s_exposure_set_at_night_waits_for_the_day(settings, key, new):
+    """It ended the night's mode but not the NIGHT flag, so the analyzer never asked for the night's mode again."""
+    wishes = Wishes(settings, "cam0")
+    wishes.hear(ModeRequested(camera="cam0", mode="still", exposure_us=1000, gain=2.0))
+    wishes.hear(SettingChanged(key=f"camera.{key}", old=None, new=new))
+    assert (wishes.mode, wishes.night) == (Mode("still", 1000, 2.0), True)
+    wishes.hear(ModeRequested(camera="cam0", mode="video"))
+    assert (wishes.mode.name, wishes.night) == ("still" if key == "video_mode" else "video", False)
+
+
 def test_another_setting_does_not_end_the_night_s_mode(settings):
     wishes = Wishes(settings, "cam0")
     wishes.hear(ModeRequested(camera="cam0", mode="still", exposure_us=1000, gain=2.0))
@@ -93,7 +104,7 @@ def test_a_setting_that_does_not_fit_is_refused_and_nothing_changes(settings, ca
 def test_pressure_is_part_of_the_request(settings):
     wishes = Wishes(settings, "cam0")
     wishes.press(Pressure.SLOW)
-    assert wishes.request.framerate == 15
+    assert (wishes.request.framerate, wishes.request.every) == (15, 2)
     wishes.press(Pressure.NONE)
     assert wishes.request.framerate == 30
 
