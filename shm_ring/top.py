@@ -1,4 +1,4 @@
-"""`shmcam top`: rings, their writers and readers, live: fps, head, age, latency; role, lag, laps, CPU, RSS."""
+"""`shmcam top`: rings, writers, readers, live: fps, head, drops, age, latency; role, lag, laps, CPU, RSS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from shm_ring import catalogue
@@ -28,6 +29,8 @@ class ReaderLine:
     lag: object = None
     """Frames behind head, as it says itself; None = it does not say."""
     laps: object = None
+    lag_ms: float | None = None
+    """How much earlier the frame it is at was captured than the newest; None = it does not say."""
     writable: bool = False
 
 
@@ -47,6 +50,8 @@ class RingLine:
     writer_age_s: float
     latency_ms: float | None
     """Published - captured of the newest frame."""
+    drops: int
+    """Frames lost before they reached the ring, since its source was opened."""
     readers: list[ReaderLine] = field(default_factory=list)
 
 
@@ -69,9 +74,9 @@ class Watch:
             try:
                 with RingReader.open(name) as reader:
                     line = self._ring(reader)
+                    line.readers = [self._reader(user, told.get(user.pid, {}), reader) for user in users[name]]
             except RingError:
                 continue  # it has gone or is just being made; the next look will tell
-            line.readers = [self._reader(user, told.get(user.pid, {})) for user in users[name]]
             lines.append(line)
         return lines
 
@@ -79,14 +84,7 @@ class Watch:
         now_s, head = time.monotonic(), reader.head
         before_s, before = self._heads.get(reader.name, (now_s, head))
         self._heads[reader.name] = now_s, head
-        newest = reader.latest()
-        latency_ms: float | None = None
-        if newest is not None:
-            try:
-                frame = reader.borrow(newest)
-                latency_ms = (frame.published_ns - frame.captured_ns) / 1e6
-            except FrameOverwritten:
-                latency_ms = None
+        latency_ms, drops = newest(reader)
         return RingLine(
             name=reader.name,
             state=reader.state if reader.writer_alive or reader.retired else "left behind",
@@ -98,10 +96,11 @@ class Watch:
             writer_pid=reader.writer_pid,
             writer_alive=reader.writer_alive,
             writer_age_s=round(reader.writer_age_s, 3),
-            latency_ms=None if latency_ms is None else round(latency_ms, 2),
+            latency_ms=latency_ms,
+            drops=drops,
         )
 
-    def _reader(self, user: catalogue.Reader, told: Mapping[str, object]) -> ReaderLine:
+    def _reader(self, user: catalogue.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
         import psutil
 
         try:
@@ -121,8 +120,30 @@ class Watch:
             round(rss / 1e6, 1),
             told.get("lag"),
             told.get("laps"),
+            behind_ms(ring, told.get("lag")),
             user.writable,
         )
+
+
+def newest(ring: RingReader) -> tuple[float | None, int]:
+    """Return the newest frame's latency and how many frames were dropped until then; None, 0 where there is none."""
+    sequence = ring.latest()
+    with suppress(FrameOverwritten):
+        if sequence is not None:
+            frame = ring.borrow(sequence)
+            return round((frame.published_ns - frame.captured_ns) / 1e6, 2), frame.meta.total_dropped
+    return None, 0
+
+
+def behind_ms(ring: RingReader, lag: object) -> float | None:
+    """Turn a lag in frames into one in time; None where it is unknown, or longer than the ring."""
+    sequence = ring.latest()
+    if not isinstance(lag, int) or sequence is None or sequence - lag < ring.oldest:
+        return None
+    with suppress(FrameOverwritten):
+        was_ns = ring.borrow(sequence - lag).captured_ns
+        return round((ring.borrow(sequence).captured_ns - was_ns) / 1e6, 1)
+    return None
 
 
 def text(lines: list[RingLine]) -> str:
@@ -130,20 +151,21 @@ def text(lines: list[RingLine]) -> str:
     if not lines:
         return "no rings in /dev/shm: is capture running? (shmcam status)"
     rows = [
-        f"{'RING':28} {'STATE':12} {'GEN':>4} {'SLOTS':>6} {'MB':>8} {'HEAD':>10} {'FPS':>7} {'AGE s':>7} {'LAT ms':>7}"
+        f"{'RING':28} {'STATE':12} {'GEN':>4} {'SLOTS':>6} {'MB':>8} {'HEAD':>10} {'FPS':>7} "
+        f"{'AGE s':>7} {'LAT ms':>7} {'DROPS':>6}"
     ]
     for ring in lines:
         latency = "-" if ring.latency_ms is None else f"{ring.latency_ms:.1f}"
         rows.append(
             f"{ring.name:28} {ring.state:12} {ring.generation:4} {ring.slots:6} {ring.size_mb:8} {ring.head:10} "
-            f"{ring.fps:7.1f} {ring.writer_age_s:7.2f} {latency:>7}"
+            f"{ring.fps:7.1f} {ring.writer_age_s:7.2f} {latency:>7} {ring.drops:6}"
         )
         for user in sorted(ring.readers, key=lambda user: (user.pid != ring.writer_pid, user.role)):
             what = "writer" if user.pid == ring.writer_pid else "WRITABLE!" if user.writable else "reader"
-            lag, laps = ("-" if value is None else value for value in (user.lag, user.laps))
+            lag, lag_ms, laps = ("-" if value is None else value for value in (user.lag, user.lag_ms, user.laps))
             rows.append(
                 f"  {what:9} {user.role[:20]:20} pid {user.pid:<8} cpu {user.cpu_percent:5.1f} %  "
-                f"rss {user.rss_mb:7.1f} MB  lag {lag}  laps {laps}"
+                f"rss {user.rss_mb:7.1f} MB  lag {lag} ({lag_ms} ms)  laps {laps}"
             )
     return "\n".join(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from imaging.formats import geometry
-from shm_ring import top
+from shm_ring import RingReader, top
 from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
 
 SHAPE = geometry("gray", 64, 48)
@@ -58,13 +59,31 @@ def test_top_shows_the_ring_its_writer_and_its_readers(prefix, ring_name, watche
 
 def test_top_adds_what_processes_say_of_themselves(prefix, ring_name, watched, capsys):
     writer, reader = watched
-    told = {reader.pid: {"lag": 3, "laps": 7}}
+    told = {reader.pid: {"lag": 2, "laps": 7}}
     assert top.main(["--once", "--json", "--prefix", prefix, "--interval", "0.1"], lambda: told) == 0
     (ring,) = json.loads(capsys.readouterr().out)
     assert {(user["pid"], user["lag"], user["laps"]) for user in ring["readers"]} >= {
-        (reader.pid, 3, 7),
+        (reader.pid, 2, 7),
         (writer.pid, None, None),
     }
+
+
+def test_top_tells_drops_and_how_late_in_time_a_reader_is(make_writer, ring_name, prefix, capsys):
+    with make_writer() as writer:
+        for number in range(6):
+            writer.publish(b"", meta(number, total_dropped=2 * number))
+        told = {os.getpid(): {"lag": 3}}
+        for words in (["--json"], []):
+            assert top.main(["--once", "--prefix", prefix, "--interval", "0.1", *words], lambda: told) == 0
+        as_json, *table = capsys.readouterr().out.splitlines()
+        (ring,) = json.loads(as_json)
+        assert ring["drops"] == 10
+        assert [user["lag_ms"] for user in ring["readers"]] == [30.0]
+        assert table[0].split()[-1] == "DROPS"
+        assert table[1].split()[-1] == "10"
+        assert "lag 3 (30.0 ms)" in table[2]
+        with RingReader.open(ring_name) as reader:
+            assert top.behind_ms(reader, 100) is None, "longer than the ring"
 
 
 def test_top_without_rings_says_what_to_do(prefix):
