@@ -24,7 +24,8 @@ from shm_ring import FrameMeta, FrameOverwritten, RingReader, RingWriter
 
 SLOTS = 4
 SPAWN = multiprocessing.get_context("spawn")
-Stamps = tuple[int, int]
+Stamps = tuple[int, int, int]
+"""Call, commit, pointer: CLOCK_MONOTONIC, ns."""
 STAMPS = struct.Struct("qq")
 
 
@@ -44,9 +45,9 @@ class Taker(Protocol):
 
 
 def stamps(view: Any) -> Stamps:
-    """Read both stamps off a frame's first bytes: one cheap call, for all peers the same."""
+    """Read both stamps off a frame's first bytes, and the clock: from here on the reader has its pointer."""
     call, commit = STAMPS.unpack_from(view)
-    return call, commit
+    return call, commit, time.monotonic_ns()
 
 
 class RingSender:
@@ -82,8 +83,8 @@ class RingTaker:
             return None
         try:
             with self._reader.borrow(self._next) as frame:
-                call, _ = stamps(frame.payload)
-                found = call, frame.published_ns - self._clock_offset_ns
+                call, _, pointer = stamps(frame.payload)
+                found = call, frame.published_ns - self._clock_offset_ns, pointer
         except FrameOverwritten:
             self._next = self._reader.oldest + 1
             return None

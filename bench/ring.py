@@ -32,6 +32,9 @@ ROWS = (
     Row("publish_1080p_yuv420p", "x", 1.03, "publish without fences / bare copy into the same slots, hot loop"),
     Row("publish_1080p_bgr24", "x", 1.03, "the same, 1080p bgr24"),
     Row("publish_xga_yuv420p", "x", 1.05, "the same, 1024x768 yuv420p"),
+    Row("wake_1080p_yuv420p", "x", None, "copy and one futex call that wakes nobody / bare copy: the least there is"),
+    Row("wake_1080p_bgr24", "x", None, "the same, 1080p bgr24"),
+    Row("wake_xga_yuv420p", "x", None, "the same, 1024x768 yuv420p"),
     Row("publish_fenced_1080p_yuv420p", "x", 1.04, "publish with libatomic's fences / bare copy"),
     Row("publish_fenced_1080p_bgr24", "x", 1.035, "the same, 1080p bgr24"),
     Row("publish_fenced_xga_yuv420p", "x", 1.06, "the same, 1024x768 yuv420p"),
@@ -44,6 +47,7 @@ ROWS = (
         50,
         f"publish - bare copy, 1080p, {PACED_FPS} fps, {READERS} readers asleep",
     ),
+    Row("publish_paced_wake", "µs", None, "of it the one system call that wakes them: what no language can save"),
     Row("loan", "µs", None, "an empty writer.slot() block at 1080p: what a frame costs that is written in place"),
     Row("loan_size_ratio", "x", 1.25, "loan of a 12 MP slot / loan of a 160x120 slot: independent of the frame's size"),
     Row("borrow_verify", "µs", 10, "borrow a 1080p frame, make its views, verify"),
@@ -83,11 +87,17 @@ class Bench:
         self._targets = lent(self.writer)
         self._views = [frame.data for frame in self._frames]
         self._bare = self._published = 0
+        self._wake = self.writer._wake  # the futex call alone
 
     def bare(self) -> None:
         """Copy one frame and do nothing else."""
         self._targets[self._bare % SLOTS][:] = self._views[self._bare % SOURCES]
         self._bare += 1
+
+    def waking(self) -> None:
+        """Copy one frame and wake whoever sleeps."""
+        self.bare()
+        self._wake()
 
     def publish(self) -> None:
         """Publish one frame."""
@@ -132,14 +142,16 @@ def publish_rows(quick: bool) -> Iterator[tuple[str, Outcome]]:
     for label, shape in FRAMES.items():
         for prefix, fenced in (("publish", False), ("publish_fenced", True)):
             bench = Bench(shape, fenced=fenced)
-            figures: dict[str, list[float]] = {"publish": [], "copy": []}
+            subjects = {"copy": bench.bare, "publish": bench.publish, "wake": bench.waking}
+            figures: dict[str, list[float]] = {name: [] for name in subjects}
             for _ in range(3 if quick else 9):
-                medians = in_blocks_us({"copy": bench.bare, "publish": bench.publish}, 50 if quick else 400)
+                medians = in_blocks_us(subjects, 50 if quick else 400)
                 for name, value in medians.items():
                     figures[name].append(value)
             bench.close()
             yield f"{prefix}_{label}", compared(figures, "publish", "copy")
             if not fenced:
+                yield f"wake_{label}", compared(figures, "wake", "copy")
                 extra = [ours - bare for ours, bare in zip(figures["publish"], figures["copy"], strict=True)]
                 yield (
                     f"publish_extra_{label}",
@@ -164,26 +176,26 @@ def paced_row(quick: bool) -> Iterator[tuple[str, Outcome]]:
     for reader in readers:
         reader.start()
     time.sleep(2)
-    extra: list[float] = []
+    turns = {"copy": bench.bare, "publish": bench.publish, "wake": bench.waking}
+    extra: dict[str, list[float]] = {"publish": [], "wake": []}
     for _ in range(3 if quick else 7):
-        samples: dict[str, list[float]] = {"copy": [], "publish": []}
+        samples: dict[str, list[float]] = {name: [] for name in turns}
         due_s = time.perf_counter()
-        for frame in range(60 if quick else 240):
+        for name in list(turns) * (30 if quick else 100):
             due_s += 1 / PACED_FPS
             time.sleep(max(0.0, due_s - time.perf_counter()))
             started = time.perf_counter()
-            (bench.publish if frame % 2 else bench.bare)()
-            samples["publish" if frame % 2 else "copy"].append(time.perf_counter() - started)
-        extra.append((statistics.median(samples["publish"]) - statistics.median(samples["copy"])) * 1e6)
+            turns[name]()
+            samples[name].append(time.perf_counter() - started)
+        for name, runs in extra.items():
+            runs.append((statistics.median(samples[name]) - statistics.median(samples["copy"])) * 1e6)
     copy_us = statistics.median(samples["copy"]) * 1e6
     bench.close()
     for reader in readers:
         reader.join(5)
-    spread = f"{min(extra):.1f} … {max(extra):.1f} µs"
-    yield (
-        "publish_paced_extra",
-        Measured(statistics.median(extra), f"{len(extra)} runs {spread}; copy {copy_us:.0f} µs"),
-    )
+    for row, runs in (("publish_paced_extra", extra["publish"]), ("publish_paced_wake", extra["wake"])):
+        spread = f"{min(runs):.1f} … {max(runs):.1f} µs"
+        yield row, Measured(statistics.median(runs), f"{len(runs)} runs {spread}; copy {copy_us:.0f} µs")
 
 
 def loan_rows(quick: bool) -> Iterator[tuple[str, Outcome]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Pixels = NDArray[np.uint8]
+_TIME = struct.Struct("@q")
+_CAPTURED_AT, _PUBLISHED_AT = (
+    layout.FRAME_OFFSET + layout.offset_of(layout.FRAME_FIELDS, name) for name in ("captured_ns", "published_ns")
+)
+
+
+def _time(header: bytes, at: int) -> int:
+    """Read one time of a slot header: searches in time need no more of it."""
+    return int(_TIME.unpack_from(header, at)[0])
 
 
 class Source(Protocol):
@@ -25,10 +35,10 @@ class Source(Protocol):
     def intact(self, sequence: int) -> bool:
         """Tell whether the slot still holds this sequence."""
 
-    def view(self, sequence: int, used_bytes: int) -> Pixels:
-        """Return the payload, read-only, where it lies in the ring."""
+    def view(self, sequence: int, header: bytes) -> Pixels:
+        """Return the payload of the slot with this header, read-only, where it lies in the ring."""
 
-    def plane_views(self, sequence: int, used_bytes: int, geometry: Geometry) -> tuple[Pixels, ...]:
+    def plane_views(self, sequence: int, header: bytes, geometry: Geometry) -> tuple[Pixels, ...]:
         """Return the planes, read-only, where they lie in the ring."""
 
 
@@ -69,12 +79,12 @@ class Frame:
     @property
     def captured_ns(self) -> int:
         """Sensor clock, nanoseconds."""
-        return self.fields[2]
+        return _time(self._header, _CAPTURED_AT)
 
     @property
     def published_ns(self) -> int:
         """CLOCK_BOOTTIME when the writer committed it, nanoseconds."""
-        return self.fields[4]
+        return _time(self._header, _PUBLISHED_AT)
 
     @property
     def geometry(self) -> Geometry | None:
@@ -98,7 +108,7 @@ class Frame:
         if self._payload is None:
             if self._source is None:
                 raise RingError(f"the borrow of sequence {self.sequence} has ended: use copy() inside the with block")
-            self._payload = self._source.view(self.sequence, self.fields[5])
+            self._payload = self._source.view(self.sequence, self._header)
         return self._payload
 
     @property
@@ -106,7 +116,7 @@ class Frame:
         """Views of the planes, see imaging.formats.planes."""
         if self._source is None:
             return formats.planes(self.payload, self.picture)
-        return self._source.plane_views(self.sequence, self.fields[5], self.picture)
+        return self._source.plane_views(self.sequence, self._header, self.picture)
 
     @property
     def luma(self) -> Pixels:

@@ -35,7 +35,7 @@ class Publisher:
         """One more than the newest frame's id, also of former writers."""
         self._head, self._release = claimed.head, release
         self._bytes = memoryview(mapping)
-        self._words = self._bytes.cast("I")
+        self._words, self._times = self._bytes.cast("I"), self._bytes.cast("q")
         array = np.frombuffer(mapping, np.uint8)
         starts = [shape.payload(slot) for slot in range(shape.slots)]
         self._arrays: list[Pixels] = [array[start : start + shape.payload_bytes] for start in starts]
@@ -70,7 +70,7 @@ class Publisher:
     def begin(self) -> memoryview:
         """Say that the next slot's old frame is gone. Returns: the slot's memory."""
         sequence = self._head
-        word_at, _, _, payload = self._places[sequence % self.slots]
+        word_at, _, _, _, payload = self._places[sequence % self.slots]
         self._words[word_at] = (2 * sequence + 1) & WORD_MASK
         # SYNC POINT A: a reader that sees one new byte of this slot also sees the odd word.
         if self._release is not None:
@@ -81,7 +81,7 @@ class Publisher:
         """Write what travels with the payload, then make the frame visible and wake everybody."""
         sequence, words, release = self._head, self._words, self._release
         slot = sequence % self.slots
-        word_at, trailer_at, fields_at, _ = self._places[slot]
+        word_at, trailer_at, fields_at, published_at, _ = self._places[slot]
         try:
             FRAME_STRUCT.pack_into(
                 self._bytes,
@@ -90,7 +90,7 @@ class Publisher:
                 meta.frame_id,
                 meta.captured_ns,
                 meta.captured_utc_ns,
-                time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+                0,  # published_ns: below, when all else is done
                 used_bytes,
                 meta.analogue_gain,
                 meta.digital_gain,
@@ -109,6 +109,7 @@ class Publisher:
             self._write_geometry(slot, geometry)
         word = (2 * sequence + 2) & WORD_MASK
         words[trailer_at] = word
+        self._times[published_at] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         # SYNC POINT B: a reader that sees the even word also sees every byte stored before it.
         if release is not None:
             release()

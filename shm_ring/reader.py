@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import sys
 import time
 
 import numpy as np
@@ -18,6 +19,8 @@ from shm_ring.meta import FrameMeta
 
 _TABLE = layout.PAGE_BYTES // 4
 _SLOT_WORDS = SLOT_HEADER_BYTES // 4
+_USED_AT = layout.FRAME_OFFSET + layout.offset_of(layout.FRAME_FIELDS, "used_bytes")
+_USED = slice(_USED_AT, _USED_AT + 8)
 HEAD_TRIES = 100  # to find the newest frame's full sequence while a fast writer moves on
 
 
@@ -26,7 +29,7 @@ class RingReader(RingMapping):
 
     def __init__(self, name: str, *, force_fences: bool = False) -> None:
         super().__init__(name, force_fences=force_fences)
-        self._views: list[Pixels | None] = [None] * self.slots
+        self._views: list[tuple[bytes, Pixels] | None] = [None] * self.slots
         self._planes: list[tuple[Geometry, tuple[Pixels, ...]] | None] = [None] * self.slots
         self._head = self._find_head()
         self.laps = 0
@@ -71,10 +74,11 @@ class RingReader(RingMapping):
 
     def wait(self, sequence: int, timeout_s: float) -> bool:
         """Sleep until head > sequence, at most `timeout_s`. May return False early, after a signal or a wake-up."""
-        if self.head > sequence:
-            return True
-        self._futex.wait(self._head & WORD_MASK, timeout_s)
-        return self.head > sequence
+        head = self.head
+        if head <= sequence:
+            self._futex.wait(head & WORD_MASK, timeout_s)
+            head = self.head
+        return head > sequence
 
     def latest(self) -> int | None:
         """Return the newest sequence; None before the first frame."""
@@ -133,7 +137,7 @@ class RingReader(RingMapping):
             # SYNC POINT C: nothing of the frame is read before its sequence word.
             if acquire is not None:
                 acquire()
-            header = self._bytes[start : start + SLOT_HEADER_BYTES].tobytes()
+            header = self._mapping[start : start + SLOT_HEADER_BYTES]
             # SYNC POINT D: the header is believed only if the word still stands after it was read.
             if acquire is not None:
                 acquire()
@@ -153,23 +157,24 @@ class RingReader(RingMapping):
         self.overwritten += 1
         return False
 
-    def view(self, sequence: int, used_bytes: int) -> Pixels:
+    def view(self, sequence: int, header: bytes) -> Pixels:
         """Return the payload where it lies. Raises: RingMismatch when the slot claims more than it has."""
-        slot = sequence % self.slots
-        view = self._views[slot]
-        if view is None or view.size != used_bytes:
+        slot, used = sequence % self.slots, header[_USED]  # compared as bytes: mostly as many as last time
+        known = self._views[slot]
+        if known is None or known[0] != used:
+            used_bytes = int.from_bytes(used, sys.byteorder)
             if used_bytes > self.payload_bytes:
                 raise RingMismatch(f"ring {self.name}: {used_bytes} bytes used of {self.payload_bytes}")
             start = self.shape.payload(slot)
-            view = self._views[slot] = self._array[start : start + used_bytes]
-        return view
+            known = self._views[slot] = (used, self._array[start : start + used_bytes])
+        return known[1]
 
-    def plane_views(self, sequence: int, used_bytes: int, geometry: Geometry) -> tuple[Pixels, ...]:
+    def plane_views(self, sequence: int, header: bytes, geometry: Geometry) -> tuple[Pixels, ...]:
         """Return the planes where they lie; made once per slot, because they do not move."""
         slot = sequence % self.slots
         known = self._planes[slot]
         if known is None or known[0] is not geometry:
-            known = self._planes[slot] = (geometry, formats.planes(self.view(sequence, used_bytes), geometry))
+            known = self._planes[slot] = (geometry, formats.planes(self.view(sequence, header), geometry))
         return known[1]
 
     def trailer(self, sequence: int) -> int:

@@ -25,6 +25,8 @@ class Place(NamedTuple):
     """Index of its trailer among them."""
     fields: int
     """Byte offset of the frame's fields."""
+    published: int
+    """Index of its published_ns among the segment's 64-bit words."""
     payload: memoryview
 
     @classmethod
@@ -32,7 +34,9 @@ class Place(NamedTuple):
         """Work them out."""
         header, start = shape.slot_header(slot), shape.payload(slot)
         payload = segment[start : start + shape.payload_bytes]
-        return cls(header // 4, shape.trailer(slot) // 4, header + layout.FRAME_OFFSET, payload)
+        fields = header + layout.FRAME_OFFSET
+        published = (fields + layout.offset_of(layout.FRAME_FIELDS, "published_ns")) // 8
+        return cls(header // 4, shape.trailer(slot) // 4, fields, published, payload)
 
 
 def flat(payload: Payload) -> NDArray[Any] | memoryview:

@@ -98,7 +98,7 @@ class RingWriter(Publisher):
         self._lock.remember(Memory(0, self.next_frame_id, self.generation))
         self._words[_PID] = 0
         # Views lent by slot() may still live; the mapping goes when the last of them does.
-        del self._bytes, self._words, self._arrays, self._places
+        del self._bytes, self._words, self._times, self._arrays, self._places
         self._lock.close()
 
     def __enter__(self) -> RingWriter:
