@@ -166,7 +166,7 @@ class Rig:
         return path.read_text() if path.exists() else ""
 
     def ready(self, name: str = "recorder", times: int = 1) -> None:
-        until(lambda: self.log(name).count("ready mode=") >= times, 30, "recorder ready\n" + self.log(name))
+        until(lambda: self.log(name).count("ready mode=") >= times, 60, "recorder ready\n" + self.log(name))
 
     def clips(self, pattern: str = "*.mp4") -> list[Path]:
         return sorted(path for path in self.recordings.rglob(pattern))

@@ -7,7 +7,6 @@ import signal
 import time
 
 from service.clock import now_ns
-from shm_ring import FrameMeta
 from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
 
 
@@ -44,37 +43,14 @@ def test_a_restarted_capture_and_a_new_generation_go_on_in_the_same_file(rig):
     check_clip(clip, first)
 
 
-def test_a_wall_clock_that_jumps_changes_no_time_and_overwrites_no_file(rig, monkeypatch):
+def test_a_wall_clock_that_jumps_changes_no_time_and_overwrites_no_file(rig):
     """Steps of -1 day, +6 h and back to 1970: times inside files are the sensor's, names stay apart."""
     made = rig(auto_start=True, mode="rolling", recording_duration_minutes=0.5 / 60, on_close="plain")
     made.start()
     made.ready()
-    camera = made.camera(slots=256)
-    publish, at_ns, offset_ns = camera.writer.publish, now_ns(), [0]
-    real_slot = camera.writer.slot
-
-    class Stepped:
-        """The slot of a capture whose wall clock was set meanwhile."""
-
-        def __init__(self):
-            self.slot = real_slot()
-
-        def __enter__(self):
-            return self.slot.__enter__()
-
-        def __exit__(self, *error):
-            meta = self.slot.meta
-            utc_ns = 1_790_000_000_000_000_000 + meta.captured_ns - at_ns + offset_ns[0]
-            self.slot.meta = FrameMeta(
-                meta.frame_id, meta.captured_ns, utc_ns, frame_duration_us=meta.frame_duration_us
-            )
-            return self.slot.__exit__(*error)
-
-    monkeypatch.setattr(camera.writer, "slot", Stepped)
-    assert publish is not None
-    next_ns = at_ns
+    camera, next_ns = made.camera(slots=256), now_ns()
     for step_s in (0, -86_400, 21_600, -1_790_000_000, 0):
-        offset_ns[0] = step_s * 1_000_000_000
+        camera.clock_set_ns = step_s * 1_000_000_000
         next_ns = film(camera, 20, next_ns)
     until(lambda: made.log().count("recording ended") >= 6, 15, made.log())
     time.sleep(0.5)
@@ -110,3 +86,22 @@ def test_frames_that_were_overwritten_before_they_could_be_taken_are_counted_eve
     assert check_clip(clip, camera, drops=lost) == ids
     assert int(rows(timing_of(clip))[-1]["total_hardware_drops"]) == 0, "none of the camera's"
     assert f"lost={lost}" in made.log()
+
+
+def test_a_storm_of_sigterms_costs_no_frame_and_no_time(rig):
+    """Also during the close: the first one counts, the file is whole."""
+    made = rig(auto_start=True, on_close="plain")
+    process = made.start()
+    made.ready()
+    camera = made.camera(slots=64)
+    film(camera, 60, now_ns())
+    until(lambda: "recording began" in made.log(), 10, made.log())
+    time.sleep(0.5)
+    for _ in range(50):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.002)
+    assert process.wait(10) in (0, -signal.SIGTERM), "the last ones may meet an interpreter that has ended"
+    (clip,) = made.clips()
+    assert check_clip(clip, camera) == list(range(60))
+    assert not made.clips("*.part")

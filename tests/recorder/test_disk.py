@@ -62,15 +62,19 @@ def fails(folder, opener, form):
     return False
 
 
+SOME = [*range(1, 8), 20, 21, *range(103, 116)]
+
+
+@pytest.mark.parametrize("at", [SOME, pytest.param(range(1, 201), marks=pytest.mark.slow)], ids=["some", "each"])
 @pytest.mark.parametrize(
     ("fault", "container"),
     [(fault, "mp4") for fault in ("ENOSPC", "EIO", "EROFS", "torn", "short", "fsync")]
     + [(fault, container) for fault in ("ENOSPC", "fsync") for container in ("mkv", "h264")],
 )
-def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container):
+def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container, at):
     """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
     form, hit = film.Form(container, 0.5, csv=True, plain=True), 0
-    for n in [*range(1, 8), 20, 21, *range(103, 116)]:
+    for n in at:
         folder = tmp_path / f"{n}"
         folder.mkdir()
         opener = faulty("sync" if fault == "fsync" else "write", n, fault)
