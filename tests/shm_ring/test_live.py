@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_ring import LiveRing, RingNotReady, segment
+from shm_ring import LiveRing, RingNotReady, attach, segment
 from tests.shm_ring.frames import meta, pattern, start_writer
 
 
@@ -135,6 +135,14 @@ def mappings(name: str) -> int:
     return sum(f"/dev/shm{name} (deleted)" in line for line in lines)
 
 
+def until(condition) -> None:
+    """Poll for at most 10 s."""
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 def idle_through(loop, name: str, left: int = 0) -> None:
     """Let a follower idle until it holds no more than so many mappings of an ended ring."""
     deadline_s = time.monotonic() + 10
@@ -170,6 +178,30 @@ def test_an_idle_follower_gives_back_the_memory_of_a_ring_that_ended(make_writer
         with make_writer() as second:
             second.publish(b"new", meta(2))
             assert next(found for found in loop if found)[1] == 0, "the next generation is read from its first frame"
+
+
+def test_a_users_loop_that_waits_gives_it_back_too(make_writer, ring_name, prefix):
+    writer, stop, seen = make_writer(), Asked(), []
+    writer.publish(b"one", meta(0))
+
+    def loop() -> None:
+        for frame in ring.follow(start="oldest"):
+            seen.append(frame.payload.tobytes())  # looked at: from here on the frame is the user's own
+
+    with attach("cam0", prefix=prefix, stop=stop) as ring:
+        thread = threading.Thread(target=loop)
+        thread.start()
+        try:
+            until(lambda: seen == [b"one"])
+            writer.retire()
+            del writer
+            until(lambda: not mappings(ring_name))
+            with make_writer() as second:
+                second.publish(b"two", meta(1))
+                until(lambda: seen == [b"one", b"two"])
+        finally:
+            stop.request()
+            thread.join(10)
 
 
 def test_a_takeover_is_not_even_noticed(make_writer, ring_name):
