@@ -55,7 +55,8 @@ class Endpoint:
     place: type[msgspec.Struct] = Nothing
     query: type[msgspec.Struct] = Nothing
     body: Any = None
-    media: str = "application/json"
+    media: tuple[str, ...] = ("application/json",)
+    """Content types of the answer."""
     status: int = 200
     other: tuple[int, ...] = field(default=())
     """Statuses beyond those every endpoint may answer with."""

@@ -83,7 +83,7 @@ def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
 
 def _responses(one: Endpoint, by_kind: dict[Any, JSON]) -> JSON:
     schema = by_kind[one.reply] if one.reply is not None else {"type": "string", "format": "binary"}
-    good = {"description": one.summary, "content": {one.media: {"schema": schema}}}
+    good = {"description": one.summary, "content": {media: {"schema": schema} for media in one.media}}
     statuses = dict(_EVERY) | ({415: "body is not application/json"} if one.method != "GET" else {})
     found: JSON = {str(one.status): good} | {str(status): good for status in one.other}
     for status, meaning in statuses.items():

@@ -184,11 +184,11 @@ def endpoints() -> list[Endpoint]:
         Endpoint("GET", "/library/{id}", "library", "Show one row", _row, Row, place=OfRow),
         Endpoint(
             "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _file, None,
-            place=OfRow, media="application/octet-stream", other=(206, 304, 416),
+            place=OfRow, media=tuple(dict.fromkeys(TYPES.values())), other=(206, 304, 416),
         ),
         Endpoint(
             "GET", "/library/{id}/thumbnail", "library", "A small picture of it", _thumbnail, None,
-            place=OfRow, media="image/jpeg",
+            place=OfRow, media=("image/jpeg",),
         ),
         _changing("protect", c.Protect, "Keep it for ever"),
         _changing("unprotect", c.Unprotect, "Give it back to retention"),

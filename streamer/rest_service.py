@@ -29,7 +29,8 @@ class Setting(msgspec.Struct, frozen=True):
     minimum: float | None
     maximum: float | None
     apply: str
-    """live: at once; restart: when the owner is restarted."""
+    """live: at once; restart: when the owner is restarted; file: only in config.toml, because it opens a port, runs a
+    program or says where files go."""
     secret: bool
 
 
@@ -63,6 +64,8 @@ class Events(msgspec.Struct, frozen=True):
 
 async def _settings(call: Call) -> Settings:
     """The hub's word where it answers: it alone knows what was changed and not yet saved."""
+    from control.configuration import FILE_ONLY  # brings tomlkit along, which nothing else here needs
+
     reply = await call.context.hub.ask(c.Get(), 5.0)
     now = reply.data.get("settings", {}) if reply.ok else {}
     own = call.context.settings
@@ -80,7 +83,7 @@ async def _settings(call: Call) -> Settings:
                 choices=list(key.choices),
                 minimum=_finite(key.minimum),
                 maximum=_finite(key.maximum),
-                apply=key.apply,
+                apply="file" if FILE_ONLY.search(key.path) else key.apply,
                 secret=key.secret,
             )
         )

@@ -1,5 +1,7 @@
 // The login page: shows the secret once, in a JSON body; what comes back is a cookie no script can read.
 
+document.documentElement.dataset.theme = localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+
 const form = document.getElementById("login");
 const secret = document.getElementById("secret");
 const problem = document.getElementById("problem");

@@ -10,6 +10,8 @@ const TITLES = {
 };
 const place = (name) => { const at = Object.keys(TITLES).indexOf(name); return at < 0 ? 99 : at; };
 
+const WHEN = { live: ["● live", "takes effect at once"], restart: ["○ restart", "takes effect when its process is restarted"], file: ["– file", "changes only in config.toml: it opens a port, runs a program or says where files go"] };
+
 export class SettingsTab {
   constructor(page) {
     this.page = page;
@@ -52,34 +54,36 @@ export class SettingsTab {
     return h("div", { class: `setting ${this.changes.has(one.key) ? "changed" : ""}`, "data-key": one.key },
       h("div", {}, h("label", { for: `set-${one.key}`, class: "mono" }, one.key), h("div", { class: "about" }, about)),
       this.input(one, value),
-      h("span", { class: `mark-${one.apply}`, title: one.apply === "live" ? "takes effect at once" : "takes effect when its process is restarted" }, one.apply === "live" ? "● live" : "○ restart"));
+      h("span", { class: `mark-${one.apply}`, title: WHEN[one.apply][1] }, WHEN[one.apply][0]));
   }
 
   input(one, value) {
-    const id = `set-${one.key}`;
+    const id = `set-${one.key}`, disabled = one.apply === "file";
     const changed = (next) => {
       const same = JSON.stringify(next) === JSON.stringify(one.value);
       if (same) this.changes.delete(one.key); else this.changes.set(one.key, next);
       document.getElementById(id)?.closest(".setting").classList.toggle("changed", !same);
       this.counted();
     };
-    if (one.secret) return h("input", { id, type: "password", placeholder: one.value ? "set; type to replace" : "not set", autocomplete: "new-password", oninput: (event) => changed(event.target.value || one.value) });
-    if (typeof one.default === "boolean") return h("input", { id, type: "checkbox", checked: Boolean(value), onchange: (event) => changed(event.target.checked) });
-    if (one.choices.length) {
-      const select = h("select", { id, onchange: (event) => changed(one.choices[event.target.selectedIndex]) }, one.choices.map((choice) => h("option", {}, String(choice))));
-      select.selectedIndex = one.choices.indexOf(value);
+    if (one.secret) return h("input", { id, disabled, type: "password", placeholder: one.value ? "set; type to replace" : "not set", autocomplete: "new-password", oninput: (event) => changed(event.target.value || one.value) });
+    if (typeof one.default === "boolean") return h("input", { id, disabled, type: "checkbox", checked: Boolean(value), onchange: (event) => changed(event.target.checked) });
+    const plain = one.type === "true or false" ? [true, false] : one.choices;
+    const choices = one.default === null && plain.length ? [null, ...plain] : plain; // null: left out
+    if (choices.length) {
+      const select = h("select", { id, disabled, onchange: (event) => changed(choices[event.target.selectedIndex]) }, choices.map((choice) => h("option", {}, String(choice ?? "left out"))));
+      select.selectedIndex = choices.indexOf(value);
       return select;
     }
     if (one.type === "integer" || one.type === "number") {
-      return h("input", { id, type: "number", value: value ?? "", min: one.minimum ?? undefined, max: one.maximum ?? undefined, step: one.type === "integer" ? 1 : "any",
+      return h("input", { id, disabled, type: "number", value: value ?? "", min: one.minimum ?? undefined, max: one.maximum ?? undefined, step: one.type === "integer" ? 1 : "any",
         oninput: (event) => changed(event.target.value === "" ? one.default : Number(event.target.value)) });
     }
     if (one.type === "list" || one.type === "table" || one.type === "value") {
-      return h("input", { id, value: JSON.stringify(value), class: "mono", onchange: (event) => {
+      return h("input", { id, disabled, value: JSON.stringify(value), class: "mono", onchange: (event) => {
         try { changed(JSON.parse(event.target.value)); event.target.setCustomValidity(""); } catch { event.target.setCustomValidity("must be JSON"); event.target.reportValidity(); }
       } });
     }
-    return h("input", { id, value: value ?? "", oninput: (event) => changed(event.target.value) });
+    return h("input", { id, disabled, value: value ?? "", oninput: (event) => changed(event.target.value) });
   }
 
   counted() {

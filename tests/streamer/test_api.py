@@ -232,7 +232,8 @@ def test_settings_are_shown_with_their_meaning_and_changed_through_the_hub(tmp_p
             fps = next(one for one in found if one["key"] == "mjpeg_server.fps")
             assert (fps["unit"], fps["apply"], fps["type"], fps["maximum"]) == ("fps", "live", "number", 240)
             assert fps["help"]
-            assert next(one for one in found if one["key"] == "http.token")["secret"]
+            token = next(one for one in found if one["key"] == "http.token")
+            assert (token["secret"], token["apply"]) == (True, "file")
             await browser.post("/api/v1/settings", json={"changes": {"mjpeg_server.fps": 10}, "save": True})
             assert server.hub.asked[-1] == Set(changes={"mjpeg_server.fps": 10}, save=True)
 

@@ -242,6 +242,11 @@ def test_settings_are_changed_live_from_the_schema(pipeline, browser):
         row.locator("input").fill("999")
         page.get_by_role("button", name="Apply").click()
         playwright.expect(page.locator(".toast.bad")).to_contain_text("must be number 1..255")
+        page.get_by_label("Find a setting").fill("http.")
+        bind, downloads = (page.locator(f".setting[data-key='http.{name}']") for name in ("bind", "downloads"))
+        playwright.expect(bind.locator("input")).to_be_disabled()
+        playwright.expect(bind).to_contain_text("file")
+        playwright.expect(downloads.locator("select")).to_have_value("left out")
     pipeline.text("set night.dark_threshold 40")
 
 
