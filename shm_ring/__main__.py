@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 
 from shm_ring import catalogue, dump, top
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
@@ -52,18 +51,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nusage: python -m shm_ring [/PREFIX.CAMERA.STREAM | top … | dump …]")
         return 0
     try:
-        if not words:
-            for name in catalogue.rings():
-                with suppress(RingNotReady), RingReader.open(name) as reader:  # it may have gone since it was listed
-                    print("\n".join(header(reader)))
-        for name in words:
-            with RingReader.open(name) as reader:
-                print("\n".join([*header(reader), *slots(reader)]))
-    except RingError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return max([0, *(show(name, whole=bool(words)) for name in words or catalogue.rings())])
     except BrokenPipeError:
         return 0
+
+
+def show(name: str, *, whole: bool) -> int:
+    """Print one ring, `whole`: with its slots. Returns: the exit code; a damaged ring does not hide the others."""
+    try:
+        with RingReader.open(name) as reader:
+            print("\n".join([*header(reader), *(slots(reader) if whole else ())]))
+    except RingError as error:
+        if isinstance(error, RingNotReady) and not whole:
+            return 0  # it has gone since it was listed
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

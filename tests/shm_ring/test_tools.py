@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from imaging.formats import geometry
-from shm_ring import RingReader, top
+from shm_ring import RingReader, RingWriter, top
+from shm_ring.layout import SEGMENT_HEADER, offset_of
 from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
 
 SHAPE = geometry("gray", 64, 48)
@@ -101,6 +103,22 @@ def test_a_ring_left_behind_is_listed_and_described(make_writer, ring_name):
     assert "8 slots of 3072 bytes, stride 4096" in shown
     assert shown.count("gray 64x48") == 3
     assert "left behind" in run("top", "--once", "--interval", "0.1").stdout
+
+
+def test_a_damaged_ring_does_not_hide_the_others(make_writer, ring_name, prefix, tmp_path):
+    other = f"/{prefix}.cam1.main"
+    with RingWriter.create(
+        other, slots=4, payload_bytes=64, lock_dir=tmp_path / "run", camera="cam1", stream="main"
+    ) as whole, make_writer() as damaged:  # fmt: skip
+        damaged.publish(b"", meta(0))
+        whole.publish(b"", meta(0))
+        with Path(f"/dev/shm{ring_name}").open("r+b") as file:
+            file.seek(offset_of(SEGMENT_HEADER, "head"))
+            file.write(b"\7")
+        done = run()
+        assert f"{other}: live, generation" in done.stdout
+        assert f"ring {ring_name}: head 7 and slot headers contradict each other" in done.stderr
+        assert done.returncode == 1
 
 
 def test_no_ring_is_one_line_and_exit_code_one(ring_name):
