@@ -125,7 +125,7 @@ class Film:
 
 
 def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[float, float]:
-    """Record the film once. Returns: seconds, CPU seconds."""
+    """Record the film once. Returns: seconds and CPU seconds, per frame."""
     stop = Stop()
     shutil.rmtree(film.settings.paths.recordings, ignore_errors=True)
     own = SETTINGS
@@ -150,22 +150,23 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         triggers.start(film.start_ns, "session", "manual", utc_ns=time.time_ns())
         triggers.stop(film.end_ns)
         writer.start()
-        began = cpu = 0.0
+        began = cpu = before = 0.0
         for _ in loop.run():
             if not began and loop.encoded >= RUN_IN:
-                began, cpu = time.perf_counter(), cpu_s()
+                began, cpu, before = time.perf_counter(), cpu_s(), loop.encoded
             if not triggers.active:
                 break
         seconds = time.perf_counter() - began  # the last frame is encoded; closing the file is the disk's pace
         assert writer.close("done", 60)
-        figures = seconds, cpu_s() - cpu
+        frames = len(film.frames) - before
+        figures = seconds / frames, (cpu_s() - cpu) / frames
         packets.close()
     assert loop.encoded == len(film.frames) + live and loop.lost == 0, (loop.encoded, loop.lost)
     return figures
 
 
 def bare(film: Film) -> tuple[float, float]:
-    """Encode the film with libx264 and nothing else. Returns: seconds, CPU seconds."""
+    """Encode the film with libx264 and nothing else. Returns: seconds and CPU seconds, per frame."""
     rows = film.geometry.height * 3 // 2
     pictures = [frame.reshape(rows, film.geometry.width) for frame in film.frames]
     plan = encoder.plan(SETTINGS, "libx264", picture_of(film.geometry), 1e9 / PERIOD_NS, THREADS)
@@ -180,7 +181,8 @@ def bare(film: Film) -> tuple[float, float]:
         frame.pict_type = 1 if number % every == 0 else 0
         context.encode(frame)
     context.encode(None)
-    return time.perf_counter() - began, cpu_s() - cpu
+    frames = len(film.frames) - RUN_IN
+    return (time.perf_counter() - began) / frames, (cpu_s() - cpu) / frames
 
 
 def cpu_s() -> float:
@@ -196,8 +198,8 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     def subject(name: str, work: Callable[[], tuple[float, float]]) -> Callable[[], float]:
         def measured() -> float:
             seconds, used = work()
-            cpu.setdefault(name, []).append(used)
-            return (len(film.frames) - RUN_IN) / seconds
+            cpu.setdefault(name, []).append(used * 1e3)
+            return 1 / seconds
 
         return measured
 
@@ -214,7 +216,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         judged = {name: subjects[name] for name in ("bare", "recorder")}
         figures = paired(judged, 3 if quick else 15)
         yield "speed", compared(figures, "recorder", "bare", "fps")
-        yield "cpu", compared(cpu, "recorder", "bare", "s")
+        yield "cpu", compared(cpu, "recorder", "bare", "ms a frame")
         fps = sorted(figures["recorder"])[len(figures["recorder"]) // 2]
         yield "catch_up", Measured(fps / 30, f"{fps:.0f} fps at 1280x720, {THREADS} threads")
         figures = paired({name: subjects[name] for name in ("bare", "overlay", "live")}, 1 if quick else 5)

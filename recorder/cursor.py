@@ -13,20 +13,11 @@ class Cursor(shm_ring.Cursor):
         if (reader := self.attach()) is not None:
             self.position = reader.head
 
-    def seek(self, captured_ns: int) -> int | None:
-        """Go to the first frame captured then or later.
-
-        Returns: when the oldest frame that is still there was captured, if that is too late; else None.
-        """
-        reader = self.attach()
-        if reader is None:
-            return None
-        frames = reader.window(captured_ns, 1 << 62)
-        self.position = frames.start if frames else reader.head
-        if frames and frames.start == reader.oldest and reader.head - reader.first_sequence >= reader.slots:
-            oldest_ns = reader.meta(frames.start).captured_ns
-            return oldest_ns if oldest_ns > captured_ns else None
-        return None
+    def seek(self, captured_ns: int) -> None:
+        """Go to the first frame captured then or later that is still there."""
+        if (reader := self.attach()) is not None:
+            frames = reader.window(captured_ns, 1 << 62)
+            self.position = frames.start if frames else reader.head
 
     def advance(self) -> None:
         """The frame of the last step is done."""

@@ -84,9 +84,10 @@ class Encoder:
     def __init__(self, plan: Plan) -> None:
         """Open it. Raises: EncoderUnavailable."""
         self.plan = plan
-        self._waiting: deque[tuple[int, FrameMeta, Order | None]] = (
-            deque()
-        )  # pts and what belongs to it, of the frames inside
+        self._waiting: deque[tuple[int, FrameMeta, Order | None]] = deque()
+        """Time and what belongs to it, of the frames inside."""
+        self._torn: set[int] = set()
+        """Frame ids inside of which nothing is wanted any more."""
         self._last_pts = -1
         try:
             self._context = _open(plan)
@@ -103,6 +104,11 @@ class Encoder:
         self._waiting.append((pts, row, order))
         return self._run(frame)
 
+    def forget(self, frame_id: int) -> None:
+        """If the newest frame inside is this one, throw away what becomes of it."""
+        if self._waiting and self._waiting[-1][1].frame_id == frame_id:
+            self._torn.add(frame_id)
+
     @property
     def holding(self) -> bool:
         """Whether frames went in that have not come out."""
@@ -117,7 +123,12 @@ class Encoder:
             packets = self._context.encode(frame)
         except (av.FFmpegError, ValueError) as error:
             raise EncoderFailed(f"{self.plan.codec}: {error}") from error
-        return [self._unit(packet) for packet in packets]
+        units = [self._unit(packet) for packet in packets]
+        if not self._torn:
+            return units
+        shown = [unit for unit in units if unit.row.frame_id not in self._torn]
+        self._torn -= {unit.row.frame_id for unit in units}
+        return shown
 
     def _unit(self, packet: av.Packet[av.VideoStream]) -> AccessUnit:
         """Find the frame a packet belongs to: by time, since some encoders skip frames."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -20,7 +19,8 @@ from recorder.encoder import TIME_BASE, AccessUnit, Encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.mode import Mode, mode_of
 from recorder.order import Order
-from recorder.planes import Wrapper
+from recorder.pace import Pace
+from recorder.planes import Wrapper, picture_of
 from recorder.settings import Preset, RecorderSettings
 from shm_ring import Frame, FrameMeta
 from shm_ring.packets import parameter_sets
@@ -32,11 +32,6 @@ Decorate = Callable[[NDArray[np.uint8], FrameMeta], None]
 
 DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""
-BEHIND, CAUGHT_UP = 0.5, 0.1
-"""Shares of the ring: with more frames waiting the fastest preset is used, with fewer the user's again."""
-LAGS = 15
-"""Frames over which it is seen whether the lag shrinks."""
-FASTEST: Preset = "ultrafast"
 
 
 class Encoding:
@@ -59,7 +54,7 @@ class Encoding:
         self._wrapper: Wrapper | None = None
         self._encoder: Encoder | None = None
         self._preset: Preset = settings.preset
-        self._lags: deque[int] = deque(maxlen=LAGS)
+        self._pace = Pace(settings.preset)
         self._last_key_ns = self._last_ns = 0
         self._order_number = 0
         self._key_due = True
@@ -91,6 +86,18 @@ class Encoding:
         self._last_ns, self._order_number = meta.captured_ns, number
         return [self._named(unit, mode) for unit in units]
 
+    def without(self, torn: FrameMeta | None, units: list[AccessUnit]) -> list[AccessUnit]:
+        """A frame was overwritten while it was encoded: the next is a key frame, and nothing of this one is shown.
+
+        `torn` is None if that was noticed before. Returns: those of `units` that are of frames before.
+        """
+        self.force_key()
+        if torn is None:
+            return units
+        if self._encoder is not None:
+            self._encoder.forget(torn.frame_id)
+        return [unit for unit in units if unit.row.frame_id != torn.frame_id]
+
     def drain(self) -> list[AccessUnit]:
         """Get what the encoder still holds, and close it; the next frame opens another."""
         encoder, self._encoder = self._encoder, None
@@ -107,22 +114,24 @@ class Encoding:
         """Whether frames are inside the encoder."""
         return self._encoder is not None and self._encoder.holding
 
+    @property
+    def period_ns(self) -> int:
+        """Expected time from one frame to the next."""
+        return (self._mode.period_us if self._mode else DEFAULT_PERIOD_US) * 1000
+
     def changes_with(self, frame: Frame, meta: FrameMeta) -> bool:
-        """Whether this frame needs another encoder than the one before: drain first."""
-        if self._mode is None or self._encoder is None:
+        """Whether this frame needs another encoder while frames are inside the one before: drain first."""
+        if self._mode is None or not self.holding:
             return False
-        return not self._mode.goes_on(mode_of(frame.picture, self._with_period(meta)))
+        return not self._mode.goes_on(picture_of(frame.picture), self._with_period(meta))
 
     def pace(self, lag: int, slots: int) -> None:
         """Use the fastest preset while too many frames wait; all presets write the same parameter sets."""
-        wanted = self._preset
-        self._lags.append(lag)
-        if lag > BEHIND * slots and lag >= self._lags[0] and len(self._lags) == LAGS:
-            wanted = FASTEST  # a backlog (pre-roll) that shrinks needs no help
-        elif lag < CAUGHT_UP * slots:
-            wanted = self.settings.preset
-        soon = self._last_ns - self._last_key_ns >= self.settings.gop_s * 0.5e9  # changing costs a key frame
-        if self.codec == SOFTWARE and wanted != self._preset and soon:
+        self._pace.saw(lag, slots, self.settings.preset)
+        wanted = self._pace.preset
+        if wanted == self._preset or self.codec != SOFTWARE:
+            return
+        if self._last_ns - self._last_key_ns >= self.settings.gop_s * 0.5e9:  # changing costs a key frame
             log.warning("encoder preset %s -> %s because lag=%d of slots=%d", self._preset, wanted, lag, slots)
             self._preset, self._encoder = wanted, None
 
@@ -132,16 +141,16 @@ class Encoding:
         """Make sure that the expected time to the next frame is known."""
         if meta.frame_duration_us > 0:
             return meta
-        return replace(meta, frame_duration_us=self._mode.period_us if self._mode else DEFAULT_PERIOD_US)
+        return replace(meta, frame_duration_us=self.period_ns // 1000)
 
     def _follow(self, geometry: Geometry, meta: FrameMeta) -> tuple[Wrapper, Mode]:
         """Notice another mode, size or format."""
-        if geometry != self._geometry or self._wrapper is None:
+        if geometry is not self._geometry or self._wrapper is None:  # the ring gives one object for the same bytes
             self._geometry = geometry
             self._wrapper = Wrapper(geometry, editable=self._decorate is not None)
-        mode = mode_of(geometry, meta)
-        if self._mode is not None and self._mode.goes_on(mode):
+        if self._mode is not None and self._mode.goes_on(self._wrapper.picture, meta):
             return self._wrapper, self._mode
+        mode = mode_of(self._wrapper.picture, meta)
         log.info("picture is now %s night=%s period_us=%d", mode.picture, mode.night, mode.period_us)
         self._mode, self._encoder = mode, None
         self._modes += 1

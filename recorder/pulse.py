@@ -34,14 +34,15 @@ class Pulse:
         writer: ClipWriter,
     ) -> None:
         self.encoded = 0
-        """Frames that went into the encoder."""
+        """Frames that went into the encoder, and were not overwritten meanwhile."""
         self._control, self._cursor, self._encoding = control, cursor, encoding
         self._live, self._triggers, self._writer = live, triggers, writer
         self._times: deque[int] = deque(maxlen=FPS_OVER)
         self._beat_s = 0.0
 
-    def took(self, captured_ns: int) -> None:
+    def took(self, captured_ns: int, *, encoded: bool) -> None:
         """A frame is done."""
+        self.encoded += encoded
         self._times.append(captured_ns)
 
     def pause(self) -> None:

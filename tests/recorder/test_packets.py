@@ -6,13 +6,14 @@ import random
 import secrets
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
 import pytest
 
 from imaging import frame_code
-from shm_ring import Flags, FrameMeta, LiveRing, RingWriter, packets
+from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter, packets
 from tests.recorder import film
 from tests.recorder.rig import until
 
@@ -150,8 +151,9 @@ def test_a_ring_that_a_killed_recorder_left_goes_at_the_next_clean_end_though_no
     for _ in range(100):
         film_of.publish()
         time.sleep(0.02)
-        if ring.exists():
-            break
+        with suppress(RingNotReady), RingReader.open(f"/{ring.name}") as reader:
+            if reader.latest() is not None:
+                break
     first.kill()
     first.wait()
     assert ring.exists()

@@ -1,0 +1,167 @@
+"""From the ring to the writer: what is missing at the beginning is said, torn frames vanish, ended rings are let go."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recorder import codecs
+from recorder.encoder import Encoder
+from recorder.encoding import Encoding
+from recorder.inbox import BUNDLE, FRAMES, End, Inbox, Item
+from recorder.settings import RecorderSettings
+from service.clock import now_ns
+from tests.recorder.film import track, units
+from tests.recorder.rig import PERIOD_NS, check_clip, until
+from tests.recorder.test_encoding import ORDER, Stand, metas, picture
+
+
+@pytest.fixture
+def running(rig):
+    """A hub, a recorder, and a camera that films until the test is over."""
+    stop = threading.Event()
+
+    def make(slots=64, **recorder):
+        made = rig(**recorder)
+        made.start_hub()
+        film = made.camera(slots=slots)
+
+        def run():
+            start, number = time.monotonic(), 0
+            while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
+                film.publish()
+                number += 1
+
+        made.start()
+        made.ready()
+        made.answers()
+        thread = threading.Thread(target=run)
+        threads.append(thread)
+        thread.start()
+        return made, film
+
+    threads = []
+    yield make
+    stop.set()
+    [thread.join() for thread in threads]
+
+
+@pytest.mark.parametrize("frames", [80, 20], ids=["a ring that went round", "a young ring"])
+def test_what_is_missing_at_the_beginning_is_stated_to_the_frame(running, frames):
+    """The difference between the moment asked for and the file's first frame; nothing else is missing."""
+    made, film = running(pre_roll_s=30.0, post_roll_s=0.3)
+    until(lambda: len(film.published) > frames)
+    asked_ns = now_ns()
+    reply = made.ask("record trigger")
+    answered_ns = now_ns()
+    stated_s = float(re.search(r"asked for frames from ([\d.]+) s earlier", reply.text)[1])
+    until(lambda: made.ask("record status").status == "idle", 10)
+    (clip,) = made.clips()
+    ids = check_clip(clip, film)
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    first_ns = {meta.frame_id: meta.captured_ns for meta in film.published}[ids[0]]
+    gap_s = (first_ns - asked_ns) / 1e9 + 30
+    assert gap_s - (answered_ns - asked_ns) / 1e9 - 0.001 <= stated_s <= gap_s + 0.001, (gap_s, reply.text)
+
+
+def maps_of(process, prefix):
+    """Distinct segments of the camera's pictures that a process has mapped: (inode, path)."""
+    lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    return {(line.split()[4], line.split(maxsplit=5)[5]) for line in lines if f"/{prefix}.cam0.main" in line}
+
+
+def test_an_idle_recorder_maps_the_live_ring_only(rig):
+    """Three other picture sizes, each looked at for a moment and then by nobody; in the end no camera at all."""
+    made = rig()
+    made.start_hub()
+    process = made.start()
+    made.ready()
+    made.answers()
+    for width in (640, 320, 480, 800):
+        camera = made.camera(size=(width, 360))
+        assert made.ask("watch seconds=1").ok
+        camera.run(0.3)
+        path = f"/dev/shm/{made.prefix}.cam0.main"
+        live = (str(Path(path).stat().st_ino), path)
+        until(lambda live=live: maps_of(process, made.prefix) == {live}, 5, "only the live ring")
+        made.cameras.remove(camera)
+        camera.close()
+    until(lambda: not maps_of(process, made.prefix), 5, "no ring")
+    assert made.log().count("picture is now") == 4
+
+
+def item(unit):
+    return Item(unit, track())
+
+
+def test_frames_of_a_backlog_wake_the_writer_in_bundles_and_the_last_of_them_at_once():
+    inbox, taken = Inbox(), []
+    thread = threading.Thread(target=lambda: taken.extend(inbox.items()), daemon=True)
+    thread.start()
+    film = units(BUNDLE + 5)
+    for unit in film[:3]:
+        assert inbox.put(item(unit), more=True)
+    assert inbox.waiting == 3 and not taken
+    inbox.put(item(film[3]), more=False)
+    until(lambda: len(taken) == 4, 5)
+    for unit in film[4:]:
+        inbox.put(item(unit), more=True)
+    until(lambda: len(taken) == 4 + BUNDLE, 5)
+    inbox.put(End("over"), more=True)
+    until(lambda: inbox.waiting == 0, 5)
+    inbox.close("done")
+    thread.join(5)
+    assert [one.unit.row.frame_id for one in taken[:-2]] == [unit.row.frame_id for unit in film]
+    assert [one.reason for one in taken[-2:]] == ["over", "done"]
+
+
+def test_a_full_inbox_takes_nothing_more_but_wakes_the_writer():
+    inbox, unit = Inbox(), units(1)[0]
+    for _ in range(FRAMES):
+        assert inbox.put(item(unit), more=True)
+    assert not inbox.put(item(unit), more=True)
+    assert inbox.waiting == FRAMES
+    for _, _ in zip(range(FRAMES), inbox.items(), strict=False):
+        pass
+    assert inbox.put(item(unit), more=False)
+
+
+def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
+    """Hardware gives a frame back later: what was overwritten while it went in must not come out then."""
+
+    class Late:
+        """An encoder that gives each packet back with the next frame."""
+
+        def __init__(self, context):
+            self.context, self.held = context, []
+
+        def encode(self, frame):
+            given, self.held = self.held, self.context.encode(frame)
+            return given if frame is not None else given + self.held
+
+    class Lagging(Encoder):
+        def __init__(self, plan):
+            super().__init__(plan)
+            self._context = Late(self._context)
+
+    soft = RecorderSettings(encoder="libx264", threads=1)
+    monkeypatch.setattr(
+        "recorder.encoding.open_encoder",
+        lambda settings, wanted, fps, failed=frozenset(): codecs.open_encoder(
+            settings, wanted, fps, failed=failed, opener=Lagging
+        ),
+    )
+    shape, payload = picture("yuv420p", 320, 240)
+    encoding, shown = Encoding(soft), []
+    for meta in metas(8):
+        out = encoding.feed(Stand(shape, payload), meta, ORDER)
+        shown += encoding.without(meta, out) if meta.frame_id == 4 else out
+    shown += encoding.drain()
+    assert [unit.row.frame_id for unit in shown] == [0, 1, 2, 3, 5, 6, 7]
+    assert [unit.row.frame_id for unit in shown if unit.key] == [0, 5]
+    assert np.all(np.diff([unit.packet.pts for unit in shown]) >= PERIOD_NS // 1000)
