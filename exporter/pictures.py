@@ -16,7 +16,7 @@ from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from library import Catalogue, Entry, retention
 from library.sidecar import PICTURES, sidecar
-from service.files import unused, whole_file
+from service.files import whole_file
 from service.settings import Settings
 from shm_ring import FrameMeta
 
@@ -78,30 +78,36 @@ class Album:
         return self._catalogue.add(replace(picture.entry, path=path))
 
     def _room(self, path: Path, need: int, kind: str) -> None:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
         retention.make_room(self._settings(), self._catalogue, need, path.parent, kind=kind)
+        if not path.parent.is_dir():  # only now: not where the disk is not mounted
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def _write(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> Path:
         """Write the file, and beside it what its format has no place for. Returns: the name it got."""
-        for _ in range(NAME_TRIES):
-            free = unused(path)
+        for number in range(1, NAME_TRIES + 1):
+            free = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+            if free.exists():
+                continue
             try:
-                with whole_file(free) as file:
-                    for part in parts:
-                        file.write(part)
+                self._put(free, parts, beside)
             except FileExistsError:
                 continue  # somebody took the name between looking and writing
-            if beside is not None:
-                self._describe(free, beside)
             return free
         raise FileExistsError(errno.EEXIST, "no free name", str(path))
 
-    def _describe(self, path: Path, beside: Mapping[str, Any]) -> None:
-        """Write the sidecar; a file without one would lose its time and frame number, so then neither stays."""
-        try:
-            with whole_file(sidecar(path), replace=True) as file:
+    def _put(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> None:
+        """The sidecar comes first: a file that a kill left without one would have lost its time and frame number.
+
+        A sidecar that is left alone is swept on the next start.
+        """
+        if beside is not None:
+            with whole_file(sidecar(path)) as file:
                 file.write(json.dumps(beside, indent=1).encode())
+        try:
+            with whole_file(path) as file:
+                for part in parts:
+                    file.write(part)
         except BaseException:
-            path.unlink(missing_ok=True)
+            if beside is not None:
+                sidecar(path).unlink(missing_ok=True)
             raise

@@ -6,7 +6,8 @@ import logging
 
 from control.messages import Reply
 from library import Catalogue
-from library.files import found, leftovers
+from library.agreement import kept_text
+from library.files import found, tidied
 from library.rows import row
 
 log = logging.getLogger(__name__)
@@ -18,16 +19,17 @@ FINDINGS_SHOWN = 100
 def reconciled(catalogue: Catalogue) -> Reply:
     """On start: rows for files that a crash left without one, and no leftovers."""
     adopted, gone = catalogue.reconcile()
-    lost = leftovers(catalogue.folders)
-    for path in lost:
-        path.unlink(missing_ok=True)
+    lost = tidied(catalogue.folders)
+    for folder in catalogue.away:
+        if catalogue.mounts.away(folder):
+            log.warning("library folder without its disk, rows kept and nothing written folder=%s", folder)
     log.info("library reconciled adopted=%d gone=%d leftovers=%d", len(adopted), len(gone), len(lost))
     return Reply(data={"adopted": len(adopted), "gone": len(gone)})
 
 
 def returned(catalogue: Catalogue) -> Reply:
-    """From time to time: reconcile again when a folder that was empty has files, as when its disk is mounted late."""
-    back = [folder for folder in catalogue.away if found([folder])]
+    """From time to time: reconcile again when a folder that was away has files, as when its disk is mounted late."""
+    back = [folder for folder in catalogue.away if not catalogue.mounts.away(folder) and found([folder])]
     if not back:
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library folder has files folders=%s", ",".join(map(str, back)))
@@ -37,8 +39,9 @@ def returned(catalogue: Catalogue) -> Reply:
 def checked(catalogue: Catalogue, action: str) -> Reply:
     """Compare the library with the disk, or make it anew."""
     if action == "rebuild":
-        count = catalogue.rebuild()
-        return Reply(status="library", text=f"OK: rebuilt {count} rows from the files", data={"rows": count})
+        count, kept = catalogue.rebuild()
+        text = f"OK: rebuilt {count} rows from the files{kept_text(catalogue, kept)}"
+        return Reply(status="library", text=text, data={"rows": count, "kept": kept})
     findings = catalogue.check()
     rows = [{**row(entry), "finding": how} for entry, how in findings[:FINDINGS_SHOWN]]
     text = "\n".join(f"{how}: {entry.path}" for entry, how in findings[:FINDINGS_SHOWN]) or "OK: every row has its file"

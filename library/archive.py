@@ -25,17 +25,17 @@ from library.entry import Entry
 from library.manifest import CHUNK_BYTES, JOURNAL, Item, Progress, Span, known, sha256, write
 from library.sidecar import sidecar
 from service.files import whole_file
+from service.settings import LABEL
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 """Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
 
 
 def checked_name(name: str) -> str:
     """The name of an archive, fit for a folder. Raises: ValueError."""
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(LABEL, name):
         raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
     return name
 

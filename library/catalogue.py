@@ -7,16 +7,19 @@ and `reconcile` makes both agree after a crash.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from library import files, sidecar, table
+from library import agreement, files, sidecar, table
 from library.database import Database
 from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, NoSuchEntry
+from library.mounts import Mounts
 from service.settings import Settings
+
+T = TypeVar("T")
 
 
 class Catalogue:
@@ -28,8 +31,9 @@ class Catalogue:
         self.root = path.parent
         self.folders = tuple(folders)
         self.away: tuple[Path, ...] = ()
-        """Folders in which the last `reconcile` found nothing at all: perhaps a disk that is not mounted (yet)."""
+        """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
         self._database = Database(path, self._repair)
+        self.mounts = Mounts(self._database, self.folders, self.root)
 
     @classmethod
     def of(cls, settings: Settings) -> Catalogue:
@@ -57,7 +61,7 @@ class Catalogue:
         if entry.bytes == 0:
             entry = replace(entry, bytes=files.size(entry.path))
         sidecar.describe(entry)
-        return self._insert([entry])[0]
+        return self.insert([entry])[0]
 
     def protect(self, number: int, protected: bool = True) -> Entry:
         """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, OSError."""
@@ -160,52 +164,36 @@ class Catalogue:
         """Adopt files without a row, forget rows without a file. Returns: both, adopted first.
 
         Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
-        forgotten below a folder without files (`away`): run it again when they are back.
+        forgotten below a folder that is `away`: run it again when it is back.
         """
-        if not self.folders:
-            return [], []
-        held = {folder: files.found([folder]) for folder in self.folders}
-        self.away = tuple(folder for folder, paths in held.items() if not paths)
-        on_disk = set().union(*held.values())
-        rows = {entry.path: entry for entry in self.find()}
-        absent = [path for path in rows if path not in on_disk and not path.exists()]
-        gone = [rows[path] for path in absent if not any(path.is_relative_to(folder) for folder in self.away)]
-        adopted = self._insert(sidecar.readable(on_disk - rows.keys()))
-        self.forget([entry.id for entry in gone])
-        return adopted, gone
+        return agreement.reconcile(self)
 
-    def rebuild(self) -> int:
-        """Make every row anew from the files. Returns: how many. Raises: sqlite3.Error, LibraryError."""
-        entries = sidecar.readable(files.found(self.folders))
-        self._database.write(lambda db: db.execute("DELETE FROM entries"))
-        return len(self._insert(entries))
+    def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
+        """Make every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
+
+        `accept`: nothing is away, what is not there is gone. Raises: sqlite3.Error, LibraryError.
+        """
+        return agreement.rebuild(self, accept=accept)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
         """Compare every row with its file and every file with its row; `mend` makes the rows follow the files.
 
         Returns: the rows that differed, and how.
         """
-        before = {entry.path: entry for entry in self.find()}
-        actual = {entry.path: entry for entry in sidecar.readable(files.found(self.folders))}
-        findings = [(entry, "no row") for path, entry in actual.items() if path not in before]
-        findings += [(entry, "no file") for path, entry in before.items() if path not in actual and not path.exists()]
-        changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
-        findings += [(entry, "differs from its file") for entry in changed]
-        if mend:
-            self.reconcile()
-            self._insert(changed)
-            released = [(before[entry.path].id,) for entry in changed if not entry.protected]
-            self._database.write(lambda db: db.executemany("UPDATE entries SET protected = 0 WHERE id = ?", released))
-        return findings
+        return agreement.check(self, mend=mend)
 
-    # ---- inside
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction of our own. Raises: sqlite3.Error, LibraryError."""
+        return self._database.write(work)
 
-    def _repair(self) -> None:
-        self.reconcile()
+    def insert(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Add rows of files that describe themselves already. Returns: the entries with their numbers."""
 
-    def _insert(self, entries: Sequence[Entry]) -> list[Entry]:
         def work(db: sqlite3.Connection) -> list[Entry]:
             added_s = table.age(db)
             return [table.insert(db, entry, self.root, added_s) for entry in entries]
 
         return self._database.write(work) if entries else []
+
+    def _repair(self) -> None:
+        self.reconcile()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from library.agreement import kept_text
 from library.catalogue import Catalogue
 from library.entry import Entry
 from library.errors import LibraryError
@@ -70,8 +71,10 @@ def check(options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 def rebuild(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Make every row anew from the files."""
-    count = catalogue.rebuild()
-    say(options, {"rows": count}, f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}")
+    count, kept = catalogue.rebuild(accept=options.accept)
+    text = f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}"
+    away = [str(folder) for folder in catalogue.away]
+    say(options, {"rows": count, "kept": kept, "away": away}, text + kept_text(catalogue, kept))
     return 0
 
 
@@ -135,7 +138,11 @@ def _library_options(argv: Sequence[str] | None) -> argparse.Namespace:
     one = words.add_parser("check", help="compare every row with its file and every file with its row")
     one.add_argument("--mend", action="store_true", help="make the rows follow the files")
     one.set_defaults(work=check)
-    words.add_parser("rebuild", help="make all rows anew from the files").set_defaults(work=rebuild)
+    one = words.add_parser("rebuild", help="make all rows anew from the files")
+    one.add_argument(
+        "--accept", action="store_true", help="folders that are empty or without their disk stay so: forget"
+    )
+    one.set_defaults(work=rebuild)
     return parser.parse_args(argv)
 
 

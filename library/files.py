@@ -11,7 +11,7 @@ from pathlib import Path
 from library.entry import Entry
 from library.errors import LibraryError
 from library.sidecar import MANIFEST, MEDIA, VIDEOS, read_json, sidecar
-from service.files import PART
+from service.files import sweep
 
 GROWING_S = 30.0
 """Seconds; a film gets a fragment at least that often, so one that is older is not being written."""
@@ -35,15 +35,18 @@ def found(folders: Sequence[Path]) -> set[Path]:
     return {path for path in paths if path.suffix not in VIDEOS or not _growing(path)}
 
 
-def leftovers(folders: Sequence[Path]) -> list[Path]:
-    """Temporary files of `whole_file` whose process is gone, and sidecars whose file is gone."""
-    lost = []
+def tidied(folders: Sequence[Path]) -> list[Path]:
+    """Remove temporary files that nobody writes any more, and sidecars whose file is gone. Returns: what is gone."""
+    gone = []
     for folder in folders:
-        for place, _, files in os.walk(folder):
+        for place, _, names in os.walk(folder):
             here = Path(place)
-            lost += [here / name for name in files if name.startswith(".") and name.endswith(PART) and not _alive(name)]
-            lost += [here / name for name in files if name.endswith(".json") and _orphan(here / name)]
-    return lost
+            gone += sweep(here)
+            orphans = [here / name for name in names if name.endswith(".json") and _orphan(here / name)]
+            for orphan in orphans:
+                orphan.unlink(missing_ok=True)
+            gone += orphans
+    return gone
 
 
 def size(path: Path) -> int:
@@ -96,11 +99,6 @@ def _growing(path: Path) -> bool:
         return not sidecar(path).exists() and abs(time.time() - path.stat().st_mtime) < GROWING_S
     except OSError:
         return True
-
-
-def _alive(name: str) -> bool:
-    number = name.removesuffix(PART).rpartition(".")[2]
-    return number.isdecimal() and Path(f"/proc/{number}").exists()
 
 
 def _orphan(path: Path) -> bool:

@@ -44,7 +44,12 @@ def make_room(
     Returns: what was deleted. Raises: NoRoom, OSError, sqlite3.Error.
     """
     own = settings.table(LibrarySettings)
-    folder = _existing(folder or settings.paths.captures)
+    folder = folder or settings.paths.captures
+    if catalogue.mounts.away(folder):
+        raise NoRoom(
+            errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
+        )
+    folder = _existing(folder)
     deleted: list[Entry] = []
     for gone in due(catalogue, own, need_bytes, kind=kind, writing=writing):
         _remove(catalogue, gone, "limit", deleted)

@@ -32,4 +32,12 @@ def row(entry: Entry) -> dict[str, Any]:
 
 def show(entry: Entry) -> str:
     """Everything about one row, a line each."""
-    return "\n".join(f"{key}: {value}" for key, value in row(entry).items())
+    return "\n".join(f"{key}: {_words(value)}" for key, value in row(entry).items())
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None or value == "" else str(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import BinaryIO
 PART = ".part"
 """Suffix of a file that is being written. What a crash leaves behind bears it and may be removed on start."""
 
+_TEMPORARY = re.compile(r"\..+\.\d+" + re.escape(PART))
 _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,7 +39,7 @@ def whole_file(
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     with suppress(FileNotFoundError):
         temporary.unlink()  # our own pid: left by an earlier process of this number
-    descriptor = os.open(temporary, _OPEN_FLAGS, mode)
+    descriptor = _created(temporary, mode)
     try:
         with opener(descriptor) as file:
             yield file
@@ -48,6 +51,40 @@ def whole_file(
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def _created(path: Path, mode: int) -> int:
+    """A descriptor of a new file, locked as long as it is open: by that `sweep` knows that somebody writes it."""
+    while True:
+        descriptor = os.open(path, _OPEN_FLAGS, mode)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a sweeper holds it only for a moment
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # swept between open and lock
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what killed processes left of `whole_file` in a folder, not below it; other names are never touched.
+
+    Returns: what is gone. What cannot be removed stays for the next time.
+    """
+    return [path for path in folder.glob(f".*{PART}") if _TEMPORARY.fullmatch(path.name) and _swept(path)]
+
+
+def _swept(path: Path) -> bool:
+    with suppress(OSError):  # BlockingIOError: it is being written
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:

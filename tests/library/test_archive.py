@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from library.archive import build, checked_name
 from library.manifest import JOURNAL, Span, verify
 from library.retention import due
 from library.settings import LibrarySettings
+from service.settings import LABEL
 from tests.library.conftest import STARTED
 
 SECOND = 10**9
@@ -32,7 +34,7 @@ def traversals() -> list[str]:
     ]  # fmt: skip
     wraps = ("{}", "a{}", "{}a", "../{}", "{}/..")
     every = dict.fromkeys(wrap.format(seed) for seed in seeds for wrap in wraps)
-    return [name for name in every if not archive.NAME.fullmatch(name)][:260]
+    return [name for name in every if not re.fullmatch(LABEL, name)][:260]
 
 
 def test_more_than_200_traversal_names_are_refused():

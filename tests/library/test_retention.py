@@ -201,7 +201,7 @@ def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):
 
 def test_thousands_of_files_are_decided_on_in_batches(catalogue, saved, settings):
     entry = saved()
-    catalogue._insert([replace(entry, path=entry.path.with_name(f"x{n}.mp4")) for n in range(1000)])
+    catalogue.insert([replace(entry, path=entry.path.with_name(f"x{n}.mp4")) for n in range(1000)])
     assert [e.id for e in due(catalogue, table(clips_max_count=10))] == list(range(1, 992))
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from service.files import unused, whole_file
+from service.files import sweep, unused, whole_file
 
 
 def test_a_file_appears_only_when_complete(tmp_path):
@@ -103,3 +103,20 @@ def test_unused_counts_up(tmp_path):
     path.touch()
     (tmp_path / "p_2.jpg").touch()
     assert unused(path).name == "p_3.jpg"
+
+
+def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path):
+    """Also where the number of the killed writer has a new owner: here our own."""
+    (tmp_path / f".config.toml.{os.getpid()}.part").write_bytes(b"half")
+    (tmp_path / ".old.jpg.999999999.part").write_bytes(b"half")
+    for other in ("film.mp4.part", ".hidden.part", ".x.12.part.txt", "y.jpg"):
+        (tmp_path / other).write_bytes(b"theirs")
+    (tmp_path / ".link.1.part").symlink_to(tmp_path / "y.jpg")
+    with whole_file(tmp_path / "new.jpg") as file:
+        file.write(b"whole")
+        assert sorted(path.name for path in sweep(tmp_path)) == [
+            f".config.toml.{os.getpid()}.part",
+            ".old.jpg.999999999.part",
+        ]
+    left = {"film.mp4.part", ".hidden.part", ".x.12.part.txt", "y.jpg", ".link.1.part", "new.jpg"}
+    assert {path.name for path in tmp_path.iterdir()} == left and (tmp_path / "new.jpg").read_bytes() == b"whole"

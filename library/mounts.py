@@ -1,0 +1,70 @@
+"""Folders on a disk of their own, remembered, so that a disk that is not mounted is not taken for an emptied folder.
+
+A folder that lay on another device than the database and now lies on the same one is a mount point without its disk.
+Devices are compared with each other, never with those of an earlier day: their numbers change from boot to boot.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from library import table
+from library.database import Database
+
+TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
+"""Made where it is used: it came after the other tables, and a new VERSION would set every library aside."""
+
+T = TypeVar("T")
+
+
+class Mounts:
+    """What one catalogue knows of its folders' disks."""
+
+    def __init__(self, database: Database, folders: Sequence[Path], root: Path) -> None:
+        """`root`: the database's folder, which files in a mount point without its disk share a device with."""
+        self._database = database
+        self._folders = folders
+        self._root = root
+        self._known: frozenset[Path] | None = None
+
+    def remember(self) -> None:
+        """Take note of the folders that lie on a disk of their own now. Raises: sqlite3.Error, LibraryError."""
+        apart = [(table.stored(folder, self._root),) for folder in self._folders if self._mounted(folder)]
+        self._write(lambda db: db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", apart))
+        self._known = None
+
+    def forget(self) -> None:
+        """From now on the folders are what is there. Raises: sqlite3.Error, LibraryError."""
+        self._write(lambda db: db.execute("DELETE FROM mounts"))
+
+    def away(self, folder: Path) -> bool:
+        """Whether a file in `folder` would land in a mount point whose disk is not there."""
+        if self._known is None:
+            self._known = self._stored()
+        own = next((one for one in self._known if folder.is_relative_to(one)), None)
+        if own is None or self._mounted(own):
+            return False
+        self._known = self._stored()  # before anything is refused: somebody may have accepted it meanwhile
+        return own in self._known
+
+    def _stored(self) -> frozenset[Path]:
+        rows = self._write(lambda db: db.execute("SELECT folder FROM mounts").fetchall())
+        places = {row["folder"] for row in rows}
+        return frozenset(folder for folder in self._folders if table.stored(folder, self._root) in places)
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def transaction(db: sqlite3.Connection) -> T:
+            db.execute(TABLE)
+            return work(db)
+
+        return self._database.write(transaction)
+
+    def _mounted(self, folder: Path) -> bool:
+        """Whether a folder is on another device than the database."""
+        try:
+            return folder.stat().st_dev != self._root.stat().st_dev
+        except OSError:
+            return False
