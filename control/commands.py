@@ -27,6 +27,7 @@ class Snapshot(Command):
     cameras: Annotated[Words, said("camera names; empty: all")] = ()
     formats: Annotated[Words, said("as in save")] = ()
     label: Label = ""
+    seconds_ago: Annotated[float, said("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from exporter.camera import Camera
 from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.keeping import Keeper
-from exporter.loop import COMMANDS, Parts, run
+from exporter.loop import run
+from exporter.parts import COMMANDS, Parts
 from exporter.pictures import Album
 from exporter.settings import ExportSettings
 from exporter.studio import Studio
@@ -77,8 +78,7 @@ def main() -> int:
             cameras, folder = ",".join(process.settings.cameras), process.settings.paths.captures
             log.info("ready cameras=%s folder=%s formats=%s", cameras, folder, ",".join(own.formats))
             run(parts, process.stop)
-        broken = parts.saver.broken or parts.errands.broken or any(one.broken for one in parts.followers.values())
-        return int(broken)
+    return 0
 
 
 if __name__ == "__main__":

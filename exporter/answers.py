@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.messages import Reply
+from exporter.choice import Held
 from library.entry import Entry
 from service.clock import iso
+from shm_ring import FrameMeta
 
 PATHS_SHOWN = 40
 """Paths in one reply; a message is at most 64 KiB, and the library lists the rest."""
@@ -36,34 +38,88 @@ class Taken:
     """The same of the last."""
 
 
-def saved(entries: Sequence[Entry], camera: str, frame_id: int, captured_ns: int, age_s: float) -> Reply:
-    """Answer `save`."""
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One frame that was saved, and what else there was."""
+
+    camera: str
+    """Camera name."""
+    meta: FrameMeta
+    """Of the frame."""
+    held: Held | None
+    """What the ring held; None where the wanted frame was waited for."""
+    asked_ns: int
+    """When the command came."""
+    wanted_ns: int
+    """The instant that was asked for."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the wanted instant was not in the ring any more (or never), so that this is the oldest frame."""
+        return self.held is not None and self.held.lacks(self.wanted_ns)
+
+    @property
+    def gone(self) -> int:
+        """About how many frames since the wanted instant had been overwritten."""
+        return 0 if self.held is None else self.held.gone_since(self.wanted_ns)
+
+    def data(self) -> dict[str, Any]:
+        """For programs: the frame, and exactly what was available."""
+        known = {
+            "frame_id": self.meta.frame_id,
+            "captured_ns": self.meta.captured_ns,
+            "age_s": round(max(0.0, self.age_s(self.meta)), 6),
+            "asked_age_s": round((self.asked_ns - self.wanted_ns) / 1e9, 6),
+            "already_gone": self.gone,
+        }
+        if self.held is None:
+            return known
+        ends = {"first": self.held.first, "last": self.held.last}
+        shown = {name: {"frame_id": meta.frame_id, "age_s": round(self.age_s(meta), 6)} for name, meta in ends.items()}
+        return {**known, "available": self.held.frames, **shown}
+
+    def age_s(self, meta: FrameMeta) -> float:
+        """Seconds from capture to command."""
+        return (self.asked_ns - meta.captured_ns) / 1e9
+
+    def warning(self) -> str:
+        """What people must know; empty where they got what they asked for."""
+        asked_s = (self.asked_ns - self.wanted_ns) / 1e9
+        return f"the oldest there is, {asked_s:g}s ago was asked for, already gone: {self.gone}" if self.late else ""
+
+
+def saved(entries: Sequence[Entry], shot: Shot) -> Reply:
+    """Answer `save`; status "saved_oldest" where the wanted frame was no longer there."""
     timestamp = iso(entries[0].started_utc_ns)
+    data = shot.data()
+    details = [f"timestamp: {timestamp}", f"age: {data['age_s']:.3f}s", *filter(None, [shot.warning()])]
     return Reply(
-        status="saved",
-        text=f"Saved single full-resolution image: {_paths(entries)} (timestamp: {timestamp}, age: {age_s:.3f}s)",
-        data={
-            **files(entries),
-            "camera": camera,
-            "frame_id": frame_id,
-            "captured_ns": captured_ns,
-            "timestamp": timestamp,
-            "age_s": round(age_s, 6),
-        },
+        status="saved_oldest" if shot.late else "saved",
+        text=f"Saved single full-resolution image: {_paths(entries)} ({', '.join(details)})",
+        data={**files(entries), "camera": shot.camera, "timestamp": timestamp, **data},
     )
 
 
-def snapshot(entries: Sequence[Entry], sync_error_ms: float, missing: Sequence[str]) -> Reply:
-    """Answer `snapshot`: one file per camera, and how far apart they are."""
-    cameras = sorted({entry.camera for entry in entries})
-    text = (
-        f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_paths(entries)} "
-        f"(timestamp: {iso(entries[0].started_utc_ns)}, sync error: {sync_error_ms:.3f} ms)"
-    )
+def snapshot(entries: Sequence[Entry], shots: Sequence[Shot], missing: Sequence[str]) -> Reply:
+    """Answer `snapshot`: one file per camera, and how far apart they are; "snapshot_oldest" as in `saved`."""
+    times = [shot.meta.captured_ns for shot in shots]
+    sync_error_ms = (max(times) - min(times)) / 1e6
+    details = [f"timestamp: {iso(entries[0].started_utc_ns)}", f"sync error: {sync_error_ms:.3f} ms"]
+    details += [f"{shot.camera}: {shot.warning()}" for shot in shots if shot.late]
+    cameras = sorted(shot.camera for shot in shots)
+    text = f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_paths(entries)} "
+    text += f"({', '.join(details)})"
     if missing:
         text += f" without {', '.join(missing)}: no frames"
-    data = {**files(entries), "cameras": cameras, "missing": list(missing), "sync_error_ms": sync_error_ms}
-    return Reply(status="snapshot_saved", text=text, data=data)
+    data = {
+        **files(entries),
+        "cameras": cameras,
+        "missing": list(missing),
+        "sync_error_ms": sync_error_ms,
+        "frames": {shot.camera: shot.data() for shot in shots},
+    }
+    late = any(shot.late for shot in shots)
+    return Reply(status="snapshot_oldest" if late else "snapshot_saved", text=text, data=data)
 
 
 def past_stack(entries: Sequence[Entry], taken: Taken) -> Reply:

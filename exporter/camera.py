@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
-from exporter.choice import Candidate
+from exporter.choice import Candidate, Held
 from service.settings import Settings
 from service.stop import Stop
 from shm_ring import Frame, FrameOverwritten, LiveRing, RingNotReady, RingReader
@@ -49,6 +49,16 @@ class Camera:
         """Give the memory of ended rings back, for commands may be hours apart; from any thread."""
         self._ring.let_go_if_retired()
         self._scores.let_go_if_retired()
+
+    def held(self) -> Held | None:
+        """What the ring holds now; None without frames."""
+        reader = self.reader()
+        known = range(0) if reader is None else reader.last(reader.slots)
+        for oldest in known[:3]:  # the oldest of a small ring may go while we look
+            with suppress(FrameOverwritten):
+                first, last = reader.meta(oldest), reader.meta(known[-1])  # type: ignore[union-attr]
+                return Held(known[-1] - oldest + 1, first, last)
+        return None
 
     def at(self, captured_ns: int) -> Frame | None:
         """The last frame captured at or before this instant, else the first after it; None without frames."""

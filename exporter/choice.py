@@ -1,11 +1,17 @@
-"""Which frames of a span are taken: the sharpest, the newest or evenly spread ones. Pure."""
+"""What the ring holds of the moment that is wanted, and which of it is taken, and how. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from control.messages import PastStack
+from exporter.settings import ExportSettings
+from exporter.stacking import METHODS, SEPARATE
 from shm_ring import Flags, FrameMeta
+
+LONG = "long"
+"""pastStack's method that saves the virtual long exposure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,47 @@ class Candidate:
     """Its place in the ring."""
     meta: FrameMeta
     """What the ring tells of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the ring holds at one moment."""
+
+    frames: int
+    """How many."""
+    first: FrameMeta
+    """The oldest."""
+    last: FrameMeta
+    """The newest."""
+
+    @property
+    def period_ns(self) -> float:
+        """Time from frame to frame; 0 where it cannot be told."""
+        return _period_ns(self.frames, self.first, self.last)
+
+    def lacks(self, wanted_ns: int) -> bool:
+        """Whether this instant is earlier than anything that is there."""
+        return self.first.captured_ns - wanted_ns > self.period_ns
+
+    def gone_since(self, wanted_ns: int) -> int:
+        """About how many frames from this instant on were there once, but no longer."""
+        return already_gone(wanted_ns, self.first, self.period_ns)
+
+
+def span(command: PastStack, own: ExportSettings, asked_ns: int) -> tuple[int, int]:
+    """The span of sensor time a pastStack asks for."""
+    before_s = own.save_before_s if command.before_s < 0 else command.before_s
+    after_s = own.save_after_s if command.after_s < 0 else command.after_s
+    return asked_ns - round(before_s * 1e9), asked_ns + round(after_s * 1e9)
+
+
+def method_of(command: PastStack, own: ExportSettings, held: Sequence[Candidate]) -> str:
+    """How to make pictures of these frames. Raises: ValueError."""
+    if command.method and command.method not in (*METHODS, SEPARATE, LONG):
+        raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE, LONG))}")
+    night = bool(held[-1].meta.flags & Flags.NIGHT)
+    stack = own.stack_dark_frames if night else own.stack_bright_frames
+    return command.method or (own.stack_method if stack else SEPARATE)
 
 
 def chosen(
@@ -52,6 +99,10 @@ def already_gone(span_start_ns: int, first: FrameMeta | None, period_ns: float) 
 
 def period_ns(metas: Sequence[FrameMeta]) -> float:
     """Time from frame to frame as the span shows it; 0 where it cannot be told."""
-    if len(metas) > 1:
-        return (metas[-1].captured_ns - metas[0].captured_ns) / (len(metas) - 1)
-    return metas[0].frame_duration_us * 1000.0 if metas else 0.0
+    return _period_ns(len(metas), metas[0], metas[-1]) if metas else 0.0
+
+
+def _period_ns(frames: int, first: FrameMeta, last: FrameMeta) -> float:
+    if frames > 1:
+        return (last.captured_ns - first.captured_ns) / (frames - 1)
+    return first.frame_duration_us * 1000.0

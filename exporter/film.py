@@ -166,7 +166,7 @@ def _adopted(part: Path, camera: str) -> Entry | None:
     found = look(part, suspect=SYNC_FRAMES + 1)
     if found is None or not found.frames:
         # Before its first fragment a film says nothing about itself; another camera may be about to write it.
-        if names.is_film_of(part.name.removesuffix(PART), "timelapse", camera):
+        if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
             part.unlink()
         return None
     if found.about.get("camera") != camera:

@@ -33,7 +33,7 @@ def build(
     command: Timelapse, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
     """Make a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
-    camera = command.camera or settings.cameras[0]
+    camera = timelapse.camera_of(settings, command.camera)
     pictures = timelapse.pictures_of(catalogue, [camera], command.since, command.until, now_utc_ns)
 
     def tell(done: int, total: int) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable
-from types import TracebackType
 
 import av
+import numpy as np
 
 from exporter.camera import Camera
 from exporter.keeping import Keeper, Wish
@@ -20,6 +19,7 @@ from exporter.running_film import RunningFilm
 from exporter.settings import ExportSettings
 from exporter.timer import Timer
 from exporter.trails import Night, Trails
+from exporter.worker import Worker
 from library import Catalogue, LibraryError
 from service.clock import now_ns
 from service.retry import Backoff
@@ -30,26 +30,26 @@ from shm_ring import Frame, LiveRing, RingError, RingReader
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.25
-STOP_S = 4.0
 DEFAULT_INTERVAL_S = 10.0
 """`timelapse start` where timelapse_interval_s is 0."""
 TROUBLE = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
 """What a disk, the library or the encoder may refuse; anything else is a bug and stops the process."""
 
 
-class Follower:
-    """Follows one camera; a context manager."""
+class Follower(Worker):
+    """Follows one camera."""
 
     def __init__(
         self, camera: Camera, settings: Callable[[], Settings], stop: Stop, keeper: Keeper, catalogue: Catalogue
     ) -> None:
         """`camera`, `keeper` and `catalogue` are this thread's own; `settings` gives those of this moment."""
+        super().__init__(f"follow-{camera.name}", stop)
         self._camera = camera
         self._settings = settings
-        self._stop = stop
         self._keeper = keeper
         first = settings()
         self.film = RunningFilm(camera.name, settings, catalogue)
+        self.trails_film = RunningFilm(camera.name, settings, catalogue, "startrails")
         self.trails = Trails(camera.name, lambda: settings().paths.captures)
         own = self._own()
         self.long = LongExposure(camera.name, first, own.long_exposure_s) if own.long_exposure_s else None
@@ -57,23 +57,12 @@ class Follower:
         """timelapse start (True) or stop (False) by command; None: as configured."""
         self.trouble = ""
         """Why the film or the trails pause; empty: they do not."""
-        self.broken = False
         self._ended_night: Night | None = None
         self._resting_until_ns = 0
         self._backoff = Backoff()
         self._timer = Timer()
+        self._trails_timer = Timer()
         self._ring = LiveRing(first.ring_name(camera.name), stop)
-        self._thread = threading.Thread(target=self._run, name=f"follow-{camera.name}", daemon=True)
-
-    def __enter__(self) -> Follower:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.request()
-        self._thread.join(STOP_S)
 
     @property
     def frames(self) -> int:
@@ -92,18 +81,15 @@ class Follower:
     def _own(self) -> ExportSettings:
         return self._settings().table(ExportSettings, self._camera.name)
 
-    def _run(self) -> None:
-        try:
-            self._without_trouble(self.film.adopt)
-            if self._own().startrails:
-                self.trails.resume()
-            while not self._stop.requested:
-                self._watch()
-            self._ended()
-        except Exception:
-            log.exception("follower of %s broke", self._camera.name)
-            self.broken = True
-            self._stop.request()
+    def work(self) -> None:
+        """All day."""
+        if self._own().startrails:
+            self.trails.resume()
+        self._without_trouble(self.film.adopt)
+        self._without_trouble(self.trails_film.adopt)
+        while not self.stop.requested:
+            self._watch()
+        self._ended()
 
     def _watch(self) -> None:
         """Until something is switched on or off; idle costs nothing."""
@@ -111,7 +97,7 @@ class Follower:
         if not every and not self.interval_s and self.film.film is None:
             self._ring.let_go_if_retired()
             self._camera.let_go_if_retired()
-            self._stop.wait(IDLE_S)
+            self.stop.wait(IDLE_S)
             return
         for found in self._ring.sequences(newest_first=not every, idle_s=IDLE_S):
             if found is not None:
@@ -138,14 +124,21 @@ class Follower:
         if self._own().startrails:
             self._without_trouble(lambda: self._trails(frame))
         if due:
-            self._without_trouble(lambda: self.film.add(frame))
+            self._without_trouble(lambda: self.film.add(np.asarray(frame.payload), frame.picture, frame.meta))
 
     def _trails(self, frame: Frame) -> None:
-        night = self.trails.add(frame)
-        if night is not None and night.trails.count:
-            self._ended_night = night
+        ended = self.trails.add(frame)
+        if ended is not None and ended.trails.count:
+            self._ended_night = ended
+        night = self.trails.night
+        if night is None or not night.trails.count:
+            return
+        interval_s = self._own().startrails_film_interval_s
+        if self._trails_timer.due(now_ns(), interval_s) or (interval_s and self.trails_film.film is None):
+            self.trails_film.add(night.trails.value, night.geometry, night.last)
 
     def _keep_night(self, night: Night) -> None:
+        self.trails_film.close()
         more = {"night": night.summary}
         self._keeper.keep_stack(
             self._camera, night.brightest, more, Wish(trigger="auto", kind="startrails", label="startrails")
@@ -179,6 +172,7 @@ class Follower:
             )
             self.trouble = str(problem)
             self.film.give_up()
+            self.trails_film.give_up()
             return
         if self.trouble:
             self.trouble = ""
@@ -186,6 +180,7 @@ class Follower:
 
     def _ended(self) -> None:
         self._without_trouble(self.film.close)
+        self._without_trouble(self.trails_film.close)
         if self._own().startrails:
             self._without_trouble(lambda: self.trails.keep(now_ns() + (1 << 62), 0))
         if self.long is not None:

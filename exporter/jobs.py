@@ -9,22 +9,18 @@ from __future__ import annotations
 import logging
 import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol
 
 from control.messages import Reply, error
 from exporter import answers
+from exporter.worker import Worker
 from library import LibraryError
 from service.stop import Stop
 from shm_ring import RingError
 
 log = logging.getLogger(__name__)
-
-STOP_S = 4.0
-"""Seconds the last job may take when the process is asked to stop; supervisord allows 5."""
 
 Work = Callable[[], Reply]
 
@@ -36,15 +32,13 @@ class Asked(Protocol):
         """Take the answer; from any thread."""
 
 
-class Jobs:
-    """One worker thread; a context manager."""
+class Jobs(Worker):
+    """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
         """`limit`: jobs that may wait."""
-        self._name = name
-        self._stop = stop
+        super().__init__(name, stop)
         self._queue: queue.Queue[tuple[Work, Asked | None]] = queue.Queue(limit)
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._since_s = 0.0
         self.done = 0
         """Jobs that succeeded."""
@@ -52,19 +46,6 @@ class Jobs:
         """Jobs whose answer was an error."""
         self.refused = 0
         """Jobs the full queue had no room for."""
-        self.broken = False
-        """The thread met a bug; the process must end with an error."""
-
-    def __enter__(self) -> Jobs:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let the job in hand finish; what waits is answered with an error."""
-        self._stop.request()
-        self._thread.join(STOP_S)
 
     @property
     def waiting(self) -> int:
@@ -87,15 +68,16 @@ class Jobs:
             return False
         return True
 
-    def _run(self) -> None:
+    def work(self) -> None:
+        """Carry out what is queued."""
         while True:
             try:
                 work, asked = self._queue.get(timeout=0.2)
             except queue.Empty:
-                if self._stop.requested:
+                if self.stop.requested:
                     return
                 continue
-            stopping = self._stop.requested
+            stopping = self.stop.requested
             answer = error("the exporter is stopping", "stopping") if stopping else self._carried_out(work)
             self.done += answer.ok
             self.failed += not answer.ok
@@ -107,15 +89,14 @@ class Jobs:
         try:
             return work()
         except ValueError as problem:  # ours are the caller's fault and say what was expected
-            log.info("job refused worker=%s reason=%s", self._name, problem)
+            log.info("job refused worker=%s reason=%s", self.name, problem)
             return error(str(problem), "refused")
         except (LibraryError, RingError, OSError, sqlite3.Error) as problem:
-            log.warning("job failed worker=%s reason=%s", self._name, problem)
+            log.warning("job failed worker=%s reason=%s", self.name, problem)
             return answers.not_saved(str(problem))
         except Exception:
-            log.exception("worker %s broke", self._name)
-            self.broken = True
-            self._stop.request()
+            log.exception("worker %s broke", self.name)
+            self.stop.fail()
             return error("the exporter met a bug and starts again; its log tells", "failed")
         finally:
             self._since_s = 0.0

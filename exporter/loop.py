@@ -5,12 +5,10 @@ Nothing here waits for a disk: the control loop answers and beats while a worker
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from control.client import ControlClient
 from control.client import Request as Asked
 from control.messages import (
     Archive,
@@ -30,63 +28,20 @@ from control.messages import (
     error,
 )
 from exporter import archiving, filming, shelf, upkeep
-from exporter.follow import Follower
-from exporter.jobs import Jobs
+from exporter.choice import span
+from exporter.parts import Parts
 from exporter.settings import ExportSettings
-from exporter.studio import Studio, span
 from exporter.timer import Timer
-from library import Catalogue
 from service.clock import now_ns, to_utc_ns
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError
 from service.stop import Stop
 
 log = logging.getLogger(__name__)
 
-COMMANDS = (
-    "save",
-    "snapshot",
-    "past_stack",
-    "timelapse",
-    "clips",
-    "pictures",
-    "library",
-    "protect",
-    "unprotect",
-    "delete",
-    "archive",
-    "archives",
-)
 AWAY_LOOK_S = 15.0
 """Seconds between looks whether a folder of the library that was empty has its files back."""
 TURN_S = 0.2
 """Longest wait between two looks at the clock."""
-
-
-@dataclass
-class Parts:
-    """What the loop works with; `__main__` opens and closes them."""
-
-    settings: Settings
-    control: ControlClient
-    studio: Studio
-    catalogue: Catalogue
-    saver: Jobs
-    """Carries out whatever reads the ring: it must not wait behind anything long."""
-    errands: Jobs
-    """Long work on files: archive, check, rebuild."""
-    followers: dict[str, Follower] = field(default_factory=dict)
-    """What goes on all day, per camera."""
-    later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
-    """pastStacks whose span has not ended yet, with the instant when it will have."""
-    timers: dict[str, Timer] = field(default_factory=dict)
-    """Auto-save, per camera."""
-    away: Timer = field(default_factory=Timer)
-    """Looks for folders of the library that come back."""
-
-    @property
-    def own(self) -> ExportSettings:
-        """[export] of this moment."""
-        return self.settings.table(ExportSettings)
 
 
 def run(parts: Parts, stop: Stop) -> None:
@@ -200,4 +155,4 @@ def _change(changed: SettingChanged, parts: Parts) -> None:
     except SettingsError as problem:
         log.warning("setting refused key=%s: %s", key, problem)
         return
-    log.info("setting taken over key=%s value=%s", key, changed.new)
+    log.info("setting taken over key=%s value=%s", key, json.dumps(changed.new))

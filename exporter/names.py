@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 
 from service.clock import stamp
-
-LABEL = re.compile(r"[A-Za-z0-9_-]{1,32}")
+from service.settings import LABEL
 
 
 def checked(label: str) -> str:
     """A label fit for a file name, or empty. Raises: ValueError (the caller's fault)."""
-    if label and not LABEL.fullmatch(label):
+    if label and not re.fullmatch(LABEL, label):
         raise ValueError(f"label {label[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
     return label
 

@@ -1,4 +1,4 @@
-"""The timelapse of one camera that grows all day. Used by one thread."""
+"""A film of one camera that grows all day: the timelapse, or the startrails of a night. Used by one thread."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from exporter import names
 from exporter.film import FRAME_BYTES, Film, adopted
 from exporter.settings import ExportSettings
+from imaging.formats import Geometry
+from imaging.stack import Payload
 from library import Catalogue, Entry, retention
 from service.files import PART, unused
 from service.settings import Settings
-from shm_ring import Frame, FrameMeta
+from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +29,24 @@ class RunningFilm:
     camera: str
     settings: Callable[[], Settings]
     catalogue: Catalogue
-    label: str = ""
+    what: str = "timelapse"
+    """Kind of its entries, and how their names begin: timelapse or startrails."""
     film: Film | None = None
     _metas: list[FrameMeta] = field(default_factory=list)
     """First and last frame in the film."""
 
-    def add(self, frame: Frame) -> None:
-        """Append a frame; begins a film, and a new one when this is full or of another size. Raises: OSError."""
+    def add(self, payload: Payload, geometry: Geometry, meta: FrameMeta) -> None:
+        """Append a picture; begins a film, and a new one when this is full or of another size. Raises: OSError."""
         settings = self.settings()
         own = settings.table(ExportSettings, self.camera)
-        if self.film is not None and self._ended(frame, own):
+        if self.film is not None and self._ended(geometry, meta, own):
             self.close()
         if self.film is None:
-            self.film = self._begun(frame, settings, own)
+            self.film = self._begun(geometry, meta, settings, own)
         elif self.film.frames % ROOM_FRAMES == 0:
             self._room(settings)
-        self.film.add(np.asarray(frame.payload))
-        self._metas = [self._metas[0] if self._metas else frame.meta, frame.meta]
+        self.film.add(payload)
+        self._metas = [self._metas[0] if self._metas else meta, meta]
 
     def close(self) -> Entry | None:
         """End the film and put it into the library. Returns: its row. Raises: OSError, sqlite3.Error."""
@@ -57,9 +58,9 @@ class RunningFilm:
         path = film.close()
         if path is None:
             return None
-        log.info("timelapse closed camera=%s path=%s frames=%d", self.camera, path, film.frames)
+        log.info("%s closed camera=%s path=%s frames=%d", self.what, self.camera, path, film.frames)
         entry = Entry(
-            kind="timelapse",
+            kind=self.what,
             camera=self.camera,
             path=path,
             started_utc_ns=first.captured_utc_ns,
@@ -68,16 +69,17 @@ class RunningFilm:
             last_frame=last.frame_id,
             frames=film.frames,
             trigger="timer",
-            label=self.label,
         )
         return self.catalogue.add(entry)
 
     def adopt(self) -> None:
         """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
-        for part in sorted(self.settings().paths.captures.glob(f"timelapse_{self.camera}_*.mp4{PART}")):
+        for part in sorted(self.settings().paths.captures.glob(f"{self.what}_{self.camera}_*.mp4{PART}")):
             entry = adopted(part, self.camera)
             if entry is not None:
-                log.info("timelapse adopted camera=%s path=%s frames=%d", self.camera, entry.path, entry.frames)
+                log.info(
+                    "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames
+                )
                 self.catalogue.add(entry)
 
     def give_up(self) -> None:
@@ -86,28 +88,27 @@ class RunningFilm:
             self.film.abandon()
         self.film, self._metas = None, []
 
-    def _ended(self, frame: Frame, own: ExportSettings) -> bool:
+    def _ended(self, geometry: Geometry, meta: FrameMeta, own: ExportSettings) -> bool:
         assert self.film is not None  # noqa: S101 - asked only while there is one
-        full = frame.captured_ns - self._metas[0].captured_ns >= own.timelapse_roll_hours * 3600e9
-        return full or frame.geometry != self.film.geometry
+        full = meta.captured_ns - self._metas[0].captured_ns >= own.timelapse_roll_hours * 3600e9
+        return full or geometry != self.film.geometry
 
-    def _begun(self, frame: Frame, settings: Settings, own: ExportSettings) -> Film:
+    def _begun(self, geometry: Geometry, meta: FrameMeta, settings: Settings, own: ExportSettings) -> Film:
         self.adopt()  # what was given up when the disk was full
         self._room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = unused(folder / names.film("timelapse", self.camera, self.label, frame.meta.captured_utc_ns, "mp4"))
+        path = unused(folder / names.film(self.what, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
-            "kind": "timelapse",
+            "kind": self.what,
             "camera": self.camera,
-            "started_utc_ns": frame.meta.captured_utc_ns,
-            "first_frame": frame.frame_id,
+            "started_utc_ns": meta.captured_utc_ns,
+            "first_frame": meta.frame_id,
             "trigger": "timer",
-            "label": self.label,
         }
-        log.info("timelapse begun camera=%s path=%s fps=%g", self.camera, path, own.timelapse_fps)
-        return Film(path, frame.picture, fps=own.timelapse_fps, crf=own.timelapse_crf, about=about)
+        log.info("%s begun camera=%s path=%s fps=%g", self.what, self.camera, path, own.timelapse_fps)
+        return Film(path, geometry, fps=own.timelapse_fps, crf=own.timelapse_crf, about=about)
 
     def _room(self, settings: Settings) -> None:
         need = ROOM_FRAMES * FRAME_BYTES
-        retention.make_room(settings, self.catalogue, need, settings.paths.captures, kind="timelapse")
+        retention.make_room(settings, self.catalogue, need, settings.paths.captures, kind=self.what)

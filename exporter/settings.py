@@ -73,6 +73,13 @@ class ExportSettings(Section, frozen=True):
         float, setting("put the trails so far on disk so often", unit="s", ge=1, le=86_400, apply="live")
     ] = 60.0
 
+    startrails_film_interval_s: Annotated[
+        float,
+        setting(
+            "add the trails so far to a film in which they grow; 0 is off", unit="s", ge=0, le=86_400, apply="live"
+        ),
+    ] = 30.0
+
     nice: Annotated[int, setting("how much saving gives way to live video", unit="nice levels", ge=0, le=19)] = 10
     queue: Annotated[int, setting("commands that may wait to be saved; more are refused", ge=1, le=1000)] = 16
     memory_mb: Annotated[

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from control.messages import PastStack, Reply, Save, Snapshot
 from exporter import answers, names
 from exporter.camera import Camera
-from exporter.choice import Candidate, already_gone, chosen, period_ns
+from exporter.choice import LONG, Candidate, Held, already_gone, chosen, method_of, period_ns, span
 from exporter.keeping import Keeper, Wish
 from exporter.long_exposure import LongExposure
 from exporter.settings import ExportSettings
-from exporter.stacking import METHODS, SEPARATE, stacked
+from exporter.stacking import SEPARATE, stacked
 from library.entry import Entry
 from service.settings import Settings
-from shm_ring import Flags, Frame, FrameMeta
+from shm_ring import Frame, FrameMeta
 
-LONG = "long"
-"""pastStack's method that saves the virtual long exposure."""
 FRESH_S = 10.0
 """Longest wait for a frame that is not there yet: two exposures of the longest night mode, and some."""
 SYNC_WAIT_S = 2.0
@@ -46,45 +44,43 @@ class Studio:
         camera = self._camera(command.camera)
         own = self._own(camera)
         wanted_ns = asked_ns - round(command.seconds_ago * 1e9)
+        held: Held | None = None
         if not own.auto_save_use_ring and not command.seconds_ago:
             camera.wait_past(asked_ns, FRESH_S)
             frame = camera.nearest(asked_ns + 1)
             frame = frame if frame is not None and frame.captured_ns > asked_ns else camera.at(1 << 62)
         else:
+            held = camera.held()
             frame = camera.at(wanted_ns)
         if frame is None:
             return answers.no_frames(camera.name, NOTHING_YET)
         name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
         entries = self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, trigger))
-        return answers.saved(
-            entries, camera.name, frame.frame_id, frame.captured_ns, max(0.0, (asked_ns - frame.captured_ns) / 1e9)
-        )
+        return answers.saved(entries, answers.Shot(camera.name, frame.meta, held, asked_ns, wanted_ns))
 
     def snapshot(self, command: Snapshot, asked_ns: int) -> Reply:
         """Save one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
         wanted = [self._camera(name) for name in command.cameras] or list(self._cameras.values())
-        for camera in wanted:
+        wanted_ns = asked_ns - round(command.seconds_ago * 1e9)
+        for camera in wanted if not command.seconds_ago else ():
             camera.wait_past(asked_ns, SYNC_WAIT_S)
         # The first camera's frame sets the instant: then no other is more than half its frame time away.
-        frames: dict[str, Frame] = {}
-        instant_ns = asked_ns
+        instant_ns: int | None = None
+        shots: list[tuple[Camera, Frame, answers.Shot]] = []
         for camera in wanted:
-            frame = camera.nearest(instant_ns)
+            held = camera.held()
+            frame = camera.nearest(wanted_ns if instant_ns is None else instant_ns)
             if frame is not None:
-                instant_ns = frame.captured_ns if not frames else instant_ns
-                frames[camera.name] = frame
-        if not frames:
+                instant_ns = frame.captured_ns if instant_ns is None else instant_ns
+                shots.append((camera, frame, answers.Shot(camera.name, frame.meta, held, asked_ns, wanted_ns)))
+        if not shots:
             return answers.no_frames(", ".join(camera.name for camera in wanted), NOTHING_YET)
         entries = []
-        for camera in wanted:
-            if camera.name in frames:
-                frame = frames[camera.name]
-                name = names.snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
-                wish = Wish(command.formats, command.label, "snapshot")
-                entries += self._keeper.keep_frame(camera, frame, name, wish)
-        times = [frame.captured_ns for frame in frames.values()]
-        missing = [camera.name for camera in wanted if camera.name not in frames]
-        return answers.snapshot(entries, (max(times) - min(times)) / 1e6, missing)
+        for camera, frame, _ in shots:
+            name = names.snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
+            entries += self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, "snapshot"))
+        missing = [camera.name for camera in wanted if all(camera is not one for one, _, _ in shots)]
+        return answers.snapshot(entries, [shot for _, _, shot in shots], missing)
 
     def past_stack(self, command: PastStack, asked_ns: int) -> Reply:
         """Save or stack the frames around the moment of the command. Raises: OSError, ValueError."""
@@ -98,7 +94,7 @@ class Studio:
             newest = camera.at(1 << 62)
             age = f"the newest is {(asked_ns - newest.captured_ns) / 1e9:.1f}s old" if newest else NOTHING_YET
             return answers.no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
-        method = _method(command, own, held)
+        method = method_of(command, own, held)
         take = self._choose(camera, held, command.count or own.stack_count, own, method)
         period = period_ns([one.meta for one in held])
         gone = already_gone(start_ns, held[0].meta, period)
@@ -181,19 +177,3 @@ class Studio:
         more = {"stack": {"method": method, "count": len(result.metas), "aligned": align}}
         entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
         return entries, list(result.metas), result.left_out
-
-
-def span(command: PastStack, own: ExportSettings, asked_ns: int) -> tuple[int, int]:
-    """The span of sensor time a pastStack asks for."""
-    before_s = own.save_before_s if command.before_s < 0 else command.before_s
-    after_s = own.save_after_s if command.after_s < 0 else command.after_s
-    return asked_ns - round(before_s * 1e9), asked_ns + round(after_s * 1e9)
-
-
-def _method(command: PastStack, own: ExportSettings, held: Sequence[Candidate]) -> str:
-    """How to make pictures of these frames. Raises: ValueError."""
-    if command.method and command.method not in (*METHODS, SEPARATE, LONG):
-        raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE, LONG))}")
-    night = bool(held[-1].meta.flags & Flags.NIGHT)
-    stack = own.stack_dark_frames if night else own.stack_bright_frames
-    return command.method or (own.stack_method if stack else SEPARATE)

@@ -82,6 +82,13 @@ def build(
     )
 
 
+def camera_of(settings: Settings, name: str) -> str:
+    """The camera of this name, or the first. Raises: ValueError where there is none of this name."""
+    if name and name not in settings.cameras:
+        raise ValueError(f"no camera {name}; known: {', '.join(settings.cameras)}")
+    return name or settings.cameras[0]
+
+
 def pictures_of(catalogue: Catalogue, cameras: Iterable[str], since: str, until: str, now_utc_ns: int) -> list[Entry]:
     """Saved pictures of a span in order of time, one per frame. Raises: ValueError for a time nobody understands."""
     found = catalogue.find(
@@ -116,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--fps {options.fps:g}: must be above 0 and at most 120")
     try:
         with Catalogue.of(settings) as catalogue:
-            camera = options.camera or settings.cameras[0]
+            camera = camera_of(settings, options.camera)
             wanted = pictures_of(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
             bar = progress_bar("timelapse") if sys.stderr.isatty() else _silent
             made = build(settings, catalogue, wanted, fps=options.fps, label=names.checked(options.label), progress=bar)

@@ -24,7 +24,9 @@ from tests.exporter.conftest import HOME, Feed, until
 from tests.reading import numbers_in_clip
 
 FILM = "[export]\ntimelapse_interval_s = 0.1\ntimelapse_fps = 10\n"
-TRAILS = "[export]\nstartrails = true\nstartrails_interval_s = 1\nlong_exposure_s = 1.0\n"
+TRAILS = (
+    "[export]\nstartrails = true\nstartrails_interval_s = 1\nstartrails_film_interval_s = 0.2\nlong_exposure_s = 1.0\n"
+)
 
 
 @contextmanager
@@ -133,6 +135,15 @@ def bright_star(feed: Feed, number: int) -> np.ndarray:
     return payload
 
 
+def pictures_in(film: Path) -> list[np.ndarray]:
+    with av.open(str(film)) as container:
+        return [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+
+
+def trail_length(picture: np.ndarray) -> int:
+    return int((picture[100] > 90).sum())
+
+
 @pytest.mark.parametrize("service", [TRAILS], indirect=True)
 def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
     feed.payload = lambda frame_id, base=0, noise=0: bright_star(feed, frame_id - feed.base)
@@ -141,6 +152,9 @@ def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
     until(lambda: not feed.publish(1, **night) or state.exists() or time.sleep(0.1), 20, "state on disk")
     shown = cv2.imread(str(state.with_suffix(".jpg")), cv2.IMREAD_GRAYSCALE)
     assert shown is not None
+    for _ in range(14):  # some frames of film
+        feed.publish(1, **night)
+        time.sleep(0.1)
     until(
         lambda: time.time() - state.stat().st_mtime < 0.3 or feed.publish(1, **night) < 0 or time.sleep(0.1),
         20,
@@ -151,7 +165,10 @@ def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
     service.kill("exporter")
     service.start("exporter")
     service.ready()
-    assert "night resumed" in service.logs()
+    until(lambda: "night resumed" in service.logs(), 20, "resumed night")
+    film = until(lambda: next(iter(service.settings.paths.captures.glob("startrails_cam0_*.mp4")), None), 20, "film")
+    grown = [trail_length(picture) for picture in pictures_in(film)]
+    assert len(grown) > 3 and grown[0] < grown[len(grown) // 2] < grown[-1]  # cut off by the kill, and playable
     until(
         lambda: (feed.publish(1, **night) and feed.next_id - feed.base >= stars + 5) or time.sleep(0.1),
         10,
@@ -164,11 +181,14 @@ def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
     with Catalogue.of(service.settings) as catalogue:
         rows = until(lambda: catalogue.find(kinds=["startrails"]), 20, "startrails: " + service.logs())
         until(lambda: len(catalogue.find(kinds=["stack"])) == 2, 10, "the night's mean")
+    films = [row for row in rows if row.path.suffix == ".mp4"]
+    assert len(films) == 2 and films[1].path == film and films[1].frames == len(grown)
+    assert trail_length(pictures_in(films[0].path)[-1]) > grown[-1]  # the one after the kill shows the whole night
     png = next(row.path for row in rows if row.path.suffix == ".png")
     picture = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
     columns = np.flatnonzero(picture[100, :, 1] > 150 * 257)
     assert len(columns) >= stars  # those from before the kill, too
-    assert rows[0].frames >= stars and not state.exists()
+    assert next(row for row in rows if row.path == png).frames >= stars and not state.exists()
 
 
 @pytest.mark.parametrize("service", [TRAILS], indirect=True)

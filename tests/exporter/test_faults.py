@@ -168,6 +168,64 @@ def test_a_stack_on_a_failing_disk_is_whole_or_absent(tmp_path, disk):
         assert catalogue.check() == [] and len(catalogue.find()) == len(files(settings.paths.captures))
 
 
+FAULTY = """
+import sys
+from pathlib import Path
+
+from exporter.__main__ import main
+from service.files import whole_file
+from tests.exporter.test_faults import Disk
+
+class Steered(Disk):
+    seen = ""
+
+    def opener(self, descriptor):
+        if (text := steer.read_text()) != self.seen:
+            self.seen, (self.left, self.error, _) = text, map(int, text.split())
+        return super().opener(descriptor)
+
+steer = Path(sys.argv.pop(1))
+whole_file.__wrapped__.__kwdefaults__["opener"] = Steered().opener
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_running_exporter_survives_every_failing_write(tmp_path, step):
+    """n = 1..200 through the real process and socket: an answer each time, earlier files intact, and it goes on."""
+    service, steer = Service(tmp_path), tmp_path / "steer"
+    steer.write_text(f"{1 << 60} {errno.EIO} 0")
+    service.start("hub")
+    command = [sys.executable, "-c", FAULTY, str(steer), "--config", str(service.config)]
+    exporter = service.processes["exporter"] = subprocess.Popen(command, cwd=HOME)
+    feed = Feed(service.settings, "cam0", geometry("yuv420p", 448, 320), 8)
+    captures = service.settings.paths.captures
+    try:
+        service.ready()
+        kept: set[Path] = set()
+        refused = 0
+        for number in range(1, 201, step):
+            feed.publish(1)
+            error = (errno.EIO, errno.ENOSPC)[number // step % 2]
+            steer.write_text(f"{number} {error} {number}")
+            reply = service.call("save jpg png npy tiff")
+            refused += not reply.ok
+            assert reply.ok or reply.text.startswith("NOT_SAVED: "), reply
+            assert not reply.ok or reply.data["files"] == 4
+            kept, before = files(captures), kept
+            assert before <= kept and all(opens(path) for path in kept - before), number
+            assert not list(captures.glob(".*"))
+        assert refused >= 200 // step // 3 and exporter.poll() is None
+        steer.write_text(f"{1 << 60} {errno.EIO} 0")
+        feed.publish(1)
+        assert service.call("save jpg png npy tiff").ok and service.call("library check").ok
+        with Catalogue.of(service.settings) as catalogue:
+            assert {entry.path for entry in catalogue.find()} == files(captures)
+    finally:
+        feed.close()
+        service.stop()
+
+
 def test_killed_at_any_moment_no_half_file_and_no_lost_row(tmp_path):
     """kill -9 while it saves without pause: every acknowledged picture is there, opens, and is in the library."""
     service = Service(tmp_path)

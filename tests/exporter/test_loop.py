@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from control.messages import PastStack, Reply
-from exporter.loop import Parts, ripe, take
+from exporter.loop import ripe, take
+from exporter.parts import Parts
+from exporter.worker import Worker
 from service.settings import Settings
+from service.stop import Stop
 
 TOML = """
 [export]
@@ -49,3 +52,16 @@ def test_a_past_stack_waits_for_the_time_after_of_its_own_camera(tmp_path, camer
     assert parts.saver.work == []
     ripe(parts, round((100 + after_s + 0.1) * S))
     assert len(parts.saver.work) == 1
+
+
+class Buggy(Worker):
+    def work(self) -> None:
+        raise ZeroDivisionError("a bug")
+
+
+def test_a_thread_that_meets_a_bug_ends_the_process_with_an_error(caplog):
+    """Not with 0: supervisord takes that for the end of a process that was asked to stop."""
+    stop = Stop()
+    with Buggy("follow-cam0", stop):
+        assert stop.wait(10) and stop.failed
+    assert "follow-cam0 broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text

@@ -114,6 +114,23 @@ def test_an_older_frame_is_found_by_time(shared, feed):
     assert number_in(Path(reply.data["path"])) == reply.data["frame_id"]
 
 
+def test_a_frame_that_is_gone_already_is_told_in_words_status_and_numbers(shared, feed):
+    feed.publish(80)  # into 64 slots
+    reply = shared.call("save seconds_ago=999")
+    data = reply.data
+    assert reply.ok and reply.status == "saved_oldest"
+    assert (
+        data["asked_age_s"] == 999 and data["frame_id"] == data["first"]["frame_id"] == feed.next_id - data["available"]
+    )
+    assert 60 <= data["available"] <= 63 and data["last"]["frame_id"] == feed.next_id - 1
+    assert data["age_s"] == data["first"]["age_s"] < 30
+    assert abs(data["already_gone"] - min(data["frame_id"], 999e9 / PERIOD_NS)) < 30e9 / PERIOD_NS
+    assert f"the oldest there is, 999s ago was asked for, already gone: {data['already_gone']})" in reply.text
+    assert number_in(Path(data["path"])) == data["frame_id"]
+    reply = shared.call("save seconds_ago=1")
+    assert (reply.status, reply.data["already_gone"]) == ("saved", 0) and "asked for" not in reply.text
+
+
 def test_two_saves_in_one_second_do_not_overwrite_each_other(shared, feed):
     feed.publish(1)
     paths = {shared.call("save").data["path"] for _ in range(3)}
@@ -256,6 +273,12 @@ def test_snapshot_takes_all_cameras_at_one_instant(service):
         assert re.fullmatch(r"snapshot_cam1_\d{8}_\d{6}\.jpg", names[1])
         assert 0 <= reply.data["sync_error_ms"] <= PERIOD_NS / 2e6
         assert f"sync error: {reply.data['sync_error_ms']:.3f} ms" in reply.text
+        past = service.call("snapshot seconds_ago=0.15")
+        frames = past.data["frames"]
+        assert past.status == "snapshot_saved" and all(one["age_s"] > 0.15 - PERIOD_NS / 1e9 for one in frames.values())
+        assert frames["cam0"]["frame_id"] < feeds[0].next_id and frames["cam1"]["available"] == 13
+        late = service.call("snapshot seconds_ago=60")
+        assert late.status == "snapshot_oldest" and "cam1: the oldest there is, 60s ago was asked for" in late.text
         assert Path(service.call("save cam1").data["path"]).name.startswith("cam1_")
         feeds[1].close()
     finally:
