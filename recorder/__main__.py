@@ -64,9 +64,9 @@ def run(process: Process) -> None:
         LiveRing(settings.ring_name(camera), stop) as ring,
     ):
         writer = ClipWriter(camera, Form.of(own), Storage(settings, own, catalogue))
-        finisher = Finisher(settings, own, catalogue, writer.finished, writer.notices)
+        finisher = Finisher(settings, own, camera, catalogue=catalogue, closed=writer.finished, notices=writer.notices)
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
-        orders = Orders(camera, own, triggers, writer, live)
+        orders = Orders(camera, own, triggers, writer, live, relieved=finisher.adopt)
         encoding = Encoding(own, overlay_of(own))
         session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
         found = leftovers.adopt(paths.recordings, camera)

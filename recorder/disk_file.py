@@ -7,13 +7,27 @@ real disk delivers them.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from service.files import sync_folder
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody holds this file as a DiskFile. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class DiskFile:
@@ -36,6 +50,8 @@ class DiskFile:
         self._overwritten: list[tuple[int, bytes]] = []
         self._unsynced = False
         self._descriptor = os.open(path, _FLAGS, 0o640)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         sync_folder(path.parent)
 
     def write(self, data: bytes) -> int:

@@ -18,7 +18,7 @@ from library import Catalogue, Entry, LibraryError
 from library.limits import reserve_bytes
 from library.retention import keep_newest
 from library.settings import LibrarySettings
-from recorder import remux
+from recorder import leftovers, remux
 from recorder.notices import Closed, Filed, Notice
 from recorder.settings import RecorderSettings
 from service.settings import Settings
@@ -37,6 +37,8 @@ class Finisher:
         self,
         settings: Settings,
         own: RecorderSettings,
+        camera: str,
+        *,
         catalogue: Catalogue,
         closed: queue.SimpleQueue[Closed],
         notices: queue.SimpleQueue[Notice],
@@ -46,7 +48,8 @@ class Finisher:
         self.failure: BaseException | None = None
         """What ended the thread: a bug; the process must end, too."""
         self._settings, self._catalogue = settings, catalogue
-        self._closed, self._notices = closed, notices
+        self._closed, self._notices, self._camera = closed, notices, camera
+        self._returned = False
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
 
@@ -59,6 +62,10 @@ class Finisher:
         self._stop.request()
         self._thread.join(timeout_s)
 
+    def adopt(self) -> None:
+        """Look for leftovers: a disk that was read-only, full or away can be written again."""
+        self._returned = True
+
     # ---- in the thread
 
     def _run(self) -> None:
@@ -66,6 +73,10 @@ class Finisher:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICE)
         try:
             while not (self._stop.requested and self._closed.empty()):
+                if self._returned:
+                    self._returned = False
+                    for closed in leftovers.adopt(self._settings.paths.recordings, self._camera):
+                        self._finish(closed)
                 with suppress(queue.Empty):
                     self._finish(self._closed.get(timeout=0.2))
         except BaseException as error:

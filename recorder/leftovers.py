@@ -16,6 +16,7 @@ from typing import Any
 from library.growing import Found, look, trim
 from recorder import timing
 from recorder.clip import Totals
+from recorder.disk_file import is_written
 from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
 from recorder.order import Order
@@ -25,15 +26,17 @@ log = logging.getLogger(__name__)
 
 
 def growing(recordings: Path, camera: str) -> Iterator[Path]:
-    """Files that a recorder of this camera was writing when it ended."""
+    """Files that nobody writes any more, although a recorder of this camera did not finish them."""
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
-            if is_of(name, camera) and name.endswith(PART):
-                yield Path(folder) / name
+            path = Path(folder) / name
+            with suppress(OSError):
+                if is_of(name, camera) and name.endswith(PART) and not is_written(path):
+                    yield path
 
 
 def adopt(recordings: Path, camera: str) -> list[Closed]:
-    """Adopt or remove every leftover of this camera. Only call it while no recorder of it runs.
+    """Adopt or remove every leftover of this camera; what is being written is left alone.
 
     Returns: what was adopted, oldest first.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from control.client import Request
@@ -47,6 +48,8 @@ class Orders:
     triggers: Triggers
     writer: ClipWriter
     live: LivePackets
+    relieved: Callable[[], None] = lambda: None
+    """What is to be done when the disk can be written again."""
     notes: list[str] = field(default_factory=list)
     """What the loop wants said with the next answer (a pre-roll that could not be had)."""
     _starts: Callers = field(default_factory=lambda: Callers(OPEN_WITHIN_S))
@@ -91,7 +94,9 @@ class Orders:
                 self.last = notice
                 if not self.triggers.on(notice.order):
                     self._stops.answer(answers.stopped(notice), of=notice.order)
-            case Trouble(reason=reason) if reason:
+            case Trouble(reason=""):
+                self.relieved()
+            case Trouble(reason=reason):
                 self._starts.answer(error(f"not recording: {reason}; trying again", "not_recording"))
 
     def overdue(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -76,3 +77,11 @@ def clip_file(folder: Path, opener: Opener = DiskFile, form: Form = FORM) -> Cli
     return ClipFile(
         Place(folder / f"cam0_{WIDTH}x{HEIGHT}_30fps_20260101_000000.{suffix}"), form, track(), about(), opener
     )
+
+
+def killed(clip: ClipFile) -> None:
+    """Leave the files as a process does that is killed: closed, and nobody's."""
+    for file in (clip._file, clip._csv):
+        if file is not None:
+            os.close(file._descriptor)
+            file._descriptor, file.broken = -1, OSError("killed")

@@ -21,6 +21,7 @@ def part(folder, frames=100, form=film.FORM):
     clip = film.clip_file(folder, form=form)
     for unit in film.units(frames):
         clip.add(unit, unit.row)
+    film.killed(clip)
     return clip.place, clip.place.growing.read_bytes(), clip.place.growing_timing.read_bytes() if form.csv else b""
 
 
@@ -110,6 +111,16 @@ def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tm
     assert leftovers.adopt(tmp_path, "front") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert all(path.read_bytes() == b"live" for path in tmp_path.iterdir())
+
+
+def test_a_clip_that_is_being_written_is_left_alone_until_its_writer_is_gone(tmp_path):
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    assert leftovers.adopt(tmp_path, "cam0") == []
+    assert clip.place.growing.exists() and clip.place.growing_timing.exists()
+    clip.close()
+    assert clip.place.clip.exists() and clip.place.timing.exists()
 
 
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from library import Catalogue
+from service.settings import Settings
 from tests.recorder.rig import numbers, until
 
 MARKER = ".shmcam-disk"
@@ -130,6 +132,10 @@ def goes_on(made):
     assert reply.ok and reply.data["file"] == file
     ids = numbers(Path(file))
     assert len(ids) == reply.data["frames"] > 5 and ids == list(range(ids[0], ids[0] + len(ids)))
+    until(lambda: not made.clips("*.part"), 10, "what the disk refused to rename is adopted")
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        until(lambda: sorted(entry.path for entry in library.find()) == made.clips(), 10, "rows = files")
+    assert len(made.clips()) == 2
 
 
 def plays(clip):
@@ -149,7 +155,7 @@ def test_a_disk_that_turns_read_only_under_an_open_file_is_reported_and_used_aga
     subprocess.run(["e2fsck", "-p", "-f", str(disk.image)], check=False, capture_output=True)
     disk.plug_in()
     goes_on(made)
-    assert process.poll() is None and plays(left) > 10
+    assert process.poll() is None and plays(left.with_suffix("")) > 10
 
 
 def test_a_usb_disk_that_is_pulled_while_recording_leaves_its_mount_point_empty(filmed, disk):
