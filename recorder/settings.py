@@ -20,19 +20,29 @@ class OverlaySettings(Section, frozen=True):
     show_fps: Annotated[bool, setting("frames per second, from sensor timestamps", apply="live")] = True
     text: Annotated[str, setting("one more line, e.g. the name of the place", apply="live", max_length=80)] = ""
     font_scale_base: Annotated[
-        float, setting("size of letters for a picture 1080 rows high; smaller pictures scale it", gt=0, le=20)
+        float,
+        setting("size of letters for a picture 1080 rows high; smaller pictures scale it", gt=0, le=20, apply="live"),
     ] = 1.0
-    thickness_base: Annotated[int, setting("stroke width at 1080 rows", unit="pixels", ge=1, le=40)] = 2
+    thickness_base: Annotated[int, setting("stroke width at 1080 rows", unit="pixels", ge=1, le=40, apply="live")] = 2
     text_color: Annotated[
-        tuple[int, int, int], setting("red, green, blue 0-255; drawn as its brightness, because only luma is touched")
+        tuple[int, int, int],
+        setting("red, green, blue 0-255; drawn as its brightness, because only luma is touched", apply="live"),
     ] = (255, 255, 255)
-    background: Annotated[bool, setting("dark box behind the text, so that it is legible on a bright sky")] = True
+    background: Annotated[
+        bool, setting("dark box behind the text, so that it is legible on a bright sky", apply="live")
+    ] = True
     place: Annotated[
-        Literal["top-left", "top-right", "bottom-left", "bottom-right"], setting("corner that the text starts from")
+        Literal["top-left", "top-right", "bottom-left", "bottom-right"],
+        setting("corner that the text starts from", apply="live"),
     ] = "top-left"
-    margin_left: Annotated[int, setting("distance from the picture's side", unit="pixels", ge=0, le=8192)] = 10
+    margin_left: Annotated[
+        int, setting("distance from the picture's side", unit="pixels", ge=0, le=8192, apply="live")
+    ] = 10
     line_start_y: Annotated[
-        int, setting("distance of the first line from the picture's top (or bottom)", unit="pixels", ge=0, le=8192)
+        int,
+        setting(
+            "distance of the first line from the picture's top (or bottom)", unit="pixels", ge=0, le=8192, apply="live"
+        ),
     ] = 10
 
     def __post_init__(self) -> None:
