@@ -14,6 +14,8 @@ from shm_ring import catalogue
 from shm_ring.errors import FrameOverwritten, RingError
 from shm_ring.reader import RingReader
 
+SOON_S = 0.05  # CPU time comes in steps of 10 ms: over less time than this it says nothing
+
 Figures = Callable[[], Mapping[int, Mapping[str, object]]]
 """Asks the hub what processes told it in their heartbeats: pid → {"lag": …, "laps": …}; readers register nowhere."""
 
@@ -62,7 +64,7 @@ class Watch:
         self._prefix = prefix
         self._figures = figures
         self._heads: dict[str, tuple[float, int]] = {}
-        self._cpu_s: dict[int, tuple[float, float]] = {}
+        self._cpu_s: dict[int, tuple[float, float, float]] = {}
 
     def look(self) -> list[RingLine]:
         """Take one look at everything."""
@@ -109,10 +111,11 @@ class Watch:
         except psutil.Error:
             return ReaderLine(user.pid, user.role, 0.0, 0.0, writable=user.writable)
         now_s, cpu_s = time.monotonic(), times.user + times.system
-        before_s, before = self._cpu_s.get(user.pid, (now_s, cpu_s))
-        if now_s - before_s > 0.05 or user.pid not in self._cpu_s:  # a process may read several rings
-            self._cpu_s[user.pid] = now_s, cpu_s
-        percent = (cpu_s - before) / (now_s - before_s) * 100 if now_s > before_s else 0.0
+        before_s, before, percent = self._cpu_s.get(user.pid, (now_s, cpu_s, 0.0))
+        if now_s - before_s > SOON_S:  # else it was looked at a moment ago: it reads several rings
+            percent = (cpu_s - before) / (now_s - before_s) * 100
+            before_s, before = now_s, cpu_s
+        self._cpu_s[user.pid] = before_s, before, percent
         return ReaderLine(
             user.pid,
             user.role,

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -68,6 +69,21 @@ def test_top_adds_what_processes_say_of_themselves(prefix, ring_name, watched, c
         (reader.pid, 2, 7),
         (writer.pid, None, None),
     }
+
+
+def test_top_shows_the_same_load_of_a_process_that_reads_two_rings(make_writer, ring_name, prefix, tmp_path):
+    other = f"/{prefix}.cam1.main"
+    with RingWriter.create(
+        other, slots=4, payload_bytes=64, lock_dir=tmp_path / "run", camera="cam1", stream="main"
+    ), make_writer():  # fmt: skip
+        watch = top.Watch(prefix)
+        watch.look()
+        until_s = time.monotonic() + 0.2
+        while time.monotonic() < until_s:
+            pass
+        first, second = (ring.readers[0] for ring in watch.look())
+        assert first.pid == second.pid == os.getpid()
+        assert first.cpu_percent == second.cpu_percent > 0
 
 
 def test_top_tells_drops_and_how_late_in_time_a_reader_is(make_writer, ring_name, prefix, capsys):
