@@ -76,7 +76,7 @@ def test_the_coming_of_night_is_recorded_and_other_cameras_events_are_not(scene)
     until(lambda: len(made.clips()) == 1, 10)
 
 
-@pytest.mark.parametrize("ends", ["while it is dead", "after the restart"])
+@pytest.mark.parametrize("ends", ["while it is dead", pytest.param("after the restart", marks=pytest.mark.slow)])
 def test_motion_that_outlives_a_killed_recorder_goes_on_in_another_clip(scene, ends):
     """With what the ring held meanwhile: no frame is in both, none is missing."""
     made, film, analyzer = scene

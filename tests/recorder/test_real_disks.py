@@ -17,6 +17,7 @@ from library import Catalogue
 from service.settings import Settings
 from tests.recorder.rig import numbers, until
 
+pytestmark = pytest.mark.slow
 MARKER = ".shmcam-disk"
 
 
