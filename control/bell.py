@@ -13,6 +13,7 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._rings = False
 
     def fileno(self) -> int:
         """Readable while it rings."""
@@ -22,11 +23,15 @@ class Bell:
         """Wake whoever waits; once closed, nobody does."""
         with self._lock, contextlib.suppress(BlockingIOError):  # it rings already
             if self._descriptor >= 0:
+                self._rings = True
                 os.eventfd_write(self._descriptor, 1)
 
     def hush(self) -> None:
-        """Stop ringing."""
-        with self._lock, contextlib.suppress(BlockingIOError):  # it did not ring
+        """Stop ringing; costs nothing where it does not, as it is asked once per frame."""
+        if not self._rings:
+            return
+        with self._lock, contextlib.suppress(BlockingIOError):
+            self._rings = False
             if self._descriptor >= 0:
                 os.eventfd_read(self._descriptor)
 

@@ -19,7 +19,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -28,7 +28,8 @@ from control.bell import Bell
 from control.calling import acall, call
 from control.line import Line
 from control.memory import memory
-from control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
+from control.messages import JSON, RETAINED, Event, Heartbeat, Hello, Message, Reply, error, wire_name
+from control.request import Request
 
 __all__ = ["ControlClient", "Request", "acall", "call"]
 
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 256
 """Messages waiting in either direction; a healthy process has none or one."""
-
-CHUNK_BACKLOG_BYTES = 1024 * 1024
-"""Bytes of chunks that may wait to be sent; then reply() refuses more, and the sender tries again."""
 
 
 class Stop(Protocol):
@@ -51,26 +49,6 @@ class Stop(Protocol):
 
     def fail(self) -> None:
         """End the process with an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A command to answer, or an event that was subscribed to."""
-
-    message: Message
-    _ident: object
-    _line: Line
-
-    def reply(self, answer: Reply | Chunk) -> bool:
-        """Answer, now or later, from any thread; chunks first, the Reply last.
-
-        Returns False if it could not be taken: the backlog of chunks is full (try again), or the hub is gone.
-        """
-        if self._ident is None:
-            return True
-        if isinstance(answer, Chunk) and self._line.backlog_bytes > CHUNK_BACKLOG_BYTES:
-            return False
-        return self._line.put(answer, self._ident)
 
 
 class ControlClient:

@@ -11,14 +11,14 @@ returns as Refused; `fatal` means the byte stream cannot be trusted any more and
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-import msgspec
 
-from control.messages import MESSAGE_BYTES_MAX, PROCESS_BYTES_MAX, Message, Reply, error
-from control.parse import UnknownCommandError, from_line, from_object, from_wire
+from control.decoded import Decoded, Received, Refused, from_json, from_map, from_text, short
+from control.messages import MESSAGE_BYTES_MAX, PROCESS_BYTES_MAX, error
+
+__all__ = ["Decoded", "Decoder", "Received", "Refused", "dialect_of"]
 
 COMPLETE_WITHIN_S = 5.0
 """A message whose first byte came must be complete by then, or its sender is dropped (a slow-loris holds memory)."""
@@ -45,29 +45,6 @@ MSGPACK_LIMITS: dict[str, Any] = {
     "max_ext_len": 0,
     "strict_map_key": True,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message, as it came."""
-
-    message: Message
-    id: Any = None
-    """What the sender wants to find in the answer; None: nothing."""
-    again: bool = False
-    """The hub was told before, but may have been restarted since: remember it, do not pass it on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Bytes that were no message."""
-
-    reply: Reply
-    id: Any = None
-    fatal: bool = False
-
-
-Decoded = Received | Refused
 
 
 class Decoder:
@@ -134,10 +111,10 @@ class Decoder:
             unpacker.feed(data)
             self._fed += len(data)
             for value in unpacker:
-                found.append(_message(value))
+                found.append(from_map(value))
         except (ValueError, msgpack.UnpackException, RecursionError) as problem:
             # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
-            found.append(Refused(error(f"malformed msgpack: {_short(problem)}", "bad_message"), fatal=True))
+            found.append(Refused(error(f"malformed msgpack: {short(problem)}", "bad_message"), fatal=True))
         if self.pending_bytes > self.limit and not (found and isinstance(found[-1], Refused) and found[-1].fatal):
             found.append(self._too_long())
         return found
@@ -152,17 +129,12 @@ class Decoder:
             if len(line) > limit:
                 return [*found, self._too_long()]
             if stripped := bytes(line).strip():
-                found.append(_from_json(stripped) if self.dialect == "json" else self._from_text(stripped))
+                found.append(from_json(stripped) if self.dialect == "json" else self._from_text(stripped))
         return [*found, self._too_long()] if len(rest) > limit else found
 
     def _from_text(self, line: bytes) -> Decoded:
         """Read one line; who mistypes on and on gets no more suggestions (each costs as much as ten commands)."""
-        try:
-            words = line.decode()
-        except UnicodeDecodeError:
-            return Refused(error("not UTF-8", "bad_message"))
-        suggest = self._unknown < SUGGESTIONS_MAX
-        found = _checked(lambda given: (from_line(given, self._cameras, suggest=suggest), None), words, None)
+        found = from_text(line, self._cameras, suggest=self._unknown < SUGGESTIONS_MAX)
         self._unknown = self._unknown + 1 if isinstance(found, Refused) else 0
         return found
 
@@ -179,40 +151,3 @@ def dialect_of(first: int) -> str:
     if first >= 0x80:
         return "text" if UTF8_FIRST <= first <= UTF8_LAST else ""
     return "json" if first == ord("{") else "text"
-
-
-def _message(value: Any) -> Decoded:
-    if not isinstance(value, dict):
-        return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
-    return _checked(from_wire, value, _ident(value), again=value.get("again") is True)
-
-
-def _from_json(line: bytes) -> Decoded:
-    try:
-        value = msgspec.json.decode(line)
-    except (ValueError, RecursionError) as problem:  # DecodeError and bad UTF-8 are ValueErrors
-        return Refused(error(f"malformed JSON: {_short(problem)}", "bad_message"))
-    if not isinstance(value, dict):
-        return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
-    return _checked(from_object, value, _ident(value))
-
-
-def _checked(read: Any, given: Any, ident: Any, *, again: bool = False) -> Decoded:
-    try:
-        message, ident = read(given)
-    except UnknownCommandError as problem:
-        return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
-    except (ValueError, TypeError, RecursionError) as problem:
-        return Refused(error(str(problem), "bad_arguments"), ident)
-    return Received(message, _ident({"id": ident}), again)
-
-
-def _ident(value: dict[str, Any]) -> Any:
-    """Take an id only if it is small: it is kept while the command is under way."""
-    ident = value.get("id")
-    small = isinstance(ident, int) and abs(ident) < 2**63
-    return ident if small or (isinstance(ident, str) and len(ident) <= 64) else None
-
-
-def _short(problem: BaseException) -> str:
-    return (str(problem) or type(problem).__name__)[:200]

@@ -7,7 +7,6 @@ one run of the service (its supervisord); a new run starts from config.toml alon
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
+from control.changes import commented, has, put, with_changes
 from control.messages import SettingChanged
 from service.files import whole_file
 from service.schema import TABLES_GROUP, Key
@@ -71,7 +70,7 @@ class Configuration:
             raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
         typed = {path: self._typed(path, value) for path, value in wanted.items()}
         before = self.current
-        after = _with(before, typed)
+        after = with_changes(before, typed)
         changes = [Change(path, before.key(path), before.value(path), after.value(path)) for path in typed]
         unsaved = {**self.unsaved, **typed}
         self._write_journal(unsaved)
@@ -88,15 +87,15 @@ class Configuration:
         if not written:
             return 0
         path = self.base.path
-        document = _document(path)
+        document = commented(path)
         for key, value in written.items():
-            _put(document, key.split("."), value)
+            put(document, key.split("."), value)
         text = tomlkit.dumps(document)
         saved = Settings(path, tomllib.loads(text), text)
         saved.check()
         with whole_file(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
             file.write(text.encode())
-        self.base = _with(self.base, written)
+        self.base = with_changes(self.base, written)
         self.unsaved = {key: value for key, value in self.unsaved.items() if key not in written}
         if self.unsaved:
             self._write_journal(self.unsaved)
@@ -127,7 +126,7 @@ class Configuration:
     def overriding(self, change: Change) -> list[str]:
         """Return the cameras that a change for all does not reach, because they have a value of their own."""
         document, path = self.current.document, change.key.path
-        return [] if change.camera else [name for name in self.current.cameras if _has(document, name, path)]
+        return [] if change.camera else [name for name in self.current.cameras if has(document, name, path)]
 
     def shown(self, key: Key, value: Any) -> Any:
         """Return a value as it may be shown: secrets masked."""
@@ -162,7 +161,7 @@ class Configuration:
         try:
             found = json.loads(self._journal.read_bytes())
             if found["run"] == self._run and found["config"] == str(self.base.path):
-                self.current, self.unsaved = _with(self.base, found["changes"]), found["changes"]
+                self.current, self.unsaved = with_changes(self.base, found["changes"]), found["changes"]
                 log.info("took over unsaved settings count=%d", len(self.unsaved))
         except FileNotFoundError:
             return
@@ -176,45 +175,3 @@ def restart_for(changes: list[Change]) -> list[str]:
     owners = {tables[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
     everyone = owners & {"service", "library", "control"}
     return ["all"] if everyone else sorted(owners)
-
-
-def _with(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Return a copy with all changes, checked once at the end: single steps may contradict each other."""
-    document = copy.deepcopy(settings.document)
-    for path, value in changes.items():
-        settings.key(path)
-        _put(document, path.split("."), value)
-    changed = Settings(settings.path, document)
-    changed.check()
-    return changed
-
-
-def _put(document: Any, parts: list[str], value: Any) -> None:
-    for part in parts[:-1]:
-        if part not in document:
-            document[part] = tomlkit.table() if isinstance(document, tomlkit.items.Table | tomlkit.TOMLDocument) else {}
-        document = document[part]
-        if not isinstance(document, dict):
-            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
-    if value is None:  # TOML has no null: an optional key without a value is one that is not there
-        document.pop(parts[-1], None)
-        return
-    document[parts[-1]] = value
-
-
-def _document(path: Path) -> tomlkit.TOMLDocument:
-    try:
-        return tomlkit.parse(path.read_text(encoding="utf-8-sig"))
-    except (TOMLKitError, ValueError, RecursionError) as problem:
-        raise SettingsError(f"{path}: was edited and is not TOML any more: {problem}") from problem
-
-
-def _has(document: dict[str, Any], camera: str, path: str) -> bool:
-    """Tell whether [cameras.<camera>…] sets a key itself."""
-    here: Any = document.get("cameras", {}).get(camera, {})
-    parts = path.split(".")
-    for part in parts[1:] if parts[0] == "camera" else parts:
-        if not isinstance(here, dict) or part not in here:
-            return False
-        here = here[part]
-    return True

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
-import socket
-import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from control.codec import Decoded, Decoder, Received, Refused
-from control.encoding import encode
+from control.encoding import encode, encoded_or_error
+from control.far_end import credentials, is_gone
 from control.gate import TokenGate
 from control.messages import PROCESS_BYTES_MAX, Event, EventsLost, Message, PreviewFrame, Reply, error
 
@@ -71,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         """Start, or refuse where there are too many."""
         self._transport = cast("asyncio.Transport", transport)
         if self.trusted:
-            self.credentials = _credentials(transport.get_extra_info("socket"))
+            self.credentials = credentials(transport.get_extra_info("socket"))
         else:
             self.address = str(transport.get_extra_info("peername", ("?",))[0])
         if not self._server.opened(self):
@@ -120,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         dialect = self._decoder.dialect or "text"
         kept = encoded if encoded is not None else {}
         if dialect not in kept:
-            kept[dialect] = _encoded(dialect, message, ident)
+            kept[dialect] = encoded_or_error(dialect, message, ident)
         self._tell_losses(dialect)
         transport.write(kept[dialect])
         if transport.get_write_buffer_size() > UNSENT_MAX:
@@ -153,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             if transport and self._is_stuck(transport, now_s):
                 transport.abort()
             return
-        if self._ended and _is_gone(transport):
+        if self._ended and is_gone(transport):
             transport.abort()
         elif self._decoder.overdue(now_s) and not self._is_paused(transport):
             self.refuse("message not complete within 5 s")
@@ -210,25 +208,3 @@ class Connection(asyncio.BufferedProtocol):
             self._progress_s = max(self._progress_s, now_s)
         self._unsent = unsent
         return unsent > 0 and now_s - self._progress_s > STUCK_S
-
-
-def _encoded(dialect: str, message: Message, ident: Any) -> bytes:
-    """Encode; what cannot be (too long, an integer beyond 64 bits) becomes an error that says so."""
-    try:
-        return encode(dialect, message, ident)
-    except (ValueError, OverflowError, TypeError) as problem:
-        log.error("message cannot be sent: %s", problem)
-        return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
-
-
-def _is_gone(transport: asyncio.Transport) -> bool:
-    """Tell whether the other end is closed altogether: a half-closed one (socat) shows no POLLHUP."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), 0)
-    return bool(poll.poll(0))
-
-
-def _credentials(link: socket.socket) -> str:
-    """Return "pid/uid/gid" of the other end, as the kernel knows them."""
-    pid, uid, gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return f"{pid}/{uid}/{gid}"

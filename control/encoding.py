@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgpack
 import msgspec
 
 from control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, PreviewFrame, Reply, error, values_of, wire_name
+
+log = logging.getLogger(__name__)
 
 
 def encode(
@@ -24,6 +27,15 @@ def encode(
         return _sized(_pack(message, ident, again=again), message, ident)
     when = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return _json(message, ident, when) if dialect == "json" else _text(message, when)
+
+
+def encoded_or_error(dialect: str, message: Message, ident: Any) -> bytes:
+    """Encode; what cannot be (too long, an integer beyond 64 bits) becomes an error that says so."""
+    try:
+        return encode(dialect, message, ident)
+    except (ValueError, OverflowError, TypeError) as problem:
+        log.error("message cannot be sent: %s", problem)
+        return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
 
 
 def _pack(message: Message, ident: Any, *, again: bool = False) -> bytes:

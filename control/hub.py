@@ -39,6 +39,7 @@ from control.messages import (
     wire_name,
 )
 from control.roster import Peer, Roster
+from control.subscriptions import subscribed, unsubscribed
 from control.table import BY_NAME, CommandRow
 
 TCP_COMMANDS = frozenset(
@@ -60,9 +61,9 @@ class Hub:
             Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],
             Help: lambda peer, m, i: [Send((peer.number,), explain(m.word), i)],
             Quit: lambda p, _m, i: [Send((p.number,), Reply(status="bye", text="bye"), i), Close(p.number, "quit")],
-            Subscribe: self._subscribe,
-            Unsubscribe: self._unsubscribe,
-            Preview: self._preview,
+            Subscribe: lambda peer, m, i: [Send((peer.number,), subscribed(peer, m), i)],
+            Unsubscribe: lambda peer, m, i: [Send((peer.number,), unsubscribed(peer, m), i)],
+            Preview: lambda peer, m, i: previews.toggled(self.roster, peer, m, i),
         }
 
     def opened(self, number: int, *, trusted: bool = True) -> None:
@@ -152,27 +153,6 @@ class Hub:
             return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")
         said = f"{program} is not connected, so nobody answers {row.words[0]}; try: supervisorctl start {program}"
         return error(said, "not_running", program=program)
-
-    def _subscribe(self, peer: Peer, command: Subscribe, ident: Any) -> list[Action]:
-        try:
-            topics = topics_of(command.topics)
-        except ValueError as problem:
-            return [Send((peer.number,), error(str(problem), "bad_arguments"), ident)]
-        peer.topics |= topics
-        shown = sorted(peer.topics)
-        reply = Reply(status="subscribed", text=f"subscribed to {', '.join(shown)}", data={"topics": shown})
-        return [Send((peer.number,), reply, ident)]
-
-    def _unsubscribe(self, peer: Peer, command: Unsubscribe, ident: Any) -> list[Action]:
-        try:
-            peer.topics -= topics_of(command.topics) if command.topics else peer.topics
-        except ValueError as problem:
-            return [Send((peer.number,), error(str(problem), "bad_arguments"), ident)]
-        reply = Reply(status="unsubscribed", text="OK", data={"topics": sorted(peer.topics)})
-        return [Send((peer.number,), reply, ident)]
-
-    def _preview(self, peer: Peer, command: Preview, ident: Any) -> list[Action]:
-        return previews.toggled(self.roster, peer, command, ident)
 
     # ---- from processes
 

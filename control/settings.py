@@ -20,7 +20,7 @@ class ControlSettings(Section, frozen=True):
     startup_s: Annotated[
         float,
         setting("a process that has not said a word so long after its start is killed too", unit="s", ge=5, le=3600),
-    ] = 60.0
+    ] = 180.0
     fatal_retry_s: Annotated[
         float,
         setting("first pause before a program in FATAL is started again", unit="s", ge=1, le=3600),

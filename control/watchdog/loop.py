@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Protocol as Interface
 
 from control.client import ControlClient
-from control.messages import Event, Failed, Heartbeat, MemoryHigh, ProcessDown, ProcessStalled, ProcessUp
+from control.messages import Failed, Heartbeat, ProcessDown, ProcessUp
 from control.settings import ControlSettings
+from control.watchdog.acting import Hands
+from control.watchdog.hearing import Hearing
 from control.watchdog.judge import Judge
 from control.watchdog.protocol import DONE, READY, Happened, Protocol
 from control.watchdog.retries import Retries
@@ -24,9 +26,6 @@ log = logging.getLogger(__name__)
 PASS_S = 0.5
 LIST_S = 3.0
 """How often supervisord is asked for the state of every program; its events ask at once."""
-
-UNPLACED_S = 10.0
-"""A heartbeat whose pid supervisord does not know by then is not of its children."""
 
 HUB = "hub"
 DOWN = ("EXITED", "STOPPED", "BACKOFF", "FATAL")
@@ -52,6 +51,7 @@ class Watchdog:
     ) -> None:
         self._control = control
         self._supervisord = supervisord
+        self._hands = Hands(control, supervisord)
         self._files = files
         self._answer = answer
         self._judge = Judge(settings)
@@ -62,9 +62,7 @@ class Watchdog:
         """When our own heartbeat last came back through the hub: then it is alive."""
         self._hub_told = False
         self._listed_s = 0.0
-        self._unplaced: dict[int, tuple[Heartbeat, float, float]] = {}
-        """By pid, of processes that supervisord has not told us of yet: last heartbeat, when it and the first came."""
-        self._orphans: set[int] = set()
+        self._hearing = Hearing()
         self._deaf = False
 
     def watch(self, events: int, stop: Stop) -> None:
@@ -90,9 +88,9 @@ class Watchdog:
             self._files.refresh()
         if self._hub_is_well(now_s):
             for verdict in self._judge.pass_over(self._programs, now_s):
-                self._act(verdict)
+                self._hands.act(verdict)
         for program in self._retries.due(now_s):
-            self._start(program)
+            self._hands.start(program)
         states = {name: program.state for name, program in self._programs.items()}
         self._control.beat("running", programs=states)
 
@@ -106,15 +104,15 @@ class Watchdog:
         if program == "watchdog":
             return
         if state == "RUNNING":
-            self._tell(ProcessUp(program=program, pid=int(happened.payload.get("pid", "0"))), logging.INFO)
+            self._hands.tell(ProcessUp(program=program, pid=int(happened.payload.get("pid", "0"))), logging.INFO)
         elif state in DOWN:
             asked = state == "STOPPED" or (state == "EXITED" and happened.payload.get("expected") == "1")
-            self._tell(
+            self._hands.tell(
                 ProcessDown(program=program, state=state, reason=_why(happened)),
                 logging.INFO if asked else logging.WARNING,
             )
             for verdict in self._judge.ended(program, now_s, asked=asked):
-                self._act(verdict)
+                self._hands.act(verdict)
         self._listed_s = 0.0  # ask supervisord for the whole picture now
 
     def _hear(self, now_s: float) -> None:
@@ -124,26 +122,19 @@ class Watchdog:
             if isinstance(beat, Heartbeat) and beat.role == "watchdog":
                 self._echo_s, self._hub_told = now_s, False
             elif isinstance(beat, Heartbeat):
-                _, _, first_s = self._unplaced.get(beat.pid, (beat, now_s, now_s))
-                self._unplaced[beat.pid] = (beat, now_s, first_s)
-        by_pid = {program.pid: name for name, program in self._programs.items() if program.pid}
-        for pid, (beat, heard_s, first_s) in list(self._unplaced.items()):
-            late = now_s - first_s > UNPLACED_S
-            if name := by_pid.get(pid):
-                self._judge.heard(name, beat, heard_s)
-            elif late and self._programs:
-                self._tell_orphan(beat)
-                for program in (beat.role, f"{beat.role}-{beat.camera}"):
-                    self._judge.starts.excuse(program, now_s)
-            if name or late:
-                del self._unplaced[pid]
+                self._hearing.heard(beat, now_s)
+        for program, beat, heard_s in self._hearing.placed(self._programs):
+            self._judge.heard(program, beat, heard_s)
+        for beat in self._hearing.strangers(now_s) if self._programs else ():
+            self._tell_stranger(beat, now_s)
 
-    def _tell_orphan(self, beat: Heartbeat) -> None:
+    def _tell_stranger(self, beat: Heartbeat, now_s: float) -> None:
         """Report a process that says it is one of supervisord's and is not: it holds what the real one needs."""
-        if beat.role in self._programs and beat.pid not in self._orphans:
-            self._orphans.add(beat.pid)
+        for program in (beat.role, f"{beat.role}-{beat.camera}"):
+            self._judge.starts.excuse(program, now_s)
+        if beat.role in self._programs and self._hearing.first_told(beat):
             said = f"pid {beat.pid} says it is {beat.role}, but supervisord did not start it; type: kill {beat.pid}"
-            self._tell(Failed(what=said, program=beat.role), logging.ERROR)
+            self._hands.tell(Failed(what=said, program=beat.role), logging.ERROR)
 
     def _hub_is_well(self, now_s: float) -> bool:
         """Judge the hub by our own echo; without it nobody's heartbeats reach us, so nobody else is judged."""
@@ -161,7 +152,7 @@ class Watchdog:
             log.error("hub stalled: no echo for %.1f s", silent_s)
         if silent_s > self._settings.hang_kill_s:
             self._echo_s = now_s
-            self._kill(Verdict("kill", HUB, f"no echo for {silent_s:.0f} s", silent_s))
+            self._hands.act(Verdict("kill", HUB, f"no echo for {silent_s:.0f} s", silent_s))
         return False
 
     def _list(self, now_s: float) -> None:
@@ -173,54 +164,12 @@ class Watchdog:
             self._deaf = True
             return
         self._deaf = False
-        self._programs = {program.name: program for program in programs}
+        self._programs = self._hands.programs = {program.name: program for program in programs}
         for program in programs:
             if pause_s := self._retries.saw(program.name, program.state, now_s):
                 log.warning(
                     "supervisord gave up program=%s, starting it in %.0f s: %s", program.name, pause_s, program.why
                 )
-
-    # ---- acting
-
-    def _act(self, verdict: Verdict) -> None:
-        if verdict.kind == "grace":
-            log.warning("waiting one more period: %s", verdict.reason)
-        elif verdict.kind == "stalled":
-            self._tell(
-                ProcessStalled(program=verdict.program, silent_s=verdict.silent_s, reason=verdict.reason), logging.ERROR
-            )
-        elif verdict.kind == "storm":
-            self._tell(Failed(what=f"{verdict.program} {verdict.reason}", program=verdict.program), logging.ERROR)
-        elif verdict.kind == "too_big":
-            event = MemoryHigh(program=verdict.program, action="restart", used=verdict.measured, limit=verdict.limit)
-            self._tell(event, logging.ERROR)
-            self._restart(verdict.program)
-        else:
-            self._kill(verdict)
-
-    def _kill(self, verdict: Verdict) -> None:
-        said = f"{verdict.program} killed: {verdict.reason}"
-        self._tell(Failed(what=said, program=verdict.program), logging.ERROR)
-        self._ask(self._supervisord.kill, verdict.program)
-
-    def _restart(self, program: str) -> None:
-        self._ask(self._supervisord.stop, program)
-        self._start(program)
-
-    def _start(self, program: str) -> None:
-        log.info("starting program=%s", program)
-        self._ask(self._supervisord.start, program)
-
-    def _ask(self, what: Callable[[str], None], program: str) -> None:
-        known = self._programs.get(program)
-        try:
-            what(known.full_name if known else program)
-        except SupervisordError as problem:
-            log.error("program=%s: %s", program, problem)
-
-    def _tell(self, event: Event, level: int) -> None:
-        log.log(level, "%s", event)
-        self._control.announce(event)
 
 
 def _why(happened: Happened) -> str:

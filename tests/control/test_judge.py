@@ -9,7 +9,7 @@ from control.watchdog.protocol import Happened, Protocol
 from control.watchdog.retries import Retries
 from control.watchdog.supervisord import Program
 
-SETTINGS = ControlSettings()
+SETTINGS = ControlSettings(startup_s=60)
 
 
 def program(name, pid, state="RUNNING"):
