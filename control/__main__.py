@@ -6,14 +6,18 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from control.configuration import Configuration
 from control.desk import Desk
 from control.hub import Hub
 from control.places import SocketTakenError, UnixPlace
+from control.programs import PROGRAMS
 from control.server import Server
 from control.settings import NetworkSettings
+from service.files import sweep
+from service.settings import Settings
 from service.startup import startup
 
 log = logging.getLogger("control")
@@ -28,6 +32,8 @@ def main() -> int:
         settings = process.settings
         place = UnixPlace(settings.socket_path)
         settings.paths.run.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for path in left_over(settings):
+            log.info("removed what a killed process left: %s", path)
         configuration = Configuration(settings, settings.paths.run / "changes.json", this_run())
         hub = Hub(settings.cameras)
         server = Server(hub, Desk(configuration, hub.roster), settings.table(NetworkSettings))
@@ -37,6 +43,12 @@ def main() -> int:
             log.error("%s", problem)
             return EXIT_TAKEN
     return 0
+
+
+def left_over(settings: Settings) -> Iterator[Path]:
+    """Remove half-written files where the hub, the watchdog and `shmcam run` write; yield what is gone."""
+    for folder in (settings.folder, settings.paths.run, settings.paths.run / PROGRAMS):
+        yield from sweep(folder)
 
 
 def this_run() -> str:

@@ -390,3 +390,17 @@ def test_bytes_of_one_message_may_come_one_by_one(hub):
         for byte in encode("msgpack", Save(), 5):
             link.sendall(bytes([byte]))
         assert Reader(link).message()["id"] == 5
+
+
+def test_what_a_killed_hub_left_half_written_is_removed_and_nothing_else(tmp_path):
+    hub = HubProcess()
+    (hub.folder / "run/programs").mkdir(parents=True)
+    left = [
+        hub.folder / name for name in (".config.toml.4711.part", "run/.changes.json.12.part", "run/programs/.a.1.part")
+    ]
+    others = [hub.folder / name for name in ("film.part", ".mine.part", "run/x.4711.part")]
+    for path in (*left, *others):
+        path.write_text("half")
+    with hub:
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in others)
