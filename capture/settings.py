@@ -146,9 +146,7 @@ class RingSettings(Section, frozen=True):
         setting("slots; 0 = automatic, `seconds` of frames as far as memory allows", unit="frames", ge=0, le=65_536),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
-    prefix: Annotated[
-        str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=rf"^{LABEL}$")
-    ] = "shmcam"
+    prefix: Annotated[str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=rf"^{LABEL}$")] = "shmcam"
     downscale: DownscaleSettings = DownscaleSettings()
 
 

@@ -102,7 +102,9 @@ def day_and_night(world, over):
         return over(told)
 
     world.start_hub()
-    with ControlClient("watcher", socket_path=world.settings.socket_path, subscribe=("night_began", "night_ended")) as client:
+    with ControlClient(
+        "watcher", socket_path=world.settings.socket_path, subscribe=("night_began", "night_ended")
+    ) as client:
         until(lambda: client.connected, 20)
         world.start("analyzer")
         until(lambda: world.beat("analyzer"), 20)
