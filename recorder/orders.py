@@ -146,8 +146,11 @@ class Orders:
     def _stop(self, request: Request, message: Record) -> None:
         order = self.triggers.session or self.triggers.recording
         if not self.triggers.stop(message.at_ns):
-            request.reply(error("not recording", "not_recording"))
-            return
+            current = self.writer.current()
+            if current is None:
+                request.reply(error("not recording", "not_recording"))
+                return
+            order, *_ = current  # it has just ended by itself, and is about to be closed
         self._stops.add(request, order)
 
     def _settled(self, order: Order) -> bool:
@@ -170,8 +173,8 @@ class Orders:
         at_ns = message.at_ns
         self.triggers.happened(at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect)
         current = self.writer.current()
-        if current is None:
-            self._starts.add(request, None)
+        if current is None or not self.triggers.on(current[0]):
+            self._starts.add(request, None)  # what is open has ended, and is about to be closed
             return
         _, path, frames, _ = current
         text = f"triggered; goes into {path}"

@@ -73,7 +73,8 @@ class RecorderSettings(Section, frozen=True):
         float, setting("seconds after an event has ended", unit="s", ge=0, le=3600, apply="live")
     ] = 10.0
     max_event_s: Annotated[
-        float, setting("longest event clip: an event that never ends is cut off here", unit="s", ge=1, le=86400)
+        float,
+        setting("longest event clip, pre-roll included: an event that never ends is cut off", unit="s", ge=1, le=86400),
     ] = 600.0
     recording_duration_minutes: Annotated[
         float, setting("length of one rolling clip", unit="min", gt=0, le=1440, apply="live")
@@ -131,6 +132,8 @@ class RecorderSettings(Section, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        if self.max_event_s <= self.pre_roll_s:
+            raise ValueError("max_event_s must be longer than pre_roll_s, which it includes")
         if self.encoder == "h264_v4l2m2m" and 0 < self.bitrate < 25_000:  # bcm2835-codec's lower limit
             raise ValueError("bitrate must be 0 or at least 25000 bit/s for h264_v4l2m2m")
 

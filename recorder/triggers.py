@@ -24,7 +24,8 @@ class Triggers:
         self.limits = limits
         self._sessions: list[Session] = []
         """Oldest first; all but the last were told to stop, but frames from before that may still come."""
-        self._event: Event | None = None
+        self._events: list[Event] = []
+        """The same."""
         self._silenced: dict[str, int] = {}
         """Lasting sources whose event was cut off, and when they began: they count again once they have ended."""
         self._number = 0
@@ -55,27 +56,29 @@ class Triggers:
         ran = self.active
         for session in self._sessions:
             session.stop_ns = min(session.stop_ns, at_ns)
-        if self._event is not None:
-            self._event.end_ns = min(self._event.end_ns, at_ns)
-            self._silenced |= self._event.lasting
-            self._event.lasting.clear()
+        for event in self._events:
+            event.end_ns = min(event.end_ns, at_ns)
+            self._silenced |= event.lasting
+            event.lasting.clear()
         return ran
 
     def happened(self, at_ns: int, source: str, *, utc_ns: int, label: str = "", protect: bool = False) -> None:
         """Note an event of one instant; events whose spans touch are one."""
         start_ns, end_ns = at_ns - self.limits.pre_ns, at_ns + self.limits.post_ns
-        if self._event is None or start_ns > self._event.end_ns:
+        event = self.event
+        if event is None or not event.holds(start_ns, at_ns):
             order = Order(self._next(), "event", source, start_ns, utc_ns, label, protect)
-            self._event = Event(order, end_ns, start_ns + self.limits.event_ns)
+            event = Event(order, end_ns, start_ns + self.limits.event_ns)
+            self._events.append(event)
         else:
-            order = self._event.order
-            self._event.order = replace(order, label=order.label or label, protect=order.protect or protect)
-        self._event.prolong(end_ns)
+            order = event.order
+            event.order = replace(order, label=order.label or label, protect=order.protect or protect)
+        event.prolong(end_ns)
 
     def resume(self, event: Event) -> None:
         """Take up an event that a recorder before us did not see the end of."""
         event.order = replace(event.order, number=self._next())
-        self._event = event
+        self._events.append(event)
 
     def began(self, at_ns: int, source: str, *, utc_ns: int) -> None:
         """Note the beginning of something that lasts (motion).
@@ -86,28 +89,27 @@ class Triggers:
             return  # the one that was cut off, told again
         self._silenced.pop(source, None)
         self.happened(at_ns, source, utc_ns=utc_ns)
-        if self._event is not None:
-            self._event.lasting[source] = at_ns
+        self._events[-1].lasting[source] = at_ns
 
     def ended(self, at_ns: int, source: str) -> None:
         """Note its end; the post-roll counts from here."""
         self._silenced.pop(source, None)
-        if self._event is not None and source in self._event.lasting:
-            del self._event.lasting[source]
-            self._event.prolong(at_ns + self.limits.post_ns)
+        for event in self._events:
+            if event.lasting.pop(source, None) is not None:
+                event.prolong(at_ns + self.limits.post_ns)
 
     # ---- what follows from it
 
     @property
     def active(self) -> bool:
         """Whether frames are wanted, now or soon."""
-        return bool(self._sessions) or self._event is not None
+        return bool(self._sessions or self._events)
 
     @property
     def recording(self) -> Order | None:
         """The session or event that is on."""
-        chosen = self._sessions[0] if self._sessions else self._event
-        return chosen.order if chosen else None
+        chosen = [*self._sessions[:1], *self._events[:1]]
+        return chosen[0].order if chosen else None
 
     @property
     def session(self) -> Order | None:
@@ -116,7 +118,7 @@ class Triggers:
 
     def on(self, order: Order) -> bool:
         """Whether frames of this session or event, in this file or its next, may still come."""
-        return order.start_ns in {part.order.start_ns for part in (*self._sessions, self._event) if part is not None}
+        return order.start_ns in {part.order.start_ns for part in (*self._sessions, *self._events)}
 
     @property
     def session_stop_ns(self) -> int:
@@ -125,13 +127,13 @@ class Triggers:
 
     @property
     def event(self) -> Event | None:
-        """The event that is on."""
-        return self._event
+        """The newest event that is on."""
+        return self._events[-1] if self._events else None
 
     @property
     def start_ns(self) -> int:
         """When the earliest wanted frame was captured; only meaningful while `active`."""
-        starts = [part.order.start_ns for part in (*self._sessions[:1], self._event) if part is not None]
+        starts = [part.order.start_ns for part in (*self._sessions[:1], *self._events[:1])]
         return min(starts, default=FOREVER)
 
     def order(self, captured_ns: int, offset_ns: int | None = None) -> Order | None:
@@ -174,18 +176,20 @@ class Triggers:
         return session.order
 
     def _event_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
-        event = self._event
-        if event is None or captured_ns < event.order.start_ns:
+        while self._events and self._is_over(self._events[0], captured_ns):
+            del self._events[0]
+        if not self._events or captured_ns < self._events[0].order.start_ns:
             return None
+        self._begins_anew(self._events[0], offset_ns, over=False)
+        return self._events[0].order
+
+    def _is_over(self, event: Event, captured_ns: int) -> bool:
+        """Whether a frame comes after it; what lasts longer than it may is cut off."""
         if event.lasting and captured_ns >= event.latest_ns:
             self._silenced |= event.lasting
             event.lasting.clear()
             event.end_ns = min(event.end_ns, event.latest_ns)
-        if not event.lasting and captured_ns >= event.end_ns:
-            self._event = None
-            return None
-        self._begins_anew(event, offset_ns, over=False)
-        return event.order
+        return not event.lasting and captured_ns >= event.end_ns
 
     def _begins_anew(self, wanted: Wanted, offset_ns: int | None, *, over: bool) -> bool:
         """Give it another number if this frame begins another file of it."""

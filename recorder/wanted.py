@@ -58,6 +58,10 @@ class Event(Wanted):
     lasting: dict[str, int] = field(default_factory=dict)
     """Sources that have begun and not ended, and when they began."""
 
+    def holds(self, start_ns: int, at_ns: int) -> bool:
+        """Whether what happens then, and is wanted from `start_ns` on, is part of this: it touches, and is in time."""
+        return at_ns < self.latest_ns and (bool(self.lasting) or start_ns <= self.end_ns)
+
     def prolong(self, end_ns: int) -> None:
         """It is over then at the earliest, but never after it is cut off."""
         self.end_ns = min(max(self.end_ns, end_ns), self.latest_ns)

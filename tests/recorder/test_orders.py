@@ -137,6 +137,32 @@ def test_a_stop_is_not_kept_waiting_for_a_file_that_cannot_come(orders, clock):
     assert not reply.ok and reply.text == "ERROR: stopped; nothing was written: disk full"
 
 
+def test_a_stop_while_a_clip_that_has_ended_is_being_closed_is_answered_with_that_clip(orders):
+    orders.triggers.happened(100 * S, "motion", utc_ns=0)
+    event = orders.triggers.order(100 * S)
+    orders.triggers.expire(200 * S)
+    orders.writer.open = (event, Path("event.mp4"), 10, 0)
+    stop = ask(orders, "stop", 201 * S)
+    assert not stop.replies
+    orders.writer.open = None
+    close(orders, event, "event.mp4", reason="over")
+    assert [reply.data["file"] for reply in stop.replies] == ["event.mp4"]
+    assert [reply.status for reply in ask(orders, "stop", 202 * S).replies] == ["not_recording"]
+
+
+def test_a_trigger_while_the_last_clip_is_being_closed_is_answered_with_its_own(orders):
+    ask(orders, "start", 100 * S)
+    session = orders.triggers.order(101 * S)
+    ask(orders, "stop", 110 * S)
+    orders.triggers.expire(111 * S)
+    orders.writer.open = (session, Path("session.mp4"), 10, 0)
+    asked = ask(orders, "trigger", 112 * S)
+    assert not asked.replies
+    event = orders.triggers.order(112 * S)
+    orders.noticed(Opened(event, Path("event.mp4"), 7, 107 * S))
+    assert [reply.data["file"] for reply in asked.replies] == ["event.mp4"]
+
+
 def test_neither_stop_nor_status_name_a_file_that_is_gone(orders):
     ask(orders, "start", 100 * S)
     order = orders.triggers.order(101 * S)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +105,40 @@ def test_events_that_touch_are_one_clip_and_others_are_two():
     assert frames[-1][0] == 117.5
     triggers.happened(140 * S, "motion", utc_ns=0)
     assert {number for _, number, _ in wanted(triggers, 130, 160)} == {2}
+
+
+def test_what_happens_while_something_lasts_neither_splits_nor_shortens_its_clip():
+    triggers = machine(replace(LIMITS, event_ns=600 * S))
+    triggers.began(100 * S, "motion", utc_ns=0)
+    frames = wanted(triggers, 95, 150)
+    triggers.happened(150 * S, "command", utc_ns=0, protect=True)
+    frames += wanted(triggers, 150, 200)
+    triggers.ended(200 * S, "motion")
+    frames += wanted(triggers, 200, 230)
+    assert {number for _, number, _ in frames} == {1}
+    assert frames[-1][0] == 209.5 and len(frames) == 2 * (209.5 - 95) + 1
+
+
+def test_an_event_behind_the_present_one_costs_none_of_its_frames():
+    """The encoder still works on the pre-roll when the next thing happens."""
+    triggers = machine()
+    triggers.happened(100 * S, "command", utc_ns=0)
+    frames = wanted(triggers, 95, 98)
+    triggers.happened(130 * S, "motion", utc_ns=0)
+    frames += wanted(triggers, 98, 150)
+    assert [at for at, number, _ in frames if number == 1] == [95 + n / 2 for n in range(30)]
+    assert [at for at, number, _ in frames if number == 2] == [125 + n / 2 for n in range(30)]
+    assert not triggers.active
+
+
+def test_what_happens_after_the_longest_clip_is_another_clip():
+    triggers = machine(replace(LIMITS, event_ns=12 * S))
+    triggers.happened(100 * S, "command", utc_ns=0)
+    frames = wanted(triggers, 95, 106)
+    triggers.happened(108 * S, "command", utc_ns=0)  # told before the frame of that instant came
+    frames += wanted(triggers, 106, 130)
+    assert [at for at, number, _ in frames if number == 1][-1] == 106.5
+    assert [at for at, number, _ in frames if number == 2] == [107 + n / 2 for n in range(16)]
 
 
 def test_a_lasting_event_is_recorded_until_its_post_roll_is_over():
@@ -218,6 +255,11 @@ def test_a_step_of_the_wall_clock_between_two_recordings_is_no_matter():
 def test_limits_come_from_the_users_keys():
     limits = Limits.of(RecorderSettings(pre_roll_s=1.5, recording_duration_minutes=2))
     assert limits.pre_ns == 1_500_000_000 and limits.rolling_ns == 120 * NS
+
+
+def test_an_event_clip_that_would_end_before_its_event_is_refused():
+    with pytest.raises(ValueError, match="longer than pre_roll_s"):
+        RecorderSettings(pre_roll_s=20.0, max_event_s=20.0)
 
 
 STEP = st.tuples(st.sampled_from(["start", "stop", "happened", "began", "ended", "frames"]), st.integers(1, 40))
