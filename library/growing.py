@@ -74,7 +74,14 @@ def look(path: Path, suspect: int = fragments.SUSPECT) -> Found | None:
 def trim(path: Path, found: Found) -> None:
     """Cut the torn tail off: FFmpeg refuses a file that ends inside a fragment's header. Raises: OSError."""
     if found.bytes:
-        os.truncate(path, found.bytes)
+        cut(path, found.bytes)
+
+
+def cut(path: Path, size: int) -> None:
+    """Cut a file, and have that on disk before it gets a name that nobody looks into again. Raises: OSError."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
 
 
 class _Front:

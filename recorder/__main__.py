@@ -63,7 +63,8 @@ def run(process: Process) -> None:
         ) as control,
         LiveRing(settings.ring_name(camera), stop) as ring,
     ):
-        writer = ClipWriter(camera, Form.of(own), Storage(settings, own, catalogue))
+        storage = Storage(settings, own, catalogue)
+        writer = ClipWriter(camera, Form.of(own), storage)
         finisher = Finisher(settings, own, camera, catalogue=catalogue, closed=writer.finished, notices=writer.notices)
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         orders = Orders(camera, own, triggers, writer, live, relieved=finisher.adopt)
@@ -94,11 +95,13 @@ def run(process: Process) -> None:
                 session.keep(orders.last)
                 while loop.changed:
                     before, own = own, session.changed(loop.changed.popleft(), own)
+                    storage.settings = finisher.settings = session.settings  # the library's limits
                     orders.settings = finisher.own = encoding.settings = own
                     writer.form, triggers.limits = Form.of(own), Limits.of(own)
                     if own.overlay != before.overlay:
                         encoding.decorate(overlay_of(own))
-            session.interrupt(loop.last_ns)
+        loop.tell()
+        session.interrupt(orders.last)
         live.close()
         finisher.close(1.0)
         log.info("stopped encoded=%d lost=%d unwritten=%d", loop.encoded, loop.lost, writer.unwritten)

@@ -25,7 +25,7 @@ def stopped(closed: Closed) -> Reply:
     """The answer to stop."""
     totals = closed.totals
     if not closed.kept:
-        text = f"ERROR: the recording is lost: {closed.reason}"
+        text = f"ERROR: no file of the recording was kept: {closed.reason}"
         return Reply(ok=False, status="recording_stopped", text=text, data=data_of(closed))
     text = (
         f"recorded {closed.path} frames={totals.frames} drops={totals.drops} lost={totals.lost}"
@@ -88,5 +88,5 @@ def idle(last: Closed | None) -> Reply:
         return Reply(status="idle", text="IDLE", data={"recording": False})
     text = f"IDLE last={last.path} frames={last.totals.frames} drops={last.totals.drops}"
     if not last.kept:
-        text = f"IDLE last=(lost: {last.reason})"
+        text = f"IDLE last=(not kept: {last.reason})"
     return Reply(status="idle", text=text, data={"recording": False, **data_of(last)})

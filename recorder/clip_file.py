@@ -66,7 +66,7 @@ class ClipFile:
         self._first_pts = 0
         self._frames = 0
         self._whole: tuple[int, FrameMeta | None] = (0, None)
-        """Frames in complete fragments, and the last of them."""
+        """Frames that are certainly on disk, and the last of them."""
         self._synced_s = time.monotonic()
 
     def add(self, unit: AccessUnit, row: FrameMeta) -> None:
@@ -143,17 +143,20 @@ class ClipFile:
     # ---- inside
 
     def _grown(self, lines_end: int) -> None:
-        """Complete frames have reached the file: bring them and their timing lines to the disk, on schedule."""
-        self._whole = (self._frames, self._last)
+        """Complete frames have reached the file: bring them and their timing lines to the disk, on schedule.
+
+        Only what a sync has confirmed counts as whole: after one that failed nobody knows what the disk has.
+        """
+        now_s = time.monotonic()
+        if self._form.container != "mp4" and now_s - self._synced_s < self._form.fragment_s:
+            return
+        if self._csv is not None:
+            self._csv.sync()
+        self._file.sync()
+        self._synced_s, self._whole = now_s, (self._frames, self._last)
         self._file.checkpoint()
         if self._csv is not None:
             self._csv.checkpoint(lines_end)
-        now_s = time.monotonic()
-        if self._form.container == "mp4" or now_s - self._synced_s >= self._form.fragment_s:
-            if self._csv is not None:
-                self._csv.sync()
-            self._file.sync()
-            self._synced_s = now_s
 
     def _discard(self) -> None:
         """Nothing of it is worth keeping."""

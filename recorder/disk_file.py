@@ -18,13 +18,15 @@ from service.files import sync_folder
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_written(path: Path) -> bool:
-    """Whether somebody holds this file as a DiskFile. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def is_written(path: Path, unknown: bool) -> bool:
+    """Whether somebody holds this file as a DiskFile; `unknown`: where files cannot be locked. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # NFS locks only what may be written
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return unknown
     finally:
         os.close(descriptor)
     return False
@@ -51,8 +53,14 @@ class DiskFile:
         self._unsynced = False
         self._descriptor = os.open(path, _FLAGS, 0o640)
         with suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        sync_folder(path.parent)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # whoever asks `is_written` holds it only for a moment
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            os.close(self._descriptor)
+            with suppress(OSError):
+                path.unlink()
+            raise
 
     def write(self, data: bytes) -> int:
         """Write all of `data` at the current place. Raises: OSError, once; afterwards it only pretends."""
@@ -97,19 +105,22 @@ class DiskFile:
             self.intact_bytes = self.bytes if end is None else end
 
     def close(self) -> None:
-        """Close; a broken file is first made again what it was when it was last intact. Once is enough."""
+        """Close; a broken file is first made again what it was when it was last intact. Once is enough.
+
+        Raises: OSError, but not of a broken file.
+        """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
-        try:
-            if self.broken is not None:
-                for place, was in reversed(self._overwritten):
-                    os.pwrite(descriptor, was, place)
-                os.ftruncate(descriptor, self.intact_bytes)
-                self.bytes = self.intact_bytes
-        except OSError:
-            return  # a disk that is read-only or gone: readers stop at the torn tail by themselves
-        finally:
+        if self.broken is None:
+            os.close(descriptor)
+            return
+        with suppress(OSError):  # a disk that is read-only or gone: readers stop at the torn tail by themselves
+            for place, was in reversed(self._overwritten):
+                os.pwrite(descriptor, was, place)
+            os.ftruncate(descriptor, self.intact_bytes)
+            self.bytes = self.intact_bytes
+        with suppress(OSError):
             os.close(descriptor)
 
     # ---- what tests replace

@@ -44,11 +44,13 @@ class Finisher:
         notices: queue.SimpleQueue[Notice],
     ) -> None:
         self.own = own
-        """Replaced by the loop when a live key changes."""
+        self.settings = settings
+        """Both replaced by the loop when a live key changes."""
         self.failure: BaseException | None = None
         """What ended the thread: a bug; the process must end, too."""
-        self._settings, self._catalogue = settings, catalogue
+        self._catalogue = catalogue
         self._closed, self._notices, self._camera = closed, notices, camera
+        self._unfiled = leftovers.unfiled(settings.paths.recordings, camera)
         self._returned = False
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
@@ -72,10 +74,11 @@ class Finisher:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICE)
         try:
+            self._catch_up()
             while not (self._stop.requested and self._closed.empty()):
                 if self._returned:
                     self._returned = False
-                    for closed in leftovers.adopt(self._settings.paths.recordings, self._camera):
+                    for closed in leftovers.adopt(self.settings.paths.recordings, self._camera, alone=False):
                         self._finish(closed)
                 with suppress(queue.Empty):
                     self._finish(self._closed.get(timeout=0.2))
@@ -83,15 +86,22 @@ class Finisher:
             self.failure = error
             raise
 
+    def _catch_up(self) -> None:
+        """Finish what a recorder before us closed and did not live to finish."""
+        for path in self._unfiled:
+            with suppress(OSError):
+                if not self._stop.requested and (closed := leftovers.closed(path, self._camera)) is not None:
+                    log.info("closed clip put into the library path=%s", path)
+                    self._finish(closed)
+
     def _finish(self, closed: Closed) -> None:
-        if not closed.path.exists():
-            return
-        if self._wants_copy(closed):
-            try:
-                if remux.faststart(closed.path, self._stop):
-                    log.info("index moved to the front path=%s", closed.path)
-            except (OSError, av.FFmpegError, ValueError) as error:
-                log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
+        try:
+            if not closed.path.exists():
+                return
+            if self._wants_copy(closed) and remux.faststart(closed.path, self._stop):
+                log.info("index moved to the front path=%s", closed.path)
+        except (OSError, av.FFmpegError, ValueError) as error:
+            log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
         try:
             entry = self._catalogue.add(entry_of(closed))
             self._notices.put(Filed(closed, entry.bytes))
@@ -108,7 +118,7 @@ class Finisher:
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice
         disk = os.statvfs(closed.path.parent)
-        reserve = reserve_bytes(self._settings.table(LibrarySettings), disk.f_blocks * disk.f_frsize)
+        reserve = reserve_bytes(self.settings.table(LibrarySettings), disk.f_blocks * disk.f_frsize)
         if remux.fits(closed.path, reserve):
             return True
         log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)

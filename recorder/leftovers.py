@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from library.growing import Found, look, trim
+from library.growing import Found, cut, look, trim
+from library.sidecar import sidecar
 from recorder import timing
 from recorder.clip import Totals
 from recorder.disk_file import is_written
@@ -25,44 +26,67 @@ from service.files import PART, sync_folder, unused
 log = logging.getLogger(__name__)
 
 
-def growing(recordings: Path, camera: str) -> Iterator[Path]:
+def growing(recordings: Path, camera: str, *, alone: bool) -> Iterator[Path]:
     """Files that nobody writes any more, although a recorder of this camera did not finish them."""
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
             path = Path(folder) / name
             with suppress(OSError):
-                if is_of(name, camera) and name.endswith(PART) and not is_written(path):
+                if is_of(name, camera) and name.endswith(PART) and not is_written(path, not alone):
                     yield path
 
 
-def adopt(recordings: Path, camera: str) -> list[Closed]:
+def adopt(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:
     """Adopt or remove every leftover of this camera; what is being written is left alone.
 
+    `alone`: nobody can be writing where files cannot be locked, because the camera's recorder has just begun.
     Returns: what was adopted, oldest first.
     """
     adopted = []
-    for path in list(growing(recordings, camera)):
+    for path in list(growing(recordings, camera, alone=alone)):
         final = path.with_name(path.name.removesuffix(PART))
         if final.suffix not in SUFFIXES.values():
             continue  # a CSV goes with its video; one without is looked at below
         try:
-            closed = _adopt(path, final, camera)
+            one = _adopt(path, final, camera)
         except OSError as error:
             log.warning("leftover stays path=%s reason=%s", path, error)
             continue
-        if closed is not None:
-            log.info("leftover adopted path=%s frames=%d", closed.path, closed.totals.frames)
-            adopted.append(closed)
-    for path in list(growing(recordings, camera)):
+        if one is not None:
+            log.info("leftover adopted path=%s frames=%d", one.path, one.totals.frames)
+            adopted.append(one)
+    for path in list(growing(recordings, camera, alone=alone)):
         if path.name.endswith(TIMING + PART):
             _finish_lone_timing(path)
-    return sorted(adopted, key=lambda closed: closed.totals.first_ns)
+    return sorted(adopted, key=lambda one: one.totals.first_ns)
+
+
+def unfiled(recordings: Path, camera: str) -> list[Path]:
+    """Closed videos that nobody lived to put into the library: they lack the description beside them."""
+    lacking = []
+    for folder, _, names in os.walk(recordings):
+        known = set(names)
+        lacking += [
+            Path(folder) / name
+            for name in sorted(names)
+            if is_of(name, camera) and name.endswith(tuple(SUFFIXES.values())) and sidecar(Path(name)).name not in known
+        ]
+    return lacking
+
+
+def closed(path: Path, camera: str) -> Closed | None:
+    """What is known of a closed video by itself. None: nothing plays. Raises: OSError."""
+    found = look(path)
+    if found is None or found.frames == 0:
+        return None
+    csv = path.with_name(path.stem + TIMING)
+    rows = timing.rows(csv)[: found.frames] if csv.exists() else []
+    return _closed(camera, path, csv if csv.exists() else None, found, rows)
 
 
 def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
     found = look(path)
-    csv = final.with_name(final.stem + TIMING)
-    growing_csv = csv.with_name(csv.name + PART)
+    growing_csv = final.with_name(final.stem + TIMING + PART)
     if found is None or found.frames == 0:
         log.info("leftover removed path=%s reason=no whole fragment bytes=%d", path, path.stat().st_size)
         path.unlink()
@@ -72,6 +96,7 @@ def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
     trim(path, found)
     target = unused(final)
     path.rename(target)
+    csv = target.with_name(target.stem + TIMING)
     rows = _adopt_timing(growing_csv, csv, found.frames)
     sync_folder(target.parent)
     return _closed(camera, target, csv if csv.exists() else None, found, rows)
@@ -86,7 +111,7 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
         growing.unlink()
         return []
     lines = growing.read_bytes().split(b"\n")[: len(rows) + 1]
-    os.truncate(growing, sum(len(line) + 1 for line in lines))
+    cut(growing, sum(len(line) + 1 for line in lines))
     growing.rename(final)
     return rows
 

@@ -67,7 +67,7 @@ class Loop:
         """Work; yields once per pass so that the wiring can do what is its own."""
         while not self._stop.requested:
             self._obey()
-            self._tell()
+            self.tell()
             self._pulse.beat(busy=self._intake.busy)
             yield
             if self._writer.failure is not None:
@@ -89,7 +89,8 @@ class Loop:
             else:
                 self._orders.obey(request)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the hub, and whoever asked, what the writer has done since the last time."""
         while not self._writer.notices.empty():
             notice = self._writer.notices.get()
             self._orders.noticed(notice)
@@ -98,14 +99,11 @@ class Loop:
         self._orders.overdue()
 
     def _patient(self) -> bool:
-        """While the writer takes nothing more: we live, and wait until the process is to end."""
+        """While the writer takes nothing more: we live, answer, and wait until the process is to end."""
+        self._obey()
+        self.tell()
         self._pulse.beat(busy=True)
         return not self._stop.requested and self._writer.failure is None
-
-    @property
-    def last_ns(self) -> int:
-        """When the last encoded frame was captured."""
-        return self._intake.last_ns
 
     @property
     def encoded(self) -> int:

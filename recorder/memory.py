@@ -9,7 +9,7 @@ then is not lost.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import msgspec
 
 from recorder.names import Kind
 from service.files import whole_file
+
+log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -61,14 +63,19 @@ class Memory:
         self._path = path
 
     def remember(self, state: Interrupted) -> None:
-        """Keep it. Raises: OSError."""
-        with whole_file(self._path, replace=True) as file:
+        """Keep it. Raises: OSError.
+
+        Not synced: after a power cut there is nothing to resume (`boot`), and the loop waits for no disk.
+        """
+        with whole_file(self._path, replace=True, durable=False) as file:
             file.write(json.dumps(asdict(state)).encode())
 
     def forget(self) -> None:
         """Nothing is to be resumed."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:  # a disk that turned read-only: that the recording has ended is no reason to die
+            log.warning("a restart would resume what has ended reason=%s", error)
 
     def recall(self, now_ns: int, last_recorded_ns: int) -> Interrupted | None:
         """What to resume; `last_recorded_ns` is what leftovers tell (0: nothing)."""

@@ -53,7 +53,8 @@ def place(folder: Path, camera: str, *, size: tuple[int, int], fps: float, first
     while True:
         number_text = "" if number == 1 else f"_{number}"
         candidate = Place(folder / f"{stem}{number_text}{SUFFIXES[container]}")
-        if not any(path.exists() for path in (candidate.clip, candidate.growing, candidate.timing)):
+        ends = (candidate.clip, candidate.growing, candidate.timing, candidate.growing_timing)
+        if not any(path.exists() for path in ends):
             return candidate
         number += 1
 

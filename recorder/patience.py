@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 from service.retry import Backoff
@@ -11,6 +12,7 @@ log = logging.getLogger(__name__)
 
 SAY_AGAIN_S = 60.0
 """The same trouble is logged once a minute."""
+_NUMBERS = re.compile(r"\d+")
 
 
 class Patience:
@@ -28,7 +30,7 @@ class Patience:
 
     def suffered(self, reason: str, unwritten: int) -> bool:
         """Note a refusal. Returns: whether this is news."""
-        now_s, news = time.monotonic(), reason != self.trouble
+        now_s, news = time.monotonic(), _without_numbers(reason) != _without_numbers(self.trouble)
         self._retry_s = now_s + self._backoff.delay_s()
         if news or now_s - self._said_s > SAY_AGAIN_S:
             log.error("not recording reason=%s unwritten=%d", reason, unwritten)
@@ -43,3 +45,8 @@ class Patience:
         if reason:
             log.info("recording again after reason=%s unwritten=%d", reason, unwritten)
         return bool(reason)
+
+
+def _without_numbers(reason: str) -> str:
+    """How many MB are missing, or how long the name is that was tried, makes no other trouble of it."""
+    return _NUMBERS.sub("", reason)

@@ -25,12 +25,16 @@ class Session:
     """The part of a recording that outlives the process."""
 
     def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
-        self._settings, self._camera, self._memory, self._triggers = settings, camera, memory, triggers
+        self.settings = settings
+        """With all changes so far."""
+        self._camera, self._memory, self._triggers = camera, memory, triggers
         self._boot = boot_id()
         self._kept: tuple[object, ...] | None = None
         """What tells the last note from another."""
         self._kept_ns = 0
         """When that was."""
+        self._recorded_ns = 0
+        """When the last frame of all files that were closed was captured."""
 
     def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
         """Take up what was interrupted with the frame after its last; start a session if the user wants that."""
@@ -59,29 +63,34 @@ class Session:
                 self._memory.forget()
                 self._kept = None
             return
-        recorded_ns = max(last.totals.last_ns if last else 0, order.start_ns - 1)
+        recorded_ns = self._recorded(order, last)
         ends = (event.end_ns, *event.lasting) if event else (self._triggers.session_stop_ns,)
         kept = order.utc_ns, recorded_ns, *ends
         if kept != self._kept or now_ns() - self._kept_ns >= ALIVE_S * NS:
             self._write(order, event, recorded_ns)
             self._kept, self._kept_ns = kept, now_ns()
 
-    def interrupt(self, last_ns: int) -> None:
-        """The process stops although nobody said that the recording should."""
+    def interrupt(self, last: Closed | None) -> None:
+        """The process stops although nobody said that the recording should; `last` has been closed for that."""
         order, event = self._present()
         if order is not None:
-            self._write(order, event, max(last_ns, order.start_ns - 1))
+            self._write(order, event, self._recorded(order, last))
 
     def changed(self, event: SettingChanged, own: RecorderSettings) -> RecorderSettings:
         """Take a changed setting over. Returns: the table as it is now."""
         if event.camera not in ("", self._camera):
             return own
         try:
-            self._settings = self._settings.with_value(event.key, event.new)
-            return self._settings.table(RecorderSettings, self._camera)
+            self.settings = self.settings.with_value(event.key, event.new)
+            return self.settings.table(RecorderSettings, self._camera)
         except SettingsError as error:
             log.warning("setting not taken over key=%s reason=%s", event.key, error)
             return own
+
+    def _recorded(self, order: Order, last: Closed | None) -> int:
+        """When the last frame that needs not be recorded again was captured."""
+        self._recorded_ns = max(self._recorded_ns, last.totals.last_ns if last else 0)
+        return max(self._recorded_ns, order.start_ns - 1)
 
     def _resume(self, state: Interrupted) -> None:
         at_ns = state.last_ns + PTS_NS

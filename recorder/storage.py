@@ -11,6 +11,7 @@ from library import Catalogue, LibraryError, NoRoom
 from library.retention import make_room
 from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
+from service.files import sync_folder
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Storage:
 
     def __init__(self, settings: Settings, own: RecorderSettings, catalogue: Catalogue) -> None:
         self.settings = settings
+        """Replaced by the loop when a live key changes."""
         self.recordings = settings.paths.recordings
         self._marker = own.disk_marker
         self._catalogue = catalogue
@@ -34,7 +36,7 @@ class Storage:
         """Make the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
         self.check_mounted()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
         except OSError as error:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
         self.make_room(folder, bytes_per_s)
@@ -66,3 +68,11 @@ class Storage:
         free = disk.f_bavail * disk.f_frsize
         if free < need:
             raise StorageUnavailable(f"disk full: {free / 1e6:.1f} MB free in {folder}, {need / 1e6:.1f} MB needed")
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it so that they survive a power cut: a synced file in a lost one is lost."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)

@@ -26,13 +26,15 @@ def whole_file(
     path: Path,
     *,
     replace: bool = False,
+    durable: bool = True,
     mode: int = 0o640,
     opener: Callable[[int], BinaryIO] = _open_descriptor,
 ) -> Iterator[BinaryIO]:
     """Write `path` so that a crash at any instant leaves the old file, the new one or none, never a half.
 
     Yields a binary file; on clean exit it is fsynced, renamed to `path`, and the folder is fsynced. On an
-    exception the temporary file is removed and nothing has changed. `opener` makes the file object from the
+    exception the temporary file is removed and nothing has changed. Not `durable`: nothing is fsynced, so that no
+    disk is waited for, and that holds for a crash of the program only. `opener` makes the file object from the
     descriptor (tests inject faults there).
     Raises: FileExistsError where `path` exists and `replace` is not set; OSError of the disk.
     """
@@ -40,17 +42,22 @@ def whole_file(
     with suppress(FileNotFoundError):
         temporary.unlink()  # our own pid: left by an earlier process of this number
     descriptor = _created(temporary, mode)
+    lock = os.dup(descriptor)  # until the file has its name: nobody sweeps it in between
     try:
         with opener(descriptor) as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         _put_in_place(temporary, path, replace=replace)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
+    finally:
+        os.close(lock)
+    if durable:
+        sync_folder(path.parent)
 
 
 def _created(path: Path, mode: int) -> int:

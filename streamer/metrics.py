@@ -56,6 +56,8 @@ class Scrape:
         laps = CounterMetricFamily("shmcam_reader_laps", "frames a reader lost to the writer", labels=labels)
         recording = GaugeMetricFamily("shmcam_recording", "1: a recording is being written", labels=["camera"])
         behind = GaugeMetricFamily("shmcam_recorder_lag_seconds", "age of the frame the recorder is at", labels=labels)
+        encoded = CounterMetricFamily("shmcam_recorder_encoded", "frames encoded since its start", labels=["camera"])
+        unwritten = CounterMetricFamily("shmcam_recorder_unwritten", "of them, refused by the disk", labels=["camera"])
         for row in rows:
             names = [row.program, row.camera]
             up.add_metric(names, row.pid > 0 and row.state not in {"silent", "missing"})
@@ -66,7 +68,9 @@ class Scrape:
             if "behind_s" in row.figures:
                 behind.add_metric(names, row.figure("behind_s"))
                 recording.add_metric([row.camera], row.state == "recording")
-        yield from (up, rss, lag, laps, behind, recording)
+                encoded.add_metric([row.camera], row.figure("encoded"))
+                unwritten.add_metric([row.camera], row.figure("unwritten"))
+        yield from (up, rss, lag, laps, behind, recording, encoded, unwritten)
 
     def _server(self) -> Iterator[Metric]:
         context = self._context
@@ -90,9 +94,10 @@ class Scrape:
         yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.machine.hub)
         yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.machine.cpu_percent)
         yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.precedence.share)
-        disk = disk_health(context.settings.paths.recordings)
+        disk = disk_health(context.settings)
         yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
         yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
+        yield GaugeMetricFamily("shmcam_disk_reserve_bytes", "what retention keeps free", value=disk.reserve_bytes)
 
 
 def _meta(name: str, scale: float = 1.0) -> Any:

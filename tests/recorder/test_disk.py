@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import shutil
 import subprocess
 import threading
@@ -12,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from library import Catalogue
 from recorder.disk_file import DiskFile
+from recorder.finisher import Finisher
+from recorder.patience import Patience
+from recorder.present import Present
+from recorder.settings import RecorderSettings
+from recorder.storage import Storage
+from service.settings import Settings
 from tests.recorder import film
 from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of, until
 
@@ -73,7 +81,7 @@ SOME = [*range(1, 8), 20, 21, *range(103, 116)]
 )
 def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container, at):
     """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
-    form, hit = film.Form(container, 0.5, csv=True, plain=True), 0
+    form, hit = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), 0
     for n in at:
         folder = tmp_path / f"{n}"
         folder.mkdir()
@@ -89,6 +97,75 @@ def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, containe
         assert not list(folder.glob("*.part")), n
         shutil.rmtree(folder)
     assert hit >= {"short": 0, "fsync": 1}.get(fault, 4)
+
+
+def refuse(*_some, **_more):
+    raise OSError(errno.EIO, "the card is dying")
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "h264"])
+def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, container):
+    """After it the kernel may have dropped the pages: only what the sync before confirmed is certainly there."""
+    form, written, counts = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
+    for at in (2, 4, 6, 8):  # each second one is the video's
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        assert fails(folder, faulty("sync", at, "fsync"), form)
+        counts.append(sum(len(numbers(clip)) for clip in folder.glob(f"*.{container}")))
+        written.append(len(list(folder.iterdir())))
+    assert counts[0] == 0 < counts[2] < counts[3] and counts == sorted(counts)
+    assert all(files == 2 * (frames > 0) for files, frames in zip(written, counts, strict=True))
+
+
+def test_a_folder_that_cannot_be_synced_leaves_neither_file_nor_descriptor(tmp_path, monkeypatch):
+    monkeypatch.setattr("recorder.disk_file.sync_folder", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="dying"):
+        film.clip_file(tmp_path)
+    assert not list(tmp_path.iterdir()) and len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_new_folders_are_synced_into_those_above_them(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("recorder.storage.sync_folder", synced.append)
+    monkeypatch.setattr("recorder.storage.make_room", lambda *_some, **_more: [])
+    (tmp_path / "config.toml").touch()
+    storage = Storage(Settings.load(tmp_path / "config.toml", environ={}), RecorderSettings(), None)
+    storage.prepare(storage.recordings / "session_20260101_000000", 0)
+    storage.prepare(storage.recordings / "session_20260101_000001", 0)
+    assert synced == [storage.recordings.parent, storage.recordings, storage.recordings]
+
+
+def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, monkeypatch):
+    """Every look at the closed file fails, too."""
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    present = Present("cam0", clip, film.ORDER, film.track(), 0)
+    clip.close()
+    (tmp_path / "config.toml").touch()
+    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        finisher = Finisher(
+            settings, RecorderSettings(), "cam0", catalogue=catalogue, closed=queue.SimpleQueue(), notices=notices
+        )
+        kept = present.closed("over", intact=True)
+        with monkeypatch.context() as broken:
+            for name in ("exists", "stat"):
+                broken.setattr(Path, name, refuse)
+            assert not present.closed("over", intact=True).kept
+            finisher._finish(kept)
+        assert notices.empty()
+        finisher._finish(kept)
+        assert notices.get().closed.path == clip.place.clip
+
+
+def test_the_same_trouble_with_other_numbers_is_no_news():
+    patience = Patience()
+    assert patience.suffered("disk full: 3.1 MB short of 20.0 MB", 0)
+    assert not patience.suffered("disk full: 2.9 MB short of 20.0 MB", 40)
+    assert patience.trouble.startswith("disk full: 2.9")
+    assert patience.suffered("Read-only file system", 80)
 
 
 # ---- real file systems, in a mount namespace of their own

@@ -5,17 +5,33 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from control.messages import Record
+from library import Catalogue
 from recorder import codecs
+from recorder.clip import Form
+from recorder.clip_writer import ClipWriter
+from recorder.cursor import Cursor
+from recorder.disk_file import DiskFile
 from recorder.encoder import Encoder
 from recorder.encoding import Encoding
 from recorder.inbox import BUNDLE, FRAMES, End, Inbox, Item
+from recorder.live import LivePackets
+from recorder.loop import Loop
+from recorder.order import Limits
+from recorder.orders import Orders
 from recorder.settings import RecorderSettings
+from recorder.storage import Storage
+from recorder.triggers import Triggers
 from service.clock import now_ns
+from service.settings import Settings
+from service.stop import Stop
+from shm_ring import LiveRing
 from tests.recorder.film import track, units
 from tests.recorder.rig import PERIOD_NS, check_clip, until
 from tests.recorder.test_encoding import ORDER, Stand, metas, picture
@@ -93,6 +109,79 @@ def test_an_idle_recorder_maps_the_live_ring_only(rig):
         camera.close()
     until(lambda: not maps_of(process, made.prefix), 5, "no ring")
     assert made.log().count("picture is now") == 4
+
+
+class Hub:
+    """Asks for the status, again and again, and keeps the answers."""
+
+    def __init__(self):
+        self.statuses = []
+
+    def received(self):
+        yield Asked(Record(action="status"), self.statuses)
+
+    def announce(self, _event):
+        return
+
+    def beat(self, **_figures):
+        return
+
+    def wait(self, seconds):
+        time.sleep(seconds)
+
+
+@dataclass
+class Asked:
+    message: Record
+    answers: list
+
+    def reply(self, answer):
+        self.answers.append(answer.status)
+
+
+def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
+    """The writer hangs in its first write, as a card does in its garbage collection, until no more frames fit."""
+    monkeypatch.setattr("recorder.inbox.FRAMES", 4)
+    made, go_on, own = rig(), threading.Event(), RecorderSettings(encoder="libx264", threads=1, on_close="plain")
+
+    class Hanging(DiskFile):
+        def _write_some(self, descriptor, data, offset):
+            assert go_on.wait(60)
+            return super()._write_some(descriptor, data, offset)
+
+    film, triggers, hub, stop = made.camera(slots=64), Triggers(Limits.of(own)), Hub(), Stop()
+    settings = Settings.load(made.folder / "config.toml", environ={})
+    with Catalogue.of(settings) as catalogue, LiveRing(film.writer.name) as ring:
+        writer = ClipWriter("cam0", Form.of(own), Storage(settings, own, catalogue), Hanging)
+        live = LivePackets(settings.ring_name("cam0", "h264"), settings.paths.run, "cam0", own)
+        loop = Loop(
+            camera="cam0",
+            control=hub,
+            cursor=Cursor(ring),
+            encoding=Encoding(own),
+            live=live,
+            orders=Orders("cam0", own, triggers, writer, live),
+            triggers=triggers,
+            writer=writer,
+            stop=stop,
+        )
+        thread = threading.Thread(target=lambda: [None for _ in loop.run()], daemon=True)
+        triggers.start(now_ns(), "session", "manual", utc_ns=time.time_ns())
+        writer.start()
+        thread.start()
+        until(lambda: len(hub.statuses) > 1, 10)
+        for _ in range(20):
+            film.publish()
+        until(lambda: writer.waiting >= 4, 10)
+        asked = len(hub.statuses)
+        until(lambda: len(hub.statuses) > asked + 10, 10, "answers while the disk hangs")
+        go_on.set()
+        made.written(20)
+        stop.request()
+        thread.join(10)
+        assert writer.close("done", 10)
+    (clip,) = made.clips()
+    assert check_clip(clip, film) == list(range(20))
 
 
 def item(unit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 
@@ -13,7 +14,7 @@ from recorder.memory import Interrupted, Memory, boot_id
 from service.clock import now_ns
 from service.settings import Settings
 from tests.recorder import film
-from tests.recorder.rig import numbers, rows, timing_of
+from tests.recorder.rig import numbers, rows, timing_of, until
 
 
 def part(folder, frames=100, form=film.FORM):
@@ -123,6 +124,19 @@ def test_a_clip_that_is_being_written_is_left_alone_until_its_writer_is_gone(tmp
     assert clip.place.clip.exists() and clip.place.timing.exists()
 
 
+def test_where_files_cannot_be_locked_only_a_recorder_that_has_just_begun_adopts(tmp_path, monkeypatch):
+    """Some network file systems: later, a growing file may be its own."""
+    place, _, _ = part(tmp_path)
+
+    def refuse(_descriptor, _how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("recorder.disk_file.fcntl.flock", refuse)
+    assert leftovers.adopt(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert closed.path == place.clip and closed.totals.frames == 90
+
+
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     place, video, _ = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
@@ -142,6 +156,37 @@ def test_a_video_that_says_nonsense_of_itself_is_adopted_with_what_is_known(tmp_
     assert closed.started_utc_ns > 1_600_000_000_000_000_000
 
 
+def test_the_timing_of_an_older_clip_of_that_name_is_not_overwritten(tmp_path):
+    place, _, csv = part(tmp_path)
+    place.clip.write_bytes(b"an older clip")
+    place.timing.write_bytes(b"its lines")
+    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert place.timing.read_bytes() == b"its lines"
+    assert closed.timing == timing_of(closed.path) and csv.startswith(closed.timing.read_bytes())
+
+
+def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):
+    """kill -9 while the index of the clip before was copied to the front."""
+    made = rig()
+    session = made.recordings / "session_20260101_000000"
+    session.mkdir(parents=True)
+    clip = film.clip_file(session)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    clip.close()
+    (session / "holiday.mp4").write_bytes(b"somebody else's")
+    for times in (1, 2):
+        process = made.start()
+        made.ready(times=times)
+        until(lambda: (session / (clip.place.clip.name + ".json")).exists(), 10, made.log())
+        assert made.stop(process) == 0
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        (entry,) = library.find()
+    assert (entry.path, entry.frames, entry.first_frame) == (clip.place.clip, 100, 1000)
+    assert entry.companions == (clip.place.timing.name,)
+    assert made.log().count("closed clip put into the library") == 1 and "index moved to the front" in made.log()
+
+
 def test_the_recorder_puts_what_it_finds_into_the_library(rig):
     """Index equals directory after a start."""
     made = rig()
@@ -152,8 +197,6 @@ def test_the_recorder_puts_what_it_finds_into_the_library(rig):
     made.ready()
     settings = Settings.load(made.folder / "config.toml", environ={})
     with Catalogue.of(settings) as library:
-        from tests.recorder.rig import until
-
         (entry,) = until(lambda: library.find(), 10, made.log())
     assert entry.path == place.clip and entry.frames == 90 and entry.companions == (place.timing.name,)
     assert json.loads((session / (place.clip.name + ".json")).read_text())["first_frame"] == 1000

@@ -152,6 +152,7 @@ def test_a_disk_that_turns_read_only_under_an_open_file_is_reported_and_used_aga
     says(made, "Read-only file system")
     (left,) = made.clips("*.mp4.part")
     assert plays(left) > 10, "what was synced plays where it lies"
+    assert f"what is whole stays in {left.name}" in made.log()
     disk.pull()
     subprocess.run(["e2fsck", "-p", "-f", str(disk.image)], check=False, capture_output=True)
     disk.plug_in()

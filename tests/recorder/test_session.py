@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def test_a_resumed_recording_begins_after_the_last_file_that_was_closed(clock, t
     assert triggers.session is not None and triggers.session.start_ns == last_ns + PTS_NS
 
 
+def test_a_file_of_which_nothing_was_whole_takes_the_recording_back_to_no_earlier_one(clock, tmp_path):
+    last_ns = BEGAN_NS + 5 * NS
+    filming(clock, tmp_path, 10, lambda order, second: closed(order, last_ns if second < 8 else 0))
+    clock.ns += 2 * NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    assert triggers.session is not None and triggers.session.start_ns == last_ns + PTS_NS
+
+
 def test_a_session_that_ended_is_forgotten(clock, tmp_path):
     one, triggers, _ = recorder(tmp_path)
     triggers.start(BEGAN_NS, "session", "manual", utc_ns=7)
@@ -96,6 +106,26 @@ def test_a_session_that_ended_is_forgotten(clock, tmp_path):
     triggers.expire(BEGAN_NS + 2 * NS)
     one.keep(None)
     assert not (tmp_path / "m.json").exists()
+
+
+def test_what_is_noted_waits_for_no_disk(clock, tmp_path, monkeypatch):
+    """The loop notes it; a card may take seconds for an fsync, and after a power cut nothing is resumed anyway."""
+    monkeypatch.setattr("service.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
+    assert filming(clock, tmp_path, 10) > 0
+
+
+def test_a_disk_that_turns_read_only_ends_no_recorder_whose_session_ends(clock, tmp_path, monkeypatch):
+    one, triggers, _ = recorder(tmp_path)
+    triggers.start(BEGAN_NS, "session", "manual", utc_ns=7)
+    one.keep(None)
+
+    def refuse(path, **_how):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    triggers.stop(BEGAN_NS + NS)
+    triggers.expire(BEGAN_NS + 2 * NS)
+    one.keep(None)
 
 
 def resumed(clock, tmp_path, after_s):
