@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import tomlkit
@@ -29,7 +30,11 @@ def build(
     cameras = tuple(command.cameras)
     span = manifest.Span(instant_ns(command.since, now_utc_ns), instant_ns(command.until, now_utc_ns), cameras)
     archives = settings.paths.archives
-    retention.make_room(settings, catalogue, 0, archives, kind="archive")
+
+    def room(need_bytes: int, spared: Collection[Path]) -> None:
+        retention.make_room(settings, catalogue, need_bytes, archives, kind="archive", writing=spared)
+
+    room(0, ())
     entry = archive.build(
         catalogue,
         archives,
@@ -37,6 +42,7 @@ def build(
         span,
         config=config_text(settings),
         progress=_teller(f"archive {command.name}", announce),
+        room=room,
         now_utc_ns=now_utc_ns,
     )
     files = len(manifest.known(entry.path.parent))

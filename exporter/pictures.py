@@ -96,18 +96,20 @@ class Album:
         raise FileExistsError(errno.EEXIST, "no free name", str(path))
 
     def _put(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> None:
-        """The sidecar comes first: a file that a kill left without one would have lost its time and frame number.
+        """The sidecar gets its name first: a file that a kill left without one would have lost its time and number.
 
-        A sidecar that is left alone is swept on the next start.
+        Until the file has its name, too, its temporary one tells that the sidecar is not a leftover to be swept.
         """
-        if beside is not None:
-            with whole_file(sidecar(path)) as file:
-                file.write(json.dumps(beside, indent=1).encode())
+        described = False
         try:
             with whole_file(path) as file:
                 for part in parts:
                     file.write(part)
+                if beside is not None:
+                    with whole_file(sidecar(path)) as facts:
+                        facts.write(json.dumps(beside, indent=1).encode())
+                    described = True
         except BaseException:
-            if beside is not None:
+            if described:
                 sidecar(path).unlink(missing_ok=True)
             raise

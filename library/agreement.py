@@ -41,12 +41,12 @@ def rebuild(catalogue: Catalogue, *, accept: bool = False) -> tuple[int, int]:
     """
     if accept:
         catalogue.mounts.forget()
+    before = catalogue.find()  # what others add while we look stays as they wrote it
     entries = sidecar.readable(_looked(catalogue))
-    kept = [] if accept else [entry for entry in catalogue.find() if _is_away(catalogue, entry.path)]
+    kept = [] if accept else [entry for entry in before if _is_away(catalogue, entry.path)]
     kept = [entry for entry in kept if not entry.path.exists()]
     keep = {entry.id for entry in kept}
-    catalogue.forget([entry.id for entry in catalogue.find() if entry.id not in keep])
-    return len(catalogue.insert(entries)), len(kept)
+    return len(catalogue.insert(entries, instead=[one.id for one in before if one.id not in keep])), len(kept)
 
 
 def check(catalogue: Catalogue, *, mend: bool = False) -> list[tuple[Entry, str]]:

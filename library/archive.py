@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 """Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
+
+Room = Callable[[int, Collection[Path]], object]
+"""Makes room for so many bytes without deleting any of these files. Raises: OSError."""
 
 
 def checked_name(name: str) -> str:
@@ -48,9 +51,10 @@ def build(
     *,
     config: str = "",
     progress: Progress = lambda _done, _total: None,
+    room: Room = lambda _bytes, _spared: None,
     now_utc_ns: int = 0,
 ) -> Entry:
-    """Make or complete an archive. Returns: its row.
+    """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
     Raises: ValueError for a bad name, or where the span holds nothing; OSError of the disk (do it again to go on).
     """
@@ -66,11 +70,11 @@ def build(
         raise ValueError(f"archive {name}: the library holds nothing of that span")
     folder.mkdir(parents=True, exist_ok=True)
     sources = [(path, _place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
-    done = known(folder)
+    done, spared = known(folder), {entry.path for entry in entries}
     with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
             progress(number, len(sources))
-            item = _brought(source, folder, place, done.get(place))
+            item = _brought(source, folder, place, done.get(place), lambda size: room(size, spared))
             if item is None:
                 log.warning("archive %s: %s was deleted meanwhile", name, source)
             elif item != done.get(place):
@@ -101,7 +105,7 @@ def _place(path: Path, root: Path) -> str:
     return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
 
 
-def _brought(source: Path, folder: Path, place: str, before: Item | None) -> Item | None:
+def _brought(source: Path, folder: Path, place: str, before: Item | None, room: Callable[[int], object]) -> Item | None:
     """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
     target = folder / place
     try:
@@ -110,6 +114,8 @@ def _brought(source: Path, folder: Path, place: str, before: Item | None) -> Ite
             return before
         target.parent.mkdir(parents=True, exist_ok=True)
         linked = _link(source, target)
+        if not linked:
+            room(facts.st_size)
         total = sha256(target) if linked else _copy(source, target)
     except FileNotFoundError:
         return None

@@ -16,6 +16,7 @@ from library import agreement, files, sidecar, table
 from library.database import Database
 from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, NoSuchEntry
+from library.instants import storable
 from library.mounts import Mounts
 from service.settings import Settings
 
@@ -32,7 +33,7 @@ class Catalogue:
         self.folders = tuple(folders)
         self.away: tuple[Path, ...] = ()
         """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
-        self._database = Database(path, self._repair)
+        self._database = Database(path, self.reconcile)
         self.mounts = Mounts(self._database, self.folders, self.root)
 
     @classmethod
@@ -64,13 +65,14 @@ class Catalogue:
         return self.insert([entry])[0]
 
     def protect(self, number: int, protected: bool = True) -> Entry:
-        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, OSError."""
+        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, OSError (the file is gone)."""
         entry = replace(self.get(number), protected=protected)
+        files.size(entry.path)
         # The file first: if we die in between, `check` finds and mends the row that differs.
         sidecar.describe(entry)
-        self._database.write(
-            lambda db: db.execute("UPDATE entries SET protected = ? WHERE id = ?", (protected, number))
-        )
+        update = "UPDATE entries SET protected = ? WHERE id = ?"
+        if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
+            raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")
         return entry
 
     def delete(self, number: int) -> Entry:
@@ -88,17 +90,16 @@ class Catalogue:
 
     def forget(self, numbers: Collection[int]) -> None:
         """Remove rows, not files."""
-        rows = [(number,) for number in numbers]
-        self._database.write(lambda db: db.executemany("DELETE FROM entries WHERE id = ?", rows))
+        self._database.write(lambda db: table.delete(db, numbers))
 
     # ---- reading
 
     def get(self, number: int) -> Entry:
         """One row. Raises: NoSuchEntry."""
-        row = self._database.read(lambda db: db.execute("SELECT * FROM entries WHERE id = ?", (number,)).fetchone())
-        if row is None:
+        found = self.select("id = ?", (storable(number),))
+        if not found:
             raise NoSuchEntry(f"no entry {number} in the library")
-        return table.entry_of(row, self.root)
+        return found[0]
 
     def find(
         self,
@@ -136,7 +137,7 @@ class Catalogue:
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
-        rows = self._database.read(lambda db: db.execute(query, (*values, limit)).fetchall())
+        rows = self._database.read(lambda db: db.execute(query, (*values, storable(limit))).fetchall())
         return [table.entry_of(row, self.root) for row in rows]
 
     def kinds(self) -> list[str]:
@@ -186,14 +187,12 @@ class Catalogue:
         """One transaction of our own. Raises: sqlite3.Error, LibraryError."""
         return self._database.write(work)
 
-    def insert(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Add rows of files that describe themselves already. Returns: the entries with their numbers."""
+    def insert(self, entries: Sequence[Entry], *, instead: Collection[int] = ()) -> list[Entry]:
+        """Add rows of files that describe themselves already, `instead` of others. Returns: them with their numbers."""
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             added_s = table.age(db)
+            table.delete(db, instead)
             return [table.insert(db, entry, self.root, added_s) for entry in entries]
 
-        return self._database.write(work) if entries else []
-
-    def _repair(self) -> None:
-        self.reconcile()
+        return self._database.write(work) if entries or instead else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,11 +86,14 @@ def run(options: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"{error}", file=sys.stderr)
         return EXIT_CONFIG
+    lost = not options.settings.paths.library.exists()
     try:
         with Catalogue.of(options.settings) as catalogue:
+            if lost:
+                catalogue.reconcile()
             work: Callable[[argparse.Namespace, Catalogue], int] = options.work
             return work(options, catalogue)
-    except (LibraryError, ValueError, OSError) as error:
+    except (LibraryError, ValueError, OSError, sqlite3.Error) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_FOUND
 

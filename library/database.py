@@ -50,8 +50,8 @@ T = TypeVar("T")
 class Database:
     """One process' connection; safe to use from several threads; opens the file anew when it was set aside."""
 
-    def __init__(self, path: Path, repair: Callable[[], None]) -> None:
-        """`repair` fills an empty database after a damaged one was set aside."""
+    def __init__(self, path: Path, repair: Callable[[], object]) -> None:
+        """`repair` fills an empty database after a damaged one was set aside, or one was removed under us."""
         self.path = path
         self._repair = repair
         self._mutex = threading.RLock()
@@ -90,7 +90,7 @@ class Database:
 
     def set_aside(self, reason: str) -> None:
         """Rename the damaged file out of the way and rebuild; of several processes only one does it."""
-        seen = self._inode
+        seen, self._inode = self._inode, -1
         self.close()
         with self._lock(fcntl.LOCK_EX):
             if _inode(self.path) == seen:
@@ -113,6 +113,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and _inode(self.path) == self._inode:
             return self._connection
+        lost = self._inode > 0 and not self.path.exists()
         self.close()
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._inode = _inode(self.path)
@@ -122,6 +123,9 @@ class Database:
             connection.close()
             raise
         self._connection = connection
+        if lost:
+            log.error("library removed while in use, made anew from the files path=%s", self.path)
+            self._repair()
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from library.instants import LARGEST
 
 GROUPS: dict[str, str] = {
     "clip": "clips",
@@ -80,7 +83,10 @@ DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT
 
 
 def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
-    """Make an entry from a description found in or beside a file; None where it is not one of ours."""
+    """Make an entry from a description found in or beside a file; None where it is not one of ours.
+
+    Anybody may put a file into our folders: what a row could not hold makes the description none of ours.
+    """
     try:
         entry = Entry(
             kind=str(values["kind"]),
@@ -100,6 +106,29 @@ def from_description(path: Path, values: Mapping[str, Any], *, protected: bool =
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    if not _storable(entry):
+        return None
     return replace(
         entry, companions=tuple(name for name in entry.companions if "/" not in name and name not in ("", ".."))
     )
+
+
+def _storable(entry: Entry) -> bool:
+    """Whether a row can hold it: SQLite knows no integers above 64 bits, takes NaN for NULL, and wants UTF-8."""
+    numbers = (entry.started_utc_ns, entry.first_frame, entry.last_frame, entry.frames, entry.drops)
+    words = (entry.kind, entry.camera, entry.trigger, entry.label, *entry.companions)
+    return (
+        all(abs(number) <= LARGEST for number in numbers)
+        and isfinite(entry.duration_s)
+        and (entry.score is None or isfinite(entry.score))
+        and all(is_text(word) for word in words)
+    )
+
+
+def is_text(word: str) -> bool:
+    """Whether it can be written as UTF-8; a file name of another encoding cannot."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
-from library.entry import Entry
+from library.entry import Entry, is_text
 from library.errors import LibraryError
-from library.sidecar import MANIFEST, MEDIA, VIDEOS, read_json, sidecar
-from service.files import sweep
+from library.manifest import JOURNAL
+from library.sidecar import MANIFEST, MEDIA, VIDEOS, is_archive, listed_bytes, read_json, sidecar
+from service.files import PART, sweep
 
 GROWING_S = 30.0
 """Seconds; a film gets a fragment at least that often, so one that is older is not being written."""
@@ -21,17 +23,21 @@ HIDDEN = (".", "_")
 
 
 def found(folders: Sequence[Path]) -> set[Path]:
-    """Every media file and every archive's manifest below the folders; archives are not looked into."""
+    """Every media file and every archive's manifest below the folders.
+
+    Archives are not looked into, nor those being built. Names that are not UTF-8 are left out: a row cannot hold them.
+    """
     paths: set[Path] = set()
     for folder in folders:
         for place, names, files in os.walk(folder):
             here = Path(place)
-            if MANIFEST in files:
-                paths.add(here / MANIFEST)
+            whole = here != folder and MANIFEST in files and is_archive(here / MANIFEST)
+            if whole or JOURNAL in files:
+                paths.update([here / MANIFEST] if whole else [])
                 names.clear()
                 continue
-            names[:] = [name for name in names if not name.startswith(HIDDEN)]
-            paths.update(here / name for name in files if not name.startswith(HIDDEN) and Path(name).suffix in MEDIA)
+            names[:] = [name for name in names if _counts(name)]
+            paths.update(here / name for name in files if _counts(name) and Path(name).suffix in MEDIA)
     return {path for path in paths if path.suffix not in VIDEOS or not _growing(path)}
 
 
@@ -52,7 +58,7 @@ def tidied(folders: Sequence[Path]) -> list[Path]:
 def size(path: Path) -> int:
     """Bytes of a file; of an archive, of all it lists. Raises: OSError where the file is gone."""
     own = path.stat().st_size
-    return int((read_json(path) or {}).get("bytes", own)) if path.name == MANIFEST else own
+    return listed_bytes(read_json(path) or {}, own) if path.name == MANIFEST else own
 
 
 def remove(entry: Entry, folders: Sequence[Path]) -> None:
@@ -63,7 +69,7 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
     if (folders and not any(entry.path.is_relative_to(folder) for folder in folders)) or ".." in entry.path.parts:
         raise LibraryError(f"{entry.path}: not inside {', '.join(map(str, folders))}; not deleted")
     if entry.path.name == MANIFEST:
-        _remove_archive(entry.path)
+        _remove_archive(entry.path, folders)
         return
     for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
         with suppress(FileNotFoundError):
@@ -81,9 +87,11 @@ def frees(entry: Entry) -> bool:
         return False
 
 
-def _remove_archive(manifest: Path) -> None:
+def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
     """The manifest goes last, so that a half-deleted archive is still known and can be deleted again."""
     folder = manifest.parent
+    if any(own.is_relative_to(folder) for own in folders) or not is_archive(manifest):
+        raise LibraryError(f"{manifest}: not the manifest of an archive; not deleted")
     for item in sorted(folder.rglob("*"), reverse=True):
         if item.is_dir() and not item.is_symlink():
             item.rmdir()
@@ -91,6 +99,10 @@ def _remove_archive(manifest: Path) -> None:
             item.unlink()
     manifest.unlink(missing_ok=True)
     folder.rmdir()
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(HIDDEN) and is_text(name)
 
 
 def _growing(path: Path) -> bool:
@@ -102,5 +114,9 @@ def _growing(path: Path) -> bool:
 
 
 def _orphan(path: Path) -> bool:
+    """Whether a sidecar's file is gone; one that is still being written bears its temporary name."""
     subject = path.with_suffix("")
-    return subject.suffix in MEDIA and not subject.exists()
+    if subject.suffix not in MEDIA or subject.exists():
+        return False
+    being_written = any(path.parent.glob(f".{escape(subject.name)}.*{PART}"))
+    return not being_written and not subject.exists()  # looked at again: it may have got its name in between

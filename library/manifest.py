@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from library.entry import Entry
+from library.entry import Entry, from_description
 from library.sidecar import MANIFEST, read_json
 from service.clock import iso
 from service.files import sync_folder, whole_file
@@ -39,6 +40,10 @@ class Item:
     """Of the original, to know it again."""
 
 
+ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_ns": int}
+"""What JSON must hold to be an Item."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """What is asked for; None is without limit."""
@@ -57,23 +62,31 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
     Raises: ValueError without a manifest that can be read.
     """
     manifest = read_json(folder / MANIFEST)
-    if manifest is None or manifest.get("format") != FORMAT:
+    if manifest is None or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), list):
         raise ValueError(f"{folder / MANIFEST}: missing, damaged, or not format {FORMAT}")
     findings = []
-    listed = manifest.get("files", [])
+    listed = _items(manifest["files"])
+    if damaged := len(manifest["files"]) - len(listed):
+        findings.append(f"damaged: {damaged} rows of the manifest")
     for number, item in enumerate(listed):
         progress(number, len(listed))
-        path = folder / str(item["file"])
-        if ".." in path.parts or not path.is_file():
-            findings.append(f"missing: {item['file']}")
-        elif path.stat().st_size != item["bytes"]:
-            findings.append(f"size {path.stat().st_size} instead of {item['bytes']}: {item['file']}")
-        elif sha256(path) != item["sha256"]:
-            findings.append(f"changed: {item['file']}")
+        path = folder / item.file
+        if not path.is_relative_to(folder) or ".." in path.parts or not path.is_file():
+            findings.append(f"missing: {item.file}")
+        elif path.stat().st_size != item.bytes:
+            findings.append(f"size {path.stat().st_size} instead of {item.bytes}: {item.file}")
+        elif sha256(path) != item.sha256:
+            findings.append(f"changed: {item.file}")
     progress(len(listed), len(listed))
-    known = {item["file"] for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
+    known = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return findings + [f"not in the manifest: {place}" for place in sorted(found) if place not in known]
+
+
+def _items(rows: Iterable[object]) -> list[Item]:
+    """The rows that are what we write; the others are damage."""
+    items = (Item(**row) for row in rows if isinstance(row, dict) and row.keys() == set(Item.__slots__))
+    return [one for one in items if all(isinstance(getattr(one, name), kind) for name, kind in ITEM_TYPES.items())]
 
 
 def sha256(path: Path) -> str:
@@ -87,15 +100,27 @@ def sha256(path: Path) -> str:
 
 def known(folder: Path) -> dict[str, Item]:
     """What an earlier run has brought in already, from its journal or its manifest."""
-    rows: list[object] = list((read_json(folder / MANIFEST) or {}).get("files", []))
+    rows = _listed(folder, "files")
     journal = folder / JOURNAL
     for line in journal.read_text("utf-8", errors="replace").splitlines() if journal.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue  # the line that was being written when the process died
-    items = (Item(**row) for row in rows if isinstance(row, dict) and row.keys() == set(Item.__slots__))
-    return {item.file: item for item in items}
+    return {item.file: item for item in _items(rows)}
+
+
+def _described(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest that is there, by their place in the archive."""
+    rows = [row for row in _listed(folder, "entries") if isinstance(row, dict) and isinstance(row.get("file"), str)]
+    told = {row["file"]: from_description(folder / row["file"], row) for row in rows}
+    return {place: one for place, one in told.items() if one is not None}
+
+
+def _listed(folder: Path, key: str) -> list[Any]:
+    """A list of the manifest; empty where there is none."""
+    rows = (read_json(folder / MANIFEST) or {}).get(key)
+    return rows if isinstance(rows, list) else []
 
 
 def write(
@@ -103,8 +128,10 @@ def write(
 ) -> Entry:
     """Put the manifest in place, last of all: an archive with a manifest is complete.
 
-    `entries`: each with its place in the archive. Returns: the archive's row, not yet added. Raises: OSError.
+    `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
+    Returns: the archive's row, not yet added. Raises: OSError.
     """
+    entries = [(one, place) for place, one in {**_described(folder), **{place: one for one, place in entries}}.items()]
     started = min(entry.started_utc_ns for entry, _ in entries)
     ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
     cameras = sorted({entry.camera for entry, _ in entries})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from library.catalogue import Catalogue
 from library.entry import GROUPS, Entry
-from library.errors import LibraryError, NoRoom
+from library.errors import LibraryError, NoRoom, NoSuchEntry
 from library.files import frees
 from library.limits import MB, Limits, limits_of, reserve_bytes, too_many
 from library.settings import LibrarySettings
@@ -106,12 +106,18 @@ def due(
             expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
             chosen |= {entry.path: entry for entry in expired}
         count, size = totals.get(group, (0, 0))
+        gone = [entry.bytes for entry in chosen.values() if entry.group == group]
+        count, size = count - len(gone), size - sum(gone)
         excess = limits.excess(count + 1, size + need_bytes) if group == coming else limits.excess(count, size)
-        chosen |= {entry.path: entry for entry in too_many(_in_turn(catalogue, in_group(group), writing), *excess)}
-    everything = sum(size for _, size in totals.values()) - sum(entry.bytes for entry in chosen.values()) + need_bytes
-    over = max(0, everything - settings.max_total_mb * MB) if settings.max_total_mb else 0
+        rest = (entry for entry in _in_turn(catalogue, in_group(group), writing) if entry.path not in chosen)
+        chosen |= {entry.path: entry for entry in too_many(rest, *excess)}
+    if not settings.max_total_mb:
+        return list(chosen.values())
+    everything = sum(size for group, (_, size) in totals.items() if group != "archives")
+    everything += need_bytes if coming != "archives" else 0
+    everything -= sum(entry.bytes for entry in chosen.values() if entry.group != "archives")
     rest = (entry for entry in _in_turn(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
-    return [*chosen.values(), *too_many(rest, 0, over)]
+    return [*chosen.values(), *too_many(rest, 0, max(0, everything - settings.max_total_mb * MB))]
 
 
 def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
@@ -142,7 +148,11 @@ def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *value
 
 def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
     try:
+        if catalogue.get(entry.id).protected:  # somebody said so since it was chosen
+            return
         catalogue.remove(entry)
+    except NoSuchEntry:
+        return  # another process made room, too
     except (LibraryError, OSError) as error:
         log.warning("not deleted path=%s reason=%s", entry.path, error)
         return

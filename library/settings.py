@@ -17,7 +17,7 @@ class LibrarySettings(Section, frozen=True):
         float,
         setting("the same as a share of the disk; the smaller of both counts", unit="%", ge=0, le=90, apply="live"),
     ] = 5.0
-    max_total_mb: Annotated[int, setting("all files together", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
+    max_total_mb: Annotated[int, setting("all but archives", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
 
     pictures_max_count: Annotated[int, setting("pictures and stacks kept", ge=0, le=100_000_000, apply="live")] = 0
     pictures_max_mb: Annotated[int, setting("their size", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0

@@ -18,6 +18,7 @@ from typing import Any
 import piexif
 
 from library.entry import Entry, from_description
+from library.instants import LARGEST, storable
 from service.files import whole_file
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
@@ -76,8 +77,22 @@ def read(path: Path) -> Entry:
     protected = beside.get("protected") is True
     inside = read_exif(path) if path.suffix in PICTURES else {}
     entry = from_description(path, {**inside, **beside}, protected=protected) or _guessed(path, protected)
-    size = int(beside.get("bytes", size)) if path.name == MANIFEST else size
-    return replace(entry, bytes=size)
+    return replace(entry, bytes=listed_bytes(beside, size) if path.name == MANIFEST else size)
+
+
+def listed_bytes(manifest: Mapping[str, Any], own: int) -> int:
+    """The size of an archive by its manifest; where that does not tell, the manifest's `own`."""
+    told = manifest.get("bytes")
+    return told if isinstance(told, int) and 0 <= told <= LARGEST else own
+
+
+def is_archive(manifest: Path) -> bool:
+    """Whether a file of this name is an archive's, not somebody's who uses the name for something else.
+
+    A damaged one counts: what it lists must not turn into single pictures, which retention would delete.
+    """
+    told = read_json(manifest)
+    return told is None or isinstance(told.get("files"), list)
 
 
 def readable(paths: Iterable[Path]) -> list[Entry]:
@@ -136,7 +151,7 @@ def _guessed(path: Path, protected: bool) -> Entry:
         kind=kind,
         camera=camera[1] if camera else "",
         path=path,
-        started_utc_ns=int(started_s * 1e9),
+        started_utc_ns=storable(int(started_s * 1e9)),
         first_frame=number,
         last_frame=number,
         trigger="recovered",  # not ordinary: what nobody can explain goes last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> 
     values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
     number, protected = db.execute(_INSERT, {**values, "added_s": added_s}).fetchone()
     return replace(entry, path=root / path, id=number, protected=bool(protected))
+
+
+def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
+    """Remove rows. Raises: sqlite3.Error."""
+    db.executemany("DELETE FROM entries WHERE id = ?", [(number,) for number in numbers])
 
 
 def entry_of(row: sqlite3.Row, root: Path) -> Entry:

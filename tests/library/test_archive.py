@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from library import archive, archive_cli, cli, manifest
+from library import NoRoom, archive, archive_cli, cli, manifest
 from library.archive import build, checked_name
 from library.manifest import JOURNAL, Span, verify
 from library.retention import due
@@ -127,6 +129,35 @@ def test_the_same_name_again_adds_what_is_new(catalogue, settings, library_of_si
     assert (settings.paths.archives / "trial/captures/later.npy").exists() and verify(
         settings.paths.archives / "trial"
     ) == []
+
+
+def test_the_same_name_again_keeps_what_is_told_of_originals_that_are_gone(catalogue, settings, library_of_six, saved):
+    first = build(catalogue, settings.paths.archives, "trial", Span())
+    catalogue.delete(library_of_six[0].id)
+    saved("later.npy", kind="picture")
+    second = build(catalogue, settings.paths.archives, "trial", Span())
+    listed = json.loads(second.path.read_text())
+    assert "recordings/session_1/c0.mp4" in {one["file"] for one in listed["entries"]} and len(listed["entries"]) == 7
+    assert second.started_utc_ns == first.started_utc_ns and second.frames == 7 and verify(second.path.parent) == []
+
+
+def test_copies_ask_for_room_first_and_spare_what_is_being_archived(catalogue, settings, library_of_six, monkeypatch):
+    asked = []
+
+    def room(need: int, spared: Collection[Path]) -> None:
+        asked.append(need)
+        assert {entry.path for entry in library_of_six} == spared
+        if len(asked) == 3:
+            raise NoRoom(errno.ENOSPC, "full")
+
+    build(catalogue, settings.paths.archives, "links", Span(), room=room)
+    assert asked == []
+    monkeypatch.setattr(archive, "_link", lambda _source, _target: False)
+    with pytest.raises(NoRoom):
+        build(catalogue, settings.paths.archives, "copies", Span(), room=room)
+    assert asked[0] == 5000 and not (settings.paths.archives / "copies/manifest.json").exists()
+    build(catalogue, settings.paths.archives, "copies", Span(), room=room)
+    assert len(asked) == 3 + 15 - 2 and verify(settings.paths.archives / "copies") == []
 
 
 def test_verify_names_every_kind_of_damage(catalogue, settings, library_of_six):

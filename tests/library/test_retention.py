@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from library import Catalogue, NoRoom, ages, retention
 from library.ages import Reading
+from library.archive import build
 from library.entry import Entry
 from library.limits import Limits, limits_of, reserve_bytes, too_many
+from library.manifest import Span
 from library.retention import due, keep_newest, make_room
 from library.settings import LibrarySettings
 from tests.library.conftest import make_settings
@@ -130,6 +132,38 @@ def test_a_jumping_clock_deletes_nothing_and_changes_no_order(catalogue, saved, 
     monkeypatch.setattr(ages.time, "time", lambda: 4_070_908_800.0)
     assert due(catalogue, table(clips_max_days=30)) == []
     assert [e.id for e in due(catalogue, table(clips_max_count=1))] == [1, 2]
+
+
+def test_what_is_too_old_counts_before_anything_else_goes(catalogue, saved):
+    """An old triggered file goes by its age; then no younger ordinary one has to go for the number's sake."""
+    saved(trigger="motion")
+    age(catalogue, 9)
+    saved(), saved()
+    assert [e.id for e in due(catalogue, table(clips_max_days=3, clips_max_count=2))] == [1]
+
+
+def test_archives_do_not_count_in_the_limit_that_does_not_delete_them(catalogue, saved, settings):
+    """An archive of links takes no space of its own; counted, it would cost every picture that nobody protected."""
+    for _ in range(3):
+        saved(size=MB)
+    build(catalogue, settings.paths.archives, "trial", Span())
+    assert due(catalogue, table(max_total_mb=3)) == []
+    assert [e.id for e in due(catalogue, table(max_total_mb=3), need_bytes=1)] == [1]
+
+
+def test_a_file_that_is_protected_after_it_was_chosen_stays(catalogue, saved, tmp_path, monkeypatch):
+    entries = [saved() for _ in range(3)]
+    real = retention.due
+
+    def chosen(*args: object, **more: object) -> list[Entry]:
+        found = real(*args, **more)
+        catalogue.protect(1)
+        catalogue.delete(2)  # and another process was faster
+        return found
+
+    monkeypatch.setattr(retention, "due", chosen)
+    assert make_room(make_settings(tmp_path, "library.clips_max_count=1"), catalogue, 0) == []
+    assert entries[0].path.exists() and [e.id for e in catalogue.find()] == [3, 1]
 
 
 class Disk:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from service.files import sweep, unused, whole_file
@@ -103,6 +104,20 @@ def test_unused_counts_up(tmp_path):
     path.touch()
     (tmp_path / "p_2.jpg").touch()
     assert unused(path).name == "p_3.jpg"
+
+
+def test_a_file_is_not_swept_on_the_way_to_its_name(tmp_path, monkeypatch):
+    link = os.link
+
+    def sweeping(source, target):
+        assert sweep(tmp_path) == []
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", sweeping)
+    before = psutil.Process().num_fds()
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole" and psutil.Process().num_fds() == before
 
 
 def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path):
