@@ -37,6 +37,8 @@ SYNC_FRAMES = 25
 """fsync at least every so many frames; more often costs an SD card more than a timelapse is worth."""
 FRAME_BYTES = 200_000
 """Room to ask for per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
+ROOM_FRAMES = 50
+"""Frames between two looks at free space."""
 COLOUR_RANGE = {"tv": 1, "pc": 2}
 COLOUR_SPACE = {"bt709": 1, "smpte170m": 6}
 """AVColorRange and AVColorSpace of FFmpeg's pixfmt.h."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exporter import names
-from exporter.film import FRAME_BYTES, Film, adopted
+from exporter.film import FRAME_BYTES, ROOM_FRAMES, Film, adopted
 from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from imaging.stack import Payload
@@ -17,9 +17,6 @@ from service.settings import Settings
 from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
-
-ROOM_FRAMES = 50
-"""Frames between two looks at free space."""
 
 
 @dataclass

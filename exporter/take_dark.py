@@ -13,6 +13,7 @@ from pathlib import Path
 
 from exporter import darks
 from exporter.median import median
+from exporter.timelapse import camera_of
 from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
 from shm_ring import Frame, LiveRing, RingError
@@ -39,17 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
-    camera = options.camera or settings.cameras[0]
     try:
+        camera = camera_of(settings, options.camera)
         frames = _covered(settings.ring_name(camera), options.count)
-    except (RingError, ValueError) as error:
+        last = frames[-1]
+        dark = darks.measure(median([frame.payload for frame in frames]), last.picture)
+        meta = last.meta
+        path = settings.paths.captures / darks.FOLDER / darks.name(camera, meta.exposure_us, meta.analogue_gain)
+        darks.save(dark, path)
+    except (RingError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    last = frames[-1]
-    dark = darks.measure(median([frame.payload for frame in frames]), last.picture)
-    meta = last.meta
-    path = settings.paths.captures / darks.FOLDER / darks.name(camera, meta.exposure_us, meta.analogue_gain)
-    darks.save(dark, path)
     print(f"{path} ({len(frames)} frames, {int(dark.hot.sum())} hot pixels)")
     return 0
 

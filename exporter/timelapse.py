@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from exporter import names
-from exporter.film import FRAME_BYTES, Film
+from exporter.film import FRAME_BYTES, ROOM_FRAMES, Film
 from exporter.settings import ExportSettings
 from imaging.formats import geometry
-from library import Catalogue, Entry, LibraryError, NoRoom, retention
+from library import Catalogue, Entry, LibraryError, retention
 from library.instants import instant_ns
 from library.progress import progress_bar
 from library.rows import row
@@ -25,6 +27,8 @@ from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
 
 Progress = Callable[[int, int], None]
+NAMED = ("camera", "since", "from", "until", "to", "fps", "label")
+"""What may be written `name=value`, too."""
 
 
 def build(
@@ -46,7 +50,12 @@ def build(
         raise ValueError("timelapse: no pictures of that span in the library")
     own = settings.table(ExportSettings)
     folder = settings.paths.captures
-    retention.make_room(settings, catalogue, len(shown) * FRAME_BYTES, folder, kind="timelapse")
+    spared, ahead = {entry.path for entry in shown}, min(len(shown), ROOM_FRAMES) * FRAME_BYTES
+
+    def room() -> None:
+        retention.make_room(settings, catalogue, ahead, folder, kind="timelapse", writing=spared)
+
+    room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = shown[0].camera
     path = unused(folder / names.film("timelapse", camera, label, shown[0].started_utc_ns, "mp4"))
@@ -54,6 +63,8 @@ def build(
     try:
         for number, entry in enumerate(shown):
             progress(number, len(shown))
+            if number % ROOM_FRAMES == ROOM_FRAMES - 1:
+                room()
             picture = _read(entry.path)
             if picture is not None and picture.shape == first.shape:
                 film.add(picture.reshape(-1))
@@ -104,34 +115,44 @@ def pictures_of(catalogue: Catalogue, cameras: Iterable[str], since: str, until:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`shmcam timelapse`: make a film of saved pictures, with a progress bar. Returns: 0, 1, or 78."""
-    parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
-    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
-    parser.add_argument("--camera", default="", help="which camera (default: the first)")
-    parser.add_argument("--since", "--from", default="", help="ISO 8601 time or an age such as 24h")
-    parser.add_argument("--until", "--to", default="", help="the same")
-    parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default: %(default)s)")
-    parser.add_argument("--label", default="", help="for the file name")
-    parser.add_argument("--json", action="store_true", help="answer for programs")
-    options = parser.parse_args(argv)
+    options = _options(sys.argv[1:] if argv is None else argv)
     try:
         settings = Settings.load(options.config, options.set)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
-    if not 0 < options.fps <= 120:
-        parser.error(f"--fps {options.fps:g}: must be above 0 and at most 120")
     try:
         with Catalogue.of(settings) as catalogue:
-            camera = camera_of(settings, options.camera)
+            camera = camera_of(settings, options.camera or options.place)
             wanted = pictures_of(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
             bar = progress_bar("timelapse") if sys.stderr.isatty() else _silent
             made = build(settings, catalogue, wanted, fps=options.fps, label=names.checked(options.label), progress=bar)
-    except (LibraryError, NoRoom, ValueError, OSError) as error:
+    except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(json.dumps(row(made)) if options.json else f"{made.path} ({made.frames} frames, {made.bytes / 1e6:.1f} MB)")
     return 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, also in the words of the socket: `timelapse build cam0 since=24h fps=25`."""
+    parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
+    parser.add_argument("build", nargs="?", choices=["build"], help="may be left out")
+    parser.add_argument("place", nargs="?", default="", metavar="camera", help="which camera (default: the first)")
+    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    parser.add_argument("--camera", default="", help="the same as a bare word")
+    parser.add_argument("--since", "--from", default="", help="ISO 8601 time or an age such as 24h")
+    parser.add_argument("--until", "--to", default="", help="the same")
+    parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default: %(default)s)")
+    parser.add_argument("--label", default="", help="for the file name")
+    parser.add_argument("--json", action="store_true", help="answer for programs")
+    options = parser.parse_args(
+        [f"--{word}" if "=" in word and word.partition("=")[0] in NAMED else word for word in argv]
+    )
+    if not 0 < options.fps <= 120:
+        parser.error(f"--fps {options.fps:g}: must be above 0 and at most 120")
+    return options
 
 
 def _silent(_done: int, _total: int) -> None:

@@ -165,8 +165,9 @@ def _night(facts: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> N
     """A night as it was put on disk. Raises: ValueError, KeyError, TypeError where it was not ours."""
     shape = facts["geometry"]
     layout = Geometry(**{**shape, "strides": tuple(shape["strides"]), "offsets": tuple(shape["offsets"])})
-    if trails.dtype != np.uint8 or mean.dtype != np.float32 or trails.size != mean.size:
-        raise ValueError("accumulators of another type")
+    fits = trails.ndim == 1 and trails.shape == mean.shape and trails.size >= layout.payload_bytes
+    if trails.dtype != np.uint8 or mean.dtype != np.float32 or not fits:
+        raise ValueError("accumulators of another type or size")
     night = Night(
         layout,
         FrameMeta(**facts["first"]),

@@ -63,10 +63,10 @@ class Feed:
         frame_code.draw(luma, frame_id)
         return payload
 
-    def publish(self, count: int = 1, ago_ns: int = 0, noise: float = 0.0, **meta: Any) -> int:
-        """Publish frames one period apart, the last of them `ago_ns` old. Returns the last frame id."""
+    def publish(self, count: int = 1, ago_ns: int = 0, noise: float = 0.0, at_ns: int = 0, **meta: Any) -> int:
+        """Publish frames one period apart, the last of them `ago_ns` before `at_ns` (or now). Returns the last id."""
         payloads = [self.payload(self.next_id + number, noise=noise) for number in range(count)]
-        last_ns = now_ns() - ago_ns
+        last_ns = (at_ns or now_ns()) - ago_ns
         for number, payload in enumerate(payloads):
             captured = last_ns - (count - 1 - number) * PERIOD_NS
             values = {"exposure_us": 10_000, "analogue_gain": 2.0, "frame_duration_us": PERIOD_NS // 1000, **meta}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -15,7 +17,7 @@ from exporter import timelapse
 from exporter.film import Film, adopted
 from exporter.running_film import RunningFilm
 from imaging.formats import geometry
-from library import Catalogue, Entry, fragments
+from library import Catalogue, Entry, NoRoom, fragments, retention
 from service.settings import Settings
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -79,6 +81,33 @@ def test_a_film_is_built_while_the_exporter_looks_for_leftovers(settings, adopt)
         pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
         made = timelapse.build(settings, catalogue, pictures, fps=5, progress=lambda _done, _total: adopt("cam0"))
         assert made.frames == 30 and [entry.id for entry in catalogue.find(kinds=["timelapse"])] == [made.id]
+
+
+def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
+    """On a disk that is nearly full the oldest files make room, but not those that are being filmed."""
+    with Catalogue.of(settings) as catalogue:
+        entries = []
+        for number in range(120):
+            path = settings.paths.captures / f"p{number}.png"
+            cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
+            entry = Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9, trigger="auto")
+            entries.append(catalogue.add(entry))
+        other = catalogue.add(replace(entries[0], id=0, kind="stack", path=path.with_suffix(".npy"), bytes=1))
+        other.path.write_bytes(b"x")
+        looks = []
+
+        def disk(_folder: object) -> SimpleNamespace:
+            looks.append(None)
+            free = 20_000_000 if len(looks) < 3 else 0
+            return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
+
+        monkeypatch.setattr(retention.os, "statvfs", disk)
+        pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        assert len(pictures) == 120
+        with pytest.raises(NoRoom, match="MB short"):
+            timelapse.build(settings, catalogue, pictures, fps=5)
+        assert len(looks) >= 3 and all(entry.path.exists() for entry in entries) and not other.path.exists()
+        assert not list(settings.paths.captures.glob("*.part")) and not catalogue.find(kinds=["timelapse"])
 
 
 def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(settings, monkeypatch):

@@ -19,7 +19,7 @@ import pytest
 from imaging import frame_code
 from imaging.formats import geometry, planes
 from library import Catalogue
-from service.clock import iso, stamp, to_utc_ns
+from service.clock import iso, now_ns, stamp, to_utc_ns
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.scores import SCORE, VERSION
 from tests.exporter.conftest import PERIOD_NS, Feed, until
@@ -264,8 +264,9 @@ def test_frames_of_a_size_that_changed_are_left_out_of_a_stack(shared, feed):
 def test_snapshot_takes_all_cameras_at_one_instant(service):
     feeds = [Feed(service.settings, name, geometry("yuv420p", 640, 360), 16) for name in ("cam0", "cam1")]
     try:
-        feeds[0].publish(10, ago_ns=5_000_000)
-        feeds[1].publish(13, ago_ns=1_000_000)
+        now = now_ns()
+        feeds[0].publish(10, ago_ns=5_000_000, at_ns=now)
+        feeds[1].publish(13, ago_ns=1_000_000, at_ns=now)
         reply = service.call("snapshot")
         assert reply.ok and reply.text.startswith("Saved snapshot of 2 cameras: "), reply.text
         names = [Path(path).name for path in reply.data["paths"]]
@@ -347,6 +348,11 @@ def test_the_library_answers_by_the_socket(shared, feed):
     files = [one for one in shared.settings.paths.captures.iterdir() if one.suffix != ".json"]
     assert shared.call("library rebuild").data["rows"] == len(files)
     assert not shared.call("pictures since=yesterday-ish").ok
+    for wish in ("pictures until=9999-12-31", "pictures since=999999999w", "clips since=1600-01-01"):
+        assert shared.call(wish).ok, wish  # times that no row can have
+    for wish in ("protect", "delete", "library show"):
+        refused = shared.call(f"{wish} {(1 << 63) + 7}")
+        assert not refused.ok and "no entry" in refused.text, refused
 
 
 def test_the_control_loop_answers_while_a_long_stack_is_made(shared, feed):
