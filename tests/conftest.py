@@ -2,9 +2,22 @@
 
 import os
 import signal
+from contextlib import suppress
+
+from tests.machine import SHORT
 
 # As streamer/__init__.py has it; aiohttp reads it at its first import, which may be another package's test.
 os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
+
+# There are sockets in tmp_path.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHORT)
+
+# An example takes as long as it takes: Hypothesis' 200 ms are a claim about the machine.
+with suppress(ImportError):  # the rig of tests/picamera2 does without
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 # A shell starts background jobs (`make test &`, nohup, some CI runners) with SIGINT ignored, and programs inherit that
 # through exec: the programs under test would then never see the Ctrl-C that the tests send.

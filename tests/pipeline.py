@@ -26,6 +26,8 @@ import psutil
 import tomlkit
 from supervisor.xmlrpc import SupervisorTransport
 
+from tests.machine import PATIENCE, SHORT, need_shared_memory
+
 BIN = Path(sys.executable).parent
 ALL = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "watchdog")
 
@@ -34,17 +36,18 @@ BASE: dict[str, dict[str, Any]] = {
     "ring": {"size": 64},
     "export": {"base_dir": "captures"},
     "mjpeg_server": {"enable": True},
+    "library": {"free_reserve_mb": 1},
 }
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Callable[[], str] = "") -> Any:
     """Poll until `condition()` is true and return it; a deadline that passes fails the test with `what`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what() if callable(what) else what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what() if callable(what) else what}"
         time.sleep(0.05)
 
 
@@ -54,8 +57,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _rings_bytes(document: Mapping[str, Any]) -> int:
+    """What the cameras' rings need, and 26 MB a camera for scores, packets and the long exposure."""
+    cameras = document.get("cameras") or {"cam0": {}}
+    sizes = [{**document["camera"], **camera} for camera in cameras.values()]
+    return sum(int(size["width"] * size["height"] * 1.5 * document["ring"]["size"]) + 26_000_000 for size in sizes)
+
+
 class Pipeline:
-    """Owns a folder under /tmp (short, for socket paths), a supervisord, and everything below it."""
+    """Owns a folder with a short path (for sockets), a supervisord, and everything below it."""
 
     def __init__(
         self,
@@ -65,7 +75,7 @@ class Pipeline:
         ready: tuple[str, ...] = ("capture", "streamer"),
         **tables: Mapping[str, Any],
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-", dir=SHORT))
         self.prefix = f"t{secrets.token_hex(4)}"
         self.port = free_port()
         self._programs = programs
@@ -79,6 +89,7 @@ class Pipeline:
             document["cameras"] = {name: dict(table) for name, table in cameras.items()}
         self.config = self.folder / "config.toml"
         self.config.write_text(tomlkit.dumps(document))
+        self._rings_bytes = _rings_bytes(document)
         self._process: subprocess.Popen[bytes] | None = None
 
     # ---- life
@@ -96,6 +107,7 @@ class Pipeline:
 
     def start(self) -> None:
         """As a user would: `shmcam run --config …`; returns once the `ready` programs deliver."""
+        need_shared_memory(self._rings_bytes)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "run.out").open("ab") as out:
             command = [str(BIN / "shmcam"), "run", "--config", str(self.config)]
@@ -117,11 +129,11 @@ class Pipeline:
             children = psutil.Process(self._process.pid).children(recursive=True)
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(30)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            _, alive = psutil.wait_procs(children, timeout=10)
+            _, alive = psutil.wait_procs(children, timeout=20)
             names = [" ".join(child.cmdline()) for child in alive if child.status() != psutil.STATUS_ZOMBIE]
             for child in alive:
                 child.kill()
@@ -142,7 +154,7 @@ class Pipeline:
 
     # ---- what a user does
 
-    def text(self, line: str, seconds: float = 10) -> str:
+    def text(self, line: str, seconds: float = 20) -> str:
         """`echo LINE | socat -t10 - UNIX-CONNECT:run/control.sock`, by socat itself where it is installed."""
         if shutil.which("socat"):
             command = ["socat", f"-t{seconds:g}", "-", f"UNIX-CONNECT:{self.socket}"]
@@ -155,12 +167,12 @@ class Pipeline:
             peer.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: peer.recv(1 << 16), b"")).decode().rstrip("\n")
 
-    def json(self, command: Mapping[str, Any], seconds: float = 10) -> dict[str, Any]:
+    def json(self, command: Mapping[str, Any], seconds: float = 20) -> dict[str, Any]:
         """One JSON command, its one reply."""
         answer: dict[str, Any] = json.loads(self.text(json.dumps(command), seconds).splitlines()[0])
         return answer
 
-    def http(self, path: str, seconds: float = 10) -> bytes:
+    def http(self, path: str, seconds: float = 20) -> bytes:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=seconds) as answer:
             return bytes(answer.read())
 
@@ -168,7 +180,7 @@ class Pipeline:
         command = [str(BIN / "supervisorctl"), "-c", str(self.run / "supervisord.conf"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
-    def shmcam(self, *arguments: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+    def shmcam(self, *arguments: str, seconds: float = 90) -> subprocess.CompletedProcess[str]:
         """The command line: `shmcam ARGUMENTS` against this instance."""
         environ = {**os.environ, "SHMCAM_CONFIG": str(self.config)}
         command = [str(BIN / "shmcam"), *arguments]
@@ -252,6 +264,6 @@ class Pipeline:
 
     def _fetches(self, path: str) -> bool:
         try:
-            return bool(self.http(path, 2))
+            return bool(self.http(path, 5))
         except OSError:
             return False

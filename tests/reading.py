@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import pytest
 
 from imaging import frame_code
 
@@ -52,6 +54,8 @@ def numbers_in_clip(path: Path) -> list[int | None]:
 
 def ffprobe(path: Path) -> dict[str, Any]:
     """What ffprobe says of a file: format and streams, frames counted by decoding."""
+    if shutil.which("ffprobe") is None:
+        pytest.skip("ffprobe is not installed")
     command = ["ffprobe", "-v", "error", "-count_frames", "-show_format", "-show_streams", "-of", "json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"ffprobe refuses {path}: {done.stderr}"

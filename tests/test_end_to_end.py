@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring import RingReader, attach
+from tests.machine import needs
 from tests.pipeline import Pipeline, until
 from tests.reading import ffprobe, number_in, number_in_jpeg, numbers_in_clip, stream_parts
 
@@ -85,7 +85,7 @@ def test_the_stream_carries_the_frame_ids_it_shows(shmcam):
     assert numbers == sorted(set(numbers))
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@needs("curl")
 @pytest.mark.parametrize("path", ["/snapshot.jpg", "/?action=snapshot", "/cam/cam0/snapshot.jpg"])
 def test_curl_gets_a_snapshot(shmcam, path):
     done = subprocess.run(["curl", "-sf", shmcam.url + path], capture_output=True, timeout=30)
@@ -93,12 +93,14 @@ def test_curl_gets_a_snapshot(shmcam, path):
     assert number_in_jpeg(done.stdout) is not None
 
 
+@needs("ffmpeg")
 def test_ffmpeg_reads_the_stream(shmcam):
     command = ["ffmpeg", "-v", "error", "-i", f"{shmcam.url}/stream", "-frames:v", "10", "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
+@needs("ffprobe")
 def test_a_recording_holds_every_frame_and_its_csv_agrees(shmcam):
     assert shmcam.text("record start").startswith("recording ")
     first = shmcam.frames()

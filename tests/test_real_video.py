@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.machine import needs
 from tests.pipeline import Pipeline, until
 from tests.reading import ffprobe, stream_parts
 
@@ -22,13 +23,15 @@ def clip(name: str) -> Path:
     return Path(spec.origin).parent / "datasets" / "data" / name
 
 
+@needs("ffprobe")
 @pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "bikes.mp4"])
 def test_a_real_clip_reaches_disk_and_browser_as_it_is(name):
     source = clip(name)
     with av.open(str(source)) as container:
         video = container.streams.video[0]
         size, pictures = (video.width, video.height), [f.to_ndarray(format="gray") for f in container.decode(video)]
-    with Pipeline(camera={"source": "file", "path": str(source)}, night={"enable": False}) as pipeline:
+    camera = {"source": "file", "path": str(source), "width": size[0], "height": size[1]}
+    with Pipeline(camera=camera, ring={"size": 24}, night={"enable": False}) as pipeline:
         reply = pipeline.text("save png")
         path = Path(re.search(r"image: (\S+\.png)", reply)[1])
         saved = cv2.imread(str(path if path.is_absolute() else pipeline.folder / path), cv2.IMREAD_GRAYSCALE)

@@ -45,7 +45,7 @@ def run(shmcam, code, **more):
 def test_the_plugin_and_the_reader_of_scores(shmcam):
     def printed():
         child = run(shmcam, SCORES, stdout=subprocess.PIPE, text=True)
-        out, _ = child.communicate(timeout=20)
+        out, _ = child.communicate(timeout=60)
         assert child.returncode == 0
         return "'mine:score': {'bright': " in out and out
 
@@ -69,4 +69,4 @@ def test_a_process_of_ones_own_is_a_full_citizen(shmcam):
             until(lambda: "skywatch" in shmcam.text("status"), 10, "the program in status")
         finally:
             child.send_signal(signal.SIGTERM)
-            child.wait(10)
+            child.wait(60)

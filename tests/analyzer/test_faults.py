@@ -14,6 +14,7 @@ from imaging.formats import geometry
 from service.settings import Settings
 from shm_ring import FrameMeta, RingReader, RingWriter
 from shm_ring.scores import Scores
+from tests.machine import PATIENCE
 from tests.pipeline import Pipeline, until
 
 
@@ -35,7 +36,7 @@ class Alone:
     def __exit__(self, *error):
         self.child.send_signal(signal.SIGCONT)
         self.child.send_signal(signal.SIGTERM)
-        code = self.child.wait(10)
+        code = self.child.wait(60)
         self.writer.retire()
         self.world.stop()
         assert code == 0
@@ -87,7 +88,7 @@ def test_stopped_for_a_while_it_goes_on_with_the_newest_frame_and_counts_the_gap
         newest = alone.scored(alone.frame_id)
         assert newest.frame_id > 200
         alone.child.send_signal(signal.SIGTERM)
-        alone.child.wait(10)
+        alone.child.wait(60)
         assert "skipped=0" not in alone.world.logs("analyzer").splitlines()[-2]
 
 
@@ -99,7 +100,7 @@ def test_a_new_generation_of_another_size_is_followed_within_two_seconds():
         alone.writer = alone.make_ring(4)
         began = time.monotonic()
         alone.scored(alone.frame_id + 3)
-        assert time.monotonic() - began < 15  # the bound is 2 s on an idle machine; this one is shared
+        assert time.monotonic() - began < 15 * PATIENCE  # the bound is 2 s on an idle machine; this one is shared
 
 
 def test_killed_mid_record_the_next_one_takes_the_ring_over_and_readers_notice_nothing():
@@ -121,7 +122,7 @@ def test_a_second_analyzer_is_refused_naming_the_first():
     with Alone() as alone:
         alone.scored(5)
         second = alone.start()
-        assert second.wait(20) not in (0, 78)
+        assert second.wait(60) not in (0, 78)
         assert str(alone.child.pid) in alone.world.logs("analyzer")
         alone.scored(alone.frame_id + 5)
 
@@ -130,7 +131,7 @@ def test_a_wrong_setting_ends_it_with_78_and_one_line(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text("[night]\ndark_threshold = 90\nbright_threshold = 80\n")
     command = [sys.executable, "-m", "analyzer", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     assert done.returncode == 78
     assert "dark_threshold = 90 must be below bright_threshold = 80" in done.stderr
     assert len(done.stderr.splitlines()) == 1

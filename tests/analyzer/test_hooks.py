@@ -6,7 +6,7 @@ import time
 from analyzer.hooks import Hooks
 
 
-def wait_for(condition, timeout_s=20.0):
+def wait_for(condition, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -43,17 +43,16 @@ def test_a_hanging_command_is_killed_with_its_children_and_nobody_waits(tmp_path
     marker = tmp_path / "child"
     script = f"(sleep 3; touch {marker}) & sleep 60"
     with Hooks("cam0") as hooks:
-        before = time.monotonic()
-        hooks.run(["sh", "-c", script], "began", "", 0.5)
-        assert time.monotonic() - before < 0.4
-        wait_for(lambda: hooks.state == "killed after 0.5 s")
+        hooks.run(["sh", "-c", script], "began", "", 1.0)
+        assert hooks.state in ("", "running")
+        wait_for(lambda: hooks.state == "killed after 1 s")
     time.sleep(3.2)
     assert not marker.exists()
 
 
 def test_of_many_switches_only_the_newest_waits(tmp_path):
     def note(word):
-        return [sys.executable, "-c", f"import time; time.sleep(0.3); open({str(tmp_path / word)!r}, 'w')"]
+        return [sys.executable, "-c", f"import time; time.sleep(1.0); open({str(tmp_path / word)!r}, 'w')"]
 
     with Hooks("cam0") as hooks:
         for word in ("a", "b", "c", "d"):

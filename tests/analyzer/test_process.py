@@ -225,7 +225,7 @@ class Bare:
         for child in reversed(self.children):
             child.send_signal(signal.SIGTERM)
         for child in self.children:
-            child.wait(20)
+            child.wait(60)
         self.world.stop()
 
     def start(self, program):

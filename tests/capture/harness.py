@@ -18,6 +18,7 @@ from control.client import ControlClient, call
 from control.messages import Reply
 from service.settings import Settings
 from shm_ring import RingError, RingReader
+from tests.machine import SHORT
 from tests.pipeline import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ class Processes:
     """`with Processes(camera={"width": 320}) as world: world.start_capture(); …`."""
 
     def __init__(self, cameras: dict[str, dict[str, Any]] | None = None, **tables: dict[str, Any]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cap-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="cap-", dir=SHORT))
         self.prefix = f"t{secrets.token_hex(4)}"
         document: dict[str, Any] = {
             "camera": {"source": "synthetic", "width": 320, "height": 240, "framerate": 30},
@@ -83,10 +84,10 @@ class Processes:
 
     def stop(self, child: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         child.send_signal(number)
-        return child.wait(20)
+        return child.wait(60)
 
     def ask(self, line: str) -> Reply:
-        return call(self.settings.socket_path, line, 5)
+        return call(self.settings.socket_path, line, 15)
 
     def beat(self, role: str = "capture", camera: str = "cam0") -> dict[str, Any]:
         """The newest heartbeat, as `status` shows it."""

@@ -59,7 +59,7 @@ def mjpeg_server(port: int, fps: float = 30) -> Iterator[None]:
     ending: asyncio.Event = asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(main()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(30)
     try:
         yield
     finally:

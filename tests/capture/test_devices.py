@@ -161,7 +161,7 @@ def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(t
         [sys.executable, "-c", "import sys, time; f = open(sys.argv[1]); time.sleep(60)", str(node)]
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not holders([str(node)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         ((pid, name),) = holders([str(node)])

@@ -8,14 +8,15 @@ import pytest
 
 from shm_ring import Flags, RingReader
 from tests.capture.harness import Processes
+from tests.machine import PATIENCE
 from tests.pipeline import until
 
 SCRIPTED = "tests.capture.scripted"
 
 
 def slack():
-    """How much longer things may take on a machine that has more to do than cores to do it with."""
-    return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+    """How much longer things may take on a machine that is slow, or has more to do than cores to do it with."""
+    return max(PATIENCE, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def seconds_until(condition, limit=60.0):
@@ -70,7 +71,7 @@ def test_a_stall_that_lasts_ends_in_a_new_attempt():
         world.start_hub()
         world.start_capture(SCRIPTED)
         world.script.write_text("stall")
-        until(lambda: "no frame for 2." in world.log() and world.beat().get("state") == "no camera", 20)
+        until(lambda: "no frame for " in world.log() and world.beat().get("state") == "no camera", 20)
         world.script.write_text("ok")
         head = world.head()
         until(lambda: world.head() > head + 5, 20)

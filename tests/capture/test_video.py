@@ -118,16 +118,15 @@ def test_a_file_with_a_torn_end_plays_as_far_as_it_goes(tmp_path):
 
 def test_a_real_clip_through_the_process_and_the_end_of_it():
     with Processes(
-        camera={"source": "file", "path": str(BIKES), "loop": False, "realtime": False}, ring={"size": 300}
+        camera={"source": "file", "path": str(BIKES), "loop": False, "realtime": False}, ring={"size": 128}
     ) as world:
         world.start_hub()
         capture = world.start_capture()
         until(lambda: world.beat().get("state") == "ended", 20)
         assert "has ended after 250 frames" in world.beat()["reason"]
         with world.reader() as ring:
-            frames = [ring.meta(sequence) for sequence in ring.last(300)]
-        assert len(frames) == 250
-        assert all(meta.dropped_before == 0 for meta in frames)
+            assert ring.head == 250
+            assert ring.meta(ring.latest()).total_dropped == 0
         assert capture.poll() is None
 
 
@@ -181,16 +180,16 @@ def test_devices_read_by_ffmpeg_deliver_in_every_format(kind):
 
 
 def test_under_memory_pressure_a_network_camera_gives_every_second_picture_and_loses_none():
-    source = LiveSource("url", Address("testsrc=size=64x48:rate=50,realtime", "test device", "lavfi"))
+    source = LiveSource("url", Address("testsrc=size=64x48:rate=20,realtime", "test device", "lavfi"))
     opened = source.open(replace(ASKED, every=2), Stop())
     payload, shots = np.zeros(opened.geometry.payload_bytes, np.uint8), []
     while len(shots) < 12:
         if source.wait(2):
             shots.append(source.write(payload))
     source.close()
-    assert {shot.frame_duration_us for shot in shots} == {40_000}
+    assert {shot.frame_duration_us for shot in shots} == {100_000}
     assert [shot.lost_before for shot in shots[2:]] == [0] * 10
-    assert 35e6 < (shots[-1].captured_ns - shots[2].captured_ns) / 9 < 45e6, "the camera's own time stamps"
+    assert 90e6 < (shots[-1].captured_ns - shots[2].captured_ns) / 9 < 110e6, "the camera's own time stamps"
 
 
 def test_a_loop_that_is_busy_gets_the_newest_pictures_and_the_count_of_the_others():

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgpack
 
+from tests.machine import PATIENCE, SHORT
+
 DEADLINE_S = 20.0
 
 
@@ -22,7 +24,7 @@ class HubProcess:
     """Starts, kills and restarts `python -m control`; its folder is short: socket paths end at 107 bytes."""
 
     def __init__(self, config: str = "", **environ: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-k"))
+        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-k", dir=SHORT))
         self.config = self.folder / "config.toml"
         self.config.write_text(config)
         self.socket = self.folder / "run/control.sock"
@@ -46,12 +48,12 @@ class HubProcess:
     def kill(self) -> None:
         assert self.process
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self) -> int:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
+            self.process.wait(30)
         return self.process.returncode if self.process else 0
 
     @property
@@ -67,7 +69,7 @@ class HubProcess:
 
     def connect(self) -> socket.socket:
         link = socket.socket(socket.AF_UNIX)
-        link.settimeout(DEADLINE_S)
+        link.settimeout(PATIENCE * DEADLINE_S)
         link.connect(str(self.socket))
         return link
 
@@ -133,10 +135,10 @@ def connectable(path: Path) -> bool:
 
 def until(condition, what: str, seconds: float = DEADLINE_S):
     """Poll until true; the deadline is against hangs only."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE * seconds
     while True:
         if found := condition():
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s in vain until {what}")
+            raise AssertionError(f"waited {PATIENCE * seconds} s in vain until {what}")
         time.sleep(0.02)

@@ -45,11 +45,12 @@ chmod 1777 "$root/dev/shm" "$root/tmp"
 # this machine's way to the package index
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
 cp -L /etc/pip.conf "$root/etc/pip.conf" 2>/dev/null || true
-for place in /opt/wheels /opt/pypi /opt/pypi-more; do
+for place in ${PIP_FIND_LINKS:-}; do
     if [ -d "$place" ]; then mkdir -p "$root$place" && mount --bind -o ro "$place" "$root$place"; fi
 done
+index=(${PIP_FIND_LINKS:+PIP_FIND_LINKS="$PIP_FIND_LINKS"} ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"})
 git clone -q --bare "$repo" "$root/srv/shmcam.git"
-in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root PIP_DEFAULT_TIMEOUT=180 "$@"; }
+in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root PIP_DEFAULT_TIMEOUT=180 "${index[@]}" "$@"; }
 as_ada() { in_root runuser -u ada -- env HOME=/home/ada sh -ec "cd ~ && $1"; }
 # as ada, in a network of its own: ports are free whatever runs on this machine, and nothing needs the internet any more
 offline() { in_root unshare --net -- sh -ec "ip link set lo up; $1"; }

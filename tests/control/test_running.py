@@ -1,9 +1,10 @@
 """What `shmcam run` writes and prints, wherever it is run."""
 
-import shutil
 import socket
 import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from supervisor.options import ServerOptions
@@ -11,6 +12,7 @@ from supervisor.options import ServerOptions
 from control import running
 from control.programs import TEMPLATE, camera_programs, supervisord_conf
 from service.settings import Settings
+from tests.machine import SHORT, needs
 
 ODD = "50% [a] 'b' c, d: {e} (f)!"
 
@@ -38,15 +40,15 @@ def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_pat
     assert camera_programs(settings, supervisord_conf(settings, TEMPLATE.read_text()), "").keys() == {"cam1.conf"}
 
 
-@pytest.mark.skipif(not shutil.which("socat"), reason="socat is not installed")
-def test_the_printed_line_works_from_any_folder(tmp_path, monkeypatch):
-    settings = settled(tmp_path / ODD)
-    settings.paths.run.mkdir()
+@needs("socat")
+def test_the_printed_line_works_from_any_folder(monkeypatch):
     monkeypatch.chdir("/")
-    with socket.socket(socket.AF_UNIX) as hub:
+    with tempfile.TemporaryDirectory(dir=SHORT) as short, socket.socket(socket.AF_UNIX) as hub:
+        settings = settled(Path(short) / ODD)
+        settings.paths.run.mkdir()
         hub.bind(str(settings.socket_path))
         hub.listen()
-        hub.settimeout(20)
+        hub.settimeout(60)
 
         def answer():
             link, _ = hub.accept()
@@ -57,7 +59,7 @@ def test_the_printed_line_works_from_any_folder(tmp_path, monkeypatch):
         thread.start()
         banner = running.banner(settings, settings.paths.run / "supervisord.conf")
         [line] = [row for row in banner.splitlines() if row.startswith("  save")]
-        done = subprocess.run(["bash", "-c", line.split(None, 1)[1]], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["bash", "-c", line.split(None, 1)[1]], capture_output=True, text=True, timeout=60)
         thread.join(20)
     assert done.stdout == "save\n", done.stderr
 

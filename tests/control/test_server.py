@@ -5,13 +5,13 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -22,6 +22,10 @@ from control.encoding import encode
 from control.messages import Chunk, Hello, NightBegan, Reply, Save
 from control.server import CONNECTIONS_MAX
 from tests.control.hubs import HubProcess, Reader, read_all, until
+from tests.machine import needs
+
+ALONE = Path("/proc/self/uid_map").read_text().split()[-1] == "1"
+"""Whether this user namespace knows no other user."""
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +59,14 @@ def serve(client, answer):
     return stop
 
 
+@needs("socat")
 def test_socat_gets_its_answer_although_it_half_closes(hub):
-    if not shutil.which("socat"):
-        pytest.skip("socat is not installed")
     command = ["socat", "-t10", "-", f"UNIX-CONNECT:{hub.socket}"]
-    assert subprocess.run(command, input=b"ping\n", capture_output=True, timeout=20).stdout == b"pong\n"
-    assert subprocess.run(command, input=b"ping", capture_output=True, timeout=20).stdout == b"pong\n"
-    said = subprocess.run(command, input=b"savee\nping\n", capture_output=True, timeout=20).stdout.decode()
+    assert subprocess.run(command, input=b"ping\n", capture_output=True, timeout=60).stdout == b"pong\n"
+    assert subprocess.run(command, input=b"ping", capture_output=True, timeout=60).stdout == b"pong\n"
+    said = subprocess.run(command, input=b"savee\nping\n", capture_output=True, timeout=60).stdout.decode()
     assert said == "UNKNOWN_COMMAND savee; did you mean save?\npong\n"
-    helped = subprocess.run(command, input=b"help\n", capture_output=True, timeout=20).stdout.decode()
+    helped = subprocess.run(command, input=b"help\n", capture_output=True, timeout=60).stdout.decode()
     assert "pastStack" in helped
 
 
@@ -154,17 +157,18 @@ def test_the_socket_is_for_owner_and_group_only(hub):
     assert stat.S_IMODE(hub.socket.parent.stat().st_mode) == 0o750
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@needs("socat")
+@pytest.mark.skipif(os.getuid() != 0 or ALONE, reason="only root can become another user")
 def test_another_user_is_refused(hub):
     hub.folder.chmod(0o755)
     command = ["socat", "-t10", "-", f"UNIX-CONNECT:{hub.socket}"]
-    tried = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, timeout=20)
+    tried = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, timeout=60)
     assert b"Permission denied" in tried.stderr
 
 
 def test_a_second_hub_is_refused_and_the_first_untouched(hub):
     command = [sys.executable, "-m", "control", "--config", str(hub.config)]
-    assert subprocess.run(command, timeout=30).returncode == 75
+    assert subprocess.run(command, timeout=90).returncode == 75
     assert f"another hub is using {hub.socket} (pid {hub.process.pid})" in hub.log
     assert hub.text("ping") == "pong"
 
@@ -241,7 +245,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
     with hub.connect() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.setblocking(False)
-        sent, end = 0, time.monotonic() + 40
+        sent, end = 0, time.monotonic() + 120
         while time.monotonic() < end:
             try:
                 sent += deaf.send(b"help\n" * 200)
@@ -253,7 +257,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
         else:
             raise AssertionError("still connected")
     assert hub.rss_bytes() - before < 16 << 20
-    assert "does not read" in hub.log or "takes nothing" in hub.log
+    until(lambda: "does not read" in hub.log or "takes nothing" in hub.log, "it is told")
 
 
 def test_events_a_slow_subscriber_loses_are_counted_and_told(hub):
@@ -269,7 +273,6 @@ def test_events_a_slow_subscriber_loses_are_counted_and_told(hub):
                 total += 1
             time.sleep(0.01)
         until(lambda: not analyzer._line._out, "everything sent")
-        time.sleep(0.5)
         got = lost = 0
         while got + lost + analyzer.lost < total:
             message = reader.object()

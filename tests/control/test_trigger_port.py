@@ -28,7 +28,7 @@ def nc(port, data):
 
 def test_it_is_off_by_default():
     with HubProcess() as hub:
-        assert "trigger_port=off" in hub.log
+        until(lambda: "trigger_port=off" in hub.log, "it is told")
 
 
 def test_it_answers_triggers_and_nothing_else():
@@ -56,8 +56,8 @@ def test_a_token_is_asked_for_and_a_wrong_one_is_refused():
             f"token {TOKEN}x\nping\n".encode(),
         ):
             assert nc(port, wrong) == "ERROR: expected `token <the token of config.toml>` as the first line\n"
+        until(lambda: "wrong token from 127.0.0.1" in hub.log, "it is told")
         assert TOKEN not in hub.log
-        assert "wrong token from 127.0.0.1" in hub.log
 
 
 def test_too_many_commands_a_second_end_the_connection():
@@ -102,7 +102,7 @@ def test_a_taken_port_is_told_and_the_hub_goes_on_without_until_it_is_free():
         port = taken.getsockname()[1]
         with HubProcess(f"[network]\ntrigger_port = {port}\n") as hub:
             assert hub.text("ping") == "pong"
-            assert f"trigger port 127.0.0.1:{port} cannot be opened" in hub.log
+            until(lambda: f"trigger port 127.0.0.1:{port} cannot be opened" in hub.log, "it is told")
             taken.close()
             until(lambda: "trigger port open" in hub.log, "the port is free")
             assert nc(port, b"ping\n") == "pong\n"

@@ -16,6 +16,7 @@ from capture.source import Request, Shot
 from imaging import frame_code
 from imaging.color import luma, to_bgr
 from service.stop import Stop
+from tests.machine import PATIENCE
 
 BARS = (
     np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]]) * (255 - 24) + 24
@@ -129,8 +130,8 @@ def rss_kb() -> int:
 
 
 def until(condition: Any, seconds: float = 10.0) -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s"
         time.sleep(0.05)
     return value

@@ -141,7 +141,7 @@ def test_a_blocked_parent_never_blocks_the_process(tmp_path):
         f"with process_log(Path({str(path)!r}), LoggingSettings()):\n" + textwrap.indent(body, "    ")
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=write, stderr=write)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.close(read)
