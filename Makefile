@@ -5,8 +5,10 @@
 # make soak     the tests that take minutes
 
 CONFIG ?= config.toml
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null && \
-            $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# the newest with all that a venv needs, else the newest: packaging/needs.sh then says what to install
+PYTHON ?= $(shell for needs in "sys, venv, ensurepip" sys; do for p in python3.13 python3.12 python3.11 python3; do \
+            command -v $$p >/dev/null && $$p -c "import $$needs; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && \
+            echo $$p && exit; done; done)
 # Raspberry Pi OS brings libcamera and picamera2 as apt packages of the system's Python; let the venv see them.
 SYSTEM_SITE = $(shell /usr/bin/python3 -c 'import libcamera' 2>/dev/null && echo --system-site-packages)
 # ... and then the venv must be made by that very Python.

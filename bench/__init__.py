@@ -19,7 +19,7 @@ With `quick` an area takes seconds and its figures are only for the eye.
 
 Rules: compare in pairs, alternating, in one run (`measure.paired`), at least five times, and judge medians of
 ratios: absolute times belong to the machine, not to the project. One area at a time runs, in a process of its own,
-while it holds the lock /tmp/bench.lock. Results go to bench/results/<area>.json and .png.
+while it holds a lock file in the temporary folder. Results go to bench/results/<area>.json and .png.
 
     python -m bench                  all areas, one after the other
     python -m bench ring hub         some

@@ -6,9 +6,11 @@ import argparse
 import fcntl
 import importlib
 import json
+import os
 import pkgutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from bench.measure import Json, Measured, Outcome, Row, Table
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-LOCK = Path("/tmp/bench.lock")
+LOCK = Path(tempfile.gettempdir()) / f"shmcam-bench-{os.getuid()}.lock"
 AREA_LIMIT_S = 1800
 
 
