@@ -60,7 +60,11 @@ def _group(nodes: list[Path]) -> Iterator[Finding]:
     if not closed:
         yield ok("this user may open them")
         return
-    name = grp.getgrgid(closed[0].stat().st_gid).gr_name
+    number = closed[0].stat().st_gid
+    try:
+        name = grp.getgrgid(number).gr_name
+    except KeyError:
+        name = str(number)  # the host's, inside a container
     yield problem(
         f"this user may not open {closed[0]} (group {name})", f"sudo usermod -aG {name} $USER && newgrp {name}"
     )

@@ -119,6 +119,14 @@ def clock(_options: Options) -> Iterator[Finding]:
     yield note(f"{text}, not synchronized", "sudo timedatectl set-ntp true") if synchronized == "no" else ok(text)
 
 
+def _user() -> str:
+    """Who we are, by name where there is one: in containers often nobody has entered us into /etc/passwd."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def permissions(options: Options) -> Iterator[Finding]:
     """Look at folders, socket path and the user."""
     settings = options.settings()
@@ -127,7 +135,7 @@ def permissions(options: Options) -> Iterator[Finding]:
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         if not os.access(existing, os.W_OK | os.X_OK):
             closed.append(existing)
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user = _user()
     for folder in dict.fromkeys(closed):
         yield problem(f"{user} may not write in {folder}", f"sudo chown -R {user} {folder}")
     if not closed:
