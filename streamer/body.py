@@ -19,7 +19,9 @@ T = TypeVar("T")
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """Read and check a JSON body. Raises: HTTPBadRequest, HTTPRequestEntityTooLarge, HTTPRequestTimeout."""
+    """Read and check a JSON body. Raises: an HTTPException with the reason."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
     try:
         async with asyncio.timeout(request.app[CONTEXT].http.body_s):
             raw = await request.read()

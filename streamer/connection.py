@@ -43,6 +43,7 @@ class Connection(web.RequestHandler):
             lingering_time=2.0,
             access_log=None,  # type: ignore[arg-type]  # None switches it off; requests are counted in /metrics
             tcp_keepalive=True,
+            auto_decompress=False,  # nobody compresses a few hundred bytes, but a bomb may be made of them
         )
         self.connections = connections
         self._stall: Stall | None = None
@@ -101,7 +102,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what the HTTP parser or a handler choked on: JSON, no traceback."""
+        """Answer what the HTTP parser or a handler choked on: JSON, no traceback. Raises: ConnectionError."""
+        if isinstance(exc, ConnectionError) and (self.transport is None or self.transport.is_closing()):
+            raise exc  # the peer left while its answer was made: nobody to tell, nothing for the log
         if status >= 500:
             log.error("request failed path=%s", request.path, exc_info=exc)
         if request.writer.output_size > 0:

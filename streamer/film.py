@@ -19,6 +19,11 @@ from streamer.takeover import NO_STORE, taken_over
 WAIT_S = 4.0
 """For the first key frame; two GOPs of the recorder's default. Then there is no recorder, and the reason is told."""
 
+WAIT_FRAMES = 3
+"""But no less than so many frames: at night one takes seconds, and the encoder begins with the next."""
+
+LONGEST_WAIT_S = 60.0
+
 HEARTBEAT_S = 20.0
 
 WATCH_S = 12.0
@@ -94,10 +99,17 @@ def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterato
         context.places.give_back(last_of_variant=False)
 
 
+def patience_s(camera: Camera) -> float:
+    """How long the first key frame may take, seconds."""
+    meta = camera.feed.sight.meta
+    frames_s = WAIT_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
+    return max(WAIT_S, min(LONGEST_WAIT_S, frames_s))
+
+
 async def _opened(camera: Camera, opened: asyncio.Event) -> None:
     """Wait for the first key frame. Raises: HTTPServiceUnavailable."""
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(patience_s(camera)):
             await opened.wait()
     except TimeoutError:
         reason = f"no H.264 of {camera.name} (is the recorder running?); MJPEG is at /cam/{camera.name}/stream"

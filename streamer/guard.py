@@ -118,7 +118,7 @@ class Guard:
             return True
         if facts.origin in self._house.origins:
             return True
-        return bool(facts.host) and urlsplit(facts.origin).netloc.lower() == facts.host.lower()
+        return bool(facts.host) and _netloc(facts.origin) == facts.host.lower()
 
 
 def knows_host(house: House, host: str) -> bool:
@@ -146,6 +146,13 @@ def open_door(bind: str, door: Secrets, *, insecure: bool) -> str:
 def _hostname(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower().rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 

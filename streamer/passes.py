@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import secrets
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
@@ -109,7 +108,7 @@ def guess_of(authorization: str) -> str | None:
     if scheme.lower() == "basic":
         try:
             return b64decode(rest.strip(), validate=True).decode(errors="replace").partition(":")[2]
-        except Base64Error:
+        except ValueError:  # not base64, or not even ASCII
             return ""
     return None
 

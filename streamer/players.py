@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -119,14 +120,17 @@ class Screen:
 
     async def run(self, socket: web.WebSocketResponse) -> None:
         """Send what comes, until the socket ends."""
-        while not socket.closed:
-            await self._came.wait()
-            self._came.clear()
-            while self._queue and not socket.closed:
-                message = self._queue.popleft()
-                if isinstance(message, str):
-                    await socket.send_str(message)
-                    continue
-                await socket.send_bytes(message)
-                self.tally.sent += 1
-                self.tally.bytes += len(message)
+        with suppress(ConnectionError):  # the viewer has left; whoever reads from the socket finds out
+            while not socket.closed:
+                await self._came.wait()
+                self._came.clear()
+                while self._queue:
+                    await self._send(socket, self._queue.popleft())
+
+    async def _send(self, socket: web.WebSocketResponse, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await socket.send_str(message)
+            return
+        await socket.send_bytes(message)
+        self.tally.sent += 1
+        self.tally.bytes += len(message)

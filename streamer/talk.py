@@ -21,7 +21,7 @@ from streamer.delivery import Delivery
 from streamer.fanout import TooMany
 from streamer.ledger import Tally
 from streamer.session import Full, Session
-from streamer.wording import JSON, described, figures
+from streamer.wording import JSON, Voice, described, figures
 
 MESSAGE_BYTES_MAX = 4096
 """The longest honest message is an agreement of 300 bytes."""
@@ -39,7 +39,8 @@ class Talk:
     """One connection: reads what the client says and does it."""
 
     def __init__(self, context: Context, socket: web.WebSocketResponse) -> None:
-        self._context, self._socket = context, socket
+        self._context, self._socket, self._voice = context, socket, Voice(socket)
+        self._say = self._voice.say
         self._delivery: Delivery | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -148,7 +149,7 @@ class Talk:
     # ---- inside
 
     async def _begin(self, session: Session) -> None:
-        delivery = Delivery(self._context, session, self._say, self._socket.send_bytes, self.tally)
+        delivery = Delivery(self._context, session, self._say, self._voice.send, self.tally)
         delivery.begin()
         self._delivery = delivery
         await self._say("session", key=session.key, **described(self._context, session))
@@ -165,10 +166,6 @@ class Talk:
         with self._context.events.listening() as queue:
             while True:
                 await self._say("event", **msgspec.to_builtins(await queue.get()))
-
-    async def _say(self, kind: str, **values: object) -> None:
-        if not self._socket.closed:
-            await self._socket.send_str(msgspec.json.encode({"type": kind, **values}).decode())
 
     def _has_none(self) -> None:
         if self._delivery is not None:

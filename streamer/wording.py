@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from streamer.agreement import PRESETS
 from streamer.context import Context
@@ -15,6 +17,23 @@ from streamer.picture import Picture
 from streamer.session import Session
 
 JSON = dict[str, Any]
+
+
+class Voice:
+    """Speaks to one client. One that has left hears nothing; whoever listens to it finds out."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def say(self, kind: str, **values: object) -> None:
+        """Send a text message: a JSON object of this type."""
+        with suppress(ConnectionError):
+            await self._socket.send_str(msgspec.json.encode({"type": kind, **values}).decode())
+
+    async def send(self, data: bytes) -> None:
+        """Send a binary message."""
+        with suppress(ConnectionError):
+            await self._socket.send_bytes(data)
 
 
 def described(context: Context, session: Session) -> JSON:

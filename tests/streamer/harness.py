@@ -31,6 +31,13 @@ from streamer.picture import Picture
 from streamer.server import connections_of, door_of, house_of, listen, serving
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.variant import Variant
+from tests.machine import PATIENCE
+
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+"""What a client without a library says to open a WebSocket."""
 
 
 class FakeHub:
@@ -173,9 +180,9 @@ async def opened(server: Server, path: str, headers: str = "", receive_buffer: i
 
 
 async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what or condition}"
         await asyncio.sleep(0.02)
     return value
 

@@ -155,7 +155,8 @@ def test_a_change_must_be_json_which_no_form_can_send(kind):
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8080.evil.example"]
+    "origin",
+    ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8080.evil.example", "http://[evil"],
 )
 def test_a_change_from_another_origin_is_refused(origin):
     assert status(Guard(LOCAL, Secrets()), **change(origin=origin)) == 403
@@ -209,7 +210,8 @@ def test_short_secrets_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"), [("", None), ("Bearer", ""), ("Basic !!", ""), ("Basic YTpi", "b"), ("Foo x", None)]
+    ("header", "expected"),
+    [("", None), ("Bearer", ""), ("Basic !!", ""), ("Basic é", ""), ("Basic YTpi", "b"), ("Foo x", None)],
 )
 def test_the_secret_is_read_from_the_header(header, expected):
     assert guess_of(header) == expected

@@ -2,15 +2,18 @@
 
 import asyncio
 import base64
+import gc
 import struct
+from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 from aiohttp import WSServerHandshakeError
 
 from streamer.agreement import Agreement
 from streamer.session import RESUME_S, Full, Session, Sessions
+from streamer.talk import MESSAGES_PER_S
 from streamer.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
-from tests.streamer.harness import browsing, eventually, number_in, picture, running
+from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running
 from tests.streamer.test_stream import run
 
 
@@ -416,6 +419,41 @@ def test_a_message_that_is_too_long_ends_the_connection(tmp_path):
             assert message.data == 1009
 
     run(test())
+
+
+def test_a_client_that_never_stops_talking_is_cut_off(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
+            for _ in range(3 * MESSAGES_PER_S):
+                await socket.send_json({"type": "ping"})
+            assert (await hear(socket, "error"))["code"] == "too_fast"
+            await eventually(lambda: not server.context.ledger.present)
+
+    run(test())
+
+
+def test_clients_that_are_cut_off_while_they_are_served_are_no_error(tmp_path, caplog):
+    """Each has a task that sends; what it finds on a dead connection is nothing for the log."""
+
+    async def test():
+        async with running(tmp_path, fps=200) as server:
+            for _ in range(12):
+                writer = (await opened(server, "/ws", UPGRADE))[3]
+                for said in (b'{"type": "create", "preset": "full"}', b'{"type": "subscribe"}'):
+                    writer.write(bytes((0x81, 0x80 | len(said), 0, 0, 0, 0)) + said)
+            await eventually(lambda: server.camera.fanout.viewers == 12)
+            for number, writer in enumerate(server.held):
+                server.context.events.say("night_began", {"camera": "cam0"})
+                writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()  # a reset, without a goodbye
+                await asyncio.sleep(0.003 * (number % 4))
+            await eventually(lambda: server.camera.fanout.viewers == 0)
+            await eventually(lambda: not server.context.ledger.present)
+            gc.collect()  # asyncio complains of an unheard exception when its task goes
+            await asyncio.sleep(0)
+
+    run(test())
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 def test_another_site_cannot_open_a_websocket(tmp_path):
