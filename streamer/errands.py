@@ -105,7 +105,7 @@ class Errands:
         if camera is None:
             known = ", ".join(context.cameras)
             request.reply(Reply(ok=False, status="unknown_camera", text=f"ERROR: no camera {name!r}; cameras: {known}"))
-        elif len(self._tasks) > SHORT_STREAMS_MAX:
+        elif sum(task.get_name() == short_stream.__qualname__ for task in self._tasks) >= SHORT_STREAMS_MAX:
             request.reply(Reply(ok=False, status="busy", text=f"ERROR: {SHORT_STREAMS_MAX} short streams run already"))
         else:
             self.start(short_stream(context, camera, message, request.reply))

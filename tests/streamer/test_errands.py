@@ -2,10 +2,11 @@
 
 import asyncio
 import struct
+from types import SimpleNamespace
 
 from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from service.stop import Stop
-from streamer.errands import Errands, viewers
+from streamer.errands import SHORT_STREAMS_MAX, Errands, viewers
 from streamer.machine import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
@@ -82,6 +83,37 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
             assert answers[0].data == b"\0\0\0\0"
             assert not answers[-1].ok
             assert answers[-1].text == "STREAM_DONE: sent=0, skipped=0, available=0"
+
+    run(test())
+
+
+def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_path, monkeypatch):
+    """The hub is stopped while it runs: pictures go on for everybody else."""
+    monkeypatch.setattr("streamer.shortstream.BACKLOG_S", 0.1)
+
+    async def test():
+        async with running(tmp_path, fps=50) as server:
+            stop = Stop()
+            errands = Errands(None, tmp_path, stop)
+            errands.start(short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False))
+            await eventually(lambda: not errands._tasks)
+            assert not stop.requested, "it would have ended the process"
+            assert server.camera.fanout.viewers == 0
+
+    run(test())
+
+
+def test_no_more_short_streams_at_once_than_promised(tmp_path):
+    async def test():
+        async with running(tmp_path) as server:
+            errands, answers = Errands(None, tmp_path, Stop()), []
+            asked = SimpleNamespace(message=ShortStream(count=1), reply=lambda one: answers.append(one) or True)
+            for _ in range(SHORT_STREAMS_MAX + 1):
+                errands._short(server.context, asked, asked.message)
+            assert [one.status for one in answers] == ["busy"]
+            await eventually(lambda: server.camera.fanout.viewers == SHORT_STREAMS_MAX)
+            server.camera.publish()
+            await eventually(lambda: not errands._tasks)
 
     run(test())
 
