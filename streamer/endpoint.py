@@ -108,6 +108,7 @@ _HTTP_OF = {
     "too_long": 400,
     "unknown_camera": 404,
     "unknown_key": 404,
+    "unknown_process": 404,
     "not_found": 404,
     "no_such_row": 404,
     "not_allowed": 403,

@@ -28,6 +28,13 @@ class DiskHealth(msgspec.Struct, frozen=True):
     path: str
     free_bytes: int
     total_bytes: int
+    reserve_bytes: int
+    """What retention keeps free, by deleting the oldest files: a disk that is full up to here is as it should be."""
+
+    @property
+    def low(self) -> bool:
+        """Whether somebody else takes the room: retention goes a little below the reserve between two files."""
+        return self.total_bytes > 0 and self.free_bytes < max(1, self.reserve_bytes // 2)
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
@@ -78,16 +85,12 @@ class Health(msgspec.Struct, frozen=True):
     """Empty while the hub does not answer."""
 
 
-LOW_DISK = 0.02
-"""Fraction of the disk that is free, below which something is about to go wrong; retention keeps more."""
-
-
 def reasons(
     cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: Sequence[ProcessHealth]
 ) -> list[str]:
     """Say what keeps the service from being ready; empty: nothing."""
     found = [_camera_reason(name, camera) for name, camera in cameras.items() if not camera.live]
-    if disk.total_bytes and disk.free_bytes / disk.total_bytes < LOW_DISK:
+    if disk.low:
         found.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
     if not hub:
         found.append("hub: does not answer (supervisorctl start hub)")

@@ -12,6 +12,7 @@ from control import commands as c
 from control.table import BY_NAME
 from control.wire import Command, wire_name
 from service.settings import LABEL
+from streamer.context import camera_of
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, answer_of
 
 
@@ -27,7 +28,9 @@ def commanding(method: str, path: str, topic: str, command: type[Command], **mor
     of_camera = "{camera}" in path
 
     async def run(call: Call) -> Answer:
-        message = dataclasses.replace(call.body, camera=call.place.camera) if of_camera else call.body
+        message = call.body
+        if of_camera:
+            message = dataclasses.replace(message, camera=camera_of(call.context, call.request).name)
         return answer_of(await call.context.hub.ask(message, row.timeout_s))
 
     return Endpoint(

@@ -8,33 +8,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from control import commands as c
-from library import Entry, NoSuchEntry
+from library import Entry
 from library.instants import instant_ns
 from service.clock import iso
 from service.settings import LABEL
 from streamer.context import Context
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, Refused, answer_of
+from streamer.handout import TYPES, disposition, handed_out, reading
 from streamer.problem import error_response
 from streamer.thumbnail import thumbnail
-
-TYPES = {
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".tiff": "image/tiff",
-    ".mp4": "video/mp4",
-    ".h264": "video/h264",
-    ".npy": "application/octet-stream",
-    ".csv": "text/csv",
-    ".json": "application/json",
-}
-"""What is handed out, and as what; anything else in our folders is not."""
 
 
 class OfRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,8 +104,11 @@ def _found(context: Context, wish: Wish) -> Rows:
     except ValueError as problem:
         raise Refused(400, str(problem)) from None
     cameras = [wish.camera] if wish.camera else []
-    found = catalogue.find(group=wish.group, cameras=cameras, since_utc_ns=since, until_utc_ns=until, limit=wish.limit)
-    totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
+    with reading():
+        found = catalogue.find(
+            group=wish.group, cameras=cameras, since_utc_ns=since, until_utc_ns=until, limit=wish.limit
+        )
+        totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
     return Rows([row_of(entry) for entry in found], totals)
 
 
@@ -128,16 +119,15 @@ async def _row(call: Call) -> Row:
 async def _file(call: Call) -> web.StreamResponse:
     """The file itself; ranges, If-Modified-Since and ETag are aiohttp's."""
     entry = await _entry(call)
-    path, media = await _handed_out(call.context, entry)
-    disposition = "inline" if media.startswith(("image/", "video/mp4")) else "attachment"
+    path, media = await handed_out(call.context, entry)
     return web.FileResponse(
-        path, headers={"Content-Type": media, "Content-Disposition": f'{disposition}; filename="{entry.path.name}"'}
+        path, headers={"Content-Type": media, "Content-Disposition": disposition(entry.path.name, media)}
     )
 
 
 async def _thumbnail(call: Call) -> web.StreamResponse:
     entry = await _entry(call)
-    path, media = await _handed_out(call.context, entry)
+    path, media = await handed_out(call.context, entry)
     jpeg = await thumbnail(path, media, entry.bytes)
     if jpeg is None:
         return error_response(404, f"no picture can be made of {entry.path.name}")
@@ -146,32 +136,13 @@ async def _thumbnail(call: Call) -> web.StreamResponse:
 
 
 async def _entry(call: Call) -> Entry:
-    try:
+    with reading():
         return await asyncio.to_thread(call.context.catalogue.get, call.place.id)
-    except NoSuchEntry as problem:
-        raise Refused(404, str(problem)) from None
-
-
-async def _handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
-    """Where the file is, if it may be fetched. Raises: Refused."""
-    if not context.hands_out:
-        raise Refused(403, "http.downloads is off")
-    media = TYPES.get(entry.path.suffix.lower())
-    if media is None or not await asyncio.to_thread(_ours, context, entry.path):
-        raise Refused(404, f"{entry.path.name} cannot be fetched")
-    return entry.path, media
-
-
-def _ours(context: Context, path: Path) -> bool:
-    """Whether a path is a plain file inside our folders, whatever links somebody may have planted."""
-    paths = context.settings.paths
-    folders = [folder.resolve() for folder in (paths.captures, paths.recordings, paths.archives)]
-    real = path.resolve()
-    return not path.is_symlink() and real.is_file() and any(real.is_relative_to(folder) for folder in folders)
 
 
 def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summary: str) -> Endpoint:
     async def run(call: Call) -> Answer:
+        await _entry(call)
         return answer_of(await call.context.hub.ask(command(number=call.place.id), 10.0))
 
     return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow, body=Nothing)

@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from library.limits import reserve_bytes
+from library.settings import LibrarySettings
 from service.clock import iso, now_ns
+from service.settings import Settings
 from streamer.context import CONTEXT, Camera, Context, camera_of
 from streamer.health import CameraHealth, DiskHealth, Health, reasons
 from streamer.ledger import Watching
@@ -51,7 +54,7 @@ def health_of(context: Context) -> Health:
     """Gather the facts and decide."""
     machine = context.machine
     cameras = {name: camera_health(context, camera) for name, camera in context.cameras.items()}
-    disk = disk_health(context.settings.paths.recordings)
+    disk = disk_health(context.settings)
     found = reasons(cameras, disk, hub=machine.hub, processes=machine.processes)
     return Health(
         ready=not found,
@@ -77,11 +80,13 @@ def camera_health(context: Context, camera: Camera) -> CameraHealth:
     )
 
 
-def disk_health(path: Path) -> DiskHealth:
+def disk_health(settings: Settings) -> DiskHealth:
     """Space where recordings go; the folder may not exist yet."""
+    path = settings.paths.recordings
     place = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
     usage = shutil.disk_usage(place)
-    return DiskHealth(str(path), usage.free, usage.total)
+    reserve = reserve_bytes(settings.table(LibrarySettings), usage.total)
+    return DiskHealth(str(path), usage.free, usage.total, reserve)
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

@@ -77,7 +77,10 @@ def made(path: Path, media: str, size: int) -> bytes | None:
 def _still(path: Path) -> NDArray[np.uint8] | None:
     import cv2  # heavy, and only needed here
 
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:  # deleted meanwhile, or its disk is away
+        return None
     if not 0 < (pixels(data) or 0) <= PIXELS_MAX:
         return None
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from control.messages import Reply, Save, Set, Status, Watch
-from library import Entry
+from library import Entry, LibraryError
+from library.database import Database
 from streamer.api import endpoints
 from streamer.openapi import document
 from tests.streamer.harness import Threaded, browsing, eventually, running
@@ -126,6 +129,21 @@ def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wis
     run(test())
 
 
+@pytest.mark.parametrize(("free", "low"), [(40 * 10**9, False), (480 * 10**6, False), (240 * 10**6, True), (0, True)])
+def test_a_disk_that_retention_keeps_full_is_as_it_should_be(tmp_path, monkeypatch, free, low):
+    """Rolling clips fill a 64 GB card up to library.free_reserve_mb (500), and then every day."""
+    usage = SimpleNamespace(total=64 * 10**9, free=free)
+    monkeypatch.setattr("streamer.state.shutil.disk_usage", lambda _: usage)
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            await eventually(lambda: server.camera.number > 3)
+            said = await (await browser.get("/api/v1/health")).json()
+            assert (said["disk"]["reserve_bytes"], "disk" in " ".join(said["reasons"])) == (500_000_000, low)
+
+    run(test())
+
+
 def test_a_camera_that_stopped_is_not_ready_and_says_since_when(tmp_path):
     async def test():
         async with running(tmp_path, "[mjpeg_server]\nstale_after_s = 0.3\n") as server, browsing(server) as browser:
@@ -146,6 +164,7 @@ PROMISED = (
     *("shmcam_ring_head", "shmcam_reader_lag_frames", "shmcam_encodes", "shmcam_encode_seconds", "shmcam_viewers"),
     *("shmcam_sent_bytes", "shmcam_recorder_lag_seconds", "shmcam_disk_free_bytes", "shmcam_camera_viewers"),
     *("shmcam_recording", "shmcam_ready", "shmcam_process_up"),
+    *("shmcam_recorder_encoded", "shmcam_recorder_unwritten"),
 )
 
 
@@ -221,6 +240,20 @@ def test_a_refusal_keeps_its_reason_and_gets_a_fitting_status(tmp_path, status, 
             server.hub.reply = Reply(ok=False, status=status, text="ERROR: because of that")
             answer = await browser.post("/api/v1/cameras/cam0/save", json={})
             assert (answer.status, await answer.json()) == (http, {"status": http, "reason": "because of that"})
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "path", ["/library/7/protect", "/library/7/delete", "/cameras/cam9/save", "/cameras/cam9/night"]
+)
+def test_what_is_not_there_is_not_asked_for(tmp_path, path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            answer = await browser.post(f"/api/v1{path}", json={})
+            assert (answer.status, server.hub.asked) == (404, [])
+            reason = (await answer.json())["reason"]
+            assert "no entry 7" in reason or "no camera 'cam9'" in reason
 
     run(test())
 
@@ -376,6 +409,40 @@ def test_a_clip_has_a_thumbnail_and_a_broken_one_has_none(tmp_path):
             small = await browser.get(f"/api/v1/library/{good.id}/thumbnail")
             assert (small.status, small.content_type) == (200, "image/jpeg")
             assert (await browser.get(f"/api/v1/library/{bad.id}/thumbnail")).status == 404
+
+    run(test())
+
+
+def test_a_file_that_is_gone_or_has_a_strange_name_is_no_error(tmp_path, caplog):
+    """The row may live longer than its file, and a rebuilt library may hold names that are not ours."""
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            gone, strange = saved(server, "gone.jpg"), saved(server, 'a"b\r\nX-Evil: 1 ü.jpg')
+            gone.path.unlink()
+            for what in ("file", "thumbnail"):
+                assert (await browser.get(f"/api/v1/library/{gone.id}/{what}")).status == 404
+                answer = await browser.get(f"/api/v1/library/{strange.id}/{what}")
+                assert (answer.status, "X-Evil" in answer.headers) == (200, False)
+            said = (await browser.get(f"/api/v1/library/{strange.id}/file")).headers["Content-Disposition"]
+            assert said == 'inline; filename="a_b__X-Evil: 1 _.jpg"'
+
+    run(test())
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("problem", [sqlite3.OperationalError("disk I/O error"), LibraryError("held"), OSError("away")])
+def test_a_library_that_cannot_be_read_says_so(tmp_path, monkeypatch, problem):
+    def broken(*_given, **_named):
+        raise problem
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            saved(server, "a.jpg")
+            monkeypatch.setattr(Database, "read", broken)
+            for path in ("", "/1", "/1/file", "/1/thumbnail"):
+                answer = await browser.get(f"/api/v1/library{path}")
+                assert (answer.status, str(problem) in (await answer.json())["reason"]) == (503, True), path
 
     run(test())
 
