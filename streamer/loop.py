@@ -26,7 +26,7 @@ from streamer.live import Live, LiveFeed
 from streamer.long import STREAM, LongExposure
 from streamer.machine import watch
 from streamer.marks import Marks
-from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of
+from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
 from streamer.settings import HttpSettings, MjpegServerSettings
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.s
     """Serve on a listening socket until stop is requested. Raises: CannotServe; a feed that fails requests the stop."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
     house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
+    warn_of_readers(settings)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_reader(stop.fileno(), stopped.set)

@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -63,6 +64,16 @@ def door_of(http: HttpSettings) -> Secrets:
     if not door.needed and not is_loopback(http.bind):
         log.warning("http.insecure_no_auth is set: everybody who reaches %s sees and controls the cameras", http.bind)
     return door
+
+
+def warn_of_readers(settings: Settings) -> None:
+    """Say so where every user of this machine can read a secret out of the file."""
+    http, path = settings.table(HttpSettings), settings.path
+    if not any(secret and secret in settings.text for secret in (http.token, http.password)):
+        return
+    with suppress(OSError):  # no file any more: nobody reads it
+        if path.stat().st_mode & stat.S_IROTH:
+            log.warning("everybody on this machine can read the secret in %s; type: chmod o= %s", path.name, path)
 
 
 def limits_of(http: HttpSettings) -> Limits:

@@ -295,6 +295,18 @@ def test_no_secret_comes_into_the_log(tmp_path):
         assert secret not in said
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False)])
+def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path, caplog, mode, warned):
+    from streamer.server import warn_of_readers
+    from tests.streamer.harness import settings_of
+
+    settings = settings_of(tmp_path, f'[http]\ntoken = "{"t" * 24}"\n')
+    settings.path.chmod(mode)
+    warn_of_readers(settings)
+    assert ("chmod o=" in caplog.text) == warned
+    assert "ttt" not in caplog.text
+
+
 def _status(streamer: Streamer, path: str) -> int:
     try:
         return streamer.get(path)[0]
