@@ -21,7 +21,8 @@ const page = {
   async act(work, said) {
     try {
       const answer = await work();
-      toast(said ?? answer?.text?.replace(/\/\S*\/(?=\S)/g, "") ?? "Done"); // file names without their folders
+      const text = said ?? answer?.text?.replace(/\/\S*\/(?=\S)/g, "") ?? "Done"; // file names without their folders
+      toast(text.length > 200 ? `${text.slice(0, 200)}…` : text);
       return answer;
     } catch (error) {
       toast(error.message, true);
@@ -104,7 +105,7 @@ byId("tabs").addEventListener("keydown", (event) => {
 // ---- keys
 
 const KEYS = [
-  ["r", "Record: start or stop", () => page.tab instanceof LiveTab ? page.tab.record() : open("live")],
+  ["r", "Record: start or stop", () => { open("live"); page.tab.record(); }],
   ["s", "Save a picture", () => page.act(() => post(`/cameras/${page.camera}/save`))],
   ["p", "Past stack: the seconds around now as one picture", () => page.act(() => post(`/cameras/${page.camera}/stack`))],
   ["a", "Snapshot of all cameras at one instant", () => page.act(() => post("/snapshot"))],

@@ -2,6 +2,9 @@
 
 import { byId, fill, h, length, size } from "./dom.js";
 
+/** How bad it is that so little is free: retention keeps the reserve free, so a disk full up to there is no trouble. */
+export const fullness = (disk) => (disk.free_bytes < disk.reserve_bytes / 2 ? "bad" : disk.free_bytes < disk.reserve_bytes * 0.9 ? "warn" : "plain");
+
 const badge = (kind, text, title) => h("span", { class: `badge ${kind}`, title }, text);
 
 export function cameraBadges(camera, over) {
@@ -21,10 +24,9 @@ export function cameraBadges(camera, over) {
 
 export function showBadges(camera, over) {
   const disk = over.health.disk;
-  const free = disk.total_bytes ? disk.free_bytes / disk.total_bytes : 1;
   fill(byId("badges"),
     ...cameraBadges(camera, over),
-    badge(free < 0.05 ? "bad" : free < 0.15 ? "warn" : "plain", `${size(disk.free_bytes)} free`, disk.path),
+    badge(fullness(disk), `${size(disk.free_bytes)} free`, disk.path),
     badge(over.cpu_percent > 85 ? "warn" : "plain minor", `CPU ${Math.round(over.cpu_percent)} %`),
     badge("plain minor", `${over.viewers} watching`),
   );

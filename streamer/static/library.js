@@ -17,7 +17,7 @@ export class LibraryTab {
     this.total = h("span", { class: "soft" });
     this.shelf = h("div", { class: "shelf" });
     this.element = h("div", {},
-      h("div", { class: "filters" }, this.group, this.since, this.camera, h("button", { onclick: () => this.load() }, "Refresh"),
+      h("div", { class: "filters" }, this.group, this.since, this.camera, h("button", { onclick: () => { this.rows = ""; this.load(); } }, "Refresh"),
         h("button", { onclick: () => this.archive() }, "Archive…"), this.total),
       this.shelf);
   }
@@ -36,6 +36,9 @@ export class LibraryTab {
     const bytes = Object.values(found.totals).reduce((sum, one) => sum + one.bytes, 0);
     const files = Object.values(found.totals).reduce((sum, one) => sum + one.files, 0);
     this.total.textContent = `${files} files, ${size(bytes)}`;
+    const rows = JSON.stringify(found.rows);
+    if (rows === this.rows) return; // most events change nothing here, and focus and thumbnails stay
+    this.rows = rows;
     if (found.rows.length) this.shelf.replaceChildren(...found.rows.map((row) => this.item(row)));
     else this.shelf.replaceChildren(h("p", { class: "empty" }, "Nothing here yet. Save a picture with s, or record with r."));
   }

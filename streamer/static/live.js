@@ -1,7 +1,7 @@
 // Tab Live: the picture, what to do with it, and what is known about it.
 
 import { get, post } from "./api.js";
-import { cameraBadges } from "./badges.js";
+import { cameraBadges, fullness } from "./badges.js";
 import { ControlsCard } from "./controls.js";
 import { clock, fill, h, length, size, toast } from "./dom.js";
 import { Video } from "./video.js";
@@ -71,7 +71,7 @@ export class LiveTab {
     }
     if (this.inGrid) {
       this.stage.replaceChildren(h("div", { class: "grid" }, this.screens.map((screen) => {
-        screen.element.tabIndex = 0;
+        Object.assign(screen.element, { tabIndex: 0, role: "button", ariaLabel: `Show ${screen.camera}` });
         screen.element.onclick = () => this.page.choose(screen.camera);
         screen.element.onkeydown = (event) => event.key === "Enter" && this.page.choose(screen.camera);
         screen.caption = h("span", {});
@@ -132,9 +132,11 @@ export class LiveTab {
 
   overlay(screen, camera, over) {
     if (!camera) return;
+    screen.exposes((camera.frame?.exposure_us ?? 0) / 1000);
     const stale = !camera.live && this.watching;
     screen.element.classList.toggle("stale", stale && screen.kind === "h264");
-    fill(screen.over, ...cameraBadges(camera, over).slice(0, 2), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
+    const alone = this.inGrid || document.fullscreenElement; // else the top of the page says it
+    fill(screen.over, ...(alone ? cameraBadges(camera, over).slice(0, 2) : []), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
     const said = notice(this.watching, stale, screen, camera);
     screen.notice.hidden = !said;
     if (said) fill(screen.notice, h("b", {}, said[0]), h("span", {}, said[1]));
@@ -164,8 +166,8 @@ export class LiveTab {
   showMachine(over) {
     const disk = over.health.disk;
     const used = disk.total_bytes ? 1 - disk.free_bytes / disk.total_bytes : 0;
-    const bar = (share) => h("div", { class: `bar ${share > 0.95 ? "bad" : share > 0.85 ? "warn" : ""}` }, h("span", { "data-width": `${(share * 100).toFixed(1)}%` }));
-    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100), h("div", {}, `Disk ${size(disk.free_bytes)} free of ${size(disk.total_bytes)}`), bar(used));
+    const bar = (share, kind) => h("div", { class: `bar ${kind}` }, h("span", { "data-width": `${(share * 100).toFixed(1)}%` }));
+    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100, over.cpu_percent > 95 ? "bad" : over.cpu_percent > 85 ? "warn" : ""), h("div", {}, `Disk ${size(disk.free_bytes)} free of ${size(disk.total_bytes)}`), bar(used, fullness(disk)));
     for (const element of this.system.querySelectorAll("[data-width]")) element.style.width = element.dataset.width;
   }
 

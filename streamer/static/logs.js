@@ -1,7 +1,7 @@
 // Tab Logs: the last lines of each process, coloured by how bad they are.
 
 import { get } from "./api.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 
 export class LogsTab {
   constructor(page) {
@@ -31,10 +31,10 @@ export class LogsTab {
       const least = order.indexOf(this.level.value);
       const rows = data.lines.map((line) => [line, order.find((name) => line.includes(` ${name} `)) ?? "INFO"]).filter(([, level]) => order.indexOf(level) >= least);
       const atEnd = this.lines.scrollHeight - this.lines.scrollTop - this.lines.clientHeight < 40;
-      this.lines.replaceChildren(...rows.map(([line, level]) => h("div", { class: level }, line)));
+      fill(this.lines, ...rows.map(([line, level]) => h("div", { class: level }, line))); // left alone, with what is selected, while nothing is new
       if (atEnd) this.lines.scrollTop = this.lines.scrollHeight;
     } catch (error) {
-      this.lines.replaceChildren(h("div", { class: "WARNING" }, error.message));
+      fill(this.lines, h("div", { class: "WARNING" }, error.message));
     } finally { this.loading = false; }
   }
 }

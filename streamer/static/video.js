@@ -5,7 +5,7 @@ import { socket } from "./api.js";
 
 const BEHIND_S = 1.2; // further behind the live edge than this: jump
 const KEPT_S = 10; // seconds of played video the browser keeps
-const SILENT_MS = 6000; // no data for so long: the recorder is away (night exposures take 2 s)
+const SILENT_MS = 6000; // no data for so long: the recorder is away
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
 export class Video {
@@ -21,12 +21,16 @@ export class Video {
     this.element = h("div", { class: "screen" }, this.video, this.image);
     this.queue = [];
     this.ended = false;
+    this.silentMs = SILENT_MS;
     this.timers = {};
     this.image.addEventListener("error", () => this.later("image", () => this.startMjpeg(), 2000));
     this.image.addEventListener("load", () => this.shaped(this.image.naturalWidth, this.image.naturalHeight));
     this.video.addEventListener("loadedmetadata", () => this.shaped(this.video.videoWidth, this.video.videoHeight));
     this.video.addEventListener("playing", () => this.shown("h264"));
   }
+
+  /** How long one exposure takes: at night it may be seconds until there is anything to send. */
+  exposes(ms) { this.silentMs = Math.max(SILENT_MS, 3 * ms); }
 
   start() {
     this.ended = false;
@@ -80,7 +84,7 @@ export class Video {
     this.link = link;
     clearInterval(this.watch);
     this.heard = Date.now();
-    this.watch = setInterval(() => this.link === link && Date.now() - this.heard > SILENT_MS && this.fallBack(), 1000);
+    this.watch = setInterval(() => this.link === link && Date.now() - this.heard > this.silentMs && this.fallBack(), 1000);
     link.onmessage = ({ data }) => {
       this.heard = Date.now();
       if (typeof data === "string") this.open(JSON.parse(data));

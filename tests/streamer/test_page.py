@@ -177,6 +177,7 @@ def test_save_and_record_by_button_and_by_key(pipeline, browser):
     with opened(browser, pipeline.url) as page:
         page.get_by_role("button", name=re.compile("^Save")).click()
         playwright.expect(page.locator(".toast").first).to_contain_text("Saved")
+        page.keyboard.press("b")  # from wherever one is
         page.keyboard.press("r")
         playwright.expect(page.locator("#badges")).to_contain_text("REC", timeout=20_000)
         playwright.expect(page.locator("[data-key=r]")).to_have_attribute("aria-pressed", "true")
