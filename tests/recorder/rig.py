@@ -23,15 +23,16 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from service.clock import now_ns
 from shm_ring import Flags, FrameMeta, RingWriter, segment_name
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what or condition}"
         time.sleep(0.02)
     return value
 
@@ -170,6 +171,21 @@ class Rig:
 
     def clips(self, pattern: str = "*.mp4") -> list[Path]:
         return sorted(path for path in self.recordings.rglob(pattern))
+
+    def written(self, frames: int, seconds: float = 30) -> None:
+        """Until so many frames have gone into files, by their timing lines."""
+
+        def lines() -> int:
+            return sum(self._lines(path) for path in self.clips("*_frame_timing.csv*"))
+
+        until(lambda: lines() >= frames, seconds, self.log())
+
+    @staticmethod
+    def _lines(path: Path) -> int:
+        try:
+            return path.read_bytes().count(b"\n") - 1
+        except FileNotFoundError:  # it has just got its name
+            return 0
 
     def stop(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
         process.send_signal(signal.SIGTERM)

@@ -56,14 +56,17 @@ def watched_and_recorded(shmcam, seconds, load):
     return rates, numbers(clip)
 
 
-@pytest.mark.parametrize("seconds", [6, pytest.param(45, marks=pytest.mark.slow)])
-def test_viewers_give_way_before_the_recorder_loses_a_frame(seconds):
+@pytest.mark.parametrize(
+    ("seconds", "width", "height"), [(6, 640, 480), pytest.param(45, 1280, 720, marks=pytest.mark.slow)]
+)
+def test_viewers_give_way_before_the_recorder_loses_a_frame(seconds, width, height):
     cores = os.cpu_count() or 2
-    size = {"width": 1280, "height": 720, "framerate": 30}
+    size = {"width": width, "height": height, "framerate": 30}
     with Pipeline(camera=size, ring={"size": 128}, night={"enable": False}, recorder={"csv": True}) as shmcam:
         rates, ids = watched_and_recorded(shmcam, seconds, load=2 * cores)
         status = shmcam.text("status")
         assert ids == list(range(ids[0], ids[0] + len(ids))), "no hole in the recording"
-        assert len(ids) > 15 * seconds, (len(ids), status)
+        assert len(ids) > 5 * seconds, (len(ids), status)
+        print(f"{seconds} s of {width}x{height}, {2 * cores} busy loops: {len(ids)} frames, viewers {rates} a second")
         # How far viewers fall depends on the machine; that they never get more than there is does not.
         assert max(rates) < 33, f"viewers got {rates} while {2 * cores} loops kept the cores busy"

@@ -15,6 +15,9 @@ from service.settings import Settings
 from service.stop import Stop
 from tests.recorder.rig import check_clip, until
 
+TOLD_LATE = 60
+"""Frames that may be recorded beyond the post-roll where a busy machine passes the news on late."""
+
 
 @pytest.fixture
 def scene(rig):
@@ -42,12 +45,6 @@ def scene(rig):
         thread.join()
 
 
-def span(clip, film):
-    times = {meta.frame_id: meta.captured_ns for meta in film.published}
-    ids = check_clip(clip, film)
-    return times[ids[0]], times[ids[-1]]
-
-
 def test_motion_is_recorded_from_before_it_began_until_after_it_ended(scene):
     made, film, analyzer = scene
     time.sleep(1.2)
@@ -58,9 +55,10 @@ def test_motion_is_recorded_from_before_it_began_until_after_it_ended(scene):
     analyzer.announce(MotionEnded(camera="cam0", captured_ns=ended_ns))
     until(lambda: "recording ended" in made.log(), 15, made.log())
     (clip,) = until(made.clips, 5)
-    first_ns, last_ns = span(clip, film)
-    assert 0.9e9 < began_ns - first_ns < 1.1e9
-    assert 0.4e9 < last_ns - ended_ns < 0.6e9
+    times = {meta.frame_id: meta.captured_ns for meta in film.published}
+    wanted = [number for number, at_ns in times.items() if began_ns - 10**9 <= at_ns < ended_ns + 5 * 10**8]
+    ids = check_clip(clip, film)
+    assert ids == list(range(wanted[0], ids[-1] + 1)) and wanted[-1] <= ids[-1] <= wanted[-1] + TOLD_LATE
     with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
         (entry,) = until(lambda: library.find(kinds=["clip"]), 10)
     assert entry.trigger == "motion" and entry.triggered
@@ -97,7 +95,8 @@ def test_motion_that_outlives_a_killed_recorder_goes_on_in_another_clip(scene, e
     ids.sort()
     assert ids == list(range(ids[0], ids[-1] + 1)), "each frame once, none missing"
     times = {meta.frame_id: meta.captured_ns for meta in film.published}
-    assert 0.4e9 < times[ids[-1]] - ended_ns < 0.6e9, "with its post-roll"
+    wanted = [number for number, at_ns in times.items() if at_ns < ended_ns + 5 * 10**8]
+    assert wanted[-1] <= ids[-1] <= wanted[-1] + TOLD_LATE, "with its post-roll"
     with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
         entries = until(lambda: len(found := library.find(kinds=["clip"])) == 2 and found, 10)
     assert [entry.trigger for entry in entries] == ["motion", "motion"]

@@ -13,6 +13,7 @@ import pytest
 
 from recorder import remux
 from service.stop import Stop
+from tests.machine import needs
 from tests.recorder import film
 
 FRAMES = 100
@@ -37,6 +38,7 @@ def clips(tmp_path_factory):
     return made
 
 
+@needs("ffprobe")
 def test_a_plain_clip_has_one_index_and_the_front_one_has_it_in_front(clips):
     for name in ("plain", "front"):
         boxes = subprocess.run(
@@ -47,6 +49,7 @@ def test_a_plain_clip_has_one_index_and_the_front_one_has_it_in_front(clips):
         assert (kinds.index("moov") < kinds.index("mdat")) == (name == "front"), kinds
 
 
+@needs("ffmpeg", "ffprobe")
 @pytest.mark.parametrize("name", ["plain", "front", "torn"])
 def test_ffmpeg_plays_every_frame(clips, name):
     command = ["ffmpeg", "-v", "error", "-i", str(clips[name]), "-f", "null", "-"]

@@ -16,6 +16,7 @@ from library import Catalogue
 from service.clock import now_ns, stamp
 from service.settings import Settings
 from shm_ring import RingReader
+from tests.machine import needs
 from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
 
 
@@ -57,10 +58,12 @@ def filming(rig):
         thread.join()
 
 
+@needs("ffprobe")
 def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
     made, film = filming()
     before_ns = now_ns()
     started = made.ask("record start label=trial_1")
+    began_ns = now_ns()
     assert started.ok and started.status == "recording_started", started
     time.sleep(2.5)
     status = made.ask("record status")
@@ -68,14 +71,16 @@ def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
     assert made.ask("record start").status == "already_recording"
     stop_ns = now_ns()
     stopped = made.ask("record stop")
+    ended_ns = now_ns()
     assert stopped.ok and stopped.status == "recording_stopped", stopped
     (clip,) = made.clips()
     assert str(clip) == started.data["file"] == stopped.data["file"]
     assert clip.parent.name.startswith("session_") and clip.name.startswith("cam0_640x360_30fps_")
     ids = check_clip(clip, film)
-    expected = [meta.frame_id for meta in film.published if before_ns <= meta.captured_ns < stop_ns]
+    times = {meta.frame_id: meta.captured_ns for meta in film.published}
     assert ids == list(range(ids[0], ids[-1] + 1))
-    assert abs(ids[0] - expected[0]) <= 1 and abs(ids[-1] - expected[-1]) <= 1
+    assert before_ns <= times[ids[0]] and times[ids[0] - 1] < began_ns
+    assert times[ids[-1]] < ended_ns and stop_ns <= until(lambda: film.published[ids[-1] + 1]).captured_ns
     assert stopped.data["frames"] == len(ids) and stopped.data["drops"] == 0
     assert made.ask("record stop").status == "not_recording"
     assert made.ask("record status").status == "idle"
@@ -95,18 +100,19 @@ def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
 def test_an_event_clip_has_its_pre_roll_from_the_ring_and_merges_a_second_event(filming):
     made, film = filming(pre_roll_s=1.0, post_roll_s=2.0, mode="event")
     time.sleep(1.5)
-    at_ns = now_ns()
+    asked_ns = now_ns()
     first = made.ask("record trigger")
+    answered_ns = now_ns()
     assert first.status == "recording_started" and not first.data["notes"], first
     time.sleep(0.8)
+    again_ns = now_ns()
     assert made.ask("record trigger").status == "recording_triggered"
     until(lambda: made.ask("record status").status == "idle", 10)
     (clip,) = made.clips()
     ids = check_clip(clip, film)
     times = {meta.frame_id: meta.captured_ns for meta in film.published}
-    before_s, after_s = (at_ns - times[ids[0]]) / 1e9, (times[ids[-1]] - at_ns) / 1e9
-    assert 0.95 <= before_s <= 1.1, before_s
-    assert after_s > 2.7, after_s  # the second event came 0.8 s or more after the first
+    assert asked_ns <= times[ids[0]] + 1_000_000_000 and times[ids[0] - 1] + 1_000_000_000 < answered_ns
+    assert times[ids[-1] + 1] >= again_ns + 2_000_000_000, "two seconds after the second event"
 
 
 def test_a_pre_roll_longer_than_the_ring_is_stated(filming):
@@ -213,11 +219,22 @@ def test_other_containers_play_and_have_every_frame(filming, container):
 def test_the_csv_can_be_switched_off_live(filming):
     made, _ = filming()
     assert made.ask("set recorder.csv false").ok
-    time.sleep(0.5)
     made.ask("record start")
     time.sleep(0.7)
     made.ask("record stop")
     assert made.clips() and not list(made.recordings.rglob("*.csv"))
+
+
+def test_limits_of_the_library_that_are_set_live_count_for_the_next_recording(filming):
+    made, _ = filming(on_close="plain")
+    for _ in range(2):
+        assert made.ask("record start").ok
+        made.written(5)
+        assert made.ask("record stop").ok
+        until(lambda: made.log().count("in the library") or len(list(made.recordings.rglob("*.mp4.json"))), 10)
+        assert made.ask("set library.clips_max_count 1").ok
+    until(lambda: "deleted path=" in made.log(), 10, made.log())
+    assert len(made.clips()) == 1
 
 
 def test_the_overlay_can_be_switched_on_while_it_records_and_the_ring_stays_clean(filming):
@@ -250,8 +267,7 @@ def test_drops_of_the_camera_are_gaps_in_time_and_in_the_csv(rig):
         sensor += 1 + lost
         film.publish(at_ns, dropped=lost)
         time.sleep(0.005)
-    until(lambda: made.log().count("recording began") == 1, 10, made.log())
-    time.sleep(1.0)
+    made.written(90)
     assert made.stop(made.processes[-1]) == 0
     (clip,) = made.clips()
     ids = check_clip(clip, film, drops=16)
@@ -284,8 +300,7 @@ def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
         at_ns += PERIOD_NS
         small.publish(at_ns)
         time.sleep(0.003)
-    until(lambda: made.log().count("recording began") == 3, 10, made.log())
-    time.sleep(0.5)
+    made.written(45)
     small.close()
     made.cameras.remove(small)
     large = made.camera(size=(802, 602), slots=64)
@@ -293,8 +308,7 @@ def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
         at_ns += PERIOD_NS
         large.publish(at_ns)
         time.sleep(0.003)
-    until(lambda: made.log().count("recording began") == 4, 10, made.log())
-    time.sleep(0.5)
+    made.written(55)
     assert made.stop(made.processes[-1]) == 0
     clips = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
     assert [clip.name.split("_")[1] for clip in clips] == ["640x360", "640x360", "640x360", "802x602"]
@@ -315,8 +329,7 @@ def test_a_wall_clock_that_is_set_begins_another_file_and_no_time_within_goes_wr
     for set_ns in (-365 * day_ns, 0, 500_000_000, -2 * day_ns):
         film.clock_set_ns = set_ns
         film.run(0.6)
-    until(lambda: made.log().count("recording began") == 3, 10, made.log())
-    time.sleep(0.5)
+    made.written(72)
     assert made.stop(made.processes[-1]) == 0
     assert made.log().count("reason=the clock was set") == 2
     clips = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
