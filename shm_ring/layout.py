@@ -29,16 +29,18 @@ value is read by a load before an acquire fence *synchronises*: so W1 of m (or s
 word there is no longer 2n + 2, and the frame is refused. Suppose instead that R2 missed a byte of frame n itself: R1
 read the value of W3 of n, W2 of n is before fence B, R2 after fence C, so they synchronise and the byte is there.
 So two equal even words prove that every byte between belongs to frame n. Fence E gives the same for head: who sees
-head = n + 1 sees W3 of n, so a published frame is refused only when it was overwritten.
+head = n + 1 sees W3 of n, so a published frame is refused only when it was overwritten. The end of a generation, state
+= RETIRED, is stored after one more release fence and read before an acquire fence (F): who sees it sees the last head.
 
 The model tests/shm_ring/ring.pml checks this exhaustively, with stores that arrive and loads that happen in any order
 between fences, and with a writer that dies at every step. Without fence A, D or E, without R3 or without the writers'
 lock it finds a counter-example. B, C and R1 alone may go as long as every reader asks head first (E then covers them);
 they stay, so that a reader that keeps its own count, or looks into a dead ring, is as safe.
 
-Python has no fences: on x86-64 loads and stores keep this order by themselves and the interpreter does not reorder
-them; elsewhere libatomic's atomic_thread_fence is called (fence.py). Tests on x86-64 therefore prove the logic, not
-the fences.
+Python has no fences: on x86-64 loads and plain stores keep this order by themselves and the interpreter does not
+reorder them; non-temporal stores, with which memcpy copies large frames, do not, so locked instructions stand at A and
+B. Elsewhere libatomic's atomic_thread_fence is called (all in fence.py). Tests on x86-64 therefore prove the logic,
+not the fences.
 
 A writer that dies leaves its slot odd; nobody can take it for a frame. If it died between W3 and W4 its successor
 publishes that frame (takeover.py), so that no sequence word is ever used for two different frames. The 32-bit words

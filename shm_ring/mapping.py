@@ -54,7 +54,11 @@ class RingMapping:
     @property
     def retired(self) -> bool:
         """Whether this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
-        return self._words[_STATE] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
+        ended = self._words[_STATE] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
+        # SYNC POINT F: who sees the end also sees the last head, and reads the generation to its last frame.
+        if ended and self._acquire is not None:
+            self._acquire()
+        return ended
 
     @property
     def state(self) -> str:

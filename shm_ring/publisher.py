@@ -14,6 +14,7 @@ import numpy as np
 
 from imaging.formats import Geometry
 from shm_ring import layout
+from shm_ring.fence import around_copy
 from shm_ring.frame import Pixels
 from shm_ring.futex import Futex
 from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, offset_of
@@ -34,6 +35,7 @@ class Publisher:
         self.next_frame_id = claimed.next_frame_id
         """One more than the newest frame's id, also of former writers."""
         self._head, self._release = claimed.head, release
+        self._before_copy, self._after_copy = around_copy(release)
         self._bytes = memoryview(mapping)
         self._words, self._times = self._bytes.cast("I"), self._bytes.cast("q")
         array = np.frombuffer(mapping, np.uint8)
@@ -60,6 +62,8 @@ class Publisher:
         except (ValueError, TypeError):  # not a row of bytes, or too long: look again
             payload = flat(payload)
             used = len(payload)
+            if used > self.payload_bytes:
+                raise ValueError(f"ring {self.name}: payload of {used} bytes, limit {self.payload_bytes}") from None
             target[:used] = payload  # type: ignore[assignment] # numpy's stubs: 3.12
         self.commit(used, meta, geometry)
 
@@ -73,8 +77,7 @@ class Publisher:
         word_at, _, _, _, payload = self._places[sequence % self.slots]
         self._words[word_at] = (2 * sequence + 1) & WORD_MASK
         # SYNC POINT A: a reader that sees one new byte of this slot also sees the odd word.
-        if self._release is not None:
-            self._release()
+        self._before_copy()
         return payload
 
     def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
@@ -111,8 +114,7 @@ class Publisher:
         words[trailer_at] = word
         self._times[published_at] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         # SYNC POINT B: a reader that sees the even word also sees every byte stored before it.
-        if release is not None:
-            release()
+        self._after_copy()
         words[word_at] = word
         # SYNC POINT E: a reader that sees the new head also sees the even word.
         if release is not None:

@@ -65,6 +65,7 @@ def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_s
             text = f"{shape.slots} slots taken over with their frames, head {found.head}"
             return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, text)
         _retire(found.mapping)
+        del found  # with its mapping: else the old ring's memory would be missing for the new one
     segment.unlink(name)
     fd, account = segment.create_segment(name, shape)
     try:
@@ -147,6 +148,8 @@ def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
 def _carry_on(found: _Found) -> None:
     """Make a dead writer's segment ours."""
     words = memoryview(found.mapping).cast("I")
+    # SYNC POINT E: who sees this head also sees the even word that the dead writer stored, and that we have read.
+    _release_fence()
     words[_HEAD] = found.head & WORD_MASK
     words[_TAKEOVERS] = words[_TAKEOVERS] + 1 & WORD_MASK
     _sign(found.mapping)
@@ -162,6 +165,7 @@ def _sign(mapping: mmap.mmap) -> None:
 
 def _retire(mapping: mmap.mmap) -> None:
     """Tell the readers of an old generation that it has ended."""
+    _release_fence()  # SYNC POINT F: as in RingWriter.retire
     memoryview(mapping).cast("I")[_STATE] = layout.RETIRED
     _wake(mapping)
 
@@ -183,7 +187,12 @@ def _initialise(mapping: mmap.mmap, shape: Shape, generation: int, names: tuple[
     record["camera"], record["stream"] = (name.encode() for name in names)
     _sign(mapping)
     # SYNC POINT: who reads the magic must also read the rest of the header.
+    _release_fence()
+    memoryview(mapping).cast("I")[0] = layout.MAGIC
+
+
+def _release_fence() -> None:
+    """Order all stores so far before the next, where the CPU does not by itself."""
     release = fences().release
     if release is not None:
         release()
-    memoryview(mapping).cast("I")[0] = layout.MAGIC

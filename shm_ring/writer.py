@@ -85,8 +85,12 @@ class RingWriter(Publisher):
     def retire(self) -> None:
         """End this generation: readers are told, the name is taken away. Mapped frames stay readable."""
         if self._open:
+            # SYNC POINT F: a reader that sees the end also sees the last head.
+            if self._release is not None:
+                self._release()
             self._words[_STATE] = layout.RETIRED
-            segment.unlink(self.name)
+            if self.named:  # else somebody took the name away, and another ring may bear it now
+                segment.unlink(self.name)
             self._wake()
             self.close()
 

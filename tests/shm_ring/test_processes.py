@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_ring import FrameOverwritten, LiveRing, RingReader, RingTooLarge, sizing
+from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, sizing
 from shm_ring.shape import Shape
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
@@ -136,6 +136,26 @@ def test_readers_meet_a_restarted_writer_of_another_size(ring_name, tmp_path):
             process.wait()
 
 
+def test_a_ring_cut_short_kills_who_looks_at_it_and_is_replaced(make_writer, ring_name):
+    """Only its owner can do that; docs/ring.md says what happens then."""
+    writer = make_writer(slots=4, payload_bytes=1 << 16)
+    writer.publish(pattern(0, 1 << 16), meta(0))
+    writer.close()
+    code = (
+        f"import os\nfrom shm_ring import RingReader\nreader = RingReader.open({ring_name!r})\n"
+        f"os.truncate('/dev/shm{ring_name}', 8192)\nprint('cut', flush=True)\nreader.copy(0)\nprint('read!')"
+    )
+    done = run(code)
+    assert done.stdout == "cut\n"
+    assert done.returncode == -signal.SIGBUS
+    with pytest.raises(RingMismatch, match="segment of 8192 bytes, expected"):
+        RingReader.open(ring_name)
+    with make_writer(slots=4, payload_bytes=1 << 16) as second, RingReader.open(ring_name) as reader:
+        assert not second.took_over
+        second.publish(pattern(1, 1 << 16), meta(second.next_frame_id))
+        assert reader.copy(0).frame_id == 1
+
+
 def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
     room = sizing.Room(memory_bytes=100_000_000, shm_bytes=64_000_000)
     shape = Shape(300, 3_110_400)
@@ -169,10 +189,10 @@ set -e
 mount -t tmpfs -o size=8m tmpfs /dev/shm
 exec {python} -c "
 from pathlib import Path
-from shm_ring import RingTooLarge, RingWriter, sizing
-def create(slots):
+from shm_ring import FrameMeta, RingReader, RingTooLarge, RingWriter, sizing
+def create(slots, size=1000000):
     return RingWriter.create(
-        '/x.cam0.main', slots=slots, payload_bytes=1000000, lock_dir=Path('{folder}'), camera='cam0', stream='main')
+        '/x.cam0.main', slots=slots, payload_bytes=size, lock_dir=Path('{folder}'), camera='cam0', stream='main')
 try:
     create(20)
 except RingTooLarge as error:
@@ -184,8 +204,18 @@ try:
 except RingTooLarge as error:
     print('raced:', error)
 print('left:', list(Path('/dev/shm').iterdir()))
-with create(6) as writer:
-    print('fits', writer.account)
+writer = create(6)
+print('fits', writer.account)
+writer.close()
+with create(5, 1200000) as writer, RingReader.open(writer.name) as reader:
+    print('replaced', writer.account)
+    try:
+        Path('/dev/shm/others').write_bytes(bytes(16 << 20))
+    except OSError as error:
+        print('full:', error.strerror)
+    for number in range(10):
+        writer.publish(bytes(1200000), FrameMeta(number, number, number))
+    print('read', len(reader.copy(9).payload))
 "
 """
 
@@ -197,10 +227,12 @@ def test_a_dev_shm_that_is_too_small_gives_a_sentence_instead_of_a_bus_error(tmp
     )
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
-    refused, raced, left, fits = done.stdout.splitlines()
+    refused, raced, left, fits, replaced, full, read = done.stdout.splitlines()
     assert "20 slots of 1.000 MB need 20.1 MB; /dev/shm has 8.4 MB free" in refused
     assert refused.endswith("try slots = 8")
     assert "need 20.1 MB" in raced, "posix_fallocate must find what the look missed"
     assert "try slots" in raced
     assert left == "left: []"
     assert fits.startswith("fits 6 slots")
+    assert replaced.startswith("replaced 5 slots of 1.200 MB"), "the old ring's memory must be free for the new one"
+    assert (full, read) == ("full: No space left on device", "read 1200000"), "filled by others: no effect"

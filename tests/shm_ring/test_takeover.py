@@ -108,6 +108,17 @@ def test_frame_ids_and_generations_go_on_after_a_clean_end(make_writer, ring_nam
         assert (second.next_frame_id, second.generation) == (42, first.generation + 1)
 
 
+def test_a_writer_that_lost_its_name_leaves_the_ring_alone_that_bears_it_now(make_writer, ring_name, tmp_path):
+    first = make_writer()
+    segment.unlink(ring_name)
+    assert not first.named
+    with RingWriter.create(
+        ring_name, slots=4, payload_bytes=9, lock_dir=tmp_path / "other", camera="cam0", stream="main"
+    ) as second:
+        first.retire()
+        assert second.named
+
+
 def test_an_error_in_the_writer_leaves_the_ring_as_a_black_box(make_writer, ring_name):
     with pytest.raises(ZeroDivisionError), make_writer() as writer:
         writer.publish(b"last words", meta(0))
