@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 FUTEX_WAIT, FUTEX_WAKE = 0, 1  # never the PRIVATE variants: they do not match across processes
 EVERYBODY = 0x7FFFFFFF
+FOR_EVER_S = 1e9  # 31 years, which a 32-bit timespec still holds; for those who ask for infinity
 POLL_S = 0.001  # where the call's number is unknown: four times the CPU of a futex, half a millisecond late
 
 _NUMBER_64 = {"x86_64": 202, "amd64": 202, "aarch64": 98, "riscv64": 98}
@@ -66,5 +67,5 @@ class Futex:
 @functools.lru_cache(maxsize=64)  # loops ask for the same few; the kernel only reads it, so threads may share it
 def _limit(timeout_s: float) -> object:
     """Return a pointer to the timeout as the kernel wants it."""
-    whole, part = divmod(max(timeout_s, 0.0), 1.0)
+    whole, part = divmod(min(max(timeout_s, 0.0), FOR_EVER_S), 1.0)
     return ctypes.byref(_Timespec(int(whole), int(part * 1e9)))

@@ -22,4 +22,4 @@ def pid_space() -> int:
 
 def alive(pid: int, started: int) -> bool:
     """Tell whether the process with this pid is the one that started then."""
-    return pid > 0 and start_time(pid) == started
+    return pid > 0 and started > 0 and start_time(pid) == started

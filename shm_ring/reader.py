@@ -59,12 +59,12 @@ class RingReader(RingMapping):
     @property
     def head(self) -> int:
         """How many frames were published: the newest is head - 1."""
+        known = self._head  # before the word: another thread that waits may move it meanwhile, only ever forward
         word = self._words[HEAD_AT]
         # SYNC POINT E: who sees head = n + 1 must also see frame n's sequence word.
         if self._acquire is not None:
             self._acquire()
-        head = self._head + ((word - self._head) & WORD_MASK)
-        self._head = head
+        self._head = head = known + ((word - known) & WORD_MASK)
         return head
 
     @property

@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import pwd
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from shm_ring.errors import RingMismatch, RingNotReady
 from shm_ring.layout import SEGMENT_HEADER
 from shm_ring.shape import Shape
 
+_NAME = re.compile(r"/[^/\0]{1,250}")
 MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would cut it
 
 
@@ -50,8 +52,10 @@ _NUMBERS = (
 def open_segment(name: str, *, writable: bool = False) -> int:
     """Open an existing segment. Returns: a file descriptor, the caller closes it.
 
-    Raises: RingNotReady when there is none; RingMismatch when it is another user's.
+    Raises: RingNotReady when there is none; RingMismatch when it is another user's, or the name cannot be one.
     """
+    if not _NAME.fullmatch(name):  # posix_ipc crashes on a NUL
+        raise RingMismatch(f"ring {name!r}: no segment bears such a name; one looks like /shmcam.cam0.main")
     try:
         return int(posix_ipc.SharedMemory(name, read_only=not writable).fd)
     except posix_ipc.ExistentialError:

@@ -56,7 +56,7 @@ def test_payloads_shorter_than_the_slot_and_odd_lengths(make_writer, ring_name):
 def test_a_payload_that_does_not_fit_is_refused_and_nothing_is_published(make_writer, ring_name):
     with make_writer(payload_bytes=100) as writer, RingReader.open(ring_name) as reader:
         writer.publish(bytes(100), meta(0))
-        with pytest.raises(ValueError, match="assignment"):
+        with pytest.raises(ValueError, match="payload of 101 bytes, limit 100"):
             writer.publish(bytes(101), meta(1))
         with pytest.raises(ValueError, match="not contiguous"):
             writer.publish(np.zeros((10, 10), np.uint8)[:, ::2], meta(1))
@@ -199,7 +199,7 @@ def test_seconds_ago_is_found_by_timestamps_however_irregular(make_writer, ring_
 
 
 @pytest.mark.parametrize("slots", [2, 3, 7, 8])
-@pytest.mark.parametrize("wrap", [2**31, 2**32, 2**33])
+@pytest.mark.parametrize("wrap", [2**31, 2**32, 2**33, 2**63])
 def test_counters_wrap_without_a_trace(make_writer, ring_name, slots, wrap):
     with make_writer(slots=slots, first_sequence=wrap - 5) as writer, RingReader.open(ring_name) as early:
         assert early.latest() is None
@@ -215,6 +215,25 @@ def test_counters_wrap_without_a_trace(make_writer, ring_name, slots, wrap):
             if number >= slots:
                 with pytest.raises(FrameOverwritten):
                     early.copy(sequence - slots)
+
+
+def test_two_threads_that_wait_on_one_reader_keep_its_count(make_writer, ring_name):
+    """Another thread looks at head between this one's look at the word and its sum: head once jumped by 2**32."""
+    with make_writer() as writer, RingReader.open(ring_name, force_fences=True) as reader:
+        fence, seen = reader._acquire, []
+
+        def other_thread() -> None:
+            fence()
+            if not seen:
+                seen.append(-1)
+                writer.publish(b"", meta(writer.next_frame_id))
+                seen.append(reader.head)
+
+        writer.publish(b"", meta(0))
+        reader._acquire = other_thread
+        assert reader.head == 1
+        assert seen == [-1, 2]
+        assert reader.head == 2
 
 
 def test_a_slot_that_claims_more_than_it_holds_is_a_mismatch(make_writer, ring_name):

@@ -204,6 +204,21 @@ def test_a_users_loop_that_waits_gives_it_back_too(make_writer, ring_name, prefi
             thread.join(10)
 
 
+def test_a_writer_that_died_inside_a_frame_costs_its_readers_nothing(make_writer, ring_name):
+    """The odd slot is no reason to look again and again: readers sleep on head."""
+    writer = make_writer(slots=2)
+    writer.publish(b"whole", meta(0))
+    writer.slot().__enter__()  # dies inside frame 1
+    writer.close()
+    with LiveRing(ring_name) as ring:
+        began_s, cpu_s = time.monotonic(), time.thread_time()
+        for newest_first in (False, True):
+            loop = ring.sequences(start="oldest", idle_s=0.2, newest_first=newest_first)
+            assert next(loop)[1] == 0
+            assert [next(loop), next(loop)] == [None, None]
+        assert time.thread_time() - cpu_s < 0.2 * (time.monotonic() - began_s)
+
+
 def test_a_takeover_is_not_even_noticed(make_writer, ring_name):
     first = make_writer()
     with LiveRing(ring_name) as ring:

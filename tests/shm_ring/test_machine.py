@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -23,6 +24,26 @@ def test_machines_that_keep_order_need_no_fences_and_others_do():
         assert real.release is not None
         real.acquire()
         real.release()
+
+
+def test_the_copy_of_a_frame_is_fenced_on_every_machine(make_writer, ring_name):
+    """Also where plain stores keep their order: memcpy's non-temporal ones do not."""
+    for machine in ("x86_64", "aarch64"):
+        release = fence.fences(machine=machine).release
+        before, after = fence.around_copy(release)
+        assert before is not None and after is not None
+        for _ in range(2):
+            before()
+            before()  # an abandoned slot is begun again
+            after()
+    with make_writer() as writer, RingReader.open(ring_name) as reader:
+        calls = []
+        before, after = writer._before_copy, writer._after_copy
+        writer._before_copy = lambda: (calls.append(("A", writer._words[1024])), before())
+        writer._after_copy = lambda: (calls.append(("B", bytes(writer._places[0].payload[:2]))), after())
+        writer.publish(b"ab", meta(0))
+        assert calls == [("A", 1), ("B", b"ab")]
+        assert reader.copy(0).payload.tobytes() == b"ab"
 
 
 def test_a_missing_libatomic_is_named_with_its_package(monkeypatch, make_writer, ring_name):
@@ -79,6 +100,7 @@ def test_a_sleeper_is_woken_through_another_mapping(make_writer, ring_name):
         assert reader.wait(0, 30)
         assert time.monotonic() - began_s < 30
         timer.join()
+        assert reader.wait(0, math.inf)
         assert not reader.wait(1, 0.01)
 
 
@@ -104,3 +126,4 @@ def test_a_process_is_known_by_pid_and_start_time():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     child.wait()
+    assert not process.alive(child.pid, 0), "a header of zeros names nobody"

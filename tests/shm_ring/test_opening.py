@@ -45,6 +45,12 @@ def test_no_segment_is_not_ready(ring_name):
         RingReader.open(ring_name)
 
 
+@pytest.mark.parametrize("name", ["cam0", "/dev/shm/shmcam.cam0.main", "", "/", "/a\0b", "/" + "x" * 300])
+def test_what_cannot_be_a_name_is_refused(name):
+    with pytest.raises(RingMismatch, match=r"no segment bears such a name; one looks like /shmcam\.cam0\.main"):
+        RingReader.open(name)
+
+
 @pytest.mark.parametrize("size", [0, 1, 4095])
 def test_a_segment_too_short_is_being_made(ring_name, size):
     Path(f"/dev/shm{ring_name}").write_bytes(bytes(size))
