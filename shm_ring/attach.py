@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
-from shm_ring.errors import FrameOverwritten
+from shm_ring.errors import FrameOverwritten, RingError
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import segment_name
 from shm_ring.live import LOOK_S, LiveRing, Stop
@@ -87,18 +87,22 @@ class AttachedRing(LiveRing):
         """
         loop, ready, done = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
         newest: list[tuple[RingReader, int]] = []
+        failed: list[RingError] = []
 
         def deliver(found: tuple[RingReader, int]) -> None:
             newest[:] = [found]  # a slow task gets the newest only: nothing piles up
             ready.set()
 
         def watch() -> None:
-            for found in self.sequences(newest_first=True, start=start, idle_s=LOOK_S):
-                if done.is_set() or loop.is_closed():
-                    return
-                if found is not None:
-                    with contextlib.suppress(RuntimeError):  # the loop was closed this very moment
-                        loop.call_soon_threadsafe(deliver, found)
+            try:
+                for found in self.sequences(newest_first=True, start=start, idle_s=LOOK_S):
+                    if done.is_set() or loop.is_closed():
+                        return
+                    if found is not None:
+                        with contextlib.suppress(RuntimeError):  # the loop was closed this very moment
+                            loop.call_soon_threadsafe(deliver, found)
+            except RingError as error:
+                failed.append(error)
 
         thread = threading.Thread(target=watch, name=f"ring {self.name}", daemon=True)
         thread.start()
@@ -111,6 +115,8 @@ class AttachedRing(LiveRing):
                 if frame is not None:
                     yield frame
                 del frame  # an ended ring's memory goes while we wait for the next one
+            if failed:
+                raise failed[0]
         finally:
             done.set()
 

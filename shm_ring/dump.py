@@ -23,7 +23,7 @@ def dump(reader: RingReader, folder: Path, file_format: str, last: int | None) -
     """Write frames and `frames.csv` into `folder`. Returns: how many frames were written, how many were not whole.
 
     png and jpg hold the picture in colour, npy the payload as it lies in the ring (`frames.csv` says what it is).
-    A frame that is not a picture is written as .bin.
+    What is not a picture is written as f<frame id>_<sequence>.bin.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = broken = 0
@@ -75,6 +75,8 @@ def _write(frame: Frame, folder: Path, file_format: str) -> str:
         return ""
     suffix = file_format if frame.geometry is not None else "bin"
     name = f"f{frame.frame_id:010d}.{suffix}"
+    if suffix == "bin":  # one encoded frame may take several slots
+        name = f"f{frame.frame_id:010d}_{frame.sequence}.bin"
     temporary = folder / f".{name}.part"
     if suffix in ("png", "jpg"):
         import cv2
@@ -115,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with RingReader.open(name) as reader:
             written, broken = dump(reader, wanted.to, wanted.format, wanted.last)
-    except RingError as error:
+    except (RingError, OSError) as error:  # or a folder that cannot be written
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{name}: {written} frames written to {wanted.to}, {broken} not whole; see {wanted.to / 'frames.csv'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,9 +50,12 @@ def _partner(ring: AttachedRing, captured_ns: int) -> HeldFrame | None:
     """Find the frame nearest to an instant, once one captured after it is there or patience is at an end."""
     try:
         reader = ring.reader()
-        newest = reader.latest()
-        if newest is None or reader.captured_ns(newest) < captured_ns:
-            reader.wait(reader.head, PATIENCE_S)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while (newest := reader.latest()) is None or reader.captured_ns(newest) < captured_ns:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or reader.retired:
+                break
+            reader.wait(reader.first_sequence if newest is None else newest + 1, left_s)
         sequence = nearest(reader, captured_ns)
         return None if sequence is None else ring.held(reader, sequence)
     except (RingNotReady, FrameOverwritten):

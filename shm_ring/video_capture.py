@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 from shm_ring.attach import AttachedRing
-from shm_ring.errors import FrameOverwritten, RingError
+from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import segment_name
 
 READ_TIMEOUT_S = 5.0  # then read() answers (False, None), as VideoCapture does when a camera stalls
 WIDTH, HEIGHT, FPS, POS_MSEC, POS_FRAMES = 3, 4, 5, 0, 1  # cv2.CAP_PROP_*, without importing OpenCV
 EXPOSURE, GAIN = 15, 14
+
+log = logging.getLogger(__name__)
 
 
 class SharedCapture:
@@ -27,13 +31,20 @@ class SharedCapture:
         self._frame: Frame | None = None
         try:
             self._ring.wait_ready(timeout_s)
-        except RingError:
+        except RingError as error:
+            log.warning("%s", error)  # VideoCapture does not raise either; without a logging set up it goes to stderr
             self.release()
 
     def _follow(self, ring: AttachedRing) -> Iterator[Frame | None]:
         """Yield the newest frame each time, the one that is there already first; None after READ_TIMEOUT_S without."""
         for found in ring.sequences(newest_first=True, start="oldest", idle_s=READ_TIMEOUT_S):
             yield None if found is None else ring.held(*found)
+
+    @staticmethod
+    def _newest(ring: AttachedRing) -> Frame | None:
+        with suppress(RingNotReady):  # its writer restarts
+            return ring.latest()
+        return None
 
     def isOpened(self) -> bool:
         """Whether there is a ring to read."""
@@ -69,7 +80,7 @@ class SharedCapture:
         """Return a cv2.CAP_PROP_* of the grabbed or newest frame; 0.0 for what is unknown."""
         if self._ring is None:
             return 0.0
-        frame = self._frame or self._ring.latest()
+        frame = self._frame or self._newest(self._ring)
         if frame is None:
             return 0.0
         meta, geometry = frame.meta, frame.geometry

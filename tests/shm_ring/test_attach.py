@@ -6,15 +6,28 @@ import asyncio
 import threading
 import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from imaging.formats import geometry
-from shm_ring import FrameMeta, FrameOverwritten, RingNotReady, RingWriter, SharedCapture, attach, pairs
+from shm_ring import (
+    FrameMeta,
+    FrameOverwritten,
+    RingMismatch,
+    RingNotReady,
+    RingWriter,
+    SharedCapture,
+    attach,
+    layout,
+    live,
+)
 from tests.shm_ring.frames import meta
 
 SHAPE = geometry("yuv420p", 64, 48)
+LONG = 256
+"""Slots: more than a second, so that a machine which stands still for a moment loses no frame that a test looks at."""
 
 
 class Camera:
@@ -47,7 +60,7 @@ class Camera:
 
 
 def test_three_lines_give_pictures(prefix, make_writer):
-    with make_writer() as writer, Camera(writer), attach("cam0", prefix=prefix) as ring:
+    with make_writer(slots=LONG) as writer, Camera(writer), attach("cam0", prefix=prefix) as ring:
         for frame in islice(ring.follow(), 5):
             assert frame.bgr.shape == (48, 64, 3)
             assert frame.luma.mean() == frame.frame_id % 200
@@ -64,7 +77,7 @@ def test_attach_waits_for_the_camera_and_gives_up_in_time(prefix, make_writer):
 
 
 def test_following_in_order_misses_nothing(prefix, make_writer):
-    with make_writer(slots=64) as writer, Camera(writer), attach("cam0", prefix=prefix) as ring:
+    with make_writer(slots=LONG) as writer, Camera(writer), attach("cam0", prefix=prefix) as ring:
         ids = [frame.frame_id for frame in islice(ring.follow(newest_first=False), 20)]
     assert ids == list(range(ids[0], ids[0] + 20))
 
@@ -115,7 +128,7 @@ def test_asyncio_programs_iterate_while_other_tasks_run(prefix, make_writer):
         ticking.cancel()
         return ids
 
-    with make_writer() as writer, Camera(writer):
+    with make_writer(slots=LONG) as writer, Camera(writer):
         ids = asyncio.run(main())
     assert ids == sorted(set(ids))
     assert ticks > 0
@@ -125,18 +138,34 @@ def test_asyncio_programs_iterate_while_other_tasks_run(prefix, make_writer):
         time.sleep(0.05)
 
 
+def test_an_asyncio_program_is_told_when_the_next_ring_cannot_be_read(prefix, make_writer, ring_name):
+    header = np.zeros((), layout.SEGMENT_HEADER)
+    header["magic"], header["version"] = layout.MAGIC, layout.VERSION + 1
+
+    async def main() -> None:
+        with attach("cam0", prefix=prefix) as ring:
+            async for _ in ring.afollow(start="oldest"):
+                writer.retire()
+                Path(f"/dev/shm{ring_name}").write_bytes(header.tobytes())
+
+    writer = make_writer()
+    writer.publish(b"", meta(0))
+    with pytest.raises(RingMismatch, match="layout version 2, this program reads 1"):
+        asyncio.run(main())
+
+
 def test_shared_capture_behaves_like_video_capture(prefix, make_writer):
     import cv2
 
-    with make_writer() as writer, Camera(writer), SharedCapture("cam0", prefix=prefix) as capture:
+    with make_writer(slots=LONG) as writer, Camera(writer), SharedCapture("cam0", prefix=prefix) as capture:
         assert capture.isOpened()
         seen = []
         for _ in range(5):
             ok, picture = capture.read()
             assert ok
-            seen.append(round(picture.mean()))
-        assert seen == sorted(seen)
-        assert len(set(seen)) == 5  # each read waits for a new frame
+            seen.append(capture.get(cv2.CAP_PROP_POS_FRAMES))
+            assert abs(picture.mean() - seen[-1] % 200) < 2
+        assert seen == sorted(set(seen))  # each read waits for a new frame
         assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (64.0, 48.0)
         assert capture.get(cv2.CAP_PROP_FPS) == 200.0
         assert capture.get(cv2.CAP_PROP_POS_FRAMES) >= 4
@@ -149,47 +178,21 @@ def test_shared_capture_behaves_like_video_capture(prefix, make_writer):
     assert capture.get(cv2.CAP_PROP_FPS) == 0.0
 
 
-def test_shared_capture_without_a_camera_is_not_opened(prefix):
+def test_shared_capture_without_a_camera_is_not_opened_and_says_why(prefix, caplog):
     capture = SharedCapture("cam0", prefix=prefix, timeout_s=0.05)
     assert not capture.isOpened()
+    assert "no such segment; is its writer running?" in caplog.text
     assert capture.read() == (False, None)
     capture.release()
 
 
-def test_two_cameras_are_paired_by_timestamp_with_the_error(prefix, make_writer, tmp_path):
-    size = SHAPE.payload_bytes
-    with (
-        make_writer(slots=16) as left,
-        RingWriter.create(
-            f"/{prefix}.cam1.main", slots=16, payload_bytes=size, lock_dir=tmp_path, camera="cam1", stream="main"
-        ) as right,
-        attach("cam0", prefix=prefix) as one,
-        attach("cam1", prefix=prefix) as two,
-    ):
-        ms = 1_000_000
-        found = pairs(one, two, tolerance_s=0.004)
-        result = []
-        reading = threading.Thread(target=lambda: result.extend(islice(found, 4)))
-        reading.start()
-        time.sleep(0.3)
-        for number in range(6):  # 10 ms apart; the second camera 3 ms late, and frame 2 is missing there
-            left.publish(bytes(9), FrameMeta(number, number * 10 * ms, 0))
-            if number != 2:
-                right.publish(bytes(9), FrameMeta(100 + number, number * 10 * ms + 3 * ms, 0))
-            time.sleep(0.02)
-        reading.join(20)
-    assert [(p.first.frame_id, p.second.frame_id, p.error_ns) for p in result] == [
-        (n, 100 + n, 3 * ms) for n in (0, 1, 3, 4)
-    ]
-
-
-def test_the_nearest_frame_is_found_on_either_side(make_writer, ring_name):
-    from shm_ring import RingReader
-    from shm_ring.pairing import nearest
-
-    with make_writer(slots=8) as writer, RingReader.open(ring_name) as reader:
-        assert nearest(reader, 5) is None
-        for number in range(12):
-            writer.publish(b"", meta(number))
-        for asked, got in ((0, 5), (64_000_000, 6), (66_000_000, 7), (10**12, 11)):
-            assert nearest(reader, asked) == got
+def test_shared_capture_goes_through_a_restart_of_its_camera(prefix, make_writer, monkeypatch):
+    monkeypatch.setattr(live, "LOOK_S", 0.0)
+    writer = make_writer()
+    with SharedCapture("cam0", prefix=prefix) as capture:
+        writer.retire()
+        assert capture.get(3) == 0.0
+        with make_writer() as second:
+            Camera(second).publish()
+            assert capture.get(3) == 64.0
+            assert capture.read()[0]
