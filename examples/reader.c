@@ -35,6 +35,7 @@ int main(int argc, char **argv) {
     uint8_t *base = mmap(NULL, about.st_size, PROT_READ, MAP_SHARED, fd, 0);
     struct segment *ring = (struct segment *)base;
     if (base == MAP_FAILED || ring->magic != 0x52474D53 || ring->version != 1 || !ring->slots ||
+        ring->slot_header_bytes != 256 || 4096 + 256ull * ring->slots > ring->payload_offset ||
         ring->payload_offset + ring->slots * ring->slot_stride != (uint64_t)about.st_size ||
         ring->payload_bytes > ring->slot_stride)
         return fprintf(stderr, "%s: not a ring of version 1\n", argv[1]), 1;

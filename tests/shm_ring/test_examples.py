@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from shm_ring import RingWriter, attach
+from shm_ring.layout import SEGMENT_HEADER, offset_of
 from tests.shm_ring.frames import REPOSITORY, start_writer
-from tests.shm_ring.test_attach import SHAPE, Camera
+from tests.shm_ring.test_attach import LONG, SHAPE, Camera
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -29,7 +32,7 @@ def first_lines(name: str, *arguments: str, lines: int) -> list[str]:
 
 @pytest.fixture
 def camera(make_writer):
-    with make_writer(slots=64, payload_bytes=SHAPE.payload_bytes) as writer, Camera(writer) as camera:
+    with make_writer(slots=LONG, payload_bytes=SHAPE.payload_bytes) as writer, Camera(writer) as camera:
         yield camera
 
 
@@ -62,6 +65,56 @@ def test_stereo(prefix, camera):
 
 def test_capture_swap(prefix, camera):
     assert first_lines("capture_swap.py", "cam0", prefix, lines=2)[1].startswith("(48, 64, 3) ")
+
+
+class EnoughError(Exception):
+    """Ends a program of the manual that would go on for ever."""
+
+
+def first_prints(program: str, prefix: str, names: dict[str, object], lines: int = 3) -> list[tuple]:
+    """Run a program of the manual, with its cameras under a prefix, until it has printed some lines, or ended."""
+    printed: list[tuple] = []
+
+    def shown(*values: object) -> None:
+        printed.append(values)
+        if len(printed) == lines:
+            raise EnoughError
+
+    program = re.sub(r'(attach|SharedCapture)\("(cam\d)"', rf'\1("\2", prefix="{prefix}"', program)
+    names["print"] = shown
+    with suppress(EnoughError):
+        exec(compile(program, "manual", "exec"), names)
+    return printed
+
+
+def programs(manual: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / manual).read_text(), re.DOTALL)
+
+
+def test_the_programs_of_the_manual_run(prefix, camera, tmp_path):
+    """Typed as they stand: docs/attach.md, and the three lines of README.md."""
+    three_lines, which, history, borrowed, two_cameras, swap = programs("docs/attach.md")
+    assert {shape for _, shape in first_prints(three_lines, prefix, {})} == {(48, 64, 3)}
+    with attach("cam0", prefix=prefix) as ring:
+        names: dict[str, object] = {"ring": ring}
+        for program in (which, history, borrowed):
+            assert first_prints(program, prefix, names) == []
+        assert names["frame"].geometry == SHAPE
+        assert 0 <= names["score"] < 200
+    with (
+        RingWriter.create(
+            f"/{prefix}.cam1.main", slots=LONG, payload_bytes=SHAPE.payload_bytes, lock_dir=tmp_path, camera="cam1",
+            stream="main",
+        ) as writer,
+        Camera(writer),
+    ):  # fmt: skip
+        assert all(abs(error_ns) <= 20_000_000 for _, _, error_ns in first_prints(two_cameras, prefix, {}))
+    names = {}
+    first_prints(swap, prefix, names)
+    assert names["ok"] is True and names["picture"].shape == (48, 64, 3)
+    names["capture"].release()
+    (readme,) = (program for program in programs("README.md") if "from shm_ring" in program)
+    assert len(first_prints(readme, prefix, {})) == 3
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +152,19 @@ def test_the_c_reader_refuses_what_is_not_a_ring(c_reader, ring_name):
     done = subprocess.run([c_reader, ring_name, "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not a ring of version 1" in done.stderr
+
+
+def test_the_c_reader_refuses_headers_that_lead_past_the_mapping(c_reader, make_writer, ring_name):
+    make_writer().close()
+    for field, value in (("slot_header_bytes", 1 << 20), ("slots", 1 << 24)):
+        at = offset_of(SEGMENT_HEADER, field)
+        with Path(f"/dev/shm{ring_name}").open("r+b") as file:
+            file.seek(at)
+            before = file.read(4)
+            file.seek(at)
+            file.write(value.to_bytes(4, sys.byteorder))
+            file.flush()
+            done = subprocess.run([c_reader, ring_name, "1"], capture_output=True, text=True, check=False)
+            file.seek(at)
+            file.write(before)
+        assert (done.returncode, done.stderr) == (1, f"{ring_name}: not a ring of version 1\n")
