@@ -68,6 +68,8 @@ class Configuration:
         """Change settings, all or none. *Raises* SettingsError saying which is wrong; OSError of the journal's disk."""
         if not wanted:
             raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
+        for path in wanted:
+            self._check_camera(path)
         typed = {path: self._typed(path, value) for path, value in wanted.items()}
         before = self.current
         after = with_changes(before, typed)
@@ -76,6 +78,13 @@ class Configuration:
         self._write_journal(unsaved)
         self.current, self.unsaved = after, unsaved
         return changes
+
+    def _check_camera(self, path: str) -> None:
+        """A mistyped name would make a table, and saved beside no other, the only camera from then on."""
+        parts = path.split(".")
+        if parts[0] == "cameras" and len(parts) > 1 and parts[1] not in self.current.cameras:
+            known = ", ".join(self.current.cameras)
+            raise SettingsError(f"{path}: no camera {parts[1]!r}; cameras: {known} (new ones are added in config.toml)")
 
     def overwrite(self, only: Collection[str] | None = None) -> int:
         """Write the unsaved changes (`only` these keys) into config.toml, keeping comments and order. Returns how many.

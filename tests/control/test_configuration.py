@@ -191,6 +191,16 @@ def test_a_camera_that_keeps_its_own_value_is_named(tmp_path):
         assert "not for" not in hub.text("set camera.height 240")
 
 
+def test_a_camera_that_is_not_there_is_not_made_by_a_mistyped_name(tmp_path):
+    """`set cameras.cam1.width 640`, saved into a config.toml without [cameras], took cam0 away at the next start."""
+    configuration = configured(tmp_path)
+    with pytest.raises(SettingsError, match=r"no camera 'cam1'; cameras: cam0 \(new ones are added in config.toml\)"):
+        configuration.change({"cameras.cam1.width": 640})
+    configuration.change({"cameras.cam0.width": 640})
+    configuration.overwrite()
+    assert configured(tmp_path).current.cameras == ("cam0",)
+
+
 def test_a_change_for_one_camera_is_told_for_that_camera(tmp_path):
     configuration = configured(tmp_path, CONFIG + "[cameras.cam0]\n[cameras.cam1.night]\ndark_threshold = 20.0\n")
     changes = configuration.change({"cameras.cam1.night.dark_threshold": 25})
