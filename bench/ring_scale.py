@@ -67,7 +67,6 @@ def by_slots(quick: bool) -> Iterator[tuple[str, Outcome]]:
     frame, times = np.zeros(1000, np.uint8), 500 if quick else 5000
     for slots in SLOTS:
         with tempfile.TemporaryDirectory() as folder, make(folder, SMALL, slots) as writer:
-            started = time.perf_counter()
             for number in range(slots):
                 writer.publish(frame, FrameMeta(number, number, number))
             publish[slots] = median_us(lambda w=writer: w.publish(frame, FrameMeta(1, w.head, 1)), times)
