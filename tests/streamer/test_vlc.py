@@ -1,4 +1,4 @@
-"""VLC, its own multipart demuxer and decoder, on /stream: what it would show is what the ring holds."""
+"""VLC, with demuxers and decoders of its own, on /stream and /live.mp4: it would show what the ring holds."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipeline import until
 from tests.reading import number_in
+from tests.streamer.test_live import Recorder
 from tests.streamer.test_process import Camera, streaming
 
 ENOUGH = 12
@@ -40,8 +41,9 @@ def vlc_on(url: str):
 
 
 @pytest.mark.skipif(shutil.which("cvlc") is None, reason="VLC is not installed")
-def test_vlc_shows_the_frames_of_the_ring(tmp_path):
-    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix), vlc_on(f"{streamer.url}/stream") as folder:
+@pytest.mark.parametrize(("path", "source"), [("/stream", Camera), ("/live.mp4", Recorder)])
+def test_vlc_shows_the_frames_of_the_ring(tmp_path, path, source):
+    with streaming(tmp_path) as streamer, source(tmp_path, streamer.prefix), vlc_on(streamer.url + path) as folder:
         until(lambda: len(list(folder.glob("shown*.png"))) > ENOUGH, 30, "pictures that VLC shows")
         pictures = sorted(folder.glob("shown*.png"))[:ENOUGH]  # what comes after may be half written
         numbers = [number for picture in pictures if (number := number_in(picture)) is not None]
