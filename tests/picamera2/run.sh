@@ -23,4 +23,4 @@ echo "rig ready after $((SECONDS - began)) s: $rig"
 
 exec "$here/rig/enter.sh" "$rig" /usr/bin/env -C /opt/shmcam LD_PRELOAD="/opt/rig/shim.so /opt/rig/rigcam.so" \
   PYTHONPATH=/opt/rig LIBCAMERA_LOG_LEVELS='*:ERROR' RIG_CAMERAS=imx708,imx296 SHMCAM_IN_RIG=1 ${SHMCAM_KEEP:+SHMCAM_KEEP=1} PATH=/opt/venv/bin:/usr/bin:/bin \
-  timeout -k 10 "${SHMCAM_RIG_TIMEOUT:-900}" /opt/venv/bin/python -m pytest -p no:cacheprovider tests/picamera2 "$@"
+  timeout -k 10 "${SHMCAM_RIG_TIMEOUT:-1800}" /opt/venv/bin/python -m pytest -p no:cacheprovider tests/picamera2 "$@"

@@ -9,5 +9,6 @@ mount -t proc proc "$root/proc"; mount -t sysfs -o ro sysfs "$root/sys"
 mkdir -p "$root/dev/shm"; mount -t tmpfs tmpfs "$root/dev/shm"
 if [ -n "${BIND:-}" ]; then mkdir -p "$root/bind"; mount --bind "$BIND" "$root/bind"; fi
 cd "$root"
-exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+  ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"} "$@"
 ' enter "$rig" "$@"

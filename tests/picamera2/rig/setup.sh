@@ -46,7 +46,8 @@ EOF
   inside apt-get -qq update >"$rig/apt.log" 2>&1 || cannot "apt-get update failed in the root (see $rig/apt.log)"
   inside apt-get -y -qq install -t trixie-backports python3-libcamera libcamera-ipa libcamera-dev ca-certificates dpkg-dev \
     g++ libc6-dev xz-utils procps socat python3-dev python3-pip python3-venv python3-numpy python3-pil python3-av \
-    python3-piexif python3-prctl python3-jsonschema python3-libarchive-c python3-tqdm >>"$rig/apt.log" 2>&1
+    python3-piexif python3-prctl python3-jsonschema python3-libarchive-c python3-tqdm >>"$rig/apt.log" 2>&1 ||
+    cannot "apt-get cannot install libcamera in the root (see $rig/apt.log): $(tail -n1 "$rig/apt.log")"
   [ -s /etc/ssl/certs/ca-certificates.crt ] && cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
   inside python3 -m pip install -q --break-system-packages --root-user-action=ignore \
     --cert /etc/ssl/certs/ca-certificates.crt picamera2==0.3.38 >"$rig/pip.log" 2>&1 ||
@@ -60,7 +61,7 @@ EOF
       apt-get -qq source --download-only libcamera=\$v >/dev/null 2>&1 && break
     done
     tar -xf libcamera_*.orig.tar.* -C tree --strip-components=1 --wildcards '*/include/*'
-  "
+  " >>"$rig/apt.log" 2>&1 || cannot "no source of libcamera ${version%.*-*} can be had (see $rig/apt.log)"
   inside apt-get clean
   echo "$base" >"$rig/base.done"
 fi
