@@ -58,10 +58,10 @@ def free_port() -> int:
 
 
 def _rings_bytes(document: Mapping[str, Any]) -> int:
-    """What the cameras' rings need, and 26 MB a camera for scores, packets and the long exposure."""
+    """What the cameras' rings need, and 22 MB a camera for scores, packets and the long exposure."""
     cameras = document.get("cameras") or {"cam0": {}}
     sizes = [{**document["camera"], **camera} for camera in cameras.values()]
-    return sum(int(size["width"] * size["height"] * 1.5 * document["ring"]["size"]) + 26_000_000 for size in sizes)
+    return sum(int(size["width"] * size["height"] * 1.5 * document["ring"]["size"]) + 22_000_000 for size in sizes)
 
 
 class Pipeline:
@@ -107,7 +107,7 @@ class Pipeline:
 
     def start(self) -> None:
         """As a user would: `shmcam run --config …`; returns once the `ready` programs deliver."""
-        need_shared_memory(self._rings_bytes)
+        need_shared_memory(self._rings_bytes - sum(path.stat().st_size for path in self.segments()))
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "run.out").open("ab") as out:
             command = [str(BIN / "shmcam"), "run", "--config", str(self.config)]

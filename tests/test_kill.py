@@ -11,6 +11,7 @@ from shm_ring import RingError, RingReader
 from tests.pipeline import Pipeline, until
 from tests.reading import numbers_in_clip, stream_parts
 
+SMALL = {"width": 320, "height": 240}
 RECORDING = {"auto_start": True, "mode": "session", "preset": "ultrafast"}
 
 
@@ -102,7 +103,7 @@ def test_a_plain_kill_is_healed_like_any_other(shmcam):
 
 
 def test_a_killed_supervisord_takes_its_children_along_and_starts_again(tmp_path):
-    with Pipeline(night={"enable": False}) as pipeline:
+    with Pipeline(camera=SMALL, night={"enable": False}) as pipeline:
         pipeline.wait_running("capture", "hub")
         pids = {name: pipeline.pid(name) for name in pipeline.states()}
         pipeline.kill_supervisord()
@@ -116,7 +117,7 @@ def test_a_killed_supervisord_takes_its_children_along_and_starts_again(tmp_path
 
 
 def test_a_stopped_capture_is_reported_then_replaced(tmp_path):
-    with Pipeline(night={"enable": False}, control={"hang_kill_s": 6.0}) as pipeline:
+    with Pipeline(camera=SMALL, night={"enable": False}, control={"hang_kill_s": 6.0}) as pipeline:
         pipeline.wait_running()
         hung = pipeline.kill("capture", signal.SIGSTOP)
         until(lambda: "capture" in pipeline.text("health") and _complains(pipeline), 15, "a report of the hang")
