@@ -38,7 +38,7 @@ const ADVICE = [
   [/: no picture yet/, "Is the camera plugged in? See Logs → capture, or type: shmcam doctor"],
   [/: last picture/, "The camera is being looked for; pictures come back by themselves. See Logs → capture"],
   [/^hub:/, "Buttons do nothing until it is back; pictures go on. Type: supervisorctl start hub"],
-  [/FATAL|EXITED|BACKOFF|down/, "See Logs for the reason, then: supervisorctl start that program"],
+  [/FATAL|EXITED|BACKOFF|down/, "See Logs for the reason, then type: supervisorctl start NAME"],
   [/silent|missing/, "The watchdog restarts it; see Logs if it stays like this"],
 ];
 
@@ -48,12 +48,19 @@ const WITHOUT = {
   analyzer: "Nobody watches for night and motion", watchdog: "Nobody restarts what hangs",
 };
 
-function stopped({ program }) {
-  return ["warn", `${program} is stopped`, `${WITHOUT[program.split("-")[0]] ?? "It does nothing"}. Type: supervisorctl start ${program}`];
+/** What supervisorctl calls a program: those of each further camera are a group. */
+function supervised(program, { cameras }) {
+  const group = cameras.find(({ name }) => program.replace(/^[a-z]+-/, "") === name && name !== program);
+  return group ? `${group.name}:${program}` : program;
 }
 
-function toDo(reason) {
-  return ["bad", reason, ADVICE.find(([pattern]) => pattern.test(reason))?.[1] ?? "See Logs"];
+function stopped({ program }, over) {
+  return ["warn", `${program} is stopped`, `${WITHOUT[program.split("-")[0]] ?? "It does nothing"}. Type: supervisorctl start ${supervised(program, over)}`];
+}
+
+function toDo(reason, over) {
+  const said = ADVICE.find(([pattern]) => pattern.test(reason))?.[1] ?? "See Logs";
+  return ["bad", reason, said.replace("NAME", supervised(reason.split(":")[0], over))];
 }
 
 export function showBanners(over, problem) {
@@ -64,7 +71,7 @@ export function showBanners(over, problem) {
   } else {
     const away = over.health.processes.filter((one) => one.state === "STOPPED");
     const dark = away.filter(({ program }) => program.startsWith("capture")).map(({ program }) => program.slice(8) || over.cameras[0].name);
-    found.push(...away.map(stopped), ...over.health.reasons.filter((reason) => !dark.some((name) => reason.startsWith(`${name}:`))).map(toDo));
+    found.push(...away.map((one) => stopped(one, over)), ...over.health.reasons.filter((reason) => !dark.some((name) => reason.startsWith(`${name}:`))).map((reason) => toDo(reason, over)));
     if (over.throttle.share < 1) found.push(["warn", `Viewers are slowed to ${Math.round(over.throttle.share * 100)} %`, `${over.throttle.reason}. Recording comes first; it goes back by itself`]);
   }
   fill(byId("banners"), ...found.slice(0, 4).map(([kind, what, todo]) =>

@@ -407,6 +407,17 @@ def test_the_stale_sign_and_the_banner_when_the_camera_stops(pipeline, browser):
         playwright.expect(page.locator("#badges")).to_contain_text("Live ·", timeout=40_000)
 
 
+def test_the_banner_names_a_further_cameras_program_as_supervisorctl_does(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        pipeline.supervisorctl("stop", "cam1:recorder-cam1")
+        try:
+            playwright.expect(page.locator("#banners")).to_contain_text(
+                "Type: supervisorctl start cam1:recorder-cam1", timeout=20_000
+            )
+        finally:
+            pipeline.supervisorctl("start", "cam1:recorder-cam1")
+
+
 def test_a_person_logs_in_and_out(tmp_path, browser):
     with Threaded(tmp_path, '[http]\npassword = "correct horse"\n', fps=10.0) as served:
         context = browser.new_context()
