@@ -121,10 +121,10 @@ class Studio:
         result = None if running is None else running.result()
         if running is None or result is None:
             raise ValueError(f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)")
-        more = {"stack": {"method": LONG, "count": running.frames, "aligned": False}}
+        more = {"stack": {"method": LONG, "count": result.count, "aligned": False}}
         entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
         first, last = ((meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in result.metas)
-        taken = answers.Taken(camera.name, LONG, running.frames, running.frames, 0, 0, first, last)
+        taken = answers.Taken(camera.name, LONG, result.count, result.count, 0, 0, first, last)
         return answers.past_stack(entries, taken)
 
     def _camera(self, name: str) -> Camera:
