@@ -11,6 +11,8 @@ os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
 
 # There are sockets in tmp_path.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHORT)
+if SHORT != "/tmp":
+    os.environ.setdefault("TMPDIR", SHORT)  # browsers
 
 # An example takes as long as it takes: Hypothesis' 200 ms are a claim about the machine.
 with suppress(ImportError):  # the rig of tests/picamera2 does without

@@ -31,7 +31,7 @@ def logs(options: Options) -> int:
         known = ", ".join(path.stem for path in log_files(folder, "")) or "none"
         print(f"shmcam: no log of {process!r} in {folder}; there are: {known}", file=sys.stderr)
         return EXIT_FAILED
-    print("\n".join(found)) if found else None
+    print("\n".join(found), flush=True) if found else None
     while follow:
         for line in follower.new_lines():
             print(line, flush=True)

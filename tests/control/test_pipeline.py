@@ -150,7 +150,7 @@ def test_a_program_that_is_stopped_is_named_with_what_starts_it(shmcam):
 
 
 def test_a_master_starts_the_service_and_stops_it_with_quit():
-    pipeline = Pipeline()  # only its folder and configuration; the master starts it
+    pipeline = Pipeline(camera={"width": 320, "height": 240})  # only its folder and configuration; the master starts it
     environ = {**os.environ, "SHMCAM_CONFIG": str(pipeline.config)}
     slave = subprocess.Popen(
         [SHMCAM, "slave", "--start"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environ

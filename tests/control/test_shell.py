@@ -170,11 +170,14 @@ def test_logs_f_shows_what_follows(hub):
     with subprocess.Popen([SHMCAM, "logs", "-f", "hub"], stdout=subprocess.PIPE, text=True, env=environ) as following:
         lines = []
         threading.Thread(target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True).start()
-        until(lambda: lines, "old lines")
-        hub.text("set night.min_dark_frames 12")
-        until(lambda: any("night.min_dark_frames" in line for line in lines), "the new line")
-        following.send_signal(signal.SIGINT)
-        assert following.wait(60) == 130
+        try:
+            until(lambda: lines, "old lines, although nothing new is logged")
+            hub.text("set night.min_dark_frames 12")
+            until(lambda: any("night.min_dark_frames" in line for line in lines), "the new line")
+            following.send_signal(signal.SIGINT)
+            assert following.wait(60) == 130
+        finally:
+            following.kill()
 
 
 # ---- the slave, driven by a master program as the user's manual shows
@@ -249,8 +252,7 @@ def test_the_console_in_a_terminal(hub):
     import simplejpeg
 
     picture = simplejpeg.encode_jpeg(numpy.full((90, 160, 3), (200, 30, 30), numpy.uint8))
-    name = f"shmcam{os.getpid()}"
-    tmux = ["tmux", "-f", "/dev/null", "-u", "-L", name]  # nobody's configuration, any locale
+    tmux = ["tmux", "-f", "/dev/null", "-u", "-S", str(hub.folder / "tmux")]  # nobody's configuration, any locale
     command = f"SHMCAM_CONFIG={hub.config} {SHMCAM} console; echo ended $?; sleep 60"
     subprocess.run([*tmux, "new-session", "-d", "-x", "100", "-y", "40", command], check=True, timeout=60)
 
