@@ -25,7 +25,7 @@ def scene(rig):
     stop = threading.Event()
     made = rig(mode="event", events=["motion", "night"], pre_roll_s=1.0, post_roll_s=0.5)
     made.start_hub()
-    film = made.camera(slots=256)
+    film = made.camera(slots=256, size=(320, 180))
 
     def run():
         start, number = time.monotonic(), 0

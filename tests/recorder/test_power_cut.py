@@ -213,7 +213,7 @@ def test_450_torn_tails(growing, tmp_path):
 
 
 def kill_at_random_moments(made, times):
-    camera = made.camera(size=(320, 180), slots=1024, noise=30)  # 34 s: kills come faster than a busy machine starts
+    camera = made.camera(size=(192, 108), slots=1024, noise=30)  # 34 s: kills come faster than a busy machine starts
     stop = threading.Event()
 
     def run():

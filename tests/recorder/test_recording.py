@@ -128,7 +128,7 @@ def test_a_pre_roll_longer_than_the_ring_is_stated(filming):
 
 def test_a_restart_goes_on_where_it_stopped_and_a_kill_loses_nothing_the_ring_holds(filming):
     """supervisorctl restart, then kill -9: the ring still has what was filmed meanwhile."""
-    made, film = filming(camera={"slots": 512})
+    made, film = filming(camera={"slots": 512, "size": (320, 180)})
     made.ask("record start")
     time.sleep(1.0)
     assert made.stop(made.processes[-1]) == 0
@@ -259,7 +259,7 @@ def test_drops_of_the_camera_are_gaps_in_time_and_in_the_csv(rig):
     made = rig(auto_start=True)
     made.start()
     made.ready()
-    film = made.camera(slots=256)
+    film = made.camera(slots=256, size=(320, 180))
     at_ns, sensor = now_ns(), 0
     for number in range(90):
         lost = {20: 1, 40: 3, 41: 2, 70: 10}.get(number, 0)
@@ -303,7 +303,7 @@ def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
     made.written(45)
     small.close()
     made.cameras.remove(small)
-    large = made.camera(size=(802, 602), slots=64)
+    large = made.camera(size=(802, 602), slots=16)
     for _ in range(10):
         at_ns += PERIOD_NS
         large.publish(at_ns)
