@@ -62,6 +62,5 @@ def _said(state: Mapping[str, object]) -> str:
     if not state["running"]:
         return "no timelapse runs"
     pauses = f", pauses: {state['trouble']}" if state["trouble"] else ""
-    return (
-        f"timelapse runs, a frame every {state['interval_s']:g}s, {state['frames']} frames in {state['path']}{pauses}"
-    )
+    film = f"{state['frames']} frames in {state['path']}" if state["path"] else "no frame yet"
+    return f"timelapse runs, a frame every {state['interval_s']:g}s, {film}{pauses}"

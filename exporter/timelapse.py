@@ -135,9 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line, also in the words of the socket: `timelapse build cam0 since=24h fps=25`."""
+    """The command line, also in the words of the socket: `timelapse build cam0 since=24h fps=25`, without `build`."""
     parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
-    parser.add_argument("build", nargs="?", choices=["build"], help="may be left out")
     parser.add_argument("place", nargs="?", default="", metavar="camera", help="which camera (default: the first)")
     parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")

@@ -11,11 +11,12 @@ from service.clock import iso
 def line(entry: Entry) -> str:
     """One row in one line."""
     marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
-    frames = f"f{entry.first_frame}" if entry.frames == 1 else f"f{entry.first_frame}-f{entry.last_frame}"
+    last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # unknown of what was adopted
+    frames = f" f{entry.first_frame}{last}" if entry.first_frame >= 0 else ""
     length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
     size = f"{entry.bytes / 1e6:.1f}MB"
     when = iso(entry.started_utc_ns)
-    return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length} {frames} {size} {entry.path}{marks}"
+    return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length}{frames} {size} {entry.path}{marks}"
 
 
 def row(entry: Entry) -> dict[str, Any]:

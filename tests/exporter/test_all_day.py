@@ -150,6 +150,7 @@ def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
     night = {"flags": int(Flags.NIGHT), "exposure_us": 30_000}
     state = service.settings.paths.captures / "_night" / "cam0.npz"
     until(lambda: not feed.publish(1, **night) or state.exists() or time.sleep(0.1), 20, "state on disk")
+    until(state.with_suffix(".jpg").exists, 20, "its picture, which is written next")
     shown = cv2.imread(str(state.with_suffix(".jpg")), cv2.IMREAD_GRAYSCALE)
     assert shown is not None
     for _ in range(14):  # some frames of film
@@ -226,7 +227,6 @@ def test_shmcam_timelapse_builds_a_film_of_saved_pictures(shared, feed):
             "exporter.timelapse",
             "--config",
             str(shared.config),
-            "build",
             "cam0",
             "fps=12",
             "--label",
