@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -19,6 +20,9 @@ OWN = ("camera.video_mode", "camera.framerate", "camera.exposure_us", "camera.ga
 """Keys of [camera] that are controls, too; the others are those of [camera.controls], by libcamera's names."""
 
 HUB_S = 10.0
+
+LOOKS, LOOK_S = 100, 0.005
+"""How long an answer waits for the event of the same change, which comes on a line of its own."""
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -122,7 +126,18 @@ async def _turn(call: Call) -> Answer:
             hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(known)}"
             raise Refused(400, f"no control {name[:40]!r}; {hint}")
         changes[_path(context, camera.name, known[name])] = value
-    return answer_of(await context.hub.ask(c.Set(changes=changes, save=call.body.save), HUB_S))
+    reply = await context.hub.ask(c.Set(changes=changes, save=call.body.save), HUB_S)
+    if reply.ok:
+        await _heard(context, changes)
+    return answer_of(reply)
+
+
+async def _heard(context: Context, changes: dict[str, Any]) -> None:
+    """Who reads after the answer reads what was set: the hub's answer may overtake its event."""
+    for _ in range(LOOKS):
+        if all(context.settings.value(path) == value for path, value in changes.items()):
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 def endpoints() -> list[Endpoint]:

@@ -15,6 +15,7 @@ const WHITE = ["Auto", "Incandescent", "Tungsten", "Fluorescent", "Indoor", "Day
 export class ControlsCard {
   constructor(page) {
     this.page = page;
+    this.turns = 0;
     this.rows = h("div", { class: "controls" });
     this.note = h("p", { class: "soft" });
     this.element = h("details", { class: "card", ontoggle: () => this.load() }, h("summary", {}, h("h3", {}, "Camera")), this.note, this.rows,
@@ -23,7 +24,9 @@ export class ControlsCard {
 
   async load() {
     if (!this.element.open) return;
+    const { turns } = this;
     const found = await get(`/cameras/${this.page.camera}/controls`).catch((error) => ({ controls: [], problem: error.message }));
+    if (turns !== this.turns) return; // turned since: the last turn shows what holds, and a slider in use stays as it is
     this.known = Object.fromEntries(found.controls.map((one) => [one.name, one]));
     this.note.textContent = found.problem ?? (found.mode === "still" || found.mode === "slow_video" ? `Mode ${found.mode.replace("_", " ")}: exposure and gain are the night's own.` : "");
     this.note.hidden = !this.note.textContent;
@@ -41,8 +44,9 @@ export class ControlsCard {
 
   /** Set one control, null gives it back to the camera; then show what holds. */
   async turn(changes) {
+    const turn = ++this.turns;
     await this.page.act(() => post(`/cameras/${this.page.camera}/controls`, { changes }));
-    this.load();
+    if (turn === this.turns) this.load();
   }
 
   reset() {
