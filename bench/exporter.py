@@ -148,9 +148,14 @@ def _jpg_save(repeats: int) -> Outcome:
             wish = Wish(formats=("jpg",))
             return keeper.keep_frame(cast(Camera, _NoScores()), cast(Frame, frame), f"f{number}", wish)
 
+        def saving() -> float:
+            for path in Path(folder).rglob("*.jpg"):
+                path.unlink()  # memory that was used before: a virtual machine's first touch of a page costs more
+            return _per_frame(lambda: [save() for _ in range(8)], 8, 8, time.thread_time)
+
         # CPU time: in memory nothing waits, and a busy neighbour then counts for neither.
         subjects = {
-            "save": lambda: _per_frame(lambda: [save() for _ in range(8)], 8, 8, time.thread_time),
+            "save": saving,
             "encoder": lambda: _per_frame(
                 lambda: [to_jpeg(frame.payload, LAYOUT, 92) for _ in range(8)], 8, 8, time.thread_time
             ),
