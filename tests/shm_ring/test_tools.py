@@ -76,14 +76,22 @@ def test_top_shows_the_same_load_of_a_process_that_reads_two_rings(make_writer, 
     with RingWriter.create(
         other, slots=4, payload_bytes=64, lock_dir=tmp_path / "run", camera="cam1", stream="main"
     ), make_writer():  # fmt: skip
-        watch = top.Watch(prefix)
-        watch.look()
-        until_s = time.process_time() + 0.1
-        while time.process_time() < until_s:
-            pass
-        first, second = (ring.readers[0] for ring in watch.look())
-        assert first.pid == second.pid == os.getpid()
-        assert first.cpu_percent == second.cpu_percent > 0
+        code = (
+            "from shm_ring import RingReader\n"
+            f"both = RingReader.open({ring_name!r}), RingReader.open({other!r})\nprint(flush=True)\nwhile True: pass"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
+            try:
+                process.stdout.readline()
+                watch, loads, deadline_s = top.Watch(prefix), [0.0], time.monotonic() + 30
+                while not all(loads):
+                    assert time.monotonic() < deadline_s, loads
+                    time.sleep(0.1)
+                    readers = [user for ring in watch.look() for user in ring.readers]
+                    loads = [user.cpu_percent for user in readers if user.pid == process.pid]
+            finally:
+                process.kill()
+        assert len(loads) == 2 and loads[0] == loads[1]
 
 
 def test_top_tells_drops_and_how_late_in_time_a_reader_is(make_writer, ring_name, prefix, capsys):
