@@ -22,7 +22,7 @@ const page = {
     try {
       const answer = await work();
       const text = said ?? answer?.text?.replace(/\/\S*\/(?=\S)/g, "") ?? "Done"; // file names without their folders
-      toast(text.length > 200 ? `${text.slice(0, 200)}…` : text);
+      toast(text.length > 200 ? `${text.slice(0, 100)}…` : text);
       return answer;
     } catch (error) {
       toast(error.message, true);

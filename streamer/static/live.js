@@ -140,7 +140,7 @@ export class LiveTab {
     const said = notice(this.watching, stale, screen, camera);
     screen.notice.hidden = !said;
     if (said) fill(screen.notice, h("b", {}, said[0]), h("span", {}, said[1]));
-    if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(0)} fps`;
+    if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(camera.fps < 10 ? 1 : 0)} fps`;
   }
 
   showMeter(night) {
