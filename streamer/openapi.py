@@ -20,7 +20,7 @@ _EVERY = {
     413: "body too large",
     421: "this server is not called so",
     429: "too many wrong guesses",
-    503: "a process or place is missing",
+    503: "a process or place is missing, or the library cannot be read now",
     504: "a process did not answer in time",
 }
 """What any endpoint may answer; the reason is in the body."""
@@ -84,7 +84,7 @@ def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
 def _responses(one: Endpoint, by_kind: dict[Any, JSON]) -> JSON:
     schema = by_kind[one.reply] if one.reply is not None else {"type": "string", "format": "binary"}
     good = {"description": one.summary, "content": {media: {"schema": schema} for media in one.media}}
-    statuses = dict(_EVERY) | ({415: "body is not application/json"} if one.method != "GET" else {})
+    statuses = dict(_EVERY) | ({415: "body is not application/json, or compressed"} if one.method != "GET" else {})
     found: JSON = {str(one.status): good} | {str(status): good for status in one.other}
     for status, meaning in statuses.items():
         found.setdefault(
