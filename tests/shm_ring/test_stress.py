@@ -68,7 +68,7 @@ def tallies(name: str, kind: type[RingReader], reads: int, seconds: float, *, re
         process.start()
     total: Counter = Counter()
     for _ in crowd:
-        total.update(results.get(timeout=seconds + 60))
+        total.update(results.get(timeout=seconds + 200))
     for process in crowd:
         process.join(10)
     return total
