@@ -144,7 +144,7 @@ def _guessed(path: Path, protected: bool) -> Entry:
     if stamp:
         try:
             started_s = datetime.strptime(stamp[0], "%Y%m%d_%H%M%S").astimezone().timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):  # 99991231 west of Greenwich
             started_s = path.stat().st_mtime
     number = int(frame[1]) if frame else -1
     return Entry(
