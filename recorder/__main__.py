@@ -71,7 +71,7 @@ def run(process: Process) -> None:
         encoding = Encoding(own, overlay_of(own))
         session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
         found = leftovers.adopt(paths.recordings, camera)
-        session.begin(own, found)
+        session.begin(own, found, leftovers.closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()
         for closed in found:

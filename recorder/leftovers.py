@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from library.sidecar import sidecar
 from recorder import timing
 from recorder.clip import Totals
 from recorder.disk_file import is_written
+from recorder.memory import RESUME_WITHIN_S
 from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
 from recorder.order import Order
@@ -72,6 +74,19 @@ def unfiled(recordings: Path, camera: str) -> list[Path]:
             if is_of(name, camera) and name.endswith(tuple(SUFFIXES.values())) and sidecar(Path(name)).name not in known
         ]
     return lacking
+
+
+def closed_until_ns(recordings: Path, camera: str) -> int:
+    """When the last frame of the newest closed clip was captured, by its timing lines; 0: unknown, or long ago.
+
+    A kill may come between the close of a clip and the note of it.
+    """
+    with suppress(OSError):
+        csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_of(path.name, camera))
+        newest = max(csvs, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is not None:
+            return timing.last_frame_ns(newest, time.time(), RESUME_WITHIN_S)
+    return 0
 
 
 def closed(path: Path, camera: str) -> Closed | None:

@@ -36,9 +36,9 @@ class Session:
         self._recorded_ns = 0
         """When the last frame of all files that were closed was captured."""
 
-    def begin(self, own: RecorderSettings, found: Sequence[Closed]) -> None:
+    def begin(self, own: RecorderSettings, found: Sequence[Closed], closed_until_ns: int = 0) -> None:
         """Take up what was interrupted with the frame after its last; start a session if the user wants that."""
-        recorded_ns = max((closed.totals.last_ns for closed in found), default=0)
+        recorded_ns = max(closed_until_ns, *(closed.totals.last_ns for closed in found), 0)
         state = self._memory.recall(now_ns(), recorded_ns)
         if state is None:
             self._memory.forget()
@@ -93,7 +93,7 @@ class Session:
         return max(self._recorded_ns, order.start_ns - 1)
 
     def _resume(self, state: Interrupted) -> None:
-        at_ns = state.last_ns + PTS_NS
+        at_ns = self._triggers.resumed_ns = state.last_ns + PTS_NS
         if state.kind == "event":
             order = Order(0, "event", state.trigger, at_ns, state.utc_ns, state.label, state.protect)
             self._triggers.resume(Event(order, state.end_ns, state.stop_ns, dict(state.lasting)))

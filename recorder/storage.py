@@ -35,11 +35,9 @@ class Storage:
     def prepare(self, folder: Path, bytes_per_s: float) -> None:
         """Make the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
         self.check_mounted()
-        try:
-            _make(folder)
-        except OSError as error:
-            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
+        self._make(folder)
         self.make_room(folder, bytes_per_s)
+        self._make(folder)  # with the last clip that was deleted in it, of the same second, a folder goes
 
     def check_mounted(self) -> None:
         """Refuse an empty mount point. Raises: StorageUnavailable."""
@@ -62,6 +60,12 @@ class Storage:
             # Without its index the library cannot delete, but that alone is no reason not to record.
             log.warning("library is not usable, nothing deleted reason=%s", error)
             self._check_free(folder, need)
+
+    def _make(self, folder: Path) -> None:
+        try:
+            _make(folder)
+        except OSError as error:
+            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
 
     def _check_free(self, folder: Path, need: int) -> None:
         disk = os.statvfs(folder)

@@ -9,6 +9,8 @@ from shm_ring import FrameMeta
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 HEADER = ",".join(COLUMNS) + "\n"
+TAIL_BYTES = 400
+"""Holds the last line."""
 
 
 @dataclass
@@ -53,6 +55,15 @@ def rows(path: Path) -> list[tuple[int, int, int]]:
             break
         found.append(row)
     return found
+
+
+def last_frame_ns(path: Path, now_s: float, within_s: float) -> int:
+    """When the last frame of a CSV was captured, if it was written so long ago at most; else 0. Raises: OSError."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        *_, text = file.read().decode(errors="replace").splitlines() or [""]
+    row = _row(text)
+    return row[1] if row is not None and 0 <= now_s - float(text.split(",")[1]) <= within_s else 0
 
 
 def _row(text: str) -> tuple[int, int, int] | None:

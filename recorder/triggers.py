@@ -29,6 +29,7 @@ class Triggers:
         self._silenced: dict[str, int] = {}
         """Lasting sources whose event was cut off, and when they began: they count again once they have ended."""
         self._number = 0
+        self.resumed_ns = 0  # what was wanted before, a recorder before us has recorded
 
     # ---- what happens
 
@@ -64,7 +65,7 @@ class Triggers:
 
     def happened(self, at_ns: int, source: str, *, utc_ns: int, label: str = "", protect: bool = False) -> None:
         """Note an event of one instant; events whose spans touch are one."""
-        start_ns, end_ns = at_ns - self.limits.pre_ns, at_ns + self.limits.post_ns
+        start_ns, end_ns = max(at_ns - self.limits.pre_ns, self.resumed_ns), at_ns + self.limits.post_ns
         event = self.event
         if event is None or not event.holds(start_ns, at_ns):
             order = Order(self._next(), "event", source, start_ns, utc_ns, label, protect)

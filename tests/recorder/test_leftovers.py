@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import time
 
 import pytest
 
@@ -163,6 +164,21 @@ def test_the_timing_of_an_older_clip_of_that_name_is_not_overwritten(tmp_path):
     (closed,) = leftovers.adopt(tmp_path, "cam0")
     assert place.timing.read_bytes() == b"its lines"
     assert closed.timing == timing_of(closed.path) and csv.startswith(closed.timing.read_bytes())
+
+
+def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
+    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    clip.close()
+    last_ns = film.units()[-1].row.captured_ns
+    assert leftovers.closed_until_ns(tmp_path, "cam0") == last_ns
+    assert leftovers.closed_until_ns(tmp_path, "cam1") == 0
+    clip.place.timing.write_bytes(clip.place.timing.read_bytes()[:-3] + bytes(3))
+    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0
+    clip.place.timing.write_text(f"9,{time.time() - 500:.6f},{last_ns},0,0\n")
+    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
 
 
 def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):

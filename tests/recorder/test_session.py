@@ -70,6 +70,14 @@ def test_a_long_recording_is_resumed_although_no_fragment_of_it_was_left(clock, 
     assert triggers.session is not None and triggers.session.label == "long"
 
 
+def test_a_clip_that_was_closed_just_before_the_kill_is_not_recorded_again(clock, tmp_path):
+    filming(clock, tmp_path, 10, lambda order, second: closed(order, BEGAN_NS + 5 * NS))
+    clock.ns += NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [], BEGAN_NS + 10 * NS)
+    assert triggers.session is not None and triggers.session.start_ns == BEGAN_NS + 10 * NS + PTS_NS
+
+
 def test_a_recorder_that_has_been_dead_for_long_resumes_nothing(clock, tmp_path):
     filming(clock, tmp_path, 3600)
     clock.ns += 200 * NS

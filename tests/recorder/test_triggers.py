@@ -185,6 +185,18 @@ def test_an_event_during_a_session_makes_no_second_file():
     assert {trigger for _, _, trigger in frames} == {"manual"}
 
 
+def test_an_event_that_began_before_a_resumed_session_makes_no_second_file_either():
+    """The hub tells a recorder that comes back of motion that goes on; what was before is on disk."""
+    triggers = machine()
+    triggers.resumed_ns = 100 * S
+    triggers.start(100 * S, "rolling", "rolling", utc_ns=0)
+    triggers.began(97 * S, "motion", utc_ns=0)
+    assert triggers.start_ns == 100 * S
+    frames = wanted(triggers, 90, 120)
+    assert frames[0][0] == 100.0 and len({number for _, number, _ in frames}) == 1
+    assert {trigger for _, _, trigger in frames} == {"motion"}
+
+
 def test_an_event_marks_the_rolling_clip_it_falls_into():
     triggers = machine()
     triggers.start(0, "rolling", "rolling", utc_ns=0)
