@@ -14,8 +14,6 @@ from shm_ring import catalogue
 from shm_ring.errors import FrameOverwritten, RingError
 from shm_ring.reader import RingReader
 
-SOON_S = 0.05  # CPU time comes in steps of 10 ms: over less time than this it says nothing
-
 Figures = Callable[[], Mapping[int, Mapping[str, object]]]
 """Asks the hub what processes told it in their heartbeats: pid → {"lag": …, "laps": …}; readers register nowhere."""
 
@@ -64,10 +62,12 @@ class Watch:
         self._prefix = prefix
         self._figures = figures
         self._heads: dict[str, tuple[float, int]] = {}
-        self._cpu_s: dict[int, tuple[float, float, float]] = {}
+        self._cpu_s: dict[int, tuple[float, float]] = {}
+        self._loads: dict[int, float] = {}
 
     def look(self) -> list[RingLine]:
         """Take one look at everything."""
+        self._loads.clear()
         names = catalogue.rings(self._prefix)
         users = catalogue.users(names)
         told = self._figures() if self._figures is not None else {}
@@ -110,22 +110,25 @@ class Watch:
             times, rss = process.cpu_times(), process.memory_info().rss
         except psutil.Error:
             return ReaderLine(user.pid, user.role, 0.0, 0.0, writable=user.writable)
-        now_s, cpu_s = time.monotonic(), times.user + times.system
-        before_s, before, percent = self._cpu_s.get(user.pid, (now_s, cpu_s, 0.0))
-        if now_s - before_s > SOON_S:  # else it was looked at a moment ago: it reads several rings
-            percent = (cpu_s - before) / (now_s - before_s) * 100
-            before_s, before = now_s, cpu_s
-        self._cpu_s[user.pid] = before_s, before, percent
         return ReaderLine(
             user.pid,
             user.role,
-            round(percent, 1),
+            self._load(user.pid, times.user + times.system),
             round(rss / 1e6, 1),
             told.get("lag"),
             told.get("laps"),
             behind_ms(ring, told.get("lag")),
             user.writable,
         )
+
+    def _load(self, pid: int, cpu_s: float) -> float:
+        """Per cent of a CPU since the last look; reckoned once a look, also for a process that reads several rings."""
+        if pid not in self._loads:
+            now_s = time.monotonic()
+            before_s, before = self._cpu_s.get(pid, (now_s, cpu_s))
+            self._cpu_s[pid] = now_s, cpu_s
+            self._loads[pid] = round((cpu_s - before) / (now_s - before_s) * 100, 1) if now_s > before_s else 0.0
+        return self._loads[pid]
 
 
 def newest(ring: RingReader) -> tuple[float | None, int]:
