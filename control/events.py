@@ -237,11 +237,11 @@ class ProcessStalled(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class DiskLow(Event):
-    """Free space fell below the reserve."""
+    """Free space fell below half of the reserve that retention keeps: somebody else fills the disk."""
 
     path: Path
-    free_bytes: Annotated[int, said("", unit="B", ge=0)] = 0
-    need_bytes: Annotated[int, said("", unit="B", ge=0)] = 0
+    free_bytes: Annotated[int, said("free space", unit="B", ge=0)] = 0
+    need_bytes: Annotated[int, said("the reserve", unit="B", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from control.client import ControlClient
 from exporter.camera import Camera
+from exporter.disks import Disks
 from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.keeping import Keeper
@@ -50,7 +51,7 @@ def parts_of(process: Process) -> Iterator[Parts]:
 
         keeper = Keeper(lambda: parts.settings, Album(lambda: parts.settings, writing), control.announce)
         studio = Studio(lambda: parts.settings, cameras, keeper)
-        parts = Parts(settings, control, studio, catalogue, saver, errands)
+        parts = Parts(settings, control, studio, catalogue, saver, errands, Disks(control.announce))
         opened.enter_context(saver)
         opened.enter_context(errands)
         for name in settings.cameras:

@@ -38,8 +38,8 @@ from service.stop import Stop
 
 log = logging.getLogger(__name__)
 
-AWAY_LOOK_S = 15.0
-"""Seconds between looks whether a folder of the library that was empty has its files back."""
+PLACES_LOOK_S = 15.0
+"""Seconds between looks at the disks, and whether a folder of the library that was empty has its files back."""
 TURN_S = 0.2
 """Longest wait between two looks at the clock."""
 
@@ -47,13 +47,14 @@ TURN_S = 0.2
 def run(parts: Parts, stop: Stop) -> None:
     """Until stop is requested."""
     parts.errands.submit(lambda: upkeep.reconciled(parts.catalogue))
+    parts.errands.submit(lambda: parts.disks.look(parts.settings))
     while not stop.requested:
         parts.control.wait(TURN_S)
         for asked in parts.control.received():
             take(asked, parts, now_ns())
         ripe(parts, now_ns())
         auto_save(parts, now_ns())
-        look_away(parts, now_ns())
+        look_at_places(parts, now_ns())
         parts.studio.let_go_if_retired()
         beat(parts)
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
@@ -104,10 +105,12 @@ def auto_save(parts: Parts, now: int) -> None:
             parts.saver.submit(lambda wish=wish: parts.studio.save(wish, now, "auto"))  # type: ignore[misc]
 
 
-def look_away(parts: Parts, now: int) -> None:
-    """Have the library reconciled when a disk that was not there at start has been mounted."""
-    due = parts.away.due(now, AWAY_LOOK_S)
-    if due and parts.catalogue.away and not parts.errands.waiting:
+def look_at_places(parts: Parts, now: int) -> None:
+    """Notice a disk that others fill; have the library reconciled when one that was not there has been mounted."""
+    if not parts.places.due(now, PLACES_LOOK_S) or parts.errands.waiting:
+        return
+    parts.errands.submit(lambda: parts.disks.look(parts.settings))
+    if parts.catalogue.away:
         parts.errands.submit(lambda: upkeep.returned(parts.catalogue))
 
 

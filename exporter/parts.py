@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from control.client import ControlClient
 from control.client import Request as Asked
 from control.messages import Reply
+from exporter.disks import Disks
 from exporter.follow import Follower
 from exporter.jobs import Jobs
 from exporter.settings import ExportSettings
@@ -44,14 +45,15 @@ class Parts:
     """Carries out whatever reads the ring: it must not wait behind anything long."""
     errands: Jobs
     """Long work on files: archive, check, rebuild."""
+    disks: Disks
     followers: dict[str, Follower] = field(default_factory=dict)
     """What goes on all day, per camera."""
     later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
     """pastStacks whose span has not ended yet, with the instant when it will have."""
     timers: dict[str, Timer] = field(default_factory=dict)
     """Auto-save, per camera."""
-    away: Timer = field(default_factory=Timer)
-    """Looks for folders of the library that come back."""
+    places: Timer = field(default_factory=Timer)
+    """Looks at the disks, and for folders of the library that come back."""
 
     @property
     def own(self) -> ExportSettings:

@@ -58,3 +58,8 @@ def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
     by_size = settings.free_reserve_mb * MB
     by_share = int(disk_bytes * settings.free_reserve_percent / 100)
     return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
+
+
+def is_low(free_bytes: int, reserve_bytes: int) -> bool:
+    """Whether somebody else takes the room: retention alone goes only a little below the reserve between two files."""
+    return free_bytes < max(1, reserve_bytes // 2)

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from library.limits import is_low
+
 
 class CameraHealth(msgspec.Struct, frozen=True):
     """One camera, as far as the streamer sees it."""
@@ -33,8 +35,8 @@ class DiskHealth(msgspec.Struct, frozen=True):
 
     @property
     def low(self) -> bool:
-        """Whether somebody else takes the room: retention goes a little below the reserve between two files."""
-        return self.total_bytes > 0 and self.free_bytes < max(1, self.reserve_bytes // 2)
+        """Whether somebody else takes the room."""
+        return self.total_bytes > 0 and is_low(self.free_bytes, self.reserve_bytes)
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):

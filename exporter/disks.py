@@ -1,0 +1,38 @@
+"""Says so when somebody else takes the room on disk that retention keeps free."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from control.messages import DiskLow, Event, Reply
+from library.limits import is_low, reserve_bytes
+from library.settings import LibrarySettings
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Disks:
+    """Looks at the disks of captures and recordings; announces each fall once. Used by one thread."""
+
+    def __init__(self, announce: Callable[[Event], None]) -> None:
+        self._announce = announce
+        self._low: set[Path] = set()
+
+    def look(self, settings: Settings) -> Reply:
+        """Compare what is free with the reserve. Raises: OSError."""
+        own = settings.table(LibrarySettings)
+        for folder in (settings.paths.captures, settings.paths.recordings):
+            disk = os.statvfs(next(place for place in (folder, *folder.parents) if place.exists()))
+            free, reserve = disk.f_bavail * disk.f_frsize, reserve_bytes(own, disk.f_blocks * disk.f_frsize)
+            if is_low(free, reserve) and folder not in self._low:
+                self._low.add(folder)
+                log.warning("disk low folder=%s free_bytes=%d reserve_bytes=%d", folder, free, reserve)
+                self._announce(DiskLow(path=str(folder), free_bytes=free, need_bytes=reserve))
+            elif free >= reserve and folder in self._low:
+                self._low.remove(folder)
+                log.info("disk has room again folder=%s free_bytes=%d", folder, free)
+        return Reply(data={"low": sorted(map(str, self._low))})
