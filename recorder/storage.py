@@ -35,9 +35,9 @@ class Storage:
     def prepare(self, folder: Path, bytes_per_s: float) -> None:
         """Make the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
         self.check_mounted()
-        self._make(folder)
+        self._make(self.recordings)
         self.make_room(folder, bytes_per_s)
-        self._make(folder)  # with the last clip that was deleted in it, of the same second, a folder goes
+        self._make(folder)
 
     def check_mounted(self) -> None:
         """Refuse an empty mount point. Raises: StorageUnavailable."""
@@ -51,7 +51,8 @@ class Storage:
         """Delete the oldest until the next seconds fit above the reserve. Raises: StorageUnavailable."""
         need = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
         try:
-            make_room(self.settings, self._catalogue, need, folder, kind="clip")
+            # Not in `folder`: with the last clip that is deleted in it a folder goes.
+            make_room(self.settings, self._catalogue, need, self.recordings, kind="clip")
         except NoRoom as error:
             raise StorageUnavailable(f"disk full: {error.strerror or error}") from error
         except OSError as error:
@@ -59,7 +60,7 @@ class Storage:
         except (sqlite3.Error, LibraryError) as error:
             # Without its index the library cannot delete, but that alone is no reason not to record.
             log.warning("library is not usable, nothing deleted reason=%s", error)
-            self._check_free(folder, need)
+            self._check_free(self.recordings, need)
 
     def _make(self, folder: Path) -> None:
         try:

@@ -229,6 +229,10 @@ def filmed(rig):
         thread.join()
 
 
+def says(made, text):
+    until(lambda: text in made.log(), 30, made.log()[-3000:])
+
+
 def growth(made, text, more, seconds=30):
     before = made.log().count(text)
     until(lambda: made.log().count(text) >= before + more, seconds, made.log()[-3000:])
@@ -259,9 +263,9 @@ def fill(path: Path) -> None:
 def test_a_disk_filled_by_others_is_reported_and_recording_resumes_when_there_is_room(filmed):
     made, _ = filmed()
     disk = Disk(made, 12)
-    growth(made, "recording began", 1)
+    says(made, "recording began")
     fill(disk.seen / "others")
-    growth(made, "not recording reason=", 1)
+    says(made, "not recording reason=")
     for clip in disk.seen.rglob("*.mp4"):
         ids = numbers(clip)
         assert ids == list(range(ids[0], ids[-1] + 1))
@@ -273,9 +277,9 @@ def test_a_disk_filled_by_others_is_reported_and_recording_resumes_when_there_is
 def test_a_disk_that_turns_read_only_is_reported_and_used_again_when_it_can_be_written(filmed):
     made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60)
     disk = Disk(made, 50)
-    growth(made, "recording began", 1)
+    says(made, "recording began")
     disk.inside("mount", "-t", "tmpfs", "-o", "ro", "none", str(disk.folder))
-    growth(made, "Read-only file system", 1)
+    says(made, "Read-only file system")
     disk.inside("umount", str(disk.folder))
     growth(made, "recording again", 1, 60)
     known = set(disk.seen.rglob("*.mp4"))
@@ -298,7 +302,7 @@ def test_a_file_that_is_taken_away_is_noticed_and_another_one_begun(filmed, take
     made, _ = filmed(fragment_s=0.2)
     made.start_hub()
     made.start()
-    growth(made, "recording began", 1)
+    says(made, "recording began")
     (part,) = until(lambda: made.clips("*.mp4.part"), 10)
     until(lambda: part.stat().st_size > 10_000, 10)
     TAKEN[taken](part)
@@ -317,7 +321,7 @@ def test_a_recording_that_is_taken_away_at_its_end_is_not_claimed(filmed):
     made, _ = filmed(fragment_s=1.0)
     made.start_hub()
     made.start()
-    growth(made, "recording began", 1)
+    says(made, "recording began")
     (part,) = until(lambda: made.clips("*.mp4.part"), 10)
     shutil.rmtree(made.recordings)
     reply = made.ask("record stop")
@@ -330,10 +334,10 @@ def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(
     made, _ = filmed(disk_marker=".shmcam-disk")
     made.start()
     made.ready()
-    growth(made, "not recording reason=", 1)
+    says(made, "not recording reason=")
     assert ".shmcam-disk is missing" in made.log() and "not mounted" in made.log()
     assert not made.recordings.exists() or not list(made.recordings.rglob("cam0_*"))
     made.recordings.mkdir(exist_ok=True)
     (made.recordings / ".shmcam-disk").touch()
-    growth(made, "recording began", 1)
+    says(made, "recording began")
     assert made.log().count("not recording reason=") == 1, "the same trouble is told once a minute"
