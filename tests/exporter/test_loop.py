@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from control.messages import PastStack, Reply
+from exporter.disks import Disks
 from exporter.loop import ripe, take
 from exporter.parts import Parts
 from exporter.worker import Worker
@@ -40,7 +41,7 @@ def parts_of(tmp_path: Path, toml: str = TOML) -> Parts:
     settings = Settings.load(tmp_path / "config.toml", environ={})
     studio = SimpleNamespace(past_stack=lambda _command, _now: Reply())
     control = SimpleNamespace(announce=lambda _event: None)
-    return Parts(settings, control, studio, None, Saver(), Saver())  # type: ignore[arg-type]
+    return Parts(settings, control, studio, None, Saver(), Saver(), Disks(control.announce))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])
