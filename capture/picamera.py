@@ -113,7 +113,9 @@ class PicameraSource:
         camera, self._camera = self._camera, None
         arrivals, self._arrivals = self._arrivals, None
         if camera is not None:
-            camera.pre_callback = None
+            # Not None: Picamera2's thread looks whether there is a callback and then calls what it finds by then. It
+            # would die of that, and stop() waits for it for ever.
+            camera.pre_callback = _pass_over
             close_camera(camera, self.description, arrivals.clear if arrivals else None)
         if arrivals is not None:
             arrivals.close()
@@ -192,3 +194,7 @@ class PicameraSource:
     def _report(self, refused: Mapping[str, str]) -> None:
         for name, reason in refused.items():
             log.warning("%s: control refused %s=%s", self.description, name, reason)
+
+
+def _pass_over(_taken: object) -> None:
+    """The callback of a camera that is being closed: its frames are nobody's."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from capture.picamera import PicameraSource
 from capture.picamera_arrivals import Arrivals
 from capture.picamera_controls import frame_durations_us, inside, restored, wanted
 from capture.picamera_device import holders
@@ -208,3 +209,13 @@ def test_arrivals_stop_waiting_when_asked_to():
     stop.request()
     assert not arrivals.wait(60)
     arrivals.close()
+
+
+def test_a_camera_that_is_closed_has_a_callback_to_the_end():
+    """Picamera2's thread calls what it finds a moment after it looked; were it None, stop() would wait for ever."""
+    camera = SimpleNamespace(pre_callback=print, close=lambda: None)
+    camera.stop = lambda: camera.pre_callback(object())
+    source = PicameraSource()
+    source._camera = camera
+    source.close()
+    assert camera.pre_callback is not print
