@@ -46,6 +46,7 @@ class Parts:
     errands: Jobs
     """Long work on files: archive, check, rebuild."""
     disks: Disks
+    """Those that pictures and recordings go to; looked at as an errand."""
     followers: dict[str, Follower] = field(default_factory=dict)
     """What goes on all day, per camera."""
     later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)

@@ -84,7 +84,7 @@ class Catalogue:
         return entry
 
     def remove(self, entry: Entry) -> None:
-        """Delete without asking (retention has asked already). Raises: OSError."""
+        """Delete without asking whether it is protected. Raises: OSError."""
         files.remove(entry, self.folders)
         self.forget([entry.id])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from library.catalogue import Catalogue
 from library.entry import GROUPS, Entry
-from library.errors import LibraryError, NoRoom, NoSuchEntry
+from library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from library.files import frees
 from library.limits import MB, Limits, limits_of, reserve_bytes, too_many
 from library.settings import LibrarySettings
@@ -148,11 +148,9 @@ def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *value
 
 def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
     try:
-        if catalogue.get(entry.id).protected:  # somebody said so since it was chosen
-            return
-        catalogue.remove(entry)
-    except NoSuchEntry:
-        return  # another process made room, too
+        catalogue.delete(entry.id)
+    except (NoSuchEntry, EntryProtected):
+        return  # another process made room, too; or somebody said so since it was chosen
     except (LibraryError, OSError) as error:
         log.warning("not deleted path=%s reason=%s", entry.path, error)
         return

@@ -7,12 +7,11 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 import msgspec
-from aiohttp import web
 
 from control import commands as c
 from service.schema import Key
 from shm_ring import Flags, FrameMeta
-from streamer.context import Camera, Context
+from streamer.context import Context, camera_of
 from streamer.endpoint import Answer, Call, Endpoint, Refused, answer_of
 from streamer.rest_actions import OfCamera
 
@@ -85,14 +84,8 @@ def _now(meta: FrameMeta | None, fps: float) -> dict[str, float | bool | None]:
     return {"ExposureTime": exposure_us, "AnalogueGain": gain, "framerate": round(fps, 2) or None}
 
 
-def _camera(call: Call) -> Camera:
-    if call.place.camera not in call.context.cameras:
-        raise web.HTTPNotFound(text=f"no camera {call.place.camera!r}")
-    return call.context.cameras[call.place.camera]
-
-
 async def _show(call: Call) -> Controls:
-    context, camera = call.context, _camera(call)
+    context, camera = call.context, camera_of(call.context, call.request)
     sight = camera.feed.sight
     now = _now(sight.meta, sight.fps)
     return Controls(
@@ -118,7 +111,7 @@ async def _show(call: Call) -> Controls:
 
 
 async def _turn(call: Call) -> Answer:
-    context, camera, known = call.context, _camera(call), _keys(call.context)
+    context, camera, known = call.context, camera_of(call.context, call.request), _keys(call.context)
     changes = {}
     for name, value in call.body.changes.items():
         if name not in known:
