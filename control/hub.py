@@ -13,6 +13,7 @@ from typing import Any
 from control import previews
 from control.actions import Action, Close, Do, Send
 from control.codec import Decoded, Received
+from control.early import Early
 from control.errands import Errand, Errands
 from control.helping import explain
 from control.messages import (
@@ -57,6 +58,7 @@ class Hub:
     def __init__(self, cameras: tuple[str, ...]) -> None:
         self.roster = Roster(cameras)
         self.errands = Errands()
+        self._early = Early()
         self._own: dict[type[Command], Callable[[Peer, Any, Any], list[Action]]] = {
             Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],
             Help: lambda peer, m, i: [Send((peer.number,), explain(m.word), i)],
@@ -172,7 +174,10 @@ class Hub:
         if isinstance(event, Heartbeat):
             peer.beat, peer.beat_s = event, now_s
         self.roster.remember(event)
-        return [] if again else self.announce(event, now_s)
+        if again:
+            return []
+        self._early.note(event, now_s)
+        return self.announce(event, now_s)
 
     def _hello(self, peer: Peer, hello: Hello, now_s: float) -> list[Action]:
         program = hello.program or self.roster.program_of(hello.role, hello.camera)
@@ -183,7 +188,9 @@ class Hub:
         except ValueError as problem:
             return [Send((peer.number,), error(str(problem), "bad_arguments"))]
         actions: list[Action] = [Send((peer.number,), Reply(status="welcome", text="welcome"))]
-        missed = (event for event in self.roster.latest.values() if _concerns(hello, event, self.roster))
+        missed = self._early.missed(peer.topics, now_s)
+        standing = (event for event in self.roster.latest.values() if _concerns(hello, event, self.roster))
+        missed += [event for event in standing if event not in missed]
         actions += [Send((peer.number,), event) for event in missed]
         return actions + (previews.demand(self.roster) if hello.role == "streamer" else [])
 

@@ -273,3 +273,16 @@ def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
     scene.say(CAPTURE, ended)
     _, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1")
     assert told == [Send((RECORDER1,), ended)]
+
+
+def test_what_was_announced_while_processes_came_back_reaches_those_who_came_last():
+    scene = Scene()
+    began, beat = NightBegan(camera="cam0"), Heartbeat(role="analyzer", pid=1)
+    scene.process(CAPTURE, "analyzer")
+    assert scene.say(CAPTURE, began) == scene.say(CAPTURE, beat) == []
+    scene.now_s += 1
+    assert scene.process(STREAMER, "streamer", subscribe=("night_ended",))[1:] == [], "not its topic"
+    _, *told = scene.process(RECORDER0, "recorder", subscribe=("all",))
+    assert told == [Send((RECORDER0,), began)], "no signs of life"
+    scene.now_s += 3
+    assert scene.process(RECORDER1, "recorder", subscribe=("all",))[1:] == [], "a process that is started later"
