@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,16 @@ PATIENCE = 3.0
 
 SHORT = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()
 """Where folders with sockets go: their paths end at 107 bytes, and $TMPDIR may be long."""
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Callable[[], str] = "") -> Any:
+    """Poll until `condition()` is true and return it; a deadline that passes fails the test with `what`."""
+    deadline = time.monotonic() + PATIENCE * seconds
+    while not (value := condition()):
+        said = what() if callable(what) else what or condition
+        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {said}"
+        time.sleep(0.02)
+    return value
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

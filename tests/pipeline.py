@@ -15,9 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import ServerProxy
@@ -26,7 +25,7 @@ import psutil
 import tomlkit
 from supervisor.xmlrpc import SupervisorTransport
 
-from tests.machine import PATIENCE, SHORT, need_shared_memory
+from tests.machine import SHORT, need_shared_memory, until
 
 BIN = Path(sys.executable).parent
 ALL = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "watchdog")
@@ -38,17 +37,6 @@ BASE: dict[str, dict[str, Any]] = {
     "mjpeg_server": {"enable": True},
     "library": {"free_reserve_mb": 1},
 }
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Callable[[], str] = "") -> Any:
-    """Poll until `condition()` is true and return it; a deadline that passes fails the test with `what`."""
-    deadline = time.monotonic() + PATIENCE * seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what() if callable(what) else what}"
-        time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from tests.pipeline import BIN, Pipeline, until
+from tests.machine import until
+from tests.pipeline import BIN, Pipeline
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,8 @@ import pytest
 import tomlkit
 
 from shm_ring import RingReader
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 from tests.reading import number_in, number_in_jpeg, numbers_in_clip
 
 CAMERAS = {"cam0": {"width": 320, "height": 240}, "cam1": {"width": 256, "height": 192}}

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from shm_ring import RingReader, attach
-from tests.machine import needs
-from tests.pipeline import Pipeline, until
+from tests.machine import needs, until
+from tests.pipeline import Pipeline
 from tests.reading import ffprobe, number_in, number_in_jpeg, numbers_in_clip, stream_parts
 
 

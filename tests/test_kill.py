@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from shm_ring import RingError, RingReader
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 from tests.reading import numbers_in_clip, stream_parts
 
 SMALL = {"width": 320, "height": 240}

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.machine import needs
-from tests.pipeline import Pipeline, until
+from tests.machine import needs, until
+from tests.pipeline import Pipeline
 from tests.reading import ffprobe, stream_parts
 
 

@@ -7,7 +7,8 @@ import av
 import psutil
 import pytest
 
-from tests.pipeline import ALL, Pipeline, until
+from tests.machine import until
+from tests.pipeline import ALL, Pipeline
 
 COMMANDS = (
     "save", "save jpg png npy", "snapshot", "pastStack before_s=1 method=mean", "record start", "record stop",

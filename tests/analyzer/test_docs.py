@@ -11,7 +11,8 @@ import pytest
 
 from control.client import ControlClient
 from service.stop import Stop
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "analyzer.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

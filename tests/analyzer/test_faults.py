@@ -14,8 +14,8 @@ from imaging.formats import geometry
 from service.settings import Settings
 from shm_ring import FrameMeta, RingReader, RingWriter
 from shm_ring.scores import Scores
-from tests.machine import PATIENCE
-from tests.pipeline import Pipeline, until
+from tests.machine import PATIENCE, until
+from tests.pipeline import Pipeline
 
 
 class Alone:

@@ -4,13 +4,7 @@ import sys
 import time
 
 from analyzer.hooks import Hooks
-
-
-def wait_for(condition, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from tests.machine import until
 
 
 def test_a_command_runs_with_the_facts_in_its_environment(tmp_path):
@@ -20,23 +14,23 @@ def test_a_command_runs_with_the_facts_in_its_environment(tmp_path):
     )
     with Hooks("cam7") as hooks:
         hooks.run([sys.executable, "-c", code], "began", "level=3<40", 10.0)
-        wait_for(lambda: hooks.state == "ok")
+        until(lambda: hooks.state == "ok")
     assert out.read_text() == "cam7began"
 
 
 def test_no_shell_ever_sees_the_words(tmp_path):
     with Hooks("cam0") as hooks:
         hooks.run(["touch", f"{tmp_path}/a; touch {tmp_path}/b"], "began", "", 10.0)
-        wait_for(lambda: hooks.state not in ("", "running"))
+        until(lambda: hooks.state not in ("", "running"))
     assert not (tmp_path / "b").exists()
 
 
 def test_a_missing_and_a_failing_command_are_told():
     with Hooks("cam0") as hooks:
         hooks.run(["/nowhere/at/all"], "began", "", 10.0)
-        wait_for(lambda: hooks.state == "failed: No such file or directory")
+        until(lambda: hooks.state == "failed: No such file or directory")
         hooks.run([sys.executable, "-c", "raise SystemExit(4)"], "ended", "", 10.0)
-        wait_for(lambda: hooks.state == "failed: exit code 4")
+        until(lambda: hooks.state == "failed: exit code 4")
 
 
 def test_a_hanging_command_is_killed_with_its_children_and_nobody_waits(tmp_path):
@@ -45,7 +39,7 @@ def test_a_hanging_command_is_killed_with_its_children_and_nobody_waits(tmp_path
     with Hooks("cam0") as hooks:
         hooks.run(["sh", "-c", script], "began", "", 1.0)
         assert hooks.state in ("", "running")
-        wait_for(lambda: hooks.state == "killed after 1 s")
+        until(lambda: hooks.state == "killed after 1 s")
     time.sleep(3.2)
     assert not marker.exists()
 
@@ -58,7 +52,7 @@ def test_of_many_switches_only_the_newest_waits(tmp_path):
         for word in ("a", "b", "c", "d"):
             hooks.run(note(word), "began", "", 10.0)
             time.sleep(0.02)
-        wait_for(lambda: (tmp_path / "d").exists())
+        until(lambda: (tmp_path / "d").exists())
     assert not (tmp_path / "b").exists()
     assert not (tmp_path / "c").exists()
 
@@ -74,7 +68,7 @@ def test_leaving_ends_a_running_command():
     before = time.monotonic()
     with Hooks("cam0") as hooks:
         hooks.run(["sleep", "60"], "began", "", 60.0)
-        wait_for(lambda: hooks.state == "running")
+        until(lambda: hooks.state == "running")
         time.sleep(0.2)
     assert time.monotonic() - before < 20
     assert hooks._child.poll() is not None

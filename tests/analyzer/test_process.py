@@ -18,7 +18,8 @@ from service.settings import Settings
 from service.stop import Stop
 from shm_ring import Flags, RingReader
 from shm_ring.scores import Scores
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 
 PROGRAMS = ("hub", "capture", "analyzer")
 LEVEL = re.compile(

@@ -18,8 +18,7 @@ from control.client import ControlClient, call
 from control.messages import Reply
 from service.settings import Settings
 from shm_ring import RingError, RingReader
-from tests.machine import SHORT
-from tests.pipeline import until
+from tests.machine import SHORT, until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,7 @@ import pytest
 
 from shm_ring import Flags, RingReader
 from tests.capture.harness import Processes
-from tests.machine import PATIENCE
-from tests.pipeline import until
+from tests.machine import PATIENCE, until
 
 SCRIPTED = "tests.capture.scripted"
 

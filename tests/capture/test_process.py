@@ -13,7 +13,7 @@ from imaging import frame_code
 from shm_ring import Flags, LiveRing
 from tests.capture.harness import Processes
 from tests.capture.test_video import BIKES
-from tests.pipeline import until
+from tests.machine import until
 
 
 def newest(world, camera="cam0", stream="main"):

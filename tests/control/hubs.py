@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import msgpack
 
+from tests import machine
 from tests.machine import PATIENCE, SHORT
 
 DEADLINE_S = 20.0
@@ -134,11 +134,5 @@ def connectable(path: Path) -> bool:
 
 
 def until(condition, what: str, seconds: float = DEADLINE_S):
-    """Poll until true; the deadline is against hangs only."""
-    end = time.monotonic() + PATIENCE * seconds
-    while True:
-        if found := condition():
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {PATIENCE * seconds} s in vain until {what}")
-        time.sleep(0.02)
+    """As `machine.until`; here every poll says what for."""
+    return machine.until(condition, seconds, what)

@@ -14,7 +14,8 @@ import pytest
 
 from imaging.frame_code import read
 from tests.control.hubs import Reader
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 
 SHMCAM = str(Path(sys.executable).with_name("shmcam"))
 

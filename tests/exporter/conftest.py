@@ -8,7 +8,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,12 @@ from imaging.formats import Geometry, geometry, planes
 from service.clock import now_ns, to_utc_ns
 from service.settings import Settings
 from shm_ring import FrameMeta, RingWriter
+from tests.machine import until
 
 HOME = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
 BASES = itertools.count(1000, 1000)
 """First frame ids of feeds: tests that share an exporter must not share file names."""
-
-
-def until(check: Any, seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := check()):
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.02)
-    return found
 
 
 class Feed:

@@ -20,7 +20,8 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from library import Catalogue
 from shm_ring import Flags, attach
-from tests.exporter.conftest import HOME, Feed, until
+from tests.exporter.conftest import HOME, Feed
+from tests.machine import until
 from tests.reading import numbers_in_clip
 
 FILM = "[export]\ntimelapse_interval_s = 0.1\ntimelapse_fps = 10\n"

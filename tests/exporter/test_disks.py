@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from control.client import ControlClient
 from control.messages import DiskLow
-from tests.exporter.conftest import Service, until
+from tests.exporter.conftest import Service
+from tests.machine import until
 
 
 def test_a_disk_that_others_fill_is_announced_once(tmp_path):

@@ -26,8 +26,9 @@ from library import Catalogue
 from service.files import whole_file
 from service.settings import Settings
 from shm_ring import FrameMeta
-from tests.exporter.conftest import HOME, Feed, Service, until
+from tests.exporter.conftest import HOME, Feed, Service
 from tests.library.test_archive import traversals
+from tests.machine import until
 from tests.reading import number_in
 
 FORMATS = ("jpg", "png", "npy", "tiff")

@@ -22,7 +22,8 @@ from library import Catalogue
 from service.clock import iso, now_ns, stamp, to_utc_ns
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.scores import SCORE, VERSION
-from tests.exporter.conftest import PERIOD_NS, Feed, until
+from tests.exporter.conftest import PERIOD_NS, Feed
+from tests.machine import until
 from tests.reading import number_in
 
 TWO_CAMERAS = "[cameras.cam0]\n[cameras.cam1]\n"

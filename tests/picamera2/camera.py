@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from capture.source import Request, Shot
 from imaging import frame_code
 from imaging.color import luma, to_bgr
 from service.stop import Stop
-from tests.machine import PATIENCE
 
 BARS = (
     np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]]) * (255 - 24) + 24
@@ -127,11 +125,3 @@ def descriptors() -> int:
 
 def rss_kb() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-
-
-def until(condition: Any, seconds: float = 10.0) -> Any:
-    deadline = time.monotonic() + PATIENCE * seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s"
-        time.sleep(0.05)
-    return value

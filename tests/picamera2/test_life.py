@@ -12,7 +12,8 @@ import pytest
 from capture.picamera_found import found
 from imaging import frame_code
 from service.stop import Stop
-from tests.picamera2.camera import Camera, descriptors, rss_kb, until
+from tests.machine import until
+from tests.picamera2.camera import Camera, descriptors, rss_kb
 
 pytestmark = pytest.mark.picamera2
 

@@ -13,8 +13,9 @@ import pytest
 
 from imaging import frame_code
 from shm_ring import Flags, RingError, RingReader
+from tests.machine import until
 from tests.picamera2.camera import Rig
-from tests.pipeline import Pipeline, until
+from tests.pipeline import Pipeline
 from tests.reading import number_in, number_in_jpeg, numbers_in_clip
 
 pytestmark = [pytest.mark.picamera2, pytest.mark.timeout(180)]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,10 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from service.clock import now_ns
 from shm_ring import Flags, FrameMeta, RingWriter, segment_name
-from tests.machine import PATIENCE
+from tests.machine import until
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    deadline = time.monotonic() + PATIENCE * seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what or condition}"
-        time.sleep(0.02)
-    return value
 
 
 class Camera:

@@ -11,7 +11,8 @@ import urllib.request
 
 import pytest
 
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 from tests.recorder.rig import numbers
 
 BUSY = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"

@@ -7,7 +7,8 @@ import signal
 import time
 
 from service.clock import now_ns
-from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
+from tests.machine import until
+from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of
 
 
 def film(camera, count, start_ns, **more):

@@ -11,8 +11,8 @@ import pytest
 
 from library import Catalogue
 from service.settings import Settings
-from tests.machine import needs
-from tests.pipeline import Pipeline, until
+from tests.machine import needs, until
+from tests.pipeline import Pipeline
 from tests.reading import ffprobe, numbers_in_clip
 from tests.recorder.rig import rows, timing_of
 

@@ -21,8 +21,9 @@ from recorder.present import Present
 from recorder.settings import RecorderSettings
 from recorder.storage import Storage
 from service.settings import Settings
+from tests.machine import until
 from tests.recorder import film
-from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of, until
+from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of
 
 
 class Faulty(DiskFile):

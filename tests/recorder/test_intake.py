@@ -32,8 +32,9 @@ from service.clock import now_ns
 from service.settings import Settings
 from service.stop import Stop
 from shm_ring import LiveRing
+from tests.machine import until
 from tests.recorder.film import track, units
-from tests.recorder.rig import PERIOD_NS, check_clip, until
+from tests.recorder.rig import PERIOD_NS, check_clip
 from tests.recorder.test_encoding import ORDER, Stand, metas, picture
 
 

@@ -14,8 +14,9 @@ from recorder import leftovers
 from recorder.memory import Interrupted, Memory, boot_id
 from service.clock import now_ns
 from service.settings import Settings
+from tests.machine import until
 from tests.recorder import film
-from tests.recorder.rig import numbers, rows, timing_of, until
+from tests.recorder.rig import numbers, rows, timing_of
 
 
 def part(folder, frames=100, form=film.FORM):

@@ -14,8 +14,8 @@ import pytest
 
 from imaging import frame_code
 from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter, packets
+from tests.machine import until
 from tests.recorder import film
-from tests.recorder.rig import until
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 
 from library import Catalogue
 from service.settings import Settings
-from tests.recorder.rig import numbers, until
+from tests.machine import until
+from tests.recorder.rig import numbers
 
 pytestmark = pytest.mark.slow
 MARKER = ".shmcam-disk"

@@ -16,8 +16,8 @@ from library import Catalogue
 from service.clock import now_ns, stamp
 from service.settings import Settings
 from shm_ring import RingReader
-from tests.machine import needs
-from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of, until
+from tests.machine import needs, until
+from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of
 
 
 def ffprobe(path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring import LiveRing, RingNotReady, attach, segment
+from tests.machine import until
 from tests.shm_ring.frames import meta, pattern, start_writer
 
 
@@ -133,14 +134,6 @@ def mappings(name: str) -> int:
     """How many mappings of a ring that has lost its name this process has."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return sum(f"/dev/shm{name} (deleted)" in line for line in lines)
-
-
-def until(condition) -> None:
-    """Poll for at most 10 s."""
-    deadline_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def idle_through(loop, name: str, left: int = 0) -> None:

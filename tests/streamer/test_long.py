@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.clock import now_ns
-from tests.pipeline import until
+from tests.machine import until
 from tests.streamer.test_process import Camera, Streamer, parts, shown, streaming
 
 LONG = 500_000

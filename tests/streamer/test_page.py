@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.pipeline import Pipeline, until
+from tests.machine import until
+from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -21,7 +21,8 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from service.clock import now_ns, utc_offset_ns
 from shm_ring import FrameMeta, RingWriter
-from tests.pipeline import free_port, until
+from tests.machine import until
+from tests.pipeline import free_port
 
 WIDTH, HEIGHT = 320, 240
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import until
+from tests.machine import until
 from tests.reading import number_in
 from tests.streamer.test_live import Recorder
 from tests.streamer.test_process import Camera, streaming
