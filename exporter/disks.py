@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from control.messages import DiskLow, Event, Reply
-from library.limits import is_low, reserve_bytes
+from library.room import room_at
 from library.settings import LibrarySettings
 from service.settings import Settings
 
@@ -26,9 +25,9 @@ class Disks:
         """Compare what is free with the reserve. Raises: OSError."""
         own = settings.table(LibrarySettings)
         for folder in (settings.paths.captures, settings.paths.recordings):
-            disk = os.statvfs(next(place for place in (folder, *folder.parents) if place.exists()))
-            free, reserve = disk.f_bavail * disk.f_frsize, reserve_bytes(own, disk.f_blocks * disk.f_frsize)
-            if is_low(free, reserve) and folder not in self._low:
+            room = room_at(folder, own)
+            free, reserve = room.free_bytes, room.reserve_bytes
+            if room.low and folder not in self._low:
                 self._low.add(folder)
                 log.warning("disk low folder=%s free_bytes=%d reserve_bytes=%d", folder, free, reserve)
                 self._announce(DiskLow(path=str(folder), free_bytes=free, need_bytes=reserve))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -17,9 +16,11 @@ from library.catalogue import Catalogue
 from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from library.files import frees
-from library.limits import MB, Limits, limits_of, reserve_bytes, too_many
+from library.limits import MB, Limits, limits_of, too_many
+from library.room import room_at
 from library.settings import LibrarySettings
 from library.table import in_group
+from service.files import existing
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,11 @@ def make_room(
         raise NoRoom(
             errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
         )
-    folder = _existing(folder)
+    folder = existing(folder)
     deleted: list[Entry] = []
     for gone in due(catalogue, own, need_bytes, kind=kind, writing=writing):
         _remove(catalogue, gone, "limit", deleted)
-    short = _short_bytes(own, folder, need_bytes)
+    short = room_at(folder, own).short_bytes(need_bytes)
     if short > 0:
         short = _freed(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
     if short > 0:
@@ -78,7 +79,7 @@ def _freed(
     """Delete the oldest on this disk until enough is free. Returns: bytes that are still missing."""
     device = folder.stat().st_dev
     candidates = _in_turn(catalogue, "kind != 'archive'", writing)
-    while (short := _short_bytes(own, folder, need_bytes)) > 0 and (entry := next(candidates, None)) is not None:
+    while (short := room_at(folder, own).short_bytes(need_bytes)) > 0 and (entry := next(candidates, None)) is not None:
         if _device(entry.path) == device and frees(entry):
             _remove(catalogue, entry, "free space", deleted)
     return short
@@ -156,18 +157,6 @@ def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry
         return
     log.info("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
     deleted.append(entry)
-
-
-def _short_bytes(settings: LibrarySettings, folder: Path, need_bytes: int) -> int:
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    return need_bytes + reserve_bytes(settings, disk.f_blocks * disk.f_frsize) - free
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def _device(path: Path) -> int:

@@ -46,7 +46,7 @@ def open_encoder(
     """
     said = []
     for name in candidates(settings.encoder, failed):
-        wanted = plan(settings, name, picture, fps, os.cpu_count() or 1)
+        wanted = plan(settings, name, picture, fps, len(os.sched_getaffinity(0)))
         try:
             if name != SOFTWARE:
                 prove(opener(wanted))

@@ -15,8 +15,8 @@ from contextlib import suppress
 import av
 
 from library import Catalogue, Entry, LibraryError
-from library.limits import reserve_bytes
 from library.retention import keep_newest
+from library.room import room_at
 from library.settings import LibrarySettings
 from recorder import leftovers, remux
 from recorder.notices import Closed, Filed, Notice
@@ -117,9 +117,7 @@ class Finisher:
             return False
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice
-        disk = os.statvfs(closed.path.parent)
-        reserve = reserve_bytes(self.settings.table(LibrarySettings), disk.f_blocks * disk.f_frsize)
-        if remux.fits(closed.path, reserve):
+        if remux.fits(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
             return True
         log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)
         return False

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import av
 
+from library.room import Room
 from recorder.encoder import TIME_BASE
 from service.files import PART, sync_folder
 
@@ -29,10 +30,9 @@ class Stop(Protocol):
         """Whether to stop."""
 
 
-def fits(path: Path, reserve_bytes: int) -> bool:
+def fits(path: Path, room: Room) -> bool:
     """Whether a copy of the file would leave the reserve untouched."""
-    disk = os.statvfs(path.parent)
-    return path.stat().st_size * ROOM_FACTOR + reserve_bytes < disk.f_bavail * disk.f_frsize
+    return room.short_bytes(int(path.stat().st_size * ROOM_FACTOR)) < 0
 
 
 def faststart(path: Path, stop: Stop) -> bool:

@@ -117,6 +117,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def unused(path: Path) -> Path:
     """`path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
     number, candidate = 1, path

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from library.limits import reserve_bytes
+from library.room import room_at
 from library.settings import LibrarySettings
 from service.clock import iso, now_ns
 from service.settings import Settings
@@ -83,10 +81,8 @@ def camera_health(context: Context, camera: Camera) -> CameraHealth:
 def disk_health(settings: Settings) -> DiskHealth:
     """Space where recordings go; the folder may not exist yet."""
     path = settings.paths.recordings
-    place = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
-    usage = shutil.disk_usage(place)
-    reserve = reserve_bytes(settings.table(LibrarySettings), usage.total)
-    return DiskHealth(str(path), usage.free, usage.total, reserve)
+    room = room_at(path, settings.table(LibrarySettings))
+    return DiskHealth(str(path), room.free_bytes, room.total_bytes, room.reserve_bytes)
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

@@ -18,6 +18,7 @@ import psutil
 
 from control.shell.finding import Finding, note, ok, problem
 from control.shell.options import Options
+from service.files import existing
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
@@ -92,12 +93,12 @@ def disk(options: Options) -> Iterator[Finding]:
     paths = options.settings().paths
     seen: set[int] = set()
     for folder in (paths.recordings, paths.captures, paths.logs):
-        existing = next(place for place in (folder, *folder.parents) if place.exists())
-        if existing.stat().st_dev in seen:
+        there = existing(folder)
+        if there.stat().st_dev in seen:
             continue
-        seen.add(existing.stat().st_dev)
-        usage = shutil.disk_usage(existing)
-        text = f"{existing}: {usage.free // MIB} MiB free of {usage.total // MIB}"
+        seen.add(there.stat().st_dev)
+        usage = shutil.disk_usage(there)
+        text = f"{there}: {usage.free // MIB} MiB free of {usage.total // MIB}"
         yield ok(text) if usage.free > DISK_LOW_BYTES else problem(text, "shmcam library list")
 
 
@@ -132,9 +133,9 @@ def permissions(options: Options) -> Iterator[Finding]:
     settings = options.settings()
     closed = []
     for folder in (settings.paths.run, settings.paths.logs, settings.paths.captures, settings.paths.recordings):
-        existing = next(place for place in (folder, *folder.parents) if place.exists())
-        if not os.access(existing, os.W_OK | os.X_OK):
-            closed.append(existing)
+        there = existing(folder)
+        if not os.access(there, os.W_OK | os.X_OK):
+            closed.append(there)
     user = _user()
     for folder in dict.fromkeys(closed):
         yield problem(f"{user} may not write in {folder}", f"sudo chown -R {user} {folder}")

@@ -17,7 +17,7 @@ from exporter import timelapse
 from exporter.film import Film, adopted
 from exporter.running_film import RunningFilm
 from imaging.formats import geometry
-from library import Catalogue, Entry, NoRoom, fragments, retention
+from library import Catalogue, Entry, NoRoom, fragments, room
 from service.settings import Settings
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -101,7 +101,7 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             free = 20_000_000 if len(looks) < 3 else 0
             return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
 
-        monkeypatch.setattr(retention.os, "statvfs", disk)
+        monkeypatch.setattr(room.os, "statvfs", disk)
         pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
         assert len(pictures) == 120
         with pytest.raises(NoRoom, match="MB short"):
