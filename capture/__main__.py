@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from capture.choose import Choice, Chooser
+from capture.frame_ids import FrameIds
 from capture.loop import Loop
 from capture.report import Report
 from capture.rings import Rings
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
     with startup("capture", argv=argv) as process:
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
-        wishes = Wishes(settings, camera)
+        wishes, library = Wishes(settings, camera), settings.paths.library
+        frame_ids = FrameIds(library.with_name(f"{library.stem}.{camera}.frame_id"))
         with (
             ControlClient(
                 "capture",
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
                 commands=("detect",),
                 subscribe=EVENTS,
             ) as control,
-            Rings(wishes.ring.prefix, camera, settings.paths.run) as rings,
+            Rings(wishes.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
             report = Report(control, camera)

@@ -114,7 +114,7 @@ class Loop:
         source, since_ns, stalled = choice.source, now_ns(), False
         while not self._leaving:
             self._hear()
-            if self.rings.lost_name():
+            if self.rings.look():
                 return
             if self.wishes.request is not delivery.request and not self._adapt(choice, delivery):
                 return
@@ -127,7 +127,7 @@ class Loop:
                 if stalled or delivery.frames == 1:
                     self.report.found(choice, opened, (now_ns() - since_ns) / 1e9)
                 since_ns, stalled = now_ns(), False
-                self.report.beat("running", delivery=delivery)
+                self.report.beat("running", self.rings.shortage, delivery)
             elif not self.stop.requested:
                 stalled = self._check_stall(delivery, opened, (now_ns() - since_ns) / 1e9, stalled)
 
@@ -135,7 +135,7 @@ class Loop:
         """Ask the camera for what is wished now. Returns: False if it must be opened anew for that."""
         old, new = delivery.request, self.wishes.request
         live = not needs_reopening(old, new) and choice.source.apply(new)
-        self.report.changed(old, new)
+        self.report.asked(new)
         if live:
             delivery.change(new)
         return live
@@ -147,7 +147,7 @@ class Loop:
         if waited_s > max(camera.lost_after_s, LOST_PERIODS * period):
             raise CameraError(f"no frame for {waited_s:.1f} s (camera.lost_after_s = {camera.lost_after_s})")
         if waited_s <= max(camera.capture_timeout_s, STALL_PERIODS * period):
-            self.report.beat("running" if delivery.frames else "starting", delivery=delivery)
+            self.report.beat("running" if delivery.frames else "starting", self.rings.shortage, delivery)
             return stalled
         if not stalled:
             log.warning("slow capture: no frame for %.1f s capture_timeout_s=%s", waited_s, camera.capture_timeout_s)

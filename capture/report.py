@@ -25,9 +25,6 @@ BEAT_NS = 200_000_000
 OPENING_NS = 12_000_000_000
 """A network camera may take 8 s to its first picture (capture.live.OPEN_S)."""
 
-EXPOSING = {"mode", "exposure_us", "gain"}
-"""Fields of a request whose change is a change of mode."""
-
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +36,7 @@ class Report:
         self._state, self._reason = "starting", ""
         self._beat_ns = 0
         self._trouble = ""
+        self._asked: Request | None = None
         self._frames = self._dropped = 0
         self._figures: dict[str, Any] = {}
 
@@ -65,7 +63,7 @@ class Report:
         Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
         """
         done = threading.Event()
-        reason = self._reason or "opening the camera"
+        reason = (self._trouble and self._reason) or "opening the camera"
         thread = threading.Thread(target=self._beat_until, args=(done, reason), name="opening", daemon=True)
         thread.start()
         try:
@@ -82,6 +80,7 @@ class Report:
 
     def opened(self, choice: Choice, opened: Opened, request: Request) -> None:
         """Log what was opened and why; at DEBUG while it keeps failing."""
+        self.asked(request)
         level, shape = (logging.DEBUG if self._trouble else logging.INFO), opened.geometry
         log.log(level, "opened %s: %s", choice.source.description, choice.reason)
         log.log(level, "frames %dx%d %s rate=%.3f", shape.width, shape.height, shape.pixel_format, opened.framerate)
@@ -109,12 +108,16 @@ class Report:
             self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
         self._trouble = kind
 
-    def changed(self, old: Request, new: Request) -> None:
-        """Log exactly what is asked for differently, old → new; announce it where the mode changed."""
+    def asked(self, new: Request) -> None:
+        """Log exactly what is asked of the camera differently, old → new; announce it where the mode is another.
+
+        Also what was asked while the camera was away. At night the exposure follows the light: that is no other mode.
+        """
+        old, self._asked = self._asked or new, new
         found = changes(old, new)
         for name, (before, after) in found.items():
             log.info("changed %s %s → %s", name, before, after)
-        if EXPOSING & found.keys():
+        if "mode" in found:
             pairs: dict[str, Any] = {name: [_plain(before), _plain(after)] for name, (before, after) in found.items()}
             self._control.announce(ModeChanged(camera=self._camera, old=old.mode, new=new.mode, changes=pairs))
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from capture.frame_ids import FrameIds
 from capture.settings import RingSettings
 from imaging.formats import Geometry
 from service.clock import now_ns
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.layout import MIN_SLOTS
 from shm_ring.shape import Shape
-from shm_ring.sizing import fitting_slots, room
+from shm_ring.sizing import Room, fitting_slots, room
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
 
 LOOK_NS = 1_000_000_000
+
+LETTING_GO_NS = 2_000_000_000
+"""Readers have left an old ring within this time (design.md §3); until then its pages are missing for the new one."""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +35,12 @@ class Rings:
     prefix: str
     camera: str
     lock_folder: Path
+    frame_ids: FrameIds | None = None
+    """None: ids go on as far as the rings and their lock files remember."""
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
+    """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
+    _cramped: dict[str, Shape] = field(default_factory=dict, init=False)
+    """What came out too small because somebody held on to the ring before it: the shape it is to have."""
     _looked_ns: int = field(default=0, init=False)
 
     def fit(self, stream: str, geometry: Geometry, slots: int, *, exact: bool) -> RingWriter:
@@ -40,14 +50,15 @@ class Rings:
         Raises: RingBusy, RingTooLarge, RingMismatch.
         """
         payload_bytes = geometry.payload_bytes
+        name, shape = f"/{self.prefix}.{self.camera}.{stream}", Shape(slots, payload_bytes)
+        before = 0
         if stream in self._writers:
-            writer, asked = self._writers[stream]
-            if writer.payload_bytes == payload_bytes and asked == slots:
+            writer, before = self._writers[stream]
+            if writer.payload_bytes == payload_bytes and before == slots:
                 return writer
-            del self._writers[stream]
-            writer.retire()
-        name = f"/{self.prefix}.{self.camera}.{stream}"
-        shape = Shape(slots if exact else self._fitting(name, slots, payload_bytes), payload_bytes)
+            self._replace(stream, shape)
+        if not exact:
+            shape = shape._replace(slots=_fitting(name, shape))
         try:
             writer = RingWriter.create(
                 name,
@@ -62,26 +73,60 @@ class Rings:
                 raise
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream] = writer, slots
+        if shape.slots < slots and before > 0:
+            self._cramped[stream] = Shape(slots, payload_bytes)
+        if self.frame_ids is not None and stream == "main":
+            writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.took_over)
         log.info("ring %s: %s", name, writer.account)
         log.info("ring %s generation=%d took_over=%s", name, writer.generation, writer.took_over)
         return writer
 
-    def lost_name(self) -> bool:
-        """Whether somebody took a ring's name away, looked at once a second: nobody could find its frames any more.
+    @property
+    def shortage(self) -> str:
+        """Which ring is smaller than asked for, in words; empty: none."""
+        short = [(s, w.slots, asked) for s, (w, asked) in self._writers.items() if w.slots < asked]
+        return ", ".join(f"ring {stream} holds {slots} of {asked} frames: no room" for stream, slots, asked in short)
 
-        Such a ring is given up here; the next `fit` makes a new generation.
-        """
+    def look(self) -> bool:
+        """Look after the rings, once a second. Returns: whether one must be made anew, by the next `fit`."""
         if now_ns() - self._looked_ns < LOOK_NS:
             return False
         self._looked_ns = now_ns()
+        if self.frame_ids is not None and "main" in self._writers:
+            self.frame_ids.reached(self._writers["main"][0].next_frame_id)
+        return self._lost_name() or self._outgrown()
+
+    def _lost_name(self) -> bool:
+        """Give up a ring whose name somebody took away: nobody could find its frames any more."""
         gone = [stream for stream, (writer, _) in self._writers.items() if not writer.named]
         for stream in gone:
             log.warning("ring %s: its name was taken away; a new generation follows", self._writers[stream][0].name)
             self.drop(stream)
         return bool(gone)
 
+    def _outgrown(self) -> bool:
+        """Give a ring that readers of the one before it kept small its size, once: frames are lost over it."""
+        for stream, shape in list(self._cramped.items()):
+            writer, free = self._writers[stream][0], room()
+            own = _total_bytes(writer)
+            if fitting_slots(shape, Room(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
+                log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
+                del self._cramped[stream]
+                self._writers[stream] = writer, -1
+                return True
+        return False
+
+    def _replace(self, stream: str, shape: Shape) -> None:
+        """Retire a ring; where its memory is needed for the next one, wait until its readers have let it go."""
+        wanted = room().shm_bytes + _total_bytes(self._writers[stream][0])
+        self.drop(stream)
+        until_ns = now_ns() + LETTING_GO_NS
+        while fitting_slots(shape, free := room()) < shape.slots and free.shm_bytes < wanted and now_ns() < until_ns:
+            time.sleep(0.01)
+
     def drop(self, stream: str) -> None:
         """Retire one ring that is no longer wanted."""
+        self._cramped.pop(stream, None)
         if stream in self._writers:
             self._writers.pop(stream)[0].retire()
 
@@ -95,9 +140,12 @@ class Rings:
         for writer, _ in self._writers.values():
             writer.close()
         self._writers.clear()
+        self._cramped.clear()
 
     def close(self) -> None:
         """Retire and unlink all of them."""
+        if self.frame_ids is not None and "main" in self._writers:
+            self.frame_ids.end(self._writers["main"][0].next_frame_id)
         for stream in list(self._writers):
             self.drop(stream)
 
@@ -110,23 +158,28 @@ class Rings:
         else:
             self.close()
 
-    @staticmethod
-    def _fitting(name: str, slots: int, payload_bytes: int) -> int:
-        fitting = fitting_slots(Shape(slots, payload_bytes), room())
-        if fitting >= slots:
-            return slots
-        left_over = _slots_of(name, payload_bytes)
-        if MIN_SLOTS <= left_over <= slots:
-            return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
-        if fitting:
-            log.warning("ring %s: only %d of %d slots fit", name, fitting, slots)
-        return fitting or slots  # none at all: let the ring's own refusal say why
-
 
 def wanted_slots(ring: RingSettings, stream: str, rate: float) -> tuple[int, bool]:
     """How many slots a stream should have at `rate` frames per second, and whether the user insists."""
     size = ring.size if stream == "main" else ring.downscale.size
     return (size, True) if size else (max(LEAST_SLOTS, math.ceil(ring.seconds * rate)), False)
+
+
+def _fitting(name: str, shape: Shape) -> int:
+    """How many slots an automatic ring gets."""
+    fitting = fitting_slots(shape, room())
+    if fitting >= shape.slots:
+        return shape.slots
+    left_over = _slots_of(name, shape.payload_bytes)
+    if MIN_SLOTS <= left_over <= shape.slots:
+        return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
+    if fitting:
+        log.warning("ring %s: only %d of %d slots fit", name, fitting, shape.slots)
+    return fitting or shape.slots  # none at all: let the ring's own refusal say why
+
+
+def _total_bytes(writer: RingWriter) -> int:
+    return Shape(writer.slots, writer.payload_bytes).total_bytes
 
 
 def _slots_of(name: str, payload_bytes: int) -> int:

@@ -1,9 +1,12 @@
 """What capture decides, without a camera: time, drops, settling, modes, pressure, choice of source."""
 
 import itertools
+import logging
 import random
 import secrets
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,12 +18,13 @@ from capture.drops import DropCounter
 from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
 from capture.pacing import Pacer
 from capture.pressure import Pressure, decide, own_megabytes, swap_percent
+from capture.report import Report
 from capture.rings import LEAST_SLOTS, Rings, wanted_slots
 from capture.settings import CameraSettings, DownscaleSettings, RingSettings
 from capture.settling import PATIENCE_FRAMES, Settling
 from capture.source import CameraError, Request, Shot
 from imaging.formats import geometry
-from shm_ring import RingTooLarge
+from shm_ring import RingReader, RingTooLarge
 from shm_ring.sizing import Room
 
 CAMERA, RING = CameraSettings(), RingSettings()
@@ -185,6 +189,19 @@ def test_changes_name_exactly_the_fields_that_differ_old_and_new():
     assert changes(before, before) == {}
 
 
+def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog):
+    """The page showed "mode changed (still → still)" for each step of the night's exposure."""
+    caplog.set_level(logging.INFO, logger="capture.report")
+    modes = (Mode(), Mode(), Mode("still", 9000, 2), Mode("still", 20_000, 2), Mode("still", 20_000, 2), Mode())
+    announced = []
+    report = Report(SimpleNamespace(announce=announced.append), "cam0")
+    for mode in modes:
+        report.asked(request(CAMERA, RING, mode))
+    assert [(event.old, event.new) for event in announced] == [("video", "still"), ("still", "video")]
+    assert announced[0].changes["exposure_us"] == [0, 9000]
+    assert caplog.text.count("changed exposure_us 9000 → 20000") == 1
+
+
 def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
     base = request(CAMERA, RING, Mode())
     assert not needs_reopening(base, request(CameraSettings(framerate=5), RING, Mode("still", 10, 1)))
@@ -328,3 +345,42 @@ def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(m
     with Rings(prefix, "cam0", tmp_path) as rings:
         writer = rings.fit("main", shape, 180, exact=False)
         assert (writer.slots, writer.took_over) == (slots, True)
+
+
+def room_of(prefix, total_bytes):
+    """A /dev/shm of so many bytes: what the rings of this prefix take, also those that only a reader still holds."""
+
+    def room():
+        taken = {}
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if f"/dev/shm/{prefix}." in line:
+                first, last = (int(end, 16) for end in line.split()[0].split("-"))
+                taken[line.split()[4]] = last - first
+        return Room(10**12, total_bytes - sum(taken.values()))
+
+    return room
+
+
+def test_a_resize_waits_for_readers_and_one_that_holds_on_costs_size_only_while_it_does(monkeypatch, tmp_path):
+    """The old ring's pages count as long as anybody maps it: the new one came out smaller, for good."""
+    prefix = f"t{secrets.token_hex(4)}"
+    name = f"/{prefix}.cam0.main"
+    monkeypatch.setattr("capture.rings.room", room_of(prefix, 25 * 115_200))
+    monkeypatch.setattr("capture.rings.LOOK_NS", 0)
+    small, large = geometry("yuv420p", 320, 240), geometry("yuv420p", 320, 256)
+    with Rings(prefix, "cam0", tmp_path) as rings:
+        assert rings.fit("main", small, 20, exact=False).slots == 20
+        threading.Timer(0.2, RingReader.open(name).close).start()
+        assert rings.fit("main", large, 20, exact=False).slots == 20
+        assert rings.shortage == ""
+        monkeypatch.setattr("capture.rings.LETTING_GO_NS", 50_000_000)
+        reader = RingReader.open(name)
+        slots = rings.fit("main", small, 20, exact=False).slots
+        assert slots < 20
+        assert rings.shortage == f"ring main holds {slots} of 20 frames: no room"
+        assert not rings.look(), "no room yet"
+        reader.close()
+        assert rings.look(), "to be made anew"
+        assert rings.fit("main", small, 20, exact=False).slots == 20
+        assert rings.shortage == ""
+        assert not rings.look()

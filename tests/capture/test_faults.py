@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from shm_ring import Flags, RingReader
-from tests.capture.harness import Processes
+from tests.capture.harness import ROOT, Processes
 from tests.machine import PATIENCE, until
 
 SCRIPTED = "tests.capture.scripted"
@@ -170,3 +172,14 @@ def test_a_camera_that_takes_long_to_open_is_not_taken_for_a_hang():
         states = set()
         until(lambda: states.add(world.beat().get("state")) or world.head() > 0, 20)
         assert states <= {None, "missing", "starting", "running"}
+
+
+@pytest.mark.slow  # the decision itself: test_decisions
+def test_a_ring_that_a_reader_keeps_small_says_so_and_grows_when_it_lets_go():
+    """In a private mount namespace with a /dev/shm of 6 MB."""
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine forbids unprivileged user namespaces")
+    script = f"mount -t tmpfs -o size=6m tmpfs /dev/shm && exec {sys.executable} -m tests.capture.tiny_shm"
+    command = ["unshare", "-Urm", "sh", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr

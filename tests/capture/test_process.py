@@ -124,10 +124,15 @@ def test_mode_changes_are_obeyed_announced_and_logged_old_to_new():
                 in_time = two.captured_ns - one.captured_ns < 1.5 * 90e6  # or this machine was busy
                 assert two.meta.dropped_before == 0 or not in_time, "long frames are no drops"
             assert frames[-1].meta.flags & Flags.NIGHT
+            analyzer.announce(ModeRequested(camera="cam0", mode="still", exposure_us=60_000, gain=4.0))
+            until(lambda: newest(world).meta.exposure_us == 60_000, 10)
             analyzer.announce(ModeRequested(camera="cam0", mode="video"))
+            heard = until(lambda: [r.message for r in analyzer.received()], 10)
+            assert [(event.old, event.new) for event in heard] == [("still", "video")], "a longer exposure is no mode"
             until(lambda: newest(world).meta.exposure_us < 17_000, 10)
         assert "changed mode video → still" in world.log()
-        assert "changed exposure_us 90000 → 0" in world.log()
+        assert "changed exposure_us 90000 → 60000" in world.log()
+        assert "changed exposure_us 60000 → 0" in world.log()
 
 
 def test_controls_act_live_and_only_on_the_camera_that_was_meant():

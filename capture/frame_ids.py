@@ -1,0 +1,116 @@
+"""A mark on disk that no frame id has passed, so that a reboot or a power cut gives no number out twice.
+
+Shared memory and the run folder are gone then, but a frame id names pictures, CSV rows and sidecars for ever. The mark
+is written far ahead, so that an SD card sees a sector an hour; whoever finds it after anything but a clean end goes
+on from it, with a jump. The disk is only ever touched by a thread: frames wait for none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from service.clock import now_ns
+from service.files import sync_folder
+
+AHEAD = 200_000
+"""Ids kept ready, and what a power cut skips at most; half of them are an hour at 30 frames a second."""
+
+PATIENCE_S = 1.0
+"""Longest wait for the disk, at the first frame and at the end; a card that hangs costs no more."""
+
+RETRY_NS = 60_000_000_000
+MARK_MAX = 1 << 53
+"""Whole numbers that JavaScript, hence the page, can tell apart; a mark beyond is a damaged file."""
+MARK_BYTES = 32
+"""Written in place: that needs no room on a full disk, and within a sector the old mark is there or the new one."""
+
+log = logging.getLogger(__name__)
+
+
+class FrameIds:
+    """One camera's mark. A library or disk that is away costs the promise, said once, and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark = 0
+        """On disk, as far as we know."""
+        self._reached = 0
+        """No id from here on was given out yet."""
+        self._begun = self._told = False
+        self._retry_ns = 0
+        self._thread: threading.Thread | None = None
+
+    def begin(self, next_id: int, *, exact: bool) -> int:
+        """Where to go on at the first frame of a process; `exact`: the ring a crash has left knows better."""
+        if not self._begun:
+            self._begun = True
+            self._do(self._read)
+            self._wait()
+            if not exact and self._mark > next_id:
+                log.info("frame ids go on at %d, not at %d: %s", self._mark, next_id, self._path)
+                next_id = self._mark
+        self.reached(next_id)
+        return next_id
+
+    def reached(self, next_id: int) -> None:
+        """Keep the mark ahead of what has been given out; call it about once a second."""
+        self._reached = max(self._reached, next_id)  # a replay's ids may lie below
+        if self._reached + AHEAD // 2 > self._mark and now_ns() >= self._retry_ns and not self._busy:
+            mark = self._reached + AHEAD
+            self._do(lambda: self._store(mark, durable=True))
+
+    def end(self, next_id: int) -> None:
+        """After a clean end the next process goes on without a jump."""
+        self._wait()
+        if self._begun and not self._busy:
+            mark = max(self._reached, next_id)
+            self._do(lambda: self._store(mark, durable=False))
+            self._wait()
+
+    # ---- inside
+
+    @property
+    def _busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=work, name="frame ids", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _read(self) -> None:
+        try:
+            mark = int(self._path.read_bytes()[:MARK_BYTES])
+            if not 0 <= mark < MARK_MAX:
+                raise ValueError(mark)
+            self._mark = mark
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as problem:
+            log.warning("frame ids of earlier days may come again: %s is unreadable: %s", self._path, problem)
+
+    def _store(self, mark: int, *, durable: bool) -> None:
+        try:
+            new = not self._path.exists()
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            try:
+                os.pwrite(descriptor, f"{mark}\n".rjust(MARK_BYTES).encode(), 0)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if new and durable:
+                sync_folder(self._path.parent)
+            self._mark = mark
+        except OSError as problem:
+            self._retry_ns = now_ns() + RETRY_NS
+            if not self._told:
+                self._told = True
+                log.warning("after a power cut frame ids may come again: %s", problem)
