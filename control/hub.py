@@ -26,7 +26,6 @@ from control.messages import (
     Help,
     Message,
     ModeRequested,
-    MotionBegan,
     Ping,
     Preview,
     PreviewFrame,
@@ -107,7 +106,7 @@ class Hub:
         if isinstance(event, SettingChanged):
             to |= {peer.number for peer in self.roster.processes()}
         if isinstance(event, ModeRequested):
-            to |= {p.number for p in self.roster.processes() if p.hello and _concerns(p.hello, event, self.roster)}
+            to |= {p.number for p in self.roster.processes() if p.hello and self.roster.concerns(p.hello, event)}
         return [Send(tuple(sorted(to)), event)] if to else []
 
     def answered(self, ticket: int, reply: Reply) -> list[Action]:
@@ -176,20 +175,22 @@ class Hub:
         self.roster.remember(event)
         if again:
             return []
-        self._early.note(event, now_s)
+        self._early.note(event, self.roster.pids(wire_name(event)), now_s)
         return self.announce(event, now_s)
 
     def _hello(self, peer: Peer, hello: Hello, now_s: float) -> list[Action]:
         program = hello.program or self.roster.program_of(hello.role, hello.camera)
         peer.hello = dataclasses.replace(hello, program=program)
         peer.beat_s = now_s
+        if hello.role == "capture":  # a new one may have begun in another mode, and an old one tells its own again
+            self.roster.latest.pop(("mode", hello.camera or self.roster.cameras[0]), None)
         try:
             peer.topics |= topics_of(hello.subscribe) if hello.subscribe else frozenset()
         except ValueError as problem:
             return [Send((peer.number,), error(str(problem), "bad_arguments"))]
         actions: list[Action] = [Send((peer.number,), Reply(status="welcome", text="welcome"))]
-        missed = self._early.missed(peer.topics, now_s)
-        standing = (event for event in self.roster.latest.values() if _concerns(hello, event, self.roster))
+        missed = self._early.missed(peer.topics, hello.pid, now_s)
+        standing = (event for event in self.roster.latest.values() if self.roster.concerns(hello, event))
         missed += [event for event in standing if event not in missed]
         actions += [Send((peer.number,), event) for event in missed]
         return actions + (previews.demand(self.roster) if hello.role == "streamer" else [])
@@ -197,10 +198,3 @@ class Hub:
 
 def _answer(errand: Errand) -> Send:
     return Send((errand.asker,), errand.answer(), errand.ident)
-
-
-def _concerns(hello: Hello, event: Event, roster: Roster) -> bool:
-    """Whether a process that has just come has to know: the mode for a camera, motion that goes on for a recorder."""
-    kinds: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
-    kind = kinds.get(hello.role)
-    return kind is not None and isinstance(event, kind) and event.camera == (hello.camera or roster.cameras[0])

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from control.messages import RETAINED, Event, Heartbeat, Hello, Preview, ProcessDown, ProcessUp, wire_name
+from control.messages import (
+    RETAINED,
+    Event,
+    Heartbeat,
+    Hello,
+    ModeRequested,
+    MotionBegan,
+    Preview,
+    ProcessDown,
+    ProcessUp,
+    wire_name,
+)
 
 
 @dataclass
@@ -69,6 +80,16 @@ class Roster:
     def processes(self) -> Iterator[Peer]:
         """Yield the connections that said hello, oldest first."""
         return (peer for peer in self.peers.values() if peer.hello is not None)
+
+    def concerns(self, hello: Hello, event: Event) -> bool:
+        """Tell whether a process that has just come has to know: the mode for a camera, motion for a recorder."""
+        kinds: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
+        kind = kinds.get(hello.role)
+        return kind is not None and isinstance(event, kind) and event.camera == (hello.camera or self.cameras[0])
+
+    def pids(self, topic: str) -> frozenset[int]:
+        """Return which processes asked for a topic, as far as they told their pid."""
+        return frozenset(peer.hello.pid for peer in self.subscribers(topic) if peer.hello and peer.hello.pid)
 
     def owners(self, command: str, camera: str | None) -> list[Peer]:
         """Return who answers a command: one process, or (camera given) that of the camera, or ("") one of each camera.

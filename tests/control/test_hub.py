@@ -4,12 +4,14 @@ import pytest
 
 from control.actions import Close, Do, Send
 from control.codec import Received, Refused
+from control.early import EVENTS_MAX
 from control.errands import UNDER_WAY_MAX
 from control.hub import WAITING_MAX, Hub
 from control.messages import (
     Chunk,
     Heartbeat,
     Hello,
+    ModeChanged,
     ModeRequested,
     MotionBegan,
     MotionEnded,
@@ -22,6 +24,7 @@ from control.messages import (
     Record,
     Reply,
     Save,
+    Saved,
     Set,
     SettingChanged,
     ShortStream,
@@ -286,3 +289,40 @@ def test_what_was_announced_while_processes_came_back_reaches_those_who_came_las
     assert told == [Send((RECORDER0,), began)], "no signs of life"
     scene.now_s += 3
     assert scene.process(RECORDER1, "recorder", subscribe=("all",))[1:] == [], "a process that is started later"
+
+
+def test_who_heard_an_early_event_does_not_hear_it_again_and_his_successor_does():
+    scene = Scene()
+    began = NightBegan(camera="cam0")
+    scene.process(CAPTURE, "analyzer")
+    scene.process(RECORDER0, "recorder", subscribe=("night",))
+    assert scene.say(CAPTURE, began) == [Send((RECORDER0,), began)]
+    again = Hello(role="recorder", pid=RECORDER0, subscribe=("night",))
+    assert scene.say(RECORDER0, again)[1:] == [], "a second hello"
+    scene.hub.closed(RECORDER0)
+    scene.hub.opened(STREAMER)
+    assert scene.say(STREAMER, again)[1:] == [], "the same process on a new connection"
+    _, *told = scene.process(RECORDER1, "recorder", subscribe=("night",))
+    assert told == [Send((RECORDER1,), began)], "another process"
+
+
+def test_of_a_flood_of_early_events_the_newest_are_told_in_order():
+    scene = Scene()
+    scene.process(EXPORTER, "exporter")
+    flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(EVENTS_MAX + 10)]
+    for event in (*flood, NightBegan(camera="cam0")):
+        scene.say(EXPORTER, event)
+    _, *told = scene.process(STREAMER, "streamer", subscribe=("all",))
+    assert [send.message for send in told] == [*flood[11:], NightBegan(camera="cam0")]
+
+
+def test_a_new_capture_s_mode_is_not_the_old_one_s():
+    scene = Scene()
+    scene.process(CAPTURE, "capture", "detect", camera="cam0")
+    changed = ModeChanged(camera="cam0", old="video", new="still")
+    scene.say(CAPTURE, changed)
+    scene.process(RECORDER0, "recorder", camera="cam0")
+    assert scene.hub.roster.latest["mode", "cam0"] == changed
+    scene.hub.closed(CAPTURE)
+    scene.process(CAPTURE, "capture", "detect", camera="cam0")
+    assert ("mode", "cam0") not in scene.hub.roster.latest, "until it tells, or its heartbeat does"
