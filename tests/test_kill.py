@@ -37,10 +37,13 @@ class Watcher(threading.Thread):
                     self.ids.append(-1)
                 sequence += 1
 
-    def stop(self) -> list[int]:
+    def __enter__(self) -> Watcher:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.done = True
         self.join(10)
-        return self.ids
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +60,12 @@ def clips(shmcam):
 @pytest.mark.parametrize("victim", ["streamer", "analyzer", "exporter", "hub", "watchdog", "recorder"])
 def test_killing_a_consumer_costs_nobody_a_frame(shmcam, victim):
     capture = shmcam.pid("capture")
-    watcher = Watcher(shmcam)
-    watcher.start()
-    until(lambda: len(watcher.ids) > 10, 20, "frames before the kill")
-    dead = shmcam.kill(victim)
-    until(lambda: shmcam.pid(victim) not in (0, dead), 15, f"{victim} to be started again")
-    until(lambda: len(watcher.ids) > 60, 20, "frames after the kill")
-    ids = watcher.stop()
+    with Watcher(shmcam) as watcher:
+        until(lambda: len(watcher.ids) > 10, 20, "frames before the kill")
+        dead = shmcam.kill(victim)
+        until(lambda: shmcam.pid(victim) not in (0, dead), 15, f"{victim} to be started again")
+        until(lambda: len(watcher.ids) > 60, 20, "frames after the kill")
+    ids = watcher.ids
     assert ids == list(range(ids[0], ids[0] + len(ids)))
     assert shmcam.pid("capture") == capture
     until(lambda: shmcam.text("ping") and "ERROR" not in shmcam.text("save"), 20, f"commands after killing {victim}")

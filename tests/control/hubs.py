@@ -32,12 +32,20 @@ class HubProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> HubProcess:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.stop()
+        finally:
+            if self.process:
+                self.kill()  # whatever it does with SIGTERM
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, *, wait: bool = True) -> None:
         command = [sys.executable, "-m", "control", "--config", str(self.config)]

@@ -99,6 +99,7 @@ class Supervised(HubProcess):
 
     def __exit__(self, *_: object) -> None:
         assert self.process
+        self.process.send_signal(signal.SIGCONT)  # a test that failed may have left it stopped
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(20)

@@ -1,15 +1,16 @@
 """Control of the whole, real pipeline: three dialects, previews, a hub that dies, a master with --start."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from imaging.frame_code import read
@@ -173,5 +174,15 @@ def test_a_master_starts_the_service_and_stops_it_with_quit():
     finally:
         slave.kill()
         slave.wait()
-        time.sleep(0)
+        end_service(pipeline)
         pipeline.stop()
+
+
+def end_service(pipeline):
+    """Whatever became of the master: its supervisord, known by its own configuration, and all below it go."""
+    conf = str(pipeline.run / "supervisord.conf")
+    for service in [one for one in psutil.process_iter(["cmdline"]) if conf in (one.info["cmdline"] or [])]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = [service, *service.children(recursive=True)]
+            service.kill()  # the others die with it (PR_SET_PDEATHSIG)
+            psutil.wait_procs(family, timeout=20)

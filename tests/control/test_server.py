@@ -49,7 +49,7 @@ def serve(client, answer):
             client.beat()
 
     client.serving = True
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=loop, daemon=True)  # a test that failed does not stop it
     thread.start()
 
     def stop():

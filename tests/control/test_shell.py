@@ -108,12 +108,15 @@ def test_subscribe_prints_events_as_they_come(hub):
         (["--json", "subscribe", "night"], '"event":"night_began"'),
     ):
         with subprocess.Popen([SHMCAM, *typed], stdout=subprocess.PIPE, text=True, env=environ) as watching:
-            assert "subscribed" in watching.stdout.readline()
-            with ControlClient("analyzer", socket_path=hub.socket) as analyzer:
-                analyzer.announce(NightBegan(camera="cam0"))
-                assert expected in watching.stdout.readline()
-            watching.send_signal(signal.SIGINT)
-            assert watching.wait(60) == 130
+            try:
+                assert "subscribed" in watching.stdout.readline()
+                with ControlClient("analyzer", socket_path=hub.socket) as analyzer:
+                    analyzer.announce(NightBegan(camera="cam0"))
+                    assert expected in watching.stdout.readline()
+                watching.send_signal(signal.SIGINT)
+                assert watching.wait(60) == 130
+            finally:
+                watching.kill()  # leaving the block waits for its end
 
 
 def test_shortstream_saves_files(hub, tmp_path):
@@ -185,16 +188,18 @@ def test_logs_f_shows_what_follows(hub):
 
 def test_a_master_program_drives_the_slave(hub):
     environ = {**os.environ, "SHMCAM_CONFIG": str(hub.config)}
-    slave = subprocess.Popen(
-        [SHMCAM, "slave"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=environ,
-    )
+    command = [SHMCAM, "slave"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, bufsize=1, env=environ, **pipes) as slave:
+        try:
+            drive(slave, hub)
+            assert slave.wait(60) == 0
+            assert slave.stderr.read() == ""
+        finally:
+            slave.kill()
 
+
+def drive(slave, hub):
     def command(**fields):
         slave.stdin.write(json.dumps(fields) + "\n")
         slave.stdin.flush()
@@ -217,8 +222,6 @@ def test_a_master_program_drives_the_slave(hub):
         frame = json.loads(slave.stdout.readline())
         assert (frame["type"], frame["data"]["camera_id"], frame["data"]["frame"]) == ("preview_frame", "cam0", "/9j/")
     assert command(command="quit")["status"] == "bye"
-    assert slave.wait(60) == 0
-    assert slave.stderr.read() == ""
 
 
 def test_the_end_of_stdin_ends_the_slave_after_its_answers(hub):

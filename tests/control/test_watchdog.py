@@ -24,14 +24,16 @@ NAMES = ("analyzer", "capture", "recorder", "streamer")
 def running():
     with Supervised(*NAMES, config=SHORT, retries=1, idle=("exporter",)) as supervised:
         orphan = supervised.orphan("exporter")
-        supervised.orphan_pid = orphan.pid
-        # Told some heartbeats after the first one; a process that is stopped before the watchdog ever heard it is not
-        # expected to speak.
-        up = [f"ProcessUp(program={name!r}" for name in NAMES]
-        until(lambda: all(one in supervised.told() for one in up), "the watchdog to know everyone", 40)
-        yield supervised
-        orphan.kill()
-        orphan.wait()
+        try:
+            supervised.orphan_pid = orphan.pid
+            # Told some heartbeats after the first one; a process that is stopped before the watchdog ever heard it is
+            # not expected to speak.
+            up = [f"ProcessUp(program={name!r}" for name in NAMES]
+            until(lambda: all(one in supervised.told() for one in up), "the watchdog to know everyone", 40)
+            yield supervised
+        finally:
+            orphan.kill()
+            orphan.wait()
 
 
 @pytest.fixture(autouse=True)
