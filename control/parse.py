@@ -114,17 +114,21 @@ def _fields(row: CommandRow, words: list[str], cameras: Collection[str]) -> dict
 
 
 def _by_place(row: CommandRow, free: list[str], taken: dict[str, Any], cameras: Collection[str]) -> dict[str, Any]:
-    """Give bare words to row.takes in order; one that is no camera goes to the next field."""
+    """Give bare words to row.takes in order; a camera's name may stand before, between or behind formats."""
     known = {f.name: f for f in dataclasses.fields(row.message)}
     found: dict[str, Any] = {}
+    mixed = row.takes[-1:] == ("formats",)
     for name in (name for name in row.takes if name not in taken):
         kind = known[name]
-        if name == "cameras":
-            while free and _is_camera(free[0], cameras):
-                found.setdefault(name, []).append(free.pop(0))
+        if mixed:
+            fitting = [word for word in free if _is_camera(word, cameras) is not (name == "formats")]
+            given = fitting if is_many(kind) else fitting[:1]
+            if given:
+                found[name] = given if is_many(kind) else given[0]
+            free = [word for word in free if word not in given]
         elif is_many(kind):
             found[name], free = free, []
-        elif free and not (name == "camera" and not _is_camera(free[0], cameras) and row.takes[-1] != name):
+        elif free:
             found[name] = free.pop(0)
     if free:
         usage = f"{row.usage} {row.options}".strip()

@@ -36,8 +36,9 @@ def ask(options: Options) -> int:
     if options.help:
         print("\n".join(details(found[0])))
         return 0
+    cameras = () if options.socket else options.settings().cameras  # a hub of elsewhere may have others
     try:
-        command = from_line(line_of(options))
+        command = from_line(line_of(options), cameras)
     except UnknownCommandError as problem:
         raise UsageError(str(problem)) from problem
     except ValueError as problem:

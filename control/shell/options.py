@@ -41,6 +41,8 @@ class Options:
     """Control socket; None: that of the configuration."""
     timeout: float | None = None
     """Seconds to wait for an answer; None: as the command needs."""
+    _settings: Settings | None = None
+    """Loaded once."""
 
     @property
     def socket_path(self) -> Path:
@@ -54,10 +56,11 @@ class Options:
         from service.settings import EXIT_CONFIG, Settings, SettingsError
 
         try:
-            return Settings.load(self.config)
+            self._settings = self._settings or Settings.load(self.config)
         except SettingsError as problem:
             print(f"shmcam: {problem}", file=sys.stderr)
             raise SystemExit(EXIT_CONFIG) from None
+        return self._settings
 
 
 def read(words: list[str]) -> Options:

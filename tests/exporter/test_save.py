@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -24,6 +25,7 @@ from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.scores import SCORE, VERSION
 from tests.exporter.conftest import PERIOD_NS, Feed
 from tests.machine import until
+from tests.pipeline import BIN
 from tests.reading import number_in
 
 TWO_CAMERAS = "[cameras.cam0]\n[cameras.cam1]\n"
@@ -281,7 +283,10 @@ def test_snapshot_takes_all_cameras_at_one_instant(service):
         assert frames["cam0"]["frame_id"] < feeds[0].next_id and frames["cam1"]["available"] == 13
         late = service.call("snapshot seconds_ago=60")
         assert late.status == "snapshot_oldest" and "cam1: the oldest there is, 60s ago was asked for" in late.text
-        assert Path(service.call("save cam1").data["path"]).name.startswith("cam1_")
+        for line in ("save cam1", "save npy cam1 png", "pastStack png method=max before_s=60 cam1"):
+            reply = service.call(line)
+            assert reply.ok and Path(reply.data["path"]).name.startswith("cam1_"), (line, reply)
+        assert service.call("snapshot png cam1").data["cameras"] == ["cam1"]
         feeds[1].close()
     finally:
         feeds[0].close()
@@ -289,11 +294,14 @@ def test_snapshot_takes_all_cameras_at_one_instant(service):
         assert {entry.camera for entry in catalogue.find()} == {"cam0", "cam1"}
 
 
-@pytest.mark.parametrize("service", [TWO_CAMERAS], indirect=True)
+@pytest.mark.parametrize("service", ["[cameras.cam0]\n[cameras.porch]\n"], indirect=True)
 def test_snapshot_of_one_camera_says_which_is_missing(service, feed):
     feed.publish(3)
     reply = service.call("snapshot")
-    assert reply.ok and reply.data["missing"] == ["cam1"] and "without cam1: no frames" in reply.text
+    assert reply.ok and reply.data["missing"] == ["porch"] and "without porch: no frames" in reply.text
+    environ = {**os.environ, "SHMCAM_CONFIG": str(service.config)}
+    done = subprocess.run([BIN / "shmcam", "save", "png", "porch"], env=environ, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("NO_FRAMES: porch: "), done
 
 
 @pytest.mark.parametrize("service", ["[export]\nauto_save_interval_s = 0.4\n"], indirect=True)
