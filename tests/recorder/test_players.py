@@ -13,6 +13,7 @@ import pytest
 
 from library.room import Room
 from recorder import remux
+from service.files import PART, sweep
 from service.stop import Stop
 from tests.machine import needs
 from tests.recorder import film
@@ -131,3 +132,19 @@ def test_a_copy_that_is_interrupted_or_has_no_room_changes_nothing(tmp_path, mon
         remux.faststart(clip.place.clip, Stop())
     assert clip.place.clip.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([clip.place.clip.name, clip.place.timing.name])
+
+
+def test_a_copy_in_hand_is_not_swept_as_a_leftover(tmp_path, monkeypatch):
+    """The exporter sweeps on its start, whatever the recorder is at."""
+    clip, swept, packets = film.clip_file(tmp_path), [], remux._packets
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    clip.close()
+
+    def counted(copy):
+        swept.append((len(list(tmp_path.glob(f".*{PART}"))), sweep(tmp_path)))
+        return packets(copy)
+
+    monkeypatch.setattr(remux, "_packets", counted)
+    assert remux.faststart(clip.place.clip, Stop()) and swept == [(1, [])]
+    assert packets(str(clip.place.clip)) == 100 and not list(tmp_path.glob(".*"))
