@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from control.messages import Reply
+from control.messages import Reply, error
 from exporter.choice import Held
+from library import LibraryError, NoSuchEntry
 from library.entry import Entry
 from service.clock import iso
 from shm_ring import FrameMeta
@@ -162,13 +163,20 @@ def no_frames(camera: str, why: str) -> Reply:
     )
 
 
+def refused(problem: ValueError | LibraryError) -> Reply:
+    """Answer a wish that is not granted; the status tells whether it is wrong, of nothing there is, or not possible."""
+    if isinstance(problem, NoSuchEntry):
+        return error(str(problem), "not_found")
+    return error(str(problem), "not_possible" if isinstance(problem, LibraryError) else "bad_arguments")
+
+
 def not_saved(why: str) -> Reply:
     """Answer where there were frames, and the disk refused them."""
     return Reply(ok=False, status="not_saved", text=f"NOT_SAVED: {why}", data={"message": why})
 
 
 def files(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Paths and row numbers of what was saved."""
+    """Paths and row numbers of what was saved; 0: not in the library yet."""
     shown = entries[:PATHS_SHOWN]
     return {
         "path": str(entries[0].path),
@@ -179,6 +187,6 @@ def files(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _paths(entries: Sequence[Entry]) -> str:
-    shown = ", ".join(str(entry.path) for entry in entries[:PATHS_SHOWN])
+    shown = ", ".join(f"{one.path}{'' if one.id else ' (not in the library yet)'}" for one in entries[:PATHS_SHOWN])
     more = len(entries) - PATHS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

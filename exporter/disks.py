@@ -1,4 +1,4 @@
-"""Says so when somebody else takes the room on disk that retention keeps free."""
+"""Says so when somebody else takes the room on disk that retention keeps free, or the library cannot be written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from control.messages import DiskLow, Event, Reply
+from library.read_only import refusal
 from library.room import room_at
 from library.settings import LibrarySettings
 from service.settings import Settings
@@ -20,10 +21,15 @@ class Disks:
     def __init__(self, announce: Callable[[Event], None]) -> None:
         self._announce = announce
         self._low: set[Path] = set()
+        self.closed = ""
+        """Why the library could not be written at the last look; empty: it could."""
 
     def look(self, settings: Settings) -> Reply:
         """Compare what is free with the reserve. Raises: OSError."""
         own = settings.table(LibrarySettings)
+        was_closed, self.closed = self.closed, refusal(settings.paths.library)
+        if self.closed and not was_closed:
+            log.warning("library cannot be written reason=%s", self.closed)
         for folder in (settings.paths.captures, settings.paths.recordings):
             room = room_at(folder, own)
             free, reserve = room.free_bytes, room.reserve_bytes

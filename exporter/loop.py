@@ -27,7 +27,7 @@ from control.messages import (
     Unprotect,
     error,
 )
-from exporter import archiving, filming, shelf, upkeep
+from exporter import answers, archiving, filming, shelf, upkeep
 from exporter.choice import span
 from exporter.parts import Parts
 from exporter.settings import ExportSettings
@@ -106,18 +106,21 @@ def auto_save(parts: Parts, now: int) -> None:
 
 
 def look_at_places(parts: Parts, now: int) -> None:
-    """Notice a disk that others fill; have the library reconciled when one that was not there has been mounted."""
+    """Notice a disk that others fill; have the library reconciled when it can be written, or a disk is there, again."""
     if not parts.places.due(now, PLACES_LOOK_S) or parts.errands.waiting:
         return
+    closed = parts.disks.closed  # before the next look
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
-    if parts.catalogue.away:
+    if closed:
+        parts.errands.submit(lambda: upkeep.reopened(parts.catalogue))
+    elif parts.catalogue.away:
         parts.errands.submit(lambda: upkeep.returned(parts.catalogue))
 
 
 def beat(parts: Parts) -> None:
     """Tell how we do."""
     saver = parts.saver
-    trouble = next((one.trouble for one in parts.followers.values() if one.trouble), "")
+    trouble = next((one.trouble for one in parts.followers.values() if one.trouble), parts.disks.closed)
     parts.control.beat(
         "saving" if saver.busy_s else "running",
         trouble,
@@ -144,7 +147,7 @@ def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Dele
     try:
         return shelf.answer(command, parts.catalogue, to_utc_ns(now))
     except ValueError as problem:
-        return error(str(problem), "refused")
+        return answers.refused(problem)
     except (OSError, sqlite3.Error) as problem:
         log.warning("library failed reason=%s", problem)
         return error(f"library: {problem}", "failed")

@@ -15,6 +15,7 @@ from exporter.encode import Parts, Samples
 from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from library import Catalogue, Entry, retention
+from library.errors import NotWritable
 from library.sidecar import PICTURES, sidecar
 from service.files import whole_file
 from service.settings import Settings
@@ -53,6 +54,7 @@ class Album:
     def save(self, picture: Picture, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
         """Save in each of the formats. Returns: the rows.
 
+        Where the library cannot be written, rows have no number: it takes the files up when it can be again.
         Raises: NoRoom and OSError of the disk, sqlite3.Error. Formats before the failing one are safely there.
         """
         return [self._save(picture, kind, own) for kind in formats]
@@ -75,7 +77,11 @@ class Album:
             log.warning("disk full path=%s need_bytes=%d", path, need)
             self._room(path, 2 * need, picture.entry.kind)
             path = self._write(path, parts, beside)
-        return self._catalogue.add(replace(picture.entry, path=path))
+        try:
+            return self._catalogue.add(replace(picture.entry, path=path))
+        except NotWritable as problem:
+            log.warning("not in the library yet path=%s reason=%s", path, problem)
+            return replace(picture.entry, path=path, bytes=need)
 
     def _room(self, path: Path, need: int, kind: str) -> None:
         retention.make_room(self._settings(), self._catalogue, need, path.parent, kind=kind)

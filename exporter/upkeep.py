@@ -8,6 +8,7 @@ from control.messages import Reply
 from library import Catalogue
 from library.agreement import kept_text
 from library.files import found, tidied
+from library.read_only import refusal
 from library.rows import row
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,14 @@ def returned(catalogue: Catalogue) -> Reply:
     if not back:
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library folder has files folders=%s", ",".join(map(str, back)))
+    return reconciled(catalogue)
+
+
+def reopened(catalogue: Catalogue) -> Reply:
+    """From time to time while the library cannot be written: once it can, what was saved meanwhile gets its rows."""
+    if refusal(catalogue.path):
+        return Reply(data={"adopted": 0, "gone": 0})
+    log.info("library can be written again path=%s", catalogue.path)
     return reconciled(catalogue)
 
 

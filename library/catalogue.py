@@ -65,7 +65,8 @@ class Catalogue:
         return self.insert([entry])[0]
 
     def protect(self, number: int, protected: bool = True) -> Entry:
-        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, OSError (the file is gone)."""
+        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
+        self._database.demand_writable()
         entry = replace(self.get(number), protected=protected)
         files.size(entry.path)
         # The file first: if we die in between, `check` finds and mends the row that differs.
@@ -76,7 +77,7 @@ class Catalogue:
         return entry
 
     def delete(self, number: int) -> Entry:
-        """Delete a file, what belongs to it, and its row. Raises: NoSuchEntry, EntryProtected, OSError."""
+        """Delete a file, what belongs to it, and its row. Raises: NoSuchEntry, EntryProtected, NotWritable, OSError."""
         entry = self.get(number)
         if entry.protected:
             raise EntryProtected(f"{number} is protected: {entry.path.name}; unprotect {number} first")
@@ -84,7 +85,8 @@ class Catalogue:
         return entry
 
     def remove(self, entry: Entry) -> None:
-        """Delete without asking whether it is protected. Raises: OSError."""
+        """Delete without asking whether it is protected. Raises: NotWritable, OSError."""
+        self._database.demand_writable()  # no row shall outlive its file
         files.remove(entry, self.folders)
         self.forget([entry.id])
 

@@ -3,7 +3,7 @@
 WAL mode, so that readers never wait for the one writer of the moment. Commits are not fsynced one by one
 (`synchronous=NORMAL`): after a power cut the last rows may be missing, and the files they told of are adopted on the
 next start. Every use holds `<name>.lock` shared; setting a damaged file aside holds it alone, so that no process can
-commit into a file that has just been renamed away.
+commit into a file that has just been renamed away. Where nothing can be written it is still read (`library.read_only`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from library.errors import LibraryError
+from library.errors import LibraryError, NotWritable
+from library.read_only import connected, opened_lock, refusal
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,14 @@ class Database:
         self._inode = -1
         path.parent.mkdir(parents=True, exist_ok=True)
 
+    def demand_writable(self) -> None:
+        """Raises: NotWritable, saying why."""
+        if why := refusal(self.path):
+            raise NotWritable(f"{self.path} cannot be written: {why}")
+
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
+        self.demand_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
@@ -78,6 +85,10 @@ class Database:
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
         with self._mutex:
+            if why := refusal(self.path):
+                self.close()
+                with closing(connected(self.path, why, VERSION, BUSY_S)) as connection:
+                    return work(connection)
             for attempt in (1, 2):
                 try:
                     with self._lock(fcntl.LOCK_SH):
@@ -144,9 +155,7 @@ class Database:
     @contextmanager
     def _lock(self, how: int) -> Iterator[None]:
         """Hold the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
-        descriptor = os.open(
-            self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640
-        )
+        descriptor = opened_lock(self.path)
         try:
             deadline = time.monotonic() + BUSY_S
             while True:

@@ -11,6 +11,14 @@ class NoSuchEntry(LibraryError, LookupError):
     """No row with this number; the caller's fault."""
 
 
+class NothingThere(LibraryError, ValueError):
+    """The library holds nothing of what was asked for: a sound wish, but not possible now."""
+
+
+class NotWritable(LibraryError):
+    """The database is on a read-only disk or belongs to somebody else: it can be read, no more."""
+
+
 class EntryProtected(LibraryError, PermissionError):
     """The file is protected; a person must unprotect it first."""
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from library import table
 from library.database import Database
+from library.read_only import refusal
 
 TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
 """Made where it is used: it came after the other tables, and a new VERSION would set every library aside."""
@@ -31,7 +32,12 @@ class Mounts:
         self._known: frozenset[Path] | None = None
 
     def remember(self) -> None:
-        """Take note of the folders that lie on a disk of their own now. Raises: sqlite3.Error, LibraryError."""
+        """Take note of the folders that lie on a disk of their own now, where anything can be noted.
+
+        Raises: sqlite3.Error, LibraryError.
+        """
+        if refusal(self._database.path):
+            return
         apart = [(table.stored(folder, self._root),) for folder in self._folders if self._mounted(folder)]
         self._write(lambda db: db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", apart))
         self._known = None
@@ -45,14 +51,15 @@ class Mounts:
         if self._known is None:
             self._known = self._stored()
         own = next((one for one in self._known if folder.is_relative_to(one)), None)
+        if own is None and any(folder.is_relative_to(one) and self._mounted(one) for one in self._folders):
+            self.remember()  # made since the last look at all files, as by the first one of a new disk
         if own is None or self._mounted(own):
             return False
         self._known = self._stored()  # before anything is refused: somebody may have accepted it meanwhile
         return own in self._known
 
     def _stored(self) -> frozenset[Path]:
-        rows = self._write(lambda db: db.execute("SELECT folder FROM mounts").fetchall())
-        places = {row["folder"] for row in rows}
+        places = self._database.read(_folders)
         return frozenset(folder for folder in self._folders if table.stored(folder, self._root) in places)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -68,3 +75,8 @@ class Mounts:
             return folder.stat().st_dev != self._root.stat().st_dev
         except OSError:
             return False
+
+
+def _folders(db: sqlite3.Connection) -> set[str]:
+    made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'mounts'").fetchone()
+    return {row["folder"] for row in db.execute("SELECT folder FROM mounts")} if made else set()

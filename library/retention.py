@@ -17,6 +17,7 @@ from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from library.files import frees
 from library.limits import MB, Limits, limits_of, too_many
+from library.read_only import refusal
 from library.room import room_at
 from library.settings import LibrarySettings
 from library.table import in_group
@@ -41,7 +42,8 @@ def make_room(
     """Apply every limit, then delete until `need_bytes` fit into `folder` (default: captures) above the reserve.
 
     Called before a file of `kind` opens, so that its group's limits hold with it; `writing` are files that are
-    catalogued already but still being written. What cannot be deleted is skipped with a warning.
+    catalogued already but still being written. What cannot be deleted is skipped with a warning; nothing is where the
+    library cannot be written, for a row shall not outlive its file.
     Returns: what was deleted. Raises: NoRoom, OSError, sqlite3.Error.
     """
     own = settings.table(LibrarySettings)
@@ -52,16 +54,18 @@ def make_room(
         )
     folder = existing(folder)
     deleted: list[Entry] = []
-    for gone in due(catalogue, own, need_bytes, kind=kind, writing=writing):
+    closed = refusal(catalogue.path)
+    for gone in () if closed else due(catalogue, own, need_bytes, kind=kind, writing=writing):
         _remove(catalogue, gone, "limit", deleted)
     short = room_at(folder, own).short_bytes(need_bytes)
-    if short > 0:
+    if short > 0 and not closed:
         short = _freed(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
     if short > 0:
         raise NoRoom(
             errno.ENOSPC,
             f"{short / MB:.1f} MB short of {need_bytes / MB:.1f} MB plus the reserve (library.free_reserve_mb, "
-            "library.free_reserve_percent); what is left is protected, archived or not ours",
+            "library.free_reserve_percent); "
+            + (f"nothing can be deleted: {closed}" if closed else "what is left is protected, archived or not ours"),
             str(folder),
         )
     return deleted
