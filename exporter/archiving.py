@@ -55,11 +55,17 @@ def tend(command: Archives, settings: Settings, catalogue: Catalogue, announce: 
     """List, verify or delete. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
     if command.action == "list" and not command.name:
         entries = catalogue.find(kinds=["archive"])
-        text = "\n".join(f"{entry.label}: {line(entry)}" for entry in entries) or "no archives yet"
-        return Reply(status="archives", text=text, data={"rows": [row(entry) for entry in entries]})
+        lines = [f"{entry.label}: {line(entry)}" for entry in entries]
+        begun = archive.unfinished(settings.paths.archives)
+        lines += [f"{one}: unfinished; `archive {one}` goes on, `archives delete {one}` removes it" for one in begun]
+        data = {"rows": [row(entry) for entry in entries], "unfinished": begun}
+        return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
     folder = settings.paths.archives / archive.checked_name(command.name)
     if command.action == "delete":
         entry = next((one for one in catalogue.find(kinds=["archive"]) if one.path.parent == folder), None)
+        if entry is None and command.name in archive.unfinished(settings.paths.archives):
+            archive.discard(folder)
+            return Reply(status="deleted", text=f"OK: deleted unfinished archive {command.name}")
         if entry is None:
             raise NoSuchEntry(f"no archive {command.name}")
         catalogue.delete(entry.id)

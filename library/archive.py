@@ -16,14 +16,16 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from library.catalogue import Catalogue
 from library.entry import Entry
+from library.errors import NothingThere
 from library.manifest import CHUNK_BYTES, JOURNAL, Item, Progress, Span, known, sha256, write
-from library.sidecar import sidecar
+from library.sidecar import MANIFEST, sidecar
 from service.files import whole_file
 from service.settings import LABEL
 
@@ -56,7 +58,7 @@ def build(
 ) -> Entry:
     """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
-    Raises: ValueError for a bad name, or where the span holds nothing; OSError of the disk (do it again to go on).
+    Raises: ValueError for a bad name; NothingThere of that span; OSError of the disk (do it again to go on).
     """
     folder = archives / checked_name(name)
     entries = [
@@ -67,7 +69,7 @@ def build(
         if entry.kind != "archive"
     ]
     if not entries:
-        raise ValueError(f"archive {name}: the library holds nothing of that span")
+        raise NothingThere(f"archive {name}: the library holds nothing of that span")
     folder.mkdir(parents=True, exist_ok=True)
     sources = [(path, _place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
     done, spared = known(folder), {entry.path for entry in entries}
@@ -89,6 +91,21 @@ def build(
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))
     return catalogue.add(entry)
+
+
+def unfinished(archives: Path) -> list[str]:
+    """Names of archives that were begun and have no manifest yet."""
+    begun = (journal.parent for journal in archives.glob(f"*/{JOURNAL}"))
+    return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
+
+
+def discard(folder: Path) -> None:
+    """Delete what an unfinished archive has brought in. Raises: OSError."""
+    for item in folder.iterdir():
+        if item.name != JOURNAL:  # goes last: without it what is left would be taken for single files
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    (folder / JOURNAL).unlink()
+    folder.rmdir()
 
 
 def _files_of(entry: Entry) -> Iterator[Path]:
