@@ -92,7 +92,7 @@ class Film:
 
     def abandon(self) -> None:
         """Leave the file as it is: its fragments play, and the next start adopts them."""
-        with suppress(OSError):
+        with suppress(OSError, av.FFmpegError):  # PyAV's own, where the disk refuses the index, too
             self._container.close()
         self._file.close()
 
