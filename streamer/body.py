@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from control.wire import build
+from streamer import expect
 from streamer.context import CONTEXT
 
 BODY_BYTES_MAX = 64 * 1024
@@ -22,6 +23,9 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     """Read and check a JSON body. Raises: an HTTPException with the reason."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
+    expect.invite(request)
     try:
         async with asyncio.timeout(request.app[CONTEXT].http.body_s):
             raw = await request.read()

@@ -18,12 +18,14 @@ _EVERY = {
     404: "no such thing",
     409: "asked rightly, but not possible now",
     413: "body too large",
+    417: "an Expect header other than 100-continue",
     421: "this server is not called so",
     429: "too many wrong guesses",
     503: "a process or place is missing, or the library cannot be read now",
     504: "a process did not answer in time",
 }
 """What any endpoint may answer; the reason is in the body."""
+_WITH_BODY = {408: "the body did not come in time", 415: "body is not application/json, or compressed"}
 
 JSON = dict[str, Any]
 
@@ -84,7 +86,7 @@ def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
 def _responses(one: Endpoint, by_kind: dict[Any, JSON]) -> JSON:
     schema = by_kind[one.reply] if one.reply is not None else {"type": "string", "format": "binary"}
     good = {"description": one.summary, "content": {media: {"schema": schema} for media in one.media}}
-    statuses = dict(_EVERY) | ({415: "body is not application/json, or compressed"} if one.method != "GET" else {})
+    statuses = dict(_EVERY) | (_WITH_BODY if one.method != "GET" else {})
     found: JSON = {str(one.status): good} | {str(status): good for status in one.other}
     for status, meaning in statuses.items():
         found.setdefault(

@@ -8,6 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
+from streamer import expect
 from streamer.connection import Connection
 from streamer.guard import OWN_HEADER, Facts, Guard, House
 from streamer.passes import COOKIE
@@ -46,16 +47,24 @@ async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     connection = cast(Connection, request.protocol)
     connection.requests += 1
     try:
-        refusal = request.app[GUARD].refusal(facts_of(request), time.monotonic(), time.time())
-        if refusal is None:
-            return await handler(request)
-        if refusal.status == 401 and _wants_page(request):
-            raise web.HTTPSeeOther("/login")
-        return error_response(refusal.status, refusal.reason, refusal.headers)
+        answer = await _answered(request, handler)
     except web.HTTPException as problem:
-        return _explained(problem)
+        answer = _explained(problem)
     finally:
         connection.requests -= 1
+    if expect.unmet(request):
+        answer.force_close()  # nobody asked for the body: it may come all the same, or the next request may
+    return answer
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    refusal = request.app[GUARD].refusal(facts_of(request), time.monotonic(), time.time())
+    if refusal is None:
+        expect.check(request)
+        return await handler(request)
+    if refusal.status == 401 and _wants_page(request):
+        raise web.HTTPSeeOther("/login")
+    return error_response(refusal.status, refusal.reason, refusal.headers)
 
 
 def secure_headers(house: House) -> dict[str, str]:

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from service.address import is_loopback
 from service.settings import Settings
+from streamer import expect
 from streamer.body import BODY_BYTES_MAX
 from streamer.connection import Connection
 from streamer.context import CONTEXT, Context
@@ -128,6 +129,7 @@ async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | N
     handler = runner.server
     if handler is None:
         raise RuntimeError("aiohttp has set nothing up")
+    handler.request_factory = expect.kept_back(handler.request_factory)
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
         lambda: Connection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra

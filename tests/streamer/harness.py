@@ -6,11 +6,12 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -33,6 +34,7 @@ from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.variant import Variant
 from tests.machine import PATIENCE
 
+T = TypeVar("T")
 UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -179,6 +181,11 @@ async def opened(server: Server, path: str, headers: str = "", receive_buffer: i
     return status, found, reader, writer
 
 
+async def soon(awaited: Awaitable[T], seconds: float = 10.0) -> T:
+    """Wait for what should come at once; the deadline is against hangs only."""
+    return await asyncio.wait_for(awaited, PATIENCE * seconds)
+
+
 async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:
     deadline = time.monotonic() + PATIENCE * seconds
     while not (value := condition()):
@@ -208,13 +215,13 @@ class Threaded:
 
     def call(self, work: Any) -> Any:
         """Run a coroutine function on the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(PATIENCE * 20)
 
     def __enter__(self) -> Threaded:
         self._thread.start()
-        assert self._begun.wait(20)
+        assert self._begun.wait(PATIENCE * 20)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(20)
+        self._thread.join(PATIENCE * 20)

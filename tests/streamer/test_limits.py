@@ -1,19 +1,25 @@
 """What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route.
 
-Where each row of shared/faults.md 3 that concerns HTTP is driven (files of this folder; `limits` is this one):
+Where each row of shared/faults.md 3 that concerns the network is driven (files of this folder; `limits` is this one):
 
 1 bind          guard: an_open_door_to_the_network_is_refused; process: an_open_door_to_the_network_ends_with_78
+2 trigger port  control/test_trigger_port: every_command_that_is_no_trigger_is_refused, too_many_commands_a_second
 3 every route   limits: no_route_answers_without_the_secret
 4 token         guard: secrets_are_never_compared_with_equals; process: no_secret_comes_into_the_log
 5 guessing      limits: a_hundred_guesses_end_after_five; guard: the_memory_of_guessers_is_bounded
 6 CSRF          limits: another_site_cannot_make_a_browser_change_anything; guard: a_cookie_alone_changes_nothing
-7 WebSocket     session: another_site_cannot_open_a_websocket, a_message_that_is_too_long_ends_the_connection
+7 WebSocket     session: another_site_cannot_open_a_websocket, a_message_that_is_too_long_ends_the_connection,
+                a_websocket_is_not_compressed_and_ends_when_pings_stay_unanswered
 8 rebinding     limits: a_name_that_is_not_ours_gets_nothing; guard: a_name_that_is_not_ours_is_refused
 9 slow peers    limits: "slowness" below; stream: a_viewer_who_never_reads_is_reset
-10 bodies       limits: bad_bodies_get_a_reason, a_compressed_body_is_not_unpacked, garbage_is_refused_in_json
-14 file names   api: rows_are_named_by_number_alone; limits: bad_bodies_get_a_reason (label)
+10 bodies       limits: bad_bodies_get_a_reason, a_compressed_body_is_not_unpacked, garbage_is_refused_in_json,
+                no_body_is_asked_for_that_will_be_refused
+14 file names   api: rows_are_named_by_number_alone; limits: bad_bodies_get_a_reason (label);
+                library/test_archive: more_than_200_traversal_names_are_refused
 15 downloads    api: nothing_outside_our_folders_is_handed_out, strangers_who_are_let_in_get_no_files
-21 output       limits: secrets_appear_in_no_answer; page: names_and_log_lines_cannot_become_scripts
+20 sandbox      control/test_sandbox
+21 output       limits: secrets_appear_in_no_answer; page: names_and_log_lines_cannot_become_scripts;
+                stream: no_answer_tells_more_than_it_must; service/test_logs: secrets_never_reach_the_file
 """
 
 import asyncio
@@ -26,7 +32,7 @@ import time
 
 import pytest
 
-from tests.streamer.harness import UPGRADE, browsing, eventually, opened, running
+from tests.streamer.harness import UPGRADE, browsing, eventually, opened, running, soon
 from tests.streamer.test_stream import run
 
 TOKEN = "t" * 24
@@ -38,7 +44,7 @@ async def raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
-        return await asyncio.wait_for(reader.read(), seconds)
+        return await soon(reader.read(), seconds)
     finally:
         writer.close()
 
@@ -272,6 +278,76 @@ def test_a_compressed_body_is_not_unpacked(tmp_path, caplog, body):
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
+NOT_INVITED = [
+    # secret shown, request line and headers, status
+    (False, "POST /api/v1/snapshot", "Expect: 100-continue", 401),
+    (False, "POST /api/v1/snapshot", "Expect: a miracle", 401),
+    (False, "GET /stream", "Expect: a miracle", 401),
+    (False, "POST /nowhere", "Expect: 100-continue", 401),
+    (True, "POST /api/v1/snapshot", "Expect: a miracle", 417),
+    (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nExpect: a miracle", 417),
+    (True, "GET /stream", "Expect: \xff", 417),
+    (True, "POST /nowhere", "Expect: a miracle", 417),
+    (True, "POST /nowhere", "Expect: 100-continue", 404),
+    (True, "POST /stream", "Expect: 100-continue", 405),
+    (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Type: text/plain", 415),
+    (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Encoding: gzip", 415),
+    (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Length: 70000", 413),
+    (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nOrigin: http://evil.example", 403),
+]
+
+
+async def told(reader: asyncio.StreamReader) -> tuple[int, dict, bytes]:
+    """The next answer on a connection: status, headers, body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+def test_no_body_is_asked_for_that_will_be_refused(tmp_path):
+    """aiohttp says "100 Continue" ahead of every check, and refuses other expectations in plain text."""
+
+    async def test():
+        async with running(tmp_path, LOCKED) as server:
+            for shown, line, more, status in NOT_INVITED:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                said = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": "2"}
+                said |= {"Authorization": f"Bearer {TOKEN}"} if shown else {}
+                own = "".join(f"{name}: {value}\r\n" for name, value in said.items() if f"{name}:" not in more)
+                writer.write(f"{line} HTTP/1.1\r\n{own}{more}\r\n\r\n".encode("latin-1"))
+                answered, headers, body = await told(reader)
+                assert (answered, json.loads(body)["status"]) == (status, status), (line, more)
+                assert (headers["server"], headers["connection"]) == ("shmcam", "close"), "the body is not waited for"
+                assert json.loads(body)["reason"]
+                writer.close()
+            assert server.hub.asked == []
+
+    run(test())
+
+
+@pytest.mark.parametrize(("version", "interim"), [("1.1", True), ("1.0", False)])
+def test_a_body_that_is_wanted_is_asked_for_when_it_is_read(tmp_path, version, interim):
+    async def test():
+        async with running(tmp_path, LOCKED) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            head = (
+                f"POST /api/v1/snapshot HTTP/{version}\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: keep-alive\r\n"
+            )
+            for count in (1, 2):
+                writer.write(f"{head}Expect:\r\nExpect: 100-Continue\r\n\r\n".encode())
+                if interim:
+                    assert await told(reader) == (100, {}, b"")
+                assert len(server.hub.asked) == count - 1
+                writer.write(b"{}")
+                answered, _, body = await told(reader)
+                assert (answered, json.loads(body)["status"]) == (200, "done")
+                assert len(server.hub.asked) == count, "and the connection goes on"
+            writer.close()
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -311,7 +387,7 @@ def test_idle_connections_and_slow_headers_end(tmp_path, data):
         async with running(tmp_path, QUICK) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(data)
-            await asyncio.wait_for(reader.read(), 8)  # returns when the server has closed
+            await soon(reader.read())  # returns when the server has closed
             writer.close()
             await eventually(lambda: not server.context.connections.open)
 
@@ -347,10 +423,10 @@ async def _survives_flood(tmp_path, count: int) -> None:
         sockets = await flood(server.port, count)
         try:
             assert len(server.context.connections.open) <= 24
-            answer = await asyncio.wait_for(browser.get("/snapshot.jpg"), 5)
+            answer = await soon(browser.get("/snapshot.jpg"))
             assert answer.status == 200, "a person gets through"
             assert server.context.connections.counts.evicted > 0
-            assert await asyncio.wait_for(reader.read(1000), 5), "who watches goes on watching"
+            assert await soon(reader.read(1000)), "who watches goes on watching"
             await eventually(lambda: len(server.context.connections.open) <= 2, 15, "the flood to be over")
         finally:
             for sock in sockets:
