@@ -10,7 +10,7 @@ from streamer.errands import SHORT_STREAMS_MAX, Errands, viewers
 from streamer.machine import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
-from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running
+from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
 from tests.streamer.test_stream import run
 
 
@@ -79,7 +79,7 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
             task = asyncio.create_task(asked)
             await eventually(lambda: server.camera.fanout.wanted)
             server.camera.fanout.deliver({v: picture(1, signal=False) for v in server.camera.fanout.wanted})
-            await asyncio.wait_for(task, 5)
+            await soon(task)
             assert answers[0].data == b"\0\0\0\0"
             assert not answers[-1].ok
             assert answers[-1].text == "STREAM_DONE: sent=0, skipped=0, available=0"
@@ -130,7 +130,7 @@ def test_a_short_stream_may_be_of_the_long_exposure_and_says_why_there_is_none(t
             server.camera.publish()
             await eventually(lambda: len(answers) == 1)
             server.camera.publish(signal=False, reason="the exporter is away")
-            await asyncio.wait_for(task, 5)
+            await soon(task)
             assert answers[-1].text == "STREAM_DONE: sent=1, skipped=0, available=1"
             assert answers[-1].data["problem"] == "no signal: the exporter is away"
 

@@ -1,6 +1,5 @@
 """Live H.264 from a packets ring to players: a real process, FFmpeg and a WebSocket as clients; the rules beside."""
 
-import asyncio
 import json
 import threading
 import time
@@ -22,7 +21,8 @@ from streamer.film import patience_s
 from streamer.fmp4 import fragment, header
 from streamer.live import Live, LiveFeed, Opening
 from streamer.players import BEHIND_MAX, Player, Screen
-from tests.streamer.harness import FakeCamera
+from tests.machine import PATIENCE
+from tests.streamer.harness import FakeCamera, soon
 from tests.streamer.test_process import streaming
 from tests.streamer.test_stream import run
 
@@ -70,12 +70,12 @@ class Recorder(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self.join(10)
+        self.join(PATIENCE * 10)
 
 
 def test_ffmpeg_plays_the_film_frame_by_frame(tmp_path):
     with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):
-        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=15) as container:
+        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as container:
             numbers, times = [], []
             for frame in container.decode(video=0):
                 numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
@@ -89,10 +89,10 @@ def test_ffmpeg_plays_the_film_frame_by_frame(tmp_path):
 
 def test_a_second_player_begins_within_the_group_of_pictures(tmp_path):
     with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):  # noqa: SIM117 - the order matters
-        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=15) as first:
+        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as first:
             next(first.decode(video=0))
             for _ in range(3):
-                with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=15) as other:
+                with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=PATIENCE * 15) as other:
                     frame = next(other.decode(video=0))
                     assert frame.key_frame
                     assert frame_code.read(frame.to_ndarray(format="gray")) % GOP == 0
@@ -103,11 +103,11 @@ def test_the_websocket_says_what_comes_and_sends_it_in_pieces(tmp_path):
 
         async def test():
             async with ClientSession() as session, session.ws_connect(f"{streamer.url}/ws/live?cam=cam0") as socket:
-                said = json.loads((await asyncio.wait_for(socket.receive(), 15)).data)
+                said = json.loads((await soon(socket.receive())).data)
                 assert said["type"] == "film"
                 assert said["mime"].startswith('video/mp4; codecs="avc1.')
                 assert (said["width"], said["height"]) == (WIDTH, HEIGHT)
-                pieces = [(await asyncio.wait_for(socket.receive(), 15)).data for _ in range(6)]
+                pieces = [(await soon(socket.receive())).data for _ in range(6)]
                 assert pieces[0][4:8] == b"ftyp"
                 assert all(piece[4:8] == b"moof" for piece in pieces[1:])
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import ClientSession
 
+from tests.streamer.harness import soon
 from tests.streamer.test_process import Camera, streaming
 from tests.streamer.test_session import hear
 
@@ -32,7 +33,7 @@ async def pictures_per_s(socket) -> float:
     """What a session is sent, over MEASURE_S seconds."""
     began, count = time.monotonic(), 0
     while time.monotonic() - began < MEASURE_S:
-        message = await asyncio.wait_for(socket.receive(), 10)
+        message = await soon(socket.receive())
         count += message.type.name == "BINARY"
     return count / (time.monotonic() - began)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.clock import now_ns
-from tests.machine import until
+from tests.machine import PATIENCE, until
 from tests.streamer.test_process import Camera, Streamer, parts, shown, streaming
 
 LONG = 500_000
@@ -34,7 +34,7 @@ def reason(streamer: Streamer) -> str:
 
 
 def opened(stack: ExitStack, streamer: Streamer, path: str):
-    return parts(stack.enter_context(urllib.request.urlopen(streamer.url + path, timeout=15)))
+    return parts(stack.enter_context(urllib.request.urlopen(streamer.url + path, timeout=PATIENCE * 15)))
 
 
 def numbers(incoming, count: int) -> list[int]:

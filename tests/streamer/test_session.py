@@ -13,7 +13,8 @@ from streamer.agreement import Agreement
 from streamer.session import RESUME_S, Full, Session, Sessions
 from streamer.talk import MESSAGES_PER_S
 from streamer.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
-from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running
+from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running, soon
+from tests.streamer.test_live import OPENING, piece
 from tests.streamer.test_stream import run
 
 
@@ -146,7 +147,7 @@ def test_the_rate_does_not_swing():
 async def hear(socket, kind: str) -> dict:
     """The next message of this type; pictures and others are passed over."""
     while True:
-        message = await asyncio.wait_for(socket.receive(), 10)
+        message = await soon(socket.receive())
         assert message.type.name in ("TEXT", "BINARY"), message
         if message.type.name == "TEXT" and (said := message.json())["type"] == kind:
             return said
@@ -414,7 +415,7 @@ def test_a_message_that_is_too_long_ends_the_connection(tmp_path):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
             await socket.send_str("x" * 10_000)
-            message = await asyncio.wait_for(socket.receive(), 10)
+            message = await soon(socket.receive())
             assert message.type.name == "CLOSE"
             assert message.data == 1009
 
@@ -463,6 +464,28 @@ def test_another_site_cannot_open_a_websocket(tmp_path):
                 with pytest.raises(WSServerHandshakeError) as refused:
                     await browser.ws_connect(path, origin="http://evil.example")
                 assert refused.value.status == 403
+
+    run(test())
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/live"])
+def test_a_websocket_is_not_compressed_and_ends_when_pings_stay_unanswered(tmp_path, monkeypatch, path):
+    monkeypatch.setattr("streamer.talk.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("streamer.film.HEARTBEAT_S", 0.2)
+
+    async def test():
+        async with running(tmp_path) as server:
+            offered = f"{UPGRADE}Sec-WebSocket-Extensions: permessage-deflate\r\n"
+            opening = asyncio.create_task(opened(server, path, offered))
+            if path == "/ws/live":
+                await eventually(lambda: server.camera.live.viewers)
+                server.camera.live.take(1, OPENING, piece(1, key=True))
+            status, headers, reader, _ = await soon(opening)
+            assert " 101 " in status
+            assert "sec-websocket-extensions" not in headers
+            assert b"\x89\x00" in await soon(reader.read()), "a ping, and then the end"
+            await eventually(lambda: not server.context.connections.open)
+            assert not server.context.ledger.present
 
     run(test())
 
