@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from control.messages import Event, Progressed, Reply, Saved, Timelapse
+from control.messages import Event, Progressed, Reply, Saved, Timelapse, error
 from exporter import names, timelapse
 from exporter.follow import Follower
 from library import Catalogue
@@ -20,7 +20,7 @@ def steer(command: Timelapse, followers: Mapping[str, Follower]) -> Reply:
     chosen = {name: one for name, one in followers.items() if command.camera in ("", name)}
     if not chosen:
         known = ", ".join(followers)
-        return Reply(ok=False, status="refused", text=f"ERROR: no camera {command.camera}; known: {known}")
+        return error(f"no camera {command.camera}; known: {known}", "unknown_camera")
     if command.action != "status":
         for one in chosen.values():
             one.forced = command.action == "start"

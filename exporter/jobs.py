@@ -16,7 +16,7 @@ from typing import Protocol
 from control.messages import Reply, error
 from exporter import answers
 from exporter.worker import Worker
-from library import LibraryError
+from library import LibraryError, NoSuchEntry
 from service.stop import Stop
 from shm_ring import RingError
 
@@ -88,9 +88,9 @@ class Jobs(Worker):
         self._since_s = time.monotonic()
         try:
             return work()
-        except ValueError as problem:  # ours are the caller's fault and say what was expected
+        except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
             log.info("job refused worker=%s reason=%s", self.name, problem)
-            return error(str(problem), "refused")
+            return answers.refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error) as problem:
             log.warning("job failed worker=%s reason=%s", self.name, problem)
             return answers.not_saved(str(problem))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect, error
+from control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect
+from exporter import answers
 from library import Catalogue, Entry, LibraryError
 from library.entry import GROUPS
 from library.instants import instant_ns
@@ -20,7 +21,7 @@ def answer(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
             return _listed(command, catalogue, now_utc_ns)
         return _changed(command, catalogue)
     except LibraryError as problem:
-        return error(str(problem), "refused")
+        return answers.refused(problem)
 
 
 def _listed(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) -> Reply:

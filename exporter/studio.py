@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from control.messages import PastStack, Reply, Save, Snapshot
+from control.messages import PastStack, Reply, Save, Snapshot, error
 from exporter import answers, names
 from exporter.camera import Camera
 from exporter.choice import LONG, Candidate, Held, already_gone, chosen, method_of, period_ns, span
@@ -120,7 +120,8 @@ class Studio:
         running = self.exposures.get(camera.name)
         result = None if running is None else running.result()
         if running is None or result is None:
-            raise ValueError(f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)")
+            text = f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)"
+            return error(text, "not_possible")
         more = {"stack": {"method": LONG, "count": result.count, "aligned": False}}
         entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
         first, last = ((meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in result.metas)

@@ -18,6 +18,7 @@ from exporter.film import FRAME_BYTES, ROOM_FRAMES, Film
 from exporter.settings import ExportSettings
 from imaging.formats import geometry
 from library import Catalogue, Entry, LibraryError, retention
+from library.errors import NothingThere
 from library.instants import instant_ns
 from library.progress import progress_bar
 from library.rows import row
@@ -42,12 +43,12 @@ def build(
 ) -> Entry:
     """Make a film of saved pictures (jpg, png, tiff), one frame each; others of another size are left out.
 
-    Memory does not grow with their number. Raises: ValueError where there are none; NoRoom, OSError, sqlite3.Error.
+    Memory does not grow with their number. Raises: NothingThere where there are none; NoRoom, OSError, sqlite3.Error.
     """
     shown = [entry for entry in pictures if entry.path.suffix in (".jpg", ".png", ".tiff")]
     first = next((one for one in map(_read, (entry.path for entry in shown)) if one is not None), None)
     if first is None:
-        raise ValueError("timelapse: no pictures of that span in the library")
+        raise NothingThere("timelapse: no pictures of that span in the library")
     own = settings.table(ExportSettings)
     folder = settings.paths.captures
     spared, ahead = {entry.path for entry in shown}, min(len(shown), ROOM_FRAMES) * FRAME_BYTES
@@ -75,7 +76,7 @@ def build(
         raise
     progress(len(shown), len(shown))
     if made is None:
-        raise ValueError("timelapse: no picture could be read")
+        raise NothingThere("timelapse: no picture could be read")
     last = shown[-1]
     return catalogue.add(
         Entry(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from library.entry import Entry, from_description
+from library.errors import ArchiveDamaged
 from library.sidecar import MANIFEST, read_json
 from service.clock import iso
 from service.files import sync_folder, whole_file
@@ -59,11 +60,11 @@ class Span:
 def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> list[str]:
     """Compare an archive with its manifest. Returns: what is wrong, in words; empty where nothing is.
 
-    Raises: ValueError without a manifest that can be read.
+    Raises: ArchiveDamaged without a manifest that can be read.
     """
     manifest = read_json(folder / MANIFEST)
     if manifest is None or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), list):
-        raise ValueError(f"{folder / MANIFEST}: missing, damaged, or not format {FORMAT}")
+        raise ArchiveDamaged(f"{folder / MANIFEST}: missing, damaged, or not format {FORMAT}")
     findings = []
     listed = _items(manifest["files"])
     if damaged := len(manifest["files"]) - len(listed):

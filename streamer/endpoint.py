@@ -13,7 +13,6 @@ from aiohttp import web
 from control.wire import Reply
 from streamer.body import read_body
 from streamer.context import CONTEXT, Context
-from streamer.problem import error_response
 from streamer.state import json_response
 
 PREFIX = "/api/v1"
@@ -95,37 +94,26 @@ class Refused(web.HTTPException):
         super().__init__(text=reason)
 
 
-_HTTP_OF = {
-    "not_running": 503,
-    "not_answered": 503,
-    "no_answer": 504,
-    "no_hub": 503,
-    "no_permission": 503,
-    "timeout": 504,
-    "busy": 503,
-    "bad_arguments": 400,
-    "bad_setting": 400,
-    "too_long": 400,
-    "unknown_camera": 404,
-    "unknown_key": 404,
-    "unknown_process": 404,
-    "not_found": 404,
-    "no_such_row": 404,
+HTTP_OF = {
+    **dict.fromkeys(("waiting", "archives"), 200),  # what was asked for is told; ok = False says that it is bad news
+    **dict.fromkeys(("bad_arguments", "bad_setting", "too_long"), 400),
     "not_allowed": 403,
+    **dict.fromkeys(("not_found", "unknown_camera", "unknown_process"), 404),
+    **dict.fromkeys(("no_data", "no_frames", "not_possible", "not_recording", "not_saved", "disk_error"), 409),
+    "recording_stopped": 409,
+    **dict.fromkeys(("no_hub", "no_permission", "refused"), 503),  # refused: the hub has too many connections
+    **dict.fromkeys(("not_running", "not_answered", "busy", "stopping", "failed"), 503),
+    **dict.fromkeys(("no_answer", "timeout"), 504),
 }
-"""Words of the hub and its processes; any other refusal is 409: asked rightly, not possible now."""
+"""What a process says when it does not do as asked, and what that is in HTTP."""
 
 
 def answer_of(reply: Reply) -> Answer:
     """Turn a Reply into an answer. Raises: Refused."""
-    if not reply.ok:
-        raise Refused(_HTTP_OF.get(reply.status, 409), reply.text.removeprefix("ERROR: ") or reply.status)
+    status = 200 if reply.ok else HTTP_OF.get(reply.status, 409)
+    if status != 200:
+        raise Refused(status, reply.text.removeprefix("ERROR: ") or reply.status)
     return Answer(reply.ok, reply.status, reply.text, reply.data)
-
-
-def refused(problem: Refused) -> web.Response:
-    """A refusal as JSON."""
-    return error_response(problem.status_code, problem.text or "")
 
 
 def _single(request: web.Request) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The REST API: its description, every endpoint fuzzed against it, and the topics in detail."""
 
+import ast
 import asyncio
 import json
 import sqlite3
@@ -17,6 +18,7 @@ from control.messages import Reply, Save, Set, Status, Watch
 from library import Entry, LibraryError
 from library.database import Database
 from streamer.api import endpoints
+from streamer.endpoint import HTTP_OF
 from streamer.openapi import document
 from tests.streamer.harness import Threaded, browsing, eventually, running
 from tests.streamer.test_stream import run
@@ -223,23 +225,46 @@ def test_a_button_is_one_command_with_its_fields(tmp_path):
     run(test())
 
 
-@pytest.mark.parametrize(
-    ("status", "http"),
-    [
-        ("not_running", 503),
-        ("no_hub", 503),
-        ("timeout", 504),
-        ("unknown_camera", 404),
-        ("no_frames", 409),
-        ("bad_arguments", 400),
-    ],
-)
-def test_a_refusal_keeps_its_reason_and_gets_a_fitting_status(tmp_path, status, http):
+def words_of_refusal() -> set[str]:
+    """Every status that `error(text, status)` or `Reply(ok=…, status=…)` gives anywhere, read from the source."""
+    found: set[str] = set()
+    for package in ("analyzer", "capture", "control", "exporter", "recorder", "streamer"):
+        for path in (Path(__file__).parents[2] / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                    continue
+                named = {one.arg: one.value for one in node.keywords}
+                given = node.args[1:] if node.func.id == "error" else ()
+                if node.func.id == "Reply" and "ok" in named and ast.unparse(named["ok"]) != "True":
+                    given = (named["status"],)
+                found |= {
+                    one.value
+                    for value in given
+                    for one in ast.walk(value)
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                }
+    return found
+
+
+NOT_FOR_US = {"bad_message", "unknown_command", "unsendable", "library", "stream_done"}
+"""Answers to what no endpoint asks."""
+
+
+def test_every_word_of_refusal_has_its_status():
+    assert words_of_refusal() - NOT_FOR_US == set(HTTP_OF)
+
+
+def test_a_refusal_keeps_its_reason_and_gets_a_fitting_status(tmp_path):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:
-            server.hub.reply = Reply(ok=False, status=status, text="ERROR: because of that")
-            answer = await browser.post("/api/v1/cameras/cam0/save", json={})
-            assert (answer.status, await answer.json()) == (http, {"status": http, "reason": "because of that"})
+            for status, http in HTTP_OF.items():
+                server.hub.reply = Reply(ok=False, status=status, text="ERROR: because of that")
+                answer = await browser.post("/api/v1/cameras/cam0/save", json={})
+                said = await answer.json()
+                if http == 200:
+                    assert (answer.status, said["ok"], said["text"]) == (200, False, "ERROR: because of that")
+                else:
+                    assert (answer.status, said) == (http, {"status": http, "reason": "because of that"}), status
 
     run(test())
 
