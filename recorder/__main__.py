@@ -18,6 +18,7 @@ from recorder.encoding import Encoding
 from recorder.finisher import Finisher
 from recorder.live import LivePackets
 from recorder.loop import Loop
+from recorder.marks import Marks
 from recorder.memory import Memory
 from recorder.order import Limits
 from recorder.orders import Orders
@@ -65,12 +66,19 @@ def run(process: Process) -> None:
     ):
         storage = Storage(settings, own, catalogue)
         writer = ClipWriter(camera, Form.of(own), storage)
-        finisher = Finisher(settings, own, camera, catalogue=catalogue, closed=writer.finished, notices=writer.notices)
+        marks = Marks(paths.run / f"{camera}.marks.json")
+        finisher = Finisher(
+            *(settings, own, camera), marks=marks, catalogue=catalogue, closed=writer.finished, notices=writer.notices
+        )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
-        orders = Orders(camera, own, triggers, writer, live, relieved=finisher.adopt)
+        orders = Orders(
+            *(camera, own, triggers, writer, live),
+            relieved=finisher.adopt,
+            marked=lambda: marks.keep(triggers.events),
+        )
         encoding = Encoding(own, overlay_of(own))
-        session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), triggers)
-        found = leftovers.adopt(paths.recordings, camera)
+        session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), marks, triggers)
+        found = [marks.onto(closed) for closed in leftovers.adopt(paths.recordings, camera)]
         session.begin(own, found, leftovers.closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()

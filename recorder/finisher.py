@@ -19,6 +19,7 @@ from library.retention import keep_newest
 from library.room import room_at
 from library.settings import LibrarySettings
 from recorder import leftovers, remux
+from recorder.marks import Marks
 from recorder.notices import Closed, Filed, Notice
 from recorder.settings import RecorderSettings
 from service.settings import Settings
@@ -39,6 +40,7 @@ class Finisher:
         own: RecorderSettings,
         camera: str,
         *,
+        marks: Marks,
         catalogue: Catalogue,
         closed: queue.SimpleQueue[Closed],
         notices: queue.SimpleQueue[Notice],
@@ -48,7 +50,7 @@ class Finisher:
         """Both replaced by the loop when a live key changes."""
         self.failure: BaseException | None = None
         """What ended the thread: a bug; the process must end, too."""
-        self._catalogue = catalogue
+        self._catalogue, self._marks = catalogue, marks
         self._closed, self._notices, self._camera = closed, notices, camera
         self._unfiled = leftovers.unfiled(settings.paths.recordings, camera)
         self._returned = False
@@ -79,7 +81,7 @@ class Finisher:
                 if self._returned:
                     self._returned = False
                     for closed in leftovers.adopt(self.settings.paths.recordings, self._camera, alone=False):
-                        self._finish(closed)
+                        self._finish(self._marks.onto(closed))
                 with suppress(queue.Empty):
                     self._finish(self._closed.get(timeout=0.2))
         except BaseException as error:
@@ -92,7 +94,7 @@ class Finisher:
             with suppress(OSError):
                 if not self._stop.requested and (closed := leftovers.closed(path, self._camera)) is not None:
                     log.info("closed clip put into the library path=%s", path)
-                    self._finish(closed)
+                    self._finish(self._marks.onto(closed))
 
     def _finish(self, closed: Closed) -> None:
         try:

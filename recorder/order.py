@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from library.entry import ORDINARY_TRIGGERS
 from recorder.names import Kind
 from recorder.settings import RecorderSettings
 
@@ -28,6 +29,15 @@ class Order:
     protect: bool = False
     because: str = NEXT_FILE
     """Why this file begins, and the one before it ends."""
+
+    def marked(self, trigger: str, label: str, protect: bool) -> Order:
+        """The same clip once an event fell into it: retention takes it last, or never. What it is stays."""
+        return replace(
+            self,
+            trigger=trigger if self.trigger in ORDINARY_TRIGGERS else self.trigger,
+            label=self.label or label,
+            protect=self.protect or protect,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class Orders:
     live: LivePackets
     relieved: Callable[[], None] = lambda: None
     """What is to be done when the disk can be written again."""
+    marked: Callable[[], None] = lambda: None
+    """What is to be done before anybody is told that an event counts."""
     notes: list[str] = field(default_factory=list)
     """What the loop wants said with the next answer (a pre-roll that could not be had)."""
     _starts: Callers = field(default_factory=lambda: Callers(OPEN_WITHIN_S))
@@ -172,6 +174,7 @@ class Orders:
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns
         self.triggers.happened(at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect)
+        self.marked()
         current = self.writer.current()
         if current is None or not self.triggers.on(current[0]):
             self._starts.add(request, None)  # what is open has ended, and is about to be closed

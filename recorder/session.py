@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from control.messages import SettingChanged
+from recorder.marks import Marks
 from recorder.memory import ALIVE_S, Interrupted, Memory, boot_id
 from recorder.notices import Closed
 from recorder.order import FOREVER, NS, Order
@@ -24,10 +25,10 @@ PTS_NS = 2_000
 class Session:
     """The part of a recording that outlives the process."""
 
-    def __init__(self, settings: Settings, camera: str, memory: Memory, triggers: Triggers) -> None:
+    def __init__(self, settings: Settings, camera: str, memory: Memory, marks: Marks, triggers: Triggers) -> None:
         self.settings = settings
         """With all changes so far."""
-        self._camera, self._memory, self._triggers = camera, memory, triggers
+        self._camera, self._memory, self._marks, self._triggers = camera, memory, marks, triggers
         self._boot = boot_id()
         self._kept: tuple[object, ...] | None = None
         """What tells the last note from another."""
@@ -55,8 +56,9 @@ class Session:
     def keep(self, last: Closed | None) -> None:
         """Note what is on: that it began, each file of it (`last`: the newest that was closed), that we live, its end.
 
-        While a session is on, an event is a mark on it, and is not noted.
+        An event is noted in any case; while a session is on, it is no more than a mark on that.
         """
+        self._marks.keep(self._triggers.events)
         order, event = self._present()
         if order is None:
             if self._kept is not None:
@@ -65,7 +67,7 @@ class Session:
             return
         recorded_ns = self._recorded(order, last)
         ends = (event.end_ns, *event.lasting) if event else (self._triggers.session_stop_ns,)
-        kept = order.utc_ns, recorded_ns, *ends
+        kept = order.utc_ns, order.label, order.protect, recorded_ns, *ends
         if kept != self._kept or now_ns() - self._kept_ns >= ALIVE_S * NS:
             self._write(order, event, recorded_ns)
             self._kept, self._kept_ns = kept, now_ns()
@@ -108,6 +110,8 @@ class Session:
             protect=state.protect,
             duration_s=left_s,
         )
+        if (event := self._marks.going_on(at_ns)) is not None:
+            self._triggers.resume(event)
 
     def _present(self) -> tuple[Order | None, Event | None]:
         """What is on: a session, or an event."""

@@ -5,11 +5,12 @@ still start and stop with the frames of the same instant, and a wall clock that 
 
 Two things may want frames: a *session* (somebody said start; continuous, cut into files) and an *event* (something
 happened; from `pre_roll_s` before it to `post_roll_s` after it). A session takes precedence: an event during it adds
-no file, it only marks the clip it falls into, so that retention deletes it last.
+no file, it only marks the file it falls into.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from recorder.names import Kind
@@ -132,6 +133,11 @@ class Triggers:
         return self._events[-1] if self._events else None
 
     @property
+    def events(self) -> Sequence[Event]:
+        """All that are on, oldest first."""
+        return self._events
+
+    @property
     def start_ns(self) -> int:
         """When the earliest wanted frame was captured; only meaningful while `active`."""
         starts = [part.order.start_ns for part in (*self._sessions[:1], *self._events[:1])]
@@ -144,13 +150,7 @@ class Triggers:
         """
         event = self._event_at(captured_ns, offset_ns)
         session = self._session_at(captured_ns, offset_ns)
-        if session is None:
-            return event
-        running = self._sessions[0]
-        running.mark = event or running.mark
-        if running.mark is not None and session.trigger in ("auto", "rolling"):
-            return replace(session, trigger=running.mark.trigger, protect=session.protect or running.mark.protect)
-        return session
+        return event if session is None else session.marked_by(event)
 
     def expire(self, now_ns: int) -> None:
         """Forget what ended before `now_ns`: for cameras that deliver no frame by which to notice."""
@@ -162,7 +162,7 @@ class Triggers:
         self._number += 1
         return self._number
 
-    def _session_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
+    def _session_at(self, captured_ns: int, offset_ns: int | None) -> Session | None:
         while self._sessions and captured_ns >= self._sessions[0].stop_ns:
             del self._sessions[0]
         if not self._sessions or captured_ns < self._sessions[0].order.start_ns:
@@ -174,7 +174,7 @@ class Triggers:
         over = captured_ns - session.file_start_ns >= longest_ns
         if self._begins_anew(session, offset_ns, over=over):
             session.file_start_ns, session.mark = captured_ns, None
-        return session.order
+        return session
 
     def _event_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
         while self._events and self._is_over(self._events[0], captured_ns):

@@ -44,7 +44,15 @@ class Session(Wanted):
     stop_ns: int
     file_start_ns: int = -1
     mark: Order | None = None
-    """An event that fell into the present file."""
+    """What frames of the present file are ordered for since an event fell into it."""
+
+    def marked_by(self, event: Order | None) -> Order:
+        """The order of a frame that this event wants, too; it counts for the rest of the file. None: no event does."""
+        if event is not None:
+            known = self.mark or self.order
+            told = known.marked(event.trigger, event.label, event.protect)
+            self.mark = known if told == known else told  # frames that are ordered for the same have the same order
+        return self.mark or self.order
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import pytest
 from library import Catalogue
 from recorder.disk_file import DiskFile
 from recorder.finisher import Finisher
+from recorder.marks import Marks
 from recorder.patience import Patience
 from recorder.present import Present
 from recorder.settings import RecorderSettings
@@ -148,7 +149,11 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
     settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
     with Catalogue.of(settings) as catalogue:
         finisher = Finisher(
-            settings, RecorderSettings(), "cam0", catalogue=catalogue, closed=queue.SimpleQueue(), notices=notices
+            *(settings, RecorderSettings(), "cam0"),
+            marks=Marks(tmp_path / "marks.json"),
+            catalogue=catalogue,
+            closed=queue.SimpleQueue(),
+            notices=notices,
         )
         kept = present.closed("over", intact=True)
         with monkeypatch.context() as broken:

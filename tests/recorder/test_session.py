@@ -9,6 +9,7 @@ import pytest
 
 from recorder import session
 from recorder.clip import Totals
+from recorder.marks import Marks
 from recorder.memory import ALIVE_S, Memory
 from recorder.notices import Closed
 from recorder.order import NS, Limits
@@ -43,7 +44,8 @@ class Kept(Memory):
 def recorder(folder: Path) -> tuple[Session, Triggers, Kept]:
     (folder / "config.toml").touch()
     memory, triggers = Kept(folder / "m.json"), Triggers(Limits.of(OWN))
-    return Session(Settings.load(folder / "config.toml", environ={}), "cam0", memory, triggers), triggers, memory
+    settings, marks = Settings.load(folder / "config.toml", environ={}), Marks(folder / "marks.json")
+    return Session(settings, "cam0", memory, marks, triggers), triggers, memory
 
 
 def closed(order, last_ns):
@@ -196,3 +198,35 @@ def test_auto_start_begins_beside_an_event_that_is_taken_up(clock, tmp_path, mot
     one, triggers, _ = recorder(tmp_path)
     one.begin(RecorderSettings(auto_start=True), [])
     assert triggers.event is not None and triggers.session is not None
+
+
+def test_an_event_during_rolling_clips_marks_what_is_recorded_of_it_after_a_kill(clock, tmp_path):
+    one, triggers, _ = recorder(tmp_path)
+    triggers.start(BEGAN_NS, "rolling", "rolling", utc_ns=7)
+    triggers.happened(BEGAN_NS + 6 * NS, "command", utc_ns=8, protect=True)
+    clock.ns = BEGAN_NS + 8 * NS
+    one.keep(None)
+    clock.ns += NS
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [], BEGAN_NS + 7 * NS)
+    order = triggers.order(BEGAN_NS + 8 * NS)
+    assert order is not None and (order.kind, order.trigger, order.protect) == ("rolling", "command", True)
+    assert triggers.order(BEGAN_NS + 15 * NS) is order
+    assert triggers.event is not None and triggers.event.end_ns == BEGAN_NS + int((6 + OWN.post_roll_s) * NS)
+
+
+def test_a_stopped_event_marks_nothing_that_is_recorded_after_a_kill(clock, tmp_path):
+    one, triggers, _ = recorder(tmp_path)
+    triggers.start(BEGAN_NS, "rolling", "rolling", utc_ns=7)
+    triggers.happened(BEGAN_NS + 2 * NS, "command", utc_ns=8)
+    one.keep(None)
+    triggers.stop(BEGAN_NS + 3 * NS)
+    one.keep(None)
+    triggers.expire(BEGAN_NS + 4 * NS)
+    triggers.start(BEGAN_NS + 4 * NS, "rolling", "rolling", utc_ns=9)
+    clock.ns = BEGAN_NS + 5 * NS
+    one.keep(None)
+    one, triggers, _ = recorder(tmp_path)
+    one.begin(OWN, [])
+    order = triggers.order(BEGAN_NS + 5 * NS)
+    assert order is not None and order.trigger == "rolling" and triggers.event is None

@@ -206,6 +206,26 @@ def test_an_event_marks_the_rolling_clip_it_falls_into():
     assert {trigger for _, _, trigger in wanted(triggers, 60, 90)} == {"rolling"}
 
 
+def test_a_second_event_takes_nothing_of_the_first_ones_mark_away():
+    """A protected clip into which motion fell later was no longer protected."""
+    triggers = machine()
+    triggers.start(0, "rolling", "rolling", utc_ns=0)
+    triggers.happened(5 * S, "command", utc_ns=0, label="owl", protect=True)
+    wanted(triggers, 5, 20)
+    triggers.happened(20 * S, "motion", utc_ns=0)
+    orders = [triggers.order(at * S) for at in range(20, 30)]
+    assert {(order.trigger, order.label, order.protect) for order in orders} == {("command", "owl", True)}
+    assert len({id(order) for order in orders}) == 1, "what is taken in one pass has one order"
+
+
+def test_a_session_that_somebody_ordered_is_protected_by_an_event_and_stays_what_it_is():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0)
+    triggers.happened(5 * S, "command", utc_ns=0, protect=True)
+    order = triggers.order(5 * S)
+    assert (order.kind, order.trigger, order.protect) == ("session", "manual", True)
+
+
 def test_stop_ends_a_lasting_event_too():
     triggers = machine()
     triggers.began(100 * S, "motion", utc_ns=0)
