@@ -25,6 +25,13 @@ PROOF_FRAMES = 8
 PROOF_ERROR = 12.0
 """Mean luma error that a decoded test picture may have; a picture with shifted rows is far above 40."""
 
+Opener = Callable[[Plan], Encoder]
+
+_refused: dict[tuple[Opener, str, Picture], str] = {}
+"""What did not work in this process, and why: another size may work, the same one is not tried at every opening."""
+REFUSALS = 32
+"""Remembered at most; a camera has a handful of sizes."""
+
 
 def candidates(wanted: str, failed: frozenset[str]) -> list[str]:
     """Encoders in the order in which they are tried."""
@@ -38,19 +45,17 @@ def open_encoder(
     fps: float,
     *,
     failed: frozenset[str] = frozenset(),
-    opener: Callable[[Plan], Encoder] = Encoder,
+    opener: Opener = Encoder,
 ) -> Encoder:
     """Open the best encoder that works for these frames. `failed` are not tried again.
 
     Raises: EncoderUnavailable, with what every candidate said.
     """
-    said = []
+    said = [f"failed before: {', '.join(sorted(failed))}"] if failed else []
     for name in candidates(settings.encoder, failed):
         wanted = plan(settings, name, picture, fps, len(os.sched_getaffinity(0)))
         try:
-            if name != SOFTWARE:
-                prove(opener(wanted))
-            encoder = opener(wanted)
+            encoder = opener(wanted) if name == SOFTWARE else _proven(wanted, opener)
         except (EncoderUnavailable, EncoderFailed) as error:
             said.append(str(error))
             continue
@@ -61,7 +66,21 @@ def open_encoder(
             reason,
         )
         return encoder
-    raise EncoderUnavailable("; ".join(said) or f"no encoder is left; failed before: {', '.join(sorted(failed))}")
+    raise EncoderUnavailable("; ".join(said))
+
+
+def _proven(plan: Plan, opener: Opener) -> Encoder:
+    """An encoder that has encoded test frames. Raises: EncoderUnavailable, EncoderFailed; the second time at once."""
+    tried = opener, plan.codec, plan.picture
+    if tried in _refused:
+        raise EncoderUnavailable(_refused[tried])
+    try:
+        prove(opener(plan))
+        return opener(plan)
+    except (EncoderUnavailable, EncoderFailed) as error:
+        if len(_refused) < REFUSALS:
+            _refused[tried] = str(error)
+        raise
 
 
 def prove(encoder: Encoder) -> None:

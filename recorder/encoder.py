@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 import av
@@ -26,6 +27,9 @@ TIME_BASE = Fraction(1, 1_000_000)
 
 MAX_GOP_FRAMES = 100_000
 """Key frames are forced by time, not by count; this only has to be longer than any group."""
+
+DEVICES = "video*"
+"""In /dev, where FFmpeg looks for a V4L2 encoder (libavcodec/v4l2_m2m.c)."""
 
 SAME_SYNTAX = "weightp=0:cabac=1:8x8dct=1:bframes=0:ref=1"
 """Makes all presets write the same parameter sets, so that a file goes on when the preset changes under load."""
@@ -141,6 +145,8 @@ class Encoder:
 
 
 def _open(plan: Plan) -> VideoCodecContext:
+    if plan.codec == "h264_v4l2m2m" and not any(Path("/dev").glob(DEVICES)):
+        raise ValueError(f"there is no /dev/{DEVICES}")
     context = cast(VideoCodecContext, CodecContext.create(plan.codec, "w"))
     picture = plan.picture
     context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.pixel_format

@@ -15,7 +15,7 @@ from imaging.color import to_bgr
 from imaging.formats import geometry, planes
 from recorder import codecs
 from recorder.codecs import candidates, open_encoder, prove
-from recorder.encoder import Encoder, Plan
+from recorder.encoder import Encoder, Plan, plan
 from recorder.encoding import Encoding
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.order import Order
@@ -229,6 +229,31 @@ def test_a_hardware_encoder_that_shears_the_picture_is_not_used(caplog):
     )
     assert encoder.plan.codec == "libx264"
     assert "test picture came back wrong" in caplog.text
+
+
+def test_hardware_that_is_not_there_or_does_not_work_is_not_tried_at_each_opening(caplog):
+    """Each change between day and night tried it again; another size may work, and is."""
+    caplog.set_level("INFO")
+    tried = []
+
+    def broken(wanted):
+        tried.append((wanted.codec, wanted.picture.width))
+        if wanted.codec != codecs.SOFTWARE:
+            raise EncoderUnavailable(f"{wanted.codec} is broken")
+        return Encoder(wanted)
+
+    for width in (320, 320, 640, 320):
+        open_encoder(RecorderSettings(threads=1), Picture("yuv420p", width, 240, "bt709", "pc"), 30.0, opener=broken)
+    assert [width for codec, width in tried if codec == codecs.HARDWARE] == [320, 640]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4 and all(line.endswith("because=h264_v4l2m2m is broken") for line in lines), lines
+
+
+def test_without_a_video_device_no_hardware_is_tried(monkeypatch, tmp_path):
+    monkeypatch.setattr("recorder.encoder.DEVICES", "no-such-device*")
+    monkeypatch.setattr("recorder.encoder.CodecContext.create", lambda *_: pytest.fail("tried"))
+    with pytest.raises(EncoderUnavailable, match=r"h264_v4l2m2m does not open .*: there is no /dev/no-such-device"):
+        Encoder(plan(SOFT, codecs.HARDWARE, Picture("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
 
 
 def test_a_software_encoder_passes_the_proof():
