@@ -23,7 +23,7 @@ from recorder.memory import RESUME_WITHIN_S
 from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
 from recorder.order import Order
-from service.files import PART, sync_folder, unused
+from service.files import PART, sweep, sync_folder, unused
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def adopt(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:
     `alone`: nobody can be writing where files cannot be locked, because the camera's recorder has just begun.
     Returns: what was adopted, oldest first.
     """
+    _sweep(recordings)
     adopted = []
     for path in list(growing(recordings, camera, alone=alone)):
         final = path.with_name(path.name.removesuffix(PART))
@@ -97,6 +98,13 @@ def closed(path: Path, camera: str) -> Closed | None:
     csv = path.with_name(path.stem + TIMING)
     rows = timing.rows(csv)[: found.frames] if csv.exists() else []
     return _closed(camera, path, csv if csv.exists() else None, found, rows)
+
+
+def _sweep(recordings: Path) -> None:
+    """Remove descriptions and copies that somebody was killed in writing: half of a copied video may be gigabytes."""
+    for folder, _, _ in os.walk(recordings):
+        for path in sweep(Path(folder)):
+            log.info("leftover removed path=%s reason=half written", path)
 
 
 def _adopt(path: Path, final: Path, camera: str) -> Closed | None:

@@ -13,6 +13,7 @@ from library import Catalogue
 from recorder import leftovers
 from recorder.memory import Interrupted, Memory, boot_id
 from service.clock import now_ns
+from service.files import whole_file
 from service.settings import Settings
 from tests.machine import until
 from tests.recorder import film
@@ -100,10 +101,23 @@ def test_other_containers_are_adopted_too(tmp_path, container):
 
 
 def test_files_of_other_cameras_and_of_other_programs_are_left_alone(tmp_path):
-    for name in ("cam1_640x360_30fps_x.mp4.part", "cam0.part", "notes.txt.part", ".cam0_x.mp4.123.part"):
+    for name in ("cam1_640x360_30fps_x.mp4.part", "cam0.part", "notes.txt.part", ".cam0_x.mp4.part"):
         (tmp_path / name).write_bytes(b"mine")
     assert leftovers.adopt(tmp_path, "cam0") == []
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_half_a_description_or_copy_goes_unless_somebody_writes_it(tmp_path):
+    """kill -9 while a long video was copied left gigabytes until the exporter's next start."""
+    session = tmp_path / "session_20260101_000000"
+    session.mkdir()
+    for name in (".cam0_x.mp4.123.part", ".cam0_x.mp4.json.123.part"):
+        (session / name).write_bytes(b"half")
+    with whole_file(session / "cam1_x.mp4") as file:
+        file.write(b"growing")
+        assert leftovers.adopt(tmp_path, "cam0") == []
+        assert len(list(session.iterdir())) == 1
+    assert [path.name for path in session.iterdir()] == ["cam1_x.mp4"]
 
 
 def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tmp_path):
