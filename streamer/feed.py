@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imaging.formats import Geometry
 from service.clock import now_ns, utc_offset_ns
@@ -48,7 +48,7 @@ class Sight:
     """Frames passed over because encoding the one before took too long."""
     writer_pid: int = 0
     mark: Score | None = None
-    """The analyzer's newest word; None while it is away."""
+    """The analyzer's newest word; None while it, or the camera, is away."""
 
     def age_s(self, now: int) -> float | None:
         """Age of the newest frame; None: there never was one."""
@@ -174,6 +174,7 @@ class Feed:
         if not self.sight.stale(now, self._stale_after_s()):
             self._loop.call_soon_threadsafe(self._fanout.repeat)
             return
+        self.sight = replace(self.sight, fps=0.0, mark=None)  # what was said of the last picture is not so any more
         meta, geometry, age_s = self.sight.meta, self.sight.geometry, self.sight.age_s(now)
         size = (geometry.width, geometry.height) if geometry else DEFAULT_SIZE
         frame_id = meta.frame_id if meta else -1

@@ -23,7 +23,7 @@ class Overview(msgspec.Struct, frozen=True):
     recordings: dict[str, Recording]
     """By camera."""
     nights: dict[str, NightStatus | None]
-    """By camera; null: no analyzer runs."""
+    """By camera; null: no analyzer runs, or no picture comes."""
     cpu_percent: float
     viewers: int
     throttle: Throttled

@@ -59,7 +59,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     ring: RingStatus
     viewers: int
     night: bool | None
-    """null: no analyzer runs."""
+    """null: no analyzer runs, or no picture comes."""
     dark_score: float | None
     stale_after_s: float
     no_long_exposure: str

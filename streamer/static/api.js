@@ -7,9 +7,13 @@ async function answered(answer) {
   return body;
 }
 
-export const get = async (path) => answered(await fetch(`/api/v1${path}`, { headers: { Accept: "application/json" } }));
+async function asked(path, options) {
+  try { return await fetch(`/api/v1${path}`, options); } catch { throw new Error("The server does not answer"); } // "Failed to fetch", say browsers
+}
 
-export const post = async (path, body = {}) => answered(await fetch(`/api/v1${path}`, {
+export const get = async (path) => answered(await asked(path, { headers: { Accept: "application/json" } }));
+
+export const post = async (path, body = {}) => answered(await asked(path, {
   method: "POST",
   headers: { "Content-Type": "application/json", "X-Shmcam": "1" },
   body: JSON.stringify(body),

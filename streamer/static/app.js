@@ -107,7 +107,7 @@ byId("tabs").addEventListener("keydown", (event) => {
 const KEYS = [
   ["r", "Record: start or stop", () => { open("live"); page.tab.record(); }],
   ["s", "Save a picture", () => page.act(() => post(`/cameras/${page.camera}/save`))],
-  ["p", "Past stack: the seconds around now as one picture", () => page.act(() => post(`/cameras/${page.camera}/stack`))],
+  ["p", "Past stack: the seconds around now, saved or stacked", () => page.act(() => post(`/cameras/${page.camera}/stack`))],
   ["a", "Snapshot of all cameras at one instant", () => page.act(() => post("/snapshot"))],
   ["q", "Quit watching, or watch again", () => { open("live"); page.tab.quit(); }],
   ["x", "Long exposure: the last seconds as one picture, or single frames again", () => { open("live"); page.tab.toggleLong(); }],

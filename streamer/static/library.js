@@ -5,6 +5,7 @@ import { confirmed, day, fill, h, length, show, size, toast } from "./dom.js";
 
 const GROUPS = [["", "Everything"], ["clips", "Clips"], ["pictures", "Pictures"], ["films", "Films"], ["archives", "Archives"]];
 const BARE = { clips: "Clip", films: "Film", archives: "Archive" }; // where there is no thumbnail
+const MOST = 120; // rows shown
 const SINCE = [["", "All time"], ["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["30d", "Last month"]];
 
 export class LibraryTab {
@@ -30,12 +31,12 @@ export class LibraryTab {
   }
 
   async load() {
-    const query = new URLSearchParams({ group: this.group.value, since: this.since.value, camera: this.camera.value, limit: "120" });
+    const query = new URLSearchParams({ group: this.group.value, since: this.since.value, camera: this.camera.value, limit: MOST });
     const found = await get(`/library?${query}`).catch((error) => { toast(error.message, true); return null; });
     if (!found) return;
     const bytes = Object.values(found.totals).reduce((sum, one) => sum + one.bytes, 0);
     const files = Object.values(found.totals).reduce((sum, one) => sum + one.files, 0);
-    this.total.textContent = `${files} files, ${size(bytes)}`;
+    this.total.textContent = `${files} files, ${size(bytes)}${found.rows.length < MOST ? "" : `; the newest ${MOST} are shown`}`;
     const rows = JSON.stringify(found.rows);
     if (rows === this.rows) return; // most events change nothing here, and focus and thumbnails stay
     this.rows = rows;
@@ -58,7 +59,8 @@ export class LibraryTab {
 
   view(row) {
     const source = `/api/v1/library/${row.id}/file`;
-    const facts = [row.name, `${row.camera}, ${row.kind}`, day(row.started_utc), row.first_frame >= 0 && `frames ${row.first_frame}–${row.last_frame}`, size(row.bytes)].filter(Boolean).join(" · ");
+    const frames = row.last_frame > row.first_frame ? `frames ${row.first_frame}–${row.last_frame}` : `frame ${row.first_frame}`;
+    const facts = [`${row.camera}, ${row.kind}`, day(row.started_utc), row.first_frame >= 0 && frames, size(row.bytes)].filter(Boolean).join(" · ");
     let content = h("p", { class: "empty" }, "This kind of file can only be downloaded.");
     if (row.media === "video/mp4") content = h("video", { src: source, controls: true, autoplay: true, muted: true });
     else if (row.media === "image/jpeg" || row.media === "image/png") {

@@ -79,6 +79,7 @@ export class LiveTab {
       })));
     } else this.stage.replaceChildren(this.screens[0].element);
     this.gridButton.hidden = names.length < 2;
+    this.gridButton.setAttribute("aria-pressed", String(this.inGrid));
     if (this.watching) this.screens.forEach((screen) => screen.start());
     if (this.page.over) this.update(this.page.over);
   }
@@ -115,7 +116,7 @@ export class LiveTab {
     this.longButton.setAttribute("aria-pressed", String(this.long));
     this.longButton.setAttribute("aria-disabled", String(Boolean(camera.no_long_exposure) && !this.long));
     this.longButton.title = camera.no_long_exposure || "The last seconds as one picture";
-    this.showMeter(over.nights[camera.name]);
+    this.showMeter(over.nights[camera.name], camera);
     this.showFigures(camera, recording);
     this.showMachine(over);
     if (over.last_event !== this.lastEvent) { this.lastEvent = over.last_event; this.showEvents(); }
@@ -143,8 +144,8 @@ export class LiveTab {
     if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(camera.fps < 10 ? 1 : 0)} fps`;
   }
 
-  showMeter(night) {
-    if (!night) return fill(this.meter, h("p", { class: "soft" }, "No analyzer runs."));
+  showMeter(night, camera) {
+    if (!night) return fill(this.meter, h("p", { class: "soft" }, camera.live ? "No analyzer runs." : "No picture comes."));
     const at = (value) => `left:${Math.max(0, Math.min(100, (value / 255) * 100)).toFixed(1)}%`;
     const mark = (value, name) => h("span", { class: "mark", "data-name": name, "data-at": at(value) });
     fill(this.meter,
@@ -189,7 +190,7 @@ function notice(watching, stale, screen, camera) {
 
 function told({ event, data }) {
   const where = data.camera ? `${data.camera}: ` : "";
-  const file = data.path ? ` ${String(data.path).split("/").pop()}` : "";
+  const file = data.name || data.path ? ` ${data.name ?? String(data.path).split("/").pop()}` : ""; // an archive has a name
   const more = (data.old && data.new && `${data.old} → ${data.new}`) || data.reason || data.what || data.program || (data.share !== undefined ? `${Math.round(data.share * 100)} %` : "");
   return `${where}${event.replaceAll("_", " ")}${file}${more ? ` (${more})` : ""}`;
 }

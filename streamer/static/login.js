@@ -13,12 +13,11 @@ form.addEventListener("submit", async (event) => {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-Shmcam": "1" },
     body: JSON.stringify({ secret: secret.value }),
-  });
-  if (answer.ok) {
+  }).catch(() => null);
+  if (answer?.ok) {
     location.replace("/");
     return;
   }
-  const said = await answer.json();
-  problem.textContent = said.reason;
+  problem.textContent = answer ? (await answer.json()).reason : "The server does not answer";
   secret.select();
 });

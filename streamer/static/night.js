@@ -33,9 +33,10 @@ export class NightTab {
     this.brightness.src = `/cam/${this.page.camera}/brightness.png?t=${Date.now()}`;
   }
 
-  async update(over) {
+  async update(over, camera) {
     const night = over.nights[this.page.camera];
-    this.state.textContent = night ? (night.night ? "It is night" : "It is day") : "No analyzer runs: nobody decides between day and night";
+    const unknown = camera.live ? "No analyzer runs: nobody decides between day and night" : "No picture comes: nobody knows whether it is day or night";
+    this.state.textContent = night ? (night.night ? "It is night" : "It is day") : unknown;
     const rows = night ? [["Level (decides)", night.level.toFixed(2)], ["Night below", night.dark_threshold], ["Day above", night.bright_threshold], ["Mean luma of the frame", night.dark_score.toFixed(2)],
       ["Next switch", night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand" : "brightness"]] : [];
     fill(this.figures, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));

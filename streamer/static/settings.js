@@ -50,7 +50,7 @@ export class SettingsTab {
   row(one) {
     const value = this.changes.has(one.key) ? this.changes.get(one.key) : one.value;
     const range = one.minimum !== null || one.maximum !== null ? ` ${one.minimum ?? ""}…${one.maximum ?? ""}` : "";
-    const about = [one.help, one.unit || range ? `${one.unit}${range}`.trim() : "", `default ${JSON.stringify(one.default)}`].filter(Boolean).join(" · ");
+    const about = [one.help, `${range} ${one.unit}`.trim(), `default ${JSON.stringify(one.default)}`].filter(Boolean).join(" · ");
     return h("div", { class: `setting ${this.changes.has(one.key) ? "changed" : ""}`, "data-key": one.key },
       h("div", {}, h("label", { for: `set-${one.key}`, class: "mono" }, one.key), h("div", { class: "about" }, about)),
       this.input(one, value),

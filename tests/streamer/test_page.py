@@ -328,6 +328,7 @@ def test_the_cameras_controls_are_turned_and_given_back(pipeline, browser):
 def test_video_goes_on_with_another_size(pipeline, browser):
     """The page's H.264 goes over to the new film by itself; the endless file of a plain <video> ends, as files do."""
     with opened(browser, pipeline.url) as page:
+        page.locator("[data-camera=cam1]").wait_for()  # before it is known that there are two, the key means nothing
         page.keyboard.press("2")
         width = "document.querySelector('.screen video').videoWidth"
         until(lambda: kind(page) == "h264" and page.evaluate(width) == 320, 30, "H.264 of cam1")
@@ -361,6 +362,15 @@ def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pip
             page.locator(f"[data-tab={tab}]").tap()
             page.wait_for_timeout(300)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+
+
+def test_on_a_laptop_the_buttons_stand_in_sight_below_a_picture_of_4_to_3(pipeline, browser):
+    with opened(browser, pipeline.url) as page:
+        until(lambda: in_pixels(page), 30, "a picture")
+        until(lambda: page.locator(".screen").bounding_box()["width"] < 880, 10, "the picture's own shape")
+        shown, button = (page.locator(one).bounding_box() for one in (".screen", "[data-key=r]"))
+        assert shown["width"] / shown["height"] == pytest.approx(4 / 3, abs=0.01), "no black beside it"
+        assert button["y"] + button["height"] < 800
 
 
 def test_light_and_dark(pipeline, browser):

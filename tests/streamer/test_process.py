@@ -21,7 +21,7 @@ from imaging import frame_code
 from imaging.formats import geometry, planes
 from service.clock import now_ns, utc_offset_ns
 from shm_ring import FrameMeta, RingWriter
-from tests.machine import until
+from tests.machine import PATIENCE, until
 from tests.pipeline import free_port
 
 WIDTH, HEIGHT = 320, 240
@@ -71,7 +71,7 @@ class Camera(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self.join(10)
+        self.join(PATIENCE * 10)
 
 
 class Streamer:
@@ -89,7 +89,7 @@ class Streamer:
 
     def get(self, path: str, seconds: float = 10.0) -> tuple[int, dict, bytes]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=seconds) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE * seconds) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as refused:
             return refused.code, dict(refused.headers), refused.read()
@@ -114,7 +114,7 @@ def streaming(folder: Path, text: str = ""):
         yield streamer
     finally:
         streamer.process.terminate()
-        assert streamer.process.wait(10) == 0
+        assert streamer.process.wait(PATIENCE * 10) == 0
         streamer.remove_segments()
 
 
@@ -140,7 +140,7 @@ def parts(stream):
 
 def test_pixels_on_the_stream_are_those_of_the_ring(tmp_path):
     with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
-        with urllib.request.urlopen(f"{streamer.url}/stream", timeout=10) as stream:
+        with urllib.request.urlopen(f"{streamer.url}/stream", timeout=PATIENCE * 10) as stream:
             numbers = []
             for headers, body in parts(stream):
                 if "X-Signal" in headers:
@@ -157,7 +157,10 @@ def test_pixels_on_the_stream_are_those_of_the_ring(tmp_path):
 
 def test_viewers_stay_while_the_camera_is_away_and_are_told(tmp_path):
     """One viewer over a whole life: no camera yet, a camera, none again, and another one of another size."""
-    with streaming(tmp_path) as streamer, urllib.request.urlopen(f"{streamer.url}/stream", timeout=15) as stream:
+    with (
+        streaming(tmp_path) as streamer,
+        urllib.request.urlopen(f"{streamer.url}/stream", timeout=PATIENCE * 15) as stream,
+    ):
         incoming = parts(stream)
         headers, _ = next(incoming)
         assert (headers["X-Signal"], headers["X-Frame-Id"]) == ("none", "-1")
@@ -168,6 +171,9 @@ def test_viewers_stay_while_the_camera_is_away_and_are_told(tmp_path):
         height, width = simplejpeg.decode_jpeg_header(body)[:2]
         assert (width, height) == (WIDTH, HEIGHT), "the player's window does not jump"
         assert "last picture" in json.loads(streamer.get("/healthz")[2])["reasons"][0]
+        said = json.loads(streamer.get("/api/v1/cameras/cam0")[2])
+        assert (said["live"], said["fps"], said["night"]) == (False, 0.0, None), "what was is not told as if it were"
+        assert b'shmcam_camera_fps{camera="cam0"} 0.0' in streamer.get("/metrics")[2]
         after = _shows_pictures(tmp_path, streamer, incoming, (640, 360))
         assert after > last, "frame ids go on over generations"
 
@@ -201,7 +207,7 @@ def test_ffmpeg_reads_the_stream_as_any_player_would(tmp_path):
 
     with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
         until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
-        with av.open(f"{streamer.url}/stream", format="mpjpeg", timeout=10) as container:
+        with av.open(f"{streamer.url}/stream", format="mpjpeg", timeout=PATIENCE * 10) as container:
             numbers = []
             for frame in container.decode(video=0):
                 numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
@@ -229,20 +235,20 @@ def test_a_killed_streamer_leaves_nothing_and_comes_back(tmp_path):
     with Camera(tmp_path, streamer.prefix):
         until(streamer.up, 20)
         streamer.process.kill()
-        assert streamer.process.wait(10) == -signal.SIGKILL
+        assert streamer.process.wait(PATIENCE * 10) == -signal.SIGKILL
         again = Streamer(tmp_path)
         try:
             again.prefix, again.port = streamer.prefix, again.port
             until(again.up, 20, "the port to be free at once")
         finally:
             again.process.terminate()
-            assert again.process.wait(10) == 0
+            assert again.process.wait(PATIENCE * 10) == 0
     streamer.remove_segments()
 
 
 def test_an_open_door_to_the_network_ends_with_78_and_one_line(tmp_path):
     streamer = Streamer(tmp_path, '[http]\nbind = "0.0.0.0"\n')
-    _, said = streamer.process.communicate(timeout=20)
+    _, said = streamer.process.communicate(timeout=PATIENCE * 20)
     assert streamer.process.returncode == 78
     written = said + "".join(path.read_text() for path in (tmp_path / "logs").glob("streamer*"))
     assert "reachable from other machines; set http.token" in written
@@ -288,7 +294,7 @@ def test_no_secret_comes_into_the_log(tmp_path):
                 peer.recv(1000)
     finally:
         streamer.process.terminate()
-        said = streamer.process.communicate(timeout=10)[1]
+        said = streamer.process.communicate(timeout=PATIENCE * 10)[1]
         streamer.remove_segments()
     said += "".join(path.read_text() for path in (tmp_path / "logs").glob("*"))
     assert "ready" in said
@@ -331,7 +337,7 @@ def test_a_taken_port_is_said_and_waited_for(tmp_path):
         until(streamer.up, 20, "the port to be taken once it is free")
     finally:
         streamer.process.terminate()
-        assert streamer.process.wait(10) == 0
+        assert streamer.process.wait(PATIENCE * 10) == 0
 
 
 def test_https_with_a_certificate_of_our_own(tmp_path):
@@ -350,13 +356,13 @@ def test_https_with_a_certificate_of_our_own(tmp_path):
             def first() -> bytes:
                 try:
                     url = f"https://localhost:{streamer.port}/snapshot.jpg"
-                    return urllib.request.urlopen(url, timeout=5, context=trusting).read()
+                    return urllib.request.urlopen(url, timeout=PATIENCE * 5, context=trusting).read()
                 except OSError:
                     return b""
 
             assert shown(until(first, 20, "a picture over TLS")) is not None
             with urllib.request.urlopen(
-                f"https://127.0.0.1:{streamer.port}/stream", timeout=10, context=trusting
+                f"https://127.0.0.1:{streamer.port}/stream", timeout=PATIENCE * 10, context=trusting
             ) as stream:
                 numbers = [
                     int(headers["X-Frame-Id"]) for (headers, _), _ in zip(parts(stream), range(30), strict=False)
@@ -364,7 +370,7 @@ def test_https_with_a_certificate_of_our_own(tmp_path):
             assert numbers == sorted(set(numbers)), "high-water marks of TLS transports do not stall the stream"
     finally:
         streamer.process.terminate()
-        assert streamer.process.wait(10) == 0
+        assert streamer.process.wait(PATIENCE * 10) == 0
         streamer.remove_segments()
 
 
@@ -376,7 +382,7 @@ def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
     time.sleep(0.5)
     assert process.poll() is None
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE * 10) == 0
 
 
 def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tmp_path):
@@ -412,8 +418,8 @@ def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tm
         ring.retire()
 
 
-def test_it_stops_within_five_seconds_whoever_is_connected(tmp_path):
-
+def test_whoever_is_connected_does_not_hold_its_end_up(tmp_path):
+    """Left alone, aiohttp waits 60 s for handlers to come to an end; supervisord kills after 5."""
     streamer = Streamer(tmp_path)
     with Camera(tmp_path, streamer.prefix):
         until(streamer.up, 20)
@@ -427,11 +433,9 @@ def test_it_stops_within_five_seconds_whoever_is_connected(tmp_path):
             f"{handshake}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
         assert b"101" in held[-1].recv(100)
-        began = time.monotonic()
         streamer.process.terminate()
         try:
-            assert streamer.process.wait(30) == 0
-            assert time.monotonic() - began < 15, "supervisord gives 5 s; three times that on a busy machine"
+            assert streamer.process.wait(PATIENCE * 15) == 0
         finally:
             streamer.process.kill()
     streamer.remove_segments()
@@ -444,7 +448,7 @@ def test_a_feed_that_fails_ends_the_process_with_an_error(tmp_path):
     try:
         until(streamer.up, 20, "the streamer to answer")
         segment.write_bytes(b"no ring at all" * 1000)
-        assert streamer.process.wait(20) == 1
+        assert streamer.process.wait(PATIENCE * 20) == 1
     finally:
         streamer.process.kill()
         streamer.process.communicate()
