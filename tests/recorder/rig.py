@@ -27,6 +27,8 @@ from tests.machine import until
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
+TOLD_LATE = 60
+"""Frames that may be recorded beyond the end where a busy machine passes the news of it on late."""
 
 
 class Camera:

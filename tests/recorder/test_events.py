@@ -14,10 +14,7 @@ from service.clock import now_ns
 from service.settings import Settings
 from service.stop import Stop
 from tests.machine import until
-from tests.recorder.rig import check_clip
-
-TOLD_LATE = 60
-"""Frames that may be recorded beyond the post-roll where a busy machine passes the news on late."""
+from tests.recorder.rig import TOLD_LATE, check_clip
 
 
 @pytest.fixture
