@@ -183,7 +183,7 @@ const front = ({ camera, over }) => over.cameras.find((one) => one.name === came
 
 /** What stands over the picture: title and detail; nothing while it says everything itself (MJPEG's "No signal" does). */
 function notice(watching, stale, screen, camera) {
-  if (!watching) return ["Not watching", "press q to watch again"];
+  if (!watching) return ["Not watching", "press Watch to go on"];
   if (stale && screen.kind === "h264") return ["No signal", camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`];
   return screen.kind ? null : ["Waiting for H.264", "the recorder delivers it; press m for MJPEG"];
 }
