@@ -17,7 +17,7 @@ MAX_MOOF_BYTES = 1_000_000
 """Ours have a few hundred bytes."""
 
 SUSPECT = 4
-"""Fragments at the end that are looked into, where each is synced: a power cut tears what came after the last sync."""
+"""Fragments at the end that are looked into: a power cut tears what came after the last sync, never more than these."""
 
 _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """trun flags for 32 bits each of every sample: duration, size, flags, composition offset."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 from av.container.output import OutputContainer
 
+from library import fragments
 from library.growing import movflags
 from recorder import timing
 from recorder.clip import Form, Totals, Track
@@ -30,6 +31,10 @@ Opener = Callable[[Path], DiskFile]
 
 WRITE_BYTES = 1 << 20
 """PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
+
+UNSYNCED_FRAGMENTS = fragments.SUSPECT - 1
+"""While a backlog is written fragments come many times a second, and a card takes as long to sync one as to sync
+several. No more than will be looked into after a power cut."""
 
 
 class ClipFile:
@@ -68,6 +73,8 @@ class ClipFile:
         self._whole: tuple[int, FrameMeta | None] = (0, None)
         """Frames that are certainly on disk, and the last of them."""
         self._synced_s = time.monotonic()
+        self._unsynced = 0
+        """Fragments that were written since."""
 
     def add(self, unit: AccessUnit, row: FrameMeta) -> None:
         """Append one frame. Raises: OSError; `abandon` then."""
@@ -148,15 +155,21 @@ class ClipFile:
         Only what a sync has confirmed counts as whole: after one that failed nobody knows what the disk has.
         """
         now_s = time.monotonic()
-        if self._form.container != "mp4" and now_s - self._synced_s < self._form.fragment_s:
+        self._unsynced += 1
+        if not self._sync_due(now_s - self._synced_s):
             return
         if self._csv is not None:
             self._csv.sync()
         self._file.sync()
-        self._synced_s, self._whole = now_s, (self._frames, self._last)
+        self._synced_s, self._unsynced, self._whole = now_s, 0, (self._frames, self._last)
         self._file.checkpoint()
         if self._csv is not None:
             self._csv.checkpoint(lines_end)
+
+    def _sync_due(self, since_s: float) -> bool:
+        if self._form.container == "mp4":
+            return self._unsynced >= UNSYNCED_FRAGMENTS or since_s >= self._form.fragment_s / 2
+        return since_s >= self._form.fragment_s
 
     def _discard(self) -> None:
         """Nothing of it is worth keeping."""

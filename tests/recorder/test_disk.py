@@ -109,13 +109,13 @@ def refuse(*_some, **_more):
 def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, container):
     """After it the kernel may have dropped the pages: only what the sync before confirmed is certainly there."""
     form, written, counts = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
-    for at in (2, 4, 6, 8):  # each second one is the video's
+    for at in (2, 4, 6, 8)[: 3 if container == "mp4" else 4]:  # each second one is the video's
         folder = tmp_path / f"{at}"
         folder.mkdir()
         assert fails(folder, faulty("sync", at, "fsync"), form)
         counts.append(sum(len(numbers(clip)) for clip in folder.glob(f"*.{container}")))
         written.append(len(list(folder.iterdir())))
-    assert counts[0] == 0 < counts[2] < counts[3] and counts == sorted(counts)
+    assert counts[0] == 0 < counts[-2] < counts[-1] and counts == sorted(counts)
     assert all(files == 2 * (frames > 0) for files, frames in zip(written, counts, strict=True))
 
 

@@ -8,12 +8,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from library import fragments
 from library.growing import look
-from recorder import leftovers
+from recorder import clip_file, leftovers
 from recorder.disk_file import DiskFile
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
@@ -130,6 +131,30 @@ def check_replays(journals, folder, seeds):
 
 def test_the_disk_may_drop_and_tear_what_was_not_synced(journals, tmp_path):
     assert check_replays(journals, tmp_path, range(60)) > 40
+
+
+def unsynced(journal):
+    """How many fragments the disk had not been told to keep, before each sync."""
+    runs = [0]
+    for step in journal.done:
+        runs = [*runs, 0] if step is None else [*runs[:-1], runs[-1] + (step[1][4:8] == b"moof")]
+    return runs
+
+
+def test_a_backlog_is_synced_less_often_than_live_video_but_never_more_than_is_looked_into(
+    journals, tmp_path, monkeypatch
+):
+    """A card takes long for a sync, and at ten times the camera's rate there would be twenty a second."""
+    backlog, _ = journals
+    assert max(unsynced(backlog)) == clip_file.UNSYNCED_FRAGMENTS < fragments.SUSPECT
+    kept: list[Journal] = []
+    clip = film.clip_file(tmp_path, type("Opener", (JournalFile,), {"journals": kept}))
+    for unit in film.units():
+        now_s = unit.row.captured_ns / 1e9 + 1e6
+        monkeypatch.setattr(clip_file, "time", SimpleNamespace(monotonic=lambda now_s=now_s: now_s, time=time.time))
+        clip.add(unit, unit.row)
+    assert max(unsynced(kept[0])) == 1, "live, nothing waits"
+    clip.close()
 
 
 @pytest.mark.slow
