@@ -73,8 +73,7 @@ class ClipFile:
         self._whole: tuple[int, FrameMeta | None] = (0, None)
         """Frames that are certainly on disk, and the last of them."""
         self._synced_s = time.monotonic()
-        self._unsynced = 0
-        """Fragments that were written since."""
+        self._unsynced = 0  # fragments written since
 
     def add(self, unit: AccessUnit, row: FrameMeta) -> None:
         """Append one frame. Raises: OSError; `abandon` then."""
