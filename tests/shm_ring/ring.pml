@@ -6,6 +6,9 @@
    loads between two acquire fences happen in any order. Leaving one piece out (-DNO_...) must give an error; test_model.py
    runs them all.
 
+   -DENDING models the end of a generation instead: the last writer retires the ring, and who sees that must also see
+   the last head, or it leaves frames unread.
+
    A frame is three words: p0 = its sequence, p1 and p2 = a stamp that differs for every attempt to write it. A writer's
    death releases its lock after its stores have arrived, as the kernel does. */
 
@@ -38,7 +41,8 @@
 #define P0(s) (1 + SLOTS + (s))
 #define P1(s) (1 + 2 * SLOTS + (s))
 #define P2(s) (1 + 3 * SLOTS + (s))
-#define LOCATIONS (1 + 4 * SLOTS)
+#define STATE (1 + 4 * SLOTS)
+#define LOCATIONS (2 + 4 * SLOTS)
 
 byte memory[LOCATIONS];
 bool buffered[2 * LOCATIONS];   /* per writer: a store that has not arrived yet */
@@ -147,6 +151,12 @@ died:
     atomic { waiting[me] == 0 -> locked = false; n = 0; s = 0; stamp = 0 }
     goto start;
 finished:
+#ifdef ENDING
+#ifndef NO_FENCE_F
+    release_fence();
+#endif
+    store(STATE, 1);
+#endif
     atomic { waiting[me] == 0 -> locked = false }
 }
 
@@ -214,10 +224,35 @@ end:
     od
 }
 
+/* Reads a generation to its end: first whether it has ended, then how many frames there are. */
+proctype Follower() {
+    byte head;
+    bool ended;
+end:
+    do
+    :: true ->
+#ifdef NO_ACQUIRE_F
+       head = memory[HEAD];
+       ended = memory[STATE];
+#else
+       ended = memory[STATE];
+       head = memory[HEAD];
+#endif
+       atomic {
+           assert(!ended || head == FRAMES);
+           head = 0; ended = false
+       }
+    od
+}
+
 init {
     atomic {
         run Arrive(0); run Arrive(1);
         run Writer(0); run Writer(1);
+#ifdef ENDING
+        run Follower()
+#else
         run Reader()
+#endif
     }
 }

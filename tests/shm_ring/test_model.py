@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 MODEL = Path(__file__).with_name("ring.pml")
+ENDING = ("ENDING", "FRAMES=2")
+"""Two frames are enough: nothing is overwritten there."""
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("spin") and shutil.which("gcc")), reason="needs spin and gcc: apt install spin gcc"
@@ -39,6 +41,12 @@ def test_no_interleaving_and_no_death_lets_a_torn_frame_through(tmp_path):
     assert states > 1_000_000, "the model has shrunk: is it still the protocol?"
 
 
+def test_who_sees_the_end_of_a_generation_sees_all_its_frames(tmp_path):
+    errors, states, said = verify(tmp_path, "CRASHES=1", *ENDING)
+    assert errors == 0, said
+    assert states > 1_000, "the model has shrunk: is it still the protocol?"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [("CRASHES=2",), ("CRASHES=1", "SLOTS=3", "FRAMES=5")], ids=str)
@@ -60,6 +68,8 @@ def test_the_same_with_more_deaths_and_more_slots(tmp_path, size):
         ("NO_HEAD_CHECK", "NO_FENCE_C"),
         ("NO_HEAD_CHECK", "NO_R1"),
         ("NO_HEAD_CHECK", "NO_ADOPT"),
+        (*ENDING, "NO_FENCE_F"),
+        (*ENDING, "NO_ACQUIRE_F"),
     ],
     ids="+".join,
 )
