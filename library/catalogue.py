@@ -111,6 +111,7 @@ class Catalogue:
         cameras: Collection[str] = (),
         since_utc_ns: int | None = None,
         until_utc_ns: int | None = None,
+        before: int | None = None,
         trigger: str | None = None,
         protected: bool | None = None,
         newest_first: bool = True,
@@ -118,11 +119,12 @@ class Catalogue:
     ) -> list[Entry]:
         """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all).
 
-        `group`: pictures, clips, films or archives. Only the rows returned are read. Raises: ValueError (no group).
+        `group`: pictures, clips, films or archives; `before`: added before this row. Raises: ValueError (no group).
         """
         where: list[tuple[str, Any]] = [
             ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", since_utc_ns),
             ("started_utc_ns <= ?", until_utc_ns),
+            ("id < ?", before),
             ("trigger = ?", trigger),
             ("protected = ?", protected),
         ]

@@ -39,6 +39,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601, or an age such as 2h")] = ""
     until: Annotated[str, msgspec.Meta(max_length=40)] = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+    before: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="older than this row: the next page")] = 0
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -106,7 +107,12 @@ def _found(context: Context, wish: Wish) -> Rows:
     cameras = [wish.camera] if wish.camera else []
     with reading():
         found = catalogue.find(
-            group=wish.group, cameras=cameras, since_utc_ns=since, until_utc_ns=until, limit=wish.limit
+            group=wish.group,
+            cameras=cameras,
+            since_utc_ns=since,
+            until_utc_ns=until,
+            before=wish.before or None,
+            limit=wish.limit,
         )
         totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
     return Rows([row_of(entry) for entry in found], totals)

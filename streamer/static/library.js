@@ -5,43 +5,60 @@ import { confirmed, day, fill, h, length, show, size, toast } from "./dom.js";
 
 const GROUPS = [["", "Everything"], ["clips", "Clips"], ["pictures", "Pictures"], ["films", "Films"], ["archives", "Archives"]];
 const BARE = { clips: "Clip", films: "Film", archives: "Archive" }; // where there is no thumbnail
-const MOST = 120; // rows shown
+const MORE = 120; // rows shown, and how many more are each time
+const LIMIT = 500; // rows the service gives at once
 const SINCE = [["", "All time"], ["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["30d", "Last month"]];
 
 export class LibraryTab {
   constructor(page) {
     this.page = page;
-    const choice = (label, options) => h("select", { "aria-label": label, onchange: () => this.load() }, options.map(([value, text]) => h("option", { value }, text)));
+    const choice = (label, options) => h("select", { "aria-label": label, onchange: () => this.load(MORE) }, options.map(([value, text]) => h("option", { value }, text)));
     this.group = choice("What", GROUPS);
     this.since = choice("When", SINCE);
     this.camera = choice("Camera", [["", "All cameras"], ...(page.over?.cameras ?? []).map(({ name }) => [name, name])]);
+    this.shown = MORE;
     this.total = h("span", { class: "soft" });
     this.shelf = h("div", { class: "shelf" });
+    this.older = h("button", { class: "older", hidden: true, onclick: () => this.load(this.shown + MORE) }, "Show older");
     this.element = h("div", {},
       h("div", { class: "filters" }, this.group, this.since, this.camera, h("button", { onclick: () => { this.rows = ""; this.load(); } }, "Refresh"),
         h("button", { onclick: () => this.archive() }, "Archive…"), this.total),
-      this.shelf);
+      this.shelf, this.older);
   }
 
-  open() { this.load(); }
+  open() { this.load(MORE); }
 
   update(over) {
     if (this.lastEvent !== undefined && over.last_event !== this.lastEvent) this.load();
     this.lastEvent = over.last_event;
   }
 
-  async load() {
-    const query = new URLSearchParams({ group: this.group.value, since: this.since.value, camera: this.camera.value, limit: MOST });
-    const found = await get(`/library?${query}`).catch((error) => { toast(error.message, true); return null; });
-    if (!found) return;
+  async load(shown = this.shown) {
+    this.shown = shown;
+    const found = await this.found(shown).catch((error) => { toast(error.message, true); return null; });
+    if (!found || shown !== this.shown) return;
+    this.older.hidden = found.rows.length < shown;
     const bytes = Object.values(found.totals).reduce((sum, one) => sum + one.bytes, 0);
     const files = Object.values(found.totals).reduce((sum, one) => sum + one.files, 0);
-    this.total.textContent = `${files} files, ${size(bytes)}${found.rows.length < MOST ? "" : `; the newest ${MOST} are shown`}`;
+    this.total.textContent = `${files} files, ${size(bytes)}${this.older.hidden ? "" : `; the newest ${shown} are shown`}`;
     const rows = JSON.stringify(found.rows);
     if (rows === this.rows) return; // most events change nothing here, and focus and thumbnails stay
     this.rows = rows;
     if (found.rows.length) this.shelf.replaceChildren(...found.rows.map((row) => this.item(row)));
     else this.shelf.replaceChildren(h("p", { class: "empty" }, "Nothing here yet. Save a picture with s, or record with r."));
+  }
+
+  async found(wanted) { // rows come in pages
+    const query = new URLSearchParams({ group: this.group.value, since: this.since.value, camera: this.camera.value });
+    const rows = [];
+    for (;;) {
+      const limit = Math.min(LIMIT, wanted - rows.length);
+      query.set("limit", limit);
+      const page = await get(`/library?${query}`);
+      rows.push(...page.rows);
+      if (page.rows.length < limit || rows.length >= wanted) return { rows, totals: page.totals };
+      query.set("before", rows.at(-1).id);
+    }
   }
 
   item(row) {

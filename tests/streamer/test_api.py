@@ -399,6 +399,9 @@ def test_the_library_lists_shows_and_fetches(tmp_path):
             entries = [saved(server, f"{n}.jpg") for n in range(3)]
             found = await (await browser.get("/api/v1/library", params={"group": "pictures", "limit": 2})).json()
             assert [row["id"] for row in found["rows"]] == [entries[2].id, entries[1].id], "newest first"
+            page = {"limit": 2, "before": entries[1].id}
+            older = await (await browser.get("/api/v1/library", params=page)).json()
+            assert [row["id"] for row in older["rows"]] == [entries[0].id], "the next page"
             assert found["totals"]["pictures"]["files"] == 3
             assert found["rows"][0]["name"] == "2.jpg"
             assert str(tmp_path) not in json.dumps(found), "no path of the server"

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from library import Entry
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded
@@ -449,3 +450,28 @@ def test_a_person_logs_in_and_out(tmp_path, browser):
         page.goto(served.server.url)
         assert page.url.endswith("/login")
         context.close()
+
+
+def test_a_large_library_shows_older_rows_when_asked(tmp_path, browser):
+    with Threaded(tmp_path, fps=10.0) as served:
+        context = served.server.context
+        place = context.settings.paths.captures
+        context.catalogue.insert(
+            [
+                Entry(kind="picture", camera="cam0", path=place / f"{n}.jpg", started_utc_ns=10**18, bytes=1)
+                for n in range(250)
+            ]
+        )
+        with opened(browser, served.server.url, "/#library") as page:
+            items, older = page.locator(".item"), page.get_by_role("button", name="Show older")
+            playwright.expect(items).to_have_count(120)
+            playwright.expect(page.locator(".filters")).to_contain_text("250 files, 250 B; the newest 120 are shown")
+            older.click()
+            playwright.expect(items).to_have_count(240)
+            older.click()
+            playwright.expect(items).to_have_count(250)
+            playwright.expect(older).to_be_hidden()
+            numbers = items.evaluate_all("all => all.map(one => Number(one.dataset.id))")
+            assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == 250
+            page.get_by_label("What").select_option("pictures")
+            playwright.expect(items).to_have_count(120)
