@@ -153,21 +153,20 @@ class ClipFile:
 
         Only what a sync has confirmed counts as whole: after one that failed nobody knows what the disk has.
         """
-        now_s = time.monotonic()
         self._unsynced += 1
-        if not self._sync_due(now_s - self._synced_s):
+        if not self._sync_due(time.monotonic() - self._synced_s):
             return
         if self._csv is not None:
             self._csv.sync()
         self._file.sync()
-        self._synced_s, self._unsynced, self._whole = now_s, 0, (self._frames, self._last)
+        self._synced_s, self._unsynced, self._whole = time.monotonic(), 0, (self._frames, self._last)
         self._file.checkpoint()
         if self._csv is not None:
             self._csv.checkpoint(lines_end)
 
     def _sync_due(self, since_s: float) -> bool:
-        if self._form.container == "mp4":
-            return self._unsynced >= UNSYNCED_FRAGMENTS or since_s >= self._form.fragment_s / 2
+        if self._form.container == "mp4":  # a quarter: a slow sync ends shortly before the next fragment of live video
+            return self._unsynced >= UNSYNCED_FRAGMENTS or since_s >= self._form.fragment_s / 4
         return since_s >= self._form.fragment_s
 
     def _discard(self) -> None:

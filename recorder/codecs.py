@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import av
@@ -27,10 +28,12 @@ PROOF_ERROR = 12.0
 
 Opener = Callable[[Plan], Encoder]
 
-_refused: dict[tuple[Opener, str, Picture], str] = {}
-"""What did not work in this process, and why: another size may work, the same one is not tried at every opening."""
+_refused: dict[tuple[Opener, Plan], tuple[float, str]] = {}
+"""What did not work in this process, when and why: another size may, the same one is not tried at every opening."""
 REFUSALS = 32
 """Remembered at most; a camera has a handful of sizes."""
+AGAIN_S = 600.0
+"""A device that was busy, or memory that was short, may be free by then."""
 
 
 def candidates(wanted: str, failed: frozenset[str]) -> list[str]:
@@ -71,15 +74,16 @@ def open_encoder(
 
 def _proven(plan: Plan, opener: Opener) -> Encoder:
     """An encoder that has encoded test frames. Raises: EncoderUnavailable, EncoderFailed; the second time at once."""
-    tried = opener, plan.codec, plan.picture
-    if tried in _refused:
-        raise EncoderUnavailable(_refused[tried])
+    tried, now_s = (opener, plan), time.monotonic()
+    refused_s, said = _refused.get(tried, (-AGAIN_S, ""))
+    if now_s - refused_s < AGAIN_S:
+        raise EncoderUnavailable(said)
     try:
         prove(opener(plan))
         return opener(plan)
     except (EncoderUnavailable, EncoderFailed) as error:
-        if len(_refused) < REFUSALS:
-            _refused[tried] = str(error)
+        if len(_refused) < REFUSALS or tried in _refused:
+            _refused[tried] = now_s, str(error)
         raise
 
 

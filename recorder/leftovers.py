@@ -103,8 +103,9 @@ def closed(path: Path, camera: str) -> Closed | None:
 def _sweep(recordings: Path) -> None:
     """Remove descriptions and copies that somebody was killed in writing: half of a copied video may be gigabytes."""
     for folder, _, _ in os.walk(recordings):
-        for path in sweep(Path(folder)):
-            log.info("leftover removed path=%s reason=half written", path)
+        with suppress(OSError):  # a folder that goes, or a disk that is going, meanwhile
+            for path in sweep(Path(folder)):
+                log.info("leftover removed path=%s reason=half written", path)
 
 
 def _adopt(path: Path, final: Path, camera: str) -> Closed | None:

@@ -25,7 +25,7 @@ from service.files import whole_file
 log = logging.getLogger(__name__)
 
 KEPT = 32
-"""Events that are remembered; clips that nobody lived to file are few, and the newest."""
+"""Events that are remembered, protecting ones first; clips that nobody lived to file are few, and the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Marks:
         if not news:
             return
         known = {mark.start_ns: mark for mark in self._marks if self._ours} | {mark.start_ns: mark for mark in news}
-        self._marks, self._ours = tuple(known[start_ns] for start_ns in sorted(known))[-KEPT:], True
+        kept = sorted(known.values(), key=lambda mark: (mark.protect, mark.start_ns))[-KEPT:]
+        self._marks, self._ours = tuple(sorted(kept, key=lambda mark: mark.start_ns)), True
         try:
             with whole_file(self._path, replace=True, durable=False) as file:
                 file.write(json.dumps(asdict(_Noted(self._boot, list(self._marks)))).encode())
@@ -108,9 +109,12 @@ class Marks:
             log.warning("a restart would not know what this event marked reason=%s", error)
 
     def going_on(self, at_ns: int) -> Event | None:
-        """What is left of the newest event at an instant of this boot."""
+        """What is left of the newest event at an instant of this boot; where its mark ends, another will begin."""
         newest = self._marks[-1] if self._marks and self._ours else None
-        return newest.event(at_ns) if newest is not None and newest.until_ns > at_ns else None
+        if newest is None or newest.until_ns <= at_ns:
+            return None
+        self._marks = (*self._marks[:-1], replace(newest, end_ns=at_ns, latest_ns=at_ns, lasting={}))
+        return newest.event(at_ns)
 
     def onto(self, adopted: Closed) -> Closed:
         """A clip that was known by its bytes alone, with what events made of it."""

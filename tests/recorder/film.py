@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
+import pytest
 
 from imaging import frame_code
 from imaging.formats import geometry
@@ -62,6 +65,11 @@ def units(count: int = 100) -> list[AccessUnit]:
         packet.time_base, packet.is_keyframe = TIME_BASE, key
         made.append(AccessUnit(packet, meta, ORDER, key))
     return made
+
+
+def at_once(patch: pytest.MonkeyPatch) -> None:
+    """Clips are written as a backlog is, in no time: only the number of fragments says when one is synced."""
+    patch.setattr("recorder.clip_file.time", SimpleNamespace(monotonic=lambda: 0.0, time=time.time))
 
 
 def track() -> Track:

@@ -106,8 +106,9 @@ def refuse(*_some, **_more):
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv", "h264"])
-def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, container):
+def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, monkeypatch, container):
     """After it the kernel may have dropped the pages: only what the sync before confirmed is certainly there."""
+    film.at_once(monkeypatch)
     form, written, counts = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
     for at in (2, 4, 6, 8)[: 3 if container == "mp4" else 4]:  # each second one is the video's
         folder = tmp_path / f"{at}"

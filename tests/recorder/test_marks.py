@@ -54,6 +54,29 @@ def test_clips_are_marked_into_which_the_event_fell_and_no_others(noted):
     assert told(marks, adopted(40, 160, "session", "manual")) == ("manual", "owl", True), "it is what it is"
 
 
+def test_of_many_events_the_protecting_ones_are_kept(noted):
+    marks = Marks(noted)
+    for number in range(2 * KEPT):
+        triggers = Triggers(LIMITS)
+        triggers.happened((200 + 10 * number) * NS, "motion", utc_ns=7)
+        marks.keep(triggers.events)
+    assert told(Marks(noted), adopted(40, 160)) == ("command", "owl", True)
+    assert told(Marks(noted), adopted(190, 201)) == ("rolling", "", False), "the oldest of the others went"
+
+
+def test_motion_that_was_resumed_marks_nothing_after_its_end(tmp_path):
+    triggers, resumed, marks = Triggers(LIMITS), Triggers(LIMITS), Marks(tmp_path / "m.json")
+    triggers.began(100 * NS, "motion", utc_ns=7)
+    marks.keep(triggers.events)
+    after_kill = Marks(tmp_path / "m.json")
+    resumed.resume(after_kill.going_on(110 * NS))
+    resumed.ended(112 * NS, "motion")
+    after_kill.keep(resumed.events)
+    for known in (after_kill, Marks(tmp_path / "m.json")):
+        assert told(known, adopted(90, 105))[0] == told(known, adopted(111, 114))[0] == "motion"
+        assert told(known, adopted(116, 160)) == ("rolling", "", False)
+
+
 def test_a_clip_of_its_own_takes_nothing_from_the_event_after_it(noted):
     triggers = Triggers(LIMITS)
     triggers.happened(96 * NS, "motion", utc_ns=7)

@@ -54,10 +54,12 @@ def journals(tmp_path_factory):
     """What a whole clip did to the disk, from its first byte to its clean close."""
     kept: list[Journal] = []
     opener = type("Opener", (JournalFile,), {"journals": kept})
-    clip = film.clip_file(tmp_path_factory.mktemp("film"), opener)
-    for unit in film.units():
-        clip.add(unit, unit.row)
-    clip.close()
+    with pytest.MonkeyPatch.context() as patch:
+        film.at_once(patch)
+        clip = film.clip_file(tmp_path_factory.mktemp("film"), opener)
+        for unit in film.units():
+            clip.add(unit, unit.row)
+        clip.close()
     return kept
 
 
