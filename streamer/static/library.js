@@ -35,8 +35,9 @@ export class LibraryTab {
 
   async load(shown = this.shown) {
     this.shown = shown;
+    const turn = this.turn = (this.turn ?? 0) + 1;
     const found = await this.found(shown).catch((error) => { toast(error.message, true); return null; });
-    if (!found || shown !== this.shown) return;
+    if (!found || turn !== this.turn) return; // something else has been asked for meanwhile
     this.older.hidden = found.rows.length < shown;
     const bytes = Object.values(found.totals).reduce((sum, one) => sum + one.bytes, 0);
     const files = Object.values(found.totals).reduce((sum, one) => sum + one.files, 0);
