@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,22 +66,35 @@ def archiving(service: Service, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def killed(service: Service, ripe: Callable[[], bool]) -> None:
-    """Begin the archive, watch the exporter in slow motion, and kill it as soon as the moment is ripe."""
-    asking, pid = archiving(service, "trial"), service.processes["exporter"].pid
+def stands_still(pid: int) -> bool:
+    """Whether SIGSTOP has reached every thread of a process."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
-    def stopped() -> bool:
+
+def killed(service: Service, folder: Path, brought: Callable[[], int], halves: Callable[[], bool]) -> None:
+    """Build the archive, watch the exporter in slow motion, kill it in the middle of a file after a whole one."""
+    before, pid = brought(), service.processes["exporter"].pid
+    asking = archiving(service, "trial")
+
+    def caught() -> bool:
+        nonlocal asking, before
         time.sleep(0.001)
         os.kill(pid, signal.SIGSTOP)
-        with suppress(FileNotFoundError):  # it has not stopped yet
-            if ripe():
-                return True
+        until(lambda: stands_still(pid), 10, "the exporter to stand still")
+        if brought() > before and halves():
+            return True
         os.kill(pid, signal.SIGCONT)
+        if (folder / "manifest.json").exists():  # it was faster than we
+            out, err = asking.communicate(timeout=PATIENCE * 60)
+            assert asking.returncode == 0, (out, err)
+            assert service.call("archives delete trial").ok
+            before, asking = 0, archiving(service, "trial")
         return False
 
-    until(lambda: any(stopped() for _ in range(1000)), 30, lambda: f"the moment: {service.logs()[-1500:]}")
+    until(lambda: any(caught() for _ in range(100)), 30, lambda: f"the moment: {service.logs()[-1500:]}")
     service.kill("exporter")
-    assert ripe(), "killed in the middle of a file"
+    assert brought() > before and halves(), "killed in the middle of a file"
     out, err = asking.communicate(timeout=PATIENCE * 60)
     assert asking.returncode != 0, (out, err)
     service.start("exporter")
@@ -102,8 +114,7 @@ def test_an_archive_whose_exporter_was_killed_goes_on_where_it_was(kills, servic
         return any(0 < path.stat().st_size < CLIP_BYTES for path in inside.glob(f".*{PART}"))
 
     for _ in range(kills):
-        before = brought()
-        killed(service, lambda before=before: brought() > before and halves())
+        killed(service, folder, brought, halves)
     done = {path: path.stat().st_ino for path in inside.glob("clip*")}
     assert 1 <= len(done) < 3 * CLIPS and not (folder / "manifest.json").exists()
     assert service.call("archives list").text.startswith("trial: unfinished; `archive trial` goes on")
