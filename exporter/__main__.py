@@ -46,12 +46,13 @@ def parts_of(process: Process) -> Iterator[Parts]:
         cameras = {name: opened.enter_context(Camera(name, settings, stop)) for name in settings.cameras}
         # One connection per thread: none waits for what another one does with the library.
         catalogue, writing = (opened.enter_context(Catalogue.of(settings)) for _ in range(2))
+        writing.missed = catalogue.missed  # one flag for all: whoever reconciles does it for every thread
         saver = Jobs("saver", own.queue, stop)
         errands = Jobs("errands", own.queue, stop)
 
         keeper = Keeper(lambda: parts.settings, Album(lambda: parts.settings, writing), control.announce)
         studio = Studio(lambda: parts.settings, cameras, keeper)
-        parts = Parts(settings, control, studio, catalogue, saver, errands, Disks(control.announce))
+        parts = Parts(settings, control, studio, catalogue, saver, errands, Disks(control.announce, catalogue.missed))
         opened.enter_context(saver)
         opened.enter_context(errands)
         for name in settings.cameras:
@@ -65,6 +66,7 @@ def follower(name: str, parts: Parts, process: Process, opened: ExitStack) -> Fo
     """What goes on all day for one camera, with a reader and a connection of its own."""
     camera = opened.enter_context(Camera(name, process.settings, process.stop))
     catalogue = opened.enter_context(Catalogue.of(process.settings))
+    catalogue.missed = parts.catalogue.missed
     album = Album(lambda: parts.settings, catalogue)
     keeper = Keeper(lambda: parts.settings, album, parts.control.announce)
     return Follower(camera, lambda: parts.settings, process.stop, keeper, catalogue)

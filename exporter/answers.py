@@ -186,7 +186,12 @@ def files(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
+def place(entry: Entry) -> str:
+    """Where a saved file is, and whether its row is missing yet."""
+    return f"{entry.path}{'' if entry.id else ' (not in the library yet)'}"
+
+
 def _paths(entries: Sequence[Entry]) -> str:
-    shown = ", ".join(f"{one.path}{'' if one.id else ' (not in the library yet)'}" for one in entries[:PATHS_SHOWN])
+    shown = ", ".join(map(place, entries[:PATHS_SHOWN]))
     more = len(entries) - PATHS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

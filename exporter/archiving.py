@@ -10,6 +10,7 @@ from typing import Any
 import tomlkit
 
 from control.messages import Archive, Archives, ArchiveSaved, Event, Progressed, Reply
+from exporter import answers
 from library import Catalogue, archive, manifest, retention
 from library.errors import NoSuchEntry
 from library.instants import instant_ns
@@ -47,7 +48,7 @@ def build(
     )
     files = len(manifest.known(entry.path.parent))
     announce(ArchiveSaved(name=command.name, path=str(entry.path), files=files))
-    text = f"Saved archive {command.name}: {entry.path} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
+    text = f"Saved archive {command.name}: {answers.place(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
     return Reply(status="archive_saved", text=text, data={**row(entry), "manifest": str(entry.path), "files": files})
 
 
@@ -64,7 +65,7 @@ def tend(command: Archives, settings: Settings, catalogue: Catalogue, announce: 
     if command.action == "delete":
         entry = next((one for one in catalogue.find(kinds=["archive"]) if one.path.parent == folder), None)
         if entry is None and command.name in archive.unfinished(settings.paths.archives):
-            archive.discard(folder)
+            archive.discard(folder, catalogue.folders)
             return Reply(status="deleted", text=f"OK: deleted unfinished archive {command.name}")
         if entry is None:
             raise NoSuchEntry(f"no archive {command.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,10 @@ log = logging.getLogger(__name__)
 class Disks:
     """Looks at the disks of captures and recordings; announces each fall once. Used by one thread."""
 
-    def __init__(self, announce: Callable[[Event], None]) -> None:
+    def __init__(self, announce: Callable[[Event], None], missed: threading.Event) -> None:
+        """`missed` is set where the library cannot be written: files of other processes may have got no row."""
         self._announce = announce
+        self._missed = missed
         self._low: set[Path] = set()
         self.closed = ""
         """Why the library could not be written at the last look; empty: it could."""
@@ -28,6 +31,8 @@ class Disks:
         """Compare what is free with the reserve. Raises: OSError."""
         own = settings.table(LibrarySettings)
         was_closed, self.closed = self.closed, refusal(settings.paths.library)
+        if self.closed:
+            self._missed.set()
         if self.closed and not was_closed:
             log.warning("library cannot be written reason=%s", self.closed)
         for folder in (settings.paths.captures, settings.paths.recordings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from control.messages import Event, Progressed, Reply, Saved, Timelapse, error
-from exporter import names, timelapse
+from exporter import answers, names, timelapse
 from exporter.follow import Follower
 from library import Catalogue
 from library.rows import row
@@ -43,7 +43,7 @@ def build(
     label = names.checked(command.label)
     made = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=tell)
     announce(Saved(camera=camera, path=str(made.path), kind="timelapse", frame_id=made.last_frame))
-    text = f"Saved timelapse: {made.path} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
+    text = f"Saved timelapse: {answers.place(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
     return Reply(status="timelapse_saved", text=text, data=row(made))
 
 

@@ -1,7 +1,7 @@
 """Work that takes longer than a control loop may: a thread with a bounded queue.
 
-What is expected to fail (disk, damaged file, wrong wish) becomes the answer. Anything else is a bug: it is logged, the
-process stops, and supervisord brings it back.
+What is expected to fail (disk, damaged file, encoder, wrong wish) becomes the answer. Anything else is a bug: it is
+logged, the process stops, and supervisord brings it back.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sqlite3
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+import av
 
 from control.messages import Reply, error
 from exporter import answers
@@ -91,7 +93,7 @@ class Jobs(Worker):
         except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
             log.info("job refused worker=%s reason=%s", self.name, problem)
             return answers.refused(problem)
-        except (LibraryError, RingError, OSError, sqlite3.Error) as problem:
+        except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.name, problem)
             return answers.not_saved(str(problem))
         except Exception:

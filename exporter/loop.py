@@ -109,9 +109,8 @@ def look_at_places(parts: Parts, now: int) -> None:
     """Notice a disk that others fill; have the library reconciled when it can be written, or a disk is there, again."""
     if not parts.places.due(now, PLACES_LOOK_S) or parts.errands.waiting:
         return
-    closed = parts.disks.closed  # before the next look
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
-    if closed:
+    if parts.catalogue.missed.is_set():
         parts.errands.submit(lambda: upkeep.reopened(parts.catalogue))
     elif parts.catalogue.away:
         parts.errands.submit(lambda: upkeep.returned(parts.catalogue))

@@ -12,6 +12,7 @@ from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from imaging.stack import Payload
 from library import Catalogue, Entry, retention
+from library.late import added
 from service.files import PART, unused
 from service.settings import Settings
 from shm_ring import FrameMeta
@@ -67,7 +68,7 @@ class RunningFilm:
             frames=film.frames,
             trigger="timer",
         )
-        return self.catalogue.add(entry)
+        return added(self.catalogue, entry)
 
     def adopt(self) -> None:
         """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
@@ -77,7 +78,7 @@ class RunningFilm:
                 log.info(
                     "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames
                 )
-                self.catalogue.add(entry)
+                added(self.catalogue, entry)
 
     def give_up(self) -> None:
         """The disk refused: leave what is there, to be adopted later, and begin anew."""

@@ -20,6 +20,7 @@ from imaging.formats import geometry
 from library import Catalogue, Entry, LibraryError, retention
 from library.errors import NothingThere
 from library.instants import instant_ns
+from library.late import added
 from library.progress import progress_bar
 from library.rows import row
 from service.clock import now_ns, to_utc_ns
@@ -78,7 +79,8 @@ def build(
     if made is None:
         raise NothingThere("timelapse: no picture could be read")
     last = shown[-1]
-    return catalogue.add(
+    return added(
+        catalogue,
         Entry(
             kind="timelapse",
             camera=camera,
@@ -90,7 +92,7 @@ def build(
             frames=film.frames,
             trigger="timelapse",
             label=label,
-        )
+        ),
     )
 
 

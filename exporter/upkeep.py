@@ -18,8 +18,13 @@ FINDINGS_SHOWN = 100
 
 
 def reconciled(catalogue: Catalogue) -> Reply:
-    """On start: rows for files that a crash left without one, and no leftovers."""
-    adopted, gone = catalogue.reconcile()
+    """On start, and when files may lack a row: rows for files that a crash left without one, and no leftovers."""
+    catalogue.missed.clear()  # before the look, which may be too early for a file that is saved meanwhile
+    try:
+        adopted, gone = catalogue.reconcile()
+    except BaseException:
+        catalogue.missed.set()  # tried again at the next look at the disks
+        raise
     lost = tidied(catalogue.folders)
     for folder in catalogue.away:
         if catalogue.mounts.away(folder):
@@ -38,7 +43,7 @@ def returned(catalogue: Catalogue) -> Reply:
 
 
 def reopened(catalogue: Catalogue) -> Reply:
-    """From time to time while the library cannot be written: once it can, what was saved meanwhile gets its rows."""
+    """From time to time while files wait for their rows: once the library can be written they get them."""
     if refusal(catalogue.path):
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library can be written again path=%s", catalogue.path)

@@ -23,9 +23,11 @@ from pathlib import Path
 
 from library.catalogue import Catalogue
 from library.entry import Entry
-from library.errors import NothingThere
+from library.errors import LibraryError, NothingThere
+from library.files import holds
+from library.late import added
 from library.manifest import CHUNK_BYTES, JOURNAL, Item, Progress, Span, known, sha256, write
-from library.sidecar import MANIFEST, sidecar
+from library.sidecar import MANIFEST, is_archive, sidecar
 from service.files import whole_file
 from service.settings import LABEL
 
@@ -58,9 +60,13 @@ def build(
 ) -> Entry:
     """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
-    Raises: ValueError for a bad name; NothingThere of that span; OSError of the disk (do it again to go on).
+    Where the library cannot be written, that has no number yet (`library.late`).
+    Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
+    again to go on).
     """
     folder = archives / checked_name(name)
+    if holds(folder, catalogue.folders) or _taken(folder):
+        raise ValueError(f"archive name {name}: {folder} is not an archive's folder; choose another name")
     entries = [
         entry
         for entry in catalogue.find(
@@ -90,7 +96,7 @@ def build(
     entry = write(folder, span, placed, list(done.values()), now_utc_ns)
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))
-    return catalogue.add(entry)
+    return added(catalogue, entry)
 
 
 def unfinished(archives: Path) -> list[str]:
@@ -99,13 +105,26 @@ def unfinished(archives: Path) -> list[str]:
     return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
 
 
-def discard(folder: Path) -> None:
-    """Delete what an unfinished archive has brought in. Raises: OSError."""
+def discard(folder: Path, folders: Collection[Path]) -> None:
+    """Delete what an unfinished archive has brought in. Raises: LibraryError for one of the library's folders; OSError.
+
+    `folders`: those of the library.
+    """
+    if holds(folder, folders):
+        raise LibraryError(f"{folder}: a folder of the library, no archive; not deleted (remove its {JOURNAL} by hand)")
     for item in folder.iterdir():
         if item.name != JOURNAL:  # goes last: without it what is left would be taken for single files
             shutil.rmtree(item) if item.is_dir() else item.unlink()
     (folder / JOURNAL).unlink()
     folder.rmdir()
+
+
+def _taken(folder: Path) -> bool:
+    """Whether somebody keeps something else in a folder of this name."""
+    if not folder.exists() or (folder / JOURNAL).exists():
+        return False
+    manifest = folder / MANIFEST
+    return not is_archive(manifest) if manifest.exists() else not folder.is_dir() or any(folder.iterdir())
 
 
 def _files_of(entry: Entry) -> Iterator[Path]:

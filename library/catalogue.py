@@ -7,6 +7,7 @@ and `reconcile` makes both agree after a crash.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ class Catalogue:
         self.folders = tuple(folders)
         self.away: tuple[Path, ...] = ()
         """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
+        self.missed = threading.Event()
+        """Set when a file got no row because the library cannot be written (`library.late`)."""
         self._database = Database(path, self.reconcile)
         self.mounts = Mounts(self._database, self.folders, self.root)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -32,7 +32,7 @@ def found(folders: Sequence[Path]) -> set[Path]:
         for place, names, files in os.walk(folder):
             here = Path(place)
             whole = here != folder and MANIFEST in files and is_archive(here / MANIFEST)
-            if whole or JOURNAL in files:
+            if whole or (here != folder and JOURNAL in files):
                 paths.update([here / MANIFEST] if whole else [])
                 names.clear()
                 continue
@@ -79,6 +79,11 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
             entry.path.parent.rmdir()
 
 
+def holds(folder: Path, folders: Collection[Path]) -> bool:
+    """Whether a folder is one of `folders` or holds one, also by another name: a link, or a disk without capitals."""
+    return any(_same(folder, place) for own in folders for place in (own, *own.parents, *own.resolve().parents))
+
+
 def frees(entry: Entry) -> bool:
     """Whether deleting it gives space back: a hard link in an archive keeps the bytes on disk."""
     try:
@@ -90,7 +95,7 @@ def frees(entry: Entry) -> bool:
 def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
     """The manifest goes last, so that a half-deleted archive is still known and can be deleted again."""
     folder = manifest.parent
-    if any(own.is_relative_to(folder) for own in folders) or not is_archive(manifest):
+    if holds(folder, folders) or not is_archive(manifest):
         raise LibraryError(f"{manifest}: not the manifest of an archive; not deleted")
     for item in sorted(folder.rglob("*"), reverse=True):
         if item.is_dir() and not item.is_symlink():
@@ -99,6 +104,13 @@ def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
             item.unlink()
     manifest.unlink(missing_ok=True)
     folder.rmdir()
+
+
+def _same(folder: Path, other: Path) -> bool:
+    try:
+        return folder == other or folder.samefile(other)
+    except OSError:
+        return False
 
 
 def _counts(name: str) -> bool:

@@ -6,6 +6,7 @@ Devices are compared with each other, never with those of an earlier day: their 
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from library import table
 from library.database import Database
+from library.errors import LibraryError
 from library.read_only import refusal
 
 TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
@@ -48,15 +50,23 @@ class Mounts:
 
     def away(self, folder: Path) -> bool:
         """Whether a file in `folder` would land in a mount point whose disk is not there."""
-        if self._known is None:
-            self._known = self._stored()
-        own = next((one for one in self._known if folder.is_relative_to(one)), None)
+        known = self._known if self._known is not None else self._looked_up()
+        own = next((one for one in known if folder.is_relative_to(one)), None)
         if own is None and any(folder.is_relative_to(one) and self._mounted(one) for one in self._folders):
             self.remember()  # made since the last look at all files, as by the first one of a new disk
         if own is None or self._mounted(own):
             return False
-        self._known = self._stored()  # before anything is refused: somebody may have accepted it meanwhile
-        return own in self._known
+        return own in self._looked_up()  # before anything is refused: somebody may have accepted it meanwhile
+
+    def _looked_up(self) -> frozenset[Path]:
+        """What is stored now; while a library that cannot be written cannot be read either, what was known before."""
+        try:
+            self._known = self._stored()
+        except (LibraryError, sqlite3.Error, OSError):
+            if not refusal(self._database.path):
+                raise
+            return self._known or frozenset()
+        return self._known
 
     def _stored(self) -> frozenset[Path]:
         places = self._database.read(_folders)
@@ -73,8 +83,8 @@ class Mounts:
         """Whether a folder is on another device than the database."""
         try:
             return folder.stat().st_dev != self._root.stat().st_dev
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno == errno.EIO  # it is there and does not answer: writing will say so
 
 
 def _folders(db: sqlite3.Connection) -> set[str]:

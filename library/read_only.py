@@ -21,15 +21,16 @@ from library.errors import LibraryError
 def refusal(path: Path) -> str:
     """Why the library at `path` cannot be written; empty where it can."""
     disk = f"the disk of {path.name} is read-only"
-    for place in (path.parent, path):
-        if place.exists() and not os.access(place, os.W_OK):
-            return disk if os.statvfs(place).f_flag & os.ST_RDONLY else f"no permission to write {place}"
     try:
+        for place in (path.parent, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                return disk if os.statvfs(place).f_flag & os.ST_RDONLY else f"no permission to write {place}"
         os.close(opened_lock(path))
     except PermissionError:
         return f"no permission to write {_lock(path)}"
     except OSError as error:  # ext4 that found itself damaged is mounted as before, but lets nobody write
-        return disk if error.errno == errno.EROFS else ""
+        gone = f"the disk of {path.name} does not answer: {os.strerror(errno.EIO)}"  # as when its stick was pulled
+        return {errno.EROFS: disk, errno.EIO: gone}.get(error.errno or 0, "")
     return ""
 
 
@@ -49,6 +50,7 @@ def connected(path: Path, why: str, version: int, timeout_s: float) -> sqlite3.C
     """
     if not path.exists():
         raise LibraryError(f"{path} is not there and cannot be made: {why}")
+    path = path.resolve()  # SQLite keeps -wal and -shm beside the file that a link leads to
     wal, shm = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
     for place in (path, wal, shm):
         if place.exists() and not os.access(place, os.R_OK):

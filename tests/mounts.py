@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from library import read_only
 
 _MOUNTED = """
 mount -t tmpfs -o size=64m tmpfs "$1" && cp -R "$2/." "$1" && mount -o "remount,$3" "$1" && shift 3 && exec "$@"
@@ -23,6 +30,13 @@ def remount(pid: int, folder: Path, how: str) -> bool:
     """Remount the disk of a process. Returns: whether that was possible; somebody may be writing a file."""
     command = ["nsenter", "-t", str(pid), "-U", "-m", "--preserve-credentials", "mount", "-o", f"remount,{how}", folder]
     return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@contextmanager
+def closed(error: int = errno.EROFS) -> Iterator[None]:
+    """While it lasts this process can write no library: the disk is read-only, or has the error that is given."""
+    with mock.patch.object(read_only, "opened_lock", side_effect=OSError(error, os.strerror(error))):
+        yield
 
 
 def can_mount() -> bool:

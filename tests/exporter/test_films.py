@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from exporter.running_film import RunningFilm
 from imaging.formats import geometry
 from library import Catalogue, Entry, NoRoom, fragments, room
 from service.settings import Settings
+from shm_ring import FrameMeta
+from tests.mounts import closed
 
 LAYOUT = geometry("yuv420p", 64, 48)
 STAMP = "20260101_000000"
@@ -108,6 +111,28 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             timelapse.build(settings, catalogue, pictures, fps=5)
         assert len(looks) >= 3 and all(entry.path.exists() for entry in entries) and not other.path.exists()
         assert not list(settings.paths.captures.glob("*.part")) and not catalogue.find(kinds=["timelapse"])
+
+
+def test_films_beside_a_library_that_cannot_be_written_are_made_once_and_get_their_rows_later(settings):
+    folder = settings.paths.captures
+    with Catalogue.of(settings) as catalogue:
+        path = folder / "a.png"
+        cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+        picture = catalogue.add(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
+        begun(settings, "cam0", 3)._file.close()  # as a kill leaves it
+        running = RunningFilm("cam0", lambda: settings, catalogue, "startrails")
+        with closed():
+            RunningFilm("cam0", lambda: settings, catalogue).adopt()
+            running.add(np.zeros(LAYOUT.payload_bytes, np.uint8), LAYOUT, FrameMeta(7, 10**9, 10**18))
+            built, trails = timelapse.build(settings, catalogue, [picture], fps=5, label="trial"), running.close()
+        films = set(folder.glob("*.mp4"))
+        assert (built.id, trails.id) == (0, 0) and {built.path, trails.path} < films and len(films) == 3
+        assert all(one.bytes == one.path.stat().st_size for one in (built, trails)) and catalogue.missed.is_set()
+        for path in films:
+            os.utime(path, (0, 0))  # nobody writes them any more
+        catalogue.reconcile()
+        kinds = {entry.path: entry.kind for entry in catalogue.find(kinds=["timelapse", "startrails"])}
+        assert kinds.keys() == films and kinds[built.path] == "timelapse" and kinds[trails.path] == "startrails"
 
 
 def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(settings, monkeypatch):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import pytest
 
 from control.messages import PastStack, Reply
 from exporter.disks import Disks
-from exporter.loop import ripe, take
+from exporter.jobs import Jobs
+from exporter.loop import look_at_places, ripe, take
 from exporter.parts import Parts
 from exporter.worker import Worker
+from library import Catalogue, Entry, late
 from service.settings import Settings
 from service.stop import Stop
+from tests.machine import until
+from tests.mounts import closed
 
 TOML = """
 [export]
@@ -28,6 +35,8 @@ S = 10**9
 class Saver:
     """Takes work as Jobs does; what it was handed."""
 
+    waiting = 0
+
     def __init__(self) -> None:
         self.work = []
 
@@ -41,7 +50,7 @@ def parts_of(tmp_path: Path, toml: str = TOML) -> Parts:
     settings = Settings.load(tmp_path / "config.toml", environ={})
     studio = SimpleNamespace(past_stack=lambda _command, _now: Reply())
     control = SimpleNamespace(announce=lambda _event: None)
-    return Parts(settings, control, studio, None, Saver(), Saver(), Disks(control.announce))  # type: ignore[arg-type]
+    return Parts(settings, control, studio, None, Saver(), Saver(), Disks(control.announce, threading.Event()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])
@@ -66,3 +75,49 @@ def test_a_thread_that_meets_a_bug_ends_the_process_with_an_error(caplog):
     with Buggy("follow-cam0", stop):
         assert stop.wait(10) and stop.failed
     assert "follow-cam0 broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_first_try_fails(tmp_path, monkeypatch):
+    """Read-only between two looks, or while an archive held the errands up; then another process held the lock."""
+
+    def locked(_catalogue: Catalogue) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    parts, step = parts_of(tmp_path), 15 * S
+    parts.settings.paths.captures.mkdir(parents=True)
+    with Catalogue.of(parts.settings) as catalogue:
+        parts.catalogue = catalogue
+        parts.disks = Disks(lambda _event: None, catalogue.missed)
+
+        def look(number: int) -> str:
+            look_at_places(parts, number * step)
+            try:
+                while parts.errands.work:
+                    parts.errands.work.pop(0)()
+            except sqlite3.Error as problem:
+                return str(problem)
+            return ""
+
+        path = parts.settings.paths.captures / "a.npy"
+        path.write_bytes(b"a")
+        look(1)
+        with closed():
+            late.added(catalogue, Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
+        assert parts.disks.closed == "" and catalogue.find() == []
+        with monkeypatch.context() as patch:
+            patch.setattr(Catalogue, "reconcile", locked)
+            assert look(2) == "database is locked" and catalogue.find() == []
+        assert look(3) == "" and [entry.path for entry in catalogue.find()] == [path]
+        assert not catalogue.missed.is_set()
+
+
+def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
+    def refused() -> Reply:
+        raise av.error.ExternalError(-542398533, "Generic error in an external library")
+
+    stop, answers = Stop(), []
+    jobs = Jobs("trial", 1, stop)
+    jobs.submit(refused, SimpleNamespace(reply=answers.append))
+    with jobs:
+        until(lambda: answers, 10, "answer")
+    assert answers[0].status == "not_saved" and "external library" in answers[0].text and jobs.failed == 1

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from library import NoRoom, archive, archive_cli, cli, manifest
+from library import Catalogue, LibraryError, NoRoom, archive, archive_cli, cli, manifest
 from library.archive import build, checked_name
 from library.manifest import JOURNAL, Span, verify
 from library.retention import due
 from library.settings import LibrarySettings
-from service.settings import LABEL
-from tests.library.conftest import STARTED
+from service.settings import LABEL, Settings
+from tests.library.conftest import STARTED, on_disk
+from tests.mounts import closed
 
 SECOND = 10**9
 
@@ -158,6 +159,44 @@ def test_copies_ask_for_room_first_and_spare_what_is_being_archived(catalogue, s
     assert asked[0] == 5000 and not (settings.paths.archives / "copies/manifest.json").exists()
     build(catalogue, settings.paths.archives, "copies", Span(), room=room)
     assert len(asked) == 3 + 15 - 2 and verify(settings.paths.archives / "copies") == []
+
+
+@pytest.fixture
+def side_by_side(tmp_path) -> Settings:
+    """Archives beside the clips, on one stick."""
+    config = tmp_path / "config.toml"
+    config.write_text('[paths]\narchives = "usb"\nrecordings = "usb/recordings"\n[library]\nfree_reserve_mb = 1\n')
+    return Settings.load(config, environ={})
+
+
+def test_an_archive_takes_no_folder_that_is_something_else(side_by_side):
+    archives = side_by_side.paths.archives
+    with Catalogue.of(side_by_side) as catalogue:
+        clip = catalogue.add(on_disk(side_by_side, "a.mp4"))
+        (archives / "photos").mkdir()
+        (archives / "photos" / "mine.txt").touch()
+        (archives / "linked").symlink_to(archives / "recordings")
+        for name in ("recordings", "photos", "linked"):
+            with pytest.raises(ValueError, match="is not an archive's folder"):
+                build(catalogue, archives, name, Span())
+            assert name not in archive.unfinished(archives)
+        (archives / "recordings" / JOURNAL).touch()  # of an earlier version
+        with pytest.raises(LibraryError, match="a folder of the library"):
+            archive.discard(archives / "recordings", catalogue.folders)
+        assert clip.path.exists() and catalogue.check() == [] and catalogue.rebuild() == (1, 0)
+        (archives / "begun").mkdir()
+        assert build(catalogue, archives, "begun", Span()).label == "begun"
+
+
+def test_an_archive_beside_a_library_that_cannot_be_written_is_whole_and_gets_its_row_later(
+    catalogue, settings, library_of_six
+):
+    with closed():
+        entry = build(catalogue, settings.paths.archives, "trial", Span())
+        assert entry.id == 0 and catalogue.missed.is_set() and verify(entry.path.parent) == []
+        assert archive.unfinished(settings.paths.archives) == []
+    catalogue.reconcile()
+    assert [one.path for one in catalogue.find(kinds=["archive"])] == [entry.path]
 
 
 def test_verify_names_every_kind_of_damage(catalogue, settings, library_of_six):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -18,12 +19,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from library import Catalogue, LibraryError, NoRoom, retention
+from library import Catalogue, Entry, LibraryError, NoRoom, read_only, retention
+from library.errors import NotWritable
 from service.settings import Settings
 from streamer.rest_library import Wish, _found
 from tests.library.conftest import make_settings, on_disk
 from tests.machine import PATIENCE, SHORT, until
-from tests.mounts import mounts, with_disk
+from tests.mounts import closed, mounts, with_disk
 from tests.pipeline import free_port
 
 HOME = Path(__file__).parents[2]
@@ -134,11 +136,12 @@ def open_to_all() -> Iterator[Settings]:
     shutil.rmtree(folder)
 
 
-def opened_to_look(folder: Path) -> None:
+def opened_to_look(folder: Path, *, locked: bool = True) -> None:
     """Whatever the umask: everybody may read, and nobody make or change anything."""
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    (folder / "library.sqlite3.lock").chmod(0o600)
+    if locked:
+        (folder / "library.sqlite3.lock").chmod(0o600)
     folder.chmod(0o555)
 
 
@@ -213,3 +216,51 @@ def test_nothing_is_deleted_for_room_where_the_library_cannot_be_written(open_to
     gone, refusal = as_a_guest(room)
     assert gone == [] and f"nothing can be deleted: no permission to write {settings.folder}" in refusal
     assert all(path.exists() for path in clips)
+
+
+def test_room_is_made_beside_a_library_that_can_be_neither_written_nor_read(open_to_all):
+    """None was ever made on this disk; the pictures go to a good one."""
+    settings = open_to_all
+    catalogue = Catalogue.of(settings)
+    opened_to_look(settings.folder, locked=False)
+
+    def room() -> tuple[object, str]:
+        with Catalogue.of(settings) as guest:
+            gone = retention.make_room(settings, guest, 1000, Path(SHORT), kind="picture")
+            try:
+                guest.find()
+            except LibraryError as problem:
+                return gone, str(problem)
+        return gone, ""
+
+    gone, problem = as_a_guest(room)
+    catalogue.close()
+    assert gone == [] and "is not there and cannot be made" in problem
+
+
+def test_a_disk_that_does_not_answer_is_one_that_cannot_be_written(catalogue, saved, settings, monkeypatch):
+    """Its stick was pulled: looking whether the file is there fails as well."""
+    with closed(errno.EIO):
+        why = read_only.refusal(settings.paths.library)
+        assert why == "the disk of library.sqlite3 does not answer: Input/output error"
+
+    def dead(self: Path, **_more: object) -> object:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", dead)
+        assert read_only.refusal(settings.paths.library) == why
+        assert not catalogue.mounts.away(settings.paths.captures)
+        with pytest.raises(NotWritable):
+            catalogue.insert([Entry(kind="clip", camera="", path=settings.paths.captures / "x.mp4", started_utc_ns=0)])
+    assert read_only.refusal(settings.paths.library) == ""
+
+
+def test_a_database_behind_a_link_is_read_with_its_latest_rows(catalogue, saved, settings, tmp_path):
+    saved("a.mp4")
+    link = tmp_path / "link" / "library.sqlite3"
+    link.parent.mkdir()
+    link.symlink_to(settings.paths.library)
+    assert settings.paths.library.with_name("library.sqlite3-wal").stat().st_size
+    with closed(), Catalogue(link) as linked:
+        assert [entry.path.name for entry in linked.find()] == ["a.mp4"]
