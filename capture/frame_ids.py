@@ -2,7 +2,8 @@
 
 Shared memory and the run folder are gone then, but a frame id names pictures, CSV rows and sidecars for ever. The mark
 is written far ahead, so that an SD card sees a sector an hour; whoever finds it after anything but a clean end goes
-on from it, with a jump. The disk is only ever touched by a thread: frames wait for none.
+on from it, with a jump. The disk is only ever touched by a thread: frames wait for none. A mark that comes late, from
+a slow disk or one mounted after the start, is gone on from as soon as it is read; none is lowered unread.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ class FrameIds:
         self._path = path
         self._mark = 0
         """On disk, as far as we know."""
+        self._floor = 0
+        """No id below this is to be given out any more: a mark that was found."""
+        self._old = 0
+        """A mark up to here, found at the start, says nothing new."""
+        self._seen: set[bytes] = set()
+        """What the file held, or was to hold; anything else in it comes from somebody else."""
         self._reached = 0
         """No id from here on was given out yet."""
         self._begun = self._told = False
@@ -45,30 +52,36 @@ class FrameIds:
         self._thread: threading.Thread | None = None
 
     def begin(self, next_id: int, *, exact: bool) -> int:
-        """Where to go on at the first frame of a process; `exact`: the ring a crash has left knows better."""
+        """Where to go on at the first frame of a process; `exact`: frames that a crash has left know better.
+
+        They do as far as the mark can be theirs: one further ahead than marks are written was made by other frames.
+        """
         if not self._begun:
             self._begun = True
+            self._old = next_id + AHEAD if exact else 0
             self._do(self._read)
             self._wait()
-            if not exact and self._mark > next_id:
-                log.info("frame ids go on at %d, not at %d: %s", self._mark, next_id, self._path)
-                next_id = self._mark
-        self.reached(next_id)
-        return next_id
+            if self._busy:
+                log.warning("frame ids may come again until a slow disk has given %s", self._path)
+        return self.reached(next_id)
 
-    def reached(self, next_id: int) -> None:
-        """Keep the mark ahead of what has been given out; call it about once a second."""
-        self._reached = max(self._reached, next_id)  # a replay's ids may lie below
-        if self._reached + AHEAD // 2 > self._mark and now_ns() >= self._retry_ns and not self._busy:
-            mark = self._reached + AHEAD
-            self._do(lambda: self._store(mark, durable=True))
+    def reached(self, next_id: int) -> int:
+        """Keep the mark ahead of what has been given out; call it about once a second. Returns: where to go on."""
+        if self._floor > max(self._reached, next_id):
+            level = logging.WARNING if self._reached else logging.INFO  # warned of: ids were given out unread
+            log.log(level, "frame ids go on at %d, not at %d: %s", self._floor, next_id, self._path)
+            next_id = self._floor
+        self._reached = reached = max(self._reached, next_id)  # a replay's ids may lie below
+        if reached + AHEAD // 2 > self._mark and now_ns() >= self._retry_ns and not self._busy:
+            self._do(lambda: self._store(reached, AHEAD))
+        return next_id
 
     def end(self, next_id: int) -> None:
         """After a clean end the next process goes on without a jump."""
         self._wait()
         if self._begun and not self._busy:
-            mark = max(self._reached, next_id)
-            self._do(lambda: self._store(mark, durable=False))
+            reached = max(self._reached, next_id)
+            self._do(lambda: self._store(reached, 0))
             self._wait()
 
     # ---- inside
@@ -87,26 +100,48 @@ class FrameIds:
 
     def _read(self) -> None:
         try:
-            mark = int(self._path.read_bytes()[:MARK_BYTES])
-            if not 0 <= mark < MARK_MAX:
-                raise ValueError(mark)
-            self._mark = mark
+            self._learn(self._path.read_bytes()[:MARK_BYTES], self._old)
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as problem:
-            log.warning("frame ids of earlier days may come again: %s is unreadable: %s", self._path, problem)
+        except OSError as problem:
+            self._unreadable(problem)
 
-    def _store(self, mark: int, *, durable: bool) -> None:
+    def _learn(self, found: bytes, old: int = 0) -> None:
+        """Take what the file holds, unless it is our own."""
+        if found in self._seen:
+            return
+        self._seen.add(found)
+        try:
+            mark = int(found)
+            if not 0 <= mark < MARK_MAX:
+                raise ValueError(mark)
+        except ValueError as problem:
+            self._unreadable(problem)
+            return
+        self._mark = mark
+        if mark > old:
+            self._floor = max(self._floor, mark)
+
+    def _unreadable(self, problem: Exception) -> None:
+        log.warning("frame ids of earlier days may come again: %s is unreadable: %s", self._path, problem)
+
+    def _store(self, reached: int, ahead: int) -> None:
+        """Write the mark so far ahead of what was reached, or of the mark that is there; at the end, 0, not synced."""
         try:
             new = not self._path.exists()
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
             try:
-                os.pwrite(descriptor, f"{mark}\n".rjust(MARK_BYTES).encode(), 0)
-                if durable:
+                if not new:
+                    self._learn(os.pread(descriptor, MARK_BYTES, 0))
+                mark = max(reached, self._floor) + ahead
+                line = f"{mark}\n".rjust(MARK_BYTES).encode()
+                self._seen.add(line)
+                os.pwrite(descriptor, line, 0)
+                if ahead:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            if new and durable:
+            if new and ahead:
                 sync_folder(self._path.parent)
             self._mark = mark
         except OSError as problem:

@@ -41,6 +41,8 @@ class Rings:
     """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
     _cramped: dict[str, Shape] = field(default_factory=dict, init=False)
     """What came out too small because somebody held on to the ring before it: the shape it is to have."""
+    _replaced: set[str] = field(default_factory=set, init=False)
+    """Streams whose ring was given up for one that is not made yet; the first try may be refused for want of room."""
     _looked_ns: int = field(default=0, init=False)
 
     def fit(self, stream: str, geometry: Geometry, slots: int, *, exact: bool) -> RingWriter:
@@ -51,12 +53,13 @@ class Rings:
         """
         payload_bytes = geometry.payload_bytes
         name, shape = f"/{self.prefix}.{self.camera}.{stream}", Shape(slots, payload_bytes)
-        before = 0
         if stream in self._writers:
             writer, before = self._writers[stream]
             if writer.payload_bytes == payload_bytes and before == slots:
                 return writer
             self._replace(stream, shape)
+            if before > 0:
+                self._replaced.add(stream)
         if not exact:
             shape = shape._replace(slots=_fitting(name, shape))
         try:
@@ -73,10 +76,11 @@ class Rings:
                 raise
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream] = writer, slots
-        if shape.slots < slots and before > 0:
+        if shape.slots < slots and stream in self._replaced:
             self._cramped[stream] = Shape(slots, payload_bytes)
+        self._replaced.discard(stream)
         if self.frame_ids is not None and stream == "main":
-            writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.took_over)
+            writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.knows_next_id)
         log.info("ring %s: %s", name, writer.account)
         log.info("ring %s generation=%d took_over=%s", name, writer.generation, writer.took_over)
         return writer
@@ -93,7 +97,8 @@ class Rings:
             return False
         self._looked_ns = now_ns()
         if self.frame_ids is not None and "main" in self._writers:
-            self.frame_ids.reached(self._writers["main"][0].next_frame_id)
+            writer = self._writers["main"][0]
+            writer.next_frame_id = self.frame_ids.reached(writer.next_frame_id)
         return self._lost_name() or self._outgrown()
 
     def _lost_name(self) -> bool:

@@ -39,6 +39,7 @@ class Claim:
     head: int
     next_frame_id: int
     took_over: bool
+    knows_next_id: bool
     account: str
 
 
@@ -58,12 +59,13 @@ def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_s
     """
     found = _find(name)
     next_id, generation = left.next_frame_id, left.generation
+    known = found is not None and found.head > found.header.first_sequence
     if found is not None:
         next_id, generation = max(next_id, found.next_frame_id), max(generation, found.header.generation)
         if found.header.shape == shape and found.header.state == layout.LIVE:
             _carry_on(found)
             text = f"{shape.slots} slots taken over with their frames, head {found.head}"
-            return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, text)
+            return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, known, text)
         _retire(found.mapping)
         del found  # with its mapping: else the old ring's memory would be missing for the new one
     segment.unlink(name)
@@ -73,7 +75,7 @@ def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_s
     finally:
         os.close(fd)
     _initialise(mapping, shape, generation + 1, names, first_sequence)
-    return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, account)
+    return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, known, account)
 
 
 def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:

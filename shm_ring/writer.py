@@ -33,6 +33,8 @@ class RingWriter(Publisher):
         """Which segment of this name, counted over restarts."""
         self.took_over = claimed.took_over
         """Whether a dead writer's frames are still in the ring."""
+        self.knows_next_id = claimed.knows_next_id
+        """Whether frames of a former writer told next_frame_id; the lock file may be older than the last of them."""
         self.account = claimed.account
         """What memory was taken, in words, for the log."""
         self._lock = lock

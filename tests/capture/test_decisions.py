@@ -384,3 +384,27 @@ def test_a_resize_waits_for_readers_and_one_that_holds_on_costs_size_only_while_
         assert rings.fit("main", small, 20, exact=False).slots == 20
         assert rings.shortage == ""
         assert not rings.look()
+
+
+def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeypatch, tmp_path):
+    """A reader that holds on to the old ring leaves no room at all, then for some slots, then for all of them."""
+    prefix = f"t{secrets.token_hex(4)}"
+
+    def room_for(slots):
+        for module in ("capture.rings", "shm_ring.sizing"):
+            monkeypatch.setattr(f"{module}.room", room_of(prefix, slots * 125_000))
+
+    monkeypatch.setattr("capture.rings.LOOK_NS", 0)
+    monkeypatch.setattr("capture.rings.LETTING_GO_NS", 50_000_000)
+    with Rings(prefix, "cam0", tmp_path) as rings:
+        rings.fit("main", geometry("yuv420p", 320, 240), 20, exact=False)
+        with RingReader.open(f"/{prefix}.cam0.main"):
+            room_for(20)
+            larger = geometry("yuv420p", 320, 256)
+            with pytest.raises(RingTooLarge):
+                rings.fit("main", larger, 20, exact=False)
+            room_for(30)
+            assert 2 <= rings.fit("main", larger, 20, exact=False).slots < 20
+            assert not rings.look(), "no room yet"
+        assert rings.look(), "to be made anew"
+        assert rings.fit("main", larger, 20, exact=False).slots == 20

@@ -72,7 +72,7 @@ def test_the_same_geometry_is_taken_over_with_its_frames_and_its_readers(make_wr
         assert not reader.writer_alive
         assert not reader.retired
         with make_writer() as second:
-            assert second.took_over
+            assert second.took_over and second.knows_next_id
             assert (second.head, second.next_frame_id, second.generation) == (10, 10, first.generation)
             assert reader.writer_pid == os.getpid()
             assert reader.takeovers == 1
@@ -90,7 +90,7 @@ def test_another_geometry_retires_the_old_ring_and_frame_ids_go_on(make_writer, 
     with RingReader.open(ring_name) as old:
         first.close()
         with make_writer(slots=4, payload_bytes=200) as second:
-            assert not second.took_over
+            assert second.knows_next_id and not second.took_over
             assert (second.head, second.next_frame_id, second.generation) == (0, 3, first.generation + 1)
             assert old.retired
             assert (old.copy(2).payload == pattern(2, 100)).all()  # who has it open finishes with it
@@ -106,6 +106,10 @@ def test_frame_ids_and_generations_go_on_after_a_clean_end(make_writer, ring_nam
         RingReader.open(ring_name)
     with make_writer() as second:
         assert (second.next_frame_id, second.generation) == (42, first.generation + 1)
+        assert not second.knows_next_id, "told by the lock file"
+        second.close()
+    with make_writer() as third:
+        assert third.took_over and not third.knows_next_id, "no frame is there to tell"
 
 
 def test_a_writer_that_lost_its_name_leaves_the_ring_alone_that_bears_it_now(make_writer, ring_name, tmp_path):
