@@ -241,7 +241,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     film = Film(passes=1 if quick else 2)
     try:
         subjects = Subjects(film)
-        figures = subjects.fps("bare", "recorder", repeats=3 if quick else 25)
+        figures = subjects.fps("bare", "recorder", repeats=3 if quick else 45)
         yield "speed", compared(figures, "recorder", "bare", "fps")
         yield "cpu", compared(subjects.cpu_ms, "recorder", "bare", "ms a frame")
         fps = sorted(figures["recorder"])[len(figures["recorder"]) // 2]

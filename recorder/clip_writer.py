@@ -25,6 +25,7 @@ from recorder.notices import Closed, Notice, Opened, Trouble
 from recorder.order import Order
 from recorder.patience import Patience
 from recorder.present import Present
+from recorder.priority import WRITING, give_way
 from recorder.storage import AHEAD_S, Storage
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class ClipWriter:
     # ---- in the thread
 
     def _run(self) -> None:
+        give_way(WRITING)
         try:
             for item in self._inbox.items():
                 if isinstance(item, End):

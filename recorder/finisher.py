@@ -6,7 +6,6 @@ Everything here may take long and may be cut off at any moment: the file is comp
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -21,14 +20,12 @@ from library.settings import LibrarySettings
 from recorder import leftovers, remux
 from recorder.marks import Marks
 from recorder.notices import Closed, Filed, Notice
+from recorder.priority import FINISHING, give_way
 from recorder.settings import RecorderSettings
 from service.settings import Settings
 from service.stop import Stop
 
 log = logging.getLogger(__name__)
-
-IDLE_NICE = 15
-"""Copying gives way to everything else (setpriority(2) is per thread on Linux)."""
 
 
 class Finisher:
@@ -73,8 +70,7 @@ class Finisher:
     # ---- in the thread
 
     def _run(self) -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IDLE_NICE)
+        give_way(FINISHING)
         try:
             self._catch_up()
             while not (self._stop.requested and self._closed.empty()):
