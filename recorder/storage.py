@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from pathlib import Path
 
 from library import Catalogue, LibraryError, NoRoom
 from library.retention import make_room
+from library.room import room_at
+from library.settings import LibrarySettings
 from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
 from service.files import sync_folder
@@ -69,8 +70,7 @@ class Storage:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
 
     def _check_free(self, folder: Path, need: int) -> None:
-        disk = os.statvfs(folder)
-        free = disk.f_bavail * disk.f_frsize
+        free = room_at(folder, self.settings.table(LibrarySettings)).free_bytes
         if free < need:
             raise StorageUnavailable(f"disk full: {free / 1e6:.1f} MB free in {folder}, {need / 1e6:.1f} MB needed")
 

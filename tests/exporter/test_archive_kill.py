@@ -18,7 +18,7 @@ from library import Catalogue, Entry
 from library.manifest import JOURNAL
 from service.files import PART
 from service.settings import Settings
-from tests.exporter.conftest import Service
+from tests.exporter.conftest import Service, running
 from tests.machine import PATIENCE, need_shared_memory, until
 from tests.pipeline import BIN
 
@@ -38,14 +38,7 @@ def elsewhere(tmp_path) -> Iterator[Path]:
 def service(tmp_path, elsewhere) -> Iterator[Service]:
     if tmp_path.stat().st_dev == elsewhere.stat().st_dev:
         pytest.skip("no second disk: everything is in /dev/shm")
-    one = Service(tmp_path, f'archives = "{elsewhere}"\n[library]\nfree_reserve_mb = 1\n')
-    try:
-        one.start("hub")
-        one.start("exporter")
-        one.ready()
-        yield one
-    finally:
-        one.stop()
+    yield from running(tmp_path, f'archives = "{elsewhere}"\n[library]\nfree_reserve_mb = 1\n')
 
 
 def filmed(settings: Settings) -> None:

@@ -14,18 +14,14 @@ from library import Catalogue
 from tests.exporter.conftest import Feed, Service, running
 from tests.exporter.test_read_only import READ_ONLY, rows_are_files, saving
 from tests.machine import until
-from tests.recorder.test_real_disks import LoopDisk, missing, run
+from tests.recorder.test_real_disks import LoopDisk, loop_disk, run
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[LoopDisk]:
-    if why := missing():
-        pytest.skip(why)
-    one = LoopDisk(tmp_path / "below", tmp_path / "disk")
-    yield one
-    one.close()
+    yield from loop_disk(tmp_path)
 
 
 @pytest.fixture

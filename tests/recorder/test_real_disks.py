@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,13 +84,18 @@ def missing() -> str:
     return ""
 
 
-@pytest.fixture
-def disk(tmp_path):
+def loop_disk(folder: Path) -> Iterator[LoopDisk]:
+    """A disk of one test's own, at `folder`/disk; skips where there can be none."""
     if why := missing():
         pytest.skip(why)
-    one = LoopDisk(tmp_path / "below", tmp_path / "disk")
+    one = LoopDisk(folder / "below", folder / "disk")
     yield one
     one.close()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    yield from loop_disk(tmp_path)
 
 
 @pytest.fixture
