@@ -39,8 +39,8 @@ class Rings:
     """None: ids go on as far as the rings and their lock files remember."""
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
     """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
-    _cramped: dict[str, Shape] = field(default_factory=dict, init=False)
-    """What came out too small because somebody held on to the ring before it: the shape it is to have."""
+    _cramped: set[str] = field(default_factory=set, init=False)
+    """Streams whose ring came out too small because somebody held on to the one before it."""
     _replaced: set[str] = field(default_factory=set, init=False)
     """Streams whose ring was given up for one that is not made yet; the first try may be refused for want of room."""
     _looked_ns: int = field(default=0, init=False)
@@ -77,7 +77,7 @@ class Rings:
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream] = writer, slots
         if shape.slots < slots and stream in self._replaced:
-            self._cramped[stream] = Shape(slots, payload_bytes)
+            self._cramped.add(stream)
         self._replaced.discard(stream)
         if self.frame_ids is not None and stream == "main":
             writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.knows_next_id)
@@ -111,12 +111,12 @@ class Rings:
 
     def _outgrown(self) -> bool:
         """Give a ring that readers of the one before it kept small its size, once: frames are lost over it."""
-        for stream, shape in list(self._cramped.items()):
-            writer, free = self._writers[stream][0], room()
-            own = _total_bytes(writer)
+        for stream in list(self._cramped):
+            (writer, asked), free = self._writers[stream], room()
+            own, shape = _total_bytes(writer), Shape(asked, writer.payload_bytes)
             if fitting_slots(shape, Room(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
-                del self._cramped[stream]
+                self._cramped.remove(stream)
                 self._writers[stream] = writer, -1
                 return True
         return False
@@ -131,7 +131,7 @@ class Rings:
 
     def drop(self, stream: str) -> None:
         """Retire one ring that is no longer wanted."""
-        self._cramped.pop(stream, None)
+        self._cramped.discard(stream)
         if stream in self._writers:
             self._writers.pop(stream)[0].retire()
 
