@@ -8,8 +8,7 @@ from analyzer.judge import Request
 from analyzer.movement import Movement
 from analyzer.night import Decision
 from analyzer.watcher import Seen, Watcher
-from control.messages import JSON, ModeRequested, MotionBegan, MotionEnded, NightBegan, NightEnded, Reply
-from control.wire import values_of
+from control.messages import JSON, ModeRequested, MotionBegan, MotionEnded, NightBegan, NightEnded, Reply, values_of
 
 STALE_S = 5.0
 """A level older than this (and than two exposures) is told with its age."""

@@ -7,9 +7,8 @@ import typing
 
 import msgspec
 
-from control.messages import Reply, error
+from control.messages import Reply, choices, error
 from control.table import GROUPS, CommandRow, find, suggestion
-from control.wire import choices
 
 SOCAT = "socat -t10 - UNIX-CONNECT:run/control.sock"
 """-t10: socat waits only 0.5 s for an answer unless told otherwise."""

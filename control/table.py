@@ -7,8 +7,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from control import commands as c
-from control.wire import Command, choices, wire_name
+from control import messages as c
+from control.messages import MESSAGES, Command, choices, wire_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,9 @@ COMMANDS: tuple[CommandRow, ...] = tuple(row for rows in GROUPS.values() for row
 
 BY_NAME: dict[str, CommandRow] = {row.name: row for row in COMMANDS}
 """Rows by wire name."""
+
+if missing := {name for name, message in MESSAGES.items() if issubclass(message, Command)} ^ set(BY_NAME):
+    raise AssertionError(f"commands without a row in COMMANDS, or rows without a command: {sorted(missing)}")
 
 
 def plain(word: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from control.wire import build
+from control.messages import build
 from streamer import expect
 from streamer.context import CONTEXT
 

@@ -24,7 +24,7 @@ from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.throttle import Throttle
 
 if TYPE_CHECKING:
-    from control.wire import Command, Reply
+    from control.messages import Command, Reply
     from streamer.feed import Sight
     from streamer.places import Connections
 

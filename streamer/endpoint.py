@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from control.wire import Reply
+from control.messages import Reply
 from streamer.body import read_body
 from streamer.context import CONTEXT, Context
 from streamer.state import json_response

@@ -36,7 +36,7 @@ def document(endpoints: Sequence[Endpoint]) -> JSON:
     unique = list(dict.fromkeys([*kinds, Problem]))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     for kind in kinds:
-        if dataclasses.is_dataclass(kind):  # commands refuse what they do not know (control.wire.build)
+        if dataclasses.is_dataclass(kind):  # commands refuse what they do not know (control.messages.build)
             components[kind.__name__]["additionalProperties"] = False
     by_kind = dict(zip(unique, schemas, strict=True))
     paths: dict[str, JSON] = {}

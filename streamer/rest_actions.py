@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from control import commands as c
+from control import messages as c
+from control.messages import Command, wire_name
 from control.table import BY_NAME
-from control.wire import Command, wire_name
 from service.settings import LABEL
 from streamer.context import camera_of
 from streamer.endpoint import Answer, Call, Endpoint, Nothing, answer_of

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from control import commands as c
+from control import messages as c
 from service.schema import Key
 from shm_ring import Flags, FrameMeta
 from streamer.context import Context, camera_of

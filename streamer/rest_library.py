@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from control import commands as c
+from control import messages as c
 from library import Entry
 from library.instants import instant_ns
 from service.clock import iso

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from control import commands as c
+from control import messages as c
 from streamer.endpoint import Answer, Call, Endpoint, answer_of
 from streamer.events import Told
 from streamer.rest_actions import asking, commanding

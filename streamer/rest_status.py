@@ -7,7 +7,7 @@ import math
 import msgspec
 from aiohttp import web
 
-from control import commands as c
+from control import messages as c
 from service.clock import iso
 from shm_ring import Flags
 from streamer.context import Camera, Context

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from control.messages import EVENTS, TOPIC_GROUPS
+from control.messages import EVENTS, TOPIC_GROUPS, choices
 from control.shell.options import Options, UsageError
 from control.shell.words import ELSEWHERE, LOCAL, SUPERVISOR
 from control.table import COMMANDS, CommandRow
-from control.wire import choices
 
 FORMATS = ("jpg", "png", "npy", "tiff")
 OPTIONS = ("--config", "--socket", "--json", "--timeout", "--help")

@@ -18,11 +18,12 @@ import pytest
 
 from control.client import ControlClient
 from control.log_lines import Follower, merged_tail
-from control.messages import COMMANDS, Chunk, NightBegan, PreviewFrame, Reply
+from control.messages import Chunk, NightBegan, PreviewFrame, Reply
 from control.shell.completion import bash, fish, words, zsh
 from control.shell.halfblocks import draw, fitted
 from control.shell.screen import View, render
 from control.shell.shortstream import Frames
+from control.table import COMMANDS
 from tests.control.hubs import HubProcess, until
 from tests.control.test_server import serve
 from tests.machine import needs

@@ -9,19 +9,9 @@ import pytest
 
 from control.helping import explain
 from control.helping_page import page
-from control.messages import (
-    COMMANDS,
-    EVENTS,
-    MESSAGES,
-    TOPIC_GROUPS,
-    Save,
-    build,
-    find,
-    suggestion,
-    topics_of,
-    wire_name,
-)
+from control.messages import EVENTS, MESSAGES, TOPIC_GROUPS, Save, build, topics_of, wire_name
 from control.parse import from_line
+from control.table import COMMANDS, find, suggestion
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 from aiohttp import ClientSession
 
-from control.wire import Command, Reply
+from control.messages import Command, Reply
 from imaging import frame_code
 from service.clock import now_ns
 from service.settings import Settings
