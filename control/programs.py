@@ -1,6 +1,6 @@
 """The supervisord programs of a configuration: supervisord.conf as shipped, and one file per further camera.
 
-Pure text in, text out; `control/running.py` writes the results.
+`write_programs` alone touches the disk; everything else is text in, text out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from service.files import whole_file
 from service.settings import Settings
 
 PER_CAMERA = ("capture", "analyzer", "recorder")
@@ -88,3 +89,17 @@ def camera_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
         out.write(text, space_around_delimiters=False)
         files[f"{camera}.conf"] = text.getvalue()
     return files
+
+
+def write_programs(settings: Settings, conf: Path) -> bool:
+    """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
+    folder = settings.paths.run / PROGRAMS
+    wanted = camera_programs(settings, conf.read_text(), str(conf.parent))
+    present = {path.name: path.read_text() for path in folder.glob("*.conf")}
+    for name in present.keys() - wanted.keys():
+        (folder / name).unlink()
+    for name, text in wanted.items():
+        if present.get(name) != text:
+            with whole_file(folder / name, replace=True) as file:
+                file.write(text.encode())
+    return dict(wanted) != present

@@ -18,9 +18,9 @@ from control.programs import (
     PROGRAMS,
     SHIPPED,
     TEMPLATE,
-    camera_programs,
     is_home,
     supervisord_conf,
+    write_programs,
 )
 from control.shell.options import default_config
 from service.address import is_loopback
@@ -89,20 +89,6 @@ def prepare(settings: Settings) -> Path:
             file.write(supervisord_conf(settings, TEMPLATE.read_text()).encode())
     write_programs(settings, conf)
     return conf
-
-
-def write_programs(settings: Settings, conf: Path) -> bool:
-    """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
-    folder = settings.paths.run / PROGRAMS
-    wanted = camera_programs(settings, conf.read_text(), str(conf.parent))
-    present = {path.name: path.read_text() for path in folder.glob("*.conf")}
-    for name in present.keys() - wanted.keys():
-        (folder / name).unlink()
-    for name, text in wanted.items():
-        if present.get(name) != text:
-            with whole_file(folder / name, replace=True) as file:
-                file.write(text.encode())
-    return dict(wanted) != present
 
 
 def banner(settings: Settings, conf: Path) -> str:

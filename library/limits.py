@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from library.entry import Entry
+from library.room import MB
 from library.settings import LibrarySettings
 
-MB = 1_000_000
 DAY_S = 86_400.0
 
 
@@ -51,15 +51,3 @@ def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Ent
         yield entry
         count -= 1
         size -= entry.bytes
-
-
-def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
-    """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
-    by_size = settings.free_reserve_mb * MB
-    by_share = int(disk_bytes * settings.free_reserve_percent / 100)
-    return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
-
-
-def is_low(free_bytes: int, reserve_bytes: int) -> bool:
-    """Whether somebody else takes the room: retention alone goes only a little below the reserve between two files."""
-    return free_bytes < max(1, reserve_bytes // 2)

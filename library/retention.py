@@ -16,9 +16,9 @@ from library.catalogue import Catalogue
 from library.entry import GROUPS, Entry
 from library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from library.files import frees
-from library.limits import MB, Limits, limits_of, too_many
+from library.limits import Limits, limits_of, too_many
 from library.read_only import refusal
-from library.room import room_at
+from library.room import MB, room_at
 from library.settings import LibrarySettings
 from library.table import in_group
 from service.files import existing

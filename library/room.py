@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from library.limits import is_low, reserve_bytes
 from library.settings import LibrarySettings
 from service.files import existing
+
+MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,15 @@ def room_at(folder: Path, settings: LibrarySettings) -> Room:
     disk = os.statvfs(existing(folder))
     total = disk.f_blocks * disk.f_frsize
     return Room(disk.f_bavail * disk.f_frsize, total, reserve_bytes(settings, total))
+
+
+def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
+    """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
+    by_size = settings.free_reserve_mb * MB
+    by_share = int(disk_bytes * settings.free_reserve_percent / 100)
+    return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
+
+
+def is_low(free_bytes: int, reserve_bytes: int) -> bool:
+    """Whether somebody else takes the room: retention alone goes only a little below the reserve between two files."""
+    return free_bytes < max(1, reserve_bytes // 2)

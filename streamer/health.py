@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from library.limits import is_low
+from library.room import is_low
 
 
 class CameraHealth(msgspec.Struct, frozen=True):

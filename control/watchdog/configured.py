@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from control.programs import TEMPLATE, is_home
-from control.running import write_programs
+from control.programs import TEMPLATE, is_home, write_programs
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)

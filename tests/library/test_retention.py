@@ -14,9 +14,10 @@ from library import Catalogue, NoRoom, ages, retention, room
 from library.ages import Reading
 from library.archive import build
 from library.entry import Entry
-from library.limits import Limits, limits_of, reserve_bytes, too_many
+from library.limits import Limits, limits_of, too_many
 from library.manifest import Span
 from library.retention import due, keep_newest, make_room
+from library.room import reserve_bytes
 from library.settings import LibrarySettings
 from tests.library.conftest import make_settings
 
