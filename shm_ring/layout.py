@@ -161,6 +161,15 @@ def offset_of(dtype: np.dtype[np.void], name: str) -> int:
     return int(fields[name][1])
 
 
+# Where the words of the segment header that are used one by one lie: indices among its 32-bit or 64-bit words.
+HEAD_WORD = offset_of(SEGMENT_HEADER, "head") // 4
+STATE_WORD = offset_of(SEGMENT_HEADER, "state") // 4
+HEARTBEAT_WORD = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
+PID_WORD = offset_of(SEGMENT_HEADER, "writer_pid") // 4
+TAKEOVERS_WORD = offset_of(SEGMENT_HEADER, "takeovers") // 4
+START_QUAD = offset_of(SEGMENT_HEADER, "writer_start") // 8
+PID_SPACE_QUAD = offset_of(SEGMENT_HEADER, "writer_pid_space") // 8
+
 FRAME_OFFSET = offset_of(SLOT_HEADER, "frame")
 GEOMETRY_OFFSET = offset_of(SLOT_HEADER, "geometry")
 SLOT_HEADER_BYTES = SLOT_HEADER.itemsize

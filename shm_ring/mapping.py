@@ -13,14 +13,16 @@ from shm_ring import layout, process, segment
 from shm_ring.errors import ViewOutlivedRing
 from shm_ring.fence import fences
 from shm_ring.futex import Futex
-from shm_ring.layout import SEGMENT_HEADER, WORD_MASK, offset_of
+from shm_ring.layout import (
+    HEAD_WORD,
+    HEARTBEAT_WORD,
+    PID_WORD,
+    START_QUAD,
+    STATE_WORD,
+    TAKEOVERS_WORD,
+    WORD_MASK,
+)
 
-HEAD_AT = offset_of(SEGMENT_HEADER, "head") // 4
-_STATE = offset_of(SEGMENT_HEADER, "state") // 4
-_HEARTBEAT = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
-_PID = offset_of(SEGMENT_HEADER, "writer_pid") // 4
-_START = offset_of(SEGMENT_HEADER, "writer_start")
-_TAKEOVERS = offset_of(SEGMENT_HEADER, "takeovers") // 4
 HEARTBEAT_FRESH_S = 2.0  # a writer in another container has no pid here; its heartbeat counts then
 
 
@@ -44,7 +46,7 @@ class RingMapping:
         self._mapping, self._bytes = mapping, memoryview(mapping)
         self._words = self._bytes.cast("I")
         self._array = np.frombuffer(mapping, np.uint8)
-        self._futex = Futex(self._array.ctypes.data + HEAD_AT * 4)
+        self._futex = Futex(self._array.ctypes.data + HEAD_WORD * 4)
 
     @classmethod
     def open(cls, name: str, *, force_fences: bool = False) -> Self:
@@ -54,7 +56,7 @@ class RingMapping:
     @property
     def retired(self) -> bool:
         """Whether this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
-        ended = self._words[_STATE] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
+        ended = self._words[STATE_WORD] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
         # SYNC POINT F: who sees the end also sees the last head, and reads the generation to its last frame.
         if ended and self._acquire is not None:
             self._acquire()
@@ -63,23 +65,23 @@ class RingMapping:
     @property
     def state(self) -> str:
         """The header's state word: starting, live, retired."""
-        return dict(enumerate(layout.STATE_NAMES)).get(self._words[_STATE], "damaged")
+        return dict(enumerate(layout.STATE_NAMES)).get(self._words[STATE_WORD], "damaged")
 
     @property
     def takeovers(self) -> int:
         """How many writers have carried this generation on after the death of another."""
-        return self._words[_TAKEOVERS]
+        return self._words[TAKEOVERS_WORD]
 
     @property
     def writer_pid(self) -> int:
         """Process that writes, 0 = none."""
-        return self._words[_PID]
+        return self._words[PID_WORD]
 
     @property
     def writer_alive(self) -> bool:
         """Whether the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
         pid = self.writer_pid
-        started, space = np.frombuffer(self._bytes[_START : _START + 16].tobytes(), "u8")
+        started, space = np.frombuffer(self._bytes[START_QUAD * 8 : START_QUAD * 8 + 16].tobytes(), "u8")
         if int(space) != process.pid_space():
             return pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S
         return process.alive(pid, int(started))
@@ -88,7 +90,7 @@ class RingMapping:
     def writer_age_s(self) -> float:
         """Seconds since the writer's last heartbeat."""
         now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-        return ((now_ms - self._words[_HEARTBEAT]) & WORD_MASK) / 1000
+        return ((now_ms - self._words[HEARTBEAT_WORD]) & WORD_MASK) / 1000
 
     def close(self) -> None:
         """Unmap. Raises: ViewOutlivedRing while somebody holds a view (the memory then stays until it is gone)."""

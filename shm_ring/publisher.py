@@ -17,12 +17,11 @@ from shm_ring import layout
 from shm_ring.fence import around_copy
 from shm_ring.frame import Pixels
 from shm_ring.futex import Futex
-from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, WORD_MASK, offset_of
+from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, WORD_MASK
 from shm_ring.meta import FrameMeta, pack_geometry
 from shm_ring.slot import Payload, Place, Slot, flat
 from shm_ring.takeover import Claim
 
-_HEAD = offset_of(SEGMENT_HEADER, "head") // 4
 _UNKNOWN = object()  # the geometry bytes of a slot that this writer has not written yet
 
 
@@ -43,7 +42,7 @@ class Publisher:
         self._arrays: list[Pixels] = [array[start : start + shape.payload_bytes] for start in starts]
         self._places = [Place.of(shape, slot, self._bytes) for slot in range(shape.slots)]
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
-        self._wake = Futex(array.ctypes.data + _HEAD * 4).wake
+        self._wake = Futex(array.ctypes.data + HEAD_WORD * 4).wake
 
     @property
     def head(self) -> int:
@@ -120,7 +119,7 @@ class Publisher:
         if release is not None:
             release()
         self._head = sequence = sequence + 1
-        words[_HEAD] = sequence & WORD_MASK
+        words[HEAD_WORD] = sequence & WORD_MASK
         self._wake()
         self.next_frame_id = meta.frame_id + 1
 

@@ -13,8 +13,8 @@ from imaging.formats import Geometry
 from shm_ring import layout
 from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady
 from shm_ring.frame import Frame, Pixels
-from shm_ring.layout import SLOT_HEADER_BYTES, WORD_MASK
-from shm_ring.mapping import HEAD_AT, RingMapping
+from shm_ring.layout import HEAD_WORD, SLOT_HEADER_BYTES, WORD_MASK
+from shm_ring.mapping import RingMapping
 from shm_ring.meta import FrameMeta
 
 _TABLE = layout.PAGE_BYTES // 4
@@ -42,7 +42,7 @@ class RingReader(RingMapping):
         table = np.frombuffer(self._mapping, layout.SLOT_HEADER, self.slots, layout.PAGE_BYTES)
         moved = False
         for _ in range(HEAD_TRIES):
-            head = self._words[HEAD_AT]
+            head = self._words[HEAD_WORD]
             if self._acquire is not None:
                 self._acquire()
             sequences = table["frame"]["sequence"].copy()
@@ -51,16 +51,16 @@ class RingReader(RingMapping):
                 return int(sequences[newest][0]) + 1
             if head == self.first_sequence & WORD_MASK:
                 return self.first_sequence  # no frame yet
-            moved |= self._words[HEAD_AT] != head
+            moved |= self._words[HEAD_WORD] != head
         if moved:
             raise RingNotReady(f"ring {self.name}: the writer is faster than a look at its {self.slots} slots")
-        raise RingMismatch(f"ring {self.name}: head {self._words[HEAD_AT]} and slot headers contradict each other")
+        raise RingMismatch(f"ring {self.name}: head {self._words[HEAD_WORD]} and slot headers contradict each other")
 
     @property
     def head(self) -> int:
         """How many frames were published: the newest is head - 1."""
         known = self._head  # before the word: another thread that waits may move it meanwhile, only ever forward
-        word = self._words[HEAD_AT]
+        word = self._words[HEAD_WORD]
         # SYNC POINT E: who sees head = n + 1 must also see frame n's sequence word.
         if self._acquire is not None:
             self._acquire()

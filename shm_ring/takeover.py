@@ -15,18 +15,24 @@ from shm_ring import layout, process, segment
 from shm_ring.errors import RingBusy, RingMismatch, RingNotReady
 from shm_ring.fence import fences
 from shm_ring.futex import Futex
-from shm_ring.layout import FRAME_FIELDS, FRAME_OFFSET, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, WORD_MASK
+from shm_ring.layout import (
+    FRAME_FIELDS,
+    FRAME_OFFSET,
+    HEAD_WORD,
+    PAGE_BYTES,
+    PID_SPACE_QUAD,
+    PID_WORD,
+    SEGMENT_HEADER,
+    SLOT_HEADER_BYTES,
+    START_QUAD,
+    STATE_WORD,
+    TAKEOVERS_WORD,
+    WORD_MASK,
+)
 from shm_ring.lock import Memory, WriterLock
 from shm_ring.mapping import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
 from shm_ring.shape import Shape
-
-_HEAD = layout.offset_of(SEGMENT_HEADER, "head") // 4
-_STATE = layout.offset_of(SEGMENT_HEADER, "state") // 4
-_TAKEOVERS = layout.offset_of(SEGMENT_HEADER, "takeovers") // 4
-_PID = layout.offset_of(SEGMENT_HEADER, "writer_pid") // 4
-_START = layout.offset_of(SEGMENT_HEADER, "writer_start") // 8
-_PID_SPACE = layout.offset_of(SEGMENT_HEADER, "writer_pid_space") // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +148,8 @@ def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
         whole = words[start // 4] == (2 * sequence + 2) & WORD_MASK and sequence % header.shape.slots == slot
         if whole and sequence >= head:
             head, next_frame_id = sequence + 1, int(fields["frame_id"]) + 1
-    if words[_HEAD] not in (head & WORD_MASK, (head - 1) & WORD_MASK):
-        raise RingMismatch(f"head {words[_HEAD]} does not belong to sequence {head - 1}")
+    if words[HEAD_WORD] not in (head & WORD_MASK, (head - 1) & WORD_MASK):
+        raise RingMismatch(f"head {words[HEAD_WORD]} does not belong to sequence {head - 1}")
     return head, next_frame_id
 
 
@@ -152,8 +158,8 @@ def _carry_on(found: _Found) -> None:
     words = memoryview(found.mapping).cast("I")
     # SYNC POINT E: who sees this head also sees the even word that the dead writer stored, and that we have read.
     _release_fence()
-    words[_HEAD] = found.head & WORD_MASK
-    words[_TAKEOVERS] = words[_TAKEOVERS] + 1 & WORD_MASK
+    words[HEAD_WORD] = found.head & WORD_MASK
+    words[TAKEOVERS_WORD] = words[TAKEOVERS_WORD] + 1 & WORD_MASK
     _sign(found.mapping)
     _wake(found.mapping)
 
@@ -161,20 +167,20 @@ def _carry_on(found: _Found) -> None:
 def _sign(mapping: mmap.mmap) -> None:
     """Enter our pid, start time and pid namespace."""
     numbers = memoryview(mapping).cast("Q")
-    numbers[_START], numbers[_PID_SPACE] = process.start_time(os.getpid()), process.pid_space()
-    memoryview(mapping).cast("I")[_PID] = os.getpid()
+    numbers[START_QUAD], numbers[PID_SPACE_QUAD] = process.start_time(os.getpid()), process.pid_space()
+    memoryview(mapping).cast("I")[PID_WORD] = os.getpid()
 
 
 def _retire(mapping: mmap.mmap) -> None:
     """Tell the readers of an old generation that it has ended."""
     _release_fence()  # SYNC POINT F: as in RingWriter.retire
-    memoryview(mapping).cast("I")[_STATE] = layout.RETIRED
+    memoryview(mapping).cast("I")[STATE_WORD] = layout.RETIRED
     _wake(mapping)
 
 
 def _wake(mapping: mmap.mmap) -> None:
     """Wake everybody who sleeps on head."""
-    Futex(int(np.frombuffer(mapping, np.uint8).ctypes.data) + _HEAD * 4).wake()
+    Futex(int(np.frombuffer(mapping, np.uint8).ctypes.data) + HEAD_WORD * 4).wake()
 
 
 def _initialise(mapping: mmap.mmap, shape: Shape, generation: int, names: tuple[str, str], first_sequence: int) -> None:

@@ -9,15 +9,11 @@ from types import TracebackType
 
 from shm_ring import layout, segment
 from shm_ring.fence import fences
-from shm_ring.layout import SEGMENT_HEADER, WORD_MASK, offset_of
+from shm_ring.layout import HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK
 from shm_ring.lock import Memory, WriterLock
 from shm_ring.publisher import Publisher
 from shm_ring.shape import Shape
 from shm_ring.takeover import Claim, claim
-
-_STATE = offset_of(SEGMENT_HEADER, "state") // 4
-_HEARTBEAT = offset_of(SEGMENT_HEADER, "heartbeat_ms") // 4
-_PID = offset_of(SEGMENT_HEADER, "writer_pid") // 4
 
 
 class RingWriter(Publisher):
@@ -82,7 +78,7 @@ class RingWriter(Publisher):
 
     def heartbeat(self) -> None:
         """Say that the writer lives although it has no frame to publish."""
-        self._words[_HEARTBEAT] = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 & WORD_MASK
+        self._words[HEARTBEAT_WORD] = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 & WORD_MASK
 
     def retire(self) -> None:
         """End this generation: readers are told, the name is taken away. Mapped frames stay readable."""
@@ -90,7 +86,7 @@ class RingWriter(Publisher):
             # SYNC POINT F: a reader that sees the end also sees the last head.
             if self._release is not None:
                 self._release()
-            self._words[_STATE] = layout.RETIRED
+            self._words[STATE_WORD] = layout.RETIRED
             if self.named:  # else somebody took the name away, and another ring may bear it now
                 segment.unlink(self.name)
             self._wake()
@@ -102,7 +98,7 @@ class RingWriter(Publisher):
             return
         self._open = False
         self._lock.remember(Memory(0, self.next_frame_id, self.generation))
-        self._words[_PID] = 0
+        self._words[PID_WORD] = 0
         # Views lent by slot() may still live; the mapping goes when the last of them does.
         del self._bytes, self._words, self._times, self._arrays, self._places
         self._lock.close()
