@@ -26,20 +26,19 @@ from library import Catalogue
 from recorder import encoder
 from recorder.clip import Form
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.encoding import Decorate, Encoding
 from recorder.live import LivePackets
 from recorder.loop import Loop
 from recorder.order import Limits
 from recorder.orders import Orders
-from recorder.overlay import Overlay
+from recorder.overlay import FrameOverlay
 from recorder.planes import Wrapper, picture_of
 from recorder.settings import OverlaySettings, RecorderSettings
 from recorder.storage import Storage
 from recorder.triggers import Triggers
 from service.settings import Settings
 from service.stop import Stop
-from shm_ring import FrameMeta, LiveRing, RingWriter
+from shm_ring import Cursor, FrameMeta, LiveRing, RingWriter
 
 PERIOD_NS = 33_333_333
 THREADS = 2
@@ -137,7 +136,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     stop = Stop()
     shutil.rmtree(film.settings.paths.recordings, ignore_errors=True)
     own = SETTINGS
-    decorate: Decorate | None = Overlay(OverlaySettings(enable=True, text="bench")) if overlay else None
+    decorate: Decorate | None = FrameOverlay(OverlaySettings(enable=True, text="bench")) if overlay else None
     triggers = Triggers(Limits.of(own))
     with Catalogue.of(film.settings) as catalogue:
         writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
@@ -198,7 +197,7 @@ def bare(film: Film) -> tuple[float, float]:
 def drawing(film: Film) -> float:
     """What the overlay adds: copy each frame out of the ring and write on the copy. Returns: seconds per frame."""
     reader, wrapper = film.ring.reader(), Wrapper(film.geometry, editable=True)
-    overlay = Overlay(OverlaySettings(enable=True, text="bench"))
+    overlay = FrameOverlay(OverlaySettings(enable=True, text="bench"))
     began = time.perf_counter()
     for sequence in range(len(film.frames)):
         with reader.borrow(sequence) as frame:

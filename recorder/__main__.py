@@ -13,7 +13,6 @@ from library import Catalogue
 from recorder import leftovers
 from recorder.clip import Form
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.encoding import Encoding
 from recorder.finisher import Finisher
 from recorder.live import LivePackets
@@ -22,13 +21,13 @@ from recorder.marks import Marks
 from recorder.memory import Memory
 from recorder.order import Limits
 from recorder.orders import Orders
-from recorder.overlay import Overlay
+from recorder.overlay import FrameOverlay
 from recorder.session import Session
 from recorder.settings import RecorderSettings
 from recorder.storage import Storage
 from recorder.triggers import Triggers
 from service.startup import Process, startup
-from shm_ring import LiveRing
+from shm_ring import Cursor, LiveRing
 from shm_ring.lock import Memory as LockMemory
 from shm_ring.lock import WriterLock
 
@@ -126,9 +125,9 @@ def closing(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
             log.warning("the disk did not take the last frames within %.0f s", timeout_s)
 
 
-def overlay_of(own: RecorderSettings) -> Overlay | None:
+def overlay_of(own: RecorderSettings) -> FrameOverlay | None:
     """What draws on the frames; nothing (and no copy) unless it is wanted."""
-    return Overlay(own.overlay) if own.overlay.enable else None
+    return FrameOverlay(own.overlay) if own.overlay.enable else None
 
 
 def _be_nice(nice: int) -> None:

@@ -10,7 +10,6 @@ import logging
 import time
 
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.delivery import Delivery
 from recorder.encoder import AccessUnit
 from recorder.encoding import Encoding
@@ -20,7 +19,7 @@ from recorder.orders import Orders
 from recorder.pulse import Pulse
 from recorder.triggers import Triggers
 from service.clock import now_ns
-from shm_ring import FrameMeta, FrameOverwritten, Spot
+from shm_ring import Cursor, FrameMeta, FrameOverwritten, Spot
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Intake:
             self._live.pause()
             self._pulse.pause()
             self.busy = False
-        self._cursor.newest()
+        self._cursor.skip_to_newest()
 
     # ---- inside
 
@@ -94,7 +93,7 @@ class Intake:
         if not self.busy:
             self.busy = True
             self.last_ns = 0
-            self._cursor.newest()
+            self._cursor.skip_to_newest()
         wanted = self._triggers.recording
         if wanted is None or self._delivery.order is not None or wanted.number == self._found:
             return
@@ -123,10 +122,10 @@ class Intake:
                     units = self._encoding.feed(frame, meta, order)
         except FrameOverwritten:
             self._cursor.lost += 1
-            self._cursor.advance()
+            self._cursor.position += 1
             self._delivery.deliver(self._encoding.without(meta, units))
             return
-        self._cursor.advance()
+        self._cursor.position += 1
         self._pulse.took(meta.captured_ns, encoded=wanted)
         self.last_ns = meta.captured_ns
         if order is not None and self._sought_ns:

@@ -12,7 +12,6 @@ from control.client import ControlClient
 from control.messages import SettingChanged
 from recorder.announcing import event_of
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.delivery import Delivery
 from recorder.encoding import Encoding
 from recorder.intake import Intake
@@ -21,6 +20,7 @@ from recorder.orders import Orders
 from recorder.pulse import Pulse
 from recorder.triggers import Triggers
 from service.stop import Stop
+from shm_ring import Cursor
 
 WAIT_S = 0.2
 """How long one pass waits for a frame or a command."""

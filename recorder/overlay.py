@@ -10,7 +10,7 @@ from recorder.settings import OverlaySettings
 from shm_ring import FrameMeta
 
 
-class Overlay:
+class FrameOverlay:
     """Draws on each frame of one camera; called with a plane that is ours, never the ring's."""
 
     def __init__(self, settings: OverlaySettings) -> None:

@@ -7,12 +7,12 @@ from collections import deque
 
 from control.client import ControlClient
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.encoding import Encoding
 from recorder.live import LivePackets
 from recorder.order import NS
 from recorder.triggers import Triggers
 from service.clock import now_ns
+from shm_ring import Cursor
 
 BEAT_S = 0.2
 """Signs of life; the hub hears of one a second."""

@@ -72,3 +72,33 @@ class Cursor:
             self._ring.lost += resume - self.position
             self.position = resume
         return Spot(reader, self.position)
+
+    def skip_to_newest(self) -> None:
+        """Go to the frame that comes next."""
+        if (reader := self.attach()) is not None:
+            self.position = reader.head
+
+    def seek(self, captured_ns: int) -> None:
+        """Go to the first frame captured then or later that is still there."""
+        if (reader := self.attach()) is not None:
+            frames = reader.window(captured_ns, 1 << 62)
+            self.position = frames.start if frames else reader.head
+
+    @property
+    def lag(self) -> int:
+        """Frames in the ring that were not read yet."""
+        return max(0, self._reader.head - self.position) if self._reader is not None else 0
+
+    @property
+    def slots(self) -> int:
+        """Depth of the ring; 0 while there is none."""
+        return self._reader.slots if self._reader is not None else 0
+
+    @property
+    def lost(self) -> int:
+        """Frames that were overwritten before they were read; who meets one in a borrow adds it."""
+        return self._ring.lost
+
+    @lost.setter
+    def lost(self, frames: int) -> None:
+        self._ring.lost = frames

@@ -293,12 +293,12 @@ def test_another_mode_is_another_track():
 
 
 def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
-    from recorder.overlay import Overlay
+    from recorder.overlay import FrameOverlay
     from recorder.settings import OverlaySettings
 
     shape, payload = picture("yuv420p", 640, 480)
     before = payload.copy()
-    overlay = Overlay(OverlaySettings(enable=True, place="bottom-right", text="Garden", font_scale_base=2))
+    overlay = FrameOverlay(OverlaySettings(enable=True, place="bottom-right", text="Garden", font_scale_base=2))
     encoding = Encoding(SOFT, overlay)
     units = []
     for meta in metas(40):

@@ -16,7 +16,6 @@ from library import Catalogue
 from recorder import codecs
 from recorder.clip import Form
 from recorder.clip_writer import ClipWriter
-from recorder.cursor import Cursor
 from recorder.disk_file import DiskFile
 from recorder.encoder import Encoder
 from recorder.encoding import Encoding
@@ -31,7 +30,7 @@ from recorder.triggers import Triggers
 from service.clock import now_ns
 from service.settings import Settings
 from service.stop import Stop
-from shm_ring import LiveRing
+from shm_ring import Cursor, LiveRing
 from tests.machine import until
 from tests.recorder.film import track, units
 from tests.recorder.rig import PERIOD_NS, check_clip
