@@ -15,7 +15,7 @@ from service.clock import now_ns
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.layout import MIN_SLOTS
 from shm_ring.shape import Shape
-from shm_ring.sizing import Room, fitting_slots, room
+from shm_ring.sizing import Room, available_room, fitting_slots
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
@@ -112,7 +112,7 @@ class Rings:
     def _outgrown(self) -> bool:
         """Give a ring that readers of the one before it kept small its size, once: frames are lost over it."""
         for stream in list(self._cramped):
-            (writer, asked), free = self._writers[stream], room()
+            (writer, asked), free = self._writers[stream], available_room()
             own, shape = _total_bytes(writer), Shape(asked, writer.payload_bytes)
             if fitting_slots(shape, Room(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
@@ -123,10 +123,14 @@ class Rings:
 
     def _replace(self, stream: str, shape: Shape) -> None:
         """Retire a ring; where its memory is needed for the next one, wait until its readers have let it go."""
-        wanted = room().shm_bytes + _total_bytes(self._writers[stream][0])
+        wanted = available_room().shm_bytes + _total_bytes(self._writers[stream][0])
         self.drop(stream)
         until_ns = now_ns() + LETTING_GO_NS
-        while fitting_slots(shape, free := room()) < shape.slots and free.shm_bytes < wanted and now_ns() < until_ns:
+        while (
+            fitting_slots(shape, free := available_room()) < shape.slots
+            and free.shm_bytes < wanted
+            and now_ns() < until_ns
+        ):
             time.sleep(0.01)
 
     def drop(self, stream: str) -> None:
@@ -172,7 +176,7 @@ def wanted_slots(ring: RingSettings, stream: str, rate: float) -> tuple[int, boo
 
 def _fitting(name: str, shape: Shape) -> int:
     """How many slots an automatic ring gets."""
-    fitting = fitting_slots(shape, room())
+    fitting = fitting_slots(shape, available_room())
     if fitting >= shape.slots:
         return shape.slots
     left_over = _slots_of(name, shape.payload_bytes)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from shm_ring import segment, sizing
+from shm_ring import segment
 from shm_ring.errors import RingError
+from shm_ring.sizing import SHM_FOLDER
 
 
 class Reader(NamedTuple):
@@ -23,7 +24,7 @@ class Reader(NamedTuple):
 
 def rings(prefix: str | None = None) -> list[str]:
     """Return the names of all segments that are rings of this release, sorted; others' and broken ones are left out."""
-    names = [f"/{path.name}" for path in sizing.SHM_FOLDER.iterdir() if path.is_file()]
+    names = [f"/{path.name}" for path in SHM_FOLDER.iterdir() if path.is_file()]
     return sorted(name for name in names if (prefix is None or name.startswith(f"/{prefix}.")) and _is_ring(name))
 
 
@@ -44,7 +45,7 @@ def _is_ring(name: str) -> bool:
 def users(names: list[str]) -> dict[str, list[Reader]]:
     """Return, per ring, the processes that map it, by looking through /proc (readers register nowhere)."""
     found: dict[str, list[Reader]] = {name: [] for name in names}
-    wanted = {f"{sizing.SHM_FOLDER}{name}": name for name in names}
+    wanted = {f"{SHM_FOLDER}{name}": name for name in names}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             for path, writable in _mapped(process, wanted):

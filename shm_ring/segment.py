@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import posix_ipc
 
-from shm_ring import layout, sizing
+from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady
 from shm_ring.layout import SEGMENT_HEADER
 from shm_ring.shape import Shape
+from shm_ring.sizing import SHM_FOLDER, available_room, check_fits
 
 _NAME = re.compile(r"/[^/\0]{1,250}")
 MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would cut it
@@ -69,7 +70,7 @@ def open_segment(name: str, *, writable: bool = False) -> int:
 def _owner(name: str) -> str:
     """Say whose segment it is and what its mode is."""
     try:
-        stat = (sizing.SHM_FOLDER / name[1:]).stat()
+        stat = (SHM_FOLDER / name[1:]).stat()
     except OSError as error:
         return str(error)
     try:
@@ -131,7 +132,7 @@ def create_segment(name: str, shape: Shape) -> tuple[int, str]:
     Returns: file descriptor (the caller closes it) and the account of the memory taken.
     Raises: RingTooLarge.
     """
-    account = sizing.check(name, shape, sizing.room())
+    account = check_fits(name, shape, available_room())
     fd = int(posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE).fd)
     try:
         os.fchmod(fd, MODE)
@@ -142,9 +143,9 @@ def create_segment(name: str, shape: Shape) -> tuple[int, str]:
         if error.errno != errno.ENOSPC:
             raise
         # Somebody was faster than us between the look and the reservation: the second look tells what is left.
-        available = sizing.room()
+        available = available_room()
         left = available._replace(shm_bytes=min(available.shm_bytes, shape.total_bytes - 1))
-        account = sizing.check(name, shape, left)
+        account = check_fits(name, shape, left)
     return fd, account
 
 
@@ -157,7 +158,7 @@ def map_segment(fd: int, length: int, *, writable: bool) -> mmap.mmap:
 def inode(name: str) -> int:
     """Return which segment bears the name now; 0 when there is none."""
     try:
-        return (sizing.SHM_FOLDER / name[1:]).stat().st_ino
+        return (SHM_FOLDER / name[1:]).stat().st_ino
     except FileNotFoundError:
         return 0
 

@@ -29,7 +29,7 @@ class Room(NamedTuple):
         return min(int(self.memory_bytes * MEMORY_SHARE), self.shm_bytes)
 
 
-def room() -> Room:
+def available_room() -> Room:
     """Look at this machine."""
     disk = os.statvfs(SHM_FOLDER)
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -45,7 +45,7 @@ def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
         return 1 << 62
 
 
-def account(shape: Shape, room: Room) -> str:
+def memory_account(shape: Shape, room: Room) -> str:
     """Write the sum out in full, for the log and for a refusal."""
     return (
         f"{shape.slots} slots of {shape.payload_bytes / MEGABYTE:.3f} MB need {shape.total_bytes / MEGABYTE:.1f} MB; "
@@ -60,9 +60,9 @@ def fitting_slots(shape: Shape, room: Room) -> int:
     return slots if slots >= MIN_SLOTS else 0
 
 
-def check(name: str, shape: Shape, room: Room) -> str:
+def check_fits(name: str, shape: Shape, room: Room) -> str:
     """Return the account, or raise RingTooLarge with the largest number of slots that would fit."""
-    text = account(shape, room)
+    text = memory_account(shape, room)
     if shape.total_bytes <= room.usable_bytes:
         return text
     slots = fitting_slots(shape, room)

@@ -320,7 +320,7 @@ def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, 
 def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(monkeypatch, tmp_path):
     """/dev/shm has room for about 20 frames, as in a container with Docker's 64 MB."""
     tight = Room(10**12, 20 * 115_200)
-    monkeypatch.setattr("capture.rings.room", lambda: tight)
+    monkeypatch.setattr("capture.rings.available_room", lambda: tight)
     shape = geometry("yuv420p", 320, 240)
     with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
         writer = rings.fit("main", shape, 180, exact=False)
@@ -338,10 +338,10 @@ def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(
 def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(monkeypatch, tmp_path):
     shape, prefix = geometry("yuv420p", 320, 240), f"t{secrets.token_hex(4)}"
     crashed = Rings(prefix, "cam0", tmp_path)
-    monkeypatch.setattr("capture.rings.room", lambda: Room(10**12, 20 * 115_200))
+    monkeypatch.setattr("capture.rings.available_room", lambda: Room(10**12, 20 * 115_200))
     slots = crashed.fit("main", shape, 180, exact=False).slots
     crashed.leave()
-    monkeypatch.setattr("capture.rings.room", lambda: Room(10**12, 0))
+    monkeypatch.setattr("capture.rings.available_room", lambda: Room(10**12, 0))
     with Rings(prefix, "cam0", tmp_path) as rings:
         writer = rings.fit("main", shape, 180, exact=False)
         assert (writer.slots, writer.took_over) == (slots, True)
@@ -365,7 +365,7 @@ def test_a_resize_waits_for_readers_and_one_that_holds_on_costs_size_only_while_
     """The old ring's pages count as long as anybody maps it: the new one came out smaller, for good."""
     prefix = f"t{secrets.token_hex(4)}"
     name = f"/{prefix}.cam0.main"
-    monkeypatch.setattr("capture.rings.room", room_of(prefix, 25 * 115_200))
+    monkeypatch.setattr("capture.rings.available_room", room_of(prefix, 25 * 115_200))
     monkeypatch.setattr("capture.rings.LOOK_NS", 0)
     small, large = geometry("yuv420p", 320, 240), geometry("yuv420p", 320, 256)
     with Rings(prefix, "cam0", tmp_path) as rings:
@@ -391,8 +391,8 @@ def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeyp
     prefix = f"t{secrets.token_hex(4)}"
 
     def room_for(slots):
-        for module in ("capture.rings", "shm_ring.sizing"):
-            monkeypatch.setattr(f"{module}.room", room_of(prefix, slots * 125_000))
+        for module in ("capture.rings", "shm_ring.segment"):
+            monkeypatch.setattr(f"{module}.available_room", room_of(prefix, slots * 125_000))
 
     monkeypatch.setattr("capture.rings.LOOK_NS", 0)
     monkeypatch.setattr("capture.rings.LETTING_GO_NS", 50_000_000)

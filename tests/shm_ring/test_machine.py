@@ -111,7 +111,7 @@ def test_a_containers_memory_limit_counts(tmp_path):
     assert sizing._group_bytes(tmp_path) == 1 << 62
     (tmp_path / "memory.max").write_text("1000\n")
     assert sizing._group_bytes(tmp_path) == 700
-    assert sizing.room().usable_bytes > 0
+    assert sizing.available_room().usable_bytes > 0
 
 
 def test_a_process_is_known_by_pid_and_start_time():

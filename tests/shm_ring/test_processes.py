@@ -159,18 +159,18 @@ def test_a_ring_cut_short_kills_who_looks_at_it_and_is_replaced(make_writer, rin
 def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
     room = sizing.Room(memory_bytes=100_000_000, shm_bytes=64_000_000)
     shape = Shape(300, 3_110_400)
-    assert sizing.account(shape, room) == (
+    assert sizing.memory_account(shape, room) == (
         "300 slots of 3.110 MB need 934.0 MB; /dev/shm has 64.0 MB free, memory 100.0 MB available "
         "(of which 80% may be used)"
     )
     with pytest.raises(RingTooLarge, match=r"ring /x: .*; try slots = 20$"):
-        sizing.check("/x", shape, room)
+        sizing.check_fits("/x", shape, room)
     assert Shape(20, 3_110_400).total_bytes <= 64_000_000 < Shape(21, 3_110_400).total_bytes
     with pytest.raises(RingTooLarge, match="not even 2 slots fit"):
-        sizing.check("/x", Shape(300, 60_000_000), room)
+        sizing.check_fits("/x", Shape(300, 60_000_000), room)
     with pytest.raises(MemoryError):
-        sizing.check("/x", shape, room)
-    assert sizing.check("/x", Shape(20, 3_110_400), room).startswith("20 slots")
+        sizing.check_fits("/x", shape, room)
+    assert sizing.check_fits("/x", Shape(20, 3_110_400), room).startswith("20 slots")
 
 
 def test_memory_counts_even_where_dev_shm_is_large():
@@ -189,7 +189,7 @@ set -e
 mount -t tmpfs -o size=8m tmpfs /dev/shm
 exec {python} -c "
 from pathlib import Path
-from shm_ring import FrameMeta, RingReader, RingTooLarge, RingWriter, sizing
+from shm_ring import FrameMeta, RingReader, RingTooLarge, RingWriter, segment, sizing
 def create(slots, size=1000000):
     return RingWriter.create(
         '/x.cam0.main', slots=slots, payload_bytes=size, lock_dir=Path('{folder}'), camera='cam0', stream='main')
@@ -197,7 +197,7 @@ try:
     create(20)
 except RingTooLarge as error:
     print('refused:', error)
-sizing.room = lambda: sizing.Room(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
+segment.available_room = lambda: sizing.Room(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
 seen = lambda: sizing.Room(10**12, 8 << 20)
 try:
     create(20)
