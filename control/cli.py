@@ -53,11 +53,12 @@ def _dispatch(options: Options) -> int:
         os.environ["SHMCAM_CONFIG"] = str(options.config)
         flags = ["--json"] * options.json + ["--help"] * options.help
         os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
-    if module := on_files(options):
+    if program := on_files(options):
+        module, function = program.split(":")
         flags = ["--json"] * options.json + ["--help"] * options.help
         rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
         os.environ["SHMCAM_CONFIG"] = str(options.config)
-        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *rest])  # noqa: S606 - argv list, no shell
+        return int(getattr(importlib.import_module(module), function)([*flags, *rest]))
     if options.word in LOCAL:
         module, function = LOCAL[options.word].module.split(":")
         return int(getattr(importlib.import_module(module), function)(options))
@@ -72,9 +73,9 @@ def on_files(options: Options) -> str:
     The same words over the socket ask the exporter; `timelapse start|stop|status` always does.
     """
     if options.word == "archive" and options.rest[:1] == ["verify"]:
-        return "library.archive_cli"
+        return "library.cli:archive_main"
     if options.word == "timelapse" and options.rest[:1] not in (["start"], ["stop"], ["status"]):
-        return "exporter.timelapse"
+        return "exporter.timelapse:main"
     return ""
 
 

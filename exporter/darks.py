@@ -45,7 +45,7 @@ class Dark:
     """True where the pixel is replaced rather than corrected."""
 
 
-def measure(deep: Deep, geometry: Geometry) -> Dark:
+def measure_dark(deep: Deep, geometry: Geometry) -> Dark:
     """Make a dark frame of a median stack of covered frames."""
     level = np.zeros_like(deep)
     hot = np.zeros(deep.size, np.bool_)
@@ -59,7 +59,7 @@ def measure(deep: Deep, geometry: Geometry) -> Dark:
     return Dark(level, hot)
 
 
-def corrected(deep: Deep, geometry: Geometry, dark: Dark) -> Deep:
+def subtract_dark(deep: Deep, geometry: Geometry, dark: Dark) -> Deep:
     """A stack without what the dark frame shows: its level subtracted, hot pixels from their neighbours."""
     result = np.where(deep > dark.level, deep - dark.level, 0).astype(np.uint16)
     for plane, mask in zip(views(result, geometry), views(dark.hot, geometry), strict=True):
@@ -68,7 +68,7 @@ def corrected(deep: Deep, geometry: Geometry, dark: Dark) -> Deep:
     return result
 
 
-def save(dark: Dark, path: Path) -> None:
+def save_dark(dark: Dark, path: Path) -> None:
     """Put a dark frame on disk, whole. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -77,7 +77,7 @@ def save(dark: Dark, path: Path) -> None:
         file.write(buffer.getbuffer())
 
 
-def load(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> Dark | None:
+def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> Dark | None:
     """The dark frame of this camera, exposure and gain, if there is one of this payload size. Raises: OSError."""
     for path in sorted(folder.glob(f"{camera}_*us_*x.npz")):
         name_of, *of = path.stem.rsplit("_", 2)
@@ -95,7 +95,7 @@ def load(folder: Path, camera: str, exposure_us: int, gain: float, size: int) ->
     return None
 
 
-def name(camera: str, exposure_us: int, gain: float) -> str:
+def dark_name(camera: str, exposure_us: int, gain: float) -> str:
     """File name that tells what the dark frame is for."""
     return f"{camera}_{exposure_us}us_{gain:.2f}x.npz"
 

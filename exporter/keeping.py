@@ -119,10 +119,10 @@ class Keeper:
     def _without_dark(self, camera: Camera, result: Stacked) -> tuple[Deep, bool]:
         last = result.metas[-1]
         place = self._folder() / darks.FOLDER
-        known = darks.load(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
+        known = darks.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
         if known is None:
             return result.samples, False
-        return darks.corrected(result.samples, result.geometry, known), True
+        return darks.subtract_dark(result.samples, result.geometry, known), True
 
 
 def checked(formats: Sequence[str]) -> list[str]:

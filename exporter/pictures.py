@@ -15,7 +15,6 @@ from exporter.encode import Parts, Samples
 from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from library import Catalogue, Entry, retention
-from library.late import added
 from library.sidecar import PICTURES, sidecar
 from service.files import whole_file
 from service.settings import Settings
@@ -77,7 +76,7 @@ class Album:
             log.warning("disk full path=%s need_bytes=%d", path, need)
             self._room(path, 2 * need, picture.entry.kind)
             path = self._write(path, parts, beside)
-        return added(self._catalogue, replace(picture.entry, path=path))
+        return self._catalogue.add_when_writable(replace(picture.entry, path=path))
 
     def _room(self, path: Path, need: int, kind: str) -> None:
         retention.make_room(self._settings(), self._catalogue, need, path.parent, kind=kind)

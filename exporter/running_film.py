@@ -12,7 +12,6 @@ from exporter.settings import ExportSettings
 from imaging.formats import Geometry
 from imaging.stack import Payload
 from library import Catalogue, Entry, retention
-from library.late import added
 from service.files import PART, unused
 from service.settings import Settings
 from shm_ring import FrameMeta
@@ -68,7 +67,7 @@ class RunningFilm:
             frames=film.frames,
             trigger="timer",
         )
-        return added(self.catalogue, entry)
+        return self.catalogue.add_when_writable(entry)
 
     def adopt(self) -> None:
         """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
@@ -78,7 +77,7 @@ class RunningFilm:
                 log.info(
                     "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames
                 )
-                added(self.catalogue, entry)
+                self.catalogue.add_when_writable(entry)
 
     def give_up(self) -> None:
         """The disk refused: leave what is there, to be adopted later, and begin anew."""

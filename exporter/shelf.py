@@ -26,9 +26,9 @@ def answer(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
 
 def _listed(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) -> Reply:
     if isinstance(command, Clips):
-        return listing("clips", found(command, catalogue, now_utc_ns, CLIP_KINDS))
+        return listing("clips", find_rows(command, catalogue, now_utc_ns, CLIP_KINDS))
     kinds = (command.kind,) if command.kind else ()
-    return listing("pictures", found(command, catalogue, now_utc_ns, kinds))
+    return listing("pictures", find_rows(command, catalogue, now_utc_ns, kinds))
 
 
 def _changed(command: Command, catalogue: Catalogue) -> Reply:
@@ -48,7 +48,7 @@ def _changed(command: Command, catalogue: Catalogue) -> Reply:
     return reply
 
 
-def found(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int, kinds: Sequence[str]) -> list[Entry]:
+def find_rows(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int, kinds: Sequence[str]) -> list[Entry]:
     """Rows newest first."""
     return catalogue.find(
         kinds=kinds or other_kinds(catalogue),

@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         camera = camera_of(settings, options.camera)
         frames = _covered(settings.ring_name(camera), options.count)
         last = frames[-1]
-        dark = darks.measure(median([frame.payload for frame in frames]), last.picture)
+        dark = darks.measure_dark(median([frame.payload for frame in frames]), last.picture)
         meta = last.meta
-        path = settings.paths.captures / darks.FOLDER / darks.name(camera, meta.exposure_us, meta.analogue_gain)
-        darks.save(dark, path)
+        path = settings.paths.captures / darks.FOLDER / darks.dark_name(camera, meta.exposure_us, meta.analogue_gain)
+        darks.save_dark(dark, path)
     except (RingError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

@@ -20,7 +20,6 @@ from imaging.formats import geometry
 from library import Catalogue, Entry, LibraryError, retention
 from library.errors import NothingThere
 from library.instants import instant_ns
-from library.late import added
 from library.progress import progress_bar
 from library.rows import row
 from service.clock import now_ns, to_utc_ns
@@ -79,8 +78,7 @@ def build(
     if made is None:
         raise NothingThere("timelapse: no picture could be read")
     last = shown[-1]
-    return added(
-        catalogue,
+    return catalogue.add_when_writable(
         Entry(
             kind="timelapse",
             camera=camera,

@@ -6,7 +6,6 @@ import logging
 
 from control.messages import Reply
 from library import Catalogue
-from library.agreement import kept_text
 from library.files import found, tidied
 from library.read_only import refusal
 from library.rows import row
@@ -54,7 +53,7 @@ def checked(catalogue: Catalogue, action: str) -> Reply:
     """Compare the library with the disk, or make it anew."""
     if action == "rebuild":
         count, kept = catalogue.rebuild()
-        text = f"OK: rebuilt {count} rows from the files{kept_text(catalogue, kept)}"
+        text = f"OK: rebuilt {count} rows from the files{catalogue.kept_text(kept)}"
         return Reply(status="library", text=text, data={"rows": count, "kept": kept})
     findings = catalogue.check()
     rows = [{**row(entry), "finding": how} for entry, how in findings[:FINDINGS_SHOWN]]

@@ -22,7 +22,7 @@ WRITTEN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """All clocks at one moment."""
 
     boot: str
@@ -33,12 +33,12 @@ class Reading:
     """Seconds since 1970 by the wall clock."""
 
 
-def reading() -> Reading:
+def read_clock() -> ClockReading:
     """The clocks now."""
-    return Reading(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+    return ClockReading(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
-def advance(library_s: float, before: Reading | None, now: Reading) -> float:
+def advance_library_s(library_s: float, before: ClockReading | None, now: ClockReading) -> float:
     """Library time now, given what it was at the reading `before`."""
     if before is None:
         return library_s

@@ -25,7 +25,6 @@ from library.catalogue import Catalogue
 from library.entry import Entry
 from library.errors import LibraryError, NothingThere
 from library.files import holds
-from library.late import added
 from library.manifest import CHUNK_BYTES, JOURNAL, Item, Progress, Span, known, sha256, write
 from library.sidecar import MANIFEST, is_archive, sidecar
 from service.files import whole_file
@@ -60,7 +59,7 @@ def build(
 ) -> Entry:
     """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
-    Where the library cannot be written, that has no number yet (`library.late`).
+    Where the library cannot be written, that has no number yet (`Catalogue.add_when_writable`).
     Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
     again to go on).
     """
@@ -96,7 +95,7 @@ def build(
     entry = write(folder, span, placed, list(done.values()), now_utc_ns)
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))
-    return added(catalogue, entry)
+    return catalogue.add_when_writable(entry)
 
 
 def unfinished(archives: Path) -> list[str]:

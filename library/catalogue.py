@@ -6,6 +6,7 @@ and `reconcile` makes both agree after a crash.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -13,15 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from library import agreement, files, sidecar, table
+from library import files, sidecar, table
 from library.database import Database
 from library.entry import GROUPS, Entry
-from library.errors import EntryProtected, NoSuchEntry
+from library.errors import EntryProtected, NoSuchEntry, NotWritable
 from library.instants import storable
 from library.mounts import Mounts
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+NO_ROW, NO_FILE, DIFFERS = "no row", "no file", "differs from its file"
+AWAY = "away: its folder is empty or its disk not mounted; the row is kept"
 
 
 class Catalogue:
@@ -35,7 +41,7 @@ class Catalogue:
         self.away: tuple[Path, ...] = ()
         """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
         self.missed = threading.Event()
-        """Set when a file got no row because the library cannot be written (`library.late`)."""
+        """Set when a file got no row because the library cannot be written (`add_when_writable`)."""
         self._database = Database(path, self.reconcile)
         self.mounts = Mounts(self._database, self.folders, self.root)
 
@@ -66,6 +72,18 @@ class Catalogue:
             entry = replace(entry, bytes=files.size(entry.path))
         sidecar.describe(entry)
         return self.insert([entry])[0]
+
+    def add_when_writable(self, entry: Entry) -> Entry:
+        """As `add`; where the library cannot be written, the row has no number and `missed` is set.
+
+        Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        """
+        try:
+            return self.add(entry)
+        except NotWritable as problem:
+            self.missed.set()
+            log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
+            return replace(entry, bytes=entry.bytes or files.size(entry.path))
 
     def protect(self, number: int, protected: bool = True) -> Entry:
         """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
@@ -174,21 +192,68 @@ class Catalogue:
         Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
         forgotten below a folder that is `away`: run it again when it is back.
         """
-        return agreement.reconcile(self)
+        if not self.folders:
+            return [], []
+        on_disk = self._look()
+        rows = {entry.path: entry for entry in self.find()}
+        absent = [path for path in rows if path not in on_disk and not path.exists()]
+        gone = [rows[path] for path in absent if not self._is_away(path)]
+        adopted = self.insert(sidecar.readable(on_disk - rows.keys()))
+        self.forget([entry.id for entry in gone])
+        return adopted, gone
 
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
         """Make every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
 
         `accept`: nothing is away, what is not there is gone. Raises: sqlite3.Error, LibraryError.
         """
-        return agreement.rebuild(self, accept=accept)
+        if accept:
+            self.mounts.forget()
+        before = self.find()  # what others add while we look stays as they wrote it
+        entries = sidecar.readable(self._look())
+        kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
+        kept = [entry for entry in kept if not entry.path.exists()]
+        keep = {entry.id for entry in kept}
+        return len(self.insert(entries, instead=[one.id for one in before if one.id not in keep])), len(kept)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
         """Compare every row with its file and every file with its row; `mend` makes the rows follow the files.
 
         Returns: the rows that differed, and how.
         """
-        return agreement.check(self, mend=mend)
+        before = {entry.path: entry for entry in self.find()}
+        actual = {entry.path: entry for entry in sidecar.readable(self._look())}
+        findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
+        absent = [path for path in before if path not in actual and not path.exists()]
+        findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]
+        changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
+        findings += [(entry, DIFFERS) for entry in changed]
+        if mend:
+            self.reconcile()
+            self.insert(changed)
+            self.write(_unprotect([before[entry.path].id for entry in changed if not entry.protected]))
+        return findings
+
+    def kept_text(self, kept: int) -> str:
+        """What to say of rows that a rebuild kept; empty where there are none."""
+        if not kept:
+            return ""
+        places = ", ".join(map(str, self.away))
+        return (
+            f"; kept {kept} rows of {places}: empty, or its disk is not mounted "
+            "(`shmcam library rebuild --accept` forgets)"
+        )
+
+    def _look(self) -> set[Path]:
+        """Every file of the library; the catalogue then knows which folders are away."""
+        held = {folder: files.found([folder]) for folder in self.folders}
+        self.mounts.remember()
+        empty = {folder for folder, paths in held.items() if not paths}
+        self.away = tuple(folder for folder in held if folder in empty or self.mounts.away(folder))
+        return set().union(*held.values())
+
+    def _is_away(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self.away)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """One transaction of our own. Raises: sqlite3.Error, LibraryError."""
@@ -203,3 +268,8 @@ class Catalogue:
             return [table.insert(db, entry, self.root, added_s) for entry in entries]
 
         return self._database.write(work) if entries or instead else []
+
+
+def _unprotect(numbers: Sequence[int]) -> Callable[[sqlite3.Connection], object]:
+    rows = [(number,) for number in numbers]
+    return lambda db: db.executemany("UPDATE entries SET protected = 0 WHERE id = ?", rows)

@@ -1,4 +1,4 @@
-"""`shmcam library …`: works on the files directly, also while the service is down."""
+"""`shmcam library …` and `shmcam archive verify …`: work on the files directly, also while the service is down."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from library.agreement import kept_text
+from library import manifest
+from library.archive import checked_name
 from library.catalogue import Catalogue
 from library.entry import Entry
 from library.errors import LibraryError
 from library.instants import instant_ns
+from library.progress import progress_bar
 from library.rows import line, row, show
+from library.sidecar import MANIFEST
 from service.clock import now_ns, to_utc_ns
 from service.settings import EXIT_CONFIG, Settings, SettingsError
 from service.startup import default_config
@@ -26,6 +29,16 @@ EXIT_FOUND = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of `shmcam library`. Returns: 0, 1 where something is wrong or refused, 78 for a bad config."""
     return run(_library_options(argv))
+
+
+def archive_main(argv: Sequence[str] | None = None) -> int:
+    """Run `shmcam archive verify NAME`; returns as `main` does."""
+    parser = parser_of("shmcam archive")
+    words = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = words.add_parser("verify", help="compare archives with the SHA-256 sums of their manifests")
+    one.add_argument("names", nargs="*", help="archives (default: all)")
+    one.set_defaults(work=verify)
+    return run(parser.parse_args(argv))
 
 
 def listed(options: argparse.Namespace, catalogue: Catalogue) -> int:
@@ -75,8 +88,20 @@ def rebuild(options: argparse.Namespace, catalogue: Catalogue) -> int:
     count, kept = catalogue.rebuild(accept=options.accept)
     text = f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}"
     away = [str(folder) for folder in catalogue.away]
-    say(options, {"rows": count, "kept": kept, "away": away}, text + kept_text(catalogue, kept))
+    say(options, {"rows": count, "kept": kept, "away": away}, text + catalogue.kept_text(kept))
     return 0
+
+
+def verify(options: argparse.Namespace, _catalogue: Catalogue) -> int:
+    """Compare archives with their manifests."""
+    archives: Path = options.settings.paths.archives
+    found: dict[str, list[str]] = {}
+    for name in options.names or sorted(path.parent.name for path in archives.glob(f"*/{MANIFEST}")):
+        bar = progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
+        found[name] = manifest.verify(archives / checked_name(name), bar)
+    lines = [f"{name}: {finding}" for name, findings in found.items() for finding in findings or ["ok"]]
+    say(options, found, "\n".join(lines) or "no archives yet")
+    return EXIT_FOUND if any(found.values()) else 0
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 
-from library import ages
+from library.ages import WRITTEN_S, ClockReading, advance_library_s, read_clock
 from library.entry import GROUPS, Entry
 
 COLUMNS = [field.name for field in fields(Entry)]
@@ -60,10 +60,10 @@ def stored(path: Path, root: Path) -> str:
 def age(db: sqlite3.Connection) -> float:
     """Advance library time to now and return it."""
     row = db.execute("SELECT * FROM ages").fetchone()
-    before = ages.Reading(row["boot"], row["up_s"], row["wall_s"]) if row else None
-    now = ages.reading()
-    library_s = ages.advance(row["library_s"] if row else 0.0, before, now)
-    if before is not None and before.boot == now.boot and now.up_s - before.up_s < ages.WRITTEN_S:
+    before = ClockReading(row["boot"], row["up_s"], row["wall_s"]) if row else None
+    now = read_clock()
+    library_s = advance_library_s(row["library_s"] if row else 0.0, before, now)
+    if before is not None and before.boot == now.boot and now.up_s - before.up_s < WRITTEN_S:
         return library_s
     db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
     return library_s

@@ -52,11 +52,11 @@ def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
 def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
     size = NightFrame.payload.size
     dark = darks.Dark(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
-    first, second = (tmp_path / darks.name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000))
-    darks.save(dark, first)
+    first, second = (tmp_path / darks.dark_name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000))
+    darks.save_dark(dark, first)
     first.write_bytes(DAMAGES[damage](first.read_bytes()))
-    assert darks.load(tmp_path, "cam0", 1_000_000, 2.0, size) is None
+    assert darks.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size) is None
     assert [path.name for path in tmp_path.iterdir()] == [first.name + ".damaged"]
-    darks.save(dark, second)
-    found = darks.load(tmp_path, "cam0", 1_000_000, 2.0, size)
+    darks.save_dark(dark, second)
+    found = darks.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size)
     assert found is not None and np.array_equal(found.level, dark.level)

@@ -16,7 +16,7 @@ from exporter.jobs import Jobs
 from exporter.loop import look_at_places, ripe, take
 from exporter.parts import Parts
 from exporter.worker import Worker
-from library import Catalogue, Entry, late
+from library import Catalogue, Entry
 from service.settings import Settings
 from service.stop import Stop
 from tests.machine import until
@@ -102,7 +102,7 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
         path.write_bytes(b"a")
         look(1)
         with closed():
-            late.added(catalogue, Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
+            catalogue.add_when_writable(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
         assert parts.disks.closed == "" and catalogue.find() == []
         with monkeypatch.context() as patch:
             patch.setattr(Catalogue, "reconcile", locked)

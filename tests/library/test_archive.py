@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from library import Catalogue, LibraryError, NoRoom, archive, archive_cli, cli, manifest
+from library import Catalogue, LibraryError, NoRoom, archive, cli, manifest
 from library.archive import build, checked_name
 from library.manifest import JOURNAL, Span, verify
 from library.retention import due
@@ -264,12 +264,12 @@ def test_the_command_line_lists_shows_protects_deletes_checks_and_rebuilds(catal
 
 def test_the_command_line_verifies_archives(catalogue, settings, library_of_six, capsys):
     build(catalogue, settings.paths.archives, "trial", Span())
-    assert run_cli(settings, "verify", "trial", main=archive_cli.main) == 0
+    assert run_cli(settings, "verify", "trial", main=cli.archive_main) == 0
     assert capsys.readouterr().out == "trial: ok\n"
     (settings.paths.archives / "trial/captures/p0.npy").unlink()
-    assert run_cli(settings, "verify", main=archive_cli.main) == 1
+    assert run_cli(settings, "verify", main=cli.archive_main) == 1
     assert "trial: missing: captures/p0.npy" in capsys.readouterr().out
-    assert run_cli(settings, "verify", "../x", main=archive_cli.main) == 1
+    assert run_cli(settings, "verify", "../x", main=cli.archive_main) == 1
 
 
 def test_a_missing_config_is_exit_78(tmp_path):

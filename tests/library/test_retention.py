@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from library import Catalogue, NoRoom, ages, retention, room
-from library.ages import Reading
+from library.ages import ClockReading, advance_library_s
 from library.archive import build
 from library.entry import Entry
 from library.limits import Limits, limits_of, too_many
@@ -114,16 +114,18 @@ def test_files_go_when_they_are_older_than_their_limit_by_library_time(catalogue
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 6 * 3600.0, 86_400 * 365 * 50.0, -86_400 * 365 * 50.0])
 def test_a_wall_clock_that_jumps_ages_nothing(jump_s):
-    before = Reading("boot-a", 1000.0, 1_700_000_000.0)
-    assert ages.advance(50.0, before, Reading("boot-a", 1010.0, before.wall_s + jump_s)) == 60.0
+    before = ClockReading("boot-a", 1000.0, 1_700_000_000.0)
+    assert advance_library_s(50.0, before, ClockReading("boot-a", 1010.0, before.wall_s + jump_s)) == 60.0
 
 
 def test_time_switched_off_is_believed_up_to_a_day():
-    before = Reading("boot-a", 1000.0, 1_700_000_000.0)
-    assert ages.advance(50.0, before, Reading("boot-b", 20.0, before.wall_s + 3600)) == pytest.approx(50 + 3600)
-    assert ages.advance(50.0, before, Reading("boot-b", 20.0, before.wall_s + 50 * 86_400 * 365)) == 50 + 20 + 86_400
-    assert ages.advance(50.0, before, Reading("boot-b", 20.0, 0.0)) == 70  # came up in 1970
-    assert ages.advance(50.0, None, before) == 50
+    before = ClockReading("boot-a", 1000.0, 1_700_000_000.0)
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, before.wall_s + 3600)) == pytest.approx(
+        50 + 3600
+    )
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, before.wall_s + 50 * 86_400 * 365)) == 86_470
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, 0.0)) == 70  # came up in 1970
+    assert advance_library_s(50.0, None, before) == 50
 
 
 def test_a_jumping_clock_deletes_nothing_and_changes_no_order(catalogue, saved, monkeypatch):

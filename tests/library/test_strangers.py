@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from library import Catalogue, LibraryError, NoSuchEntry, agreement, cli, files, sidecar
+from library import Catalogue, LibraryError, NoSuchEntry, cli, files, sidecar
 from library.archive import build
 from library.instants import instant_ns
 from library.manifest import Span, verify
@@ -66,7 +66,7 @@ def test_strange_files_are_adopted_or_left_and_stop_nobody(catalogue, saved, set
 def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):
     before = [saved(), saved()]
     wrong = replace(before[0], path=before[0].path.with_name("\udcff.mp4"))
-    monkeypatch.setattr(agreement.sidecar, "readable", lambda _paths: [before[1], wrong])
+    monkeypatch.setattr(sidecar, "readable", lambda _paths: [before[1], wrong])
     with pytest.raises(UnicodeEncodeError):
         catalogue.rebuild()
     assert catalogue.find(newest_first=False) == before
@@ -82,7 +82,7 @@ def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settin
             another_process.add(on_disk(settings, "meanwhile.npy", kind="picture"))
         return entries
 
-    monkeypatch.setattr(agreement.sidecar, "readable", reading)
+    monkeypatch.setattr(sidecar, "readable", reading)
     catalogue.rebuild()
     assert {entry.path.name for entry in catalogue.find()} == {"clip0.mp4", "meanwhile.npy"}
     assert catalogue.check() == []
