@@ -10,7 +10,6 @@ from streamer import (
     rest_actions,
     rest_controls,
     rest_library,
-    rest_overview,
     rest_service,
     rest_sessions,
     rest_status,
@@ -26,7 +25,6 @@ def endpoints() -> tuple[Endpoint, ...]:
     return tuple(
         one
         for topic in (
-            rest_overview,
             rest_status,
             rest_controls,
             rest_actions,

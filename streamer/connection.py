@@ -12,17 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 from aiohttp import web
 
-from streamer.places import Connections
+from streamer.places import Connections, Place
 from streamer.problem import Problem, error_response
 from streamer.stall import Stall, reset
-
-if TYPE_CHECKING:
-    from streamer.takeover import Outlet
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +67,9 @@ class Connection(web.RequestHandler):
             self._stall.end()
         super().connection_lost(exc)
 
-    def hand_over(self, outlet: Outlet) -> None:
-        """Let another protocol have the connection and our place; for aiohttp the peer has left."""
-        outlet.transport.set_protocol(outlet)
-        self.connections.replace(self, outlet)
+    def hand_over(self, successor: Place) -> None:
+        """Let another protocol have our place, as it has the transport already; for aiohttp the peer has left."""
+        self.connections.replace(self, successor)
         self.transport = None
         self.connection_lost(None)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
+import time
 from contextlib import ExitStack
 from functools import partial
 
+import psutil
+
+from control.messages import Status
 from service.clock import now_ns
 from service.retry import Backoff
 from service.settings import Settings
@@ -24,12 +29,16 @@ from streamer.guard import Guard
 from streamer.ledger import Ledger
 from streamer.live import Live, LiveFeed
 from streamer.long import STREAM, LongExposure
-from streamer.machine import watch
+from streamer.machine import machine_of
 from streamer.marks import Marks
 from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
 from streamer.settings import HttpSettings, MjpegServerSettings
+from streamer.throttle import Load, LoadLimits
 
 log = logging.getLogger(__name__)
+
+LOAD_PERIOD_S = 1.0
+HUB_ANSWER_S = 2.0
 
 
 def wait_for_port(settings: Settings, stop: Stop, errands: Errands) -> socket.socket:
@@ -69,7 +78,7 @@ async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.s
         )
         feeds = _feeds(context, stop, stack, loop)
         errands.begin(context, loop)
-        errands.start(watch(context))
+        errands.start(watch_load(context))
         errands.start(encourage(context))
         for feed in feeds:
             feed.start()
@@ -120,3 +129,25 @@ def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.Abstrac
 def _long_exposure_s(context: Context, camera: str) -> float:
     """The exporter's setting, as it is now for this camera."""
     return float(context.settings.value(f"cameras.{camera}.export.long_exposure_s"))
+
+
+async def watch_load(context: Context) -> None:
+    """Look at the machine once a second until cancelled, and slow viewers down or up.
+
+    Measured here for everybody, so that a hundred open pages ask the hub no more than one does.
+    """
+    psutil.cpu_percent(None)  # the first call only sets the mark
+    while True:
+        await look(context)
+        mjpeg = context.mjpeg
+        load = Load(context.machine.cpu_percent, context.machine.recorder_lag_s)
+        now = time.monotonic()
+        context.throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
+        if context.precedence.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
+            context.apply_throttle()
+        await asyncio.sleep(LOAD_PERIOD_S)
+
+
+async def look(context: Context) -> None:
+    """Measure once."""
+    context.machine = machine_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.machine)

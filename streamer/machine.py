@@ -5,23 +5,14 @@ Measured once a second for everybody, so that a hundred open pages ask the hub n
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from control.messages import Status
+from control.messages import Reply
 from streamer.health import ProcessHealth
-from streamer.throttle import Load, LoadLimits
 
-if TYPE_CHECKING:
-    from streamer.context import Context
-
-PERIOD_S = 1.0
-HUB_S = 2.0
 CPU_SMOOTHING = 0.3
 """Weight of the newest second; about three seconds to believe a change."""
 
@@ -41,31 +32,15 @@ class Machine:
     """Of the slowest recorder."""
 
 
-async def watch(context: Context) -> None:
-    """Look once a second until cancelled, and slow viewers down or up."""
-    psutil.cpu_percent(None)  # the first call only sets the mark
-    while True:
-        await look(context)
-        mjpeg = context.mjpeg
-        load = Load(context.machine.cpu_percent, context.machine.recorder_lag_s)
-        now = time.monotonic()
-        context.throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
-        if context.precedence.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
-            context.apply_throttle()
-        await asyncio.sleep(PERIOD_S)
-
-
-async def look(context: Context) -> None:
-    """Measure once."""
-    reply = await context.hub.ask(Status(), HUB_S)
+def machine_of(reply: Reply, before: Machine) -> Machine:
+    """Make one look of the hub's answer to `status`; `before` is the look a second ago."""
     rows = reply.data.get("processes", []) if reply.ok else []
     processes = tuple(process_of(row) for row in rows)
-    before = context.machine.cpu_percent
-    context.machine = Machine(
+    return Machine(
         hub=reply.ok,
         processes=processes,
         cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},
-        cpu_percent=before + CPU_SMOOTHING * (psutil.cpu_percent(None) - before),
+        cpu_percent=before.cpu_percent + CPU_SMOOTHING * (psutil.cpu_percent(None) - before.cpu_percent),
         recorder_lag_s=max((one.figure("behind_s") for one in processes), default=0.0),
     )
 

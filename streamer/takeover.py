@@ -93,6 +93,7 @@ def taken_over(request: web.Request, kind: str, on_writable: Callable[[], None],
     outlet = Outlet(transport, connection.connections, connection.peer, on_writable, on_lost)
     # One unsent byte means that the kernel is full; what is newest then waits with us, not in asyncio's buffer.
     transport.set_write_buffer_limits(high=1, low=0)
+    transport.set_protocol(outlet)
     connection.hand_over(outlet)
     outlet.write(_head(request, {"Content-Type": kind, "Connection": "close", **NO_STORE}))
     return outlet

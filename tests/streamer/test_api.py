@@ -81,7 +81,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(served, operation):
 def test_the_overview_says_what_every_process_does(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
-            from streamer.machine import look
+            from streamer.loop import look
 
             rows = [
                 {"program": "recorder", "camera": "cam0", "pid": 7, "state": "recording", "fps": 30.0, "lag": 1,
@@ -114,7 +114,7 @@ def test_the_overview_says_what_every_process_does(tmp_path):
 def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wish(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
-            from streamer.machine import look
+            from streamer.loop import look
 
             await eventually(lambda: server.camera.number > 3)
             for state, reason, found in (

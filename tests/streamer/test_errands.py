@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from service.stop import Stop
 from streamer.errands import SHORT_STREAMS_MAX, Errands, viewers
-from streamer.machine import look
+from streamer.loop import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
 from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
