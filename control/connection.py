@@ -6,16 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from control.codec import Decoded, Decoder, Received, Refused
 from control.encoding import encode, encoded_or_error
 from control.far_end import credentials, is_gone
 from control.gate import TokenGate
 from control.messages import PROCESS_BYTES_MAX, Event, EventsLost, Message, PreviewFrame, Reply, error
-
-if TYPE_CHECKING:
-    from control.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +36,31 @@ REFUSALS_MAX = 100
 """So many unreadable messages in a row end the connection: it is not one of ours and not a person."""
 
 
+class ConnectionOwner(Protocol):
+    """What a connection asks of the server that made it."""
+
+    def opened(self, connection: Connection) -> bool:
+        """Take a new connection in. Returns False if there are too many."""
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+
+    def received(self, connection: Connection, decoded: Decoded) -> None:
+        """Act on one message."""
+
+    def is_busy(self, number: int) -> bool:
+        """Tell whether a connection waits for an answer."""
+
+    def listens(self, number: int) -> bool:
+        """Tell whether a connection wants events, so that it stays although it says nothing more."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """See the module. Text and JSON commands without an id are answered one after the other, in order."""
 
-    def __init__(self, server: Server, number: int, cameras: tuple[str, ...], *, trusted: bool, token: str) -> None:
+    def __init__(
+        self, server: ConnectionOwner, number: int, cameras: tuple[str, ...], *, trusted: bool, token: str
+    ) -> None:
         self.number = number
         self.trusted = trusted
         self.address = "unix"

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from control import previews
 from control.actions import Action, Close, Do, Send
 from control.codec import Decoded, Received
 from control.early import Early
@@ -38,6 +37,7 @@ from control.messages import (
     topics_of,
     wire_name,
 )
+from control.previews import forward_preview, request_previews, toggle_preview
 from control.roster import Peer, Roster
 from control.subscriptions import subscribed, unsubscribed
 from control.table import BY_NAME, CommandRow
@@ -64,7 +64,7 @@ class Hub:
             Quit: lambda p, _m, i: [Send((p.number,), Reply(status="bye", text="bye"), i), Close(p.number, "quit")],
             Subscribe: lambda peer, m, i: [Send((peer.number,), subscribed(peer, m), i)],
             Unsubscribe: lambda peer, m, i: [Send((peer.number,), unsubscribed(peer, m), i)],
-            Preview: lambda peer, m, i: previews.toggled(self.roster, peer, m, i),
+            Preview: lambda peer, m, i: toggle_preview(self.roster, peer, m, i),
         }
 
     def opened(self, number: int, *, trusted: bool = True) -> None:
@@ -78,7 +78,7 @@ class Hub:
             return []
         self.errands.forget(number)
         done = self.errands.lost(number, "went away before it answered; supervisord starts it again")
-        return [*map(_answer, done), *previews.demand(self.roster, set(peer.previews))]
+        return [*map(_answer, done), *request_previews(self.roster, set(peer.previews))]
 
     def received(self, number: int, decoded: Decoded, now_s: float) -> list[Action]:
         """Take what one connection sent."""
@@ -101,7 +101,7 @@ class Hub:
     def announce(self, event: Event, now_s: float = 0.0) -> list[Action]:
         """Tell an event of the hub's own, or pass one on."""
         if isinstance(event, PreviewFrame):
-            return previews.passed_on(self.roster, event, now_s)
+            return forward_preview(self.roster, event, now_s)
         to = {peer.number for peer in self.roster.subscribers(wire_name(event))}
         if isinstance(event, SettingChanged):
             to |= {peer.number for peer in self.roster.processes()}
@@ -193,7 +193,7 @@ class Hub:
         standing = (event for event in self.roster.latest.values() if self.roster.concerns(hello, event))
         missed += [event for event in standing if event not in missed]
         actions += [Send((peer.number,), event) for event in missed]
-        return actions + (previews.demand(self.roster) if hello.role == "streamer" else [])
+        return actions + (request_previews(self.roster) if hello.role == "streamer" else [])
 
 
 def _answer(errand: Errand) -> Send:

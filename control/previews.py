@@ -17,7 +17,7 @@ EARLY = 0.75
 """A picture goes out if at least this part of a watcher's frame period is over: the streamer's pace jitters."""
 
 
-def toggled(roster: Roster, peer: Peer, command: Preview, ident: Any) -> list[Action]:
+def toggle_preview(roster: Roster, peer: Peer, command: Preview, ident: Any) -> list[Action]:
     """Switch previews of one camera for one connection."""
     camera = command.camera or roster.cameras[0]
     if camera not in roster.cameras:
@@ -29,10 +29,10 @@ def toggled(roster: Roster, peer: Peer, command: Preview, ident: Any) -> list[Ac
         peer.previews.pop(camera, None)
     status = "preview_enabled" if command.enabled else "preview_disabled"
     reply = Reply(status=status, text=f"OK: {status} {camera}", data={"camera_id": camera, "enabled": command.enabled})
-    return [Send((peer.number,), reply, ident), *demand(roster, [camera])]
+    return [Send((peer.number,), reply, ident), *request_previews(roster, [camera])]
 
 
-def demand(roster: Roster, cameras: Iterable[str] = ()) -> list[Action]:
+def request_previews(roster: Roster, cameras: Iterable[str] = ()) -> list[Action]:
     """Tell the streamer what is wanted of these cameras (none given: of all that anyone watches)."""
     streamers = tuple(peer.number for peer in roster.owners("preview", None))
     wanted = set(cameras) or {camera for peer in roster.peers.values() for camera in peer.previews}
@@ -45,7 +45,7 @@ def demand(roster: Roster, cameras: Iterable[str] = ()) -> list[Action]:
     return list(asked)
 
 
-def passed_on(roster: Roster, frame: PreviewFrame, now_s: float) -> list[Action]:
+def forward_preview(roster: Roster, frame: PreviewFrame, now_s: float) -> list[Action]:
     """Give one picture to each watcher whose turn it is."""
     to = []
     for peer in roster.peers.values():

@@ -38,7 +38,7 @@ EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run_supervised(argv: Sequence[str] | None = None) -> int:
     """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
     options = _options(argv)
     config = own_config(options.config.absolute())
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"shmcam run: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    if answers(settings.paths.run / "supervisor.sock"):
+    if is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
     conf = prepare(settings)
@@ -114,7 +114,7 @@ def banner(settings: Settings, conf: Path) -> str:
     return f"shmcam  {', '.join(settings.cameras)}  ({settings.path})\n{rows}"
 
 
-def answers(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Whether somebody listens on a Unix socket; a stale socket file does not count."""
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.settimeout(1.0)
@@ -130,7 +130,7 @@ def _short(path: Path) -> str:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="shmcam run", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="shmcam run", description=run_supervised.__doc__)
     parser.add_argument(
         "--config", type=Path, default=default_config(), help="config.toml to run (default: %(default)s)"
     )
@@ -140,4 +140,4 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_supervised())

@@ -9,7 +9,7 @@ from recorder.notices import Closed, Opened
 from recorder.order import Order
 
 
-def started(opened: Opened, notes: list[str]) -> Reply:
+def started_reply(opened: Opened, notes: list[str]) -> Reply:
     """The answer to start and trigger: the file is there."""
     text = "; ".join([f"recording {opened.path} from frame {opened.frame_id}", *notes])
     data = {
@@ -21,7 +21,7 @@ def started(opened: Opened, notes: list[str]) -> Reply:
     return Reply(status="recording_started", text=text, data=data)
 
 
-def stopped(closed: Closed) -> Reply:
+def stopped_reply(closed: Closed) -> Reply:
     """The answer to stop."""
     totals = closed.totals
     if not closed.kept:
@@ -53,7 +53,7 @@ def data_of(closed: Closed) -> dict[str, object]:
     }
 
 
-def unfinished(current: tuple[Order, Path, int, int] | None, waiting: int, trouble: str) -> Reply:
+def unfinished_reply(current: tuple[Order, Path, int, int] | None, waiting: int, trouble: str) -> Reply:
     """The answer to a stop whose last file was not closed in time, if it ever was opened."""
     if current is not None:
         _, path, frames, _ = current
@@ -66,7 +66,7 @@ def unfinished(current: tuple[Order, Path, int, int] | None, waiting: int, troub
     return Reply(status="recording_stopped", text="stopped; nothing was written")
 
 
-def recording(current: tuple[Order, Path, int, int]) -> Reply:
+def recording_reply(current: tuple[Order, Path, int, int]) -> Reply:
     """The answer to status: frames go into a file."""
     order, path, frames, drops = current
     text = f"RECORDING file={path} frames={frames} drops={drops} trigger={order.trigger}"
@@ -74,7 +74,7 @@ def recording(current: tuple[Order, Path, int, int]) -> Reply:
     return Reply(status="recording", text=text, data={"recording": True, **data})
 
 
-def waiting(trouble: str, unwritten: int) -> Reply:
+def waiting_reply(trouble: str, unwritten: int) -> Reply:
     """The answer to status: frames should go into a file, but do not."""
     reason = trouble or "no frame has come yet"
     text = f"{'ERROR: ' if trouble else ''}WAITING reason={reason} unwritten={unwritten}"
@@ -82,7 +82,7 @@ def waiting(trouble: str, unwritten: int) -> Reply:
     return Reply(ok=not trouble, status="waiting", text=text, data=data)
 
 
-def idle(last: Closed | None) -> Reply:
+def idle_reply(last: Closed | None) -> Reply:
     """The answer to status: no frame is wanted."""
     if last is None:
         return Reply(status="idle", text="IDLE", data={"recording": False})

@@ -19,11 +19,11 @@ from av.container.output import OutputContainer
 
 from library import fragments
 from library.growing import movflags
-from recorder import timing
 from recorder.clip import Form, Totals, Track
 from recorder.disk_file import DiskFile
 from recorder.encoder import TIME_BASE, AccessUnit
 from recorder.names import Place
+from recorder.timing import CSV_HEADER, Gaps, csv_line
 from service.files import sync_folder
 from shm_ring import FrameMeta
 
@@ -51,7 +51,7 @@ class ClipFile:
         try:
             if form.csv:
                 self._csv = opener(place.growing_timing)
-                self._csv.write(timing.HEADER.encode())
+                self._csv.write(CSV_HEADER.encode())
                 self._csv.checkpoint()
         except OSError:
             self._discard()
@@ -65,7 +65,7 @@ class ClipFile:
             height=track.height,
             time_base=TIME_BASE,
         )
-        self._gaps = timing.Gaps()
+        self._gaps = Gaps()
         self._first: FrameMeta | None = None
         self._last: FrameMeta | None = None
         self._first_pts = 0
@@ -81,7 +81,7 @@ class ClipFile:
         if self._csv is not None:
             # Before the frame: a crash may leave a line without its frame, which is cut off when the clip is adopted.
             lines_end = self._csv.bytes
-            self._csv.write(timing.line(row, time.time(), dropped, self._gaps.hardware).encode())
+            self._csv.write(csv_line(row, time.time(), dropped, self._gaps.hardware).encode())
         packet = unit.packet
         if self._first is None or packet.pts is None:
             self._first, self._first_pts = row, packet.pts or 0

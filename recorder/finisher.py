@@ -17,10 +17,11 @@ from library import Catalogue, Entry, LibraryError
 from library.retention import keep_newest
 from library.room import room_at
 from library.settings import LibrarySettings
-from recorder import leftovers, remux
+from recorder import leftovers
 from recorder.marks import Marks
 from recorder.notices import Closed, Filed, Notice
 from recorder.priority import FINISHING, give_way
+from recorder.remux import faststart, fits
 from recorder.settings import RecorderSettings
 from service.settings import Settings
 from service.stop import Stop
@@ -96,7 +97,7 @@ class Finisher:
         try:
             if not closed.path.exists():
                 return
-            if self._wants_copy(closed) and remux.faststart(closed.path, self._stop):
+            if self._wants_copy(closed) and faststart(closed.path, self._stop):
                 log.info("index moved to the front path=%s", closed.path)
         except (OSError, av.FFmpegError, ValueError) as error:
             log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
@@ -115,7 +116,7 @@ class Finisher:
             return False
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice
-        if remux.fits(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
+        if fits(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
             return True
         log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)
         return False

@@ -16,13 +16,13 @@ from typing import Any
 
 from library.growing import Found, cut, look, trim
 from library.sidecar import sidecar
-from recorder import timing
 from recorder.clip import Totals
 from recorder.disk_file import is_written
 from recorder.memory import RESUME_WITHIN_S
 from recorder.names import SUFFIXES, TIMING, is_of
 from recorder.notices import Closed
 from recorder.order import Order
+from recorder.timing import last_frame_ns, read_rows
 from service.files import PART, sweep, sync_folder, unused
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def closed_until_ns(recordings: Path, camera: str) -> int:
         csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_of(path.name, camera))
         newest = max(csvs, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None:
-            return timing.last_frame_ns(newest, time.time(), RESUME_WITHIN_S)
+            return last_frame_ns(newest, time.time(), RESUME_WITHIN_S)
     return 0
 
 
@@ -96,7 +96,7 @@ def closed(path: Path, camera: str) -> Closed | None:
     if found is None or found.frames == 0:
         return None
     csv = path.with_name(path.stem + TIMING)
-    rows = timing.rows(csv)[: found.frames] if csv.exists() else []
+    rows = read_rows(csv)[: found.frames] if csv.exists() else []
     return _closed(camera, path, csv if csv.exists() else None, found, rows)
 
 
@@ -129,8 +129,8 @@ def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
 def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, int, int]]:
     """Give the CSV its name, without lines whose frame did not reach the disk. Returns: its rows."""
     if not growing.exists():
-        return timing.rows(final)[:frames] if final.exists() else []
-    rows = timing.rows(growing)[:frames]
+        return read_rows(final)[:frames] if final.exists() else []
+    rows = read_rows(growing)[:frames]
     if not rows:  # nothing of it reached the disk
         growing.unlink()
         return []

@@ -19,7 +19,7 @@ from control.messages import (
     Watch,
     error,
 )
-from recorder import answers
+from recorder.answers import idle_reply, recording_reply, started_reply, stopped_reply, unfinished_reply, waiting_reply
 from recorder.callers import Caller, Callers
 from recorder.clip_writer import ClipWriter
 from recorder.live import LivePackets
@@ -91,11 +91,11 @@ class Orders:
         match notice:
             case Opened():
                 notes, self.notes = self.notes, []
-                self._starts.answer(answers.started(notice, notes), of=notice.order)
+                self._starts.answer(started_reply(notice, notes), of=notice.order)
             case Closed():
                 self.last = notice
                 if not self.triggers.on(notice.order):
-                    self._stops.answer(answers.stopped(notice), of=notice.order)
+                    self._stops.answer(stopped_reply(notice), of=notice.order)
             case Trouble(reason=""):
                 self.relieved()
             case Trouble(reason=reason):
@@ -116,10 +116,10 @@ class Orders:
         """What is being recorded."""
         current = self.writer.current()
         if current is not None:
-            return answers.recording(current)
+            return recording_reply(current)
         if self.triggers.active:
-            return answers.waiting(self.writer.trouble, self.writer.unwritten)
-        return answers.idle(self.last)
+            return waiting_reply(self.writer.trouble, self.writer.unwritten)
+        return idle_reply(self.last)
 
     # ---- inside
 
@@ -168,8 +168,8 @@ class Orders:
         if current is not None and not one.means(current[0]):
             current = None
         if current is None and self.last is not None and one.means(self.last.order):
-            return answers.stopped(self.last)
-        return answers.unfinished(current, self.writer.waiting, self.writer.trouble)
+            return stopped_reply(self.last)
+        return unfinished_reply(current, self.writer.waiting, self.writer.trouble)
 
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns

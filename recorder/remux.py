@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
 
 import av
 
 from library.room import Room
 from recorder.encoder import TIME_BASE
 from service.files import whole_file
+from service.stop import Stop
 
 ROOM_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
 LOOK_EVERY = 100
 """Packets between two looks at `stop`."""
-
-
-class Stop(Protocol):
-    """What ends a long job; service.Stop is one."""
-
-    @property
-    def requested(self) -> bool:
-        """Whether to stop."""
 
 
 class _Stopped(Exception):

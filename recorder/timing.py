@@ -8,7 +8,7 @@ from pathlib import Path
 from shm_ring import FrameMeta
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
-HEADER = ",".join(COLUMNS) + "\n"
+CSV_HEADER = ",".join(COLUMNS) + "\n"
 TAIL_BYTES = 400
 """Holds the last line."""
 
@@ -41,16 +41,16 @@ class Gaps:
         return lost + hardware
 
 
-def line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> str:
+def csv_line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> str:
     """One row; `write_time_s` is the wall clock at which the frame went into the file."""
     return f"{row.frame_id},{write_time_s:.6f},{row.captured_ns},{dropped},{hardware}\n"
 
 
-def rows(path: Path) -> list[tuple[int, int, int]]:
+def read_rows(path: Path) -> list[tuple[int, int, int]]:
     """Rows of a CSV up to the first that a crash cut short or damaged: (frame id, captured ns, dropped since last)."""
     found: list[tuple[int, int, int]] = []
     header, *lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
-    for text in lines if header == HEADER else ():
+    for text in lines if header == CSV_HEADER else ():
         if not text.endswith("\n") or (row := _row(text)) is None:
             break
         found.append(row)

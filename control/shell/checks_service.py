@@ -8,7 +8,7 @@ from pathlib import Path
 
 from control.calling import call
 from control.messages import Status
-from control.running import answers
+from control.running import is_listening
 from control.shell.finding import Finding, note, ok, problem
 from control.shell.options import Options
 from control.shell.supervising import supervisord_of
@@ -21,7 +21,7 @@ def ports(options: Options) -> Iterator[Finding]:
     wanted = [("web page", str(settings.value("http.bind")), int(settings.value("mjpeg_server.port")))]
     if trigger := int(settings.value("network.trigger_port")):
         wanted.append(("trigger port", str(settings.value("network.bind")), trigger))
-    running = answers(settings.socket_path)
+    running = is_listening(settings.socket_path)
     for what, bind, port in wanted:
         if _free(bind, port):
             yield ok(f"{what} {bind}:{port} is {'not served' if running else 'free'}")
@@ -45,7 +45,7 @@ def _free(bind: str, port: int) -> bool:
 def service(options: Options) -> Iterator[Finding]:
     """Look at supervisord, the hub and each program."""
     settings = options.settings()
-    if not answers(settings.paths.run / "supervisor.sock"):
+    if not is_listening(settings.paths.run / "supervisor.sock"):
         unit = Path("/etc/systemd/system/shmcam.service").exists()
         yield note("the service is not running", "sudo systemctl start shmcam" if unit else "make run")
         return

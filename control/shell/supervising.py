@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from control import running
 from control.programs import TEMPLATE, is_home
+from control.running import is_listening, run_supervised
 from control.shell.options import EXIT_UNAVAILABLE, Options
 from control.shell.words import SUPERVISOR
 from control.watchdog.supervisord import Supervisord
@@ -19,7 +19,7 @@ ALL = "all"
 def run(options: Options) -> int:
     """Become supervisord (`control.running` reads the options behind the word)."""
     chosen = any(word.partition("=")[0] == "--config" for word in options.rest)
-    return running.main(options.rest if chosen else ["--config", str(options.config), *options.rest])
+    return run_supervised(options.rest if chosen else ["--config", str(options.config), *options.rest])
 
 
 def supervisorctl(options: Options) -> int:
@@ -29,7 +29,7 @@ def supervisorctl(options: Options) -> int:
         print(f"shmcam {options.word} [PROGRAM …]: {SUPERVISOR[options.word]}")
         return 0
     settings = options.settings()
-    if not running.answers(settings.paths.run / "supervisor.sock"):
+    if not is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam: no supervisord at {settings.paths.run}/supervisor.sock; try: shmcam run", file=sys.stderr)
         return EXIT_UNAVAILABLE
     named = options.rest or ([] if word in {"status", "update"} else [ALL])
