@@ -7,8 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
-
-from analyzer.score import Bytes
+from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB_8_BITS = (8, 2, 0, 0, 0)
@@ -16,7 +15,7 @@ _FILTER_UP = 2
 """Each row minus the one above: best of the five for keograms, whose rows resemble each other."""
 
 
-def to_png(picture: Bytes, texts: Mapping[str, str] | None = None) -> bytes:
+def to_png(picture: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> bytes:
     """Encode (height, width, 3) uint8; `texts` are Latin-1 notes kept in the file."""
     height, width, _ = picture.shape
     above = np.zeros_like(picture)

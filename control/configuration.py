@@ -22,13 +22,10 @@ import tomlkit
 from control.changes import commented, has, put, with_changes
 from control.messages import SettingChanged
 from service.files import whole_file
-from service.schema import TABLES_GROUP, Key
+from service.schema import FILE_ONLY, TABLES_GROUP, Key
 from service.settings import Settings, SettingsError, parsed_value
 
 log = logging.getLogger(__name__)
-
-FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
-"""Keys that only the owner of config.toml may change: they run programs, open ports or say where files go."""
 
 MASK = "***"
 """Shown instead of a secret."""

@@ -17,7 +17,9 @@ from service.files import whole_file
 from service.settings import Settings
 
 PER_CAMERA = ("capture", "analyzer", "recorder")
-"""Programs of which each camera has its own; all others serve every camera (design.md §2)."""
+"""Programs of which each camera has its own (design.md §2)."""
+FOR_ALL = ("exporter", "streamer", "watchdog")
+"""Programs that serve every camera; the hub, whom they report to, is not among them."""
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 INSTALLED = Path(sys.prefix) / "share/shmcam"

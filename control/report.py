@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from control.messages import Event, ProcessDown, Reply, values_of, wire_name
+from control.programs import FOR_ALL, PER_CAMERA
 from control.roster import Peer, Roster
 
-PER_CAMERA = ("capture", "analyzer", "recorder")
-FOR_ALL = ("exporter", "streamer", "watchdog")
 SILENT_S = 4.0
 """A process that has not sent its heartbeat for this long is shown as silent."""
 

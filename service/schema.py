@@ -7,6 +7,7 @@ its neighbours' code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ Apply = Literal["live", "restart"]
 
 TABLES_GROUP = "shmcam.settings"
 """The entry points of pyproject.toml that name each package's settings module."""
+
+FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
+"""Keys that only the owner of config.toml may change: they run programs, open ports or say where files go."""
 
 CAMERA_TABLE = "camera"
 """Its keys stand in [cameras.<name>] without the table's name."""

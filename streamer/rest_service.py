@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from control import messages as c
+from service.schema import FILE_ONLY
 from streamer.endpoint import Answer, Call, Endpoint, answer_of
 from streamer.events import Told
 from streamer.rest_actions import asking, commanding
@@ -64,8 +65,6 @@ class Events(msgspec.Struct, frozen=True):
 
 async def _settings(call: Call) -> Settings:
     """The hub's word where it answers: it alone knows what was changed and not yet saved."""
-    from control.configuration import FILE_ONLY  # brings tomlkit along, which nothing else here needs
-
     reply = await call.context.hub.ask(c.Get(), 5.0)
     now = reply.data.get("settings", {}) if reply.ok else {}
     own = call.context.settings

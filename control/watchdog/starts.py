@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-from control.report import FOR_ALL, PER_CAMERA
+from control.programs import FOR_ALL, PER_CAMERA
 from control.watchdog.supervisord import Program
 from control.watchdog.verdict import KILL_AGAIN_S, Verdict
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from control.configuration import FILE_ONLY, Configuration, restart_for
+from control.configuration import Configuration, restart_for
 from control.dumping import as_json, as_toml
 from control.messages import SettingChanged
+from service.schema import FILE_ONLY
 from service.settings import Settings, SettingsError
 from tests.control.hubs import HubProcess, until
 
