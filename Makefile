@@ -14,7 +14,7 @@ SYSTEM_SITE = $(shell /usr/bin/python3 -c 'import libcamera' 2>/dev/null && echo
 # ... and then the venv must be made by that very Python.
 BASE_PYTHON = $(if $(SYSTEM_SITE),/usr/bin/python3,$(PYTHON))
 BIN = .venv/bin
-OURS = imaging service shm_ring control library capture analyzer exporter recorder streamer
+OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
 
 .PHONY: setup run test soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
@@ -65,7 +65,7 @@ test-aarch64: .venv/test.stamp
 	bash tests/shm_ring/aarch64.sh
 
 test-install:
-	bash tests/control/install.sh
+	bash tests/packaging/install.sh
 
 install:
 	bash packaging/install.sh

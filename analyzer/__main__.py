@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 
-from analyzer.daybook import Daybook
 from analyzer.hooks import Hooks
-from analyzer.loop import watch
-from analyzer.orders import COMMANDS
-from analyzer.parts import Parts, watcher_for
-from analyzer.plugins import Plugins
-from analyzer.record import Scorer
+from analyzer.keogram.keeper import Daybook
+from analyzer.loop import COMMANDS, Parts, watch, watcher_for
+from analyzer.plugins.host import Plugins
+from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings
-from control.client import ControlClient
-from service.retry import Backoff
-from service.startup import Process, startup
 from shm_ring import LiveRing, RingTooLarge, RingWriter
-from shm_ring.scores import SCORE, STREAM
+from shm_ring.records.scores import SCORE, STREAM
+from shmcam.control.client import ControlClient
+from shmcam.runtime.startup import Process, startup
+from shmcam.runtime.timers import Backoff
 
 log = logging.getLogger("analyzer")
 

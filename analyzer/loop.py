@@ -1,19 +1,189 @@
-"""What the analyzer does all day: look at the newest frame, publish its record, tell what happened, obey."""
+"""What the analyzer does all day: look at the newest frame, publish its record, tell what happened, obey.
+
+Obeys commands and settings between two frames.
+
+What the analyzer's loop works with, and how it tells what happened: messages, log lines, hooks.
+"""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
 
-from analyzer import answers
-from analyzer.look import look_at
-from analyzer.orders import obey
-from analyzer.parts import Parts, tell, tell_saved
-from analyzer.watcher import Seen
-from service.stop import Stop
+import msgspec
+
+from analyzer import replies as answers
+from analyzer.frame_analyzer import Seen, Watcher
+from analyzer.hooks import Hooks
+from analyzer.keogram.keeper import Daybook
+from analyzer.night.controller import Request
+from analyzer.night.decision import Decision, Override
+from analyzer.pixels import look_at
+from analyzer.plugins.host import Plugins
+from analyzer.scores_writer import Scorer
+from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import FrameOverwritten, LiveRing, RingError, RingReader
+from shmcam.config.settings import Settings, SettingsError
+from shmcam.control.client import ControlClient
+from shmcam.control.client import Request as Asked
+from shmcam.control.messages import Keogram, Night, NightLevel, Saved, SettingChanged, error
+from shmcam.library import Catalogue, LibraryError
+from shmcam.library.sidecar import read
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """What the loop works with; `__main__` opens and closes them."""
+
+    camera: str
+    settings: Settings
+    watcher: Watcher
+    scorer: Scorer
+    control: ControlClient
+    plugins: Plugins
+    daybook: Daybook
+    hooks: Hooks
+
+
+def rules_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
+    """Read a camera's tables; the scale of the thresholds follows its frame rate. Raises: SettingsError."""
+    night = settings.table(NightSettings, camera)
+    framerate = settings.value(f"cameras.{camera}.framerate")
+    if not night.reference_exposure_us and framerate:
+        night = msgspec.structs.replace(night, reference_exposure_us=round(1e6 / framerate))
+    return night, settings.table(AnalyzerSettings, camera), settings.table(MotionSettings, camera)
+
+
+def watcher_for(settings: Settings, camera: str) -> Watcher:
+    """The analyzer's mind, with this camera's settings."""
+    return Watcher(*rules_of(settings, camera))
+
+
+def tell(seen: Seen, parts: Parts) -> None:
+    """Announce, log and remember what one frame brought."""
+    camera, control = parts.camera, parts.control
+    if seen.decision:
+        tell_night(seen.decision, seen, parts)
+    if seen.request:
+        ask(seen.request, parts)
+    if seen.movement:
+        event = answers.motion_event(seen.movement, camera, seen)
+        control.announce(event)
+        word = "began" if seen.movement.began else "ended"
+        log.info("motion %s score=%.4f zone=%s frame_id=%d", word, event.score, event.zone or "-", event.frame_id)
+    tell_saved(parts.daybook.note(seen, parts.watcher.night), parts)
+
+
+def tell_saved(paths: list[Path], parts: Parts) -> None:
+    """Announce files that are safely on disk, and enter the pictures into the library."""
+    for path in paths:
+        parts.control.announce(Saved(camera=parts.camera, path=str(path), kind="keogram"))
+    pictures = [path for path in paths if path.suffix == ".png"]
+    if not pictures:
+        return
+    try:
+        with Catalogue.of(parts.settings) as catalogue:
+            for path in pictures:
+                catalogue.add(read(path))
+    except (OSError, sqlite3.Error, LibraryError) as problem:  # it finds them by itself at its next look at the disk
+        log.warning("keogram not entered into the library: %s", problem)
+
+
+def tell_night(decision: Decision, seen: Seen, parts: Parts) -> None:
+    """Announce and log that night began or ended, and run the user's command."""
+    parts.control.announce(answers.night_event(decision, parts.camera, seen))
+    word = "began" if decision.night else "ended"
+    verdict = seen.verdict
+    log.info(
+        "night %s %s low=%.1f high=%.1f ev=%.2f source=%s dark_score=%.1f frame_id=%d",
+        word, decision.reason, verdict.low, verdict.high, verdict.ev, verdict.source.name.lower(),
+        seen.measured.dark_score[0], seen.look.meta.frame_id,
+    )  # fmt: skip
+    rules = parts.watcher.night_rules
+    parts.hooks.run(rules.on_night if decision.night else rules.on_day, word, decision.reason, rules.hook_timeout_s)
+
+
+def ask(request: Request, parts: Parts) -> None:
+    """Ask capture for another mode or exposure."""
+    parts.control.announce(answers.mode_request(request, parts.camera))
+    exposure = request.exposure
+    log.info(
+        "asked for mode=%s exposure_us=%d gain=%.2f %s",
+        request.mode,
+        exposure.exposure_us,
+        exposure.gain,
+        request.reason,
+    )
+
+
+OWNERS = ("night", "analyzer", "motion", "camera", "cameras")
+"""Tables whose keys matter here; [camera] for its frame rate."""
+
+COMMANDS = ("night_level", "night", "keogram")
+
+
+def obey(parts: Parts) -> None:
+    """Answer what was asked since the last frame, and take changed settings over."""
+    for asked in parts.control.received():
+        match asked.message:
+            case NightLevel():
+                asked.reply(answers.night_level(parts.watcher, parts.camera, now_ns()))
+            case Night(action=action):
+                _night(action, asked, parts)
+            case Keogram():
+                _keogram(asked, parts)
+            case SettingChanged() as changed:
+                _change(changed, parts)
+
+
+def _night(action: str, asked: Asked, parts: Parts) -> None:
+    watcher = parts.watcher
+    for override in (one for one in _OVERRIDES if one == action):  # `status` changes nothing
+        decision, request = watcher.force(override)
+        log.info("night forced action=%s", action)
+        if decision and watcher.last:
+            tell_night(decision, watcher.last, parts)
+        if request:
+            ask(request, parts)
+    asked.reply(answers.night_status(watcher, parts.camera))
+
+
+def _keogram(asked: Asked, parts: Parts) -> None:
+    try:
+        paths = parts.daybook.draw()
+    except OSError as problem:
+        asked.reply(error(f"keogram not written: {problem}", "not_saved"))
+        return
+    asked.reply(answers.keogram(paths, parts.camera, parts.daybook.columns))
+
+
+def _change(changed: SettingChanged, parts: Parts) -> None:
+    """Adopt one live setting; what does not fit leaves everything as it was."""
+    owner = changed.key.split(".")[0]
+    if changed.camera not in ("", parts.camera) or owner not in OWNERS:
+        return
+    key = f"cameras.{changed.camera}.{changed.key}" if changed.camera and owner != "cameras" else changed.key
+    try:
+        settings = parts.settings.with_value(key, changed.new)
+        rules = rules_of(settings, parts.camera)
+    except SettingsError as problem:
+        log.warning("setting refused key=%s: %s", key, problem)
+        return
+    parts.settings = settings
+    parts.watcher.adopt(*rules)
+    log.info("setting taken over key=%s value=%s", key, changed.new)
+
+
+_OVERRIDES: tuple[Override, ...] = get_args(Override)
+
 
 BEAT_S = 0.25
 """Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""

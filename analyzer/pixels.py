@@ -1,21 +1,28 @@
-"""Views of a frame that the analyzer reads: luma on a grid, some full rows, one column. Never a whole conversion."""
+"""What the analyzer takes from a frame while it is borrowed: a few kilobytes, then the frame is free again.
+
+Views of a frame that the analyzer reads: luma on a grid, some full rows, one column. Never a whole conversion.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.score import Bytes, grid
+from analyzer.night.brightness import Bytes, grid, sharpness
+from analyzer.night.exposure_estimate import Gathered, gathered
+from shm_ring import Flags, Frame, FrameMeta
 
 GREEN_FIRST = {"bgr24": (2, 1, 0), "rgb24": (0, 1, 2)}
 """Where red, green and blue are."""
 
 _LUMA_256 = np.array([77, 150, 29], np.uint16)
-"""BT.601 weights of red, green and blue in 256ths (as imaging.color.luma)."""
+"""BT.601 weights of red, green and blue in 256ths (as shm_ring.color.luma)."""
 
 
 def luma_grid(planes: tuple[Bytes, ...], pixel_format: str) -> Bytes:
-    """The sparse luma grid of a frame (`analyzer.score.grid`), computed on the grid alone for RGB frames."""
+    """The sparse luma grid of a frame (`analyzer.night.brightness.grid`), computed on the grid alone for RGB frames."""
     first = planes[0]
     if pixel_format not in GREEN_FIRST:
         return grid(first)
@@ -61,3 +68,52 @@ def yuv_to_rgb(
 
 def _clipped(values: NDArray[np.float32]) -> Bytes:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A frame, looked at."""
+
+    meta: FrameMeta
+    width: int
+    height: int
+    pixels: Bytes
+    """Luma on a sparse grid."""
+    limited: bool
+    """Luma is 16..235."""
+    sharpness: float
+    column: Bytes | None
+    """(height, 3) RGB for the keogram, where one was due."""
+
+    @property
+    def own(self) -> Gathered:
+        """The frame's own word on its exposure."""
+        meta = self.meta
+        return gathered(meta.exposure_us, meta.analogue_gain, meta.digital_gain, meta.lux)
+
+    def has(self, flag: Flags) -> bool:
+        """Whether capture set this flag."""
+        return bool(self.meta.flags & flag)
+
+
+def look_at(frame: Frame, column_at: float | None) -> Look:
+    """Take what is needed. `column_at`: where to cut the keogram's column, 0..1; None: not now.
+
+    The result counts only once the borrow has ended without FrameOverwritten.
+    """
+    shape = frame.picture
+    planes = frame.planes
+    limited = shape.color_range == "tv"
+    column = None
+    if column_at is not None:
+        bt709 = shape.color_space == "bt709"
+        column = column_rgb(planes, shape.pixel_format, column_at, limited=limited, bt709=bt709)
+    return Look(
+        meta=frame.meta,
+        width=shape.width,
+        height=shape.height,
+        pixels=luma_grid(planes, shape.pixel_format),
+        limited=limited,
+        sharpness=sharpness(detail_plane(planes, shape.pixel_format)),
+        column=column,
+    )

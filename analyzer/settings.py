@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from service.schema import Section, setting
-from service.settings import LABEL
+from shmcam.config.schema import Section, setting
+from shmcam.config.settings import LABEL
 
 PLUGIN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 """`module:function`, as in entry points."""

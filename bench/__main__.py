@@ -19,6 +19,7 @@ from typing import Any
 from bench.measure import Json, Measured, Outcome, Row, Table
 
 FOLDER = Path(__file__).parent
+AREAS = FOLDER / "areas"
 RESULTS = FOLDER / "results"
 LOCK = Path(tempfile.gettempdir()) / f"shmcam-bench-{os.getuid()}.lock"
 AREA_LIMIT_S = 1800
@@ -26,8 +27,8 @@ AREA_LIMIT_S = 1800
 
 def areas() -> list[str]:
     """Find the modules of this package that have rows."""
-    names = (module.name for module in pkgutil.iter_modules([str(FOLDER)]))
-    return [name for name in names if not name.startswith("_") and "\nROWS" in (FOLDER / f"{name}.py").read_text()]
+    names = (module.name for module in pkgutil.iter_modules([str(AREAS)]))
+    return [name for name in names if not name.startswith("_") and "\nROWS" in (AREAS / f"{name}.py").read_text()]
 
 
 @contextmanager
@@ -57,13 +58,13 @@ def judge(row: Row, outcome: Outcome | None) -> dict[str, Json]:
 
 def measure(area: str, quick: bool) -> dict[str, Json]:
     """Run one area in this process."""
-    module = importlib.import_module(f"bench.{area}")
+    module = importlib.import_module(f"bench.areas.{area}")
     outcomes: dict[str, Outcome] = {}
     tables: dict[str, Json] = {}
     known = {row.name for row in module.ROWS}
     for name, outcome in module.run(quick):
         if name not in known:
-            raise SystemExit(f"bench/{area}.py: outcome for the unknown row {name!r}")
+            raise SystemExit(f"bench/areas/{area}.py: outcome for the unknown row {name!r}")
         outcomes[name] = outcome
         tables.update((title, list(lines)) for title, lines in getattr(outcome, "tables", {}).items())
         print(f"  {area}: {name} {outcome}"[:240], file=sys.stderr, flush=True)
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     RESULTS.mkdir(exist_ok=True)
     if wanted.list:
         for area in chosen:
-            for row in importlib.import_module(f"bench.{area}").ROWS:
+            for row in importlib.import_module(f"bench.areas.{area}").ROWS:
                 print(
                     f"{area:10} {row.name:40} {row.bound if row.bound is not None else '':>8} {row.unit:4} {row.claim}"
                 )

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import cv2
 
-from capture.choose import Choice, Chooser
+from capture.camera_request import EVENTS, Wishes
 from capture.frame_ids import FrameIds
 from capture.loop import Loop
-from capture.report import Report
 from capture.rings import Rings
 from capture.settings import CameraSettings
-from capture.wishes import EVENTS, Wishes
-from control.client import ControlClient, Request
-from control.messages import Reply
-from service.startup import startup
+from capture.sources.select import Choice, Chooser
+from capture.status import Report
+from shmcam.control.client import ControlClient, Request
+from shmcam.control.messages import Reply
+from shmcam.runtime.startup import startup
 
 ChooserMaker = Callable[[int, Path], Callable[[CameraSettings], Choice]]
 
@@ -55,7 +55,7 @@ def answer_detect(request: Request) -> None:
 
 
 def _detect(request: Request) -> None:
-    from capture import detect
+    from capture.sources import detect
 
     found = detect.cameras()
     request.reply(Reply(text="\n".join(one.line() for one in found), data={"cameras": detect.rows(found)}))

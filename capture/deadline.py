@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.logs import crash_descriptor
+from shmcam.runtime.log import crash_descriptor
 
 log = logging.getLogger(__name__)
 

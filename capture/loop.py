@@ -7,23 +7,21 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from capture import pressure
-from capture.choose import Choice
-from capture.delivery import Delivery
-from capture.modes import needs_reopening, period_s
-from capture.pressure import EXIT_MEMORY, Pressure
-from capture.report import Report
+from capture import camera_request as pressure
+from capture.camera_request import EXIT_MEMORY, Pressure, Wishes, needs_reopening, period_s
+from capture.publisher import Delivery
 from capture.rings import Rings
 from capture.settings import CameraSettings
-from capture.source import CameraError, EndOfStream, Opened
-from capture.wishes import Wishes
-from control.client import ControlClient
-from control.client import Request as Call
-from control.messages import Detect, Event
-from service.clock import now_ns
-from service.retry import Backoff
-from service.stop import Stop
+from capture.sources.base import CameraError, EndOfStream, Opened
+from capture.sources.select import Choice
+from capture.status import Report
 from shm_ring import RingBusy, RingTooLarge
+from shmcam.control.client import ControlClient
+from shmcam.control.client import Request as Call
+from shmcam.control.messages import Detect, Event
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Backoff
 
 TURN_S = 0.25
 """The longest the loop waits for a frame before it looks at messages; frames end the wait at once."""

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from capture.frame_ids import FrameIds
 from capture.settings import RingSettings
-from imaging.formats import Geometry
-from service.clock import now_ns
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
-from shm_ring.layout import MIN_SLOTS
-from shm_ring.shape import Shape
-from shm_ring.sizing import Room, available_room, fitting_slots
+from shm_ring.formats import Geometry
+from shm_ring.layout import MIN_SLOTS, Shape
+from shm_ring.segment import Room, available_room, fitting_slots
+from shmcam.runtime.clock import now_ns
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""

@@ -8,19 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from control.client import ControlClient
-from exporter.camera import Camera
-from exporter.disks import Disks
-from exporter.follow import Follower
-from exporter.jobs import Jobs
-from exporter.keeping import Keeper
-from exporter.loop import run
-from exporter.parts import COMMANDS, Parts
-from exporter.pictures import Album
+from exporter.commands.pictures import Studio
+from exporter.continuous.follower import Follower
+from exporter.disk_monitor import Disks
+from exporter.frames import Camera
+from exporter.job_queue import Jobs
+from exporter.loop import COMMANDS, Parts, run
+from exporter.pictures.save import Album, Keeper
 from exporter.settings import ExportSettings
-from exporter.studio import Studio
-from library import Catalogue
-from service.startup import Process, startup
+from shmcam.control.client import ControlClient
+from shmcam.library import Catalogue
+from shmcam.runtime.startup import Process, startup
 
 log = logging.getLogger("exporter")
 

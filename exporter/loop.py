@@ -1,6 +1,8 @@
 """What the exporter does all day: take commands, hand them to its workers, save by the clock, keep telling how it does.
 
 Nothing here waits for a disk: the control loop answers and beats while a worker writes.
+
+What the exporter's loop works with, and the commands it answers.
 """
 
 from __future__ import annotations
@@ -8,9 +10,24 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from control.client import Request as Asked
-from control.messages import (
+from exporter import replies as answers
+from exporter.commands import archive as archiving
+from exporter.commands import library as shelf
+from exporter.commands import library as upkeep
+from exporter.commands import timelapse as filming
+from exporter.commands.pictures import Studio
+from exporter.continuous.follower import Follower
+from exporter.disk_monitor import Disks
+from exporter.frames import span
+from exporter.job_queue import Jobs
+from exporter.settings import ExportSettings
+from shmcam.config.settings import Settings, SettingsError
+from shmcam.control.client import ControlClient
+from shmcam.control.client import Request as Asked
+from shmcam.control.messages import (
     Archive,
     Archives,
     Clips,
@@ -27,14 +44,55 @@ from control.messages import (
     Unprotect,
     error,
 )
-from exporter import answers, archiving, filming, shelf, upkeep
-from exporter.choice import span
-from exporter.parts import Parts
-from exporter.settings import ExportSettings
-from exporter.timer import Timer
-from service.clock import now_ns, to_utc_ns
-from service.settings import SettingsError
-from service.stop import Stop
+from shmcam.library import Catalogue
+from shmcam.runtime.clock import now_ns, to_utc_ns
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Timer
+
+COMMANDS = (
+    "save",
+    "snapshot",
+    "past_stack",
+    "timelapse",
+    "clips",
+    "pictures",
+    "library",
+    "protect",
+    "unprotect",
+    "delete",
+    "archive",
+    "archives",
+)
+
+
+@dataclass
+class Parts:
+    """What the loop works with; `__main__` opens and closes them."""
+
+    settings: Settings
+    control: ControlClient
+    studio: Studio
+    catalogue: Catalogue
+    saver: Jobs
+    """Carries out whatever reads the ring: it must not wait behind anything long."""
+    errands: Jobs
+    """Long work on files: archive, check, rebuild."""
+    disks: Disks
+    """Those that pictures and recordings go to; looked at as an errand."""
+    followers: dict[str, Follower] = field(default_factory=dict)
+    """What goes on all day, per camera."""
+    later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
+    """pastStacks whose span has not ended yet, with the instant when it will have."""
+    timers: dict[str, Timer] = field(default_factory=dict)
+    """Auto-save, per camera."""
+    places: Timer = field(default_factory=Timer)
+    """Looks at the disks, and for folders of the library that come back."""
+
+    @property
+    def own(self) -> ExportSettings:
+        """[export] of this moment."""
+        return self.settings.table(ExportSettings)
+
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from service.schema import Section, setting
+from shmcam.config.schema import Section, setting
 
 Format = Literal["jpg", "png", "npy", "tiff"]
 Method = Literal["mean", "median", "sigma", "trimmed", "max", "min"]

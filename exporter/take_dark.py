@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter import darks
-from exporter.median import median
-from exporter.timelapse import camera_of
-from service.settings import EXIT_CONFIG, Settings, SettingsError
-from service.startup import default_config
+from exporter.films.build import camera_of
+from exporter.stacking import dark_frames as darks
+from exporter.stacking.median import median
 from shm_ring import Frame, LiveRing, RingError
+from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
+from shmcam.runtime.startup import default_config
 
 TIMEOUT_S = 20.0
 """Seconds to wait for the ring."""

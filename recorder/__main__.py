@@ -8,28 +8,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from control.client import ControlClient
-from library import Catalogue
-from recorder import leftovers
-from recorder.clip import Form
-from recorder.clip_writer import ClipWriter
-from recorder.encoding import Encoding
-from recorder.finisher import Finisher
-from recorder.live import LivePackets
+from recorder.clips import recovery as leftovers
+from recorder.clips.clip import Form, Limits
+from recorder.clips.finish import Finisher
+from recorder.clips.storage import Storage
+from recorder.clips.writer import ClipWriter
+from recorder.commands import Orders
+from recorder.encoding.overlay import FrameOverlay
+from recorder.encoding.session import Encoding
+from recorder.live_packets import LivePackets
 from recorder.loop import Loop
-from recorder.marks import Marks
-from recorder.memory import Memory
-from recorder.order import Limits
-from recorder.orders import Orders
-from recorder.overlay import FrameOverlay
-from recorder.session import Session
+from recorder.resume import Marks, Memory, Session
 from recorder.settings import RecorderSettings
-from recorder.storage import Storage
 from recorder.triggers import Triggers
-from service.startup import Process, startup
 from shm_ring import Cursor, LiveRing
-from shm_ring.lock import Memory as LockMemory
-from shm_ring.lock import WriterLock
+from shm_ring.ownership import Memory as LockMemory
+from shm_ring.ownership import WriterLock
+from shmcam.control.client import ControlClient
+from shmcam.library import Catalogue
+from shmcam.runtime.startup import Process, startup
 
 log = logging.getLogger("recorder")
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from control.client import ControlClient
-from control.messages import SettingChanged
-from recorder.announcing import event_of
-from recorder.clip_writer import ClipWriter
-from recorder.delivery import Delivery
-from recorder.encoding import Encoding
-from recorder.intake import Intake
-from recorder.live import LivePackets
-from recorder.orders import Orders
-from recorder.pulse import Pulse
+from recorder.clips.writer import ClipWriter
+from recorder.commands import Orders
+from recorder.encoding.session import Encoding
+from recorder.frame_pipeline import Delivery, Intake
+from recorder.live_packets import LivePackets
+from recorder.status import Pulse, event_of
 from recorder.triggers import Triggers
-from service.stop import Stop
 from shm_ring import Cursor
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import SettingChanged
+from shmcam.runtime.stop import Stop
 
 WAIT_S = 0.2
 """How long one pass waits for a frame or a command."""

@@ -1,7 +1,8 @@
 """CONTRACT 1: the bytes of the ring; its one writer; its read-only readers."""
 
-from shm_ring.attach import AttachedRing, HeldFrame, attach
-from shm_ring.cursor import Cursor, Spot
+from __future__ import annotations
+
+from shm_ring.attach import AttachedRing, HeldFrame, Pair, attach, pairs
 from shm_ring.errors import (
     FrameOverwritten,
     RingBusy,
@@ -14,13 +15,11 @@ from shm_ring.errors import (
 )
 from shm_ring.frame import Frame
 from shm_ring.layout import segment_name
-from shm_ring.live import LiveRing, Stop
-from shm_ring.meta import Flags, FrameMeta
-from shm_ring.pairing import Pair, pairs
+from shm_ring.live import Cursor, LiveRing, Spot, Stop
+from shm_ring.metadata import Flags, FrameMeta
+from shm_ring.opencv import SharedCapture
 from shm_ring.reader import RingReader
-from shm_ring.slot import Slot
-from shm_ring.video_capture import SharedCapture
-from shm_ring.writer import RingWriter
+from shm_ring.writer import RingWriter, Slot
 
 __all__ = [
     "AttachedRing",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from shm_ring import catalogue, dump, top
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.reader import RingReader
+from shm_ring.tools import dump, top
+from shm_ring.tools import listing as catalogue
 
 
 def header(reader: RingReader) -> Iterator[str]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging import color, formats
-from imaging.formats import Geometry
-from shm_ring import layout
+from shm_ring import color, formats, layout
 from shm_ring.errors import FrameOverwritten, RingError
-from shm_ring.meta import FrameFields, FrameMeta, meta_of, unpack_geometry
+from shm_ring.formats import Geometry
+from shm_ring.metadata import FrameFields, FrameMeta, meta_of, unpack_geometry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -113,7 +112,7 @@ class Frame:
 
     @property
     def planes(self) -> tuple[Pixels, ...]:
-        """Views of the planes, see imaging.formats.planes."""
+        """Views of the planes, see shm_ring.formats.planes."""
         if self._source is None:
             return formats.planes(self.payload, self.picture)
         return self._source.plane_views(self.sequence, self._header, self.picture)

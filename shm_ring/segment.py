@@ -1,4 +1,9 @@
-"""Finding, checking, making and mapping the segment of a ring. A header is believed only after this module."""
+"""Finding, checking, making and mapping the segment of a ring. A header is believed only after this module.
+
+Whether a ring fits into this machine; asked before anything is reserved, so that the answer is a sentence.
+
+Whether the process that wrote its pid into shared memory is still the one that bears it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,75 @@ import mmap
 import os
 import pwd
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import posix_ipc
 
 from shm_ring import layout
-from shm_ring.errors import RingMismatch, RingNotReady
-from shm_ring.layout import SEGMENT_HEADER
-from shm_ring.shape import Shape
-from shm_ring.sizing import SHM_FOLDER, available_room, check_fits
+from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
+from shm_ring.layout import MIN_SLOTS, SEGMENT_HEADER, Shape
+
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+MEMORY_SHARE = 0.8  # of available memory: the rest is for encoders and the page cache
+MEGABYTE = 1_000_000
+
+
+class Room(NamedTuple):
+    """What may be taken, in bytes."""
+
+    memory_bytes: int
+    """Available memory (proc(5), MemAvailable), or what the control group leaves if that is less."""
+    shm_bytes: int
+    """Free in /dev/shm."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """The smaller of the two limits."""
+        return min(int(self.memory_bytes * MEMORY_SHARE), self.shm_bytes)
+
+
+def available_room() -> Room:
+    """Look at this machine."""
+    disk = os.statvfs(SHM_FOLDER)
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    memory = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return Room(min(memory, _group_bytes()), disk.f_bavail * disk.f_frsize)
+
+
+def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what a container's memory limit still leaves; no limit: a very large number."""
+    try:
+        return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
+    except (OSError, ValueError):  # no cgroup v2 here, or "max"
+        return 1 << 62
+
+
+def memory_account(shape: Shape, room: Room) -> str:
+    """Write the sum out in full, for the log and for a refusal."""
+    return (
+        f"{shape.slots} slots of {shape.payload_bytes / MEGABYTE:.3f} MB need {shape.total_bytes / MEGABYTE:.1f} MB; "
+        f"{SHM_FOLDER} has {room.shm_bytes / MEGABYTE:.1f} MB free, "
+        f"memory {room.memory_bytes / MEGABYTE:.1f} MB available (of which {MEMORY_SHARE:.0%} may be used)"
+    )
+
+
+def fitting_slots(shape: Shape, room: Room) -> int:
+    """Return how many slots of this size fit; 0 when not even the least ring does."""
+    slots = min(shape.slots, max(0, (room.usable_bytes - shape.payload_offset) // shape.slot_stride))
+    return slots if slots >= MIN_SLOTS else 0
+
+
+def check_fits(name: str, shape: Shape, room: Room) -> str:
+    """Return the account, or raise RingTooLarge with the largest number of slots that would fit."""
+    text = memory_account(shape, room)
+    if shape.total_bytes <= room.usable_bytes:
+        return text
+    slots = fitting_slots(shape, room)
+    advice = f"try slots = {slots}" if slots else "not even 2 slots fit: use smaller frames or enlarge /dev/shm"
+    raise RingTooLarge(f"ring {name}: {text}; {advice}")
+
 
 _NAME = re.compile(r"/[^/\0]{1,250}")
 MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would cut it
@@ -171,3 +235,23 @@ def unlink(name: str) -> None:
         return
     except (PermissionError, posix_ipc.PermissionsError):
         raise RingMismatch(f"ring {name}: cannot remove the segment; {_owner(name)}") from None
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 when there is none (proc(5), stat field 22)."""
+    try:
+        stat = Path(f"/proc/{pid}/task/{pid}/stat").read_bytes()  # qemu-user invents /proc/<own pid>/stat, not this
+    except OSError:
+        return 0
+    fields = stat[stat.rfind(b")") + 2 :].split()  # the name before may hold spaces and brackets
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def pid_space() -> int:
+    """Return the inode of this process's pid namespace (namespaces(7)); pids of another one mean nothing here."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def alive(pid: int, started: int) -> bool:
+    """Tell whether the process with this pid is the one that started then."""
+    return pid > 0 and started > 0 and start_time(pid) == started

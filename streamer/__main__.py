@@ -6,12 +6,12 @@ import asyncio
 import sys
 from contextlib import closing
 
-from control.client import ControlClient
-from service.settings import EXIT_CONFIG
-from service.startup import startup
-from streamer.errands import COMMANDS, EVENTS, Errands
+from shmcam.config.settings import EXIT_CONFIG
+from shmcam.control.client import ControlClient
+from shmcam.runtime.startup import startup
+from streamer.http.server import CannotServe
+from streamer.hub_link import COMMANDS, EVENTS, Errands
 from streamer.loop import serve, wait_for_port
-from streamer.server import CannotServe
 from streamer.settings import MjpegServerSettings
 
 

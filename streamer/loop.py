@@ -12,28 +12,28 @@ from functools import partial
 
 import psutil
 
-from control.messages import Status
-from service.clock import now_ns
-from service.retry import Backoff
-from service.settings import Settings
-from service.stop import Stop
 from shm_ring import LiveRing
-from shm_ring.scores import Scores
-from streamer.caption import Caption
-from streamer.context import Camera, Context
-from streamer.errands import Errands
-from streamer.fanout import Fanout, Places
-from streamer.feed import Feed
-from streamer.film import encourage
-from streamer.guard import Guard
-from streamer.ledger import Ledger
-from streamer.live import Live, LiveFeed
-from streamer.long import STREAM, LongExposure
-from streamer.machine import machine_of
-from streamer.marks import Marks
-from streamer.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
+from shm_ring.records.scores import Scores
+from shmcam.config.settings import Settings
+from shmcam.control.messages import Status
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Backoff
+from streamer.auth.policy import Guard
+from streamer.h264.live_video import Live, LiveFeed
+from streamer.h264.routes import encourage
+from streamer.http.context import Camera, Context
+from streamer.http.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
+from streamer.hub_link import Errands
+from streamer.monitoring.load import machine_of
+from streamer.monitoring.throttle import Load, LoadLimits
+from streamer.monitoring.viewers import Ledger
+from streamer.pictures.caption import Caption
+from streamer.pictures.fanout import Fanout, Places
+from streamer.pictures.feed import Feed
+from streamer.pictures.long_exposure import STREAM, LongExposure
+from streamer.pictures.scores import Marks
 from streamer.settings import HttpSettings, MjpegServerSettings
-from streamer.throttle import Load, LoadLimits
 
 log = logging.getLogger(__name__)
 

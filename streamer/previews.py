@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from control.messages import CHUNK_BYTES_MAX, Event, Preview, PreviewFrame
-from streamer.context import Camera, Context
-from streamer.fanout import TooMany
-from streamer.picture import Picture
-from streamer.variant import Variant
+from shmcam.control.messages import CHUNK_BYTES_MAX, Event, Preview, PreviewFrame
+from streamer.http.context import Camera, Context
+from streamer.pictures.fanout import TooMany
+from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.variant import Variant
 
 QUALITY, QUALITY_MIN, QUALITY_STEP = 70, 20, 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.schema import Section, setting
+from shmcam.config.schema import Section, setting
 
 _HOST_NAME = r"^[A-Za-z0-9.\-:\[\]]{1,253}$"
 _ORIGIN = r"^https?://[A-Za-z0-9.\-:\[\]]{1,253}$"

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from control.messages import CHUNK_BYTES_MAX, Chunk, Reply, ShortStream
-from streamer.context import Camera, Context
-from streamer.fanout import TooMany
-from streamer.ledger import Tally
-from streamer.picture import Picture
-from streamer.variant import Variant
+from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Reply, ShortStream
+from streamer.http.context import Camera, Context
+from streamer.monitoring.viewers import Tally
+from streamer.pictures.fanout import TooMany
+from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.variant import Variant
 
 FRAME_S = 15.0
 """Without a picture for so long the stream ends; longer than two of the longest night exposures."""

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from library import read_only
+from shmcam.library import database as read_only
 
 _MOUNTED = """
 mount -t tmpfs -o size=64m tmpfs "$1" && cp -R "$2/." "$1" && mount -o "remount,$3" "$1" && shift 3 && exec "$@"

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imaging import frame_code
+from shmcam.imaging import frame_code
 
 
 def number_in(path: Path) -> int | None:

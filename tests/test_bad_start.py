@@ -43,7 +43,7 @@ def test_a_missing_config_exits_78(tmp_path):
 
 def test_a_process_started_by_hand_refuses_a_wrong_config_the_same_way(tmp_path):
     (tmp_path / "config.toml").write_text("[night]\ndark_threshold = 999")
-    for role in ("capture", "analyzer", "recorder", "exporter", "streamer", "control"):
+    for role in ("capture", "analyzer", "recorder", "exporter", "streamer", "shmcam.hub"):
         done = subprocess.run(
             [sys.executable, "-m", role, "--config", str(tmp_path / "config.toml")], capture_output=True, text=True,
             timeout=120,

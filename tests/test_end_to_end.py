@@ -36,7 +36,7 @@ def test_every_program_runs_and_says_so(shmcam):
 
 def test_frame_ids_in_the_ring_are_the_numbers_in_the_pixels(shmcam):
     with RingReader.open(shmcam.ring_name()) as ring:
-        from imaging import frame_code
+        from shmcam.imaging import frame_code
 
         for sequence in ring.last(8):
             frame = ring.copy(sequence)

@@ -9,20 +9,37 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = {
-    "imaging": set(),
-    "service": set(),
-    "shm_ring": {"imaging"},
-    "control": {"service"},
-    "library": {"service"},
+    "shm_ring": set(),
+    "shmcam": set(),
+    "shmcam.imaging": {"shm_ring"},
+    "shmcam.config": set(),
+    "shmcam.runtime": {"shmcam.config"},
+    "shmcam.video": {"shmcam.imaging", "shmcam.config", "shmcam.runtime"},
+    "shmcam.control": {"shmcam.config", "shmcam.runtime"},
+    "shmcam.library": {"shmcam.config", "shmcam.runtime", "shmcam.video"},
+    "shmcam.hub": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
+    "shmcam.watchdog": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
+    "shmcam.cli": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
 }
-LAZY = {"control": {"shm_ring", "imaging", "library", "exporter", "streamer", "capture"}}
-"""The command line starts tools of other packages, importing them only when asked to."""
-TOOLS = {"bench", "tests", "docs", "examples"}
-PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in TOOLS)
+FOR_ALL = {"shm_ring", *(f"shmcam.{name}" for name in ("imaging", "runtime", "config", "video", "control", "library"))}
+"""What a process may import beside itself."""
+COMMAND_LINE = "shmcam.cli.main"
+"""Each word's code is imported when the word is typed, and may then import anything."""
+TOOLS = {"bench", "tests", "docs", "examples", ".venv", "build"}
+FILES = sorted(path for path in ROOT.glob("*/**/*.py") if path.relative_to(ROOT).parts[0] not in TOOLS)
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+
+
+def package_of(module: str) -> str:
+    """capture.sources.base → capture, shmcam.hub.router → shmcam.hub."""
+    return ".".join(module.split(".")[: 2 if module.startswith("shmcam.") else 1])
+
+
+PACKAGES = sorted({package_of(module) for module in MODULES})
 
 
 def imports(path: Path):
-    """(imported top-level package, whether only when a function runs), for our packages."""
+    """(imported module of ours, whether only when a function runs)."""
     tree = ast.parse(path.read_text())
     lazy = {
         id(node)
@@ -32,32 +49,48 @@ def imports(path: Path):
     }
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in below]
         for name in names:
-            if name.split(".")[0] in PACKAGES:
-                yield name.split(".")[0], id(node) in lazy
+            if name in MODULES:
+                yield name, id(node) in lazy
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_keep_to_the_table(package):
-    allowed = SHARED.get(package, set(SHARED)) | {package}
-    wrong = []
-    for path in sorted((ROOT / package).rglob("*.py")):
-        for name, lazy in imports(path):
-            if name not in allowed and not (lazy and name in LAZY.get(package, ())):
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    allowed = {package} | SHARED.get(package, FOR_ALL)
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if package_of(module) == package and package != package_of(COMMAND_LINE)
+        for name, _ in imports(path)
+        if package_of(name) not in allowed
+    ]
     assert not wrong
 
 
+def test_the_command_line_is_light_until_it_knows_the_word():
+    allowed = {package_of(COMMAND_LINE)} | SHARED[package_of(COMMAND_LINE)]
+    seen, reached = set(), {COMMAND_LINE}
+    while reached - seen:
+        module = (reached - seen).pop()
+        seen.add(module)
+        if package_of(module) == package_of(COMMAND_LINE):
+            reached |= {name for name, lazy in imports(MODULES[module]) if not lazy}
+    assert {package_of(module) for module in seen} <= allowed
+
+
 def test_processes_never_import_each_other():
-    processes = set(PACKAGES) - set(SHARED)
-    assert processes >= {"capture", "analyzer", "exporter", "recorder", "streamer"}
+    assert set(PACKAGES) - set(SHARED) >= {"capture", "analyzer", "exporter", "recorder", "streamer"}
 
 
 @pytest.mark.parametrize("heavy", ["numpy", "cv2", "av", "aiohttp"])
 def test_settings_and_the_hub_are_light(heavy):
     """Every process loads every table of settings, and the hub runs on a 512 MB Pi (design.md §2)."""
-    for path in [*ROOT.glob("*/settings.py"), *(ROOT / "service").glob("*.py")]:
+    for module, path in MODULES.items():
+        if not (module.endswith(".settings") or package_of(module) in {"shmcam.config", "shmcam.runtime"}):
+            continue
         names = {
             alias.name
             for node in ast.walk(ast.parse(path.read_text()))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from control.client import ControlClient
-from service.stop import Stop
+from shmcam.control.client import ControlClient
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.pipeline import Pipeline
 

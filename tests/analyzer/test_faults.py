@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imaging.formats import geometry
-from service.settings import Settings
 from shm_ring import FrameMeta, RingReader, RingWriter
-from shm_ring.scores import Scores
+from shm_ring.formats import geometry
+from shm_ring.records.scores import Scores
+from shmcam.config.settings import Settings
 from tests.machine import PATIENCE, until
 from tests.pipeline import Pipeline
 

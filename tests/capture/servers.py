@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from aiohttp import web
 
-from imaging import frame_code
-from imaging.formats import geometry, planes
-from imaging.jpeg import to_jpeg
+from shm_ring.formats import geometry, planes
+from shmcam.imaging import frame_code
+from shmcam.imaging.jpeg import to_jpeg
 
 SHAPE = geometry("yuv420p", 320, 240)
 

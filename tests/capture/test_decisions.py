@@ -10,22 +10,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from capture.address import shown_url
-from capture.arrival import ArrivalClock
-from capture.choose import Chooser, pick
-from capture.control_settings import ControlSettings
-from capture.drops import DropCounter
-from capture.modes import Mode, changes, first_mode, needs_reopening, period_s, request, requested_mode
-from capture.pacing import Pacer
-from capture.pressure import Pressure, decide, own_megabytes, swap_percent
-from capture.report import Report
+from capture.camera_request import (
+    Mode,
+    Pressure,
+    changes,
+    decide,
+    first_mode,
+    needs_reopening,
+    own_megabytes,
+    period_s,
+    request,
+    requested_mode,
+    swap_percent,
+)
+from capture.frame_checks import PATIENCE_FRAMES, DropCounter, Settling
 from capture.rings import LEAST_SLOTS, Rings, wanted_slots
-from capture.settings import CameraSettings, DownscaleSettings, RingSettings
-from capture.settling import PATIENCE_FRAMES, Settling
-from capture.source import CameraError, Request, Shot
-from imaging.formats import geometry
+from capture.settings import CameraSettings, ControlSettings, DownscaleSettings, RingSettings
+from capture.sources.base import CameraError, Request, Shot
+from capture.sources.ffmpeg_stream import ArrivalClock
+from capture.sources.select import Chooser, pick
+from capture.sources.url import shown_url
+from capture.sources.video_file import Pacer
+from capture.status import Report
 from shm_ring import RingReader, RingTooLarge
-from shm_ring.sizing import Room
+from shm_ring.formats import geometry
+from shm_ring.segment import Room
 
 CAMERA, RING = CameraSettings(), RingSettings()
 
@@ -191,7 +200,7 @@ def test_changes_name_exactly_the_fields_that_differ_old_and_new():
 
 def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog):
     """The page showed "mode changed (still → still)" for each step of the night's exposure."""
-    caplog.set_level(logging.INFO, logger="capture.report")
+    caplog.set_level(logging.INFO, logger="capture.status")
     modes = (Mode(), Mode(), Mode("still", 9000, 2), Mode("still", 20_000, 2), Mode("still", 20_000, 2), Mode())
     announced = []
     report = Report(SimpleNamespace(announce=announced.append), "cam0")
@@ -279,9 +288,9 @@ def test_an_explicit_source_is_taken_as_it_is():
 def test_auto_stays_with_the_real_camera_it_has_found(monkeypatch, tmp_path):
     """An unplugged webcam must not turn into the synthetic picture, which looks alive."""
     answers = iter([{"picamera2": "none", "v4l2": ""}, {"picamera2": "none", "v4l2": "gone"}])
-    monkeypatch.setattr("capture.choose._answers", lambda index: next(answers))
+    monkeypatch.setattr("capture.sources.select._answers", lambda index: next(answers))
     made = []
-    monkeypatch.setattr("capture.choose.MAKERS", {"v4l2": lambda *_: made.append("v4l2")})
+    monkeypatch.setattr("capture.sources.select.MAKERS", {"v4l2": lambda *_: made.append("v4l2")})
     chooser = Chooser(0, tmp_path)
     for _ in range(3):
         assert chooser(CAMERA).kind == "v4l2"

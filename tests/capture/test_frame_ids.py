@@ -9,8 +9,8 @@ import pytest
 
 from capture.frame_ids import AHEAD, MARK_BYTES, MARK_MAX, FrameIds
 from capture.rings import Rings
-from imaging.formats import geometry
-from shm_ring.meta import FrameMeta
+from shm_ring.formats import geometry
+from shm_ring.metadata import FrameMeta
 from tests.capture.harness import Processes
 from tests.machine import until
 

@@ -8,11 +8,11 @@ import numpy as np
 import psutil
 import pytest
 
-from control.messages import ModeRequested, NightBegan, NightEnded
-from imaging import frame_code
 from shm_ring import Flags, LiveRing, RingError
+from shmcam.control.messages import ModeRequested, NightBegan, NightEnded
+from shmcam.imaging import frame_code
 from tests.capture.harness import Processes
-from tests.capture.test_video import BIKES
+from tests.capture.sources.test_video import BIKES
 from tests.machine import until
 
 

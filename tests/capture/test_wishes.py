@@ -2,11 +2,9 @@
 
 import pytest
 
-from capture.modes import Mode
-from capture.pressure import Pressure
-from capture.wishes import Wishes
-from control.messages import ModeRequested, NightBegan, NightEnded, SettingChanged
-from service.settings import Settings
+from capture.camera_request import Mode, Pressure, Wishes
+from shmcam.config.settings import Settings
+from shmcam.control.messages import ModeRequested, NightBegan, NightEnded, SettingChanged
 
 CONFIG = """
 [camera]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from control.client import call
-from control.messages import Reply
-from imaging import frame_code
-from imaging.formats import Geometry, geometry, planes
-from service.clock import now_ns, to_utc_ns
-from service.settings import Settings
 from shm_ring import FrameMeta, RingWriter
+from shm_ring.formats import Geometry, geometry, planes
+from shmcam.config.settings import Settings
+from shmcam.control.client import call
+from shmcam.control.messages import Reply
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns, to_utc_ns
 from tests.machine import until
 
 HOME = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ class Service:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, role: str) -> subprocess.Popen[bytes]:
-        module = "control" if role == "hub" else role
+        module = "shmcam.hub" if role == "hub" else role
         log = (self.folder / f"{role}.out").open("ab")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("SHMCAM_", "SUPERVISOR"))}
         self.processes[role] = subprocess.Popen(

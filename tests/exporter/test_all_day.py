@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from imaging import frame_code
-from imaging.formats import geometry, planes
-from library import Catalogue
 from shm_ring import Flags, attach
+from shm_ring.formats import geometry, planes
+from shmcam.imaging import frame_code
+from shmcam.library import Catalogue
 from tests.exporter.conftest import HOME, Feed
 from tests.machine import until
 from tests.reading import numbers_in_clip
@@ -225,7 +225,7 @@ def test_shmcam_timelapse_builds_a_film_of_saved_pictures(shared, feed):
         [
             sys.executable,
             "-m",
-            "exporter.timelapse",
+            "exporter.films.build",
             "--config",
             str(shared.config),
             "cam0",
@@ -253,7 +253,7 @@ def test_shmcam_timelapse_builds_a_film_of_saved_pictures(shared, feed):
 def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
     import resource
 
-    from exporter.film import Film
+    from exporter.films.film import Film
 
     layout = geometry("yuv420p", 320, 240)
     payload = np.full(layout.payload_bytes, 90, np.uint8)
@@ -272,7 +272,7 @@ def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
     [("bgr24", 321, 241), ("gray", 320, 241), ("nv12", 320, 240), ("yuv420p", 640, 362)],
 )
 def test_films_of_any_format_and_size(tmp_path, pixel_format, width, height):
-    from exporter.film import Film
+    from exporter.films.film import Film
 
     layout = geometry(pixel_format, width, height)
     with Film(tmp_path / "a.mp4", layout, fps=25, crf=18, about={"x": 1}) as film:

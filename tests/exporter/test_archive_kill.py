@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from library import Catalogue, Entry
-from library.manifest import JOURNAL
-from service.files import PART
-from service.settings import Settings
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue, Entry
+from shmcam.library.manifest import JOURNAL
+from shmcam.runtime.files import PART
 from tests.exporter.conftest import Service, running
 from tests.machine import PATIENCE, need_shared_memory, until
 from tests.pipeline import BIN

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter import darks
-from exporter.trails import FOLDER, Trails
-from imaging.formats import geometry
+from exporter.continuous.startrails import FOLDER, Trails
+from exporter.stacking import dark_frames as darks
 from shm_ring import Flags, FrameMeta
+from shm_ring.formats import geometry
 
 DAMAGES = {
     "empty": lambda _whole: b"",

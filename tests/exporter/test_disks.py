@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from control.client import ControlClient
-from control.messages import DiskLow
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import DiskLow
 from tests.exporter.conftest import Service
 from tests.machine import until
 

@@ -19,17 +19,16 @@ import numpy as np
 import psutil
 import pytest
 
-from exporter.keeping import Keeper, Wish
-from exporter.pictures import Album
-from imaging.formats import geometry, planes
-from library import Catalogue
-from service.files import whole_file
-from service.settings import Settings
+from exporter.pictures.save import Album, Keeper, Wish
 from shm_ring import FrameMeta
+from shm_ring.formats import geometry, planes
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from shmcam.runtime.files import whole_file
 from tests.exporter.conftest import HOME, Feed, Service
-from tests.library.test_archive import traversals
 from tests.machine import until
 from tests.reading import number_in
+from tests.shmcam.library.test_archive import traversals
 
 FORMATS = ("jpg", "png", "npy", "tiff")
 KILLS = 4
@@ -76,7 +75,9 @@ class FailingFile(io.RawIOBase):
 @pytest.fixture
 def disk(monkeypatch):
     one = Disk()
-    monkeypatch.setattr("service.files.os.fsync", lambda _descriptor: None)  # the real disk's pace is not the subject
+    monkeypatch.setattr(
+        "shmcam.runtime.files.os.fsync", lambda _descriptor: None
+    )  # the real disk's pace is not the subject
     monkeypatch.setitem(whole_file.__wrapped__.__kwdefaults__, "opener", one.opener)
     return one
 
@@ -150,7 +151,7 @@ def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, di
 
 
 def test_a_stack_on_a_failing_disk_is_whole_or_absent(tmp_path, disk):
-    from exporter.stacking import Stacked
+    from exporter.stacking.stack import Stacked
 
     (tmp_path / "config.toml").write_text("[library]\nfree_reserve_mb = 0\n")
     settings = Settings.load(tmp_path / "config.toml", environ={})
@@ -174,7 +175,7 @@ import sys
 from pathlib import Path
 
 from exporter.__main__ import main
-from service.files import whole_file
+from shmcam.runtime.files import whole_file
 from tests.exporter.test_faults import Disk
 
 class Steered(Disk):

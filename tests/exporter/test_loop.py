@@ -10,15 +10,14 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from control.messages import PastStack, Reply
-from exporter.disks import Disks
-from exporter.jobs import Jobs
-from exporter.loop import look_at_places, ripe, take
-from exporter.parts import Parts
-from exporter.worker import Worker
-from library import Catalogue, Entry
-from service.settings import Settings
-from service.stop import Stop
+from exporter.disk_monitor import Disks
+from exporter.job_queue import Jobs
+from exporter.loop import Parts, look_at_places, ripe, take
+from shmcam.config.settings import Settings
+from shmcam.control.messages import PastStack, Reply
+from shmcam.library import Catalogue, Entry
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
 from tests.machine import until
 from tests.mounts import closed
 

@@ -17,14 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
-from exporter import upkeep
-from exporter.keeping import Keeper, Wish
-from exporter.pictures import Album
-from imaging.formats import geometry
-from library import Catalogue
-from service import files
-from service.settings import Settings
+from exporter.commands import library as upkeep
+from exporter.pictures.save import Album, Keeper, Wish
 from shm_ring import FrameMeta
+from shm_ring.formats import geometry
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from shmcam.runtime import files
 
 SECTOR = 512
 """What a disk writes whole or not at all."""
@@ -34,7 +33,7 @@ CONFIG = "[library]\nfree_reserve_mb = 0\n"
 
 @dataclass
 class Journal:
-    """Everything done to the disk, in order; stands in for `os` in service.files."""
+    """Everything done to the disk, in order; stands in for `os` in shmcam.runtime.files."""
 
     done: list[tuple[Any, ...]] = field(default_factory=list)
     syncs: bool = True

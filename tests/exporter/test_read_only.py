@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from control.messages import Reply
-from imaging.formats import geometry
-from library import Catalogue
+from shm_ring.formats import geometry
+from shmcam.control.messages import Reply
+from shmcam.library import Catalogue
 from tests.exporter.conftest import HOME, Feed, Service
 from tests.exporter.test_faults import files, opens
 from tests.machine import until

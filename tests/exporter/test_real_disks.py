@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.film import SYNC_FRAMES
-from imaging.formats import geometry
-from library import Catalogue
+from exporter.films.film import SYNC_FRAMES
+from shm_ring.formats import geometry
+from shmcam.library import Catalogue
 from tests.exporter.conftest import Feed, Service, running
 from tests.exporter.test_read_only import READ_ONLY, rows_are_files, saving
 from tests.machine import until
-from tests.recorder.test_real_disks import LoopDisk, loop_disk, run
+from tests.recorder.clips.test_real_disks import LoopDisk, loop_disk, run
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.picamera import PicameraSource
-from capture.source import Request, Shot
-from imaging import frame_code
-from imaging.color import luma, to_bgr
-from service.stop import Stop
+from capture.sources.base import Request, Shot
+from capture.sources.picamera2.source import PicameraSource
+from shm_ring.color import luma, to_bgr
+from shmcam.imaging import frame_code
+from shmcam.runtime.stop import Stop
 
 BARS = (
     np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]]) * (255 - 24) + 24

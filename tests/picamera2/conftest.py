@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """The simulated cameras' switches, all as new, before and after."""
-    from capture import picamera_device, picamera_found
+    from capture.sources.picamera2 import device as picamera_device
+    from capture.sources.picamera2 import device as picamera_found
 
     monkeypatch.setenv("RIG_CTL", str(tmp_path))
     monkeypatch.setattr(picamera_device, "_places", {})

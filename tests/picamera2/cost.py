@@ -1,4 +1,4 @@
-"""CPU per frame of ways to take frames from Picamera2, printed as JSON; run inside the rig by bench/picamera.py.
+"""CPU per frame of ways to take frames from Picamera2, printed as JSON; run inside the rig by bench/areas/picamera.py.
 
 The rig draws its pictures in this same process, so each way is measured against a camera whose frames nobody takes.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.picamera import PicameraSource
-from capture.source import Request
-from service.stop import Stop
+from capture.sources.base import Request
+from capture.sources.picamera2.source import PicameraSource
 from shm_ring import FrameMeta, RingWriter
+from shmcam.runtime.stop import Stop
 
 RATE = 50.0
 SLOTS = 64

@@ -10,9 +10,8 @@ import time
 
 import pytest
 
-from capture.picamera_device import STOP_S, holders
-from capture.picamera_found import found
-from capture.source import CameraBusy, CameraError
+from capture.sources.base import CameraBusy, CameraError
+from capture.sources.picamera2.device import STOP_S, found, holders
 from tests.picamera2.camera import Camera, descriptors
 
 pytestmark = pytest.mark.picamera2

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from capture.source import CameraError
-from imaging import frame_code
-from imaging.color import luma
-from imaging.formats import planes
+from capture.sources.base import CameraError
+from shm_ring.color import luma
+from shm_ring.formats import planes
+from shmcam.imaging import frame_code
 from tests.picamera2.camera import BARS, bar_colours
 
 pytestmark = pytest.mark.picamera2

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from capture.picamera_found import found
-from imaging import frame_code
-from service.stop import Stop
+from capture.sources.picamera2.device import found
+from shmcam.imaging import frame_code
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.picamera2.camera import Camera, descriptors, rss_kb
 

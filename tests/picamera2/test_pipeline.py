@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from imaging import frame_code
 from shm_ring import Flags, RingError, RingReader
+from shmcam.imaging import frame_code
 from tests.machine import until
 from tests.picamera2.camera import Rig
 from tests.pipeline import Pipeline

@@ -11,15 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from capture.picamera import PicameraSource
-from capture.picamera_arrivals import Arrivals
-from capture.picamera_controls import frame_durations_us, inside, restored, wanted
-from capture.picamera_device import holders
-from capture.picamera_formats import candidates, colours, layout, shot
-from capture.picamera_found import Found, choose, found
-from capture.source import CameraError, Request
-from imaging.formats import planes
-from service.stop import Stop
+from capture.sources.base import CameraError, Request
+from capture.sources.picamera2.controls import frame_durations_us, inside, restored, wanted
+from capture.sources.picamera2.device import Found, choose, found, holders
+from capture.sources.picamera2.formats import candidates, colours, layout, shot
+from capture.sources.picamera2.source import Arrivals, PicameraSource
+from shm_ring.formats import planes
+from shmcam.runtime.stop import Stop
 
 RANGES = {
     "FrameDurationLimits": (8_326, 115_722_000, 33_333),

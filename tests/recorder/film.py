@@ -12,19 +12,17 @@ import av
 import numpy as np
 import pytest
 
-from imaging import frame_code
-from imaging.formats import geometry
-from recorder.clip import Form, Track
-from recorder.clip_file import ClipFile, Opener
-from recorder.codecs import open_encoder
-from recorder.disk_file import DiskFile
-from recorder.encoder import TIME_BASE, AccessUnit
-from recorder.names import Place
-from recorder.order import Order
-from recorder.planes import Wrapper
+from recorder.clips.clip import Form, Order, Place, Track
+from recorder.clips.clip_file import ClipFile, Opener
+from recorder.clips.disk_file import DiskFile
+from recorder.encoding.encoder import TIME_BASE, AccessUnit
+from recorder.encoding.frames import Wrapper
+from recorder.encoding.select import open_encoder
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
-from shm_ring.packets import parameter_sets
+from shm_ring.formats import geometry
+from shm_ring.records.packets import parameter_sets
+from shmcam.imaging import frame_code
 
 WIDTH, HEIGHT = 320, 96
 PERIOD_US = 33_333
@@ -69,7 +67,7 @@ def units(count: int = 100) -> list[AccessUnit]:
 
 def at_once(patch: pytest.MonkeyPatch) -> None:
     """Clips are written as a backlog is, in no time: only the number of fragments says when one is synced."""
-    patch.setattr("recorder.clip_file.time", SimpleNamespace(monotonic=lambda: 0.0, time=time.time))
+    patch.setattr("recorder.clips.clip_file.time", SimpleNamespace(monotonic=lambda: 0.0, time=time.time))
 
 
 def track() -> Track:

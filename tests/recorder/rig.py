@@ -17,12 +17,12 @@ import av
 import numpy as np
 import tomlkit
 
-from control.client import call
-from control.messages import Reply
-from imaging import frame_code
-from imaging.formats import geometry, planes
-from service.clock import now_ns
 from shm_ring import Flags, FrameMeta, RingWriter, segment_name
+from shm_ring.formats import geometry, planes
+from shmcam.control.client import call
+from shmcam.control.messages import Reply
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns
 from tests.machine import until
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +142,7 @@ class Rig:
         return process
 
     def start_hub(self) -> None:
-        self.hub = self.start(module="control")
+        self.hub = self.start(module="shmcam.hub")
         until(lambda: call(self.socket, "ping", 2).ok, 20, "hub\n" + self.log("hub"))
 
     @property

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from service.clock import now_ns
+from shmcam.runtime.clock import now_ns
 from tests.machine import until
 from tests.recorder.rig import PERIOD_NS, check_clip, decoded, numbers, rows, timing_of
 

@@ -9,8 +9,8 @@ import time
 import av
 import pytest
 
-from library import Catalogue
-from service.settings import Settings
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
 from tests.machine import needs, until
 from tests.pipeline import Pipeline
 from tests.reading import ffprobe, numbers_in_clip

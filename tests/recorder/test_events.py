@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from control.client import ControlClient
-from control.messages import MotionBegan, MotionEnded, NightBegan
-from library import Catalogue
-from service.clock import now_ns
-from service.settings import Settings
-from service.stop import Stop
+from shmcam.config.settings import Settings
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import MotionBegan, MotionEnded, NightBegan
+from shmcam.library import Catalogue
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.recorder.rig import TOLD_LATE, check_clip
 

@@ -11,30 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from control.messages import Record
-from library import Catalogue
-from recorder import codecs
-from recorder.clip import Form
-from recorder.clip_writer import ClipWriter
-from recorder.disk_file import DiskFile
-from recorder.encoder import Encoder
-from recorder.encoding import Encoding
-from recorder.inbox import BUNDLE, FRAMES, End, Inbox, Item
-from recorder.live import LivePackets
+from recorder.clips.clip import Form, Limits
+from recorder.clips.disk_file import DiskFile
+from recorder.clips.storage import Storage
+from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, Inbox, Item
+from recorder.commands import Orders
+from recorder.encoding import select as codecs
+from recorder.encoding.encoder import Encoder
+from recorder.encoding.session import Encoding
+from recorder.live_packets import LivePackets
 from recorder.loop import Loop
-from recorder.order import Limits
-from recorder.orders import Orders
 from recorder.settings import RecorderSettings
-from recorder.storage import Storage
 from recorder.triggers import Triggers
-from service.clock import now_ns
-from service.settings import Settings
-from service.stop import Stop
 from shm_ring import Cursor, LiveRing
+from shmcam.config.settings import Settings
+from shmcam.control.messages import Record
+from shmcam.library import Catalogue
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
 from tests.machine import until
+from tests.recorder.encoding.test_encoding import ORDER, Stand, metas, picture
 from tests.recorder.film import track, units
 from tests.recorder.rig import PERIOD_NS, check_clip
-from tests.recorder.test_encoding import ORDER, Stand, metas, picture
 
 
 @pytest.fixture
@@ -141,7 +139,7 @@ class Asked:
 
 def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
     """The writer hangs in its first write, as a card does in its garbage collection, until no more frames fit."""
-    monkeypatch.setattr("recorder.inbox.FRAMES", 4)
+    monkeypatch.setattr("recorder.clips.writer.FRAMES", 4)
     made, go_on, own = rig(), threading.Event(), RecorderSettings(encoder="libx264", threads=1, on_close="plain")
 
     class Hanging(DiskFile):
@@ -240,7 +238,7 @@ def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
 
     soft = RecorderSettings(encoder="libx264", threads=1)
     monkeypatch.setattr(
-        "recorder.encoding.open_encoder",
+        "recorder.encoding.session.open_encoder",
         lambda settings, wanted, fps, failed=frozenset(): codecs.open_encoder(
             settings, wanted, fps, failed=failed, opener=Lagging
         ),

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from library import Catalogue
-from recorder.clip import Totals
-from recorder.marks import KEPT, Marks
-from recorder.notices import Closed
-from recorder.order import NS, Limits, Order
+from recorder.clips.clip import NS, Limits, Order, Totals
+from recorder.clips.notices import Closed
+from recorder.resume import KEPT, Marks
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
-from service.clock import now_ns
-from service.settings import Settings
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from shmcam.runtime.clock import now_ns
 from tests.machine import until
 from tests.recorder import film
 from tests.recorder.rig import check_clip
@@ -100,7 +99,7 @@ def test_what_lasts_marks_until_it_is_cut_off_and_what_ended_no_longer(tmp_path)
 
 def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypatch):
     """The sensor's clock begins anew with each boot: an old event must not mark a new clip of the same times."""
-    monkeypatch.setattr("recorder.marks.boot_id", lambda: "the next one")
+    monkeypatch.setattr("recorder.resume.boot_id", lambda: "the next one")
     marks = Marks(noted)
     assert told(marks, adopted(90, 110)) == ("command", "owl", True)
     assert marks.going_on(101 * NS) is None
@@ -108,7 +107,7 @@ def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypat
 
 
 def test_only_news_is_written_only_the_newest_are_kept_and_rubbish_is_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
+    monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     path = tmp_path / "m.json"
     marks = Marks(path)
     marks.keep([])

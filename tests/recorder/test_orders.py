@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from control.messages import Record, Reply
-from recorder import callers
-from recorder.clip import Totals
-from recorder.notices import Closed, Opened
-from recorder.order import NS, Limits
-from recorder.orders import CLOSE_WITHIN_S, SETTLED_S, Orders
+from recorder import commands as callers
+from recorder.clips.clip import NS, Limits, Totals
+from recorder.clips.notices import Closed, Opened
+from recorder.commands import CLOSE_WITHIN_S, SETTLED_S, Orders
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
+from shmcam.control.messages import Record, Reply
 
 S = NS
 

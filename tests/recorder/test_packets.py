@@ -12,8 +12,9 @@ from pathlib import Path
 import av
 import pytest
 
-from imaging import frame_code
-from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter, packets
+from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter
+from shm_ring.records import packets
+from shmcam.imaging import frame_code
 from tests.machine import until
 from tests.recorder import film
 

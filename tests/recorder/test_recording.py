@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 
-from library import Catalogue
-from service.clock import now_ns, stamp
-from service.settings import Settings
 from shm_ring import RingReader
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from shmcam.runtime.clock import now_ns, stamp
 from tests.machine import needs, until
 from tests.recorder.rig import PERIOD_NS, TOLD_LATE, check_clip, decoded, numbers, rows, timing_of
 

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from recorder import session
-from recorder.clip import Totals
-from recorder.marks import Marks
-from recorder.memory import ALIVE_S, Memory
-from recorder.notices import Closed
-from recorder.order import NS, Limits
-from recorder.session import PTS_NS, Session
+from recorder import resume as session
+from recorder.clips.clip import NS, Limits, Totals
+from recorder.clips.notices import Closed
+from recorder.resume import ALIVE_S, PTS_NS, Marks, Memory, Session
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
-from service.settings import Settings
+from shmcam.config.settings import Settings
 
 OWN = RecorderSettings()
 BEGAN_NS = 10_000 * NS
@@ -120,7 +117,7 @@ def test_a_session_that_ended_is_forgotten(clock, tmp_path):
 
 def test_what_is_noted_waits_for_no_disk(clock, tmp_path, monkeypatch):
     """The loop notes it; a card may take seconds for an fsync, and after a power cut nothing is resumed anyway."""
-    monkeypatch.setattr("service.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
+    monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     assert filming(clock, tmp_path, 10) > 0
 
 

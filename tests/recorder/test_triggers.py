@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.order import NS, Limits
+from recorder.clips.clip import NS, Limits
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 

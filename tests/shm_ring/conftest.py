@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from imaging.formats import geometry
 from shm_ring import RingWriter, segment
+from shm_ring.formats import geometry
 
 SHM = Path("/dev/shm")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imaging.formats import geometry
 from shm_ring import (
     FrameMeta,
     FrameOverwritten,
@@ -23,6 +22,7 @@ from shm_ring import (
     layout,
     live,
 )
+from shm_ring.formats import geometry
 from tests.shm_ring.frames import meta
 
 SHAPE = geometry("yuv420p", 64, 48)

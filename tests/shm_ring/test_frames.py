@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from imaging import formats
-from imaging.formats import geometry
-from shm_ring import Flags, FrameMeta, FrameOverwritten, RingError, RingMismatch, RingNotReady, RingReader
+from shm_ring import Flags, FrameMeta, FrameOverwritten, RingError, RingMismatch, RingNotReady, RingReader, formats
+from shm_ring.formats import geometry
 from tests.shm_ring.frames import meta, pattern
 
 SIZES = [(1, 1), (2, 2), (3, 5), (33, 17), (64, 48), (101, 7)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shm_ring import layout, segment_name
-from shm_ring.shape import Shape
+from shm_ring.layout import Shape
 
 
 def offsets(dtype):

@@ -12,7 +12,11 @@ import time
 
 import pytest
 
-from shm_ring import RingError, RingReader, fence, futex, process, sizing
+from shm_ring import RingError, RingReader
+from shm_ring import segment as process
+from shm_ring import segment as sizing
+from shm_ring import sync as fence
+from shm_ring import sync as futex
 from tests.shm_ring.frames import meta, pattern
 
 

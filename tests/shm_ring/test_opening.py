@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imaging.formats import geometry
 from shm_ring import LiveRing, RingError, RingMismatch, RingNotReady, RingReader, RingWriter, layout, segment
+from shm_ring.formats import geometry
 from shm_ring.layout import SEGMENT_HEADER, SLOT_HEADER_BYTES, offset_of
 from tests.shm_ring.frames import REPOSITORY, meta, pattern
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, sizing
-from shm_ring.shape import Shape
+from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge
+from shm_ring import segment as sizing
+from shm_ring.layout import Shape
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 
@@ -189,7 +190,7 @@ set -e
 mount -t tmpfs -o size=8m tmpfs /dev/shm
 exec {python} -c "
 from pathlib import Path
-from shm_ring import FrameMeta, RingReader, RingTooLarge, RingWriter, segment, sizing
+from shm_ring import FrameMeta, RingReader, RingTooLarge, RingWriter, segment
 def create(slots, size=1000000):
     return RingWriter.create(
         '/x.cam0.main', slots=slots, payload_bytes=size, lock_dir=Path('{folder}'), camera='cam0', stream='main')
@@ -197,8 +198,8 @@ try:
     create(20)
 except RingTooLarge as error:
     print('refused:', error)
-segment.available_room = lambda: sizing.Room(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
-seen = lambda: sizing.Room(10**12, 8 << 20)
+segment.available_room = lambda: segment.Room(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
+seen = lambda: segment.Room(10**12, 8 << 20)
 try:
     create(20)
 except RingTooLarge as error:

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from shm_ring import FrameOverwritten, RingBusy, RingNotReady, RingReader, RingWriter, layout, segment
-from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, offset_of
-from shm_ring.shape import Shape
-from shm_ring.takeover import discard
+from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, Shape, offset_of
+from shm_ring.ownership import discard
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 HEAD = offset_of(SEGMENT_HEADER, "head")

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from imaging.formats import geometry
-from shm_ring import RingReader, RingWriter, dump, top
+from shm_ring import RingReader, RingWriter
+from shm_ring.formats import geometry
 from shm_ring.layout import SEGMENT_HEADER, offset_of
+from shm_ring.tools import dump, top
 from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
 
 SHAPE = geometry("gray", 64, 48)

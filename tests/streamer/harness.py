@@ -17,21 +17,21 @@ import numpy as np
 import simplejpeg
 from aiohttp import ClientSession
 
-from control.messages import Command, Reply
-from imaging import frame_code
-from service.clock import now_ns
-from service.settings import Settings
 from shm_ring import FrameMeta
-from streamer.context import Camera, Context
-from streamer.fanout import Fanout, Places
-from streamer.feed import Sight
-from streamer.guard import Guard
-from streamer.ledger import Ledger
-from streamer.live import Live
-from streamer.picture import Picture
-from streamer.server import connections_of, door_of, house_of, listen, serving
+from shmcam.config.settings import Settings
+from shmcam.control.messages import Command, Reply
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns
+from streamer.auth.policy import Guard
+from streamer.h264.live_video import Live
+from streamer.http.context import Camera, Context
+from streamer.http.server import connections_of, door_of, house_of, listen, serving
+from streamer.monitoring.viewers import Ledger
+from streamer.pictures.fanout import Fanout, Places
+from streamer.pictures.feed import Sight
+from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.variant import Variant
 from streamer.settings import HttpSettings, MjpegServerSettings
-from streamer.variant import Variant
 from tests.machine import PATIENCE
 
 T = TypeVar("T")

@@ -4,14 +4,14 @@ import asyncio
 import struct
 from types import SimpleNamespace
 
-from control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
-from service.stop import Stop
-from streamer.errands import SHORT_STREAMS_MAX, Errands, viewers
+from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
+from shmcam.runtime.stop import Stop
+from streamer.hub_link import SHORT_STREAMS_MAX, Errands, viewers
 from streamer.loop import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
 from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
-from tests.streamer.test_stream import run
+from tests.streamer.pictures.test_stream import run
 
 
 def pictures_in(data: bytes) -> tuple[list[bytes], bytes]:

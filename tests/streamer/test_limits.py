@@ -33,7 +33,7 @@ import time
 import pytest
 
 from tests.streamer.harness import UPGRADE, browsing, eventually, opened, running, soon
-from tests.streamer.test_stream import run
+from tests.streamer.pictures.test_stream import run
 
 TOKEN = "t" * 24
 LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
@@ -58,8 +58,8 @@ def body_of(answer: bytes) -> dict:
 
 def test_no_route_answers_without_the_secret(tmp_path):
     """Walks the router itself, so a route that somebody adds tomorrow is checked tomorrow."""
-    from streamer.guard import PUBLIC
-    from streamer.routes import routes
+    from streamer.auth.policy import PUBLIC
+    from streamer.http.routes import routes
 
     async def test():
         async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
@@ -84,7 +84,7 @@ def test_no_route_answers_without_the_secret(tmp_path):
 
 
 def test_every_route_that_changes_something_is_a_post_and_no_get_changes_anything(tmp_path):
-    from streamer.api import endpoints
+    from streamer.api.openapi import endpoints
 
     changing = {"save", "stack", "snapshot", "timelapse", "record", "protect", "unprotect", "delete", "change"}
     for endpoint in endpoints():
@@ -464,7 +464,7 @@ def test_when_all_places_are_busy_a_newcomer_is_told(tmp_path):
 
 def test_one_peer_cannot_take_all_places():
     """Peers behind one address other than loopback share a limit of their own."""
-    from streamer.places import Connections, Limits
+    from streamer.http.connection import Connections, Limits
 
     class Peer:
         def __init__(self, peer: str) -> None:
@@ -487,7 +487,7 @@ def test_one_peer_cannot_take_all_places():
 
 def test_a_client_that_downloads_and_never_reads_is_reset(tmp_path):
     """Files do not bypass the write deadline by sendfile."""
-    from library import Entry
+    from shmcam.library import Entry
 
     async def test():
         async with running(tmp_path, "[http]\nwrite_s = 1.0\nsend_buffer_kib = 64\n") as server:
@@ -548,7 +548,7 @@ def falls_silent(sock: socket.socket) -> None:
 @pytest.mark.parametrize("path", ["/stream?fps=5&quality=10", "/ws"])
 def test_a_half_open_peer_loses_its_place(tmp_path, monkeypatch, path):
     """Its cable is out: no FIN, no RST, no acknowledgement. A slow stream never fills what write_s watches."""
-    monkeypatch.setattr("streamer.connection.TCP_USER_TIMEOUT_MS", 1000)
+    monkeypatch.setattr("streamer.http.connection.TCP_USER_TIMEOUT_MS", 1000)
 
     async def test():
         async with running(tmp_path, fps=5) as server:
@@ -567,7 +567,7 @@ def test_a_half_open_peer_loses_its_place(tmp_path, monkeypatch, path):
 
 
 def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplog):
-    from tests.streamer.test_live import OPENING, piece
+    from tests.streamer.h264.test_live import OPENING, piece
 
     async def test():
         async with running(tmp_path, fps=30) as server:

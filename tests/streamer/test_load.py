@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from tests.streamer.harness import soon
 from tests.streamer.test_process import Camera, streaming
-from tests.streamer.test_session import hear
+from tests.streamer.websocket.test_session import hear
 
 MEASURE_S = 5.0
 

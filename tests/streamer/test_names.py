@@ -3,8 +3,8 @@
 import pytest
 
 from tests.streamer.harness import browsing, running
-from tests.streamer.test_session import hear
-from tests.streamer.test_stream import run
+from tests.streamer.pictures.test_stream import run
+from tests.streamer.websocket.test_session import hear
 
 ALLOWED = ["Garden", "2", "_x-", "North-Side_2", "a" * 32]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from library import Entry
+from shmcam.library import Entry
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from imaging import frame_code
-from imaging.formats import geometry, planes
-from service.clock import now_ns, utc_offset_ns
 from shm_ring import FrameMeta, RingWriter
+from shm_ring.formats import geometry, planes
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns, utc_offset_ns
 from tests.machine import PATIENCE, until
 from tests.pipeline import free_port
 
@@ -265,7 +265,7 @@ def test_an_open_door_to_the_network_ends_with_78_and_one_line(tmp_path):
     ],
 )
 def test_settings_that_cannot_serve_are_refused_with_the_reason(tmp_path, text, reason):
-    from streamer.server import CannotServe, door_of, tls_of
+    from streamer.http.server import CannotServe, door_of, tls_of
     from streamer.settings import HttpSettings
     from tests.streamer.harness import settings_of
 
@@ -304,7 +304,7 @@ def test_no_secret_comes_into_the_log(tmp_path):
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False)])
 def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path, caplog, mode, warned):
-    from streamer.server import warn_of_readers
+    from streamer.http.server import warn_of_readers
     from tests.streamer.harness import settings_of
 
     settings = settings_of(tmp_path, f'[http]\ntoken = "{"t" * 24}"\n')
@@ -343,7 +343,7 @@ def test_a_taken_port_is_said_and_waited_for(tmp_path):
 def test_https_with_a_certificate_of_our_own(tmp_path):
     import ssl
 
-    from streamer.certificate import main
+    from shmcam.cli.certificate import main
 
     assert main(["--folder", str(tmp_path / "tls"), "--name", "camera.example"]) == 0
     assert main(["--folder", str(tmp_path / "tls")]) == 1, "not replaced without --force"
@@ -387,7 +387,7 @@ def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
 
 def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tmp_path):
     from shm_ring import RingReader
-    from streamer.stacked import Stacks
+    from streamer.pictures.live_stack import Stacks
 
     shape = geometry("gray", 64, 48)
     name = f"/t{secrets.token_hex(4)}.cam0.main"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from control.client import acall
-from imaging.formats import geometry
-from library import Catalogue
+from shm_ring.formats import geometry
+from shmcam.control.client import acall
+from shmcam.library import Catalogue
 from tests.exporter.conftest import Feed
 from tests.exporter.conftest import running as exporting
 from tests.streamer.harness import browsing, running
-from tests.streamer.test_stream import run
+from tests.streamer.pictures.test_stream import run
 
 NEVER = {"since": "2020-01-01", "until": "2020-01-02"}
 REFUSED = [

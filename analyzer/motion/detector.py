@@ -1,0 +1,250 @@
+"""How much of the frame moves, and where: differences from a running background on a coarse luma grid.
+
+Robust by construction against what else changes pixels: a new exposure (the background is taken through the response
+curve to the new exposure), a cloud or a lamp (the common change is taken out, and when most of the frame changes at
+once the background starts again), noise (each cell is compared with its own noise), rain on one pixel (a moving cell
+needs a moving neighbour). What moves differs from the background, else it is only what a mover has uncovered, and
+from a moment ago, else it has come to rest. Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
+
+Motion cells: 2x2 grid pixels each, and what can be asked of a plane of them.
+
+Zones and masks as sets of motion cells, from corners in fractions of the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.night.brightness import Bytes
+from analyzer.night.response import Response
+from analyzer.settings import Corner, MotionSettings
+
+Cells = NDArray[np.bool_]
+
+EVERYWHERE = ""
+"""Name of the one zone there is when none is configured."""
+
+
+def area(corners: Sequence[Corner], shape: tuple[int, int]) -> Cells:
+    """The cells whose centre lies inside: a rectangle from two opposite corners, else the polygon (even-odd rule)."""
+    rows, columns = shape
+    y = ((np.arange(rows) + 0.5) / rows)[:, None]
+    x = ((np.arange(columns) + 0.5) / columns)[None, :]
+    if len(corners) == 2:
+        (x0, y0), (x1, y1) = corners
+        return (x >= min(x0, x1)) & (x <= max(x0, x1)) & (y >= min(y0, y1)) & (y <= max(y0, y1))
+    inside = np.zeros(shape, bool)
+    for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
+        if y0 != y1:  # a level edge is never crossed by a level ray
+            inside ^= ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    return inside
+
+
+def watched(
+    zones: Mapping[str, Sequence[Corner]], masks: Sequence[Sequence[Corner]], shape: tuple[int, int]
+) -> dict[str, Cells]:
+    """The cells of each zone less the masks; one zone EVERYWHERE where none is named."""
+    allowed = np.ones(shape, bool)
+    for corners in masks:
+        allowed &= ~area(corners, shape)
+    if not zones:
+        return {EVERYWHERE: allowed}
+    return {name: area(corners, shape) & allowed for name, corners in zones.items()}
+
+
+Floats = NDArray[np.float32]
+
+CLIPPED = 247.0
+"""Luma above which a cell may have lost what it saw."""
+
+
+def coarse(pixels: Bytes) -> Floats:
+    """Means of 2x2 grid pixels, (rows // 2, columns // 2): half the noise, a quarter of the work."""
+    rows, columns = pixels.shape
+    if rows < 2 or columns < 2:
+        return pixels.astype(np.float32)
+    even = pixels[: rows // 2 * 2, : columns // 2 * 2].astype(np.uint16)
+    pairs = even[0::2] + even[1::2]
+    return (pairs[:, 0::2] + pairs[:, 1::2]).astype(np.float32) * np.float32(0.25)
+
+
+def common_change(cells: Floats, background: Floats) -> np.float32:
+    """The factor by which most of the frame changed: clouds, auto exposure of unknown size."""
+    now, then = cells[1::4, 1::4], background[1::4, 1::4]
+    usable = (then > 8.0) & (then < CLIPPED) & (now > 2.0) & (now < CLIPPED)
+    if np.count_nonzero(usable) < 16:
+        return np.float32(1.0)
+    ratios = now[usable] / then[usable]
+    return np.float32(np.partition(ratios, ratios.size // 2)[ratios.size // 2])
+
+
+def in_company(moving: Cells) -> Cells:
+    """Drop moving cells without a moving neighbour above, below, left or right."""
+    if not moving.any():
+        return moving
+    near = np.zeros_like(moving)
+    near[1:] |= moving[:-1]
+    near[:-1] |= moving[1:]
+    near[:, 1:] |= moving[:, :-1]
+    near[:, :-1] |= moving[:, 1:]
+    return moving & near
+
+
+def bounds(moving: Cells) -> tuple[float, float, float, float]:
+    """x, y, width, height around the moving cells, fractions of the frame; at least one cell must move."""
+    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
+    height, width = moving.shape
+    left, top = columns[0] / width, rows[0] / height
+    return float(left), float(top), float((columns[-1] + 1) / width - left), float((rows[-1] + 1) / height - top)
+
+
+BACKGROUND_S = 8.0
+"""Time in which the background follows; something put down is part of it after a few of these."""
+MOMENT_S = 0.5
+"""What has not changed since the frame half as long to so long ago is at rest."""
+MOVING_SLOWDOWN = 4.0
+"""Where something moves, the background follows so many times slower, or the mover would leave a ghost."""
+NOISE_S = 20.0
+LEAST_NOISE = 0.7
+"""Luma; below it 8-bit rounding itself is the noise."""
+FIRST_NOISE = 4.0
+LEAST_STEP = 6.0
+"""A change smaller than this is invisible to people, whatever the noise."""
+FLASH = 0.5
+"""More of the frame changing at once is light, not motion (Frigate: 0.8, Motion: lightswitch)."""
+EXPOSURE_STEP = 0.02
+MOMENT_SHARE = 1.0
+"""Share of the limit that counts against a moment ago: a slow mover changes little in it."""
+LONGEST_STEP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What one frame shows."""
+
+    score: float
+    """Moving fraction of the zone where most moves, 0..1."""
+    box: tuple[float, float, float, float]
+    """x, y, width, height around all that moves, fractions of the frame; zeros where nothing does."""
+    zone: str
+    """The zone with most motion, empty where none is configured."""
+    area: float
+    """Moving fraction of the whole frame within zones and masks."""
+
+
+NOTHING = Motion(0.0, (0.0, 0.0, 0.0, 0.0), "", 0.0)
+
+
+class MotionDetector:
+    """The background and noise of one camera."""
+
+    def __init__(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        self._background: Floats | None = None
+        self._before: tuple[Floats, Floats] | None = None
+        self._kept_ns = 0
+        self._noise: Floats = np.empty(0, np.float32)
+        self._zones: dict[str, Cells] = {}
+        self._exposure_s = float("nan")
+        self._captured_ns = 0
+
+    @property
+    def settings(self) -> MotionSettings:
+        """What counts as motion; zones are cut anew when it is replaced."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        if self._background is not None:
+            self._cut(self._background.shape)
+
+    def observe(self, pixels: Bytes, captured_ns: int, exposure_s: float, response: Response) -> Motion:
+        """Compare the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
+        cells = coarse(pixels)
+        if self._background is None or self._background.shape != cells.shape:
+            self._start(cells, captured_ns, exposure_s)
+            return NOTHING
+        self._follow_exposure(exposure_s, response)
+        background, before = self._background, self._moment_ago(cells, captured_ns)
+        step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
+        self._captured_ns, self._exposure_s = captured_ns, exposure_s
+        size = np.abs(cells - background * common_change(cells, background))
+        limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
+        moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
+        if np.count_nonzero(moving) > FLASH * moving.size:
+            self._background, self._before = cells, (cells, cells)
+            return NOTHING
+        moving &= np.abs(cells - before * common_change(cells, before)) > limit * MOMENT_SHARE
+        moving = in_company(moving)
+        self._learn(cells, background, size, moving, step_s)
+        return self._found(moving)
+
+    def restart(self) -> None:
+        """Forget the background: the next frame begins a new one (another camera position, another format)."""
+        self._background = None
+
+    def _start(self, cells: Floats, captured_ns: int, exposure_s: float) -> None:
+        self._background, self._before, self._kept_ns = cells, (cells, cells), captured_ns
+        self._noise = np.full(cells.shape, FIRST_NOISE, np.float32)
+        self._captured_ns, self._exposure_s = captured_ns, exposure_s
+        self._cut(cells.shape)
+
+    def _cut(self, shape: tuple[int, ...]) -> None:
+        self._zones = watched(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
+
+    def _follow_exposure(self, exposure_s: float, response: Response) -> None:
+        """Take what is remembered to how it would look at this frame's exposure."""
+        ratio = exposure_s / self._exposure_s  # NaN where either is unknown: then the common change must do
+        if not abs(ratio - 1.0) > EXPOSURE_STEP or self._background is None or self._before is None:
+            return
+        table = _exposed(response, ratio)
+        self._background = _through(table, self._background)
+        self._before = _through(table, self._before[0]), _through(table, self._before[1])
+
+    def _moment_ago(self, cells: Floats, captured_ns: int) -> Floats:
+        """The frame of MOMENT_S / 2 to MOMENT_S ago, the one before this where frames come more slowly."""
+        older, newer = self._before or (cells, cells)
+        if not 0 <= captured_ns - self._kept_ns < MOMENT_S / 2 * 1e9:
+            self._before, self._kept_ns = (newer, cells), captured_ns
+            return newer
+        return older
+
+    def _learn(self, cells: Floats, background: Floats, size: Floats, moving: Cells, step_s: float) -> None:
+        follow = np.where(
+            moving, np.float32(step_s / BACKGROUND_S / MOVING_SLOWDOWN), np.float32(step_s / BACKGROUND_S)
+        )
+        np.minimum(follow, np.float32(1.0), out=follow)
+        self._background = background + (cells - background) * follow
+        # The mean absolute deviation of a Gaussian is 0.8 sigma. Moving cells say nothing about noise.
+        share = np.float32(min(1.0, step_s / NOISE_S))
+        noise = self._noise + (size * np.float32(1.25) - self._noise) * share
+        self._noise = np.where(moving, self._noise, np.maximum(noise, np.float32(LEAST_NOISE)))
+
+    def _found(self, moving: Cells) -> Motion:
+        best, zone, all_of_it = 0.0, "", np.zeros_like(moving)
+        for name, cells in self._zones.items():
+            inside = moving & cells
+            share = float(np.count_nonzero(inside)) / max(1, int(np.count_nonzero(cells)))
+            all_of_it |= inside
+            if share > best:
+                best, zone = share, name
+        if not best:
+            return NOTHING
+        return Motion(best, bounds(all_of_it), zone, float(np.count_nonzero(all_of_it)) / moving.size)
+
+
+def _through(table: Floats, cells: Floats) -> Floats:
+    return np.take(table, (cells * 4.0).astype(np.intp), mode="clip")
+
+
+@lru_cache(maxsize=32)
+def _exposed(response: Response, ratio: float) -> Floats:
+    """Table from luma (in quarters, 0..1023) to luma at `ratio` times the exposure."""
+    luma = np.arange(1024) / 4.0
+    return response.luma(response.to_light(luma) * ratio).astype(np.float32)

@@ -1,0 +1,179 @@
+"""Where night is decided: a table of states, and the rules on when a change of state becomes a switch.
+
+Rules of this file: no camera, no clock, no messages. Brightness and the sensor's time come in, decisions go out, so
+that whole simulated days run through exactly the code that runs on the roof (docs/night.md). Brightness is on the
+video-mode scale and independent of the camera's own exposure (`analyzer.night.brightness`), which is why a switch
+cannot undo itself: the first service decided on the plain mean, and its own long exposure made it day again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from analyzer.night.brightness import Brightness
+from analyzer.settings import NightSettings
+
+
+class Reading(Enum):
+    """What one frame says about the scene."""
+
+    DARK = "dark"
+    """Certainly below the dark threshold."""
+    BETWEEN = "between"
+    """Between the thresholds, or too badly exposed to tell."""
+    BRIGHT = "bright"
+    """Certainly above the bright threshold."""
+
+
+class State(Enum):
+    """Day or night, settled or with evidence for the other gathering."""
+
+    DAY = "day"
+    DARKENING = "darkening"
+    NIGHT = "night"
+    BRIGHTENING = "brightening"
+
+
+NEXT: dict[tuple[State, Reading], State] = {
+    (State.DAY, Reading.DARK): State.DARKENING,
+    (State.DAY, Reading.BETWEEN): State.DAY,
+    (State.DAY, Reading.BRIGHT): State.DAY,
+    (State.DARKENING, Reading.DARK): State.DARKENING,  # becomes NIGHT once the evidence suffices
+    (State.DARKENING, Reading.BETWEEN): State.DAY,
+    (State.DARKENING, Reading.BRIGHT): State.DAY,
+    (State.NIGHT, Reading.BRIGHT): State.BRIGHTENING,
+    (State.NIGHT, Reading.BETWEEN): State.NIGHT,
+    (State.NIGHT, Reading.DARK): State.NIGHT,
+    (State.BRIGHTENING, Reading.BRIGHT): State.BRIGHTENING,  # becomes DAY once the evidence suffices
+    (State.BRIGHTENING, Reading.BETWEEN): State.NIGHT,
+    (State.BRIGHTENING, Reading.DARK): State.NIGHT,
+}
+"""The state after a reading. One frame of doubt and the evidence starts again from nothing."""
+
+SETTLED = {State.DARKENING: State.NIGHT, State.BRIGHTENING: State.DAY}
+"""Where a gathering state leads when its evidence suffices: these are the two switches."""
+
+Override = Literal["auto", "on", "off"]
+
+MIN_GAP_S = 10.0
+"""Frames further apart than this (and than the dwell, and three exposures) are no longer consecutive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A switch between day and night."""
+
+    night: bool
+    captured_ns: int
+    """Sensor time of the frame that decided."""
+    reason: str
+    """The numbers behind it, for log and events."""
+
+
+def read(low: float, high: float, rules: NightSettings) -> Reading:
+    """What a brightness between `low` and `high` is evidence for."""
+    if high < rules.dark_threshold:
+        return Reading.DARK
+    return Reading.BRIGHT if low > rules.bright_threshold else Reading.BETWEEN
+
+
+class NightWatch:
+    """Day or night of one camera."""
+
+    def __init__(self, rules: NightSettings, *, night: bool = False) -> None:
+        self.rules = rules
+        """May be replaced at any time; evidence gathered so far is kept."""
+        self.state = State.NIGHT if night else State.DAY
+        self.override: Override = "auto"
+        self._frames = 0
+        self._since_ns = 0
+        self._last_ns: int | None = None
+        self._switches: deque[int] = deque(maxlen=1000)
+
+    @property
+    def night(self) -> bool:
+        """Whether it is night now."""
+        return self.state in (State.NIGHT, State.BRIGHTENING)
+
+    def update(self, value: float, low: float, high: float, captured_ns: int, patience: float = 1.0) -> Decision | None:
+        """Take one settled frame's brightness; returns a decision where this frame completes the evidence.
+
+        `patience` multiplies the dwell where the brightness is less trustworthy (unknown exposure).
+        """
+        self._watch_time(captured_ns)
+        if self.override != "auto":
+            return None
+        if not self.rules.enable:
+            return self._leave(captured_ns)
+        before, reading = self.state, read(low, high, self.rules)
+        self.state = NEXT[before, reading]
+        if self.state not in SETTLED:
+            return None
+        if self.state is not before:
+            self._frames, self._since_ns = 0, captured_ns
+        self._frames += 1
+        if not self._enough(captured_ns, patience) or self.locked_s(captured_ns) > 0:
+            return None
+        self.state = SETTLED[self.state]
+        self._switches.append(captured_ns)
+        return Decision(self.night, captured_ns, self._reason(value, captured_ns))
+
+    def force(self, override: Override, captured_ns: int) -> Decision | None:
+        """Obey a person: night `on` or `off` at once, or `auto` again from where it stands."""
+        self.override = override
+        self.state = State.NIGHT if self.night else State.DAY
+        if override == "auto" or (override == "on") == self.night:
+            return None
+        self.state = State.NIGHT if override == "on" else State.DAY
+        self._switches.append(captured_ns)
+        return Decision(self.night, captured_ns, f"forced {override}")
+
+    def _leave(self, captured_ns: int) -> Decision | None:
+        """`night.enable` was switched off: day, whatever the brightness."""
+        if not self.night:
+            return None
+        self.state = State.DAY
+        return Decision(False, captured_ns, "night.enable = false")
+
+    def locked_s(self, now_ns: int) -> float:
+        """Seconds until the next switch is allowed: `hold_s` after any, longer after many (lock-out).
+
+        Precedent: Cisco's IP cameras lock for 20 minutes after 3 switches within 20 minutes.
+        """
+        if not self._switches:
+            return 0.0
+        since_s = (now_ns - self._switches[-1]) / 1e9
+        limit = self.rules.lockout_switches
+        if limit and len(self._switches) >= limit:
+            span_s = (self._switches[-1] - self._switches[-limit]) / 1e9
+            if span_s <= self.rules.lockout_s:
+                return max(0.0, self.rules.hold_s - since_s, self.rules.lockout_s - since_s)
+        return max(0.0, self.rules.hold_s - since_s)
+
+    def _enough(self, now_ns: int, patience: float) -> bool:
+        rules = self.rules
+        frames = rules.min_dark_frames if self.state is State.DARKENING else rules.min_bright_frames
+        return self._frames >= frames and now_ns - self._since_ns >= rules.dwell_s * patience * 1e9
+
+    def _watch_time(self, captured_ns: int) -> None:
+        """Frames are consecutive evidence only if time runs forward and without a hole."""
+        last, self._last_ns = self._last_ns, captured_ns
+        if last is None:
+            return
+        gap_s = (captured_ns - last) / 1e9
+        if gap_s < 0:  # another machine's recording, or a replay started again: old times mean nothing now
+            self._switches.clear()
+        if gap_s < 0 or gap_s > max(MIN_GAP_S, self.rules.dwell_s, 3e-6 * self.rules.exposure_us):
+            self.state = State.NIGHT if self.night else State.DAY
+
+    def _reason(self, value: float, now_ns: int) -> str:
+        word, limit = ("<", self.rules.dark_threshold) if self.night else (">", self.rules.bright_threshold)
+        return f"level={value:.1f}{word}{limit:g} frames={self._frames} for={(now_ns - self._since_ns) / 1e9:.1f}s"
+
+
+def one(span: Brightness, index: int = 0) -> tuple[float, float, float]:
+    """Value, low and high of one frame of a batch."""
+    return float(span.value[index]), float(span.low[index]), float(span.high[index])

@@ -1,0 +1,171 @@
+"""How much light a frame's exposure gathered, from the best source there is.
+
+Rules of this file: sources in order of trust are *lux* (libcamera's own, from linear statistics), *ev* (the frame's
+exposure time and gains), *learned* (exposure unknown: the step in brightness at our own switch of the exposure) and
+*raw* (nothing known: the plain mean). Whoever decides on the result is told which it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from analyzer.night.brightness import Bytes
+from analyzer.night.response import Response
+
+
+class Source(IntEnum):
+    """Where the exposure of a frame was taken from; the number is what the scores ring holds."""
+
+    RAW = 0
+    LEARNED = 1
+    EV = 2
+    LUX = 3
+
+
+PATIENCE = {Source.RAW: 10.0, Source.LEARNED: 1.0, Source.EV: 1.0, Source.LUX: 1.0}
+"""Factor on the dwell: a plain mean may have been changed by the camera itself, so it must persist (imaging.md 1.2)."""
+
+
+LUX_LEARN_FRAMES, LUX_MEDIAN_FRAMES = 30, 301
+"""The constant is a running median, brought up to date once a second of video."""
+LUX_MAX_STOPS_OFF = 2.0
+"""Further from the frame's own exposure than this, Lux belongs to another frame or another sensor."""
+
+WELL_EXPOSED = (0.02, 0.5)
+"""Relative light between which 8-bit luma is neither quantised nor clipped to speak of."""
+
+MIN_USABLE = 0.05
+"""Fraction of pixels a learned ratio must rest on."""
+MAX_STEP = 4096.0
+"""12 stops: from the shortest to the longest exposure of any sensor we know at one change."""
+
+LEARN_TRIES = 3
+"""Rungs to try until a frame after the switch can be compared with the one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A frame's own word on its exposure."""
+
+    product_s: float
+    """Exposure time times gains in seconds; NaN where any of them is unknown."""
+    lux: float
+    """NaN where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An exposure product in seconds, and how it is known."""
+
+    product_s: float
+    source: Source
+
+
+def gathered(exposure_us: int, analogue_gain: float, digital_gain: float, lux: float) -> Gathered:
+    """Read a frame's metadata; zero, negative and NaN mean unknown, whichever field they are in."""
+    digital = digital_gain if math.isfinite(digital_gain) and digital_gain > 0 else 1.0
+    known = exposure_us > 0 and math.isfinite(analogue_gain) and analogue_gain > 0
+    product_s = exposure_us * 1e-6 * analogue_gain * digital if known else math.nan
+    return Gathered(product_s, lux if math.isfinite(lux) and lux > 0 else math.nan)
+
+
+class LuxScale:
+    """Maps libcamera's Lux onto our scale: relative light per (lux x second), learned from well exposed day frames.
+
+    Source: libcamera src/ipa/rpi/controller/rpi/lux.cpp; its calibration for imx219 gives 0.0070.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=LUX_MEDIAN_FRAMES)
+        self._count = 0
+        self._constant: float | None = None
+
+    def learn(self, light: float, product_s: float, lux: float) -> None:
+        """Take one well exposed frame with all three known."""
+        self._samples.append(light / (product_s * lux))
+        self._count += 1
+        if self._count % LUX_LEARN_FRAMES == 0:
+            self._constant = float(np.median(self._samples))
+
+    def product_s(self, light: float, own: Gathered) -> float | None:
+        """The exposure under which `lux` gives this `light`; None where not to be trusted."""
+        if self._constant is None or math.isnan(own.lux):
+            return None
+        product_s = light / (self._constant * own.lux)
+        off = abs(math.log2(product_s / own.product_s)) if own.product_s > 0 else 0.0
+        return product_s if off <= LUX_MAX_STOPS_OFF else None
+
+
+def well_exposed(light: float, saturated: float) -> bool:
+    """Whether a frame's mean can be trusted to a few hundredths of a stop."""
+    return WELL_EXPOSED[0] <= light <= WELL_EXPOSED[1] and saturated < 0.02
+
+
+def light_ratio(before: Bytes, after: Bytes, response: Response) -> float | None:
+    """How much more light `after` gathered than `before`, from pixels well exposed in both; None: too few of them.
+
+    Both are grids of the same scene and shape, moments apart, around a change of exposure.
+    """
+    if before.shape != after.shape:
+        return None
+    low, high = response.black_to, response.white_from
+    usable = (before > low) & (before < high) & (after > low) & (after < high)
+    if np.count_nonzero(usable) < max(1.0, MIN_USABLE * usable.size):
+        return None
+    ratio = float(response.linear[after[usable]].sum() / response.linear[before[usable]].sum())
+    return min(max(ratio, 1 / MAX_STEP), MAX_STEP)
+
+
+class ExposureScale:
+    """The exposure product of each frame, whatever the camera tells."""
+
+    def __init__(self) -> None:
+        self._lux = LuxScale()
+        self._learned_s: float | None = None
+        self._before: tuple[Bytes, float] | None = None
+        self._tries = 0
+
+    @property
+    def learning(self) -> bool:
+        """An unknown exposure just changed and the step is not measured yet."""
+        return self._before is not None
+
+    def of(self, own: Gathered, light: float, saturated: float, reference_s: float, *, day: bool) -> Known:
+        """The exposure of a settled frame; `day`: it was taken in video mode."""
+        if math.isnan(own.product_s):
+            if self._learned_s is None:
+                return Known(reference_s, Source.RAW)
+            # In video mode an unknown auto exposure is taken to be at its limit, as it is at dusk when it matters.
+            return Known(reference_s if day else self._learned_s, Source.LEARNED)
+        if not well_exposed(light, saturated) or math.isnan(own.lux):
+            return Known(own.product_s, Source.EV)
+        if day:
+            self._lux.learn(light, own.product_s, own.lux)
+        by_lux = self._lux.product_s(light, own)
+        return Known(own.product_s, Source.EV) if by_lux is None else Known(by_lux, Source.LUX)
+
+    def changing(self, pixels: Bytes, product_s: float) -> None:
+        """The exposure is about to change: keep the last settled frame's grid to compare with."""
+        self._before, self._tries = (pixels, product_s), 0
+
+    def forget(self) -> None:
+        """Nothing to compare: the exposure is known, or the camera is back in video mode."""
+        self._before = None
+
+    def learn(self, pixels: Bytes, saturated: float, response: Response) -> bool:
+        """Measure the step from the frame before to this settled one. Returns False: a shorter exposure is needed."""
+        if self._before is None:
+            return True
+        ratio = light_ratio(self._before[0], pixels, response)
+        self._tries += 1
+        if ratio is None and saturated >= MIN_USABLE and self._tries <= LEARN_TRIES:
+            return False
+        # Too dark to compare, or white at every rung: nothing is known, which is what `raw` means.
+        self._learned_s = None if ratio is None else self._before[1] * ratio
+        self._before = None
+        return True

@@ -1,0 +1,181 @@
+"""One opened camera delivering into its rings: takes a frame, masks it, says what travels with it, publishes it.
+
+Makes the small frame of the lores ring from the full one, plane by plane, straight into its slot.
+
+Blackens the polygons of [privacy] in a frame, in place, before anybody can read it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.camera_request import Wishes
+from capture.frame_checks import DropCounter, Settling
+from capture.rings import Rings, wanted_slots
+from capture.sources.base import FrameSource, Opened, Payload, Request, Shot
+from shm_ring import Flags, FrameMeta, RingWriter
+from shm_ring.formats import Geometry, geometry, planes
+from shmcam.runtime.clock import now_ns, utc_offset_ns
+
+
+def small_geometry(full: Geometry, width: int, height: int) -> Geometry:
+    """The geometry of the small stream: same format and colours, never larger than the full one."""
+    return geometry(
+        full.pixel_format,
+        min(width, full.width),
+        min(height, full.height),
+        color_space=full.color_space,
+        color_range=full.color_range,
+    )
+
+
+def downscale(source: NDArray[np.uint8], full: Geometry, target: NDArray[np.uint8], small: Geometry) -> None:
+    """Average areas of each plane of `source` into `target`; no plane is copied on the way."""
+    for large, little in zip(planes(source, full), planes(target, small), strict=True):
+        size = (little.shape[1], little.shape[0])
+        cv2.resize(large, size, dst=little, interpolation=cv2.INTER_AREA)
+
+
+Corner = tuple[float, float]
+
+
+def burn(payload: NDArray[np.uint8], geometry: Geometry, polygons: Sequence[Sequence[Corner]]) -> None:
+    """Fill `polygons` (corners 0..1 of width and height) with black in every plane.
+
+    Edges belong to the polygon, and chroma is widened by one sample, so that no colour of a masked pixel is left.
+    """
+    black = 16 if geometry.color_range == "tv" else 0
+    for index, plane in enumerate(planes(payload, geometry)):
+        chroma = index > 0
+        corners = [_pixels(polygon, plane.shape) for polygon in polygons]
+        value = (128, 128, 128) if chroma else (black, black, black)
+        cv2.fillPoly(plane, corners, value)
+        if chroma:
+            cv2.polylines(plane, corners, isClosed=True, color=value, thickness=3)
+
+
+def _pixels(polygon: Sequence[Corner], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    size = np.array([shape[1] - 1, shape[0] - 1])
+    return np.asarray(np.rint(np.asarray(polygon, np.float64) * size), np.int32)
+
+
+OFFSET_AGE_NS = 1_000_000_000
+"""How long one reading of the wall clock's offset serves."""
+
+DEFAULT_RATE = 30.0
+
+
+class Delivery:
+    """From `open` of the source to its close. Raises what the rings' `fit` raises."""
+
+    def __init__(self, source: FrameSource, opened: Opened, request: Request, wishes: Wishes, rings: Rings) -> None:
+        self._source, self._wishes = source, wishes
+        self.description = source.description
+        self.request = request
+        """What the camera was asked for last."""
+        self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
+        self._ready_made = opened.lores is not None and request.lores is not None
+        rate = request.framerate or opened.framerate or DEFAULT_RATE
+        slots, exact = wanted_slots(wishes.ring, "main", rate)
+        self._main = rings.fit("main", self._full, slots, exact=exact)
+        self._small: tuple[RingWriter, Geometry] | None = None
+        if request.lores:
+            small = opened.lores or small_geometry(self._full, *request.lores)
+            slots, exact = wanted_slots(wishes.ring, "lores", rate)
+            self._small = rings.fit("lores", small, slots, exact=exact), small
+        else:
+            rings.drop("lores")
+        self.drops = DropCounter()
+        self.settling = Settling()
+        self.settling.begin(request)
+        self.frames = 0
+        self.shot = Shot()
+        """The newest frame's own figures."""
+        self._stamps: deque[int] = deque(maxlen=61)
+        self._last_ns = 0
+        self._offset_ns, self._offset_at_ns = utc_offset_ns(), now_ns()
+
+    @property
+    def fps(self) -> float:
+        """Frames per second over the last frames (at most 60 of them)."""
+        span_ns = self._stamps[-1] - self._stamps[0] if len(self._stamps) > 1 else 0
+        return (len(self._stamps) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
+
+    def change(self, request: Request) -> None:
+        """From here on frames are asked for in another way."""
+        self.request = request
+        self.settling.begin(request)
+        self.resume()
+
+    def resume(self) -> None:
+        """Frames were not taken for a while; the gap is no loss."""
+        self.drops.restart()
+        self._stamps.clear()
+
+    def frame(self) -> FrameMeta:
+        """Move the frame that is ready from the source to the rings. Raises: CameraError."""
+        frame_id = self._main.next_frame_id
+        with self._main.slot() as slot:
+            meta = self._both(slot.payload, frame_id) if self._ready_made else self._one(slot.payload, frame_id)
+            if self._wishes.polygons:
+                burn(slot.payload, self._full, self._wishes.polygons)
+            slot.meta, slot.geometry, slot.used_bytes = meta, self._full, self._bytes
+        if self._small is not None and not self._ready_made:
+            writer, small = self._small
+            with writer.slot() as little:  # the full frame is out already; nobody overwrites it but this process
+                downscale(slot.payload, self._full, little.payload, small)
+                little.meta, little.geometry = meta, small
+        self.frames += 1
+        return meta
+
+    def _one(self, payload: Payload, frame_id: int) -> FrameMeta:
+        self.shot = self._source.write(payload, frame_id=frame_id)
+        return self._meta(frame_id)
+
+    def _both(self, payload: Payload, frame_id: int) -> FrameMeta:
+        """Publish the camera's own small stream just before the full frame; both bear the same number."""
+        if self._small is None:
+            return self._one(payload, frame_id)
+        writer, small = self._small
+        with writer.slot() as little:
+            self.shot = self._source.write(payload, little.payload, frame_id)
+            if self._wishes.polygons:
+                burn(little.payload, small, self._wishes.polygons)
+            little.meta, little.geometry = self._meta(frame_id), small
+        return little.meta
+
+    def _meta(self, frame_id: int) -> FrameMeta:
+        shot = self.shot
+        captured_ns = max(shot.captured_ns or now_ns(), self._last_ns + 1)  # readers search by time: never backwards
+        self._last_ns = captured_ns
+        self._stamps.append(captured_ns)
+        missing = self.drops.frame(captured_ns, shot.frame_duration_us, shot.lost_before)
+        flags = shot.flags | (Flags.MASKED if self._wishes.polygons else 0)
+        if shot.frame_id < 0:  # a replayed frame keeps what was said of it
+            settling = self.settling.frame(shot)
+            flags |= (Flags.SETTLING if settling else 0) | (Flags.NIGHT if self._wishes.night else 0)
+        return FrameMeta(
+            frame_id=shot.frame_id if shot.frame_id >= 0 else frame_id,
+            captured_ns=captured_ns,
+            captured_utc_ns=shot.captured_utc_ns or captured_ns + self._utc_offset_ns(),
+            exposure_us=shot.exposure_us,
+            analogue_gain=shot.analogue_gain,
+            digital_gain=shot.digital_gain,
+            lux=shot.lux,
+            colour_temperature_k=shot.colour_temperature_k,
+            frame_duration_us=shot.frame_duration_us,
+            flags=int(flags),
+            dropped_before=missing,
+            total_dropped=self.drops.total,
+        )
+
+    def _utc_offset_ns(self) -> int:
+        now = now_ns()
+        if now - self._offset_at_ns > OFFSET_AGE_NS:
+            self._offset_ns, self._offset_at_ns = utc_offset_ns(), now
+        return self._offset_ns

@@ -1,0 +1,138 @@
+"""What every camera looks like to the capture loop: the FrameSource seam and the values that cross it.
+
+The loop owns the ring and the clock; a source owns the device. One frame takes two calls, so that a slot is never
+held open while the camera makes up its mind:
+
+    if source.wait(timeout_s):                 # a frame is ready; the slot is not touched before
+        with writer.slot() as slot:
+            shot = source.write(slot.payload)  # straight into shared memory; the device's buffer is given back at once
+
+Errors: CameraError means "this device, this time": the loop closes the source, reports it and opens it again with
+backoff. Anything else is a bug and ends the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shm_ring.formats import Geometry
+from shmcam.runtime.stop import Stop
+
+ModeName = Literal["video", "still", "slow_video"]
+ControlValue = bool | int | float | tuple[float, ...]
+Payload = NDArray[np.uint8]
+
+
+class CameraError(OSError):
+    """The camera cannot deliver now; closing, waiting and opening it again may help."""
+
+
+class CameraBusy(CameraError):
+    """Another process holds the camera; the message names it."""
+
+
+class EndOfStream(CameraError):
+    """A file that does not loop has ended; nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How the camera should run. A source comes as near as it can and says what it got in Opened and Shot."""
+
+    width: int
+    """Pixels of the main stream. Files and network cameras keep their own size."""
+    height: int
+    framerate: float
+    """Frames per second in video mode; 0 = as fast as the camera goes."""
+    codec: str = "auto"
+    """camera.codec: format asked of the camera, in Picamera2's names in lower case; auto prefers yuv420."""
+    mode: ModeName = "video"
+    """video: auto exposure at `framerate`. still: `exposure_us` and `gain`, one after the other.
+    slow_video: auto exposure, frames as long as `exposure_us` allowed."""
+    exposure_us: int = 0
+    """still: the exposure, slow_video: the longest one allowed; 0 in video mode."""
+    gain: float = 0.0
+    """Analogue gain in still mode; 0 = automatic."""
+    lores: tuple[int, int] | None = None
+    """Size of a second, smaller stream, wanted if the camera can make one itself."""
+    controls: Mapping[str, ControlValue] = field(default_factory=dict)
+    """libcamera control names to values, from [camera.controls]; only those the user set."""
+    every: int = 1
+    """Files and network cameras, whose rate is their own: take only every so many-th picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the source is going to deliver, constant until it is closed."""
+
+    geometry: Geometry
+    lores: Geometry | None = None
+    """Set if the camera itself delivers the smaller stream asked for; None: the loop scales."""
+    framerate: float = 0.0
+    """Frames per second as negotiated; 0 = unknown."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Controls that were asked for and are not there, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What is known of the frame just written. 0 (NaN for lux) = unknown."""
+
+    captured_ns: int = 0
+    """Sensor timestamp, CLOCK_BOOTTIME; 0: the source has no clock, the loop takes its own."""
+    exposure_us: int = 0
+    analogue_gain: float = 0.0
+    digital_gain: float = 1.0
+    lux: float = float("nan")
+    colour_temperature_k: int = 0
+    frame_duration_us: int = 0
+    """Nominal distance to the next frame, of this very frame where the camera tells it."""
+    lost_before: int = 0
+    """Frames the device itself says it lost before this one (a gap in its own counter)."""
+    captured_utc_ns: int = 0
+    """Replayed frames bring their wall clock along; 0: derived from captured_ns."""
+    frame_id: int = -1
+    """Replayed frames bring their number along; -1: the ring's next."""
+    flags: int = 0
+    """shm_ring.Flags that replayed frames bring along."""
+
+
+class FrameSource(Protocol):
+    """One camera. Not thread-safe: the capture loop is its only user."""
+
+    @property
+    def description(self) -> str:
+        """What it is, for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
+
+    def open(self, request: Request, stop: Stop) -> Opened:
+        """Start the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the next frame. Returns: whether one is ready. Raises: CameraError.
+
+        A source without a clock of its own (file, synthetic) keeps time here, by absolute deadlines (`video_file`).
+        May return later than `timeout_s` only if the device's driver hangs: then the watchdog ends the process.
+        """
+
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+        """Copy or convert the frame that is ready into `payload` (1-D, at least geometry.payload_bytes).
+
+        `lores` is given if and only if `Opened.lores` was set. `frame_id` is the number the ring gives this frame;
+        the synthetic camera draws it into the picture. The device's buffer is released before it returns.
+        Raises: CameraError for a frame that is short, broken or of another size; the slot is then abandoned.
+        """
+
+    def apply(self, request: Request) -> bool:
+        """Change mode, frame rate and controls while running. Returns: False if that needs close and open.
+
+        Only asked for requests of the same size and codec. The frames that follow may still be the old way: what
+        counts is each Shot's own exposure and gain.
+        """
+
+    def close(self) -> None:
+        """Give the device back. Never raises; may be called at any time and more than once."""

@@ -1,0 +1,159 @@
+"""Frames that `shmcam dump-ring` wrote, once more: same pixels, same numbers, same timestamps, hence same decisions.
+
+Bit for bit with `--format npy`; png and jpg come back as the picture they hold. A second pass of a looping replay goes
+on counting frames and time where the first one ended.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from capture.sources.base import CameraError, EndOfStream, Opened, Payload, Request, Shot
+from shm_ring.formats import Geometry, geometry
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
+
+TABLE = "frames.csv"
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One frame of a dump: where its bytes are, and what travelled with it."""
+
+    file: Path
+    shot: Shot
+
+
+class ReplaySource:
+    """Source "replay"; see capture.sources.base.FrameSource."""
+
+    def __init__(self, folder: Path, *, loop: bool = False, realtime: bool = True) -> None:
+        self._folder, self._loop, self._realtime = folder, loop, realtime
+        self._frames: list[Recorded] = []
+        self._next = self._pass = 0
+        self._start_ns = 0
+        self._stop: Stop | None = None
+
+    @property
+    def description(self) -> str:
+        """The folder's name."""
+        return f"replay {self._folder.name}"
+
+    def open(self, request: Request, stop: Stop) -> Opened:
+        """Read the table. Raises: CameraError where the folder is no dump, or holds no whole frame."""
+        self._stop, self._next, self._pass, self._start_ns = stop, 0, 0, 0
+        try:
+            with (self._folder / TABLE).open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("file") and not row.get("problem")]
+            self._frames = [Recorded(self._folder / Path(row["file"]).name, shot_of(row)) for row in rows]
+            shapes = {geometry_of(row) for row in rows}
+        except (OSError, ValueError, KeyError) as error:
+            raise CameraError(f"{self.description}: {error}") from error
+        if len(shapes) != 1:
+            raise CameraError(f"{self.description}: {len(shapes)} kinds of frames; one dump holds one")
+        (self._geometry,) = shapes
+        refused = dict.fromkeys(request.controls, "a replay has no controls")
+        return Opened(self._geometry, refused=refused)
+
+    def wait(self, timeout_s: float) -> bool:
+        """At its own pace, sleep until as much time has passed as between the first frame and this one."""
+        if self._next == len(self._frames):
+            if not self._loop:
+                raise EndOfStream(f"{self.description} has ended after {len(self._frames)} frames")
+            self._next, self._pass = 0, self._pass + 1
+        if not self._realtime:
+            return True
+        self._start_ns = self._start_ns or now_ns()
+        since_first_ns = self._shot().captured_ns - self._frames[0].shot.captured_ns
+        due_s = (self._start_ns + since_first_ns - now_ns()) / 1e9
+        if due_s <= 0:
+            return True
+        return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
+
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+        """Fill in the frame's own bytes; what travels with it is as it was."""
+        shot, file = self._shot(), self._frames[self._next].file
+        self._next += 1
+        pixels = pixels_of(file)
+        if pixels.size > payload.size:
+            raise CameraError(f"{self.description}: {file.name} has {pixels.size} bytes, not {payload.size}")
+        payload[: pixels.size] = pixels
+        return shot
+
+    def apply(self, request: Request) -> bool:
+        """Take nothing over: what is recorded stays as it is."""
+        return True
+
+    def close(self) -> None:
+        """Forget the table."""
+        self._frames = []
+
+    def _shot(self) -> Shot:
+        shot = self._frames[self._next].shot
+        if not self._pass:
+            return shot
+        first, last = self._frames[0].shot, self._frames[-1].shot
+        gap_ns = last.frame_duration_us * 1000 or (last.captured_ns - first.captured_ns) // max(
+            1, len(self._frames) - 1
+        )
+        later_ns = self._pass * (last.captured_ns - first.captured_ns + gap_ns)
+        return replace(
+            shot,
+            captured_ns=shot.captured_ns + later_ns,
+            captured_utc_ns=shot.captured_utc_ns + later_ns,
+            frame_id=shot.frame_id + self._pass * (last.frame_id - first.frame_id + 1),
+        )
+
+
+def shot_of(row: Row) -> Shot:
+    """What travelled with a frame, from its row of the table. Raises: KeyError, ValueError."""
+    return Shot(
+        captured_ns=int(row["captured_ns"]),
+        exposure_us=int(row["exposure_us"]),
+        analogue_gain=float(row["analogue_gain"]),
+        digital_gain=float(row["digital_gain"]),
+        lux=float(row["lux"]),
+        colour_temperature_k=int(row["colour_temperature_k"]),
+        frame_duration_us=int(row["frame_duration_us"]),
+        lost_before=int(row["dropped_before"]),
+        captured_utc_ns=int(row["captured_utc_ns"]),
+        frame_id=int(row["frame_id"]),
+        flags=int(row["flags"]),
+    )
+
+
+def geometry_of(row: Row) -> Geometry:
+    """What the frame's bytes are. Raises: KeyError, ValueError."""
+    size = int(row["width"]), int(row["height"])
+    if not row["file"].endswith(".npy"):
+        return geometry("bgr24", *size)
+    strides, offsets = (tuple(map(int, row[name].split())) for name in ("strides", "offsets"))
+    checked = geometry(
+        row["pixel_format"],
+        *size,
+        strides=strides,
+        color_space=row["color_space"],
+        color_range=row["color_range"],
+    )
+    return replace(checked, offsets=offsets)
+
+
+def pixels_of(file: Path) -> Payload:
+    """The bytes of one frame. Raises: CameraError."""
+    try:
+        if file.suffix == ".npy":
+            return np.asarray(np.load(file, allow_pickle=False), np.uint8).reshape(-1)
+        import cv2
+
+        picture = cv2.imread(str(file))
+    except (OSError, ValueError) as error:
+        raise CameraError(f"{file.name}: {error}") from error
+    if picture is None:
+        raise CameraError(f"{file.name}: not a picture")
+    return np.asarray(picture, np.uint8).reshape(-1)

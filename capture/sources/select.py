@@ -1,0 +1,139 @@
+"""Which source the settings mean, made but not opened, with the reason. Heavy sources are imported when chosen.
+
+Makes each kind of source from [camera]; its code is imported only when it is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from capture.settings import CameraSettings
+from capture.sources.base import CameraBusy, CameraError, FrameSource
+from capture.sources.url import Address, shown_url
+
+Maker = Callable[[CameraSettings, int, Path], FrameSource]
+
+
+def _synthetic(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.synthetic.source import SyntheticSource
+
+    return SyntheticSource(camera.synthetic)
+
+
+def _picamera2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.picamera2.source import PicameraSource
+
+    return PicameraSource(index, buffers=camera.buffers, sync_mode=camera.sync_mode)
+
+
+def _file(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.video_file import FileSource
+
+    if not camera.path:
+        raise CameraError('camera.path is empty: source = "file" needs a video file')
+    return FileSource(folder / camera.path, loop=camera.loop, realtime=camera.realtime)
+
+
+def _replay(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.replay import ReplaySource
+
+    if not camera.path:
+        raise CameraError('camera.path is empty: source = "replay" needs what `shmcam dump-ring` wrote')
+    return ReplaySource(folder / camera.path, loop=camera.loop, realtime=camera.realtime)
+
+
+def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.ffmpeg_stream import LiveSource
+
+    scheme = urlsplit(camera.url).scheme
+    if scheme not in ("rtsp", "rtsps", "http", "https"):
+        raise CameraError(f"camera.url {shown_url(camera.url)!r}: must begin with rtsp:// or http://")
+    # TCP: UDP loses packets, and then pictures. No buffering: FFmpeg would hold back half a second of them.
+    options = {"fflags": "nobuffer", **({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {})}
+    return LiveSource("url", Address(camera.url, shown_url(camera.url), options=options))
+
+
+def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    from capture.sources.v4l2 import device as v4l2
+    from capture.sources.v4l2 import source as webcam
+    from capture.sources.v4l2.controls import Controls
+    from capture.sources.v4l2.source import WebcamSource
+    from shmcam.runtime.procfs import held_by
+
+    known = v4l2.devices()
+    device = v4l2.find(camera.device, index, known)
+    if device is None:
+        names = ", ".join(f"{one.path} {one.card}" for one in known) or "none"
+        raise CameraError(f"no V4L2 device {camera.device or f'number {index}'!r}; there are: {names}")
+    if busy := held_by([device.path]):
+        raise CameraBusy(f"{device.path} ({device.card}) is {busy}")
+    return WebcamSource(lambda request: webcam.address(device, request), Controls(device.path))
+
+
+MAKERS: dict[str, Maker] = {
+    "synthetic": _synthetic,
+    "picamera2": _picamera2,
+    "file": _file,
+    "replay": _replay,
+    "url": _url,
+    "v4l2": _v4l2,
+}
+
+
+class Choice(NamedTuple):
+    """A source, made but not opened."""
+
+    source: FrameSource
+    kind: str
+    """camera.source that it is, never `auto`."""
+    reason: str
+
+
+AUTO_ORDER = ("picamera2", "v4l2")
+"""Real cameras, in the order in which `auto` tries them; synthetic comes when none answers."""
+
+
+def pick(source: str, answers: dict[str, str]) -> tuple[str, str]:
+    """Decide the kind of source. Pure.
+
+    `answers`: for each real kind, why it cannot be used; empty: it can.
+    Returns: kind and reason.
+    """
+    if source != "auto":
+        return source, f"camera.source = {source}"
+    for kind in AUTO_ORDER:
+        if not answers[kind]:
+            passed = "; ".join(f"{k}: {answers[k]}" for k in AUTO_ORDER if answers[k])
+            return kind, f"auto: {kind} answers" + (f" ({passed})" if passed else "")
+    return "synthetic", "auto: " + "; ".join(f"{kind}: {answers[kind]}" for kind in AUTO_ORDER)
+
+
+class Chooser:
+    """Makes sources.
+
+    Once `auto` has found a real camera it stays with it: an unplugged one must not become a picture that looks alive.
+    """
+
+    def __init__(self, position: int, folder: Path) -> None:
+        self._position, self._folder = position, folder
+        self._settled = ""
+
+    def __call__(self, camera: CameraSettings) -> Choice:
+        """Make the source of `camera`. Raises: CameraError where it cannot even be made."""
+        index = camera.index if camera.index >= 0 else self._position
+        if camera.source == "auto" and self._settled:
+            kind, reason = self._settled, "auto: chosen before"
+        else:
+            answers = _answers(index) if camera.source == "auto" else {}
+            kind, reason = pick(camera.source, answers)
+            self._settled = kind if camera.source == "auto" and kind in AUTO_ORDER else ""
+        return Choice(MAKERS[kind](camera, index, self._folder), kind, reason)
+
+
+def _answers(index: int) -> dict[str, str]:
+    from capture.sources import detect
+
+    return {"picamera2": detect.why_no_picamera2(index), "v4l2": detect.why_no_v4l2(index)}

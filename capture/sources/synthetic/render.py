@@ -1,0 +1,138 @@
+"""Renders the frames of the simulated sensor: scene, light, noise and number to the planes of a ring slot."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.sources.synthetic.scene import STARS_BELOW_LUX, Scenery
+from capture.sources.synthetic.sensor import Exposure, Look, from_stable, noise_sigma, relative_light, signal, to_stable
+from shmcam.imaging import frame_code
+
+Plane = NDArray[np.uint8]
+
+NOISE_SPARE = 64
+"""Rows and columns the ready-made noise is larger than the frame, so that 4096 different crops exist."""
+NOISE_TILE = 1344
+"""Rows and columns of noise that are drawn at random; larger frames repeat them."""
+MOVER_REFLECTANCE = 235
+NOISE_STEPS_PER_STOP = 4
+LIGHT_STEPS_PER_OCTAVE = 64
+"""Light is rounded to 1 %, so that a constant scene is not computed anew for every frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What one frame is taken of and how."""
+
+    number: int
+    """Frame number shown in the code."""
+    count: int
+    """Frames drawn before; picks the noise."""
+    elapsed_s: float
+    """Simulated time; places what moves."""
+    lux: float
+    exposure: Exposure
+    look: Look
+
+
+class Develop:
+    """Draws frame after frame of one size. `scenery`, `noise` (seeded) and `moving` say what is in them."""
+
+    def __init__(self, scenery: Scenery, *, noise: bool, code: bool, moving: bool) -> None:
+        self._scenery, self._noise, self._code, self._moving = scenery, noise, code, moving
+        self._relative = relative_light(scenery.histogram)
+        self._work = np.empty((scenery.height, scenery.width), np.uint8)
+        self._lit = self._work.copy()
+        self._lit_for: tuple[float, float] | None = None
+        self._grain = self._grains(scenery)
+        self._bank = lru_cache(2)(self._scaled_noise)
+        self._output = lru_cache(8)(from_stable)
+
+    def measured(self, lux: float, exposure: Exposure) -> float:
+        """Mean linear signal of the scene under this exposure, each pixel clipped at full scale."""
+        light = np.minimum(self._relative * signal(lux, exposure), 1)
+        return float(self._scenery.histogram @ light)
+
+    def luma(self, out: Plane, moment: Moment) -> None:
+        """Draw the Y plane."""
+        exposure, count = moment.exposure, moment.count
+        light = _rounded(signal(moment.lux, exposure))
+        if self._lit_for != (light, exposure.gain):
+            cv2.LUT(self._scenery.reflectance, to_stable(self._relative * light, exposure.gain), dst=self._lit)
+            self._lit_for = (light, exposure.gain)
+        crop = (slice((count * 37) % NOISE_SPARE, None), slice((count * 53 + count // 64) % NOISE_SPARE, None))
+        height, width = self._work.shape
+        if self._noise:
+            plus, minus = (bank[crop][:height, :width] for bank in self._bank(_gain_step(exposure.gain)))
+            cv2.subtract(cv2.add(self._lit, plus, dst=self._work), minus, dst=self._work)
+        else:
+            np.copyto(self._work, self._lit)
+        self._draw_moving(moment, light)
+        cv2.LUT(self._work, self._output(exposure.gain, moment.look), dst=out)
+        if self._code:
+            frame_code.draw(out, moment.number)
+
+    def chroma(self, blue: Plane, red: Plane, moment: Moment) -> None:
+        """Draw the U and V planes: colours fade in the dark and where the picture is blown out."""
+        table = _chroma_table(round(self._colourfulness(moment) * moment.look.saturation, 2))
+        for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
+            cv2.LUT(full, table, dst=plane)
+        if self._code:
+            cell = frame_code.cell_pixels(self._scenery.width)
+            for plane in (blue, red):
+                plane[: (cell + 1) // 2, : (cell * frame_code.CELLS + 1) // 2] = 128
+
+    def _colourfulness(self, moment: Moment) -> float:
+        level = self.measured(moment.lux, moment.exposure)
+        return min(1.0, math.sqrt(level / 0.1)) * min(1.0, (1 - level) / 0.3)
+
+    def _draw_moving(self, moment: Moment, light: float) -> None:
+        lux, exposure = moment.lux, moment.exposure
+        if lux < STARS_BELOW_LUX:
+            rows, columns, star_lux = self._scenery.star_places(moment.elapsed_s)
+            bright = to_stable(np.asarray(star_lux / max(lux, 1e-9) * light), exposure.gain)
+            for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                at = rows + down, columns + right
+                self._work[at] = np.maximum(self._work[at], bright)
+        if self._moving:
+            top, left, height, width = self._scenery.mover(moment.elapsed_s)
+            shade = to_stable(self._relative[MOVER_REFLECTANCE : MOVER_REFLECTANCE + 1] * light, exposure.gain)
+            self._work[top : top + height, left : left + width] = shade
+
+    @staticmethod
+    def _grains(scenery: Scenery) -> Plane:
+        rng = np.random.default_rng(scenery.seed + 4)
+        height, width = scenery.height + NOISE_SPARE, scenery.width + NOISE_SPARE
+        tile = np.asarray(
+            np.clip(
+                128 + 32 * rng.standard_normal((min(height, NOISE_TILE), min(width, NOISE_TILE)), np.float32), 0, 255
+            ),
+            np.uint8,
+        )
+        down, right = height - tile.shape[0], width - tile.shape[1]
+        return np.asarray(cv2.copyMakeBorder(tile, 0, down, 0, right, cv2.BORDER_WRAP), np.uint8)
+
+    def _scaled_noise(self, gain: float) -> tuple[Plane, Plane]:
+        """What to add and what to take away: two saturating byte operations cost a tenth of one on signed numbers."""
+        steps = np.rint((np.arange(256) - 128) / 32 * noise_sigma(gain))
+        plus, minus = np.clip(steps, 0, 255).astype(np.uint8), np.clip(-steps, 0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(self._grain, plus), np.uint8), np.asarray(cv2.LUT(self._grain, minus), np.uint8)
+
+
+def _rounded(light: float) -> float:
+    return float(2 ** (round(math.log2(max(light, 1e-12)) * LIGHT_STEPS_PER_OCTAVE) / LIGHT_STEPS_PER_OCTAVE))
+
+
+def _gain_step(gain: float) -> float:
+    return float(2 ** (round(math.log2(max(gain, 1e-3)) * NOISE_STEPS_PER_STOP) / NOISE_STEPS_PER_STOP))
+
+
+@lru_cache(64)
+def _chroma_table(strength: float) -> Plane:
+    return np.asarray(np.clip(np.rint(128 + (np.arange(256) - 128) * strength), 0, 255), np.uint8)

@@ -1,0 +1,1 @@
+"""capture/sources/v4l2."""

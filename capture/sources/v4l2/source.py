@@ -1,0 +1,118 @@
+"""A V4L2 webcam: FFmpeg's stream of it, with the device's own controls beside it.
+
+Which format, size and rate to ask of a webcam. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from capture.sources.base import CameraError, Opened, Payload, Request, Shot
+from capture.sources.ffmpeg_stream import LiveSource
+from capture.sources.url import Address
+from capture.sources.v4l2.controls import Controls
+from capture.sources.v4l2.device import Device, Mode
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
+
+READ_BACK_NS = 500_000_000
+"""The exposure is asked for so often, not with every frame: over USB each question takes a millisecond."""
+
+
+class WebcamSource(LiveSource):
+    """Source "v4l2"; see capture.sources.base.FrameSource."""
+
+    def __init__(self, address_for: Callable[[Request], Address], controls: Controls) -> None:
+        super().__init__("v4l2", Address(controls.path, controls.path))
+        self._address_for, self._controls = address_for, controls
+        self._rate = 0.0
+        self._exposure_us, self._read_ns = 0, 0
+
+    def open(self, request: Request, stop: Stop) -> Opened:
+        """Start the stream, then set the controls: some drivers reset them when streaming begins."""
+        self._address, self._rate = self._address_for(request), request.framerate
+        opened = super().open(replace(request, every=1), stop)  # it was asked for the lower rate itself
+        try:
+            self._controls.open()
+        except OSError as error:
+            self.close()
+            raise CameraError(f"{self.description}: {error}") from error
+        return replace(opened, refused=self._controls.apply(request))
+
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+        """Copy or convert the picture; the exposure is what the device said last."""
+        shot = super().write(payload, lores, frame_id)
+        if now_ns() - self._read_ns > READ_BACK_NS:
+            self._exposure_us, self._read_ns = self._controls.exposure_us(), now_ns()
+        return replace(shot, exposure_us=self._exposure_us)
+
+    def apply(self, request: Request) -> bool:
+        """Set the controls; another frame rate needs the stream begun anew."""
+        if request.framerate != self._rate:
+            return False
+        self._controls.apply(request)
+        self._read_ns = 0
+        return True
+
+    def close(self) -> None:
+        """End the stream and let go of the node."""
+        super().close()
+        self._controls.close()
+
+
+FFMPEG_NAMES = {
+    "YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": "mjpeg", "RGB3": "rgb24", "BGR3": "bgr24",
+    "BX24": "0rgb", "XR24": "bgr0", "GREY": "gray",
+}  # fmt: skip
+"""V4L2's four letters to FFmpeg's input_format."""
+
+PREFERENCE = ("YU12", "NV12", "YUYV", "MJPG", "BGR3", "RGB3", "XR24", "BX24", "GREY")
+"""Least work first: 4:2:0 is copied, 4:2:2 averaged, JPEG decoded."""
+
+CODECS = {
+    "yuv420": "YU12",
+    "nv12": "NV12",
+    "yuyv": "YUYV",
+    "mjpeg": "MJPG",
+    "rgb888": "BGR3",
+    "bgr888": "RGB3",
+    "xrgb8888": "XR24",
+}
+"""camera.codec (libcamera's names) to V4L2's."""
+
+ENOUGH = 0.95
+"""A mode is fast enough at this share of the rate asked for: 29.97 will do for 30."""
+
+
+def choose(modes: Sequence[Mode], width: int, height: int, framerate: float, codec: str = "auto") -> Mode | None:
+    """The mode nearest to what is asked: the size counts first, then the rate, then how little work the format is.
+
+    Returns: None when the device offers no format we can read, or not the one that `codec` insists on.
+    """
+    wanted = CODECS.get(codec)
+    usable = [mode for mode in modes if mode.fourcc in PREFERENCE and (codec == "auto" or mode.fourcc == wanted)]
+
+    def distance(mode: Mode) -> tuple[float, float, int]:
+        too_slow = mode.rate and framerate and mode.rate < framerate * ENOUGH
+        missing = framerate - mode.rate if too_slow else 0.0
+        faster = -mode.rate if not framerate else 0.0
+        return abs(mode.width - width) + abs(mode.height - height), missing or faster, PREFERENCE.index(mode.fourcc)
+
+    return min(usable, key=distance, default=None)
+
+
+def options(mode: Mode, framerate: float) -> dict[str, str]:
+    """FFmpeg's options that ask a V4L2 device for this mode."""
+    rate = min(framerate, mode.rate) if framerate and mode.rate else framerate or mode.rate
+    asked = {"video_size": f"{mode.width}x{mode.height}", "input_format": FFMPEG_NAMES[mode.fourcc]}
+    return {**asked, "framerate": f"{rate:g}"} if rate else asked
+
+
+def address(device: Device, request: Request) -> Address:
+    """How FFmpeg is to open the device for this request. Raises: CameraError when it has no format we can read."""
+    mode = choose(device.modes, request.width, request.height, request.framerate, request.codec)
+    if mode is None:
+        has = ", ".join(map(str, device.modes)) or "none"
+        raise CameraError(f"{device.path} ({device.card}): no format for codec = {request.codec}; it offers {has}")
+    return Address(device.path, f"{device.path} ({device.card}) {mode}", "v4l2", options(mode, request.framerate))

@@ -1,0 +1,183 @@
+"""A video file as a camera: looping or not, at its own speed or as fast as it decodes.
+
+Timestamps follow the file's own (as nanoseconds since it was opened), so that what is recorded from it plays at the
+right speed also when it was read faster. At its own speed a frame is handed out when it is due, by the clock.
+
+Keeps time for sources that have no clock of their own: absolute deadlines, so that errors never add up.
+
+Pure: the time is passed in. A sleep that ends late makes one frame late and no other; a stall of more than a frame
+skips whole periods, as a sensor does, so that what comes after is on the same grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+
+from capture.sources.base import CameraError, EndOfStream, Opened, Payload, Request, Shot
+from capture.sources.decoded_frame import geometry_of, write_frame
+from shmcam.runtime.clock import now_ns
+from shmcam.runtime.stop import Stop
+
+
+@dataclass
+class Pacer:
+    """The grid start, start + period, start + 2 periods … in ns of the sensor clock."""
+
+    due_ns: int = field(default=0, init=False)
+    """When the next frame is due; 0 before the first `begin`."""
+    skipped: int = field(default=0, init=False)
+    """Periods that nobody was there for, in total."""
+    _remainder: float = field(default=0.0, init=False)
+
+    def begin(self, now_ns: int) -> None:
+        """The first frame is due now."""
+        self.due_ns, self._remainder = now_ns, 0.0
+
+    def wait_ns(self, now_ns: int) -> int:
+        """How long until the next frame is due; 0 or less: it is."""
+        return self.due_ns - now_ns
+
+    def advance(self, now_ns: int, period_ns: float) -> int:
+        """Take the frame that is due and plan the next one. Returns: the timestamp of the frame taken.
+
+        `period_ns` is the distance to the next frame; fractions are carried (29.97 fps stays 29.97 fps). If `now_ns`
+        is past the frame's own period, whole periods are skipped and counted; the timestamp stays on the grid.
+        """
+        if period_ns <= 0:  # as fast as possible: there is no grid
+            self.due_ns = now_ns
+            return now_ns
+        late = int((now_ns - self.due_ns) // period_ns)
+        if late > 0:
+            self.skipped += late
+            self._step(late * period_ns)
+        taken = self.due_ns
+        self._step(period_ns)
+        return taken
+
+    def _step(self, by_ns: float) -> None:
+        exact = by_ns + self._remainder
+        whole = int(exact)
+        self.due_ns, self._remainder = self.due_ns + whole, exact - whole
+
+
+DEFAULT_RATE = 25.0
+"""For files that do not tell their frame rate."""
+
+
+class FileSource:
+    """Source "file"; see capture.sources.base.FrameSource."""
+
+    def __init__(self, path: Path, *, loop: bool = True, realtime: bool = True) -> None:
+        self._path, self._loop, self._realtime = path, loop, realtime
+        self._container: av.container.InputContainer | None = None
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._frame: av.VideoFrame | None = None
+        self._pacer = Pacer()
+        self._stop: Stop | None = None
+        self._taken_ns = 0
+        self._last_s: float | None = None
+        self._decoded = 0
+        self._every = 1
+
+    @property
+    def description(self) -> str:
+        """The file's name."""
+        return f"file {self._path.name}"
+
+    def open(self, request: Request, stop: Stop) -> Opened:
+        """Decode the first frame. Raises: CameraError if there is none."""
+        self._stop, self._last_s, self._every = stop, None, request.every
+        self._rewind()
+        self._frame = self._next()
+        self._geometry = geometry_of(self._frame)
+        self._pacer = Pacer()
+        refused = dict.fromkeys(request.controls, "a file has no controls")
+        return Opened(self._geometry, framerate=1 / self._period_s, refused=refused)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Decode the next frame and, at the file's own speed, sleep until it is due."""
+        if self._frame is None:
+            self._frame = self._next()
+            for _ in range(self._every - 1):
+                self._frame = self._next()
+            self._plan(self._frame)
+        if not self._pacer.due_ns:
+            self._pacer.begin(now_ns())  # not at open: making the rings takes a while, and would look like lost frames
+        due_s = self._pacer.wait_ns(now_ns()) / 1e9
+        if due_s <= 0 or not self._realtime:
+            return True
+        return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
+
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+        """Copy the planes of the frame that is due."""
+        if self._frame is None:
+            raise CameraError(f"{self.description}: no frame is waiting")
+        frame, self._frame = self._frame, None
+        self._last_s = self._seconds(frame)
+        self._taken_ns = now_ns()
+        write_frame(frame, payload, self._geometry)
+        return Shot(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._every * self._period_s * 1e6))
+
+    def apply(self, request: Request) -> bool:
+        """A file stays as it is; only how many of its pictures are taken can change."""
+        self._every = request.every
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames, self._frame = iter(()), None
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _next(self) -> av.VideoFrame:
+        frame = self._decode()
+        if frame is None and self._decoded and self._loop:
+            self._rewind()
+            frame = self._decode()
+        if frame is None:
+            if self._decoded and not self._loop:
+                raise EndOfStream(f"{self.description} has ended after {self._decoded} frames")
+            raise CameraError(f"{self.description}: no picture in it")
+        self._decoded += 1
+        return frame
+
+    def _decode(self) -> av.VideoFrame | None:
+        """The next frame; None at the end, also where the end is torn off."""
+        try:
+            return next(self._frames, None)
+        except av.InvalidDataError:
+            return None
+        except (av.FFmpegError, OSError) as error:
+            raise CameraError(f"{self.description}: {error}") from error
+
+    def _rewind(self) -> None:
+        """Open it (again) from the start: seeking needs key frames that not every file has."""
+        self.close()
+        self._decoded = 0
+        try:
+            self._container = av.open(str(self._path), "r")
+            stream = self._container.streams.video[0]
+        except (av.FFmpegError, OSError, IndexError) as error:
+            raise CameraError(f"{self.description}: {error or 'no video stream'}") from error
+        stream.thread_type = "AUTO"
+        self._tick_s = float(stream.time_base or 0)
+        rate = stream.average_rate or stream.base_rate
+        self._period_s = float(1 / rate) if rate else 1 / DEFAULT_RATE
+        self._frames = self._container.decode(stream)
+
+    def _plan(self, frame: av.VideoFrame) -> None:
+        """Put the frame on the time line: as far after the last as the file says; one period at the seam of a loop."""
+        seconds = self._seconds(frame)
+        gap_s = seconds - self._last_s if seconds is not None and self._last_s is not None else 0.0
+        if gap_s <= 0:
+            gap_s = self._every * self._period_s
+        taken_ns = self._taken_ns if self._realtime else self._pacer.due_ns
+        self._pacer.advance(taken_ns, gap_s * 1e9)
+
+    def _seconds(self, frame: av.VideoFrame) -> float | None:
+        return None if frame.pts is None else frame.pts * self._tick_s

@@ -1,0 +1,154 @@
+"""What capture tells the others: heartbeat, camera found and lost, mode changed. Says each thing once."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from capture.camera_request import Pressure, changes
+from capture.publisher import Delivery
+from capture.settings import CameraSettings
+from capture.sources.base import Opened, Request
+from capture.sources.select import Choice
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import CameraFound, CameraLost, MemoryHigh, ModeChanged
+from shmcam.runtime.clock import now_ns
+
+BEAT_NS = 200_000_000
+"""The client sends one heartbeat a second; more often than this is only work."""
+
+OPENING_NS = 12_000_000_000
+"""A network camera may take 8 s to its first picture (capture.sources.ffmpeg_stream.OPEN_S)."""
+
+log = logging.getLogger(__name__)
+
+
+class Report:
+    """Owns nothing; the loop tells it what happens."""
+
+    def __init__(self, control: ControlClient, camera: str) -> None:
+        self._control, self._camera = control, camera
+        self._state, self._reason = "starting", ""
+        self._beat_ns = 0
+        self._trouble = ""
+        self._asked: Request | None = None
+        self._frames = self._dropped = 0
+        self._figures: dict[str, Any] = {}
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the camera is away, so that everything said while opening it again is a repetition."""
+        return bool(self._trouble)
+
+    def beat(self, state: str, reason: str = "", delivery: Delivery | None = None) -> None:
+        """Say that the loop turns; call it on every pass."""
+        now = now_ns()
+        if state == self._state and now - self._beat_ns < BEAT_NS:
+            return
+        self._state, self._reason, self._beat_ns = state, reason, now
+        if delivery is not None:
+            self._figures = self._of(delivery)
+        fps = round(delivery.fps, 2) if delivery is not None else 0.0
+        self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Keep the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
+
+        Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
+        """
+        done = threading.Event()
+        reason = (self._trouble and self._reason) or "opening the camera"
+        thread = threading.Thread(target=self._beat_until, args=(done, reason), name="opening", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _beat_until(self, done: threading.Event, reason: str) -> None:
+        state = self._state if self._trouble else "starting"
+        deadline_ns = now_ns() + OPENING_NS
+        while not done.wait(BEAT_NS / 1e9) and now_ns() < deadline_ns:
+            self.beat(state, reason)
+
+    def opened(self, choice: Choice, opened: Opened, request: Request) -> None:
+        """Log what was opened and why; at DEBUG while it keeps failing."""
+        self.asked(request)
+        level, shape = (logging.DEBUG if self._trouble else logging.INFO), opened.geometry
+        log.log(level, "opened %s: %s", choice.source.description, choice.reason)
+        log.log(level, "frames %dx%d %s rate=%.3f", shape.width, shape.height, shape.pixel_format, opened.framerate)
+        log.log(level, "asked for %s", request)
+        for control, why in opened.refused.items():
+            log.warning("control refused %s: %s", control, why)
+
+    def found(self, choice: Choice, opened: Opened, waited_s: float) -> None:
+        """Say that frames come (again)."""
+        name, shape = choice.source.description, opened.geometry
+        log.info("ready %s first frame after %.2f s", name, waited_s)
+        self._trouble = ""
+        mode = {"width": shape.width, "height": shape.height, "rate": opened.framerate, "format": shape.pixel_format}
+        model = name.removeprefix(f"{choice.kind} ")[:100]
+        found = CameraFound(
+            camera=self._camera, source=choice.kind, model=model, modes=[mode], reason=choice.reason[:300]
+        )
+        self._control.announce(found)
+
+    def lost(self, state: str, reason: str) -> None:
+        """Report trouble when it is new; the same trouble with other numbers is not."""
+        kind = re.sub(r"[0-9.]+", "#", reason)
+        if kind != self._trouble:
+            log.warning("%s: %s", state, reason)
+            self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
+        self._trouble = kind
+
+    def asked(self, new: Request) -> None:
+        """Log exactly what is asked of the camera differently, old → new; announce it where the mode is another.
+
+        Also what was asked while the camera was away. At night the exposure follows the light: that is no other mode.
+        """
+        old, self._asked = self._asked or new, new
+        found = changes(old, new)
+        for name, (before, after) in found.items():
+            log.info("changed %s %s → %s", name, before, after)
+        if "mode" in found:
+            pairs: dict[str, Any] = {name: [_plain(before), _plain(after)] for name, (before, after) in found.items()}
+            self._control.announce(ModeChanged(camera=self._camera, old=old.mode, new=new.mode, changes=pairs))
+
+    def pressure(self, before: Pressure, now: Pressure, swap_percent: float, camera: CameraSettings) -> None:
+        """Say that memory runs short, or that it does no more."""
+        log.warning("swap pressure %s → %s swap=%.0f %%", before.value, now.value, swap_percent)
+        limit = camera.swap_pause_percent if now is Pressure.PAUSE else camera.swap_slow_percent
+        action = "resume" if now is Pressure.NONE else now.value
+        self._control.announce(MemoryHigh(action=action, used=swap_percent, limit=limit))
+
+    def closed(self, delivery: Delivery) -> None:
+        """Add one opening's counts to the totals."""
+        self._figures = self._of(delivery)
+        self._frames += delivery.frames
+        self._dropped += delivery.drops.total
+
+    def ended(self) -> None:
+        """The last line of the log."""
+        log.info("stopped frames=%d drops=%d", self._frames, self._dropped)
+
+    def _of(self, delivery: Delivery) -> dict[str, Any]:
+        shot = delivery.shot
+        return {
+            "source": delivery.description,
+            "mode": delivery.request.mode,
+            "frames": self._frames + delivery.frames,
+            "dropped": self._dropped + delivery.drops.total,
+            "exposure_us": shot.exposure_us,
+            "gain": round(shot.analogue_gain, 3),
+        }
+
+
+def _plain(value: object) -> Any:
+    """The value as a message can carry it."""
+    return value if isinstance(value, bool | int | float | str | type(None)) else str(value)

@@ -1,0 +1,107 @@
+"""What `archive` and `archives` answer. Runs among the errands: copying may take an hour."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from exporter import replies as answers
+from shmcam.config.settings import Settings
+from shmcam.control.messages import Archive, Archives, ArchiveSaved, Event, Progressed, Reply
+from shmcam.library import Catalogue, archive, manifest, retention
+from shmcam.library.entry import line, row
+from shmcam.library.errors import NoSuchEntry
+from shmcam.library.instants import instant_ns
+from shmcam.library.sidecar import MANIFEST
+from shmcam.runtime.progress import Progress
+
+TELL_S = 1.0
+"""Seconds between two Progressed events."""
+MASKED = "***"
+FINDINGS_SHOWN = 50
+
+
+def build(
+    command: Archive, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
+) -> Reply:
+    """Collect clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
+    cameras = tuple(command.cameras)
+    span = manifest.Span(instant_ns(command.since, now_utc_ns), instant_ns(command.until, now_utc_ns), cameras)
+    archives = settings.paths.archives
+
+    def room(need_bytes: int, spared: Collection[Path]) -> None:
+        retention.make_room(settings, catalogue, need_bytes, archives, kind="archive", writing=spared)
+
+    room(0, ())
+    entry = archive.build(
+        catalogue,
+        archives,
+        command.name,
+        span,
+        config=config_text(settings),
+        progress=_teller(f"archive {command.name}", announce),
+        room=room,
+        now_utc_ns=now_utc_ns,
+    )
+    files = len(manifest.known(entry.path.parent))
+    announce(ArchiveSaved(name=command.name, path=str(entry.path), files=files))
+    text = f"Saved archive {command.name}: {answers.place(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
+    return Reply(status="archive_saved", text=text, data={**row(entry), "manifest": str(entry.path), "files": files})
+
+
+def tend(command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]) -> Reply:
+    """List, verify or delete. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
+    if command.action == "list" and not command.name:
+        entries = catalogue.find(kinds=["archive"])
+        lines = [f"{entry.label}: {line(entry)}" for entry in entries]
+        begun = archive.unfinished(settings.paths.archives)
+        lines += [f"{one}: unfinished; `archive {one}` goes on, `archives delete {one}` removes it" for one in begun]
+        data = {"rows": [row(entry) for entry in entries], "unfinished": begun}
+        return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
+    folder = settings.paths.archives / archive.checked_name(command.name)
+    if command.action == "delete":
+        entry = next((one for one in catalogue.find(kinds=["archive"]) if one.path.parent == folder), None)
+        if entry is None and command.name in archive.unfinished(settings.paths.archives):
+            archive.discard(folder, catalogue.folders)
+            return Reply(status="deleted", text=f"OK: deleted unfinished archive {command.name}")
+        if entry is None:
+            raise NoSuchEntry(f"no archive {command.name}")
+        catalogue.delete(entry.id)
+        return Reply(status="deleted", text=f"OK: deleted archive {command.name}", data=row(entry))
+    findings = manifest.verify(folder, _teller(f"verify {command.name}", announce))
+    text = "\n".join(findings[:FINDINGS_SHOWN]) or f"OK: {folder / MANIFEST} and all its files agree"
+    return Reply(ok=not findings, status="archives", text=text, data={"findings": findings[:FINDINGS_SHOWN]})
+
+
+def config_text(settings: Settings) -> str:
+    """The configuration as TOML, secrets masked, to lie beside what was recorded with it."""
+    secret = {key.path for key in settings.schema() if key.secret}
+    return tomlkit.dumps(_masked(settings.document, "", secret))
+
+
+def _masked(table: dict[str, Any], place: str, secret: set[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, value in table.items():
+        path = f"{place}{key}"
+        plain = path.split(".", 2)[2] if path.startswith("cameras.") and path.count(".") > 1 else path
+        if isinstance(value, dict):
+            shown[key] = _masked(value, f"{path}.", secret)
+        else:
+            shown[key] = MASKED if plain in secret and value else value
+    return shown
+
+
+def _teller(task: str, announce: Callable[[Event], None]) -> Progress:
+    told_s = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= TELL_S or done == total:
+            told_s = time.monotonic()
+            announce(Progressed(task=task, done=done, total=total))
+
+    return tell

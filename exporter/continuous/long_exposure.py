@@ -1,0 +1,123 @@
+"""The virtual long exposure: a running stack of short frames, so that night pictures come without stopping live video.
+
+It is published as a ring of its own, `/<prefix>.<camera>.long`, for the page, the stream and anybody's program; and
+`pastStack method=long` saves it with all its bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from contextlib import suppress
+
+from exporter.stacking.stack import Stacked
+from exporter.stacking.tone_map import toned
+from shm_ring import Flags, Frame, FrameMeta, RingError, RingWriter
+from shm_ring.formats import Geometry
+from shm_ring.ownership import discard
+from shmcam.config.settings import Settings
+from shmcam.imaging.accumulate import RunningMean
+
+log = logging.getLogger(__name__)
+
+STREAM = "long"
+SLOTS = 4
+"""Nobody looks back in it: the newest, the one being written, and two for slow readers."""
+PUBLISH_NS = 500_000_000
+"""Time between two published pictures; toning one takes as long as adding twenty frames."""
+MOST_FRAMES = 65_536
+"""Frames whose times are remembered; at 120 fps nine minutes, and noise has long stopped falling."""
+EXPOSURE_CHANGE = 1.1
+"""Factor of exposure times gain beyond which the frames before do not belong to the same picture."""
+
+
+class LongExposure:
+    """The running stack of one camera. `add` is called by one thread, `result` by any."""
+
+    def __init__(self, camera: str, settings: Settings, seconds: float) -> None:
+        """`seconds`: how much of the past the stack holds."""
+        self._camera = camera
+        self._settings = settings
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._mean = RunningMean(1)
+        self._geometry: Geometry | None = None
+        self._metas: deque[FrameMeta] = deque(maxlen=MOST_FRAMES)
+        self._published_ns = 0
+        self._writer: RingWriter | None = None
+
+    def add(self, frame: Frame) -> None:
+        """Add one frame; another size or exposure begins anew."""
+        meta, metas = frame.meta, self._metas
+        if meta.flags & Flags.SETTLING:
+            return
+        with self._lock:
+            if not metas or frame.geometry != self._geometry or not _same_light(metas[-1], meta):
+                self._mean, self._geometry = RunningMean(1), frame.picture
+                metas.clear()
+            metas.append(meta)
+            while meta.captured_ns - metas[0].captured_ns > self._seconds * 1e9:
+                metas.popleft()
+            self._mean.length = len(metas)
+            self._mean.add(frame.payload)
+
+    def result(self) -> Stacked | None:
+        """The picture so far, 16 bits; None before the first frame."""
+        with self._lock:
+            if not self._metas or self._geometry is None:
+                return None
+            ends = (self._metas[0], self._metas[-1])
+            return Stacked(self._mean.deep(), self._geometry, ends, 0, self.frames)
+
+    @property
+    def frames(self) -> int:
+        """Frames that count in the picture."""
+        return min(self._mean.count, self._mean.length)
+
+    def publish(self, now_ns: int) -> None:
+        """Show the picture so far in the ring, if it is time."""
+        if now_ns - self._published_ns < PUBLISH_NS:
+            return
+        result = self.result()
+        if result is None:
+            return
+        self._published_ns = now_ns
+        try:
+            writer = self._ring(result.samples.size)
+            writer.publish(toned(result.samples, result.geometry), result.metas[-1], result.geometry)
+        except RingError as problem:  # no shared memory left, or another exporter: the stack itself goes on
+            log.warning("long exposure not shown camera=%s reason=%s", self._camera, problem)
+            self._published_ns = now_ns + 10_000_000_000
+
+    def close(self) -> None:
+        """Take the ring away, also one that a killed exporter before us left."""
+        if self._writer is not None:
+            with suppress(RingError):
+                self._writer.retire()
+            self._writer.close()
+            self._writer = None
+            return
+        with suppress(RingError, OSError):
+            discard(self._settings.ring_name(self._camera, STREAM), self._settings.paths.run, self._camera, STREAM)
+
+    def _ring(self, size: int) -> RingWriter:
+        if self._writer is None or self._writer.payload_bytes < size:
+            if self._writer is not None:
+                self.close()
+            self._writer = RingWriter.create(
+                self._settings.ring_name(self._camera, STREAM),
+                slots=SLOTS,
+                payload_bytes=size,
+                lock_dir=self._settings.paths.run,
+                camera=self._camera,
+                stream=STREAM,
+            )
+        return self._writer
+
+
+def _same_light(before: FrameMeta, now: FrameMeta) -> bool:
+    then_light, light = (meta.exposure_us * meta.analogue_gain for meta in (before, now))
+    if not then_light or not light:
+        return then_light == light
+    return 1 / EXPOSURE_CHANGE < light / then_light < EXPOSURE_CHANGE

@@ -1,0 +1,48 @@
+"""Says so when somebody else takes the room on disk that retention keeps free, or the library cannot be written."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from shmcam.config.settings import Settings
+from shmcam.control.messages import DiskLow, Event, Reply
+from shmcam.library.database import refusal
+from shmcam.library.room import room_at
+from shmcam.library.settings import LibrarySettings
+
+log = logging.getLogger(__name__)
+
+
+class Disks:
+    """Looks at the disks of captures and recordings; announces each fall once. Used by one thread."""
+
+    def __init__(self, announce: Callable[[Event], None], missed: threading.Event) -> None:
+        """`missed` is set where the library cannot be written: files of other processes may have got no row."""
+        self._announce = announce
+        self._missed = missed
+        self._low: set[Path] = set()
+        self.closed = ""
+        """Why the library could not be written at the last look; empty: it could."""
+
+    def look(self, settings: Settings) -> Reply:
+        """Compare what is free with the reserve. Raises: OSError."""
+        own = settings.table(LibrarySettings)
+        was_closed, self.closed = self.closed, refusal(settings.paths.library)
+        if self.closed:
+            self._missed.set()
+        if self.closed and not was_closed:
+            log.warning("library cannot be written reason=%s", self.closed)
+        for folder in (settings.paths.captures, settings.paths.recordings):
+            room = room_at(folder, own)
+            free, reserve = room.free_bytes, room.reserve_bytes
+            if room.low and folder not in self._low:
+                self._low.add(folder)
+                log.warning("disk low folder=%s free_bytes=%d reserve_bytes=%d", folder, free, reserve)
+                self._announce(DiskLow(path=str(folder), free_bytes=free, need_bytes=reserve))
+            elif free >= reserve and folder in self._low:
+                self._low.remove(folder)
+                log.info("disk has room again folder=%s free_bytes=%d", folder, free)
+        return Reply(data={"low": sorted(map(str, self._low))})

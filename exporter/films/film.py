@@ -1,0 +1,187 @@
+"""An H.264 film that grows frame by frame and plays at every moment, also after kill -9.
+
+The container is fragmented, a fragment per frame, and becomes a plain mp4 when it is closed (FFmpeg 7.1 and later).
+What is on disk at a kill is all but the last frame. While it grows it is called `….mp4.part`; leftovers of a crash are
+complete films of their frames and are adopted on the next start. Whoever writes a film holds its lock (flock), so that
+nobody takes it for a leftover: not another thread, not a second exporter, not `shmcam timelapse`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+
+from exporter.pictures import names
+from exporter.pictures.encode import array
+from shm_ring.color import to_bgr
+from shm_ring.formats import Geometry
+from shmcam.imaging.accumulate import Payload
+from shmcam.library.entry import Entry, from_description
+from shmcam.runtime.files import PART, sync_folder
+from shmcam.video.growing_mp4 import look, movflags, trim
+
+GOP_S = 2.0
+"""Seconds of film between key frames: how finely a player can seek."""
+SYNC_FRAMES = 25
+"""fsync at least every so many frames; more often costs an SD card more than a timelapse is worth."""
+FRAME_BYTES = 200_000
+"""Room to ask for per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
+ROOM_FRAMES = 50
+"""Frames between two looks at free space."""
+COLOUR_RANGE = {"tv": 1, "pc": 2}
+COLOUR_SPACE = {"bt709": 1, "smpte170m": 6}
+"""AVColorRange and AVColorSpace of FFmpeg's pixfmt.h."""
+
+
+class Film:
+    """One film file; a context manager."""
+
+    def __init__(self, path: Path, geometry: Geometry, *, fps: float, crf: int, about: Mapping[str, Any]) -> None:
+        """`path` ends in .mp4; `about` goes into the file, for whoever finds it. Raises: OSError, av.FFmpegError."""
+        self.path = path
+        self.part = path.with_name(path.name + PART)
+        self.geometry = geometry
+        self.frames = 0
+        self._file = os.fdopen(_created(self.part), "w+b", buffering=0)
+        self._container = av.open(self._file, "w", format="mp4", options={"movflags": movflags("frag_every_frame")})
+        self._container.metadata["comment"] = json.dumps(dict(about))
+        self._stream = self._container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
+        self._stream.width, self._stream.height = geometry.width & ~1, geometry.height & ~1
+        self._stream.pix_fmt = "yuv420p"
+        # zerolatency: each picture leaves the encoder at once, nothing is held in memory to be lost
+        self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf)}
+        self._stream.codec_context.gop_size = max(1, round(fps * GOP_S))
+        if geometry.pixel_format in ("yuv420p", "nv12"):
+            self._stream.codec_context.color_range = COLOUR_RANGE[geometry.color_range]
+            self._stream.codec_context.colorspace = COLOUR_SPACE[geometry.color_space]
+
+    def add(self, payload: Payload) -> None:
+        """Append one frame. Raises: OSError where the disk refuses; close the film then."""
+        frame = _frame(payload, self.geometry)
+        frame.pts = self.frames
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        self.frames += 1
+        if self.frames % SYNC_FRAMES == 1:
+            os.fdatasync(self._file.fileno())
+
+    def close(self) -> Path | None:
+        """End the film and give it its name. Returns: the name; None without frames. Raises: OSError."""
+        try:
+            for packet in self._stream.encode(None) if self.frames else ():
+                self._container.mux(packet)
+            self._container.close()
+            os.fsync(self._file.fileno())
+            if self.frames:
+                return finished(self.part)  # under the lock: nobody adopts it first
+            self.part.unlink()
+        finally:
+            self._file.close()
+        return None
+
+    def abandon(self) -> None:
+        """Leave the file as it is: its fragments play, and the next start adopts them."""
+        with suppress(OSError, av.FFmpegError):  # PyAV's own, where the disk refuses the index, too
+            self._container.close()
+        self._file.close()
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file.closed:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def finished(part: Path) -> Path:
+    """Give a film its final name, which is never one that exists. Raises: OSError."""
+    path = part.with_name(part.name.removesuffix(PART))
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{part.name.removesuffix('.mp4' + PART)}_{number}.mp4")
+    part.rename(path)
+    sync_folder(path.parent)
+    return path
+
+
+def _created(part: Path) -> int:
+    """A descriptor of a new file, locked. Raises: OSError."""
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # an adopter holds an empty file only for a moment
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # taken for a leftover between open and lock
+
+
+def adopted(part: Path, camera: str) -> Entry | None:
+    """Turn what a killed process left behind into a film with an entry. None where it holds no frame: then it is gone.
+
+    A film of another camera, and one that is being written, is left alone.
+
+    Raises: OSError.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):  # PermissionError: `shmcam timelapse` of another user
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Closed, or adopted by somebody else, since it was opened: then the name is not (or no longer) this film's.
+        return _adopted(part, camera) if _is_at(descriptor, part) else None
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _adopted(part: Path, camera: str) -> Entry | None:
+    found = look(part, suspect=SYNC_FRAMES + 1)
+    if found is None or not found.frames:
+        # Before its first fragment a film says nothing about itself; another camera may be about to write it.
+        if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
+            part.unlink()
+        return None
+    if found.about.get("camera") != camera:
+        return None
+    trim(part, found)
+    said = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **found.about}
+    entry = from_description(finished(part), said)
+    return None if entry is None else replace(entry, frames=found.frames)
+
+
+def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
+    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
+    if geometry.pixel_format == "yuv420p" and even:
+        return av.VideoFrame.from_ndarray(array(payload, geometry), format="yuv420p")
+    bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")

@@ -1,0 +1,111 @@
+"""A film of one camera that grows all day: the timelapse, or the startrails of a night. Used by one thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopted
+from exporter.pictures import names
+from exporter.settings import ExportSettings
+from shm_ring import FrameMeta
+from shm_ring.formats import Geometry
+from shmcam.config.settings import Settings
+from shmcam.imaging.accumulate import Payload
+from shmcam.library import Catalogue, Entry, retention
+from shmcam.runtime.files import PART, unused
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunningFilm:
+    """A film, the next one when it is full, and its rows in the library."""
+
+    camera: str
+    settings: Callable[[], Settings]
+    catalogue: Catalogue
+    what: str = "timelapse"
+    """Kind of its entries, and how their names begin: timelapse or startrails."""
+    film: Film | None = None
+    _metas: list[FrameMeta] = field(default_factory=list)
+    """First and last frame in the film."""
+
+    def add(self, payload: Payload, geometry: Geometry, meta: FrameMeta) -> None:
+        """Append a picture; begins a film, and a new one when this is full or of another size. Raises: OSError."""
+        settings = self.settings()
+        own = settings.table(ExportSettings, self.camera)
+        if self.film is not None and self._ended(geometry, meta, own):
+            self.close()
+        if self.film is None:
+            self.film = self._begun(geometry, meta, settings, own)
+        elif self.film.frames % ROOM_FRAMES == 0:
+            self._room(settings)
+        self.film.add(payload)
+        self._metas = [self._metas[0] if self._metas else meta, meta]
+
+    def close(self) -> Entry | None:
+        """End the film and put it into the library. Returns: its row. Raises: OSError, sqlite3.Error."""
+        film, self.film = self.film, None
+        if film is None or not self._metas:
+            return None
+        first, last = self._metas
+        self._metas = []
+        path = film.close()
+        if path is None:
+            return None
+        log.info("%s closed camera=%s path=%s frames=%d", self.what, self.camera, path, film.frames)
+        entry = Entry(
+            kind=self.what,
+            camera=self.camera,
+            path=path,
+            started_utc_ns=first.captured_utc_ns,
+            duration_s=round((last.captured_ns - first.captured_ns) / 1e9, 3),
+            first_frame=first.frame_id,
+            last_frame=last.frame_id,
+            frames=film.frames,
+            trigger="timer",
+        )
+        return self.catalogue.add_when_writable(entry)
+
+    def adopt(self) -> None:
+        """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
+        for part in sorted(self.settings().paths.captures.glob(f"{self.what}_{self.camera}_*.mp4{PART}")):
+            entry = adopted(part, self.camera)
+            if entry is not None:
+                log.info(
+                    "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames
+                )
+                self.catalogue.add_when_writable(entry)
+
+    def give_up(self) -> None:
+        """The disk refused: leave what is there, to be adopted later, and begin anew."""
+        if self.film is not None:
+            self.film.abandon()
+        self.film, self._metas = None, []
+
+    def _ended(self, geometry: Geometry, meta: FrameMeta, own: ExportSettings) -> bool:
+        assert self.film is not None  # noqa: S101 - asked only while there is one
+        full = meta.captured_ns - self._metas[0].captured_ns >= own.timelapse_roll_hours * 3600e9
+        return full or geometry != self.film.geometry
+
+    def _begun(self, geometry: Geometry, meta: FrameMeta, settings: Settings, own: ExportSettings) -> Film:
+        self.adopt()  # what was given up when the disk was full
+        self._room(settings)
+        folder = settings.paths.captures
+        folder.mkdir(parents=True, exist_ok=True)
+        path = unused(folder / names.film(self.what, self.camera, "", meta.captured_utc_ns, "mp4"))
+        about = {
+            "kind": self.what,
+            "camera": self.camera,
+            "started_utc_ns": meta.captured_utc_ns,
+            "first_frame": meta.frame_id,
+            "trigger": "timer",
+        }
+        log.info("%s begun camera=%s path=%s fps=%g", self.what, self.camera, path, own.timelapse_fps)
+        return Film(path, geometry, fps=own.timelapse_fps, crf=own.timelapse_crf, about=about)
+
+    def _room(self, settings: Settings) -> None:
+        need = ROOM_FRAMES * FRAME_BYTES
+        retention.make_room(settings, self.catalogue, need, settings.paths.captures, kind=self.what)

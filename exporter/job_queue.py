@@ -1,0 +1,104 @@
+"""Work that takes longer than a control loop may: a thread with a bounded queue.
+
+What is expected to fail (disk, damaged file, encoder, wrong wish) becomes the answer. Anything else is a bug: it is
+logged, the process stops, and supervisord brings it back.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import av
+
+from exporter import replies as answers
+from shm_ring import RingError
+from shmcam.control.messages import Reply, error
+from shmcam.library import LibraryError, NoSuchEntry
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[], Reply]
+
+
+class Asked(Protocol):
+    """Whoever wants the answer; `shmcam.control.client.Request` is one."""
+
+    def reply(self, answer: Reply) -> bool:
+        """Take the answer; from any thread."""
+
+
+class Jobs(Worker):
+    """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
+
+    def __init__(self, name: str, limit: int, stop: Stop) -> None:
+        """`limit`: jobs that may wait."""
+        super().__init__(name, stop)
+        self._queue: queue.Queue[tuple[Work, Asked | None]] = queue.Queue(limit)
+        self._since_s = 0.0
+        self.done = 0
+        """Jobs that succeeded."""
+        self.failed = 0
+        """Jobs whose answer was an error."""
+        self.refused = 0
+        """Jobs the full queue had no room for."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._queue.qsize()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the present job has taken so far; 0 when idle."""
+        return time.monotonic() - self._since_s if self._since_s else 0.0
+
+    def submit(self, work: Work, asked: Asked | None = None) -> bool:
+        """Queue a job; a full queue answers `asked` at once. Returns: whether there was room."""
+        try:
+            self._queue.put_nowait((work, asked))
+        except queue.Full:
+            self.refused += 1
+            if asked is not None:
+                asked.reply(error(f"busy: {self._queue.maxsize} commands are waiting to be carried out", "busy"))
+            return False
+        return True
+
+    def work(self) -> None:
+        """Carry out what is queued."""
+        while True:
+            try:
+                work, asked = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                if self.stop.requested:
+                    return
+                continue
+            stopping = self.stop.requested
+            answer = error("the exporter is stopping", "stopping") if stopping else self._carried_out(work)
+            self.done += answer.ok
+            self.failed += not answer.ok
+            if asked is not None:
+                asked.reply(answer)
+
+    def _carried_out(self, work: Work) -> Reply:
+        self._since_s = time.monotonic()
+        try:
+            return work()
+        except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
+            log.info("job refused worker=%s reason=%s", self.name, problem)
+            return answers.refused(problem)
+        except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
+            log.warning("job failed worker=%s reason=%s", self.name, problem)
+            return answers.not_saved(str(problem))
+        except Exception:
+            log.exception("worker %s broke", self.name)
+            self.stop.fail()
+            return error("the exporter met a bug and starts again; its log tells", "failed")
+        finally:
+            self._since_s = 0.0

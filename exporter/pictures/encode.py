@@ -1,0 +1,129 @@
+"""One frame or stack as the bytes of a file: jpg, png, npy, tiff.
+
+8-bit frames go into JPEG from their planes. Stacks keep 16 bits in png, npy and tiff, and become a tone-mapped jpg.
+npy holds samples as the camera gave them where numpy can show them as one array, else BGR:
+
+    yuv420p, nv12 of even size   (height * 3 / 2, width): OpenCV's I420 / NV12 layout
+    gray                         (height, width)
+    anything else                (height, width, 3), blue first
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from piexif import ImageIFD
+
+from exporter.settings import ExportSettings
+from exporter.stacking import tone_map as deep_pictures
+from shm_ring.color import to_bgr
+from shm_ring.formats import Geometry
+from shmcam.imaging import tiff as ifd
+from shmcam.imaging.accumulate import Deep, Payload
+from shmcam.imaging.jpeg import to_jpeg
+
+Parts = Sequence[bytes | memoryview]
+Samples = Payload | Deep
+Tags = tuple[ifd.Tags, ifd.Tags]
+"""As `exif.tags` gives them: of the first directory and of the EXIF one."""
+
+PNG_HEADER_BYTES = 33
+"""Signature and IHDR; the EXIF chunk comes right behind (PNG 3rd edition, 11.3.4.5)."""
+TIFF_RGB, TIFF_GRAY = 2, 1
+
+
+def encoded(samples: Samples, geometry: Geometry, kind: str, tags: Tags, settings: ExportSettings) -> Parts:
+    """The bytes of a file, in pieces to be written one after the other.
+
+    `samples`: a payload, uint8 for a frame or uint16 for a stack. Raises: ValueError for an unknown kind.
+    """
+    match kind:
+        case "jpg":
+            payload = _payload(samples) if samples.dtype == np.uint8 else deep_pictures.toned(_deep(samples), geometry)
+            jpeg = to_jpeg(payload, geometry, settings.jpg_quality)
+            return jpeg[:2], _app1(tags), memoryview(jpeg)[2:]
+        case "png":
+            return _png(_picture(samples, geometry), tags, settings.png_compression)
+        case "npy":
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array(samples, geometry), allow_pickle=False)
+            return (buffer.getbuffer(),)
+        case "tiff":
+            return _tiff(_picture(samples, geometry), tags)
+    raise ValueError(f"format {kind!r}: must be one of jpg, png, npy, tiff")
+
+
+def array(samples: Samples, geometry: Geometry) -> Samples:
+    """What an npy file holds, see the module."""
+    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
+    if geometry.pixel_format in ("yuv420p", "nv12") and even:
+        rows = [plane.reshape(-1) for plane in deep_pictures.views(samples, geometry)]
+        return np.concatenate(rows).reshape(-1, geometry.width)
+    return _picture(samples, geometry)
+
+
+def array_layout(geometry: Geometry) -> str:
+    """How to read that array: i420, nv12, bgr or gray."""
+    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
+    return {"gray": "gray", "yuv420p": "i420" if even else "bgr", "nv12": "nv12" if even else "bgr"}.get(
+        geometry.pixel_format, "bgr"
+    )
+
+
+def _picture(samples: Samples, geometry: Geometry) -> Samples:
+    """(height, width, 3) with blue first, or (height, width) for grey."""
+    if samples.dtype != np.uint8:
+        return deep_pictures.to_bgr(_deep(samples), geometry)
+    if geometry.pixel_format == "gray" and geometry.color_range == "pc":
+        return np.ascontiguousarray(deep_pictures.views(samples, geometry)[0])
+    return to_bgr(_payload(samples), geometry)
+
+
+def _payload(samples: Samples) -> Payload:
+    return samples.astype(np.uint8, copy=False)
+
+
+def _deep(samples: Samples) -> Deep:
+    return samples.astype(np.uint16, copy=False)
+
+
+def _app1(tags: Tags) -> bytes:
+    block = b"Exif\0\0" + ifd.header(*tags)
+    return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+
+
+def _png(picture: Samples, tags: Tags, compression: int) -> Parts:
+    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    if not done:
+        raise ValueError(f"png of {picture.shape}: OpenCV refused")
+    chunk = b"eXIf" + ifd.header(*tags)
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    whole = data.data.cast("B")
+    return whole[:PNG_HEADER_BYTES], framed, whole[PNG_HEADER_BYTES:]
+
+
+def _tiff(picture: Samples, tags: Tags) -> Parts:
+    """Uncompressed baseline TIFF 6.0: the directories, and behind them the samples, both big-endian."""
+    channels = 1 if picture.ndim == 2 else 3
+    rgb = picture if channels == 1 else picture[..., ::-1]
+    samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
+    layout = {
+        ImageIFD.ImageWidth: ifd.long(picture.shape[1]),
+        ImageIFD.ImageLength: ifd.long(picture.shape[0]),
+        ImageIFD.BitsPerSample: ifd.short(*(8 * picture.itemsize,) * channels),
+        ImageIFD.Compression: ifd.short(1),
+        ImageIFD.PhotometricInterpretation: ifd.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
+        ImageIFD.SamplesPerPixel: ifd.short(channels),
+        ImageIFD.RowsPerStrip: ifd.long(picture.shape[0]),
+        ImageIFD.StripByteCounts: ifd.long(samples.nbytes),
+        ImageIFD.PlanarConfiguration: ifd.short(1),
+        ImageIFD.StripOffsets: ifd.long(0),
+    }
+    first, exif = tags
+    layout[ImageIFD.StripOffsets] = ifd.long(len(ifd.header({**first, **layout}, exif)))
+    return ifd.header({**first, **layout}, exif), samples.data.cast("B")

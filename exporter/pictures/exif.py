@@ -1,0 +1,79 @@
+"""What a picture says about itself: EXIF for jpg, png and tiff, the same JSON beside the others.
+
+Standard tags for other people's programs, and everything we know as JSON in UserComment, from which the library is
+rebuilt (`shmcam.library.sidecar`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from math import gcd
+from typing import Any
+
+from piexif import ExifIFD, ImageIFD
+
+from shm_ring import Flags, FrameMeta
+from shmcam.imaging import tiff as ifd
+from shmcam.library.entry import Entry
+from shmcam.library.sidecar import USER_COMMENT_ASCII
+
+WORD = (1 << 64) - 1
+FRAME_FIELDS = tuple(field.name for field in fields(FrameMeta))
+FLAG_NAMES = {int(flag): str(flag.name).lower() for flag in Flags}
+MICROSECOND = 1_000_000
+LONGEST_US = (1 << 32) - 1
+"""What a TIFF fraction holds: 71 minutes."""
+EXIF_VERSION = b"0232"
+"""Since 2.31 there are zones of time."""
+
+
+def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that is known of a picture; the entry's description lies on top, for the library."""
+    values = {name: getattr(meta, name) for name in FRAME_FIELDS}
+    frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
+    flags = [name for flag, name in FLAG_NAMES.items() if meta.flags & flag]
+    return {**frame, "flags": flags, "captured": _captured(meta), **(more or {}), **entry.description()}
+
+
+def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[ifd.Tags, ifd.Tags]:
+    """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
+    captured = _captured(meta)
+    when = ifd.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
+    first = {
+        ImageIFD.Make: ifd.text("shmcam"),
+        ImageIFD.Model: ifd.text(entry.camera),
+        ImageIFD.Software: ifd.text(_software()),
+        ImageIFD.DateTime: when,
+    }
+    exif = {
+        ExifIFD.ExifVersion: ifd.raw(EXIF_VERSION),
+        ExifIFD.DateTimeOriginal: when,
+        ExifIFD.SubSecTimeOriginal: ifd.text(captured[20:26]),
+        ExifIFD.OffsetTimeOriginal: ifd.text(captured[26:32]),
+        ExifIFD.ImageUniqueID: ifd.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
+        ExifIFD.UserComment: ifd.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
+    }
+    if meta.exposure_us > 0:
+        exposure_us = min(meta.exposure_us, LONGEST_US)
+        shared = gcd(exposure_us, MICROSECOND)
+        exif[ExifIFD.ExposureTime] = ifd.ratio(exposure_us // shared, MICROSECOND // shared)
+    if meta.analogue_gain > 0:
+        # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
+        iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
+        exif[ExifIFD.ISOSpeedRatings] = ifd.short(iso)
+    return first, exif
+
+
+@cache
+def _software() -> str:
+    return f"shmcam {version('shmcam')}"  # read from disk: a millisecond
+
+
+def _captured(meta: FrameMeta) -> str:
+    """Local time with zone, `2026-11-21T08:15:00.123456+01:00`: always as long, so that parts are cut out of it."""
+    return datetime.fromtimestamp(meta.captured_utc_ns / 1e9).astimezone().isoformat(timespec="microseconds")

@@ -1,0 +1,200 @@
+"""What a clip is: how it is written, what it is made of, what is known of it in the end.
+
+Where a recording lies and what it is called (features.md E3); names are made by us, never taken from outside.
+
+What a clip is wanted for, and the user's limits in the sensor's unit of time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from recorder.settings import RecorderSettings
+from shm_ring import FrameMeta
+from shmcam.library.entry import ORDINARY_TRIGGERS
+from shmcam.runtime.clock import stamp
+from shmcam.runtime.files import PART
+
+Kind = Literal["session", "rolling", "event"]
+
+SUFFIXES = {"mp4": ".mp4", "h264": ".h264", "mkv": ".mkv"}
+TIMING = "_frame_timing.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The files of one clip: what they are called while they grow, and once they are closed."""
+
+    clip: Path
+    """Final name of the video."""
+
+    @property
+    def timing(self) -> Path:
+        """Final name of the frame timing CSV."""
+        return self.clip.with_name(self.clip.stem + TIMING)
+
+    @property
+    def growing(self) -> Path:
+        """Name of the video while frames are added; a file of this name after a start is a leftover."""
+        return self.clip.with_name(self.clip.name + PART)
+
+    @property
+    def growing_timing(self) -> Path:
+        """Name of the CSV while lines are added."""
+        return self.timing.with_name(self.timing.name + PART)
+
+
+def folder(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) -> Path:
+    """The folder of a recording that began then; cameras started by one command share their session folder."""
+    if kind == "rolling":
+        return recordings / "rolling" / camera
+    return recordings / f"session_{stamp(started_utc_ns)}"
+
+
+def place(folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str) -> Place:
+    """`cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
+    stem = f"{camera}_{size[0]}x{size[1]}_{rate(fps)}fps_{stamp(first_utc_ns)}"
+    number = 1
+    while True:
+        number_text = "" if number == 1 else f"_{number}"
+        candidate = Place(folder / f"{stem}{number_text}{SUFFIXES[container]}")
+        ends = (candidate.clip, candidate.growing, candidate.timing, candidate.growing_timing)
+        if not any(path.exists() for path in ends):
+            return candidate
+        number += 1
+
+
+def is_of(name: str, camera: str) -> bool:
+    """Whether a file is called as this camera's are; `front` is not the camera of `front_door_640x360_…`."""
+    return re.match(rf"{re.escape(camera)}_\d+x\d+_", name) is not None
+
+
+def rate(fps: float) -> str:
+    """The rate as it stands in a name: `30`, `7.5`, `0.5`."""
+    return f"{fps:.2f}".rstrip("0").rstrip(".")
+
+
+NS = 1_000_000_000
+FOREVER = 1 << 62
+NEXT_FILE = "next file"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One clip that is wanted. A frame whose order has another `number` than the one before begins another file."""
+
+    number: int
+    kind: Kind
+    trigger: str
+    """manual, auto, rolling, motion, night, command."""
+    start_ns: int
+    """First instant that is wanted."""
+    utc_ns: int
+    """Wall clock when the recording, of which this may be the n-th file, was asked for: names its folder."""
+    label: str = ""
+    protect: bool = False
+    because: str = NEXT_FILE
+    """Why this file begins, and the one before it ends."""
+
+    def marked(self, trigger: str, label: str, protect: bool) -> Order:
+        """The same clip once an event fell into it: retention takes it last, or never. What it is stays."""
+        return replace(
+            self,
+            trigger=trigger if self.trigger in ORDINARY_TRIGGERS else self.trigger,
+            label=self.label or label,
+            protect=self.protect or protect,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The user's numbers, in ns."""
+
+    pre_ns: int
+    post_ns: int
+    event_ns: int
+    """Longest event, post-roll included."""
+    rolling_ns: int
+    session_ns: int
+    """Longest single file of a session."""
+
+    @classmethod
+    def of(cls, settings: RecorderSettings) -> Limits:
+        """The user's keys."""
+        return cls(
+            int(settings.pre_roll_s * NS),
+            int(settings.post_roll_s * NS),
+            int(settings.max_event_s * NS),
+            int(settings.recording_duration_minutes * 60 * NS),
+            int(settings.max_file_minutes * 60 * NS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a clip is written."""
+
+    container: str
+    fragment_s: float
+    csv: bool
+    plain: bool
+    """Whether an mp4 becomes a plain one when it is closed."""
+
+    @classmethod
+    def of(cls, settings: RecorderSettings) -> Form:
+        """The user's choice."""
+        return cls(settings.container, settings.fragment_s, settings.csv, settings.on_close != "fragmented")
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one video stream is made of; frames of another track need another file."""
+
+    width: int
+    height: int
+    fps: float
+    """Nominal."""
+    parameter_sets: bytes
+    mode: int = 0
+    """Counts changes of size, format and camera mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is known of a clip."""
+
+    frames: int
+    first_frame: int
+    last_frame: int
+    first_ns: int
+    last_ns: int
+    hardware_drops: int
+    lost: int
+    bytes: int
+
+    @property
+    def drops(self) -> int:
+        """Frames missing between first and last, whoever lost them."""
+        return self.hardware_drops + self.lost
+
+    @property
+    def duration_s(self) -> float:
+        """From first to last frame, by the sensor's clock."""
+        return (self.last_ns - self.first_ns) / 1e9
+
+
+def about(camera: str, order: Order, row: FrameMeta) -> dict[str, object]:
+    """What a video says about itself, so that it can be adopted from its bytes alone."""
+    return {
+        "camera": camera,
+        "kind": order.kind,
+        "trigger": order.trigger,
+        "label": order.label,
+        "protect": order.protect,
+        "first_frame": row.frame_id,
+        "captured_ns": row.captured_ns,
+        "captured_utc_ns": row.captured_utc_ns,
+    }

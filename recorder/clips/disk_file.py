@@ -1,0 +1,157 @@
+"""The file object that clips are written through: whole writes, fsync on demand, and a barrier before overwriting.
+
+One place for everything that can go wrong with a disk: tests put their faults here, so that they are met the way a
+real disk delivers them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from shmcam.runtime.files import sync_folder
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_written(path: Path, unknown: bool) -> bool:
+    """Whether somebody holds this file as a DiskFile; `unknown`: where files cannot be locked. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # NFS locks only what may be written
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return unknown
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class DiskFile:
+    """An unbuffered file that PyAV writes into (`write`, `seek`, `tell`, `close`) and we `sync`.
+
+    Once a write or a sync has failed the file is `broken`: what is left of it on disk up to `intact_bytes` is good,
+    further writes are swallowed (FFmpeg insists on writing a trailer), and it is never synced again, because after a
+    failed fsync the kernel may have dropped the pages and a second one would lie ("fsyncgate").
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create `path`; its name survives a power cut. Raises: OSError."""
+        self.path = path
+        self.bytes = 0
+        """Size of the file."""
+        self.intact_bytes = 0
+        """Everything before this was complete at the last `checkpoint`."""
+        self.broken: OSError | None = None
+        self._position = 0
+        self._overwritten: list[tuple[int, bytes]] = []
+        self._unsynced = False
+        self._descriptor = os.open(path, _FLAGS, 0o640)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # whoever asks `is_written` holds it only for a moment
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            os.close(self._descriptor)
+            with suppress(OSError):
+                path.unlink()
+            raise
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data` at the current place. Raises: OSError, once; afterwards it only pretends."""
+        if self.broken is None:
+            if self._position < self.bytes:
+                # SYNC POINT: FFmpeg overwrites an mp4's head when the index it now points to is written. On disk the
+                # index must come first, else a power cut in between leaves a file without any.
+                self.sync()
+                was = os.pread(self._descriptor, len(data), self._position)
+                self._overwritten.append((self._position, was))
+            self._guarded(lambda: self._write_all(data))
+        self._position += len(data)
+        self.bytes = max(self.bytes, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the place of the next write or read. Returns: the new place."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.bytes}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The place of the next write."""
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """Read back what was written (FFmpeg's faststart moves the data of a file). Raises: OSError."""
+        data = os.pread(self._descriptor, size, self._position)
+        self._position += len(data)
+        return data
+
+    def sync(self) -> None:
+        """Bring everything written so far to the disk. Raises: OSError, once; also if the file is not where it was."""
+        if self._unsynced and self.broken is None:
+            self._guarded(lambda: self._sync_data(self._descriptor))
+            self._guarded(self._check_place)
+            self._unsynced = False
+
+    def checkpoint(self, end: int | None = None) -> None:
+        """Say that the bytes so far (or up to `end`) are good by themselves: a broken file is cut back to them."""
+        if self.broken is None:
+            self.intact_bytes = self.bytes if end is None else end
+
+    def close(self) -> None:
+        """Close; a broken file is first made again what it was when it was last intact. Once is enough.
+
+        Raises: OSError, but not of a broken file.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if self.broken is None:
+            os.close(descriptor)
+            return
+        with suppress(OSError):  # a disk that is read-only or gone: readers stop at the torn tail by themselves
+            for place, was in reversed(self._overwritten):
+                os.pwrite(descriptor, was, place)
+            os.ftruncate(descriptor, self.intact_bytes)
+            self.bytes = self.intact_bytes
+        with suppress(OSError):
+            os.close(descriptor)
+
+    # ---- what tests replace
+
+    def _write_some(self, descriptor: int, data: memoryview, offset: int) -> int:
+        return os.pwrite(descriptor, data, offset)
+
+    def _sync_data(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    # ---- inside
+
+    def _write_all(self, data: bytes) -> None:
+        view, offset = memoryview(data), self._position
+        self._unsynced = True
+        while view:
+            written = self._write_some(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def _check_place(self) -> None:
+        """Nothing tells a writer that its file was deleted or moved, or its disk unmounted. Raises: OSError."""
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), self.path.lstat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise FileNotFoundError(errno.ENOENT, "was moved, deleted or unmounted while it was written", str(self.path))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            self.broken = error
+            raise

@@ -1,0 +1,54 @@
+"""What the recorder's threads tell its loop; the loop announces it and answers commands with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorder.clips.clip import Order, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file has its first frame."""
+
+    order: Order
+    path: Path
+    """The name it will have when it is closed."""
+    frame_id: int
+    captured_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A file is complete on disk under its final name."""
+
+    order: Order
+    path: Path
+    timing: Path | None
+    camera: str
+    started_utc_ns: int
+    totals: Totals
+    reason: str
+    intact: bool
+    """False: closed after an error; it plays, but keeps its fragments."""
+    kept: bool = True
+    """False: somebody took the file away, or nothing of it was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A closed file has its last form and is in the library."""
+
+    closed: Closed
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Nothing is written although it should be; empty: it is again."""
+
+    reason: str
+
+
+Notice = Opened | Closed | Filed | Trouble

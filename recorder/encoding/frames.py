@@ -1,0 +1,125 @@
+"""Frames of the ring as FFmpeg's frames: without a copy where the layout allows it, with exactly one otherwise.
+
+`VideoFrame.from_numpy_buffer` wraps memory, but derives every plane from the first row's stride: planes must follow
+each other, chroma rows must be half a luma row, and it computes the height as rows // 6 * 4, so it is only right for
+heights that are multiples of 4 (imaging.md 3.4). Everything else goes through one staging frame that is used again
+and again: libx264 and v4l2m2m both copy what they are given before `encode` returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from shm_ring.formats import Geometry, planes
+
+Plane = NDArray[np.uint8]
+
+NEUTRAL_CHROMA = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the encoder is given: everything that makes two frames fit into one H.264 stream."""
+
+    pixel_format: str
+    """yuv420p or nv12: what libx264 and v4l2m2m both take."""
+    width: int
+    """Pixels, even."""
+    height: int
+    """Pixels, even."""
+    color_space: str
+    color_range: str
+
+
+def picture_of(geometry: Geometry) -> Picture:
+    """What frames of this geometry become: 4:2:0 of even size (an odd last row or column is repeated once)."""
+    width, height = geometry.width + geometry.width % 2, geometry.height + geometry.height % 2
+    rgb = geometry.pixel_format in ("bgr24", "rgb24")
+    pixel_format = "nv12" if geometry.pixel_format == "nv12" else "yuv420p"
+    if rgb:  # FFmpeg's own conversion makes BT.601 limited range
+        return Picture(pixel_format, width, height, "smpte170m", "tv")
+    return Picture(pixel_format, width, height, geometry.color_space, geometry.color_range)
+
+
+def wraps(geometry: Geometry) -> bool:
+    """Whether `from_numpy_buffer` sees the planes where they are."""
+    width, height, stride = geometry.width, geometry.height, geometry.strides[0]
+    if geometry.pixel_format not in ("yuv420p", "nv12") or width % 2 or height % 4 or stride % 2:
+        return False
+    luma = stride * height
+    if geometry.pixel_format == "nv12":
+        return geometry.strides[1] == stride and geometry.offsets == (0, luma)
+    return geometry.strides[1:] == (stride // 2, stride // 2) and geometry.offsets == (0, luma, luma + luma // 4)
+
+
+class Wrapper:
+    """Turns payloads of one geometry into frames."""
+
+    def __init__(self, geometry: Geometry, *, editable: bool = False) -> None:
+        """`editable`: frames are copies whose luma may be drawn on."""
+        self.geometry = geometry
+        self.picture = picture_of(geometry)
+        self.copies = editable or not wraps(geometry)
+        """Whether each frame costs a copy."""
+        self._staging: av.VideoFrame | None = None
+
+    def frame(self, payload: Plane) -> av.VideoFrame:
+        """The frame in `payload` (1-D uint8), valid until the next call or until the payload's borrow ends."""
+        if not self.copies:
+            rows = self.geometry.height * 3 // 2
+            array = payload[: rows * self.geometry.strides[0]].reshape(rows, self.geometry.strides[0])
+            return av.VideoFrame.from_numpy_buffer(array, self.picture.pixel_format, width=self.geometry.width)
+        if self.geometry.pixel_format in ("bgr24", "rgb24"):
+            return self._converted(payload)
+        return self._copied(payload)
+
+    def luma(self, frame: av.VideoFrame) -> Plane:
+        """The writable luma plane of an editable frame, without padding."""
+        return plane_view(frame, 0)[: self.picture.height, : self.picture.width]
+
+    def _copied(self, payload: Plane) -> av.VideoFrame:
+        if self._staging is None:
+            self._staging = self._neutral_frame()
+        frame, sources = self._staging, planes(payload, self.geometry)
+        for index, source in enumerate(sources):
+            flat = source.reshape(source.shape[0], -1)
+            target = plane_view(frame, index)
+            rows, columns = flat.shape
+            target[:rows, :columns] = flat
+            if index == 0:
+                _repeat_edges(target, rows, columns, self.picture)
+        frame.pict_type = 0
+        return frame
+
+    def _converted(self, payload: Plane) -> av.VideoFrame:
+        (pixels,) = planes(payload, self.geometry)
+        if (self.picture.width, self.picture.height) != (self.geometry.width, self.geometry.height):
+            spare = (self.picture.height - pixels.shape[0], self.picture.width - pixels.shape[1])
+            pixels = np.pad(pixels, ((0, spare[0]), (0, spare[1]), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_numpy_buffer(pixels, self.geometry.pixel_format)
+        return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.smpte170m, dst_color_range=ColorRange.MPEG)
+
+    def _neutral_frame(self) -> av.VideoFrame:
+        frame = av.VideoFrame(self.picture.width, self.picture.height, self.picture.pixel_format)
+        for index in range(len(frame.planes)):
+            plane_view(frame, index)[:] = NEUTRAL_CHROMA
+        return frame
+
+
+def plane_view(frame: av.VideoFrame, index: int) -> Plane:
+    """The rows of one plane of FFmpeg's memory, padding included."""
+    plane = frame.planes[index]
+    rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    return rows
+
+
+def _repeat_edges(target: Plane, rows: int, columns: int, picture: Picture) -> None:
+    if picture.width > columns:
+        target[:rows, columns] = target[:rows, columns - 1]
+    if picture.height > rows:
+        target[rows, : picture.width] = target[rows - 1, : picture.width]

@@ -1,0 +1,119 @@
+"""How the recorder does, told to the hub: rate, how far it is behind, what it is writing.
+
+What everybody is told of what the recorder's threads have done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from recorder.clips.clip import NS
+from recorder.clips.notices import Closed, Filed, Notice, Opened, Trouble
+from recorder.clips.writer import ClipWriter
+from recorder.encoding.session import Encoding
+from recorder.live_packets import LivePackets
+from recorder.triggers import Triggers
+from shm_ring import Cursor
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted, RecordingStopped
+from shmcam.runtime.clock import now_ns
+
+BEAT_S = 0.2
+"""Signs of life; the hub hears of one a second."""
+FPS_OVER = 30
+"""Frames over which the rate is measured."""
+
+
+class Pulse:
+    """Counts frames and beats."""
+
+    def __init__(
+        self,
+        *,
+        control: ControlClient,
+        cursor: Cursor,
+        encoding: Encoding,
+        live: LivePackets,
+        triggers: Triggers,
+        writer: ClipWriter,
+    ) -> None:
+        self.encoded = 0
+        """Frames that went into the encoder, and were not overwritten meanwhile."""
+        self._control, self._cursor, self._encoding = control, cursor, encoding
+        self._live, self._triggers, self._writer = live, triggers, writer
+        self._times: deque[int] = deque(maxlen=FPS_OVER)
+        self._beat_s = 0.0
+
+    def took(self, captured_ns: int, *, encoded: bool) -> None:
+        """A frame is done."""
+        self.encoded += encoded
+        self._times.append(captured_ns)
+
+    def pause(self) -> None:
+        """No frames are taken for now."""
+        self._times.clear()
+
+    @property
+    def period_ns(self) -> int:
+        """Time from one frame to the next, lately; 0: unknown."""
+        times = self._times
+        return (times[-1] - times[0]) // (len(times) - 1) if len(times) > 1 else 0
+
+    @property
+    def behind_s(self) -> float:
+        """Age of the newest encoded frame, less one period, while others wait: viewers give way to this."""
+        if not self._times or not self._cursor.lag:
+            return 0.0
+        return max(0.0, (now_ns() - self._times[-1] - self.period_ns) / NS)
+
+    def beat(self, *, busy: bool) -> None:
+        """Tell the hub, a few times a second at most."""
+        now_s = time.monotonic()
+        if now_s < self._beat_s:
+            return
+        self._beat_s = now_s + BEAT_S
+        current = self._writer.current()
+        state = "recording" if current else "waiting" if self._triggers.active else "live" if busy else "idle"
+        self._control.beat(
+            state=state,
+            reason=self._writer.trouble,
+            fps=NS / self.period_ns if self.period_ns > 0 else 0.0,
+            lag=self._cursor.lag if busy else 0,
+            laps=self._cursor.lost,
+            behind_s=round(self.behind_s, 3),
+            file=str(current[1]) if current else "",
+            frames=current[2] if current else 0,
+            drops=current[3] if current else 0,
+            unwritten=self._writer.unwritten,
+            queued=self._writer.waiting,
+            encoder=self._encoding.codec,
+            encoder_failures=self._encoding.failures,
+            live_frames=self._live.published,
+            encoded=self.encoded,
+        )
+        self._live.heartbeat()
+
+
+def event_of(camera: str, notice: Notice) -> Event | None:
+    """The event that a notice is worth; None: it is nobody else's business."""
+    match notice:
+        case Opened(order=order, path=path, frame_id=frame_id):
+            return RecordingStarted(camera=camera, path=str(path), trigger=order.trigger, frame_id=frame_id)
+        case Closed(path=path, totals=totals, reason=reason):
+            return RecordingStopped(
+                camera=camera, path=str(path), frames=totals.frames, drops=totals.drops, reason=reason[:300]
+            )
+        case Filed(closed=closed, bytes=size):
+            return ClipClosed(
+                camera=camera,
+                path=str(closed.path),
+                frames=closed.totals.frames,
+                drops=closed.totals.drops,
+                reason=closed.reason[:300],
+                duration_s=closed.totals.duration_s,
+                bytes=size,
+            )
+        case Trouble(reason=reason) if reason:
+            return Failed(what=f"not recording: {reason}"[:500], camera=camera)
+    return None

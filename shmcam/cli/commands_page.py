@@ -1,0 +1,70 @@
+"""Writes docs/commands.md from the table of commands: `python -m shmcam.cli.commands_page > docs/commands.md`."""
+
+from __future__ import annotations
+
+from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
+from shmcam.control.command_table import GROUPS, JSON_WORDS, CommandRow
+from shmcam.control.help import SOCAT, fields
+from shmcam.control.messages import EVENTS, TOPIC_GROUPS
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [
+        "# Commands",
+        "Made from `shmcam/control/command_table.py` by `python -m shmcam.cli.commands_page`; a test keeps "
+        "it current. Each works as a "
+        f'line (`echo save | {SOCAT}`), as `shmcam save`, and as JSON (`{{"command": "save"}}`). Fields in brackets '
+        "may be left out; any field may be given by name (`save formats=jpg,png label=a`). How it all works: "
+        "[control.md](control.md).",
+    ]
+    for group, rows in GROUPS.items():
+        parts += [f"## {group}", *map(_command, rows)]
+    parts += [
+        "## Words of JSON masters",
+        _json_words(),
+        "## Events",
+        _events(),
+        "## Words of the command line",
+        _words(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _command(row: CommandRow) -> str:
+    also = f" Also written: {', '.join(f'`{word}`' for word in row.words[1:])}." if len(row.words) > 1 else ""
+    each = " Without a camera it goes to all." if row.per_camera else ""
+    head = f"### `{row.usage}`\n\n{row.help} Answered by {row.owner}, within {row.timeout_s:.0f} s.{each}{also}\n\n"
+    table = "".join(f"| `{name}` | {_cell(text)} |\n" for name, text in fields(row))
+    table = f"| field | meaning |\n|---|---|\n{table}\n" if table else ""
+    return f"{head}{table}Example: `{row.example}`"
+
+
+def _json_words() -> str:
+    rows = "".join(
+        f"| `{word}` | `{name}`{''.join(f', {k} = {v}' for k, v in preset.items())} |\n"
+        for word, (name, preset) in JSON_WORDS.items()
+    )
+    return f"| `command` | is |\n|---|---|\n{rows}".rstrip()
+
+
+def _events() -> str:
+    groups = "".join(
+        f"| `{name}` | {', '.join(f'`{event}`' for event in events)} |\n" for name, events in TOPIC_GROUPS.items()
+    )
+    rows = "".join(f"| `{name}` | {(kind.__doc__ or '').splitlines()[0]} |\n" for name, kind in sorted(EVENTS.items()))
+    return f"| topic | events |\n|---|---|\n{groups}\n| event | told when |\n|---|---|\n{rows}".rstrip()
+
+
+def _words() -> str:
+    rows = [(word.usage, word.help) for word in (*LOCAL.values(), *ELSEWHERE.values())]
+    rows += [(f"{word} [PROGRAM …]", text) for word, text in SUPERVISOR.items()]
+    return "| `shmcam …` | does |\n|---|---|\n" + "\n".join(f"| `{_cell(usage)}` | {text} |" for usage, text in rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

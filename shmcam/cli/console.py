@@ -1,0 +1,171 @@
+"""`shmcam console`: status, picture and log of a running service on one screen; keys r, s, q.
+
+On a terminal it is full screen; with --plain, or when stdin is no terminal, it reads r, s, q + Enter line by line.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal, cast
+
+from shmcam.cli.console_view import Preview, View, cut, render
+from shmcam.cli.options import EXIT_UNAVAILABLE, Options
+from shmcam.control.call import call
+from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
+from shmcam.runtime.log_tail import Follower, merged_tail
+
+TURN_S = 0.25
+STATUS_S = 1.0
+LOG_LINES = 200
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+
+
+def main(options: Options) -> int:
+    """Show until q."""
+    if options.help:
+        print(__doc__)
+        return 0
+    session = Session(options)
+    if "--plain" in options.rest or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return session.plain()
+    with _raw_terminal():
+        session.full_screen()
+    return 0
+
+
+class Session:
+    """One person looking at one service."""
+
+    def __init__(self, options: Options) -> None:
+        self._path = options.socket_path
+        self._settings = options.settings()
+        self._view = View(camera=self._settings.cameras[0])
+        self._preview = Preview(self._path)
+        self._status_s = 0.0
+        self._night = "auto"
+
+    # ---- line by line
+
+    def plain(self) -> int:
+        """Read one key a line; print each answer. The end of stdin ends it like q."""
+        print(f"shmcam console: {self._path}; r: record, s: save, n: night, ?: status, q: quit", flush=True)
+        if not self._ask(Status()).ok:
+            print(self._view.said, file=sys.stderr)
+            return EXIT_UNAVAILABLE
+        for line in sys.stdin:
+            key = line.strip()[:1]
+            if key == "q":
+                break
+            if key == "?":
+                print(self._ask(Status()).text, flush=True)
+            elif key:
+                self._key(key)
+                print(self._view.said, flush=True)
+        return 0
+
+    # ---- full screen
+
+    def full_screen(self) -> None:
+        """Draw four times a second and obey keys until q or a signal."""
+        folder = self._settings.paths.logs
+        follower, self._view.log = Follower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
+        shown: list[str] = []
+        try:
+            while not self._typed():
+                self._refresh()
+                self._view.log = [*self._view.log, *follower.new_lines()][-LOG_LINES:]
+                columns, lines = shutil.get_terminal_size()
+                self._view.picture = self._preview.lines(self._view.camera, columns, lines)
+                fresh = render(self._view, columns, lines)
+                _draw(fresh, shown)
+                shown = fresh
+        finally:
+            self._preview.close()
+
+    def _typed(self) -> bool:
+        """Wait a turn for keys; tell whether to quit."""
+        if not select.select([0], [], [], TURN_S)[0]:
+            return False
+        keys = os.read(0, 64).decode(errors="replace")
+        if "q" in keys or "\x03" in keys or not keys:
+            return True
+        for key in keys:
+            self._key(key)
+        return False
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._status_s < STATUS_S:
+            return
+        self._status_s = time.monotonic()
+        reply = call(self._path, Status(), 2.0)
+        self._view.status = reply.data if reply.ok else {}
+        self._view.problem = "" if reply.ok else reply.text
+
+    # ---- keys
+
+    def _key(self, key: str) -> None:
+        if key == "r":
+            self._ask(Record(action="stop" if self._is_recording() else "start", camera=self._view.camera))
+        elif key == "s":
+            self._ask(Save(camera=self._view.camera))
+        elif key == "n":
+            self._ask(Night(action=self._next_night(), camera=self._view.camera))
+        elif key == "c":
+            cameras = self._settings.cameras
+            self._view.camera = cameras[(cameras.index(self._view.camera) + 1) % len(cameras)]
+            self._view.said = f"camera {self._view.camera}"
+        elif key == "p":
+            self._preview.toggle()
+        elif key.isprintable():
+            self._view.said = f"no key {key!r}"
+
+    def _ask(self, command: Command) -> Reply:
+        reply = call(self._path, command, 30.0)
+        self._view.said = reply.text.splitlines()[0] if reply.text else reply.status
+        return reply
+
+    def _is_recording(self) -> bool:
+        reply = call(self._path, Status(), 2.0)
+        rows = reply.data.get("cameras", [])
+        return any(row["camera"] == self._view.camera and row["recording"] for row in rows)
+
+    def _next_night(self) -> Literal["auto", "on", "off"]:
+        """Go round: auto, on, off."""
+        self._night = {"auto": "on", "on": "off", "off": "auto"}[self._night]
+        return cast("Literal['auto', 'on', 'off']", self._night)
+
+
+def _draw(fresh: list[str], shown: list[str]) -> None:
+    """Write only the lines that changed."""
+    whole = len(fresh) != len(shown)
+    out = "\x1b[2J" if whole else ""
+    for number, line in enumerate(fresh):
+        if whole or line != shown[number]:
+            out += f"\x1b[{number + 1};1H{cut(line, 10_000)}\x1b[K"
+    sys.stdout.write(out)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Take the screen; whatever ends us, give it back as it was."""
+    before = termios.tcgetattr(0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.stdout.write(ENTER_SCREEN)
+    tty.setcbreak(0)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            sys.stdout.write(LEAVE_SCREEN)
+            sys.stdout.flush()

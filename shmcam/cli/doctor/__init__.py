@@ -1,0 +1,1 @@
+"""shmcam/cli/doctor."""

@@ -1,0 +1,75 @@
+"""doctor: is the service running, is every program up, are the ports free."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from shmcam.cli.doctor.finding import Finding, note, ok, problem
+from shmcam.cli.options import Options
+from shmcam.cli.run import is_listening, supervisord_of
+from shmcam.control.call import call
+from shmcam.control.messages import Status
+from shmcam.watchdog.supervisord import SupervisordError
+
+
+def ports(options: Options) -> Iterator[Finding]:
+    """Look whether the ports of the configuration are free, or ours."""
+    settings = options.settings()
+    wanted = [("web page", str(settings.value("http.bind")), int(settings.value("mjpeg_server.port")))]
+    if trigger := int(settings.value("network.trigger_port")):
+        wanted.append(("trigger port", str(settings.value("network.bind")), trigger))
+    running = is_listening(settings.socket_path)
+    for what, bind, port in wanted:
+        if _free(bind, port):
+            yield ok(f"{what} {bind}:{port} is {'not served' if running else 'free'}")
+        elif running:
+            yield ok(f"{what} {bind}:{port} is served")
+        else:
+            yield problem(f"{what}: port {port} is taken by another program", f"sudo ss -ltnp 'sport = :{port}'")
+
+
+def _free(bind: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError:
+            return False
+        return True
+
+
+def service(options: Options) -> Iterator[Finding]:
+    """Look at supervisord, the hub and each program."""
+    settings = options.settings()
+    if not is_listening(settings.paths.run / "supervisor.sock"):
+        unit = Path("/etc/systemd/system/shmcam.service").exists()
+        yield note("the service is not running", "sudo systemctl start shmcam" if unit else "make run")
+        return
+    try:
+        programs = supervisord_of(settings).programs()
+    except (SupervisordError, PermissionError) as refused:
+        yield problem(f"supervisord does not answer: {refused}", f"ls -l {settings.paths.run}/supervisor.sock")
+        return
+    down = [program for program in programs if program.state not in {"RUNNING", "STARTING"}]
+    for program in down:
+        text = f"{program.name} is {program.state} (exit {program.exit_status}) {program.why}".rstrip()
+        level = note if program.state == "STOPPED" else problem
+        action = "start" if program.state == "STOPPED" else "logs"
+        yield level(text, f"shmcam {action} {program.name}")
+    if not down:
+        yield ok(f"all {len(programs)} programs run")
+    reply = call(settings.socket_path, Status(), 5.0)
+    if not reply.ok:
+        yield problem(reply.text.removeprefix("ERROR: "), "shmcam restart hub")
+        return
+    for row in reply.data["processes"]:
+        if row["state"] == "silent":
+            yield problem(f"{row['program']}: {row['reason']}", f"shmcam logs {row['program']}")
+    for row in reply.data["cameras"]:
+        if row["state"] == "lost":
+            yield problem(f"{row['camera']}: {row['reason'] or 'no camera'}", "shmcam detect")
+        elif row["state"] == "found":
+            yield ok(f"{row['camera']}: {row['source']} {row['model']} at {row.get('fps', 0):.1f}/s")

@@ -1,0 +1,83 @@
+"""`shmcam`: every command of the service, and what runs beside it, from the shell.
+
+    shmcam save jpg png            any command of the control socket (shmcam help lists them)
+    shmcam run | console | doctor  what the command line does itself (`LOCAL` in shmcam/cli/words.py)
+    shmcam restart recorder        supervisorctl, with the right configuration
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 no service there; 75 no answer in time; 78 config.toml is
+wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from shmcam.cli.options import EXIT_USAGE, Options, UsageError, read
+from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, overview
+
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale that knows no … shall not end it
+    try:
+        options = read(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(options)
+    except UsageError as problem:
+        print(f"shmcam: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `shmcam logs -f | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes stdout at its end
+        return 0
+
+
+def _dispatch(options: Options) -> int:
+    if not options.word:
+        print(overview(), file=sys.stdout if options.help else sys.stderr)
+        return 0 if options.help else EXIT_USAGE
+    if options.word in SUPERVISOR:
+        from shmcam.cli.run import supervisorctl
+
+        return supervisorctl(options)
+    if options.word in ELSEWHERE:
+        module = ELSEWHERE[options.word].module
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
+        flags = ["--json"] * options.json + ["--help"] * options.help
+        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
+    if program := on_files(options):
+        module, function = program.split(":")
+        flags = ["--json"] * options.json + ["--help"] * options.help
+        rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
+        return int(getattr(importlib.import_module(module), function)([*flags, *rest]))
+    if options.word in LOCAL:
+        module, function = LOCAL[options.word].module.split(":")
+        return int(getattr(importlib.import_module(module), function)(options))
+    from shmcam.cli.send import ask
+
+    return ask(options)
+
+
+def on_files(options: Options) -> str:
+    """Return the program that does this word on the files, with a progress bar, the service running or not; "": none.
+
+    The same words over the socket ask the exporter; `timelapse start|stop|status` always does.
+    """
+    if options.word == "archive" and options.rest[:1] == ["verify"]:
+        return "shmcam.cli.library:archive_main"
+    if options.word == "timelapse" and options.rest[:1] not in (["start"], ["stop"], ["status"]):
+        return "exporter.films.build:main"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""`shmcam run`: prepare the folders, say where everything is, and become supervisord.
+
+`shmcam run`, and supervisorctl with this instance's configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
+from shmcam.cli.words import SUPERVISOR
+from shmcam.config.document import OVERRIDES
+from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
+from shmcam.runtime.files import whole_file
+from shmcam.runtime.network import is_loopback
+from shmcam.runtime.programs import (
+    HOME,
+    INSTALLED,
+    PROGRAMS,
+    SHIPPED,
+    TEMPLATE,
+    is_home,
+    supervisord_conf,
+    write_programs,
+)
+from shmcam.watchdog.supervisord import Supervisord
+
+SECRETS = ("token", "password", "insecure_no_auth")
+"""Keys of [http] of which an address that others can reach needs one."""
+
+SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
+"""Characters that mean something in an address of socat(1)."""
+
+EXIT_ALREADY_RUNNING = 75
+"""sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
+
+
+def run_supervised(argv: Sequence[str] | None = None) -> int:
+    """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
+    options = _options(argv)
+    config = own_config(options.config.absolute())
+    environ = dict(os.environ)
+    environ["SHMCAM_CONFIG"] = str(config)
+    environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
+    try:
+        settings = Settings.load(config, options.set)
+    except SettingsError as error:
+        print(f"shmcam run: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if is_listening(settings.paths.run / "supervisor.sock"):
+        print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
+        return EXIT_ALREADY_RUNNING
+    conf = prepare(settings)
+    print(banner(settings, conf), flush=True)
+    supervisord = Path(sys.executable).with_name("supervisord")
+    arguments = [str(supervisord), "--nodaemon", "--configuration", str(conf)]
+    if not options.verbose:
+        arguments.append("--silent")  # its log file has the same lines
+    return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell: what we want)
+
+
+def own_config(config: Path) -> Path:
+    """Say which file it is where nobody named one and none is here; what pip installed is nobody's, so copy it here."""
+    here = Path.cwd() / "config.toml"
+    if config != SHIPPED or config == here:
+        return config
+    if HOME != INSTALLED:
+        print(f"no config.toml in this folder: running {config}")
+        return config
+    with whole_file(here) as file:
+        file.write(config.read_bytes())
+    print(f"no config.toml in this folder: wrote one, {here}; edit it as you like")
+    return here
+
+
+def prepare(settings: Settings) -> Path:
+    """Make the folders and the supervisord.conf of this configuration. Returns: the file to start with."""
+    paths = settings.paths
+    for folder in (paths.run, paths.run / PROGRAMS, paths.logs, paths.captures, paths.recordings, paths.archives):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.run.chmod(0o750)
+    conf = TEMPLATE
+    if not is_home(settings):
+        conf = paths.run / "supervisord.conf"
+        with whole_file(conf, replace=True) as file:
+            file.write(supervisord_conf(settings, TEMPLATE.read_text()).encode())
+    write_programs(settings, conf)
+    return conf
+
+
+def banner(settings: Settings, conf: Path) -> str:
+    """Where everything is, on one screen."""
+    scheme = "https" if settings.value("http.tls_cert") else "http"
+    bind = str(settings.value("http.bind"))
+    host = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104  (shown, not bound)
+    port = settings.value("mjpeg_server.port")
+    ctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {shlex.quote(_short(conf))}"
+    control = shlex.quote("UNIX-CONNECT:" + SOCAT_SPECIAL.sub(r"\\\g<0>", _short(settings.socket_path)))
+    lines = {
+        "page": f"{scheme}://{host}:{port}/",
+        "stream": f"{scheme}://{host}:{port}/stream",
+        "save": f"echo save | socat -t10 - {control}",
+        "record": f"echo record start | socat -t10 - {control}",
+        "status": f"{ctl} status",
+        "logs": f"tail -f {shlex.quote(_short(settings.paths.logs))}/*.log",
+        "stop": "Ctrl-C",
+    }
+    if not is_loopback(bind) and not any(settings.value(f"http.{key}") for key in SECRETS):
+        lines["! page"] = f"not served: http.bind = {bind} needs http.token or http.password"
+    rows = "\n".join(f"  {name:7} {text}" for name, text in lines.items())
+    return f"shmcam  {', '.join(settings.cameras)}  ({settings.path})\n{rows}"
+
+
+def is_listening(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket; a stale socket file does not count."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(str(path))
+        return True
+    return False
+
+
+def _short(path: Path) -> str:
+    with suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shmcam run", description=run_supervised.__doc__)
+    parser.add_argument(
+        "--config", type=Path, default=default_config(), help="config.toml to run (default: %(default)s)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    parser.add_argument("--verbose", action="store_true", help="show supervisord's own lines too")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_supervised())
+
+
+ALL = "all"
+
+
+def run(options: Options) -> int:
+    """Become supervisord (`shmcam.cli.run` reads the options behind the word)."""
+    chosen = any(word.partition("=")[0] == "--config" for word in options.rest)
+    return run_supervised(options.rest if chosen else ["--config", str(options.config), *options.rest])
+
+
+def supervisorctl(options: Options) -> int:
+    """Become supervisorctl; without a program's name it means all of them."""
+    word = "status" if options.word == "processes" else options.word
+    if options.help:
+        print(f"shmcam {options.word} [PROGRAM …]: {SUPERVISOR[options.word]}")
+        return 0
+    settings = options.settings()
+    if not is_listening(settings.paths.run / "supervisor.sock"):
+        print(f"shmcam: no supervisord at {settings.paths.run}/supervisor.sock; try: shmcam run", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    named = options.rest or ([] if word in {"status", "update"} else [ALL])
+    named = [_full_name(name, settings) for name in named]
+    program = Path(sys.executable).with_name("supervisorctl")
+    arguments = [str(program), "--configuration", str(conf_of(settings)), word, *named]
+    return os.execv(program, arguments)  # noqa: S606 - argv list, no shell
+
+
+def conf_of(settings: Settings) -> Path:
+    """Return the supervisord.conf this configuration runs with."""
+    return TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
+
+
+def supervisord_of(settings: Settings) -> Supervisord:
+    """Return the supervisord of this configuration."""
+    return Supervisord(f"unix://{settings.paths.run}/supervisor.sock")
+
+
+def _full_name(name: str, settings: Settings) -> str:
+    """Let people write recorder-cam1 for supervisord's cam1:recorder-cam1."""
+    if ":" in name or name == ALL:
+        return name
+    camera = next((camera for camera in settings.cameras[1:] if name.endswith(f"-{camera}")), "")
+    return f"{camera}:{name}" if camera else name

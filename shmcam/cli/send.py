@@ -1,0 +1,63 @@
+"""Commands of the control socket from the shell: send, print, exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+from shmcam.cli.options import EXIT_FAILED, EXIT_TIMEOUT, EXIT_UNAVAILABLE, EXIT_USAGE, Options, UsageError
+from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
+from shmcam.control.call import call
+from shmcam.control.command_table import find, suggestion
+from shmcam.control.help import details
+from shmcam.control.messages import Reply, Set
+from shmcam.control.parser import UnknownCommandError, from_line
+
+EXIT_CODES = {
+    "no_hub": EXIT_UNAVAILABLE,
+    "no_permission": EXIT_UNAVAILABLE,
+    "timeout": EXIT_TIMEOUT,
+    "no_answer": EXIT_TIMEOUT,
+}
+EXIT_CODES |= {"bad_arguments": EXIT_USAGE, "unknown_command": EXIT_USAGE}
+
+
+def ask(options: Options) -> int:
+    """Send one command and print its answer: text to stdout, errors to stderr, everything as JSON with --json."""
+    found = find(options.word)
+    if found is None:
+        near = suggestion(options.word) or next(
+            (w for w in (*LOCAL, *ELSEWHERE, *SUPERVISOR) if w.startswith(options.word[:3])), ""
+        )
+        raise UsageError(
+            f"unknown word {options.word!r}" + (f"; did you mean {near}?" if near else "; see: shmcam --help")
+        )
+    if options.help:
+        print("\n".join(details(found[0])))
+        return 0
+    cameras = () if options.socket else options.settings().cameras  # a hub of elsewhere may have others
+    try:
+        command = from_line(line_of(options), cameras)
+    except UnknownCommandError as problem:
+        raise UsageError(str(problem)) from problem
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
+    return show(call(options.socket_path, command, options.timeout), as_json=options.json)
+
+
+def line_of(options: Options) -> str:
+    """Return the command as one line of the text dialect; words with spaces keep them."""
+    found = find(options.word)
+    quoted = [word if found and found[0].message is Set and "=" in word else shlex.quote(word) for word in options.rest]
+    return " ".join([options.word, *quoted])
+
+
+def show(reply: Reply, *, as_json: bool) -> int:
+    """Print an answer; returns the exit code."""
+    if as_json:
+        data = {"ok": reply.ok, "status": reply.status, "data": reply.data}
+        print(json.dumps(data, indent=1, ensure_ascii=False))
+    else:
+        print(reply.text or reply.status, file=sys.stdout if reply.ok else sys.stderr)
+    return 0 if reply.ok else EXIT_CODES.get(reply.status, EXIT_FAILED)

@@ -1,0 +1,86 @@
+"""`shmcam shortstream N --out DIR`: the ready client for the binary answer of `shortstream`."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from shmcam.cli.options import EXIT_FAILED, Options, UsageError
+from shmcam.cli.send import show
+from shmcam.control.call import call
+from shmcam.control.messages import ShortStream, build
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""No JPEG of a camera is longer; a length above it means that the stream is out of step."""
+
+
+class Frames:
+    """Takes n × (u32 big-endian length, JPEG) and a length of 0 in any pieces; hands on each JPEG."""
+
+    def __init__(self, taken: Callable[[bytes], None]) -> None:
+        self._taken = taken
+        self._data = bytearray()
+        self.ended = False
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes. *Raises* ValueError when they cannot be a shortstream."""
+        self._data += data
+        while len(self._data) >= 4 and not self.ended:
+            (length,) = struct.unpack(">I", self._data[:4])
+            if length > FRAME_BYTES_MAX:
+                raise ValueError(f"frame of {length} bytes, limit {FRAME_BYTES_MAX}: out of step")
+            if length == 0:
+                self.ended = True
+            elif len(self._data) < 4 + length:
+                return
+            else:
+                self._taken(bytes(self._data[4 : 4 + length]))
+            del self._data[: 4 + length]
+
+
+def main(options: Options) -> int:
+    """Save N frames as DIR/frame_0001.jpg …; prints STREAM_DONE as the service says it."""
+    if options.help:
+        print("shmcam shortstream [N] --out DIR [--camera cam0]: save N frames as DIR/frame_0001.jpg …")
+        return 0
+    command, folder = _options(options.rest)
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+
+    def save(jpeg: bytes) -> None:
+        nonlocal count
+        count += 1
+        (folder / f"frame_{count:04}.jpg").write_bytes(jpeg)
+
+    frames = Frames(save)
+    try:
+        reply = call(options.socket_path, command, options.timeout, frames.feed)
+    except ValueError as problem:
+        print(f"shmcam: {problem}", file=sys.stderr)
+        return EXIT_FAILED
+    code = show(reply, as_json=options.json)
+    if reply.ok and not options.json:
+        print(f"{count} files in {folder}")
+    return code
+
+
+def _options(words: list[str]) -> tuple[ShortStream, Path]:
+    fields: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.isdigit():
+            fields["count"] = word
+        elif name in {"out", "camera", "quality", "count"}:
+            fields[name] = value if equals else next(rest, "")
+        else:
+            raise UsageError(f"shortstream: unknown option {word}; usage: shortstream [N] --out DIR [--camera NAME]")
+    if not fields.get("out"):
+        raise UsageError("shortstream: --out DIR is missing; the frames are written there")
+    folder = Path(fields.pop("out"))
+    try:
+        return build(ShortStream, dict(fields), text=True), folder
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem

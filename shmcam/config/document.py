@@ -1,0 +1,131 @@
+"""Reads config.toml into plain tables and lays the overrides of one start on top; knows nothing of any key.
+
+Finds the line of a TOML file on which a key stands, for error messages (tomllib does not tell).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_FILE_BYTES = 1_000_000
+"""A hand-written config is a few KB; this bounds what a wrong path (a video, a device) can cost."""
+
+OVERRIDES = "SHMCAM_SET"
+
+Document = dict[str, Any]
+
+
+class SettingsError(ValueError):
+    """The configuration cannot be used; a person must act. The message names the place."""
+
+
+def read(file: Path) -> str:
+    """The text of the file. Raises: SettingsError."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise SettingsError(f"{file}: larger than {MAX_FILE_BYTES} bytes; is this a config file?")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{file.name}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
+
+
+def parse(file: Path, text: str) -> Document:
+    """The tables of the text. Raises: SettingsError with the line."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:  # tomllib lets it through for deeply nested arrays
+        raise SettingsError(f"{file.name}: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or int() refusing 5000 digits
+        raise SettingsError(f"{file.name}: {error}") from None
+
+
+def from_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings.
+
+    SHMCAM_SET holds what `shmcam run --set` was given, a line each and as it was written: names of cameras may have
+    capitals, which names of variables cannot keep apart.
+    """
+    found = []
+    for name, value in sorted(environ.items()):
+        if name.startswith("SHMCAM_") and "__" in name:
+            found.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
+    return [*found, *(("--set", line) for line in environ.get(OVERRIDES, "").splitlines() if line)]
+
+
+def assign(document: Document, source: str, assignment: str) -> None:
+    """Carry out one `TABLE.KEY=VALUE` from `source`. Raises: SettingsError."""
+    path, equals, raw = assignment.partition("=")
+    if not equals or "." not in path:
+        raise SettingsError(f"{source} {assignment!r}: must be TABLE.KEY=VALUE, for example camera.width=640")
+    put(document, path.strip().split("."), parsed_value(raw.strip()))
+
+
+def parsed_value(raw: str) -> Any:
+    """What a person typed after `set KEY`: a TOML value where it is one, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except (ValueError, RecursionError):
+        return raw
+
+
+def spelt(value: object) -> str:
+    """A value as one writes it in config.toml; `unset` for an optional key without one."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # JSON's escapes are TOML's
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(spelt, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {spelt(inner)}" for name, inner in value.items()) + "}"
+    return str(value)
+
+
+def put(document: Document, parts: list[str], value: Any) -> None:
+    """Set a dotted key, making the tables on the way. Raises: SettingsError where a key stands in their place."""
+    here = document
+    for part in parts[:-1]:
+        here = here.setdefault(part, {})
+        if not isinstance(here, dict):
+            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
+    here[parts[-1]] = value
+
+
+def copied(value: Any) -> Any:
+    """A copy of tables within tables; other values are shared."""
+    return {key: copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+_HEADER = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+?)\s*=")
+
+
+def line_of(text: str, place: Sequence[str]) -> int | None:
+    """Line (from 1) of `place`, a table or a key as its dotted parts; None where it is not written in the text."""
+    wanted = list(place)
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            table = _parts(header[1])
+            if table == wanted:
+                return number
+        elif (key := _KEY.match(line)) and [*table, *_parts(key[1])] == wanted:
+            return number
+    return None
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in dotted.split(".")]

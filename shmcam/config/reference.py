@@ -1,0 +1,37 @@
+"""Writes docs/config.md: every key of config.toml from its own declaration (`python -m shmcam.config.reference`)."""
+
+from __future__ import annotations
+
+import sys
+
+from shmcam.config.document import spelt
+from shmcam.config.schema import Key, keys, tables
+
+HEAD = """# Every key of config.toml
+
+Made from the declarations by `python -m shmcam.config.reference`; a test fails when this page is not current.
+
+`live` keys take effect at once with `set KEY VALUE` (text, JSON, command line or page); for the others the reply
+says which process to restart. `overwrite_config` writes what was set into the file and keeps its comments.
+Override for one start: `SHMCAM_CAMERA__WIDTH=640`, or `shmcam run --set camera.width=640`.
+`[cameras.<name>]` takes the keys of `[camera]`, `[cameras.<name>.night]` those of `[night]`, and so on.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [HEAD]
+    for name, section in tables().items():
+        parts.append(f"\n## [{name}]\n\n| key | default | must be | | what it does |\n|---|---|---|---|---|\n")
+        parts += [_row(name, key) for key in keys(name, section)]
+    return "".join(parts)
+
+
+def _row(table: str, key: Key) -> str:
+    name = key.path.removeprefix(f"{table}.")
+    cells = [f"`{name}`", f"`{spelt(key.default)}`", key.expected, key.apply, key.help]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,234 @@
+"""Reads config.toml into typed tables; whatever is wrong is refused with file, line, key, value and expectation.
+
+The tables of config.toml that belong to no single process: [paths] and [logging].
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from shmcam.config.document import Document, SettingsError, assign, copied, from_environ, parse, parsed_value, put, read
+from shmcam.config.errors import Refusals, nearest
+from shmcam.config.schema import CAMERA_TABLE, Key, Section, all_keys, setting, table_name, tables, without_camera
+
+
+class PathSettings(Section, frozen=True):
+    """[paths]: where things live, relative to the folder of config.toml."""
+
+    run: Annotated[str, setting("sockets, pid and lock files; a tmpfs such as /run/shmcam spares the SD card")] = "run"
+    logs: Annotated[str, setting("one log per process, at most 3 x 5 MB each and 50 MB together")] = "logs"
+    recordings: Annotated[str, setting("sessions and rolling clips")] = "recordings"
+    archives: Annotated[str, setting("what `archive NAME` collected")] = "archives"
+    library: Annotated[str, setting("catalogue of everything saved; rebuilt from the files if lost")] = (
+        "library.sqlite3"
+    )
+
+
+class LoggingSettings(Section, frozen=True):
+    """[logging]."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], setting("least severe line that is kept", apply="live")
+    ] = "INFO"
+    libcamera: Annotated[
+        Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"], setting("LIBCAMERA_LOG_LEVELS of the capture process")
+    ] = "WARN"
+    max_bytes: Annotated[int, setting("size of one log file", unit="bytes", ge=10_000, le=100_000_000)] = 5_000_000
+    files: Annotated[int, setting("log files kept per process", ge=1, le=20)] = 3
+    folder_bytes: Annotated[
+        int,
+        setting("size of all logs together: the oldest rotated ones go first", unit="bytes", ge=100_000),
+    ] = 50_000_000
+
+
+TABLES: dict[str, type[Section]] = {"paths": PathSettings, "logging": LoggingSettings}
+
+
+EXIT_CONFIG = 78
+"""sysexits.h EX_CONFIG; supervisord.conf lists it in `exitcodes`, so a bad file is not retried for ever."""
+
+LABEL = r"[A-Za-z0-9_-]{1,32}"
+
+S = TypeVar("S", bound=Section)
+
+__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "parsed_value", "table_name"]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Absolute places on disk."""
+
+    run: Path
+    logs: Path
+    recordings: Path
+    archives: Path
+    library: Path
+    captures: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One loaded configuration: the file, with the overrides of this start on top."""
+
+    path: Path
+    document: Document
+    text: str = field(default="", repr=False)
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read, override (`--set` beats environment beats file) and check the whole file.
+
+        Raises: SettingsError. A missing file is an error too: a typo in --config must not mean "all defaults".
+        """
+        file = Path(path).absolute()
+        text = read(file)
+        document = parse(file, text)
+        for source, assignment in [*from_environ(environ), *(("--set", one) for one in overrides)]:
+            assign(document, source, assignment)
+        settings = cls(file, document, text)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Validate every table for every camera. Raises: SettingsError."""
+        known = tables()
+        for name, value in self.document.items():
+            if name != "cameras" and name not in known:
+                raise self.refusals.unknown((), name, [*known, "cameras"])
+            if not isinstance(value, dict):
+                raise self.refusals.wrong((name,), value, "a table")
+        for camera, value in self._camera_documents().items():
+            self._check_camera(camera, value)
+        for section in known.values():
+            self.table(section)
+            for camera in self.cameras:
+                self.table(section, camera)
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        """Puts what is wrong into words."""
+        return Refusals(self.path, self.text)
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in file order; `cam0` alone where the file has no [cameras.…]."""
+        return tuple(self._camera_documents()) or ("cam0",)
+
+    def table(self, section: type[S], camera: str | None = None) -> S:
+        """One table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
+        name = table_name(section)
+        merged, places = self._merged(name, camera)
+        try:
+            value = msgspec.convert(merged, section)
+        except msgspec.ValidationError as error:
+            raise self.refusals.of(section, merged, places, str(error)) from None
+        _refuse_non_finite(self, name, merged)
+        return value
+
+    @cached_property
+    def folder(self) -> Path:
+        """What relative paths in the file are relative to."""
+        return self.path.parent
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Every place of [paths] and export.base_dir, absolute."""
+        own = self.table(PathSettings)
+        captures = str(self.value("export.base_dir"))
+        places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
+        return Paths(**places, captures=self.folder / captures)
+
+    @property
+    def socket_path(self) -> Path:
+        """The hub's Unix socket."""
+        return self.paths.run / "control.sock"
+
+    def ring_name(self, camera: str, stream: str = "main") -> str:
+        """Segment name of one ring, `/<prefix>.<camera>.<stream>`."""
+        return f"/{self.value('ring.prefix')}.{camera}.{stream}"
+
+    def schema(self) -> tuple[Key, ...]:
+        """Every key of every table, in file order of the tables."""
+        return tuple(all_keys().values())
+
+    def key(self, path: str) -> Key:
+        """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
+        plain = without_camera(path)
+        known = all_keys()
+        if plain not in known:
+            raise SettingsError(f"unknown key {path!r}; {nearest(plain)}")
+        return known[plain]
+
+    def value(self, path: str) -> Any:
+        """The effective value of a dotted key. Raises: SettingsError."""
+        self.key(path)
+        parts = path.split(".")
+        camera = parts[1] if parts[0] == "cameras" else None
+        table, *rest = without_camera(path).split(".")
+        here: Any = self.table(tables()[table], camera)
+        for part in rest:
+            here = getattr(here, part)
+        return here
+
+    def with_value(self, path: str, value: Any) -> Settings:
+        """A copy with one key changed, checked as a whole. Raises: SettingsError and changes nothing."""
+        self.key(path)
+        document = copied(self.document)
+        put(document, path.split("."), value)
+        changed = Settings(self.path, document)
+        changed.check()
+        return changed
+
+    # ---- inside
+
+    def _camera_documents(self) -> Document:
+        cameras = self.document.get("cameras", {})
+        if not isinstance(cameras, dict):
+            raise self.refusals.wrong(("cameras",), cameras, "tables [cameras.<name>]")
+        return cameras
+
+    def _check_camera(self, camera: str, value: Any) -> None:
+        if not re.fullmatch(LABEL, camera):
+            raise self.refusals.wrong(("cameras", camera), camera, f"a camera name of the form {LABEL}")
+        if not isinstance(value, dict):
+            raise self.refusals.wrong(("cameras", camera), value, "a table")
+
+    def _merged(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
+        """The raw table and, for each key of it, where it stands in the file."""
+        merged: Document = {}
+        places: dict[str, tuple[str, ...]] = {}
+        layers: list[tuple[tuple[str, ...], Document]] = [((name,), self.document.get(name, {}))]
+        if camera is not None:
+            own = self._camera_documents().get(camera, {})
+            if name == CAMERA_TABLE:
+                plain = {key: value for key, value in own.items() if key not in tables()}
+                layers.append((("cameras", camera), plain))
+            if name in own:
+                layers.append((("cameras", camera, name), own[name]))
+        for place, layer in layers:
+            if not isinstance(layer, dict):
+                raise self.refusals.wrong(place, layer, "a table")
+            for key, value in layer.items():
+                both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+                merged[key] = {**merged[key], **value} if both else value
+                places[key] = (*place, key)
+        return merged, places
+
+
+def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
+    """TOML has nan and inf; no key of ours has a use for them, and nan passes every comparison."""
+    for key, value in merged.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                _refuse_non_finite(settings, f"{name}.{key}", one)
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise settings.refusals.wrong((*name.split("."), key), one, "a finite number")

@@ -1,0 +1,740 @@
+"""CONTRACT 2: every control message. Commands are imperative, events past tense; nothing else declares messages.
+
+On the wire a message is a map: its wire name under "message", its fields beside it, and "id" where an answer is wanted.
+A message is a frozen keyword-only dataclass; each field says in its annotation what it means, its unit and its range,
+and `build` enforces that. The wire name of a message is its class name in snake_case, so there is one name to remember.
+How commands are written and who answers them is in `shmcam.control.command_table`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from shmcam.config.settings import LABEL
+from shmcam.runtime.clock import now_ns
+
+JSON: TypeAlias = Any
+"""Anything json.dumps takes: str, int, float, bool, None, lists of these, dicts from str to these."""
+
+MESSAGE_BYTES_MAX = 64 * 1024
+"""Longest message of a stranger: any command fits, a flood does not."""
+
+PROCESS_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
+"""Longest message from a process that said hello, or from the hub: a dump of all settings, 200 rows with paths."""
+
+CHUNK_BYTES_MAX = 48 * 1024
+"""Most payload one Chunk or PreviewFrame carries, so that base64 in the JSON dialect still fits the limit above."""
+
+MessageT = TypeVar("MessageT", bound="Message")
+
+
+def said(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
+    """Describe one field: what it means, its unit, and its limits (ge, le, pattern, max_length of msgspec.Meta)."""
+    return msgspec.Meta(description=text, extra={"unit": unit}, **limits)
+
+
+Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=rf"^({LABEL})?$")]
+Label = Annotated[str, said("label for file names", pattern=rf"^({LABEL})?$")]
+Instant = Annotated[str, said("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
+Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Anything that crosses the control socket."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Message):
+    """A request to one process; always answered with one Reply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Message):
+    """Something that happened; sent to whoever subscribed to its name, never answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply(Message):
+    """The one answer to a command."""
+
+    ok: bool = True
+    """False: nothing was changed, or not all of it."""
+    status: str = "ok"
+    """One word for programs, such as recording_started or no_frames (the JSON dialect's "status")."""
+    text: str = ""
+    """What the text dialect prints; an error starts with "ERROR: "."""
+    data: dict[str, JSON] = field(default_factory=dict)
+    """The same answer for programs (the JSON dialect's "data")."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk(Message):
+    """A piece of a binary answer, sent before its Reply; text connections get the bytes as they are."""
+
+    data: bytes
+    """At most CHUNK_BYTES_MAX bytes."""
+    end: bool = False
+    """True in the last one."""
+
+
+def error(text: str, status: str = "error", **data: JSON) -> Reply:
+    """Build a failed Reply whose text starts with "ERROR: "."""
+    return Reply(ok=False, status=status, text=f"ERROR: {text}", data={"message": text, **data})
+
+
+def wire_name(message: Message | type[Message]) -> str:
+    """Return the snake_case name of a message class: NightBegan → night_began."""
+    name = (message if isinstance(message, type) else type(message)).__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False) -> MessageT:
+    """Make a message from untrusted values.
+
+    *Raises* ValueError saying which field, what was expected and what came (text=True: numbers may be strings).
+    """
+    known = [f.name for f in dataclasses.fields(message)]
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(
+            f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(known) or 'none'}"
+        )
+    try:
+        return msgspec.convert(values, message, strict=not text)
+    except (msgspec.ValidationError, RecursionError) as problem:
+        raise ValueError(f"{wire_name(message)}: {_plain(message, str(problem))}") from problem
+
+
+def values_of(message: Message) -> dict[str, Any]:
+    """Return a message's fields by name, as they go on the wire."""
+    return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+
+
+def choices(given: dataclasses.Field[Any]) -> str:
+    """Return "start|stop|status" for a field of fixed words, else nothing."""
+    _, literal, rest = str(given.type).partition("Literal[")
+    return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
+
+
+def _plain(message: type[Message], problem: str) -> str:
+    """Turn msgspec's "Expected `int` >= 1 - at `$.count`" into "count: expected int >= 1"."""
+    what, _, where = problem.partition(" - at ")
+    name = where.strip("`").removeprefix("$.")
+    sentence = (what[:1].lower() + what[1:]).replace("`", "").removeprefix("object ")
+    for given in dataclasses.fields(message):
+        if given.name == name and choices(given):
+            sentence = f"expected {choices(given)}, got{sentence.rpartition('value')[2]}"
+    return f"{name}: {sentence}" if name else sentence
+
+
+# ---- commands: what one process can be asked to do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save(Command):
+    """Save one full-resolution frame."""
+
+    camera: Camera = ""
+    formats: Annotated[Words, said("jpg, png, npy, tiff; empty: export.formats")] = ()
+    label: Label = ""
+    seconds_ago: Annotated[float, said("age of the wanted frame; 0: the newest", unit="s", ge=0, le=3600)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot(Command):
+    """Save one frame of each camera, all of the same instant."""
+
+    cameras: Annotated[Words, said("camera names; empty: all")] = ()
+    formats: Annotated[Words, said("as in save")] = ()
+    label: Label = ""
+    seconds_ago: Annotated[float, said("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastStack(Command):
+    """Save or stack the frames around this moment, from the ring."""
+
+    camera: Camera = ""
+    formats: Annotated[Words, said("as in save")] = ()
+    method: Annotated[
+        str, said("mean, median, sigma, max, min, trimmed, separate, long; empty: as configured", max_length=16)
+    ] = ""
+    before_s: Annotated[float, said("span before now; -1: export.save_before_s", unit="s", ge=-1, le=3600)] = -1.0
+    after_s: Annotated[float, said("span after now; -1: export.save_after_s", unit="s", ge=-1, le=3600)] = -1.0
+    count: Annotated[int, said("at most so many frames; 0: export.stack_count", ge=0, le=100_000)] = 0
+    align: Annotated[bool, said("align the frames first")] = False
+    label: Label = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightLevel(Command):
+    """Tell brightness, thresholds and day or night."""
+
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night(Command):
+    """Force night mode on or off, or let the analyzer decide."""
+
+    action: Annotated[Literal["on", "off", "auto", "status"], said("what to do")] = "status"
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keogram(Command):
+    """Save the keogram and brightness strip of the day so far."""
+
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Command):
+    """Start, stop or show recording."""
+
+    action: Annotated[
+        Literal["start", "stop", "status", "trigger"], said("trigger: a clip with pre- and post-roll")
+    ] = "status"
+    camera: Camera = ""
+    duration_s: Annotated[float, said("stop by itself after this; 0: until told", unit="s", ge=0, le=604_800)] = 0.0
+    label: Label = ""
+    protect: Annotated[bool, said("never deleted by retention")] = False
+    at_ns: Annotated[
+        int, said("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0)
+    ] = field(default_factory=now_ns, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Command):
+    """Keep packets coming in the h264 ring; whoever shows live video asks again before the time is over."""
+
+    camera: Camera = ""
+    seconds: Annotated[float, said("how long somebody watches; 0: no longer", unit="s", ge=0, le=60)] = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(Command):
+    """List every camera this machine can see, in use or not."""
+
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive(Command):
+    """Copy clips and pictures of a time span into an experiment folder with a manifest."""
+
+    name: Annotated[str, said("folder name", pattern=rf"^{LABEL}$")]
+    since: Instant = ""
+    until: Instant = ""
+    cameras: Annotated[Words, said("camera names; empty: all")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archives(Command):
+    """List, verify or delete archives."""
+
+    action: Annotated[Literal["list", "verify", "delete"], said("what to do")] = "list"
+    name: Annotated[str, said("archive name; list: empty", pattern=rf"^({LABEL})?$")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips(Command):
+    """List recorded clips, newest first."""
+
+    camera: Camera = ""
+    since: Instant = ""
+    until: Instant = ""
+    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Command):
+    """List saved pictures, stacks and timelapses, newest first."""
+
+    camera: Camera = ""
+    since: Instant = ""
+    until: Instant = ""
+    kind: Annotated[str, said("picture, stack, timelapse, keogram …; empty: all", max_length=32)] = ""
+    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library(Command):
+    """Show one row, check the library against the disk, or rebuild it."""
+
+    action: Annotated[Literal["list", "show", "check", "rebuild"], said("what to do")] = "list"
+    number: Annotated[int, said("row number as listed; 0: none", ge=0)] = 0
+    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protect(Command):
+    """Keep a picture or clip for ever: retention never deletes it."""
+
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unprotect(Command):
+    """Give a picture or clip back to retention."""
+
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete(Command):
+    """Delete a picture or clip and its row."""
+
+    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timelapse(Command):
+    """Start, stop or show the running timelapse, or build one from saved pictures."""
+
+    action: Annotated[Literal["start", "stop", "status", "build"], said("what to do")] = "status"
+    camera: Camera = ""
+    since: Instant = ""
+    until: Instant = ""
+    fps: Annotated[float, said("frame rate of the film", unit="1/s", gt=0, le=120)] = 25.0
+    label: Label = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortStream(Command):
+    """Send n frames as JPEG on this connection, each after its length."""
+
+    count: Annotated[int, said("frames", ge=1, le=10_000)] = 10
+    camera: Camera = ""
+    quality: Annotated[int, said("JPEG quality; 0: as configured", ge=0, le=100)] = 0
+    exposure: Annotated[Literal["live", "long"], said("single frames, or the virtual long exposure")] = "live"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(Command):
+    """Switch preview_frame messages on this connection on or off (the hub tells the streamer)."""
+
+    camera: Camera = ""
+    enabled: Annotated[bool, said("on or off")] = True
+    fps: Annotated[float, said("at most", unit="1/s", gt=0, le=30)] = 10.0
+    width: Annotated[int, said("picture width", unit="px", ge=16, le=1920)] = 320
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewers(Command):
+    """List who is watching."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(Command):
+    """Tell what every process is doing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health(Command):
+    """Tell memory, swap and state of every process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cameras(Command):
+    """List the configured cameras and what they deliver."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(Command):
+    """Tell the versions of shmcam and of what it runs on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ping(Command):
+    """Ask the hub whether it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Help(Command):
+    """List the commands, or explain one."""
+
+    word: Annotated[str, said("a command; empty: all", max_length=64)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Set(Command):
+    """Change settings of the running service, all of them or none."""
+
+    changes: Annotated[dict[str, JSON], said("key → value, such as night.dark_threshold → 35", max_length=64)] = field(
+        default_factory=dict
+    )
+    save: Annotated[bool, said("also write them to config.toml")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Get(Command):
+    """Show one setting, or all whose key begins so."""
+
+    key: Annotated[str, said("a key such as night.dark_threshold, or a table such as night", max_length=100)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpConfig(Command):
+    """Show the whole configuration in use."""
+
+    format: Annotated[Literal["toml", "json"], said("how")] = "toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverwriteConfig(Command):
+    """Write the changed settings into config.toml, keeping comments and order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscribe(Command):
+    """Get events on this connection until it closes."""
+
+    topics: Annotated[Words, said("events or groups (night, motion, recording, process …); empty: all")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsubscribe(Command):
+    """Stop getting events."""
+
+    topics: Annotated[Words, said("as subscribed; empty: all")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs(Command):
+    """Show the last log lines of one process, or of all merged by time."""
+
+    process: Annotated[str, said("program name such as capture; empty: all", pattern=r"^[a-z0-9_-]{0,48}$")] = ""
+    lines: Annotated[int, said("how many", ge=1, le=400)] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quit(Command):
+    """End this connection."""
+
+
+# ---- events: what happened, told to whoever subscribed; the hub adds `at_utc` as it passes them on
+
+CapturedNs = Annotated[int, said("sensor clock", unit="ns", ge=0)]
+FrameId = Annotated[int, said("frame the event is about; -1: none", ge=-1)]
+Path = Annotated[str, said("absolute path of the file", max_length=1024)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello(Event):
+    """First message of a process: who it is and what it answers."""
+
+    role: Annotated[str, said("program family, such as analyzer", pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    camera: Camera = ""
+    pid: Annotated[int, said("process number", ge=0)] = 0
+    program: Annotated[str, said("supervisord's name for it; empty: not under supervisord", max_length=64)] = ""
+    commands: Annotated[tuple[str, ...], said("wire names of the commands it answers", max_length=64)] = ()
+    subscribe: Annotated[tuple[str, ...], said("events it wants", max_length=64)] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat(Event):
+    """Sent once a second by a process whose loop turns."""
+
+    role: Annotated[str, said("program family", max_length=32)]
+    camera: Camera = ""
+    pid: Annotated[int, said("process number", ge=0)] = 0
+    state: Annotated[str, said("starting, running, waiting, paused, idle, recording …", max_length=32)] = "running"
+    reason: Annotated[str, said("why it is not simply running; empty: nothing to say", max_length=300)] = ""
+    fps: Annotated[float, said("frames handled a second; -1: does not handle frames", unit="1/s", ge=-1)] = -1.0
+    lag: Annotated[int, said("frames behind the writer; -1: does not read frames", ge=-1)] = -1
+    laps: Annotated[int, said("frames lost because the writer came round", ge=0)] = 0
+    rss_bytes: Annotated[int, said("resident memory without shared memory", unit="B", ge=0)] = 0
+    swap_bytes: Annotated[int, said("swapped out", unit="B", ge=0)] = 0
+    lost: Annotated[int, said("messages this process could not send", ge=0)] = 0
+    figures: Annotated[dict[str, JSON], said("whatever else the process counts", max_length=64)] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingChanged(Event):
+    """A live setting has a new value."""
+
+    key: Annotated[str, said("such as night.dark_threshold", max_length=100)]
+    old: Annotated[JSON, said("value before")] = None
+    new: Annotated[JSON, said("value now")] = None
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeRequested(Event):
+    """The analyzer wants the camera in another mode; capture obeys."""
+
+    camera: Camera
+    mode: Annotated[str, said("video, still or slow_video", max_length=16)]
+    exposure_us: Annotated[int, said("0: as configured", unit="µs", ge=0)] = 0
+    gain: Annotated[float, said("0: as configured", ge=0)] = 0.0
+    reason: Annotated[str, said("the numbers behind it", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeChanged(Event):
+    """The camera runs in another mode."""
+
+    camera: Camera
+    old: Annotated[str, said("mode before", max_length=16)]
+    new: Annotated[str, said("mode now", max_length=16)]
+    changes: Annotated[dict[str, JSON], said("control → [old, new]")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightBegan(Event):
+    """It is night for this camera."""
+
+    camera: Camera
+    score: Annotated[float, said("dark score on the video-mode scale", unit="mean luma 0-255")] = 0.0
+    frame_id: FrameId = -1
+    captured_ns: CapturedNs = 0
+    reason: Annotated[str, said("the numbers behind it", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightEnded(NightBegan):
+    """It is day for this camera."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionBegan(Event):
+    """Something moves."""
+
+    camera: Camera
+    score: Annotated[float, said("motion score")] = 0.0
+    box: Annotated[tuple[int, ...], said("x, y, width, height; empty: unknown", unit="px", max_length=4)] = ()
+    zone: Annotated[str, said("name of the zone; empty: anywhere", max_length=32)] = ""
+    frame_id: FrameId = -1
+    captured_ns: CapturedNs = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionEnded(MotionBegan):
+    """Nothing moves any more."""
+
+    duration_s: Annotated[float, said("how long it moved", unit="s", ge=0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Event):
+    """A picture is safely on disk."""
+
+    camera: Camera
+    path: Path
+    kind: Annotated[str, said("picture, snapshot, auto, keogram, timelapse …", max_length=32)] = "picture"
+    frame_id: FrameId = -1
+    captured_ns: CapturedNs = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackSaved(Saved):
+    """A stack of frames is safely on disk."""
+
+    count: Annotated[int, said("frames in it", ge=0)] = 0
+    first: FrameId = -1
+    last: FrameId = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSaved(Event):
+    """An archive is complete."""
+
+    name: Annotated[str, said("its name", max_length=32)]
+    path: Path
+    files: Annotated[int, said("files in it", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed(Event):
+    """A long job came a step further."""
+
+    task: Annotated[str, said("what", max_length=64)]
+    done: Annotated[int, said("steps done", ge=0)]
+    total: Annotated[int, said("steps in all; 0: unknown", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingStarted(Event):
+    """A recording runs."""
+
+    camera: Camera
+    path: Path
+    trigger: Annotated[str, said("manual, auto, motion, night …", max_length=32)] = "manual"
+    frame_id: FrameId = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingStopped(Event):
+    """A recording ended."""
+
+    camera: Camera
+    path: Path
+    frames: Annotated[int, said("frames in it", ge=0)] = 0
+    drops: Annotated[int, said("frames missing", ge=0)] = 0
+    reason: Annotated[str, said("why", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipClosed(RecordingStopped):
+    """A clip is complete, playable and in the library."""
+
+    duration_s: Annotated[float, said("its length", unit="s", ge=0)] = 0.0
+    bytes: Annotated[int, said("its size", unit="B", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewFrame(Event):
+    """A small picture for whoever switched previews on; dropped rather than queued."""
+
+    camera: Camera
+    jpeg: Annotated[bytes, said("JPEG, base64 in the JSON dialect", max_length=48 * 1024)]
+    width: Annotated[int, said("", unit="px", ge=0)] = 0
+    height: Annotated[int, said("", unit="px", ge=0)] = 0
+    frame_id: FrameId = -1
+    captured_ns: CapturedNs = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraFound(Event):
+    """A camera answers and delivers frames."""
+
+    camera: Camera
+    source: Annotated[str, said("picamera2, v4l2, file, url or synthetic", max_length=32)] = ""
+    model: Annotated[str, said("sensor or device name", max_length=100)] = ""
+    device_id: Annotated[str, said("libcamera id, device node, path or URL without secrets", max_length=300)] = ""
+    modes: Annotated[list[JSON], said("sizes and rates it offers", max_length=64)] = field(default_factory=list)
+    reason: Annotated[str, said("why this source", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraLost(Event):
+    """A camera does not answer any more; capture keeps trying."""
+
+    camera: Camera
+    reason: Annotated[str, said("what it said", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessUp(Event):
+    """supervisord started a program and it stays up."""
+
+    program: Annotated[str, said("supervisord's name", max_length=64)]
+    pid: Annotated[int, said("process number", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessDown(Event):
+    """A program ended, was killed or was given up."""
+
+    program: Annotated[str, said("supervisord's name", max_length=64)]
+    state: Annotated[str, said("supervisord's state: EXITED, STOPPED, BACKOFF, FATAL", max_length=16)] = ""
+    reason: Annotated[str, said("what is known", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStalled(Event):
+    """A process gives no sign of life, or no new frames while it should."""
+
+    program: Annotated[str, said("supervisord's name", max_length=64)]
+    silent_s: Annotated[float, said("since its last sign of life", unit="s", ge=0)] = 0.0
+    reason: Annotated[str, said("what is missing", max_length=300)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskLow(Event):
+    """Free space fell below half of the reserve that retention keeps: somebody else fills the disk."""
+
+    path: Path
+    free_bytes: Annotated[int, said("free space", unit="B", ge=0)] = 0
+    need_bytes: Annotated[int, said("the reserve", unit="B", ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryHigh(Event):
+    """Memory or swap passed a limit."""
+
+    program: Annotated[str, said("supervisord's name; empty: the whole machine", max_length=64)] = ""
+    action: Annotated[str, said("restart, slow, pause or resume", max_length=16)] = ""
+    used: Annotated[float, said("memory: MiB; swap: percent")] = 0.0
+    limit: Annotated[float, said("the limit it passed, same unit")] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Event):
+    """Something went wrong that an owner should know."""
+
+    what: Annotated[str, said("one sentence", max_length=500)]
+    program: Annotated[str, said("who says so", max_length=64)] = ""
+    camera: Camera = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsLost(Event):
+    """Events were dropped because the reader of the connection was too slow."""
+
+    count: Annotated[int, said("events dropped", ge=1)]
+
+
+# ---- all of them by name
+
+
+def _below(base: type[MessageT]) -> dict[str, type[MessageT]]:
+    """Return every class below a base by wire name, in the order of this file."""
+    found: dict[str, type[MessageT]] = {}
+    for child in base.__subclasses__():
+        found |= {wire_name(child): child, **_below(child)}
+    return found
+
+
+EVENTS: dict[str, type[Event]] = _below(Event)
+"""Every event by wire name."""
+
+MESSAGES: dict[str, type[Message]] = {**_below(Command), **EVENTS, "reply": Reply, "chunk": Chunk}
+"""Everything that may stand under "message"."""
+
+TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
+    "night": ("night_began", "night_ended", "mode_changed"),
+    "motion": ("motion_began", "motion_ended"),
+    "recording": ("recording_started", "recording_stopped", "clip_closed"),
+    "clip": ("clip_closed",),
+    "pictures": ("saved", "stack_saved", "archive_saved"),
+    "camera": ("camera_found", "camera_lost", "mode_changed"),
+    "process": ("process_up", "process_down", "process_stalled"),
+    "system": ("disk_low", "memory_high", "failed"),
+    "all": tuple(sorted(set(EVENTS) - {"hello", "heartbeat", "preview_frame", "mode_requested"})),
+}
+"""Words for several events at once; "all" leaves out what comes many times a second."""
+
+
+RETAINED: dict[str, str] = {
+    "mode_requested": "mode_requested",
+    "mode_changed": "mode",
+    "camera_found": "camera",
+    "camera_lost": "camera",
+    "night_began": "night",
+    "night_ended": "night",
+    "motion_began": "motion",
+    "motion_ended": "motion",
+    "recording_started": "recording",
+    "recording_stopped": "recording",
+}
+"""Events that say how things are until the next of their kind: the hub keeps the latest per kind and camera, and a
+process tells them again (marked "again", not passed on) when it reconnects."""
+
+
+def topics_of(words: tuple[str, ...]) -> frozenset[str]:
+    """Return the event names that topic words stand for; none: all. *Raises* ValueError naming an unknown one."""
+    topics: set[str] = set()
+    for word in words or ("all",):
+        if word not in TOPIC_GROUPS and word not in EVENTS:
+            raise ValueError(f"no topic {word[:40]!r}; topics: {', '.join([*TOPIC_GROUPS, *sorted(EVENTS)])}")
+        topics.update(TOPIC_GROUPS.get(word, (word,)))
+    return frozenset(topics)

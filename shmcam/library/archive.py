@@ -1,0 +1,178 @@
+"""Collects files of a time span in a folder of their own, with a manifest by which anybody can check them.
+
+    archives/<name>/manifest.json             what is in it, SHA-256 of each file, the span
+    archives/<name>/config.toml               the configuration in use, secrets masked
+    archives/<name>/captures/…, recordings/…  the files, hard links where the disk allows it
+
+Building may be interrupted at any moment and done again: what is there already is not copied or summed twice
+(`.done.jsonl` remembers). Building an archive of the same name again adds what is new.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from shmcam.config.settings import LABEL
+from shmcam.library.catalogue import Catalogue
+from shmcam.library.entry import Entry
+from shmcam.library.errors import LibraryError, NothingThere
+from shmcam.library.files import holds
+from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, Item, Span, known, sha256, write
+from shmcam.library.sidecar import MANIFEST, is_archive, sidecar
+from shmcam.runtime.files import whole_file
+from shmcam.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+
+NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
+"""Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
+
+Room = Callable[[int, Collection[Path]], object]
+"""Makes room for so many bytes without deleting any of these files. Raises: OSError."""
+
+
+def checked_name(name: str) -> str:
+    """The name of an archive, fit for a folder. Raises: ValueError."""
+    if not re.fullmatch(LABEL, name):
+        raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
+    return name
+
+
+def build(
+    catalogue: Catalogue,
+    archives: Path,
+    name: str,
+    span: Span,
+    *,
+    config: str = "",
+    progress: Progress = lambda _done, _total: None,
+    room: Room = lambda _bytes, _spared: None,
+    now_utc_ns: int = 0,
+) -> Entry:
+    """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
+
+    Where the library cannot be written, that has no number yet (`Catalogue.add_when_writable`).
+    Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
+    again to go on).
+    """
+    folder = archives / checked_name(name)
+    if holds(folder, catalogue.folders) or _taken(folder):
+        raise ValueError(f"archive name {name}: {folder} is not an archive's folder; choose another name")
+    entries = [
+        entry
+        for entry in catalogue.find(
+            cameras=span.cameras, since_utc_ns=span.since_utc_ns, until_utc_ns=span.until_utc_ns, newest_first=False
+        )
+        if entry.kind != "archive"
+    ]
+    if not entries:
+        raise NothingThere(f"archive {name}: the library holds nothing of that span")
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [(path, _place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
+    done, spared = known(folder), {entry.path for entry in entries}
+    with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
+        for number, (source, place) in enumerate(sources):
+            progress(number, len(sources))
+            item = _brought(source, folder, place, done.get(place), lambda size: room(size, spared))
+            if item is None:
+                log.warning("archive %s: %s was deleted meanwhile", name, source)
+            elif item != done.get(place):
+                done[place] = item
+                journal.write(json.dumps(asdict(item)) + "\n")
+                journal.flush()
+    if config:
+        with whole_file(folder / "config.toml", replace=True) as file:
+            file.write(config.encode())
+    placed = [(entry, _place(entry.path, catalogue.root)) for entry in entries]
+    entry = write(folder, span, placed, list(done.values()), now_utc_ns)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    progress(len(sources), len(sources))
+    return catalogue.add_when_writable(entry)
+
+
+def unfinished(archives: Path) -> list[str]:
+    """Names of archives that were begun and have no manifest yet."""
+    begun = (journal.parent for journal in archives.glob(f"*/{JOURNAL}"))
+    return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
+
+
+def discard(folder: Path, folders: Collection[Path]) -> None:
+    """Delete what an unfinished archive has brought in. Raises: LibraryError for one of the library's folders; OSError.
+
+    `folders`: those of the library.
+    """
+    if holds(folder, folders):
+        raise LibraryError(f"{folder}: a folder of the library, no archive; not deleted (remove its {JOURNAL} by hand)")
+    for item in folder.iterdir():
+        if item.name != JOURNAL:  # goes last: without it what is left would be taken for single files
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    (folder / JOURNAL).unlink()
+    folder.rmdir()
+
+
+def _taken(folder: Path) -> bool:
+    """Whether somebody keeps something else in a folder of this name."""
+    if not folder.exists() or (folder / JOURNAL).exists():
+        return False
+    manifest = folder / MANIFEST
+    return not is_archive(manifest) if manifest.exists() else not folder.is_dir() or any(folder.iterdir())
+
+
+def _files_of(entry: Entry) -> Iterator[Path]:
+    yield entry.path
+    for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
+        if extra.exists():
+            yield extra
+
+
+def _place(path: Path, root: Path) -> str:
+    """Where a file goes inside the archive: as below the library, so that names cannot collide."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
+
+
+def _brought(source: Path, folder: Path, place: str, before: Item | None, room: Callable[[int], object]) -> Item | None:
+    """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
+    target = folder / place
+    try:
+        facts = source.stat()
+        if before and target.exists() and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+            return before
+        target.parent.mkdir(parents=True, exist_ok=True)
+        linked = _link(source, target)
+        if not linked:
+            room(facts.st_size)
+        total = sha256(target) if linked else _copy(source, target)
+    except FileNotFoundError:
+        return None
+    return Item(place, total, target.stat().st_size, linked, facts.st_mtime_ns)
+
+
+def _link(source: Path, target: Path) -> bool:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in NO_LINK:
+            return False
+        raise
+    return True
+
+
+def _copy(source: Path, target: Path) -> str:
+    total = hashlib.sha256()
+    with source.open("rb") as reading, whole_file(target, replace=True) as writing:
+        while piece := reading.read(CHUNK_BYTES):
+            total.update(piece)
+            writing.write(piece)
+    return total.hexdigest()

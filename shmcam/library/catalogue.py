@@ -1,0 +1,276 @@
+"""The catalogue of everything saved: added after a file is safely on disk, found again, protected, deleted.
+
+The files are the truth and the rows their index: every row can be made again from the files alone (`library.sidecar`),
+and `reconcile` makes both agree after a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shmcam.config.settings import Settings
+from shmcam.library import database as table
+from shmcam.library import files, sidecar
+from shmcam.library.database import Database
+from shmcam.library.entry import GROUPS, Entry
+from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
+from shmcam.library.instants import storable
+from shmcam.library.mounts import Mounts
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NO_ROW, NO_FILE, DIFFERS = "no row", "no file", "differs from its file"
+AWAY = "away: its folder is empty or its disk not mounted; the row is kept"
+
+
+class Catalogue:
+    """One process' view of the library; any number of processes and threads may write."""
+
+    def __init__(self, path: Path, folders: Sequence[Path] = ()) -> None:
+        """`folders` are where files are looked for when the catalogue is rebuilt, and the only ones deleted from."""
+        self.path = path
+        self.root = path.parent
+        self.folders = tuple(folders)
+        self.away: tuple[Path, ...] = ()
+        """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
+        self.missed = threading.Event()
+        """Set when a file got no row because the library cannot be written (`add_when_writable`)."""
+        self._database = Database(path, self.reconcile)
+        self.mounts = Mounts(self._database, self.folders, self.root)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Catalogue:
+        """The library of this configuration."""
+        paths = settings.paths
+        return cls(paths.library, (paths.captures, paths.recordings, paths.archives))
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the database back; it opens again by itself when used."""
+        self._database.close()
+
+    # ---- writing
+
+    def add(self, entry: Entry) -> Entry:
+        """Add a file that is safely on disk; adding it again updates its row and never loses its protection.
+
+        Returns: the entry with its number and size. Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        """
+        if entry.bytes == 0:
+            entry = replace(entry, bytes=files.size(entry.path))
+        sidecar.describe(entry)
+        return self.insert([entry])[0]
+
+    def add_when_writable(self, entry: Entry) -> Entry:
+        """As `add`; where the library cannot be written, the row has no number and `missed` is set.
+
+        Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        """
+        try:
+            return self.add(entry)
+        except NotWritable as problem:
+            self.missed.set()
+            log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
+            return replace(entry, bytes=entry.bytes or files.size(entry.path))
+
+    def protect(self, number: int, protected: bool = True) -> Entry:
+        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
+        self._database.demand_writable()
+        entry = replace(self.get(number), protected=protected)
+        files.size(entry.path)
+        # The file first: if we die in between, `check` finds and mends the row that differs.
+        sidecar.describe(entry)
+        update = "UPDATE entries SET protected = ? WHERE id = ?"
+        if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
+            raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")
+        return entry
+
+    def delete(self, number: int) -> Entry:
+        """Delete a file, what belongs to it, and its row. Raises: NoSuchEntry, EntryProtected, NotWritable, OSError."""
+        entry = self.get(number)
+        if entry.protected:
+            raise EntryProtected(f"{number} is protected: {entry.path.name}; unprotect {number} first")
+        self.remove(entry)
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Delete without asking whether it is protected. Raises: NotWritable, OSError."""
+        self._database.demand_writable()  # no row shall outlive its file
+        files.remove(entry, self.folders)
+        self.forget([entry.id])
+
+    def forget(self, numbers: Collection[int]) -> None:
+        """Remove rows, not files."""
+        self._database.write(lambda db: table.delete(db, numbers))
+
+    # ---- reading
+
+    def get(self, number: int) -> Entry:
+        """One row. Raises: NoSuchEntry."""
+        found = self.select("id = ?", (storable(number),))
+        if not found:
+            raise NoSuchEntry(f"no entry {number} in the library")
+        return found[0]
+
+    def find(
+        self,
+        *,
+        kinds: Collection[str] = (),
+        group: str = "",
+        cameras: Collection[str] = (),
+        since_utc_ns: int | None = None,
+        until_utc_ns: int | None = None,
+        before: int | None = None,
+        trigger: str | None = None,
+        protected: bool | None = None,
+        newest_first: bool = True,
+        limit: int = -1,
+    ) -> list[Entry]:
+        """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all).
+
+        `group`: pictures, clips, films or archives; `before`: added before this row. Raises: ValueError (no group).
+        """
+        where: list[tuple[str, Any]] = [
+            ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", since_utc_ns),
+            ("started_utc_ns <= ?", until_utc_ns),
+            ("id < ?", before),
+            ("trigger = ?", trigger),
+            ("protected = ?", protected),
+        ]
+        used = [(clause, value) for clause, value in where if value is not None]
+        clauses, values = [clause for clause, _ in used], [value for _, value in used]
+        if group:
+            clauses.append(table.in_group(group))
+        for column, wanted in (("kind", kinds), ("camera", cameras)):
+            if wanted:
+                clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+                values.extend(wanted)
+        return self.select(" AND ".join(clauses) or "1", values, "id DESC" if newest_first else "id", limit)
+
+    def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
+        """Rows by our own SQL (never by text from outside)."""
+        query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
+        rows = self._database.read(lambda db: db.execute(query, (*values, storable(limit))).fetchall())
+        return [table.entry_of(row, self.root) for row in rows]
+
+    def kinds(self) -> list[str]:
+        """Every kind there is a row of."""
+        rows = self._database.read(lambda db: db.execute("SELECT DISTINCT kind FROM entries").fetchall())
+        return [row["kind"] for row in rows]
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
+        query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
+        found: dict[str, tuple[int, int]] = {}
+        for row in self._database.read(lambda db: db.execute(query).fetchall()):
+            group = GROUPS.get(row["kind"], "pictures")
+            count, size = found.get(group, (0, 0))
+            found[group] = (count + row["n"], size + row["size"])
+        return found
+
+    def library_s(self) -> float:
+        """Library time now (`shmcam.library.database`); entries carry it in the column `added_s`."""
+        return self._database.write(table.age)
+
+    # ---- agreeing with the disk
+
+    def reconcile(self) -> tuple[list[Entry], list[Entry]]:
+        """Adopt files without a row, forget rows without a file. Returns: both, adopted first.
+
+        Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
+        forgotten below a folder that is `away`: run it again when it is back.
+        """
+        if not self.folders:
+            return [], []
+        on_disk = self._look()
+        rows = {entry.path: entry for entry in self.find()}
+        absent = [path for path in rows if path not in on_disk and not path.exists()]
+        gone = [rows[path] for path in absent if not self._is_away(path)]
+        adopted = self.insert(sidecar.readable(on_disk - rows.keys()))
+        self.forget([entry.id for entry in gone])
+        return adopted, gone
+
+    def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
+        """Make every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
+
+        `accept`: nothing is away, what is not there is gone. Raises: sqlite3.Error, LibraryError.
+        """
+        if accept:
+            self.mounts.forget()
+        before = self.find()  # what others add while we look stays as they wrote it
+        entries = sidecar.readable(self._look())
+        kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
+        kept = [entry for entry in kept if not entry.path.exists()]
+        keep = {entry.id for entry in kept}
+        return len(self.insert(entries, instead=[one.id for one in before if one.id not in keep])), len(kept)
+
+    def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
+        """Compare every row with its file and every file with its row; `mend` makes the rows follow the files.
+
+        Returns: the rows that differed, and how.
+        """
+        before = {entry.path: entry for entry in self.find()}
+        actual = {entry.path: entry for entry in sidecar.readable(self._look())}
+        findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
+        absent = [path for path in before if path not in actual and not path.exists()]
+        findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]
+        changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
+        findings += [(entry, DIFFERS) for entry in changed]
+        if mend:
+            self.reconcile()
+            self.insert(changed)
+            self.write(_unprotect([before[entry.path].id for entry in changed if not entry.protected]))
+        return findings
+
+    def kept_text(self, kept: int) -> str:
+        """What to say of rows that a rebuild kept; empty where there are none."""
+        if not kept:
+            return ""
+        places = ", ".join(map(str, self.away))
+        return (
+            f"; kept {kept} rows of {places}: empty, or its disk is not mounted "
+            "(`shmcam library rebuild --accept` forgets)"
+        )
+
+    def _look(self) -> set[Path]:
+        """Every file of the library; the catalogue then knows which folders are away."""
+        held = {folder: files.found([folder]) for folder in self.folders}
+        self.mounts.remember()
+        empty = {folder for folder, paths in held.items() if not paths}
+        self.away = tuple(folder for folder in held if folder in empty or self.mounts.away(folder))
+        return set().union(*held.values())
+
+    def _is_away(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self.away)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction of our own. Raises: sqlite3.Error, LibraryError."""
+        return self._database.write(work)
+
+    def insert(self, entries: Sequence[Entry], *, instead: Collection[int] = ()) -> list[Entry]:
+        """Add rows of files that describe themselves already, `instead` of others. Returns: them with their numbers."""
+
+        def work(db: sqlite3.Connection) -> list[Entry]:
+            added_s = table.age(db)
+            table.delete(db, instead)
+            return [table.insert(db, entry, self.root, added_s) for entry in entries]
+
+        return self._database.write(work) if entries or instead else []
+
+
+def _unprotect(numbers: Sequence[int]) -> Callable[[sqlite3.Connection], object]:
+    rows = [(number,) for number in numbers]
+    return lambda db: db.executemany("UPDATE entries SET protected = 0 WHERE id = ?", rows)

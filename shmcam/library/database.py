@@ -1,0 +1,374 @@
+"""The SQLite file itself: its tables, its lock, and what happens when it is damaged.
+
+WAL mode, so that readers never wait for the one writer of the moment. Commits are not fsynced one by one
+(`synchronous=NORMAL`): after a power cut the last rows may be missing, and the files they told of are adopted on the
+next start. Every use holds `<name>.lock` shared; setting a damaged file aside holds it alone, so that no process can
+commit into a file that has just been renamed away. Where nothing can be written it is still read (mode=ro).
+
+How an entry becomes a row and a row an entry; and library time, which is kept beside them.
+
+A library that cannot be written, on a read-only disk or because it is somebody else's: why, and how it is read.
+
+A database in WAL mode is read through `-wal` and `-shm`, which SQLite makes where they are missing. Where it may not:
+
+- Both are there, because somebody writes or was killed: they are used as they are. All rows are seen, later ones, too.
+- Neither is there, because the last user closed it: the database is whole and is opened as `immutable`, without locks.
+  Such a connection would not notice anybody who begins to write just then: it is used for one look and no longer.
+- Only `-wal` is there, as after a copy by hand: its rows cannot be read, and without them the others may be torn.
+
+How old a file is, told so that no jump of the wall clock can make it older.
+
+Library time counts seconds that really passed: within one boot by the kernel's clock, which never steps. What passed
+while the machine was off is only known from the wall clock; of that at most one day is believed at a time, because a
+clock that comes up wrong would otherwise age everything by years and retention would delete it. The price: files on a
+machine that was off for a month live on for up to a month longer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from shmcam.library.entry import GROUPS, Entry
+from shmcam.library.errors import LibraryError, NotWritable
+
+
+def refusal(path: Path) -> str:
+    """Why the library at `path` cannot be written; empty where it can."""
+    disk = f"the disk of {path.name} is read-only"
+    try:
+        for place in (path.parent, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                return disk if os.statvfs(place).f_flag & os.ST_RDONLY else f"no permission to write {place}"
+        os.close(opened_lock(path))
+    except PermissionError:
+        return f"no permission to write {_lock(path)}"
+    except OSError as error:  # ext4 that found itself damaged is mounted as before, but lets nobody write
+        gone = f"the disk of {path.name} does not answer: {os.strerror(errno.EIO)}"  # as when its stick was pulled
+        return {errno.EROFS: disk, errno.EIO: gone}.get(error.errno or 0, "")
+    return ""
+
+
+def opened_lock(path: Path) -> int:
+    """A descriptor of the lock file of the library at `path`. Raises: OSError."""
+    return os.open(_lock(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def connected(path: Path, why: str, version: int, timeout_s: float) -> sqlite3.Connection:
+    """Connect for one look at a library of this version that cannot be written, because of `why`.
+
+    Raises: LibraryError, sqlite3.Error.
+    """
+    if not path.exists():
+        raise LibraryError(f"{path} is not there and cannot be made: {why}")
+    path = path.resolve()  # SQLite keeps -wal and -shm beside the file that a link leads to
+    wal, shm = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+    for place in (path, wal, shm):
+        if place.exists() and not os.access(place, os.R_OK):
+            raise LibraryError(f"{place}: no permission to read it")
+    options = "mode=ro"
+    if not (wal.exists() and shm.exists()):
+        if wal.exists() and wal.stat().st_size:
+            raise LibraryError(f"{wal}: holds rows that are read only where {shm.name} can be made, but {why}")
+        options += "&immutable=1"
+    address = f"{path.absolute().as_uri()}?{options}"
+    connection = sqlite3.connect(address, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True)
+    connection.row_factory = sqlite3.Row
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found != version:
+            raise LibraryError(f"{path}: of version {found}, this is {version}, and it cannot be made anew: {why}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""PRAGMA user_version; another number means another shmcam wrote it, and the file is rebuilt."""
+
+BUSY_S = 10.0
+"""Seconds a writer waits for another process' transaction; ours take about a millisecond."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of adding: the one order no clock can change
+    kind TEXT NOT NULL, camera TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
+    started_utc_ns INTEGER NOT NULL, duration_s REAL NOT NULL, bytes INTEGER NOT NULL,
+    first_frame INTEGER NOT NULL, last_frame INTEGER NOT NULL, frames INTEGER NOT NULL, drops INTEGER NOT NULL,
+    score REAL, trigger TEXT NOT NULL, label TEXT NOT NULL, companions TEXT NOT NULL,
+    protected INTEGER NOT NULL, triggered INTEGER NOT NULL, added_s REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS by_group ON entries (kind, protected, bytes);
+CREATE INDEX IF NOT EXISTS by_turn ON entries (protected, triggered, id);
+CREATE INDEX IF NOT EXISTS by_time ON entries (started_utc_ns);
+CREATE TABLE IF NOT EXISTS ages (one INTEGER PRIMARY KEY CHECK (one = 1), library_s REAL NOT NULL,
+    boot TEXT NOT NULL, up_s REAL NOT NULL, wall_s REAL NOT NULL);
+"""
+
+T = TypeVar("T")
+
+
+class Database:
+    """One process' connection; safe to use from several threads; opens the file anew when it was set aside."""
+
+    def __init__(self, path: Path, repair: Callable[[], object]) -> None:
+        """`repair` fills an empty database after a damaged one was set aside, or one was removed under us."""
+        self.path = path
+        self._repair = repair
+        self._mutex = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = -1
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def demand_writable(self) -> None:
+        """Raises: NotWritable, saying why."""
+        if why := refusal(self.path):
+            raise NotWritable(f"{self.path} cannot be written: {why}")
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
+        self.demand_writable()
+
+        def transaction(connection: sqlite3.Connection) -> T:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+            return result
+
+        return self.read(transaction)
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
+        with self._mutex:
+            if why := refusal(self.path):
+                self.close()
+                with closing(connected(self.path, why, VERSION, BUSY_S)) as connection:
+                    return work(connection)
+            for attempt in (1, 2):
+                try:
+                    with self._lock(fcntl.LOCK_SH):
+                        return work(self._open())
+                except sqlite3.DatabaseError as error:
+                    if attempt == 2 or not _damage(error):
+                        raise
+                    self.set_aside(str(error))
+            raise AssertionError("unreachable")
+
+    def set_aside(self, reason: str) -> None:
+        """Rename the damaged file out of the way and rebuild; of several processes only one does it."""
+        seen, self._inode = self._inode, -1
+        self.close()
+        with self._lock(fcntl.LOCK_EX):
+            if _inode(self.path) == seen:
+                aside = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d_%H%M%S')}-{os.getpid()}")
+                log.error("library set aside path=%s as=%s reason=%s", self.path, aside.name, reason)
+                for ending in ("", "-wal", "-shm"):
+                    with suppress(FileNotFoundError):
+                        self.path.with_name(self.path.name + ending).rename(aside.with_name(aside.name + ending))
+        self._repair()
+
+    def close(self) -> None:
+        """Give the file back."""
+        with self._mutex:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    # ---- inside
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and _inode(self.path) == self._inode:
+            return self._connection
+        lost = self._inode > 0 and not self.path.exists()
+        self.close()
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        self._inode = _inode(self.path)
+        try:
+            _patiently(lambda: self._prepare(connection))
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        if lost:
+            log.error("library removed while in use, made anew from the files path=%s", self.path)
+            self._repair()
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise sqlite3.DatabaseError(f"library version {version}, this is {VERSION}")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[None]:
+        """Hold the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
+        descriptor = opened_lock(self.path)
+        try:
+            deadline = time.monotonic() + BUSY_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise LibraryError(f"{self.path}.lock: held by another process for {BUSY_S:.0f} s") from None
+                    time.sleep(0.02)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
+    if isinstance(error, sqlite3.OperationalError):
+        return "no such" in str(error)  # table or column: somebody else's file, or an emptied one
+    return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
+
+
+def _patiently(work: Callable[[], None]) -> None:
+    """Two processes that switch a new file to WAL at once are told "locked" without SQLite's own waiting."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            work()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return -1
+
+
+BELIEVED_OFF_S = 86_400.0
+"""Seconds; longest time a machine is believed to have been switched off."""
+
+
+WRITTEN_S = 10.0
+"""Seconds between two readings that are written down: the most that a power cut makes files younger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """All clocks at one moment."""
+
+    boot: str
+    """The kernel's name of this boot."""
+    up_s: float
+    """Seconds since that boot, sleep included (CLOCK_BOOTTIME)."""
+    wall_s: float
+    """Seconds since 1970 by the wall clock."""
+
+
+def read_clock() -> ClockReading:
+    """The clocks now."""
+    return ClockReading(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+
+
+def advance_library_s(library_s: float, before: ClockReading | None, now: ClockReading) -> float:
+    """Library time now, given what it was at the reading `before`."""
+    if before is None:
+        return library_s
+    if before.boot == now.boot:
+        return library_s + max(0.0, now.up_s - before.up_s)
+    off_s = now.wall_s - before.wall_s - now.up_s
+    return library_s + now.up_s + min(max(0.0, off_s), BELIEVED_OFF_S)
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+COLUMNS = [field.name for field in fields(Entry)]
+STORED = [name for name in COLUMNS if name != "id"]
+_INSERT = (
+    f"INSERT INTO entries ({', '.join(STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
+    f"VALUES ({', '.join(':' + name for name in STORED)}, :triggered, :added_s) ON CONFLICT (path) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in STORED if name not in ("path", "protected"))
+    + ", triggered = excluded.triggered, protected = max(protected, excluded.protected) RETURNING id, protected"
+)
+
+
+def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> Entry:
+    """Add a row, or update that of the same path. Returns: the entry with its number. Raises: sqlite3.Error."""
+    values = {name: getattr(entry, name) for name in STORED}
+    path = stored(entry.path, root)
+    values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
+    number, protected = db.execute(_INSERT, {**values, "added_s": added_s}).fetchone()
+    return replace(entry, path=root / path, id=number, protected=bool(protected))
+
+
+def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
+    """Remove rows. Raises: sqlite3.Error."""
+    db.executemany("DELETE FROM entries WHERE id = ?", [(number,) for number in numbers])
+
+
+def entry_of(row: sqlite3.Row, root: Path) -> Entry:
+    """Make an entry of a row."""
+    values = {name: row[name] for name in COLUMNS}
+    values |= {"path": root / row["path"], "protected": bool(row["protected"])}
+    values |= {"companions": tuple(json.loads(row["companions"]))}
+    return Entry(**values)
+
+
+def in_group(group: str) -> str:
+    """SQL that is true for the kinds of one group; all of it our own words. Raises: ValueError."""
+    if group not in ("pictures", *GROUPS.values()):
+        raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
+    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
+    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
+
+
+def stored(path: Path, root: Path) -> str:
+    """Relative to the library where the file is inside, so that the whole tree may be moved."""
+    path = path.absolute()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def age(db: sqlite3.Connection) -> float:
+    """Advance library time to now and return it."""
+    row = db.execute("SELECT * FROM ages").fetchone()
+    before = ClockReading(row["boot"], row["up_s"], row["wall_s"]) if row else None
+    now = read_clock()
+    library_s = advance_library_s(row["library_s"] if row else 0.0, before, now)
+    if before is not None and before.boot == now.boot and now.up_s - before.up_s < WRITTEN_S:
+        return library_s
+    db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
+    return library_s

@@ -1,0 +1,174 @@
+"""One row of the library: what a saved file is, where it is and why it was saved.
+
+Rows of the library as people and programs read them. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from shmcam.library.instants import LARGEST
+from shmcam.runtime.clock import iso
+
+GROUPS: dict[str, str] = {
+    "clip": "clips",
+    "session": "clips",
+    "timelapse": "films",
+    "startrails": "films",
+    "archive": "archives",
+}
+"""Kind → group of limits in [library]; every other kind is one of the pictures."""
+
+ORDINARY_TRIGGERS = frozenset({"", "auto", "rolling", "timer"})
+"""Files nobody asked for in particular; retention takes them before any triggered one."""
+
+NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected"})
+"""What the place on disk tells (path, size, the marker of protection) or only the database knows (id)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the library knows of one file."""
+
+    kind: str
+    """picture, stack, clip, session, timelapse, startrails, keogram, archive …"""
+    camera: str
+    """Camera name; empty for an archive of several."""
+    path: Path
+    """Absolute; an archive's is its manifest."""
+    started_utc_ns: int
+    """Wall clock of its first frame, ns since 1970, as the clock stood then."""
+    duration_s: float = 0.0
+    """From first to last frame by the sensor's clock; 0 for one frame."""
+    bytes: int = 0
+    """Size on disk; filled in by `Catalogue.add`."""
+    first_frame: int = -1
+    """Frame id of the first frame; -1: unknown."""
+    last_frame: int = -1
+    """Frame id of the last frame; -1: unknown."""
+    frames: int = 1
+    """Frames in it."""
+    drops: int = 0
+    """Frames that are missing between first and last."""
+    score: float | None = None
+    """Dark score (mean luma 0-255 at day exposure) of its last frame; None: unknown."""
+    trigger: str = ""
+    """What caused it: "" or auto, rolling, timer (ordinary), save, motion, night, record, … (triggered)."""
+    label: str = ""
+    """What a person called it, `[A-Za-z0-9_-]{0,32}`."""
+    companions: tuple[str, ...] = ()
+    """Names of files in the same folder that belong to it and go with it (frame timing CSV)."""
+    protected: bool = False
+    """Never deleted by retention."""
+    id: int = 0
+    """Row number; 0 before it is added."""
+
+    @property
+    def group(self) -> str:
+        """The group of limits it counts against: pictures, clips, films or archives."""
+        return GROUPS.get(self.kind, "pictures")
+
+    @property
+    def triggered(self) -> bool:
+        """Somebody or something asked for this very file."""
+        return self.trigger not in ORDINARY_TRIGGERS
+
+    def description(self) -> dict[str, Any]:
+        """What must stand in the file or beside it, so that the row can be made again from the files alone."""
+        values = {name: getattr(self, name) for name in DESCRIBED}
+        return {**values, "companions": list(self.companions)}
+
+
+DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT_DESCRIBED)
+
+
+def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
+    """Make an entry from a description found in or beside a file; None where it is not one of ours.
+
+    Anybody may put a file into our folders: what a row could not hold makes the description none of ours.
+    """
+    try:
+        entry = Entry(
+            kind=str(values["kind"]),
+            camera=str(values["camera"]),
+            path=path,
+            started_utc_ns=int(values["started_utc_ns"]),
+            duration_s=float(values.get("duration_s", 0.0)),
+            first_frame=int(values.get("first_frame", -1)),
+            last_frame=int(values.get("last_frame", -1)),
+            frames=int(values.get("frames", 1)),
+            drops=int(values.get("drops", 0)),
+            score=None if values.get("score") is None else float(values["score"]),
+            trigger=str(values.get("trigger", "")),
+            label=str(values.get("label", "")),
+            companions=tuple(str(name) for name in values.get("companions", ())),
+            protected=protected,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if not _storable(entry):
+        return None
+    return replace(
+        entry, companions=tuple(name for name in entry.companions if "/" not in name and name not in ("", ".."))
+    )
+
+
+def _storable(entry: Entry) -> bool:
+    """Whether a row can hold it: SQLite knows no integers above 64 bits, takes NaN for NULL, and wants UTF-8."""
+    numbers = (entry.started_utc_ns, entry.first_frame, entry.last_frame, entry.frames, entry.drops)
+    words = (entry.kind, entry.camera, entry.trigger, entry.label, *entry.companions)
+    return (
+        all(abs(number) <= LARGEST for number in numbers)
+        and isfinite(entry.duration_s)
+        and (entry.score is None or isfinite(entry.score))
+        and all(is_text(word) for word in words)
+    )
+
+
+def is_text(word: str) -> bool:
+    """Whether it can be written as UTF-8; a file name of another encoding cannot."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def line(entry: Entry) -> str:
+    """One row in one line."""
+    marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
+    last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # unknown of what was adopted
+    frames = f" f{entry.first_frame}{last}" if entry.first_frame >= 0 else ""
+    length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
+    size = f"{entry.bytes / 1e6:.1f}MB"
+    when = iso(entry.started_utc_ns)
+    return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length}{frames} {size} {entry.path}{marks}"
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """One row for programs."""
+    return {
+        "id": entry.id,
+        **entry.description(),
+        "started": iso(entry.started_utc_ns),
+        "path": str(entry.path),
+        "bytes": entry.bytes,
+        "protected": entry.protected,
+    }
+
+
+def show(entry: Entry) -> str:
+    """Everything about one row, a line each."""
+    return "\n".join(f"{key}: {_words(value)}" for key, value in row(entry).items())
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None or value == "" else str(value)

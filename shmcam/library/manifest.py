@@ -1,0 +1,164 @@
+"""The manifest of an archive: what is in it, and whether it still is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shmcam.library.entry import Entry, from_description
+from shmcam.library.errors import ArchiveDamaged
+from shmcam.library.sidecar import MANIFEST, read_json
+from shmcam.runtime.clock import iso
+from shmcam.runtime.files import sync_folder, whole_file
+from shmcam.runtime.progress import Progress
+
+FORMAT = 1
+"""Of the manifest; readers refuse another."""
+CHUNK_BYTES = 1 << 20
+JOURNAL = ".done.jsonl"
+"""What an unfinished run has brought in, a line for each file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file in an archive."""
+
+    file: str
+    """Path inside the archive, with `/`."""
+    sha256: str
+    """Of its bytes, hex."""
+    bytes: int
+    """Its size."""
+    linked: bool
+    """A hard link to the original, not a copy."""
+    mtime_ns: int = 0
+    """Of the original, to know it again."""
+
+
+ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_ns": int}
+"""What JSON must hold to be an Item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What is asked for; None is without limit."""
+
+    since_utc_ns: int | None = None
+    """Wall clock, ns."""
+    until_utc_ns: int | None = None
+    """Wall clock, ns."""
+    cameras: tuple[str, ...] = ()
+    """Empty: all."""
+
+
+def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> list[str]:
+    """Compare an archive with its manifest. Returns: what is wrong, in words; empty where nothing is.
+
+    Raises: ArchiveDamaged without a manifest that can be read.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if manifest is None or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), list):
+        raise ArchiveDamaged(f"{folder / MANIFEST}: missing, damaged, or not format {FORMAT}")
+    findings = []
+    listed = _items(manifest["files"])
+    if damaged := len(manifest["files"]) - len(listed):
+        findings.append(f"damaged: {damaged} rows of the manifest")
+    for number, item in enumerate(listed):
+        progress(number, len(listed))
+        path = folder / item.file
+        if not path.is_relative_to(folder) or ".." in path.parts or not path.is_file():
+            findings.append(f"missing: {item.file}")
+        elif path.stat().st_size != item.bytes:
+            findings.append(f"size {path.stat().st_size} instead of {item.bytes}: {item.file}")
+        elif sha256(path) != item.sha256:
+            findings.append(f"changed: {item.file}")
+    progress(len(listed), len(listed))
+    known = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return findings + [f"not in the manifest: {place}" for place in sorted(found) if place not in known]
+
+
+def _items(rows: Iterable[object]) -> list[Item]:
+    """The rows that are what we write; the others are damage."""
+    items = (Item(**row) for row in rows if isinstance(row, dict) and row.keys() == set(Item.__slots__))
+    return [one for one in items if all(isinstance(getattr(one, name), kind) for name, kind in ITEM_TYPES.items())]
+
+
+def sha256(path: Path) -> str:
+    """Sum of a file, read in pieces. Raises: OSError."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def known(folder: Path) -> dict[str, Item]:
+    """What an earlier run has brought in already, from its journal or its manifest."""
+    rows = _listed(folder, "files")
+    journal = folder / JOURNAL
+    for line in journal.read_text("utf-8", errors="replace").splitlines() if journal.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # the line that was being written when the process died
+    return {item.file: item for item in _items(rows)}
+
+
+def _described(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest that is there, by their place in the archive."""
+    rows = [row for row in _listed(folder, "entries") if isinstance(row, dict) and isinstance(row.get("file"), str)]
+    told = {row["file"]: from_description(folder / row["file"], row) for row in rows}
+    return {place: one for place, one in told.items() if one is not None}
+
+
+def _listed(folder: Path, key: str) -> list[Any]:
+    """A list of the manifest; empty where there is none."""
+    rows = (read_json(folder / MANIFEST) or {}).get(key)
+    return rows if isinstance(rows, list) else []
+
+
+def write(
+    folder: Path, span: Span, entries: Sequence[tuple[Entry, str]], items: Sequence[Item], now_utc_ns: int
+) -> Entry:
+    """Put the manifest in place, last of all: an archive with a manifest is complete.
+
+    `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
+    Returns: the archive's row, not yet added. Raises: OSError.
+    """
+    entries = [(one, place) for place, one in {**_described(folder), **{place: one for one, place in entries}}.items()]
+    started = min(entry.started_utc_ns for entry, _ in entries)
+    ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
+    cameras = sorted({entry.camera for entry, _ in entries})
+    entry = Entry(
+        kind="archive",
+        camera=cameras[0] if len(cameras) == 1 else "",
+        path=folder / MANIFEST,
+        started_utc_ns=started,
+        duration_s=(ended - started) / 1e9,
+        bytes=sum(item.bytes for item in items),
+        frames=sum(entry.frames for entry, _ in entries),
+        trigger="archive",
+        label=folder.name,
+    )
+    manifest = {
+        "format": FORMAT,
+        "name": folder.name,
+        "created": iso(now_utc_ns),
+        "since": None if span.since_utc_ns is None else iso(span.since_utc_ns),
+        "until": None if span.until_utc_ns is None else iso(span.until_utc_ns),
+        "cameras": cameras,
+        "bytes": entry.bytes,
+        "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
+        **entry.description(),
+        "entries": [{**one.description(), "file": place} for one, place in entries],
+        "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
+    }
+    with whole_file(folder / MANIFEST, replace=True) as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    sync_folder(folder.parent)
+    return entry

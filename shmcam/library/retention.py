@@ -1,0 +1,215 @@
+"""What is deleted to make room, and in which order. Decided without touching the disk; `make_room` carries it out.
+
+Order: ordinary files before triggered ones, oldest first, protected ones never. "Oldest" is the order in which files
+were added, and ages are library time (`library.database`), so a wall clock that jumps deletes nothing. Archives were
+made on purpose: they go only by their own limits, never for free space.
+
+The limits of [library], and what exceeds them. Pure.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shmcam.config.settings import Settings
+from shmcam.library.catalogue import Catalogue
+from shmcam.library.database import in_group, refusal
+from shmcam.library.entry import GROUPS, Entry
+from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
+from shmcam.library.files import frees
+from shmcam.library.room import MB, room_at
+from shmcam.library.settings import LibrarySettings
+from shmcam.runtime.files import existing
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of one group may stay; 0 does not limit."""
+
+    max_count: int = 0
+    """Files."""
+    max_bytes: int = 0
+    """Bytes."""
+    max_age_s: float = 0.0
+    """Seconds of library time."""
+
+    def excess(self, count: int, size: int) -> tuple[int, int]:
+        """Files and bytes that are too many."""
+        over_count = max(0, count - self.max_count) if self.max_count else 0
+        return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
+
+
+def limits_of(settings: LibrarySettings) -> dict[str, Limits]:
+    """The limits of each group, from the user's keys."""
+    return {
+        group: Limits(
+            getattr(settings, f"{group}_max_count"),
+            getattr(settings, f"{group}_max_mb") * MB,
+            getattr(settings, f"{group}_max_days") * DAY_S,
+        )
+        for group in ("pictures", "clips", "films", "archives")
+    }
+
+
+def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
+    """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
+    remaining = iter(candidates)
+    while count > 0 or size > 0:  # asked first: where nothing is too much, not a row is read
+        entry = next(remaining, None)
+        if entry is None:
+            return
+        yield entry
+        count -= 1
+        size -= entry.bytes
+
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+"""Rows looked at per step; make_room runs before every file, so it must not read a library of 100,000 rows."""
+
+
+def make_room(
+    settings: Settings,
+    catalogue: Catalogue,
+    need_bytes: int,
+    folder: Path | None = None,
+    *,
+    kind: str = "",
+    writing: Collection[Path] = (),
+) -> list[Entry]:
+    """Apply every limit, then delete until `need_bytes` fit into `folder` (default: captures) above the reserve.
+
+    Called before a file of `kind` opens, so that its group's limits hold with it; `writing` are files that are
+    catalogued already but still being written. What cannot be deleted is skipped with a warning; nothing is where the
+    library cannot be written, for a row shall not outlive its file.
+    Returns: what was deleted. Raises: NoRoom, OSError, sqlite3.Error.
+    """
+    own = settings.table(LibrarySettings)
+    folder = folder or settings.paths.captures
+    if catalogue.mounts.away(folder):
+        raise NoRoom(
+            errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
+        )
+    folder = existing(folder)
+    deleted: list[Entry] = []
+    closed = refusal(catalogue.path)
+    for gone in () if closed else due(catalogue, own, need_bytes, kind=kind, writing=writing):
+        _remove(catalogue, gone, "limit", deleted)
+    short = room_at(folder, own).short_bytes(need_bytes)
+    if short > 0 and not closed:
+        short = _freed(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
+    if short > 0:
+        raise NoRoom(
+            errno.ENOSPC,
+            f"{short / MB:.1f} MB short of {need_bytes / MB:.1f} MB plus the reserve (library.free_reserve_mb, "
+            "library.free_reserve_percent); "
+            + (f"nothing can be deleted: {closed}" if closed else "what is left is protected, archived or not ours"),
+            str(folder),
+        )
+    return deleted
+
+
+def _freed(
+    catalogue: Catalogue,
+    own: LibrarySettings,
+    folder: Path,
+    need_bytes: int,
+    *,
+    writing: Collection[Path],
+    deleted: list[Entry],
+) -> int:
+    """Delete the oldest on this disk until enough is free. Returns: bytes that are still missing."""
+    device = folder.stat().st_dev
+    candidates = _in_turn(catalogue, "kind != 'archive'", writing)
+    while (short := room_at(folder, own).short_bytes(need_bytes)) > 0 and (entry := next(candidates, None)) is not None:
+        if _device(entry.path) == device and frees(entry):
+            _remove(catalogue, entry, "free space", deleted)
+    return short
+
+
+def due(
+    catalogue: Catalogue,
+    settings: LibrarySettings,
+    need_bytes: int = 0,
+    *,
+    kind: str = "",
+    writing: Collection[Path] = (),
+) -> list[Entry]:
+    """What has to go by count, size and age, free space left aside."""
+    coming = GROUPS.get(kind, "pictures") if kind else ""
+    own = limits_of(settings)
+    if not settings.max_total_mb and set(own.values()) == {Limits()}:
+        return []  # as shipped: only the reserve of free space counts
+    totals = catalogue.totals()
+    now_s = catalogue.library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
+    chosen: dict[Path, Entry] = {}
+    for group, limits in own.items():
+        if limits.max_age_s:
+            where = f"{in_group(group)} AND added_s < ?"
+            expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
+            chosen |= {entry.path: entry for entry in expired}
+        count, size = totals.get(group, (0, 0))
+        gone = [entry.bytes for entry in chosen.values() if entry.group == group]
+        count, size = count - len(gone), size - sum(gone)
+        excess = limits.excess(count + 1, size + need_bytes) if group == coming else limits.excess(count, size)
+        rest = (entry for entry in _in_turn(catalogue, in_group(group), writing) if entry.path not in chosen)
+        chosen |= {entry.path: entry for entry in too_many(rest, *excess)}
+    if not settings.max_total_mb:
+        return list(chosen.values())
+    everything = sum(size for group, (_, size) in totals.items() if group != "archives")
+    everything += need_bytes if coming != "archives" else 0
+    everything -= sum(entry.bytes for entry in chosen.values() if entry.group != "archives")
+    rest = (entry for entry in _in_turn(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
+    return [*chosen.values(), *too_many(rest, 0, max(0, everything - settings.max_total_mb * MB))]
+
+
+def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
+    """Delete all but the newest `count` unprotected files whose columns equal `which` (kind, camera, trigger).
+
+    For the recorder's `rolling_clips_count`. Returns: what was deleted.
+    """
+    if unknown := which.keys() - {"kind", "camera", "trigger"}:
+        raise ValueError(f"keep_newest: cannot choose by {', '.join(sorted(unknown))}")
+    where = " AND ".join(["protected = 0", *(f"{column} = ?" for column in which)])
+    deleted: list[Entry] = []
+    for entry in catalogue.select(where, list(which.values()), "id DESC")[count:]:
+        _remove(catalogue, entry, "count", deleted)
+    return deleted
+
+
+def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
+    """Unprotected rows in order of deletion, read in batches."""
+    triggered, number = 0, 0
+    while True:
+        page = f"protected = 0 AND (triggered, id) > (?, ?) AND {where}"
+        batch = catalogue.select(page, (triggered, number, *values), "triggered, id", BATCH)
+        yield from (entry for entry in batch if entry.path not in writing)
+        if len(batch) < BATCH:
+            return
+        triggered, number = int(batch[-1].triggered), batch[-1].id
+
+
+def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
+    try:
+        catalogue.delete(entry.id)
+    except (NoSuchEntry, EntryProtected):
+        return  # another process made room, too; or somebody said so since it was chosen
+    except (LibraryError, OSError) as error:
+        log.warning("not deleted path=%s reason=%s", entry.path, error)
+        return
+    log.info("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
+    deleted.append(entry)
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return -1

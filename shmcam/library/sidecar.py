@@ -1,0 +1,159 @@
+"""What files say about themselves, so that the library can be rebuilt from the files alone.
+
+jpg, png and tiff carry their description as JSON in EXIF's UserComment. Every other file has it beside it in
+`<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not rewrite a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import piexif
+
+from shmcam.library.entry import Entry, from_description
+from shmcam.library.instants import LARGEST, storable
+from shmcam.runtime.files import whole_file
+
+PICTURES = frozenset({".jpg", ".png", ".tiff"})
+"""Formats that describe themselves."""
+VIDEOS = frozenset({".mp4", ".h264", ".mkv", ".ts", ".mov"})
+MEDIA = PICTURES | VIDEOS | {".npy", ".npz"}
+MANIFEST = "manifest.json"
+
+MAX_SIDECAR_BYTES = 64_000_000
+"""Ours have a few hundred; a manifest of 100,000 files has 50 MB."""
+MAX_TIFF_HEADER = 256 * 1024
+USER_COMMENT_ASCII = b"ASCII\0\0\0"
+
+
+def sidecar(path: Path) -> Path:
+    """Where the description of `path` lies if the format has no place for it."""
+    return path.with_name(path.name + ".json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None where there is none, or it is damaged or absurdly large."""
+    try:
+        if path.stat().st_size > MAX_SIDECAR_BYTES:
+            return None
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
+    """Add `values` to the sidecar of `path`. Raises: OSError."""
+    place = path if path.name == MANIFEST else sidecar(path)
+    known = read_json(place) or {}
+    with whole_file(place, replace=True) as file:
+        file.write(json.dumps({**known, **values}, indent=1).encode())
+
+
+def describe(entry: Entry) -> None:
+    """Make sure that the file and its sidecar tell all that the row will. Raises: OSError."""
+    itself = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
+    if itself and not entry.protected and not sidecar(entry.path).exists() and entry.path.name != MANIFEST:
+        return  # as most pictures: nothing to say that is not inside
+    values: dict[str, Any] = {} if itself else entry.description()
+    known = read_json(entry.path if entry.path.name == MANIFEST else sidecar(entry.path)) or {}
+    if entry.protected != bool(known.get("protected", False)):
+        values["protected"] = entry.protected
+    if any(known.get(key) != value for key, value in values.items()):
+        write_sidecar(entry.path, values)
+
+
+def read(path: Path) -> Entry:
+    """What the file, its sidecar, or failing both its name and date tell. Raises: OSError where it is gone."""
+    size = path.stat().st_size
+    beside = read_json(path if path.name == MANIFEST else sidecar(path)) or {}
+    protected = beside.get("protected") is True
+    inside = read_exif(path) if path.suffix in PICTURES else {}
+    entry = from_description(path, {**inside, **beside}, protected=protected) or _guessed(path, protected)
+    return replace(entry, bytes=listed_bytes(beside, size) if path.name == MANIFEST else size)
+
+
+def listed_bytes(manifest: Mapping[str, Any], own: int) -> int:
+    """The size of an archive by its manifest; where that does not tell, the manifest's `own`."""
+    told = manifest.get("bytes")
+    return told if isinstance(told, int) and 0 <= told <= LARGEST else own
+
+
+def is_archive(manifest: Path) -> bool:
+    """Whether a file of this name is an archive's, not somebody's who uses the name for something else.
+
+    A damaged one counts: what it lists must not turn into single pictures, which retention would delete.
+    """
+    told = read_json(manifest)
+    return told is None or isinstance(told.get("files"), list)
+
+
+def readable(paths: Iterable[Path]) -> list[Entry]:
+    """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
+    entries = []
+    for path in paths:
+        try:
+            entries.append(read(path))
+        except OSError:
+            continue
+    return sorted(entries, key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))
+
+
+def read_exif(path: Path) -> dict[str, Any]:
+    """The JSON in a picture's UserComment; empty where there is none."""
+    try:
+        block = _exif_block(path)
+        comment = piexif.load(block)["Exif"].get(piexif.ExifIFD.UserComment, b"") if block else b""
+        value = json.loads(comment.removeprefix(USER_COMMENT_ASCII)) if comment else {}
+    except (OSError, ValueError, struct.error, KeyError, IndexError, TypeError, RecursionError):
+        return {}  # piexif raises any of these on bytes it did not expect
+    return value if isinstance(value, dict) else {}
+
+
+def _exif_block(path: Path) -> bytes:
+    """The part of the file that piexif understands; only the first KB of it are read."""
+    with path.open("rb") as file:
+        head = file.read(MAX_TIFF_HEADER)
+    if path.suffix != ".png":
+        return head
+    at = 8
+    while at + 8 <= len(head):
+        length, kind = struct.unpack(">I4s", head[at : at + 8])
+        if kind == b"eXIf":
+            return b"Exif\0\0" + head[at + 8 : at + 8 + length]
+        if kind == b"IDAT":
+            break
+        at += length + 12
+    return b""
+
+
+def _guessed(path: Path, protected: bool) -> Entry:
+    """For a file without description (made by hand, or the process was killed before it wrote one)."""
+    kind = "archive" if path.name == MANIFEST else "clip" if path.suffix in VIDEOS else "picture"
+    camera = re.search(r"(?:^|[_.-])(cam[0-9a-z]+)", path.name) or re.search(r"(cam[0-9a-z]+)", path.parent.name)
+    stamp = re.search(r"\d{8}_\d{6}", path.name)
+    frame = re.search(r"_f(\d+)", path.name)
+    started_s = path.stat().st_mtime
+    if stamp:
+        try:
+            started_s = datetime.strptime(stamp[0], "%Y%m%d_%H%M%S").astimezone().timestamp()
+        except (ValueError, OverflowError):  # 99991231 west of Greenwich
+            started_s = path.stat().st_mtime
+    number = int(frame[1]) if frame else -1
+    return Entry(
+        kind=kind,
+        camera=camera[1] if camera else "",
+        path=path,
+        started_utc_ns=storable(int(started_s * 1e9)),
+        first_frame=number,
+        last_frame=number,
+        trigger="recovered",  # not ordinary: what nobody can explain goes last
+        protected=protected,
+    )

@@ -1,0 +1,157 @@
+"""Files that are there whole or not at all.
+
+State of our own that a power cut or a person damaged: put aside, so that it stops nobody a second time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+PART = ".part"
+"""Suffix of a file that is being written. What a crash leaves behind bears it and may be removed on start."""
+
+_TEMPORARY = re.compile(r"\..+\.\d+" + re.escape(PART))
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_descriptor(descriptor: int) -> BinaryIO:
+    return os.fdopen(descriptor, "wb")
+
+
+@contextmanager
+def whole_file(
+    path: Path,
+    *,
+    replace: bool = False,
+    durable: bool = True,
+    mode: int = 0o640,
+    opener: Callable[[int], BinaryIO] = _open_descriptor,
+) -> Iterator[BinaryIO]:
+    """Write `path` so that a crash at any instant leaves the old file, the new one or none, never a half.
+
+    Yields a binary file; on clean exit it is fsynced, renamed to `path`, and the folder is fsynced. On an
+    exception the temporary file is removed and nothing has changed. Not `durable`: nothing is fsynced, so that no
+    disk is waited for, and that holds for a crash of the program only. `opener` makes the file object from the
+    descriptor (tests inject faults there).
+    Raises: FileExistsError where `path` exists and `replace` is not set; OSError of the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # our own pid: left by an earlier process of this number
+    descriptor = _created(temporary, mode)
+    lock = os.dup(descriptor)  # until the file has its name: nobody sweeps it in between
+    try:
+        with opener(descriptor) as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        _put_in_place(temporary, path, replace=replace)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(lock)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _created(path: Path, mode: int) -> int:
+    """A descriptor of a new file, locked as long as it is open: by that `sweep` knows that somebody writes it."""
+    while True:
+        descriptor = os.open(path, _OPEN_FLAGS, mode)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a sweeper holds it only for a moment
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # swept between open and lock
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what killed processes left of `whole_file` in a folder, not below it; other names are never touched.
+
+    Returns: what is gone. What cannot be removed stays for the next time.
+    """
+    return [path for path in folder.glob(f".*{PART}") if _TEMPORARY.fullmatch(path.name) and _swept(path)]
+
+
+def _swept(path: Path) -> bool:
+    with suppress(OSError):  # BlockingIOError: it is being written
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike rename, link refuses an existing name
+    except PermissionError:  # FAT and exFAT sticks have no hard links
+        if path.exists():
+            raise FileExistsError(f"{path} exists already") from None
+        temporary.rename(path)
+        return
+    temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a created, renamed or removed name in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return candidate
+
+
+log = logging.getLogger(__name__)
+
+ENDING = ".damaged"
+"""Added to the name; one per file is kept, for whoever wants to know what happened."""
+DAMAGED = (EOFError, ValueError, KeyError, TypeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What reading an .npz raises that is empty, torn, or not ours. OSError is none of these: the file may be whole."""
+
+
+def set_aside(path: Path, problem: Exception) -> None:
+    """Rename a damaged file and say so; where the disk refuses that, it stays."""
+    aside = path.with_name(path.name + ENDING)
+    try:
+        path.replace(aside)
+    except OSError as refused:
+        log.warning("damaged file stays path=%s reason=%s: %s", path, refused, problem)
+        return
+    log.warning("damaged file set aside path=%s as=%s reason=%s", path, aside.name, problem)

@@ -1,0 +1,189 @@
+"""The log of one process, which also owns file descriptors 1 and 2.
+
+Every line, ours or a C library's (libcamera, ffmpeg), goes into one pipe; a thread moves it to the log file. The
+pipe is the bounded queue: its writing end never blocks, and what does not fit is dropped and counted. So a slow SD
+card, a full disk or a stopped supervisord can delay no frame (shared/faults.md 0.1 and 0.2).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import io
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shmcam.config.schema import TABLES_GROUP
+from shmcam.config.settings import LoggingSettings
+from shmcam.runtime.log_rotation import Quota, RotatingFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+PIPE_BYTES = 1 << 20
+"""About 10,000 lines: seconds of the worst flood, while costing nothing when unused."""
+MAX_LINE_BYTES = 4000
+"""Below PIPE_BUF (4096), so that lines of several threads and libraries never mix (pipe(7))."""
+
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_secrets: set[str] = set()
+_crash_reports: list[int] = []
+
+
+def hide(secret: str) -> None:
+    """Never write this string into a log; tokens and passwords are named here as soon as they are known."""
+    if secret:
+        _secrets.add(secret)
+
+
+def crash_descriptor() -> int:
+    """Where to write when no thread of ours can run any more: the log file itself, or stderr while there is none."""
+    return _crash_reports[-1] if _crash_reports else 2
+
+
+class _Line(logging.Formatter):
+    """`2026-08-22T21:04:05.123Z INFO  analyzer.loop  night began score=0.13`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s  %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+
+class _PipeHandler(logging.Handler):
+    """Writes a line into the pipe, or drops it; never waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            for line in self.format(record).splitlines():
+                os.write(self._descriptor, line.encode(errors="replace")[:MAX_LINE_BYTES] + b"\n")
+        except BlockingIOError:
+            self.dropped += 1
+
+
+class _Printed(io.RawIOBase):
+    """What Python code prints: into the pipe as well, and dropped rather than raised when that is full."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, block: Buffer) -> int:
+        with suppress(BlockingIOError):
+            os.write(1, block)
+        return memoryview(block).nbytes
+
+
+class _Pump:
+    """The thread between pipe and file."""
+
+    def __init__(self, file: RotatingFile, handler_source: int, echo: int | None) -> None:
+        self._file = file
+        self._source = handler_source
+        self._echo = echo
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._closing = True
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        rest = b""
+        while True:
+            readable, _, _ = select.select([self._source], [], [], 0.05 if self._closing else 0.5)
+            if not readable:
+                if self._closing:
+                    if rest:
+                        self._write(_clean(rest) + b"\n")
+                    return
+                continue
+            block = rest + os.read(self._source, 1 << 16)
+            whole, _, rest = block.rpartition(b"\n")
+            if len(rest) > MAX_LINE_BYTES:  # a library that never ends its line
+                whole, rest = whole + b"\n" + rest if whole else rest, b""
+            if whole:
+                self._write(_clean(whole) + b"\n")
+
+    def _write(self, block: bytes) -> None:
+        self._file.write(block)
+        if self._echo is not None:
+            with suppress(OSError):
+                os.write(self._echo, block)
+
+
+def _clean(block: bytes) -> bytes:
+    """No colours, no control characters (nobody's terminal is driven by a line in a log), and no secrets."""
+    for secret in _secrets:
+        block = block.replace(secret.encode(), b"***")
+    return _CONTROL.sub(b"?", _ANSI.sub(b"", block).replace(b"\r", b""))
+
+
+def _onto(new: int, kept: int) -> None:
+    os.dup2(new, kept, inheritable=False)
+
+
+def _family() -> str:
+    """The names of our logs: those of every installed package, of each camera, and supervisord's own."""
+    roles = {point.name for point in entry_points(group=TABLES_GROUP)} | {"hub", "watchdog", "supervisord"}
+    return rf"(?:{'|'.join(map(re.escape, sorted(roles)))})(?:-[A-Za-z0-9_-]+)?\.log"
+
+
+@contextmanager
+def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
+    """Send all output of this process to `path` until the block ends; an exception that leaves it is logged.
+
+    Where stderr is a terminal (somebody runs the process by hand), lines go there as well.
+    """
+    echo = os.dup(2) if os.isatty(2) else None
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(sink, False)
+    with suppress(OSError):  # unprivileged pipe limits are lower on some systems; the default 64 KiB will do
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    crash = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    # faulthandler keeps one number for good; behind it is always the newest file.
+    quota = Quota(path.parent, _family(), settings.folder_bytes, settings.max_bytes)
+    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _onto(new, crash), quota)
+    with suppress(OSError):  # no disk, no crash report; the process itself must still run
+        file.descriptor()
+    _crash_reports.append(crash)
+    faulthandler.enable(file=crash, all_threads=True)
+    pump = _Pump(file, source, echo)
+    handler = _PipeHandler(sink)
+    handler.setFormatter(_Line())
+    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Printed()), errors="replace", line_buffering=True)
+    pump.start()
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException:
+        logging.getLogger("shmcam.runtime.log").exception("died of an unexpected error")
+        raise SystemExit(1) from None  # the traceback is in the log; a second copy would only repeat it
+    finally:
+        if handler.dropped:
+            logging.getLogger("shmcam.runtime.log").warning("log lines dropped=%d", handler.dropped)
+        pump.stop()

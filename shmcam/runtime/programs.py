@@ -1,0 +1,107 @@
+"""The supervisord programs of a configuration: supervisord.conf as shipped, and one file per further camera.
+
+`write_programs` alone touches the disk; everything else is text in, text out.
+"""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import io
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from shmcam.config.settings import Settings
+from shmcam.runtime.files import whole_file
+
+PER_CAMERA = ("capture", "analyzer", "recorder")
+"""Programs of which each camera has its own (design.md §2)."""
+FOR_ALL = ("exporter", "streamer", "watchdog")
+"""Programs that serve every camera; the hub, whom they report to, is not among them."""
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INSTALLED = Path(sys.prefix) / "share/shmcam"
+HOME = CHECKOUT if (CHECKOUT / "supervisord.conf").exists() else INSTALLED
+"""Where the shipped config.toml and supervisord.conf are: in the clone, or where pip put them."""
+TEMPLATE = HOME / "supervisord.conf"
+SHIPPED = HOME / "config.toml"
+EXPANDED_TWICE = ("environment=", "stdout_logfile=", "stderr_logfile=")
+PROGRAMS = "programs"
+"""Folder under [paths] run that supervisord.conf includes."""
+
+
+def is_home(settings: Settings) -> bool:
+    """Whether the shipped supervisord.conf serves this configuration as it stands."""
+    paths = settings.paths
+    return (
+        settings.path == SHIPPED
+        and paths.run == HOME / "run"
+        and paths.logs == HOME / "logs"
+        and (HOME / ".venv/bin/python").exists()
+        and "%" not in str(HOME)
+    )
+
+
+def supervisord_conf(settings: Settings, template: str) -> str:
+    """The shipped file with this configuration's places and this interpreter written into it."""
+    places: dict[str, str] = {
+        "%(here)s/.venv/bin/python": shlex.quote(sys.executable),
+        "%(here)s/config.toml": str(settings.path),
+        f"files=%(here)s/run/{PROGRAMS}": f"files={_pattern(settings.paths.run / PROGRAMS)}",
+        "%(here)s/run": str(settings.paths.run),
+        "%(here)s/logs": str(settings.paths.logs),
+        "directory=%(here)s": f"directory={settings.folder}",
+    }
+    return "\n".join(_placed(line, places) for line in template.split("\n"))
+
+
+def _placed(line: str, places: Mapping[str, str]) -> str:
+    """One line with our places in it, escaped as often as supervisord expands it (options.py: some twice)."""
+    percent = "%%%%" if line.startswith(EXPANDED_TWICE) else "%%"
+    for shipped, own in places.items():
+        line = line.replace(shipped, own.replace("%", percent))
+    return line
+
+
+def _pattern(folder: Path) -> str:
+    """A folder for [include] files=, which is split at spaces and then globbed: a space becomes any character."""
+    return "".join("?" if c.isspace() else c for c in glob.escape(str(folder)))
+
+
+def camera_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:
+    """File name → text for each camera but the first: a group of its own capture, analyzer and recorder.
+
+    `conf` is the supervisord.conf in use, so that what its owner changed in [program:capture] holds for every
+    camera; `here` is the folder it stands in (an included file would expand %(here)s to its own).
+    """
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";",), strict=False)
+    parser.read_string(conf)
+    files = {}
+    for camera in settings.cameras[1:]:
+        out = configparser.RawConfigParser()
+        members = {role: f"{role}-{camera}" for role in PER_CAMERA if parser.has_section(f"program:{role}")}
+        out[f"group:{camera}"] = {"programs": ",".join(members.values()), "priority": "25"}
+        for role, name in members.items():
+            options = dict(parser.items(f"program:{role}"))
+            options["command"] += f" --camera {camera}"
+            out[f"program:{name}"] = {key: value.replace("%(here)s", here) for key, value in options.items()}
+        text = io.StringIO()
+        out.write(text, space_around_delimiters=False)
+        files[f"{camera}.conf"] = text.getvalue()
+    return files
+
+
+def write_programs(settings: Settings, conf: Path) -> bool:
+    """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
+    folder = settings.paths.run / PROGRAMS
+    wanted = camera_programs(settings, conf.read_text(), str(conf.parent))
+    present = {path.name: path.read_text() for path in folder.glob("*.conf")}
+    for name in present.keys() - wanted.keys():
+        (folder / name).unlink()
+    for name, text in wanted.items():
+        if present.get(name) != text:
+            with whole_file(folder / name, replace=True) as file:
+                file.write(text.encode())
+    return dict(wanted) != present

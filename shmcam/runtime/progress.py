@@ -1,0 +1,23 @@
+"""A progress bar for long work at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]
+"""Told units done, and units in all."""
+
+BAR = 30
+"""Characters of a progress bar."""
+
+
+def progress_bar(what: str) -> Progress:
+    """A bar on standard error, redrawn in place."""
+
+    def draw(done: int, total: int) -> None:
+        filled = BAR * done // max(1, total)
+        end = "\n" if done >= total else ""
+        print(f"\r{what} [{'#' * filled}{'.' * (BAR - filled)}] {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+    return draw

@@ -1,0 +1,113 @@
+"""What every process does first: command line, settings, log, stop, and dying with supervisord."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from shmcam.config.settings import EXIT_CONFIG, LoggingSettings, Settings, SettingsError
+from shmcam.runtime.log import hide, process_log
+from shmcam.runtime.stop import Stop
+
+PR_SET_PDEATHSIG = 1
+
+_PARENT = os.getppid()
+"""As early as this package can see it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a `__main__` needs to wire its process."""
+
+    role: str
+    """Folder name: capture, analyzer, …"""
+    camera: str
+    """The camera this process belongs to (the first one for processes that serve all)."""
+    name: str
+    """Program name, as in supervisord and logs: `recorder`, `recorder-cam1`."""
+    settings: Settings
+    stop: Stop
+
+
+def program_name(role: str, camera: str, settings: Settings) -> str:
+    """`recorder` for the first camera, `recorder-cam1` for a further one."""
+    return role if camera == settings.cameras[0] else f"{role}-{camera}"
+
+
+def default_config() -> Path:
+    """SHMCAM_CONFIG, else config.toml in the current folder."""
+    return Path(os.environ.get("SHMCAM_CONFIG", "config.toml"))
+
+
+@contextmanager
+def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = None) -> Iterator[Process]:
+    """Make this process a polite child: yields once settings are read, log and stop are in place.
+
+    `oom_score_adj` > 0 offers this process to the kernel first when memory runs out (proc_pid_oom_score_adj(5)).
+    Exits 78 with one line on stderr where the configuration is wrong.
+    """
+    options = _options(role, argv)
+    try:
+        settings = Settings.load(options.config, options.set)
+        camera = options.camera or settings.cameras[0]
+        if camera not in settings.cameras:
+            raise SettingsError(f"--camera {camera}: not in {settings.path.name}; known: {', '.join(settings.cameras)}")
+    except SettingsError as error:
+        print(f"{role}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
+    _die_with_supervisord()
+    if oom_score_adj > 0:
+        with suppress(OSError):  # hidepid or a locked-down container: only a hint is lost
+            Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
+    for secret in _secrets(settings):
+        hide(secret)
+    stop = Stop()
+    stop.on_signals()
+    name = program_name(role, camera, settings)
+    with process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
+        log.info("started program=%s pid=%d camera=%s config=%s", name, os.getpid(), camera, settings.path)
+        try:
+            yield Process(role, camera, name, settings, stop)
+        except SystemExit:
+            if not stop.failed:
+                raise
+        log.info("ended program=%s%s", name, " because a part of it broke" if stop.failed else "")
+        if stop.failed:
+            raise SystemExit(1)
+
+
+def _options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {role}")
+    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml to read")
+    parser.add_argument("--camera", help="which camera of [cameras.…] (default: the first)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    return parser.parse_args(argv)
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Every secret of the file, those of single cameras (a URL with its password) too."""
+    for path in (key.path for key in settings.schema() if key.secret):
+        for one in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):
+            yield str(settings.value(one) or "")
+
+
+def _die_with_supervisord() -> None:
+    """A killed supervisord must not leave children behind that hold the camera (shared/faults.md 0.5).
+
+    SIGKILL, because a process that hangs must not survive either, and every process is crash-only. If supervisord
+    died before this call, no signal comes any more: then we have another parent now, and leave by ourselves.
+    """
+    if "SUPERVISOR_ENABLED" in os.environ:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != _PARENT or (_PARENT == 1 and b"supervisord" not in Path("/proc/1/cmdline").read_bytes()):
+            raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""shmcam/video."""

@@ -1,0 +1,110 @@
+"""A video that grows on disk: how an mp4 is made so that it plays at any moment, and what is whole in a leftover.
+
+An mp4 grows by fragments (`movflags`); where FFmpeg has `hybrid_fragmented` (7.1), the clean close makes it a plain
+one by writing an index at the end and 8 bytes at the front. A crash or a power cut leaves fragments, of which the last
+ones may be torn: `look` finds and `trim` cuts them off. PyAV is imported when it is needed: most users of the library
+never do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shmcam.video import fmp4_reader as fragments
+
+HYBRID_SINCE = (61, 7, 0)
+"""libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in a video."""
+
+    about: dict[str, Any]
+    """What its writer said of it (`comment`, JSON)."""
+    frames: int
+    last_pts_us: int
+    """Time of the last frame, where the track's unit is 1 µs."""
+    bytes: int = 0
+    """Where its last whole fragment ends; 0: it is not made of fragments."""
+
+
+def movflags(cut: str, *, plain: bool = True) -> str:
+    """The muxer's flags. `cut`: when a fragment ends (frag_keyframe, frag_every_frame); `plain`: what a close makes."""
+    # empty_moov: no frame outside a fragment, so that fragments.py counts them all
+    return f"empty_moov+{cut}+default_base_moof{'+hybrid_fragmented' if plain and has_hybrid() else ''}"
+
+
+def has_hybrid() -> bool:
+    """Whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
+    import av
+
+    return av.library_versions["libavformat"] >= HYBRID_SINCE
+
+
+def look(path: Path, suspect: int = fragments.SUSPECT) -> Found | None:
+    """What is whole in a video. None: nothing plays. Raises: OSError.
+
+    `suspect`: how many fragments at the end were perhaps not synced.
+    """
+    import av
+
+    extent = fragments.Extent(finished=True)
+    if ".mp4" in path.suffixes:
+        extent = fragments.extent(path, suspect)
+        if not extent.bytes and not extent.finished:
+            return None
+    try:
+        with path.open("rb") as whole, av.open(_Front(whole, extent.bytes) if extent.bytes else whole, "r") as file:
+            about = _about(file.metadata)
+            if extent.bytes:
+                return Found(about, extent.frames, extent.last_pts_us, extent.bytes)
+            packets = [packet for packet in file.demux(video=0) if packet.size]
+            times = [int(one.pts * one.time_base * 1_000_000) for one in packets if one.pts is not None]
+            return Found(about, len(packets), max(times, default=0))
+    except (av.FFmpegError, IndexError, ValueError):
+        return None
+
+
+def trim(path: Path, found: Found) -> None:
+    """Cut the torn tail off: FFmpeg refuses a file that ends inside a fragment's header. Raises: OSError."""
+    if found.bytes:
+        cut(path, found.bytes)
+
+
+def cut(path: Path, size: int) -> None:
+    """Cut a file, and have that on disk before it gets a name that nobody looks into again. Raises: OSError."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
+class _Front:
+    """The first bytes of a file, as PyAV reads them."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, max(0, self._size - self._file.tell())))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._size}[whence]
+        return self._file.seek(start + offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _about(metadata: dict[str, str]) -> dict[str, Any]:
+    text = metadata.get("comment") or metadata.get("COMMENT") or "{}"
+    with suppress(ValueError):
+        value = json.loads(text)
+        if isinstance(value, dict):
+            return value
+    return {}

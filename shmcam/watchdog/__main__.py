@@ -1,0 +1,52 @@
+"""watchdog: a supervisord event listener (`[eventlistener:watchdog]`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from shmcam.control.client import ControlClient
+from shmcam.control.settings import ControlSettings
+from shmcam.runtime.startup import startup
+from shmcam.watchdog.program_files import ProgramFiles
+from shmcam.watchdog.supervisord import Supervisord
+from shmcam.watchdog.watchdog import Watchdog
+
+log = logging.getLogger("shmcam.watchdog")
+
+EXIT_NOT_LISTENING = 64
+"""sysexits.h EX_USAGE: this is no program to start by hand."""
+
+
+def main() -> int:
+    """Watch until asked to stop."""
+    url = os.environ.get("SUPERVISOR_SERVER_URL", "")
+    if not url:
+        print("watchdog: started by supervisord only (see supervisord.conf, [eventlistener:watchdog])", file=sys.stderr)
+        return EXIT_NOT_LISTENING
+    answers = os.dup(1)  # supervisord reads our answers from here; the log takes descriptor 1 over
+    with startup("watchdog") as process:
+        settings = process.settings
+        with ControlClient(
+            "watchdog", socket_path=settings.socket_path, stop=process.stop, subscribe=("heartbeat",)
+        ) as control:
+            log.info("ready supervisord=%s", url)
+            watchdog = Watchdog(
+                control,
+                Supervisord(url),
+                settings.table(ControlSettings),
+                ProgramFiles(settings),
+                lambda data: _write(answers, data),
+            )
+            watchdog.watch(0, process.stop)
+    return 0
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

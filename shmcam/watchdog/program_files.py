@@ -1,0 +1,41 @@
+"""Keeps run/programs/*.conf in line with [cameras.…] while config.toml is edited."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from shmcam.config.settings import Settings, SettingsError
+from shmcam.runtime.programs import TEMPLATE, is_home, write_programs
+
+log = logging.getLogger(__name__)
+
+
+class ProgramFiles:
+    """Looks at config.toml's time stamp; rewrites what changed and says what to type."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.path
+        self._seen = _stamp(self._path)
+
+    def refresh(self) -> None:
+        """Act on an edit; a file that is wrong is reported and left for its owner."""
+        stamp = _stamp(self._path)
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            settings = Settings.load(self._path)
+            conf = TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
+            if write_programs(settings, conf):
+                log.info("programs changed with the cameras; now type: supervisorctl update")
+        except (SettingsError, OSError) as problem:
+            log.warning("config.toml was edited and is not usable now: %s", problem)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_ino

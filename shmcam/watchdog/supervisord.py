@@ -1,0 +1,149 @@
+r"""What we ask of supervisord, over its Unix socket, never waiting long for it.
+
+supervisord's event protocol, the listener's side. No I/O (https://supervisord.org/events.html).
+
+we: READY\n   it: "ver:3.0 … eventname:PROCESS_STATE_EXITED len:84\n" + 84 bytes   we: RESULT 2\nOK
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+TIMEOUT_S = 6.0
+"""Above stopwaitsecs (5 s), so that stopping a program can be waited for; a stopped supervisord costs us this much."""
+
+
+class SupervisordError(OSError):
+    """supervisord did not answer, or refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program as supervisord sees it."""
+
+    name: str
+    group: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, FATAL, STOPPED, STOPPING, EXITED."""
+    pid: int
+    started_s: float
+    """Seconds since 1970, of supervisord's clock."""
+    exit_status: int
+    why: str
+    """supervisord's words for why it did not start, if so."""
+
+    @property
+    def full_name(self) -> str:
+        """What supervisord wants to hear: group:name."""
+        return f"{self.group}:{self.name}"
+
+
+class Supervisord:
+    """Calls of one supervisord."""
+
+    def __init__(self, url: str) -> None:
+        """Take SUPERVISOR_SERVER_URL, unix:///path/to/supervisor.sock."""
+        self._proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(url.removeprefix("unix://")))
+
+    def programs(self) -> list[Program]:
+        """Return every program. *Raises* SupervisordError, as all of these."""
+        rows = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+        return [
+            Program(r["name"], r["group"], r["statename"], r["pid"], r["start"], r["exitstatus"], r["spawnerr"] or "")
+            for r in rows
+        ]
+
+    def start(self, full_name: str) -> None:
+        """Start a program; does not wait until it runs."""
+        self._call("startProcess", full_name, False)
+
+    def kill(self, full_name: str) -> None:
+        """SIGKILL whatever runs as this program now; supervisord knows its child, so no other process is hit."""
+        self._call("signalProcess", full_name, "KILL")
+
+    def stop(self, full_name: str) -> None:
+        """Ask a program to end (SIGTERM, later SIGKILL) and wait until it has."""
+        self._call("stopProcess", full_name, True)
+
+    def _call(self, method: str, *arguments: object) -> object:
+        try:
+            return getattr(self._proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise SupervisordError(f"{method} {arguments[:1]}: {fault.faultString}") from fault
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as problem:
+            raise SupervisordError(f"{method}: {problem}") from problem
+
+
+class _Transport(xmlrpc.client.Transport):
+    """XML-RPC over a Unix socket with a timeout: supervisor's own has none, and a stopped one would hold us."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: object) -> http.client.HTTPConnection:
+        """Make a fresh one each time: supervisord closes idle ones."""
+        return _UnixConnection(Path(self._path))
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+READY = b"READY\n"
+DONE = b"RESULT 2\nOK"
+BYTES_MAX = 64 * 1024
+"""supervisord's state events are about 100 bytes; more than this is not its protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One event of supervisord."""
+
+    name: str
+    """PROCESS_STATE_RUNNING, TICK_5 …"""
+    payload: dict[str, str]
+    """processname, groupname, from_state, pid, expected, tries, when."""
+
+
+class Protocol:
+    """Bytes in, events out; answer each with DONE + READY."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[Happened]:
+        """Take bytes as they come. *Raises* ValueError on what is not the protocol."""
+        self._data += data
+        found: list[Happened] = []
+        while True:
+            header, newline, rest = bytes(self._data).partition(b"\n")
+            if not newline:
+                if len(header) > BYTES_MAX:
+                    raise ValueError("no event header within 64 KiB")
+                return found
+            tokens = pairs(header.decode())
+            length = int(tokens["len"])
+            if not 0 <= length <= BYTES_MAX:
+                raise ValueError(f"event of {length} bytes, limit {BYTES_MAX}")
+            if len(rest) < length:
+                return found
+            found.append(Happened(tokens["eventname"], pairs(rest[:length].decode().partition("\n")[0])))
+            self._data = bytearray(rest[length:])
+
+
+def pairs(line: str) -> dict[str, str]:
+    """Read `a:1 b:2`."""
+    return dict(token.split(":", 1) for token in line.split() if ":" in token)

@@ -1,0 +1,124 @@
+"""REST: the service itself: settings, logs, events, archives."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+
+from shmcam.config.schema import FILE_ONLY
+from shmcam.control import messages as c
+from streamer.api.actions import asking, commanding
+from streamer.api.endpoint import Answer, Call, Endpoint, answer_of
+from streamer.monitoring.events import Told
+
+MASK = "********"
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One key of config.toml."""
+
+    key: str
+    value: Any
+    """As it is now; secrets are masked."""
+    default: Any
+    type: str
+    unit: str
+    help: str
+    choices: list[Any]
+    minimum: float | None
+    maximum: float | None
+    apply: str
+    """live: at once; restart: when the owner is restarted; file: only in config.toml, because it opens a port, runs a
+    program or says where files go."""
+    secret: bool
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All keys, table by table."""
+
+    settings: list[Setting]
+
+
+class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed."""
+
+    changes: Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=64)]
+    """Key → value, such as night.dark_threshold → 35; all of them or none."""
+    save: bool = False
+    """Also write them to config.toml."""
+
+
+class LogWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines."""
+
+    process: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{0,48}$", description="empty: all, merged")] = ""
+    lines: Annotated[int, msgspec.Meta(ge=1, le=400)] = 100
+
+
+class Events(msgspec.Struct, frozen=True):
+    """What happened lately, oldest first."""
+
+    events: list[Told]
+
+
+async def _settings(call: Call) -> Settings:
+    """The hub's word where it answers: it alone knows what was changed and not yet saved."""
+    reply = await call.context.hub.ask(c.Get(), 5.0)
+    now = reply.data.get("settings", {}) if reply.ok else {}
+    own = call.context.settings
+    rows = []
+    for key in own.schema():
+        value = now.get(key.path, own.value(key.path))
+        rows.append(
+            Setting(
+                key=key.path,
+                value=(MASK if value else "") if key.secret else value,
+                default=key.default,
+                type=key.type,
+                unit=key.unit,
+                help=key.help,
+                choices=list(key.choices),
+                minimum=_finite(key.minimum),
+                maximum=_finite(key.maximum),
+                apply="file" if FILE_ONLY.search(key.path) else key.apply,
+                secret=key.secret,
+            )
+        )
+    return Settings(rows)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+async def _change(call: Call) -> Answer:
+    return answer_of(await call.context.hub.ask(c.Set(changes=call.body.changes, save=call.body.save), 10.0))
+
+
+async def _events(call: Call) -> Events:
+    return Events(list(call.context.events.latest))
+
+
+def endpoints() -> list[Endpoint]:
+    """All of this topic."""
+    return [
+        Endpoint(
+            "GET", "/settings", "settings", "All settings with value, unit, range and meaning", _settings, Settings
+        ),
+        Endpoint("POST", "/settings", "settings", "Change settings, all or none", _change, Answer, body=Changes),
+        commanding("POST", "/settings/save", "settings", c.OverwriteConfig),
+        asking("/config", "settings", "The whole configuration in use", lambda _: c.DumpConfig()),
+        Endpoint("GET", "/events", "status", "What happened lately", _events, Events),
+        asking(
+            "/logs",
+            "logs",
+            "The last log lines of one process, or of all merged by time",
+            lambda call: c.Logs(process=call.query.process, lines=call.query.lines),
+            query=LogWish,
+        ),
+        asking("/archives", "archives", "List the archives", lambda _: c.Archives()),
+        commanding("POST", "/archives", "archives", c.Archive),
+        commanding("POST", "/archives/change", "archives", c.Archives),
+    ]

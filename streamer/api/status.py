@@ -1,0 +1,233 @@
+"""REST: status, cameras, processes, version; and all that the page asks once a second, in one answer."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from shm_ring import Flags
+from shm_ring.records.scores import Score
+from shmcam.control import messages as c
+from shmcam.runtime.clock import iso
+from streamer.api.actions import OfCamera, asking
+from streamer.api.endpoint import Call, Endpoint
+from streamer.http.context import Camera, Context
+from streamer.monitoring.health import Health
+from streamer.monitoring.routes import camera_health, health_of
+
+
+class FrameStatus(msgspec.Struct, frozen=True):
+    """The newest frame of a camera."""
+
+    frame_id: int
+    captured_utc: str
+    exposure_us: int | None
+    """null: unknown."""
+    analogue_gain: float | None
+    lux: float | None
+    colour_temperature_k: int | None
+    total_dropped: int
+    """Frames the camera lost since it was opened."""
+    settling: bool
+    """The camera's controls are moving."""
+
+
+class RingStatus(msgspec.Struct, frozen=True):
+    """The ring the camera writes."""
+
+    generation: int
+    slots: int
+    head: int
+    """Frames published."""
+    skipped: int
+    """Frames the streamer passed over because it was busy."""
+    writer_pid: int
+
+
+class CameraStatus(msgspec.Struct, frozen=True):
+    """One camera as the streamer sees it."""
+
+    name: str
+    live: bool
+    age_s: float | None
+    fps: float
+    width: int
+    height: int
+    pixel_format: str
+    frame: FrameStatus | None
+    ring: RingStatus
+    viewers: int
+    night: bool | None
+    """null: no analyzer runs, or no picture comes."""
+    dark_score: float | None
+    stale_after_s: float
+    no_long_exposure: str
+    """Why `/stream?exposure=long` has nothing to show; empty: it has."""
+
+
+class Cameras(msgspec.Struct, frozen=True):
+    """All cameras."""
+
+    cameras: list[CameraStatus]
+
+
+def camera_status(context: Context, camera: Camera) -> CameraStatus:
+    """Gather what is known of one camera."""
+    sight, health = camera.feed.sight, camera_health(context, camera)
+    geometry, meta, mark = sight.geometry, sight.meta, sight.mark
+    frame = None
+    if meta is not None:
+        frame = FrameStatus(
+            frame_id=meta.frame_id,
+            captured_utc=iso(meta.captured_utc_ns),
+            exposure_us=meta.exposure_us or None,
+            analogue_gain=meta.analogue_gain or None,
+            lux=None if math.isnan(meta.lux) else meta.lux,
+            colour_temperature_k=meta.colour_temperature_k or None,
+            total_dropped=meta.total_dropped,
+            settling=bool(meta.flags & Flags.SETTLING),
+        )
+    return CameraStatus(
+        name=camera.name,
+        live=health.live,
+        age_s=health.age_s,
+        fps=health.fps,
+        width=geometry.width if geometry else 0,
+        height=geometry.height if geometry else 0,
+        pixel_format=geometry.pixel_format if geometry else "",
+        frame=frame,
+        ring=RingStatus(sight.generation, sight.slots, sight.head, sight.skipped, sight.writer_pid),
+        viewers=camera.fanout.viewers + len(camera.live.viewers),
+        night=mark.night if mark else None,
+        dark_score=round(mark.dark_score, 2) if mark else None,
+        stale_after_s=context.mjpeg.stale_after_s,
+        no_long_exposure=camera.feed.no_long,
+    )
+
+
+async def _cameras(call: Call) -> Cameras:
+    return Cameras([camera_status(call.context, camera) for camera in call.context.cameras.values()])
+
+
+async def _camera(call: Call) -> CameraStatus:
+    if call.place.camera not in call.context.cameras:
+        raise web.HTTPNotFound(text=f"no camera {call.place.camera!r}")
+    return camera_status(call.context, call.context.cameras[call.place.camera])
+
+
+async def _health(call: Call) -> Health:
+    return health_of(call.context)
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What a page needs every second, in one answer."""
+
+    health: Health
+    cameras: list[CameraStatus]
+    recordings: dict[str, Recording]
+    """By camera."""
+    nights: dict[str, NightStatus | None]
+    """By camera; null: no analyzer runs, or no picture comes."""
+    cpu_percent: float
+    viewers: int
+    throttle: Throttled
+    last_event: int
+    """Number of the newest event."""
+    login: bool
+    """Somebody had to log in, so somebody can log out."""
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """What a camera's recorder does."""
+
+    state: str
+    """recording, idle, waiting, live, silent, missing …"""
+    file: str
+    """Name of the file being written."""
+    frames: int
+    drops: int
+    behind_s: float
+
+
+class NightStatus(msgspec.Struct, frozen=True):
+    """Day or night, with the numbers behind it."""
+
+    night: bool
+    level: float
+    """On the scale of the thresholds."""
+    dark_score: float
+    """Plain mean luma, 0..255."""
+    dark_threshold: float
+    bright_threshold: float
+    locked_s: float
+    forced: bool
+    moving: bool
+
+
+class Throttled(msgspec.Struct, frozen=True):
+    """How much slower viewers are served than they asked for."""
+
+    share: float
+    reason: str
+
+
+async def _overview(call: Call) -> Overview:
+    context = call.context
+    return Overview(
+        health=health_of(context),
+        cameras=[camera_status(context, camera) for camera in context.cameras.values()],
+        recordings={name: _recording(context, name) for name in context.cameras},
+        nights={name: _night(camera.feed.sight.mark) for name, camera in context.cameras.items()},
+        cpu_percent=round(context.machine.cpu_percent, 1),
+        viewers=len(context.ledger.present),
+        throttle=Throttled(context.precedence.share, context.precedence.reason),
+        last_event=context.events.latest[-1].number if context.events.latest else 0,
+        login=context.guard.needs_login,
+    )
+
+
+def _recording(context: Context, camera: str) -> Recording:
+    program = "recorder" if camera == next(iter(context.cameras)) else f"recorder-{camera}"
+    one = next((p for p in context.machine.processes if p.program == program), None)
+    return Recording(
+        state=one.state if one else "missing",
+        file=Path(str(one.figures.get("file", ""))).name if one else "",
+        frames=int(one.figure("frames")) if one else 0,
+        drops=int(one.figure("drops")) if one else 0,
+        behind_s=one.figure("behind_s") if one else 0.0,
+    )
+
+
+def _night(mark: Score | None) -> NightStatus | None:
+    if mark is None:
+        return None
+    figures = {
+        "level": mark.scene_brightness,
+        "dark_score": mark.dark_score,
+        "dark_threshold": mark.dark_threshold,
+        "bright_threshold": mark.bright_threshold,
+        "locked_s": mark.locked_s,
+    }
+    plain = {name: round(value, 2) if math.isfinite(value) else 0.0 for name, value in figures.items()}
+    return NightStatus(night=mark.night, forced=mark.forced, moving=mark.moving, **plain)
+
+
+def endpoints() -> list[Endpoint]:
+    """All of this topic."""
+    return [
+        Endpoint("GET", "/overview", "status", "Everything a page shows, in one answer", _overview, Overview),
+        Endpoint("GET", "/cameras", "status", "List the cameras and what they deliver", _cameras, Cameras),
+        Endpoint("GET", "/cameras/{camera}", "status", "Show one camera", _camera, CameraStatus, place=OfCamera),
+        Endpoint("GET", "/health", "status", "Tell whether everything is well, and what is not", _health, Health),
+        asking("/status", "status", "Tell what every process is doing", lambda _: c.Status()),
+        asking("/processes", "status", "Tell memory, swap and state of every process", lambda _: c.Health()),
+        asking("/version", "status", "Tell the versions of shmcam and of what it runs on", lambda _: c.Version()),
+        asking("/detect/{camera}", "status", "List every camera this machine can see", _detect, place=OfCamera),
+    ]
+
+
+def _detect(call: Call) -> c.Detect:
+    return c.Detect(camera=call.place.camera)

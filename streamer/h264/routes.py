@@ -1,0 +1,125 @@
+"""Live H.264 to viewers: `/live.mp4` for players, `/ws/live` for the page's Media Source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import cast
+
+from aiohttp import web
+
+from shmcam.control.messages import Watch
+from streamer.h264.viewers import Player, Screen
+from streamer.http.connection import Connection
+from streamer.http.context import CONTEXT, Camera, Context, camera_of
+from streamer.http.raw_stream import NO_STORE, taken_over
+from streamer.pictures.fanout import TooMany
+
+WAIT_S = 4.0
+"""For the first key frame; two GOPs of the recorder's default. Then there is no recorder, and the reason is told."""
+
+WAIT_FRAMES = 3
+"""But no less than so many frames: at night one takes seconds, and the encoder begins with the next."""
+
+LONGEST_WAIT_S = 60.0
+
+HEARTBEAT_S = 20.0
+
+WATCH_S = 12.0
+"""The recorder goes on encoding for so long after each word of ours."""
+
+HUB_S = 3.0
+
+
+async def live_mp4(request: web.Request) -> web.StreamResponse:
+    """Serve one player until it leaves."""
+    context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
+    if request.method == "HEAD":
+        return web.Response(headers={"Content-Type": "video/mp4", **NO_STORE})
+    player = Player()
+    with joined(context, camera, player):
+        await _opened(camera, player.opened)
+        peer = cast(Connection, request.protocol).peer
+        gone = asyncio.Event()
+        with context.ledger.watching("h264", camera.name, peer, "mp4", player.tally):
+            outlet = taken_over(request, "video/mp4", player.writable, gone.set)
+            player.begin(outlet)
+            try:
+                await _first(gone, player.ended)
+            finally:
+                outlet.force_close()
+    return web.Response()  # never sent: the connection is not aiohttp's any more
+
+
+async def live_socket(request: web.Request) -> web.StreamResponse:
+    """Serve one screen until it leaves."""
+    context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
+    screen = Screen()
+    with joined(context, camera, screen):
+        await _opened(camera, screen.opened)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=4096, compress=False)
+        await socket.prepare(request)
+        peer = cast(Connection, request.protocol).peer
+        with context.ledger.watching("h264", camera.name, peer, "websocket", screen.tally):
+            sending = asyncio.create_task(screen.run(socket))
+            try:
+                async for _ in socket:  # nothing is expected; reading is what notices that the peer has left
+                    continue
+            finally:
+                sending.cancel()
+    return socket
+
+
+async def encourage(context: Context) -> None:
+    """Ask the recorders for packets while somebody plays, until cancelled; they encode for nobody otherwise."""
+    while True:
+        for name, camera in context.cameras.items():
+            if camera.live.viewers:
+                await context.hub.ask(Watch(camera=name, seconds=WATCH_S), HUB_S)
+        context.played.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_S / 3):
+                await context.played.wait()
+
+
+@contextmanager
+def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterator[None]:
+    """A place among the viewers of a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
+    try:
+        context.places.take(new_variant=False)
+    except TooMany as error:
+        raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
+    camera.live.join(viewer)
+    context.played.set()
+    try:
+        yield
+    finally:
+        camera.live.leave(viewer)
+        context.places.give_back(last_of_variant=False)
+
+
+def patience_s(camera: Camera) -> float:
+    """How long the first key frame may take, seconds."""
+    meta = camera.feed.sight.meta
+    frames_s = WAIT_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
+    return max(WAIT_S, min(LONGEST_WAIT_S, frames_s))
+
+
+async def _opened(camera: Camera, opened: asyncio.Event) -> None:
+    """Wait for the first key frame. Raises: HTTPServiceUnavailable."""
+    try:
+        async with asyncio.timeout(patience_s(camera)):
+            await opened.wait()
+    except TimeoutError:
+        reason = f"no H.264 of {camera.name} (is the recorder running?); MJPEG is at /cam/{camera.name}/stream"
+        raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"}) from None
+
+
+async def _first(*events: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,57 @@
+"""Reading a request's body: bounded in size and time, and turned into the type the route wants."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from shmcam.control.messages import build
+from streamer.http import expect_continue as expect
+from streamer.http.context import CONTEXT
+
+BODY_BYTES_MAX = 64 * 1024
+"""shared/faults.md 3 row 10; the longest honest body is a settings change of a few hundred bytes."""
+
+T = TypeVar("T")
+
+
+async def read_body(request: web.Request, kind: type[T]) -> T:
+    """Read and check a JSON body. Raises: an HTTPException with the reason."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
+    expect.invite(request)
+    try:
+        async with asyncio.timeout(request.app[CONTEXT].http.body_s):
+            raw = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body did not come in time") from None
+    try:
+        return converted(_plain(msgspec.json.decode(raw or b"{}")), kind)
+    except RecursionError:
+        raise web.HTTPBadRequest(text="nested too deeply") from None
+    except (ValueError, msgspec.DecodeError) as error:  # ValueError: also what is not UTF-8, and `build`'s refusals
+        raise web.HTTPBadRequest(text=f"body: {error}"[:300]) from None
+
+
+def converted(value: Any, kind: type[T]) -> T:
+    """Turn decoded JSON into the type; fields that do not exist are refused by name. Raises: ValueError."""
+    if not dataclasses.is_dataclass(kind):
+        return msgspec.convert(value, kind)
+    if not isinstance(value, dict):
+        raise ValueError("Expected `object`")
+    return build(kind, value)  # type: ignore[type-var]  # every dataclass we take as a body is a Command
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows one kind of number: 3.0 is as good an integer as 3."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

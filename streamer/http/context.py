@@ -1,0 +1,136 @@
+"""What every route may use: the cameras, the settings as they are now, the ledger of viewers, the way to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from shmcam.runtime.network import is_loopback
+from streamer.auth.policy import Guard, House
+from streamer.h264.live_video import Live
+from streamer.monitoring.events import Events
+from streamer.monitoring.load import Machine
+from streamer.monitoring.throttle import Throttle
+from streamer.monitoring.viewers import Ledger
+from streamer.pictures.fanout import Fanout, Places
+from streamer.settings import HttpSettings, MjpegServerSettings
+from streamer.websocket.session import Sessions
+
+if TYPE_CHECKING:
+    from shmcam.control.messages import Command, Reply
+    from streamer.http.connection import Connections
+    from streamer.pictures.feed import Sight
+
+
+class Watched(Protocol):
+    """The feed of a camera, as routes see it."""
+
+    @property
+    def sight(self) -> Sight:
+        """What was last seen of the camera."""
+
+    @property
+    def looked_s(self) -> float:
+        """When the feed last looked at its ring, monotonic."""
+
+    @property
+    def no_long(self) -> str:
+        """Why there is no virtual long exposure; empty: there is one."""
+
+
+class Hub(Protocol):
+    """The way to the other processes."""
+
+    async def ask(self, command: Command, timeout_s: float) -> Reply:
+        """Send one command and wait for its answer; an unreachable hub is an answer too (ok = False)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera's part of the streamer."""
+
+    name: str
+    fanout: Fanout
+    feed: Watched
+    live: Live
+
+
+@dataclass(slots=True)
+class Context:
+    """Made once by the loop; `settings` is replaced when a live key changes."""
+
+    settings: Settings
+    house: House
+    guard: Guard
+    cameras: Mapping[str, Camera]
+    ledger: Ledger
+    places: Places
+    connections: Connections
+    hub: Hub
+    sessions: Sessions = field(default_factory=Sessions)
+    events: Events = field(default_factory=Events)
+    throttle: Throttle = field(default_factory=Throttle)
+    """Of WebSocket sessions: by load and by recorder lag."""
+    precedence: Throttle = field(default_factory=Throttle)
+    """Of everything we encode: by recorder lag alone, because a busy machine with a punctual recorder harms nobody."""
+    machine: Machine = field(default_factory=Machine)
+    catalogue: Catalogue = field(init=False)
+    started_utc: float = field(default_factory=time.time)
+    played: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody begins to play H.264."""
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server ends, for whoever holds a stream open."""
+
+    @property
+    def mjpeg(self) -> MjpegServerSettings:
+        """[mjpeg_server] as it is now."""
+        return self.settings.table(MjpegServerSettings)
+
+    def __post_init__(self) -> None:
+        self.catalogue = Catalogue.of(self.settings)
+
+    def apply_throttle(self) -> None:
+        """Tell the feeds how much of the wanted rate is served from now on."""
+        for camera in self.cameras.values():
+            camera.fanout.share = self.precedence.share
+        self.events.say("throttled", {"share": self.precedence.share, "reason": self.precedence.reason})
+
+    def now(self) -> Settings:
+        """The settings as they are now, for threads."""
+        return self.settings
+
+    def stale_after_s(self) -> float:
+        """From which age a picture is stale, as set now."""
+        return self.mjpeg.stale_after_s
+
+    @property
+    def http(self) -> HttpSettings:
+        """[http] as it is now."""
+        return self.settings.table(HttpSettings)
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether saved files may be fetched: as http.downloads says, else unless strangers are let in."""
+        wanted = self.http.downloads
+        return self.guard.needs_login or is_loopback(self.house.bind) if wanted is None else wanted
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+
+
+def camera_of(context: Context, request: web.Request) -> Camera:
+    """Find the camera a path or `?cam=` names; the first one where none is named. Raises: HTTPNotFound."""
+    named = request.match_info.get("camera") or request.query.get("cam", "")
+    names = list(context.cameras)
+    if not named:
+        return context.cameras[names[0]]
+    if named not in context.cameras:
+        raise web.HTTPNotFound(text=f"no camera {named[:32]!r}; there is: {', '.join(names)}")
+    return context.cameras[named]

@@ -1,0 +1,156 @@
+"""The aiohttp application and the socket it listens on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+
+from shmcam.config.settings import Settings
+from shmcam.runtime.network import is_loopback
+from streamer.auth.credentials import Secrets, weakness
+from streamer.auth.policy import House, open_door
+from streamer.http import expect_continue as expect
+from streamer.http.body import BODY_BYTES_MAX
+from streamer.http.connection import Connection, Connections, Limits
+from streamer.http.context import CONTEXT, Context
+from streamer.http.middleware import GUARD, HOUSE, checked, dress
+from streamer.http.routes import routes
+from streamer.settings import HttpSettings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 512
+ACCEPT_AT_ONCE = 4
+"""Connections taken in before the others are served again: a flood neither delays viewers nor costs memory at once."""
+TLS_HANDSHAKE_S = 10.0
+
+
+class CannotServe(ValueError):
+    """The settings of [http] forbid to start; a person must act."""
+
+
+def application(context: Context) -> web.Application:
+    """Put routes, guard and headers together."""
+    app = web.Application(middlewares=[checked], client_max_size=BODY_BYTES_MAX)
+    app[CONTEXT], app[GUARD], app[HOUSE] = context, context.guard, context.house
+    app.on_response_prepare.append(dress)
+    app.add_routes(routes())
+    return app
+
+
+def house_of(http: HttpSettings) -> House:
+    """Who we are, for the guard."""
+    names = {name.lower() for name in http.hosts}
+    if not is_loopback(http.bind):
+        own = socket.gethostname().lower()
+        names |= {own, f"{own}.local"}
+    return House(http.bind, frozenset(names), frozenset(http.origins))
+
+
+def door_of(http: HttpSettings) -> Secrets:
+    """What opens the door. Raises: CannotServe where it would stand open to the network, or a secret is too weak."""
+    door = Secrets(http.token, http.password)
+    if problem := weakness(door) or open_door(http.bind, door, insecure=http.insecure_no_auth):
+        raise CannotServe(problem)
+    if not door.needed and not is_loopback(http.bind):
+        log.warning("http.insecure_no_auth is set: everybody who reaches %s sees and controls the cameras", http.bind)
+    return door
+
+
+def warn_of_readers(settings: Settings) -> None:
+    """Say so where every user of this machine can read a secret out of the file."""
+    http, path = settings.table(HttpSettings), settings.path
+    if not any(secret and secret in settings.text for secret in (http.token, http.password)):
+        return
+    with suppress(OSError):  # no file any more: nobody reads it
+        if path.stat().st_mode & stat.S_IROTH:
+            log.warning("everybody on this machine can read the secret in %s; type: chmod o= %s", path.name, path)
+
+
+def limits_of(http: HttpSettings) -> Limits:
+    """What one connection may cost."""
+    return Limits(
+        connections=http.max_connections,
+        per_peer=http.max_connections_per_peer,
+        header_s=http.header_s,
+        body_s=http.body_s,
+        write_s=http.write_s,
+        send_buffer_bytes=http.send_buffer_kib * 1024,
+    )
+
+
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """Load certificate and key; None where none are set. Raises: CannotServe."""
+    http = settings.table(HttpSettings)
+    if not http.tls_cert and not http.tls_key:
+        return None
+    if not http.tls_cert or not http.tls_key:
+        raise CannotServe("http.tls_cert and http.tls_key belong together; `shmcam gen-cert` makes both")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.folder / http.tls_cert, settings.folder / http.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotServe(f"http.tls_cert, http.tls_key: cannot be used: {error}") from None
+    return context
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """Open the listening socket. Raises: OSError naming address and port."""
+    family, _, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {bind}:{port}: {os.strerror(error.errno or 0)}") from None
+    sock.setblocking(False)
+    return sock
+
+
+@asynccontextmanager
+async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve on a listening socket for the length of the block. Yields: the URL."""
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(application(context), handle_signals=False)
+    await runner.setup()
+    handler = runner.server
+    if handler is None:
+        raise RuntimeError("aiohttp has set nothing up")
+    handler.request_factory = expect.kept_back(handler.request_factory)
+    extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
+    server = await loop.create_server(
+        lambda: Connection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
+    )
+    sock.listen(BACKLOG)  # asyncio has one number for how many may wait and how many it accepts at once
+    try:
+        yield url_of(sock, tls)
+    finally:
+        context.closing.set()
+        server.close()
+        for connection in list(context.connections.open):
+            connection.force_close() if not connection.requests else connection.reset()
+        await runner.cleanup()
+
+
+def url_of(sock: socket.socket, tls: ssl.SSLContext | None) -> str:
+    """What to type into a browser on this machine."""
+    host, port = sock.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http{'s' if tls else ''}://{shown}:{port}/"
+
+
+def connections_of(http: HttpSettings) -> Connections:
+    """The table of connections of one server."""
+    return Connections(limits_of(http))

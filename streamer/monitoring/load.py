@@ -1,0 +1,62 @@
+"""What goes on around the streamer: the hub's word on every process, CPU, recorder lag.
+
+Measured once a second for everybody, so that a hundred open pages ask the hub no more than one does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from shmcam.control.messages import Reply
+from streamer.monitoring.health import ProcessHealth
+
+CPU_SMOOTHING = 0.3
+"""Weight of the newest second; about three seconds to believe a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One look at everything."""
+
+    hub: bool = False
+    """The hub answers."""
+    processes: tuple[ProcessHealth, ...] = ()
+    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The hub's row of each camera: mode, recording, source, model."""
+    cpu_percent: float = 0.0
+    """Of all cores, smoothed."""
+    recorder_lag_s: float = 0.0
+    """Of the slowest recorder."""
+
+
+def machine_of(reply: Reply, before: Machine) -> Machine:
+    """Make one look of the hub's answer to `status`; `before` is the look a second ago."""
+    rows = reply.data.get("processes", []) if reply.ok else []
+    processes = tuple(process_of(row) for row in rows)
+    return Machine(
+        hub=reply.ok,
+        processes=processes,
+        cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},
+        cpu_percent=before.cpu_percent + CPU_SMOOTHING * (psutil.cpu_percent(None) - before.cpu_percent),
+        recorder_lag_s=max((one.figure("behind_s") for one in processes), default=0.0),
+    )
+
+
+def process_of(row: dict[str, Any]) -> ProcessHealth:
+    """One row of the hub's `status`."""
+    return ProcessHealth(
+        program=str(row.get("program", "")),
+        camera=str(row.get("camera", "")),
+        pid=int(row.get("pid", 0)),
+        state=str(row.get("state", "")),
+        reason=str(row.get("reason", "")),
+        fps=float(row.get("fps", -1.0)),
+        lag=int(row.get("lag", -1)),
+        laps=int(row.get("laps", 0)),
+        rss_bytes=int(row.get("rss_bytes", 0)),
+        swap_bytes=int(row.get("swap_bytes", 0)),
+        figures=dict(row.get("figures") or {}),
+    )

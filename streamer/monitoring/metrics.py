@@ -1,0 +1,139 @@
+"""`/metrics` for Prometheus: everything that is counted anyway, read when somebody asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from shmcam.runtime.clock import now_ns
+from streamer.http.context import CONTEXT, Camera, Context
+from streamer.monitoring.routes import disk_health, health_of
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Answer one scrape."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Scrape(request.app[CONTEXT]))
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": _TYPE, "Cache-Control": "no-store"})
+
+
+class Scrape:
+    """One look at everything; a collector in prometheus_client's sense."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield from self._cameras()
+        yield from self._processes()
+        yield from self._server()
+
+    def _cameras(self) -> Iterator[Metric]:
+        for name, text, read in _CAMERA:
+            family: Metric = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
+                f"shmcam_{name}", text, labels=["camera"]
+            )
+            for camera in self._context.cameras.values():
+                value = read(camera)
+                if value is not None and math.isfinite(value):
+                    family.add_metric([camera.name], value)  # type: ignore[attr-defined]
+            yield family
+
+    def _processes(self) -> Iterator[Metric]:
+        rows = self._context.machine.processes
+        labels = ["program", "camera"]
+        up = GaugeMetricFamily("shmcam_process_up", "1: connected to the hub and not silent", labels=labels)
+        rss = GaugeMetricFamily("shmcam_process_resident_bytes", "resident memory", labels=labels)
+        lag = GaugeMetricFamily("shmcam_reader_lag_frames", "frames a reader is behind the ring's head", labels=labels)
+        laps = CounterMetricFamily("shmcam_reader_laps", "frames a reader lost to the writer", labels=labels)
+        recording = GaugeMetricFamily("shmcam_recording", "1: a recording is being written", labels=["camera"])
+        behind = GaugeMetricFamily("shmcam_recorder_lag_seconds", "age of the frame the recorder is at", labels=labels)
+        encoded = CounterMetricFamily("shmcam_recorder_encoded", "frames encoded since its start", labels=["camera"])
+        unwritten = CounterMetricFamily("shmcam_recorder_unwritten", "of them, refused by the disk", labels=["camera"])
+        for row in rows:
+            names = [row.program, row.camera]
+            up.add_metric(names, row.pid > 0 and row.state not in {"silent", "missing"})
+            rss.add_metric(names, row.rss_bytes)
+            laps.add_metric(names, row.laps)
+            if row.lag >= 0:
+                lag.add_metric(names, row.lag)
+            if "behind_s" in row.figures:
+                behind.add_metric(names, row.figure("behind_s"))
+                recording.add_metric([row.camera], row.state == "recording")
+                encoded.add_metric([row.camera], row.figure("encoded"))
+                unwritten.add_metric([row.camera], row.figure("unwritten"))
+        yield from (up, rss, lag, laps, behind, recording, encoded, unwritten)
+
+    def _server(self) -> Iterator[Metric]:
+        context = self._context
+        totals = context.ledger.totals()
+        for name, text, counted in (
+            ("sent_bytes", "bytes of pictures and video sent", totals.bytes),
+            ("sent_pictures", "pictures and fragments sent", totals.sent),
+            ("skipped_pictures", "pictures replaced by newer ones before there was room", totals.skipped),
+            ("viewers_served", "viewers since start", totals.viewers),
+        ):
+            family = CounterMetricFamily(f"shmcam_{name}", text, labels=["kind"])
+            for kind, value in counted.items():
+                family.add_metric([kind], value)
+            yield family
+        counts = context.connections.counts
+        for name in ("accepted", "refused", "evicted", "reset"):
+            yield CounterMetricFamily(f"shmcam_connections_{name}", f"connections {name}", value=getattr(counts, name))
+        yield GaugeMetricFamily("shmcam_connections", "open connections", value=len(context.connections.open))
+        yield GaugeMetricFamily("shmcam_viewers", "viewers now", value=len(context.ledger.present))
+        yield GaugeMetricFamily("shmcam_ready", "1: /healthz says ready", value=health_of(context).ready)
+        yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.machine.hub)
+        yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.machine.cpu_percent)
+        yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.precedence.share)
+        disk = disk_health(context.settings)
+        yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
+        yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
+        yield GaugeMetricFamily("shmcam_disk_reserve_bytes", "what retention keeps free", value=disk.reserve_bytes)
+
+
+def _meta(name: str, scale: float = 1.0) -> Any:
+    def read(camera: Camera) -> float | None:
+        meta = camera.feed.sight.meta
+        return None if meta is None else float(getattr(meta, name)) * scale
+
+    return read
+
+
+def _mark(name: str) -> Any:
+    def read(camera: Camera) -> float | None:
+        mark = camera.feed.sight.mark
+        return None if mark is None else float(getattr(mark, name))
+
+    return read
+
+
+_CAMERA: tuple[tuple[str, str, Any], ...] = (
+    ("camera_fps", "frames a second, by sensor time stamps", lambda camera: camera.feed.sight.fps),
+    ("camera_frame_age_seconds", "age of the newest frame", lambda camera: camera.feed.sight.age_s(now_ns())),
+    ("camera_frame_id", "number of the newest frame", _meta("frame_id")),
+    ("camera_dropped_total", "frames the camera lost", _meta("total_dropped")),
+    ("camera_exposure_seconds", "exposure time", _meta("exposure_us", 1e-6)),
+    ("camera_analogue_gain", "analogue gain", _meta("analogue_gain")),
+    ("camera_lux", "scene illumination", _meta("lux")),
+    ("camera_dark_score", "mean luma 0..255", _mark("dark_score")),
+    ("camera_scene_brightness", "brightness on the scale of the thresholds", _mark("scene_brightness")),
+    ("camera_night", "1: night", _mark("night")),
+    ("camera_motion", "moving fraction of the picture", _mark("motion_score")),
+    ("ring_head", "frames published in this generation", lambda camera: camera.feed.sight.head),
+    ("ring_generation", "generation of the ring", lambda camera: camera.feed.sight.generation),
+    ("streamer_skipped_frames_total", "frames passed over while encoding", lambda camera: camera.feed.sight.skipped),
+    ("encodes_total", "JPEGs made", lambda camera: camera.fanout.counts.encodes),
+    ("encode_seconds_total", "time spent making JPEGs", lambda camera: camera.fanout.counts.encode_ns / 1e9),
+    ("variants", "variants watched", lambda camera: len(camera.fanout.wanted)),
+    ("camera_viewers", "viewers now, of pictures and video", lambda one: one.fanout.viewers + len(one.live.viewers)),
+    ("h264_viewers", "viewers of live H.264", lambda camera: len(camera.live.viewers)),
+)

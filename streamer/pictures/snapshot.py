@@ -1,0 +1,63 @@
+"""One picture: `/snapshot.jpg`, `/cam/<name>/snapshot.jpg`, `/?action=snapshot`; encoded once however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from aiohttp import web
+
+from streamer.http.context import CONTEXT, Camera, camera_of
+from streamer.http.raw_stream import NO_STORE
+from streamer.pictures.fanout import TooMany
+from streamer.pictures.jpeg_picture import Picture, headers
+from streamer.pictures.mjpeg import wanted_variant
+from streamer.pictures.variant import Variant
+
+WAIT_S = 10.0
+"""For the next frame; longer than the longest night exposure of 6 s."""
+
+
+class OneShot:
+    """A viewer who wants one picture."""
+
+    def __init__(self) -> None:
+        self.picture: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
+
+    def offer(self, picture: Picture) -> None:
+        """Take the first."""
+        if not self.picture.done():
+            self.picture.set_result(picture)
+
+
+async def snapshot(request: web.Request) -> web.StreamResponse:
+    """Answer with the newest picture."""
+    context = request.app[CONTEXT]
+    camera = camera_of(context, request)
+    variant = replace(wanted_variant(context, request), fps=context.mjpeg.fps)
+    picture = await one_picture(camera, variant)
+    if not picture.signal:
+        what = f"no {'long exposure' if variant.long else 'signal'} from {camera.name}"
+        reason = f"{what}: {picture.reason}" if picture.reason else what
+        raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "2"})
+    return web.Response(
+        body=picture.jpeg,
+        content_type="image/jpeg",
+        headers={**NO_STORE, **headers(picture), "ETag": f'"{camera.name}-{picture.frame_id}"'},
+    )
+
+
+async def one_picture(camera: Camera, variant: Variant, wait_s: float = WAIT_S) -> Picture:
+    """Wait for one picture of a camera. Raises: HTTPServiceUnavailable."""
+    viewer = OneShot()
+    try:
+        camera.fanout.join(variant, viewer)
+    except TooMany as error:
+        raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
+    try:
+        async with asyncio.timeout(wait_s):
+            return await viewer.picture
+    except TimeoutError:
+        raise web.HTTPServiceUnavailable(text=f"no picture from {camera.name} within {wait_s:g} s") from None
+    finally:
+        camera.fanout.leave(variant, viewer)

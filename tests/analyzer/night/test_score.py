@@ -1,0 +1,155 @@
+"""What a frame's luma says: mean, percentiles, and brightness that does not depend on the exposure."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analyzer.night.brightness import brightness, grid, histogram, measure, scene_ev, sharpness
+from analyzer.night.response import response
+
+CURVES = [("srgb", False), ("bt709", True), ("bt709", False), ("linear", False)]
+
+
+def measured_of(picture, curve):
+    return measure(histogram(grid(picture)), curve)
+
+
+def brightness_of(picture, ratio, curve=None):
+    curve = curve or response("srgb")
+    return brightness(measured_of(picture, curve), curve, np.array([ratio]))
+
+
+def exposed(scene, factor, curve, rng):
+    """A picture of `scene` (relative light) at some exposure, with a little noise and 8 bits."""
+    light = np.clip(scene * factor + rng.normal(0, 0.002, scene.shape), 0, 1)
+    return np.rint(np.clip(curve.luma(light), 0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("name", "limited"), CURVES)
+def test_every_curve_goes_there_and_back(name, limited):
+    curve = response(name, limited=limited)
+    values = np.arange(int(curve.black), int(curve.white) + 1)
+    assert np.allclose(curve.luma(curve.linear[values]), values, atol=1e-6)
+    assert np.allclose(curve.to_light(values.astype(float)), curve.linear[values], atol=1e-9)
+    assert np.all(np.diff(curve.linear) >= 0)
+
+
+def test_dark_score_is_the_mean_luma():
+    picture = np.random.default_rng(1).integers(0, 256, (1080, 1920), np.uint8)
+    assert measured_of(picture, response("srgb")).dark_score[0] == pytest.approx(picture.mean(), abs=1.5)
+    flat = np.full((720, 1280), 77, np.uint8)
+    assert measured_of(flat, response("srgb")).dark_score[0] == 77
+
+
+def test_at_the_reference_exposure_brightness_is_the_mean_luma():
+    picture = np.random.default_rng(2).integers(10, 120, (720, 1280), np.uint8)
+    span = brightness_of(picture, 1.0)
+    assert span.value[0] == pytest.approx(measured_of(picture, response("srgb")).dark_score[0], abs=0.01)
+
+
+def test_brightness_is_the_same_at_every_exposure_over_twelve_stops():
+    """Issue 4, N2: median error at most 0.1 EV, p99 at most 0.25, wherever the frame is not clipped."""
+    rng, curve = np.random.default_rng(3), response("srgb")
+    scene = np.exp(rng.normal(0, 0.5, (300, 400)))
+    scene /= scene.mean()
+    errors = []
+    for stops in np.linspace(-8, 4, 49):  # scene brightness: mean relative light at exposure 1
+        for exposure in (2.0 ** np.arange(-6, 7)).tolist():
+            mean = 2.0**stops * exposure
+            if not 0.03 < mean < 0.35:
+                continue
+            measured = measured_of(exposed(scene * 2.0**stops, exposure, curve, rng), curve)
+            errors.append(abs(scene_ev(float(measured.light[0]), exposure) - stops))
+    assert len(errors) > 100
+    assert np.median(errors) <= 0.1
+    assert np.quantile(errors, 0.99) <= 0.25
+
+
+def test_a_saturated_frame_is_at_least_so_bright_and_perhaps_any_brighter():
+    span = brightness_of(np.full((720, 1280), 255, np.uint8), 1 / 45)
+    assert span.low[0] < 60
+    assert span.high[0] == 255
+
+
+def test_a_black_frame_is_at_most_so_bright():
+    span = brightness_of(np.zeros((720, 1280), np.uint8), 1.0)
+    assert span.low[0] == 0
+    assert span.high[0] < 6
+    assert brightness_of(np.zeros((720, 1280), np.uint8), 1000.0).high[0] > 100  # too short an exposure to tell
+
+
+def test_a_lamp_in_view_does_not_make_it_day():
+    night = np.full((720, 1280), 8, np.uint8)
+    with_lamp = night.copy()
+    with_lamp[:300, :300] = 255  # 10 % of the frame
+    plain, lit = brightness_of(night, 1.0), brightness_of(with_lamp, 1.0)
+    assert measured_of(with_lamp, response("srgb")).dark_score[0] > 30  # what the first service saw
+    assert lit.value[0] < plain.value[0] + 8
+    assert lit.high[0] < 40
+
+
+def test_sky_over_a_dark_foreground_is_day():
+    picture = np.full((720, 1280), 60, np.uint8)
+    picture[:300] = 240
+    assert brightness_of(picture, 1.0).low[0] > 100
+
+
+def test_limited_range_video_reads_like_full_range():
+    full, limited = response("srgb"), response("bt709", limited=True)
+    scene = np.full((90, 160), 0.2)
+    one = measure(histogram(np.rint(full.luma(scene)).astype(np.uint8)), full)
+    other = measure(histogram(np.rint(limited.luma(scene)).astype(np.uint8)), limited)
+    assert one.light[0] == pytest.approx(0.2, rel=0.02)
+    assert other.light[0] == pytest.approx(0.2, rel=0.02)
+
+
+@pytest.mark.parametrize("value", [0, 1, 128, 255])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 1), (2, 3), (135, 135), (1080, 1921)])
+def test_every_size_and_every_extreme_gives_finite_numbers(value, shape):
+    picture = np.full(shape, value, np.uint8)
+    curve = response("srgb")
+    measured = measured_of(picture, curve)
+    for ratio in (1e-6, 1.0, 1e6):
+        span = brightness(measured, curve, np.array([ratio]))
+        assert 0 <= span.low[0] <= span.value[0] + 1e-9 <= span.high[0] + 2e-9 <= 255 + 1e-6
+    assert math.isfinite(scene_ev(float(measured.light[0]), 1e-6))
+    assert 0 <= sharpness(picture) < 5
+
+
+def test_sharpness_falls_with_blur_and_not_with_brightness():
+    rng = np.random.default_rng(4)
+    sharp = rng.integers(0, 200, (720, 1280)).astype(np.float32)
+    blurred = sum(np.roll(sharp, shift, axis=1) for shift in range(-4, 5)) / 9
+    assert sharpness(sharp.astype(np.uint8)) > 3 * sharpness(blurred.astype(np.uint8))
+    assert sharpness((sharp / 2).astype(np.uint8)) == pytest.approx(sharpness(sharp.astype(np.uint8)), rel=0.05)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=256, max_size=256).filter(lambda values: sum(values) > 0.01),
+    ratio=st.floats(1e-5, 1e5),
+    more=st.floats(1.01, 4.0),
+)
+def test_brightness_never_falls_when_the_ratio_rises_and_stays_a_span(shares, ratio, more):
+    curve = response("srgb")
+    histogram_of_it = np.array([shares]) / sum(shares)
+    measured = measure(histogram_of_it, curve)
+    first, second = (brightness(measured, curve, np.array([one])) for one in (ratio, ratio * more))
+    assert first.low[0] - 1e-6 <= first.value[0] <= first.high[0] + 1e-6
+    assert second.value[0] >= first.value[0] - 1e-6
+
+
+def test_a_batch_says_the_same_as_its_frames_one_by_one():
+    rng, curve = np.random.default_rng(5), response("srgb")
+    shares = rng.random((7, 256)) ** 8
+    shares /= shares.sum(axis=1, keepdims=True)
+    ratios = 2.0 ** rng.uniform(-6, 6, 7)
+    together = brightness(measure(shares, curve), curve, ratios)
+    for row in range(7):
+        alone = brightness(measure(shares[row : row + 1], curve), curve, ratios[row : row + 1])
+        assert alone.value[0] == pytest.approx(together.value[row])
+        assert alone.low[0] == pytest.approx(together.low[row])
+        assert alone.high[0] == pytest.approx(together.high[row])

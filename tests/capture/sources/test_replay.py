@@ -1,0 +1,129 @@
+"""What was dumped from a ring comes back as it was."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from capture.sources.base import CameraError, Request
+from capture.sources.replay import ReplaySource
+from shm_ring.tools.dump import dump
+from shmcam.control.client import ControlClient
+from shmcam.runtime.stop import Stop
+from tests.capture.harness import Processes
+from tests.machine import until
+
+
+def dumped(world, folder, count=20, file_format="npy"):
+    """Dump the newest frames of a running capture. Returns: the frames."""
+    until(lambda: world.head() >= count + 5, 20)
+    with world.reader() as ring:
+        last = ring.last(count)
+        frames = [ring.copy(sequence) for sequence in last]
+        dump(ring, folder, file_format, len(last) + 20)
+    return {frame.frame_id: frame for frame in frames}
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_the_same_frames_with_the_same_numbers_and_timestamps(tmp_path, realtime):
+    with Processes() as world:
+        capture = world.start_capture()
+        originals = dumped(world, tmp_path)
+        world.stop(capture)
+    camera = {"source": "replay", "path": str(tmp_path), "loop": False, "realtime": realtime}
+    with Processes(camera=camera) as world:
+        world.start_hub()
+        world.start_capture()
+        until(lambda: world.beat().get("state") == "ended", 20, lambda: f"{world.beat()} {world.log()}")
+        with world.reader() as ring:
+            replayed = {frame.frame_id: frame for s in ring.last(64) for frame in [ring.copy(s)]}
+    for number, frame in originals.items():
+        again = replayed[number]
+        assert (again.payload == frame.payload).all()
+        assert again.geometry == frame.geometry
+        assert str(again.meta) == str(frame.meta), "all of it: exposure, lux, flags, drops, both clocks"
+
+
+def test_a_looping_replay_goes_on_counting(tmp_path):
+    with Processes() as world:
+        world.start_capture()
+        dumped(world, tmp_path, 10)
+    source = ReplaySource(tmp_path, loop=True, realtime=False)
+    opened = source.open(Request(1, 1, 30), Stop())
+
+    payload, shots = np.zeros(opened.geometry.payload_bytes, np.uint8), []
+    for _ in range(100):
+        assert source.wait(1)
+        shots.append(source.write(payload))
+    assert [b.frame_id - a.frame_id for a, b in itertools.pairwise(shots)] == [1] * 99
+    assert all(b.captured_ns > a.captured_ns for a, b in itertools.pairwise(shots))
+
+
+def test_pictures_come_back_as_pictures(tmp_path):
+    with Processes() as world:
+        world.start_capture()
+        dumped(world, tmp_path, 10, "png")
+    source = ReplaySource(tmp_path, realtime=False)
+    assert source.open(Request(1, 1, 30), Stop()).geometry.pixel_format == "bgr24"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), ("", "0 kinds of frames"), ("sequence,file,problem\n1,x.npy,\n", "captured_ns")],
+)
+def test_a_folder_that_is_no_dump_is_refused_in_words(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "frames.csv").write_text(content)
+    with pytest.raises(CameraError, match=words):
+        ReplaySource(tmp_path).open(Request(1, 1, 30), Stop())
+
+
+def test_names_in_the_table_never_lead_out_of_the_folder(tmp_path):
+    with Processes() as world:
+        world.start_capture()
+        dumped(world, tmp_path / "dump", 5)
+    table = tmp_path / "dump" / "frames.csv"
+    table.write_text(table.read_text().replace(",f0", ",../../f0"))
+    source = ReplaySource(tmp_path / "dump", realtime=False)
+    source.open(Request(1, 1, 30), Stop())
+    assert all(one.file.parent == tmp_path / "dump" for one in source._frames)
+
+
+NIGHT = {"dwell_s": 0.5, "hold_s": 1.0, "min_dark_frames": 5, "exposure_us": 60_000, "lockout_switches": 0}
+DUSK = {"scene": "curve", "day_length_s": 40, "start_hour": 17.0}
+
+
+def day_and_night(world, over):
+    """Run hub, analyzer and capture until `over(told)`. Returns: what the analyzer told, in order."""
+    told = []
+
+    def ended():
+        told.extend(one.message for one in client.received())
+        return over(told)
+
+    world.start_hub()
+    with ControlClient(
+        "watcher", socket_path=world.settings.socket_path, subscribe=("night_began", "night_ended")
+    ) as client:
+        until(lambda: client.connected, 20)
+        world.start("analyzer")
+        until(lambda: world.beat("analyzer"), 20)
+        world.start_capture()
+        until(ended, 60, lambda: f"{told} {world.log('analyzer')} {world.log()}")
+    return told
+
+
+def test_a_recorded_dusk_replayed_is_the_same_night_again(tmp_path):
+    """The whole way: capture, analyzer and hub, recorded with dump-ring; then the dump in place of the camera."""
+    tables = {"ring": {"size": 256}, "night": NIGHT}
+    with Processes(camera={"synthetic": DUSK, "framerate": 20}, **tables) as world:
+        [recorded] = day_and_night(world, lambda told: told)
+        head = world.head()
+        until(lambda: world.head() > head + 10, 20)
+        with world.reader() as ring:
+            dump(ring, tmp_path, "npy", None)
+    with Processes(camera={"source": "replay", "path": str(tmp_path), "loop": False}, **tables) as world:
+        told = day_and_night(world, lambda _: world.beat().get("state") == "ended")
+    assert [type(event).__name__ for event in told] == ["NightBegan"]
+    assert abs(told[0].frame_id - recorded.frame_id) <= 5, "the analyzer may skip a frame of a busy machine"
+    assert told[0].score == pytest.approx(recorded.score, abs=5)

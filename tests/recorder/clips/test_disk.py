@@ -1,0 +1,349 @@
+"""Disks that are full, broken, read-only or absent: what is complete plays, and recording resumes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from recorder.clips.disk_file import DiskFile
+from recorder.clips.finish import Finisher
+from recorder.clips.storage import Storage
+from recorder.clips.writer import Patience, Present
+from recorder.resume import Marks
+from recorder.settings import RecorderSettings
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue
+from tests.machine import until
+from tests.recorder import film
+from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of
+
+
+class Faulty(DiskFile):
+    """Fails at its n-th operation of one kind, in a given way."""
+
+    kind, at, fault = "write", 1, "ENOSPC"
+    count = 0
+    syncs_after_fault = 0
+
+    def _write_some(self, descriptor, data, offset):
+        type(self).count += self.kind == "write"
+        if self.kind == "write" and self.count == self.at:
+            if self.fault == "short":
+                return super()._write_some(descriptor, data[: max(1, len(data) // 3)], offset)
+            if self.fault == "torn":
+                super()._write_some(descriptor, data[: len(data) // 2], offset)
+            raise OSError(getattr(errno, {"torn": "EIO"}.get(self.fault, self.fault)), os.strerror(errno.EIO))
+        return super()._write_some(descriptor, data, offset)
+
+    def _sync_data(self, descriptor):
+        type(self).count += self.kind == "sync"
+        if self.kind == "sync" and self.count == self.at:
+            raise OSError(errno.EIO, "fsync lies")
+        if self.broken is not None:
+            type(self).syncs_after_fault += 1
+        super()._sync_data(descriptor)
+
+
+def faulty(kind, at, fault):
+    return type("Case", (Faulty,), {"kind": kind, "at": at, "fault": fault})
+
+
+def fails(folder, opener, form):
+    """Write the whole film. Returns: whether the disk refused on the way."""
+    clip = None
+    try:
+        clip = film.clip_file(folder, opener, form)
+        for unit in film.units():
+            clip.add(unit, unit.row)
+        clip.close()
+    except OSError:
+        if clip is not None:
+            clip.abandon()
+        return True
+    return False
+
+
+SOME = [*range(1, 8), 20, 21, *range(103, 116)]
+
+
+@pytest.mark.parametrize("at", [SOME, pytest.param(range(1, 201), marks=pytest.mark.slow)], ids=["some", "each"])
+@pytest.mark.parametrize(
+    ("fault", "container"),
+    [(fault, "mp4") for fault in ("ENOSPC", "EIO", "EROFS", "torn", "short", "fsync")]
+    + [(fault, container) for fault in ("ENOSPC", "fsync") for container in ("mkv", "h264")],
+)
+def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container, at):
+    """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
+    form, hit = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), 0
+    for n in at:
+        folder = tmp_path / f"{n}"
+        folder.mkdir()
+        opener = faulty("sync" if fault == "fsync" else "write", n, fault)
+        failed = fails(folder, opener, form)
+        hit += failed
+        assert opener.syncs_after_fault == 0, "a file whose fsync failed is not synced again"
+        for clip in folder.glob(f"*.{container}"):
+            ids = numbers(clip)
+            assert ids == list(range(1000, 1000 + len(ids))), (n, ids)
+            assert [int(line["frame_number"]) for line in rows(timing_of(clip))] == ids, n
+            assert failed or len(ids) == 100
+        assert not list(folder.glob("*.part")), n
+        shutil.rmtree(folder)
+    assert hit >= {"short": 0, "fsync": 1}.get(fault, 4)
+
+
+def refuse(*_some, **_more):
+    raise OSError(errno.EIO, "the card is dying")
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "h264"])
+def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, monkeypatch, container):
+    """After it the kernel may have dropped the pages: only what the sync before confirmed is certainly there."""
+    film.at_once(monkeypatch)
+    form, written, counts = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
+    for at in (2, 4, 6, 8)[: 3 if container == "mp4" else 4]:  # each second one is the video's
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        assert fails(folder, faulty("sync", at, "fsync"), form)
+        counts.append(sum(len(numbers(clip)) for clip in folder.glob(f"*.{container}")))
+        written.append(len(list(folder.iterdir())))
+    assert counts[0] == 0 < counts[-2] < counts[-1] and counts == sorted(counts)
+    assert all(files == 2 * (frames > 0) for files, frames in zip(written, counts, strict=True))
+
+
+def test_a_folder_that_cannot_be_synced_leaves_neither_file_nor_descriptor(tmp_path, monkeypatch):
+    monkeypatch.setattr("recorder.clips.disk_file.sync_folder", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="dying"):
+        film.clip_file(tmp_path)
+    assert not list(tmp_path.iterdir()) and len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_new_folders_are_synced_into_those_above_them(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("recorder.clips.storage.sync_folder", synced.append)
+    monkeypatch.setattr("recorder.clips.storage.make_room", lambda *_some, **_more: [])
+    (tmp_path / "config.toml").touch()
+    storage = Storage(Settings.load(tmp_path / "config.toml", environ={}), RecorderSettings(), None)
+    storage.prepare(storage.recordings / "session_20260101_000000", 0)
+    storage.prepare(storage.recordings / "session_20260101_000001", 0)
+    assert synced == [storage.recordings.parent, storage.recordings, storage.recordings]
+
+
+def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, monkeypatch):
+    """Every look at the closed file fails, too."""
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit, unit.row)
+    present = Present("cam0", clip, film.ORDER, film.track(), 0)
+    clip.close()
+    (tmp_path / "config.toml").touch()
+    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        finisher = Finisher(
+            *(settings, RecorderSettings(), "cam0"),
+            marks=Marks(tmp_path / "marks.json"),
+            catalogue=catalogue,
+            closed=queue.SimpleQueue(),
+            notices=notices,
+        )
+        kept = present.closed("over", intact=True)
+        with monkeypatch.context() as broken:
+            for name in ("exists", "stat"):
+                broken.setattr(Path, name, refuse)
+            assert not present.closed("over", intact=True).kept
+            finisher._finish(kept)
+        assert notices.empty()
+        finisher._finish(kept)
+        assert notices.get().closed.path == clip.place.clip
+
+
+def test_the_same_trouble_with_other_numbers_is_no_news():
+    patience = Patience()
+    assert patience.suffered("disk full: 3.1 MB short of 20.0 MB", 0)
+    assert not patience.suffered("disk full: 2.9 MB short of 20.0 MB", 40)
+    assert patience.trouble.startswith("disk full: 2.9")
+    assert patience.suffered("Read-only file system", 80)
+
+
+# ---- real file systems, in a mount namespace of their own
+
+
+def can_mount():
+    probe = ["unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(probe, capture_output=True).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="this host does not allow user namespaces")
+
+
+class Disk:
+    """A recorder whose recordings folder is a file system of its own."""
+
+    def __init__(self, made, megabytes):
+        self.made, self.folder = made, made.recordings
+        self.folder.mkdir()
+        script = (
+            f"mount -t tmpfs -o size={megabytes}m none {self.folder} && "
+            f"cd {ROOT} && exec {os.sys.executable} -m recorder --config {made.folder / 'config.toml'}"
+        )
+        self.process = subprocess.Popen(["unshare", "-Urm", "sh", "-c", script], stdin=subprocess.DEVNULL)
+        made.processes.append(self.process)
+        made.ready()
+
+    @property
+    def seen(self) -> Path:
+        """The folder as the recorder sees it."""
+        return Path(f"/proc/{self.process.pid}/root{self.folder}")
+
+    def inside(self, *command):
+        subprocess.run(
+            ["nsenter", "-t", str(self.process.pid), "-U", "-m", "--preserve-credentials", *command], check=True
+        )
+
+
+@pytest.fixture
+def filmed(rig):
+    stop = threading.Event()
+    threads = []
+
+    def make(**recorder):
+        made = rig(auto_start=True, **recorder)
+        camera = made.camera(size=(640, 360), slots=128, noise=100)
+
+        def run(camera: Camera):
+            start, number = time.monotonic(), 0
+            while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
+                camera.publish()
+                number += 1
+
+        threads.append(threading.Thread(target=run, args=(camera,)))
+        threads[-1].start()
+        return made, camera
+
+    yield make
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def says(made, text):
+    until(lambda: text in made.log(), 30, made.log()[-3000:])
+
+
+def growth(made, text, more, seconds=30):
+    before = made.log().count(text)
+    until(lambda: made.log().count(text) >= before + more, seconds, made.log()[-3000:])
+
+
+@needs_mounts
+def test_a_full_disk_costs_the_oldest_clips_and_recording_goes_on(filmed):
+    made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60, rolling_clips_count=1000, csv=False)
+    disk = Disk(made, 9)
+    growth(made, "deleted path=", 3, 60)
+    growth(made, "recording began", 2)
+    for clip in sorted(disk.seen.rglob("*.mp4"))[:3]:
+        ids = numbers(clip)
+        assert ids == list(range(ids[0], ids[-1] + 1))
+    usage = os.statvfs(disk.seen)
+    assert usage.f_bavail > 0
+    assert made.log().count("ERROR") <= 2, "the same trouble is told once a minute"
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more fits."""
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(65536))
+
+
+@needs_mounts
+def test_a_disk_filled_by_others_is_reported_and_recording_resumes_when_there_is_room(filmed):
+    made, _ = filmed()
+    disk = Disk(made, 12)
+    says(made, "recording began")
+    fill(disk.seen / "others")
+    says(made, "not recording reason=")
+    for clip in disk.seen.rglob("*.mp4"):
+        ids = numbers(clip)
+        assert ids == list(range(ids[0], ids[-1] + 1))
+    (disk.seen / "others").unlink()
+    growth(made, "recording again", 1, 60)
+
+
+@needs_mounts
+def test_a_disk_that_turns_read_only_is_reported_and_used_again_when_it_can_be_written(filmed):
+    made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60)
+    disk = Disk(made, 50)
+    says(made, "recording began")
+    disk.inside("mount", "-t", "tmpfs", "-o", "ro", "none", str(disk.folder))
+    says(made, "Read-only file system")
+    disk.inside("umount", str(disk.folder))
+    growth(made, "recording again", 1, 60)
+    known = set(disk.seen.rglob("*.mp4"))
+    growth(made, "recording ended", 2)
+    assert max(len(numbers(clip)) for clip in set(disk.seen.rglob("*.mp4")) - known) > 10
+
+
+TAKEN = {
+    "the file is deleted": lambda part: part.unlink(),
+    "the file is moved": lambda part: part.rename(part.parent.parent.parent / part.name),
+    "the session folder is deleted": lambda part: shutil.rmtree(part.parent),
+    "the recordings folder is moved": lambda part: part.parent.parent.rename(part.parent.parent.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize(
+    "taken", [next(iter(TAKEN)), *(pytest.param(one, marks=pytest.mark.slow) for one in [*TAKEN][1:])]
+)
+def test_a_file_that_is_taken_away_is_noticed_and_another_one_begun(filmed, taken):
+    made, _ = filmed(fragment_s=0.2)
+    made.start_hub()
+    made.start()
+    says(made, "recording began")
+    (part,) = until(lambda: made.clips("*.mp4.part"), 10)
+    until(lambda: part.stat().st_size > 10_000, 10)
+    TAKEN[taken](part)
+    growth(made, "was moved, deleted or unmounted", 1)
+    growth(made, "recording again", 1)
+    status = until(lambda: made.ask("record status").data.get("file"), 10)
+    assert status and Path(status + ".part").exists()
+    time.sleep(0.5)
+    reply = made.ask("record stop")
+    assert reply.ok and Path(reply.data["file"]).exists(), reply
+    assert len(numbers(Path(reply.data["file"]))) == reply.data["frames"] > 5
+    assert part.with_name(part.name.removesuffix(".part")) not in made.clips()
+
+
+def test_a_recording_that_is_taken_away_at_its_end_is_not_claimed(filmed):
+    made, _ = filmed(fragment_s=1.0)
+    made.start_hub()
+    made.start()
+    says(made, "recording began")
+    (part,) = until(lambda: made.clips("*.mp4.part"), 10)
+    shutil.rmtree(made.recordings)
+    reply = made.ask("record stop")
+    assert not reply.ok and not reply.data["file"], reply
+    assert "deleted" in reply.text and part.name.removesuffix(".mp4.part") in reply.text, "the video or its CSV"
+    assert "deleted" in made.ask("record status").text
+
+
+def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(filmed):
+    made, _ = filmed(disk_marker=".shmcam-disk")
+    made.start()
+    made.ready()
+    says(made, "not recording reason=")
+    assert ".shmcam-disk is missing" in made.log() and "not mounted" in made.log()
+    assert not made.recordings.exists() or not list(made.recordings.rglob("cam0_*"))
+    made.recordings.mkdir(exist_ok=True)
+    (made.recordings / ".shmcam-disk").touch()
+    says(made, "recording began")
+    assert made.log().count("not recording reason=") == 1, "the same trouble is told once a minute"

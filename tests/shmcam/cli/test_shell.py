@@ -1,0 +1,449 @@
+"""The command line and the slave, as their users start them."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shmcam.cli.completion import bash, fish, words, zsh
+from shmcam.cli.console_view import View, draw, fitted, render
+from shmcam.cli.shortstream import Frames
+from shmcam.control.client import ControlClient
+from shmcam.control.command_table import COMMANDS
+from shmcam.control.messages import Chunk, NightBegan, PreviewFrame, Reply
+from shmcam.runtime.log_tail import Follower, merged_tail
+from tests.machine import needs
+from tests.shmcam.hub.hubs import HubProcess, until
+from tests.shmcam.hub.test_server import serve
+
+SHMCAM = str(Path(sys.executable).with_name("shmcam"))
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubProcess() as running, ControlClient("exporter", socket_path=running.socket, commands=("save",)) as exporter:
+        stop = serve(exporter, lambda request: request.reply(saved()))
+        until(lambda: exporter.connected, "exporter connected")
+        yield running
+        stop()
+
+
+def saved():
+    return Reply(status="saved", text="Saved single full-resolution image: /x.jpg", data={"path": "/x.jpg"})
+
+
+def shmcam(hub, *words, **more):
+    environ = {**os.environ, "SHMCAM_CONFIG": str(hub.config)}
+    return subprocess.run(
+        [SHMCAM, *words], capture_output=True, text=True, timeout=60, env=environ, cwd=hub.folder, **more
+    )
+
+
+def test_a_command_prints_its_answer_and_exits_0(hub):
+    done = shmcam(hub, "save", "jpg")
+    assert (done.returncode, done.stdout) == (0, "Saved single full-resolution image: /x.jpg\n")
+    done = shmcam(hub, "--json", "save")
+    assert json.loads(done.stdout) == {"ok": True, "status": "saved", "data": {"path": "/x.jpg"}}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["record", "start"], 1, "recorder is not connected"),
+        (["record", "begin"], 2, "expected start|stop|status|trigger"),
+        (["savee"], 2, "did you mean save?"),
+        (["--bogus"], 2, "unknown option --bogus"),
+        (["--timeout", "soon", "ping"], 2, "expected seconds"),
+        (["set", "night.dark_threshold", "dark"], 1, "must be number"),
+        (["--socket", "/nowhere/x.sock", "ping"], 69, "no hub at /nowhere/x.sock"),
+        (["--config", "/nowhere/config.toml", "ping"], 78, "cannot be read"),
+        (["logs", "nobody"], 1, "no log of 'nobody'"),
+        (["shortstream", "3"], 2, "--out DIR is missing"),
+        (["completion", "tcsh"], 2, "expected bash, zsh or fish"),
+        (["restart"], 69, "no supervisord at"),
+        ([], 2, "usage: shmcam"),
+    ],
+)
+def test_every_failure_has_its_exit_code_and_a_reason_on_stderr(hub, words, code, said):
+    done = shmcam(hub, *words)
+    assert (done.returncode, said in done.stderr) == (code, True), done
+    assert "Traceback" not in done.stderr
+
+
+def test_help_of_everything(hub):
+    done = shmcam(hub, "--help")
+    assert done.returncode == 0
+    for row in COMMANDS:
+        assert row.words[0] in done.stdout
+    for word in ("run", "console", "slave", "doctor", "logs", "completion", "shortstream", "restart", "subscribe"):
+        helped = shmcam(hub, word, "--help")
+        assert helped.returncode == 0, helped
+        assert helped.stdout
+    assert "example: echo save" in shmcam(hub, "save", "--help").stdout
+
+
+def test_settings_from_the_shell(hub):
+    assert shmcam(hub, "set", "night.dark_threshold=31").stdout.startswith(
+        "OK: changed night.dark_threshold from 40.0 to 31.0"
+    )
+    assert shmcam(hub, "get", "night.dark_threshold").stdout.startswith("night.dark_threshold = 31.0")
+    assert "dark_threshold = 31" in shmcam(hub, "dump_config").stdout
+
+
+def test_subscribe_prints_events_as_they_come(hub):
+    environ = {**os.environ, "SHMCAM_CONFIG": str(hub.config)}
+    for typed, expected in (
+        (["subscribe", "night"], "night_began camera=cam0"),
+        (["--json", "subscribe", "night"], '"event":"night_began"'),
+    ):
+        with subprocess.Popen([SHMCAM, *typed], stdout=subprocess.PIPE, text=True, env=environ) as watching:
+            try:
+                assert "subscribed" in watching.stdout.readline()
+                with ControlClient("analyzer", socket_path=hub.socket) as analyzer:
+                    analyzer.announce(NightBegan(camera="cam0"))
+                    assert expected in watching.stdout.readline()
+                watching.send_signal(signal.SIGINT)
+                assert watching.wait(60) == 130
+            finally:
+                watching.kill()  # leaving the block waits for its end
+
+
+def test_shortstream_saves_files(hub, tmp_path):
+    def answer(request):
+        for number in range(3):
+            jpeg = b"\xff\xd8" + bytes([number]) * 1000
+            request.reply(Chunk(data=struct.pack(">I", len(jpeg)) + jpeg))
+        request.reply(Chunk(data=b"\0\0\0\0", end=True))
+        request.reply(Reply(status="stream_done", text="STREAM_DONE: sent=3, skipped=0, available=3"))
+
+    with ControlClient("streamer", socket_path=hub.socket, commands=("short_stream",)) as streamer:
+        until(lambda: streamer.connected, "connected")
+        stop = serve(streamer, answer)
+        done = shmcam(hub, "shortstream", "3", "--out", str(tmp_path / "frames"))
+        stop()
+    assert "STREAM_DONE: sent=3, skipped=0, available=3" in done.stdout
+    assert [path.stat().st_size for path in sorted((tmp_path / "frames").iterdir())] == [1002] * 3
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_shortstream_frames_in_any_pieces(piece):
+    data, found = b"".join(struct.pack(">I", n) + b"x" * n for n in (5, 1, 300)) + b"\0\0\0\0", []
+    frames = Frames(found.append)
+    for start in range(0, len(data), piece):
+        frames.feed(data[start : start + piece])
+    assert [len(frame) for frame in found] == [5, 1, 300]
+    assert frames.ended
+    with pytest.raises(ValueError, match="out of step"):
+        Frames(found.append).feed(b"\xff\xff\xff\xff")
+
+
+def test_logs_are_merged_by_time_and_followed(tmp_path):
+    def line(second, text):
+        return f"2026-11-21T08:00:{second:02}.000Z INFO    x  {text}\n"
+
+    (tmp_path / "capture.log").write_text(line(1, "one") + line(4, "four") + "Traceback of four\n")
+    (tmp_path / "recorder.log").write_text(line(2, "two") + line(5, "five"))
+    shown = merged_tail(tmp_path, "", 10)
+    assert [text.split()[-1] for text in shown] == ["one", "two", "four", "four", "five"]
+    assert merged_tail(tmp_path, "recorder", 1)[0].endswith("five")
+    assert merged_tail(tmp_path, "nobody", 1) is None
+    follower = Follower(tmp_path, "")
+    with (tmp_path / "capture.log").open("a") as file:
+        file.write(line(6, "six") + "half a li")
+    (tmp_path / "exporter.log").write_text(line(7, "seven"))
+    assert [text.split()[-1] for text in follower.new_lines()] == ["six", "seven"]
+    (tmp_path / "recorder.log").rename(tmp_path / "recorder.log.1")
+    (tmp_path / "recorder.log").write_text(line(8, "eight"))
+    assert [text.split()[-1] for text in follower.new_lines()] == ["eight"]
+
+
+def test_logs_f_shows_what_follows(hub):
+    environ = {**os.environ, "SHMCAM_CONFIG": str(hub.config)}
+    with subprocess.Popen([SHMCAM, "logs", "-f", "hub"], stdout=subprocess.PIPE, text=True, env=environ) as following:
+        lines = []
+        threading.Thread(target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True).start()
+        try:
+            until(lambda: lines, "old lines, although nothing new is logged")
+            hub.text("set night.min_dark_frames 12")
+            until(lambda: any("night.min_dark_frames" in line for line in lines), "the new line")
+            following.send_signal(signal.SIGINT)
+            assert following.wait(60) == 130
+        finally:
+            following.kill()
+
+
+# ---- the slave, driven by a master program as the user's manual shows
+
+
+def test_a_master_program_drives_the_slave(hub):
+    environ = {**os.environ, "SHMCAM_CONFIG": str(hub.config)}
+    command = [SHMCAM, "slave"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, bufsize=1, env=environ, **pipes) as slave:
+        try:
+            drive(slave, hub)
+            assert slave.wait(60) == 0
+            assert slave.stderr.read() == ""
+        finally:
+            slave.kill()
+
+
+def drive(slave, hub):
+    def command(**fields):
+        slave.stdin.write(json.dumps(fields) + "\n")
+        slave.stdin.flush()
+        return json.loads(slave.stdout.readline())
+
+    assert json.loads(slave.stdout.readline())["status"] == "ready"
+    answer = command(command="take_snapshot")
+    assert list(answer) == ["type", "status", "timestamp", "data"]
+    assert (answer["type"], answer["status"], answer["data"]["path"]) == ("status", "saved", "/x.jpg")
+    assert command(command="get_status")["data"]["processes"]
+    assert command(command="start_recording")["type"] == "error"
+    assert "did you mean" in command(command="take_snapsot")["data"]["message"]
+    slave.stdin.write("not json\n")
+    slave.stdin.flush()
+    assert json.loads(slave.stdout.readline())["status"] == "bad_message"
+    with ControlClient("streamer", socket_path=hub.socket, commands=("preview",)) as streamer:
+        until(lambda: streamer.connected, "connected")
+        assert command(command="toggle_preview", camera_id=0, enabled=True)["status"] == "preview_enabled"
+        streamer.announce(PreviewFrame(camera="cam0", jpeg=b"\xff\xd8\xff"))
+        frame = json.loads(slave.stdout.readline())
+        assert (frame["type"], frame["data"]["camera_id"], frame["data"]["frame"]) == ("preview_frame", "cam0", "/9j/")
+    assert command(command="quit")["status"] == "bye"
+
+
+def test_the_end_of_stdin_ends_the_slave_after_its_answers(hub):
+    done = shmcam(hub, "slave", input='{"command": "ping"}\n{"command": "take_snapshot"}\n')
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ready", "pong", "saved"]
+    assert done.returncode == 0
+
+
+def test_a_slave_without_a_service_says_so_in_json(tmp_path):
+    done = subprocess.run(
+        [SHMCAM, "--socket", str(tmp_path / "x"), "slave"], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (69, "no_hub")
+
+
+# ---- the console
+
+
+def test_plain_console_reads_r_s_q(hub):
+    done = shmcam(hub, "console", "--plain", input="s\nr\nx\nq\n")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[1] == "Saved single full-resolution image: /x.jpg"
+    assert lines[2].startswith("ERROR: recorder is not connected")
+    assert lines[3] == "no key 'x'"
+
+
+@needs("tmux")
+def test_the_console_in_a_terminal(hub):
+    import numpy
+    import simplejpeg
+
+    picture = simplejpeg.encode_jpeg(numpy.full((90, 160, 3), (200, 30, 30), numpy.uint8))
+    tmux = ["tmux", "-f", "/dev/null", "-u", "-S", str(hub.folder / "tmux")]  # nobody's configuration, any locale
+    command = f"SHMCAM_CONFIG={hub.config} {SHMCAM} console; echo ended $?; sleep 60"
+    subprocess.run([*tmux, "new-session", "-d", "-x", "100", "-y", "40", command], check=True, timeout=60)
+
+    def shown(*more):
+        return subprocess.run([*tmux, "capture-pane", "-p", *more], capture_output=True, text=True, timeout=60).stdout
+
+    def press(key):
+        subprocess.run([*tmux, "send-keys", key], check=True, timeout=60)
+
+    try:
+        until(lambda: "shmcam" in shown() and "exporter" in shown() and "q quit" in shown(), "the screen")
+        press("s")
+        until(lambda: "> Saved single full-resolution image: /x.jpg" in shown(), "the answer to s")
+        press("r")
+        until(lambda: "> ERROR: recorder is not connected" in shown(), "the answer to r")
+        with ControlClient("streamer", socket_path=hub.socket, commands=("preview",)) as streamer:
+            until(lambda: streamer.connected, "connected")
+
+            def sent():
+                streamer.announce(PreviewFrame(camera="cam0", jpeg=picture))
+                return "▀" in shown()
+
+            until(sent, "a picture in half blocks")
+            assert "38;2;" in shown("-e")
+        press("q")
+        until(lambda: "ended 0" in shown(), "the shell is back")
+        assert "q quit" not in shown(), "the screen was given back"
+    except AssertionError as problem:
+        raise AssertionError(f"{problem}; the screen:\n{shown()}") from problem
+    finally:
+        subprocess.run([*tmux, "kill-server"], timeout=60)
+
+
+def test_half_blocks_and_their_size():
+    lines = draw([[(255, 0, 0), (255, 0, 0)], [(0, 0, 255), (0, 0, 255)], [(1, 2, 3), (4, 5, 6)]])
+    assert lines[0] == "\x1b[38;2;255;0;0;48;2;0;0;255m▀▀\x1b[0m"
+    assert len(lines) == 2
+    assert fitted(1280, 720, 80, 20) == (71, 40)
+    assert fitted(1, 1000, 80, 20) == (2, 40)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (20, 5), (200, 60), (1, 1)])
+def test_the_screen_fits_whatever_the_terminal(columns, rows):
+    process = {
+        "program": "x" * 40,
+        "state": "running",
+        "fps": 1.0,
+        "lag": 2,
+        "laps": 3,
+        "rss_bytes": 9,
+        "reason": "y" * 300,
+    }
+    camera = {
+        "camera": "cam0",
+        "state": "found",
+        "source": "s",
+        "model": "m",
+        "mode": "video",
+        "reason": "",
+        "recording": "a",
+        "night": True,
+    }
+    view = View(
+        status={"cameras": [camera], "processes": [process] * 9}, log=["l" * 500] * 99, picture=["▀" * 300] * 50
+    )
+    lines = render(view, columns, rows)
+    assert len(lines) == rows
+    for line in lines:
+        assert len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= columns
+
+
+# ---- completion
+
+
+@pytest.mark.parametrize(("shell", "script"), [("bash", bash), ("zsh", zsh), ("fish", fish)])
+def test_completion_scripts_are_accepted_by_their_shells(shell, script, tmp_path):
+    path = tmp_path / "script"
+    path.write_text(script())
+    assert "record" in script()
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n", str(path)], check=True, timeout=60)
+
+
+def test_bash_completes_words_and_what_follows(tmp_path):
+    path = tmp_path / "script"
+    path.write_text(bash())
+
+    def complete(*typed):
+        line = " ".join(f"'{word}'" for word in typed)
+        asked = f"COMP_WORDS=({line}); COMP_CWORD={len(typed) - 1}"
+        code = f"source {path}; {asked}; _shmcam 2>/dev/null; echo ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60).stdout.split()
+
+    assert complete("shmcam", "rec") == ["record"]
+    assert set(complete("shmcam", "record", "st")) == {"start", "stop", "status"}
+    assert "night.dark_threshold" in complete("shmcam", "set", "night.dark")
+    assert "recorder" in complete("shmcam", "restart", "")
+    assert set(words()) >= {"save", "run", "doctor", "restart"}
+
+
+@needs("fish")
+def test_fish_completes_words_and_what_follows(tmp_path):
+    path = tmp_path / "script"
+    path.write_text(fish())
+
+    def complete(line):
+        code = f"source {path}; complete -C '{line}'"
+        environ = {**os.environ, "HOME": str(tmp_path)}
+        done = subprocess.run(["fish", "-N", "-c", code], capture_output=True, text=True, timeout=30, env=environ)
+        assert not done.stderr
+        return [one.partition("\t")[0] for one in done.stdout.splitlines()]
+
+    assert complete("shmcam rec") == ["record"]
+    assert set(complete("shmcam record st")) == {"start", "status", "stop"}
+    assert complete("shmcam --config x.toml --json restart record") == ["recorder"]
+    assert "night.dark_threshold" in complete("shmcam set night.dark")
+    assert "--config" in complete("shmcam --c")
+
+
+@needs("zsh")
+@pytest.mark.parametrize("how", ["autoloaded", "sourced"])
+def test_zsh_completes_words_and_what_follows(tmp_path, how):
+    """In a terminal of its own, as zsh completes nowhere else."""
+    (tmp_path / "_shmcam").write_text(zsh())
+    load = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D"
+    load += f"; source {tmp_path}/_shmcam" if how == "sourced" else ""
+    with Terminal("zsh", "-f", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
+        shell.say(f"unsetopt zle_bracketed_paste beep; {load}; echo rea''dy\n")
+        shell.hear("ready")
+        for typed, shown in (
+            ("shmcam rec\t", "record "),
+            ("shmcam record sto\t", "stop "),
+            ("shmcam --config x.toml --json restart recor\t", "recorder "),
+            ("shmcam set night.dark_th\t", "night.dark_threshold "),
+            ("shmcam save lab\t", "label="),
+        ):
+            shell.say(typed)
+            shell.hear(shown)
+            shell.say("\x15")
+
+
+class Terminal:
+    """A program in a pseudo terminal of its own."""
+
+    def __init__(self, *command, environ):
+        self.heard = ""
+        self.command, self.environ = command, {**os.environ, **environ}
+
+    def __enter__(self):
+        self.descriptor, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            self.command, stdin=slave, stdout=slave, stderr=slave, env=self.environ, start_new_session=True
+        )
+        os.close(slave)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self.descriptor)
+
+    def say(self, text):
+        self.heard = ""
+        os.write(self.descriptor, text.encode())
+
+    def hear(self, text):
+        def heard():
+            if select.select([self.descriptor], [], [], 0.05)[0]:
+                self.heard += os.read(self.descriptor, 4096).decode(errors="replace")
+            return text in self.heard
+
+        until(heard, f"{text!r} is shown", 30)
+
+
+def test_doctor_finds_a_taken_port_and_a_folder_it_may_not_write(tmp_path):
+    import socket
+
+    with socket.socket() as taken, HubProcess() as hub:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        hub.config.write_text(f"[mjpeg_server]\nport = {taken.getsockname()[1]}\n")
+        hub.stop()
+        done = shmcam(hub, "doctor")
+        assert done.returncode == 1
+        assert "is taken by another program" in done.stdout
+        assert "type: sudo ss -ltnp" in done.stdout
+        found = json.loads(shmcam(hub, "--json", "doctor").stdout)
+        assert found["ok"] is False
+        assert {row["topic"] for row in found["findings"]} >= {"software", "camera", "memory", "disk", "clock", "ports"}
+        time.sleep(0)

@@ -1,0 +1,12 @@
+"""docs/config.md says what the code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shmcam.config.reference import page
+
+
+def test_the_page_of_all_keys_is_current():
+    shipped = Path(__file__).resolve().parents[3] / "docs" / "config.md"
+    assert shipped.read_text() == page(), "run: python -m shmcam.config.reference > docs/config.md"

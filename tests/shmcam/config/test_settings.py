@@ -1,0 +1,168 @@
+"""config.toml: what loads, what is refused, and whether the refusal tells a person where to look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmcam.config.schema import tables
+from shmcam.config.settings import Settings, SettingsError
+
+ROOT = Path(__file__).resolve().parents[3]
+NightSettings = tables()["night"]
+CameraSettings = tables()["camera"]
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loader(text: str, *overrides: str, environ: dict[str, str] | None = None) -> Settings:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        return Settings.load(path, overrides, environ or {})
+
+    return loader
+
+
+def test_the_shipped_file_loads_and_shows_the_defaults(tmp_path):
+    shipped = Settings.load(ROOT / "config.toml", environ={})
+    for key in shipped.schema():
+        table, _, name = key.path.rpartition(".")
+        here = shipped.document
+        for part in table.split("."):
+            here = here.get(part, {})
+        if name in here:
+            default = list(key.default) if isinstance(key.default, tuple) else key.default
+            assert here[name] == default, key.path
+
+
+def test_an_empty_file_is_all_defaults_and_one_camera(load):
+    settings = load("")
+    assert settings.cameras == ("cam0",)
+    assert settings.table(NightSettings).dark_threshold == 40.0
+    assert settings.ring_name("cam0", "scores") == "/shmcam.cam0.scores"
+
+
+def test_paths_are_relative_to_the_file(load, tmp_path):
+    settings = load('[paths]\nrun = "r"\nrecordings = "/data/rec"')
+    assert settings.paths.run == tmp_path / "r"
+    assert settings.paths.recordings == Path("/data/rec")
+    assert settings.paths.captures == tmp_path / "captures"
+    assert settings.socket_path == tmp_path / "r" / "control.sock"
+
+
+def test_a_camera_overrides_its_tables_and_only_its_own(load):
+    settings = load(
+        "[camera]\nwidth = 800\n[night]\ndark_threshold = 30\n"
+        "[cameras.front]\n[cameras.back]\nwidth = 320\n[cameras.back.night]\ndark_threshold = 20\n"
+    )
+    assert settings.cameras == ("front", "back")
+    assert settings.table(CameraSettings, "front").width == 800
+    assert settings.table(CameraSettings, "back").width == 320
+    assert settings.table(NightSettings, "front").dark_threshold == 30
+    assert settings.table(NightSettings, "back").dark_threshold == 20
+    assert settings.value("cameras.back.width") == 320
+
+
+def test_command_line_beats_environment_beats_file(load):
+    text = "[camera]\nwidth = 100\nheight = 100\nframerate = 1"
+    environ = {"SHMCAM_CAMERA__WIDTH": "200", "SHMCAM_CAMERA__HEIGHT": "200", "SHMCAM_CONFIG": "ignored"}
+    camera = load(text, "camera.width=300", environ=environ).table(CameraSettings)
+    assert (camera.width, camera.height, camera.framerate) == (300, 200, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[camera]\n\nwidth = 'wide'",
+            r"config.toml:3: \[camera\] width = 'wide': must be integer 16..8192 \(pixels\)",
+        ),
+        ("[camera]\nwidth = 1e30", r"config.toml:2: \[camera\] width = 1e\+30: must be integer"),
+        ("[camera]\nwidth = true", r"config.toml:2: .* width = true: must be integer"),
+        ("[camera]\nwidht = 3", r"config.toml:2: \[camera\] unknown key 'widht'; did you mean width\?"),
+        ("[camera]\nsource = 'usb'", r"source = 'usb': must be one of 'auto', 'file'"),
+        ("[nigth]\nenable = true", r"config.toml:1: unknown table \[nigth\]; did you mean night\?"),
+        ("[night]\ndark_threshold = nan", r"config.toml:2: \[night\] dark_threshold = nan: must be"),
+        ("[night]\ndwell_s = inf", r"dwell_s = inf: must be"),
+        ("[ring.downscale]\nwidth = 3", r"config.toml:2: \[ring.downscale\] width = 3: must be integer 16..8192"),
+        ("[ring.downscale]\nsise = 3", r"config.toml:2: \[ring.downscale\] unknown key 'sise'; did you mean size\?"),
+        (
+            "[cameras.cam1.night]\nenable = 3",
+            r"config.toml:2: \[cameras.cam1.night\] enable = 3: must be true or false",
+        ),
+        ("[cameras.cam1]\nwidht = 3", r"config.toml:2: \[cameras.cam1\] unknown key 'widht'; did you mean width\?"),
+        ("[cameras.'../x']\nwidth = 640", r"must be a camera name"),
+        ("cameras = 3", r"config.toml:1: cameras = 3: must be a table"),
+        ("camera = 3", r"camera = 3: must be a table"),
+        ("[camera]\nwidth = ", r"config.toml: Invalid value"),
+        ("x = " + "[" * 5000, r"nested too deeply"),
+        ("x = " + "9" * 6000, r"config.toml: "),
+    ],
+)
+def test_mistakes_are_refused_with_place_value_and_expectation(load, text, message):
+    with pytest.raises(SettingsError, match=message):
+        load(text)
+
+
+def test_bytes_that_are_not_text_a_missing_and_a_huge_file_are_refused(tmp_path):
+    path = tmp_path / "c.toml"
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        Settings.load(path)
+    path.write_bytes(b"# fine\n[camera]\nwidth = \xff\n")
+    with pytest.raises(SettingsError, match=r"c.toml:3: not UTF-8 text \(byte 0xff\)"):
+        Settings.load(path)
+    path.write_bytes(b"#" * 2_000_000)
+    with pytest.raises(SettingsError, match="larger than 1000000 bytes"):
+        Settings.load(path)
+    with pytest.raises(SettingsError, match="Is a directory"):
+        Settings.load(tmp_path)
+
+
+@pytest.mark.parametrize("assignment", ["width", "=3", "camera.width.x=3", "camera=3"])
+def test_a_bad_override_is_refused(load, assignment):
+    with pytest.raises(SettingsError):
+        load("", assignment)
+
+
+def test_with_value_checks_the_whole_and_leaves_the_original(load):
+    settings = load("[night]\ndark_threshold = 30")
+    changed = settings.with_value("night.dark_threshold", 20.0)
+    assert (settings.value("night.dark_threshold"), changed.value("night.dark_threshold")) == (30, 20)
+    with pytest.raises(SettingsError, match="dark_threshold = 'x'"):
+        settings.with_value("night.dark_threshold", "x")
+    with pytest.raises(SettingsError, match=r"did you mean night.dark_threshold"):
+        settings.with_value("night.dark_treshold", 3)
+
+
+def test_set_of_shmcam_run_reaches_cameras_with_capitals(load):
+    settings = load("[cameras.Front]\nwidth = 640", environ={"SHMCAM_SET": "cameras.Front.width=800\nring.size=9"})
+    assert settings.cameras == ("Front",)
+    assert settings.value("cameras.Front.width") == 800 and settings.value("ring.size") == 9
+
+
+def test_a_secret_of_the_wrong_type_is_refused_without_being_shown(load):
+    for text in ("[http]\ntoken = 1234567890123456789", "[cameras.cam1]\nurl = 98765"):
+        with pytest.raises(SettingsError, match=r"= \*\*\*: must be text"):
+            load(text)
+
+
+def test_every_key_has_words_for_people(load):
+    for key in load("").schema():
+        assert key.help and key.expected and key.apply in ("live", "restart"), key.path
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200))
+def test_no_file_crashes_the_loader(noise):
+    import tempfile
+
+    raw = noise.encode(errors="replace") if isinstance(noise, str) else noise
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(raw)
+        file.flush()
+        try:
+            Settings.load(file.name, environ={})
+        except SettingsError as error:
+            assert str(error)

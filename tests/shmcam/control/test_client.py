@@ -1,0 +1,57 @@
+"""A process's line to the hub, when the hub comes and goes and threads cross."""
+
+import logging
+import os
+import threading
+
+from shmcam.control.client import ControlClient
+from shmcam.control.client_connection import Bell
+from shmcam.control.messages import NightBegan
+from tests.shmcam.hub.hubs import HubProcess, until
+
+
+def test_a_bell_that_is_closed_while_others_ring_touches_no_other_file(tmp_path):
+    """The number of a closed descriptor is soon another file's: ringing it wrote eight bytes into that."""
+    bell, stop = Bell(), threading.Event()
+    number = bell.fileno()
+
+    def ring():
+        while not stop.is_set():
+            bell.ring()
+
+    threads = [threading.Thread(target=ring) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with (tmp_path / "other").open("wb") as other:
+        bell.close()
+        os.dup2(other.fileno(), number)
+        bell.ring()
+        bell.close()
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        os.close(number)
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_an_announcement_after_the_end_is_harmless():
+    with HubProcess() as hub:
+        with ControlClient("analyzer", socket_path=hub.socket) as control:
+            until(lambda: control.connected, "connected")
+        control.announce(NightBegan(camera="cam0"))
+        assert list(control.received()) == []
+
+
+def test_a_hub_that_is_only_restarted_is_no_warning_and_one_that_stays_away_is(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="shmcam.control.client_connection")
+    with HubProcess() as hub, ControlClient("analyzer", socket_path=hub.socket) as control:
+        until(lambda: control.connected, "connected")
+        hub.kill()
+        until(lambda: not control.connected, "noticed")
+        hub.start()
+        until(lambda: control.connected, "back")
+        assert "gone" not in caplog.text
+        monkeypatch.setattr("shmcam.control.client_connection.GONE_TOLD_S", 0.2)
+        hub.kill()
+        until(lambda: "hub gone for" in caplog.text, "told")
+    assert caplog.text.count("hub gone") == 1

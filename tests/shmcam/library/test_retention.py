@@ -1,0 +1,248 @@
+"""Retention: what goes, in which order, and what never does."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shmcam.library import Catalogue, NoRoom, retention, room
+from shmcam.library import database as ages
+from shmcam.library.archive import build
+from shmcam.library.database import ClockReading, advance_library_s
+from shmcam.library.entry import Entry
+from shmcam.library.manifest import Span
+from shmcam.library.retention import Limits, due, keep_newest, limits_of, make_room, too_many
+from shmcam.library.room import reserve_bytes
+from shmcam.library.settings import LibrarySettings
+from tests.shmcam.library.conftest import make_settings
+
+MB = 1_000_000
+
+
+def table(**values: object) -> LibrarySettings:
+    return LibrarySettings(**{"free_reserve_mb": 0, **values})
+
+
+def test_too_many_takes_candidates_in_order_until_both_counts_are_met():
+    entries = [Entry(kind="clip", camera="", path=Path(f"/{n}"), started_utc_ns=0, bytes=10, id=n) for n in range(9)]
+    assert [e.id for e in too_many(entries, 3, 0)] == [0, 1, 2]
+    assert [e.id for e in too_many(entries, 1, 35)] == [0, 1, 2, 3]
+    assert list(too_many(entries, 0, 0)) == [] and len(list(too_many(entries, 99, 0))) == 9
+
+
+@given(st.integers(0, 50), st.integers(0, 500), st.integers(0, 40), st.integers(0, 400))
+def test_what_remains_never_exceeds_the_limits(count, size, max_count, max_bytes):
+    over_count, over_size = Limits(max_count, max_bytes).excess(count, size)
+    assert not max_count or count - over_count <= max_count
+    assert not max_bytes or size - over_size <= max_bytes
+    assert (over_count, over_size) == (0, 0) or max_count or max_bytes
+
+
+def test_the_smaller_of_both_reserves_counts_and_zero_switches_one_off():
+    disk = 100_000 * MB
+    assert reserve_bytes(LibrarySettings(), disk) == 500 * MB
+    assert reserve_bytes(LibrarySettings(), 20 * MB) == 1 * MB
+    assert reserve_bytes(table(free_reserve_percent=1.0), disk) == 1000 * MB
+    assert reserve_bytes(table(free_reserve_mb=7, free_reserve_percent=0), disk) == 7 * MB
+    assert reserve_bytes(table(free_reserve_percent=0), disk) == 0
+
+
+def test_count_limits_hold_with_the_file_that_is_about_to_open(catalogue, saved, tmp_path):
+    for _ in range(6):
+        saved()
+    settings = make_settings(tmp_path, "library.clips_max_count=4")
+    assert [e.id for e in make_room(settings, catalogue, 10, kind="clip")] == [1, 2, 3]
+    saved("new.mp4")
+    assert len(catalogue.find()) == 4
+    assert make_room(settings, catalogue, 10, kind="picture") == []
+
+
+def test_ordinary_files_go_before_triggered_ones_and_protected_ones_never(catalogue, saved):
+    for trigger in ("motion", "", "auto", "save", "rolling", ""):
+        saved(trigger=trigger)
+    catalogue.protect(2)
+    gone = due(catalogue, table(clips_max_count=1))
+    assert [e.id for e in gone] == [3, 5, 6, 1, 4]
+    assert [e.id for e in due(catalogue, table(clips_max_count=3))] == [3, 5, 6]
+
+
+def test_each_kind_has_its_own_limits(catalogue, saved):
+    for number in range(4):
+        saved()
+        saved(f"p{number}.npy", kind="picture")
+        saved(f"t{number}.mp4", kind="timelapse")
+    assert {e.kind for e in due(catalogue, table(pictures_max_count=2))} == {"picture"}
+    assert {e.kind for e in due(catalogue, table(films_max_count=1))} == {"timelapse"}
+    assert len(due(catalogue, table(pictures_max_count=2, clips_max_count=1, films_max_count=3))) == 2 + 3 + 1
+
+
+def test_size_limits_count_bytes_per_kind_and_in_all(catalogue, saved):
+    for number in range(4):
+        saved(size=MB)
+        saved(f"p{number}.npy", kind="picture", size=MB)
+    assert [e.id for e in due(catalogue, table(clips_max_mb=2))] == [1, 3]
+    assert [e.id for e in due(catalogue, table(max_total_mb=5))] == [1, 2, 3]
+    assert [e.id for e in due(catalogue, table(max_total_mb=5), need_bytes=2 * MB)] == [1, 2, 3, 4, 5]
+
+
+def test_a_file_that_is_being_written_is_never_deleted(catalogue, saved):
+    entries = [saved() for _ in range(3)]
+    gone = due(catalogue, table(clips_max_count=1), writing=[entries[0].path])
+    assert [e.id for e in gone] == [2, 3]
+
+
+def age(catalogue: Catalogue, days: float) -> None:
+    """Let library time pass."""
+    catalogue.library_s()
+    with sqlite3.connect(catalogue.path) as db:
+        db.execute("UPDATE ages SET library_s = library_s + ?", (days * 86_400,))
+
+
+def test_files_go_when_they_are_older_than_their_limit_by_library_time(catalogue, saved):
+    saved()
+    age(catalogue, 2)
+    saved()
+    age(catalogue, 2)
+    assert [e.id for e in due(catalogue, table(clips_max_days=3))] == [1]
+    assert due(catalogue, table(pictures_max_days=1)) == []
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 6 * 3600.0, 86_400 * 365 * 50.0, -86_400 * 365 * 50.0])
+def test_a_wall_clock_that_jumps_ages_nothing(jump_s):
+    before = ClockReading("boot-a", 1000.0, 1_700_000_000.0)
+    assert advance_library_s(50.0, before, ClockReading("boot-a", 1010.0, before.wall_s + jump_s)) == 60.0
+
+
+def test_time_switched_off_is_believed_up_to_a_day():
+    before = ClockReading("boot-a", 1000.0, 1_700_000_000.0)
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, before.wall_s + 3600)) == pytest.approx(
+        50 + 3600
+    )
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, before.wall_s + 50 * 86_400 * 365)) == 86_470
+    assert advance_library_s(50.0, before, ClockReading("boot-b", 20.0, 0.0)) == 70  # came up in 1970
+    assert advance_library_s(50.0, None, before) == 50
+
+
+def test_a_jumping_clock_deletes_nothing_and_changes_no_order(catalogue, saved, monkeypatch):
+    """Files of 1970, of now and of 2099, in the order they were added: the first added goes first."""
+    for year_ns in (4_000_000_000, 0, 1_700_000_000):
+        saved(started_utc_ns=year_ns * 10**9)
+    monkeypatch.setattr(ages.time, "time", lambda: 4_070_908_800.0)
+    assert due(catalogue, table(clips_max_days=30)) == []
+    assert [e.id for e in due(catalogue, table(clips_max_count=1))] == [1, 2]
+
+
+def test_what_is_too_old_counts_before_anything_else_goes(catalogue, saved):
+    """An old triggered file goes by its age; then no younger ordinary one has to go for the number's sake."""
+    saved(trigger="motion")
+    age(catalogue, 9)
+    saved(), saved()
+    assert [e.id for e in due(catalogue, table(clips_max_days=3, clips_max_count=2))] == [1]
+
+
+def test_archives_do_not_count_in_the_limit_that_does_not_delete_them(catalogue, saved, settings):
+    """An archive of links takes no space of its own; counted, it would cost every picture that nobody protected."""
+    for _ in range(3):
+        saved(size=MB)
+    build(catalogue, settings.paths.archives, "trial", Span())
+    assert due(catalogue, table(max_total_mb=3)) == []
+    assert [e.id for e in due(catalogue, table(max_total_mb=3), need_bytes=1)] == [1]
+
+
+def test_a_file_that_is_protected_after_it_was_chosen_stays(catalogue, saved, tmp_path, monkeypatch):
+    entries = [saved() for _ in range(3)]
+    real = retention.due
+
+    def chosen(*args: object, **more: object) -> list[Entry]:
+        found = real(*args, **more)
+        catalogue.protect(1)
+        catalogue.delete(2)  # and another process was faster
+        return found
+
+    monkeypatch.setattr(retention, "due", chosen)
+    assert make_room(make_settings(tmp_path, "library.clips_max_count=1"), catalogue, 0) == []
+    assert entries[0].path.exists() and [e.id for e in catalogue.find()] == [3, 1]
+
+
+class Disk:
+    """A disk of 100 MB on which deleting a file gives its bytes back."""
+
+    def __init__(self, folder: Path, used: int) -> None:
+        self.folder, self.others = folder, used
+
+    def __call__(self, _path: object) -> object:
+        from types import SimpleNamespace
+
+        used = self.others + sum(p.stat().st_size for p in self.folder.rglob("*.mp4") if p.stat().st_nlink == 1)
+        return SimpleNamespace(f_bavail=max(0, 100 * MB - used), f_frsize=1, f_blocks=100 * MB)
+
+
+def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, saved, settings, monkeypatch):
+    for _ in range(5):
+        saved(size=2 * MB)
+    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 90 * MB))
+    deleted = make_room(settings, catalogue, 4 * MB)  # reserve: 1 MB, so 5 MB must be free: three must go
+    assert [e.id for e in deleted] == [1, 2, 3]
+    assert make_room(settings, catalogue, 4 * MB) == []
+
+
+def test_no_room_says_what_is_missing_and_leaves_protected_files_alone(catalogue, saved, settings, monkeypatch):
+    entries = [saved(size=2 * MB) for _ in range(2)]
+    catalogue.protect(entries[0].id)
+    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 96 * MB))
+    with pytest.raises(NoRoom, match=r"2\.0 MB short of 3\.0 MB plus the reserve .*free_reserve_mb"):
+        make_room(settings, catalogue, 3 * MB)
+    assert entries[0].path.exists() and not entries[1].path.exists()
+
+
+def test_a_file_whose_bytes_an_archive_keeps_is_not_deleted_for_space(
+    catalogue, saved, settings, monkeypatch, tmp_path
+):
+    """Deleting one of two hard links frees nothing: it would be lost for no gain."""
+    linked, plain = saved(size=MB), saved(size=MB)
+    (tmp_path / "kept").hardlink_to(linked.path)
+    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 98 * MB))
+    assert [e.id for e in make_room(settings, catalogue, MB)] == [plain.id]
+    assert linked.path.exists()
+
+
+def test_a_file_that_cannot_be_deleted_is_skipped(catalogue, saved, monkeypatch, tmp_path):
+    saved(), saved(), saved()
+    real = Catalogue.remove
+
+    def remove(self: Catalogue, entry: Entry) -> None:
+        if entry.id == 1:
+            raise PermissionError(13, "read-only", str(entry.path))
+        real(self, entry)
+
+    monkeypatch.setattr(Catalogue, "remove", remove)
+    settings = make_settings(tmp_path, "library.clips_max_count=1")
+    assert [e.id for e in make_room(settings, catalogue, 0)] == [2]
+    assert [e.id for e in catalogue.find()] == [3, 1]
+
+
+def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):
+    for number in range(8):
+        saved(camera=f"cam{number % 2}", trigger="rolling" if number < 6 else "record")
+    catalogue.protect(2)
+    assert [e.id for e in keep_newest(catalogue, 1, kind="clip", camera="cam1", trigger="rolling")] == [4]
+    assert [e.id for e in catalogue.find(newest_first=False)] == [1, 2, 3, 5, 6, 7, 8]
+    with pytest.raises(ValueError, match="cannot choose by path"):
+        keep_newest(catalogue, 1, path="x")
+
+
+def test_thousands_of_files_are_decided_on_in_batches(catalogue, saved, settings):
+    entry = saved()
+    catalogue.insert([replace(entry, path=entry.path.with_name(f"x{n}.mp4")) for n in range(1000)])
+    assert [e.id for e in due(catalogue, table(clips_max_count=10))] == list(range(1, 992))
+
+
+def test_every_group_of_limits_is_read_from_the_settings():
+    limits = limits_of(table(films_max_mb=3, archives_max_days=1.5, pictures_max_count=9))
+    assert limits["films"].max_bytes == 3 * MB and limits["archives"].max_age_s == 129_600
+    assert limits["pictures"].max_count == 9 and limits["clips"] == Limits()

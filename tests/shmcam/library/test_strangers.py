@@ -1,0 +1,180 @@
+"""Files and wishes of anybody: none stops the library, and none makes it delete what is not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shmcam.cli import library as cli
+from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
+from shmcam.library.archive import build
+from shmcam.library.instants import instant_ns
+from shmcam.library.manifest import Span, verify
+from shmcam.runtime.files import whole_file
+from tests.shmcam.library.conftest import on_disk
+
+DESCRIPTIONS = [
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1e30}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "duration_s": NaN}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "duration_s": Infinity}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "frames": 99999999999999999999}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "score": Infinity}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "label": "\\ud800"}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": 1, "companions": [["x"]]}',
+    '{"kind": "clip", "camera": "cam0", "started_utc_ns": [1]}',
+    '["kind"]',
+    "nonsense",
+]
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "1600-01-01", "999999999w", "9999999h"])
+def test_a_time_that_no_row_can_have_is_without_limit(text, catalogue, saved):
+    entry = saved()
+    at = instant_ns(text, entry.started_utc_ns)
+    later = text.startswith("9999-")
+    assert [e.id for e in catalogue.find(since_utc_ns=at)] == ([] if later else [entry.id])
+    assert [e.id for e in catalogue.find(until_utc_ns=at)] == ([entry.id] if later else [])
+
+
+def test_numbers_that_no_row_can_have_are_no_rows(catalogue, saved):
+    saved()
+    for number in (1 << 63, (1 << 64) - 1, 10**30, -(10**30), 0):
+        for work in (catalogue.get, catalogue.protect, catalogue.delete):
+            with pytest.raises(NoSuchEntry):
+                work(number)
+    assert len(catalogue.find(limit=10**30)) == 1
+
+
+def test_strange_files_are_adopted_or_left_and_stop_nobody(catalogue, saved, settings):
+    known = [saved(), saved("a.npy", kind="picture")]
+    captures = settings.paths.captures
+    for number, text in enumerate(DESCRIPTIONS):
+        on_disk(settings, f"strange{number}.npy", kind="picture")
+        (captures / f"strange{number}.npy.json").write_text(text)
+    on_disk(settings, "99991231_235959_f1.npy", kind="picture")
+    os.utime(on_disk(settings, "late.npy", kind="picture").path, (2**40, 2**40))
+    Path(os.fsdecode(os.fsencode(captures) + b"/caf\xe9.npy")).write_bytes(b"latin-1")
+    adopted, gone = catalogue.reconcile()
+    assert len(adopted) == len(DESCRIPTIONS) + 2 and gone == [] and catalogue.check() == []
+    assert catalogue.rebuild() == (len(adopted) + 2, 0)
+    assert {entry.path for entry in known} <= {entry.path for entry in catalogue.find()}
+
+
+def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):
+    before = [saved(), saved()]
+    wrong = replace(before[0], path=before[0].path.with_name("\udcff.mp4"))
+    monkeypatch.setattr(sidecar, "readable", lambda _paths: [before[1], wrong])
+    with pytest.raises(UnicodeEncodeError):
+        catalogue.rebuild()
+    assert catalogue.find(newest_first=False) == before
+
+
+def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settings, monkeypatch):
+    saved()
+    read = sidecar.readable
+
+    def reading(paths: set[Path]) -> list[object]:
+        entries = read(paths)
+        with Catalogue.of(settings) as another_process:
+            another_process.add(on_disk(settings, "meanwhile.npy", kind="picture"))
+        return entries
+
+    monkeypatch.setattr(sidecar, "readable", reading)
+    catalogue.rebuild()
+    assert {entry.path.name for entry in catalogue.find()} == {"clip0.mp4", "meanwhile.npy"}
+    assert catalogue.check() == []
+
+
+def test_somebodys_manifest_json_is_no_archive_and_deletes_nothing(catalogue, saved, settings):
+    """A web page has a file of that name, too. Its folder taken for an archive would be hidden, and deleted whole."""
+    captures = settings.paths.captures
+    kept = [saved("a.npy", kind="picture"), saved("page/b.npy", kind="picture")]
+    for folder in (captures, captures / "page"):
+        (folder / "manifest.json").write_text('{"name": "my cameras", "icons": []}')
+    assert catalogue.reconcile() == ([], []) and catalogue.check() == [] and catalogue.rebuild() == (2, 0)
+    for folder in (captures, captures / "page", settings.path.parent):
+        forged = replace(kept[0], kind="archive", path=folder / "manifest.json")
+        with pytest.raises(LibraryError, match="not deleted"):
+            catalogue.remove(forged)
+    (captures / "manifest.json").write_text('{"format": 1, "files": []}')  # ours in form, but the folder is no archive
+    with pytest.raises(LibraryError, match="not the manifest of an archive"):
+        catalogue.remove(replace(kept[0], kind="archive", path=captures / "manifest.json"))
+    assert all(entry.path.exists() for entry in kept)
+
+
+def test_an_archive_that_is_being_built_is_not_taken_for_single_pictures(catalogue, saved, settings):
+    """Its files would be deleted as pictures are, and archived once more inside themselves."""
+    for number in range(4):
+        saved(f"{number}.npy", kind="picture")
+
+    def killed(done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(catalogue, settings.paths.archives, "trial", Span(), progress=killed)
+    assert list((settings.paths.archives / "trial").rglob("*.npy"))
+    assert catalogue.reconcile() == ([], []) and catalogue.rebuild() == (4, 0)
+    build(catalogue, settings.paths.archives, "trial", Span())
+    listed = json.loads((settings.paths.archives / "trial/manifest.json").read_text())
+    assert len(listed["entries"]) == 4 and verify(settings.paths.archives / "trial") == []
+
+
+def test_a_manifest_with_damaged_rows_is_told_and_still_an_archive(catalogue, saved, settings):
+    saved("a.npy", kind="picture")
+    entry = build(catalogue, settings.paths.archives, "trial", Span())
+    whole = json.loads(entry.path.read_text())
+    strange = [{}, 7, {**whole["files"][0], "file": 5}, {**whole["files"][0], "file": "/etc/passwd"}]
+    entry.path.write_text(json.dumps({**whole, "files": whole["files"] + strange, "bytes": "many", "entries": 3}))
+    assert verify(entry.path.parent) == ["damaged: 3 rows of the manifest", "missing: /etc/passwd"]
+    assert catalogue.check(mend=True) and catalogue.check() == []
+    assert [e.kind for e in catalogue.find()] == ["archive", "picture"]
+    entry.path.write_text('{"format": 1, "files": "all"}')
+    with pytest.raises(ValueError, match="missing, damaged"):
+        verify(entry.path.parent)
+
+
+def test_a_library_that_is_removed_while_it_is_in_use_is_made_anew(catalogue, saved, settings, capsys):
+    entries = [saved(), saved()]
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{settings.paths.library}{ending}").unlink(missing_ok=True)
+    new = catalogue.add(on_disk(settings, "new.mp4", number=9))
+    assert {entry.path for entry in catalogue.find()} == {new.path, *(entry.path for entry in entries)}
+    catalogue.close()
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{settings.paths.library}{ending}").unlink(missing_ok=True)
+    assert cli.main(["--config", str(settings.path), "list"]) == 0  # the service is down
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_library_nobody_may_write_is_one_line(catalogue, saved, settings, capsys, monkeypatch):
+    saved()
+    settings.paths.library.with_name("other.sqlite3").mkdir()
+    assert cli.main(["--config", str(settings.path), "--set", "paths.library=other.sqlite3", "list"]) == 1
+    assert capsys.readouterr().err.startswith("ERROR: ")
+
+
+def test_a_sidecar_is_no_leftover_while_its_file_is_being_written(settings):
+    """On start leftovers are swept while the first picture is being saved already."""
+    captures = settings.paths.captures
+    captures.mkdir(parents=True)
+    with whole_file(captures / "a.npy") as file:
+        file.write(b"half")
+        (captures / "a.npy.json").write_text("{}")
+        assert files.tidied([captures]) == []
+    assert files.tidied([captures]) == [] and len(list(captures.iterdir())) == 2
+    (captures / "a.npy").unlink()
+    (captures / ".a.npy.77.part").write_bytes(b"half")  # what a killed process leaves
+    assert len(files.tidied([captures])) == 2 and list(captures.iterdir()) == []
+
+
+def test_protecting_a_file_that_is_gone_is_refused(catalogue, saved):
+    entry = saved("a.npy", kind="picture")
+    entry.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        catalogue.protect(entry.id)
+    assert not catalogue.get(entry.id).protected

@@ -1,0 +1,221 @@
+"""The watchdog's decisions, with a clock that the test holds."""
+
+import pytest
+
+from shmcam.control.messages import Heartbeat
+from shmcam.control.settings import ControlSettings
+from shmcam.watchdog.hang_detector import Judge
+from shmcam.watchdog.restart_policy import Retries
+from shmcam.watchdog.supervisord import Happened, Program, Protocol
+
+SETTINGS = ControlSettings(startup_s=60)
+
+
+def program(name, pid, state="RUNNING"):
+    return Program(name, name, state, pid, 0.0, 0, "")
+
+
+class Night:
+    """A judge and the programs it watches; time passes in half seconds."""
+
+    def __init__(self, *names, settings=SETTINGS):
+        self.judge = Judge(settings)
+        self.now_s = 1000.0
+        self.programs = {name: program(name, 10 + number) for number, name in enumerate(names)}
+        self.frames = 0
+        self.verdicts = []
+
+    def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0):
+        role = name.partition("-")[0]
+        figures = {"exposure_us": exposure_us} | ({"frames": frames} if frames is not None else {})
+        pid = self.programs[name].pid
+        self.judge.heard(
+            name, Heartbeat(role=role, pid=pid, state=state, rss_bytes=rss_mib << 20, figures=figures), self.now_s
+        )
+
+    def go_on(self, seconds, beating=(), **beats):
+        found = []
+        for step in range(int(seconds * 2)):
+            self.now_s += 0.5
+            if step % 2:
+                for name in beating:
+                    self.beat(name, **beats)
+            found += [(round(self.now_s - 1000, 1), v) for v in self.judge.pass_over(self.programs, self.now_s)]
+        return [(when, verdict.kind, verdict.program) for when, verdict in found]
+
+
+def test_a_silent_process_is_reported_within_5_s_and_killed_within_21():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    night.beat("analyzer")
+    found = night.go_on(22, beating=["capture"])
+    assert found == [(4.5, "stalled", "analyzer"), (20.5, "kill", "analyzer")]
+
+
+def test_a_process_that_beats_is_left_alone_for_ever():
+    night = Night("capture")
+    night.beat("capture")
+    assert night.go_on(300, beating=["capture"]) == []
+
+
+def test_a_program_that_never_spoke_to_the_hub_is_left_alone():
+    assert Night("mine").go_on(60) == []
+
+
+def test_capture_that_turns_but_publishes_nothing_is_killed_too():
+    night = Night("capture", "analyzer")
+    night.beat("capture", frames=100)
+    assert night.go_on(22, beating=["capture", "analyzer"], frames=100) == [
+        (4.5, "stalled", "capture"),
+        (20.5, "kill", "capture"),
+    ]
+
+
+def test_capture_without_a_camera_is_not_hanging():
+    night = Night("capture")
+    night.beat("capture", frames=100)
+    assert night.go_on(60, beating=["capture"], frames=100, state="no camera") == []
+
+
+def test_long_night_exposures_are_not_hanging():
+    night = Night("capture")
+    night.beat("capture", frames=100, exposure_us=30_000_000)
+    assert night.go_on(90, beating=["capture"], frames=100, exposure_us=30_000_000) == []
+
+
+def test_everything_silent_at_once_gets_one_more_period_and_no_more():
+    night = Night("capture", "analyzer", "recorder")
+    for name in night.programs:
+        night.beat(name)
+    found = night.go_on(40)
+    assert found[0] == (4.5, "grace", "")
+    assert [kind for _, kind, _ in found].count("grace") == 1
+    killed = {program: when for when, kind, program in reversed(found) if kind == "kill"}
+    assert set(killed) == set(night.programs)
+    assert min(killed.values()) > 24
+
+
+def test_a_process_that_survives_its_kill_is_killed_again():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    found = [kind for _, kind, _ in night.go_on(31, beating=["capture"])]
+    assert found == ["stalled", "kill", "kill", "kill"]
+
+
+def test_a_watchdog_that_is_always_late_still_acts():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    kinds = []
+    for _ in range(14):
+        night.now_s += 3
+        night.beat("capture")
+        kinds += [verdict.kind for verdict in night.judge.pass_over(night.programs, night.now_s)]
+    assert kinds.count("grace") <= 2
+    assert "kill" in kinds
+
+
+def test_a_watchdog_that_slept_itself_judges_nobody():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    assert night.go_on(1) == []
+    night.now_s += 60
+    assert night.go_on(0.5) == [(61.5, "grace", "")]
+    assert night.go_on(4, beating=["capture"]) == []
+
+
+def test_a_restarted_process_begins_anew():
+    night = Night("analyzer", "capture")
+    night.beat("analyzer")
+    night.go_on(15, beating=["capture"])
+    night.programs["analyzer"] = program("analyzer", 99)
+    assert night.go_on(30, beating=["capture"]) == []
+
+
+def test_a_process_beyond_its_memory_limit_is_restarted():
+    night = Night("streamer", settings=ControlSettings(memory_limit_mb=350))
+    night.beat("streamer", rss_mib=349)
+    assert night.go_on(2, beating=["streamer"], rss_mib=349) == []
+    assert night.go_on(2, beating=["streamer"], rss_mib=400)[0][1:] == ("too_big", "streamer")
+
+
+def test_a_storm_of_unasked_ends_is_told_once_per_window():
+    judge = Judge(SETTINGS)
+    told = [verdict for n in range(10) for verdict in judge.ended("recorder", 1000.0 + 5 * n, asked=False)]
+    assert [verdict.kind for verdict in told] == ["storm", "storm"]
+    assert [v for n in range(10) for v in judge.ended("recorder", 2000.0 + 30 * n, asked=False)] == []
+    assert [v for n in range(10) for v in judge.ended("recorder", 3000.0 + n, asked=True)] == []
+
+
+def test_what_supervisord_gave_up_is_started_again_after_10_20_40_s():
+    retries = Retries(SETTINGS)
+    pauses, now_s = [], 0.0
+    for _ in range(7):
+        pauses.append(retries.saw("capture", "FATAL", now_s))
+        assert retries.saw("capture", "FATAL", now_s + 1) is None
+        now_s += pauses[-1]
+        assert retries.due(now_s) == ["capture"]
+        retries.saw("capture", "STARTING", now_s)
+    assert pauses == [10, 20, 40, 80, 160, 300, 300]
+    retries.saw("capture", "RUNNING", now_s)
+    retries.saw("capture", "RUNNING", now_s + 61)
+    assert retries.saw("capture", "FATAL", now_s + 100) == 10
+
+
+def test_a_program_stopped_on_purpose_is_not_started():
+    retries = Retries(SETTINGS)
+    retries.saw("capture", "FATAL", 0.0)
+    retries.saw("capture", "STOPPED", 5.0)
+    assert retries.due(1000.0) == []
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_supervisords_protocol_in_any_pieces(piece):
+    payload = b"processname:cat groupname:cat from_state:RUNNING expected:0 pid:2766"
+    header = (
+        f"ver:3.0 server:supervisor serial:21 pool:w poolserial:1 eventname:PROCESS_STATE_EXITED len:{len(payload)}\n"
+    )
+    data, protocol, found = (header.encode() + payload) * 3, Protocol(), []
+    for start in range(0, len(data), piece):
+        found += protocol.feed(data[start : start + piece])
+    assert found == [Happened("PROCESS_STATE_EXITED", dict(t.split(":") for t in payload.decode().split()))] * 3
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\n", b"ver:3.0 len:x eventname:TICK_5\n", b"eventname:X len:99999999\n", b"x" * 70_000]
+)
+def test_what_is_not_the_protocol_ends_the_watchdog_loudly(garbage):
+    with pytest.raises((ValueError, KeyError)):
+        Protocol().feed(garbage)
+
+
+def test_a_process_that_never_says_a_word_is_reported_and_killed_once_its_start_should_be_over():
+    """One that hung before its first heartbeat, or while the watchdog was restarted, was never seen."""
+    night = Night("capture", "recorder-cam1", "mine", "watchdog", "hub")
+    found = night.go_on(62, beating=["capture"])
+    assert found == [(31.0, "stalled", "recorder-cam1"), (61.0, "kill", "recorder-cam1")]
+    assert night.go_on(5, beating=["capture"]) == [(66.0, "kill", "recorder-cam1")], "supervisord may not have heard"
+
+
+def test_a_new_process_gets_its_own_time_to_start_and_one_that_ended_none():
+    night = Night("capture", "recorder")
+    night.go_on(29, beating=["capture"])
+    night.programs["recorder"] = program("recorder", 99)
+    assert night.go_on(29, beating=["capture"]) == []
+    night.programs["recorder"] = program("recorder", 0, "STOPPED")
+    assert night.go_on(90, beating=["capture"]) == []
+
+
+def test_a_users_own_program_that_spoke_once_is_expected_to_speak_after_its_next_start_too():
+    night = Night("capture", "mine")
+    night.beat("mine")
+    night.programs["mine"] = program("mine", 99)
+    assert (61.0, "kill", "mine") in night.go_on(62, beating=["capture"])
+
+
+def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapper_hides_the_pid():
+    night = Night("capture", "recorder")
+    for _ in range(10):
+        assert night.go_on(20, beating=["capture"]) == []
+        night.judge.forgive(night.now_s)
+        assert night.go_on(20, beating=["capture"]) == []
+        night.judge.starts.excuse("recorder", night.now_s)

@@ -1,0 +1,542 @@
+"""The REST API: its description, every endpoint fuzzed against it, and the topics in detail."""
+
+import ast
+import asyncio
+import json
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from shmcam.control.messages import Reply, Save, Set, Status, Watch
+from shmcam.library import Entry, LibraryError
+from shmcam.library.database import Database
+from streamer.api.endpoint import HTTP_OF
+from streamer.api.openapi import document, endpoints
+from tests.streamer.harness import Threaded, browsing, eventually, running
+from tests.streamer.pictures.test_stream import run
+
+schemathesis = pytest.importorskip("schemathesis")
+from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+
+# ---- the description
+
+
+def test_every_endpoint_is_described_with_its_types():
+    described = document(endpoints())
+    assert described["openapi"] == "3.1.0"
+    for endpoint in endpoints():
+        operation = described["paths"]["/api/v1" + endpoint.path][endpoint.method.lower()]
+        assert operation["summary"], endpoint.path
+        in_path = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert in_path == {part.strip("{}") for part in endpoint.path.split("/") if part.startswith("{")}
+        assert {"200", "400", "401", "404"} <= set(operation["responses"])
+    identities = [op["operationId"] for path in described["paths"].values() for op in path.values()]
+    assert len(identities) == len(set(identities))
+
+
+def test_fields_are_described_in_words():
+    """The description is made from the commands' own types: unit, range and meaning come along."""
+    save = document(endpoints())["components"]["schemas"]["Save"]
+    assert save["properties"]["seconds_ago"]["maximum"] == 3600
+    assert "age of the wanted frame" in json.dumps(save)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with Threaded(tmp_path_factory.mktemp("api"), fps=30.0) as threaded:
+        yield threaded
+
+
+SCHEMA = schemathesis.openapi.from_dict(document(endpoints()))
+OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_schemathesis_finds_no_answer_that_is_not_described(served, operation):
+    """Generated requests, right and wrong; every answer must have a status, type and body that the page promises."""
+
+    @settings(
+        max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate], database=None,
+        suppress_health_check=list(HealthCheck), derandomize=True,
+    )  # fmt: skip
+    @given(case=operation.as_strategy())
+    def check(case):
+        # A time such as 2026-99-99 keeps to the schema and is refused all the same: that check is not for us.
+        case.call_and_validate(base_url=served.server.url, timeout=20, excluded_checks=[positive_data_acceptance])
+
+    check()
+
+
+# ---- status
+
+
+def test_the_overview_says_what_every_process_does(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            from streamer.loop import look
+
+            rows = [
+                {"program": "recorder", "camera": "cam0", "pid": 7, "state": "recording", "fps": 30.0, "lag": 1,
+                 "figures": {"file": "/r/clip.mp4", "frames": 90, "drops": 0, "behind_s": 0.04}},
+                {"program": "analyzer", "camera": "cam0", "pid": 0, "state": "missing", "reason": "not connected"},
+            ]  # fmt: skip
+            server.hub.replies[Status] = Reply(data={"processes": rows, "cameras": []})
+            await look(server.context)
+            await eventually(lambda: server.camera.number > 3)
+            over = await (await browser.get("/api/v1/overview")).json()
+            assert over["recordings"]["cam0"] == {
+                "state": "recording", "file": "clip.mp4", "frames": 90, "drops": 0, "behind_s": 0.04,
+            }  # fmt: skip
+            assert over["health"]["ready"] is False
+            assert over["health"]["reasons"] == ["analyzer: missing, not connected"]
+            assert over["cameras"][0]["live"] is True
+            health = await browser.get("/healthz")
+            assert (health.status, (await health.json())["reasons"]) == (503, ["analyzer: missing, not connected"])
+            server.hub.replies[Status] = Reply(data={"processes": rows[:1], "cameras": []})
+            await look(server.context)
+            assert (await browser.get("/healthz")).status == 200
+            server.hub.replies[Status] = Reply(ok=False, status="no_hub", text="ERROR: no hub")
+            await look(server.context)
+            reasons = (await (await browser.get("/healthz")).json())["reasons"]
+            assert reasons == ["hub: does not answer (supervisorctl start hub)"]
+
+    run(test())
+
+
+def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wish(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            from streamer.loop import look
+
+            await eventually(lambda: server.camera.number > 3)
+            for state, reason, found in (
+                ("waiting", "disk full: 1.5 MB short", ["recorder: waiting, disk full: 1.5 MB short"]),
+                ("waiting", "", []),
+                ("STOPPED", "", []),
+                ("FATAL", "exited too quickly", ["recorder: FATAL, exited too quickly"]),
+            ):
+                row = {"program": "recorder", "camera": "cam0", "state": state, "reason": reason}
+                server.hub.replies[Status] = Reply(data={"processes": [row], "cameras": []})
+                await look(server.context)
+                assert (await (await browser.get("/healthz")).json())["reasons"] == found
+
+    run(test())
+
+
+@pytest.mark.parametrize(("free", "low"), [(40 * 10**9, False), (480 * 10**6, False), (240 * 10**6, True), (0, True)])
+def test_a_disk_that_retention_keeps_full_is_as_it_should_be(tmp_path, monkeypatch, free, low):
+    """Rolling clips fill a 64 GB card up to library.free_reserve_mb (500), and then every day."""
+    disk = SimpleNamespace(f_blocks=64 * 10**9, f_bavail=free, f_frsize=1)
+    monkeypatch.setattr("shmcam.library.room.os.statvfs", lambda _: disk)
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            await eventually(lambda: server.camera.number > 3)
+            said = await (await browser.get("/api/v1/health")).json()
+            assert (said["disk"]["reserve_bytes"], "disk" in " ".join(said["reasons"])) == (500_000_000, low)
+
+    run(test())
+
+
+def test_a_camera_that_stopped_is_not_ready_and_says_since_when(tmp_path):
+    async def test():
+        async with running(tmp_path, "[mjpeg_server]\nstale_after_s = 0.3\n") as server, browsing(server) as browser:
+            camera = server.camera
+            first = await (await browser.get("/healthz")).json()
+            assert "cam0: no picture yet" in first["reasons"]
+            camera.publish()
+            assert (await (await browser.get("/api/v1/cameras/cam0")).json())["live"] is True
+            await asyncio.sleep(0.5)
+            said = await (await browser.get("/healthz")).json()
+            assert any(reason.startswith("cam0: last picture 0.") for reason in said["reasons"])
+
+    run(test())
+
+
+PROMISED = (
+    *("shmcam_camera_fps", "shmcam_camera_dropped", "shmcam_camera_exposure_seconds", "shmcam_camera_scene_brightness"),
+    *("shmcam_ring_head", "shmcam_reader_lag_frames", "shmcam_encodes", "shmcam_encode_seconds", "shmcam_viewers"),
+    *("shmcam_sent_bytes", "shmcam_recorder_lag_seconds", "shmcam_disk_free_bytes", "shmcam_camera_viewers"),
+    *("shmcam_recording", "shmcam_ready", "shmcam_process_up"),
+    *("shmcam_recorder_encoded", "shmcam_recorder_unwritten"),
+)
+
+
+def test_metrics_are_what_prometheus_reads(tmp_path):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            await eventually(lambda: server.camera.number > 2)
+            await browser.get("/snapshot.jpg")
+            text = await (await browser.get("/metrics")).text()
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            assert families["shmcam_encodes"].samples[0].labels == {"camera": "cam0"}
+            assert families["shmcam_encodes"].samples[0].value >= 1
+            assert families["shmcam_camera_frame_id"].samples[0].value > 1
+            assert families["shmcam_disk_free_bytes"].samples[0].value > 0
+            assert families["shmcam_ready"].samples[0].value == 0, "no hub"
+            assert set(PROMISED) <= set(families)
+            assert all(family.documentation for family in families.values())
+
+    run(test())
+
+
+def test_the_grafana_dashboard_asks_only_for_metrics_there_are(tmp_path):
+    import re
+
+    dashboard = (Path(__file__).parents[3] / "docs/grafana.json").read_text()
+    asked = set(re.findall(r"shmcam_[a-z0-9_]+", dashboard))
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            text = await (await browser.get("/metrics")).text()
+            known = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+            assert asked
+            assert asked <= known
+
+    run(test())
+
+
+# ---- actions
+
+
+def test_a_button_is_one_command_with_its_fields(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            server.hub.reply = Reply(status="saved", text="Saved /c/a.jpg", data={"path": "/c/a.jpg"})
+            answer = await browser.post("/api/v1/cameras/cam0/save", json={"formats": ["png"], "label": "trial_7"})
+            assert await answer.json() == {
+                "ok": True,
+                "status": "saved",
+                "text": "Saved /c/a.jpg",
+                "data": {"path": "/c/a.jpg"},
+            }
+            assert server.hub.asked == [Save(camera="cam0", formats=("png",), label="trial_7")]
+
+    run(test())
+
+
+def words_of_refusal() -> set[str]:
+    """Every status that `error(text, status)` or `Reply(ok=…, status=…)` gives anywhere, read from the source."""
+    found: set[str] = set()
+    for package in ("analyzer", "capture", "shmcam", "exporter", "recorder", "streamer"):
+        for path in (Path(__file__).parents[3] / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                    continue
+                named = {one.arg: one.value for one in node.keywords}
+                given = node.args[1:] if node.func.id == "error" else ()
+                if node.func.id == "Reply" and "ok" in named and ast.unparse(named["ok"]) != "True":
+                    given = (named["status"],)
+                found |= {
+                    one.value
+                    for value in given
+                    for one in ast.walk(value)
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                }
+    return found
+
+
+NOT_FOR_US = {"bad_message", "unknown_command", "unsendable", "library", "stream_done"}
+"""Answers to what no endpoint asks."""
+
+
+def test_every_word_of_refusal_has_its_status():
+    assert words_of_refusal() - NOT_FOR_US == set(HTTP_OF)
+
+
+def test_a_refusal_keeps_its_reason_and_gets_a_fitting_status(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            for status, http in HTTP_OF.items():
+                server.hub.reply = Reply(ok=False, status=status, text="ERROR: because of that")
+                answer = await browser.post("/api/v1/cameras/cam0/save", json={})
+                said = await answer.json()
+                if http == 200:
+                    assert (answer.status, said["ok"], said["text"]) == (200, False, "ERROR: because of that")
+                else:
+                    assert (answer.status, said) == (http, {"status": http, "reason": "because of that"}), status
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "path", ["/library/7/protect", "/library/7/delete", "/cameras/cam9/save", "/cameras/cam9/night"]
+)
+def test_what_is_not_there_is_not_asked_for(tmp_path, path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            answer = await browser.post(f"/api/v1{path}", json={})
+            assert (answer.status, server.hub.asked) == (404, [])
+            reason = (await answer.json())["reason"]
+            assert "no entry 7" in reason or "no camera 'cam9'" in reason
+
+    run(test())
+
+
+def test_settings_are_shown_with_their_meaning_and_changed_through_the_hub(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            found = (await (await browser.get("/api/v1/settings")).json())["settings"]
+            fps = next(one for one in found if one["key"] == "mjpeg_server.fps")
+            assert (fps["unit"], fps["apply"], fps["type"], fps["maximum"]) == ("fps", "live", "number", 240)
+            assert fps["help"]
+            token = next(one for one in found if one["key"] == "http.token")
+            assert (token["secret"], token["apply"]) == (True, "file")
+            await browser.post("/api/v1/settings", json={"changes": {"mjpeg_server.fps": 10}, "save": True})
+            assert server.hub.asked[-1] == Set(changes={"mjpeg_server.fps": 10}, save=True)
+
+    run(test())
+
+
+def test_a_live_setting_takes_effect_at_once(tmp_path):
+    from shmcam.control.messages import SettingChanged
+    from streamer.hub_link import _apply
+
+    async def test():
+        async with running(tmp_path) as server:
+            _apply(server.context, SettingChanged(key="mjpeg_server.fps", old=30.0, new=7.0))
+            assert server.context.mjpeg.fps == 7.0
+            _apply(server.context, SettingChanged(key="mjpeg_server.fps", old=7.0, new="fast"))
+            assert server.context.mjpeg.fps == 7.0, "what cannot be is ignored and logged"
+
+    run(test())
+
+
+def test_live_video_asks_the_recorder_while_somebody_watches(tmp_path):
+    from streamer.h264.routes import encourage
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            asking = asyncio.create_task(encourage(server.context))
+            answer = asyncio.create_task(browser.get("/live.mp4"))
+            await eventually(lambda: any(isinstance(one, Watch) for one in server.hub.asked))
+            refused = await answer
+            assert refused.status == 503, "no recorder came"
+            assert (await refused.json())["reason"].endswith("MJPEG is at /cam/cam0/stream")
+            assert server.context.places.streams == 0
+            asking.cancel()
+
+    run(test())
+
+
+# ---- controls
+
+
+def test_a_cameras_controls_are_shown_with_range_and_what_holds_now(tmp_path):
+    async def test():
+        async with running(tmp_path, "[camera.controls]\nBrightness = 0.1\n") as server, browsing(server) as browser:
+            server.camera.publish()
+            meta = replace(server.camera.feed.sight.meta, exposure_us=20_000, analogue_gain=2.5)
+            server.camera.feed.sight = replace(server.camera.feed.sight, meta=meta)
+            found = await (await browser.get("/api/v1/cameras/cam0/controls")).json()
+            controls = {one["name"]: one for one in found["controls"]}
+            assert {"ExposureTime", "AnalogueGain", "AwbEnable", "ColourGains", "LensPosition"} <= set(controls)
+            brightness, exposure, white = (controls[name] for name in ("Brightness", "ExposureTime", "AwbEnable"))
+            assert (brightness["value"], brightness["minimum"], brightness["maximum"]) == (0.1, -1, 1)
+            assert (exposure["value"], exposure["now"], exposure["unit"]) == (None, 20_000, "µs")
+            assert controls["AnalogueGain"]["now"] == 2.5
+            assert (white["type"], white["key"]) == ("true or false", "camera.controls.AwbEnable")
+            assert controls["gain"]["key"] == "camera.gain", "still mode's own"
+            assert all(one["help"] for one in controls.values())
+            assert (await browser.get("/api/v1/cameras/cam9/controls")).status == 404
+
+    run(test())
+
+
+def test_controls_are_turned_for_one_camera_and_given_back(tmp_path):
+    async def test():
+        two = {"text": "[cameras.cam0]\n[cameras.cam1]\n", "cameras": ("cam0", "cam1")}
+        async with running(tmp_path, **two) as server, browsing(server) as browser:
+            path = "/api/v1/cameras/cam1/controls"
+            await browser.post(path, json={"changes": {"Contrast": 1.2, "framerate": 10}, "save": True})
+            changes = {"cameras.cam1.controls.Contrast": 1.2, "cameras.cam1.framerate": 10}
+            assert server.hub.asked[-1] == Set(changes=changes, save=True)
+            await browser.post(path, json={"changes": {"Contrast": None}})
+            assert server.hub.asked[-1] == Set(changes={"cameras.cam1.controls.Contrast": None})
+            wrong = await browser.post(path, json={"changes": {"Contrats": 1}})
+            assert (wrong.status, (await wrong.json())["reason"]) == (
+                400,
+                "no control 'Contrats'; did you mean Contrast?",
+            )
+            assert (await browser.post(path, json={"changes": {"source": "file"}})).status == 400, "no control"
+            assert len(server.hub.asked) == 2
+
+    run(test())
+
+
+def test_the_only_camera_is_set_where_its_table_is(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            await browser.post("/api/v1/cameras/cam0/controls", json={"changes": {"Brightness": 0.2}})
+            assert server.hub.asked[-1] == Set(changes={"camera.controls.Brightness": 0.2})
+
+    run(test())
+
+
+# ---- library
+
+
+def saved(server, name: str, kind: str = "picture", body: bytes = b"") -> Entry:
+    path = server.context.settings.paths.captures / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body or cv2.imencode(".jpg", np.full((480, 640, 3), 80, np.uint8))[1].tobytes())
+    return server.context.catalogue.add(Entry(kind=kind, camera="cam0", path=path, started_utc_ns=time.time_ns()))
+
+
+def test_the_library_lists_shows_and_fetches(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            entries = [saved(server, f"{n}.jpg") for n in range(3)]
+            found = await (await browser.get("/api/v1/library", params={"group": "pictures", "limit": 2})).json()
+            assert [row["id"] for row in found["rows"]] == [entries[2].id, entries[1].id], "newest first"
+            page = {"limit": 2, "before": entries[1].id}
+            older = await (await browser.get("/api/v1/library", params=page)).json()
+            assert [row["id"] for row in older["rows"]] == [entries[0].id], "the next page"
+            assert found["totals"]["pictures"]["files"] == 3
+            assert found["rows"][0]["name"] == "2.jpg"
+            assert str(tmp_path) not in json.dumps(found), "no path of the server"
+            one = f"/api/v1/library/{entries[0].id}"
+            assert (await (await browser.get(one)).json())["media"] == "image/jpeg"
+            whole = await (await browser.get(f"{one}/file")).read()
+            assert whole == entries[0].path.read_bytes()
+            part = await browser.get(f"{one}/file", headers={"Range": "bytes=10-19"})
+            assert (part.status, await part.read()) == (206, whole[10:20])
+            assert part.headers["Content-Range"] == f"bytes 10-19/{len(whole)}"
+            assert (await browser.get(f"{one}/file", headers={"Range": "bytes=999999999-"})).status == 416
+            small = cv2.imdecode(np.frombuffer(await (await browser.get(f"{one}/thumbnail")).read(), np.uint8), 1)
+            assert small.shape == (240, 320, 3)
+
+    run(test())
+
+
+def test_a_clip_has_a_thumbnail_and_a_broken_one_has_none(tmp_path):
+    import av
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            film = tmp_path / "captures" / "film.mp4"
+            film.parent.mkdir()
+            with av.open(str(film), "w") as container:
+                stream = container.add_stream("libx264", rate=10, width=640, height=360, pix_fmt="yuv420p")
+                for _ in range(3):
+                    frame = av.VideoFrame.from_ndarray(np.full((540, 640), 120, np.uint8), "yuv420p")
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode(None))
+            good = server.context.catalogue.add(Entry(kind="clip", camera="cam0", path=film, started_utc_ns=1))
+            bad = saved(server, "broken.mp4", "clip", b"not a film")
+            small = await browser.get(f"/api/v1/library/{good.id}/thumbnail")
+            assert (small.status, small.content_type) == (200, "image/jpeg")
+            assert (await browser.get(f"/api/v1/library/{bad.id}/thumbnail")).status == 404
+
+    run(test())
+
+
+def test_a_file_that_is_gone_or_has_a_strange_name_is_no_error(tmp_path, caplog):
+    """The row may live longer than its file, and a rebuilt library may hold names that are not ours."""
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            gone, strange = saved(server, "gone.jpg"), saved(server, 'a"b\r\nX-Evil: 1 ü.jpg')
+            gone.path.unlink()
+            for what in ("file", "thumbnail"):
+                assert (await browser.get(f"/api/v1/library/{gone.id}/{what}")).status == 404
+                answer = await browser.get(f"/api/v1/library/{strange.id}/{what}")
+                assert (answer.status, "X-Evil" in answer.headers) == (200, False)
+            said = (await browser.get(f"/api/v1/library/{strange.id}/file")).headers["Content-Disposition"]
+            assert said == 'inline; filename="a_b__X-Evil: 1 _.jpg"'
+
+    run(test())
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("problem", [sqlite3.OperationalError("disk I/O error"), LibraryError("held"), OSError("away")])
+def test_a_library_that_cannot_be_read_says_so(tmp_path, monkeypatch, problem):
+    def broken(*_given, **_named):
+        raise problem
+
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            saved(server, "a.jpg")
+            monkeypatch.setattr(Database, "read", broken)
+            for path in ("", "/1", "/1/file", "/1/thumbnail"):
+                answer = await browser.get(f"/api/v1/library{path}")
+                assert (answer.status, str(problem) in (await answer.json())["reason"]) == (503, True), path
+
+    run(test())
+
+
+def test_nothing_outside_our_folders_is_handed_out(tmp_path):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            secret = tmp_path / "private.jpg"
+            secret.write_bytes(b"top secret")
+            outside = server.context.catalogue.add(Entry(kind="picture", camera="cam0", path=secret, started_utc_ns=1))
+            link = tmp_path / "captures" / "link.jpg"
+            link.parent.mkdir()
+            link.symlink_to(secret)
+            planted = server.context.catalogue.add(Entry(kind="picture", camera="cam0", path=link, started_utc_ns=2))
+            (tmp_path / "captures" / "notes.txt").write_text("top secret")
+            text = saved(server, "notes.txt", body=b"top secret")
+            for entry in (outside, planted, text):
+                for what in ("file", "thumbnail"):
+                    answer = await browser.get(f"/api/v1/library/{entry.id}/{what}")
+                    assert answer.status == 404, entry.path
+                    assert b"top secret" not in await answer.read()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "number", ["0", "-1", "abc", "1e3", "%2e%2e", "..%2f..%2fetc%2fpasswd", "1%00", "99999999999999999999", "１"]
+)
+def test_rows_are_named_by_number_alone(tmp_path, number):
+    async def test():
+        async with running(tmp_path) as server, browsing(server) as browser:
+            saved(server, "a.jpg")
+            from yarl import URL
+
+            answer = await browser.get(URL(f"/api/v1/library/{number}/file", encoded=True))
+            assert answer.status == (404 if number.isascii() else 400)
+            assert (await answer.json())["status"] == answer.status
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("", 200),  # nobody but this machine
+        ('bind = "0.0.0.0"\npassword = "correct horse"', 200),
+        ('bind = "0.0.0.0"\ninsecure_no_auth = true', 403),
+        ('bind = "0.0.0.0"\ninsecure_no_auth = true\ndownloads = true', 200),
+    ],
+)
+def test_strangers_who_are_let_in_get_no_files_unless_it_is_said(tmp_path, text, status):
+    async def test():
+        async with running(tmp_path, f"[http]\n{text}\n") as server, browsing(server) as browser:
+            entry = saved(server, "a.jpg")
+            more = {"headers": {"Authorization": "Bearer correct horse"}} if "password" in text else {}
+            for what in ("file", "thumbnail"):
+                assert (await browser.get(f"/api/v1/library/{entry.id}/{what}", **more)).status == status
+
+    run(test())
+
+
+def test_downloads_can_be_switched_off(tmp_path):
+    async def test():
+        async with running(tmp_path, "[http]\ndownloads = false\n") as server, browsing(server) as browser:
+            entry = saved(server, "a.jpg")
+            answer = await browser.get(f"/api/v1/library/{entry.id}/file")
+            assert (answer.status, (await answer.json())["reason"]) == (403, "http.downloads is off")
+            assert (await browser.get("/api/v1/library")).status == 200
+
+    run(test())

@@ -1,0 +1,252 @@
+"""Live H.264 from a packets ring to players: a real process, FFmpeg and a WebSocket as clients; the rules beside."""
+
+import json
+import threading
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from aiohttp import ClientSession
+
+from shm_ring import Flags, FrameMeta, RingWriter
+from shm_ring.records.packets import SLOT_BYTES, Unit, publish
+from shmcam.imaging import frame_code
+from shmcam.runtime.clock import now_ns
+from shmcam.video.annexb import ParameterSets
+from shmcam.video.fmp4_writer import fragment, header
+from streamer.h264.live_video import Live, LiveFeed, Opening
+from streamer.h264.routes import patience_s
+from streamer.h264.viewers import BEHIND_MAX, Player, Screen
+from streamer.pictures.fanout import Places
+from streamer.pictures.feed import Sight
+from tests.machine import PATIENCE
+from tests.streamer.harness import FakeCamera, soon
+from tests.streamer.pictures.test_stream import run
+from tests.streamer.test_process import streaming
+
+WIDTH, HEIGHT, FPS, GOP = 320, 240, 25, 25
+
+
+class Recorder(threading.Thread):
+    """Encodes numbered frames into the packets ring as the recorder does."""
+
+    def __init__(self, folder, prefix: str, stream: int = 1) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.prefix, self.stream = folder, prefix, stream
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        codec = av.CodecContext.create("libx264", "w")
+        codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        codec.time_base = Fraction(1, 1_000_000)
+        codec.options = {
+            "preset": "ultrafast", "tune": "zerolatency", "crf": "18",
+            "x264-params": f"keyint={GOP}:scenecut=0:repeat-headers=1:annexb=1",
+        }  # fmt: skip
+        with RingWriter.create(
+            f"/{self.prefix}.cam0.h264", slots=128, payload_bytes=SLOT_BYTES, lock_dir=self.folder,
+            camera="cam0", stream="h264",
+        ) as ring:  # fmt: skip
+            number = 0
+            while not self.ended.wait(1 / FPS):
+                picture = np.full((HEIGHT * 3 // 2, WIDTH), 120, np.uint8)
+                frame_code.draw(picture[:HEIGHT], number)
+                frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
+                captured = now_ns()
+                frame.pts, frame.time_base = captured // 1000, codec.time_base
+                for packet in codec.encode(frame):
+                    flags = Flags.KEY if packet.is_keyframe else 0
+                    meta = FrameMeta(number, captured, time.time_ns(), flags=int(flags))
+                    unit = Unit(bytes(packet), meta, captured // 1000, 1_000_000 // FPS, WIDTH, HEIGHT, self.stream)
+                    publish(ring, unit)
+                number += 1
+
+    def __enter__(self) -> "Recorder":
+        self.start()
+        time.sleep(0.3)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join(PATIENCE * 10)
+
+
+def test_ffmpeg_plays_the_film_frame_by_frame(tmp_path):
+    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):
+        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as container:
+            numbers, times = [], []
+            for frame in container.decode(video=0):
+                numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
+                times.append(frame.time)
+                if len(numbers) == 2 * GOP:
+                    break
+        assert numbers == list(range(numbers[0], numbers[0] + 2 * GOP)), "no frame is missing"
+        assert times == sorted(set(times))
+        assert numbers[0] % GOP == 0, "it begins with a key frame"
+
+
+def test_a_second_player_begins_within_the_group_of_pictures(tmp_path):
+    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):  # noqa: SIM117 - the order matters
+        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as first:
+            next(first.decode(video=0))
+            for _ in range(3):
+                with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=PATIENCE * 15) as other:
+                    frame = next(other.decode(video=0))
+                    assert frame.key_frame
+                    assert frame_code.read(frame.to_ndarray(format="gray")) % GOP == 0
+
+
+def test_the_websocket_says_what_comes_and_sends_it_in_pieces(tmp_path):
+    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):
+
+        async def test():
+            async with ClientSession() as session, session.ws_connect(f"{streamer.url}/ws/live?cam=cam0") as socket:
+                said = json.loads((await soon(socket.receive())).data)
+                assert said["type"] == "film"
+                assert said["mime"].startswith('video/mp4; codecs="avc1.')
+                assert (said["width"], said["height"]) == (WIDTH, HEIGHT)
+                pieces = [(await soon(socket.receive())).data for _ in range(6)]
+                assert pieces[0][4:8] == b"ftyp"
+                assert all(piece[4:8] == b"moof" for piece in pieces[1:])
+
+        run(test())
+
+
+def test_without_a_recorder_the_reason_is_told(tmp_path):
+    with streaming(tmp_path) as streamer:
+        status, _, body = streamer.get("/live.mp4", 15)
+        assert status == 503
+        assert "is the recorder running?" in json.loads(body)["reason"]
+
+
+# ---- rules
+
+
+@pytest.mark.parametrize(("frame_s", "patience"), [(None, 4.0), (1 / 30, 4.0), (6.0, 18.0), (200.0, 60.0)])
+def test_a_night_exposure_is_waited_for(frame_s, patience):
+    """The encoder begins with the next frame: at 6 s each, a recorder that works has none within 4 s."""
+    camera = FakeCamera("cam0", Places(1, 1))
+    if frame_s is not None:
+        meta = FrameMeta(1, now_ns(), time.time_ns(), frame_duration_us=round(frame_s * 1e6))
+        camera.feed.sight = Sight(meta=meta)
+    assert patience_s(camera.camera) == pytest.approx(patience)
+
+
+SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
+OPENING = Opening(header(SETS, 64, 48), SETS.codec, 64, 48)
+
+
+def piece(number: int, key: bool = False):
+    return fragment(b"\0\0\0\1x", number=number, time_us=number * 1000, duration_us=1000, key=key, captured_ns=0)
+
+
+class FakeOutlet:
+    """Takes everything, or as much as `room` allows."""
+
+    def __init__(self) -> None:
+        self.head, self.written, self.room = b"HEAD", [], True
+
+    def write(self, data: bytes) -> bool:
+        self.written.append(data)
+        return self.room
+
+
+def playing() -> tuple[Player, FakeOutlet]:
+    player, outlet = Player(), FakeOutlet()
+    player.open(OPENING)
+    player.begin(outlet)
+    return player, outlet
+
+
+def test_a_player_begins_at_a_key_frame_with_its_clock_at_zero():
+    player, outlet = playing()
+    player.play(piece(1))
+    assert len(outlet.written) == 1, "nothing can be decoded yet"
+    player.play(piece(2, key=True))
+    player.play(piece(3))
+    times = [data[data.index(b"tfdt") + 8 :][:8] for data in outlet.written[1:]]
+    assert [int.from_bytes(one) for one in times] == [0, 1000]
+
+
+def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
+    player, outlet = playing()
+    player.play(piece(1, key=True))
+    outlet.room = False
+    player.play(piece(2))  # the kernel took only a part; asyncio has the rest
+    for number in (3, 4):
+        player.play(piece(number))
+    player.play(piece(5, key=True))
+    assert len(outlet.written) == 3, "no room: not even a key frame"
+    outlet.room = True
+    player.writable()
+    player.play(piece(6))
+    assert len(outlet.written) == 3, "room, but frame 5 is missing"
+    player.play(piece(7, key=True))
+    player.play(piece(8))
+    assert len(outlet.written) == 5
+    assert player.tally.skipped == 4
+
+
+def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
+    live = Live("cam0")
+    player, early, screen, outlet = Player(), Player(), Screen(), FakeOutlet()
+    for viewer in (player, early, screen):
+        live.join(viewer)
+    live.take(1, OPENING, piece(1, key=True))
+    player.begin(outlet)
+    assert not player.ended.is_set()
+    live.take(2, OPENING, piece(2, key=True))
+    assert player.ended.is_set(), "a file cannot change its size"
+    live.take(2, OPENING, piece(3))
+    assert len(outlet.written) == 2, "header and frame 1; a player would choke on the other film's frames"
+    assert [type(message) for message in screen._queue] == [str, bytes, bytes, bytes], (
+        "what was queued of the old film is gone"
+    )
+    early.begin(waiting := FakeOutlet())
+    assert not early.ended.is_set(), "nothing had been sent yet"
+    assert len(waiting.written) == 3, "header, frames 2 and 3"
+
+
+def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work():
+    live = Live("cam0")
+    first = Screen()
+    live.join(first)
+    assert live.wanted.is_set()
+    for number in range(5):
+        live.take(1, OPENING, piece(number, key=number in (0, 3)))
+    second = Screen()
+    live.join(second)
+    assert len(second._queue) == 2 + 2, "description, header, key frame 3 and frame 4"
+    live.leave(first)
+    live.leave(second)
+    assert not live.wanted.is_set()
+    assert live.film is None
+
+
+def test_a_screen_that_does_not_read_costs_no_memory():
+    screen = Screen()
+    screen.open(OPENING)
+    for number in range(10 * BEHIND_MAX):
+        screen.play(piece(number, key=number % 30 == 0))
+        assert len(screen._queue) <= BEHIND_MAX + 2
+    assert screen.tally.skipped > 0
+
+
+def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
+    passed = []
+    feed = LiveFeed(Live("cam0"), None, loop=None, stop=None)
+    for age_s in (60.0, 0.1):
+        meta = FrameMeta(1, now_ns() - round(age_s * 1e9), 0, flags=int(Flags.KEY))
+        feed._pass_on(Unit(b"\0\0\1\x65x", meta, 1, 33_333, 64, 48, 1), lambda *given: passed.append(given))
+    assert len(passed) == 1
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_without_a_key_frame_nothing_begins(stream):
+    live, screen = Live("cam0"), Screen()
+    live.join(screen)
+    live.take(stream, None, piece(1))
+    assert live.film is None
+    assert not screen.opened.is_set()

@@ -1,0 +1,37 @@
+"""The analyzer's word on a frame, and its absence."""
+
+from shmcam.runtime.clock import now_ns
+from streamer.pictures import scores as marks
+from streamer.pictures.scores import Marks
+
+
+class Word:
+    def __init__(self, age_ns: int = 0) -> None:
+        self.captured_ns = now_ns() - age_ns
+
+
+class Scores:
+    """Counts how often it is asked."""
+
+    def __init__(self, word: Word | None) -> None:
+        self.word, self.asked = word, 0
+
+    def latest(self) -> Word | None:
+        self.asked += 1
+        return self.word
+
+
+def test_scores_that_are_not_there_are_not_looked_for_with_every_frame(monkeypatch):
+    scores, clock = Scores(None), [now_ns()]
+    monkeypatch.setattr(marks, "now_ns", lambda: clock[0])
+    newest = Marks(scores).newest
+    assert [newest() for _ in range(30)] == [None] * 30
+    assert scores.asked == 1
+    scores.word = Word()
+    clock[0] += marks.LOOK_NS
+    assert newest() is newest() is scores.word
+    assert scores.asked == 3
+
+
+def test_an_old_word_is_not_passed_on():
+    assert Marks(Scores(Word(marks.FRESH_NS + 1))).newest() is None
