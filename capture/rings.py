@@ -12,8 +12,8 @@ from capture.frame_ids import FrameIds
 from capture.settings import RingSettings
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.formats import Geometry
-from shm_ring.layout import MIN_SLOTS, Shape
-from shm_ring.segment import Room, available_room, fitting_slots
+from shm_ring.layout import MIN_SLOTS, RingShape
+from shm_ring.segment import MemoryRoom, available_room, fitting_slots
 from shmcam.runtime.clock import now_ns
 
 LEAST_SLOTS = 8
@@ -51,7 +51,7 @@ class Rings:
         Raises: RingBusy, RingTooLarge, RingMismatch.
         """
         payload_bytes = geometry.payload_bytes
-        name, shape = f"/{self.prefix}.{self.camera}.{stream}", Shape(slots, payload_bytes)
+        name, shape = f"/{self.prefix}.{self.camera}.{stream}", RingShape(slots, payload_bytes)
         if stream in self._writers:
             writer, before = self._writers[stream]
             if writer.payload_bytes == payload_bytes and before == slots:
@@ -112,15 +112,15 @@ class Rings:
         """Give a ring that readers of the one before it kept small its size, once: frames are lost over it."""
         for stream in list(self._cramped):
             (writer, asked), free = self._writers[stream], available_room()
-            own, shape = _total_bytes(writer), Shape(asked, writer.payload_bytes)
-            if fitting_slots(shape, Room(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
+            own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)
+            if fitting_slots(shape, MemoryRoom(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
                 self._cramped.remove(stream)
                 self._writers[stream] = writer, -1
                 return True
         return False
 
-    def _replace(self, stream: str, shape: Shape) -> None:
+    def _replace(self, stream: str, shape: RingShape) -> None:
         """Retire a ring; where its memory is needed for the next one, wait until its readers have let it go."""
         wanted = available_room().shm_bytes + _total_bytes(self._writers[stream][0])
         self.drop(stream)
@@ -173,7 +173,7 @@ def wanted_slots(ring: RingSettings, stream: str, rate: float) -> tuple[int, boo
     return (size, True) if size else (max(LEAST_SLOTS, math.ceil(ring.seconds * rate)), False)
 
 
-def _fitting(name: str, shape: Shape) -> int:
+def _fitting(name: str, shape: RingShape) -> int:
     """How many slots an automatic ring gets."""
     fitting = fitting_slots(shape, available_room())
     if fitting >= shape.slots:
@@ -187,7 +187,7 @@ def _fitting(name: str, shape: Shape) -> int:
 
 
 def _total_bytes(writer: RingWriter) -> int:
-    return Shape(writer.slots, writer.payload_bytes).total_bytes
+    return RingShape(writer.slots, writer.payload_bytes).total_bytes
 
 
 def _slots_of(name: str, payload_bytes: int) -> int:

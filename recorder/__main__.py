@@ -21,9 +21,9 @@ from recorder.loop import Loop
 from recorder.resume import Marks, Memory, Session
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
-from shm_ring import Cursor, LiveRing
-from shm_ring.ownership import Memory as LockMemory
+from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock
+from shm_ring.ownership import WriterRecord as LockMemory
 from shmcam.control.client import ControlClient
 from shmcam.library import Catalogue
 from shmcam.runtime.startup import Process, startup
@@ -83,7 +83,7 @@ def run(process: Process) -> None:
         loop = Loop(
             camera=camera,
             control=control,
-            cursor=Cursor(ring),
+            cursor=RingCursor(ring),
             encoding=encoding,
             live=live,
             orders=orders,

@@ -20,7 +20,7 @@ from recorder.encoding.session import Encoding
 from recorder.live_packets import LivePackets
 from recorder.status import Pulse
 from recorder.triggers import Triggers
-from shm_ring import Cursor, FrameMeta, FrameOverwritten, Spot
+from shm_ring import FrameMeta, FrameOverwritten, RingCursor, Spot
 from shmcam.runtime.clock import now_ns
 
 
@@ -80,7 +80,7 @@ class Intake:
     def __init__(
         self,
         *,
-        cursor: Cursor,
+        cursor: RingCursor,
         encoding: Encoding,
         live: LivePackets,
         triggers: Triggers,

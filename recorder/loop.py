@@ -15,7 +15,7 @@ from recorder.frame_pipeline import Delivery, Intake
 from recorder.live_packets import LivePackets
 from recorder.status import Pulse, event_of
 from recorder.triggers import Triggers
-from shm_ring import Cursor
+from shm_ring import RingCursor
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import SettingChanged
 from shmcam.runtime.stop import Stop
@@ -34,7 +34,7 @@ class Loop:
         *,
         camera: str,
         control: ControlClient,
-        cursor: Cursor,
+        cursor: RingCursor,
         encoding: Encoding,
         live: LivePackets,
         orders: Orders,

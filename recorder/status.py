@@ -14,7 +14,7 @@ from recorder.clips.writer import ClipWriter
 from recorder.encoding.session import Encoding
 from recorder.live_packets import LivePackets
 from recorder.triggers import Triggers
-from shm_ring import Cursor
+from shm_ring import RingCursor
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted, RecordingStopped
 from shmcam.runtime.clock import now_ns
@@ -32,7 +32,7 @@ class Pulse:
         self,
         *,
         control: ControlClient,
-        cursor: Cursor,
+        cursor: RingCursor,
         encoding: Encoding,
         live: LivePackets,
         triggers: Triggers,

@@ -15,7 +15,7 @@ from shm_ring.errors import (
 )
 from shm_ring.frame import Frame
 from shm_ring.layout import segment_name
-from shm_ring.live import Cursor, LiveRing, Spot, Stop
+from shm_ring.live import LiveRing, RingCursor, Spot, StopSignal
 from shm_ring.metadata import Flags, FrameMeta
 from shm_ring.opencv import SharedCapture
 from shm_ring.reader import RingReader
@@ -23,7 +23,6 @@ from shm_ring.writer import RingWriter, Slot
 
 __all__ = [
     "AttachedRing",
-    "Cursor",
     "Flags",
     "Frame",
     "FrameMeta",
@@ -32,6 +31,7 @@ __all__ = [
     "LiveRing",
     "Pair",
     "RingBusy",
+    "RingCursor",
     "RingError",
     "RingMismatch",
     "RingNotReady",
@@ -42,7 +42,7 @@ __all__ = [
     "SharedCapture",
     "Slot",
     "Spot",
-    "Stop",
+    "StopSignal",
     "ViewOutlivedRing",
     "attach",
     "pairs",

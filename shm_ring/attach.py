@@ -23,7 +23,7 @@ from typing import NamedTuple
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import segment_name
-from shm_ring.live import LOOK_S, LiveRing, Stop
+from shm_ring.live import LOOK_S, LiveRing, StopSignal
 from shm_ring.reader import RingReader
 
 
@@ -143,7 +143,7 @@ class AttachedRing(LiveRing):
 
 
 def attach(
-    camera: str, stream: str = "main", prefix: str = "shmcam", timeout_s: float = 10.0, stop: Stop | None = None
+    camera: str, stream: str = "main", prefix: str = "shmcam", timeout_s: float = 10.0, stop: StopSignal | None = None
 ) -> AttachedRing:
     """Attach to a camera's ring, waiting up to `timeout_s` for it.
 

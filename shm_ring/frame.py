@@ -28,7 +28,7 @@ def _time(header: bytes, at: int) -> int:
     return int(_TIME.unpack_from(header, at)[0])
 
 
-class Source(Protocol):
+class FrameMemory(Protocol):
     """What a frame asks of the ring it lies in."""
 
     def intact(self, sequence: int) -> bool:
@@ -50,7 +50,7 @@ class Frame:
 
     __slots__ = ("_fields", "_header", "_payload", "_source", "sequence")
 
-    def __init__(self, source: Source | None, sequence: int, header: bytes, payload: Pixels | None = None) -> None:
+    def __init__(self, source: FrameMemory | None, sequence: int, header: bytes, payload: Pixels | None = None) -> None:
         self.sequence = sequence
         """Position in this generation of the ring."""
         self._source = source

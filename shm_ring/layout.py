@@ -186,7 +186,7 @@ def segment_name(prefix: str, camera: str, stream: str) -> str:
     return name
 
 
-class Shape(NamedTuple):
+class RingShape(NamedTuple):
     """The sizes from which every offset follows."""
 
     slots: int

@@ -26,7 +26,7 @@ class Spot(NamedTuple):
     sequence: int
 
 
-class Cursor:
+class RingCursor:
     """One thread uses it; what is passed over is counted in the ring's `laps`, `lost` and `skipped`.
 
     An ended generation is read to its end, its successor from its first frame. Nothing of a ring that ended and was
@@ -113,7 +113,7 @@ class Cursor:
 LOOK_S = 0.25  # how often an idle reader looks whether it is told to stop, and whether its ring still bears the name
 
 
-class Stop(Protocol):
+class StopSignal(Protocol):
     """What ends a loop; service.Stop is one."""
 
     @property
@@ -130,7 +130,7 @@ class LiveRing:
     Errors: a missing ring is waited for; RingMismatch (another version, a damaged header) leaves every method.
     """
 
-    def __init__(self, name: str, stop: Stop | None = None) -> None:
+    def __init__(self, name: str, stop: StopSignal | None = None) -> None:
         self.name = name
         self._stop = stop
         self._reader: RingReader | None = None
@@ -176,7 +176,7 @@ class LiveRing:
         between being skipped. `start`: "new" = after this call, "oldest" = with what the ring still holds, or a
         sequence. A new generation is read from its first frame.
         """
-        cursor = Cursor(self, start, newest_first=newest_first)
+        cursor = RingCursor(self, start, newest_first=newest_first)
         wait_s = min(LOOK_S, idle_s)
         idle_until_s = time.monotonic() + idle_s
         while not (self._stop is not None and self._stop.requested):

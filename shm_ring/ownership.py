@@ -36,7 +36,7 @@ from shm_ring.layout import (
     STATE_WORD,
     TAKEOVERS_WORD,
     WORD_MASK,
-    Shape,
+    RingShape,
 )
 from shm_ring.reader import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
@@ -45,7 +45,7 @@ from shm_ring.sync import Futex, fences
 _WRITE_LOCK = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: the whole file
 
 
-class Memory(NamedTuple):
+class WriterRecord(NamedTuple):
     """What a writer leaves behind for the next: one line of text in the lock file."""
 
     pid: int = 0
@@ -56,7 +56,7 @@ class Memory(NamedTuple):
 class WriterLock:
     """Held from `take` to `close`."""
 
-    def __init__(self, fd: int, left: Memory) -> None:
+    def __init__(self, fd: int, left: WriterRecord) -> None:
         self._fd = fd
         self.left = left
         """What the previous writer wrote."""
@@ -74,7 +74,7 @@ class WriterLock:
             raise RingBusy(f"ring {ring}: pid {left.pid} is writing it already (lock {path})") from None
         return cls(fd, _parse(os.pread(fd, 128, 0)))
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: WriterRecord) -> None:
         """Write one line in place; a reader of the file never sees it empty."""
         os.pwrite(self._fd, f"{memory.pid} {memory.next_frame_id} {memory.generation}\n".ljust(64).encode(), 0)
 
@@ -85,11 +85,11 @@ class WriterLock:
             self._fd = -1
 
 
-def _parse(line: bytes) -> Memory:
+def _parse(line: bytes) -> WriterRecord:
     """Read what `remember` wrote; anything else counts as nothing."""
     with suppress(ValueError, TypeError):
-        return Memory(*(int(word) for word in line.split()))
-    return Memory()
+        return WriterRecord(*(int(word) for word in line.split()))
+    return WriterRecord()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Claim:
     """A segment that is ours to write, and where to go on."""
 
     mapping: mmap.mmap
-    shape: Shape
+    shape: RingShape
     generation: int
     head: int
     next_frame_id: int
@@ -115,7 +115,7 @@ class _Found(NamedTuple):
     next_frame_id: int
 
 
-def claim(name: str, shape: Shape, left: Memory, names: tuple[str, str], first_sequence: int) -> Claim:
+def claim(name: str, shape: RingShape, left: WriterRecord, names: tuple[str, str], first_sequence: int) -> Claim:
     """Take over, replace or make the segment; the caller holds the lock. See RingWriter.create for what it raises.
 
     `left`: what the former writer left in the lock file; `names`: camera and stream.
@@ -157,7 +157,7 @@ def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
         _retire(found.mapping)
         segment.unlink(name)
         next_frame_id = max(lock.left.next_frame_id, found.next_frame_id)
-        lock.remember(Memory(0, next_frame_id, max(lock.left.generation, found.header.generation)))
+        lock.remember(WriterRecord(0, next_frame_id, max(lock.left.generation, found.header.generation)))
         return True
     except RingBusy:
         return False
@@ -240,7 +240,9 @@ def _wake(mapping: mmap.mmap) -> None:
     Futex(int(np.frombuffer(mapping, np.uint8).ctypes.data) + HEAD_WORD * 4).wake()
 
 
-def _initialise(mapping: mmap.mmap, shape: Shape, generation: int, names: tuple[str, str], first_sequence: int) -> None:
+def _initialise(
+    mapping: mmap.mmap, shape: RingShape, generation: int, names: tuple[str, str], first_sequence: int
+) -> None:
     """Fill in the header of a new, zeroed segment; the magic goes last, because it says that the rest is there."""
     record = np.frombuffer(mapping, SEGMENT_HEADER, 1)[0]
     record["version"] = layout.VERSION

@@ -20,14 +20,14 @@ import posix_ipc
 
 from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
-from shm_ring.layout import MIN_SLOTS, SEGMENT_HEADER, Shape
+from shm_ring.layout import MIN_SLOTS, SEGMENT_HEADER, RingShape
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 MEMORY_SHARE = 0.8  # of available memory: the rest is for encoders and the page cache
 MEGABYTE = 1_000_000
 
 
-class Room(NamedTuple):
+class MemoryRoom(NamedTuple):
     """What may be taken, in bytes."""
 
     memory_bytes: int
@@ -41,12 +41,12 @@ class Room(NamedTuple):
         return min(int(self.memory_bytes * MEMORY_SHARE), self.shm_bytes)
 
 
-def available_room() -> Room:
+def available_room() -> MemoryRoom:
     """Look at this machine."""
     disk = os.statvfs(SHM_FOLDER)
     lines = Path("/proc/meminfo").read_text().splitlines()
     memory = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return Room(min(memory, _group_bytes()), disk.f_bavail * disk.f_frsize)
+    return MemoryRoom(min(memory, _group_bytes()), disk.f_bavail * disk.f_frsize)
 
 
 def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
@@ -57,7 +57,7 @@ def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
         return 1 << 62
 
 
-def memory_account(shape: Shape, room: Room) -> str:
+def memory_account(shape: RingShape, room: MemoryRoom) -> str:
     """Write the sum out in full, for the log and for a refusal."""
     return (
         f"{shape.slots} slots of {shape.payload_bytes / MEGABYTE:.3f} MB need {shape.total_bytes / MEGABYTE:.1f} MB; "
@@ -66,13 +66,13 @@ def memory_account(shape: Shape, room: Room) -> str:
     )
 
 
-def fitting_slots(shape: Shape, room: Room) -> int:
+def fitting_slots(shape: RingShape, room: MemoryRoom) -> int:
     """Return how many slots of this size fit; 0 when not even the least ring does."""
     slots = min(shape.slots, max(0, (room.usable_bytes - shape.payload_offset) // shape.slot_stride))
     return slots if slots >= MIN_SLOTS else 0
 
 
-def check_fits(name: str, shape: Shape, room: Room) -> str:
+def check_fits(name: str, shape: RingShape, room: MemoryRoom) -> str:
     """Return the account, or raise RingTooLarge with the largest number of slots that would fit."""
     text = memory_account(shape, room)
     if shape.total_bytes <= room.usable_bytes:
@@ -89,7 +89,7 @@ MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would
 class Header(NamedTuple):
     """What a segment says about itself, checked."""
 
-    shape: Shape
+    shape: RingShape
     state: int
     generation: int
     takeovers: int
@@ -165,7 +165,7 @@ def read_header(fd: int, name: str) -> Header:
             f"ring {name}: layout version {record['version']}, this program reads {layout.VERSION}: "
             "restart writer and readers with the same release"
         )
-    shape = Shape(int(record["slots"]), int(record["payload_bytes"]))
+    shape = RingShape(int(record["slots"]), int(record["payload_bytes"]))
     problem = shape.problem() or _contradiction(record, shape, size)
     if problem:
         raise RingMismatch(f"ring {name}: {problem}: the header is damaged")
@@ -174,7 +174,7 @@ def read_header(fd: int, name: str) -> Header:
     return Header(shape=shape, camera=camera, stream=stream, **numbers)
 
 
-def _contradiction(record: np.void, shape: Shape, size: int) -> str:
+def _contradiction(record: np.void, shape: RingShape, size: int) -> str:
     """Compare what the header claims with what follows from its own sizes and the file's length."""
     claims = {
         "header_bytes": layout.PAGE_BYTES,
@@ -190,7 +190,7 @@ def _contradiction(record: np.void, shape: Shape, size: int) -> str:
     return f"state = {record['state']}" if record["state"] > layout.RETIRED else ""
 
 
-def create_segment(name: str, shape: Shape) -> tuple[int, str]:
+def create_segment(name: str, shape: RingShape) -> tuple[int, str]:
     """Reserve a new segment, all of it: ftruncate alone would succeed and kill the first write with SIGBUS later.
 
     Returns: file descriptor (the caller closes it) and the account of the memory taken.

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from shm_ring import layout, segment
 from shm_ring.formats import Geometry
 from shm_ring.frame import Pixels
-from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK, Shape
+from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK, RingShape
 from shm_ring.metadata import FrameMeta, pack_geometry
-from shm_ring.ownership import Claim, Memory, WriterLock, claim
+from shm_ring.ownership import Claim, WriterLock, WriterRecord, claim
 from shm_ring.sync import Futex, around_copy, fences
 
 Payload = NDArray[Any] | bytes | bytearray | memoryview
 
 
-class Place(NamedTuple):
+class SlotOffsets(NamedTuple):
     """Where one slot's parts lie, worked out once."""
 
     word: int
@@ -46,7 +46,7 @@ class Place(NamedTuple):
     payload: memoryview
 
     @classmethod
-    def of(cls, shape: Shape, slot: int, segment: memoryview) -> Place:
+    def of(cls, shape: RingShape, slot: int, segment: memoryview) -> SlotOffsets:
         """Work them out."""
         header, start = shape.slot_header(slot), shape.payload(slot)
         payload = segment[start : start + shape.payload_bytes]
@@ -128,7 +128,7 @@ class Publisher:
         array = np.frombuffer(mapping, np.uint8)
         starts = [shape.payload(slot) for slot in range(shape.slots)]
         self._arrays: list[Pixels] = [array[start : start + shape.payload_bytes] for start in starts]
-        self._places = [Place.of(shape, slot, self._bytes) for slot in range(shape.slots)]
+        self._places = [SlotOffsets.of(shape, slot, self._bytes) for slot in range(shape.slots)]
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
         self._wake = Futex(array.ctypes.data + HEAD_WORD * 4).wake
 
@@ -238,7 +238,7 @@ class RingWriter(Publisher):
         self._lock = lock
         self._open = True
         self._inode = segment.inode(name)
-        lock.remember(Memory(os.getpid(), self.next_frame_id, self.generation))
+        lock.remember(WriterRecord(os.getpid(), self.next_frame_id, self.generation))
         self.heartbeat()
 
     @classmethod
@@ -260,7 +260,7 @@ class RingWriter(Publisher):
         nothing. One of another geometry is retired and unlinked, and a new generation begins.
         Raises: RingBusy naming the pid of the living writer, RingTooLarge, RingMismatch (not our segment), ValueError.
         """
-        shape = Shape(slots, payload_bytes)
+        shape = RingShape(slots, payload_bytes)
         if problem := shape.problem():
             raise ValueError(f"ring {name}: {problem}")
         fences(force=force_fences)  # where they are missing, say so before anything is touched
@@ -299,7 +299,7 @@ class RingWriter(Publisher):
         if not self._open:
             return
         self._open = False
-        self._lock.remember(Memory(0, self.next_frame_id, self.generation))
+        self._lock.remember(WriterRecord(0, self.next_frame_id, self.generation))
         self._words[PID_WORD] = 0
         # Views lent by slot() may still live; the mapping goes when the last of them does.
         del self._bytes, self._words, self._times, self._arrays, self._places

@@ -33,7 +33,7 @@ from recorder.live_packets import LivePackets
 from recorder.loop import Loop
 from recorder.settings import OverlaySettings, RecorderSettings
 from recorder.triggers import Triggers
-from shm_ring import Cursor, FrameMeta, LiveRing, RingWriter
+from shm_ring import FrameMeta, LiveRing, RingCursor, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
@@ -145,7 +145,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         loop = Loop(
             camera="cam0",
             control=Quiet(),  # type: ignore[arg-type]
-            cursor=Cursor(film.ring),
+            cursor=RingCursor(film.ring),
             encoding=Encoding(own, decorate),
             live=packets,
             orders=Orders("cam0", own, triggers, writer, packets),

@@ -21,7 +21,7 @@ from types import TracebackType
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady
-from shm_ring.live import LiveRing, Stop
+from shm_ring.live import LiveRing, StopSignal
 from shm_ring.reader import RingReader
 
 STREAM = "scores"
@@ -138,7 +138,7 @@ class Scores:
     Errors: while there is no analyzer, or none yet, every question is answered with None.
     """
 
-    def __init__(self, ring_name: str, stop: Stop | None = None) -> None:
+    def __init__(self, ring_name: str, stop: StopSignal | None = None) -> None:
         """`ring_name`: settings.ring_name(camera, "scores")."""
         self._ring = LiveRing(ring_name, stop)
 

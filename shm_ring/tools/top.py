@@ -55,7 +55,7 @@ class RingLine:
     readers: list[ReaderLine] = field(default_factory=list)
 
 
-class Watch:
+class RingTop:
     """Keeps what two looks in a row need: heads and CPU times."""
 
     def __init__(self, prefix: str | None, figures: Figures | None = None) -> None:
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None, figures: Figures | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON array a look")
     wanted = parser.parse_args(argv)
     interval_s = max(0.1, wanted.interval)
-    watch = Watch(wanted.prefix, figures)
+    watch = RingTop(wanted.prefix, figures)
     in_place = sys.stdout.isatty() and not wanted.once and not wanted.json
     try:
         watch.look()

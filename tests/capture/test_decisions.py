@@ -34,7 +34,7 @@ from capture.sources.video_file import Pacer
 from capture.status import Report
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
-from shm_ring.segment import Room
+from shm_ring.segment import MemoryRoom
 
 CAMERA, RING = CameraSettings(), RingSettings()
 
@@ -328,7 +328,7 @@ def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, 
 
 def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(monkeypatch, tmp_path):
     """/dev/shm has room for about 20 frames, as in a container with Docker's 64 MB."""
-    tight = Room(10**12, 20 * 115_200)
+    tight = MemoryRoom(10**12, 20 * 115_200)
     monkeypatch.setattr("capture.rings.available_room", lambda: tight)
     shape = geometry("yuv420p", 320, 240)
     with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
@@ -347,10 +347,10 @@ def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(
 def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(monkeypatch, tmp_path):
     shape, prefix = geometry("yuv420p", 320, 240), f"t{secrets.token_hex(4)}"
     crashed = Rings(prefix, "cam0", tmp_path)
-    monkeypatch.setattr("capture.rings.available_room", lambda: Room(10**12, 20 * 115_200))
+    monkeypatch.setattr("capture.rings.available_room", lambda: MemoryRoom(10**12, 20 * 115_200))
     slots = crashed.fit("main", shape, 180, exact=False).slots
     crashed.leave()
-    monkeypatch.setattr("capture.rings.available_room", lambda: Room(10**12, 0))
+    monkeypatch.setattr("capture.rings.available_room", lambda: MemoryRoom(10**12, 0))
     with Rings(prefix, "cam0", tmp_path) as rings:
         writer = rings.fit("main", shape, 180, exact=False)
         assert (writer.slots, writer.took_over) == (slots, True)
@@ -365,7 +365,7 @@ def room_of(prefix, total_bytes):
             if f"/dev/shm/{prefix}." in line:
                 first, last = (int(end, 16) for end in line.split()[0].split("-"))
                 taken[line.split()[4]] = last - first
-        return Room(10**12, total_bytes - sum(taken.values()))
+        return MemoryRoom(10**12, total_bytes - sum(taken.values()))
 
     return room
 

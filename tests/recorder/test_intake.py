@@ -23,7 +23,7 @@ from recorder.live_packets import LivePackets
 from recorder.loop import Loop
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
-from shm_ring import Cursor, LiveRing
+from shm_ring import LiveRing, RingCursor
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Record
 from shmcam.library import Catalogue
@@ -155,7 +155,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
         loop = Loop(
             camera="cam0",
             control=hub,
-            cursor=Cursor(ring),
+            cursor=RingCursor(ring),
             encoding=Encoding(own),
             live=live,
             orders=Orders("cam0", own, triggers, writer, live),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shm_ring import layout, segment_name
-from shm_ring.layout import Shape
+from shm_ring.layout import RingShape
 
 
 def offsets(dtype):
@@ -43,7 +43,7 @@ def test_struct_and_dtype_agree_about_every_field():
 
 @pytest.mark.parametrize(("slots", "payload_bytes"), [(2, 1), (3, 3333), (7, 4032), (4096, 100), (5, 3110400)])
 def test_headers_are_cache_aligned_payloads_page_aligned_and_nothing_overlaps(slots, payload_bytes):
-    shape = Shape(slots, payload_bytes)
+    shape = RingShape(slots, payload_bytes)
     end = 4096
     for slot in range(slots):
         assert shape.slot_header(slot) % 64 == 0
@@ -62,7 +62,7 @@ def test_headers_are_cache_aligned_payloads_page_aligned_and_nothing_overlaps(sl
     ("slots", "payload_bytes"), [(0, 9), (1, 9), (1 << 17, 9), (4, 0), (4, 1 << 60), (65536, 1 << 30)]
 )
 def test_impossible_sizes_are_named(slots, payload_bytes):
-    assert "must be" in Shape(slots, payload_bytes).problem()
+    assert "must be" in RingShape(slots, payload_bytes).problem()
 
 
 def test_segment_names_are_plain_words():

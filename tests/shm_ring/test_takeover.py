@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shm_ring import FrameOverwritten, RingBusy, RingNotReady, RingReader, RingWriter, layout, segment
-from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, Shape, offset_of
+from shm_ring.layout import FRAME_STRUCT, SEGMENT_HEADER, RingShape, offset_of
 from shm_ring.ownership import discard
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
@@ -142,7 +142,7 @@ def test_a_wanted_end_leaves_nothing(make_writer, ring_name, signal_like):
 @pytest.mark.parametrize("dies_after", ["W1 odd", "W2 half the payload", "W2 metadata", "W3 even", "W4 head"])
 def test_a_writer_that_dies_after_any_step_leaves_a_ring_that_goes_on(make_writer, ring_name, dies_after):
     """The steps of layout.py, done by hand on the bytes up to the point of death."""
-    shape = Shape(4, 400)
+    shape = RingShape(4, 400)
     first = make_writer(slots=4, payload_bytes=400)
     for number in range(6):
         first.publish(pattern(number, 400), meta(number))

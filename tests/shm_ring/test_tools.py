@@ -84,7 +84,7 @@ def test_top_shows_the_same_load_of_a_process_that_reads_two_rings(make_writer, 
         with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
             try:
                 process.stdout.readline()
-                watch, loads, deadline_s = top.Watch(prefix), [0.0], time.monotonic() + 30
+                watch, loads, deadline_s = top.RingTop(prefix), [0.0], time.monotonic() + 30
                 while not all(loads):
                     assert time.monotonic() < deadline_s, loads
                     time.sleep(0.1)
