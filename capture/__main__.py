@@ -10,13 +10,13 @@ from pathlib import Path
 
 import cv2
 
-from capture.camera_request import EVENTS, Wishes
+from capture.camera_request import EVENTS, DesiredRequest
 from capture.frame_ids import FrameIds
-from capture.loop import Loop
+from capture.loop import CaptureLoop
 from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.sources.select import Choice, Chooser
-from capture.status import Report
+from capture.status import Status
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Reply
 from shmcam.runtime.startup import startup
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
     with startup("capture", argv=argv) as process:
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
-        wishes, library = Wishes(settings, camera), settings.paths.library
+        wishes, library = DesiredRequest(settings, camera), settings.paths.library
         frame_ids = FrameIds(library.with_name(f"{library.stem}.{camera}.frame_id"))
         with (
             ControlClient(
@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
             Rings(wishes.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
-            report = Report(control, camera)
+            report = Status(control, camera)
             gc.freeze()  # what was imported stays: a full collection over it would delay a frame by 10 ms
-            code = Loop(wishes, rings, control, report, stop, choose, answer_detect).run()
+            code = CaptureLoop(wishes, rings, control, report, stop, choose, answer_detect).run()
     return code
 
 

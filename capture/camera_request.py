@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 
-from capture.settings import CameraSettings, ControlSettings, PrivacySettings, RingSettings
-from capture.sources.base import ControlValue, ModeName, Request
+from capture.settings import CameraControlSettings, CameraSettings, PrivacySettings, RingSettings
+from capture.sources.base import CameraRequest, ControlValue, ModeName
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.control.messages import Event, ModeRequested, NightBegan, NightEnded, SettingChanged
 
@@ -22,7 +22,7 @@ SLOW_EVERY = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class ExposureMode:
     """How the camera exposes."""
 
     name: ModeName = "video"
@@ -30,30 +30,30 @@ class Mode:
     gain: float = 0.0
 
 
-VIDEO = Mode()
+VIDEO = ExposureMode()
 
 
-def first_mode(camera: CameraSettings) -> Mode:
+def first_mode(camera: CameraSettings) -> ExposureMode:
     """The mode a camera starts in."""
-    return VIDEO if camera.video_mode else Mode("still", camera.exposure_us, camera.gain)
+    return VIDEO if camera.video_mode else ExposureMode("still", camera.exposure_us, camera.gain)
 
 
-def requested_mode(name: str, exposure_us: int, gain: float, camera: CameraSettings) -> Mode:
+def requested_mode(name: str, exposure_us: int, gain: float, camera: CameraSettings) -> ExposureMode:
     """The mode another process asked for; 0 means as configured. Raises: ValueError for an unknown name."""
     if name == "video":
         return VIDEO
     if name == "still":
-        return Mode("still", exposure_us or camera.exposure_us, gain or camera.gain)
+        return ExposureMode("still", exposure_us or camera.exposure_us, gain or camera.gain)
     if name == "slow_video":
-        return Mode("slow_video", exposure_us or camera.exposure_us, gain)
+        return ExposureMode("slow_video", exposure_us or camera.exposure_us, gain)
     raise ValueError(f"mode {name!r}: must be video, still or slow_video")
 
 
-def request(camera: CameraSettings, ring: RingSettings, mode: Mode, *, slow: bool = False) -> Request:
+def request(camera: CameraSettings, ring: RingSettings, mode: ExposureMode, *, slow: bool = False) -> CameraRequest:
     """What to ask of the source."""
     width, height = camera.size
     small = ring.downscale
-    return Request(
+    return CameraRequest(
         width=width,
         height=height,
         framerate=(camera.framerate or 30.0) / SLOW_EVERY if slow else camera.framerate,
@@ -67,16 +67,16 @@ def request(camera: CameraSettings, ring: RingSettings, mode: Mode, *, slow: boo
     )
 
 
-def chosen(controls: ControlSettings) -> dict[str, ControlValue]:
+def chosen(controls: CameraControlSettings) -> dict[str, ControlValue]:
     """The controls the user set, by libcamera's names."""
     every = {name: getattr(controls, name) for name in controls.__struct_fields__}
     return {name: value for name, value in every.items() if value is not None}
 
 
-def changes(old: Request, new: Request) -> dict[str, tuple[object, object]]:
+def changes(old: CameraRequest, new: CameraRequest) -> dict[str, tuple[object, object]]:
     """Which fields differ, controls one by one: name → (old, new); None where a control was not set."""
     found: dict[str, tuple[object, object]] = {}
-    for field in fields(Request):
+    for field in fields(CameraRequest):
         before, after = getattr(old, field.name), getattr(new, field.name)
         if field.name == "controls":
             names = sorted(set(before) | set(after))
@@ -87,12 +87,12 @@ def changes(old: Request, new: Request) -> dict[str, tuple[object, object]]:
     return found
 
 
-def needs_reopening(old: Request, new: Request) -> bool:
+def needs_reopening(old: CameraRequest, new: CameraRequest) -> bool:
     """Whether the camera must be closed and opened for the change: its buffers would be of another size or format."""
     return (old.width, old.height, old.codec, old.lores) != (new.width, new.height, new.codec, new.lores)
 
 
-def period_s(request: Request, framerate: float = 0.0) -> float:
+def period_s(request: CameraRequest, framerate: float = 0.0) -> float:
     """The longest a frame may normally take, in seconds (auto exposure may use all of it)."""
     rate = request.framerate or framerate or 30.0
     return max(1 / rate, request.exposure_us / 1e6)
@@ -150,7 +150,7 @@ EVENTS = ("mode_requested", "night_began", "night_ended")
 log = logging.getLogger(__name__)
 
 
-class Wishes:
+class DesiredRequest:
     """Fed with messages; `request` is always what should be running."""
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -159,7 +159,7 @@ class Wishes:
         self.night = False
         """What the analyzer last said; frames carry it as a flag."""
         self._read()
-        self.mode: Mode = first_mode(self.camera)
+        self.mode: ExposureMode = first_mode(self.camera)
         self.request = self._request()
         """What to ask of the source; a new object when, and only when, something was asked."""
 
@@ -209,7 +209,7 @@ class Wishes:
         self.mode = asked if self.night else first_mode(self.camera)
         log.info("mode requested mode=%s reason=%s", message.mode, message.reason)
 
-    def _request(self) -> Request:
+    def _request(self) -> CameraRequest:
         wanted = request(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
         return self.request if wanted == getattr(self, "request", None) else wanted
 

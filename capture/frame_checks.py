@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from capture.sources.base import Request, Shot
+from capture.sources.base import CameraRequest, ShotMeta
 
 LATE = 1.5
 """A gap of more than this many frame durations means frames are missing (RMS and design.md 7 use the same)."""
@@ -75,7 +75,7 @@ PATIENCE_FRAMES = 90
 
 
 @dataclass
-class Settling:
+class SettlingFlags:
     """`begin` at every change; `frame` for every frame."""
 
     _asked: float = field(default=0.0, init=False)
@@ -84,14 +84,14 @@ class Settling:
     _last: float = field(default=0.0, init=False)
     _active: bool = field(default=False, init=False)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: CameraRequest) -> None:
         """From now on `request` is asked for."""
         exposure_us, gain = fixed_exposure(request)
         self._asked = exposure_us * gain
         self._frames = self._steady = 0
         self._last, self._active = 0.0, True
 
-    def frame(self, shot: Shot) -> bool:
+    def frame(self, shot: ShotMeta) -> bool:
         """Take one frame. Returns: whether it is one of those that are still settling."""
         if not self._active:
             return False
@@ -110,7 +110,7 @@ class Settling:
         return self._active
 
 
-def fixed_exposure(request: Request) -> tuple[float, float]:
+def fixed_exposure(request: CameraRequest) -> tuple[float, float]:
     """Exposure in µs and gain that `request` prescribes; 0 where the camera chooses."""
     if request.mode == "still":
         return request.exposure_us, request.gain

@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from capture import camera_request as pressure
-from capture.camera_request import EXIT_MEMORY, Pressure, Wishes, needs_reopening, period_s
-from capture.publisher import Delivery
+from capture.camera_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s
+from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import CameraSettings
-from capture.sources.base import CameraError, EndOfStream, Opened
+from capture.sources.base import CameraError, EndOfStream, OpenedSource
 from capture.sources.select import Choice
-from capture.status import Report
+from capture.status import Status
 from shm_ring import RingBusy, RingTooLarge
 from shmcam.control.client import ControlClient
 from shmcam.control.client import Request as Call
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Loop:
+class CaptureLoop:
     """One camera's process. `choose` makes the source that the settings ask for, with the reason."""
 
-    wishes: Wishes
+    wishes: DesiredRequest
     rings: Rings
     control: ControlClient
-    report: Report
+    report: Status
     stop: Stop
     choose: Callable[[CameraSettings], Choice]
     detect: Callable[[Call], None]
@@ -99,7 +99,7 @@ class Loop:
             with self.report.opening():
                 opened = choice.source.open(request, self.stop)
                 self.report.opened(choice, opened, request)
-                delivery = Delivery(choice.source, opened, request, self.wishes, self.rings)
+                delivery = FramePublisher(choice.source, opened, request, self.wishes, self.rings)
             try:
                 self._deliver(choice, opened, delivery)
             finally:
@@ -107,7 +107,7 @@ class Loop:
                 if delivery.frames:
                     backoff.reset()
 
-    def _deliver(self, choice: Choice, opened: Opened, delivery: Delivery) -> None:
+    def _deliver(self, choice: Choice, opened: OpenedSource, delivery: FramePublisher) -> None:
         """Frame after frame; returns when the camera must be opened anew, or to leave."""
         source, since_ns, stalled = choice.source, now_ns(), False
         while not self._leaving:
@@ -129,7 +129,7 @@ class Loop:
             elif not self.stop.requested:
                 stalled = self._check_stall(delivery, opened, (now_ns() - since_ns) / 1e9, stalled)
 
-    def _adapt(self, choice: Choice, delivery: Delivery) -> bool:
+    def _adapt(self, choice: Choice, delivery: FramePublisher) -> bool:
         """Ask the camera for what is wished now. Returns: False if it must be opened anew for that."""
         old, new = delivery.request, self.wishes.request
         live = not needs_reopening(old, new) and choice.source.apply(new)
@@ -138,7 +138,7 @@ class Loop:
             delivery.change(new)
         return live
 
-    def _check_stall(self, delivery: Delivery, opened: Opened, waited_s: float, stalled: bool) -> bool:
+    def _check_stall(self, delivery: FramePublisher, opened: OpenedSource, waited_s: float, stalled: bool) -> bool:
         """Report a frame that is late. Raises: CameraError when it is so late that the camera is opened anew."""
         self.rings.heartbeat()
         period, camera = period_s(delivery.request, opened.framerate), self.wishes.camera

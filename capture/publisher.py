@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.camera_request import Wishes
-from capture.frame_checks import DropCounter, Settling
+from capture.camera_request import DesiredRequest
+from capture.frame_checks import DropCounter, SettlingFlags
 from capture.rings import Rings, wanted_slots
-from capture.sources.base import FrameSource, Opened, Payload, Request, Shot
+from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.runtime.clock import now_ns, utc_offset_ns
@@ -70,10 +70,12 @@ OFFSET_AGE_NS = 1_000_000_000
 DEFAULT_RATE = 30.0
 
 
-class Delivery:
+class FramePublisher:
     """From `open` of the source to its close. Raises what the rings' `fit` raises."""
 
-    def __init__(self, source: FrameSource, opened: Opened, request: Request, wishes: Wishes, rings: Rings) -> None:
+    def __init__(
+        self, source: FrameSource, opened: OpenedSource, request: CameraRequest, wishes: DesiredRequest, rings: Rings
+    ) -> None:
         self._source, self._wishes = source, wishes
         self.description = source.description
         self.request = request
@@ -91,10 +93,10 @@ class Delivery:
         else:
             rings.drop("lores")
         self.drops = DropCounter()
-        self.settling = Settling()
+        self.settling = SettlingFlags()
         self.settling.begin(request)
         self.frames = 0
-        self.shot = Shot()
+        self.shot = ShotMeta()
         """The newest frame's own figures."""
         self._stamps: deque[int] = deque(maxlen=61)
         self._last_ns = 0
@@ -106,7 +108,7 @@ class Delivery:
         span_ns = self._stamps[-1] - self._stamps[0] if len(self._stamps) > 1 else 0
         return (len(self._stamps) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
 
-    def change(self, request: Request) -> None:
+    def change(self, request: CameraRequest) -> None:
         """From here on frames are asked for in another way."""
         self.request = request
         self.settling.begin(request)

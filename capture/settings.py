@@ -11,7 +11,7 @@ from shmcam.config.schema import Section, setting
 from shmcam.config.settings import LABEL
 
 
-class ControlSettings(Section, frozen=True):
+class CameraControlSettings(Section, frozen=True):
     """[camera.controls]: libcamera's controls by libcamera's names; a key left out leaves the camera's own default."""
 
     AeEnable: Annotated[bool | None, setting("auto exposure and gain in video mode", apply="live")] = None
@@ -168,7 +168,7 @@ class CameraSettings(Section, frozen=True):
     swap_pause_percent: Annotated[
         float, setting("swap in use that pauses capture", unit="%", apply="live", gt=0, le=100)
     ] = 85.0
-    controls: ControlSettings = ControlSettings()
+    controls: CameraControlSettings = CameraControlSettings()
     synthetic: SyntheticSettings = SyntheticSettings()
 
     def __post_init__(self) -> None:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from capture.camera_request import Pressure, changes
-from capture.publisher import Delivery
+from capture.publisher import FramePublisher
 from capture.settings import CameraSettings
-from capture.sources.base import Opened, Request
+from capture.sources.base import CameraRequest, OpenedSource
 from capture.sources.select import Choice
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import CameraFound, CameraLost, MemoryHigh, ModeChanged
@@ -27,7 +27,7 @@ OPENING_NS = 12_000_000_000
 log = logging.getLogger(__name__)
 
 
-class Report:
+class Status:
     """Owns nothing; the loop tells it what happens."""
 
     def __init__(self, control: ControlClient, camera: str) -> None:
@@ -35,7 +35,7 @@ class Report:
         self._state, self._reason = "starting", ""
         self._beat_ns = 0
         self._trouble = ""
-        self._asked: Request | None = None
+        self._asked: CameraRequest | None = None
         self._frames = self._dropped = 0
         self._figures: dict[str, Any] = {}
 
@@ -44,7 +44,7 @@ class Report:
         """Whether the camera is away, so that everything said while opening it again is a repetition."""
         return bool(self._trouble)
 
-    def beat(self, state: str, reason: str = "", delivery: Delivery | None = None) -> None:
+    def beat(self, state: str, reason: str = "", delivery: FramePublisher | None = None) -> None:
         """Say that the loop turns; call it on every pass."""
         now = now_ns()
         if state == self._state and now - self._beat_ns < BEAT_NS:
@@ -77,7 +77,7 @@ class Report:
         while not done.wait(BEAT_NS / 1e9) and now_ns() < deadline_ns:
             self.beat(state, reason)
 
-    def opened(self, choice: Choice, opened: Opened, request: Request) -> None:
+    def opened(self, choice: Choice, opened: OpenedSource, request: CameraRequest) -> None:
         """Log what was opened and why; at DEBUG while it keeps failing."""
         self.asked(request)
         level, shape = (logging.DEBUG if self._trouble else logging.INFO), opened.geometry
@@ -87,7 +87,7 @@ class Report:
         for control, why in opened.refused.items():
             log.warning("control refused %s: %s", control, why)
 
-    def found(self, choice: Choice, opened: Opened, waited_s: float) -> None:
+    def found(self, choice: Choice, opened: OpenedSource, waited_s: float) -> None:
         """Say that frames come (again)."""
         name, shape = choice.source.description, opened.geometry
         log.info("ready %s first frame after %.2f s", name, waited_s)
@@ -107,7 +107,7 @@ class Report:
             self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
         self._trouble = kind
 
-    def asked(self, new: Request) -> None:
+    def asked(self, new: CameraRequest) -> None:
         """Log exactly what is asked of the camera differently, old → new; announce it where the mode is another.
 
         Also what was asked while the camera was away. At night the exposure follows the light: that is no other mode.
@@ -127,7 +127,7 @@ class Report:
         action = "resume" if now is Pressure.NONE else now.value
         self._control.announce(MemoryHigh(action=action, used=swap_percent, limit=limit))
 
-    def closed(self, delivery: Delivery) -> None:
+    def closed(self, delivery: FramePublisher) -> None:
         """Add one opening's counts to the totals."""
         self._figures = self._of(delivery)
         self._frames += delivery.frames
@@ -137,7 +137,7 @@ class Report:
         """The last line of the log."""
         log.info("stopped frames=%d drops=%d", self._frames, self._dropped)
 
-    def _of(self, delivery: Delivery) -> dict[str, Any]:
+    def _of(self, delivery: FramePublisher) -> dict[str, Any]:
         shot = delivery.shot
         return {
             "source": delivery.description,

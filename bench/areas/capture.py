@@ -14,15 +14,15 @@ import numpy as np
 
 from bench.areas.ring import lent
 from bench.measure import Measured, Outcome, Row, compared, paired
-from capture.camera_request import Wishes
-from capture.loop import Loop
+from capture.camera_request import DesiredRequest
+from capture.loop import CaptureLoop
 from capture.rings import Rings
 from capture.settings import SyntheticSettings
-from capture.sources.base import FrameSource, Opened, Payload, Request, Shot
+from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from capture.sources.select import Choice
 from capture.sources.synthetic.source import SyntheticSource
 from capture.sources.video_file import FileSource
-from capture.status import Report
+from capture.status import Status
 from shm_ring import RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
@@ -62,18 +62,18 @@ class HeldFrames:
         self._held = [rng.integers(0, 256, shape.payload_bytes, np.uint8) for _ in range(HELD)]
         self._count = 0
 
-    def open(self, request: Request, stop: Stop) -> Opened:
-        return Opened(self._shape, framerate=30.0)
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
+        return OpenedSource(self._shape, framerate=30.0)
 
     def wait(self, timeout_s: float) -> bool:
         return True
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         payload[:] = self._held[self._count % HELD]
         self._count += 1
-        return Shot(now_ns(), 8000, 2.0, frame_duration_us=33_333)
+        return ShotMeta(now_ns(), 8000, 2.0, frame_duration_us=33_333)
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         return True
 
     def close(self) -> None: ...
@@ -113,13 +113,13 @@ def loop_us(make: Callable[[], FrameSource], size: tuple[int, int], frames: int)
         )
         settings, stop = Settings.load(config, environ={}), Stop()
         source = Counted(make(), frames, stop)
-        wishes = Wishes(settings, "cam0")
+        wishes = DesiredRequest(settings, "cam0")
         with (
             ControlClient("capture", "cam0", socket_path=settings.socket_path, stop=stop) as control,
             Rings(prefix, "cam0", settings.paths.run) as rings,
         ):
             choice = Choice(source, "synthetic", "bench")  # type: ignore[arg-type]
-            Loop(wishes, rings, control, Report(control, "cam0"), stop, lambda _: choice, lambda _: None).run()
+            CaptureLoop(wishes, rings, control, Status(control, "cam0"), stop, lambda _: choice, lambda _: None).run()
         return source.cpu_us
 
 
@@ -143,7 +143,7 @@ def clip(folder: Path, size: tuple[int, int]) -> Path:
     """A clip of the synthetic scene, single-threaded decoding so that all of its cost is seen."""
     path = folder / f"{size[1]}.mp4"
     source = SyntheticSource(SyntheticSettings())
-    opened = source.open(Request(*size, 0), Stop())
+    opened = source.open(CameraRequest(*size, 0), Stop())
     payload = np.zeros(opened.geometry.payload_bytes, np.uint8)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "28"})

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.measure import Measured, Outcome, Row, paired, ratios, timed_us
 from capture.settings import SyntheticSettings
-from capture.sources.base import Request
+from capture.sources.base import CameraRequest
 from capture.sources.synthetic.source import SyntheticSource
 from shm_ring.color import to_bgr
 from shm_ring.formats import planes
@@ -29,7 +29,7 @@ ROWS = (
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     cv2.setNumThreads(1)
     source = SyntheticSource(SyntheticSettings())
-    shape = source.open(Request(*SIZE, 0), Stop()).geometry
+    shape = source.open(CameraRequest(*SIZE, 0), Stop()).geometry
     payload = np.zeros(shape.payload_bytes, np.uint8)
     for number in range(30):
         source.write(payload, frame_id=number)

@@ -41,7 +41,7 @@ class EndOfStream(CameraError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CameraRequest:
     """How the camera should run. A source comes as near as it can and says what it got in Opened and Shot."""
 
     width: int
@@ -67,7 +67,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSource:
     """What the source is going to deliver, constant until it is closed."""
 
     geometry: Geometry
@@ -80,7 +80,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class ShotMeta:
     """What is known of the frame just written. 0 (NaN for lux) = unknown."""
 
     captured_ns: int = 0
@@ -109,7 +109,7 @@ class FrameSource(Protocol):
     def description(self) -> str:
         """What it is, for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Start the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
 
     def wait(self, timeout_s: float) -> bool:
@@ -119,7 +119,7 @@ class FrameSource(Protocol):
         May return later than `timeout_s` only if the device's driver hangs: then the watchdog ends the process.
         """
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Copy or convert the frame that is ready into `payload` (1-D, at least geometry.payload_bytes).
 
         `lores` is given if and only if `Opened.lores` was set. `frame_id` is the number the ring gives this frame;
@@ -127,7 +127,7 @@ class FrameSource(Protocol):
         Raises: CameraError for a frame that is short, broken or of another size; the slot is then abandoned.
         """
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Change mode, frame rate and controls while running. Returns: False if that needs close and open.
 
         Only asked for requests of the same size and codec. The frames that follow may still be the old way: what

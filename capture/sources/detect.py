@@ -16,7 +16,7 @@ from shmcam.runtime.procfs import held_by
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedCamera:
     """One camera."""
 
     source: str
@@ -39,17 +39,21 @@ class Found:
         )
 
 
-def cameras() -> list[Found]:
+def cameras() -> list[DetectedCamera]:
     """Everything that can be a camera, real ones first; the synthetic one is always there."""
-    return [*picamera2_cameras(), *v4l2_cameras(), Found("synthetic", 0, "simulated sensor", "synthetic", (), "")]
+    return [
+        *picamera2_cameras(),
+        *v4l2_cameras(),
+        DetectedCamera("synthetic", 0, "simulated sensor", "synthetic", (), ""),
+    ]
 
 
-def rows(found: list[Found]) -> list[dict[str, Any]]:
+def rows(found: list[DetectedCamera]) -> list[dict[str, Any]]:
     """The cameras as JSON."""
     return [{**asdict(one), "modes": list(one.modes)} for one in found]
 
 
-def picamera2_cameras() -> list[Found]:
+def picamera2_cameras() -> list[DetectedCamera]:
     """What libcamera sees; empty where Picamera2 is not installed."""
     reason, known = _libcamera()
     if reason:
@@ -57,14 +61,15 @@ def picamera2_cameras() -> list[Found]:
     others = locked_by()
     busy = f"in use by {others}" if others else ""
     return [
-        Found("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy) for one in known
+        DetectedCamera("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy)
+        for one in known
     ]
 
 
-def v4l2_cameras() -> list[Found]:
+def v4l2_cameras() -> list[DetectedCamera]:
     """Webcams and capture cards."""
     return [
-        Found("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
+        DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
         for i, one in enumerate(v4l2.devices())
     ]
 
@@ -85,7 +90,7 @@ def why_no_v4l2(index: int) -> str:
     return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
 
 
-def _libcamera() -> tuple[str, tuple[picamera_found.Found, ...]]:
+def _libcamera() -> tuple[str, tuple[picamera_found.ConnectedCamera, ...]]:
     """Why libcamera cannot be asked (empty: it can), and what it sees."""
     try:
         return "", picamera_found.found()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import av
 
-from capture.sources.base import CameraError, Opened, Payload, Request, Shot
+from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
 from capture.sources.decoded_frame import geometry_of, write_frame
 from capture.sources.url import Address
 from shmcam.runtime.clock import now_ns
@@ -70,7 +70,7 @@ class LiveSource:
         """Kind and address, without passwords."""
         return f"{self._kind} {self._address.shown}"
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Connect and wait for the first picture. Raises: CameraError."""
         self.close()
         self._clock, self._last = ArrivalClock(), 0
@@ -84,7 +84,7 @@ class LiveSource:
         self._geometry = geometry_of(self._reader.peek())
         self._take(request.every)
         refused = dict.fromkeys(request.controls, "not offered by this kind of camera")
-        return Opened(self._geometry, framerate=self._reader.rate, refused=refused)
+        return OpenedSource(self._geometry, framerate=self._reader.rate, refused=refused)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a picture. Raises: CameraError when the connection has ended."""
@@ -92,7 +92,7 @@ class LiveSource:
             raise CameraError(f"{self.description} is closed")
         return self._reader.wait(timeout_s)
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Copy or convert the picture that waits."""
         if self._reader is None:
             raise CameraError(f"{self.description} is closed")
@@ -102,9 +102,9 @@ class LiveSource:
         own_ns = None if frame.pts is None else round(frame.pts * self._reader.tick_s * 1e9)
         captured_ns = arrived_ns if own_ns is None else self._clock.captured_ns(own_ns, arrived_ns)
         duration_us = round(1e6 * self._every / self._reader.rate) if self._reader.rate else 0
-        return Shot(captured_ns=captured_ns, frame_duration_us=duration_us, lost_before=lost)
+        return ShotMeta(captured_ns=captured_ns, frame_duration_us=duration_us, lost_before=lost)
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Nothing of these cameras is controlled from here; only how many of their pictures are taken can change."""
         self._take(request.every)
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.sources.base import CameraError, EndOfStream, Opened, Payload, Request, Shot
+from capture.sources.base import CameraError, CameraRequest, EndOfStream, OpenedSource, Payload, ShotMeta
 from shm_ring.formats import Geometry, geometry
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
@@ -27,7 +27,7 @@ class Recorded:
     """One frame of a dump: where its bytes are, and what travelled with it."""
 
     file: Path
-    shot: Shot
+    shot: ShotMeta
 
 
 class ReplaySource:
@@ -45,7 +45,7 @@ class ReplaySource:
         """The folder's name."""
         return f"replay {self._folder.name}"
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Read the table. Raises: CameraError where the folder is no dump, or holds no whole frame."""
         self._stop, self._next, self._pass, self._start_ns = stop, 0, 0, 0
         try:
@@ -59,7 +59,7 @@ class ReplaySource:
             raise CameraError(f"{self.description}: {len(shapes)} kinds of frames; one dump holds one")
         (self._geometry,) = shapes
         refused = dict.fromkeys(request.controls, "a replay has no controls")
-        return Opened(self._geometry, refused=refused)
+        return OpenedSource(self._geometry, refused=refused)
 
     def wait(self, timeout_s: float) -> bool:
         """At its own pace, sleep until as much time has passed as between the first frame and this one."""
@@ -76,7 +76,7 @@ class ReplaySource:
             return True
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Fill in the frame's own bytes; what travels with it is as it was."""
         shot, file = self._shot(), self._frames[self._next].file
         self._next += 1
@@ -86,7 +86,7 @@ class ReplaySource:
         payload[: pixels.size] = pixels
         return shot
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Take nothing over: what is recorded stays as it is."""
         return True
 
@@ -94,7 +94,7 @@ class ReplaySource:
         """Forget the table."""
         self._frames = []
 
-    def _shot(self) -> Shot:
+    def _shot(self) -> ShotMeta:
         shot = self._frames[self._next].shot
         if not self._pass:
             return shot
@@ -111,9 +111,9 @@ class ReplaySource:
         )
 
 
-def shot_of(row: Row) -> Shot:
+def shot_of(row: Row) -> ShotMeta:
     """What travelled with a frame, from its row of the table. Raises: KeyError, ValueError."""
-    return Shot(
+    return ShotMeta(
         captured_ns=int(row["captured_ns"]),
         exposure_us=int(row["exposure_us"]),
         analogue_gain=float(row["analogue_gain"]),

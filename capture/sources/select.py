@@ -59,7 +59,7 @@ def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
     from capture.sources.v4l2 import device as v4l2
     from capture.sources.v4l2 import source as webcam
-    from capture.sources.v4l2.controls import Controls
+    from capture.sources.v4l2.controls import V4l2Controls
     from capture.sources.v4l2.source import WebcamSource
     from shmcam.runtime.procfs import held_by
 
@@ -70,7 +70,7 @@ def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
         raise CameraError(f"no V4L2 device {camera.device or f'number {index}'!r}; there are: {names}")
     if busy := held_by([device.path]):
         raise CameraBusy(f"{device.path} ({device.card}) is {busy}")
-    return WebcamSource(lambda request: webcam.address(device, request), Controls(device.path))
+    return WebcamSource(lambda request: webcam.address(device, request), V4l2Controls(device.path))
 
 
 MAKERS: dict[str, Maker] = {

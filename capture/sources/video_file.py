@@ -17,7 +17,7 @@ from pathlib import Path
 
 import av
 
-from capture.sources.base import CameraError, EndOfStream, Opened, Payload, Request, Shot
+from capture.sources.base import CameraError, CameraRequest, EndOfStream, OpenedSource, Payload, ShotMeta
 from capture.sources.decoded_frame import geometry_of, write_frame
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
@@ -88,7 +88,7 @@ class FileSource:
         """The file's name."""
         return f"file {self._path.name}"
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Decode the first frame. Raises: CameraError if there is none."""
         self._stop, self._last_s, self._every = stop, None, request.every
         self._rewind()
@@ -96,7 +96,7 @@ class FileSource:
         self._geometry = geometry_of(self._frame)
         self._pacer = Pacer()
         refused = dict.fromkeys(request.controls, "a file has no controls")
-        return Opened(self._geometry, framerate=1 / self._period_s, refused=refused)
+        return OpenedSource(self._geometry, framerate=1 / self._period_s, refused=refused)
 
     def wait(self, timeout_s: float) -> bool:
         """Decode the next frame and, at the file's own speed, sleep until it is due."""
@@ -112,7 +112,7 @@ class FileSource:
             return True
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Copy the planes of the frame that is due."""
         if self._frame is None:
             raise CameraError(f"{self.description}: no frame is waiting")
@@ -120,9 +120,9 @@ class FileSource:
         self._last_s = self._seconds(frame)
         self._taken_ns = now_ns()
         write_frame(frame, payload, self._geometry)
-        return Shot(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._every * self._period_s * 1e6))
+        return ShotMeta(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._every * self._period_s * 1e6))
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """A file stays as it is; only how many of its pictures are taken can change."""
         self._every = request.every
         return True

@@ -13,7 +13,7 @@ import numpy as np
 from capture import camera_request as pressure
 from capture import loop
 from capture.__main__ import main
-from capture.sources.base import CameraError, Opened, Shot
+from capture.sources.base import CameraError, OpenedSource, ShotMeta
 from capture.sources.select import Choice
 from capture.sources.video_file import Pacer
 from shm_ring.formats import geometry, planes
@@ -31,14 +31,14 @@ class ScriptedSource:
     def word(self) -> str:
         return self._script.read_text().strip()
 
-    def open(self, request, stop) -> Opened:
+    def open(self, request, stop) -> OpenedSource:
         if self.word == "absent":
             raise CameraError("no such device")
         if self.word == "slow_open":
             time.sleep(6)
         self._stop, self._period_ns = stop, 1e9 / request.framerate
         self._geometry = geometry("yuv420p", request.width, request.height)
-        return Opened(self._geometry, framerate=request.framerate)
+        return OpenedSource(self._geometry, framerate=request.framerate)
 
     def wait(self, timeout_s: float) -> bool:
         match self.word:
@@ -58,7 +58,7 @@ class ScriptedSource:
         due_s = self._pacer.wait_ns(now_ns()) / 1e9
         return due_s <= 0 or (not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s)
 
-    def write(self, payload, lores=None, frame_id=0) -> Shot:
+    def write(self, payload, lores=None, frame_id=0) -> ShotMeta:
         if self.word in ("short", "odd"):
             self._script.write_text("ok")
             raise CameraError("short frame: 12 bytes of 115200")
@@ -68,7 +68,7 @@ class ScriptedSource:
         frame_code.draw(views[0], frame_id)
         lost, self._lost = self._lost, 0
         captured_ns = self._pacer.advance(now_ns(), self._period_ns)
-        return Shot(captured_ns=captured_ns, frame_duration_us=round(self._period_ns / 1e3), lost_before=lost)
+        return ShotMeta(captured_ns=captured_ns, frame_duration_us=round(self._period_ns / 1e3), lost_before=lost)
 
     def apply(self, request) -> bool:
         self._period_ns = 1e9 / request.framerate

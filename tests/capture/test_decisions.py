@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from capture.camera_request import (
-    Mode,
+    ExposureMode,
     Pressure,
     changes,
     decide,
@@ -23,15 +23,15 @@ from capture.camera_request import (
     requested_mode,
     swap_percent,
 )
-from capture.frame_checks import PATIENCE_FRAMES, DropCounter, Settling
+from capture.frame_checks import PATIENCE_FRAMES, DropCounter, SettlingFlags
 from capture.rings import LEAST_SLOTS, Rings, wanted_slots
-from capture.settings import CameraSettings, ControlSettings, DownscaleSettings, RingSettings
-from capture.sources.base import CameraError, Request, Shot
+from capture.settings import CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
+from capture.sources.base import CameraError, CameraRequest, ShotMeta
 from capture.sources.ffmpeg_stream import ArrivalClock
 from capture.sources.select import Chooser, pick
 from capture.sources.url import shown_url
 from capture.sources.video_file import Pacer
-from capture.status import Report
+from capture.status import Status
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
 from shm_ring.segment import MemoryRoom
@@ -138,7 +138,7 @@ def test_a_stream_that_starts_over_is_placed_anew():
 
 
 def settled_at(shots, asked):
-    settling = Settling()
+    settling = SettlingFlags()
     settling.begin(asked)
     flags = [settling.frame(shot) for shot in shots]
     assert flags == sorted(flags, reverse=True), "settled, then unsettled again"
@@ -146,46 +146,50 @@ def settled_at(shots, asked):
 
 
 def test_frames_are_settling_until_their_own_metadata_is_what_was_asked():
-    still = Request(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
-    shots = [Shot(exposure_us=33_000, analogue_gain=1)] * 5 + [Shot(exposure_us=1_999_800, analogue_gain=6.02)] * 3
+    still = CameraRequest(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
+    shots = [ShotMeta(exposure_us=33_000, analogue_gain=1)] * 5 + [
+        ShotMeta(exposure_us=1_999_800, analogue_gain=6.02)
+    ] * 3
     assert settled_at(shots, still) == 5
 
 
 def test_auto_exposure_has_settled_when_it_rests():
     levels = [1000, 2000, 4000, 6000, 7000, 7400, 7500, 7520, 7520, 7520, 7520]
-    shots = [Shot(exposure_us=level, analogue_gain=1) for level in levels]
-    assert 6 <= settled_at(shots, Request(640, 480, 30)) <= 9
+    shots = [ShotMeta(exposure_us=level, analogue_gain=1) for level in levels]
+    assert 6 <= settled_at(shots, CameraRequest(640, 480, 30)) <= 9
 
 
 def test_cameras_that_tell_nothing_are_given_ten_frames():
-    assert settled_at([Shot()] * 30, Request(640, 480, 30)) == 10
+    assert settled_at([ShotMeta()] * 30, CameraRequest(640, 480, 30)) == 10
 
 
 def test_a_camera_that_never_gets_there_is_believed_in_the_end():
-    still = Request(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
-    assert settled_at([Shot(exposure_us=100, analogue_gain=1)] * 200, still) == PATIENCE_FRAMES - 1
+    still = CameraRequest(640, 480, 30, mode="still", exposure_us=2_000_000, gain=6)
+    assert settled_at([ShotMeta(exposure_us=100, analogue_gain=1)] * 200, still) == PATIENCE_FRAMES - 1
 
 
 # ---- modes
 
 
 def test_the_mode_of_the_start_follows_video_mode():
-    assert first_mode(CAMERA) == Mode("video")
-    assert first_mode(CameraSettings(video_mode=False, exposure_us=50_000, gain=2)) == Mode("still", 50_000, 2)
+    assert first_mode(CAMERA) == ExposureMode("video")
+    assert first_mode(CameraSettings(video_mode=False, exposure_us=50_000, gain=2)) == ExposureMode("still", 50_000, 2)
 
 
 def test_a_requested_mode_takes_the_configured_exposure_for_zero():
-    assert requested_mode("still", 0, 0, CAMERA) == Mode("still", CAMERA.exposure_us, CAMERA.gain)
-    assert requested_mode("slow_video", 500_000, 0, CAMERA) == Mode("slow_video", 500_000, 0)
-    assert requested_mode("video", 1, 1, CAMERA) == Mode()
+    assert requested_mode("still", 0, 0, CAMERA) == ExposureMode("still", CAMERA.exposure_us, CAMERA.gain)
+    assert requested_mode("slow_video", 500_000, 0, CAMERA) == ExposureMode("slow_video", 500_000, 0)
+    assert requested_mode("video", 1, 1, CAMERA) == ExposureMode()
     with pytest.raises(ValueError, match="mode 'turbo'"):
         requested_mode("turbo", 0, 0, CAMERA)
 
 
 def test_changes_name_exactly_the_fields_that_differ_old_and_new():
-    before = request(CameraSettings(controls=ControlSettings(Brightness=0.1)), RING, Mode())
+    before = request(CameraSettings(controls=CameraControlSettings(Brightness=0.1)), RING, ExposureMode())
     after = request(
-        CameraSettings(framerate=10, controls=ControlSettings(Brightness=0.2, Contrast=2)), RING, Mode("still", 9000, 2)
+        CameraSettings(framerate=10, controls=CameraControlSettings(Brightness=0.2, Contrast=2)),
+        RING,
+        ExposureMode("still", 9000, 2),
     )
     assert changes(before, after) == {
         "framerate": (30.0, 10),
@@ -201,9 +205,16 @@ def test_changes_name_exactly_the_fields_that_differ_old_and_new():
 def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog):
     """The page showed "mode changed (still → still)" for each step of the night's exposure."""
     caplog.set_level(logging.INFO, logger="capture.status")
-    modes = (Mode(), Mode(), Mode("still", 9000, 2), Mode("still", 20_000, 2), Mode("still", 20_000, 2), Mode())
+    modes = (
+        ExposureMode(),
+        ExposureMode(),
+        ExposureMode("still", 9000, 2),
+        ExposureMode("still", 20_000, 2),
+        ExposureMode("still", 20_000, 2),
+        ExposureMode(),
+    )
     announced = []
-    report = Report(SimpleNamespace(announce=announced.append), "cam0")
+    report = Status(SimpleNamespace(announce=announced.append), "cam0")
     for mode in modes:
         report.asked(request(CAMERA, RING, mode))
     assert [(event.old, event.new) for event in announced] == [("video", "still"), ("still", "video")]
@@ -212,11 +223,13 @@ def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog
 
 
 def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
-    base = request(CAMERA, RING, Mode())
-    assert not needs_reopening(base, request(CameraSettings(framerate=5), RING, Mode("still", 10, 1)))
-    assert needs_reopening(base, request(CameraSettings(preset=7), RING, Mode()))
-    assert needs_reopening(base, request(CameraSettings(codec="nv12"), RING, Mode()))
-    assert needs_reopening(base, request(CAMERA, RingSettings(downscale=DownscaleSettings(enable=True)), Mode()))
+    base = request(CAMERA, RING, ExposureMode())
+    assert not needs_reopening(base, request(CameraSettings(framerate=5), RING, ExposureMode("still", 10, 1)))
+    assert needs_reopening(base, request(CameraSettings(preset=7), RING, ExposureMode()))
+    assert needs_reopening(base, request(CameraSettings(codec="nv12"), RING, ExposureMode()))
+    assert needs_reopening(
+        base, request(CAMERA, RingSettings(downscale=DownscaleSettings(enable=True)), ExposureMode())
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,19 +239,19 @@ def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
     ),
 )
 def test_presets_are_the_sizes_of_the_user_s_card(preset, size):
-    asked = request(CameraSettings(preset=preset, width=16, height=16), RING, Mode())
+    asked = request(CameraSettings(preset=preset, width=16, height=16), RING, ExposureMode())
     assert (asked.width, asked.height) == size
 
 
 def test_a_frame_may_take_as_long_as_its_exposure():
-    assert period_s(Request(8, 8, 30)) == pytest.approx(1 / 30)
-    assert period_s(Request(8, 8, 30, mode="still", exposure_us=2_000_000)) == 2.0
-    assert period_s(Request(8, 8, 0), framerate=120) == pytest.approx(1 / 120)
+    assert period_s(CameraRequest(8, 8, 30)) == pytest.approx(1 / 30)
+    assert period_s(CameraRequest(8, 8, 30, mode="still", exposure_us=2_000_000)) == 2.0
+    assert period_s(CameraRequest(8, 8, 0), framerate=120) == pytest.approx(1 / 120)
 
 
 def test_memory_pressure_halves_the_frame_rate():
-    assert request(CAMERA, RING, Mode(), slow=True).framerate == 15
-    assert request(CameraSettings(framerate=0), RING, Mode(), slow=True).framerate == 15
+    assert request(CAMERA, RING, ExposureMode(), slow=True).framerate == 15
+    assert request(CameraSettings(framerate=0), RING, ExposureMode(), slow=True).framerate == 15
 
 
 # ---- pressure

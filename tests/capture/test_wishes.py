@@ -2,7 +2,7 @@
 
 import pytest
 
-from capture.camera_request import Mode, Pressure, Wishes
+from capture.camera_request import DesiredRequest, ExposureMode, Pressure
 from shmcam.config.settings import Settings
 from shmcam.control.messages import ModeRequested, NightBegan, NightEnded, SettingChanged
 
@@ -24,14 +24,14 @@ def settings(tmp_path):
 
 
 def test_a_setting_for_all_changes_those_that_have_not_their_own(settings):
-    both = [Wishes(settings, name) for name in ("cam0", "cam1")]
+    both = [DesiredRequest(settings, name) for name in ("cam0", "cam1")]
     for wishes in both:
         wishes.hear(SettingChanged(key="camera.framerate", old=30.0, new=20.0))
     assert [wishes.request.framerate for wishes in both] == [20.0, 10.0]
 
 
 def test_a_setting_of_one_camera_is_ignored_by_the_other(settings):
-    both = [Wishes(settings, name) for name in ("cam0", "cam1")]
+    both = [DesiredRequest(settings, name) for name in ("cam0", "cam1")]
     for wishes in both:
         wishes.hear(SettingChanged(key="camera.width", old=640, new=320, camera="cam1"))
         wishes.hear(SettingChanged(key="cameras.cam1.height", old=480, new=240, camera="cam1"))
@@ -39,7 +39,7 @@ def test_a_setting_of_one_camera_is_ignored_by_the_other(settings):
 
 
 def test_the_request_is_a_new_object_only_when_something_else_is_asked(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     first = wishes.request
     for message in (
         SettingChanged(key="night.dark_threshold", old=40.0, new=30.0),
@@ -55,9 +55,9 @@ def test_the_request_is_a_new_object_only_when_something_else_is_asked(settings)
 
 
 def test_still_mode_by_setting_and_exposure_live(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.hear(SettingChanged(key="camera.video_mode", old=True, new=False))
-    assert wishes.mode == Mode("still", 200_000, 1.0)
+    assert wishes.mode == ExposureMode("still", 200_000, 1.0)
     wishes.hear(SettingChanged(key="camera.exposure_us", old=200_000, new=5000))
     assert wishes.request.exposure_us == 5000
 
@@ -65,24 +65,24 @@ def test_still_mode_by_setting_and_exposure_live(settings):
 @pytest.mark.parametrize(("key", "new"), [("exposure_us", 5000), ("gain", 3.0), ("video_mode", False)])
 def test_the_day_s_exposure_set_at_night_waits_for_the_day(settings, key, new):
     """It ended the night's mode but not the NIGHT flag, so the analyzer never asked for the night's mode again."""
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.hear(ModeRequested(camera="cam0", mode="still", exposure_us=1000, gain=2.0))
     wishes.hear(SettingChanged(key=f"camera.{key}", old=None, new=new))
-    assert (wishes.mode, wishes.night) == (Mode("still", 1000, 2.0), True)
+    assert (wishes.mode, wishes.night) == (ExposureMode("still", 1000, 2.0), True)
     wishes.hear(ModeRequested(camera="cam0", mode="video"))
     assert (wishes.mode.name, wishes.night) == ("still" if key == "video_mode" else "video", False)
 
 
 def test_another_setting_does_not_end_the_night_s_mode(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.hear(ModeRequested(camera="cam0", mode="still", exposure_us=1000, gain=2.0))
     wishes.hear(SettingChanged(key="camera.framerate", old=30.0, new=20.0))
-    assert wishes.mode == Mode("still", 1000, 2.0)
+    assert wishes.mode == ExposureMode("still", 1000, 2.0)
     assert wishes.night
 
 
 def test_night_comes_and_goes_for_the_camera_that_is_meant(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.hear(NightBegan(camera="cam1"))
     assert not wishes.night
     wishes.hear(NightBegan(camera="cam0"))
@@ -92,7 +92,7 @@ def test_night_comes_and_goes_for_the_camera_that_is_meant(settings):
 
 
 def test_a_setting_that_does_not_fit_is_refused_and_nothing_changes(settings, caplog):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     before = wishes.request
     wishes.hear(SettingChanged(key="camera.width", old=640, new=-5))
     assert wishes.request is before
@@ -100,7 +100,7 @@ def test_a_setting_that_does_not_fit_is_refused_and_nothing_changes(settings, ca
 
 
 def test_pressure_is_part_of_the_request(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.press(Pressure.SLOW)
     assert (wishes.request.framerate, wishes.request.every) == (15, 2)
     wishes.press(Pressure.NONE)
@@ -108,7 +108,7 @@ def test_pressure_is_part_of_the_request(settings):
 
 
 def test_controls_may_be_set_one_by_one(settings):
-    wishes = Wishes(settings, "cam0")
+    wishes = DesiredRequest(settings, "cam0")
     wishes.hear(SettingChanged(key="camera.controls.Brightness", old=None, new=0.3))
     wishes.hear(SettingChanged(key="camera.controls.ColourGains", old=None, new=[1.5, 2.0]))
     assert wishes.request.controls == {"Brightness": 0.3, "ColourGains": (1.5, 2.0)}

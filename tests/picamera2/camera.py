@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture.sources.base import Request, Shot
+from capture.sources.base import CameraRequest, ShotMeta
 from capture.sources.picamera2.source import PicameraSource
 from shm_ring.color import luma, to_bgr
 from shmcam.imaging import frame_code
@@ -60,12 +60,12 @@ class Camera:
     ) -> None:
         self.stop = stop
         self.source = PicameraSource(index, buffers=buffers, sync_mode=sync_mode)
-        self.request = Request(**{"width": 640, "height": 480, "framerate": 30.0} | wishes)
+        self.request = CameraRequest(**{"width": 640, "height": 480, "framerate": 30.0} | wishes)
         self.opened = self.source.open(self.request, self.stop)
         self.geometry = self.opened.geometry
         self.payload = np.zeros(self.geometry.payload_bytes, np.uint8)
         self.lores = np.zeros(self.opened.lores.payload_bytes, np.uint8) if self.opened.lores else None
-        self.shot = Shot()
+        self.shot = ShotMeta()
 
     def frame(self, timeout_s: float = 5.0) -> int:
         """Take the next frame. Returns: the number drawn into it."""
@@ -75,7 +75,7 @@ class Camera:
         assert number is not None, "no frame number in the picture"
         return number
 
-    def frames(self, count: int) -> list[tuple[int, Shot]]:
+    def frames(self, count: int) -> list[tuple[int, ShotMeta]]:
         return [(self.frame(), self.shot) for _ in range(count)]
 
     def until(self, condition: Any, most: int = 60) -> int:

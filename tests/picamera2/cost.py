@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture.sources.base import Request
+from capture.sources.base import CameraRequest
 from capture.sources.picamera2.source import PicameraSource
 from shm_ring import FrameMeta, RingWriter
 from shmcam.runtime.stop import Stop
@@ -30,7 +30,7 @@ Take = Callable[[], object]
 def into_ring(size: tuple[int, int]) -> Iterator[Take]:
     """As capture does: from the request's buffer into a slot of a real ring."""
     source = PicameraSource(0)
-    shape = source.open(Request(*size, RATE), Stop()).geometry
+    shape = source.open(CameraRequest(*size, RATE), Stop()).geometry
     with tempfile.TemporaryDirectory() as folder:
         ring = RingWriter.create(
             "/shmcam-cost.cam0.main",

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from capture.sources.base import CameraError, Request
+from capture.sources.base import CameraError, CameraRequest
 from capture.sources.picamera2.controls import frame_durations_us, inside, restored, wanted
-from capture.sources.picamera2.device import Found, choose, found, holders
+from capture.sources.picamera2.device import ConnectedCamera, choose, found, holders
 from capture.sources.picamera2.formats import candidates, colours, layout, shot
 from capture.sources.picamera2.source import Arrivals, PicameraSource
 from shm_ring.formats import planes
@@ -35,7 +35,7 @@ REC709 = SimpleNamespace(ycbcrEncoding=SimpleNamespace(name="Rec709"), range=Sim
 
 
 def asked(**wishes):
-    return Request(**{"width": 640, "height": 480, "framerate": 30.0} | wishes)
+    return CameraRequest(**{"width": 640, "height": 480, "framerate": 30.0} | wishes)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_metadata_that_is_missing_stays_unknown():
 
 
 def test_a_number_means_the_camera_it_meant_before():
-    first, second = Found(0, "imx708", "/a", usb=False), Found(1, "imx296", "/b", usb=False)
-    moved_up = Found(0, "imx296", "/b", usb=False)
+    first, second = ConnectedCamera(0, "imx708", "/a", usb=False), ConnectedCamera(1, "imx296", "/b", usb=False)
+    moved_up = ConnectedCamera(0, "imx296", "/b", usb=False)
     assert choose(0, (first, second), None) is first
     assert choose(2, (first, second), None) is None
     assert choose(1, (moved_up,), "/b") is moved_up

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from capture.sources.base import ControlValue, Request
+from capture.sources.base import CameraRequest, ControlValue
 
 Range = tuple[Any, Any, Any]
 Ranges = Mapping[str, Range]
@@ -30,7 +30,7 @@ BELONGING: Mapping[str, str] = {"ColourGains": "AwbEnable", "ColourTemperature":
 """Unsetting one of these means giving the decision back to this automatic."""
 
 
-def frame_durations_us(request: Request, lowest: int, highest: int) -> tuple[int, int]:
+def frame_durations_us(request: CameraRequest, lowest: int, highest: int) -> tuple[int, int]:
     """FrameDurationLimits in µs: at `framerate` where exposures allow it, longer where they are longer.
 
     `lowest` and `highest` are what the sensor mode allows; framerate 0 means as fast as it goes.
@@ -42,7 +42,9 @@ def frame_durations_us(request: Request, lowest: int, highest: int) -> tuple[int
     return shortest, min(max(shortest, longest), highest)
 
 
-def wanted(request: Request, ranges: Ranges, sync_mode: str = "off") -> tuple[dict[str, ControlValue], dict[str, str]]:
+def wanted(
+    request: CameraRequest, ranges: Ranges, sync_mode: str = "off"
+) -> tuple[dict[str, ControlValue], dict[str, str]]:
     """All controls for this request, complete: nothing depends on what was set before.
 
     Returns: the controls to set, and those that cannot be, with the reason.
@@ -65,7 +67,7 @@ def wanted(request: Request, ranges: Ranges, sync_mode: str = "off") -> tuple[di
     return _within(asked, ranges)
 
 
-def restored(old: Request, new: Request, ranges: Ranges) -> dict[str, ControlValue]:
+def restored(old: CameraRequest, new: CameraRequest, ranges: Ranges) -> dict[str, ControlValue]:
     """What undoes the controls that `old` set and `new` does not: the camera's defaults."""
     found: dict[str, ControlValue] = {}
     for unset in set(old.controls) - set(new.controls):

@@ -24,7 +24,7 @@ LOOKING_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ConnectedCamera:
     """A camera libcamera knows, opened or not."""
 
     index: int
@@ -38,7 +38,7 @@ class Found:
     """Sensor modes, largest first; empty where libcamera does not tell."""
 
 
-def found(*, afresh: bool = False) -> tuple[Found, ...]:
+def found(*, afresh: bool = False) -> tuple[ConnectedCamera, ...]:
     """Every camera of libcamera, in Picamera2's order; no camera is opened.
 
     `afresh` starts libcamera anew, which is how a camera that appeared later is seen; without effect while this process
@@ -55,7 +55,7 @@ def found(*, afresh: bool = False) -> tuple[Found, ...]:
     except (ImportError, RuntimeError, OSError) as error:
         raise CameraError(f"Picamera2 does not work here: {error}") from error
     return tuple(
-        Found(index, str(info["Model"]), info["Id"], "/usb" in info["Id"], _sizes(by_id[info["Id"]]))
+        ConnectedCamera(index, str(info["Model"]), info["Id"], "/usb" in info["Id"], _sizes(by_id[info["Id"]]))
         for index, info in enumerate(listed)
     )
 
@@ -71,7 +71,7 @@ def _sizes(camera: Any) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(sizes, reverse=True))
 
 
-def choose(index: int, cameras: tuple[Found, ...], place: str | None) -> Found | None:
+def choose(index: int, cameras: tuple[ConnectedCamera, ...], place: str | None) -> ConnectedCamera | None:
     """The camera that number `index` means: the one at `place` if it was seen before. Pure."""
     if place is not None:
         return next((camera for camera in cameras if camera.id == place), None)
@@ -90,7 +90,7 @@ _places: dict[int, str] = {}
 camera's ring must never show another camera's picture."""
 
 
-def open_camera(index: int) -> tuple[Any, Found]:
+def open_camera(index: int) -> tuple[Any, ConnectedCamera]:
     """Open a camera. Returns: the Picamera2 object (close it with `close_camera`) and what it is.
 
     Raises: CameraBusy naming the process that has it; CameraError where it is not there or does not answer.

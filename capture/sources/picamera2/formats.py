@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.sources.base import CameraError, Shot
+from capture.sources.base import CameraError, ShotMeta
 from shm_ring.formats import Geometry, geometry, planes
 
 Bytes = NDArray[np.uint8]
@@ -98,9 +98,9 @@ def layout(stream: Mapping[str, Any], space: Any) -> Layout:
     return Layout(name, in_slot, stride, stride * height if name in FOUR_BYTES else in_slot.payload_bytes)
 
 
-def shot(metadata: Mapping[str, Any]) -> Shot:
+def shot(metadata: Mapping[str, Any]) -> ShotMeta:
     """What libcamera says of a frame, in our units; what it does not say stays unknown."""
-    return Shot(
+    return ShotMeta(
         captured_ns=int(metadata.get("SensorTimestamp", 0)),
         captured_utc_ns=int(metadata.get("FrameWallClock", 0)),
         exposure_us=int(metadata.get("ExposureTime", 0)),

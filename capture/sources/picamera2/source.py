@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from capture.deadline import deadline
-from capture.sources.base import CameraError, Opened, Payload, Request, Shot
+from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
 from capture.sources.picamera2.controls import restored, wanted
 from capture.sources.picamera2.device import CALL_S, STOP_S, close_camera, open_camera
 from capture.sources.picamera2.formats import Layout, candidates, layout, shot
@@ -107,7 +107,7 @@ class PicameraSource:
         self._model = "camera"
         self._camera: Any = None
         self._arrivals: Arrivals | None = None
-        self._request: Request | None = None
+        self._request: CameraRequest | None = None
         self._layouts: dict[str, Layout] = {}
         self._frame_us = 0
         self._in_step = False
@@ -117,7 +117,7 @@ class PicameraSource:
         """Sensor and number."""
         return f"{self._model} (picamera2 {self._index})"
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Open, configure and start the camera. Raises: CameraError, CameraBusy."""
         self.close()
         self._camera, which = open_camera(self._index)
@@ -130,7 +130,7 @@ class PicameraSource:
             self.close()
             raise error if isinstance(error, CameraError) else CameraError(f"{self.description}: {error}") from error
         shortest_us = self._camera.camera_controls.get("FrameDurationLimits", (0,))[0]
-        return Opened(
+        return OpenedSource(
             self._layouts["main"].geometry,
             lores=self._layouts["lores"].geometry if "lores" in self._layouts else None,
             framerate=min(request.framerate or 1e6, 1e6 / shortest_us) if shortest_us else request.framerate,
@@ -141,7 +141,7 @@ class PicameraSource:
         """Wait for a frame that Picamera2 calls good."""
         return self._opened()[1].wait(timeout_s)
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """One memcpy per stream; the request is back with the camera when this returns."""
         taken = self._opened()[1].take()
         if taken is None:
@@ -156,7 +156,7 @@ class PicameraSource:
         self._notice(metadata)
         return shot(metadata)
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Change mode, rate and controls, live or (long frames) by stopping and starting."""
         camera, arrivals = self._opened()
         old, self._request = self._request, request
@@ -197,7 +197,7 @@ class PicameraSource:
             raise CameraError(f"{self.description} is closed")
         return self._camera, self._arrivals
 
-    def _configure(self, request: Request) -> None:
+    def _configure(self, request: CameraRequest) -> None:
         """Settle the streams: the first format of those wanted that the camera agrees to."""
         for name in candidates(request.codec):
             self._camera.configure(self._configuration(request, name))
@@ -210,7 +210,7 @@ class PicameraSource:
         if agreed["lores"] is not None:
             self._layouts["lores"] = layout(agreed["lores"], space)
 
-    def _configuration(self, request: Request, name: str) -> dict[str, Any]:
+    def _configuration(self, request: CameraRequest, name: str) -> dict[str, Any]:
         from libcamera import ColorSpace
 
         width, height = request.width & ~1, request.height & ~1  # libcamera refuses odd sizes
@@ -229,7 +229,7 @@ class PicameraSource:
         )
         return configuration
 
-    def _start(self, request: Request, stop: Stop) -> dict[str, str]:
+    def _start(self, request: CameraRequest, stop: Stop) -> dict[str, str]:
         camera = self._camera
         self._request = request
         self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), self._whole, stop)

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.sources.synthetic.scene import STARS_BELOW_LUX, Scenery
-from capture.sources.synthetic.sensor import Exposure, Look, from_stable, noise_sigma, relative_light, signal, to_stable
+from capture.sources.synthetic.sensor import (
+    Exposure,
+    PictureControls,
+    from_stable,
+    noise_sigma,
+    relative_light,
+    signal,
+    to_stable,
+)
 from shmcam.imaging import frame_code
 
 Plane = NDArray[np.uint8]
@@ -27,7 +35,7 @@ LIGHT_STEPS_PER_OCTAVE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RenderedFrame:
     """What one frame is taken of and how."""
 
     number: int
@@ -38,7 +46,7 @@ class Moment:
     """Simulated time; places what moves."""
     lux: float
     exposure: Exposure
-    look: Look
+    look: PictureControls
 
 
 class Develop:
@@ -59,7 +67,7 @@ class Develop:
         light = np.minimum(self._relative * signal(lux, exposure), 1)
         return float(self._scenery.histogram @ light)
 
-    def luma(self, out: Plane, moment: Moment) -> None:
+    def luma(self, out: Plane, moment: RenderedFrame) -> None:
         """Draw the Y plane."""
         exposure, count = moment.exposure, moment.count
         light = _rounded(signal(moment.lux, exposure))
@@ -78,7 +86,7 @@ class Develop:
         if self._code:
             frame_code.draw(out, moment.number)
 
-    def chroma(self, blue: Plane, red: Plane, moment: Moment) -> None:
+    def chroma(self, blue: Plane, red: Plane, moment: RenderedFrame) -> None:
         """Draw the U and V planes: colours fade in the dark and where the picture is blown out."""
         table = _chroma_table(round(self._colourfulness(moment) * moment.look.saturation, 2))
         for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
@@ -88,11 +96,11 @@ class Develop:
             for plane in (blue, red):
                 plane[: (cell + 1) // 2, : (cell * frame_code.CELLS + 1) // 2] = 128
 
-    def _colourfulness(self, moment: Moment) -> float:
+    def _colourfulness(self, moment: RenderedFrame) -> float:
         level = self.measured(moment.lux, moment.exposure)
         return min(1.0, math.sqrt(level / 0.1)) * min(1.0, (1 - level) / 0.3)
 
-    def _draw_moving(self, moment: Moment, light: float) -> None:
+    def _draw_moving(self, moment: RenderedFrame, light: float) -> None:
         lux, exposure = moment.lux, moment.exposure
         if lux < STARS_BELOW_LUX:
             rows, columns, star_lux = self._scenery.star_places(moment.elapsed_s)

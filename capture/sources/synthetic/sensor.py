@@ -46,7 +46,7 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PictureControls:
     """Picture controls applied after the sensor."""
 
     brightness: float = 0.0
@@ -76,7 +76,7 @@ def to_stable(light: NDArray[np.float64], gain: float) -> Table:
     return np.asarray(np.rint(255 * np.sqrt((np.clip(light, 0, 1) * full + floor) / (full + floor))), np.uint8)
 
 
-def from_stable(gain: float, look: Look) -> Table:
+def from_stable(gain: float, look: PictureControls) -> Table:
     """The table from the domain of equal noise to 8-bit sRGB values, black level taken off, controls applied."""
     full, floor = electrons_at_full_scale(gain), 0.375 + READ_NOISE_E**2
     light = np.clip(((np.arange(256) / 255.0) ** 2 * (full + floor) - floor) / full, 0, 1)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from capture.settings import SyntheticSettings
-from capture.sources.base import CameraError, Opened, Payload, Request, Shot
-from capture.sources.synthetic.render import Develop, Moment
+from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
+from capture.sources.synthetic.render import Develop, RenderedFrame
 from capture.sources.synthetic.scene import Scenery, illuminance_lux
-from capture.sources.synthetic.sensor import Exposure, Look, Sensor
+from capture.sources.synthetic.sensor import Exposure, PictureControls, Sensor
 from capture.sources.video_file import Pacer
 from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry, geometry, planes
@@ -45,7 +45,7 @@ class SyntheticSource:
         """Name and seed."""
         return f"synthetic seed={self._settings.seed} scene={self._settings.scene}"
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Prepare pictures of the size asked for. Raises: CameraError for a format it does not make."""
         if request.codec not in FORMATS:
             raise CameraError(f"camera.codec {request.codec!r}: the synthetic camera makes {', '.join(FORMATS)}")
@@ -59,9 +59,9 @@ class SyntheticSource:
         self._upcoming = self._exposure_next()
         self._pacer = Pacer()
         refused = {name: "not simulated" for name in request.controls if name not in CONTROLS}
-        return Opened(self._geometry, framerate=request.framerate, refused=refused)
+        return OpenedSource(self._geometry, framerate=request.framerate, refused=refused)
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Take over mode, rate and controls; exposure and gain act CONTROL_LAG frames later."""
         controls, still = request.controls, request.mode == "still"
         self._period_us = 1e6 / request.framerate if request.framerate else 0.0
@@ -72,8 +72,8 @@ class SyntheticSource:
         self._sensor.fixed_gain = request.gain if still else float(controls.get("AnalogueGain", 0))  # type: ignore[arg-type]
         self._sensor.automatic = bool(controls.get("AeEnable", True))
         self._sensor.stops = float(controls.get("ExposureValue", 0))  # type: ignore[arg-type]
-        look = {name: float(controls[name.title()]) for name in Look.__slots__ if name.title() in controls}  # type: ignore[arg-type]
-        self._look = Look(**look)
+        look = {name: float(controls[name.title()]) for name in PictureControls.__slots__ if name.title() in controls}  # type: ignore[arg-type]
+        self._look = PictureControls(**look)
         return True
 
     def wait(self, timeout_s: float) -> bool:
@@ -85,20 +85,20 @@ class SyntheticSource:
             return True
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Draw the frame that is due."""
         if self._develop is None:
             raise CameraError("the synthetic camera is closed")
         exposure, lux = self._upcoming, self._lux()
         period_us = self._frame_us(exposure)
-        moment = Moment(frame_id, self._count, self._elapsed_s, lux, exposure, self._look)
+        moment = RenderedFrame(frame_id, self._count, self._elapsed_s, lux, exposure, self._look)
         self._draw(self._develop, payload, moment)
         self._count += 1
         self._upcoming = self._exposure_next()
         skipped = self._pacer.skipped
         captured_ns = self._pacer.advance(now_ns(), self._frame_us(self._upcoming) * 1e3)
         self._elapsed_s += (1 + self._pacer.skipped - skipped) * (period_us or UNPACED_PERIOD_US) / 1e6
-        return Shot(
+        return ShotMeta(
             captured_ns=captured_ns,
             exposure_us=exposure.exposure_us,
             analogue_gain=exposure.gain,
@@ -110,7 +110,7 @@ class SyntheticSource:
         """Forget the pictures."""
         self._develop = None
 
-    def _draw(self, develop: Develop, payload: Payload, moment: Moment) -> None:
+    def _draw(self, develop: Develop, payload: Payload, moment: RenderedFrame) -> None:
         kind = self._geometry.pixel_format
         direct = kind == "yuv420p"
         target: tuple[Payload, Geometry] = (payload, self._geometry) if direct else (self._scratch, self._canvas)

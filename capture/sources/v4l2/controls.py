@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from capture.sources.base import ControlValue, Request
+from capture.sources.base import CameraRequest, ControlValue
 from capture.sources.v4l2.device import Ioctl
 
 QUERYCTRL, G_CTRL, S_CTRL = 0xC0445624, 0xC008561B, 0xC008561C
@@ -61,7 +61,7 @@ class Range:
         return self.clipped(self.lowest + (gain - 1) * (self.highest - self.lowest) / (MOST_GAIN - 1))
 
 
-def settings(request: Request, known: Mapping[int, Range]) -> tuple[dict[int, int], dict[str, str]]:
+def settings(request: CameraRequest, known: Mapping[int, Range]) -> tuple[dict[int, int], dict[str, str]]:
     """What to set on a device with the controls `known`. Pure.
 
     Returns: control ids to values, in the order in which they must be set, and what was refused with the reason.
@@ -99,7 +99,7 @@ def _wanted(asked: Mapping[str, ControlValue]) -> dict[str, tuple[int, Callable[
 
 
 @dataclass
-class Controls:
+class V4l2Controls:
     """The controls of one device node, opened for as long as the camera is."""
 
     path: str
@@ -122,7 +122,7 @@ class Controls:
         asked = {code: self._range(code) for code in codes}
         self._known = {code: span for code, span in asked.items() if span is not None}
 
-    def apply(self, request: Request) -> dict[str, str]:
+    def apply(self, request: CameraRequest) -> dict[str, str]:
         """Set what `request` asks for. Returns: what the device refused, with the reason."""
         values, refused = settings(request, self._known)
         for code, value in values.items():

@@ -33,7 +33,7 @@ Ioctl = Callable[[int, int, bytearray], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class V4l2Mode:
     """One size a device offers in one format."""
 
     fourcc: str
@@ -54,7 +54,7 @@ class Device:
     card: str
     driver: str
     bus: str
-    modes: tuple[Mode, ...]
+    modes: tuple[V4l2Mode, ...]
 
 
 def devices(folder: Path = Path("/dev")) -> list[Device]:
@@ -98,7 +98,7 @@ def _ask(node: Path) -> Device | None:
         os.close(descriptor)
 
 
-def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[Mode]:
+def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[V4l2Mode]:
     for _, _, _, _, code in _each(descriptor, ioctl, ENUM_FMT, FORMAT, CAPTURE_TYPE):
         fourcc = code.to_bytes(4, "little").decode("ascii", "replace").strip()
         for _, _, kind, width, most_wide, _, _low, most_high, _ in _each(
@@ -106,7 +106,7 @@ def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[Mode]:
         ):
             # discrete: width, height; stepwise: lowest, highest and step of each
             size = (width, most_wide) if kind == DISCRETE else (most_wide, most_high)
-            yield Mode(fourcc, *size, _best_rate(descriptor, ioctl, code, size))
+            yield V4l2Mode(fourcc, *size, _best_rate(descriptor, ioctl, code, size))
             if kind != DISCRETE:
                 break  # stepwise drivers have one entry only
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from capture.sources.base import CameraError, Opened, Payload, Request, Shot
+from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
 from capture.sources.ffmpeg_stream import LiveSource
 from capture.sources.url import Address
-from capture.sources.v4l2.controls import Controls
-from capture.sources.v4l2.device import Device, Mode
+from capture.sources.v4l2.controls import V4l2Controls
+from capture.sources.v4l2.device import Device, V4l2Mode
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 
@@ -23,13 +23,13 @@ READ_BACK_NS = 500_000_000
 class WebcamSource(LiveSource):
     """Source "v4l2"; see capture.sources.base.FrameSource."""
 
-    def __init__(self, address_for: Callable[[Request], Address], controls: Controls) -> None:
+    def __init__(self, address_for: Callable[[CameraRequest], Address], controls: V4l2Controls) -> None:
         super().__init__("v4l2", Address(controls.path, controls.path))
         self._address_for, self._controls = address_for, controls
         self._rate = 0.0
         self._exposure_us, self._read_ns = 0, 0
 
-    def open(self, request: Request, stop: Stop) -> Opened:
+    def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Start the stream, then set the controls: some drivers reset them when streaming begins."""
         self._address, self._rate = self._address_for(request), request.framerate
         opened = super().open(replace(request, every=1), stop)  # it was asked for the lower rate itself
@@ -40,14 +40,14 @@ class WebcamSource(LiveSource):
             raise CameraError(f"{self.description}: {error}") from error
         return replace(opened, refused=self._controls.apply(request))
 
-    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> Shot:
+    def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Copy or convert the picture; the exposure is what the device said last."""
         shot = super().write(payload, lores, frame_id)
         if now_ns() - self._read_ns > READ_BACK_NS:
             self._exposure_us, self._read_ns = self._controls.exposure_us(), now_ns()
         return replace(shot, exposure_us=self._exposure_us)
 
-    def apply(self, request: Request) -> bool:
+    def apply(self, request: CameraRequest) -> bool:
         """Set the controls; another frame rate needs the stream begun anew."""
         if request.framerate != self._rate:
             return False
@@ -85,7 +85,9 @@ ENOUGH = 0.95
 """A mode is fast enough at this share of the rate asked for: 29.97 will do for 30."""
 
 
-def choose(modes: Sequence[Mode], width: int, height: int, framerate: float, codec: str = "auto") -> Mode | None:
+def choose(
+    modes: Sequence[V4l2Mode], width: int, height: int, framerate: float, codec: str = "auto"
+) -> V4l2Mode | None:
     """The mode nearest to what is asked: the size counts first, then the rate, then how little work the format is.
 
     Returns: None when the device offers no format we can read, or not the one that `codec` insists on.
@@ -93,7 +95,7 @@ def choose(modes: Sequence[Mode], width: int, height: int, framerate: float, cod
     wanted = CODECS.get(codec)
     usable = [mode for mode in modes if mode.fourcc in PREFERENCE and (codec == "auto" or mode.fourcc == wanted)]
 
-    def distance(mode: Mode) -> tuple[float, float, int]:
+    def distance(mode: V4l2Mode) -> tuple[float, float, int]:
         too_slow = mode.rate and framerate and mode.rate < framerate * ENOUGH
         missing = framerate - mode.rate if too_slow else 0.0
         faster = -mode.rate if not framerate else 0.0
@@ -102,14 +104,14 @@ def choose(modes: Sequence[Mode], width: int, height: int, framerate: float, cod
     return min(usable, key=distance, default=None)
 
 
-def options(mode: Mode, framerate: float) -> dict[str, str]:
+def options(mode: V4l2Mode, framerate: float) -> dict[str, str]:
     """FFmpeg's options that ask a V4L2 device for this mode."""
     rate = min(framerate, mode.rate) if framerate and mode.rate else framerate or mode.rate
     asked = {"video_size": f"{mode.width}x{mode.height}", "input_format": FFMPEG_NAMES[mode.fourcc]}
     return {**asked, "framerate": f"{rate:g}"} if rate else asked
 
 
-def address(device: Device, request: Request) -> Address:
+def address(device: Device, request: CameraRequest) -> Address:
     """How FFmpeg is to open the device for this request. Raises: CameraError when it has no format we can read."""
     mode = choose(device.modes, request.width, request.height, request.framerate, request.codec)
     if mode is None:

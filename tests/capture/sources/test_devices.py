@@ -13,7 +13,7 @@ import pytest
 
 from capture.settings import CameraSettings
 from capture.sources import detect
-from capture.sources.base import CameraBusy, CameraError, Request
+from capture.sources.base import CameraBusy, CameraError, CameraRequest
 from capture.sources.select import MAKERS
 from capture.sources.url import Address
 from capture.sources.v4l2 import device as v4l2
@@ -27,11 +27,11 @@ from capture.sources.v4l2.controls import (
     QUERY,
     QUERYCTRL,
     S_CTRL,
-    Controls,
     Range,
+    V4l2Controls,
     settings,
 )
-from capture.sources.v4l2.device import Device, Mode, describe, find
+from capture.sources.v4l2.device import Device, V4l2Mode, describe, find
 from capture.sources.v4l2.source import WebcamSource
 from shmcam.runtime.procfs import held_by, holders
 from shmcam.runtime.stop import Stop
@@ -86,7 +86,11 @@ def test_structures_have_the_kernel_s_sizes():
 def test_a_webcam_tells_its_name_sizes_and_rates():
     device = describe(3, "/dev/video0", Kernel())
     assert (device.card, device.driver, device.path) == ("HD Webcam", "uvcvideo", "/dev/video0")
-    assert device.modes == (Mode("YUYV", 640, 480, 30), Mode("MJPG", 1280, 720, 30), Mode("MJPG", 640, 480, 60))
+    assert device.modes == (
+        V4l2Mode("YUYV", 640, 480, 30),
+        V4l2Mode("MJPG", 1280, 720, 30),
+        V4l2Mode("MJPG", 640, 480, 60),
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,8 +134,8 @@ def test_devices_are_found_by_node_name_or_number(wanted, index, path):
 
 
 MODES = [
-    Mode("YUYV", 640, 480, 30), Mode("YUYV", 1280, 720, 10), Mode("MJPG", 1280, 720, 30),
-    Mode("MJPG", 1920, 1080, 30), Mode("H264", 1920, 1080, 60), Mode("NV12", 640, 480, 30),
+    V4l2Mode("YUYV", 640, 480, 30), V4l2Mode("YUYV", 1280, 720, 10), V4l2Mode("MJPG", 1280, 720, 30),
+    V4l2Mode("MJPG", 1920, 1080, 30), V4l2Mode("H264", 1920, 1080, 60), V4l2Mode("NV12", 640, 480, 30),
 ]  # fmt: skip
 
 
@@ -151,7 +155,7 @@ def test_the_size_counts_first_then_the_rate_then_the_least_work(asked, codec, c
 
 
 def test_options_ask_the_device_for_exactly_that():
-    asked = webcam.options(Mode("MJPG", 1280, 720, 30), 60)
+    asked = webcam.options(V4l2Mode("MJPG", 1280, 720, 30), 60)
     assert asked == {"video_size": "1280x720", "input_format": "mjpeg", "framerate": "30"}
 
 
@@ -217,7 +221,7 @@ WEBCAM = {
 
 
 def asked(mode="video", exposure_us=0, gain=0.0, **controls):
-    return Request(64, 48, 30, mode=mode, exposure_us=exposure_us, gain=gain, controls=controls)
+    return CameraRequest(64, 48, 30, mode=mode, exposure_us=exposure_us, gain=gain, controls=controls)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +271,7 @@ def test_a_webcam_is_exposed_as_asked_and_tells_so_in_every_frame(tmp_path):
     node, kernel = tmp_path / "video0", ControlKernel(WEBCAM)
     node.touch()
     address = Address("testsrc=size=64x48:rate=50,realtime", "test device", "lavfi")
-    source = WebcamSource(lambda _: address, Controls(str(node), kernel))
+    source = WebcamSource(lambda _: address, V4l2Controls(str(node), kernel))
     try:
         opened = source.open(asked(LensPosition=1.0), Stop())
         assert opened.refused == {"LensPosition": "not offered by V4L2"}
@@ -282,7 +286,7 @@ def test_a_webcam_is_exposed_as_asked_and_tells_so_in_every_frame(tmp_path):
 
 
 def test_a_webcam_without_a_readable_format_says_what_it_offers():
-    device = Device("/dev/video0", "Odd", "uvcvideo", "usb-1", (Mode("H264", 64, 48, 30),))
+    device = Device("/dev/video0", "Odd", "uvcvideo", "usb-1", (V4l2Mode("H264", 64, 48, 30),))
     with pytest.raises(CameraError, match="it offers 64x48 H264 30/s"):
         webcam.address(device, asked())
     device = replace(device, modes=tuple(MODES))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from capture.sources.base import CameraError, Request
+from capture.sources.base import CameraError, CameraRequest
 from capture.sources.replay import ReplaySource
 from shm_ring.tools.dump import dump
 from shmcam.control.client import ControlClient
@@ -49,7 +49,7 @@ def test_a_looping_replay_goes_on_counting(tmp_path):
         world.start_capture()
         dumped(world, tmp_path, 10)
     source = ReplaySource(tmp_path, loop=True, realtime=False)
-    opened = source.open(Request(1, 1, 30), Stop())
+    opened = source.open(CameraRequest(1, 1, 30), Stop())
 
     payload, shots = np.zeros(opened.geometry.payload_bytes, np.uint8), []
     for _ in range(100):
@@ -64,7 +64,7 @@ def test_pictures_come_back_as_pictures(tmp_path):
         world.start_capture()
         dumped(world, tmp_path, 10, "png")
     source = ReplaySource(tmp_path, realtime=False)
-    assert source.open(Request(1, 1, 30), Stop()).geometry.pixel_format == "bgr24"
+    assert source.open(CameraRequest(1, 1, 30), Stop()).geometry.pixel_format == "bgr24"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_folder_that_is_no_dump_is_refused_in_words(tmp_path, content, words):
     if content is not None:
         (tmp_path / "frames.csv").write_text(content)
     with pytest.raises(CameraError, match=words):
-        ReplaySource(tmp_path).open(Request(1, 1, 30), Stop())
+        ReplaySource(tmp_path).open(CameraRequest(1, 1, 30), Stop())
 
 
 def test_names_in_the_table_never_lead_out_of_the_folder(tmp_path):
@@ -85,7 +85,7 @@ def test_names_in_the_table_never_lead_out_of_the_folder(tmp_path):
     table = tmp_path / "dump" / "frames.csv"
     table.write_text(table.read_text().replace(",f0", ",../../f0"))
     source = ReplaySource(tmp_path / "dump", realtime=False)
-    source.open(Request(1, 1, 30), Stop())
+    source.open(CameraRequest(1, 1, 30), Stop())
     assert all(one.file.parent == tmp_path / "dump" for one in source._frames)
 
 

