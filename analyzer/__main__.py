@@ -7,7 +7,7 @@ import sys
 
 from analyzer.hooks import Hooks
 from analyzer.keogram.keeper import Daybook
-from analyzer.loop import COMMANDS, Parts, watch, watcher_for
+from analyzer.loop import COMMANDS, Analyzer, watch, watcher_for
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings
@@ -62,7 +62,7 @@ def main() -> int:
         ):
             log.info("ready camera=%s stream=%s plugins=%s", camera, own.stream, ",".join(own.plugins) or "-")
             mind = watcher_for(settings, camera)
-            watch(ring, Parts(camera, settings, mind, Scorer(scores), control, plugins, daybook, hooks), stop)
+            watch(ring, Analyzer(camera, settings, mind, Scorer(scores), control, plugins, daybook, hooks), stop)
     return 0
 
 

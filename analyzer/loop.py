@@ -17,10 +17,10 @@ from typing import get_args
 import msgspec
 
 from analyzer import replies as answers
-from analyzer.frame_analyzer import Seen, Watcher
+from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.hooks import Hooks
 from analyzer.keogram.keeper import Daybook
-from analyzer.night.controller import Request
+from analyzer.night.controller import ExposureRequest
 from analyzer.night.decision import Decision, Override
 from analyzer.pixels import look_at
 from analyzer.plugins.host import Plugins
@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Parts:
+class Analyzer:
     """What the loop works with; `__main__` opens and closes them."""
 
     camera: str
     settings: Settings
-    watcher: Watcher
+    watcher: FrameAnalyzer
     scorer: Scorer
     control: ControlClient
     plugins: Plugins
@@ -62,12 +62,12 @@ def rules_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSe
     return night, settings.table(AnalyzerSettings, camera), settings.table(MotionSettings, camera)
 
 
-def watcher_for(settings: Settings, camera: str) -> Watcher:
+def watcher_for(settings: Settings, camera: str) -> FrameAnalyzer:
     """The analyzer's mind, with this camera's settings."""
-    return Watcher(*rules_of(settings, camera))
+    return FrameAnalyzer(*rules_of(settings, camera))
 
 
-def tell(seen: Seen, parts: Parts) -> None:
+def tell(seen: FrameResult, parts: Analyzer) -> None:
     """Announce, log and remember what one frame brought."""
     camera, control = parts.camera, parts.control
     if seen.decision:
@@ -82,7 +82,7 @@ def tell(seen: Seen, parts: Parts) -> None:
     tell_saved(parts.daybook.note(seen, parts.watcher.night), parts)
 
 
-def tell_saved(paths: list[Path], parts: Parts) -> None:
+def tell_saved(paths: list[Path], parts: Analyzer) -> None:
     """Announce files that are safely on disk, and enter the pictures into the library."""
     for path in paths:
         parts.control.announce(Saved(camera=parts.camera, path=str(path), kind="keogram"))
@@ -97,7 +97,7 @@ def tell_saved(paths: list[Path], parts: Parts) -> None:
         log.warning("keogram not entered into the library: %s", problem)
 
 
-def tell_night(decision: Decision, seen: Seen, parts: Parts) -> None:
+def tell_night(decision: Decision, seen: FrameResult, parts: Analyzer) -> None:
     """Announce and log that night began or ended, and run the user's command."""
     parts.control.announce(answers.night_event(decision, parts.camera, seen))
     word = "began" if decision.night else "ended"
@@ -111,7 +111,7 @@ def tell_night(decision: Decision, seen: Seen, parts: Parts) -> None:
     parts.hooks.run(rules.on_night if decision.night else rules.on_day, word, decision.reason, rules.hook_timeout_s)
 
 
-def ask(request: Request, parts: Parts) -> None:
+def ask(request: ExposureRequest, parts: Analyzer) -> None:
     """Ask capture for another mode or exposure."""
     parts.control.announce(answers.mode_request(request, parts.camera))
     exposure = request.exposure
@@ -130,7 +130,7 @@ OWNERS = ("night", "analyzer", "motion", "camera", "cameras")
 COMMANDS = ("night_level", "night", "keogram")
 
 
-def obey(parts: Parts) -> None:
+def obey(parts: Analyzer) -> None:
     """Answer what was asked since the last frame, and take changed settings over."""
     for asked in parts.control.received():
         match asked.message:
@@ -144,7 +144,7 @@ def obey(parts: Parts) -> None:
                 _change(changed, parts)
 
 
-def _night(action: str, asked: Asked, parts: Parts) -> None:
+def _night(action: str, asked: Asked, parts: Analyzer) -> None:
     watcher = parts.watcher
     for override in (one for one in _OVERRIDES if one == action):  # `status` changes nothing
         decision, request = watcher.force(override)
@@ -156,7 +156,7 @@ def _night(action: str, asked: Asked, parts: Parts) -> None:
     asked.reply(answers.night_status(watcher, parts.camera))
 
 
-def _keogram(asked: Asked, parts: Parts) -> None:
+def _keogram(asked: Asked, parts: Analyzer) -> None:
     try:
         paths = parts.daybook.draw()
     except OSError as problem:
@@ -165,7 +165,7 @@ def _keogram(asked: Asked, parts: Parts) -> None:
     asked.reply(answers.keogram(paths, parts.camera, parts.daybook.columns))
 
 
-def _change(changed: SettingChanged, parts: Parts) -> None:
+def _change(changed: SettingChanged, parts: Analyzer) -> None:
     """Adopt one live setting; what does not fit leaves everything as it was."""
     owner = changed.key.split(".")[0]
     if changed.camera not in ("", parts.camera) or owner not in OWNERS:
@@ -193,9 +193,9 @@ SILENCE_S = 5.0
 """No frame for so long (and three exposures) is worth telling."""
 
 
-def watch(ring: LiveRing, parts: Parts, stop: Stop) -> None:
+def watch(ring: LiveRing, parts: Analyzer, stop: Stop) -> None:
     """Until stop is requested. Frames that came in between while one was looked at are skipped and counted."""
-    frames, pulse = 0, Pulse()
+    frames, pulse = 0, FrameRate()
     for found in ring.sequences(newest_first=True, idle_s=IDLE_S):
         obey(parts)
         parts.plugins.tend()
@@ -213,7 +213,7 @@ def watch(ring: LiveRing, parts: Parts, stop: Stop) -> None:
     log.info("stopped frames=%d skipped=%d night=%s", frames, ring.skipped, parts.watcher.night)
 
 
-def beat(ring: LiveRing, parts: Parts, pulse: Pulse, lag: int) -> None:
+def beat(ring: LiveRing, parts: Analyzer, pulse: FrameRate, lag: int) -> None:
     """Say that the loop turns, a few times a second."""
     if not pulse.due():
         return
@@ -230,7 +230,7 @@ def beat(ring: LiveRing, parts: Parts, pulse: Pulse, lag: int) -> None:
     )
 
 
-def take(reader: RingReader, sequence: int, parts: Parts) -> Seen | None:
+def take(reader: RingReader, sequence: int, parts: Analyzer) -> FrameResult | None:
     """Look at one frame and publish its record; None where it was overwritten meanwhile, or is no picture."""
     try:
         with reader.borrow(sequence) as frame:
@@ -245,7 +245,7 @@ def take(reader: RingReader, sequence: int, parts: Parts) -> Seen | None:
     return seen
 
 
-class Pulse:
+class FrameRate:
     """Frames per second, silence, and when a heartbeat is due."""
 
     def __init__(self) -> None:

@@ -71,7 +71,7 @@ def _clipped(values: NDArray[np.float32]) -> Bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FrameSample:
     """A frame, looked at."""
 
     meta: FrameMeta
@@ -96,7 +96,7 @@ class Look:
         return bool(self.meta.flags & flag)
 
 
-def look_at(frame: Frame, column_at: float | None) -> Look:
+def look_at(frame: Frame, column_at: float | None) -> FrameSample:
     """Take what is needed. `column_at`: where to cut the keogram's column, 0..1; None: not now.
 
     The result counts only once the borrow has ended without FrameOverwritten.
@@ -108,7 +108,7 @@ def look_at(frame: Frame, column_at: float | None) -> Look:
     if column_at is not None:
         bt709 = shape.color_space == "bt709"
         column = column_rgb(planes, shape.pixel_format, column_at, limited=limited, bt709=bt709)
-    return Look(
+    return FrameSample(
         meta=frame.meta,
         width=shape.width,
         height=shape.height,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analyzer.frame_analyzer import Seen, Watcher
-from analyzer.motion.events import Movement
-from analyzer.night.controller import Request
+from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
+from analyzer.motion.events import MotionEvent
+from analyzer.night.controller import ExposureRequest
 from analyzer.night.decision import Decision
 from shmcam.control.messages import (
     JSON,
@@ -23,7 +23,7 @@ STALE_S = 5.0
 """A level older than this (and than two exposures) is told with its age."""
 
 
-def night_level(watcher: Watcher, camera: str, now_ns: int) -> Reply:
+def night_level(watcher: FrameAnalyzer, camera: str, now_ns: int) -> Reply:
     """Answer `night_level`, in the words of the user's first service, with the source of the level at the end."""
     seen = watcher.last
     if seen is None:
@@ -46,7 +46,7 @@ def night_level(watcher: Watcher, camera: str, now_ns: int) -> Reply:
     return Reply(status="night_level", text=text, data={"camera": camera, "age_s": age_s, **figures(watcher)})
 
 
-def figures(watcher: Watcher) -> dict[str, JSON]:
+def figures(watcher: FrameAnalyzer) -> dict[str, JSON]:
     """The numbers of the newest frame, for `status`, heartbeats and JSON."""
     seen = watcher.last
     if seen is None:
@@ -72,7 +72,7 @@ def figures(watcher: Watcher) -> dict[str, JSON]:
     }
 
 
-def night_event(decision: Decision, camera: str, seen: Seen) -> NightBegan:
+def night_event(decision: Decision, camera: str, seen: FrameResult) -> NightBegan:
     """NightBegan or NightEnded."""
     event = NightBegan if decision.night else NightEnded
     return event(
@@ -84,7 +84,7 @@ def night_event(decision: Decision, camera: str, seen: Seen) -> NightBegan:
     )
 
 
-def mode_request(request: Request, camera: str) -> ModeRequested:
+def mode_request(request: ExposureRequest, camera: str) -> ModeRequested:
     """What capture is asked for."""
     return ModeRequested(
         camera=camera,
@@ -95,7 +95,7 @@ def mode_request(request: Request, camera: str) -> ModeRequested:
     )
 
 
-def motion_event(movement: Movement, camera: str, seen: Seen) -> MotionBegan:
+def motion_event(movement: MotionEvent, camera: str, seen: FrameResult) -> MotionBegan:
     """MotionBegan or MotionEnded, the box in pixels."""
     x, y, width, height = movement.peak.box
     across, down = seen.look.width, seen.look.height
@@ -110,7 +110,7 @@ def motion_event(movement: Movement, camera: str, seen: Seen) -> MotionBegan:
     return began if movement.began else MotionEnded(**values_of(began), duration_s=max(0.0, movement.duration_s))
 
 
-def night_status(watcher: Watcher, camera: str) -> Reply:
+def night_status(watcher: FrameAnalyzer, camera: str) -> Reply:
     """Answer `night on|off|auto|status`."""
     mode = "night" if watcher.night else "day"
     by = "automatic" if watcher.override == "auto" else f"forced {watcher.override}"

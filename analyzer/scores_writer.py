@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyzer.frame_analyzer import Seen, Watcher
+from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, VERSION
 
@@ -23,7 +23,7 @@ class Scorer:
         self._row["version"] = VERSION
         self._plugins: object = None
 
-    def publish(self, seen: Seen, watcher: Watcher, plugins: Mapping[str, Mapping[str, object]]) -> None:
+    def publish(self, seen: FrameResult, watcher: FrameAnalyzer, plugins: Mapping[str, Mapping[str, object]]) -> None:
         """Publish the record of one frame; `plugins`: what each returned last."""
         meta, verdict, measured = seen.look.meta, seen.verdict, seen.measured
         row = self._row

@@ -24,7 +24,7 @@ Columns = NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class DayTime:
     """Where an instant lies in the owner's days."""
 
     day: date
@@ -32,10 +32,10 @@ class Moment:
     """Since the day began (day_starts_at)."""
 
 
-def moment(utc_ns: int, day_starts_s: float) -> Moment:
+def moment(utc_ns: int, day_starts_s: float) -> DayTime:
     """Local time of an instant. Days of 23 or 25 hours (summer time) keep the clock's reading."""
     local = datetime.fromtimestamp(utc_ns / 1e9, UTC).astimezone() - timedelta(seconds=day_starts_s)
-    return Moment(local.date(), local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond * 1e-6)
+    return DayTime(local.date(), local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond * 1e-6)
 
 
 @dataclass(frozen=True, slots=True)

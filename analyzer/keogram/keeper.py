@@ -19,7 +19,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.frame_analyzer import Seen
+from analyzer.frame_analyzer import FrameResult
 from analyzer.keogram.day_file import DayFile, Sheet, csv, describe, moment, pictures
 from analyzer.keogram.drawing import DAY_S, Column, column_dtype
 from analyzer.settings import AnalyzerSettings
@@ -63,7 +63,7 @@ class Daybook:
         self._sampled_ns = captured_ns
         return self._settings.keogram_position
 
-    def note(self, seen: Seen, night: bool) -> list[Path]:
+    def note(self, seen: FrameResult, night: bool) -> list[Path]:
         """Take one frame. Returns the files saved, when it is the first of a new day."""
         if seen.look.column is None or not seen.verdict.settled:
             return []

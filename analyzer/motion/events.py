@@ -12,7 +12,7 @@ from analyzer.settings import MotionSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
+class MotionEvent:
     """An event that began, or one that ended."""
 
     began: bool
@@ -26,7 +26,7 @@ class Movement:
     """From begin to end, pre and post included; 0 when it begins."""
 
 
-class MovementWatch:
+class MotionEvents:
     """Movement in front of one camera."""
 
     def __init__(self, settings: MotionSettings) -> None:
@@ -38,7 +38,7 @@ class MovementWatch:
         self._began_ns = 0
         self._peak = NOTHING
 
-    def update(self, motion: Motion, frame_id: int, captured_ns: int) -> Movement | None:
+    def update(self, motion: Motion, frame_id: int, captured_ns: int) -> MotionEvent | None:
         """Take one frame's motion; returns an event that begins or ends with it."""
         if captured_ns < self._last[1]:
             self._frames = 0  # time ran backward: another recording
@@ -52,7 +52,7 @@ class MovementWatch:
         if moving and self._frames >= self.settings.min_frames:
             self.active = True
             self._began_ns = self._first[1] - round(self.settings.pre_s * 1e9)
-            return Movement(True, self._began_ns, self._first[0], self._peak, 0.0)
+            return MotionEvent(True, self._began_ns, self._first[0], self._peak, 0.0)
         return None
 
     def _note(self, motion: Motion, frame_id: int, captured_ns: int) -> None:
@@ -63,7 +63,7 @@ class MovementWatch:
         if motion.score > self._peak.score:
             self._peak = motion
 
-    def _ending(self, now_ns: int) -> Movement | None:
+    def _ending(self, now_ns: int) -> MotionEvent | None:
         settings = self.settings
         still_s = (now_ns - self._last[1]) / 1e9
         over = (now_ns - self._began_ns) / 1e9 >= settings.max_event_s
@@ -71,4 +71,4 @@ class MovementWatch:
             return None
         self.active, self._frames = False, 0
         ended_ns = self._last[1] + round(settings.post_s * 1e9)
-        return Movement(False, ended_ns, self._last[0], self._peak, (ended_ns - self._began_ns) / 1e9)
+        return MotionEvent(False, ended_ns, self._last[0], self._peak, (ended_ns - self._began_ns) / 1e9)

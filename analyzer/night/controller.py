@@ -14,10 +14,10 @@ import numpy as np
 from analyzer.night import exposure_control as ladder
 from analyzer.night.brightness import Bytes, Measurement, brightness, scene_ev
 from analyzer.night.decision import Decision, NightWatch, Override, one
-from analyzer.night.exposure_control import Exposure
-from analyzer.night.exposure_estimate import PATIENCE, ExposureScale, Source
+from analyzer.night.exposure_control import ExposureSetting
+from analyzer.night.exposure_estimate import PATIENCE, ExposureScale, ExposureSource
 from analyzer.night.response import Response
-from analyzer.night.settling import Settling, Shot
+from analyzer.night.settling import ExposureSettling, FrameExposure
 from analyzer.settings import NightSettings
 
 REPEAT_S = 5.0
@@ -25,18 +25,18 @@ REPEAT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExposureRequest:
     """What the camera is to do."""
 
     mode: str
     """video, still or slow_video."""
-    exposure: Exposure
+    exposure: ExposureSetting
     """still: the exposure; slow_video: the longest one auto exposure may choose; video: zeros."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FrameVerdict:
     """What one frame came to."""
 
     level: float
@@ -45,25 +45,25 @@ class Verdict:
     high: float
     ev: float
     """Scene brightness in stops."""
-    source: Source
+    source: ExposureSource
     settled: bool
     """Whether the frame counted."""
     decision: Decision | None = None
-    request: Request | None = None
+    request: ExposureRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
     """A frame whose exposure has been judged."""
 
-    shot: Shot
+    shot: FrameExposure
     pixels: Bytes
     light: float
     saturated: float
     product_s: float
-    source: Source
+    source: ExposureSource
     settled: bool
-    retry: Request | None
+    retry: ExposureRequest | None
 
     @property
     def rate(self) -> float:
@@ -71,13 +71,13 @@ class Exposed:
         return self.light / self.product_s
 
 
-class Judge:
+class NightController:
     """Night and exposure of one camera."""
 
     def __init__(self, rules: NightSettings, *, night: bool = False) -> None:
         self.watch = NightWatch(rules, night=night)
         self._scale = ExposureScale()
-        self._settling = Settling()
+        self._settling = ExposureSettling()
         self._asked_ns: int | None = None
         self._seen: Exposed | None = None
 
@@ -90,13 +90,13 @@ class Judge:
     def rules(self, rules: NightSettings) -> None:
         self.watch.rules = rules
 
-    def observe(self, shot: Shot, pixels: Bytes, measured: Measurement, response: Response) -> Verdict:
+    def observe(self, shot: FrameExposure, pixels: Bytes, measured: Measurement, response: Response) -> FrameVerdict:
         """Take the next frame: its grid and its measurement (of this one frame)."""
         known = self.expose(shot, pixels, float(measured.light[0]), float(measured.saturated[0]), response)
         ratio = np.array([ladder.reference_s(self.rules) / known.product_s])
         return self.decide(known, *one(brightness(measured, response, ratio)))
 
-    def expose(self, shot: Shot, pixels: Bytes, light: float, saturated: float, response: Response) -> Exposed:
+    def expose(self, shot: FrameExposure, pixels: Bytes, light: float, saturated: float, response: Response) -> Exposed:
         """First half: whether the frame counts, and how much light its exposure gathered."""
         settled = self._settling.passed(shot)
         retry = None
@@ -106,10 +106,10 @@ class Judge:
         known = self._scale.of(shot.own, light, saturated, reference_s, day=not self.watch.night)
         return Exposed(shot, pixels, light, saturated, known.product_s, known.source, settled and retry is None, retry)
 
-    def decide(self, frame: Exposed, level: float, low: float, high: float) -> Verdict:
+    def decide(self, frame: Exposed, level: float, low: float, high: float) -> FrameVerdict:
         """Second half, once the brightness at the reference exposure is known."""
         ev = scene_ev(frame.light, frame.product_s)
-        verdict = Verdict(level, low, high, ev, frame.source, frame.settled)
+        verdict = FrameVerdict(level, low, high, ev, frame.source, frame.settled)
         if not frame.settled:
             return replace(verdict, request=frame.retry or self._reconcile(frame.shot))
         self._seen = frame
@@ -119,12 +119,14 @@ class Judge:
         request = self._reconcile(frame.shot) or self._step(frame)
         return replace(verdict, request=request) if request else verdict
 
-    def force(self, override: Override, captured_ns: int) -> tuple[Decision | None, Request | None]:
+    def force(self, override: Override, captured_ns: int) -> tuple[Decision | None, ExposureRequest | None]:
         """Obey `night on|off|auto`."""
         decision = self.watch.force(override, captured_ns)
         return decision, self._switch(decision) if decision else None
 
-    def _learn(self, shot: Shot, pixels: Bytes, saturated: float, response: Response) -> Request | None:
+    def _learn(
+        self, shot: FrameExposure, pixels: Bytes, saturated: float, response: Response
+    ) -> ExposureRequest | None:
         """Unknown exposure, just changed: compare with the frame before. Returns what to try where that is white."""
         commanded = self._settling.commanded
         if not math.isnan(shot.own.product_s) or commanded is None:
@@ -134,23 +136,23 @@ class Judge:
             return self._request(shorter, shot.captured_ns, f"learning the exposure, saturated={saturated:.2f}")
         return None
 
-    def _switch(self, decision: Decision) -> Request:
+    def _switch(self, decision: Decision) -> ExposureRequest:
         return self._change(self._first() if decision.night else None, decision.captured_ns, decision.reason)
 
-    def _first(self) -> Exposure:
+    def _first(self) -> ExposureSetting:
         """Where the night's exposure starts."""
         if self.rules.mode == "slow_video":
             return ladder.longest(self.rules)
         rate = self._seen.rate if self._seen else 0.0
         return ladder.first(rate * ladder.reference_s(self.rules), self.rules)
 
-    def _step(self, frame: Exposed) -> Request | None:
+    def _step(self, frame: Exposed) -> ExposureRequest | None:
         """The next rung of the ladder, where the night's exposure no longer fits."""
         if not self.watch.night or self.rules.mode == "slow_video":
             return None  # in slow_video the camera's own auto exposure is the ladder
         commanded, now_s = self._settling.commanded, frame.product_s
         light, saturated = frame.light, frame.saturated
-        if frame.source is Source.RAW:
+        if frame.source is ExposureSource.RAW:
             # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
             if commanded is None or saturated < ladder.VERY_SATURATED:
                 return None
@@ -160,7 +162,7 @@ class Judge:
             return None
         return self._change(rung, frame.shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
 
-    def _reconcile(self, shot: Shot) -> Request | None:
+    def _reconcile(self, shot: FrameExposure) -> ExposureRequest | None:
         """Ask again where capture is in the other mode, as after its restart."""
         active = self.rules.enable or self.watch.override != "auto"
         recently = self._asked_ns is not None and abs(shot.captured_ns - self._asked_ns) < REPEAT_S * 1e9
@@ -169,17 +171,17 @@ class Judge:
         exposure = (self._settling.commanded or self._first()) if self.watch.night else None
         return self._change(exposure, shot.captured_ns, "the camera is in the other mode")
 
-    def _change(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
+    def _change(self, exposure: ExposureSetting | None, now_ns: int, reason: str) -> ExposureRequest:
         if exposure is None or self._seen is None or self.rules.mode == "slow_video":
             self._scale.forget()
         else:
             self._scale.changing(self._seen.pixels, self._seen.product_s)
         return self._request(exposure, now_ns, reason)
 
-    def _request(self, exposure: Exposure | None, now_ns: int, reason: str) -> Request:
+    def _request(self, exposure: ExposureSetting | None, now_ns: int, reason: str) -> ExposureRequest:
         self._asked_ns = now_ns
         if exposure is None:
             self._settling.command(None)
-            return Request("video", Exposure(0, 0.0), reason)
+            return ExposureRequest("video", ExposureSetting(0, 0.0), reason)
         self._settling.command(exposure if self.rules.mode == "still" else None)
-        return Request(self.rules.mode, exposure, reason)
+        return ExposureRequest(self.rules.mode, exposure, reason)

@@ -25,7 +25,7 @@ MOST_UP, MOST_DOWN = 4.0, 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
-class Exposure:
+class ExposureSetting:
     """What the camera is asked for."""
 
     exposure_us: int
@@ -42,15 +42,15 @@ def reference_s(rules: NightSettings) -> float:
     return (rules.reference_exposure_us or VIDEO_EXPOSURE_US) * 1e-6 * rules.reference_gain
 
 
-def longest(rules: NightSettings) -> Exposure:
+def longest(rules: NightSettings) -> ExposureSetting:
     """Top of the ladder: the user's exposure_us and gain, shorter where slow_video keeps its frame rate."""
     exposure_us = rules.exposure_us
     if rules.mode == "slow_video":
         exposure_us = min(exposure_us, int(1e6 / rules.slow_video_fps))
-    return Exposure(exposure_us, rules.gain)
+    return ExposureSetting(exposure_us, rules.gain)
 
 
-def split(product_s: float, rules: NightSettings) -> Exposure:
+def split(product_s: float, rules: NightSettings) -> ExposureSetting:
     """The rung nearest to an exposure product: time first, gain only when time is used up (less noise).
 
     Never below half the reference: there any valid bright threshold can still be measured, and nothing darker than
@@ -59,17 +59,17 @@ def split(product_s: float, rules: NightSettings) -> Exposure:
     top = longest(rules)
     wanted_s = min(max(product_s, reference_s(rules) / 2), top.product_s)
     exposure_us = max(1, min(top.exposure_us, round(wanted_s * 1e6)))
-    return Exposure(exposure_us, min(top.gain, max(1.0, wanted_s * 1e6 / exposure_us)))
+    return ExposureSetting(exposure_us, min(top.gain, max(1.0, wanted_s * 1e6 / exposure_us)))
 
 
-def first(light_at_reference: float, rules: NightSettings) -> Exposure:
+def first(light_at_reference: float, rules: NightSettings) -> ExposureSetting:
     """Where to start when night begins, from the relative light a frame at the reference exposure sees."""
     if not rules.ladder:
         return longest(rules)
     return split(reference_s(rules) * TARGET_LIGHT / max(light_at_reference, 1e-6), rules)
 
 
-def step(light: float, saturated: float, now_s: float, rules: NightSettings) -> Exposure | None:
+def step(light: float, saturated: float, now_s: float, rules: NightSettings) -> ExposureSetting | None:
     """The next rung for a settled night frame of exposure product `now_s`; None: stay.
 
     `light`: its mean relative light, `saturated`: fraction of its pixels at full scale.
@@ -87,13 +87,13 @@ def step(light: float, saturated: float, now_s: float, rules: NightSettings) -> 
     return _unless_there(rung, now_s) if (rung.product_s > now_s) == (factor > 1.0) else None
 
 
-def _fixed(light: float, saturated: float, now_s: float, rules: NightSettings) -> Exposure | None:
+def _fixed(light: float, saturated: float, now_s: float, rules: NightSettings) -> ExposureSetting | None:
     """`ladder = false`: the user's exposure, except that a white frame shows nothing, dawn least of all."""
     if saturated >= VERY_SATURATED:
         return _unless_there(split(now_s * MOST_DOWN, rules), now_s)
     return _unless_there(longest(rules), now_s) if light < DIM_LIGHT else None
 
 
-def _unless_there(rung: Exposure, now_s: float) -> Exposure | None:
+def _unless_there(rung: ExposureSetting, now_s: float) -> ExposureSetting | None:
     # At an end of the ladder the best rung is where we are: asking again would only unsettle the camera.
     return rung if abs(rung.product_s / now_s - 1.0) > 0.1 else None

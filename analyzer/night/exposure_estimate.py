@@ -18,7 +18,7 @@ from analyzer.night.brightness import Bytes
 from analyzer.night.response import Response
 
 
-class Source(IntEnum):
+class ExposureSource(IntEnum):
     """Where the exposure of a frame was taken from; the number is what the scores ring holds."""
 
     RAW = 0
@@ -27,7 +27,7 @@ class Source(IntEnum):
     LUX = 3
 
 
-PATIENCE = {Source.RAW: 10.0, Source.LEARNED: 1.0, Source.EV: 1.0, Source.LUX: 1.0}
+PATIENCE = {ExposureSource.RAW: 10.0, ExposureSource.LEARNED: 1.0, ExposureSource.EV: 1.0, ExposureSource.LUX: 1.0}
 """Factor on the dwell: a plain mean may have been changed by the camera itself, so it must persist (imaging.md 1.2)."""
 
 
@@ -63,7 +63,7 @@ class Known:
     """An exposure product in seconds, and how it is known."""
 
     product_s: float
-    source: Source
+    source: ExposureSource
 
 
 def gathered(exposure_us: int, analogue_gain: float, digital_gain: float, lux: float) -> Gathered:
@@ -139,15 +139,15 @@ class ExposureScale:
         """The exposure of a settled frame; `day`: it was taken in video mode."""
         if math.isnan(own.product_s):
             if self._learned_s is None:
-                return Known(reference_s, Source.RAW)
+                return Known(reference_s, ExposureSource.RAW)
             # In video mode an unknown auto exposure is taken to be at its limit, as it is at dusk when it matters.
-            return Known(reference_s if day else self._learned_s, Source.LEARNED)
+            return Known(reference_s if day else self._learned_s, ExposureSource.LEARNED)
         if not well_exposed(light, saturated) or math.isnan(own.lux):
-            return Known(own.product_s, Source.EV)
+            return Known(own.product_s, ExposureSource.EV)
         if day:
             self._lux.learn(light, own.product_s, own.lux)
         by_lux = self._lux.product_s(light, own)
-        return Known(own.product_s, Source.EV) if by_lux is None else Known(by_lux, Source.LUX)
+        return Known(own.product_s, ExposureSource.EV) if by_lux is None else Known(by_lux, ExposureSource.LUX)
 
     def changing(self, pixels: Bytes, product_s: float) -> None:
         """The exposure is about to change: keep the last settled frame's grid to compare with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analyzer.night.exposure_control import Exposure
+from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import Gathered
 
 UNSETTLED_FRAMES = 12
@@ -19,7 +19,7 @@ UNKNOWN_SETTLE_FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class FrameExposure:
     """What is needed to know of a frame beside its pixels."""
 
     captured_ns: int
@@ -30,20 +30,20 @@ class Shot:
     """Capture says it is in night mode."""
 
 
-class Settling:
+class ExposureSettling:
     """The exposure last asked for, and whether frames show it yet."""
 
     def __init__(self) -> None:
-        self.commanded: Exposure | None = None
+        self.commanded: ExposureSetting | None = None
         """None: video mode, the camera's auto exposure."""
         self._frames = 0
         self._flagged_since_ns: int | None = None
 
-    def command(self, exposure: Exposure | None) -> None:
+    def command(self, exposure: ExposureSetting | None) -> None:
         """Remember what the camera was just asked for."""
         self.commanded, self._frames = exposure, 0
 
-    def passed(self, shot: Shot) -> bool:
+    def passed(self, shot: FrameExposure) -> bool:
         """Whether the next frame counts."""
         self._frames += 1
         if shot.settling:
@@ -56,7 +56,7 @@ class Settling:
             return self._frames > UNKNOWN_SETTLE_FRAMES
         return shows(shot.own.product_s, self.commanded)
 
-    def refuses(self, rung: Exposure, shot: Shot) -> bool:
+    def refuses(self, rung: ExposureSetting, shot: FrameExposure) -> bool:
         """A camera that did not follow the last command to this rung will not follow the next one either."""
         last = self.commanded
         if last is None or math.isnan(shot.own.product_s) or self._frames <= UNSETTLED_FRAMES:
@@ -64,6 +64,6 @@ class Settling:
         return not shows(shot.own.product_s, last) and shows(last.product_s, rung)
 
 
-def shows(product_s: float, exposure: Exposure) -> bool:
+def shows(product_s: float, exposure: ExposureSetting) -> bool:
     """Whether an exposure product is the commanded one, near enough."""
     return abs(product_s / exposure.product_s - 1.0) <= EXPOSURE_TOLERANCE

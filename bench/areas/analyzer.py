@@ -17,7 +17,7 @@ from typing import cast
 
 import numpy as np
 
-from analyzer.loop import Parts, take, watcher_for
+from analyzer.loop import Analyzer, take, watcher_for
 from analyzer.scores_writer import Scorer
 from bench.measure import Measured, Outcome, Row, Table, compared, paired, timed_us
 from shm_ring import FrameMeta, LiveRing, RingWriter
@@ -143,7 +143,7 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield "per_frame_copy", compared(figures, "analyzer", "copy")
 
 
-def _parts(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Parts:
+def _parts(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Analyzer:
     from analyzer.hooks import Hooks
     from analyzer.keogram.keeper import Daybook
     from analyzer.plugins.host import Plugins
@@ -154,7 +154,7 @@ def _parts(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Par
     daybook = stack.enter_context(Daybook(own, world.settings.paths, "cam0"))
     hooks = stack.enter_context(Hooks("cam0"))
     mind = watcher_for(world.settings, "cam0")
-    return Parts("cam0", world.settings, mind, Scorer(scores), NoControl(), plugins, daybook, hooks)  # type: ignore[arg-type]
+    return Analyzer("cam0", world.settings, mind, Scorer(scores), NoControl(), plugins, daybook, hooks)  # type: ignore[arg-type]
 
 
 def _process(world: World, seconds: float) -> Iterator[tuple[str, Outcome]]:

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from analyzer.night import exposure_control as ladder
 from analyzer.night.brightness import brightness, measure
-from analyzer.night.controller import Judge, Verdict
+from analyzer.night.controller import FrameVerdict, NightController
 from analyzer.night.decision import one
 from analyzer.night.exposure_estimate import gathered
 from analyzer.night.response import Response, response
-from analyzer.night.settling import Shot
+from analyzer.night.settling import FrameExposure
 from analyzer.settings import NightSettings
 
 Floats = NDArray[np.float64]
@@ -262,7 +262,7 @@ def _run_judges(
     tells: bool,
 ) -> None:
     curve, limit_s = response("srgb"), ladder.reference_s(rules)
-    cameras, judges = Exposures(len(days), limit_s), [Judge(rules) for _ in days]
+    cameras, judges = Exposures(len(days), limit_s), [NightController(rules) for _ in days]
     jumps = [_Jump() for _ in days]
     wanted_night = np.zeros(len(days), bool)
     for frame, now in enumerate(second):
@@ -271,7 +271,7 @@ def _run_judges(
         exposed = []
         for run, judge in enumerate(judges):
             own = gathered(round(exposure[run] * 1e6) if tells else 0, gain[run], 1.0, np.nan)
-            shot = Shot(int(now * 1e9), own, night=bool(wanted_night[run]))
+            shot = FrameExposure(int(now * 1e9), own, night=bool(wanted_night[run]))
             light, saturated = float(measured.light[run]), float(measured.saturated[run])
             exposed.append(judge.expose(shot, sensor.pixels[run], light, saturated, curve))
         span = brightness(measured, curve, limit_s / np.array([one.product_s for one in exposed]))
@@ -293,7 +293,7 @@ class _Jump:
     def __init__(self) -> None:
         self._before: tuple[float, float] | None = None
 
-    def watch(self, verdict: Verdict, lux: float, day: Day, now: float) -> None:
+    def watch(self, verdict: FrameVerdict, lux: float, day: Day, now: float) -> None:
         """Take one frame's verdict."""
         if self._before is not None and verdict.settled:
             ev, lux_then = self._before

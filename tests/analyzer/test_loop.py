@@ -11,7 +11,7 @@ import pytest
 
 from analyzer.hooks import Hooks
 from analyzer.keogram.keeper import Daybook
-from analyzer.loop import Parts, take, tell, watcher_for
+from analyzer.loop import Analyzer, take, tell, watcher_for
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings
@@ -50,7 +50,7 @@ class World:
         self.reader = enter(RingReader.open(self.frames.name))
         own = self.settings.table(AnalyzerSettings, "cam0")
         self.control = Control()
-        self.parts = Parts(
+        self.parts = Analyzer(
             "cam0",
             self.settings,
             watcher_for(self.settings, "cam0"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analyzer.motion.detector import EVERYWHERE, MotionDetector, area, coarse, watched
-from analyzer.motion.events import MovementWatch
+from analyzer.motion.events import MotionEvents
 from analyzer.night.brightness import grid
 from analyzer.night.response import response
 from analyzer.settings import MotionSettings
@@ -163,7 +163,7 @@ class Scored:
 
 
 def events(pattern, settings, step_s=0.1):
-    watch = MovementWatch(settings)
+    watch = MotionEvents(settings)
     found = [
         watch.update(Scored(sign == "#"), frame_id, round((100 + frame_id * step_s) * SECOND))
         for frame_id, sign in enumerate(pattern)

@@ -7,11 +7,11 @@ import pytest
 
 from analyzer.night import exposure_control as ladder
 from analyzer.night.brightness import grid, histogram, measure
-from analyzer.night.controller import Judge
-from analyzer.night.exposure_control import Exposure
-from analyzer.night.exposure_estimate import LuxScale, Source, gathered, light_ratio
+from analyzer.night.controller import NightController
+from analyzer.night.exposure_control import ExposureSetting
+from analyzer.night.exposure_estimate import ExposureSource, LuxScale, gathered, light_ratio
 from analyzer.night.response import response
-from analyzer.night.settling import UNSETTLED_FRAMES, Shot
+from analyzer.night.settling import UNSETTLED_FRAMES, FrameExposure
 from analyzer.settings import NightSettings
 
 SECOND = 1_000_000_000
@@ -47,7 +47,7 @@ class Camera:
                 1.0,
                 light_per_s * 140 if self.lux_known else math.nan,
             )
-            shot = Shot(round(self.now_s * SECOND), own, night=self.night)
+            shot = FrameExposure(round(self.now_s * SECOND), own, night=self.night)
             self.verdict = self.judge.observe(shot, pixels, measure(histogram(pixels), CURVE), CURVE)
             if self.verdict.decision:
                 self.decisions.append(self.verdict.decision)
@@ -64,7 +64,7 @@ BRIGHT, DUSK, DARK = 10.0, 0.06, 0.002
 
 @pytest.mark.parametrize("lux_known", [False, True])
 def test_a_dusk_and_a_dawn_are_two_switches_with_exposures_known(lux_known):
-    camera = Camera(Judge(RULES), lux_known=lux_known)
+    camera = Camera(NightController(RULES), lux_known=lux_known)
     for light in (BRIGHT, 1.0, DUSK, 0.02, DARK, 0.02, DUSK, 1.0, BRIGHT):
         camera.frames(light, 40)
     assert [one.night for one in camera.decisions] == [True, False]
@@ -73,32 +73,32 @@ def test_a_dusk_and_a_dawn_are_two_switches_with_exposures_known(lux_known):
 
 
 def test_lux_is_preferred_once_it_has_been_learned():
-    camera = Camera(Judge(RULES), lux_known=True)
-    assert camera.frames(1.0, 5).verdict.source is Source.EV
-    assert camera.frames(1.0, 40).verdict.source is Source.LUX
+    camera = Camera(NightController(RULES), lux_known=True)
+    assert camera.frames(1.0, 5).verdict.source is ExposureSource.EV
+    assert camera.frames(1.0, 40).verdict.source is ExposureSource.LUX
     level = camera.verdict.level
     camera.lux_known = False
-    assert camera.frames(1.0, 1).verdict.source is Source.EV
+    assert camera.frames(1.0, 1).verdict.source is ExposureSource.EV
     assert camera.verdict.level == pytest.approx(level, abs=1.0)
 
 
 def test_lux_that_belongs_to_another_scene_is_not_believed():
-    camera = Camera(Judge(RULES), lux_known=True).frames(1.0, 40)
+    camera = Camera(NightController(RULES), lux_known=True).frames(1.0, 40)
     own = gathered(round(camera.product_s * 1e6), 1.0, 1.0, 140.0 * 500)
     pixels = np.full((90, 160), 118, np.uint8)
-    shot = Shot(round((camera.now_s + 1) * SECOND), own)
+    shot = FrameExposure(round((camera.now_s + 1) * SECOND), own)
     verdict = camera.judge.observe(shot, pixels, measure(histogram(pixels), CURVE), CURVE)
-    assert verdict.source is Source.EV
+    assert verdict.source is ExposureSource.EV
 
 
 def test_unknown_exposure_is_learned_from_the_step_at_the_switch():
-    camera = Camera(Judge(RULES), known=False)
+    camera = Camera(NightController(RULES), known=False)
     camera.frames(BRIGHT, 40)
-    assert camera.verdict.source is Source.RAW
+    assert camera.verdict.source is ExposureSource.RAW
     camera.frames(0.05, 100)  # 20 s of dwell: raw needs ten times the patience
     assert [one.night for one in camera.decisions] == [True]
     camera.frames(0.05, 60)
-    assert camera.verdict.source is Source.LEARNED
+    assert camera.verdict.source is ExposureSource.LEARNED
     assert camera.verdict.level == pytest.approx(float(CURVE.luma(np.array([0.05 * REFERENCE_S]))[0]), abs=6)
     camera.frames(0.05, 200)
     assert len(camera.decisions) == 1, "its own longer exposure must not make it day"
@@ -108,17 +108,17 @@ def test_unknown_exposure_is_learned_from_the_step_at_the_switch():
 
 def test_unknown_exposure_that_saturates_is_learned_on_a_lower_rung():
     fixed = NightSettings(dwell_s=0.5, min_dark_frames=2, hold_s=5.0, ladder=False, exposure_us=30_000_000)
-    camera = Camera(Judge(fixed), known=False)
+    camera = Camera(NightController(fixed), known=False)
     camera.frames(0.07, 120)
     assert camera.decisions[0].night
-    assert camera.verdict.source is Source.LEARNED
+    assert camera.verdict.source is ExposureSource.LEARNED
     assert len(camera.requests) > 1
     assert len(camera.decisions) == 1
 
 
 def test_a_source_that_ignores_exposures_is_judged_by_its_plain_mean():
     """A video file: night mode changes nothing in the picture, so the step is 1 and the mean stays the score."""
-    camera = Camera(Judge(RULES), known=False, follows=False)
+    camera = Camera(NightController(RULES), known=False, follows=False)
     camera.frames(0.05, 200)
     assert camera.decisions[0].night
     assert camera.verdict.level == pytest.approx(float(CURVE.luma(np.array([0.05 * REFERENCE_S]))[0]), abs=3)
@@ -138,34 +138,36 @@ def test_a_digital_gain_that_cannot_be_counts_as_none(digital):
 
 
 def test_frames_that_do_not_show_the_commanded_exposure_do_not_count_for_twelve_frames():
-    judge = Judge(RULES)
+    judge = NightController(RULES)
     judge.force("on", SECOND)
     pixels = np.full((90, 160), 124, np.uint8)  # well exposed, so there is no reason to step
     measured = measure(histogram(pixels), CURVE)
-    shots = [Shot(n * SECOND, gathered(500_000, 1.0, 1.0, math.nan), night=True) for n in range(2, 40)]
+    shots = [FrameExposure(n * SECOND, gathered(500_000, 1.0, 1.0, math.nan), night=True) for n in range(2, 40)]
     settled = [judge.observe(shot, pixels, measured, CURVE).settled for shot in shots]
     assert settled == [False] * UNSETTLED_FRAMES + [True] * (len(shots) - UNSETTLED_FRAMES)
 
 
 def test_frames_flagged_settling_do_not_count_but_a_stuck_flag_does_not_blind():
-    judge = Judge(RULES)
+    judge = NightController(RULES)
     pixels = np.full((90, 160), 5, np.uint8)
     measured = measure(histogram(pixels), CURVE)
     own = gathered(33_333, 8.0, 1.0, math.nan)
     counted = [
-        judge.observe(Shot(n * SECOND, own, settling=True), pixels, measured, CURVE).settled for n in range(1, 60)
+        judge.observe(FrameExposure(n * SECOND, own, settling=True), pixels, measured, CURVE).settled
+        for n in range(1, 60)
     ]
     assert not any(counted[:29])
     assert all(counted[32:])
 
 
 def test_capture_in_the_other_mode_is_asked_again_but_not_with_every_frame():
-    judge = Judge(RULES, night=True)
+    judge = NightController(RULES, night=True)
     pixels = np.full((90, 160), 30, np.uint8)
     measured = measure(histogram(pixels), CURVE)
     own = gathered(33_333, 8.0, 1.0, math.nan)
     requests = [
-        judge.observe(Shot(n * SECOND // 10, own, night=False), pixels, measured, CURVE).request for n in range(200)
+        judge.observe(FrameExposure(n * SECOND // 10, own, night=False), pixels, measured, CURVE).request
+        for n in range(200)
     ]
     asked = [one for one in requests if one]
     assert all(one.mode == "still" for one in asked)
@@ -174,20 +176,20 @@ def test_capture_in_the_other_mode_is_asked_again_but_not_with_every_frame():
 
 def test_slow_video_asks_for_the_longest_frame_and_leaves_the_rest_to_the_camera():
     rules = NightSettings(dwell_s=1.0, mode="slow_video", slow_video_fps=4.0)
-    camera = Camera(Judge(rules)).frames(DARK, 60)
+    camera = Camera(NightController(rules)).frames(DARK, 60)
     (request,) = camera.requests
     assert (request.mode, request.exposure.exposure_us, request.exposure.gain) == ("slow_video", 250_000, 6.0)
 
 
 def test_startup_in_the_dark_is_night_after_the_dwell():
-    camera = Camera(Judge(RULES)).frames(1e-5, 10)
+    camera = Camera(NightController(RULES)).frames(1e-5, 10)
     (decision,) = camera.decisions
     assert decision.night
     assert decision.captured_ns <= (RULES.dwell_s + 1.0) * SECOND
 
 
 def test_forcing_night_switches_the_camera_at_once():
-    camera = Camera(Judge(RULES)).frames(BRIGHT, 5)
+    camera = Camera(NightController(RULES)).frames(BRIGHT, 5)
     decision, request = camera.judge.force("on", round(camera.now_s * SECOND))
     assert decision.night
     assert request.mode == "still"
@@ -198,19 +200,19 @@ def test_forcing_night_switches_the_camera_at_once():
 
 
 def test_forcing_before_the_first_frame_is_possible():
-    decision, request = Judge(RULES).force("on", 0)
+    decision, request = NightController(RULES).force("on", 0)
     assert decision.night
-    assert request.exposure == Exposure(2_000_000, 6.0)
+    assert request.exposure == ExposureSetting(2_000_000, 6.0)
 
 
 # ---- the ladder
 
 
 def test_time_comes_before_gain():
-    assert ladder.split(1.0, RULES) == Exposure(1_000_000, 1.0)
-    assert ladder.split(2.0, RULES) == Exposure(2_000_000, 1.0)
-    assert ladder.split(8.0, RULES) == Exposure(2_000_000, 4.0)
-    assert ladder.split(99.0, RULES) == Exposure(2_000_000, 6.0)
+    assert ladder.split(1.0, RULES) == ExposureSetting(1_000_000, 1.0)
+    assert ladder.split(2.0, RULES) == ExposureSetting(2_000_000, 1.0)
+    assert ladder.split(8.0, RULES) == ExposureSetting(2_000_000, 4.0)
+    assert ladder.split(99.0, RULES) == ExposureSetting(2_000_000, 6.0)
 
 
 def test_the_lowest_rung_still_measures_any_bright_threshold():
@@ -233,10 +235,10 @@ def test_the_ladder_comes_to_rest_from_anywhere_within_eight_steps(light_per_s):
 
 def test_a_fixed_exposure_is_left_only_where_the_frame_is_white():
     fixed = NightSettings(ladder=False)
-    assert ladder.first(1.0, fixed) == Exposure(2_000_000, 6.0)
+    assert ladder.first(1.0, fixed) == ExposureSetting(2_000_000, 6.0)
     assert ladder.step(0.6, 0.5, 12.0, fixed) is None
     assert ladder.step(1.0, 0.9, 12.0, fixed).product_s == pytest.approx(0.75)
-    assert ladder.step(0.01, 0.0, 0.75, fixed) == Exposure(2_000_000, 6.0)
+    assert ladder.step(0.01, 0.0, 0.75, fixed) == ExposureSetting(2_000_000, 6.0)
 
 
 def test_light_ratio_needs_pixels_that_both_frames_show():
