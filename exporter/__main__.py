@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from exporter.commands.pictures import Studio
-from exporter.continuous.follower import Follower
+from exporter.commands.pictures import PictureCommands
+from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import Disks
-from exporter.frames import Camera
+from exporter.frames import CameraFrames
 from exporter.job_queue import Jobs
-from exporter.loop import COMMANDS, Parts, run
-from exporter.pictures.save import Album, Keeper
+from exporter.loop import COMMANDS, Exporter, run
+from exporter.pictures.save import PictureFiles, PictureSaver
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
 from shmcam.library import Catalogue
@@ -27,7 +27,7 @@ OOM_SCORE_ADJ = 500
 
 
 @contextmanager
-def parts_of(process: Process) -> Iterator[Parts]:
+def parts_of(process: Process) -> Iterator[Exporter]:
     """Open everything the loop works with."""
     settings, stop = process.settings, process.stop
     own = settings.table(ExportSettings)
@@ -41,16 +41,18 @@ def parts_of(process: Process) -> Iterator[Parts]:
                 subscribe=("setting_changed",),
             )
         )
-        cameras = {name: opened.enter_context(Camera(name, settings, stop)) for name in settings.cameras}
+        cameras = {name: opened.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
         # One connection per thread: none waits for what another one does with the library.
         catalogue, writing = (opened.enter_context(Catalogue.of(settings)) for _ in range(2))
         writing.missed = catalogue.missed  # one flag for all: whoever reconciles does it for every thread
         saver = Jobs("saver", own.queue, stop)
         errands = Jobs("errands", own.queue, stop)
 
-        keeper = Keeper(lambda: parts.settings, Album(lambda: parts.settings, writing), control.announce)
-        studio = Studio(lambda: parts.settings, cameras, keeper)
-        parts = Parts(settings, control, studio, catalogue, saver, errands, Disks(control.announce, catalogue.missed))
+        keeper = PictureSaver(lambda: parts.settings, PictureFiles(lambda: parts.settings, writing), control.announce)
+        studio = PictureCommands(lambda: parts.settings, cameras, keeper)
+        parts = Exporter(
+            settings, control, studio, catalogue, saver, errands, Disks(control.announce, catalogue.missed)
+        )
         opened.enter_context(saver)
         opened.enter_context(errands)
         for name in settings.cameras:
@@ -60,14 +62,14 @@ def parts_of(process: Process) -> Iterator[Parts]:
         yield parts
 
 
-def follower(name: str, parts: Parts, process: Process, opened: ExitStack) -> Follower:
+def follower(name: str, parts: Exporter, process: Process, opened: ExitStack) -> CameraFollower:
     """What goes on all day for one camera, with a reader and a connection of its own."""
-    camera = opened.enter_context(Camera(name, process.settings, process.stop))
+    camera = opened.enter_context(CameraFrames(name, process.settings, process.stop))
     catalogue = opened.enter_context(Catalogue.of(process.settings))
     catalogue.missed = parts.catalogue.missed
-    album = Album(lambda: parts.settings, catalogue)
-    keeper = Keeper(lambda: parts.settings, album, parts.control.announce)
-    return Follower(camera, lambda: parts.settings, process.stop, keeper, catalogue)
+    album = PictureFiles(lambda: parts.settings, catalogue)
+    keeper = PictureSaver(lambda: parts.settings, album, parts.control.announce)
+    return CameraFollower(camera, lambda: parts.settings, process.stop, keeper, catalogue)
 
 
 def main() -> int:

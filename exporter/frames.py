@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class RingContents:
     """What the ring holds at one moment."""
 
     frames: int
@@ -121,7 +121,7 @@ LOOK_S = 0.1
 """Seconds between looks at `stop` while waiting for a frame."""
 
 
-class Camera:
+class CameraFrames:
     """Frames and scores of one camera; a context manager. While there is no ring, there are no frames."""
 
     def __init__(self, name: str, settings: Settings, stop: Stop) -> None:
@@ -130,7 +130,7 @@ class Camera:
         self._ring = LiveRing(settings.ring_name(name), stop)
         self._scores = Scores(settings.ring_name(name, "scores"), stop)
 
-    def __enter__(self) -> Camera:
+    def __enter__(self) -> CameraFrames:
         return self
 
     def __exit__(
@@ -154,14 +154,14 @@ class Camera:
         self._ring.let_go_if_retired()
         self._scores.let_go_if_retired()
 
-    def held(self) -> Held | None:
+    def held(self) -> RingContents | None:
         """What the ring holds now; None without frames."""
         reader = self.reader()
         known = range(0) if reader is None else reader.last(reader.slots)
         for oldest in known[:3]:  # the oldest of a small ring may go while we look
             with suppress(FrameOverwritten):
                 first, last = reader.meta(oldest), reader.meta(known[-1])  # type: ignore[union-attr]
-                return Held(known[-1] - oldest + 1, first, last)
+                return RingContents(known[-1] - oldest + 1, first, last)
         return None
 
     def at(self, captured_ns: int) -> Frame | None:

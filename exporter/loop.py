@@ -18,8 +18,8 @@ from exporter.commands import archive as archiving
 from exporter.commands import library as shelf
 from exporter.commands import library as upkeep
 from exporter.commands import timelapse as filming
-from exporter.commands.pictures import Studio
-from exporter.continuous.follower import Follower
+from exporter.commands.pictures import PictureCommands
+from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import Disks
 from exporter.frames import span
 from exporter.job_queue import Jobs
@@ -66,12 +66,12 @@ COMMANDS = (
 
 
 @dataclass
-class Parts:
+class Exporter:
     """What the loop works with; `__main__` opens and closes them."""
 
     settings: Settings
     control: ControlClient
-    studio: Studio
+    studio: PictureCommands
     catalogue: Catalogue
     saver: Jobs
     """Carries out whatever reads the ring: it must not wait behind anything long."""
@@ -79,7 +79,7 @@ class Parts:
     """Long work on files: archive, check, rebuild."""
     disks: Disks
     """Those that pictures and recordings go to; looked at as an errand."""
-    followers: dict[str, Follower] = field(default_factory=dict)
+    followers: dict[str, CameraFollower] = field(default_factory=dict)
     """What goes on all day, per camera."""
     later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
     """pastStacks whose span has not ended yet, with the instant when it will have."""
@@ -102,7 +102,7 @@ TURN_S = 0.2
 """Longest wait between two looks at the clock."""
 
 
-def run(parts: Parts, stop: Stop) -> None:
+def run(parts: Exporter, stop: Stop) -> None:
     """Until stop is requested."""
     parts.errands.submit(lambda: upkeep.reconciled(parts.catalogue))
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
@@ -118,7 +118,7 @@ def run(parts: Parts, stop: Stop) -> None:
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
 
 
-def take(asked: Asked, parts: Parts, now: int) -> None:
+def take(asked: Asked, parts: Exporter, now: int) -> None:
     """One command or event."""
     studio, message, announce, utc = parts.studio, asked.message, parts.control.announce, to_utc_ns(now)
     match message:
@@ -146,7 +146,7 @@ def take(asked: Asked, parts: Parts, now: int) -> None:
             _change(message, parts)
 
 
-def ripe(parts: Parts, now: int) -> None:
+def ripe(parts: Exporter, now: int) -> None:
     """Hand over the pastStacks whose span has ended."""
     due = [one for one in parts.later if one[0] <= now]
     parts.later = [one for one in parts.later if one[0] > now]
@@ -154,7 +154,7 @@ def ripe(parts: Parts, now: int) -> None:
         parts.saver.submit(work, asked)
 
 
-def auto_save(parts: Parts, now: int) -> None:
+def auto_save(parts: Exporter, now: int) -> None:
     """Save a picture of each camera whose interval has passed."""
     for camera in parts.settings.cameras:
         interval_s = parts.settings.table(ExportSettings, camera).auto_save_interval_s
@@ -163,7 +163,7 @@ def auto_save(parts: Parts, now: int) -> None:
             parts.saver.submit(lambda wish=wish: parts.studio.save(wish, now, "auto"))  # type: ignore[misc]
 
 
-def look_at_places(parts: Parts, now: int) -> None:
+def look_at_places(parts: Exporter, now: int) -> None:
     """Notice a disk that others fill; have the library reconciled when it can be written, or a disk is there, again."""
     if not parts.places.due(now, PLACES_LOOK_S) or parts.errands.waiting:
         return
@@ -174,7 +174,7 @@ def look_at_places(parts: Parts, now: int) -> None:
         parts.errands.submit(lambda: upkeep.returned(parts.catalogue))
 
 
-def beat(parts: Parts) -> None:
+def beat(parts: Exporter) -> None:
     """Tell how we do."""
     saver = parts.saver
     trouble = next((one.trouble for one in parts.followers.values() if one.trouble), parts.disks.closed)
@@ -190,7 +190,7 @@ def beat(parts: Parts) -> None:
     )
 
 
-def _later(asked: Asked, command: PastStack, parts: Parts, now: int) -> None:
+def _later(asked: Asked, command: PastStack, parts: Exporter, now: int) -> None:
     """A pastStack whose span lies partly ahead waits here, not in the worker."""
     own = parts.settings.table(ExportSettings, command.camera or parts.settings.cameras[0])
     _, end_ns = span(command, own, now)
@@ -200,7 +200,7 @@ def _later(asked: Asked, command: PastStack, parts: Parts, now: int) -> None:
     parts.later.append((end_ns, lambda: parts.studio.past_stack(command, now), asked))
 
 
-def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Parts, now: int) -> Reply:
+def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Exporter, now: int) -> Reply:
     try:
         return shelf.answer(command, parts.catalogue, to_utc_ns(now))
     except ValueError as problem:
@@ -210,7 +210,7 @@ def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Dele
         return error(f"library: {problem}", "failed")
 
 
-def _change(changed: SettingChanged, parts: Parts) -> None:
+def _change(changed: SettingChanged, parts: Exporter) -> None:
     """Adopt one live setting; what does not fit leaves everything as it was."""
     key = f"cameras.{changed.camera}.{changed.key}" if changed.camera else changed.key
     try:

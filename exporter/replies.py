@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.frames import Held
+from exporter.frames import RingContents
 from shm_ring import FrameMeta
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
@@ -18,7 +18,7 @@ PATHS_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StackSummary:
     """What pastStack found and used."""
 
     camera: str
@@ -40,14 +40,14 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class SavedFrame:
     """One frame that was saved, and what else there was."""
 
     camera: str
     """Camera name."""
     meta: FrameMeta
     """Of the frame."""
-    held: Held | None
+    held: RingContents | None
     """What the ring held; None where the wanted frame was waited for."""
     asked_ns: int
     """When the command came."""
@@ -89,7 +89,7 @@ class Shot:
         return f"the oldest there is, {asked_s:g}s ago was asked for, already gone: {self.gone}" if self.late else ""
 
 
-def saved(entries: Sequence[Entry], shot: Shot) -> Reply:
+def saved(entries: Sequence[Entry], shot: SavedFrame) -> Reply:
     """Answer `save`; status "saved_oldest" where the wanted frame was no longer there."""
     timestamp = iso(entries[0].started_utc_ns)
     data = shot.data()
@@ -101,7 +101,7 @@ def saved(entries: Sequence[Entry], shot: Shot) -> Reply:
     )
 
 
-def snapshot(entries: Sequence[Entry], shots: Sequence[Shot], missing: Sequence[str]) -> Reply:
+def snapshot(entries: Sequence[Entry], shots: Sequence[SavedFrame], missing: Sequence[str]) -> Reply:
     """Answer `snapshot`: one file per camera, and how far apart they are; "snapshot_oldest" as in `saved`."""
     times = [shot.meta.captured_ns for shot in shots]
     sync_error_ms = (max(times) - min(times)) / 1e6
@@ -123,7 +123,7 @@ def snapshot(entries: Sequence[Entry], shots: Sequence[Shot], missing: Sequence[
     return Reply(status="snapshot_oldest" if late else "snapshot_saved", text=text, data=data)
 
 
-def past_stack(entries: Sequence[Entry], taken: Taken) -> Reply:
+def past_stack(entries: Sequence[Entry], taken: StackSummary) -> Reply:
     """Answer `pastStack`: exactly what was available and what became of it."""
     if taken.method == "separate":
         what = f"Saved {taken.used} image{'s' * (taken.used != 1)}"

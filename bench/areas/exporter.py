@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.measure import Measured, Outcome, Row, paired, percentile, ratios
-from exporter.frames import Camera
-from exporter.pictures.save import Album, Keeper, Wish
+from exporter.frames import CameraFrames
+from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
 from exporter.stacking import align
 from exporter.stacking.median import median
 from exporter.stacking.sigma_clip import SigmaStack
@@ -144,8 +144,8 @@ def _jpg_save(repeats: int) -> Outcome:
         def save() -> object:
             nonlocal number
             number += 1
-            wish = Wish(formats=("jpg",))
-            return keeper.keep_frame(cast(Camera, _NoScores()), cast(Frame, frame), f"f{number}", wish)
+            wish = SaveOptions(formats=("jpg",))
+            return keeper.keep_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", wish)
 
         def saving() -> float:
             for path in Path(folder).rglob("*.jpg"):
@@ -211,8 +211,8 @@ def _save_for_ever(folder: str, stop: Event) -> None:
         number = 0
         while not stop.is_set():
             number += 1
-            wish = Wish(formats=("jpg", "png"))
-            keeper.keep_frame(cast(Camera, _NoScores()), cast(Frame, frame), f"f{number}", wish)
+            wish = SaveOptions(formats=("jpg", "png"))
+            keeper.keep_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", wish)
 
 
 class _keeper:
@@ -222,9 +222,11 @@ class _keeper:
         (folder / "config.toml").write_text("[library]\nfree_reserve_mb = 0\n")
         settings = Settings.load(folder / "config.toml", environ={})
         self._catalogue = Catalogue.of(settings)
-        self._keeper = Keeper(lambda: settings, Album(lambda: settings, self._catalogue), lambda _event: None)
+        self._keeper = PictureSaver(
+            lambda: settings, PictureFiles(lambda: settings, self._catalogue), lambda _event: None
+        )
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> PictureSaver:
         return self._keeper
 
     def __exit__(self, *_: object) -> None:

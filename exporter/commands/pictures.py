@@ -6,9 +6,19 @@ from collections.abc import Callable, Mapping
 
 from exporter import replies as answers
 from exporter.continuous.long_exposure import LongExposure
-from exporter.frames import LONG, Camera, Candidate, Held, already_gone, chosen, method_of, period_ns, span
+from exporter.frames import (
+    LONG,
+    CameraFrames,
+    Candidate,
+    RingContents,
+    already_gone,
+    chosen,
+    method_of,
+    period_ns,
+    span,
+)
 from exporter.pictures import names
-from exporter.pictures.save import Keeper, Wish
+from exporter.pictures.save import PictureSaver, SaveOptions
 from exporter.settings import ExportSettings
 from exporter.stacking.stack import SEPARATE, stacked
 from shm_ring import Frame, FrameMeta
@@ -23,14 +33,14 @@ SYNC_WAIT_S = 2.0
 NOTHING_YET = "no frames in the ring; is capture running? (supervisorctl status capture)"
 
 
-class Studio:
+class PictureCommands:
     """Answers commands from the rings of all cameras."""
 
     def __init__(
         self,
         settings: Callable[[], Settings],
-        cameras: Mapping[str, Camera],
-        keeper: Keeper,
+        cameras: Mapping[str, CameraFrames],
+        keeper: PictureSaver,
     ) -> None:
         """`settings` gives those of this moment: they change while we run."""
         self._settings = settings
@@ -44,7 +54,7 @@ class Studio:
         camera = self._camera(command.camera)
         own = self._own(camera)
         wanted_ns = asked_ns - round(command.seconds_ago * 1e9)
-        held: Held | None = None
+        held: RingContents | None = None
         if not own.auto_save_use_ring and not command.seconds_ago:
             camera.wait_past(asked_ns, FRESH_S)
             frame = camera.nearest(asked_ns + 1)
@@ -55,8 +65,8 @@ class Studio:
         if frame is None:
             return answers.no_frames(camera.name, NOTHING_YET)
         name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
-        entries = self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, trigger))
-        return answers.saved(entries, answers.Shot(camera.name, frame.meta, held, asked_ns, wanted_ns))
+        entries = self._keeper.keep_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
+        return answers.saved(entries, answers.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns))
 
     def snapshot(self, command: Snapshot, asked_ns: int) -> Reply:
         """Save one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
@@ -66,19 +76,21 @@ class Studio:
             camera.wait_past(asked_ns, SYNC_WAIT_S)
         # The first camera's frame sets the instant: then no other is more than half its frame time away.
         instant_ns: int | None = None
-        shots: list[tuple[Camera, Frame, answers.Shot]] = []
+        shots: list[tuple[CameraFrames, Frame, answers.SavedFrame]] = []
         for camera in wanted:
             held = camera.held()
             frame = camera.nearest(wanted_ns if instant_ns is None else instant_ns)
             if frame is not None:
                 instant_ns = frame.captured_ns if instant_ns is None else instant_ns
-                shots.append((camera, frame, answers.Shot(camera.name, frame.meta, held, asked_ns, wanted_ns)))
+                shots.append((camera, frame, answers.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns)))
         if not shots:
             return answers.no_frames(", ".join(camera.name for camera in wanted), NOTHING_YET)
         entries = []
         for camera, frame, _ in shots:
             name = names.snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
-            entries += self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, "snapshot"))
+            entries += self._keeper.keep_frame(
+                camera, frame, name, SaveOptions(command.formats, command.label, "snapshot")
+            )
         missing = [camera.name for camera in wanted if all(camera is not one for one, _, _ in shots)]
         return answers.snapshot(entries, [shot for _, _, shot in shots], missing)
 
@@ -106,7 +118,7 @@ class Studio:
             return answers.no_frames(camera.name, f"all {len(take)} frames were overwritten while they were read")
         ages = [(meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
         gone += len(take) - len(metas) - left_out
-        taken = answers.Taken(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
+        taken = answers.StackSummary(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
         return answers.past_stack(entries, taken)
 
     def let_go_if_retired(self) -> None:
@@ -116,32 +128,34 @@ class Studio:
 
     # ---- inside
 
-    def _long_exposure(self, camera: Camera, command: PastStack, asked_ns: int) -> Reply:
+    def _long_exposure(self, camera: CameraFrames, command: PastStack, asked_ns: int) -> Reply:
         running = self.exposures.get(camera.name)
         result = None if running is None else running.result()
         if running is None or result is None:
             text = f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)"
             return error(text, "not_possible")
         more = {"stack": {"method": LONG, "count": result.count, "aligned": False}}
-        entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
+        entries = self._keeper.keep_stack(
+            camera, result, more, SaveOptions(command.formats, command.label, "pastStack")
+        )
         first, last = ((meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in result.metas)
-        taken = answers.Taken(camera.name, LONG, result.count, result.count, 0, 0, first, last)
+        taken = answers.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last)
         return answers.past_stack(entries, taken)
 
-    def _camera(self, name: str) -> Camera:
+    def _camera(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
             raise ValueError(f"no camera {name[:32]}; known: {', '.join(self._cameras)}")
         return self._cameras[name] if name else next(iter(self._cameras.values()))
 
-    def _own(self, camera: Camera) -> ExportSettings:
+    def _own(self, camera: CameraFrames) -> ExportSettings:
         return self._settings().table(ExportSettings, camera.name)
 
-    def _prefix(self, camera: Camera) -> str:
+    def _prefix(self, camera: CameraFrames) -> str:
         """The camera's name in file names, where there are several."""
         return camera.name if len(self._cameras) > 1 else ""
 
     def _choose(
-        self, camera: Camera, held: list[Candidate], count: int, own: ExportSettings, method: str
+        self, camera: CameraFrames, held: list[Candidate], count: int, own: ExportSettings, method: str
     ) -> list[Candidate]:
         """The frames to take; never more copies at once than memory allows."""
         if method in (SEPARATE, "median"):
@@ -157,18 +171,20 @@ class Studio:
         return chosen(held, count, own.stack_choice, sharpness)
 
     def _separate(
-        self, camera: Camera, take: list[Candidate], command: PastStack
+        self, camera: CameraFrames, take: list[Candidate], command: PastStack
     ) -> tuple[list[Entry], list[FrameMeta], int]:
         """Copy first, encode afterwards: the ring does not wait."""
         entries: list[Entry] = []
         copies = list(camera.copies(take))
         for frame in copies:
             name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
-            entries += self._keeper.keep_frame(camera, frame, name, Wish(command.formats, command.label, "pastStack"))
+            entries += self._keeper.keep_frame(
+                camera, frame, name, SaveOptions(command.formats, command.label, "pastStack")
+            )
         return entries, [frame.meta for frame in copies], 0
 
     def _stack(
-        self, camera: Camera, take: list[Candidate], method: str, command: PastStack
+        self, camera: CameraFrames, take: list[Candidate], method: str, command: PastStack
     ) -> tuple[list[Entry], list[FrameMeta], int]:
         own = self._own(camera)
         align = command.align or own.stack_align
@@ -176,5 +192,7 @@ class Studio:
         if result is None:
             return [], [], 0
         more = {"stack": {"method": method, "count": len(result.metas), "aligned": align}}
-        entries = self._keeper.keep_stack(camera, result, more, Wish(command.formats, command.label, "pastStack"))
+        entries = self._keeper.keep_stack(
+            camera, result, more, SaveOptions(command.formats, command.label, "pastStack")
+        )
         return entries, list(result.metas), result.left_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from exporter import replies as answers
-from exporter.continuous.follower import Follower
+from exporter.continuous.follower import CameraFollower
 from exporter.films import build as timelapse
 from exporter.pictures import names
 from shmcam.config.settings import Settings
@@ -17,7 +17,7 @@ TELL_FRAMES = 50
 """Frames between two Progressed events."""
 
 
-def steer(command: Timelapse, followers: Mapping[str, Follower]) -> Reply:
+def steer(command: Timelapse, followers: Mapping[str, CameraFollower]) -> Reply:
     """Start or stop the running films, or tell how they are."""
     chosen = {name: one for name, one in followers.items() if command.camera in ("", name)}
     if not chosen:
@@ -49,7 +49,7 @@ def build(
     return Reply(status="timelapse_saved", text=text, data=row(made))
 
 
-def _state(one: Follower) -> dict[str, object]:
+def _state(one: CameraFollower) -> dict[str, object]:
     film = one.film.film
     return {
         "running": one.interval_s > 0,

@@ -13,10 +13,10 @@ import av
 import numpy as np
 
 from exporter.continuous.long_exposure import LongExposure
-from exporter.continuous.startrails import Night, Trails
+from exporter.continuous.startrails import NightStack, Trails
 from exporter.films.running_film import RunningFilm
-from exporter.frames import Camera
-from exporter.pictures.save import Keeper, Wish
+from exporter.frames import CameraFrames
+from exporter.pictures.save import PictureSaver, SaveOptions
 from exporter.settings import ExportSettings
 from shm_ring import Frame, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings
@@ -35,11 +35,16 @@ TROUBLE = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
 """What a disk, the library or the encoder may refuse; anything else is a bug and stops the process."""
 
 
-class Follower(Worker):
+class CameraFollower(Worker):
     """Follows one camera."""
 
     def __init__(
-        self, camera: Camera, settings: Callable[[], Settings], stop: Stop, keeper: Keeper, catalogue: Catalogue
+        self,
+        camera: CameraFrames,
+        settings: Callable[[], Settings],
+        stop: Stop,
+        keeper: PictureSaver,
+        catalogue: Catalogue,
     ) -> None:
         """`camera`, `keeper` and `catalogue` are this thread's own; `settings` gives those of this moment."""
         super().__init__(f"follow-{camera.name}", stop)
@@ -56,7 +61,7 @@ class Follower(Worker):
         """timelapse start (True) or stop (False) by command; None: as configured."""
         self.trouble = ""
         """Why the film or the trails pause; empty: they do not."""
-        self._ended_night: Night | None = None
+        self._ended_night: NightStack | None = None
         self._resting_until_ns = 0
         self._backoff = Backoff()
         self._timer = Timer()
@@ -136,13 +141,13 @@ class Follower(Worker):
         if self._trails_timer.due(now_ns(), interval_s) or (interval_s and self.trails_film.film is None):
             self.trails_film.add(night.trails.value, night.geometry, night.last)
 
-    def _keep_night(self, night: Night) -> None:
+    def _keep_night(self, night: NightStack) -> None:
         self.trails_film.close()
         more = {"night": night.summary}
         self._keeper.keep_stack(
-            self._camera, night.brightest, more, Wish(trigger="auto", kind="startrails", label="startrails")
+            self._camera, night.brightest, more, SaveOptions(trigger="auto", kind="startrails", label="startrails")
         )
-        self._keeper.keep_stack(self._camera, night.average, more, Wish(trigger="auto", label="night"))
+        self._keeper.keep_stack(self._camera, night.average, more, SaveOptions(trigger="auto", label="night"))
         self._ended_night = None  # only now: where the disk refuses, it is tried again
         self.trails.forget()
 

@@ -41,7 +41,7 @@ SAMPLED = 8
 
 
 @dataclass
-class Night:
+class NightStack:
     """What one night has collected so far."""
 
     geometry: Geometry
@@ -78,9 +78,9 @@ class Trails:
         self._folder = folder
         self._kept_ns = 0
         self._day_frames = 0
-        self.night: Night | None = None
+        self.night: NightStack | None = None
 
-    def add(self, frame: Frame) -> Night | None:
+    def add(self, frame: Frame) -> NightStack | None:
         """Take one frame. Returns: the night that has ended, if one has."""
         meta = frame.meta
         dark = bool(meta.flags & Flags.NIGHT)
@@ -149,7 +149,7 @@ class Trails:
     def _collect(self, frame: Frame) -> None:
         size = frame.payload.size
         if self.night is None:
-            self.night = Night(frame.picture, frame.meta, frame.meta, ExtremeStack(size), MeanStack(size))
+            self.night = NightStack(frame.picture, frame.meta, frame.meta, ExtremeStack(size), MeanStack(size))
         night = self.night
         if float(luma(frame.payload, frame.picture)[::SAMPLED, ::SAMPLED].mean()) > TOO_BRIGHT:
             night.left_out += 1
@@ -160,14 +160,14 @@ class Trails:
         night.last = frame.meta
 
 
-def _night(facts: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> Night:
+def _night(facts: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
     """A night as it was put on disk. Raises: ValueError, KeyError, TypeError where it was not ours."""
     shape = facts["geometry"]
     layout = Geometry(**{**shape, "strides": tuple(shape["strides"]), "offsets": tuple(shape["offsets"])})
     fits = trails.ndim == 1 and trails.shape == mean.shape and trails.size >= layout.payload_bytes
     if trails.dtype != np.uint8 or mean.dtype != np.float32 or not fits:
         raise ValueError("accumulators of another type or size")
-    night = Night(
+    night = NightStack(
         layout,
         FrameMeta(**facts["first"]),
         FrameMeta(**facts["last"]),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.frames import Camera
+from exporter.frames import CameraFrames
 from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
 from exporter.settings import ExportSettings
@@ -37,7 +37,7 @@ NAME_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureToSave:
     """Something to be saved, in any number of formats."""
 
     samples: Samples
@@ -52,7 +52,7 @@ class Picture:
     """What else stands in EXIF: how it was stacked, the scores."""
 
 
-class Album:
+class PictureFiles:
     """Writes into one folder and one catalogue. Used by one thread at a time."""
 
     def __init__(self, settings: Callable[[], Settings], catalogue: Catalogue) -> None:
@@ -60,7 +60,7 @@ class Album:
         self._settings = settings
         self._catalogue = catalogue
 
-    def save(self, picture: Picture, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
+    def save(self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
         """Save in each of the formats. Returns: the rows.
 
         Where the library cannot be written, rows have no number: it takes the files up when it can be again.
@@ -68,7 +68,7 @@ class Album:
         """
         return [self._save(picture, kind, own) for kind in formats]
 
-    def _save(self, picture: Picture, kind: str, own: ExportSettings) -> Entry:
+    def _save(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
         known = exif.about(picture.entry, picture.meta, picture.more)
         parts = encode.encoded(
             picture.samples, picture.geometry, kind, exif.tags(picture.entry, picture.meta, known), own
@@ -130,7 +130,7 @@ FORMATS = ("jpg", "png", "npy", "tiff")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SaveOptions:
     """How somebody wants it."""
 
     formats: Sequence[str] = ()
@@ -143,16 +143,18 @@ class Wish:
     """Kind of a stack's entry: stack or startrails."""
 
 
-class Keeper:
+class PictureSaver:
     """Keeps frames and stacks. Used by one thread at a time."""
 
-    def __init__(self, settings: Callable[[], Settings], album: Album, announce: Callable[[Event], None]) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], album: PictureFiles, announce: Callable[[Event], None]
+    ) -> None:
         """`settings` gives those of this moment: they change while we run."""
         self._settings = settings
         self._album = album
         self._announce = announce
 
-    def keep_frame(self, camera: Camera, frame: Frame, name: str, wish: Wish) -> list[Entry]:
+    def keep_frame(self, camera: CameraFrames, frame: Frame, name: str, wish: SaveOptions) -> list[Entry]:
         """Save one frame. Raises: OSError, ValueError."""
         own = self._settings().table(ExportSettings, camera.name)
         meta, score = frame.meta, camera.score(frame.frame_id)
@@ -169,7 +171,7 @@ class Keeper:
             label=wish.label,
         )
         more = {"dark_score": _rounded(score.dark_score), "sharpness": _rounded(score.sharpness)} if score else {}
-        picture = Picture(np.asarray(frame.payload), frame.picture, meta, entry, more)
+        picture = PictureToSave(np.asarray(frame.payload), frame.picture, meta, entry, more)
         entries = self._album.save(picture, checked(wish.formats or own.formats), own)
         kind = wish.trigger if wish.trigger in ("snapshot", "auto") else "picture"
         for one in entries:
@@ -179,7 +181,9 @@ class Keeper:
             )
         return entries
 
-    def keep_stack(self, camera: Camera, result: Stacked, more: Mapping[str, Any], wish: Wish) -> list[Entry]:
+    def keep_stack(
+        self, camera: CameraFrames, result: Stacked, more: Mapping[str, Any], wish: SaveOptions
+    ) -> list[Entry]:
         """Save a stack, its dark frame taken off. Raises: OSError, ValueError."""
         settings = self._settings()
         own = settings.table(ExportSettings, camera.name)
@@ -202,7 +206,7 @@ class Keeper:
             trigger=wish.trigger,
             label=wish.label,
         )
-        picture = Picture(samples, result.geometry, last, entry, {**more, "dark_frame": corrected})
+        picture = PictureToSave(samples, result.geometry, last, entry, {**more, "dark_frame": corrected})
         entries = self._album.save(picture, checked(wish.formats or own.stack_formats), own)
         for one in entries:
             self._announce(
@@ -222,7 +226,7 @@ class Keeper:
     def _folder(self) -> Path:
         return self._settings().paths.captures
 
-    def _without_dark(self, camera: Camera, result: Stacked) -> tuple[Deep, bool]:
+    def _without_dark(self, camera: CameraFrames, result: Stacked) -> tuple[Deep, bool]:
         last = result.metas[-1]
         place = self._folder() / darks.FOLDER
         known = darks.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)

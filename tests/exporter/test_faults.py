@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from exporter.pictures.save import Album, Keeper, Wish
+from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
@@ -127,12 +127,14 @@ def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, di
     captures = settings.paths.captures
     failed = 0
     with Catalogue.of(settings) as catalogue:
-        keeper = Keeper(lambda: settings, Album(lambda: settings, catalogue), lambda _event: None)
+        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
         for number in range(1, 201):
             before = files(captures)
             disk.left, disk.error, disk.once = number, error, once
             try:
-                keeper.keep_frame(OwnCamera(), OwnFrame(number), f"20260101_000000_f{number}", Wish(formats=FORMATS))
+                keeper.keep_frame(
+                    OwnCamera(), OwnFrame(number), f"20260101_000000_f{number}", SaveOptions(formats=FORMATS)
+                )
             except OSError as problem:
                 assert problem.errno == error
                 failed += 1
@@ -146,7 +148,7 @@ def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, di
                 for entry in catalogue.find():
                     catalogue.remove(entry)
         assert failed > (100 if not once or error == errno.EIO else -1)
-        keeper.keep_frame(OwnCamera(), OwnFrame(999), "20260101_000000_f999", Wish(formats=FORMATS))
+        keeper.keep_frame(OwnCamera(), OwnFrame(999), "20260101_000000_f999", SaveOptions(formats=FORMATS))
         assert len(files(captures)) == 4 and catalogue.check() == []
 
 
@@ -158,11 +160,11 @@ def test_a_stack_on_a_failing_disk_is_whole_or_absent(tmp_path, disk):
     frame = OwnFrame(1)
     stack = Stacked(frame.payload * np.uint16(257), frame.picture, (frame.meta, frame.meta), 0)
     with Catalogue.of(settings) as catalogue:
-        keeper = Keeper(lambda: settings, Album(lambda: settings, catalogue), lambda _event: None)
+        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
         for number in range(1, 201, 7):
             disk.left, disk.error = number, errno.EIO
             try:
-                keeper.keep_stack(OwnCamera(), stack, {}, Wish(formats=FORMATS))
+                keeper.keep_stack(OwnCamera(), stack, {}, SaveOptions(formats=FORMATS))
             except OSError as problem:
                 assert problem.errno == errno.EIO
             assert all(opens(path) for path in files(settings.paths.captures))

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.disk_monitor import Disks
 from exporter.job_queue import Jobs
-from exporter.loop import Parts, look_at_places, ripe, take
+from exporter.loop import Exporter, look_at_places, ripe, take
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply
 from shmcam.library import Catalogue, Entry
@@ -44,12 +44,12 @@ class Saver:
         return True
 
 
-def parts_of(tmp_path: Path, toml: str = TOML) -> Parts:
+def parts_of(tmp_path: Path, toml: str = TOML) -> Exporter:
     (tmp_path / "config.toml").write_text(toml)
     settings = Settings.load(tmp_path / "config.toml", environ={})
     studio = SimpleNamespace(past_stack=lambda _command, _now: Reply())
     control = SimpleNamespace(announce=lambda _event: None)
-    return Parts(settings, control, studio, None, Saver(), Saver(), Disks(control.announce, threading.Event()))  # type: ignore[arg-type]
+    return Exporter(settings, control, studio, None, Saver(), Saver(), Disks(control.announce, threading.Event()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])

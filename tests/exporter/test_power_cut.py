@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from exporter.commands import library as upkeep
-from exporter.pictures.save import Album, Keeper, Wish
+from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
@@ -116,9 +116,9 @@ def an_evening(folder: Path, monkeypatch: pytest.MonkeyPatch, *, syncs: bool = T
     """Save pictures of all formats, and protect some. Returns: what that did to the disk."""
     settings, journal = settings_in(folder), Journal(syncs=syncs)
     with Catalogue.of(settings) as catalogue, journalled(monkeypatch, journal):
-        keeper = Keeper(lambda: settings, Album(lambda: settings, catalogue), lambda _event: None)
+        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
         for number in range(1, 13):
-            wish = Wish(formats=(("jpg", "npy"), ("png",), ("tiff", "jpg"))[number % 3])
+            wish = SaveOptions(formats=(("jpg", "npy"), ("png",), ("tiff", "jpg"))[number % 3])
             kept = keeper.keep_frame(OwnCamera(), OwnFrame(number), f"f{number}", wish)  # type: ignore[arg-type]
             if number % 4 == 0:
                 catalogue.protect(kept[0].id)
