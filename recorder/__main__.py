@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from recorder.clips import recovery as leftovers
-from recorder.clips.clip import Form, Limits
+from recorder.clips.clip import ClipLimits, Form
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
-from recorder.commands import Orders
+from recorder.commands import RecordCommands
 from recorder.encoding.overlay import FrameOverlay
-from recorder.encoding.session import Encoding
+from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
-from recorder.loop import Loop
-from recorder.resume import Marks, Memory, Session
+from recorder.loop import RecorderLoop
+from recorder.resume import EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
@@ -52,7 +52,7 @@ def run(process: Process) -> None:
     _be_nice(own.nice)
     only_one = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
     only_one.remember(LockMemory(os.getpid()))
-    triggers = Triggers(Limits.of(own))
+    triggers = Triggers(ClipLimits.of(own))
     with (
         Catalogue.of(settings) as catalogue,
         ControlClient(
@@ -62,25 +62,25 @@ def run(process: Process) -> None:
     ):
         storage = Storage(settings, own, catalogue)
         writer = ClipWriter(camera, Form.of(own), storage)
-        marks = Marks(paths.run / f"{camera}.marks.json")
+        marks = EventMarks(paths.run / f"{camera}.marks.json")
         finisher = Finisher(
             *(settings, own, camera), marks=marks, catalogue=catalogue, closed=writer.finished, notices=writer.notices
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
-        orders = Orders(
+        orders = RecordCommands(
             *(camera, own, triggers, writer, live),
             relieved=finisher.adopt,
             marked=lambda: marks.keep(triggers.events),
         )
-        encoding = Encoding(own, overlay_of(own))
-        session = Session(settings, camera, Memory(paths.run / f"{camera}.recording.json"), marks, triggers)
+        encoding = EncoderSession(own, overlay_of(own))
+        session = Resume(settings, camera, ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
         found = [marks.onto(closed) for closed in leftovers.adopt(paths.recordings, camera)]
         session.begin(own, found, leftovers.closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()
         for closed in found:
             writer.finished.put(closed)
-        loop = Loop(
+        loop = RecorderLoop(
             camera=camera,
             control=control,
             cursor=RingCursor(ring),
@@ -101,7 +101,7 @@ def run(process: Process) -> None:
                     before, own = own, session.changed(loop.changed.popleft(), own)
                     storage.settings = finisher.settings = session.settings  # the library's limits
                     orders.settings = finisher.own = encoding.settings = own
-                    writer.form, triggers.limits = Form.of(own), Limits.of(own)
+                    writer.form, triggers.limits = Form.of(own), ClipLimits.of(own)
                     if own.overlay != before.overlay:
                         encoding.decorate(overlay_of(own))
         loop.tell()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recorder.clips.clip import Order
+from recorder.clips.clip import ClipOrder
 from recorder.clips.notices import Closed, Notice, Opened, Trouble
 from recorder.clips.writer import ClipWriter
 from recorder.live_packets import LivePackets
@@ -36,52 +36,52 @@ from shmcam.runtime.clock import now_ns, to_utc_ns
 
 
 @dataclass(slots=True)
-class Caller:
+class PendingReply:
     """One request that waits for its answer."""
 
     request: Request
-    order: Order | None
+    order: ClipOrder | None
     """What was started or stopped; None: whatever comes next."""
     deadline_s: float
 
-    def means(self, order: Order) -> bool:
+    def means(self, order: ClipOrder) -> bool:
         """Whether this is a file of what was asked for: further files of a recording begin at the same instant."""
         return self.order is None or self.order.start_ns == order.start_ns
 
 
-class Callers:
+class PendingReplies:
     """Those who wait for the same kind of thing; one thread uses it."""
 
     def __init__(self, within_s: float) -> None:
         """`within_s`: how long one is kept waiting."""
         self._within_s = within_s
-        self._waiting: list[Caller] = []
+        self._waiting: list[PendingReply] = []
 
-    def add(self, request: Request, order: Order | None) -> None:
+    def add(self, request: Request, order: ClipOrder | None) -> None:
         """Let one wait."""
-        self._waiting.append(Caller(request, order, time.monotonic() + self._within_s))
+        self._waiting.append(PendingReply(request, order, time.monotonic() + self._within_s))
 
-    def answer(self, reply: Reply, of: Order | None = None) -> None:
+    def answer(self, reply: Reply, of: ClipOrder | None = None) -> None:
         """Answer those who wait for this recording, or all."""
         for one in list(self._waiting):
             if of is None or one.means(of):
                 self._waiting.remove(one)
                 one.request.reply(reply)
 
-    def hurry(self, order: Order, within_s: float) -> None:
+    def hurry(self, order: ClipOrder, within_s: float) -> None:
         """Those who wait for this recording wait no longer than that."""
         for one in self._waiting:
             if one.means(order):
                 one.deadline_s = min(one.deadline_s, time.monotonic() + within_s)
 
-    def late(self) -> list[Caller]:
+    def late(self) -> list[PendingReply]:
         """Those who have waited long enough; they wait no longer."""
         now_s = time.monotonic()
         late = [one for one in self._waiting if one.deadline_s < now_s]
         self._waiting = [one for one in self._waiting if one.deadline_s >= now_s]
         return late
 
-    def orders(self) -> list[Order]:
+    def orders(self) -> list[ClipOrder]:
         """What they wait for."""
         return [one.order for one in self._waiting if one.order is not None]
 
@@ -130,7 +130,7 @@ def data_of(closed: Closed) -> dict[str, object]:
     }
 
 
-def unfinished_reply(current: tuple[Order, Path, int, int] | None, waiting: int, trouble: str) -> Reply:
+def unfinished_reply(current: tuple[ClipOrder, Path, int, int] | None, waiting: int, trouble: str) -> Reply:
     """The answer to a stop whose last file was not closed in time, if it ever was opened."""
     if current is not None:
         _, path, frames, _ = current
@@ -143,7 +143,7 @@ def unfinished_reply(current: tuple[Order, Path, int, int] | None, waiting: int,
     return Reply(status="recording_stopped", text="stopped; nothing was written")
 
 
-def recording_reply(current: tuple[Order, Path, int, int]) -> Reply:
+def recording_reply(current: tuple[ClipOrder, Path, int, int]) -> Reply:
     """The answer to status: frames go into a file."""
     order, path, frames, drops = current
     text = f"RECORDING file={path} frames={frames} drops={drops} trigger={order.trigger}"
@@ -180,7 +180,7 @@ SETTLED_S = 1.0
 
 
 @dataclass
-class Orders:
+class RecordCommands:
     """Obeys requests; keeps those whose answer needs a file to be opened or closed."""
 
     camera: str
@@ -194,8 +194,8 @@ class Orders:
     """What is to be done before anybody is told that an event counts."""
     notes: list[str] = field(default_factory=list)
     """What the loop wants said with the next answer (a pre-roll that could not be had)."""
-    _starts: Callers = field(default_factory=lambda: Callers(OPEN_WITHIN_S))
-    _stops: Callers = field(default_factory=lambda: Callers(CLOSE_WITHIN_S))
+    _starts: PendingReplies = field(default_factory=lambda: PendingReplies(OPEN_WITHIN_S))
+    _stops: PendingReplies = field(default_factory=lambda: PendingReplies(CLOSE_WITHIN_S))
     last: Closed | None = None
 
     def obey(self, request: Request) -> None:
@@ -295,14 +295,14 @@ class Orders:
             order, *_ = current  # it has just ended by itself, and is about to be closed
         self._stops.add(request, order)
 
-    def _settled(self, order: Order) -> bool:
+    def _settled(self, order: ClipOrder) -> bool:
         """Whether nothing of a recording can come to the disk any more."""
         current = self.writer.current()
         return not (
             self.triggers.on(order) or self.writer.waiting or (current and current[0].start_ns == order.start_ns)
         )
 
-    def _late(self, one: Caller) -> Reply:
+    def _late(self, one: PendingReply) -> Reply:
         """The answer to a stop whose last file was not closed in time."""
         current = self.writer.current()
         if current is not None and not one.means(current[0]):

@@ -12,13 +12,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from recorder.clips.clip import NS, Order
-from recorder.clips.writer import ClipWriter, End, Item
-from recorder.commands import Orders
+from recorder.clips.clip import NS, ClipOrder
+from recorder.clips.writer import ClipWriter, End, QueuedUnit
+from recorder.commands import RecordCommands
 from recorder.encoding.encoder import AccessUnit
-from recorder.encoding.session import Encoding
+from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
-from recorder.status import Pulse
+from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import FrameMeta, FrameOverwritten, RingCursor, Spot
 from shmcam.runtime.clock import now_ns
@@ -27,9 +27,11 @@ from shmcam.runtime.clock import now_ns
 class Delivery:
     """Used by the loop's thread only."""
 
-    def __init__(self, encoding: Encoding, live: LivePackets, writer: ClipWriter, patient: Callable[[], bool]) -> None:
+    def __init__(
+        self, encoding: EncoderSession, live: LivePackets, writer: ClipWriter, patient: Callable[[], bool]
+    ) -> None:
         """`patient` is asked again and again while the writer takes nothing more; False: give up."""
-        self.order: Order | None = None
+        self.order: ClipOrder | None = None
         """Clip that the last frame belongs to."""
         self._encoding, self._live, self._writer, self._patient = encoding, live, writer, patient
 
@@ -44,20 +46,20 @@ class Delivery:
             else:
                 self._live.pause()
             if unit.order is not None:
-                self._put(Item(unit, track), more=more)
+                self._put(QueuedUnit(unit, track), more=more)
 
     def drain(self) -> None:
         """Hand on what the encoder still holds."""
         self.deliver(self._encoding.drain())
 
-    def belongs(self, order: Order | None, reason: str) -> None:
+    def belongs(self, order: ClipOrder | None, reason: str) -> None:
         """Note which clip the last frame belongs to; the clip before is closed if that is none."""
         if order is None and self.order is not None:
             self.drain()
             self._put(End(reason), more=False)
         self.order = order
 
-    def _put(self, item: Item | End, *, more: bool) -> None:
+    def _put(self, item: QueuedUnit | End, *, more: bool) -> None:
         """Hand it to the writer; while too much waits for it, the ring is the buffer."""
         while not self._writer.put(item, more=more):
             if not self._patient():
@@ -81,13 +83,13 @@ class Intake:
         self,
         *,
         cursor: RingCursor,
-        encoding: Encoding,
+        encoding: EncoderSession,
         live: LivePackets,
         triggers: Triggers,
         writer: ClipWriter,
         delivery: Delivery,
-        pulse: Pulse,
-        orders: Orders,
+        pulse: Heartbeats,
+        orders: RecordCommands,
     ) -> None:
         self.busy = False
         """Frames are being encoded."""
@@ -178,7 +180,7 @@ class Intake:
         self._end_unless(order)
         self._encoding.pace(lag, self._cursor.slots)
 
-    def _state(self, order: Order, first: FrameMeta) -> None:
+    def _state(self, order: ClipOrder, first: FrameMeta) -> None:
         """Say by how much a recording begins later than it was to, if frames are missing there."""
         short_ns, self._sought_ns = first.captured_ns - self._sought_ns, 0
         period_ns = first.frame_duration_us * 1000 or self._encoding.period_ns
@@ -186,6 +188,6 @@ class Intake:
             self._orders.notes.append(f"asked for frames from {short_ns / NS:.3f} s earlier than the ring holds")
             log.info("pre-roll is short by_s=%.3f trigger=%s", short_ns / NS, order.trigger)
 
-    def _end_unless(self, order: Order | None) -> None:
+    def _end_unless(self, order: ClipOrder | None) -> None:
         """Close the clip if the last frame belongs to none."""
         self._delivery.belongs(order, "over" if self._triggers.active else "stopped")

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Iterator
 
 from recorder.clips.writer import ClipWriter
-from recorder.commands import Orders
-from recorder.encoding.session import Encoding
+from recorder.commands import RecordCommands
+from recorder.encoding.session import EncoderSession
 from recorder.frame_pipeline import Delivery, Intake
 from recorder.live_packets import LivePackets
-from recorder.status import Pulse, event_of
+from recorder.status import Heartbeats, event_of
 from recorder.triggers import Triggers
 from shm_ring import RingCursor
 from shmcam.control.client import ControlClient
@@ -26,7 +26,7 @@ RING_S = 0.05
 """How often a ring is looked for that is not there yet: its first frames are wanted, too."""
 
 
-class Loop:
+class RecorderLoop:
     """Wiring of one camera's recorder; `run` until stop is requested."""
 
     def __init__(
@@ -35,9 +35,9 @@ class Loop:
         camera: str,
         control: ControlClient,
         cursor: RingCursor,
-        encoding: Encoding,
+        encoding: EncoderSession,
         live: LivePackets,
-        orders: Orders,
+        orders: RecordCommands,
         triggers: Triggers,
         writer: ClipWriter,
         stop: Stop,
@@ -46,7 +46,7 @@ class Loop:
         """Changed settings for whoever owns them; the wiring looks here."""
         self._camera, self._control, self._cursor, self._live = camera, control, cursor, live
         self._orders, self._triggers, self._writer, self._stop = orders, triggers, writer, stop
-        self._pulse = Pulse(
+        self._pulse = Heartbeats(
             control=control, cursor=cursor, encoding=encoding, live=live, triggers=triggers, writer=writer
         )
         self._delivery = Delivery(encoding, live, writer, self._patient)

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import msgspec
 
-from recorder.clips.clip import FOREVER, NS, Kind, Order
+from recorder.clips.clip import FOREVER, NS, ClipOrder, Kind
 from recorder.clips.notices import Closed
 from recorder.settings import RecorderSettings
-from recorder.triggers import Event, Triggers
+from recorder.triggers import EventTrigger, Triggers
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.control.messages import SettingChanged
 from shmcam.runtime.clock import now_ns, to_utc_ns
@@ -45,7 +45,7 @@ ALIVE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
+class InterruptedRecording:
     """A session or an event that was on."""
 
     boot: str
@@ -72,13 +72,13 @@ def boot_id() -> str:
     return BOOT_ID.read_text().strip()
 
 
-class Memory:
+class ResumeFile:
     """The file of one camera, in the run folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def remember(self, state: Interrupted) -> None:
+    def remember(self, state: InterruptedRecording) -> None:
         """Keep it. Raises: OSError.
 
         Not synced: after a power cut there is nothing to resume (`boot`), and the loop waits for no disk.
@@ -93,10 +93,10 @@ class Memory:
         except OSError as error:  # a disk that turned read-only: that the recording has ended is no reason to die
             log.warning("a restart would resume what has ended reason=%s", error)
 
-    def recall(self, now_ns: int, last_recorded_ns: int) -> Interrupted | None:
+    def recall(self, now_ns: int, last_recorded_ns: int) -> InterruptedRecording | None:
         """What to resume; `last_recorded_ns` is what leftovers tell (0: nothing)."""
         try:
-            state = msgspec.json.decode(self._path.read_bytes(), type=Interrupted)
+            state = msgspec.json.decode(self._path.read_bytes(), type=InterruptedRecording)
         except (OSError, msgspec.DecodeError):
             return None
         last_ns = max(state.last_ns, last_recorded_ns)
@@ -111,7 +111,7 @@ KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EventMark:
     """One event. Times are the sensor's."""
 
     start_ns: int
@@ -128,7 +128,7 @@ class Mark:
     """What had begun and not ended, and when it began."""
 
     @classmethod
-    def of(cls, event: Event) -> Mark:
+    def of(cls, event: EventTrigger) -> EventMark:
         """An event as it is now."""
         order = event.order
         return cls(
@@ -147,26 +147,26 @@ class Mark:
         """No frame from then on is wanted."""
         return self.latest_ns if self.lasting else self.end_ns
 
-    def event(self, at_ns: int) -> Event:
+    def event(self, at_ns: int) -> EventTrigger:
         """What is left of it from then on."""
-        order = Order(0, "event", self.trigger, at_ns, self.utc_ns, self.label, self.protect)
-        return Event(order, self.end_ns, self.latest_ns, dict(self.lasting))
+        order = ClipOrder(0, "event", self.trigger, at_ns, self.utc_ns, self.label, self.protect)
+        return EventTrigger(order, self.end_ns, self.latest_ns, dict(self.lasting))
 
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
     boot: str
     """The sensor's clock means nothing after another boot."""
-    marks: list[Mark]
+    marks: list[EventMark]
 
 
-class Marks:
+class EventMarks:
     """The file of one camera, in the run folder. The loop's thread notes; any may ask."""
 
     def __init__(self, path: Path) -> None:
         """Look at what a recorder before us has noted; what is of another boot is for its leftovers, and goes."""
         self._path, self._boot = path, boot_id()
-        self._marks: tuple[Mark, ...] = ()
+        self._marks: tuple[EventMark, ...] = ()
         """Oldest first; replaced as a whole, so that no lock is needed."""
         self._ours = True
         with suppress(OSError, msgspec.DecodeError):
@@ -176,9 +176,9 @@ class Marks:
             with suppress(OSError):
                 path.unlink()
 
-    def keep(self, events: Sequence[Event]) -> None:
+    def keep(self, events: Sequence[EventTrigger]) -> None:
         """Note the events that are on. Not synced: the loop waits for no disk."""
-        news = [mark for mark in map(Mark.of, events) if mark not in self._marks]
+        news = [mark for mark in map(EventMark.of, events) if mark not in self._marks]
         if not news:
             return
         known = {mark.start_ns: mark for mark in self._marks if self._ours} | {mark.start_ns: mark for mark in news}
@@ -190,7 +190,7 @@ class Marks:
         except OSError as error:
             log.warning("a restart would not know what this event marked reason=%s", error)
 
-    def going_on(self, at_ns: int) -> Event | None:
+    def going_on(self, at_ns: int) -> EventTrigger | None:
         """What is left of the newest event at an instant of this boot; where its mark ends, another will begin."""
         newest = self._marks[-1] if self._marks and self._ours else None
         if newest is None or newest.until_ns <= at_ns:
@@ -205,7 +205,7 @@ class Marks:
             order = order.marked(mark.trigger, mark.label, mark.protect)
         return replace(adopted, order=order)
 
-    def _in(self, adopted: Closed) -> Sequence[Mark]:
+    def _in(self, adopted: Closed) -> Sequence[EventMark]:
         first_ns, last_ns = adopted.totals.first_ns, adopted.totals.last_ns
         fallen = [mark for mark in self._marks if mark.start_ns <= last_ns and first_ns < mark.until_ns]
         if adopted.order.kind != "event":
@@ -218,10 +218,12 @@ PTS_NS = 2_000
 """Times in a video are rounded to 1 µs, twice: so much later begins what is certainly not in it."""
 
 
-class Session:
+class Resume:
     """The part of a recording that outlives the process."""
 
-    def __init__(self, settings: Settings, camera: str, memory: Memory, marks: Marks, triggers: Triggers) -> None:
+    def __init__(
+        self, settings: Settings, camera: str, memory: ResumeFile, marks: EventMarks, triggers: Triggers
+    ) -> None:
         self.settings = settings
         """With all changes so far."""
         self._camera, self._memory, self._marks, self._triggers = camera, memory, marks, triggers
@@ -285,16 +287,16 @@ class Session:
             log.warning("setting not taken over key=%s reason=%s", event.key, error)
             return own
 
-    def _recorded(self, order: Order, last: Closed | None) -> int:
+    def _recorded(self, order: ClipOrder, last: Closed | None) -> int:
         """When the last frame that needs not be recorded again was captured."""
         self._recorded_ns = max(self._recorded_ns, last.totals.last_ns if last else 0)
         return max(self._recorded_ns, order.start_ns - 1)
 
-    def _resume(self, state: Interrupted) -> None:
+    def _resume(self, state: InterruptedRecording) -> None:
         at_ns = self._triggers.resumed_ns = state.last_ns + PTS_NS
         if state.kind == "event":
-            order = Order(0, "event", state.trigger, at_ns, state.utc_ns, state.label, state.protect)
-            self._triggers.resume(Event(order, state.end_ns, state.stop_ns, dict(state.lasting)))
+            order = ClipOrder(0, "event", state.trigger, at_ns, state.utc_ns, state.label, state.protect)
+            self._triggers.resume(EventTrigger(order, state.end_ns, state.stop_ns, dict(state.lasting)))
             return
         left_s = (state.stop_ns - state.last_ns) / NS if state.stop_ns < FOREVER else 0.0
         self._triggers.start(
@@ -309,13 +311,13 @@ class Session:
         if (event := self._marks.going_on(at_ns)) is not None:
             self._triggers.resume(event)
 
-    def _present(self) -> tuple[Order | None, Event | None]:
+    def _present(self) -> tuple[ClipOrder | None, EventTrigger | None]:
         """What is on: a session, or an event."""
         order, event = self._triggers.session, self._triggers.event
         return (order, None) if order is not None or event is None else (event.order, event)
 
-    def _write(self, order: Order, event: Event | None, last_ns: int) -> None:
-        state = Interrupted(
+    def _write(self, order: ClipOrder, event: EventTrigger | None, last_ns: int) -> None:
+        state = InterruptedRecording(
             boot=self._boot,
             kind=order.kind,
             trigger=order.trigger,

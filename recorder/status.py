@@ -11,7 +11,7 @@ from collections import deque
 from recorder.clips.clip import NS
 from recorder.clips.notices import Closed, Filed, Notice, Opened, Trouble
 from recorder.clips.writer import ClipWriter
-from recorder.encoding.session import Encoding
+from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
 from recorder.triggers import Triggers
 from shm_ring import RingCursor
@@ -25,7 +25,7 @@ FPS_OVER = 30
 """Frames over which the rate is measured."""
 
 
-class Pulse:
+class Heartbeats:
     """Counts frames and beats."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Pulse:
         *,
         control: ControlClient,
         cursor: RingCursor,
-        encoding: Encoding,
+        encoding: EncoderSession,
         live: LivePackets,
         triggers: Triggers,
         writer: ClipWriter,

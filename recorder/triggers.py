@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from recorder.clips.clip import FOREVER, NEXT_FILE, NS, Kind, Limits, Order
+from recorder.clips.clip import FOREVER, NEXT_FILE, NS, ClipLimits, ClipOrder, Kind
 
 CLOCK_STEP_NS = 2 * NS
 """So far must the wall clock go from where it was when a file began, for another file to begin: NTP slews by less in
@@ -25,10 +25,10 @@ CLOCK_SET = "the clock was set"
 
 
 @dataclass(slots=True)
-class Wanted:
+class Trigger:
     """What sessions and events have in common: an order, of which there may be several files."""
 
-    order: Order
+    order: ClipOrder
     _offset_ns: int | None = field(default=None, init=False)
     """Wall clock minus sensor clock when the present file began."""
 
@@ -49,15 +49,15 @@ def _far(one_ns: int, other_ns: int) -> bool:
 
 
 @dataclass(slots=True)
-class Session(Wanted):
+class SessionTrigger(Trigger):
     """Somebody said start."""
 
     stop_ns: int
     file_start_ns: int = -1
-    mark: Order | None = None
+    mark: ClipOrder | None = None
     """What frames of the present file are ordered for since an event fell into it."""
 
-    def marked_by(self, event: Order | None) -> Order:
+    def marked_by(self, event: ClipOrder | None) -> ClipOrder:
         """The order of a frame that this event wants, too; it counts for the rest of the file. None: no event does."""
         if event is not None:
             known = self.mark or self.order
@@ -67,7 +67,7 @@ class Session(Wanted):
 
 
 @dataclass(slots=True)
-class Event(Wanted):
+class EventTrigger(Trigger):
     """Something happened."""
 
     end_ns: int
@@ -89,11 +89,11 @@ class Event(Wanted):
 class Triggers:
     """The state machine; one per camera."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClipLimits) -> None:
         self.limits = limits
-        self._sessions: list[Session] = []
+        self._sessions: list[SessionTrigger] = []
         """Oldest first; all but the last were told to stop, but frames from before that may still come."""
-        self._events: list[Event] = []
+        self._events: list[EventTrigger] = []
         """The same."""
         self._silenced: dict[str, int] = {}
         """Lasting sources whose event was cut off, and when they began: they count again once they have ended."""
@@ -116,9 +116,9 @@ class Triggers:
         """Begin a session with the first frame captured at `at_ns` or later. Returns: False if one runs already."""
         if self._sessions and self._sessions[-1].stop_ns > at_ns:
             return False
-        order = Order(self._next(), kind, trigger, at_ns, utc_ns, label, protect)
+        order = ClipOrder(self._next(), kind, trigger, at_ns, utc_ns, label, protect)
         stop_ns = at_ns + int(duration_s * NS) if duration_s else FOREVER
-        self._sessions.append(Session(order, stop_ns))
+        self._sessions.append(SessionTrigger(order, stop_ns))
         return True
 
     def stop(self, at_ns: int) -> bool:
@@ -137,15 +137,15 @@ class Triggers:
         start_ns, end_ns = max(at_ns - self.limits.pre_ns, self.resumed_ns), at_ns + self.limits.post_ns
         event = self.event
         if event is None or not event.holds(start_ns, at_ns):
-            order = Order(self._next(), "event", source, start_ns, utc_ns, label, protect)
-            event = Event(order, end_ns, start_ns + self.limits.event_ns)
+            order = ClipOrder(self._next(), "event", source, start_ns, utc_ns, label, protect)
+            event = EventTrigger(order, end_ns, start_ns + self.limits.event_ns)
             self._events.append(event)
         else:
             order = event.order
             event.order = replace(order, label=order.label or label, protect=order.protect or protect)
         event.prolong(end_ns)
 
-    def resume(self, event: Event) -> None:
+    def resume(self, event: EventTrigger) -> None:
         """Take up an event that a recorder before us did not see the end of."""
         event.order = replace(event.order, number=self._next())
         self._events.append(event)
@@ -176,17 +176,17 @@ class Triggers:
         return bool(self._sessions or self._events)
 
     @property
-    def recording(self) -> Order | None:
+    def recording(self) -> ClipOrder | None:
         """The session or event that is on."""
         chosen = [*self._sessions[:1], *self._events[:1]]
         return chosen[0].order if chosen else None
 
     @property
-    def session(self) -> Order | None:
+    def session(self) -> ClipOrder | None:
         """The newest session that is on."""
         return self._sessions[-1].order if self._sessions else None
 
-    def on(self, order: Order) -> bool:
+    def on(self, order: ClipOrder) -> bool:
         """Whether frames of this session or event, in this file or its next, may still come."""
         return order.start_ns in {part.order.start_ns for part in (*self._sessions, *self._events)}
 
@@ -196,12 +196,12 @@ class Triggers:
         return self._sessions[-1].stop_ns if self._sessions else FOREVER
 
     @property
-    def event(self) -> Event | None:
+    def event(self) -> EventTrigger | None:
         """The newest event that is on."""
         return self._events[-1] if self._events else None
 
     @property
-    def events(self) -> Sequence[Event]:
+    def events(self) -> Sequence[EventTrigger]:
         """All that are on, oldest first."""
         return self._events
 
@@ -211,7 +211,7 @@ class Triggers:
         starts = [part.order.start_ns for part in (*self._sessions[:1], *self._events[:1])]
         return min(starts, default=FOREVER)
 
-    def order(self, captured_ns: int, offset_ns: int | None = None) -> Order | None:
+    def order(self, captured_ns: int, offset_ns: int | None = None) -> ClipOrder | None:
         """Decide about one frame; call it for each frame, in order. None: not wanted.
 
         `offset_ns`: wall clock minus sensor clock; when that has stepped, another file begins.
@@ -230,7 +230,7 @@ class Triggers:
         self._number += 1
         return self._number
 
-    def _session_at(self, captured_ns: int, offset_ns: int | None) -> Session | None:
+    def _session_at(self, captured_ns: int, offset_ns: int | None) -> SessionTrigger | None:
         while self._sessions and captured_ns >= self._sessions[0].stop_ns:
             del self._sessions[0]
         if not self._sessions or captured_ns < self._sessions[0].order.start_ns:
@@ -244,7 +244,7 @@ class Triggers:
             session.file_start_ns, session.mark = captured_ns, None
         return session
 
-    def _event_at(self, captured_ns: int, offset_ns: int | None) -> Order | None:
+    def _event_at(self, captured_ns: int, offset_ns: int | None) -> ClipOrder | None:
         while self._events and self._is_over(self._events[0], captured_ns):
             del self._events[0]
         if not self._events or captured_ns < self._events[0].order.start_ns:
@@ -252,7 +252,7 @@ class Triggers:
         self._begins_anew(self._events[0], offset_ns, over=False)
         return self._events[0].order
 
-    def _is_over(self, event: Event, captured_ns: int) -> bool:
+    def _is_over(self, event: EventTrigger, captured_ns: int) -> bool:
         """Whether a frame comes after it; what lasts longer than it may is cut off."""
         if event.lasting and captured_ns >= event.latest_ns:
             self._silenced |= event.lasting
@@ -260,7 +260,7 @@ class Triggers:
             event.end_ns = min(event.end_ns, event.latest_ns)
         return not event.lasting and captured_ns >= event.end_ns
 
-    def _begins_anew(self, wanted: Wanted, offset_ns: int | None, *, over: bool) -> bool:
+    def _begins_anew(self, wanted: Trigger, offset_ns: int | None, *, over: bool) -> bool:
         """Give it another number if this frame begins another file of it."""
         stepped = wanted.clock_stepped(offset_ns)
         if stepped or over:

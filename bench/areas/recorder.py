@@ -21,16 +21,16 @@ import av
 import numpy as np
 
 from bench.measure import Measured, Outcome, Row, compared, paired
-from recorder.clips.clip import Form, Limits
+from recorder.clips.clip import ClipLimits, Form
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
-from recorder.commands import Orders
+from recorder.commands import RecordCommands
 from recorder.encoding import encoder
 from recorder.encoding.frames import Wrapper, picture_of
 from recorder.encoding.overlay import FrameOverlay
-from recorder.encoding.session import Decorate, Encoding
+from recorder.encoding.session import Decorate, EncoderSession
 from recorder.live_packets import LivePackets
-from recorder.loop import Loop
+from recorder.loop import RecorderLoop
 from recorder.settings import OverlaySettings, RecorderSettings
 from recorder.triggers import Triggers
 from shm_ring import FrameMeta, LiveRing, RingCursor, RingWriter
@@ -136,19 +136,19 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     shutil.rmtree(film.settings.paths.recordings, ignore_errors=True)
     own = SETTINGS
     decorate: Decorate | None = FrameOverlay(OverlaySettings(enable=True, text="bench")) if overlay else None
-    triggers = Triggers(Limits.of(own))
+    triggers = Triggers(ClipLimits.of(own))
     with Catalogue.of(film.settings) as catalogue:
         writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
         packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
         if live:
             packets.watch(3600)
-        loop = Loop(
+        loop = RecorderLoop(
             camera="cam0",
             control=Quiet(),  # type: ignore[arg-type]
             cursor=RingCursor(film.ring),
-            encoding=Encoding(own, decorate),
+            encoding=EncoderSession(own, decorate),
             live=packets,
-            orders=Orders("cam0", own, triggers, writer, packets),
+            orders=RecordCommands("cam0", own, triggers, writer, packets),
             triggers=triggers,
             writer=writer,
             stop=stop,

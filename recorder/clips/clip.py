@@ -25,7 +25,7 @@ TIMING = "_frame_timing.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClipPaths:
     """The files of one clip: what they are called while they grow, and once they are closed."""
 
     clip: Path
@@ -54,13 +54,15 @@ def folder(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) -> Pa
     return recordings / f"session_{stamp(started_utc_ns)}"
 
 
-def place(folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str) -> Place:
+def place(
+    folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str
+) -> ClipPaths:
     """`cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
     stem = f"{camera}_{size[0]}x{size[1]}_{rate(fps)}fps_{stamp(first_utc_ns)}"
     number = 1
     while True:
         number_text = "" if number == 1 else f"_{number}"
-        candidate = Place(folder / f"{stem}{number_text}{SUFFIXES[container]}")
+        candidate = ClipPaths(folder / f"{stem}{number_text}{SUFFIXES[container]}")
         ends = (candidate.clip, candidate.growing, candidate.timing, candidate.growing_timing)
         if not any(path.exists() for path in ends):
             return candidate
@@ -83,7 +85,7 @@ NEXT_FILE = "next file"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ClipOrder:
     """One clip that is wanted. A frame whose order has another `number` than the one before begins another file."""
 
     number: int
@@ -99,7 +101,7 @@ class Order:
     because: str = NEXT_FILE
     """Why this file begins, and the one before it ends."""
 
-    def marked(self, trigger: str, label: str, protect: bool) -> Order:
+    def marked(self, trigger: str, label: str, protect: bool) -> ClipOrder:
         """The same clip once an event fell into it: retention takes it last, or never. What it is stays."""
         return replace(
             self,
@@ -110,7 +112,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClipLimits:
     """The user's numbers, in ns."""
 
     pre_ns: int
@@ -122,7 +124,7 @@ class Limits:
     """Longest single file of a session."""
 
     @classmethod
-    def of(cls, settings: RecorderSettings) -> Limits:
+    def of(cls, settings: RecorderSettings) -> ClipLimits:
         """The user's keys."""
         return cls(
             int(settings.pre_roll_s * NS),
@@ -163,7 +165,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class ClipTotals:
     """What is known of a clip."""
 
     frames: int
@@ -186,7 +188,7 @@ class Totals:
         return (self.last_ns - self.first_ns) / 1e9
 
 
-def about(camera: str, order: Order, row: FrameMeta) -> dict[str, object]:
+def about(camera: str, order: ClipOrder, row: FrameMeta) -> dict[str, object]:
     """What a video says about itself, so that it can be adopted from its bytes alone."""
     return {
         "camera": camera,

@@ -20,7 +20,7 @@ from pathlib import Path
 import av
 from av.container.output import OutputContainer
 
-from recorder.clips.clip import Form, Place, Totals, Track
+from recorder.clips.clip import ClipPaths, ClipTotals, Form, Track
 from recorder.clips.disk_file import DiskFile
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
@@ -111,7 +111,7 @@ class ClipFile:
     """Opened with its first frame (a key frame); `close` or `abandon` it."""
 
     def __init__(
-        self, place: Place, form: Form, track: Track, about: dict[str, object], opener: Opener = DiskFile
+        self, place: ClipPaths, form: Form, track: Track, about: dict[str, object], opener: Opener = DiskFile
     ) -> None:
         """Create the files. `about` is kept inside the video. Raises: OSError."""
         self.place = place
@@ -169,7 +169,7 @@ class ClipFile:
         if grown and at_once:
             self._grown(self._csv.bytes if self._csv else 0)
 
-    def close(self) -> Totals:
+    def close(self) -> ClipTotals:
         """Finish and give the files their final names. Raises: OSError; `abandon` then."""
         self._container.close()
         self._file.sync()
@@ -183,7 +183,7 @@ class ClipFile:
         self._rename()
         return self.totals
 
-    def abandon(self) -> Totals:
+    def abandon(self) -> ClipTotals:
         """Close after an error: what is complete stays, under its final name if the disk allows, and plays."""
         for file in (self._file, self._csv):
             if file is not None and file.broken is None:
@@ -202,10 +202,10 @@ class ClipFile:
         return self.totals
 
     @property
-    def totals(self) -> Totals:
+    def totals(self) -> ClipTotals:
         """What went in so far."""
         first, last = self._first, self._last
-        return Totals(
+        return ClipTotals(
             frames=self._frames,
             first_frame=first.frame_id if first else -1,
             last_frame=last.frame_id if last else -1,

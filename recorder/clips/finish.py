@@ -23,7 +23,7 @@ from recorder.clips import recovery as leftovers
 from recorder.clips.notices import Closed, Filed, Notice
 from recorder.clips.writer import FINISHING, give_way
 from recorder.encoding.encoder import TIME_BASE
-from recorder.resume import Marks
+from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
@@ -101,7 +101,7 @@ class Finisher:
         own: RecorderSettings,
         camera: str,
         *,
-        marks: Marks,
+        marks: EventMarks,
         catalogue: Catalogue,
         closed: queue.SimpleQueue[Closed],
         notices: queue.SimpleQueue[Notice],

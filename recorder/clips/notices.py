@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from recorder.clips.clip import Order, Totals
+from recorder.clips.clip import ClipOrder, ClipTotals
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A file has its first frame."""
 
-    order: Order
+    order: ClipOrder
     path: Path
     """The name it will have when it is closed."""
     frame_id: int
@@ -23,12 +23,12 @@ class Opened:
 class Closed:
     """A file is complete on disk under its final name."""
 
-    order: Order
+    order: ClipOrder
     path: Path
     timing: Path | None
     camera: str
     started_utc_ns: int
-    totals: Totals
+    totals: ClipTotals
     reason: str
     intact: bool
     """False: closed after an error; it plays, but keeps its fragments."""

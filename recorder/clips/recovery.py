@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recorder.clips.clip import SUFFIXES, TIMING, Order, Totals, is_of
+from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
 from recorder.clips.clip_file import last_frame_ns, read_rows
 from recorder.clips.disk_file import is_written
 from recorder.clips.notices import Closed
@@ -154,7 +154,7 @@ def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[
     kind = about.get("kind") if about.get("kind") in ("session", "rolling", "event") else "session"
     first_ns = _number(about, "captured_ns", 0)
     utc_ns = _number(about, "captured_utc_ns", 0) or path.stat().st_mtime_ns
-    order = Order(
+    order = ClipOrder(
         number=-1,
         kind=kind,  # type: ignore[arg-type]
         trigger=str(about.get("trigger", "recovered"))[:32],
@@ -164,7 +164,7 @@ def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[
         protect=about.get("protect") is True,
     )
     first_frame = _number(about, "first_frame", -1)
-    totals = Totals(
+    totals = ClipTotals(
         frames=found.frames,
         first_frame=first_frame,
         last_frame=rows[-1][0] if len(rows) == found.frames else first_frame + found.frames - 1,

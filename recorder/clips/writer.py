@@ -32,7 +32,7 @@ from pathlib import Path
 import av
 
 from recorder.clips import clip as names
-from recorder.clips.clip import Form, Order, Track, about
+from recorder.clips.clip import ClipOrder, Form, Track, about
 from recorder.clips.clip_file import ClipFile, Opener
 from recorder.clips.disk_file import DiskFile
 from recorder.clips.notices import Closed, Notice, Opened, Trouble
@@ -52,7 +52,7 @@ FULL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class QueuedUnit:
     """One frame on its way to the disk."""
 
     unit: AccessUnit
@@ -66,16 +66,16 @@ class End:
     reason: str
 
 
-class Inbox:
+class WriteQueue:
     """One thread puts, one takes."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[list[Item | End]] = queue.SimpleQueue()
-        self._bundle: list[Item | End] = []
+        self._queue: queue.SimpleQueue[list[QueuedUnit | End]] = queue.SimpleQueue()
+        self._bundle: list[QueuedUnit | End] = []
         self._put = self._taken = 0  # frames; like the bytes, each is written by one thread only
         self._put_bytes = self._taken_bytes = 0
 
-    def put(self, item: Item | End, *, more: bool) -> bool:
+    def put(self, item: QueuedUnit | End, *, more: bool) -> bool:
         """Hand over; `more`: the next frame is there already. Returns: False, after a short wait, if it is full."""
         if self.waiting >= FRAMES or self._put_bytes - self._taken_bytes > BYTES:
             self._send()
@@ -92,7 +92,7 @@ class Inbox:
         self._send()
         self._queue.put([])
 
-    def items(self) -> Iterator[Item | End]:
+    def items(self) -> Iterator[QueuedUnit | End]:
         """Take one after the other, until closed; waits."""
         while bundle := self._queue.get():
             for item in bundle:
@@ -105,7 +105,7 @@ class Inbox:
         """Frames that were not taken yet."""
         return self._put - self._taken
 
-    def _add(self, item: Item | End) -> None:
+    def _add(self, item: QueuedUnit | End) -> None:
         self._bundle.append(item)
         self._put += 1
         self._put_bytes += _weight(item)
@@ -116,25 +116,25 @@ class Inbox:
             self._bundle = []
 
 
-def _weight(item: Item | End) -> int:
-    return item.unit.packet.size if isinstance(item, Item) else 0
+def _weight(item: QueuedUnit | End) -> int:
+    return item.unit.packet.size if isinstance(item, QueuedUnit) else 0
 
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Present:
+class OpenClip:
     """An open clip."""
 
     camera: str
     file: ClipFile
-    order: Order
+    order: ClipOrder
     """What the newest frame was ordered for: an event may mark the clip while it grows."""
     track: Track
     started_utc_ns: int
 
-    def ends_with(self, item: Item, order: Order) -> str:
+    def ends_with(self, item: QueuedUnit, order: ClipOrder) -> str:
         """Why this frame belongs into another file; empty: it belongs into this one."""
         if order.number != self.order.number:
             return order.because
@@ -167,7 +167,7 @@ SAY_AGAIN_S = 60.0
 _NUMBERS = re.compile(r"\d+")
 
 
-class Patience:
+class RetryState:
     """State of one writer's luck."""
 
     def __init__(self) -> None:
@@ -234,9 +234,9 @@ class ClipWriter:
         self.failure: BaseException | None = None
         """What ended the thread: a bug; the process must end, too."""
         self._camera, self._storage, self._opener = camera, storage, opener
-        self._inbox = Inbox()
-        self._present: Present | None = None
-        self._patience = Patience()
+        self._inbox = WriteQueue()
+        self._present: OpenClip | None = None
+        self._patience = RetryState()
         self._room_s, self._rate = 0.0, 0.0
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
 
@@ -244,11 +244,11 @@ class ClipWriter:
         """Begin to work."""
         self._thread.start()
 
-    def put(self, item: Item | End, *, more: bool = False) -> bool:
+    def put(self, item: QueuedUnit | End, *, more: bool = False) -> bool:
         """Hand a frame over; `more`: the next one is there already. Returns: False if too many wait; try again."""
         return self._inbox.put(item, more=more)
 
-    def current(self) -> tuple[Order, Path, int, int] | None:
+    def current(self) -> tuple[ClipOrder, Path, int, int] | None:
         """Order, path, frames and drops of the open clip, for status; callable from any thread."""
         present = self._present
         if present is None:
@@ -287,7 +287,7 @@ class ClipWriter:
             self.failure = error
             raise
 
-    def _take(self, item: Item, order: Order) -> None:
+    def _take(self, item: QueuedUnit, order: ClipOrder) -> None:
         if self._present is not None and (reason := self._present.ends_with(item, order)):
             self._close(reason)
         present = self._present or self._open(item, order)
@@ -304,7 +304,7 @@ class ClipWriter:
         except (OSError, av.FFmpegError) as error:
             self._abandon(str(error))
 
-    def _open(self, item: Item, order: Order) -> Present | None:
+    def _open(self, item: QueuedUnit, order: ClipOrder) -> OpenClip | None:
         """Begin a file with this frame; None if the disk refuses, or with a frame that none can begin with."""
         row, track = item.unit.row, item.track
         if not self._patience.over:
@@ -323,7 +323,7 @@ class ClipWriter:
         except OSError as error:
             self._suffered(str(error))
             return None
-        self._present = Present(self._camera, clip, order, track, utc_ns)
+        self._present = OpenClip(self._camera, clip, order, track, utc_ns)
         self.key_wanted, self._room_s = False, time.monotonic()
         if self._patience.relieved(self.unwritten):
             self.notices.put(Trouble(""))

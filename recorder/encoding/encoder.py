@@ -17,8 +17,8 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
-from recorder.clips.clip import Order
-from recorder.encoding.frames import Picture
+from recorder.clips.clip import ClipOrder
+from recorder.encoding.frames import EncoderInput
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
@@ -48,7 +48,7 @@ class AccessUnit:
     packet: av.Packet[av.VideoStream]
     """Annex B; begins with SPS and PPS when it is a key frame. Times in TIME_BASE."""
     row: FrameMeta
-    order: Order | None
+    order: ClipOrder | None
     """The clip it belongs to; None: only for live viewers."""
     key: bool
 
@@ -58,7 +58,7 @@ class Plan:
     """What an encoder is opened with."""
 
     codec: str
-    picture: Picture
+    picture: EncoderInput
     fps: float
     """Nominal rate; only rate control and the level look at it."""
     preset: str
@@ -68,7 +68,7 @@ class Plan:
     threads: int
 
 
-def plan(settings: RecorderSettings, codec: str, picture: Picture, fps: float, cores: int) -> Plan:
+def plan(settings: RecorderSettings, codec: str, picture: EncoderInput, fps: float, cores: int) -> Plan:
     """Turn the user's keys into a plan; at most 4 threads by default, because each costs frame buffers."""
     threads = settings.threads or min(4, cores)
     bitrate = settings.bitrate
@@ -77,7 +77,7 @@ def plan(settings: RecorderSettings, codec: str, picture: Picture, fps: float, c
     return Plan(codec, picture, fps, settings.preset, settings.crf, bitrate, threads)
 
 
-def hardware_bitrate(picture: Picture, fps: float) -> int:
+def hardware_bitrate(picture: EncoderInput, fps: float) -> int:
     """10 Mbit/s at 1080p30, linear in pixels a second (picamera2's quality "high" is in this range)."""
     return max(500_000, int(10_000_000 * picture.width * picture.height * fps / (1920 * 1080 * 30)))
 
@@ -88,7 +88,7 @@ class Encoder:
     def __init__(self, plan: Plan) -> None:
         """Open it. Raises: EncoderUnavailable."""
         self.plan = plan
-        self._waiting: deque[tuple[int, FrameMeta, Order | None]] = deque()
+        self._waiting: deque[tuple[int, FrameMeta, ClipOrder | None]] = deque()
         """Time and what belongs to it, of the frames inside."""
         self._torn: set[int] = set()
         """Frame ids inside of which nothing is wanted any more."""
@@ -99,7 +99,7 @@ class Encoder:
             what = f"{plan.picture.pixel_format} {plan.picture.width}x{plan.picture.height}"
             raise EncoderUnavailable(f"{plan.codec} does not open for {what}: {error}") from error
 
-    def encode(self, frame: av.VideoFrame, *, row: FrameMeta, order: Order | None, key: bool) -> list[AccessUnit]:
+    def encode(self, frame: av.VideoFrame, *, row: FrameMeta, order: ClipOrder | None, key: bool) -> list[AccessUnit]:
         """Encode one frame. Returns: what has come out (hardware lags behind). Raises: EncoderFailed."""
         pts = max((row.captured_ns + 500) // 1000, self._last_pts + 1)
         self._last_pts = pts

@@ -23,7 +23,7 @@ NEUTRAL_CHROMA = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncoderInput:
     """What the encoder is given: everything that makes two frames fit into one H.264 stream."""
 
     pixel_format: str
@@ -36,14 +36,14 @@ class Picture:
     color_range: str
 
 
-def picture_of(geometry: Geometry) -> Picture:
+def picture_of(geometry: Geometry) -> EncoderInput:
     """What frames of this geometry become: 4:2:0 of even size (an odd last row or column is repeated once)."""
     width, height = geometry.width + geometry.width % 2, geometry.height + geometry.height % 2
     rgb = geometry.pixel_format in ("bgr24", "rgb24")
     pixel_format = "nv12" if geometry.pixel_format == "nv12" else "yuv420p"
     if rgb:  # FFmpeg's own conversion makes BT.601 limited range
-        return Picture(pixel_format, width, height, "smpte170m", "tv")
-    return Picture(pixel_format, width, height, geometry.color_space, geometry.color_range)
+        return EncoderInput(pixel_format, width, height, "smpte170m", "tv")
+    return EncoderInput(pixel_format, width, height, geometry.color_space, geometry.color_range)
 
 
 def wraps(geometry: Geometry) -> bool:
@@ -118,7 +118,7 @@ def plane_view(frame: av.VideoFrame, index: int) -> Plane:
     return rows
 
 
-def _repeat_edges(target: Plane, rows: int, columns: int, picture: Picture) -> None:
+def _repeat_edges(target: Plane, rows: int, columns: int, picture: EncoderInput) -> None:
     if picture.width > columns:
         target[:rows, columns] = target[:rows, columns - 1]
     if picture.height > rows:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from recorder.encoding.encoder import AccessUnit, Encoder, Plan, plan
-from recorder.encoding.frames import Picture, plane_view
+from recorder.encoding.frames import EncoderInput, plane_view
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
@@ -44,7 +44,7 @@ def candidates(wanted: str, failed: frozenset[str]) -> list[str]:
 
 def open_encoder(
     settings: RecorderSettings,
-    picture: Picture,
+    picture: EncoderInput,
     fps: float,
     *,
     failed: frozenset[str] = frozenset(),
@@ -109,7 +109,7 @@ def prove(encoder: Encoder) -> None:
         raise EncoderFailed(f"{encoder.plan.codec}: no picture came out of {PROOF_FRAMES} test frames")
 
 
-def _encoded(encoder: Encoder, picture: Picture) -> Iterator[list[AccessUnit]]:
+def _encoded(encoder: Encoder, picture: EncoderInput) -> Iterator[list[AccessUnit]]:
     frame = _test_frame(picture)
     for number in range(PROOF_FRAMES):
         row = FrameMeta(number, number * 33_333_333, 0)
@@ -117,7 +117,7 @@ def _encoded(encoder: Encoder, picture: Picture) -> Iterator[list[AccessUnit]]:
     yield encoder.drain()
 
 
-def _test_frame(picture: Picture) -> av.VideoFrame:
+def _test_frame(picture: EncoderInput) -> av.VideoFrame:
     """A luma ramp across and stripes down: sheared rows or swapped planes change it everywhere."""
     frame = av.VideoFrame(picture.width, picture.height, picture.pixel_format)
     for index in range(len(frame.planes)):
@@ -126,13 +126,13 @@ def _test_frame(picture: Picture) -> av.VideoFrame:
     return frame
 
 
-def _pattern(picture: Picture) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def _pattern(picture: EncoderInput) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     across = np.linspace(40, 200, picture.width)[np.newaxis, :]
     down = np.where(np.arange(picture.height) // 16 % 2, 20, -20)[:, np.newaxis]
     return (across + down).astype(np.uint8)
 
 
-def _compare(codec: str, frame: av.VideoFrame, picture: Picture) -> None:
+def _compare(codec: str, frame: av.VideoFrame, picture: EncoderInput) -> None:
     if (frame.width, frame.height) != (picture.width, picture.height):
         raise EncoderFailed(f"{codec}: made {frame.width}x{frame.height} of {picture.width}x{picture.height}")
     shown = plane_view(frame, 0)[: picture.height, : picture.width].astype(np.int16)

@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from recorder.clips.clip import Order, Track
+from recorder.clips.clip import ClipOrder, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
-from recorder.encoding.frames import Picture, Wrapper, picture_of
+from recorder.encoding.frames import EncoderInput, Wrapper, picture_of
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings
@@ -35,14 +35,14 @@ NIGHT = int(Flags.NIGHT)
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class StreamSignature:
     """What must stay the same within one file."""
 
-    picture: Picture
+    picture: EncoderInput
     night: bool
     period_us: int
 
-    def goes_on(self, picture: Picture, meta: FrameMeta) -> bool:
+    def goes_on(self, picture: EncoderInput, meta: FrameMeta) -> bool:
         """Whether a frame, whose expected time to the next is known, fits into the same file."""
         period_us = meta.frame_duration_us
         return (
@@ -53,9 +53,9 @@ class Mode:
         )
 
 
-def mode_of(picture: Picture, meta: FrameMeta) -> Mode:
+def mode_of(picture: EncoderInput, meta: FrameMeta) -> StreamSignature:
     """The mode of one frame, whose expected time to the next is known."""
-    return Mode(picture, bool(meta.flags & NIGHT), meta.frame_duration_us)
+    return StreamSignature(picture, bool(meta.flags & NIGHT), meta.frame_duration_us)
 
 
 FASTEST: Preset = "ultrafast"
@@ -65,7 +65,7 @@ LAGS = 15
 """Frames over which it is seen whether the lag shrinks."""
 
 
-class Pace:
+class PresetControl:
     """Sees how far the encoder is behind."""
 
     def __init__(self, preset: Preset) -> None:
@@ -91,7 +91,7 @@ DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""
 
 
-class Encoding:
+class EncoderSession:
     """One camera's encoder through all changes."""
 
     def __init__(self, settings: RecorderSettings, decorate: Decorate | None = None) -> None:
@@ -105,13 +105,13 @@ class Encoding:
         self.codec = ""
         self._decorate = decorate
         self._failed: frozenset[str] = frozenset()
-        self._mode: Mode | None = None
+        self._mode: StreamSignature | None = None
         self._modes = 0
         self._geometry: Geometry | None = None
         self._wrapper: Wrapper | None = None
         self._encoder: Encoder | None = None
         self._preset: Preset = settings.preset
-        self._pace = Pace(settings.preset)
+        self._pace = PresetControl(settings.preset)
         self._last_key_ns = self._last_ns = 0
         self._order_number = 0
         self._key_due = True
@@ -124,7 +124,7 @@ class Encoding:
         """Draw on the frames from now on, or no longer."""
         self._decorate, self._geometry = decorate, None
 
-    def feed(self, frame: Frame, meta: FrameMeta, order: Order | None) -> list[AccessUnit]:
+    def feed(self, frame: Frame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
         """Encode one borrowed frame. Returns: what came out, which with hardware encoders is of earlier frames.
 
         Raises: EncoderUnavailable (nothing can encode this), RingError (not a picture).
@@ -200,7 +200,7 @@ class Encoding:
             return meta
         return replace(meta, frame_duration_us=self.period_ns // 1000)
 
-    def _follow(self, geometry: Geometry, meta: FrameMeta) -> tuple[Wrapper, Mode]:
+    def _follow(self, geometry: Geometry, meta: FrameMeta) -> tuple[Wrapper, StreamSignature]:
         """Notice another mode, size or format."""
         if geometry is not self._geometry or self._wrapper is None:  # the ring gives one object for the same bytes
             self._geometry = geometry
@@ -214,7 +214,7 @@ class Encoding:
         return self._wrapper, mode
 
     def _encode(
-        self, mode: Mode, picture: av.VideoFrame, meta: FrameMeta, order: Order | None, key: bool
+        self, mode: StreamSignature, picture: av.VideoFrame, meta: FrameMeta, order: ClipOrder | None, key: bool
     ) -> list[AccessUnit]:
         """Encode with whatever works. Raises: EncoderUnavailable."""
         fresh = self._encoder is None
@@ -232,14 +232,14 @@ class Encoding:
                     self._failed |= {encoder.plan.codec}
                 fresh = True
 
-    def _open(self, mode: Mode) -> Encoder:
+    def _open(self, mode: StreamSignature) -> Encoder:
         settings = msgspec.structs.replace(self.settings, preset=self._preset)
         self._encoder = open_encoder(settings, mode.picture, 1e6 / mode.period_us, failed=self._failed)
         self.codec = self._encoder.plan.codec
         self.epoch += 1
         return self._encoder
 
-    def _named(self, unit: AccessUnit, mode: Mode) -> AccessUnit:
+    def _named(self, unit: AccessUnit, mode: StreamSignature) -> AccessUnit:
         """Know the track of a unit; key frames of encoders that send parameter sets only once get them in front."""
         if not unit.key:
             return unit

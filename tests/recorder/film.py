@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from recorder.clips.clip import Form, Order, Place, Track
+from recorder.clips.clip import ClipOrder, ClipPaths, Form, Track
 from recorder.clips.clip_file import ClipFile, Opener
 from recorder.clips.disk_file import DiskFile
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
@@ -26,7 +26,7 @@ from shmcam.imaging import frame_code
 
 WIDTH, HEIGHT = 320, 96
 PERIOD_US = 33_333
-ORDER = Order(1, "session", "manual", 0, 1_700_000_000_000_000_000)
+ORDER = ClipOrder(1, "session", "manual", 0, 1_700_000_000_000_000_000)
 FORM = Form("mp4", 0.5, csv=True, plain=True)
 
 
@@ -81,7 +81,7 @@ def about() -> dict[str, object]:
 def clip_file(folder: Path, opener: Opener = DiskFile, form: Form = FORM) -> ClipFile:
     suffix = {"mp4": "mp4", "mkv": "mkv", "h264": "h264"}[form.container]
     return ClipFile(
-        Place(folder / f"cam0_{WIDTH}x{HEIGHT}_30fps_20260101_000000.{suffix}"), form, track(), about(), opener
+        ClipPaths(folder / f"cam0_{WIDTH}x{HEIGHT}_30fps_20260101_000000.{suffix}"), form, track(), about(), opener
     )
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recorder.clips.clip import Form, Limits
+from recorder.clips.clip import ClipLimits, Form
 from recorder.clips.disk_file import DiskFile
 from recorder.clips.storage import Storage
-from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, Inbox, Item
-from recorder.commands import Orders
+from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
+from recorder.commands import RecordCommands
 from recorder.encoding import select as codecs
 from recorder.encoding.encoder import Encoder
-from recorder.encoding.session import Encoding
+from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
-from recorder.loop import Loop
+from recorder.loop import RecorderLoop
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
@@ -147,18 +147,18 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
             assert go_on.wait(60)
             return super()._write_some(descriptor, data, offset)
 
-    film, triggers, hub, stop = made.camera(slots=64), Triggers(Limits.of(own)), Hub(), Stop()
+    film, triggers, hub, stop = made.camera(slots=64), Triggers(ClipLimits.of(own)), Hub(), Stop()
     settings = Settings.load(made.folder / "config.toml", environ={})
     with Catalogue.of(settings) as catalogue, LiveRing(film.writer.name) as ring:
         writer = ClipWriter("cam0", Form.of(own), Storage(settings, own, catalogue), Hanging)
         live = LivePackets(settings.ring_name("cam0", "h264"), settings.paths.run, "cam0", own)
-        loop = Loop(
+        loop = RecorderLoop(
             camera="cam0",
             control=hub,
             cursor=RingCursor(ring),
-            encoding=Encoding(own),
+            encoding=EncoderSession(own),
             live=live,
-            orders=Orders("cam0", own, triggers, writer, live),
+            orders=RecordCommands("cam0", own, triggers, writer, live),
             triggers=triggers,
             writer=writer,
             stop=stop,
@@ -183,11 +183,11 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
 
 
 def item(unit):
-    return Item(unit, track())
+    return QueuedUnit(unit, track())
 
 
 def test_frames_of_a_backlog_wake_the_writer_in_bundles_and_the_last_of_them_at_once():
-    inbox, taken = Inbox(), []
+    inbox, taken = WriteQueue(), []
     thread = threading.Thread(target=lambda: taken.extend(inbox.items()), daemon=True)
     thread.start()
     film = units(BUNDLE + 5)
@@ -208,7 +208,7 @@ def test_frames_of_a_backlog_wake_the_writer_in_bundles_and_the_last_of_them_at_
 
 
 def test_a_full_inbox_takes_nothing_more_but_wakes_the_writer():
-    inbox, unit = Inbox(), units(1)[0]
+    inbox, unit = WriteQueue(), units(1)[0]
     for _ in range(FRAMES):
         assert inbox.put(item(unit), more=True)
     assert not inbox.put(item(unit), more=True)
@@ -244,7 +244,7 @@ def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
         ),
     )
     shape, payload = picture("yuv420p", 320, 240)
-    encoding, shown = Encoding(soft), []
+    encoding, shown = EncoderSession(soft), []
     for meta in metas(8):
         out = encoding.feed(Stand(shape, payload), meta, ORDER)
         shown += encoding.without(meta, out) if meta.frame_id == 4 else out

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recorder.clips.clip import NS, Limits, Order, Totals
+from recorder.clips.clip import NS, ClipLimits, ClipOrder, ClipTotals
 from recorder.clips.notices import Closed
-from recorder.resume import KEPT, Marks
+from recorder.resume import KEPT, EventMarks
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shmcam.config.settings import Settings
@@ -20,12 +20,12 @@ from tests.machine import until
 from tests.recorder import film
 from tests.recorder.rig import check_clip
 
-LIMITS = Limits.of(RecorderSettings(pre_roll_s=2, post_roll_s=3))
+LIMITS = ClipLimits.of(RecorderSettings(pre_roll_s=2, post_roll_s=3))
 
 
 def adopted(first_s, last_s, kind="rolling", trigger="rolling"):
-    totals = Totals(10, 1, 10, int(first_s * NS), int(last_s * NS), 0, 0, 1000)
-    order = Order(-1, kind, trigger, int(first_s * NS), 0)
+    totals = ClipTotals(10, 1, 10, int(first_s * NS), int(last_s * NS), 0, 0, 1000)
+    order = ClipOrder(-1, kind, trigger, int(first_s * NS), 0)
     return Closed(order, Path("a.mp4"), None, "cam0", 0, totals, "found after a crash", intact=False)
 
 
@@ -39,12 +39,12 @@ def noted(tmp_path):
     """A recorder noted what happened at 100 s, and was killed."""
     triggers = Triggers(LIMITS)
     triggers.happened(100 * NS, "command", utc_ns=7, label="owl", protect=True)
-    Marks(tmp_path / "m.json").keep(triggers.events)
+    EventMarks(tmp_path / "m.json").keep(triggers.events)
     return tmp_path / "m.json"
 
 
 def test_clips_are_marked_into_which_the_event_fell_and_no_others(noted):
-    marks = Marks(noted)
+    marks = EventMarks(noted)
     assert told(marks, adopted(40, 97.9)) == ("rolling", "", False)
     assert told(marks, adopted(40, 98.1)) == ("command", "owl", True)
     assert told(marks, adopted(102.9, 160)) == ("command", "owl", True)
@@ -54,24 +54,24 @@ def test_clips_are_marked_into_which_the_event_fell_and_no_others(noted):
 
 
 def test_of_many_events_the_protecting_ones_are_kept(noted):
-    marks = Marks(noted)
+    marks = EventMarks(noted)
     for number in range(2 * KEPT):
         triggers = Triggers(LIMITS)
         triggers.happened((200 + 10 * number) * NS, "motion", utc_ns=7)
         marks.keep(triggers.events)
-    assert told(Marks(noted), adopted(40, 160)) == ("command", "owl", True)
-    assert told(Marks(noted), adopted(190, 201)) == ("rolling", "", False), "the oldest of the others went"
+    assert told(EventMarks(noted), adopted(40, 160)) == ("command", "owl", True)
+    assert told(EventMarks(noted), adopted(190, 201)) == ("rolling", "", False), "the oldest of the others went"
 
 
 def test_motion_that_was_resumed_marks_nothing_after_its_end(tmp_path):
-    triggers, resumed, marks = Triggers(LIMITS), Triggers(LIMITS), Marks(tmp_path / "m.json")
+    triggers, resumed, marks = Triggers(LIMITS), Triggers(LIMITS), EventMarks(tmp_path / "m.json")
     triggers.began(100 * NS, "motion", utc_ns=7)
     marks.keep(triggers.events)
-    after_kill = Marks(tmp_path / "m.json")
+    after_kill = EventMarks(tmp_path / "m.json")
     resumed.resume(after_kill.going_on(110 * NS))
     resumed.ended(112 * NS, "motion")
     after_kill.keep(resumed.events)
-    for known in (after_kill, Marks(tmp_path / "m.json")):
+    for known in (after_kill, EventMarks(tmp_path / "m.json")):
         assert told(known, adopted(90, 105))[0] == told(known, adopted(111, 114))[0] == "motion"
         assert told(known, adopted(116, 160)) == ("rolling", "", False)
 
@@ -79,7 +79,7 @@ def test_motion_that_was_resumed_marks_nothing_after_its_end(tmp_path):
 def test_a_clip_of_its_own_takes_nothing_from_the_event_after_it(noted):
     triggers = Triggers(LIMITS)
     triggers.happened(96 * NS, "motion", utc_ns=7)
-    marks = Marks(noted)
+    marks = EventMarks(noted)
     marks.keep(triggers.events)
     assert told(marks, adopted(94, 99, "event", "motion")) == ("motion", "", False)
     assert told(marks, adopted(98.01, 103, "event", "command")) == ("command", "owl", True)
@@ -88,28 +88,28 @@ def test_a_clip_of_its_own_takes_nothing_from_the_event_after_it(noted):
 def test_what_lasts_marks_until_it_is_cut_off_and_what_ended_no_longer(tmp_path):
     triggers, path = Triggers(LIMITS), tmp_path / "m.json"
     triggers.began(100 * NS, "motion", utc_ns=7)
-    marks = Marks(path)
+    marks = EventMarks(path)
     marks.keep(triggers.events)
-    assert told(Marks(path), adopted(300, 310)) == ("motion", "", False)
+    assert told(EventMarks(path), adopted(300, 310)) == ("motion", "", False)
     triggers.ended(200 * NS, "motion")
     marks.keep(triggers.events)
-    assert told(Marks(path), adopted(300, 310)) == ("rolling", "", False)
-    assert Marks(path).going_on(202 * NS) is not None and Marks(path).going_on(203 * NS) is None
+    assert told(EventMarks(path), adopted(300, 310)) == ("rolling", "", False)
+    assert EventMarks(path).going_on(202 * NS) is not None and EventMarks(path).going_on(203 * NS) is None
 
 
 def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypatch):
     """The sensor's clock begins anew with each boot: an old event must not mark a new clip of the same times."""
     monkeypatch.setattr("recorder.resume.boot_id", lambda: "the next one")
-    marks = Marks(noted)
+    marks = EventMarks(noted)
     assert told(marks, adopted(90, 110)) == ("command", "owl", True)
     assert marks.going_on(101 * NS) is None
-    assert told(Marks(noted), adopted(90, 110)) == ("rolling", "", False)
+    assert told(EventMarks(noted), adopted(90, 110)) == ("rolling", "", False)
 
 
 def test_only_news_is_written_only_the_newest_are_kept_and_rubbish_is_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     path = tmp_path / "m.json"
-    marks = Marks(path)
+    marks = EventMarks(path)
     marks.keep([])
     assert not path.exists()
     for number in range(KEPT + 5):
@@ -119,11 +119,11 @@ def test_only_news_is_written_only_the_newest_are_kept_and_rubbish_is_nothing(tm
     was = path.stat().st_ino
     marks.keep(triggers.events)
     assert path.stat().st_ino == was
-    assert told(Marks(path), adopted(490, 510)) == ("rolling", "", False)
-    assert told(Marks(path), adopted(590, 610)) == ("motion", "", False)
+    assert told(EventMarks(path), adopted(490, 510)) == ("rolling", "", False)
+    assert told(EventMarks(path), adopted(590, 610)) == ("motion", "", False)
     for rubbish in (b"", b"{}", b"[1]", b'{"boot": "a", "marks": [{"start_ns": 1}]}', b"\xff"):
         path.write_bytes(rubbish)
-        assert told(Marks(path), adopted(0, 10_000)) == ("rolling", "", False)
+        assert told(EventMarks(path), adopted(0, 10_000)) == ("rolling", "", False)
 
 
 def filed(made, count):
@@ -180,7 +180,7 @@ def test_a_marked_clip_that_was_closed_but_not_filed_is_filed_as_marked(rig):
     clip.close()
     triggers = Triggers(LIMITS)
     triggers.happened(5 * NS, "command", utc_ns=now_ns(), protect=True)
-    Marks(made.folder / "run" / "cam0.marks.json").keep(triggers.events)
+    EventMarks(made.folder / "run" / "cam0.marks.json").keep(triggers.events)
     process = made.start()
     made.ready()
     (entry,) = filed(made, 1)

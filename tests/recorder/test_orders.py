@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recorder import commands as callers
-from recorder.clips.clip import NS, Limits, Totals
+from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.notices import Closed, Opened
-from recorder.commands import CLOSE_WITHIN_S, SETTLED_S, Orders
+from recorder.commands import CLOSE_WITHIN_S, SETTLED_S, RecordCommands
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shmcam.control.messages import Record, Reply
@@ -41,7 +41,7 @@ class Writer:
 @pytest.fixture
 def orders():
     own = RecorderSettings()
-    return Orders("cam0", own, Triggers(Limits.of(own)), Writer(), live=None)
+    return RecordCommands("cam0", own, Triggers(ClipLimits.of(own)), Writer(), live=None)
 
 
 def ask(orders, action, at_ns):
@@ -51,7 +51,7 @@ def ask(orders, action, at_ns):
 
 
 def close(orders, order, name, *, reason="next file", intact=True, kept=True):
-    totals = Totals(10, 1, 10, order.start_ns, order.start_ns + S, 0, 0, 1000)
+    totals = ClipTotals(10, 1, 10, order.start_ns, order.start_ns + S, 0, 0, 1000)
     orders.noticed(Closed(order, Path(name), None, "cam0", 0, totals, reason, intact, kept))
 
 

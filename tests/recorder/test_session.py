@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recorder import resume as session
-from recorder.clips.clip import NS, Limits, Totals
+from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.notices import Closed
-from recorder.resume import ALIVE_S, PTS_NS, Marks, Memory, Session
+from recorder.resume import ALIVE_S, PTS_NS, EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shmcam.config.settings import Settings
@@ -30,7 +30,7 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-class Kept(Memory):
+class Kept(ResumeFile):
     writes = 0
 
     def remember(self, state):
@@ -38,15 +38,15 @@ class Kept(Memory):
         self.writes += 1
 
 
-def recorder(folder: Path) -> tuple[Session, Triggers, Kept]:
+def recorder(folder: Path) -> tuple[Resume, Triggers, Kept]:
     (folder / "config.toml").touch()
-    memory, triggers = Kept(folder / "m.json"), Triggers(Limits.of(OWN))
-    settings, marks = Settings.load(folder / "config.toml", environ={}), Marks(folder / "marks.json")
-    return Session(settings, "cam0", memory, marks, triggers), triggers, memory
+    memory, triggers = Kept(folder / "m.json"), Triggers(ClipLimits.of(OWN))
+    settings, marks = Settings.load(folder / "config.toml", environ={}), EventMarks(folder / "marks.json")
+    return Resume(settings, "cam0", memory, marks, triggers), triggers, memory
 
 
 def closed(order, last_ns):
-    totals = Totals(10, 1, 10, order.start_ns, last_ns, 0, 0, 1000)
+    totals = ClipTotals(10, 1, 10, order.start_ns, last_ns, 0, 0, 1000)
     return Closed(order, Path("a.mp4"), None, "cam0", 0, totals, "next file", intact=True)
 
 

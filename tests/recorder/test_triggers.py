@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.clips.clip import NS, Limits
+from recorder.clips.clip import NS, ClipLimits
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 
 S = NS
-LIMITS = Limits(pre_ns=5 * S, post_ns=10 * S, event_ns=60 * S, rolling_ns=30 * S, session_ns=3600 * S)
+LIMITS = ClipLimits(pre_ns=5 * S, post_ns=10 * S, event_ns=60 * S, rolling_ns=30 * S, session_ns=3600 * S)
 
 
-def machine(limits: Limits = LIMITS) -> Triggers:
+def machine(limits: ClipLimits = LIMITS) -> Triggers:
     return Triggers(limits)
 
 
@@ -72,7 +72,7 @@ def test_a_session_with_a_duration_ends_by_itself():
 
 
 def test_a_long_session_is_cut_into_files_without_a_gap():
-    triggers = machine(Limits(0, 0, S, 30 * S, 10 * S))
+    triggers = machine(ClipLimits(0, 0, S, 30 * S, 10 * S))
     triggers.start(0, "session", "manual", utc_ns=0)
     frames = wanted(triggers, 0, 25)
     assert len(frames) == 50
@@ -285,7 +285,7 @@ def test_a_step_of_the_wall_clock_between_two_recordings_is_no_matter():
 
 
 def test_limits_come_from_the_users_keys():
-    limits = Limits.of(RecorderSettings(pre_roll_s=1.5, recording_duration_minutes=2))
+    limits = ClipLimits.of(RecorderSettings(pre_roll_s=1.5, recording_duration_minutes=2))
     assert limits.pre_ns == 1_500_000_000 and limits.rolling_ns == 120 * NS
 
 

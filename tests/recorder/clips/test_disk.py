@@ -16,8 +16,8 @@ import pytest
 from recorder.clips.disk_file import DiskFile
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
-from recorder.clips.writer import Patience, Present
-from recorder.resume import Marks
+from recorder.clips.writer import OpenClip, RetryState
+from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
@@ -143,14 +143,14 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
     clip = film.clip_file(tmp_path)
     for unit in film.units():
         clip.add(unit, unit.row)
-    present = Present("cam0", clip, film.ORDER, film.track(), 0)
+    present = OpenClip("cam0", clip, film.ORDER, film.track(), 0)
     clip.close()
     (tmp_path / "config.toml").touch()
     settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
     with Catalogue.of(settings) as catalogue:
         finisher = Finisher(
             *(settings, RecorderSettings(), "cam0"),
-            marks=Marks(tmp_path / "marks.json"),
+            marks=EventMarks(tmp_path / "marks.json"),
             catalogue=catalogue,
             closed=queue.SimpleQueue(),
             notices=notices,
@@ -167,7 +167,7 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
 
 
 def test_the_same_trouble_with_other_numbers_is_no_news():
-    patience = Patience()
+    patience = RetryState()
     assert patience.suffered("disk full: 3.1 MB short of 20.0 MB", 0)
     assert not patience.suffered("disk full: 2.9 MB short of 20.0 MB", 40)
     assert patience.trouble.startswith("disk full: 2.9")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from recorder.clips import recovery as leftovers
-from recorder.resume import Interrupted, Memory, boot_id
+from recorder.resume import InterruptedRecording, ResumeFile, boot_id
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns
@@ -239,11 +239,11 @@ def interrupted(**changes):
         "boot": boot_id(), "kind": "session", "trigger": "manual", "utc_ns": 1, "label": "", "protect": False,
         "stop_ns": 1 << 62, "last_ns": now_ns() - 5_000_000_000, "alive_ns": 0,
     }  # fmt: skip
-    return Interrupted(**(values | changes))
+    return InterruptedRecording(**(values | changes))
 
 
 def test_only_a_recent_session_of_this_boot_is_resumed(tmp_path):
-    memory = Memory(tmp_path / "m.json")
+    memory = ResumeFile(tmp_path / "m.json")
     assert memory.recall(now_ns(), 0) is None
     memory.remember(interrupted())
     assert memory.recall(now_ns(), 0) is not None

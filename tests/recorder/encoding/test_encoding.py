@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from recorder.clips.clip import Order
+from recorder.clips.clip import ClipOrder
 from recorder.encoding import select as codecs
 from recorder.encoding.encoder import Encoder, Plan, plan
-from recorder.encoding.frames import Picture, Wrapper, wraps
+from recorder.encoding.frames import EncoderInput, Wrapper, wraps
 from recorder.encoding.select import candidates, open_encoder, prove
-from recorder.encoding.session import Encoding
+from recorder.encoding.session import EncoderSession
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import Flags, FrameMeta
@@ -24,7 +24,7 @@ from shm_ring.formats import geometry, planes
 from shmcam.imaging import frame_code
 
 SOFT = RecorderSettings(encoder="libx264", threads=1, crf=12)
-ORDER = Order(1, "session", "manual", 0, 0)
+ORDER = ClipOrder(1, "session", "manual", 0, 0)
 LAYOUTS = [
     ("yuv420p", 640, 480, None),
     ("yuv420p", 640, 482, None),  # height % 4: from_numpy_buffer would compute 480
@@ -146,10 +146,10 @@ def metas(count, start=0, period_us=33_333, **more):
 
 def test_key_frames_come_by_time_at_each_clip_and_when_forced():
     shape, payload = picture("yuv420p", 320, 240)
-    encoding = Encoding(SOFT)
+    encoding = EncoderSession(SOFT)
     keys = []
     for meta in metas(100):
-        order = ORDER if meta.frame_id < 50 else Order(2, "session", "manual", 0, 0)
+        order = ORDER if meta.frame_id < 50 else ClipOrder(2, "session", "manual", 0, 0)
         if meta.frame_id == 70:
             encoding.force_key()
         keys += [unit.row.frame_id for unit in encoding.feed(Stand(shape, payload), meta, order) if unit.key]
@@ -159,7 +159,7 @@ def test_key_frames_come_by_time_at_each_clip_and_when_forced():
 def test_a_fast_camera_and_a_slow_one_have_a_key_frame_a_second_in_time():
     shape, payload = picture("yuv420p", 320, 240)
     for period_us, every in ((8_333, 120), (500_000, 2), (2_000_000, 1)):
-        encoding = Encoding(SOFT)
+        encoding = EncoderSession(SOFT)
         keys = [
             unit.row.frame_id
             for meta in metas(every * 3, period_us=period_us)
@@ -193,7 +193,7 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
         return encoder
 
     monkeypatch.setattr("recorder.encoding.session.open_encoder", opener)
-    encoding = Encoding(RecorderSettings(threads=1))
+    encoding = EncoderSession(RecorderSettings(threads=1))
     units = [unit for meta in metas(60) for unit in encoding.feed(Stand(shape, payload), meta, ORDER)]
     assert opened == [codecs.HARDWARE, codecs.SOFTWARE]
     assert [unit.row.frame_id for unit in units] == list(range(60))
@@ -225,7 +225,7 @@ def test_a_hardware_encoder_that_shears_the_picture_is_not_used(caplog):
             return super().encode(frame, **more)
 
     encoder = open_encoder(
-        RecorderSettings(threads=1), Picture("yuv420p", 640, 480, "smpte170m", "pc"), 30.0, opener=Shearing
+        RecorderSettings(threads=1), EncoderInput("yuv420p", 640, 480, "smpte170m", "pc"), 30.0, opener=Shearing
     )
     assert encoder.plan.codec == "libx264"
     assert "test picture came back wrong" in caplog.text
@@ -243,7 +243,9 @@ def test_hardware_that_is_not_there_or_does_not_work_is_not_tried_at_each_openin
         return Encoder(wanted)
 
     for width in (320, 320, 640, 320):
-        open_encoder(RecorderSettings(threads=1), Picture("yuv420p", width, 240, "bt709", "pc"), 30.0, opener=broken)
+        open_encoder(
+            RecorderSettings(threads=1), EncoderInput("yuv420p", width, 240, "bt709", "pc"), 30.0, opener=broken
+        )
     assert [width for codec, width in tried if codec == codecs.HARDWARE] == [320, 640]
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4 and all(line.endswith("because=h264_v4l2m2m is broken") for line in lines), lines
@@ -253,24 +255,24 @@ def test_without_a_video_device_no_hardware_is_tried(monkeypatch, tmp_path):
     monkeypatch.setattr("recorder.encoding.encoder.DEVICES", "no-such-device*")
     monkeypatch.setattr("recorder.encoding.encoder.CodecContext.create", lambda *_: pytest.fail("tried"))
     with pytest.raises(EncoderUnavailable, match=r"h264_v4l2m2m does not open .*: there is no /dev/no-such-device"):
-        Encoder(plan(SOFT, codecs.HARDWARE, Picture("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
+        Encoder(plan(SOFT, codecs.HARDWARE, EncoderInput("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
 
 
 def test_a_software_encoder_passes_the_proof():
-    prove(open_encoder(SOFT, Picture("nv12", 642, 362, "bt709", "tv"), 30.0))
+    prove(open_encoder(SOFT, EncoderInput("nv12", 642, 362, "bt709", "tv"), 30.0))
 
 
 def test_nothing_to_encode_with_is_said_with_every_reason():
     with pytest.raises(EncoderUnavailable, match="failed before: h264_v4l2m2m, libx264"):
         open_encoder(
-            SOFT, Picture("yuv420p", 640, 480, "bt709", "pc"), 30.0, failed=frozenset({"h264_v4l2m2m", "libx264"})
+            SOFT, EncoderInput("yuv420p", 640, 480, "bt709", "pc"), 30.0, failed=frozenset({"h264_v4l2m2m", "libx264"})
         )
 
 
 def test_presets_change_under_load_without_a_new_file():
     """All presets write the same parameter sets, so the file goes on."""
     shape, payload = picture("yuv420p", 640, 480)
-    encoding = Encoding(SOFT)
+    encoding = EncoderSession(SOFT)
     tracks, units = set(), []
     for meta in metas(90):
         units += encoding.feed(Stand(shape, payload), meta, ORDER)
@@ -283,7 +285,7 @@ def test_presets_change_under_load_without_a_new_file():
 
 def test_another_mode_is_another_track():
     shape, payload = picture("yuv420p", 320, 240)
-    encoding = Encoding(SOFT)
+    encoding = EncoderSession(SOFT)
     tracks = []
     for meta in [*metas(3), *metas(6, 3, flags=int(Flags.NIGHT)), *metas(9, 6, 2_000_000)]:
         encoding.feed(Stand(shape, payload), meta, ORDER)
@@ -299,7 +301,7 @@ def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
     shape, payload = picture("yuv420p", 640, 480)
     before = payload.copy()
     overlay = FrameOverlay(OverlaySettings(enable=True, place="bottom-right", text="Garden", font_scale_base=2))
-    encoding = Encoding(SOFT, overlay)
+    encoding = EncoderSession(SOFT, overlay)
     units = []
     for meta in metas(40):
         units += encoding.feed(Stand(shape, payload), meta, ORDER)
