@@ -10,7 +10,7 @@ from shmcam.config.settings import EXIT_CONFIG
 from shmcam.control.client import ControlClient
 from shmcam.runtime.startup import startup
 from streamer.http.server import CannotServe
-from streamer.hub_link import COMMANDS, EVENTS, Errands
+from streamer.hub_link import COMMANDS, EVENTS, HubLink
 from streamer.loop import serve, wait_for_port
 from streamer.settings import MjpegServerSettings
 
@@ -22,7 +22,7 @@ def main() -> int:
         with ControlClient(
             role="streamer", socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
         ) as control:
-            errands = Errands(control, settings.socket_path, stop)
+            errands = HubLink(control, settings.socket_path, stop)
             if not settings.table(MjpegServerSettings).enable:
                 errands.idle(stop, "idle", "mjpeg_server.enable is false")
                 return 0

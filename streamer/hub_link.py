@@ -14,7 +14,7 @@ from shmcam.config.settings import SettingsError
 from shmcam.control.client import ControlClient, Request, acall
 from shmcam.control.messages import Command, Event, Preview, Reply, SettingChanged, ShortStream, Viewers, wire_name
 from shmcam.runtime.stop import Stop
-from streamer.http.context import Camera, Context
+from streamer.http.context import Context, StreamedCamera
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
 
@@ -36,7 +36,7 @@ HUNG_S = 10.0
 SHORT_STREAMS_MAX = 8
 
 
-class Errands:
+class HubLink:
     """Everything between the streamer and the hub."""
 
     def __init__(self, control: ControlClient, socket_path: Path, stop: Stop) -> None:
@@ -101,7 +101,7 @@ class Errands:
 
     def _short(self, context: Context, request: Request, message: ShortStream) -> None:
         name = message.camera or next(iter(context.cameras))
-        camera: Camera | None = context.cameras.get(name)
+        camera: StreamedCamera | None = context.cameras.get(name)
         if camera is None:
             known = ", ".join(context.cameras)
             request.reply(Reply(ok=False, status="unknown_camera", text=f"ERROR: no camera {name!r}; cameras: {known}"))

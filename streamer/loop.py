@@ -20,19 +20,19 @@ from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
 from streamer.auth.policy import Guard
-from streamer.h264.live_video import Live, LiveFeed
+from streamer.h264.live_video import LiveFeed, LiveVideo
 from streamer.h264.routes import encourage
-from streamer.http.context import Camera, Context
+from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
-from streamer.hub_link import Errands
-from streamer.monitoring.load import machine_of
+from streamer.hub_link import HubLink
+from streamer.monitoring.load import load_of
 from streamer.monitoring.throttle import Load, LoadLimits
-from streamer.monitoring.viewers import Ledger
+from streamer.monitoring.viewers import Viewers
 from streamer.pictures.caption import Caption
-from streamer.pictures.fanout import Fanout, Places
+from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import Feed
-from streamer.pictures.long_exposure import STREAM, LongExposure
-from streamer.pictures.scores import Marks
+from streamer.pictures.long_exposure import STREAM, LongExposureReader
+from streamer.pictures.scores import ScoreReader
 from streamer.settings import HttpSettings, MjpegServerSettings
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ LOAD_PERIOD_S = 1.0
 HUB_ANSWER_S = 2.0
 
 
-def wait_for_port(settings: Settings, stop: Stop, errands: Errands) -> socket.socket:
+def wait_for_port(settings: Settings, stop: Stop, errands: HubLink) -> socket.socket:
     """Open the listening socket; while somebody else has the port, stay up, say so and try again.
 
     Returns: the caller closes it; one that listens nowhere if stop was requested meanwhile.
@@ -57,7 +57,7 @@ def wait_for_port(settings: Settings, stop: Stop, errands: Errands) -> socket.so
     return socket.socket()
 
 
-async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.socket) -> None:
+async def serve(settings: Settings, stop: Stop, errands: HubLink, sock: socket.socket) -> None:
     """Serve on a listening socket until stop is requested. Raises: CannotServe; a feed that fails requests the stop."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
     house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
@@ -71,8 +71,8 @@ async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.s
             house,
             guard,
             {},
-            Ledger(),
-            Places(mjpeg.max_streams, mjpeg.max_variants),
+            Viewers(),
+            ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
             connections_of(http),
             errands,
         )
@@ -95,19 +95,19 @@ async def serve(settings: Settings, stop: Stop, errands: Errands, sock: socket.s
 def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> list[Feed | LiveFeed]:
     """Make fan-out and feeds of each camera and enter them into the context."""
     settings = context.settings
-    cameras: dict[str, Camera] = {}
+    cameras: dict[str, StreamedCamera] = {}
     feeds: list[Feed | LiveFeed] = []
     for name in settings.cameras:
         ring, packets, long = (
             stack.enter_context(LiveRing(settings.ring_name(name, stream), stop)) for stream in ("main", "h264", STREAM)
         )
         scores = stack.enter_context(Scores(settings.ring_name(name, "scores"), stop))
-        fanout, live = Fanout(name, context.places, now_ns), Live(name)
-        marks = Marks(scores)
+        fanout, live = Fanout(name, context.places, now_ns), LiveVideo(name)
+        marks = ScoreReader(scores)
         feed = Feed(
             fanout,
             ring,
-            LongExposure(
+            LongExposureReader(
                 long,
                 marks,
                 Caption(name, context.now),
@@ -121,7 +121,7 @@ def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.Abstrac
             stale_after_s=context.stale_after_s,
         )
         feeds += [feed, LiveFeed(live, packets, loop=loop, stop=stop)]
-        cameras[name] = Camera(name, fanout, feed, live)
+        cameras[name] = StreamedCamera(name, fanout, feed, live)
     context.cameras = cameras
     return feeds
 
@@ -150,4 +150,4 @@ async def watch_load(context: Context) -> None:
 
 async def look(context: Context) -> None:
     """Measure once."""
-    context.machine = machine_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.machine)
+    context.machine = load_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.machine)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Event, Preview, PreviewFrame
-from streamer.http.context import Camera, Context
-from streamer.pictures.fanout import TooMany
-from streamer.pictures.jpeg_picture import Picture
+from streamer.http.context import Context, StreamedCamera
+from streamer.pictures.fanout import TooManyViewers
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 QUALITY, QUALITY_MIN, QUALITY_STEP = 70, 20, 10
@@ -18,7 +18,7 @@ QUALITY, QUALITY_MIN, QUALITY_STEP = 70, 20, 10
 class PreviewViewer:
     """Announces each picture; lowers its quality while pictures are too large for a message."""
 
-    camera: Camera
+    camera: StreamedCamera
     variant: Variant
     announce: Callable[[Event], None]
     joined: bool = False
@@ -28,7 +28,7 @@ class PreviewViewer:
         """Begin to watch. Returns: whether there was a place."""
         try:
             self.camera.fanout.join(self.variant, self)
-        except TooMany:
+        except TooManyViewers:
             return False
         self.joined = True
         return True
@@ -39,7 +39,7 @@ class PreviewViewer:
             self.joined = False
             self.camera.fanout.leave(self.variant, self)
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Announce it if it fits into a message."""
         if not picture.signal:
             return

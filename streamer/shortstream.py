@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Reply, ShortStream
-from streamer.http.context import Camera, Context
-from streamer.monitoring.viewers import Tally
-from streamer.pictures.fanout import TooMany
-from streamer.pictures.jpeg_picture import Picture
+from streamer.http.context import Context, StreamedCamera
+from streamer.monitoring.viewers import Sent
+from streamer.pictures.fanout import TooManyViewers
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 FRAME_S = 15.0
@@ -33,17 +33,17 @@ class Newest:
     """A viewer who is asked for the next picture when there is time for it."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
-        self._picture: Picture | None = None
+        self.tally = Sent()
+        self._picture: JpegPicture | None = None
         self._came = asyncio.Event()
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Keep it, in place of one that was not fetched."""
         self.tally.skipped += self._picture is not None
         self._picture = picture
         self._came.set()
 
-    async def next(self, wait_s: float) -> Picture:
+    async def next(self, wait_s: float) -> JpegPicture:
         """Wait for a picture not seen before. Raises: TimeoutError."""
         async with asyncio.timeout(wait_s):
             await self._came.wait()
@@ -54,7 +54,7 @@ class Newest:
         return picture
 
 
-async def short_stream(context: Context, camera: Camera, wish: ShortStream, answer: Answer) -> None:
+async def short_stream(context: Context, camera: StreamedCamera, wish: ShortStream, answer: Answer) -> None:
     """Send what was asked for, then say how it went."""
     settings = context.mjpeg
     long, quality = wish.exposure == "long", wish.quality or settings.quality
@@ -62,7 +62,7 @@ async def short_stream(context: Context, camera: Camera, wish: ShortStream, answ
     viewer = Newest()
     try:
         camera.fanout.join(variant, viewer)
-    except TooMany as error:
+    except TooManyViewers as error:
         answer(Reply(ok=False, status="busy", text=f"ERROR: {error}"))
         return
     begun = camera.feed.sight.frames

@@ -12,7 +12,7 @@ from shm_ring import Flags, FrameMeta
 from shmcam.config.schema import Key
 from shmcam.control import messages as c
 from streamer.api.actions import OfCamera
-from streamer.api.endpoint import Answer, Call, Endpoint, Refused, answer_of
+from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, answer_of
 from streamer.http.context import Context, camera_of
 
 OWN = ("camera.video_mode", "camera.framerate", "camera.exposure_us", "camera.gain")
@@ -117,7 +117,7 @@ async def _turn(call: Call) -> Answer:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(known)}"
-            raise Refused(400, f"no control {name[:40]!r}; {hint}")
+            raise CommandRefused(400, f"no control {name[:40]!r}; {hint}")
         changes[_path(context, camera.name, known[name])] = value
     reply = await context.hub.ask(c.Set(changes=changes, save=call.body.save), HUB_S)
     if reply.ok:

@@ -86,7 +86,7 @@ class Answer(msgspec.Struct, frozen=True):
     """Figures and paths, as in the JSON dialect of the control socket."""
 
 
-class Refused(web.HTTPException):
+class CommandRefused(web.HTTPException):
     """A command the service did not carry out; becomes a Problem."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -112,7 +112,7 @@ def answer_of(reply: Reply) -> Answer:
     """Turn a Reply into an answer. Raises: Refused."""
     status = 200 if reply.ok else HTTP_OF.get(reply.status, 409)
     if status != 200:
-        raise Refused(status, reply.text.removeprefix("ERROR: ") or reply.status)
+        raise CommandRefused(status, reply.text.removeprefix("ERROR: ") or reply.status)
     return Answer(reply.ok, reply.status, reply.text, reply.data)
 
 
@@ -126,4 +126,4 @@ def _converted(values: dict[str, str], kind: type[msgspec.Struct], where: str, *
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         reason = re.sub(r" - at `\$\.?([^`]*)`", r" (\1)", str(error))
-        raise Refused(status, f"{where}: {reason}"[:300]) from None
+        raise CommandRefused(status, f"{where}: {reason}"[:300]) from None

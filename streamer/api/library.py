@@ -25,7 +25,7 @@ from shmcam.control import messages as c
 from shmcam.library import Entry, LibraryError, NoSuchEntry
 from shmcam.library.instants import instant_ns
 from shmcam.runtime.clock import iso
-from streamer.api.endpoint import Answer, Call, Endpoint, Nothing, Refused, answer_of
+from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import thumbnail
 from streamer.http.context import Context
 from streamer.http.errors import error_response
@@ -52,18 +52,18 @@ def reading() -> Iterator[None]:
     try:
         yield
     except NoSuchEntry as problem:
-        raise Refused(404, str(problem)) from None
+        raise CommandRefused(404, str(problem)) from None
     except (sqlite3.Error, LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
-        raise Refused(503, f"the library cannot be read now: {problem}"[:300]) from None
+        raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
 
 
 async def handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
     """Where a file is, and its type, if it may be fetched. Raises: Refused."""
     if not context.hands_out:
-        raise Refused(403, "http.downloads is off")
+        raise CommandRefused(403, "http.downloads is off")
     media = TYPES.get(entry.path.suffix.lower())
     if media is None or not await asyncio.to_thread(_ours, context, entry.path):
-        raise Refused(404, f"{entry.path.name} cannot be fetched")
+        raise CommandRefused(404, f"{entry.path.name} cannot be fetched")
     return entry.path, media
 
 
@@ -87,7 +87,7 @@ class OfRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[int, msgspec.Meta(ge=1, le=2**53, description="row number as listed")]
 
 
-class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LibraryQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which rows."""
 
     group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
@@ -153,13 +153,13 @@ async def _rows(call: Call) -> Rows:
     return await asyncio.to_thread(_found, call.context, call.query)
 
 
-def _found(context: Context, wish: Wish) -> Rows:
+def _found(context: Context, wish: LibraryQuery) -> Rows:
     now = time.time_ns()
     catalogue = context.catalogue
     try:
         since, until = instant_ns(wish.since, now), instant_ns(wish.until, now)
     except ValueError as problem:
-        raise Refused(400, str(problem)) from None
+        raise CommandRefused(400, str(problem)) from None
     cameras = [wish.camera] if wish.camera else []
     with reading():
         found = catalogue.find(
@@ -213,7 +213,7 @@ def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summ
 def endpoints() -> list[Endpoint]:
     """All of this topic."""
     return [
-        Endpoint("GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=Wish),
+        Endpoint("GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=LibraryQuery),
         Endpoint("GET", "/library/{id}", "library", "Show one row", _row, Row, place=OfRow),
         Endpoint(
             "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _file, None,

@@ -14,7 +14,7 @@ from shmcam.control import messages as c
 from shmcam.runtime.clock import iso
 from streamer.api.actions import OfCamera, asking
 from streamer.api.endpoint import Call, Endpoint
-from streamer.http.context import Camera, Context
+from streamer.http.context import Context, StreamedCamera
 from streamer.monitoring.health import Health
 from streamer.monitoring.routes import camera_health, health_of
 
@@ -74,7 +74,7 @@ class Cameras(msgspec.Struct, frozen=True):
     cameras: list[CameraStatus]
 
 
-def camera_status(context: Context, camera: Camera) -> CameraStatus:
+def camera_status(context: Context, camera: StreamedCamera) -> CameraStatus:
     """Gather what is known of one camera."""
     sight, health = camera.feed.sight, camera_health(context, camera)
     geometry, meta, mark = sight.geometry, sight.meta, sight.mark

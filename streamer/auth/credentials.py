@@ -29,7 +29,7 @@ PEERS_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Secrets:
+class Credentials:
     """What opens the door; both empty: it stands open (loopback, or insecure_no_auth)."""
 
     token: str = ""
@@ -48,10 +48,10 @@ class Secrets:
         return by_token or by_password
 
 
-class Passes:
+class LoginCookies:
     """Makes and checks login cookies: `<expiry>.<nonce>.<signature>`, so that they survive our restart."""
 
-    def __init__(self, door: Secrets) -> None:
+    def __init__(self, door: Credentials) -> None:
         self._key = sha256(f"shmcam pass\0{door.token}\0{door.password}".encode()).digest()
         self._revoked: OrderedDict[str, None] = OrderedDict()
 
@@ -79,7 +79,7 @@ class Passes:
         return hmac.new(self._key, said.encode(errors="replace"), sha256).hexdigest()
 
 
-class Brake:
+class GuessLimiter:
     """Counts wrong guesses per peer and says when it has been too many."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ def guess_of(authorization: str) -> str | None:
     return None
 
 
-def weakness(door: Secrets) -> str:
+def weakness(door: Credentials) -> str:
     """What is wrong with the configured secrets, for a refusal to start; empty: nothing."""
     if door.token and len(door.token) < TOKEN_LENGTH_MIN:
         return f"http.token: {len(door.token)} characters; must be at least {TOKEN_LENGTH_MIN}"

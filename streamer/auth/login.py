@@ -10,7 +10,7 @@ from aiohttp import web
 
 from streamer.auth.credentials import COOKIE, PASS_LIFE_S
 from streamer.http.body import read_body
-from streamer.http.connection import Connection
+from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
 from streamer.http.errors import error_response
 
@@ -28,7 +28,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     """Check the secret and hand out a pass."""
     context = request.app[CONTEXT]
     given = await read_body(request, Login)
-    peer = cast(Connection, request.protocol).peer
+    peer = cast(HttpConnection, request.protocol).peer
     refusal = context.guard.login(given.secret, peer, time.monotonic())
     if refusal is not None:
         return error_response(refusal.status, refusal.reason, refusal.headers)

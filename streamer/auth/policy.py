@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from shmcam.runtime.network import is_loopback
-from streamer.auth.credentials import Brake, Passes, Secrets, guess_of
+from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 
 PUBLIC = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
 """Open to everybody: what a person needs in order to log in, and nothing that shows or changes anything."""
@@ -23,7 +23,7 @@ OWN_HEADER = "X-Shmcam"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RequestFacts:
     """What the check needs to know of a request."""
 
     method: str
@@ -53,7 +53,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServerIdentity:
     """Who we are."""
 
     bind: str
@@ -66,18 +66,18 @@ class House:
 class Guard:
     """Decides about requests; one per process."""
 
-    def __init__(self, house: House, door: Secrets) -> None:
+    def __init__(self, house: ServerIdentity, door: Credentials) -> None:
         self._house = house
         self._door = door
-        self._brake = Brake()
-        self.passes = Passes(door)
+        self._brake = GuessLimiter()
+        self.passes = LoginCookies(door)
 
     @property
     def needs_login(self) -> bool:
         """Whether anything must be shown at all."""
         return self._door.needed
 
-    def refusal(self, facts: Facts, now_s: float, wall_s: float) -> Refusal | None:
+    def refusal(self, facts: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
         """Decide about one request; None: let it in. `now_s` is monotonic, `wall_s` is wall time."""
         if not knows_host(self._house, facts.host):
             return Refusal(421, f"this server is not called {facts.host[:80]!r}; add the name to http.hosts")
@@ -100,7 +100,7 @@ class Guard:
 
     # ---- inside
 
-    def _shown(self, facts: Facts, now_s: float, wall_s: float) -> Refusal | None:
+    def _shown(self, facts: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
         guess = facts.token if facts.token is not None else guess_of(facts.authorization)
         if guess is not None:
             return self.login(guess, facts.peer, now_s)
@@ -108,11 +108,11 @@ class Guard:
             return None if self._meant(facts) else Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
         return Refusal(401, "token or password needed", {"WWW-Authenticate": 'Bearer realm="shmcam"'})
 
-    def _meant(self, facts: Facts) -> bool:
+    def _meant(self, facts: RequestFacts) -> bool:
         """A cookie comes by itself, so a change must also show that our own page sent it."""
         return facts.method in SAFE_METHODS or facts.own_header or facts.origin is not None
 
-    def _welcome(self, facts: Facts) -> bool:
+    def _welcome(self, facts: RequestFacts) -> bool:
         """Programs send no Origin; a browser does, and it must be our page or one that is listed."""
         if facts.origin is None:
             return True
@@ -121,7 +121,7 @@ class Guard:
         return bool(facts.host) and _netloc(facts.origin) == facts.host.lower()
 
 
-def knows_host(house: House, host: str) -> bool:
+def knows_host(house: ServerIdentity, host: str) -> bool:
     """Whether the Host header names us. An address cannot be rebound, so any will do unless we are loopback only."""
     name = _hostname(host)
     if name in house.names or name == "localhost":
@@ -133,7 +133,7 @@ def knows_host(house: House, host: str) -> bool:
     return address.is_loopback or not is_loopback(house.bind)
 
 
-def open_door(bind: str, door: Secrets, *, insecure: bool) -> str:
+def open_door(bind: str, door: Credentials, *, insecure: bool) -> str:
     """Why we must not start like this; empty: we may."""
     if is_loopback(bind) or door.needed or insecure:
         return ""

@@ -28,7 +28,7 @@ OLD_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class InitSegment:
     """What a viewer gets before the first fragment."""
 
     header: bytes
@@ -41,7 +41,7 @@ class Opening:
 class LiveViewer(Protocol):
     """Somebody who plays."""
 
-    def open(self, opening: Opening) -> None:
+    def open(self, opening: InitSegment) -> None:
         """A new film begins: first of all, and when the encoder was opened anew."""
 
     def play(self, piece: Fragment) -> None:
@@ -49,17 +49,17 @@ class LiveViewer(Protocol):
 
 
 @dataclass(slots=True)
-class Film:
+class StreamState:
     """What is known of the stream now."""
 
-    opening: Opening
+    opening: InitSegment
     stream: int
     pieces: list[Fragment] = field(default_factory=list)
     """From the newest key frame on."""
     kept_bytes: int = 0
 
 
-class Live:
+class LiveVideo:
     """The viewers of one camera's H.264, on the event loop's thread."""
 
     def __init__(self, camera: str) -> None:
@@ -67,7 +67,7 @@ class Live:
         self.viewers: set[LiveViewer] = set()
         self.wanted = threading.Event()
         """Set while somebody watches; the feed sleeps otherwise."""
-        self.film: Film | None = None
+        self.film: StreamState | None = None
 
     def join(self, viewer: LiveViewer) -> None:
         """Let a viewer in, with the newest key frame if there is one."""
@@ -85,12 +85,12 @@ class Live:
             self.wanted.clear()
             self.film = None
 
-    def take(self, stream: int, opening: Opening | None, piece: Fragment) -> None:
+    def take(self, stream: int, opening: InitSegment | None, piece: Fragment) -> None:
         """Take what the feed has muxed; `opening` comes with each key frame."""
         if self.film is None or self.film.stream != stream:
             if opening is None or not self.viewers:
                 return
-            self.film = Film(opening, stream)
+            self.film = StreamState(opening, stream)
             for viewer in tuple(self.viewers):
                 viewer.open(opening)
         _keep(self.film, piece)
@@ -98,7 +98,7 @@ class Live:
             viewer.play(piece)
 
 
-def _keep(film: Film, piece: Fragment) -> None:
+def _keep(film: StreamState, piece: Fragment) -> None:
     if piece.key or film.kept_bytes > GOP_BYTES_MAX:
         film.pieces, film.kept_bytes = [], 0
     if piece.key or film.pieces:
@@ -109,7 +109,7 @@ def _keep(film: Film, piece: Fragment) -> None:
 class LiveFeed:
     """The thread of one camera: waits for packets while somebody watches."""
 
-    def __init__(self, live: Live, ring: LiveRing, *, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+    def __init__(self, live: LiveVideo, ring: LiveRing, *, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         self._live, self._ring, self._loop, self._stop = live, ring, loop, stop
         self._number = 0
         self._thread = threading.Thread(target=self._run, name=f"live-{live.camera}", daemon=True)
@@ -164,6 +164,6 @@ class LiveFeed:
         call(self._live.take, unit.stream, sets and opening_of(sets, unit.width, unit.height), piece)
 
 
-def opening_of(sets: ParameterSets, width: int, height: int) -> Opening:
+def opening_of(sets: ParameterSets, width: int, height: int) -> InitSegment:
     """What a viewer gets first."""
-    return Opening(header(sets, width, height), sets.codec, width, height)
+    return InitSegment(header(sets, width, height), sets.codec, width, height)

@@ -10,11 +10,11 @@ from typing import cast
 from aiohttp import web
 
 from shmcam.control.messages import Watch
-from streamer.h264.viewers import Player, Screen
-from streamer.http.connection import Connection
-from streamer.http.context import CONTEXT, Camera, Context, camera_of
-from streamer.http.raw_stream import NO_STORE, taken_over
-from streamer.pictures.fanout import TooMany
+from streamer.h264.viewers import HttpVideoViewer, WebSocketVideoViewer
+from streamer.http.connection import HttpConnection
+from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
+from streamer.http.raw_stream import NO_STORE, start_raw_stream
+from streamer.pictures.fanout import TooManyViewers
 
 WAIT_S = 4.0
 """For the first key frame; two GOPs of the recorder's default. Then there is no recorder, and the reason is told."""
@@ -37,13 +37,13 @@ async def live_mp4(request: web.Request) -> web.StreamResponse:
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "video/mp4", **NO_STORE})
-    player = Player()
+    player = HttpVideoViewer()
     with joined(context, camera, player):
         await _opened(camera, player.opened)
-        peer = cast(Connection, request.protocol).peer
+        peer = cast(HttpConnection, request.protocol).peer
         gone = asyncio.Event()
         with context.ledger.watching("h264", camera.name, peer, "mp4", player.tally):
-            outlet = taken_over(request, "video/mp4", player.writable, gone.set)
+            outlet = start_raw_stream(request, "video/mp4", player.writable, gone.set)
             player.begin(outlet)
             try:
                 await _first(gone, player.ended)
@@ -55,12 +55,12 @@ async def live_mp4(request: web.Request) -> web.StreamResponse:
 async def live_socket(request: web.Request) -> web.StreamResponse:
     """Serve one screen until it leaves."""
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
-    screen = Screen()
+    screen = WebSocketVideoViewer()
     with joined(context, camera, screen):
         await _opened(camera, screen.opened)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=4096, compress=False)
         await socket.prepare(request)
-        peer = cast(Connection, request.protocol).peer
+        peer = cast(HttpConnection, request.protocol).peer
         with context.ledger.watching("h264", camera.name, peer, "websocket", screen.tally):
             sending = asyncio.create_task(screen.run(socket))
             try:
@@ -84,11 +84,11 @@ async def encourage(context: Context) -> None:
 
 
 @contextmanager
-def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterator[None]:
+def joined(context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | WebSocketVideoViewer) -> Iterator[None]:
     """A place among the viewers of a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
     try:
         context.places.take(new_variant=False)
-    except TooMany as error:
+    except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     camera.live.join(viewer)
     context.played.set()
@@ -99,14 +99,14 @@ def joined(context: Context, camera: Camera, viewer: Player | Screen) -> Iterato
         context.places.give_back(last_of_variant=False)
 
 
-def patience_s(camera: Camera) -> float:
+def patience_s(camera: StreamedCamera) -> float:
     """How long the first key frame may take, seconds."""
     meta = camera.feed.sight.meta
     frames_s = WAIT_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
     return max(WAIT_S, min(LONGEST_WAIT_S, frames_s))
 
 
-async def _opened(camera: Camera, opened: asyncio.Event) -> None:
+async def _opened(camera: StreamedCamera, opened: asyncio.Event) -> None:
     """Wait for the first key frame. Raises: HTTPServiceUnavailable."""
     try:
         async with asyncio.timeout(patience_s(camera)):

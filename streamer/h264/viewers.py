@@ -10,30 +10,30 @@ import msgspec
 from aiohttp import web
 
 from shmcam.video.fmp4_writer import Fragment
-from streamer.h264.live_video import Opening
-from streamer.http.raw_stream import Outlet
-from streamer.monitoring.viewers import Tally
+from streamer.h264.live_video import InitSegment
+from streamer.http.raw_stream import RawStream
+from streamer.monitoring.viewers import Sent
 
 BEHIND_MAX = 120
 """Fragments that may wait for a WebSocket viewer: 4 s at 30 fps; beyond it everything up to the next key is dropped."""
 
 
-class Player:
+class HttpVideoViewer:
     """A viewer of `/live.mp4`; what does not fit is dropped up to the next key frame."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.tally = Sent()
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
         """The encoder was opened anew: a file cannot change its size, so the player must come again."""
-        self._outlet: Outlet | None = None
-        self._opening: Opening | None = None
+        self._outlet: RawStream | None = None
+        self._opening: InitSegment | None = None
         self._early: list[Fragment] = []
         self._blocked = False
         self._lost = True  # until the first key frame
         self._base_us = -1
 
-    def open(self, opening: Opening) -> None:
+    def open(self, opening: InitSegment) -> None:
         """A film begins; once its header has been sent, another one ends this player."""
         if self._outlet is not None:
             self.ended.set()
@@ -41,7 +41,7 @@ class Player:
         self._opening, self._early = opening, []
         self.opened.set()
 
-    def begin(self, outlet: Outlet) -> None:
+    def begin(self, outlet: RawStream) -> None:
         """Send the film's header, then what has come meanwhile."""
         self._outlet = outlet
         outlet.write(self._opening.header if self._opening else b"")
@@ -83,18 +83,18 @@ class Described(msgspec.Struct, frozen=True):
     height: int
 
 
-class Screen:
+class WebSocketVideoViewer:
     """A viewer on a WebSocket: a bounded queue of messages, emptied by a task."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.tally = Sent()
         self.opened = asyncio.Event()
         self._queue: deque[str | bytes] = deque()
         self._came = asyncio.Event()
         self._lost = True
         self._base_us = -1
 
-    def open(self, opening: Opening) -> None:
+    def open(self, opening: InitSegment) -> None:
         """A film begins, the first or another."""
         mime = f'video/mp4; codecs="{opening.codec}"'
         said = Described("film", mime, opening.width, opening.height)

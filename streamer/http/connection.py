@@ -34,7 +34,7 @@ PART_S = 60.0
 """A peer that takes a byte now and then still has to finish one write in this time."""
 
 
-class Stall:
+class WriteDeadline:
     """One time that the kernel has no room for a peer: made when it begins, given up when everything is out."""
 
     __slots__ = ("_left", "_loop", "_on_reset", "_since", "_timer", "_transport", "_write_s")
@@ -72,7 +72,7 @@ def unsent(transport: asyncio.Transport) -> int:
     return int(waiting) + transport.get_write_buffer_size()
 
 
-class Place(Protocol):
+class OpenConnection(Protocol):
     """An open connection, as the table sees it."""
 
     @property
@@ -91,7 +91,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What one connection may cost."""
 
     connections: int
@@ -115,16 +115,16 @@ class ConnectionCounts:
     """Peers that did not take their bytes in time."""
 
 
-class Connections:
+class ConnectionTable:
     """All open connections."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.counts = ConnectionCounts()
-        self.open: dict[Place, None] = {}  # in the order they came
+        self.open: dict[OpenConnection, None] = {}  # in the order they came
         self._per_peer: dict[str, int] = {}
 
-    def admit(self, connection: Place) -> bool:
+    def admit(self, connection: OpenConnection) -> bool:
         """Take a new connection in, if need be in place of the longest idle one."""
         peer = connection.peer
         crowded = not _local(peer) and self._per_peer.get(peer, 0) >= self.limits.per_peer
@@ -136,7 +136,7 @@ class Connections:
         self.counts.accepted += 1
         return True
 
-    def forget(self, connection: Place) -> None:
+    def forget(self, connection: OpenConnection) -> None:
         """A connection is gone."""
         if connection in self.open:
             del self.open[connection]
@@ -145,14 +145,14 @@ class Connections:
             if not left:
                 del self._per_peer[connection.peer]
 
-    def replace(self, connection: Place, successor: Place) -> None:
+    def replace(self, connection: OpenConnection, successor: OpenConnection) -> None:
         """Somebody else goes on with a connection, in the same place."""
         del self.open[connection]
         self.open[successor] = None
 
-    def stalled(self, transport: asyncio.Transport) -> Stall:
+    def stalled(self, transport: asyncio.Transport) -> WriteDeadline:
         """A peer takes no more: begin to watch it."""
-        return Stall(transport, self.limits.write_s, self._was_reset)
+        return WriteDeadline(transport, self.limits.write_s, self._was_reset)
 
     def _was_reset(self) -> None:
         self.counts.reset += 1
@@ -177,12 +177,12 @@ TCP_USER_TIMEOUT_MS = 15_000
 """A half-open peer is gone after this (shared/faults.md 2.D row 39)."""
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """aiohttp's connection with our limits around it."""
 
     __slots__ = ("_stall", "connections", "peer", "requests")
 
-    def __init__(self, connections: Connections, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connections: ConnectionTable, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -193,7 +193,7 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # nobody compresses a few hundred bytes, but a bomb may be made of them
         )
         self.connections = connections
-        self._stall: Stall | None = None
+        self._stall: WriteDeadline | None = None
         self.peer = ""
         self.requests = 0
         """Requests being answered just now; none: the connection is idle."""
@@ -217,7 +217,7 @@ class Connection(web.RequestHandler):
             self._stall.end()
         super().connection_lost(exc)
 
-    def hand_over(self, successor: Place) -> None:
+    def hand_over(self, successor: OpenConnection) -> None:
         """Let another protocol have our place, as it has the transport already; for aiohttp the peer has left."""
         self.connections.replace(self, successor)
         self.transport = None

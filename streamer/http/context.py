@@ -13,27 +13,27 @@ from aiohttp import web
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from shmcam.runtime.network import is_loopback
-from streamer.auth.policy import Guard, House
-from streamer.h264.live_video import Live
-from streamer.monitoring.events import Events
-from streamer.monitoring.load import Machine
+from streamer.auth.policy import Guard, ServerIdentity
+from streamer.h264.live_video import LiveVideo
+from streamer.monitoring.events import RecentEvents
+from streamer.monitoring.load import SystemLoad
 from streamer.monitoring.throttle import Throttle
-from streamer.monitoring.viewers import Ledger
-from streamer.pictures.fanout import Fanout, Places
+from streamer.monitoring.viewers import Viewers
+from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.websocket.session import Sessions
 
 if TYPE_CHECKING:
     from shmcam.control.messages import Command, Reply
-    from streamer.http.connection import Connections
-    from streamer.pictures.feed import Sight
+    from streamer.http.connection import ConnectionTable
+    from streamer.pictures.feed import FeedStatus
 
 
-class Watched(Protocol):
+class CameraFeed(Protocol):
     """The feed of a camera, as routes see it."""
 
     @property
-    def sight(self) -> Sight:
+    def sight(self) -> FeedStatus:
         """What was last seen of the camera."""
 
     @property
@@ -45,7 +45,7 @@ class Watched(Protocol):
         """Why there is no virtual long exposure; empty: there is one."""
 
 
-class Hub(Protocol):
+class CommandSender(Protocol):
     """The way to the other processes."""
 
     async def ask(self, command: Command, timeout_s: float) -> Reply:
@@ -53,13 +53,13 @@ class Hub(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class StreamedCamera:
     """One camera's part of the streamer."""
 
     name: str
     fanout: Fanout
-    feed: Watched
-    live: Live
+    feed: CameraFeed
+    live: LiveVideo
 
 
 @dataclass(slots=True)
@@ -67,20 +67,20 @@ class Context:
     """Made once by the loop; `settings` is replaced when a live key changes."""
 
     settings: Settings
-    house: House
+    house: ServerIdentity
     guard: Guard
-    cameras: Mapping[str, Camera]
-    ledger: Ledger
-    places: Places
-    connections: Connections
-    hub: Hub
+    cameras: Mapping[str, StreamedCamera]
+    ledger: Viewers
+    places: ViewerSlots
+    connections: ConnectionTable
+    hub: CommandSender
     sessions: Sessions = field(default_factory=Sessions)
-    events: Events = field(default_factory=Events)
+    events: RecentEvents = field(default_factory=RecentEvents)
     throttle: Throttle = field(default_factory=Throttle)
     """Of WebSocket sessions: by load and by recorder lag."""
     precedence: Throttle = field(default_factory=Throttle)
     """Of everything we encode: by recorder lag alone, because a busy machine with a punctual recorder harms nobody."""
-    machine: Machine = field(default_factory=Machine)
+    machine: SystemLoad = field(default_factory=SystemLoad)
     catalogue: Catalogue = field(init=False)
     started_utc: float = field(default_factory=time.time)
     played: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,7 +125,7 @@ class Context:
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 
 
-def camera_of(context: Context, request: web.Request) -> Camera:
+def camera_of(context: Context, request: web.Request) -> StreamedCamera:
     """Find the camera a path or `?cam=` names; the first one where none is named. Raises: HTTPNotFound."""
     named = request.match_info.get("camera") or request.query.get("cam", "")
     names = list(context.cameras)

@@ -9,14 +9,14 @@ from typing import cast
 from aiohttp import web
 
 from streamer.auth.credentials import COOKIE
-from streamer.auth.policy import OWN_HEADER, Facts, Guard, House
+from streamer.auth.policy import OWN_HEADER, Guard, RequestFacts, ServerIdentity
 from streamer.http import expect_continue as expect
-from streamer.http.connection import Connection
+from streamer.http.connection import HttpConnection
 from streamer.http.errors import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
-HOUSE: web.AppKey[House] = web.AppKey("house", House)
+HOUSE: web.AppKey[ServerIdentity] = web.AppKey("house", ServerIdentity)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
@@ -24,13 +24,13 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
-def facts_of(request: web.Request) -> Facts:
+def facts_of(request: web.Request) -> RequestFacts:
     """What the guard needs to know of a request."""
-    return Facts(
+    return RequestFacts(
         method=request.method,
         path=request.path,
         host=request.headers.get("Host", ""),
-        peer=cast(Connection, request.protocol).peer,
+        peer=cast(HttpConnection, request.protocol).peer,
         origin=request.headers.get("Origin"),
         content_type=request.content_type,
         authorization=request.headers.get("Authorization", ""),
@@ -44,7 +44,7 @@ def facts_of(request: web.Request) -> Facts:
 @web.middleware
 async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Ask the guard before any route, and turn every refusal into JSON with a reason."""
-    connection = cast(Connection, request.protocol)
+    connection = cast(HttpConnection, request.protocol)
     connection.requests += 1
     try:
         answer = await _answered(request, handler)
@@ -67,7 +67,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     return error_response(refusal.status, refusal.reason, refusal.headers)
 
 
-def secure_headers(house: House) -> dict[str, str]:
+def secure_headers(house: ServerIdentity) -> dict[str, str]:
     """What every answer carries."""
     return {
         "Server": "shmcam",

@@ -13,7 +13,7 @@ from typing import cast
 
 from aiohttp import web
 
-from streamer.http.connection import Connection, Connections, Stall, reset
+from streamer.http.connection import ConnectionTable, HttpConnection, WriteDeadline, reset
 from streamer.http.middleware import HOUSE, secure_headers
 
 NO_STORE = {
@@ -24,7 +24,7 @@ NO_STORE = {
 }
 
 
-class Outlet(asyncio.Protocol):
+class RawStream(asyncio.Protocol):
     """The way to one peer; what the peer still says is not listened to."""
 
     __slots__ = ("_connections", "_on_lost", "_on_writable", "_stall", "peer", "transport")
@@ -35,14 +35,14 @@ class Outlet(asyncio.Protocol):
     def __init__(
         self,
         transport: asyncio.Transport,
-        connections: Connections,
+        connections: ConnectionTable,
         peer: str,
         on_writable: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
         self.transport, self.peer = transport, peer
         self._connections, self._on_writable, self._on_lost = connections, on_writable, on_lost
-        self._stall: Stall | None = None
+        self._stall: WriteDeadline | None = None
 
     def write(self, data: bytes) -> bool:
         """Write unless the peer is leaving. Returns: whether the kernel took all of it."""
@@ -78,22 +78,24 @@ class Outlet(asyncio.Protocol):
         self.transport.close()
 
 
-def taken_over(request: web.Request, kind: str, on_writable: Callable[[], None], on_lost: Callable[[], None]) -> Outlet:
+def start_raw_stream(
+    request: web.Request, kind: str, on_writable: Callable[[], None], on_lost: Callable[[], None]
+) -> RawStream:
     """Take the connection out of aiohttp's hands and send the answer's header, with `kind` as its content type.
 
     `on_writable` is called when everything written has gone to the kernel, `on_lost` once when the peer is gone or was
     closed. What the handler returns afterwards is never sent. Raises: ConnectionResetError, after `on_lost`.
     """
-    connection, transport = cast(Connection, request.protocol), request.transport
+    connection, transport = cast(HttpConnection, request.protocol), request.transport
     if transport is None:
         on_lost()
         raise ConnectionResetError("the viewer left before its stream began")
-    outlet = Outlet(transport, connection.connections, connection.peer, on_writable, on_lost)
+    outlet = RawStream(transport, connection.connections, connection.peer, on_writable, on_lost)
     # One unsent byte means that the kernel is full; what is newest then waits with us, not in asyncio's buffer.
     transport.set_write_buffer_limits(high=1, low=0)
     transport.set_protocol(outlet)
     connection.hand_over(outlet)
-    outlet.write(_head(request, {"Content-Type": kind, "Connection": "close", **NO_STORE}))
+    outlet.write(_head(request, {"Content-Type": kind, "HttpConnection": "close", **NO_STORE}))
     return outlet
 
 

@@ -16,11 +16,11 @@ from aiohttp import web
 
 from shmcam.config.settings import Settings
 from shmcam.runtime.network import is_loopback
-from streamer.auth.credentials import Secrets, weakness
-from streamer.auth.policy import House, open_door
+from streamer.auth.credentials import Credentials, weakness
+from streamer.auth.policy import ServerIdentity, open_door
 from streamer.http import expect_continue as expect
 from streamer.http.body import BODY_BYTES_MAX
-from streamer.http.connection import Connection, Connections, Limits
+from streamer.http.connection import ConnectionLimits, ConnectionTable, HttpConnection
 from streamer.http.context import CONTEXT, Context
 from streamer.http.middleware import GUARD, HOUSE, checked, dress
 from streamer.http.routes import routes
@@ -47,18 +47,18 @@ def application(context: Context) -> web.Application:
     return app
 
 
-def house_of(http: HttpSettings) -> House:
+def house_of(http: HttpSettings) -> ServerIdentity:
     """Who we are, for the guard."""
     names = {name.lower() for name in http.hosts}
     if not is_loopback(http.bind):
         own = socket.gethostname().lower()
         names |= {own, f"{own}.local"}
-    return House(http.bind, frozenset(names), frozenset(http.origins))
+    return ServerIdentity(http.bind, frozenset(names), frozenset(http.origins))
 
 
-def door_of(http: HttpSettings) -> Secrets:
+def door_of(http: HttpSettings) -> Credentials:
     """What opens the door. Raises: CannotServe where it would stand open to the network, or a secret is too weak."""
-    door = Secrets(http.token, http.password)
+    door = Credentials(http.token, http.password)
     if problem := weakness(door) or open_door(http.bind, door, insecure=http.insecure_no_auth):
         raise CannotServe(problem)
     if not door.needed and not is_loopback(http.bind):
@@ -76,9 +76,9 @@ def warn_of_readers(settings: Settings) -> None:
             log.warning("everybody on this machine can read the secret in %s; type: chmod o= %s", path.name, path)
 
 
-def limits_of(http: HttpSettings) -> Limits:
+def limits_of(http: HttpSettings) -> ConnectionLimits:
     """What one connection may cost."""
-    return Limits(
+    return ConnectionLimits(
         connections=http.max_connections,
         per_peer=http.max_connections_per_peer,
         header_s=http.header_s,
@@ -131,7 +131,7 @@ async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | N
     handler.request_factory = expect.kept_back(handler.request_factory)
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
-        lambda: Connection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
+        lambda: HttpConnection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
     )
     sock.listen(BACKLOG)  # asyncio has one number for how many may wait and how many it accepts at once
     try:
@@ -151,6 +151,6 @@ def url_of(sock: socket.socket, tls: ssl.SSLContext | None) -> str:
     return f"http{'s' if tls else ''}://{shown}:{port}/"
 
 
-def connections_of(http: HttpSettings) -> Connections:
+def connections_of(http: HttpSettings) -> ConnectionTable:
     """The table of connections of one server."""
-    return Connections(limits_of(http))
+    return ConnectionTable(limits_of(http))

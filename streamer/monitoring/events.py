@@ -33,7 +33,7 @@ class Told(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-class Events:
+class RecentEvents:
     """The streamer's memory of events."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ CPU_SMOOTHING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class SystemLoad:
     """One look at everything."""
 
     hub: bool = False
@@ -32,11 +32,11 @@ class Machine:
     """Of the slowest recorder."""
 
 
-def machine_of(reply: Reply, before: Machine) -> Machine:
+def load_of(reply: Reply, before: SystemLoad) -> SystemLoad:
     """Make one look of the hub's answer to `status`; `before` is the look a second ago."""
     rows = reply.data.get("processes", []) if reply.ok else []
     processes = tuple(process_of(row) for row in rows)
-    return Machine(
+    return SystemLoad(
         hub=reply.ok,
         processes=processes,
         cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from shmcam.runtime.clock import now_ns
-from streamer.http.context import CONTEXT, Camera, Context
+from streamer.http.context import CONTEXT, Context, StreamedCamera
 from streamer.monitoring.routes import disk_health, health_of
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -101,7 +101,7 @@ class Scrape:
 
 
 def _meta(name: str, scale: float = 1.0) -> Any:
-    def read(camera: Camera) -> float | None:
+    def read(camera: StreamedCamera) -> float | None:
         meta = camera.feed.sight.meta
         return None if meta is None else float(getattr(meta, name)) * scale
 
@@ -109,7 +109,7 @@ def _meta(name: str, scale: float = 1.0) -> Any:
 
 
 def _mark(name: str) -> Any:
-    def read(camera: Camera) -> float | None:
+    def read(camera: StreamedCamera) -> float | None:
         mark = camera.feed.sight.mark
         return None if mark is None else float(getattr(mark, name))
 

@@ -12,9 +12,9 @@ from shmcam.config.settings import Settings
 from shmcam.library.room import room_at
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.clock import iso, now_ns
-from streamer.http.context import CONTEXT, Camera, Context, camera_of
+from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
 from streamer.monitoring.health import CameraHealth, DiskHealth, Health, reasons
-from streamer.monitoring.viewers import Watching
+from streamer.monitoring.viewers import ViewerEntry
 
 
 async def state(request: web.Request) -> web.StreamResponse:
@@ -66,7 +66,7 @@ def health_of(context: Context) -> Health:
     )
 
 
-def camera_health(context: Context, camera: Camera) -> CameraHealth:
+def camera_health(context: Context, camera: StreamedCamera) -> CameraHealth:
     """One camera as the feed sees it."""
     sight, now = camera.feed.sight, now_ns()
     age_s = sight.age_s(now)
@@ -95,6 +95,6 @@ def json_response(value: object, status: int = 200) -> web.Response:
     )
 
 
-def _client(one: Watching) -> dict[str, Any]:
+def _client(one: ViewerEntry) -> dict[str, Any]:
     seconds = max(1e-3, time.monotonic() - one.since_s)
     return {"fps": round(one.tally.sent / seconds), "extra_headers": True, "advance_headers": False, "key": one.peer}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Tally:
+class Sent:
     """What one viewer was sent; the viewer counts, the ledger reads."""
 
     sent: int = 0
@@ -22,7 +22,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class ViewerEntry:
     """One viewer who is there now."""
 
     number: int
@@ -34,11 +34,11 @@ class Watching:
     since_utc: float
     since_s: float
     """Monotonic."""
-    tally: Tally
+    tally: Sent
 
 
 @dataclass(slots=True)
-class Totals:
+class ViewerTotals:
     """Everything sent since start, by kind, of viewers who have left."""
 
     bytes: Counter[str] = field(default_factory=Counter)
@@ -47,16 +47,16 @@ class Totals:
     viewers: Counter[str] = field(default_factory=Counter)
 
 
-class Ledger:
+class Viewers:
     """All viewers of all cameras."""
 
     def __init__(self) -> None:
-        self.present: dict[int, Watching] = {}
-        self._left = Totals()
+        self.present: dict[int, ViewerEntry] = {}
+        self._left = ViewerTotals()
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def watching(self, kind: str, camera: str, peer: str, variant: str, tally: Tally) -> Iterator[int]:
+    def watching(self, kind: str, camera: str, peer: str, variant: str, tally: Sent) -> Iterator[int]:
         """Enter a viewer for the length of the block. Yields: its number."""
         number = self.enter(kind, camera, peer, variant, tally)
         try:
@@ -64,10 +64,10 @@ class Ledger:
         finally:
             self.leave(number)
 
-    def enter(self, kind: str, camera: str, peer: str, variant: str, tally: Tally) -> int:
+    def enter(self, kind: str, camera: str, peer: str, variant: str, tally: Sent) -> int:
         """Enter a viewer until `leave`. Returns: its number."""
         number = next(self._numbers)
-        self.present[number] = Watching(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
+        self.present[number] = ViewerEntry(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
         self._left.viewers[kind] += 1
         return number
 
@@ -76,16 +76,16 @@ class Ledger:
         left = self.present.pop(number)
         _add(self._left, left.kind, left.tally)
 
-    def totals(self) -> Totals:
+    def totals(self) -> ViewerTotals:
         """Everything sent since start, those who are there included."""
-        sums = Totals(*(Counter(part) for part in (self._left.bytes, self._left.sent, self._left.skipped)))
+        sums = ViewerTotals(*(Counter(part) for part in (self._left.bytes, self._left.sent, self._left.skipped)))
         sums.viewers = Counter(self._left.viewers)
         for one in self.present.values():
             _add(sums, one.kind, one.tally)
         return sums
 
 
-def _add(totals: Totals, kind: str, tally: Tally) -> None:
+def _add(totals: ViewerTotals, kind: str, tally: Sent) -> None:
     totals.bytes[kind] += tally.bytes
     totals.sent[kind] += tally.sent
     totals.skipped[kind] += tally.skipped

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 REPEAT_AFTER_NS = 1_000_000_000
@@ -18,24 +18,24 @@ REPEAT_AFTER_NS = 1_000_000_000
 exposure late (ustreamer does the same)."""
 
 
-class Viewer(Protocol):
+class PictureViewer(Protocol):
     """Somebody who looks."""
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Take this picture now, or remember it as the newest until there is room; never wait, never raise."""
 
 
-class TooMany(Exception):
+class TooManyViewers(Exception):
     """No place left; the message says for whom."""
 
 
 @dataclass(slots=True)
-class Channel:
+class VariantViewers:
     """Everybody who watches one variant."""
 
     variant: Variant
-    viewers: set[Viewer] = field(default_factory=set)
-    latest: Picture | None = None
+    viewers: set[PictureViewer] = field(default_factory=set)
+    latest: JpegPicture | None = None
     offered_ns: int = 0
     """When `latest` was last offered, sensor clock."""
 
@@ -52,7 +52,7 @@ class FanoutCounts:
     repeats: int = 0
 
 
-class Places:
+class ViewerSlots:
     """How many may watch, over all cameras."""
 
     def __init__(self, streams: int, variants: int) -> None:
@@ -62,9 +62,9 @@ class Places:
     def take(self, *, new_variant: bool) -> None:
         """Raises: TooMany."""
         if self.streams >= self._streams:
-            raise TooMany(f"all {self._streams} places are taken (mjpeg_server.max_streams)")
+            raise TooManyViewers(f"all {self._streams} places are taken (mjpeg_server.max_streams)")
         if new_variant and self.variants >= self._variants:
-            raise TooMany(f"{self._variants} different variants are watched already (mjpeg_server.max_variants)")
+            raise TooManyViewers(f"{self._variants} different variants are watched already (mjpeg_server.max_variants)")
         self.streams += 1
         self.variants += new_variant
 
@@ -77,7 +77,7 @@ class Places:
 class Fanout:
     """The viewers of one camera."""
 
-    def __init__(self, camera: str, places: Places, now_ns: Callable[[], int]) -> None:
+    def __init__(self, camera: str, places: ViewerSlots, now_ns: Callable[[], int]) -> None:
         self.camera = camera
         self.counts = FanoutCounts()
         self.wanted: tuple[Variant, ...] = ()
@@ -85,7 +85,7 @@ class Fanout:
         """Part of each variant's rate that is served; below 1 while the machine is busy."""
         self._places = places
         self._now_ns = now_ns
-        self._channels: dict[Variant, Channel] = {}
+        self._channels: dict[Variant, VariantViewers] = {}
 
     @property
     def viewers(self) -> int:
@@ -96,18 +96,18 @@ class Fanout:
         """How many look at which variant."""
         return {variant: len(channel.viewers) for variant, channel in self._channels.items()}
 
-    def join(self, variant: Variant, viewer: Viewer) -> None:
+    def join(self, variant: Variant, viewer: PictureViewer) -> None:
         """Let a viewer in; it gets the newest picture at once if there is one. Raises: TooMany."""
         channel = self._channels.get(variant)
         self._places.take(new_variant=channel is None)
         if channel is None:
-            channel = self._channels[variant] = Channel(variant)
+            channel = self._channels[variant] = VariantViewers(variant)
             self.wanted = tuple(self._channels)
         channel.viewers.add(viewer)
         if channel.latest is not None:
             viewer.offer(channel.latest)
 
-    def leave(self, variant: Variant, viewer: Viewer) -> None:
+    def leave(self, variant: Variant, viewer: PictureViewer) -> None:
         """A viewer is gone; with the last one of a variant its encoding ends."""
         channel = self._channels[variant]
         channel.viewers.remove(viewer)
@@ -116,7 +116,7 @@ class Fanout:
             self.wanted = tuple(self._channels)
         self._places.give_back(last_of_variant=not channel.viewers)
 
-    def deliver(self, pictures: Mapping[Variant, Picture]) -> None:
+    def deliver(self, pictures: Mapping[Variant, JpegPicture]) -> None:
         """Hand out what the feed has encoded."""
         for variant, picture in pictures.items():
             self.counts.encodes += 1
@@ -132,7 +132,7 @@ class Fanout:
                 self.counts.repeats += 1
                 self._offer(channel, channel.latest)
 
-    def _offer(self, channel: Channel, picture: Picture) -> None:
+    def _offer(self, channel: VariantViewers, picture: JpegPicture) -> None:
         channel.offered_ns = self._now_ns()
         self.counts.offered += len(channel.viewers)
         for viewer in tuple(channel.viewers):

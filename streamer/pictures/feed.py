@@ -19,11 +19,11 @@ from shmcam.runtime.clock import Rate, now_ns, utc_offset_ns
 from shmcam.runtime.stop import Stop
 from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout
-from streamer.pictures.jpeg_picture import Picture, encoded
+from streamer.pictures.jpeg_picture import JpegPicture, encoded
 from streamer.pictures.live_stack import Stacks
-from streamer.pictures.long_exposure import LongExposure
+from streamer.pictures.long_exposure import LongExposureReader
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, no_signal
-from streamer.pictures.scores import Marks
+from streamer.pictures.scores import ScoreReader
 from streamer.pictures.variant import Pace, Variant
 
 IDLE_S = 0.5
@@ -31,7 +31,7 @@ IDLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class FeedStatus:
     """What the feed last saw of its camera; replaced as a whole, readable from any thread."""
 
     meta: FrameMeta | None = None
@@ -67,15 +67,15 @@ class Feed:
         self,
         fanout: Fanout,
         ring: LiveRing,
-        long: LongExposure,
-        marks: Marks,
+        long: LongExposureReader,
+        marks: ScoreReader,
         caption: Caption,
         *,
         loop: asyncio.AbstractEventLoop,
         stop: Stop,
         stale_after_s: Callable[[], float],
     ) -> None:
-        self.sight = Sight()
+        self.sight = FeedStatus()
         self.looked_s = time.monotonic()
         """When this thread last looked at its ring."""
         self._fanout, self._ring, self._long, self._marks = fanout, ring, long, marks
@@ -138,7 +138,7 @@ class Feed:
         """What single frames are encoded for."""
         return [variant for variant in self._fanout.wanted if not variant.long]
 
-    def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, Picture]:
+    def _encoded(self, reader: RingReader, frame: Frame) -> dict[Variant, JpegPicture]:
         self._stacks.add(reader, frame, (variant.stack for variant in self._wanted() if variant.stack > 1))
         due = [variant for variant in self._due(frame.captured_ns) if self._stacks.has(variant.stack)]
         lengths = {variant.stack for variant in due}
@@ -153,7 +153,7 @@ class Feed:
         return [variant for variant in wanted if self._paces[variant].due(captured_ns)]
 
     def _remember(self, reader: RingReader, frame: Frame) -> None:
-        self.sight = Sight(
+        self.sight = FeedStatus(
             meta=frame.meta,
             geometry=frame.picture,
             frames=self.sight.frames + 1,

@@ -35,7 +35,7 @@ ADVANCE = OPENING + b"Content-Type: image/jpeg\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class JpegPicture:
     """A JPEG, and what is known about the frame it shows."""
 
     jpeg: bytes
@@ -68,7 +68,7 @@ class Picture:
         object.__setattr__(self, "part", b"".join((content, self.jpeg, b"\r\n", OPENING)))
 
 
-def headers(picture: Picture) -> dict[str, str]:
+def headers(picture: JpegPicture) -> dict[str, str]:
     """The X- headers of features.md F1, for a part and for a snapshot alike."""
     named = {"X-Frame-Id": str(picture.frame_id), "X-Timestamp": f"{picture.captured_utc_ns / 1e9:.6f}"}
     if picture.dark_score is not None:
@@ -80,12 +80,12 @@ def headers(picture: Picture) -> dict[str, str]:
     return named
 
 
-def advance_part(picture: Picture) -> bytes:
+def advance_part(picture: JpegPicture) -> bytes:
     """One picture for a viewer who has its header already, and the header of the next."""
     return b"".join((picture.jpeg, b"\r\n", ADVANCE))
 
 
-def encoded(payload: NDArray[np.uint8], frame: Frame, variant: Variant, mark: Score | None) -> Picture:
+def encoded(payload: NDArray[np.uint8], frame: Frame, variant: Variant, mark: Score | None) -> JpegPicture:
     """Encode one frame for one variant.
 
     `payload` is the frame's own, or a stack of the same geometry. `mark` is the analyzer's newest word, None where
@@ -95,7 +95,7 @@ def encoded(payload: NDArray[np.uint8], frame: Frame, variant: Variant, mark: Sc
     geometry, meta = frame.picture, frame.meta
     jpeg = to_jpeg(payload, geometry, variant.quality, gray=variant.gray, width=variant.width or None)
     width = min(variant.width or geometry.width, geometry.width)
-    return Picture(
+    return JpegPicture(
         jpeg=jpeg,
         frame_id=meta.frame_id,
         captured_ns=meta.captured_ns,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingNotReady, RingReader
 from shmcam.runtime.clock import now_ns, utc_offset_ns
 from streamer.pictures.caption import Caption
-from streamer.pictures.jpeg_picture import Picture, encoded
+from streamer.pictures.jpeg_picture import JpegPicture, encoded
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, no_signal
-from streamer.pictures.scores import Marks
+from streamer.pictures.scores import ScoreReader
 from streamer.pictures.variant import Pace, Variant
 
 STREAM = "long"
@@ -22,13 +22,13 @@ PERIOD_S = 0.5
 """The exporter's time between two pictures."""
 
 
-class LongExposure:
+class LongExposureReader:
     """One camera's long exposure; used by the feed's thread, `reason` by any."""
 
     def __init__(
         self,
         ring: LiveRing,
-        marks: Marks,
+        marks: ScoreReader,
         caption: Caption,
         seconds: Callable[[], float],
         stale_after_s: Callable[[], float],
@@ -44,7 +44,7 @@ class LongExposure:
         self._size = DEFAULT_SIZE
         self._frame_id = -1
 
-    def pictures(self, wanted: Sequence[Variant], share: float) -> dict[Variant, Picture]:
+    def pictures(self, wanted: Sequence[Variant], share: float) -> dict[Variant, JpegPicture]:
         """What has come since the last call, encoded; a 'No signal' picture a second while nothing can come.
 
         `wanted`: variants that somebody watches; without any nothing is encoded. `share`: part of their rate.
@@ -75,7 +75,7 @@ class LongExposure:
 
     def _seen(
         self, reader: RingReader, sequence: int, wanted: Sequence[Variant], share: float, now: int
-    ) -> dict[Variant, Picture]:
+    ) -> dict[Variant, JpegPicture]:
         with reader.borrow(sequence) as frame:
             meta, geometry = frame.meta, frame.picture
             self._size, self._frame_id = (geometry.width, geometry.height), meta.frame_id
@@ -91,7 +91,7 @@ class LongExposure:
 
     def _nothing(
         self, wanted: Sequence[Variant], share: float, now: int, age_s: float | None
-    ) -> dict[Variant, Picture]:
+    ) -> dict[Variant, JpegPicture]:
         utc_ns = now + utc_offset_ns()
         return {
             variant: no_signal(

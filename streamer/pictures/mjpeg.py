@@ -11,13 +11,13 @@ from typing import cast
 
 from aiohttp import web
 
-from streamer.http.connection import Connection
+from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT, Context, camera_of
-from streamer.http.raw_stream import NO_STORE, Outlet, taken_over
-from streamer.monitoring.viewers import Tally
-from streamer.pictures.fanout import Fanout, TooMany
-from streamer.pictures.jpeg_picture import ADVANCE, CONTENT_TYPE, OPENING, Picture, advance_part
-from streamer.pictures.variant import BadWish, Variant, wish
+from streamer.http.raw_stream import NO_STORE, RawStream, start_raw_stream
+from streamer.monitoring.viewers import Sent
+from streamer.pictures.fanout import Fanout, TooManyViewers
+from streamer.pictures.jpeg_picture import ADVANCE, CONTENT_TYPE, OPENING, JpegPicture, advance_part
+from streamer.pictures.variant import InvalidVariant, Variant, wish
 
 
 class MjpegViewer:
@@ -26,19 +26,19 @@ class MjpegViewer:
     __slots__ = ("_advance", "_blocked", "_outlet", "_waiting", "tally")
 
     def __init__(self, *, advance: bool) -> None:
-        self.tally = Tally()
+        self.tally = Sent()
         self._advance = advance
-        self._outlet: Outlet | None = None
-        self._waiting: Picture | None = None
+        self._outlet: RawStream | None = None
+        self._waiting: JpegPicture | None = None
         self._blocked = True  # until `begin`
 
-    def begin(self, outlet: Outlet) -> None:
+    def begin(self, outlet: RawStream) -> None:
         """Send the first boundary, then whatever picture has come meanwhile."""
         self._outlet = outlet
         outlet.write(ADVANCE if self._advance else OPENING)
         self.writable()
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Write it if there is room, else let it be the one that waits."""
         if self._blocked:
             self.tally.skipped += self._waiting is not None
@@ -53,7 +53,7 @@ class MjpegViewer:
             picture, self._waiting = self._waiting, None
             self._write(picture)
 
-    def _write(self, picture: Picture) -> None:
+    def _write(self, picture: JpegPicture) -> None:
         if self._outlet is None:
             return
         part = advance_part(picture) if self._advance else picture.part
@@ -72,12 +72,12 @@ async def stream(request: web.Request) -> web.StreamResponse:
     viewer = MjpegViewer(advance=request.query.get("advance_headers", "0") == "1")
     try:
         fanout.join(variant, viewer)
-    except TooMany as error:
+    except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
-    peer = cast(Connection, request.protocol).peer
+    peer = cast(HttpConnection, request.protocol).peer
     number = context.ledger.enter("mjpeg", fanout.camera, peer, str(variant), viewer.tally)
     left = partial(_left, context, fanout, variant, viewer, number)
-    viewer.begin(taken_over(request, CONTENT_TYPE, viewer.writable, left))
+    viewer.begin(start_raw_stream(request, CONTENT_TYPE, viewer.writable, left))
     return web.Response()  # never sent: the connection is not aiohttp's any more
 
 
@@ -90,5 +90,5 @@ def wanted_variant(context: Context, request: web.Request) -> Variant:
     """Read the viewer's wish. Raises: HTTPBadRequest."""
     try:
         return wish(request.query, context.mjpeg)
-    except BadWish as error:
+    except InvalidVariant as error:
         raise web.HTTPBadRequest(text=str(error)) from None

@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 DEFAULT_SIZE = (640, 360)
@@ -23,7 +23,7 @@ _HEIGHT_MAX = 1080
 
 def no_signal(
     variant: Variant, size: tuple[int, int], age_s: float | None, *, frame_id: int, now_utc_ns: int, reason: str = ""
-) -> Picture:
+) -> JpegPicture:
     """Draw it for one variant.
 
     `size` is (width, height) of the camera's last frame, `age_s` the age of that frame (None: there never was one);
@@ -31,7 +31,7 @@ def no_signal(
     """
     width, height = _fitted(variant, size)
     line = reason or ("no picture yet" if age_s is None else f"last picture {_ago(age_s)} ago")
-    return Picture(
+    return JpegPicture(
         jpeg=_drawn(width, height, line),
         frame_id=frame_id,
         captured_ns=0,

@@ -17,7 +17,7 @@ LOOK_NS = 250_000_000
 """How often a ring of scores that is not there is looked for; each look costs as much as a dozen pictures' headers."""
 
 
-class Marks:
+class ScoreReader:
     """Reads the newest record; used by one thread."""
 
     def __init__(self, scores: Scores) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from streamer.http.context import CONTEXT, Camera, camera_of
+from streamer.http.context import CONTEXT, StreamedCamera, camera_of
 from streamer.http.raw_stream import NO_STORE
-from streamer.pictures.fanout import TooMany
-from streamer.pictures.jpeg_picture import Picture, headers
+from streamer.pictures.fanout import TooManyViewers
+from streamer.pictures.jpeg_picture import JpegPicture, headers
 from streamer.pictures.mjpeg import wanted_variant
 from streamer.pictures.variant import Variant
 
@@ -22,9 +22,9 @@ class OneShot:
     """A viewer who wants one picture."""
 
     def __init__(self) -> None:
-        self.picture: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
+        self.picture: asyncio.Future[JpegPicture] = asyncio.get_running_loop().create_future()
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Take the first."""
         if not self.picture.done():
             self.picture.set_result(picture)
@@ -47,12 +47,12 @@ async def snapshot(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def one_picture(camera: Camera, variant: Variant, wait_s: float = WAIT_S) -> Picture:
+async def one_picture(camera: StreamedCamera, variant: Variant, wait_s: float = WAIT_S) -> JpegPicture:
     """Wait for one picture of a camera. Raises: HTTPServiceUnavailable."""
     viewer = OneShot()
     try:
         camera.fanout.join(variant, viewer)
-    except TooMany as error:
+    except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     try:
         async with asyncio.timeout(wait_s):

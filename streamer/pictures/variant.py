@@ -16,7 +16,7 @@ STACK_MAX = 64
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": True}
 
 
-class BadWish(ValueError):
+class InvalidVariant(ValueError):
     """The viewer asked for something that does not exist; the message says what would."""
 
 
@@ -55,7 +55,7 @@ def wish(query: Mapping[str, str], settings: MjpegServerSettings) -> Variant:
         long=_long(query),
     )
     if variant.long and variant.stack > 1:
-        raise BadWish("exposure=long is a stack already: leave out stack")
+        raise InvalidVariant("exposure=long is a stack already: leave out stack")
     return variant
 
 
@@ -80,14 +80,14 @@ class Pace:
 def _width(query: Mapping[str, str], default: int) -> int:
     width = int(_number(query, "width", default, 0, 8192))
     if 0 < width < 16:
-        raise BadWish(f"width={width}: must be 0 (as captured) or 16..8192 pixels")
+        raise InvalidVariant(f"width={width}: must be 0 (as captured) or 16..8192 pixels")
     return width & ~1
 
 
 def _long(query: Mapping[str, str]) -> bool:
     exposure = query.get("exposure", "live")
     if exposure not in {"live", "long"}:
-        raise BadWish(f"exposure={exposure[:32]!r}: must be live or long")
+        raise InvalidVariant(f"exposure={exposure[:32]!r}: must be live or long")
     return exposure == "long"
 
 
@@ -100,12 +100,12 @@ def _number(query: Mapping[str, str], name: str, default: float, low: float, hig
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise BadWish(f"{name}={text[:32]!r}: must be a number {low:g}..{high:g}")
+        raise InvalidVariant(f"{name}={text[:32]!r}: must be a number {low:g}..{high:g}")
     return value
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:
     text = query.get(name, "0").lower()
     if text not in _FLAGS:
-        raise BadWish(f"{name}={text[:32]!r}: must be 0 or 1")
+        raise InvalidVariant(f"{name}={text[:32]!r}: must be 0 or 1")
     return _FLAGS[text]

@@ -14,12 +14,12 @@ from typing import Any, cast
 import msgspec
 from aiohttp import WSMsgType, web
 
-from streamer.http.connection import Connection
+from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT, Context
-from streamer.monitoring.viewers import Tally
-from streamer.pictures.fanout import TooMany
-from streamer.websocket.sender import JSON, Delivery, Voice, described, figures
-from streamer.websocket.session import Agreement, Full, Session
+from streamer.monitoring.viewers import Sent
+from streamer.pictures.fanout import TooManyViewers
+from streamer.websocket.sender import JSON, WebSocketSender, WebSocketWriter, described, figures
+from streamer.websocket.session import SessionLimit, SessionOptions, WebSocketSession
 
 MESSAGE_BYTES_MAX = 4096
 """The longest honest message is an agreement of 300 bytes."""
@@ -29,20 +29,20 @@ MESSAGES_PER_S = 200
 """A client that says more is cut off; one request_frame per picture at 60 fps is far below."""
 
 
-class Wrong(Exception):
+class ClientError(Exception):
     """The client said something that means nothing; the message says what would."""
 
 
-class Talk:
+class WebSocketHandler:
     """One connection: reads what the client says and does it."""
 
     def __init__(self, context: Context, socket: web.WebSocketResponse) -> None:
-        self._context, self._socket, self._voice = context, socket, Voice(socket)
+        self._context, self._socket, self._voice = context, socket, WebSocketWriter(socket)
         self._say = self._voice.say
-        self._delivery: Delivery | None = None
+        self._delivery: WebSocketSender | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
-        self.tally = Tally()
+        self.tally = Sent()
         self._orders: dict[str, Callable[[JSON], Awaitable[None]]] = {
             "create": self._create,
             "resume": self._resume,
@@ -83,23 +83,23 @@ class Talk:
             said = msgspec.json.decode(text, type=dict[str, Any])
             order = self._orders.get(str(said.pop("type", ""))[:32])
             if order is None:
-                raise Wrong(f"type must be one of {', '.join(self._orders)}")
+                raise ClientError(f"type must be one of {', '.join(self._orders)}")
             await order(said)
-        except (msgspec.DecodeError, RecursionError, Wrong) as problem:
+        except (msgspec.DecodeError, RecursionError, ClientError) as problem:
             await self._say("error", code="bad_message", reason=str(problem)[:300] or "nested too deeply")
-        except (Full, TooMany) as problem:
+        except (SessionLimit, TooManyViewers) as problem:
             await self._say("error", code="full", reason=str(problem))
 
     # ---- what the client may say
 
     async def _create(self, said: JSON) -> None:
         self._has_none()
-        agreement = msgspec.convert(said, Agreement)
+        agreement = msgspec.convert(said, SessionOptions)
         camera, sessions = self._camera(agreement), self._context.sessions
         session = sessions.create(agreement, camera, self._context.mjpeg.max_sessions, time.monotonic())
         try:
             await self._begin(session)
-        except TooMany:
+        except TooManyViewers:
             sessions.close(session)
             raise
 
@@ -107,23 +107,23 @@ class Talk:
         self._has_none()
         session = self._context.sessions.resume(str(said.get("key", "")), time.monotonic())
         if session is None:
-            raise Wrong("no session to resume with this key; create one")
+            raise ClientError("no session to resume with this key; create one")
         try:
             await self._begin(session)
-        except TooMany:
+        except TooManyViewers:
             self._context.sessions.left(session, time.monotonic())
             raise
 
     async def _configure(self, said: JSON) -> None:
         delivery = self._mine()
-        agreement = msgspec.convert({**msgspec.to_builtins(delivery.session.agreement), **said}, Agreement)
+        agreement = msgspec.convert({**msgspec.to_builtins(delivery.session.agreement), **said}, SessionOptions)
         delivery.change(self._camera(agreement), agreement)
         await self._say("session", **described(self._context, delivery.session))
 
     async def _request_frame(self, _said: JSON) -> None:
         delivery = self._mine()
         if delivery.session.agreement.mode != "pull":
-            raise Wrong("request_frame is for mode pull; in mode push pictures come by themselves")
+            raise ClientError("request_frame is for mode pull; in mode push pictures come by themselves")
         await delivery.answer()
 
     async def _statistics(self, _said: JSON) -> None:
@@ -131,7 +131,7 @@ class Talk:
 
     async def _subscribe(self, _said: JSON) -> None:
         if self._telling is not None:
-            raise Wrong("events come already")
+            raise ClientError("events come already")
         self._telling = asyncio.create_task(self._pass_on_events())
         await self._say("subscribed")
 
@@ -146,8 +146,8 @@ class Talk:
 
     # ---- inside
 
-    async def _begin(self, session: Session) -> None:
-        delivery = Delivery(self._context, session, self._say, self._voice.send, self.tally)
+    async def _begin(self, session: WebSocketSession) -> None:
+        delivery = WebSocketSender(self._context, session, self._say, self._voice.send, self.tally)
         delivery.begin()
         self._delivery = delivery
         await self._say("session", key=session.key, **described(self._context, session))
@@ -167,17 +167,17 @@ class Talk:
 
     def _has_none(self) -> None:
         if self._delivery is not None:
-            raise Wrong("this connection has a session already; configure it, or close it first")
+            raise ClientError("this connection has a session already; configure it, or close it first")
 
-    def _mine(self) -> Delivery:
+    def _mine(self) -> WebSocketSender:
         if self._delivery is None:
-            raise Wrong('no session yet; say {"type": "create"}')
+            raise ClientError('no session yet; say {"type": "create"}')
         return self._delivery
 
-    def _camera(self, agreement: Agreement) -> str:
+    def _camera(self, agreement: SessionOptions) -> str:
         names = list(self._context.cameras)
         if agreement.camera and agreement.camera not in names:
-            raise Wrong(f"no camera {agreement.camera!r}; there is: {', '.join(names)}")
+            raise ClientError(f"no camera {agreement.camera!r}; there is: {', '.join(names)}")
         return agreement.camera or names[0]
 
 
@@ -186,8 +186,8 @@ async def sessions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False)
     await socket.prepare(request)
-    peer = cast(Connection, request.protocol).peer
-    talk = Talk(context, socket)
+    peer = cast(HttpConnection, request.protocol).peer
+    talk = WebSocketHandler(context, socket)
     with context.ledger.watching("session", "", peer, "websocket", talk.tally):
         await talk.run()
     return socket

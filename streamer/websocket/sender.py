@@ -18,16 +18,16 @@ import msgspec
 from aiohttp import web
 
 from streamer.http.context import Context
-from streamer.monitoring.viewers import Tally
-from streamer.pictures.fanout import TooMany
-from streamer.pictures.jpeg_picture import Picture
+from streamer.monitoring.viewers import Sent
+from streamer.pictures.fanout import TooManyViewers
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
-from streamer.websocket.session import PRESETS, Agreement, Session
+from streamer.websocket.session import PRESETS, SessionOptions, WebSocketSession
 
 JSON = dict[str, Any]
 
 
-class Voice:
+class WebSocketWriter:
     """Speaks to one client. One that has left hears nothing; whoever listens to it finds out."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
@@ -44,7 +44,7 @@ class Voice:
             await self._socket.send_bytes(data)
 
 
-def described(context: Context, session: Session) -> JSON:
+def described(context: Context, session: WebSocketSession) -> JSON:
     """What was agreed, and what there is: capacity and metadata."""
     sight = context.cameras[session.camera].feed.sight
     return {
@@ -61,18 +61,18 @@ def described(context: Context, session: Session) -> JSON:
     }
 
 
-def figures(context: Context, session: Session) -> JSON:
+def figures(context: Context, session: WebSocketSession) -> JSON:
     """How it went so far, and how much of its rate the machine can afford."""
     throttle = context.throttle
     return {"id": session.id, **asdict(session.statistics), "share": throttle.share, "reason": throttle.reason}
 
 
-def binary(picture: Picture) -> bytes:
+def binary(picture: JpegPicture) -> bytes:
     """One picture as a binary message: u64 frame id, u64 wall clock in ns, JPEG."""
     return struct.pack(">QQ", max(0, picture.frame_id), picture.captured_utc_ns) + picture.jpeg
 
 
-def spelled(picture: Picture) -> JSON:
+def spelled(picture: JpegPicture) -> JSON:
     """One picture as the fields of a text message."""
     return {
         "frame_id": picture.frame_id,
@@ -89,11 +89,16 @@ Say = Callable[..., Awaitable[None]]
 """Sends one text message: type, then its fields."""
 
 
-class Delivery:
+class WebSocketSender:
     """One session on one connection; a viewer in the fan-out's sense."""
 
     def __init__(
-        self, context: Context, session: Session, say: Say, send: Callable[[bytes], Awaitable[None]], tally: Tally
+        self,
+        context: Context,
+        session: WebSocketSession,
+        say: Say,
+        send: Callable[[bytes], Awaitable[None]],
+        tally: Sent,
     ) -> None:
         self.session = session
         self.tally = tally
@@ -116,18 +121,18 @@ class Delivery:
             self._joined = None
             self._context.cameras[camera].fanout.leave(variant, self)
 
-    def change(self, camera: str, agreement: Agreement) -> None:
+    def change(self, camera: str, agreement: SessionOptions) -> None:
         """Go over to another agreement. Raises: TooMany, and then nothing has changed."""
         session = self.session
         self.end()
         try:
             self._join(camera, agreement)
-        except TooMany:
+        except TooManyViewers:
             self._join(session.camera, session.agreement)
             raise
         session.camera, session.agreement = camera, agreement
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Take the newest picture; `push` or the client's request does the rest."""
         self.session.offer(picture)
         self._came.set()
@@ -141,7 +146,7 @@ class Delivery:
             if self.session.agreement.mode != "push":
                 continue
             taken = self.session.take(time.monotonic(), self._context.throttle.share)
-            if isinstance(taken, Picture):
+            if isinstance(taken, JpegPicture):
                 self._silent = False
                 await self._send(taken)
             elif taken == "no_signal":
@@ -153,7 +158,7 @@ class Delivery:
     async def answer(self) -> None:
         """Answer one request_frame: with a picture, or with no_frame and why."""
         taken = self.session.take(time.monotonic(), self._context.throttle.share)
-        if isinstance(taken, Picture):
+        if isinstance(taken, JpegPicture):
             await self._send(taken)
             return
         self.session.statistics.no_frame += 1
@@ -161,12 +166,12 @@ class Delivery:
 
     # ---- inside
 
-    def _join(self, camera: str, agreement: Agreement) -> None:
+    def _join(self, camera: str, agreement: SessionOptions) -> None:
         variant = agreement.variant(self._context.mjpeg.fps)
         self._context.cameras[camera].fanout.join(variant, self)
         self._joined = camera, variant
 
-    async def _send(self, picture: Picture) -> None:
+    async def _send(self, picture: JpegPicture) -> None:
         self.tally.sent += 1
         self.tally.bytes += len(picture.jpeg)
         if self.session.agreement.format == "binary":

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from shmcam.config.settings import LABEL
-from streamer.pictures.jpeg_picture import Picture
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 Preset = Literal["thumbnail", "low", "medium", "high", "full"]
@@ -26,7 +26,7 @@ PRESETS: dict[str, tuple[int, int, float]] = {
 """Width in pixels (0: as captured), JPEG quality, most pictures a second."""
 
 
-class Agreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a session asks for with `create` and `configure`."""
 
     camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
@@ -90,10 +90,10 @@ class Statistics:
 
 
 @dataclass(slots=True)
-class Session:
+class WebSocketSession:
     """One session; lives as long as its connection, and RESUME_S beyond."""
 
-    agreement: Agreement
+    agreement: SessionOptions
     camera: str
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     """Shown to everybody."""
@@ -102,18 +102,18 @@ class Session:
     statistics: Statistics = field(default_factory=Statistics)
     left_s: float | None = None
     """When its connection broke, monotonic; None: connected."""
-    _newest: Picture | None = None
+    _newest: JpegPicture | None = None
     _sent_id: int = -1
     _next_s: float = 0.0
     _budget_s: float = 0.0
     """When the bandwidth already used is paid back."""
 
-    def offer(self, picture: Picture) -> None:
+    def offer(self, picture: JpegPicture) -> None:
         """Remember the newest picture."""
         self.statistics.skipped += self._newest is not None and self._newest.frame_id != self._sent_id
         self._newest = picture
 
-    def take(self, now_s: float, share: float) -> Picture | str:
+    def take(self, now_s: float, share: float) -> JpegPicture | str:
         """The picture to send now, or why there is none: nothing_new, no_signal, rate, bandwidth, busy.
 
         `share` is the part of its rate the machine can afford.
@@ -141,7 +141,7 @@ class Session:
         """Seconds until `take` may give a picture again, as far as limits are concerned."""
         return max(0.0, self._next_s - now_s, self._budget_s - _BURST_S - now_s)
 
-    def _sent(self, picture: Picture, now_s: float, share: float) -> None:
+    def _sent(self, picture: JpegPicture, now_s: float, share: float) -> None:
         self._sent_id = picture.frame_id
         self._newest = None
         self.statistics.sent += 1
@@ -154,7 +154,7 @@ class Session:
             self._budget_s = max(self._budget_s, now_s) + cost_s
 
 
-class Full(Exception):
+class SessionLimit(Exception):
     """Every session place is taken."""
 
 
@@ -162,21 +162,21 @@ class Sessions:
     """All sessions, connected and resumable."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, Session] = {}
+        self._by_key: dict[str, WebSocketSession] = {}
 
-    def create(self, agreement: Agreement, camera: str, most: int, now_s: float) -> Session:
+    def create(self, agreement: SessionOptions, camera: str, most: int, now_s: float) -> WebSocketSession:
         """Open a session. Raises: Full; those nobody is connected to make room first."""
         self.forget(now_s)
         if len(self._by_key) >= most:
             waiting = [one for one in self._by_key.values() if one.left_s is not None]
             if not waiting:
-                raise Full(f"all {most} sessions are taken (mjpeg_server.max_sessions)")
+                raise SessionLimit(f"all {most} sessions are taken (mjpeg_server.max_sessions)")
             self.close(min(waiting, key=lambda one: one.left_s or 0.0))
-        session = Session(agreement, camera)
+        session = WebSocketSession(agreement, camera)
         self._by_key[session.key] = session
         return session
 
-    def resume(self, key: str, now_s: float) -> Session | None:
+    def resume(self, key: str, now_s: float) -> WebSocketSession | None:
         """Take up a session whose connection broke; None: unknown, too late, or still connected."""
         self.forget(now_s)
         session = self._by_key.get(key)
@@ -186,11 +186,11 @@ class Sessions:
         session.statistics.connections += 1
         return session
 
-    def left(self, session: Session, now_s: float) -> None:
+    def left(self, session: WebSocketSession, now_s: float) -> None:
         """Its connection is gone; keep it for a while."""
         session.left_s = now_s
 
-    def close(self, session: Session) -> None:
+    def close(self, session: WebSocketSession) -> None:
         """End it for good."""
         self._by_key.pop(session.key, None)
 
@@ -201,6 +201,6 @@ class Sessions:
                 self.close(one)
 
     @property
-    def all(self) -> tuple[Session, ...]:
+    def all(self) -> tuple[WebSocketSession, ...]:
         """Every session there is."""
         return tuple(self._by_key.values())

@@ -23,13 +23,13 @@ from shmcam.control.messages import Command, Reply
 from shmcam.imaging import frame_code
 from shmcam.runtime.clock import now_ns
 from streamer.auth.policy import Guard
-from streamer.h264.live_video import Live
-from streamer.http.context import Camera, Context
+from streamer.h264.live_video import LiveVideo
+from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import connections_of, door_of, house_of, listen, serving
-from streamer.monitoring.viewers import Ledger
-from streamer.pictures.fanout import Fanout, Places
-from streamer.pictures.feed import Sight
-from streamer.pictures.jpeg_picture import Picture
+from streamer.monitoring.viewers import Viewers
+from streamer.pictures.fanout import Fanout, ViewerSlots
+from streamer.pictures.feed import FeedStatus
+from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 from streamer.settings import HttpSettings, MjpegServerSettings
 from tests.machine import PATIENCE
@@ -68,19 +68,21 @@ def number_in(jpeg: bytes) -> int | None:
     return frame_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
 
 
-def picture(number: int, jpeg: bytes | None = None, **more: Any) -> Picture:
+def picture(number: int, jpeg: bytes | None = None, **more: Any) -> JpegPicture:
     fields: dict[str, Any] = {"width": 160, "height": 120, "captured_ns": now_ns(), "captured_utc_ns": time.time_ns()}
-    return Picture(jpeg=jpeg or jpeg_of(number), frame_id=number, **{**fields, **more})
+    return JpegPicture(jpeg=jpeg or jpeg_of(number), frame_id=number, **{**fields, **more})
 
 
 class FakeCamera:
     """Delivers pictures to a fan-out as a feed would, without a ring."""
 
-    def __init__(self, name: str, places: Places) -> None:
+    def __init__(self, name: str, places: ViewerSlots) -> None:
         self.fanout = Fanout(name, places, now_ns)
-        self.live = Live(name)
-        self.feed = SimpleNamespace(sight=Sight(), looked_s=time.monotonic(), no_long="export.long_exposure_s is 0")
-        self.camera = Camera(name, self.fanout, self.feed, self.live)
+        self.live = LiveVideo(name)
+        self.feed = SimpleNamespace(
+            sight=FeedStatus(), looked_s=time.monotonic(), no_long="export.long_exposure_s is 0"
+        )
+        self.camera = StreamedCamera(name, self.fanout, self.feed, self.live)
         self.number = 0
 
     def publish(self, **more: Any) -> int:
@@ -109,11 +111,11 @@ class Server:
         http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
         house = house_of(http)
         self.hub = FakeHub()
-        places = Places(mjpeg.max_streams, mjpeg.max_variants)
+        places = ViewerSlots(mjpeg.max_streams, mjpeg.max_variants)
         self.cameras = {name: FakeCamera(name, places) for name in cameras}
         self.context = Context(
             settings, house, Guard(house, door_of(http)), {n: c.camera for n, c in self.cameras.items()},
-            Ledger(), places, connections_of(http), self.hub,
+            Viewers(), places, connections_of(http), self.hub,
         )  # fmt: skip
         self.url = ""
         self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from shmcam.runtime.stop import Stop
-from streamer.hub_link import SHORT_STREAMS_MAX, Errands, viewers
+from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, viewers
 from streamer.loop import look
 from streamer.previews import Previews
 from streamer.shortstream import short_stream
@@ -94,7 +94,7 @@ def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_pat
     async def test():
         async with running(tmp_path, fps=50) as server:
             stop = Stop()
-            errands = Errands(None, tmp_path, stop)
+            errands = HubLink(None, tmp_path, stop)
             errands.start(short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False))
             await eventually(lambda: not errands._tasks)
             assert not stop.requested, "it would have ended the process"
@@ -106,7 +106,7 @@ def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_pat
 def test_no_more_short_streams_at_once_than_promised(tmp_path):
     async def test():
         async with running(tmp_path) as server:
-            errands, answers = Errands(None, tmp_path, Stop()), []
+            errands, answers = HubLink(None, tmp_path, Stop()), []
             asked = SimpleNamespace(message=ShortStream(count=1), reply=lambda one: answers.append(one) or True)
             for _ in range(SHORT_STREAMS_MAX + 1):
                 errands._short(server.context, asked, asked.message)
@@ -224,7 +224,7 @@ def test_work_that_fails_is_told_with_its_traceback_and_ends_the_process(tmp_pat
 
     async def test():
         stop = Stop()
-        errands = Errands(None, tmp_path, stop)
+        errands = HubLink(None, tmp_path, stop)
         errands.start(ends())
         errands.start(asyncio.sleep(60))
         await asyncio.sleep(0.05)

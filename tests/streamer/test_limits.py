@@ -464,7 +464,7 @@ def test_when_all_places_are_busy_a_newcomer_is_told(tmp_path):
 
 def test_one_peer_cannot_take_all_places():
     """Peers behind one address other than loopback share a limit of their own."""
-    from streamer.http.connection import Connections, Limits
+    from streamer.http.connection import ConnectionLimits, ConnectionTable
 
     class Peer:
         def __init__(self, peer: str) -> None:
@@ -473,7 +473,9 @@ def test_one_peer_cannot_take_all_places():
         def reset(self) -> None:
             self.ended = True
 
-    table = Connections(Limits(connections=10, per_peer=3, header_s=1, body_s=1, write_s=1, send_buffer_bytes=65536))
+    table = ConnectionTable(
+        ConnectionLimits(connections=10, per_peer=3, header_s=1, body_s=1, write_s=1, send_buffer_bytes=65536)
+    )
     taken = [table.admit(Peer("10.0.0.1")) for _ in range(5)]
     assert taken == [True, True, True, False, False]
     assert all(table.admit(Peer(f"10.0.1.{n}")) for n in range(7))

@@ -20,7 +20,7 @@ from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry
 from shmcam.library import database as table
 from shmcam.library import files as library_files
-from streamer.api.library import Wish, _found
+from streamer.api.library import LibraryQuery, _found
 from tests.shmcam.library.conftest import STARTED, on_disk
 
 FULL = {
@@ -71,9 +71,9 @@ def test_a_group_and_a_limit_read_no_more_rows_than_they_give(catalogue, saved, 
         catalogue.find(group="x")
     context = SimpleNamespace(catalogue=catalogue)
     read.clear()
-    assert [row.id for row in _found(context, Wish(limit=1)).rows] == [42] == read
+    assert [row.id for row in _found(context, LibraryQuery(limit=1)).rows] == [42] == read
     read.clear()
-    rows = _found(context, Wish(group="films", limit=2))
+    rows = _found(context, LibraryQuery(group="films", limit=2))
     assert [row.id for row in rows.rows] == [39, 35] == read and rows.totals["films"].files == 10
 
 

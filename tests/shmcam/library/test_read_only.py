@@ -23,7 +23,7 @@ from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, retention
 from shmcam.library import database as read_only
 from shmcam.library.errors import NotWritable
-from streamer.api.library import Wish, _found
+from streamer.api.library import LibraryQuery, _found
 from tests.machine import PATIENCE, SHORT, until
 from tests.mounts import closed, mounts, with_disk
 from tests.pipeline import free_port
@@ -179,7 +179,7 @@ def test_somebody_elses_library_can_be_looked_at(in_use, open_to_all):
     def look() -> tuple[object, ...]:
         refusals = []
         with Catalogue.of(settings) as guest:
-            rows = _found(SimpleNamespace(catalogue=guest), Wish(group="clips"))
+            rows = _found(SimpleNamespace(catalogue=guest), LibraryQuery(group="clips"))
             for work in (guest.delete, guest.protect):
                 try:
                     work(entry.id)

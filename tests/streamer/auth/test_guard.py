@@ -4,16 +4,24 @@ import base64
 
 import pytest
 
-from streamer.auth.credentials import FAILURES_MAX, PEERS_REMEMBERED, Brake, Passes, Secrets, guess_of, weakness
-from streamer.auth.policy import Facts, Guard, House, open_door
+from streamer.auth.credentials import (
+    FAILURES_MAX,
+    PEERS_REMEMBERED,
+    Credentials,
+    GuessLimiter,
+    LoginCookies,
+    guess_of,
+    weakness,
+)
+from streamer.auth.policy import Guard, RequestFacts, ServerIdentity, open_door
 
 TOKEN, PASSWORD = "t" * 24, "correct horse"
-LOCAL = House("127.0.0.1", frozenset(), frozenset())
-LAN = House("0.0.0.0", frozenset({"camera.example"}), frozenset({"https://home.example"}))
+LOCAL = ServerIdentity("127.0.0.1", frozenset(), frozenset())
+LAN = ServerIdentity("0.0.0.0", frozenset({"camera.example"}), frozenset({"https://home.example"}))
 
 
-def facts(**more) -> Facts:
-    return Facts(**{"method": "GET", "path": "/stream", "host": "127.0.0.1:8080", "peer": "10.0.0.9", **more})
+def facts(**more) -> RequestFacts:
+    return RequestFacts(**{"method": "GET", "path": "/stream", "host": "127.0.0.1:8080", "peer": "10.0.0.9", **more})
 
 
 def status(guard: Guard, now_s: float = 0.0, **more) -> int:
@@ -28,7 +36,7 @@ def status(guard: Guard, now_s: float = 0.0, **more) -> int:
     "host", ["127.0.0.1", "127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.9.9.9"]
 )
 def test_loopback_names_are_ours(host):
-    assert status(Guard(LOCAL, Secrets()), host=host) == 200
+    assert status(Guard(LOCAL, Credentials()), host=host) == 200
 
 
 @pytest.mark.parametrize(
@@ -36,28 +44,28 @@ def test_loopback_names_are_ours(host):
     ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[", "192.168.1.5", "localhost.evil.example"],
 )
 def test_a_name_that_is_not_ours_is_refused_against_dns_rebinding(host):
-    assert status(Guard(LOCAL, Secrets()), host=host) == 421
+    assert status(Guard(LOCAL, Credentials()), host=host) == 421
 
 
 @pytest.mark.parametrize("host", ["192.168.1.5:8080", "camera.example", "CAMERA.example:8080", "[fe80::1]"])
 def test_on_the_network_addresses_and_configured_names_are_ours(host):
-    assert status(Guard(LAN, Secrets()), host=host) == 200
+    assert status(Guard(LAN, Credentials()), host=host) == 200
 
 
 def test_on_the_network_other_names_are_not_ours():
-    assert status(Guard(LAN, Secrets()), host="evil.example") == 421
+    assert status(Guard(LAN, Credentials()), host="evil.example") == 421
 
 
 # ---- who may in
 
 
 def test_without_secrets_the_door_stands_open():
-    assert status(Guard(LOCAL, Secrets())) == 200
+    assert status(Guard(LOCAL, Credentials())) == 200
 
 
 @pytest.mark.parametrize("more", [{}, {"cookie": "x"}, {"cookie": "1.2.3"}, {"authorization": "Digest x"}])
 def test_with_a_secret_nobody_gets_in_without_showing_it(more):
-    assert status(Guard(LAN, Secrets(TOKEN)), host="camera.example", **more) == 401
+    assert status(Guard(LAN, Credentials(TOKEN)), host="camera.example", **more) == 401
 
 
 @pytest.mark.parametrize(
@@ -71,21 +79,21 @@ def test_with_a_secret_nobody_gets_in_without_showing_it(more):
     ],
 )
 def test_token_and_password_open_the_door_in_every_usual_way(more):
-    assert status(Guard(LAN, Secrets(TOKEN, PASSWORD)), host="camera.example", **more) == 200
+    assert status(Guard(LAN, Credentials(TOKEN, PASSWORD)), host="camera.example", **more) == 200
 
 
 @pytest.mark.parametrize("guess", ["", "t" * 23, "t" * 25, "T" * 24, "ü" * 24, "\x00"])
 def test_wrong_guesses_do_not(guess):
-    assert status(Guard(LAN, Secrets(TOKEN)), host="camera.example", token=guess) == 401
+    assert status(Guard(LAN, Credentials(TOKEN)), host="camera.example", token=guess) == 401
 
 
 def test_an_empty_secret_opens_nothing_when_the_other_one_is_set():
-    assert not Secrets(token=TOKEN).opens("")
-    assert not Secrets(password=PASSWORD).opens("")
+    assert not Credentials(token=TOKEN).opens("")
+    assert not Credentials(password=PASSWORD).opens("")
 
 
 def test_only_what_a_login_needs_is_public():
-    guard = Guard(LAN, Secrets(TOKEN))
+    guard = Guard(LAN, Credentials(TOKEN))
     paths = ("/login", "/static/login.js", "/static/app.js", "/", "/metrics", "/healthz", "/static/style.css")
     public = [path for path in paths if status(guard, host="camera.example", path=path) == 200]
     assert public == ["/login", "/static/login.js", "/static/style.css"]
@@ -95,7 +103,7 @@ def test_only_what_a_login_needs_is_public():
 
 
 def test_after_five_wrong_guesses_a_peer_waits_and_even_the_right_one_does_not_help():
-    guard = Guard(LAN, Secrets(TOKEN))
+    guard = Guard(LAN, Credentials(TOKEN))
     wrong = [status(guard, n, host="camera.example", token=f"wrong{n}") for n in range(100)]
     assert wrong[:FAILURES_MAX] == [401] * FAILURES_MAX
     assert set(wrong[FAILURES_MAX:60]) == {429}
@@ -104,14 +112,14 @@ def test_after_five_wrong_guesses_a_peer_waits_and_even_the_right_one_does_not_h
 
 
 def test_after_a_minute_a_peer_may_guess_again():
-    guard = Guard(LAN, Secrets(TOKEN))
+    guard = Guard(LAN, Credentials(TOKEN))
     for n in range(FAILURES_MAX):
         status(guard, n, host="camera.example", token="wrong")
     assert status(guard, 61.0, host="camera.example", token=TOKEN) == 200
 
 
 def test_the_memory_of_guessers_is_bounded():
-    brake = Brake()
+    brake = GuessLimiter()
     for n in range(3 * PEERS_REMEMBERED):
         brake.failed(f"10.0.{n // 256}.{n % 256}", 0.0)
     assert len(brake._failures) == PEERS_REMEMBERED
@@ -121,7 +129,7 @@ def test_the_memory_of_guessers_is_bounded():
 
 
 def test_a_pass_opens_until_it_runs_out_or_is_given_back():
-    passes = Passes(Secrets(TOKEN))
+    passes = LoginCookies(Credentials(TOKEN))
     mine = passes.issue(1000.0)
     assert passes.valid(mine, 1001.0)
     assert not passes.valid(mine, 1000.0 + 8 * 24 * 3600)
@@ -130,16 +138,16 @@ def test_a_pass_opens_until_it_runs_out_or_is_given_back():
 
 
 def test_a_pass_survives_a_restart_but_not_another_password():
-    mine = Passes(Secrets(TOKEN, PASSWORD)).issue(1000.0)
-    assert Passes(Secrets(TOKEN, PASSWORD)).valid(mine, 1001.0)
-    assert not Passes(Secrets(TOKEN, "another one")).valid(mine, 1001.0)
+    mine = LoginCookies(Credentials(TOKEN, PASSWORD)).issue(1000.0)
+    assert LoginCookies(Credentials(TOKEN, PASSWORD)).valid(mine, 1001.0)
+    assert not LoginCookies(Credentials(TOKEN, "another one")).valid(mine, 1001.0)
 
 
 @pytest.mark.parametrize(
     "forged", ["", ".", "..", "9999999999..", "9999999999.x.", "a.b.c", "9" * 5000, "\udcff.x.y", "ü.ü.ü"]
 )
 def test_a_forged_pass_opens_nothing(forged):
-    assert not Passes(Secrets(TOKEN)).valid(forged, 0.0)
+    assert not LoginCookies(Credentials(TOKEN)).valid(forged, 0.0)
 
 
 # ---- changes
@@ -151,7 +159,7 @@ def change(**more) -> dict:
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 def test_a_change_must_be_json_which_no_form_can_send(kind):
-    assert status(Guard(LOCAL, Secrets()), **change(content_type=kind)) == 415
+    assert status(Guard(LOCAL, Credentials()), **change(content_type=kind)) == 415
 
 
 @pytest.mark.parametrize(
@@ -159,19 +167,19 @@ def test_a_change_must_be_json_which_no_form_can_send(kind):
     ["http://evil.example", "null", "", "http://127.0.0.1:9999", "http://127.0.0.1:8080.evil.example", "http://[evil"],
 )
 def test_a_change_from_another_origin_is_refused(origin):
-    assert status(Guard(LOCAL, Secrets()), **change(origin=origin)) == 403
+    assert status(Guard(LOCAL, Credentials()), **change(origin=origin)) == 403
 
 
 def test_a_change_from_our_own_page_or_from_a_program_is_welcome():
-    guard = Guard(LOCAL, Secrets())
+    guard = Guard(LOCAL, Credentials())
     assert status(guard, **change(origin="http://127.0.0.1:8080")) == 200
     assert status(guard, **change()) == 200
-    listed = Guard(LAN, Secrets())
+    listed = Guard(LAN, Credentials())
     assert status(listed, **change(host="camera.example", origin="https://home.example")) == 200
 
 
 def test_a_cookie_alone_changes_nothing():
-    guard = Guard(LAN, Secrets(TOKEN))
+    guard = Guard(LAN, Credentials(TOKEN))
     cookie = guard.passes.issue(1e9)
     asked = change(host="camera.example", cookie=cookie)
     assert status(guard, **asked) == 403
@@ -184,7 +192,7 @@ def test_a_cookie_alone_changes_nothing():
     ("origin", "expected"), [("http://evil.example", 403), (None, 200), ("http://127.0.0.1:8080", 200)]
 )
 def test_a_websocket_is_opened_by_our_page_or_by_a_program(origin, expected):
-    assert status(Guard(LOCAL, Secrets()), path="/ws", upgrade=True, origin=origin) == expected
+    assert status(Guard(LOCAL, Credentials()), path="/ws", upgrade=True, origin=origin) == expected
 
 
 # ---- starting
@@ -192,21 +200,21 @@ def test_a_websocket_is_opened_by_our_page_or_by_a_program(origin, expected):
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.168.1.5", "camera.local", ""])
 def test_an_open_door_to_the_network_is_refused(bind):
-    assert "reachable from other machines" in open_door(bind, Secrets(), insecure=False)
-    assert not open_door(bind, Secrets(TOKEN), insecure=False)
-    assert not open_door(bind, Secrets("", PASSWORD), insecure=False)
-    assert not open_door(bind, Secrets(), insecure=True)
+    assert "reachable from other machines" in open_door(bind, Credentials(), insecure=False)
+    assert not open_door(bind, Credentials(TOKEN), insecure=False)
+    assert not open_door(bind, Credentials("", PASSWORD), insecure=False)
+    assert not open_door(bind, Credentials(), insecure=True)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_needs_no_secret(bind):
-    assert not open_door(bind, Secrets(), insecure=False)
+    assert not open_door(bind, Credentials(), insecure=False)
 
 
 def test_short_secrets_are_refused():
-    assert "at least 16" in weakness(Secrets(token="short"))
-    assert "at least 8" in weakness(Secrets(password="short"))
-    assert not weakness(Secrets(TOKEN, PASSWORD))
+    assert "at least 16" in weakness(Credentials(token="short"))
+    assert "at least 8" in weakness(Credentials(password="short"))
+    assert not weakness(Credentials(TOKEN, PASSWORD))
 
 
 @pytest.mark.parametrize(

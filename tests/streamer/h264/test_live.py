@@ -16,11 +16,11 @@ from shmcam.imaging import frame_code
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
 from shmcam.video.fmp4_writer import fragment, header
-from streamer.h264.live_video import Live, LiveFeed, Opening
+from streamer.h264.live_video import InitSegment, LiveFeed, LiveVideo
 from streamer.h264.routes import patience_s
-from streamer.h264.viewers import BEHIND_MAX, Player, Screen
-from streamer.pictures.fanout import Places
-from streamer.pictures.feed import Sight
+from streamer.h264.viewers import BEHIND_MAX, HttpVideoViewer, WebSocketVideoViewer
+from streamer.pictures.fanout import ViewerSlots
+from streamer.pictures.feed import FeedStatus
 from tests.machine import PATIENCE
 from tests.streamer.harness import FakeCamera, soon
 from tests.streamer.pictures.test_stream import run
@@ -127,15 +127,15 @@ def test_without_a_recorder_the_reason_is_told(tmp_path):
 @pytest.mark.parametrize(("frame_s", "patience"), [(None, 4.0), (1 / 30, 4.0), (6.0, 18.0), (200.0, 60.0)])
 def test_a_night_exposure_is_waited_for(frame_s, patience):
     """The encoder begins with the next frame: at 6 s each, a recorder that works has none within 4 s."""
-    camera = FakeCamera("cam0", Places(1, 1))
+    camera = FakeCamera("cam0", ViewerSlots(1, 1))
     if frame_s is not None:
         meta = FrameMeta(1, now_ns(), time.time_ns(), frame_duration_us=round(frame_s * 1e6))
-        camera.feed.sight = Sight(meta=meta)
+        camera.feed.sight = FeedStatus(meta=meta)
     assert patience_s(camera.camera) == pytest.approx(patience)
 
 
 SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
-OPENING = Opening(header(SETS, 64, 48), SETS.codec, 64, 48)
+OPENING = InitSegment(header(SETS, 64, 48), SETS.codec, 64, 48)
 
 
 def piece(number: int, key: bool = False):
@@ -153,8 +153,8 @@ class FakeOutlet:
         return self.room
 
 
-def playing() -> tuple[Player, FakeOutlet]:
-    player, outlet = Player(), FakeOutlet()
+def playing() -> tuple[HttpVideoViewer, FakeOutlet]:
+    player, outlet = HttpVideoViewer(), FakeOutlet()
     player.open(OPENING)
     player.begin(outlet)
     return player, outlet
@@ -190,8 +190,8 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
 
 
 def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
-    live = Live("cam0")
-    player, early, screen, outlet = Player(), Player(), Screen(), FakeOutlet()
+    live = LiveVideo("cam0")
+    player, early, screen, outlet = HttpVideoViewer(), HttpVideoViewer(), WebSocketVideoViewer(), FakeOutlet()
     for viewer in (player, early, screen):
         live.join(viewer)
     live.take(1, OPENING, piece(1, key=True))
@@ -210,13 +210,13 @@ def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
 
 
 def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work():
-    live = Live("cam0")
-    first = Screen()
+    live = LiveVideo("cam0")
+    first = WebSocketVideoViewer()
     live.join(first)
     assert live.wanted.is_set()
     for number in range(5):
         live.take(1, OPENING, piece(number, key=number in (0, 3)))
-    second = Screen()
+    second = WebSocketVideoViewer()
     live.join(second)
     assert len(second._queue) == 2 + 2, "description, header, key frame 3 and frame 4"
     live.leave(first)
@@ -226,7 +226,7 @@ def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work(
 
 
 def test_a_screen_that_does_not_read_costs_no_memory():
-    screen = Screen()
+    screen = WebSocketVideoViewer()
     screen.open(OPENING)
     for number in range(10 * BEHIND_MAX):
         screen.play(piece(number, key=number % 30 == 0))
@@ -236,7 +236,7 @@ def test_a_screen_that_does_not_read_costs_no_memory():
 
 def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
     passed = []
-    feed = LiveFeed(Live("cam0"), None, loop=None, stop=None)
+    feed = LiveFeed(LiveVideo("cam0"), None, loop=None, stop=None)
     for age_s in (60.0, 0.1):
         meta = FrameMeta(1, now_ns() - round(age_s * 1e9), 0, flags=int(Flags.KEY))
         feed._pass_on(Unit(b"\0\0\1\x65x", meta, 1, 33_333, 64, 48, 1), lambda *given: passed.append(given))
@@ -245,7 +245,7 @@ def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_without_a_key_frame_nothing_begins(stream):
-    live, screen = Live("cam0"), Screen()
+    live, screen = LiveVideo("cam0"), WebSocketVideoViewer()
     live.join(screen)
     live.take(stream, None, piece(1))
     assert live.film is None

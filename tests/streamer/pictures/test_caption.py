@@ -17,7 +17,7 @@ from shm_ring.formats import planes
 from shmcam.control.messages import Reply, SettingChanged
 from shmcam.runtime.stop import Stop
 from streamer.http.server import listen
-from streamer.hub_link import Errands
+from streamer.hub_link import HubLink
 from streamer.loop import serve
 from tests.streamer.harness import settings_of
 from tests.streamer.pictures.test_stream import run
@@ -57,7 +57,7 @@ class Line:
         pass
 
 
-class Alone(Errands):
+class Alone(HubLink):
     """Errands of a streamer without a hub."""
 
     async def ask(self, command: object, timeout_s: float) -> Reply:

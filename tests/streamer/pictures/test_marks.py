@@ -2,7 +2,7 @@
 
 from shmcam.runtime.clock import now_ns
 from streamer.pictures import scores as marks
-from streamer.pictures.scores import Marks
+from streamer.pictures.scores import ScoreReader
 
 
 class Word:
@@ -24,7 +24,7 @@ class Scores:
 def test_scores_that_are_not_there_are_not_looked_for_with_every_frame(monkeypatch):
     scores, clock = Scores(None), [now_ns()]
     monkeypatch.setattr(marks, "now_ns", lambda: clock[0])
-    newest = Marks(scores).newest
+    newest = ScoreReader(scores).newest
     assert [newest() for _ in range(30)] == [None] * 30
     assert scores.asked == 1
     scores.word = Word()
@@ -34,4 +34,4 @@ def test_scores_that_are_not_there_are_not_looked_for_with_every_frame(monkeypat
 
 
 def test_an_old_word_is_not_passed_on():
-    assert Marks(Scores(Word(marks.FRESH_NS + 1))).newest() is None
+    assert ScoreReader(Scores(Word(marks.FRESH_NS + 1))).newest() is None

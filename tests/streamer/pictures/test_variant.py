@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamer.pictures.variant import BadWish, Pace, Variant, wish
+from streamer.pictures.variant import InvalidVariant, Pace, Variant, wish
 from streamer.settings import MjpegServerSettings
 
 SETTINGS = MjpegServerSettings()
@@ -48,7 +48,7 @@ def test_a_viewer_cannot_ask_for_more_than_the_settings_allow():
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_would(query, text):
-    with pytest.raises(BadWish, match=text):
+    with pytest.raises(InvalidVariant, match=text):
         wish(query, SETTINGS)
 
 

@@ -11,28 +11,28 @@ from aiohttp import WSServerHandshakeError
 
 from streamer.monitoring.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
 from streamer.websocket.connection import MESSAGES_PER_S
-from streamer.websocket.session import RESUME_S, Agreement, Full, Session, Sessions
+from streamer.websocket.session import RESUME_S, SessionLimit, SessionOptions, Sessions, WebSocketSession
 from tests.streamer.h264.test_live import OPENING, piece
 from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running, soon
 from tests.streamer.pictures.test_stream import run
 
 
-def session(**more) -> Session:
-    return Session(Agreement(**more), "cam0")
+def session(**more) -> WebSocketSession:
+    return WebSocketSession(SessionOptions(**more), "cam0")
 
 
 # ---- rules
 
 
 def test_a_preset_says_everything_that_is_not_said():
-    variant = Agreement(preset="low").variant(60.0)
+    variant = SessionOptions(preset="low").variant(60.0)
     assert (variant.width, variant.quality, variant.fps) == (320, 60, 10.0)
-    variant = Agreement(preset="low", width=640, quality=90, fps=2, gray=True, stack=4).variant(60.0)
+    variant = SessionOptions(preset="low", width=640, quality=90, fps=2, gray=True, stack=4).variant(60.0)
     assert (variant.width, variant.quality, variant.fps, variant.gray, variant.stack) == (640, 90, 2.0, True, 4)
 
 
 def test_no_session_gets_more_than_the_server_allows():
-    assert Agreement(preset="full", fps=200).variant(15.0).fps == 15.0
+    assert SessionOptions(preset="full", fps=200).variant(15.0).fps == 15.0
 
 
 def test_a_picture_is_given_once():
@@ -90,18 +90,18 @@ def test_no_signal_is_told_rather_than_an_old_picture_shown():
 
 def test_places_are_limited_and_sessions_nobody_is_connected_to_make_room():
     sessions = Sessions()
-    first = sessions.create(Agreement(), "cam0", 2, 0.0)
-    sessions.create(Agreement(), "cam0", 2, 0.0)
-    with pytest.raises(Full, match="all 2 sessions are taken"):
-        sessions.create(Agreement(), "cam0", 2, 0.0)
+    first = sessions.create(SessionOptions(), "cam0", 2, 0.0)
+    sessions.create(SessionOptions(), "cam0", 2, 0.0)
+    with pytest.raises(SessionLimit, match="all 2 sessions are taken"):
+        sessions.create(SessionOptions(), "cam0", 2, 0.0)
     sessions.left(first, 1.0)
-    sessions.create(Agreement(), "cam0", 2, 2.0)
+    sessions.create(SessionOptions(), "cam0", 2, 2.0)
     assert sessions.resume(first.key, 3.0) is None, "its place is taken"
 
 
 def test_a_session_is_resumed_with_its_key_for_a_while_and_only_once():
     sessions = Sessions()
-    one = sessions.create(Agreement(), "cam0", 2, 0.0)
+    one = sessions.create(SessionOptions(), "cam0", 2, 0.0)
     assert sessions.resume(one.key, 1.0) is None, "still connected"
     sessions.left(one, 10.0)
     assert sessions.resume("wrong", 11.0) is None
