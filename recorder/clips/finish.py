@@ -28,7 +28,7 @@ from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
 from shmcam.library.retention import keep_newest
-from shmcam.library.room import Room, room_at
+from shmcam.library.room import DiskRoom, room_at
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.files import whole_file
 from shmcam.runtime.stop import Stop
@@ -43,7 +43,7 @@ class _Stopped(Exception):
     """The process ends: the file stays as it is."""
 
 
-def fits(path: Path, room: Room) -> bool:
+def fits(path: Path, room: DiskRoom) -> bool:
     """Whether a copy of the file would leave the reserve untouched."""
     return room.short_bytes(int(path.stat().st_size * ROOM_FACTOR)) < 0
 

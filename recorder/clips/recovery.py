@@ -21,7 +21,7 @@ from recorder.clips.notices import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
 from shmcam.runtime.files import PART, sweep, sync_folder, unused
-from shmcam.video.growing_mp4 import Found, cut, look, trim
+from shmcam.video.growing_mp4 import VideoSummary, cut, look, trim
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _finish_lone_timing(path: Path) -> None:
             path.unlink()
 
 
-def _closed(camera: str, path: Path, csv: Path | None, found: Found, rows: list[tuple[int, int, int]]) -> Closed:
+def _closed(camera: str, path: Path, csv: Path | None, found: VideoSummary, rows: list[tuple[int, int, int]]) -> Closed:
     about = found.about
     kind = about.get("kind") if about.get("kind") in ("session", "rolling", "event") else "session"
     first_ns = _number(about, "captured_ns", 0)

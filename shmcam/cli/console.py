@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, cast
 
-from shmcam.cli.console_view import Preview, View, cut, render
+from shmcam.cli.console_view import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.control.call import call
 from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
-from shmcam.runtime.log_tail import Follower, merged_tail
+from shmcam.runtime.log_tail import LogFollower, merged_tail
 
 TURN_S = 0.25
 STATUS_S = 1.0
@@ -34,7 +34,7 @@ def main(options: Options) -> int:
     if options.help:
         print(__doc__)
         return 0
-    session = Session(options)
+    session = ConsoleSession(options)
     if "--plain" in options.rest or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return session.plain()
     with _raw_terminal():
@@ -42,14 +42,14 @@ def main(options: Options) -> int:
     return 0
 
 
-class Session:
+class ConsoleSession:
     """One person looking at one service."""
 
     def __init__(self, options: Options) -> None:
         self._path = options.socket_path
         self._settings = options.settings()
         self._view = View(camera=self._settings.cameras[0])
-        self._preview = Preview(self._path)
+        self._preview = CameraPreview(self._path)
         self._status_s = 0.0
         self._night = "auto"
 
@@ -77,7 +77,7 @@ class Session:
     def full_screen(self) -> None:
         """Draw four times a second and obey keys until q or a signal."""
         folder = self._settings.paths.logs
-        follower, self._view.log = Follower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
+        follower, self._view.log = LogFollower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
         shown: list[str] = []
         try:
             while not self._typed():

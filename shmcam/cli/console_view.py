@@ -141,7 +141,7 @@ FPS = 4.0
 WIDTH_PX = 160
 
 
-class Preview:
+class CameraPreview:
     """One connection that carries nothing but small pictures; none while switched off or without a hub."""
 
     def __init__(self, path: Path) -> None:

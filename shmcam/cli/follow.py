@@ -13,7 +13,7 @@ from shmcam.cli.send import show
 from shmcam.control.call import no_hub
 from shmcam.control.codec import READ_BYTES
 from shmcam.control.messages import Subscribe
-from shmcam.runtime.log_tail import Follower, log_files, merged_tail
+from shmcam.runtime.log_tail import LogFollower, log_files, merged_tail
 
 TURN_S = 0.2
 
@@ -25,7 +25,7 @@ def logs(options: Options) -> int:
         return 0
     follow, lines, process = _log_options(options.rest)
     folder = options.settings().paths.logs
-    follower = Follower(folder, process)
+    follower = LogFollower(folder, process)
     found = merged_tail(folder, process, lines)
     if found is None:
         known = ", ".join(path.stem for path in log_files(folder, "")) or "none"

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Protocol
 
 from shmcam.control.call import acall, call
-from shmcam.control.client_connection import Bell, Line
+from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
 from shmcam.runtime.procfs import memory
 
@@ -41,7 +41,7 @@ class Request:
 
     message: Message
     _ident: object
-    _line: Line
+    _line: ClientConnection
 
     def reply(self, answer: Reply | Chunk) -> bool:
         """Answer, now or later, from any thread; chunks first, the Reply last.
@@ -99,11 +99,13 @@ class ControlClient:
         )
         self._stop = stop
         self._inbox: deque[Request] = deque(maxlen=QUEUE_MAX)
-        self._ready = Bell()
+        self._ready = WakeUp()
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
         self._retained: dict[tuple[str, str], Event] = {}
-        self._line = Line(Path(socket_path), self._greeting, self._deliver, self._due, on_failure=self._failed)
+        self._line = ClientConnection(
+            Path(socket_path), self._greeting, self._deliver, self._due, on_failure=self._failed
+        )
 
     def __enter__(self) -> ControlClient:
         """Start the thread; returns at once, connected or not."""

@@ -20,7 +20,7 @@ from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
 from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Reply
 
 
-class Bell:
+class WakeUp:
     """An eventfd that any thread may ring, also while another closes it: its number may be another file's by then."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ CLOSING_S = 0.5
 """How long close() lets the thread send what waits."""
 
 
-class Line:
+class ClientConnection:
     """Owner of the thread; everything public is safe from any thread."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Line:
         self._out: deque[tuple[bytes, bool]] = deque()
         """Encoded messages, and whether each is an event (kept while the hub is away) or an answer (then worthless)."""
         self._lock = threading.Lock()
-        self._wake = Bell()
+        self._wake = WakeUp()
         self._closing = False
         self._gone_s: float | None = None
         """When the hub hung up, until that was told or it is back."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from shmcam.config.settings import Settings
 from shmcam.control.settings import NetworkSettings
 from shmcam.hub.live_settings import Configuration
-from shmcam.hub.own_commands import Desk
-from shmcam.hub.router import Hub
+from shmcam.hub.own_commands import OwnCommands
+from shmcam.hub.router import Router
 from shmcam.hub.server import Server
 from shmcam.hub.unix_socket import SocketTakenError, UnixPlace
 from shmcam.runtime.files import sweep
@@ -35,8 +35,8 @@ def main() -> int:
         for path in left_over(settings):
             log.info("removed what a killed process left: %s", path)
         configuration = Configuration(settings, settings.paths.run / "changes.json", this_run())
-        hub = Hub(settings.cameras)
-        server = Server(hub, Desk(configuration, hub.roster), settings.table(NetworkSettings))
+        hub = Router(settings.cameras)
+        server = Server(hub, OwnCommands(configuration, hub.roster), settings.table(NetworkSettings))
         try:
             asyncio.run(server.serve(place, process.stop))
         except SocketTakenError as problem:

@@ -16,7 +16,7 @@ BURST_S = 2.0
 
 
 @dataclass
-class Rate:
+class RateLimit:
     """A token bucket per address, so that one cannot use up what another needs."""
 
     per_s: float

@@ -57,13 +57,13 @@ REFUSALS_MAX = 100
 class ConnectionOwner(Protocol):
     """What a connection asks of the server that made it."""
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: PeerConnection) -> bool:
         """Take a new connection in. Returns False if there are too many."""
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: PeerConnection) -> None:
         """Forget a connection."""
 
-    def received(self, connection: Connection, decoded: Decoded) -> None:
+    def received(self, connection: PeerConnection, decoded: Decoded) -> None:
         """Act on one message."""
 
     def is_busy(self, number: int) -> bool:
@@ -73,7 +73,7 @@ class ConnectionOwner(Protocol):
         """Tell whether a connection wants events, so that it stays although it says nothing more."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class PeerConnection(asyncio.BufferedProtocol):
     """See the module. Text and JSON commands without an id are answered one after the other, in order."""
 
     def __init__(

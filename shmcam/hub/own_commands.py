@@ -31,7 +31,7 @@ from shmcam.control.messages import (
 )
 from shmcam.hub import status as report
 from shmcam.hub.live_settings import Change, Configuration, as_json, as_toml, restart_for
-from shmcam.hub.registry import Roster
+from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merged_tail
 from shmcam.runtime.procfs import memory
 
@@ -41,13 +41,13 @@ Answer = tuple[Reply, list[Event]]
 """The reply, and what to tell the processes before it."""
 
 
-class Desk:
+class OwnCommands:
     """Answers commands one after the other; `slow` ones in the server's worker thread."""
 
     slow = (Set, OverwriteConfig, DumpConfig, Logs)
     """These read or sync files."""
 
-    def __init__(self, configuration: Configuration, roster: Roster) -> None:
+    def __init__(self, configuration: Configuration, roster: Registry) -> None:
         self.configuration = configuration
         self._roster = roster
         self._answers: dict[type[Command], Callable[[Any], Answer]] = {

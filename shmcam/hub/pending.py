@@ -14,7 +14,7 @@ UNDER_WAY_MAX = 1024
 
 
 @dataclass
-class Errand:
+class PendingCommand:
     """One command on its way."""
 
     ticket: int
@@ -53,29 +53,29 @@ def _named(camera: str, text: str) -> str:
     return f"ERROR: {camera}: {text.removeprefix('ERROR: ')}" if text.startswith("ERROR: ") else f"{camera}: {text}"
 
 
-class Errands:
+class PendingCommands:
     """All of them, by ticket."""
 
     def __init__(self) -> None:
-        self._by_ticket: dict[int, Errand] = {}
+        self._by_ticket: dict[int, PendingCommand] = {}
         self._next = 1
 
-    def begin(self, asker: int, ident: Any, row: CommandRow, now_s: float, owners: list[Peer]) -> Errand | None:
+    def begin(self, asker: int, ident: Any, row: CommandRow, now_s: float, owners: list[Peer]) -> PendingCommand | None:
         """Note a command that `owners` will answer (none: the hub itself). None: too many are under way."""
         if len(self._by_ticket) >= UNDER_WAY_MAX:
             return None
         waiting = {peer.number: peer for peer in owners}
-        errand = Errand(self._next, asker, ident, row, now_s + row.timeout_s, waiting)
+        errand = PendingCommand(self._next, asker, ident, row, now_s + row.timeout_s, waiting)
         self._by_ticket[errand.ticket] = errand
         self._next += 1
         return errand
 
-    def find(self, ticket: Any, owner: int | None = None) -> Errand | None:
+    def find(self, ticket: Any, owner: int | None = None) -> PendingCommand | None:
         """Return the errand of a ticket, if `owner` is one who was asked."""
         errand = self._by_ticket.get(ticket) if isinstance(ticket, int) else None
         return errand if errand and (owner is None or owner in errand.waiting) else None
 
-    def take(self, ticket: Any, owner: int | None, reply: Reply) -> Errand | None:
+    def take(self, ticket: Any, owner: int | None, reply: Reply) -> PendingCommand | None:
         """Note an answer. Returns the errand once it was the last one, and forgets it."""
         errand = self.find(ticket, owner)
         if errand is None:
@@ -86,7 +86,7 @@ class Errands:
             return None
         return self._by_ticket.pop(errand.ticket)
 
-    def lost(self, owner: int, why: str) -> list[Errand]:
+    def lost(self, owner: int, why: str) -> list[PendingCommand]:
         """Answer for a peer that went away; return the errands that are complete now."""
         return self._give_up([(e, owner) for e in self._by_ticket.values() if owner in e.waiting], why)
 
@@ -95,13 +95,13 @@ class Errands:
         for ticket in [e.ticket for e in self._by_ticket.values() if e.asker == asker]:
             del self._by_ticket[ticket]
 
-    def overdue(self, now_s: float) -> list[Errand]:
+    def overdue(self, now_s: float) -> list[PendingCommand]:
         """Answer for owners that let the time run out; return the errands that are complete now."""
         late = [e for e in self._by_ticket.values() if e.deadline_s <= now_s]
         slow = [(e, owner) for e in late for owner in list(e.waiting)]
         return self._give_up(slow, "")
 
-    def _give_up(self, waiting: list[tuple[Errand, int]], why: str) -> list[Errand]:
+    def _give_up(self, waiting: list[tuple[PendingCommand, int]], why: str) -> list[PendingCommand]:
         complete = []
         for errand, owner in waiting:
             who = errand.waiting[owner].program

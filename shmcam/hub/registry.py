@@ -43,7 +43,7 @@ class Peer:
         return self.hello.program if self.hello else ""
 
 
-class Roster:
+class Registry:
     """Everything the hub remembers; nothing here outlives it."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:

@@ -52,8 +52,8 @@ from shmcam.control.messages import (
     topics_of,
     wire_name,
 )
-from shmcam.hub.pending import Errand, Errands
-from shmcam.hub.registry import Peer, Roster
+from shmcam.hub.pending import PendingCommand, PendingCommands
+from shmcam.hub.registry import Peer, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ EARLY = 0.75
 """A picture goes out if at least this part of a watcher's frame period is over: the streamer's pace jitters."""
 
 
-def toggle_preview(roster: Roster, peer: Peer, command: Preview, ident: Any) -> list[Action]:
+def toggle_preview(roster: Registry, peer: Peer, command: Preview, ident: Any) -> list[Action]:
     """Switch previews of one camera for one connection."""
     camera = command.camera or roster.cameras[0]
     if camera not in roster.cameras:
@@ -122,7 +122,7 @@ def toggle_preview(roster: Roster, peer: Peer, command: Preview, ident: Any) -> 
     return [Send((peer.number,), reply, ident), *request_previews(roster, [camera])]
 
 
-def request_previews(roster: Roster, cameras: Iterable[str] = ()) -> list[Action]:
+def request_previews(roster: Registry, cameras: Iterable[str] = ()) -> list[Action]:
     """Tell the streamer what is wanted of these cameras (none given: of all that anyone watches)."""
     streamers = tuple(peer.number for peer in roster.owners("preview", None))
     wanted = set(cameras) or {camera for peer in roster.peers.values() for camera in peer.previews}
@@ -135,7 +135,7 @@ def request_previews(roster: Roster, cameras: Iterable[str] = ()) -> list[Action
     return list(asked)
 
 
-def forward_preview(roster: Roster, frame: PreviewFrame, now_s: float) -> list[Action]:
+def forward_preview(roster: Registry, frame: PreviewFrame, now_s: float) -> list[Action]:
     """Give one picture to each watcher whose turn it is."""
     to = []
     for peer in roster.peers.values():
@@ -153,7 +153,7 @@ EVENTS_MAX = 128
 """Of a flood in these seconds the newest are kept: half of what a process's inbox holds (client.QUEUE_MAX)."""
 
 
-class Early:
+class ReplayBuffer:
     """The events of one hub's beginning."""
 
     def __init__(self) -> None:
@@ -183,13 +183,13 @@ WAITING_MAX = 64
 """Answers one connection may be waiting for; the next command is refused."""
 
 
-class Hub:
+class Router:
     """Routing of one control socket."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:
-        self.roster = Roster(cameras)
-        self.errands = Errands()
-        self._early = Early()
+        self.roster = Registry(cameras)
+        self.errands = PendingCommands()
+        self._early = ReplayBuffer()
         self._own: dict[type[Command], Callable[[Peer, Any, Any], list[Action]]] = {
             Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],
             Help: lambda peer, m, i: [Send((peer.number,), explain(m.word), i)],
@@ -328,5 +328,5 @@ class Hub:
         return actions + (request_previews(self.roster) if hello.role == "streamer" else [])
 
 
-def _answer(errand: Errand) -> Send:
+def _answer(errand: PendingCommand) -> Send:
     return Send((errand.asker,), errand.answer(), errand.ident)

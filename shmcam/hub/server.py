@@ -10,10 +10,10 @@ from typing import Any
 
 from shmcam.control.messages import Command, Event, Hello, Reply
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.access import Rate
-from shmcam.hub.connection import Connection
-from shmcam.hub.own_commands import Desk
-from shmcam.hub.router import Action, Close, Do, Hub, Send
+from shmcam.hub.access import RateLimit
+from shmcam.hub.connection import PeerConnection
+from shmcam.hub.own_commands import OwnCommands
+from shmcam.hub.router import Action, Close, Do, Router, Send
 from shmcam.hub.unix_socket import UnixPlace
 from shmcam.runtime.stop import Stop
 
@@ -30,12 +30,12 @@ TICK_S = 0.5
 class Server:
     """One hub on its sockets."""
 
-    def __init__(self, hub: Hub, desk: Desk, network: NetworkSettings) -> None:
+    def __init__(self, hub: Router, desk: OwnCommands, network: NetworkSettings) -> None:
         self.hub = hub
         self._desk = desk
         self._network = network
-        self._rate = Rate(network.rate_per_s)
-        self._connections: dict[int, Connection] = {}
+        self._rate = RateLimit(network.rate_per_s)
+        self._connections: dict[int, PeerConnection] = {}
         self._next = 1
         self._tcp_server: asyncio.Server | None = None
         self._tcp_next_s = 0.0
@@ -90,20 +90,20 @@ class Server:
         await place.reopen_if_gone(self._unix)
         await self._open_tcp()
 
-    def _unix(self) -> Connection:
+    def _unix(self) -> PeerConnection:
         return self._connection(trusted=True)
 
-    def _tcp(self) -> Connection:
+    def _tcp(self) -> PeerConnection:
         return self._connection(trusted=False)
 
-    def _connection(self, *, trusted: bool) -> Connection:
+    def _connection(self, *, trusted: bool) -> PeerConnection:
         number, self._next = self._next, self._next + 1
         token = "" if trusted else self._network.token
-        return Connection(self, number, self.hub.roster.cameras, trusted=trusted, token=token)
+        return PeerConnection(self, number, self.hub.roster.cameras, trusted=trusted, token=token)
 
     # ---- from connections
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: PeerConnection) -> bool:
         """Take a new connection in. Returns False if there are too many."""
         limit = CONNECTIONS_MAX if connection.trusted else TCP_CONNECTIONS_MAX
         if sum(c.trusted == connection.trusted for c in self._connections.values()) >= limit:
@@ -112,7 +112,7 @@ class Server:
         self.hub.opened(connection.number, trusted=connection.trusted)
         return True
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: PeerConnection) -> None:
         """Forget a connection."""
         if self._connections.pop(connection.number, None):
             peer = self.hub.roster.peers.get(connection.number)
@@ -120,7 +120,7 @@ class Server:
                 log.info("left program=%s pid=%d", peer.program, peer.hello.pid)
             self.execute(self.hub.closed(connection.number))
 
-    def received(self, connection: Connection, decoded: Any) -> None:
+    def received(self, connection: PeerConnection, decoded: Any) -> None:
         """Let the hub decide about one message, and do it."""
         now_s = time.monotonic()
         if not connection.trusted and not self._rate.allows(connection.address, now_s):
@@ -131,7 +131,7 @@ class Server:
         if isinstance(message, Hello):
             self._welcome(connection)
 
-    def _welcome(self, connection: Connection) -> None:
+    def _welcome(self, connection: PeerConnection) -> None:
         """Tell a process what was set since it read config.toml."""
         peer = self.hub.roster.peers.get(connection.number)
         if peer and peer.hello:

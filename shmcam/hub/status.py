@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shmcam.control.messages import Event, ProcessDown, Reply, values_of, wire_name
-from shmcam.hub.registry import Peer, Roster
+from shmcam.hub.registry import Peer, Registry
 from shmcam.runtime.programs import FOR_ALL, PER_CAMERA
 
 SILENT_S = 4.0
@@ -18,7 +18,7 @@ FIGURE_MAX = 32
 """Longer figures (paths) are left to --json."""
 
 
-def status(roster: Roster, now_s: float) -> Reply:
+def status(roster: Registry, now_s: float) -> Reply:
     """Tell what every process is doing: one line each, then one per camera."""
     rows = processes(roster, now_s)
     cameras = camera_rows(roster)
@@ -30,7 +30,7 @@ def status(roster: Roster, now_s: float) -> Reply:
     )
 
 
-def cameras(roster: Roster) -> Reply:
+def cameras(roster: Registry) -> Reply:
     """List the configured cameras, what they are and what they deliver."""
     rows = camera_rows(roster)
     return Reply(
@@ -38,7 +38,7 @@ def cameras(roster: Roster) -> Reply:
     )
 
 
-def health(roster: Roster, now_s: float, hub: dict[str, Any], machine: dict[str, Any]) -> Reply:
+def health(roster: Registry, now_s: float, hub: dict[str, Any], machine: dict[str, Any]) -> Reply:
     """Tell memory, swap and state of every process; `hub` and `machine` are measured by the caller."""
     rows = [hub, *processes(roster, now_s)]
     lines = [
@@ -54,7 +54,7 @@ def health(roster: Roster, now_s: float, hub: dict[str, Any], machine: dict[str,
     return Reply(status="health", text="\n".join(lines), data={"processes": rows, "machine": machine})
 
 
-def processes(roster: Roster, now_s: float) -> list[dict[str, Any]]:
+def processes(roster: Registry, now_s: float) -> list[dict[str, Any]]:
     """Return a row for each program that should be there or is."""
     by_program = {peer.program: peer for peer in roster.processes()}
     states = roster.states
@@ -67,12 +67,12 @@ def processes(roster: Roster, now_s: float) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _expected(roster: Roster) -> Iterable[str]:
+def _expected(roster: Registry) -> Iterable[str]:
     yield from (roster.program_of(role, camera) for camera in roster.cameras for role in PER_CAMERA)
     yield from FOR_ALL
 
 
-def _row(name: str, peer: Peer | None, roster: Roster, now_s: float) -> dict[str, Any]:
+def _row(name: str, peer: Peer | None, roster: Registry, now_s: float) -> dict[str, Any]:
     row: dict[str, Any] = {"program": name, "state": "missing", "reason": "not connected"}
     row |= {"camera": "", "pid": 0, "fps": -1.0, "lag": -1, "laps": 0, "rss_bytes": 0, "swap_bytes": 0, "figures": {}}
     if peer is None or peer.hello is None:
@@ -108,7 +108,7 @@ def _within(words: list[str], cells: int) -> str:
     return line
 
 
-def camera_rows(roster: Roster) -> list[dict[str, Any]]:
+def camera_rows(roster: Registry) -> list[dict[str, Any]]:
     """Return what is known of each configured camera."""
     rows = []
     for camera in roster.cameras:

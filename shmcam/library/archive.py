@@ -26,7 +26,7 @@ from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
 from shmcam.library.files import holds
-from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, Item, Span, known, sha256, write
+from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, known, sha256, write
 from shmcam.library.sidecar import MANIFEST, is_archive, sidecar
 from shmcam.runtime.files import whole_file
 from shmcam.runtime.progress import Progress
@@ -141,7 +141,9 @@ def _place(path: Path, root: Path) -> str:
     return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
 
 
-def _brought(source: Path, folder: Path, place: str, before: Item | None, room: Callable[[int], object]) -> Item | None:
+def _brought(
+    source: Path, folder: Path, place: str, before: ManifestItem | None, room: Callable[[int], object]
+) -> ManifestItem | None:
     """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
     target = folder / place
     try:
@@ -155,7 +157,7 @@ def _brought(source: Path, folder: Path, place: str, before: Item | None, room: 
         total = sha256(target) if linked else _copy(source, target)
     except FileNotFoundError:
         return None
-    return Item(place, total, target.stat().st_size, linked, facts.st_mtime_ns)
+    return ManifestItem(place, total, target.stat().st_size, linked, facts.st_mtime_ns)
 
 
 def _link(source: Path, target: Path) -> bool:

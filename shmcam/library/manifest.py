@@ -24,7 +24,7 @@ JOURNAL = ".done.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ManifestItem:
     """One file in an archive."""
 
     file: str
@@ -82,9 +82,9 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
     return findings + [f"not in the manifest: {place}" for place in sorted(found) if place not in known]
 
 
-def _items(rows: Iterable[object]) -> list[Item]:
+def _items(rows: Iterable[object]) -> list[ManifestItem]:
     """The rows that are what we write; the others are damage."""
-    items = (Item(**row) for row in rows if isinstance(row, dict) and row.keys() == set(Item.__slots__))
+    items = (ManifestItem(**row) for row in rows if isinstance(row, dict) and row.keys() == set(ManifestItem.__slots__))
     return [one for one in items if all(isinstance(getattr(one, name), kind) for name, kind in ITEM_TYPES.items())]
 
 
@@ -97,7 +97,7 @@ def sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def known(folder: Path) -> dict[str, Item]:
+def known(folder: Path) -> dict[str, ManifestItem]:
     """What an earlier run has brought in already, from its journal or its manifest."""
     rows = _listed(folder, "files")
     journal = folder / JOURNAL
@@ -123,7 +123,7 @@ def _listed(folder: Path, key: str) -> list[Any]:
 
 
 def write(
-    folder: Path, span: Span, entries: Sequence[tuple[Entry, str]], items: Sequence[Item], now_utc_ns: int
+    folder: Path, span: Span, entries: Sequence[tuple[Entry, str]], items: Sequence[ManifestItem], now_utc_ns: int
 ) -> Entry:
     """Put the manifest in place, last of all: an archive with a manifest is complete.
 

@@ -29,7 +29,7 @@ DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GroupLimits:
     """How much of one group may stay; 0 does not limit."""
 
     max_count: int = 0
@@ -45,10 +45,10 @@ class Limits:
         return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
 
 
-def limits_of(settings: LibrarySettings) -> dict[str, Limits]:
+def limits_of(settings: LibrarySettings) -> dict[str, GroupLimits]:
     """The limits of each group, from the user's keys."""
     return {
-        group: Limits(
+        group: GroupLimits(
             getattr(settings, f"{group}_max_count"),
             getattr(settings, f"{group}_max_mb") * MB,
             getattr(settings, f"{group}_max_days") * DAY_S,
@@ -145,7 +145,7 @@ def due(
     """What has to go by count, size and age, free space left aside."""
     coming = GROUPS.get(kind, "pictures") if kind else ""
     own = limits_of(settings)
-    if not settings.max_total_mb and set(own.values()) == {Limits()}:
+    if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
         return []  # as shipped: only the reserve of free space counts
     totals = catalogue.totals()
     now_s = catalogue.library_s() if any(limits.max_age_s for limits in own.values()) else 0.0

@@ -13,7 +13,7 @@ MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskRoom:
     """One disk at one moment."""
 
     free_bytes: int
@@ -32,11 +32,11 @@ class Room:
         return need_bytes + self.reserve_bytes - self.free_bytes
 
 
-def room_at(folder: Path, settings: LibrarySettings) -> Room:
+def room_at(folder: Path, settings: LibrarySettings) -> DiskRoom:
     """Look at the disk of a folder, which need not exist yet. Raises: OSError."""
     disk = os.statvfs(existing(folder))
     total = disk.f_blocks * disk.f_frsize
-    return Room(disk.f_bavail * disk.f_frsize, total, reserve_bytes(settings, total))
+    return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes(settings, total))
 
 
 def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:

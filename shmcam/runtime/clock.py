@@ -41,7 +41,7 @@ WINDOW = 31
 """Intervals looked at: about a second of video, and the length shared/imaging.md 5 uses for its rolling figures."""
 
 
-class Rate:
+class RateMeter:
     """Events a second over the last WINDOW intervals."""
 
     def __init__(self) -> None:

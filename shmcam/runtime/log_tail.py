@@ -72,7 +72,7 @@ def named(name: str, line: str) -> str:
     return f"{when} {name:<12} {line[len(when) + 1 :]}" if when else f"{name:<12} {line}"
 
 
-class Follower:
+class LogFollower:
     """Reads what is added to a set of log files, also when they are rotated or appear later."""
 
     def __init__(self, folder: Path, process: str) -> None:

@@ -25,7 +25,7 @@ _SYNC, _NOT_SYNC = 0x02000000, 0x01010000
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class MuxedFrame:
     """One encoded frame, muxed; everything but its time."""
 
     before: bytes
@@ -53,7 +53,7 @@ def header(sets: ParameterSets, width: int, height: int) -> bytes:
     return _box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6mp41avc1") + moov
 
 
-def fragment(unit: bytes, *, number: int, time_us: int, duration_us: int, key: bool, captured_ns: int) -> Fragment:
+def fragment(unit: bytes, *, number: int, time_us: int, duration_us: int, key: bool, captured_ns: int) -> MuxedFrame:
     """Mux one frame; `unit` is in AVCC form (each NAL unit after its length)."""
     mfhd = _full(b"mfhd", 0, 0, struct.pack(">I", number & 0xFFFFFFFF))
     tfhd = _full(b"tfhd", 0, 0x020000, struct.pack(">I", TRACK))  # offsets count from the moof
@@ -64,7 +64,7 @@ def fragment(unit: bytes, *, number: int, time_us: int, duration_us: int, key: b
     tfdt_head = struct.pack(">I4sI", 20, b"tfdt", 0x01000000)
     traf_head = struct.pack(">I4s", 8 + len(tfhd) + 20 + len(trun), b"traf")
     before = struct.pack(">I4s", moof_bytes, b"moof") + mfhd + traf_head + tfhd + tfdt_head
-    return Fragment(before, time_us, trun + _box(b"mdat", unit), key, captured_ns)
+    return MuxedFrame(before, time_us, trun + _box(b"mdat", unit), key, captured_ns)
 
 
 # ---- boxes

@@ -22,7 +22,7 @@ HYBRID_SINCE = (61, 7, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VideoSummary:
     """What is in a video."""
 
     about: dict[str, Any]
@@ -47,7 +47,7 @@ def has_hybrid() -> bool:
     return av.library_versions["libavformat"] >= HYBRID_SINCE
 
 
-def look(path: Path, suspect: int = fragments.SUSPECT) -> Found | None:
+def look(path: Path, suspect: int = fragments.SUSPECT) -> VideoSummary | None:
     """What is whole in a video. None: nothing plays. Raises: OSError.
 
     `suspect`: how many fragments at the end were perhaps not synced.
@@ -63,15 +63,15 @@ def look(path: Path, suspect: int = fragments.SUSPECT) -> Found | None:
         with path.open("rb") as whole, av.open(_Front(whole, extent.bytes) if extent.bytes else whole, "r") as file:
             about = _about(file.metadata)
             if extent.bytes:
-                return Found(about, extent.frames, extent.last_pts_us, extent.bytes)
+                return VideoSummary(about, extent.frames, extent.last_pts_us, extent.bytes)
             packets = [packet for packet in file.demux(video=0) if packet.size]
             times = [int(one.pts * one.time_base * 1_000_000) for one in packets if one.pts is not None]
-            return Found(about, len(packets), max(times, default=0))
+            return VideoSummary(about, len(packets), max(times, default=0))
     except (av.FFmpegError, IndexError, ValueError):
         return None
 
 
-def trim(path: Path, found: Found) -> None:
+def trim(path: Path, found: VideoSummary) -> None:
     """Cut the torn tail off: FFmpeg refuses a file that ends inside a fragment's header. Raises: OSError."""
     if found.bytes:
         cut(path, found.bytes)

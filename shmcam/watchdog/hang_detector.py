@@ -49,7 +49,7 @@ SPEAKING = frozenset({*PER_CAMERA, *FOR_ALL}) - {"watchdog"}
 
 
 @dataclass
-class Mute:
+class SilentProcess:
     """One process that is there and silent."""
 
     pid: int
@@ -58,12 +58,12 @@ class Mute:
     killed_s: float = -1e9
 
 
-class Starts:
+class StartupDeadline:
     """Who has not spoken since its start."""
 
     def __init__(self, allowance_s: float) -> None:
         self._allowance_s = allowance_s
-        self._mute: dict[str, Mute] = {}
+        self._mute: dict[str, SilentProcess] = {}
         self._spoke: set[str] = set()
 
     def heard(self, program: str) -> None:
@@ -89,7 +89,7 @@ class Starts:
             if program.state in ALIVE and program.pid and name not in speaking and self._speaks(name)
         }
         self._mute = {
-            name: known if (known := self._mute.get(name)) and known.pid == pid else Mute(pid, now_s)
+            name: known if (known := self._mute.get(name)) and known.pid == pid else SilentProcess(pid, now_s)
             for name, pid in expected.items()
         }
         return [verdict for name, mute in self._mute.items() for verdict in self._look(name, mute, now_s)]
@@ -97,7 +97,7 @@ class Starts:
     def _speaks(self, program: str) -> bool:
         return program in self._spoke or program.partition("-")[0] in SPEAKING
 
-    def _look(self, name: str, mute: Mute, now_s: float) -> list[Verdict]:
+    def _look(self, name: str, mute: SilentProcess, now_s: float) -> list[Verdict]:
         silent_s = now_s - mute.since_s
         said = f"not a word since its start {silent_s:.0f} s ago"
         if silent_s > self._allowance_s and now_s - mute.killed_s >= KILL_AGAIN_S:
@@ -117,7 +117,7 @@ MIB = 1024 * 1024
 
 
 @dataclass
-class Watched:
+class WatchedProcess:
     """What is known of one process."""
 
     pid: int
@@ -135,19 +135,19 @@ class Watched:
 
 
 @dataclass
-class Judge:
+class HangDetector:
     """Give it heartbeats, state changes and time; it gives back verdicts."""
 
     settings: ControlSettings
-    watched: dict[str, Watched] = field(default_factory=dict)
+    watched: dict[str, WatchedProcess] = field(default_factory=dict)
     _ended_s: dict[str, deque[float]] = field(default_factory=dict)
     _last_pass_s: float | None = None
     _slept_s: float = -1e9
     _graced: bool = False
-    starts: Starts = field(init=False)
+    starts: StartupDeadline = field(init=False)
 
     def __post_init__(self) -> None:
-        self.starts = Starts(self.settings.startup_s)
+        self.starts = StartupDeadline(self.settings.startup_s)
 
     def heard(self, program: str, beat: Heartbeat, now_s: float) -> None:
         """Note a heartbeat."""
@@ -155,7 +155,7 @@ class Judge:
         self.starts.heard(program)
         known = self.watched.get(program)
         if known is None or known.pid != beat.pid:
-            known = self.watched[program] = Watched(beat.pid, beat, now_s)
+            known = self.watched[program] = WatchedProcess(beat.pid, beat, now_s)
         known.beat, known.beat_s = beat, now_s
         frames = beat.figures.get("frames", -1)
         if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
@@ -224,7 +224,7 @@ class Judge:
             return [Verdict("kill", name, f"no sign of life for {silent_s:.0f} s", silent_s)]
         return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]
 
-    def _report(self, name: str, known: Watched, silent_s: float, still_s: float) -> list[Verdict]:
+    def _report(self, name: str, known: WatchedProcess, silent_s: float, still_s: float) -> list[Verdict]:
         limit_s = self.settings.hang_report_s
         stalled = max(silent_s, still_s) > limit_s
         if stalled == known.reported:
@@ -236,6 +236,6 @@ class Judge:
         return [Verdict("stalled", name, f"{said} for {max(silent_s, still_s):.1f} s", max(silent_s, still_s))]
 
 
-def _still_s(known: Watched, now_s: float) -> float:
+def _still_s(known: WatchedProcess, now_s: float) -> float:
     """Return how long a capture process that says it runs has published nothing, exposure times forgiven."""
     return now_s - known.frames_s - EXPOSURES_FORGIVEN * known.exposure_s if known.frames >= 0 else 0.0

@@ -18,14 +18,14 @@ from shmcam.control.client import ControlClient
 from shmcam.control.messages import Event, Failed, Heartbeat, MemoryHigh, ProcessDown, ProcessStalled, ProcessUp
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
-from shmcam.watchdog.hang_detector import Judge, Verdict
+from shmcam.watchdog.hang_detector import HangDetector, Verdict
 from shmcam.watchdog.restart_policy import Retries
 from shmcam.watchdog.supervisord import DONE, READY, Happened, Program, Protocol, Supervisord, SupervisordError
 
 log = logging.getLogger(__name__)
 
 
-class Hands:
+class Actions:
     """Carries out; decides nothing."""
 
     def __init__(self, control: ControlClient, supervisord: Supervisord) -> None:
@@ -73,7 +73,7 @@ UNPLACED_S = 10.0
 """A heartbeat whose pid supervisord does not know by then is not of its children."""
 
 
-class Hearing:
+class HeartbeatSource:
     """Heartbeats that wait to be given to a program, by pid."""
 
     def __init__(self) -> None:
@@ -134,10 +134,10 @@ class Watchdog:
     ) -> None:
         self._control = control
         self._supervisord = supervisord
-        self._hands = Hands(control, supervisord)
+        self._hands = Actions(control, supervisord)
         self._files = files
         self._answer = answer
-        self._judge = Judge(settings)
+        self._judge = HangDetector(settings)
         self._retries = Retries(settings)
         self._settings = settings
         self._programs: dict[str, Program] = {}
@@ -145,7 +145,7 @@ class Watchdog:
         """When our own heartbeat last came back through the hub: then it is alive."""
         self._hub_told = False
         self._listed_s = 0.0
-        self._hearing = Hearing()
+        self._hearing = HeartbeatSource()
         self._deaf = False
 
     def watch(self, events: int, stop: Stop) -> None:

@@ -17,7 +17,7 @@ from shm_ring.records.packets import Unit, follow, latest_key
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from shmcam.video.annexb import ParameterSets, parameter_sets, to_avcc
-from shmcam.video.fmp4_writer import Fragment, fragment, header
+from shmcam.video.fmp4_writer import MuxedFrame, fragment, header
 
 GOP_BYTES_MAX = 8 * 1024 * 1024
 """What is kept for newcomers; a GOP of 1080p at 10 Mbit/s and 2 s is 2.5 MB. A longer one begins at its next key."""
@@ -44,7 +44,7 @@ class LiveViewer(Protocol):
     def open(self, opening: InitSegment) -> None:
         """A new film begins: first of all, and when the encoder was opened anew."""
 
-    def play(self, piece: Fragment) -> None:
+    def play(self, piece: MuxedFrame) -> None:
         """Take the next fragment; never wait, never raise."""
 
 
@@ -54,7 +54,7 @@ class StreamState:
 
     opening: InitSegment
     stream: int
-    pieces: list[Fragment] = field(default_factory=list)
+    pieces: list[MuxedFrame] = field(default_factory=list)
     """From the newest key frame on."""
     kept_bytes: int = 0
 
@@ -85,7 +85,7 @@ class LiveVideo:
             self.wanted.clear()
             self.film = None
 
-    def take(self, stream: int, opening: InitSegment | None, piece: Fragment) -> None:
+    def take(self, stream: int, opening: InitSegment | None, piece: MuxedFrame) -> None:
         """Take what the feed has muxed; `opening` comes with each key frame."""
         if self.film is None or self.film.stream != stream:
             if opening is None or not self.viewers:
@@ -98,7 +98,7 @@ class LiveVideo:
             viewer.play(piece)
 
 
-def _keep(film: StreamState, piece: Fragment) -> None:
+def _keep(film: StreamState, piece: MuxedFrame) -> None:
     if piece.key or film.kept_bytes > GOP_BYTES_MAX:
         film.pieces, film.kept_bytes = [], 0
     if piece.key or film.pieces:

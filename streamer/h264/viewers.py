@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 from aiohttp import web
 
-from shmcam.video.fmp4_writer import Fragment
+from shmcam.video.fmp4_writer import MuxedFrame
 from streamer.h264.live_video import InitSegment
 from streamer.http.raw_stream import RawStream
 from streamer.monitoring.viewers import Sent
@@ -28,7 +28,7 @@ class HttpVideoViewer:
         """The encoder was opened anew: a file cannot change its size, so the player must come again."""
         self._outlet: RawStream | None = None
         self._opening: InitSegment | None = None
-        self._early: list[Fragment] = []
+        self._early: list[MuxedFrame] = []
         self._blocked = False
         self._lost = True  # until the first key frame
         self._base_us = -1
@@ -53,7 +53,7 @@ class HttpVideoViewer:
         """There is room again."""
         self._blocked = False
 
-    def play(self, piece: Fragment) -> None:
+    def play(self, piece: MuxedFrame) -> None:
         """Write it, unless something before it is missing, or it is of the next film."""
         if self.ended.is_set():
             return
@@ -104,7 +104,7 @@ class WebSocketVideoViewer:
         self.opened.set()
         self._came.set()
 
-    def play(self, piece: Fragment) -> None:
+    def play(self, piece: MuxedFrame) -> None:
         """Queue it, unless something before it is missing."""
         if len(self._queue) > BEHIND_MAX:
             self._queue.clear()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.formats import Geometry
 from shm_ring.records.scores import Score
-from shmcam.runtime.clock import Rate, now_ns, utc_offset_ns
+from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 from shmcam.runtime.stop import Stop
 from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout
@@ -84,7 +84,7 @@ class Feed:
         self._paces: dict[Variant, Pace] = {}
         self._stacks = Stacks()
         self._share = 1.0
-        self._rate = Rate()
+        self._rate = RateMeter()
         self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
 
     @property

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from recorder.clips import finish as remux
-from shmcam.library.room import Room
+from shmcam.library.room import DiskRoom
 from shmcam.runtime.files import PART, sweep
 from shmcam.runtime.stop import Stop
 from tests.machine import needs
@@ -126,7 +126,7 @@ def test_a_copy_that_is_interrupted_or_has_no_room_changes_nothing(tmp_path, mon
     stop = Stop()
     stop.request()
     assert not remux.faststart(clip.place.clip, stop)
-    assert not remux.fits(clip.place.clip, Room(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60))
+    assert not remux.fits(clip.place.clip, DiskRoom(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60))
     monkeypatch.setattr(remux, "_packets", lambda _path: 99)
     with pytest.raises(ValueError, match="99 frames of 100"):
         remux.faststart(clip.place.clip, Stop())

@@ -22,7 +22,7 @@ from shmcam.cli.shortstream import Frames
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
 from shmcam.control.messages import Chunk, NightBegan, PreviewFrame, Reply
-from shmcam.runtime.log_tail import Follower, merged_tail
+from shmcam.runtime.log_tail import LogFollower, merged_tail
 from tests.machine import needs
 from tests.shmcam.hub.hubs import HubProcess, until
 from tests.shmcam.hub.test_server import serve
@@ -158,7 +158,7 @@ def test_logs_are_merged_by_time_and_followed(tmp_path):
     assert [text.split()[-1] for text in shown] == ["one", "two", "four", "four", "five"]
     assert merged_tail(tmp_path, "recorder", 1)[0].endswith("five")
     assert merged_tail(tmp_path, "nobody", 1) is None
-    follower = Follower(tmp_path, "")
+    follower = LogFollower(tmp_path, "")
     with (tmp_path / "capture.log").open("a") as file:
         file.write(line(6, "six") + "half a li")
     (tmp_path / "exporter.log").write_text(line(7, "seven"))

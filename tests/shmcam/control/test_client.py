@@ -5,14 +5,14 @@ import os
 import threading
 
 from shmcam.control.client import ControlClient
-from shmcam.control.client_connection import Bell
+from shmcam.control.client_connection import WakeUp
 from shmcam.control.messages import NightBegan
 from tests.shmcam.hub.hubs import HubProcess, until
 
 
 def test_a_bell_that_is_closed_while_others_ring_touches_no_other_file(tmp_path):
     """The number of a closed descriptor is soon another file's: ringing it wrote eight bytes into that."""
-    bell, stop = Bell(), threading.Event()
+    bell, stop = WakeUp(), threading.Event()
     number = bell.fileno()
 
     def ring():

@@ -29,7 +29,7 @@ from shmcam.control.messages import (
     error,
 )
 from shmcam.hub.pending import UNDER_WAY_MAX
-from shmcam.hub.router import EVENTS_MAX, WAITING_MAX, Close, Do, Hub, Send
+from shmcam.hub.router import EVENTS_MAX, WAITING_MAX, Close, Do, Router, Send
 
 PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)
 
@@ -38,7 +38,7 @@ class Scene:
     """A hub with people and processes, and a clock that stands still unless told."""
 
     def __init__(self, cameras=("cam0",)):
-        self.hub = Hub(cameras)
+        self.hub = Router(cameras)
         self.now_s = 100.0
         self.hub.opened(PERSON)
         self.hub.opened(TCP, trusted=False)

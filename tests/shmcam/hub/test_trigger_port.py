@@ -7,7 +7,7 @@ import pytest
 
 from shmcam.control.command_table import BY_NAME
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.access import ADDRESSES_MAX, Rate, TokenGate
+from shmcam.hub.access import ADDRESSES_MAX, RateLimit, TokenGate
 from shmcam.hub.router import TCP_COMMANDS
 from tests.shmcam.hub.hubs import HubProcess, read_all, until
 
@@ -91,7 +91,7 @@ def test_an_open_port_without_a_token_is_refused_in_the_config():
 
 
 def test_rates_are_counted_for_each_address_and_the_table_is_bounded():
-    rate = Rate(10.0)
+    rate = RateLimit(10.0)
     assert [rate.allows("a", 0.0) for _ in range(21)].count(True) == 20
     assert rate.allows("b", 0.0)
     assert rate.allows("a", 0.2)

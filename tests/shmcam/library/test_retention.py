@@ -16,7 +16,7 @@ from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
 from shmcam.library.entry import Entry
 from shmcam.library.manifest import Span
-from shmcam.library.retention import Limits, due, keep_newest, limits_of, make_room, too_many
+from shmcam.library.retention import GroupLimits, due, keep_newest, limits_of, make_room, too_many
 from shmcam.library.room import reserve_bytes
 from shmcam.library.settings import LibrarySettings
 from tests.shmcam.library.conftest import make_settings
@@ -37,7 +37,7 @@ def test_too_many_takes_candidates_in_order_until_both_counts_are_met():
 
 @given(st.integers(0, 50), st.integers(0, 500), st.integers(0, 40), st.integers(0, 400))
 def test_what_remains_never_exceeds_the_limits(count, size, max_count, max_bytes):
-    over_count, over_size = Limits(max_count, max_bytes).excess(count, size)
+    over_count, over_size = GroupLimits(max_count, max_bytes).excess(count, size)
     assert not max_count or count - over_count <= max_count
     assert not max_bytes or size - over_size <= max_bytes
     assert (over_count, over_size) == (0, 0) or max_count or max_bytes
@@ -245,4 +245,4 @@ def test_thousands_of_files_are_decided_on_in_batches(catalogue, saved, settings
 def test_every_group_of_limits_is_read_from_the_settings():
     limits = limits_of(table(films_max_mb=3, archives_max_days=1.5, pictures_max_count=9))
     assert limits["films"].max_bytes == 3 * MB and limits["archives"].max_age_s == 129_600
-    assert limits["pictures"].max_count == 9 and limits["clips"] == Limits()
+    assert limits["pictures"].max_count == 9 and limits["clips"] == GroupLimits()

@@ -4,7 +4,7 @@ import pytest
 
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
-from shmcam.watchdog.hang_detector import Judge
+from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import Retries
 from shmcam.watchdog.supervisord import Happened, Program, Protocol
 
@@ -19,7 +19,7 @@ class Night:
     """A judge and the programs it watches; time passes in half seconds."""
 
     def __init__(self, *names, settings=SETTINGS):
-        self.judge = Judge(settings)
+        self.judge = HangDetector(settings)
         self.now_s = 1000.0
         self.programs = {name: program(name, 10 + number) for number, name in enumerate(names)}
         self.frames = 0
@@ -139,7 +139,7 @@ def test_a_process_beyond_its_memory_limit_is_restarted():
 
 
 def test_a_storm_of_unasked_ends_is_told_once_per_window():
-    judge = Judge(SETTINGS)
+    judge = HangDetector(SETTINGS)
     told = [verdict for n in range(10) for verdict in judge.ended("recorder", 1000.0 + 5 * n, asked=False)]
     assert [verdict.kind for verdict in told] == ["storm", "storm"]
     assert [v for n in range(10) for v in judge.ended("recorder", 2000.0 + 30 * n, asked=False)] == []
