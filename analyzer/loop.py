@@ -16,7 +16,7 @@ from typing import get_args
 
 import msgspec
 
-from analyzer import replies as answers
+from analyzer import replies
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.hooks import Hooks
 from analyzer.keogram.keeper import Daybook
@@ -75,7 +75,7 @@ def tell(seen: FrameResult, parts: Analyzer) -> None:
     if seen.request:
         ask(seen.request, parts)
     if seen.movement:
-        event = answers.motion_event(seen.movement, camera, seen)
+        event = replies.motion_event(seen.movement, camera, seen)
         control.announce(event)
         word = "began" if seen.movement.began else "ended"
         log.info("motion %s score=%.4f zone=%s frame_id=%d", word, event.score, event.zone or "-", event.frame_id)
@@ -99,7 +99,7 @@ def tell_saved(paths: list[Path], parts: Analyzer) -> None:
 
 def tell_night(decision: Decision, seen: FrameResult, parts: Analyzer) -> None:
     """Announce and log that night began or ended, and run the user's command."""
-    parts.control.announce(answers.night_event(decision, parts.camera, seen))
+    parts.control.announce(replies.night_event(decision, parts.camera, seen))
     word = "began" if decision.night else "ended"
     verdict = seen.verdict
     log.info(
@@ -113,7 +113,7 @@ def tell_night(decision: Decision, seen: FrameResult, parts: Analyzer) -> None:
 
 def ask(request: ExposureRequest, parts: Analyzer) -> None:
     """Ask capture for another mode or exposure."""
-    parts.control.announce(answers.mode_request(request, parts.camera))
+    parts.control.announce(replies.mode_request(request, parts.camera))
     exposure = request.exposure
     log.info(
         "asked for mode=%s exposure_us=%d gain=%.2f %s",
@@ -135,7 +135,7 @@ def obey(parts: Analyzer) -> None:
     for asked in parts.control.received():
         match asked.message:
             case NightLevel():
-                asked.reply(answers.night_level(parts.watcher, parts.camera, now_ns()))
+                asked.reply(replies.night_level(parts.watcher, parts.camera, now_ns()))
             case Night(action=action):
                 _night(action, asked, parts)
             case Keogram():
@@ -153,7 +153,7 @@ def _night(action: str, asked: Asked, parts: Analyzer) -> None:
             tell_night(decision, watcher.last, parts)
         if request:
             ask(request, parts)
-    asked.reply(answers.night_status(watcher, parts.camera))
+    asked.reply(replies.night_status(watcher, parts.camera))
 
 
 def _keogram(asked: Asked, parts: Analyzer) -> None:
@@ -162,7 +162,7 @@ def _keogram(asked: Asked, parts: Analyzer) -> None:
     except OSError as problem:
         asked.reply(error(f"keogram not written: {problem}", "not_saved"))
         return
-    asked.reply(answers.keogram(paths, parts.camera, parts.daybook.columns))
+    asked.reply(replies.keogram(paths, parts.camera, parts.daybook.columns))
 
 
 def _change(changed: SettingChanged, parts: Analyzer) -> None:
@@ -226,7 +226,7 @@ def beat(ring: LiveRing, parts: Analyzer, pulse: FrameRate, lag: int) -> None:
         skipped=ring.skipped,
         plugins=parts.plugins.states(),
         hooks=parts.hooks.state,
-        **answers.figures(parts.watcher),
+        **replies.figures(parts.watcher),
     )
 
 

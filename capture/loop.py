@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from capture import camera_request as pressure
+from capture import camera_request
 from capture.camera_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s
 from capture.publisher import FramePublisher
 from capture.rings import Rings
@@ -187,12 +187,12 @@ class CaptureLoop:
 
     def _check_memory(self) -> None:
         camera, before = self.wishes.camera, self.wishes.pressure
-        swap = pressure.swap_percent()
-        now = pressure.decide(swap, before, camera)
+        swap = camera_request.swap_percent()
+        now = camera_request.decide(swap, before, camera)
         if now is not before:
             self.wishes.press(now)
             self.report.pressure(before, now, swap, camera)
-        used = pressure.own_megabytes()
+        used = camera_request.own_megabytes()
         if camera.memory_limit_mb and used > camera.memory_limit_mb:
             log.error("memory limit reached used=%.0f MB limit=%d MB: ending", used, camera.memory_limit_mb)
             self._exit_code = EXIT_MEMORY

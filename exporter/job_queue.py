@@ -15,7 +15,7 @@ from typing import Protocol
 
 import av
 
-from exporter import replies as answers
+from exporter import replies
 from shm_ring import RingError
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
@@ -92,10 +92,10 @@ class Jobs(Worker):
             return work()
         except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
             log.info("job refused worker=%s reason=%s", self.name, problem)
-            return answers.refused(problem)
+            return replies.refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.name, problem)
-            return answers.not_saved(str(problem))
+            return replies.not_saved(str(problem))
         except Exception:
             log.exception("worker %s broke", self.name)
             self.stop.fail()

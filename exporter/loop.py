@@ -13,11 +13,8 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter import replies as answers
-from exporter.commands import archive as archiving
-from exporter.commands import library as shelf
-from exporter.commands import library as upkeep
-from exporter.commands import timelapse as filming
+from exporter import replies
+from exporter.commands import archive, library, timelapse
 from exporter.commands.pictures import PictureCommands
 from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import Disks
@@ -104,7 +101,7 @@ TURN_S = 0.2
 
 def run(parts: Exporter, stop: Stop) -> None:
     """Until stop is requested."""
-    parts.errands.submit(lambda: upkeep.reconciled(parts.catalogue))
+    parts.errands.submit(lambda: library.reconciled(parts.catalogue))
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     while not stop.requested:
         parts.control.wait(TURN_S)
@@ -129,17 +126,17 @@ def take(asked: Asked, parts: Exporter, now: int) -> None:
         case PastStack():
             _later(asked, message, parts, now)
         case Timelapse(action="build"):
-            parts.errands.submit(lambda: filming.build(message, parts.settings, parts.catalogue, announce, utc), asked)
-        case Timelapse():
-            asked.reply(filming.steer(message, parts.followers))
-        case Archive():
             parts.errands.submit(
-                lambda: archiving.build(message, parts.settings, parts.catalogue, announce, utc), asked
+                lambda: timelapse.build(message, parts.settings, parts.catalogue, announce, utc), asked
             )
+        case Timelapse():
+            asked.reply(timelapse.steer(message, parts.followers))
+        case Archive():
+            parts.errands.submit(lambda: archive.build(message, parts.settings, parts.catalogue, announce, utc), asked)
         case Archives():
-            parts.errands.submit(lambda: archiving.tend(message, parts.settings, parts.catalogue, announce), asked)
+            parts.errands.submit(lambda: archive.tend(message, parts.settings, parts.catalogue, announce), asked)
         case Library(action="check" | "rebuild" as action):
-            parts.errands.submit(lambda: upkeep.checked(parts.catalogue, action), asked)
+            parts.errands.submit(lambda: library.checked(parts.catalogue, action), asked)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             asked.reply(_from_shelf(message, parts, now))
         case SettingChanged():
@@ -169,9 +166,9 @@ def look_at_places(parts: Exporter, now: int) -> None:
         return
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     if parts.catalogue.missed.is_set():
-        parts.errands.submit(lambda: upkeep.reopened(parts.catalogue))
+        parts.errands.submit(lambda: library.reopened(parts.catalogue))
     elif parts.catalogue.away:
-        parts.errands.submit(lambda: upkeep.returned(parts.catalogue))
+        parts.errands.submit(lambda: library.returned(parts.catalogue))
 
 
 def beat(parts: Exporter) -> None:
@@ -202,9 +199,9 @@ def _later(asked: Asked, command: PastStack, parts: Exporter, now: int) -> None:
 
 def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Exporter, now: int) -> Reply:
     try:
-        return shelf.answer(command, parts.catalogue, to_utc_ns(now))
+        return library.answer(command, parts.catalogue, to_utc_ns(now))
     except ValueError as problem:
-        return answers.refused(problem)
+        return replies.refused(problem)
     except (OSError, sqlite3.Error) as problem:
         log.warning("library failed reason=%s", problem)
         return error(f"library: {problem}", "failed")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.films.build import camera_of
-from exporter.stacking import dark_frames as darks
+from exporter.stacking import dark_frames
 from exporter.stacking.median import median
 from shm_ring import Frame, LiveRing, RingError
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--camera", default="", help="which camera (default: the first)")
     parser.add_argument("--count", type=int, default=32, help="frames (default: %(default)s)")
     options = parser.parse_args(argv)
-    if not darks.MIN_FRAMES <= options.count <= MOST:
-        parser.error(f"--count {options.count}: must be {darks.MIN_FRAMES}..{MOST}")
+    if not dark_frames.MIN_FRAMES <= options.count <= MOST:
+        parser.error(f"--count {options.count}: must be {dark_frames.MIN_FRAMES}..{MOST}")
     try:
         settings = Settings.load(options.config)
     except SettingsError as error:
@@ -44,10 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         camera = camera_of(settings, options.camera)
         frames = _covered(settings.ring_name(camera), options.count)
         last = frames[-1]
-        dark = darks.measure_dark(median([frame.payload for frame in frames]), last.picture)
+        dark = dark_frames.measure_dark(median([frame.payload for frame in frames]), last.picture)
         meta = last.meta
-        path = settings.paths.captures / darks.FOLDER / darks.dark_name(camera, meta.exposure_us, meta.analogue_gain)
-        darks.save_dark(dark, path)
+        path = (
+            settings.paths.captures
+            / dark_frames.FOLDER
+            / dark_frames.dark_name(camera, meta.exposure_us, meta.analogue_gain)
+        )
+        dark_frames.save_dark(dark, path)
     except (RingError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

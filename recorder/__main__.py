@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from recorder.clips import recovery as leftovers
+from recorder.clips import recovery
 from recorder.clips.clip import ClipLimits, Form
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
@@ -74,8 +74,8 @@ def run(process: Process) -> None:
         )
         encoding = EncoderSession(own, overlay_of(own))
         session = Resume(settings, camera, ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
-        found = [marks.onto(closed) for closed in leftovers.adopt(paths.recordings, camera)]
-        session.begin(own, found, leftovers.closed_until_ns(paths.recordings, camera))
+        found = [marks.onto(closed) for closed in recovery.adopt(paths.recordings, camera)]
+        session.begin(own, found, recovery.closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()
         for closed in found:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.reader import RingReader
-from shm_ring.tools import dump, top
-from shm_ring.tools import listing as catalogue
+from shm_ring.tools import dump, listing, top
 
 
 def header(reader: RingReader) -> Iterator[str]:
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nusage: python -m shm_ring [/PREFIX.CAMERA.STREAM | top … | dump …]")
         return 0
     try:
-        return max([0, *(show(name, whole=bool(words)) for name in words or catalogue.rings())])
+        return max([0, *(show(name, whole=bool(words)) for name in words or listing.rings())])
     except BrokenPipeError:
         return 0
 

@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from shmcam.library import database as read_only
+from shmcam.library import database
 
 _MOUNTED = """
 mount -t tmpfs -o size=64m tmpfs "$1" && cp -R "$2/." "$1" && mount -o "remount,$3" "$1" && shift 3 && exec "$@"
@@ -35,7 +35,7 @@ def remount(pid: int, folder: Path, how: str) -> bool:
 @contextmanager
 def closed(error: int = errno.EROFS) -> Iterator[None]:
     """While it lasts this process can write no library: the disk is read-only, or has the error that is given."""
-    with mock.patch.object(read_only, "opened_lock", side_effect=OSError(error, os.strerror(error))):
+    with mock.patch.object(database, "opened_lock", side_effect=OSError(error, os.strerror(error))):
         yield
 
 

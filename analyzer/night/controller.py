@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.night import exposure_control as ladder
+from analyzer.night import exposure_control
 from analyzer.night.brightness import Bytes, Measurement, brightness, scene_ev
 from analyzer.night.decision import Decision, NightWatch, Override, one
 from analyzer.night.exposure_control import ExposureSetting
@@ -93,7 +93,7 @@ class NightController:
     def observe(self, shot: FrameExposure, pixels: Bytes, measured: Measurement, response: Response) -> FrameVerdict:
         """Take the next frame: its grid and its measurement (of this one frame)."""
         known = self.expose(shot, pixels, float(measured.light[0]), float(measured.saturated[0]), response)
-        ratio = np.array([ladder.reference_s(self.rules) / known.product_s])
+        ratio = np.array([exposure_control.reference_s(self.rules) / known.product_s])
         return self.decide(known, *one(brightness(measured, response, ratio)))
 
     def expose(self, shot: FrameExposure, pixels: Bytes, light: float, saturated: float, response: Response) -> Exposed:
@@ -102,7 +102,7 @@ class NightController:
         retry = None
         if settled and self._scale.learning:
             retry = self._learn(shot, pixels, saturated, response)
-        reference_s = ladder.reference_s(self.rules)
+        reference_s = exposure_control.reference_s(self.rules)
         known = self._scale.of(shot.own, light, saturated, reference_s, day=not self.watch.night)
         return Exposed(shot, pixels, light, saturated, known.product_s, known.source, settled and retry is None, retry)
 
@@ -132,7 +132,7 @@ class NightController:
         if not math.isnan(shot.own.product_s) or commanded is None:
             self._scale.forget()
         elif not self._scale.learn(pixels, saturated, response):
-            shorter = ladder.split(commanded.product_s * ladder.MOST_DOWN, self.rules)
+            shorter = exposure_control.split(commanded.product_s * exposure_control.MOST_DOWN, self.rules)
             return self._request(shorter, shot.captured_ns, f"learning the exposure, saturated={saturated:.2f}")
         return None
 
@@ -142,9 +142,9 @@ class NightController:
     def _first(self) -> ExposureSetting:
         """Where the night's exposure starts."""
         if self.rules.mode == "slow_video":
-            return ladder.longest(self.rules)
+            return exposure_control.longest(self.rules)
         rate = self._seen.rate if self._seen else 0.0
-        return ladder.first(rate * ladder.reference_s(self.rules), self.rules)
+        return exposure_control.first(rate * exposure_control.reference_s(self.rules), self.rules)
 
     def _step(self, frame: Exposed) -> ExposureRequest | None:
         """The next rung of the ladder, where the night's exposure no longer fits."""
@@ -154,10 +154,10 @@ class NightController:
         light, saturated = frame.light, frame.saturated
         if frame.source is ExposureSource.RAW:
             # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
-            if commanded is None or saturated < ladder.VERY_SATURATED:
+            if commanded is None or saturated < exposure_control.VERY_SATURATED:
                 return None
             now_s = commanded.product_s
-        rung = ladder.step(light, saturated, now_s, self.rules)
+        rung = exposure_control.step(light, saturated, now_s, self.rules)
         if rung is None or self._settling.refuses(rung, frame.shot):
             return None
         return self._change(rung, frame.shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")

@@ -18,21 +18,20 @@ from typing import Any
 import numpy as np
 
 from bench.measure import Json, Measured, Outcome, Row, Skipped, Table, compared, percentile
-from bench.peers import messaging as peers
-from bench.peers import pypi as more_peers
+from bench.peers import messaging, pypi
 from bench.peers.messaging import SPAWN, Sender
 from shm_ring.formats import geometry
 
 PEERS: dict[str, tuple[str, type[Any], type[Any]]] = {
-    "shm_ring": ("posix_ipc", peers.RingSender, peers.RingTaker),
-    "iceoryx2": ("iceoryx2", peers.Iceoryx2Sender, peers.Iceoryx2Taker),
-    "zmq": ("zmq", peers.ZmqSender, peers.ZmqTaker),
-    "queue": ("multiprocessing", peers.QueueSender, peers.QueueTaker),
-    "pipe": ("multiprocessing", peers.PipeSender, peers.PipeTaker),
-    "condition": ("multiprocessing", peers.ConditionSender, peers.ConditionTaker),
-    "pyshmem": ("pyshmem", more_peers.PyshmemSender, more_peers.PyshmemTaker),
-    "zerochannel": ("zerochannel", more_peers.ZerochannelSender, more_peers.ZerochannelTaker),
-    "zenoh": ("zenoh", more_peers.ZenohSender, more_peers.ZenohTaker),
+    "shm_ring": ("posix_ipc", messaging.RingSender, messaging.RingTaker),
+    "iceoryx2": ("iceoryx2", messaging.Iceoryx2Sender, messaging.Iceoryx2Taker),
+    "zmq": ("zmq", messaging.ZmqSender, messaging.ZmqTaker),
+    "queue": ("multiprocessing", messaging.QueueSender, messaging.QueueTaker),
+    "pipe": ("multiprocessing", messaging.PipeSender, messaging.PipeTaker),
+    "condition": ("multiprocessing", messaging.ConditionSender, messaging.ConditionTaker),
+    "pyshmem": ("pyshmem", pypi.PyshmemSender, pypi.PyshmemTaker),
+    "zerochannel": ("zerochannel", pypi.ZerochannelSender, pypi.ZerochannelTaker),
+    "zenoh": ("zenoh", pypi.ZenohSender, pypi.ZenohTaker),
 }
 """Name → module that must be there, writing end, reading end."""
 

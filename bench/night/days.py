@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.night import exposure_control as ladder
+from analyzer.night import exposure_control
 from analyzer.night.brightness import brightness, measure
 from analyzer.night.controller import FrameVerdict, NightController
 from analyzer.night.decision import one
@@ -118,7 +118,7 @@ def drift(second: Floats, rng: np.random.Generator) -> Scene:
     """Brightness lingers at the dark threshold for an hour each evening, flickering by a tenth of a stop."""
     lux = clear_lux(second)
     at = (second > 18.2 * 3600) & (second < 19.2 * 3600)
-    threshold_lux = 0.0212 / (LUX_TO_SIGNAL * ladder.reference_s(NightSettings()))
+    threshold_lux = 0.0212 / (LUX_TO_SIGNAL * exposure_control.reference_s(NightSettings()))
     lux[at] = threshold_lux * 2.0 ** np.linspace(0.6, -0.6, at.sum())
     return Scene(lux * 2.0 ** rng.normal(0, 0.1, len(second)), np.zeros_like(second))
 
@@ -261,7 +261,7 @@ def _run_judges(
     keep: bool,
     tells: bool,
 ) -> None:
-    curve, limit_s = response("srgb"), ladder.reference_s(rules)
+    curve, limit_s = response("srgb"), exposure_control.reference_s(rules)
     cameras, judges = Exposures(len(days), limit_s), [NightController(rules) for _ in days]
     jumps = [_Jump() for _ in days]
     wanted_night = np.zeros(len(days), bool)
@@ -309,7 +309,7 @@ def _run_first_service(
     days: list[Day], second: Floats, lux: Floats, lamps: Floats, rules: NightSettings, sensor: Sensor, *, keep: bool
 ) -> None:
     """The first service, as described: plain mean, two thresholds, ten frames, one fixed exposure at night."""
-    curve, limit_s = response("srgb"), ladder.reference_s(rules)
+    curve, limit_s = response("srgb"), exposure_control.reference_s(rules)
     cameras = Exposures(len(days), limit_s)
     night = np.zeros(len(days), bool)
     counted = np.zeros(len(days), int)

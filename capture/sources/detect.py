@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from capture.sources.base import CameraError
-from capture.sources.picamera2 import device as picamera_found
+from capture.sources.picamera2 import device
 from capture.sources.picamera2.device import holders as locked_by
-from capture.sources.v4l2 import device as v4l2
+from capture.sources.v4l2 import device
 from shmcam.runtime.procfs import held_by
 
 
@@ -70,7 +70,7 @@ def v4l2_cameras() -> list[DetectedCamera]:
     """Webcams and capture cards."""
     return [
         DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
-        for i, one in enumerate(v4l2.devices())
+        for i, one in enumerate(device.devices())
     ]
 
 
@@ -86,13 +86,13 @@ def why_no_picamera2(index: int) -> str:
 
 def why_no_v4l2(index: int) -> str:
     """Why no V4L2 device can serve as camera `index`; empty: one can."""
-    known = v4l2.devices()
+    known = device.devices()
     return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
 
 
-def _libcamera() -> tuple[str, tuple[picamera_found.ConnectedCamera, ...]]:
+def _libcamera() -> tuple[str, tuple[device.ConnectedCamera, ...]]:
     """Why libcamera cannot be asked (empty: it can), and what it sees."""
     try:
-        return "", picamera_found.found()
+        return "", device.found()
     except CameraError as error:
         return f"no Picamera2 ({error})", ()

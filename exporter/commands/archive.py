@@ -9,7 +9,7 @@ from typing import Any
 
 import tomlkit
 
-from exporter import replies as answers
+from exporter import replies
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Archive, Archives, ArchiveSaved, Event, Progressed, Reply
 from shmcam.library import Catalogue, archive, manifest, retention
@@ -49,7 +49,7 @@ def build(
     )
     files = len(manifest.known(entry.path.parent))
     announce(ArchiveSaved(name=command.name, path=str(entry.path), files=files))
-    text = f"Saved archive {command.name}: {answers.place(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
+    text = f"Saved archive {command.name}: {replies.place(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
     return Reply(status="archive_saved", text=text, data={**row(entry), "manifest": str(entry.path), "files": files})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from exporter import replies as answers
+from exporter import replies
 from shmcam.control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect
 from shmcam.library import Catalogue, Entry, LibraryError
 from shmcam.library.database import refusal
@@ -26,7 +26,7 @@ def answer(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
             return _listed(command, catalogue, now_utc_ns)
         return _changed(command, catalogue)
     except LibraryError as problem:
-        return answers.refused(problem)
+        return replies.refused(problem)
 
 
 def _listed(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) -> Reply:

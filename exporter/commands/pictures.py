@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exporter import replies as answers
+from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
 from exporter.frames import (
     LONG,
@@ -63,10 +63,10 @@ class PictureCommands:
             held = camera.held()
             frame = camera.at(wanted_ns)
         if frame is None:
-            return answers.no_frames(camera.name, NOTHING_YET)
+            return replies.no_frames(camera.name, NOTHING_YET)
         name = names.picture(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
         entries = self._keeper.keep_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
-        return answers.saved(entries, answers.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns))
+        return replies.saved(entries, replies.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns))
 
     def snapshot(self, command: Snapshot, asked_ns: int) -> Reply:
         """Save one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
@@ -76,15 +76,15 @@ class PictureCommands:
             camera.wait_past(asked_ns, SYNC_WAIT_S)
         # The first camera's frame sets the instant: then no other is more than half its frame time away.
         instant_ns: int | None = None
-        shots: list[tuple[CameraFrames, Frame, answers.SavedFrame]] = []
+        shots: list[tuple[CameraFrames, Frame, replies.SavedFrame]] = []
         for camera in wanted:
             held = camera.held()
             frame = camera.nearest(wanted_ns if instant_ns is None else instant_ns)
             if frame is not None:
                 instant_ns = frame.captured_ns if instant_ns is None else instant_ns
-                shots.append((camera, frame, answers.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns)))
+                shots.append((camera, frame, replies.SavedFrame(camera.name, frame.meta, held, asked_ns, wanted_ns)))
         if not shots:
-            return answers.no_frames(", ".join(camera.name for camera in wanted), NOTHING_YET)
+            return replies.no_frames(", ".join(camera.name for camera in wanted), NOTHING_YET)
         entries = []
         for camera, frame, _ in shots:
             name = names.snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
@@ -92,7 +92,7 @@ class PictureCommands:
                 camera, frame, name, SaveOptions(command.formats, command.label, "snapshot")
             )
         missing = [camera.name for camera in wanted if all(camera is not one for one, _, _ in shots)]
-        return answers.snapshot(entries, [shot for _, _, shot in shots], missing)
+        return replies.snapshot(entries, [shot for _, _, shot in shots], missing)
 
     def past_stack(self, command: PastStack, asked_ns: int) -> Reply:
         """Save or stack the frames around the moment of the command. Raises: OSError, ValueError."""
@@ -105,7 +105,7 @@ class PictureCommands:
         if not held:
             newest = camera.at(1 << 62)
             age = f"the newest is {(asked_ns - newest.captured_ns) / 1e9:.1f}s old" if newest else NOTHING_YET
-            return answers.no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
+            return replies.no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
         method = method_of(command, own, held)
         take = self._choose(camera, held, command.count or own.stack_count, own, method)
         period = period_ns([one.meta for one in held])
@@ -115,11 +115,11 @@ class PictureCommands:
         else:
             entries, metas, left_out = self._stack(camera, take, method, command)
         if not entries:
-            return answers.no_frames(camera.name, f"all {len(take)} frames were overwritten while they were read")
+            return replies.no_frames(camera.name, f"all {len(take)} frames were overwritten while they were read")
         ages = [(meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
         gone += len(take) - len(metas) - left_out
-        taken = answers.StackSummary(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
-        return answers.past_stack(entries, taken)
+        taken = replies.StackSummary(camera.name, method, len(metas), len(held), gone, left_out, ages[0], ages[1])
+        return replies.past_stack(entries, taken)
 
     def let_go_if_retired(self) -> None:
         """Give the memory of ended rings back; from any thread."""
@@ -139,8 +139,8 @@ class PictureCommands:
             camera, result, more, SaveOptions(command.formats, command.label, "pastStack")
         )
         first, last = ((meta.frame_id, (asked_ns - meta.captured_ns) / 1e9) for meta in result.metas)
-        taken = answers.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last)
-        return answers.past_stack(entries, taken)
+        taken = replies.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last)
+        return replies.past_stack(entries, taken)
 
     def _camera(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exporter import replies as answers
+from exporter import replies
 from exporter.continuous.follower import CameraFollower
 from exporter.films import build as timelapse
 from exporter.pictures import names
@@ -45,7 +45,7 @@ def build(
     label = names.checked(command.label)
     made = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=tell)
     announce(Saved(camera=camera, path=str(made.path), kind="timelapse", frame_id=made.last_frame))
-    text = f"Saved timelapse: {answers.place(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
+    text = f"Saved timelapse: {replies.place(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
     return Reply(status="timelapse_saved", text=text, data=row(made))
 
 

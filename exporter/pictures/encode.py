@@ -20,16 +20,16 @@ import numpy as np
 from piexif import ImageIFD
 
 from exporter.settings import ExportSettings
-from exporter.stacking import tone_map as deep_pictures
+from exporter.stacking import tone_map
 from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
-from shmcam.imaging import tiff as ifd
+from shmcam.imaging import tiff
 from shmcam.imaging.accumulate import Deep, Payload
 from shmcam.imaging.jpeg import to_jpeg
 
 Parts = Sequence[bytes | memoryview]
 Samples = Payload | Deep
-Tags = tuple[ifd.Tags, ifd.Tags]
+Tags = tuple[tiff.Tags, tiff.Tags]
 """As `exif.tags` gives them: of the first directory and of the EXIF one."""
 
 PNG_HEADER_BYTES = 33
@@ -44,7 +44,7 @@ def encoded(samples: Samples, geometry: Geometry, kind: str, tags: Tags, setting
     """
     match kind:
         case "jpg":
-            payload = _payload(samples) if samples.dtype == np.uint8 else deep_pictures.toned(_deep(samples), geometry)
+            payload = _payload(samples) if samples.dtype == np.uint8 else tone_map.toned(_deep(samples), geometry)
             jpeg = to_jpeg(payload, geometry, settings.jpg_quality)
             return jpeg[:2], _app1(tags), memoryview(jpeg)[2:]
         case "png":
@@ -62,7 +62,7 @@ def array(samples: Samples, geometry: Geometry) -> Samples:
     """What an npy file holds, see the module."""
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     if geometry.pixel_format in ("yuv420p", "nv12") and even:
-        rows = [plane.reshape(-1) for plane in deep_pictures.views(samples, geometry)]
+        rows = [plane.reshape(-1) for plane in tone_map.views(samples, geometry)]
         return np.concatenate(rows).reshape(-1, geometry.width)
     return _picture(samples, geometry)
 
@@ -78,9 +78,9 @@ def array_layout(geometry: Geometry) -> str:
 def _picture(samples: Samples, geometry: Geometry) -> Samples:
     """(height, width, 3) with blue first, or (height, width) for grey."""
     if samples.dtype != np.uint8:
-        return deep_pictures.to_bgr(_deep(samples), geometry)
+        return tone_map.to_bgr(_deep(samples), geometry)
     if geometry.pixel_format == "gray" and geometry.color_range == "pc":
-        return np.ascontiguousarray(deep_pictures.views(samples, geometry)[0])
+        return np.ascontiguousarray(tone_map.views(samples, geometry)[0])
     return to_bgr(_payload(samples), geometry)
 
 
@@ -93,7 +93,7 @@ def _deep(samples: Samples) -> Deep:
 
 
 def _app1(tags: Tags) -> bytes:
-    block = b"Exif\0\0" + ifd.header(*tags)
+    block = b"Exif\0\0" + tiff.header(*tags)
     return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
 
 
@@ -101,7 +101,7 @@ def _png(picture: Samples, tags: Tags, compression: int) -> Parts:
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not done:
         raise ValueError(f"png of {picture.shape}: OpenCV refused")
-    chunk = b"eXIf" + ifd.header(*tags)
+    chunk = b"eXIf" + tiff.header(*tags)
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     whole = data.data.cast("B")
     return whole[:PNG_HEADER_BYTES], framed, whole[PNG_HEADER_BYTES:]
@@ -113,17 +113,17 @@ def _tiff(picture: Samples, tags: Tags) -> Parts:
     rgb = picture if channels == 1 else picture[..., ::-1]
     samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
     layout = {
-        ImageIFD.ImageWidth: ifd.long(picture.shape[1]),
-        ImageIFD.ImageLength: ifd.long(picture.shape[0]),
-        ImageIFD.BitsPerSample: ifd.short(*(8 * picture.itemsize,) * channels),
-        ImageIFD.Compression: ifd.short(1),
-        ImageIFD.PhotometricInterpretation: ifd.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
-        ImageIFD.SamplesPerPixel: ifd.short(channels),
-        ImageIFD.RowsPerStrip: ifd.long(picture.shape[0]),
-        ImageIFD.StripByteCounts: ifd.long(samples.nbytes),
-        ImageIFD.PlanarConfiguration: ifd.short(1),
-        ImageIFD.StripOffsets: ifd.long(0),
+        ImageIFD.ImageWidth: tiff.long(picture.shape[1]),
+        ImageIFD.ImageLength: tiff.long(picture.shape[0]),
+        ImageIFD.BitsPerSample: tiff.short(*(8 * picture.itemsize,) * channels),
+        ImageIFD.Compression: tiff.short(1),
+        ImageIFD.PhotometricInterpretation: tiff.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
+        ImageIFD.SamplesPerPixel: tiff.short(channels),
+        ImageIFD.RowsPerStrip: tiff.long(picture.shape[0]),
+        ImageIFD.StripByteCounts: tiff.long(samples.nbytes),
+        ImageIFD.PlanarConfiguration: tiff.short(1),
+        ImageIFD.StripOffsets: tiff.long(0),
     }
     first, exif = tags
-    layout[ImageIFD.StripOffsets] = ifd.long(len(ifd.header({**first, **layout}, exif)))
-    return ifd.header({**first, **layout}, exif), samples.data.cast("B")
+    layout[ImageIFD.StripOffsets] = tiff.long(len(tiff.header({**first, **layout}, exif)))
+    return tiff.header({**first, **layout}, exif), samples.data.cast("B")

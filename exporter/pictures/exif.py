@@ -18,7 +18,7 @@ from typing import Any
 from piexif import ExifIFD, ImageIFD
 
 from shm_ring import Flags, FrameMeta
-from shmcam.imaging import tiff as ifd
+from shmcam.imaging import tiff
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import USER_COMMENT_ASCII
 
@@ -40,32 +40,32 @@ def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) 
     return {**frame, "flags": flags, "captured": _captured(meta), **(more or {}), **entry.description()}
 
 
-def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[ifd.Tags, ifd.Tags]:
+def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.Tags, tiff.Tags]:
     """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
     captured = _captured(meta)
-    when = ifd.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
+    when = tiff.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
     first = {
-        ImageIFD.Make: ifd.text("shmcam"),
-        ImageIFD.Model: ifd.text(entry.camera),
-        ImageIFD.Software: ifd.text(_software()),
+        ImageIFD.Make: tiff.text("shmcam"),
+        ImageIFD.Model: tiff.text(entry.camera),
+        ImageIFD.Software: tiff.text(_software()),
         ImageIFD.DateTime: when,
     }
     exif = {
-        ExifIFD.ExifVersion: ifd.raw(EXIF_VERSION),
+        ExifIFD.ExifVersion: tiff.raw(EXIF_VERSION),
         ExifIFD.DateTimeOriginal: when,
-        ExifIFD.SubSecTimeOriginal: ifd.text(captured[20:26]),
-        ExifIFD.OffsetTimeOriginal: ifd.text(captured[26:32]),
-        ExifIFD.ImageUniqueID: ifd.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
-        ExifIFD.UserComment: ifd.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
+        ExifIFD.SubSecTimeOriginal: tiff.text(captured[20:26]),
+        ExifIFD.OffsetTimeOriginal: tiff.text(captured[26:32]),
+        ExifIFD.ImageUniqueID: tiff.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
+        ExifIFD.UserComment: tiff.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
     }
     if meta.exposure_us > 0:
         exposure_us = min(meta.exposure_us, LONGEST_US)
         shared = gcd(exposure_us, MICROSECOND)
-        exif[ExifIFD.ExposureTime] = ifd.ratio(exposure_us // shared, MICROSECOND // shared)
+        exif[ExifIFD.ExposureTime] = tiff.ratio(exposure_us // shared, MICROSECOND // shared)
     if meta.analogue_gain > 0:
         # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
         iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
-        exif[ExifIFD.ISOSpeedRatings] = ifd.short(iso)
+        exif[ExifIFD.ISOSpeedRatings] = tiff.short(iso)
     return first, exif
 
 

@@ -19,7 +19,7 @@ from exporter.frames import CameraFrames
 from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
 from exporter.settings import ExportSettings
-from exporter.stacking import dark_frames as darks
+from exporter.stacking import dark_frames
 from exporter.stacking.stack import Stacked
 from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
@@ -228,11 +228,11 @@ class PictureSaver:
 
     def _without_dark(self, camera: CameraFrames, result: Stacked) -> tuple[Deep, bool]:
         last = result.metas[-1]
-        place = self._folder() / darks.FOLDER
-        known = darks.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
+        place = self._folder() / dark_frames.FOLDER
+        known = dark_frames.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
         if known is None:
             return result.samples, False
-        return darks.subtract_dark(result.samples, result.geometry, known), True
+        return dark_frames.subtract_dark(result.samples, result.geometry, known), True
 
 
 def checked(formats: Sequence[str]) -> list[str]:

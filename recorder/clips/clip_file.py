@@ -25,7 +25,7 @@ from recorder.clips.disk_file import DiskFile
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
 from shmcam.runtime.files import sync_folder
-from shmcam.video import fmp4_reader as fragments
+from shmcam.video import fmp4_reader
 from shmcam.video.growing_mp4 import movflags
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
@@ -102,7 +102,7 @@ Opener = Callable[[Path], DiskFile]
 WRITE_BYTES = 1 << 20
 """PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
 
-UNSYNCED_FRAGMENTS = fragments.SUSPECT - 1
+UNSYNCED_FRAGMENTS = fmp4_reader.SUSPECT - 1
 """While a backlog is written fragments come many times a second, and a card takes as long to sync one as to sync
 several. No more than will be looked into after a power cut."""
 

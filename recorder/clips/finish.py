@@ -19,7 +19,7 @@ from pathlib import Path
 
 import av
 
-from recorder.clips import recovery as leftovers
+from recorder.clips import recovery
 from recorder.clips.notices import Closed, Filed, Notice
 from recorder.clips.writer import FINISHING, give_way
 from recorder.encoding.encoder import TIME_BASE
@@ -113,7 +113,7 @@ class Finisher:
         """What ended the thread: a bug; the process must end, too."""
         self._catalogue, self._marks = catalogue, marks
         self._closed, self._notices, self._camera = closed, notices, camera
-        self._unfiled = leftovers.unfiled(settings.paths.recordings, camera)
+        self._unfiled = recovery.unfiled(settings.paths.recordings, camera)
         self._returned = False
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
@@ -140,7 +140,7 @@ class Finisher:
             while not (self._stop.requested and self._closed.empty()):
                 if self._returned:
                     self._returned = False
-                    for closed in leftovers.adopt(self.settings.paths.recordings, self._camera, alone=False):
+                    for closed in recovery.adopt(self.settings.paths.recordings, self._camera, alone=False):
                         self._finish(self._marks.onto(closed))
                 with suppress(queue.Empty):
                     self._finish(self._closed.get(timeout=0.2))
@@ -152,7 +152,7 @@ class Finisher:
         """Finish what a recorder before us closed and did not live to finish."""
         for path in self._unfiled:
             with suppress(OSError):
-                if not self._stop.requested and (closed := leftovers.closed(path, self._camera)) is not None:
+                if not self._stop.requested and (closed := recovery.closed(path, self._camera)) is not None:
                     log.info("closed clip put into the library path=%s", path)
                     self._finish(self._marks.onto(closed))
 

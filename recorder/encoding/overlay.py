@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from recorder.settings import OverlaySettings
 from shm_ring import FrameMeta
-from shmcam.imaging import text_overlay as overlay
+from shmcam.imaging import text_overlay
 
 
 class FrameOverlay:
     """Draws on each frame of one camera; called with a plane that is ours, never the ring's."""
 
     def __init__(self, settings: OverlaySettings) -> None:
-        self._overlay = overlay.of_keys({name: getattr(settings, name) for name in settings.__struct_fields__})
+        self._overlay = text_overlay.of_keys({name: getattr(settings, name) for name in settings.__struct_fields__})
 
     def __call__(self, luma: NDArray[np.uint8], meta: FrameMeta) -> None:
         """Write onto `luma` (height, width)."""

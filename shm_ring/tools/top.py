@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from shm_ring.errors import FrameOverwritten, RingError
 from shm_ring.reader import RingReader
-from shm_ring.tools import listing as catalogue
+from shm_ring.tools import listing
 
 Figures = Callable[[], Mapping[int, Mapping[str, object]]]
 """Asks the hub what processes told it in their heartbeats: pid → {"lag": …, "laps": …}; readers register nowhere."""
@@ -68,8 +68,8 @@ class RingTop:
     def look(self) -> list[RingLine]:
         """Take one look at everything."""
         self._loads.clear()
-        names = catalogue.rings(self._prefix)
-        users = catalogue.users(names)
+        names = listing.rings(self._prefix)
+        users = listing.users(names)
         told = self._figures() if self._figures is not None else {}
         lines = []
         for name in names:
@@ -102,7 +102,7 @@ class RingTop:
             drops=drops,
         )
 
-    def _reader(self, user: catalogue.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
+    def _reader(self, user: listing.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
         import psutil
 
         try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shmcam.control import messages as m
+from shmcam.control import messages
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
 from shmcam.control.messages import PROCESS_BYTES_MAX
 
@@ -182,7 +182,7 @@ class CameraPreview:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             link.connect(str(self._path))
-            link.sendall(encode("msgpack", m.Preview(camera=camera, fps=FPS, width=WIDTH_PX), 1))
+            link.sendall(encode("msgpack", messages.Preview(camera=camera, fps=FPS, width=WIDTH_PX), 1))
         except OSError:
             link.close()
             return
@@ -197,7 +197,7 @@ class CameraPreview:
                     self.close()
                     return
                 for one in self._decoder.feed(data, 0.0):
-                    if isinstance(one, Received) and isinstance(one.message, m.PreviewFrame):
+                    if isinstance(one, Received) and isinstance(one.message, messages.PreviewFrame):
                         self._jpeg = one.message.jpeg
 
 

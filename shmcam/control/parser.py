@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection
 from typing import Any
 
-from shmcam.control import command_table as table
+from shmcam.control import command_table
 from shmcam.control.command_table import CommandRow, is_many
 from shmcam.control.messages import MESSAGES, Command, Message, Set, build
 
@@ -73,9 +73,9 @@ def printable(word: str) -> str:
 
 
 def _found(word: str, *, suggest: bool = True) -> tuple[CommandRow, dict[str, Any]]:
-    if found := table.find(word):
+    if found := command_table.find(word):
         return found
-    near = table.suggestion(word) if suggest else ""
+    near = command_table.suggestion(word) if suggest else ""
     hint = f"did you mean {near}?" if near else "`help` lists the commands"
     raise UnknownCommandError(f"UNKNOWN_COMMAND {printable(word)}; {hint}")
 

@@ -29,7 +29,7 @@ from shmcam.control.messages import (
     Version,
     error,
 )
-from shmcam.hub import status as report
+from shmcam.hub import status
 from shmcam.hub.live_settings import Change, Configuration, as_json, as_toml, restart_for
 from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merged_tail
@@ -51,8 +51,8 @@ class OwnCommands:
         self.configuration = configuration
         self._roster = roster
         self._answers: dict[type[Command], Callable[[Any], Answer]] = {
-            Status: lambda _: (report.status(roster, time.monotonic()), []),
-            Cameras: lambda _: (report.cameras(roster), []),
+            Status: lambda _: (status.status(roster, time.monotonic()), []),
+            Cameras: lambda _: (status.cameras(roster), []),
             Health: lambda _: (self._health(), []),
             Version: lambda _: (_versions(), []),
             Get: lambda command: (self._get(command.key), []),
@@ -170,7 +170,7 @@ class OwnCommands:
             "swap_bytes": swap_bytes,
         }
         machine = {"swap_percent": swap.percent, "available_bytes": available, "load": os.getloadavg()[0]}
-        return report.health(self._roster, time.monotonic(), hub, machine)
+        return status.health(self._roster, time.monotonic(), hub, machine)
 
     def _logs(self, command: Logs) -> Reply:
         lines = merged_tail(self.configuration.current.paths.logs, command.process, command.lines)

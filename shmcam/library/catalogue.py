@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shmcam.config.settings import Settings
-from shmcam.library import database as table
-from shmcam.library import files, sidecar
+from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
@@ -114,7 +113,7 @@ class Catalogue:
 
     def forget(self, numbers: Collection[int]) -> None:
         """Remove rows, not files."""
-        self._database.write(lambda db: table.delete(db, numbers))
+        self._database.write(lambda db: database.delete(db, numbers))
 
     # ---- reading
 
@@ -153,7 +152,7 @@ class Catalogue:
         used = [(clause, value) for clause, value in where if value is not None]
         clauses, values = [clause for clause, _ in used], [value for _, value in used]
         if group:
-            clauses.append(table.in_group(group))
+            clauses.append(database.in_group(group))
         for column, wanted in (("kind", kinds), ("camera", cameras)):
             if wanted:
                 clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
@@ -164,7 +163,7 @@ class Catalogue:
         """Rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
         rows = self._database.read(lambda db: db.execute(query, (*values, storable(limit))).fetchall())
-        return [table.entry_of(row, self.root) for row in rows]
+        return [database.entry_of(row, self.root) for row in rows]
 
     def kinds(self) -> list[str]:
         """Every kind there is a row of."""
@@ -183,7 +182,7 @@ class Catalogue:
 
     def library_s(self) -> float:
         """Library time now (`shmcam.library.database`); entries carry it in the column `added_s`."""
-        return self._database.write(table.age)
+        return self._database.write(database.age)
 
     # ---- agreeing with the disk
 
@@ -264,9 +263,9 @@ class Catalogue:
         """Add rows of files that describe themselves already, `instead` of others. Returns: them with their numbers."""
 
         def work(db: sqlite3.Connection) -> list[Entry]:
-            added_s = table.age(db)
-            table.delete(db, instead)
-            return [table.insert(db, entry, self.root, added_s) for entry in entries]
+            added_s = database.age(db)
+            database.delete(db, instead)
+            return [database.insert(db, entry, self.root, added_s) for entry in entries]
 
         return self._database.write(work) if entries or instead else []
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shmcam.video import fmp4_reader as fragments
+from shmcam.video import fmp4_reader
 
 HYBRID_SINCE = (61, 7, 0)
 """libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
@@ -47,16 +47,16 @@ def has_hybrid() -> bool:
     return av.library_versions["libavformat"] >= HYBRID_SINCE
 
 
-def look(path: Path, suspect: int = fragments.SUSPECT) -> VideoSummary | None:
+def look(path: Path, suspect: int = fmp4_reader.SUSPECT) -> VideoSummary | None:
     """What is whole in a video. None: nothing plays. Raises: OSError.
 
     `suspect`: how many fragments at the end were perhaps not synced.
     """
     import av
 
-    extent = fragments.Extent(finished=True)
+    extent = fmp4_reader.Extent(finished=True)
     if ".mp4" in path.suffixes:
-        extent = fragments.extent(path, suspect)
+        extent = fmp4_reader.extent(path, suspect)
         if not extent.bytes and not extent.finished:
             return None
     try:

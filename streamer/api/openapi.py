@@ -13,11 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from streamer.api import actions as rest_actions
-from streamer.api import camera_controls as rest_controls
-from streamer.api import library as rest_library
-from streamer.api import service as rest_service
-from streamer.api import sessions as rest_sessions
+from streamer.api import actions, camera_controls, library, service, sessions
 from streamer.api import status as rest_status
 from streamer.api.endpoint import PREFIX, Endpoint
 from streamer.http.errors import Problem
@@ -114,11 +110,11 @@ def endpoints() -> tuple[Endpoint, ...]:
         one
         for topic in (
             rest_status,
-            rest_controls,
-            rest_actions,
-            rest_library,
-            rest_service,
-            rest_sessions,
+            camera_controls,
+            actions,
+            library,
+            service,
+            sessions,
         )
         for one in topic.endpoints()
     )

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from shmcam.control.messages import build
-from streamer.http import expect_continue as expect
+from streamer.http import expect_continue
 from streamer.http.context import CONTEXT
 
 BODY_BYTES_MAX = 64 * 1024
@@ -25,7 +25,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
-    expect.invite(request)
+    expect_continue.invite(request)
     try:
         async with asyncio.timeout(request.app[CONTEXT].http.body_s):
             raw = await request.read()

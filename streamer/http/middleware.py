@@ -10,7 +10,7 @@ from aiohttp import web
 
 from streamer.auth.credentials import COOKIE
 from streamer.auth.policy import OWN_HEADER, Guard, RequestFacts, ServerIdentity
-from streamer.http import expect_continue as expect
+from streamer.http import expect_continue
 from streamer.http.connection import HttpConnection
 from streamer.http.errors import error_response
 
@@ -52,7 +52,7 @@ async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = _explained(problem)
     finally:
         connection.requests -= 1
-    if expect.unmet(request):
+    if expect_continue.unmet(request):
         answer.force_close()  # nobody asked for the body: it may come all the same, or the next request may
     return answer
 
@@ -60,7 +60,7 @@ async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     refusal = request.app[GUARD].refusal(facts_of(request), time.monotonic(), time.time())
     if refusal is None:
-        expect.check(request)
+        expect_continue.check(request)
         return await handler(request)
     if refusal.status == 401 and _wants_page(request):
         raise web.HTTPSeeOther("/login")

@@ -7,19 +7,18 @@ from aiohttp import web
 from streamer.api.openapi import api_routes
 from streamer.auth import login
 from streamer.h264 import routes as film
-from streamer.http import static_files as page
-from streamer.http import static_files as strips
+from streamer.http import static_files
 from streamer.monitoring import metrics
 from streamer.monitoring import routes as state
 from streamer.pictures import mjpeg, snapshot
-from streamer.websocket import connection as talk
+from streamer.websocket import connection
 
 
 async def root(request: web.Request) -> web.StreamResponse:
     """`/`: the page, or what mjpg-streamer's `?action=` asks for."""
     action = request.query.get("action")
     if action is None:
-        return await page.page(request)
+        return await static_files.page(request)
     if action == "stream":
         return await mjpeg.stream(request)
     if action == "snapshot":
@@ -31,19 +30,19 @@ def routes() -> list[web.RouteDef]:
     """All of them; which are public is the guard's business, not this table's."""
     return [
         web.get("/", root),
-        web.get("/login", page.login_page),
+        web.get("/login", static_files.login_page),
         web.post("/api/v1/login", login.login),
         web.post("/api/v1/logout", login.logout),
-        web.get("/static/{name}", page.static),
+        web.get("/static/{name}", static_files.static),
         web.get("/stream", mjpeg.stream),
         web.get("/cam/{camera}/stream", mjpeg.stream),
         web.get("/snapshot.jpg", snapshot.snapshot),
         web.get("/snapshot", snapshot.snapshot),
         web.get("/cam/{camera}/snapshot.jpg", snapshot.snapshot),
-        web.get("/cam/{camera}/{strip:keogram|brightness}.png", strips.strip),
+        web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.strip),
         web.get("/live.mp4", film.live_mp4),
         web.get("/cam/{camera}/live.mp4", film.live_mp4),
-        web.get("/ws", talk.sessions, allow_head=False),
+        web.get("/ws", connection.sessions, allow_head=False),
         web.get("/ws/live", film.live_socket, allow_head=False),
         web.get("/state", state.state),
         web.get("/metrics", metrics.metrics),

@@ -18,7 +18,7 @@ from shmcam.config.settings import Settings
 from shmcam.runtime.network import is_loopback
 from streamer.auth.credentials import Credentials, weakness
 from streamer.auth.policy import ServerIdentity, open_door
-from streamer.http import expect_continue as expect
+from streamer.http import expect_continue
 from streamer.http.body import BODY_BYTES_MAX
 from streamer.http.connection import ConnectionLimits, ConnectionTable, HttpConnection
 from streamer.http.context import CONTEXT, Context
@@ -128,7 +128,7 @@ async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | N
     handler = runner.server
     if handler is None:
         raise RuntimeError("aiohttp has set nothing up")
-    handler.request_factory = expect.kept_back(handler.request_factory)
+    handler.request_factory = expect_continue.kept_back(handler.request_factory)
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
         lambda: HttpConnection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra

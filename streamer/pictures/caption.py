@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shm_ring import Frame
 from shm_ring.formats import planes
 from shmcam.config.settings import Settings
-from shmcam.imaging import text_overlay as overlay
+from shmcam.imaging import text_overlay
 
 PREFIX = "recorder.overlay."
 
@@ -23,7 +23,7 @@ class Caption:
         self._camera, self._settings = camera, settings
         self._read: Settings | None = None
         self._keys: Mapping[str, Any] = {}
-        self._overlay: overlay.Overlay | None = None
+        self._overlay: text_overlay.Overlay | None = None
 
     def saw(self, frame: Frame) -> None:
         """Count a frame for the rate that is shown, whether a picture of it is wanted or not."""
@@ -49,7 +49,7 @@ class Caption:
         self._read, keys = settings, wished(settings, self._camera)
         if keys != self._keys:
             self._keys = keys
-            self._overlay = overlay.of_keys(keys) if keys["enable"] else None
+            self._overlay = text_overlay.of_keys(keys) if keys["enable"] else None
 
 
 def wished(settings: Settings, camera: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from bench import __main__ as bench
+from bench import __main__
 from bench.measure import Measured, Row, Skipped, compared, paired, percentile, ratios
 
 
@@ -46,11 +46,11 @@ def test_percentiles_by_nearest_rank():
     ],
 )
 def test_verdicts(row, outcome, verdict):
-    assert bench.judge(row, outcome)["verdict"] == verdict
+    assert __main__.judge(row, outcome)["verdict"] == verdict
 
 
 def test_every_area_has_named_rows_and_a_run():
-    found = bench.areas()
+    found = __main__.areas()
     assert {"ring", "ring_peers", "ring_scale"} <= set(found)
     for area in found:
         module = importlib.import_module(f"bench.areas.{area}")
@@ -60,8 +60,8 @@ def test_every_area_has_named_rows_and_a_run():
 
 
 def test_a_missed_claim_is_shown_and_counted(capsys):
-    line = bench.judge(Row("speed", "x", 1.0, "as fast as"), Measured(2.0, "slow today"))
-    kept = bench.show({"area": "x", "quick": False, "rows": [line], "tables": {"more": [{"a": 1, "b": 2.5}]}})
+    line = __main__.judge(Row("speed", "x", 1.0, "as fast as"), Measured(2.0, "slow today"))
+    kept = __main__.show({"area": "x", "quick": False, "rows": [line], "tables": {"more": [{"a": 1, "b": 2.5}]}})
     out = capsys.readouterr().out
     assert not kept
     assert "MISSED" in out
@@ -70,8 +70,8 @@ def test_a_missed_claim_is_shown_and_counted(capsys):
 
 
 def test_an_area_that_fails_is_a_missed_row_not_a_crash(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "RESULTS", tmp_path)
-    monkeypatch.setattr(bench, "LOCK", tmp_path / "lock")
-    result = bench.in_own_process("no_such_area", quick=True)
+    monkeypatch.setattr(__main__, "RESULTS", tmp_path)
+    monkeypatch.setattr(__main__, "LOCK", tmp_path / "lock")
+    result = __main__.in_own_process("no_such_area", quick=True)
     assert result["rows"][0]["verdict"] == "MISSING"
     assert "exit code" in result["rows"][0]["detail"]

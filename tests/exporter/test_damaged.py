@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter.continuous.startrails import FOLDER, Trails
-from exporter.stacking import dark_frames as darks
+from exporter.stacking import dark_frames
 from shm_ring import Flags, FrameMeta
 from shm_ring.formats import geometry
 
@@ -51,12 +51,14 @@ def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
     size = NightFrame.payload.size
-    dark = darks.Dark(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
-    first, second = (tmp_path / darks.dark_name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000))
-    darks.save_dark(dark, first)
+    dark = dark_frames.Dark(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
+    first, second = (
+        tmp_path / dark_frames.dark_name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000)
+    )
+    dark_frames.save_dark(dark, first)
     first.write_bytes(DAMAGES[damage](first.read_bytes()))
-    assert darks.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size) is None
+    assert dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size) is None
     assert [path.name for path in tmp_path.iterdir()] == [first.name + ".damaged"]
-    darks.save_dark(dark, second)
-    found = darks.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size)
+    dark_frames.save_dark(dark, second)
+    found = dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size)
     assert found is not None and np.array_equal(found.level, dark.level)

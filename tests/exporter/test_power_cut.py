@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exporter.commands import library as upkeep
+from exporter.commands import library
 from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
@@ -198,7 +198,7 @@ def check_replays(done: list[tuple[Any, ...]], folder: Path, seeds: range) -> in
         place.mkdir()
         promised = after_power_cut(done[: rng.randrange(1, len(done) + 1)], place, rng)
         with Catalogue.of(settings_in(place)) as catalogue:
-            upkeep.reconciled(catalogue)
+            library.reconciled(catalogue)
             assert catalogue.check(mend=True) is not None and catalogue.check() == [], f"seed {seed}"
             rows = {entry.path.name for entry in catalogue.find()}
         pictures = {path for path in (place / "captures").iterdir() if path.suffix != ".json"}

@@ -26,16 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """The simulated cameras' switches, all as new, before and after."""
-    from capture.sources.picamera2 import device as picamera_device
-    from capture.sources.picamera2 import device as picamera_found
+    from capture.sources.picamera2 import device
 
     monkeypatch.setenv("RIG_CTL", str(tmp_path))
-    monkeypatch.setattr(picamera_device, "_places", {})
+    monkeypatch.setattr(device, "_places", {})
     switches = Rig(tmp_path, monkeypatch)
     yield switches
     switches.clear()
-    if len(picamera_found.found()) < 2:  # libcamera was started while one was unplugged
-        picamera_found.found(afresh=True)
+    if len(device.found()) < 2:  # libcamera was started while one was unplugged
+        device.found(afresh=True)
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_sync_mode_brings_two_cameras_in_step(camera):
 
 
 def test_sync_mode_where_there_is_none_is_refused(camera, monkeypatch):
-    from capture.sources.picamera2 import controls as picamera_controls
+    from capture.sources.picamera2 import controls
 
-    monkeypatch.setitem(picamera_controls.SYNC_MODES, "server", 7)
+    monkeypatch.setitem(controls.SYNC_MODES, "server", 7)
     assert camera(sync_mode="server").opened.refused == {"SyncMode": "7: must be 0..2"}

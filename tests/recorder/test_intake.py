@@ -16,7 +16,7 @@ from recorder.clips.disk_file import DiskFile
 from recorder.clips.storage import Storage
 from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
 from recorder.commands import RecordCommands
-from recorder.encoding import select as codecs
+from recorder.encoding import select
 from recorder.encoding.encoder import Encoder
 from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
@@ -239,7 +239,7 @@ def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
     soft = RecorderSettings(encoder="libx264", threads=1)
     monkeypatch.setattr(
         "recorder.encoding.session.open_encoder",
-        lambda settings, wanted, fps, failed=frozenset(): codecs.open_encoder(
+        lambda settings, wanted, fps, failed=frozenset(): select.open_encoder(
             settings, wanted, fps, failed=failed, opener=Lagging
         ),
     )

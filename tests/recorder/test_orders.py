@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder import commands as callers
+from recorder import commands
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.notices import Closed, Opened
 from recorder.commands import CLOSE_WITHIN_S, SETTLED_S, RecordCommands
@@ -58,7 +58,7 @@ def close(orders, order, name, *, reason="next file", intact=True, kept=True):
 @pytest.fixture
 def clock(monkeypatch):
     now_s = [1000.0]
-    monkeypatch.setattr(callers.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(commands.time, "monotonic", lambda: now_s[0])
     return now_s
 
 

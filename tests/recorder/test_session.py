@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recorder import resume as session
+from recorder import resume
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.notices import Closed
 from recorder.resume import ALIVE_S, PTS_NS, EventMarks, Resume, ResumeFile
@@ -22,7 +22,7 @@ BEGAN_NS = 10_000 * NS
 class Clock:
     def __init__(self, monkeypatch):
         self.ns = BEGAN_NS
-        monkeypatch.setattr(session, "now_ns", lambda: self.ns)
+        monkeypatch.setattr(resume, "now_ns", lambda: self.ns)
 
 
 @pytest.fixture

@@ -12,18 +12,14 @@ import time
 
 import pytest
 
-from shm_ring import RingError, RingReader
-from shm_ring import segment as process
-from shm_ring import segment as sizing
-from shm_ring import sync as fence
-from shm_ring import sync as futex
+from shm_ring import RingError, RingReader, segment, sync
 from tests.shm_ring.frames import meta, pattern
 
 
 def test_machines_that_keep_order_need_no_fences_and_others_do():
-    assert fence.fences(machine="x86_64") == (None, None)
+    assert sync.fences(machine="x86_64") == (None, None)
     for machine in ("aarch64", "riscv64", "armv7l", "ppc64le"):
-        real = fence.fences(machine=machine)
+        real = sync.fences(machine=machine)
         assert real.acquire is not None
         assert real.release is not None
         real.acquire()
@@ -33,8 +29,8 @@ def test_machines_that_keep_order_need_no_fences_and_others_do():
 def test_the_copy_of_a_frame_is_fenced_on_every_machine(make_writer, ring_name):
     """Also where plain stores keep their order: memcpy's non-temporal ones do not."""
     for machine in ("x86_64", "aarch64"):
-        release = fence.fences(machine=machine).release
-        before, after = fence.around_copy(release)
+        release = sync.fences(machine=machine).release
+        before, after = sync.around_copy(release)
         assert before is not None and after is not None
         for _ in range(2):
             before()
@@ -58,9 +54,9 @@ def test_a_missing_libatomic_is_named_with_its_package(monkeypatch, make_writer,
         def missing(name: str) -> None:
             raise OSError(f"{name}: cannot open shared object file")
 
-        monkeypatch.setattr(fence.ctypes, "PyDLL", missing)
+        monkeypatch.setattr(sync.ctypes, "PyDLL", missing)
         with pytest.raises(RingError, match="this CPU needs libatomic for memory fences: apt install libatomic1"):
-            fence.fences()
+            sync.fences()
         with pytest.raises(RingError, match="libatomic1"):
             RingReader.open(ring_name)
         with pytest.raises(RingError, match="libatomic1"):
@@ -77,15 +73,15 @@ def test_frames_pass_with_real_fences(make_writer, ring_name):
 
 
 def test_the_futex_call_follows_kernel_and_word_size():
-    assert futex.call_number("x86_64", 8) == 202
-    assert futex.call_number("aarch64", 8) == 98
-    assert futex.call_number("aarch64", 4) == 240  # a 32-bit Raspberry Pi OS under its 64-bit kernel
-    assert futex.call_number("armv7l", 4) == 240
-    assert futex.call_number("sparc64", 8) is None
+    assert sync.call_number("x86_64", 8) == 202
+    assert sync.call_number("aarch64", 8) == 98
+    assert sync.call_number("aarch64", 4) == 240  # a 32-bit Raspberry Pi OS under its 64-bit kernel
+    assert sync.call_number("armv7l", 4) == 240
+    assert sync.call_number("sparc64", 8) is None
 
 
 def test_where_the_call_is_unknown_readers_poll(monkeypatch, make_writer, ring_name):
-    monkeypatch.setattr(futex, "call_number", lambda machine, pointer_bytes: None)
+    monkeypatch.setattr(sync, "call_number", lambda machine, pointer_bytes: None)
     with make_writer() as writer, RingReader.open(ring_name) as reader:
         timer = threading.Timer(0.05, writer.publish, (b"late", meta(0)))
         timer.start()
@@ -109,25 +105,25 @@ def test_a_sleeper_is_woken_through_another_mapping(make_writer, ring_name):
 
 
 def test_a_containers_memory_limit_counts(tmp_path):
-    assert sizing._group_bytes(tmp_path) == 1 << 62
+    assert segment._group_bytes(tmp_path) == 1 << 62
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert sizing._group_bytes(tmp_path) == 1 << 62
+    assert segment._group_bytes(tmp_path) == 1 << 62
     (tmp_path / "memory.max").write_text("1000\n")
-    assert sizing._group_bytes(tmp_path) == 700
-    assert sizing.available_room().usable_bytes > 0
+    assert segment._group_bytes(tmp_path) == 700
+    assert segment.available_room().usable_bytes > 0
 
 
 def test_a_process_is_known_by_pid_and_start_time():
     me = os.getpid()
-    assert process.alive(me, process.start_time(me))
-    assert not process.alive(me, process.start_time(me) + 1)
-    assert not process.alive(0, 0)
+    assert segment.alive(me, segment.start_time(me))
+    assert not segment.alive(me, segment.start_time(me) + 1)
+    assert not segment.alive(0, 0)
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    started = process.start_time(child.pid)
+    started = segment.start_time(child.pid)
     deadline_s = time.monotonic() + 20
-    while process.alive(child.pid, started):  # a zombie is dead, although its pid is still taken
+    while segment.alive(child.pid, started):  # a zombie is dead, although its pid is still taken
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     child.wait()
-    assert not process.alive(child.pid, 0), "a header of zeros names nobody"
+    assert not segment.alive(child.pid, 0), "a header of zeros names nobody"

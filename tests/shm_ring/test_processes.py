@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge
-from shm_ring import segment as sizing
+from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, segment
 from shm_ring.layout import RingShape
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
@@ -158,25 +157,25 @@ def test_a_ring_cut_short_kills_who_looks_at_it_and_is_replaced(make_writer, rin
 
 
 def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
-    room = sizing.MemoryRoom(memory_bytes=100_000_000, shm_bytes=64_000_000)
+    room = segment.MemoryRoom(memory_bytes=100_000_000, shm_bytes=64_000_000)
     shape = RingShape(300, 3_110_400)
-    assert sizing.memory_account(shape, room) == (
+    assert segment.memory_account(shape, room) == (
         "300 slots of 3.110 MB need 934.0 MB; /dev/shm has 64.0 MB free, memory 100.0 MB available "
         "(of which 80% may be used)"
     )
     with pytest.raises(RingTooLarge, match=r"ring /x: .*; try slots = 20$"):
-        sizing.check_fits("/x", shape, room)
+        segment.check_fits("/x", shape, room)
     assert RingShape(20, 3_110_400).total_bytes <= 64_000_000 < RingShape(21, 3_110_400).total_bytes
     with pytest.raises(RingTooLarge, match="not even 2 slots fit"):
-        sizing.check_fits("/x", RingShape(300, 60_000_000), room)
+        segment.check_fits("/x", RingShape(300, 60_000_000), room)
     with pytest.raises(MemoryError):
-        sizing.check_fits("/x", shape, room)
-    assert sizing.check_fits("/x", RingShape(20, 3_110_400), room).startswith("20 slots")
+        segment.check_fits("/x", shape, room)
+    assert segment.check_fits("/x", RingShape(20, 3_110_400), room).startswith("20 slots")
 
 
 def test_memory_counts_even_where_dev_shm_is_large():
-    room = sizing.MemoryRoom(memory_bytes=50_000_000, shm_bytes=10**12)
-    assert sizing.fitting_slots(RingShape(300, 3_110_400), room) == 12
+    room = segment.MemoryRoom(memory_bytes=50_000_000, shm_bytes=10**12)
+    assert segment.fitting_slots(RingShape(300, 3_110_400), room) == 12
 
 
 def test_a_ring_larger_than_this_machine_is_refused_before_anything_is_reserved(make_writer, ring_name):

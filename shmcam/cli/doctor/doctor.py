@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from shmcam.cli.doctor import camera as checks_camera
-from shmcam.cli.doctor import machine as checks_machine
-from shmcam.cli.doctor import service as checks_service
+from shmcam.cli.doctor import camera, machine, service
 from shmcam.cli.doctor.finding import Finding
 from shmcam.cli.options import EXIT_FAILED, Options
 
 MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 
 CHECKS: tuple[tuple[str, Callable[[Options], Iterator[Finding]]], ...] = (
-    ("software", checks_machine.software),
-    ("camera", checks_camera.camera),
-    ("memory", checks_machine.memory),
-    ("disk", checks_machine.disk),
-    ("clock", checks_machine.clock),
-    ("permissions", checks_machine.permissions),
-    ("ports", checks_service.ports),
-    ("service", checks_service.service),
+    ("software", machine.software),
+    ("camera", camera.camera),
+    ("memory", machine.memory),
+    ("disk", machine.disk),
+    ("clock", machine.clock),
+    ("permissions", machine.permissions),
+    ("ports", service.ports),
+    ("service", service.service),
 )
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analyzer.night import exposure_control as ladder
+from analyzer.night import exposure_control
 from analyzer.night.brightness import grid, histogram, measure
 from analyzer.night.controller import NightController
 from analyzer.night.exposure_control import ExposureSetting
@@ -17,7 +17,7 @@ from analyzer.settings import NightSettings
 SECOND = 1_000_000_000
 CURVE = response("srgb")
 RULES = NightSettings(dwell_s=2.0, min_dark_frames=3, min_bright_frames=2, hold_s=10.0)
-REFERENCE_S = ladder.reference_s(RULES)
+REFERENCE_S = exposure_control.reference_s(RULES)
 SCENE = np.random.default_rng(1).uniform(0.5, 1.5, (90, 160))
 
 
@@ -209,14 +209,14 @@ def test_forcing_before_the_first_frame_is_possible():
 
 
 def test_time_comes_before_gain():
-    assert ladder.split(1.0, RULES) == ExposureSetting(1_000_000, 1.0)
-    assert ladder.split(2.0, RULES) == ExposureSetting(2_000_000, 1.0)
-    assert ladder.split(8.0, RULES) == ExposureSetting(2_000_000, 4.0)
-    assert ladder.split(99.0, RULES) == ExposureSetting(2_000_000, 6.0)
+    assert exposure_control.split(1.0, RULES) == ExposureSetting(1_000_000, 1.0)
+    assert exposure_control.split(2.0, RULES) == ExposureSetting(2_000_000, 1.0)
+    assert exposure_control.split(8.0, RULES) == ExposureSetting(2_000_000, 4.0)
+    assert exposure_control.split(99.0, RULES) == ExposureSetting(2_000_000, 6.0)
 
 
 def test_the_lowest_rung_still_measures_any_bright_threshold():
-    lowest = ladder.split(0.0, RULES)
+    lowest = exposure_control.split(0.0, RULES)
     assert lowest.product_s == pytest.approx(REFERENCE_S / 2, rel=0.01)
 
 
@@ -226,7 +226,7 @@ def test_the_ladder_comes_to_rest_from_anywhere_within_eight_steps(light_per_s):
         now_s, steps = start_s, 0
         while steps <= 8:
             light = min(1.0, light_per_s * now_s)
-            rung = ladder.step(light, 1.0 if light >= 1.0 else 0.0, now_s, RULES)
+            rung = exposure_control.step(light, 1.0 if light >= 1.0 else 0.0, now_s, RULES)
             if rung is None:
                 break
             now_s, steps = rung.product_s, steps + 1
@@ -235,10 +235,10 @@ def test_the_ladder_comes_to_rest_from_anywhere_within_eight_steps(light_per_s):
 
 def test_a_fixed_exposure_is_left_only_where_the_frame_is_white():
     fixed = NightSettings(ladder=False)
-    assert ladder.first(1.0, fixed) == ExposureSetting(2_000_000, 6.0)
-    assert ladder.step(0.6, 0.5, 12.0, fixed) is None
-    assert ladder.step(1.0, 0.9, 12.0, fixed).product_s == pytest.approx(0.75)
-    assert ladder.step(0.01, 0.0, 0.75, fixed) == ExposureSetting(2_000_000, 6.0)
+    assert exposure_control.first(1.0, fixed) == ExposureSetting(2_000_000, 6.0)
+    assert exposure_control.step(0.6, 0.5, 12.0, fixed) is None
+    assert exposure_control.step(1.0, 0.9, 12.0, fixed).product_s == pytest.approx(0.75)
+    assert exposure_control.step(0.01, 0.0, 0.75, fixed) == ExposureSetting(2_000_000, 6.0)
 
 
 def test_light_ratio_needs_pixels_that_both_frames_show():

@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
-from exporter.films import build as timelapse
+from exporter.films import build
 from exporter.films.film import Film, adopted
 from exporter.films.running_film import RunningFilm
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, NoRoom, room
-from shmcam.video import fmp4_reader as fragments
+from shmcam.video import fmp4_reader
 from tests.mounts import closed
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -82,8 +82,8 @@ def test_a_film_is_built_while_the_exporter_looks_for_leftovers(settings, adopt)
             path = settings.paths.captures / f"p{number}.png"
             cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
             catalogue.add(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9))
-        pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
-        made = timelapse.build(settings, catalogue, pictures, fps=5, progress=lambda _done, _total: adopt("cam0"))
+        pictures = build.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        made = build.build(settings, catalogue, pictures, fps=5, progress=lambda _done, _total: adopt("cam0"))
         assert made.frames == 30 and [entry.id for entry in catalogue.find(kinds=["timelapse"])] == [made.id]
 
 
@@ -106,10 +106,10 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
 
         monkeypatch.setattr(room.os, "statvfs", disk)
-        pictures = timelapse.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        pictures = build.pictures_of(catalogue, ["cam0"], "", "", 10**18)
         assert len(pictures) == 120
         with pytest.raises(NoRoom, match="MB short"):
-            timelapse.build(settings, catalogue, pictures, fps=5)
+            build.build(settings, catalogue, pictures, fps=5)
         assert len(looks) >= 3 and all(entry.path.exists() for entry in entries) and not other.path.exists()
         assert not list(settings.paths.captures.glob("*.part")) and not catalogue.find(kinds=["timelapse"])
 
@@ -125,7 +125,7 @@ def test_films_beside_a_library_that_cannot_be_written_are_made_once_and_get_the
         with closed():
             RunningFilm("cam0", lambda: settings, catalogue).adopt()
             running.add(np.zeros(LAYOUT.payload_bytes, np.uint8), LAYOUT, FrameMeta(7, 10**9, 10**18))
-            built, trails = timelapse.build(settings, catalogue, [picture], fps=5, label="trial"), running.close()
+            built, trails = build.build(settings, catalogue, [picture], fps=5, label="trial"), running.close()
         films = set(folder.glob("*.mp4"))
         assert (built.id, trails.id) == (0, 0) and {built.path, trails.path} < films and len(films) == 3
         assert all(one.bytes == one.path.stat().st_size for one in (built, trails)) and catalogue.missed.is_set()
@@ -157,7 +157,7 @@ def test_what_a_power_cut_tore_is_cut_off_and_the_rest_is_a_film(settings, adopt
     film._file.close()
     data = film.part.read_bytes()
     with film.part.open("rb") as file:
-        ends = [start + size for kind, start, size in fragments.boxes(file, 0, len(data)) if kind == b"mdat"]
+        ends = [start + size for kind, start, size in fmp4_reader.boxes(file, 0, len(data)) if kind == b"mdat"]
     torn = {
         "truncated": data[: ends[29] + 40],  # inside the next one's header, where FFmpeg refuses to open it
         "zeroed": data[: ends[30] - 4] + bytes(5000),

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.stacking import align
-from exporter.stacking import dark_frames as darks
+from exporter.stacking import align, dark_frames
 from exporter.stacking.median import median, middle, middle_sum, network
 from exporter.stacking.sigma_clip import BRIGHTEST, SigmaStack
 from shm_ring.formats import geometry, planes
@@ -254,17 +253,17 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
         plane[...] = np.clip(luma, 0, 255).astype(np.uint8).reshape(64, 96, *[1] * (plane.ndim - 2))
         return payload
 
-    dark = darks.measure_dark(median([exposed(0) for _ in range(darks.MIN_FRAMES)]), layout)
-    darks.save_dark(dark, tmp_path / darks.dark_name("cam0", 2_000_000, 6.0))
-    again = darks.load_dark(tmp_path, "cam0", 1_990_000, 6.0, layout.payload_bytes)
+    dark = dark_frames.measure_dark(median([exposed(0) for _ in range(dark_frames.MIN_FRAMES)]), layout)
+    dark_frames.save_dark(dark, tmp_path / dark_frames.dark_name("cam0", 2_000_000, 6.0))
+    again = dark_frames.load_dark(tmp_path, "cam0", 1_990_000, 6.0, layout.payload_bytes)
     assert again is not None and np.array_equal(again.level, dark.level) and np.array_equal(again.hot, dark.hot)
-    assert darks.load_dark(tmp_path, "cam0", 1_000_000, 6.0, layout.payload_bytes) is None
-    assert darks.load_dark(tmp_path, "cam1", 2_000_000, 6.0, layout.payload_bytes) is None
-    darks.save_dark(dark, tmp_path / darks.dark_name("front_door", 2_000_000, 6.0))
-    assert darks.load_dark(tmp_path, "front", 2_000_000, 6.0, layout.payload_bytes) is None
-    assert darks.load_dark(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
+    assert dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 6.0, layout.payload_bytes) is None
+    assert dark_frames.load_dark(tmp_path, "cam1", 2_000_000, 6.0, layout.payload_bytes) is None
+    dark_frames.save_dark(dark, tmp_path / dark_frames.dark_name("front_door", 2_000_000, 6.0))
+    assert dark_frames.load_dark(tmp_path, "front", 2_000_000, 6.0, layout.payload_bytes) is None
+    assert dark_frames.load_dark(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
-    clean = darks.subtract_dark(stack, layout, again)
+    clean = dark_frames.subtract_dark(stack, layout, again)
     before = planes(stack, layout)[0].astype(float) / DEEP_SCALE
     after = planes(clean, layout)[0].astype(float) / DEEP_SCALE
     assert before[warm].mean() - before[~warm & ~hot].mean() > 4

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from recorder.clips import recovery as leftovers
+from recorder.clips import recovery
 from recorder.resume import InterruptedRecording, ResumeFile, boot_id
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
@@ -64,7 +64,7 @@ def test_every_leftover_is_adopted_or_removed(tmp_path, case):
         path.unlink()
         if data is not None:
             path.write_bytes(data)
-    closed = leftovers.adopt(tmp_path, "cam0")
+    closed = recovery.adopt(tmp_path, "cam0")
     assert not list(tmp_path.glob("*.part")), sorted(tmp_path.iterdir())
     for one in closed:
         ids = numbers(one.path)
@@ -86,7 +86,7 @@ def test_a_clip_that_was_finished_but_not_yet_renamed_is_adopted_whole(tmp_path)
         clip.add(unit, unit.row)
     clip.close()
     clip.place.clip.rename(clip.place.growing)
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     assert closed.totals.frames == 100 == len(numbers(closed.path))
     assert closed.timing is not None
 
@@ -94,7 +94,7 @@ def test_a_clip_that_was_finished_but_not_yet_renamed_is_adopted_whole(tmp_path)
 @pytest.mark.parametrize("container", ["mkv", "h264"])
 def test_other_containers_are_adopted_too(tmp_path, container):
     place, _, _ = part(tmp_path, form=film.Form(container, 0.5, csv=True, plain=True))
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     ids = numbers(closed.path)
     assert closed.path == place.clip and closed.totals.frames == len(ids) > 60
     assert [int(line["frame_number"]) for line in rows(timing_of(closed.path))] == ids
@@ -103,7 +103,7 @@ def test_other_containers_are_adopted_too(tmp_path, container):
 def test_files_of_other_cameras_and_of_other_programs_are_left_alone(tmp_path):
     for name in ("cam1_640x360_30fps_x.mp4.part", "cam0.part", "notes.txt.part", ".cam0_x.mp4.part"):
         (tmp_path / name).write_bytes(b"mine")
-    assert leftovers.adopt(tmp_path, "cam0") == []
+    assert recovery.adopt(tmp_path, "cam0") == []
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -115,7 +115,7 @@ def test_half_a_description_or_copy_goes_unless_somebody_writes_it(tmp_path):
         (session / name).write_bytes(b"half")
     with whole_file(session / "cam1_x.mp4") as file:
         file.write(b"growing")
-        assert leftovers.adopt(tmp_path, "cam0") == []
+        assert recovery.adopt(tmp_path, "cam0") == []
         assert len(list(session.iterdir())) == 1
     assert [path.name for path in session.iterdir()] == ["cam1_x.mp4"]
 
@@ -125,7 +125,7 @@ def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tm
     names = [stem + end for stem in names for end in (".mp4.part", "_frame_timing.csv.part")]
     for name in names:
         (tmp_path / name).write_bytes(b"live")
-    assert leftovers.adopt(tmp_path, "front") == []
+    assert recovery.adopt(tmp_path, "front") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert all(path.read_bytes() == b"live" for path in tmp_path.iterdir())
 
@@ -134,7 +134,7 @@ def test_a_clip_that_is_being_written_is_left_alone_until_its_writer_is_gone(tmp
     clip = film.clip_file(tmp_path)
     for unit in film.units():
         clip.add(unit, unit.row)
-    assert leftovers.adopt(tmp_path, "cam0") == []
+    assert recovery.adopt(tmp_path, "cam0") == []
     assert clip.place.growing.exists() and clip.place.growing_timing.exists()
     clip.close()
     assert clip.place.clip.exists() and clip.place.timing.exists()
@@ -148,15 +148,15 @@ def test_where_files_cannot_be_locked_only_a_recorder_that_has_just_begun_adopts
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr("recorder.clips.disk_file.fcntl.flock", refuse)
-    assert leftovers.adopt(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    assert recovery.adopt(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     assert closed.path == place.clip and closed.totals.frames == 90
 
 
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     place, video, _ = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     assert place.clip.read_bytes() == b"an older clip"
     assert closed.path.name.endswith("_2.mp4") and len(numbers(closed.path)) == 90
     assert len(video) > 0
@@ -167,7 +167,7 @@ def test_a_video_that_says_nonsense_of_itself_is_adopted_with_what_is_known(tmp_
     about = {"camera": "cam0", "kind": value, "first_frame": value, "captured_ns": value, "captured_utc_ns": value}
     monkeypatch.setattr(film, "about", lambda: about)
     part(tmp_path)
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     assert closed.totals.frames == 90 and closed.totals.first_ns == 0 and closed.order.kind == "session"
     assert closed.started_utc_ns > 1_600_000_000_000_000_000
 
@@ -176,24 +176,24 @@ def test_the_timing_of_an_older_clip_of_that_name_is_not_overwritten(tmp_path):
     place, _, csv = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
     place.timing.write_bytes(b"its lines")
-    (closed,) = leftovers.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt(tmp_path, "cam0")
     assert place.timing.read_bytes() == b"its lines"
     assert closed.timing == timing_of(closed.path) and csv.startswith(closed.timing.read_bytes())
 
 
 def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
-    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0
+    assert recovery.closed_until_ns(tmp_path, "cam0") == 0
     clip = film.clip_file(tmp_path)
     for unit in film.units():
         clip.add(unit, unit.row)
     clip.close()
     last_ns = film.units()[-1].row.captured_ns
-    assert leftovers.closed_until_ns(tmp_path, "cam0") == last_ns
-    assert leftovers.closed_until_ns(tmp_path, "cam1") == 0
+    assert recovery.closed_until_ns(tmp_path, "cam0") == last_ns
+    assert recovery.closed_until_ns(tmp_path, "cam1") == 0
     clip.place.timing.write_bytes(clip.place.timing.read_bytes()[:-3] + bytes(3))
-    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0
+    assert recovery.closed_until_ns(tmp_path, "cam0") == 0
     clip.place.timing.write_text(f"9,{time.time() - 500:.6f},{last_ns},0,0\n")
-    assert leftovers.closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
+    assert recovery.closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
 
 
 def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):

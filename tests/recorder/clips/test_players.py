@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from recorder.clips import finish as remux
+from recorder.clips import finish
 from shmcam.library.room import DiskRoom
 from shmcam.runtime.files import PART, sweep
 from shmcam.runtime.stop import Stop
@@ -36,7 +36,7 @@ def clips(tmp_path_factory):
         clip.close()
         made[name] = clip.place.clip
         if name == "front":
-            assert remux.faststart(clip.place.clip, Stop())
+            assert finish.faststart(clip.place.clip, Stop())
     return made
 
 
@@ -125,18 +125,18 @@ def test_a_copy_that_is_interrupted_or_has_no_room_changes_nothing(tmp_path, mon
     before = clip.place.clip.read_bytes()
     stop = Stop()
     stop.request()
-    assert not remux.faststart(clip.place.clip, stop)
-    assert not remux.fits(clip.place.clip, DiskRoom(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60))
-    monkeypatch.setattr(remux, "_packets", lambda _path: 99)
+    assert not finish.faststart(clip.place.clip, stop)
+    assert not finish.fits(clip.place.clip, DiskRoom(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60))
+    monkeypatch.setattr(finish, "_packets", lambda _path: 99)
     with pytest.raises(ValueError, match="99 frames of 100"):
-        remux.faststart(clip.place.clip, Stop())
+        finish.faststart(clip.place.clip, Stop())
     assert clip.place.clip.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([clip.place.clip.name, clip.place.timing.name])
 
 
 def test_a_copy_in_hand_is_not_swept_as_a_leftover(tmp_path, monkeypatch):
     """The exporter sweeps on its start, whatever the recorder is at."""
-    clip, swept, packets = film.clip_file(tmp_path), [], remux._packets
+    clip, swept, packets = film.clip_file(tmp_path), [], finish._packets
     for unit in film.units():
         clip.add(unit, unit.row)
     clip.close()
@@ -145,6 +145,6 @@ def test_a_copy_in_hand_is_not_swept_as_a_leftover(tmp_path, monkeypatch):
         swept.append((len(list(tmp_path.glob(f".*{PART}"))), sweep(tmp_path)))
         return packets(copy)
 
-    monkeypatch.setattr(remux, "_packets", counted)
-    assert remux.faststart(clip.place.clip, Stop()) and swept == [(1, [])]
+    monkeypatch.setattr(finish, "_packets", counted)
+    assert finish.faststart(clip.place.clip, Stop()) and swept == [(1, [])]
     assert packets(str(clip.place.clip)) == 100 and not list(tmp_path.glob(".*"))

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from recorder.clips import clip_file
-from recorder.clips import recovery as leftovers
+from recorder.clips import clip_file, recovery
 from recorder.clips.disk_file import DiskFile
-from shmcam.video import fmp4_reader as fragments
+from shmcam.video import fmp4_reader
 from shmcam.video.growing_mp4 import look
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
@@ -99,7 +98,7 @@ def after_power_cut(done, rng):
 
 def counted(path):
     """Frames in complete fragments, or in all of a finished file."""
-    found = fragments.extent(path).frames
+    found = fmp4_reader.extent(path).frames
     return found or len(numbers(path))
 
 
@@ -119,7 +118,7 @@ def check_replays(journals, folder, seeds):
         (place / video.path.name).write_bytes(image)
         lines = csv.done[: max(1, round(len(csv.done) * cut / len(video.done)))]
         (place / csv.path.name).write_bytes(after_power_cut(lines, rng))
-        closed = leftovers.adopt(place, "cam0")
+        closed = recovery.adopt(place, "cam0")
         assert not list(place.glob("*.part")), f"seed {seed}: a leftover stays"
         if least:
             assert len(closed) == 1, f"seed {seed}: {least} synced frames are lost"
@@ -149,7 +148,7 @@ def test_a_backlog_is_synced_less_often_than_live_video_but_never_more_than_is_l
 ):
     """A card takes long for a sync, and at ten times the camera's rate there would be twenty a second."""
     backlog, _ = journals
-    assert max(unsynced(backlog)) == clip_file.UNSYNCED_FRAGMENTS < fragments.SUSPECT
+    assert max(unsynced(backlog)) == clip_file.UNSYNCED_FRAGMENTS < fmp4_reader.SUSPECT
     kept: list[Journal] = []
     clip = film.clip_file(tmp_path, type("Opener", (JournalFile,), {"journals": kept}))
     for unit in film.units():
@@ -200,7 +199,7 @@ def growing(tmp_path_factory):
 def ends_inside_moof(path):
     with path.open("rb") as file:
         total = path.stat().st_size
-        return any(kind == b"moof" and start + size > total for kind, start, size in fragments.boxes(file, 0, total))
+        return any(kind == b"moof" and start + size > total for kind, start, size in fmp4_reader.boxes(file, 0, total))
 
 
 def check_tails(growing, folder, seeds):
@@ -215,13 +214,13 @@ def check_tails(growing, folder, seeds):
             rng = random.Random(f"{fate}{seed}")
             cut = rng.randrange(1000, len(growing))
             whole.write_bytes(growing[:cut])
-            least = fragments.extent(whole).frames
+            least = fmp4_reader.extent(whole).frames
             path = folder / "cam0_320x96_tail.mp4.part"
             path.write_bytes(growing[:cut] + tail(rng, len(growing) - cut))
             # FFmpeg refuses a file that ends inside a fragment's header (160 bytes) until the recorder has cut it off.
             if least and not ends_inside_moof(path):
                 assert len(numbers(path)) >= least, f"{fate} {seed}: a player stops before the last whole fragment"
-            closed = leftovers.adopt(folder, "cam0")
+            closed = recovery.adopt(folder, "cam0")
             assert closed or not least, f"{fate} {seed}"
             for one in closed:
                 ids = numbers(one.path)
@@ -283,7 +282,7 @@ def check_growing(made):
         lines = clip.with_name(clip.name.replace(".mp4.part", "_frame_timing.csv.part")).read_text().splitlines()
         taken = [int(line.split(",")[2]) for line in lines[1:-1]]
         said = [int(line.split(",")[0]) for line in lines[1:-1]]
-        whole = fragments.extent(clip).frames
+        whole = fmp4_reader.extent(clip).frames
         ids = numbers(clip)[:whole] if whole and not ends_inside_moof(clip) else []
         assert ids == said[: len(ids)] and len(ids) in (0, whole), f"{clip}: {whole} frames: {ids}"
         lost = taken[whole:]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recorder.clips.clip import ClipOrder
-from recorder.encoding import select as codecs
+from recorder.encoding import select
 from recorder.encoding.encoder import Encoder, Plan, plan
 from recorder.encoding.frames import EncoderInput, Wrapper, wraps
 from recorder.encoding.select import candidates, open_encoder, prove
@@ -181,7 +181,7 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
 
         def encode(self, frame, **more):
             self.seen += 1
-            if self.seen > 20 and self.plan.codec == codecs.HARDWARE:
+            if self.seen > 20 and self.plan.codec == select.HARDWARE:
                 raise EncoderFailed("the firmware hung")
             return super().encode(frame, **more)
 
@@ -195,10 +195,10 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
     monkeypatch.setattr("recorder.encoding.session.open_encoder", opener)
     encoding = EncoderSession(RecorderSettings(threads=1))
     units = [unit for meta in metas(60) for unit in encoding.feed(Stand(shape, payload), meta, ORDER)]
-    assert opened == [codecs.HARDWARE, codecs.SOFTWARE]
+    assert opened == [select.HARDWARE, select.SOFTWARE]
     assert [unit.row.frame_id for unit in units] == list(range(60))
     assert len(decode(units)) == 60
-    assert encoding.failures == 1 and encoding.codec == codecs.SOFTWARE
+    assert encoding.failures == 1 and encoding.codec == select.SOFTWARE
 
 
 def test_hardware_has_to_prove_itself():
@@ -238,7 +238,7 @@ def test_hardware_that_is_not_there_or_does_not_work_is_not_tried_at_each_openin
 
     def broken(wanted):
         tried.append((wanted.codec, wanted.picture.width))
-        if wanted.codec != codecs.SOFTWARE:
+        if wanted.codec != select.SOFTWARE:
             raise EncoderUnavailable(f"{wanted.codec} is broken")
         return Encoder(wanted)
 
@@ -246,7 +246,7 @@ def test_hardware_that_is_not_there_or_does_not_work_is_not_tried_at_each_openin
         open_encoder(
             RecorderSettings(threads=1), EncoderInput("yuv420p", width, 240, "bt709", "pc"), 30.0, opener=broken
         )
-    assert [width for codec, width in tried if codec == codecs.HARDWARE] == [320, 640]
+    assert [width for codec, width in tried if codec == select.HARDWARE] == [320, 640]
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4 and all(line.endswith("because=h264_v4l2m2m is broken") for line in lines), lines
 
@@ -255,7 +255,7 @@ def test_without_a_video_device_no_hardware_is_tried(monkeypatch, tmp_path):
     monkeypatch.setattr("recorder.encoding.encoder.DEVICES", "no-such-device*")
     monkeypatch.setattr("recorder.encoding.encoder.CodecContext.create", lambda *_: pytest.fail("tried"))
     with pytest.raises(EncoderUnavailable, match=r"h264_v4l2m2m does not open .*: there is no /dev/no-such-device"):
-        Encoder(plan(SOFT, codecs.HARDWARE, EncoderInput("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
+        Encoder(plan(SOFT, select.HARDWARE, EncoderInput("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
 
 
 def test_a_software_encoder_passes_the_proof():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions
 
-from shmcam.cli import run as running
+from shmcam.cli import run
 from shmcam.config.settings import Settings
 from shmcam.runtime.programs import TEMPLATE, camera_programs, supervisord_conf
 from tests.machine import SHORT, needs
@@ -27,7 +27,7 @@ def settled(folder, text="[cameras.cam0]\n[cameras.cam1]\n"):
 def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_path, name):
     """A % in the folder's name ended `shmcam run` with supervisord's words about format characters."""
     settings = settled(tmp_path / name)
-    conf = running.prepare(settings)
+    conf = run.prepare(settings)
     options = ServerOptions()
     options.realize(["-c", str(conf), "-n"])
     groups = {config.name: config for group in options.process_group_configs for config in group.process_configs}
@@ -57,7 +57,7 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        banner = running.banner(settings, settings.paths.run / "supervisord.conf")
+        banner = run.banner(settings, settings.paths.run / "supervisord.conf")
         [line] = [row for row in banner.splitlines() if row.startswith("  save")]
         done = subprocess.run(["bash", "-c", line.split(None, 1)[1]], capture_output=True, text=True, timeout=60)
         thread.join(20)
@@ -67,12 +67,12 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 def test_without_a_config_the_clone_s_own_is_named_and_an_installed_one_copied(tmp_path, monkeypatch, capsys):
     """What pip installed belongs to nobody: run/ and captures/ must not appear inside the Python installation."""
     monkeypatch.chdir(tmp_path)
-    assert running.own_config(running.SHIPPED) == running.SHIPPED
-    assert f"no config.toml in this folder: running {running.SHIPPED}" in capsys.readouterr().out
+    assert run.own_config(run.SHIPPED) == run.SHIPPED
+    assert f"no config.toml in this folder: running {run.SHIPPED}" in capsys.readouterr().out
     own = tmp_path / "elsewhere.toml"
-    assert running.own_config(own) == own
+    assert run.own_config(own) == own
     assert not capsys.readouterr().out
-    monkeypatch.setattr(running, "HOME", running.INSTALLED)
-    assert running.own_config(running.SHIPPED) == tmp_path / "config.toml"
-    assert (tmp_path / "config.toml").read_text() == running.SHIPPED.read_text()
+    monkeypatch.setattr(run, "HOME", run.INSTALLED)
+    assert run.own_config(run.SHIPPED) == tmp_path / "config.toml"
+    assert (tmp_path / "config.toml").read_text() == run.SHIPPED.read_text()
     assert "wrote one" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shmcam.cli import library as cli
+from shmcam.cli import library
 from shmcam.config.settings import LABEL, Settings
 from shmcam.library import Catalogue, LibraryError, NoRoom, archive, manifest
 from shmcam.library.archive import build, checked_name
@@ -242,7 +242,7 @@ def test_archives_are_rebuilt_protected_and_cleaned_by_their_own_rule(catalogue,
     assert all(entry.path.exists() for entry in library_of_six)
 
 
-def run_cli(settings, *words: str, main=cli.main) -> int:
+def run_cli(settings, *words: str, main=library.main) -> int:
     return main(["--config", str(settings.path), *words])
 
 
@@ -265,12 +265,12 @@ def test_the_command_line_lists_shows_protects_deletes_checks_and_rebuilds(catal
 
 def test_the_command_line_verifies_archives(catalogue, settings, library_of_six, capsys):
     build(catalogue, settings.paths.archives, "trial", Span())
-    assert run_cli(settings, "verify", "trial", main=cli.archive_main) == 0
+    assert run_cli(settings, "verify", "trial", main=library.archive_main) == 0
     assert capsys.readouterr().out == "trial: ok\n"
     (settings.paths.archives / "trial/captures/p0.npy").unlink()
-    assert run_cli(settings, "verify", main=cli.archive_main) == 1
+    assert run_cli(settings, "verify", main=library.archive_main) == 1
     assert "trial: missing: captures/p0.npy" in capsys.readouterr().out
-    assert run_cli(settings, "verify", "../x", main=cli.archive_main) == 1
+    assert run_cli(settings, "verify", "../x", main=library.archive_main) == 1
 
 
 def test_a_missing_config_is_exit_78(tmp_path):

@@ -15,11 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.commands import library as upkeep
+from exporter.commands import library
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry
-from shmcam.library import database as table
-from shmcam.library import files as library_files
+from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, database, files
 from streamer.api.library import LibraryQuery, _found
 from tests.shmcam.library.conftest import STARTED, on_disk
 
@@ -62,8 +60,8 @@ def test_a_group_and_a_limit_read_no_more_rows_than_they_give(catalogue, saved, 
         saved(f"n{number}.npy", kind=("picture", "stack", "timelapse", "keogram")[number % 4])
     saved("a.mp4")
     saved("b.mp4", kind="session")
-    read, entry_of = [], table.entry_of
-    monkeypatch.setattr(table, "entry_of", lambda row, root: read.append(row["id"]) or entry_of(row, root))
+    read, entry_of = [], database.entry_of
+    monkeypatch.setattr(database, "entry_of", lambda row, root: read.append(row["id"]) or entry_of(row, root))
     assert [e.id for e in catalogue.find(group="pictures", limit=4)] == [40, 38, 37, 36] == read
     assert [e.id for e in catalogue.find(group="clips")] == [42, 41]
     assert len(catalogue.find(group="films")) == 10 and catalogue.find(group="archives") == []
@@ -181,12 +179,12 @@ def test_reconcile_keeps_the_rows_of_a_disk_that_is_not_mounted(mount_point, cat
         folder.mkdir()
     assert [e.id for e in catalogue.reconcile()[1]] == [gone_picture.id]
     assert [e.id for e in catalogue.find(newest_first=False)] == [first.id, second.id, picture.id]
-    assert upkeep.returned(catalogue).data["gone"] == 0 and folder in catalogue.away
+    assert library.returned(catalogue).data["gone"] == 0 and folder in catalogue.away
     if mount_point == "empty":
         folder.rmdir()
     disk.rename(folder)
     first.path.unlink()
-    assert upkeep.returned(catalogue).data["gone"] == 1 and folder not in catalogue.away
+    assert library.returned(catalogue).data["gone"] == 1 and folder not in catalogue.away
     assert [e.id for e in catalogue.find(newest_first=False)] == [second.id, picture.id]
 
 
@@ -354,5 +352,5 @@ def test_killed_at_any_point_no_row_and_no_file_is_lost(settings):
             catalogue.reconcile()
             assert catalogue.check() == []
             assert len(catalogue.find()) >= told
-    library_files.tidied([settings.paths.captures])
+    files.tidied([settings.paths.captures])
     assert not list(settings.paths.captures.glob(".*"))

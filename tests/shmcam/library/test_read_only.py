@@ -20,8 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, retention
-from shmcam.library import database as read_only
+from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, database, retention
 from shmcam.library.errors import NotWritable
 from streamer.api.library import LibraryQuery, _found
 from tests.machine import PATIENCE, SHORT, until
@@ -242,7 +241,7 @@ def test_room_is_made_beside_a_library_that_can_be_neither_written_nor_read(open
 def test_a_disk_that_does_not_answer_is_one_that_cannot_be_written(catalogue, saved, settings, monkeypatch):
     """Its stick was pulled: looking whether the file is there fails as well."""
     with closed(errno.EIO):
-        why = read_only.refusal(settings.paths.library)
+        why = database.refusal(settings.paths.library)
         assert why == "the disk of library.sqlite3 does not answer: Input/output error"
 
     def dead(self: Path, **_more: object) -> object:
@@ -250,11 +249,11 @@ def test_a_disk_that_does_not_answer_is_one_that_cannot_be_written(catalogue, sa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", dead)
-        assert read_only.refusal(settings.paths.library) == why
+        assert database.refusal(settings.paths.library) == why
         assert not catalogue.mounts.away(settings.paths.captures)
         with pytest.raises(NotWritable):
             catalogue.insert([Entry(kind="clip", camera="", path=settings.paths.captures / "x.mp4", started_utc_ns=0)])
-    assert read_only.refusal(settings.paths.library) == ""
+    assert database.refusal(settings.paths.library) == ""
 
 
 def test_a_database_behind_a_link_is_read_with_its_latest_rows(catalogue, saved, settings, tmp_path):

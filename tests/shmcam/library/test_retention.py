@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcam.library import Catalogue, NoRoom, retention, room
-from shmcam.library import database as ages
+from shmcam.library import Catalogue, NoRoom, database, retention, room
 from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
 from shmcam.library.entry import Entry
@@ -132,7 +131,7 @@ def test_a_jumping_clock_deletes_nothing_and_changes_no_order(catalogue, saved, 
     """Files of 1970, of now and of 2099, in the order they were added: the first added goes first."""
     for year_ns in (4_000_000_000, 0, 1_700_000_000):
         saved(started_utc_ns=year_ns * 10**9)
-    monkeypatch.setattr(ages.time, "time", lambda: 4_070_908_800.0)
+    monkeypatch.setattr(database.time, "time", lambda: 4_070_908_800.0)
     assert due(catalogue, table(clips_max_days=30)) == []
     assert [e.id for e in due(catalogue, table(clips_max_count=1))] == [1, 2]
 

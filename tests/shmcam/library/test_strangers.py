@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shmcam.cli import library as cli
+from shmcam.cli import library
 from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
 from shmcam.library.archive import build
 from shmcam.library.instants import instant_ns
@@ -147,14 +147,14 @@ def test_a_library_that_is_removed_while_it_is_in_use_is_made_anew(catalogue, sa
     catalogue.close()
     for ending in ("", "-wal", "-shm"):
         Path(f"{settings.paths.library}{ending}").unlink(missing_ok=True)
-    assert cli.main(["--config", str(settings.path), "list"]) == 0  # the service is down
+    assert library.main(["--config", str(settings.path), "list"]) == 0  # the service is down
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_a_library_nobody_may_write_is_one_line(catalogue, saved, settings, capsys, monkeypatch):
     saved()
     settings.paths.library.with_name("other.sqlite3").mkdir()
-    assert cli.main(["--config", str(settings.path), "--set", "paths.library=other.sqlite3", "list"]) == 1
+    assert library.main(["--config", str(settings.path), "--set", "paths.library=other.sqlite3", "list"]) == 1
     assert capsys.readouterr().err.startswith("ERROR: ")
 
 
