@@ -16,7 +16,7 @@ from capture.loop import CaptureLoop
 from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.sources.select import Choice, Chooser
-from capture.status import Status
+from capture.status import CaptureStatus
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Reply
 from shmcam.runtime.startup import startup
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
             Rings(wishes.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
-            report = Status(control, camera)
+            report = CaptureStatus(control, camera)
             gc.freeze()  # what was imported stays: a full collection over it would delay a frame by 10 ms
             code = CaptureLoop(wishes, rings, control, report, stop, choose, answer_detect).run()
     return code

@@ -14,7 +14,7 @@ from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.sources.base import CameraError, EndOfStream, OpenedSource
 from capture.sources.select import Choice
-from capture.status import Status
+from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
 from shmcam.control.client import ControlClient
 from shmcam.control.client import Request as Call
@@ -49,7 +49,7 @@ class CaptureLoop:
     wishes: DesiredRequest
     rings: Rings
     control: ControlClient
-    report: Status
+    report: CaptureStatus
     stop: Stop
     choose: Callable[[CameraSettings], Choice]
     detect: Callable[[Call], None]

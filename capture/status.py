@@ -27,7 +27,7 @@ OPENING_NS = 12_000_000_000
 log = logging.getLogger(__name__)
 
 
-class Status:
+class CaptureStatus:
     """Owns nothing; the loop tells it what happens."""
 
     def __init__(self, control: ControlClient, camera: str) -> None:

@@ -27,7 +27,7 @@ from streamer.http.server import connections_of, door_of, house_of, listen, serv
 from streamer.hub_link import HubLink
 from streamer.monitoring.load import load_of
 from streamer.monitoring.throttle import Load, LoadLimits
-from streamer.monitoring.viewers import Viewers
+from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import Feed
@@ -71,7 +71,7 @@ async def serve(settings: Settings, stop: Stop, errands: HubLink, sock: socket.s
             house,
             guard,
             {},
-            Viewers(),
+            ViewerTable(),
             ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
             connections_of(http),
             errands,

@@ -22,7 +22,7 @@ from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Paylo
 from capture.sources.select import Choice
 from capture.sources.synthetic.source import SyntheticSource
 from capture.sources.video_file import FileSource
-from capture.status import Status
+from capture.status import CaptureStatus
 from shm_ring import RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
@@ -119,7 +119,9 @@ def loop_us(make: Callable[[], FrameSource], size: tuple[int, int], frames: int)
             Rings(prefix, "cam0", settings.paths.run) as rings,
         ):
             choice = Choice(source, "synthetic", "bench")  # type: ignore[arg-type]
-            CaptureLoop(wishes, rings, control, Status(control, "cam0"), stop, lambda _: choice, lambda _: None).run()
+            CaptureLoop(
+                wishes, rings, control, CaptureStatus(control, "cam0"), stop, lambda _: choice, lambda _: None
+            ).run()
         return source.cpu_us
 
 

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from capture.sources.base import CameraError
-from capture.sources.picamera2 import device
-from capture.sources.picamera2.device import holders as locked_by
-from capture.sources.v4l2 import device
+from capture.sources.picamera2 import device as libcamera_device
+from capture.sources.v4l2 import device as v4l2_device
 from shmcam.runtime.procfs import held_by
 
 
@@ -58,7 +57,7 @@ def picamera2_cameras() -> list[DetectedCamera]:
     reason, known = _libcamera()
     if reason:
         return []
-    others = locked_by()
+    others = libcamera_device.holders()
     busy = f"in use by {others}" if others else ""
     return [
         DetectedCamera("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy)
@@ -70,7 +69,7 @@ def v4l2_cameras() -> list[DetectedCamera]:
     """Webcams and capture cards."""
     return [
         DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
-        for i, one in enumerate(device.devices())
+        for i, one in enumerate(v4l2_device.devices())
     ]
 
 
@@ -86,13 +85,13 @@ def why_no_picamera2(index: int) -> str:
 
 def why_no_v4l2(index: int) -> str:
     """Why no V4L2 device can serve as camera `index`; empty: one can."""
-    known = device.devices()
+    known = v4l2_device.devices()
     return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
 
 
-def _libcamera() -> tuple[str, tuple[device.ConnectedCamera, ...]]:
+def _libcamera() -> tuple[str, tuple[libcamera_device.ConnectedCamera, ...]]:
     """Why libcamera cannot be asked (empty: it can), and what it sees."""
     try:
-        return "", device.found()
+        return "", libcamera_device.found()
     except CameraError as error:
         return f"no Picamera2 ({error})", ()

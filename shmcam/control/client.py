@@ -24,12 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 from shmcam.control.call import acall, call
 from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
 from shmcam.runtime.procfs import memory
+from shmcam.runtime.stop import Stop
 
 CHUNK_BACKLOG_BYTES = 1024 * 1024
 """Bytes of chunks that may wait to be sent; then reply() refuses more, and the sender tries again."""
@@ -61,18 +61,6 @@ log = logging.getLogger(__name__)
 
 QUEUE_MAX = 256
 """Messages waiting in either direction; a healthy process has none or one."""
-
-
-class Stop(Protocol):
-    """The part of service.Stop that is used here."""
-
-    requested: bool
-
-    def fileno(self) -> int:
-        """Readable once stop is requested."""
-
-    def fail(self) -> None:
-        """End the process with an error."""
 
 
 class ControlClient:

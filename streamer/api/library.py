@@ -213,7 +213,9 @@ def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summ
 def endpoints() -> list[Endpoint]:
     """All of this topic."""
     return [
-        Endpoint("GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=LibraryQuery),
+        Endpoint(
+            "GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=LibraryQuery
+        ),
         Endpoint("GET", "/library/{id}", "library", "Show one row", _row, Row, place=OfRow),
         Endpoint(
             "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _file, None,

@@ -18,7 +18,7 @@ from streamer.h264.live_video import LiveVideo
 from streamer.monitoring.events import RecentEvents
 from streamer.monitoring.load import SystemLoad
 from streamer.monitoring.throttle import Throttle
-from streamer.monitoring.viewers import Viewers
+from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.settings import HttpSettings, MjpegServerSettings
 from streamer.websocket.session import Sessions
@@ -70,7 +70,7 @@ class Context:
     house: ServerIdentity
     guard: Guard
     cameras: Mapping[str, StreamedCamera]
-    ledger: Viewers
+    ledger: ViewerTable
     places: ViewerSlots
     connections: ConnectionTable
     hub: CommandSender

@@ -47,7 +47,7 @@ class ViewerTotals:
     viewers: Counter[str] = field(default_factory=Counter)
 
 
-class Viewers:
+class ViewerTable:
     """All viewers of all cameras."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ from capture.sources.ffmpeg_stream import ArrivalClock
 from capture.sources.select import Chooser, pick
 from capture.sources.url import shown_url
 from capture.sources.video_file import Pacer
-from capture.status import Status
+from capture.status import CaptureStatus
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
 from shm_ring.segment import MemoryRoom
@@ -214,7 +214,7 @@ def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog
         ExposureMode(),
     )
     announced = []
-    report = Status(SimpleNamespace(announce=announced.append), "cam0")
+    report = CaptureStatus(SimpleNamespace(announce=announced.append), "cam0")
     for mode in modes:
         report.asked(request(CAMERA, RING, mode))
     assert [(event.old, event.new) for event in announced] == [("video", "still"), ("still", "video")]

@@ -26,7 +26,7 @@ from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveVideo
 from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import connections_of, door_of, house_of, listen, serving
-from streamer.monitoring.viewers import Viewers
+from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import FeedStatus
 from streamer.pictures.jpeg_picture import JpegPicture
@@ -115,7 +115,7 @@ class Server:
         self.cameras = {name: FakeCamera(name, places) for name in cameras}
         self.context = Context(
             settings, house, Guard(house, door_of(http)), {n: c.camera for n, c in self.cameras.items()},
-            Viewers(), places, connections_of(http), self.hub,
+            ViewerTable(), places, connections_of(http), self.hub,
         )  # fmt: skip
         self.url = ""
         self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection
