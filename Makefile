@@ -53,7 +53,7 @@ check: .venv/test.stamp
 	$(BIN)/ruff check $(PACKAGES) tests
 	$(BIN)/ruff format --check $(PACKAGES) tests
 	$(BIN)/mypy $(OURS)
-	$(BIN)/python -m pytest tests/test_layering.py
+	$(BIN)/python -m pytest tests/test_structure.py
 
 bench: .venv/bench.stamp
 	$(BIN)/python -m bench $(ARGS)

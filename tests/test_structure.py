@@ -1,8 +1,13 @@
-"""design.md §1: who may import whom. A package this table does not name is a process and gets a process's rights."""
+"""Where code may lie and who may import whom (docs/architecture.md, CONTRIBUTING.md).
+
+A package that the table does not name is a process and gets a process's rights: a new consumer changes nothing here.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter, defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -103,3 +108,35 @@ def test_settings_and_the_hub_are_light(heavy):
 def test_the_analyzer_does_without_opencv():
     for path in (ROOT / "analyzer").rglob("*.py"):
         assert "cv2" not in path.read_text(), path
+
+
+def test_there_is_no_circle_of_imports():
+    """Not even one that an import inside a function opens."""
+    graph = {module: {name for name, _ in imports(path)} - {module} for module, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        raise AssertionError(" → ".join(circle.args[1])) from None
+
+
+MODULES_MAX = 16
+"""In one folder, `__init__` and `__main__` counted: what a reader can take in at a glance (style.md R2)."""
+
+
+def test_a_folder_has_at_most_16_modules():
+    crowded = {folder: count for folder, count in Counter(path.parent for path in FILES).items() if count > MODULES_MAX}
+    assert not crowded, "make sub-packages by subject"
+
+
+SEEN_BY_USERS = {"Cameras", "Health", "Settings", "Viewers"}
+"""Messages on the wire (Settings: of config.toml) that are schemas of /openapi.json too; both stay. Only shrinks."""
+
+
+def test_no_class_is_called_as_another_one():
+    places = defaultdict(set)
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].add(module)
+    twice = {name: sorted(modules) for name, modules in places.items() if len(modules) > 1}
+    assert twice.keys() == SEEN_BY_USERS, twice
