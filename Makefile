@@ -1,8 +1,4 @@
-# make run      set up if needed, start everything, print the URL to open; Ctrl-C stops it (CONFIG=other.toml: another instance)
-# make test     set up if needed, run all tests (ARGS="tests/recorder -k csv" for some)
-# make check    ruff, mypy strict, layering
-# make bench    every figure the documentation claims, as ratios measured in one run
-# make soak     the tests that take minutes
+# `make help` lists what there is; README.md begins with `make run`.
 
 CONFIG ?= config.toml
 # the newest with all that a venv needs, else the newest: packaging/needs.sh then says what to install
@@ -17,9 +13,15 @@ BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
 
-.PHONY: setup run test soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
+.DEFAULT_GOAL := setup
+.PHONY: help hooks setup run test soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
 
-setup: .venv/run.stamp
+help: ## this list
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
+	@echo
+	@echo 'CONFIG=other/config.toml  another instance (run)      ARGS="tests/recorder -k csv"  some tests (test, soak), areas (bench)'
+
+setup: .venv/run.stamp ## everything the service needs, into .venv
 
 .venv/bin/pip:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; please type: sudo apt-get install python3 python3-venv"; exit 1; }
@@ -40,38 +42,42 @@ setup: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]' || echo "some peers are missing and will be skipped"
 	@touch $@
 
-run: setup
+run: setup ## set up, start every process, print the URL to open; Ctrl-C stops it
 	@exec $(BIN)/shmcam run --config "$(CONFIG)"
 
-test: .venv/test.stamp
+test: .venv/test.stamp ## set up and run the tests; ARGS="tests/recorder -k csv" for some
 	$(BIN)/python -m pytest -m "not slow and not picamera2" -rs $(ARGS)
 
-soak: .venv/test.stamp
+soak: .venv/test.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not picamera2" --timeout 3000 -rs $(ARGS)
 
-check: .venv/test.stamp
+check: .venv/test.stamp ## ruff, mypy strict, who may import whom
 	$(BIN)/ruff check $(PACKAGES) tests
 	$(BIN)/ruff format --check $(PACKAGES) tests
 	$(BIN)/mypy $(OURS)
 	$(BIN)/python -m pytest tests/test_structure.py
 
-bench: .venv/bench.stamp
+hooks: .venv/test.stamp ## run ruff and mypy before each commit (pre-commit)
+	$(BIN)/pip install --quiet --disable-pip-version-check pre-commit
+	$(BIN)/pre-commit install
+
+bench: .venv/bench.stamp ## every figure the documentation claims, as ratios of one run; ARGS="ring recorder" for some areas
 	$(BIN)/python -m bench $(ARGS)
 
-test-picamera2: .venv/test.stamp
+test-picamera2: .venv/test.stamp ## the real Picamera2 on simulated cameras, in a Debian root
 	bash tests/picamera2/run.sh
 
-test-aarch64: .venv/test.stamp
+test-aarch64: .venv/test.stamp ## the ring as aarch64 under qemu
 	bash tests/shm_ring/aarch64.sh
 
-test-install:
+test-install: ## a new user's first hour in a fresh Debian
 	bash tests/packaging/install.sh
 
-install:
+install: ## as a system service (sudo)
 	bash packaging/install.sh
 
-uninstall:
+uninstall: ## remove the service; configuration and recordings stay (sudo)
 	bash packaging/install.sh --uninstall
 
-clean:
+clean: ## remove .venv and caches
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
