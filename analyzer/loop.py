@@ -28,8 +28,7 @@ from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import FrameOverwritten, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.control.client import ControlClient
-from shmcam.control.client import Request as Asked
+from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Keogram, Night, NightLevel, Saved, SettingChanged, error
 from shmcam.library import Catalogue, LibraryError
 from shmcam.library.sidecar import read
@@ -132,37 +131,37 @@ COMMANDS = ("night_level", "night", "keogram")
 
 def obey(parts: Analyzer) -> None:
     """Answer what was asked since the last frame, and take changed settings over."""
-    for asked in parts.control.received():
-        match asked.message:
+    for request in parts.control.received():
+        match request.message:
             case NightLevel():
-                asked.reply(replies.night_level(parts.watcher, parts.camera, now_ns()))
+                request.reply(replies.night_level(parts.watcher, parts.camera, now_ns()))
             case Night(action=action):
-                _night(action, asked, parts)
+                _night(action, request, parts)
             case Keogram():
-                _keogram(asked, parts)
+                _keogram(request, parts)
             case SettingChanged() as changed:
                 _change(changed, parts)
 
 
-def _night(action: str, asked: Asked, parts: Analyzer) -> None:
+def _night(action: str, request: Request, parts: Analyzer) -> None:
     watcher = parts.watcher
     for override in (one for one in _OVERRIDES if one == action):  # `status` changes nothing
-        decision, request = watcher.force(override)
+        decision, exposure = watcher.force(override)
         log.info("night forced action=%s", action)
         if decision and watcher.last:
             tell_night(decision, watcher.last, parts)
-        if request:
-            ask(request, parts)
-    asked.reply(replies.night_status(watcher, parts.camera))
+        if exposure:
+            ask(exposure, parts)
+    request.reply(replies.night_status(watcher, parts.camera))
 
 
-def _keogram(asked: Asked, parts: Analyzer) -> None:
+def _keogram(request: Request, parts: Analyzer) -> None:
     try:
         paths = parts.daybook.draw()
     except OSError as problem:
-        asked.reply(error(f"keogram not written: {problem}", "not_saved"))
+        request.reply(error(f"keogram not written: {problem}", "not_saved"))
         return
-    asked.reply(replies.keogram(paths, parts.camera, parts.daybook.columns))
+    request.reply(replies.keogram(paths, parts.camera, parts.daybook.columns))
 
 
 def _change(changed: SettingChanged, parts: Analyzer) -> None:

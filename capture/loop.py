@@ -16,8 +16,7 @@ from capture.sources.base import CameraError, EndOfStream, OpenedSource
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
-from shmcam.control.client import ControlClient
-from shmcam.control.client import Request as Call
+from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Detect, Event
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
@@ -52,7 +51,7 @@ class CaptureLoop:
     report: CaptureStatus
     stop: Stop
     choose: Callable[[CameraSettings], Choice]
-    detect: Callable[[Call], None]
+    detect: Callable[[Request], None]
     """Answers a `detect` request, from a thread of its own."""
     _exit_code: int | None = field(default=None, init=False)
     _memory_checked_ns: int = field(default=0, init=False)
@@ -160,11 +159,11 @@ class CaptureLoop:
 
     def _rest(self, state: str, reason: str, seconds: float) -> None:
         """Wait before the next try, obeying all the while; other wishes end it."""
-        asked, camera = self.wishes.request, self.wishes.camera
+        before, camera = self.wishes.request, self.wishes.camera
         until_ns = now_ns() + round(seconds * 1e9)
         while not self._leaving and now_ns() < until_ns:
             self._hear()
-            if self.wishes.request is not asked or self.wishes.camera != camera:
+            if self.wishes.request is not before or self.wishes.camera != camera:
                 return
             self.rings.heartbeat()
             self.report.beat(state, reason)
@@ -172,11 +171,11 @@ class CaptureLoop:
 
     def _listen(self) -> None:
         """Take what other processes said."""
-        for call in self.control.received():
-            if isinstance(call.message, Detect):
-                self.detect(call)
-            elif isinstance(call.message, Event):
-                self.wishes.hear(call.message)
+        for request in self.control.received():
+            if isinstance(request.message, Detect):
+                self.detect(request)
+            elif isinstance(request.message, Event):
+                self.wishes.hear(request.message)
 
     def _hear(self) -> None:
         """Listen, and look at memory now and then."""

@@ -11,12 +11,12 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import av
 
 from exporter import replies
 from shm_ring import RingError
+from shmcam.control.client import Request
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
 from shmcam.runtime.stop import Stop
@@ -27,20 +27,13 @@ log = logging.getLogger(__name__)
 Work = Callable[[], Reply]
 
 
-class Asked(Protocol):
-    """Whoever wants the answer; `shmcam.control.client.Request` is one."""
-
-    def reply(self, answer: Reply) -> bool:
-        """Take the answer; from any thread."""
-
-
 class Jobs(Worker):
     """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
         """`limit`: jobs that may wait."""
         super().__init__(name, stop)
-        self._queue: queue.Queue[tuple[Work, Asked | None]] = queue.Queue(limit)
+        self._queue: queue.Queue[tuple[Work, Request | None]] = queue.Queue(limit)
         self._since_s = 0.0
         self.done = 0
         """Jobs that succeeded."""
@@ -59,14 +52,14 @@ class Jobs(Worker):
         """Seconds the present job has taken so far; 0 when idle."""
         return time.monotonic() - self._since_s if self._since_s else 0.0
 
-    def submit(self, work: Work, asked: Asked | None = None) -> bool:
-        """Queue a job; a full queue answers `asked` at once. Returns: whether there was room."""
+    def submit(self, work: Work, request: Request | None = None) -> bool:
+        """Queue a job; a full queue answers `request` at once. Returns: whether there was room."""
         try:
-            self._queue.put_nowait((work, asked))
+            self._queue.put_nowait((work, request))
         except queue.Full:
             self.refused += 1
-            if asked is not None:
-                asked.reply(error(f"busy: {self._queue.maxsize} commands are waiting to be carried out", "busy"))
+            if request is not None:
+                request.reply(error(f"busy: {self._queue.maxsize} commands are waiting to be carried out", "busy"))
             return False
         return True
 
@@ -74,7 +67,7 @@ class Jobs(Worker):
         """Carry out what is queued."""
         while True:
             try:
-                work, asked = self._queue.get(timeout=0.2)
+                work, request = self._queue.get(timeout=0.2)
             except queue.Empty:
                 if self.stop.requested:
                     return
@@ -83,8 +76,8 @@ class Jobs(Worker):
             answer = error("the exporter is stopping", "stopping") if stopping else self._carried_out(work)
             self.done += answer.ok
             self.failed += not answer.ok
-            if asked is not None:
-                asked.reply(answer)
+            if request is not None:
+                request.reply(answer)
 
     def _carried_out(self, work: Work) -> Reply:
         self._since_s = time.monotonic()

@@ -22,8 +22,7 @@ from exporter.frames import span
 from exporter.job_queue import Jobs
 from exporter.settings import ExportSettings
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.control.client import ControlClient
-from shmcam.control.client import Request as Asked
+from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import (
     Archive,
     Archives,
@@ -78,7 +77,7 @@ class Exporter:
     """Those that pictures and recordings go to; looked at as an errand."""
     followers: dict[str, CameraFollower] = field(default_factory=dict)
     """What goes on all day, per camera."""
-    later: list[tuple[int, Callable[[], Reply], Asked]] = field(default_factory=list)
+    later: list[tuple[int, Callable[[], Reply], Request]] = field(default_factory=list)
     """pastStacks whose span has not ended yet, with the instant when it will have."""
     timers: dict[str, Timer] = field(default_factory=dict)
     """Auto-save, per camera."""
@@ -105,8 +104,8 @@ def run(parts: Exporter, stop: Stop) -> None:
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     while not stop.requested:
         parts.control.wait(TURN_S)
-        for asked in parts.control.received():
-            take(asked, parts, now_ns())
+        for request in parts.control.received():
+            take(request, parts, now_ns())
         ripe(parts, now_ns())
         auto_save(parts, now_ns())
         look_at_places(parts, now_ns())
@@ -115,30 +114,32 @@ def run(parts: Exporter, stop: Stop) -> None:
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
 
 
-def take(asked: Asked, parts: Exporter, now: int) -> None:
+def take(request: Request, parts: Exporter, now: int) -> None:
     """One command or event."""
-    studio, message, announce, utc = parts.studio, asked.message, parts.control.announce, to_utc_ns(now)
+    studio, message, announce, utc = parts.studio, request.message, parts.control.announce, to_utc_ns(now)
     match message:
         case Save():
-            parts.saver.submit(lambda: studio.save(message, now), asked)
+            parts.saver.submit(lambda: studio.save(message, now), request)
         case Snapshot():
-            parts.saver.submit(lambda: studio.snapshot(message, now), asked)
+            parts.saver.submit(lambda: studio.snapshot(message, now), request)
         case PastStack():
-            _later(asked, message, parts, now)
+            _later(request, message, parts, now)
         case Timelapse(action="build"):
             parts.errands.submit(
-                lambda: timelapse.build(message, parts.settings, parts.catalogue, announce, utc), asked
+                lambda: timelapse.build(message, parts.settings, parts.catalogue, announce, utc), request
             )
         case Timelapse():
-            asked.reply(timelapse.steer(message, parts.followers))
+            request.reply(timelapse.steer(message, parts.followers))
         case Archive():
-            parts.errands.submit(lambda: archive.build(message, parts.settings, parts.catalogue, announce, utc), asked)
+            parts.errands.submit(
+                lambda: archive.build(message, parts.settings, parts.catalogue, announce, utc), request
+            )
         case Archives():
-            parts.errands.submit(lambda: archive.tend(message, parts.settings, parts.catalogue, announce), asked)
+            parts.errands.submit(lambda: archive.tend(message, parts.settings, parts.catalogue, announce), request)
         case Library(action="check" | "rebuild" as action):
-            parts.errands.submit(lambda: library.checked(parts.catalogue, action), asked)
+            parts.errands.submit(lambda: library.checked(parts.catalogue, action), request)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
-            asked.reply(_from_shelf(message, parts, now))
+            request.reply(_from_shelf(message, parts, now))
         case SettingChanged():
             _change(message, parts)
 
@@ -147,8 +148,8 @@ def ripe(parts: Exporter, now: int) -> None:
     """Hand over the pastStacks whose span has ended."""
     due = [one for one in parts.later if one[0] <= now]
     parts.later = [one for one in parts.later if one[0] > now]
-    for _, work, asked in due:
-        parts.saver.submit(work, asked)
+    for _, work, request in due:
+        parts.saver.submit(work, request)
 
 
 def auto_save(parts: Exporter, now: int) -> None:
@@ -187,14 +188,14 @@ def beat(parts: Exporter) -> None:
     )
 
 
-def _later(asked: Asked, command: PastStack, parts: Exporter, now: int) -> None:
+def _later(request: Request, command: PastStack, parts: Exporter, now: int) -> None:
     """A pastStack whose span lies partly ahead waits here, not in the worker."""
     own = parts.settings.table(ExportSettings, command.camera or parts.settings.cameras[0])
     _, end_ns = span(command, own, now)
     if len(parts.later) >= parts.own.queue:
-        asked.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
+        request.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
         return
-    parts.later.append((end_ns, lambda: parts.studio.past_stack(command, now), asked))
+    parts.later.append((end_ns, lambda: parts.studio.past_stack(command, now), request))
 
 
 def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Exporter, now: int) -> Reply:

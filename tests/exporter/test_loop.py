@@ -39,7 +39,7 @@ class Saver:
     def __init__(self) -> None:
         self.work = []
 
-    def submit(self, work, asked=None) -> bool:
+    def submit(self, work, request=None) -> bool:
         self.work.append(work)
         return True
 
@@ -55,8 +55,8 @@ def parts_of(tmp_path: Path, toml: str = TOML) -> Exporter:
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])
 def test_a_past_stack_waits_for_the_time_after_of_its_own_camera(tmp_path, camera, after_s):
     parts = parts_of(tmp_path)
-    asked = SimpleNamespace(message=PastStack(camera=camera), reply=lambda _reply: True)
-    take(asked, parts, 100 * S)  # type: ignore[arg-type]
+    request = SimpleNamespace(message=PastStack(camera=camera), reply=lambda _reply: True)
+    take(request, parts, 100 * S)  # type: ignore[arg-type]
     ripe(parts, round((100 + after_s - 0.1) * S))
     assert parts.saver.work == []
     ripe(parts, round((100 + after_s + 0.1) * S))
