@@ -22,14 +22,14 @@ def main() -> int:
         with ControlClient(
             role="streamer", socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
         ) as control:
-            errands = HubLink(control, settings.socket_path, stop)
+            hub_link = HubLink(control, settings.socket_path, stop)
             if not settings.table(MjpegServerSettings).enable:
-                errands.idle(stop, "idle", "mjpeg_server.enable is false")
+                hub_link.idle(stop, "idle", "mjpeg_server.enable is false")
                 return 0
             try:
-                with closing(wait_for_port(settings, stop, errands)) as port:
+                with closing(wait_for_port(settings, stop, hub_link)) as port:
                     if not stop.requested:
-                        asyncio.run(serve(settings, stop, errands, port))
+                        asyncio.run(serve(settings, stop, hub_link, port))
             except CannotServe as problem:
                 print(f"streamer: {problem}", file=sys.stderr)
                 return EXIT_CONFIG

@@ -55,7 +55,7 @@ class HubLink:
         self._context = context
         self._previews = Previews(context, self._control.announce)
         loop.add_reader(self._control.fileno(), self._read)
-        self.start(self._beat(context))
+        self.create_task(self._beat(context))
 
     def idle(self, stop: Stop, state: str, reason: str, seconds: float = math.inf) -> None:
         """Stay up without serving, for so long or until stop is requested, and say why."""
@@ -66,7 +66,7 @@ class HubLink:
                 request.reply(Reply(ok=False, status="not_running", text=f"ERROR: {reason}"))
             stop.wait(min(BEAT_S, seconds))
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def create_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the rest, held until it ends; the process ends with it if it fails."""
         task = asyncio.get_running_loop().create_task(work, name=getattr(work, "__qualname__", None))
         self._tasks.add(task)
@@ -97,7 +97,7 @@ class HubLink:
         elif isinstance(message, ShortStream):
             self._short(context, request, message)
         elif isinstance(message, Event):
-            context.events.tell(message)
+            context.events.add_from_hub(message)
 
     def _short(self, context: Context, request: Request, message: ShortStream) -> None:
         name = message.camera or next(iter(context.cameras))
@@ -108,19 +108,19 @@ class HubLink:
         elif sum(task.get_name() == short_stream.__qualname__ for task in self._tasks) >= SHORT_STREAMS_MAX:
             request.reply(Reply(ok=False, status="busy", text=f"ERROR: {SHORT_STREAMS_MAX} short streams run already"))
         else:
-            self.start(short_stream(context, camera, message, request.reply))
+            self.create_task(short_stream(context, camera, message, request.reply))
 
     async def _beat(self, context: Context) -> None:
         while True:
             if all(time.monotonic() - camera.feed.looked_s < HUNG_S for camera in context.cameras.values()):
                 fps = max((camera.feed.sight.fps for camera in context.cameras.values()), default=0.0)
-                present = context.ledger.present.values()
+                present = context.viewers.entries.values()
                 self._control.beat(
                     fps=fps,
                     viewers=len(present),
                     connections=len(context.connections.open),
-                    bytes=sum(context.ledger.totals().bytes.values()),
-                    slowed=context.throttle.reason,
+                    bytes=sum(context.viewers.sum_up().bytes.values()),
+                    slowed=context.session_throttle.reason,
                 )
             await asyncio.sleep(BEAT_S)
 
@@ -135,11 +135,11 @@ def viewers(context: Context) -> Reply:
             "peer": one.peer,
             "variant": one.variant,
             "seconds": round(time.monotonic() - one.since_s, 1),
-            "sent": one.tally.sent,
-            "skipped": one.tally.skipped,
-            "bytes": one.tally.bytes,
+            "sent": one.counts.sent,
+            "skipped": one.counts.skipped,
+            "bytes": one.counts.bytes,
         }
-        for one in context.ledger.present.values()
+        for one in context.viewers.entries.values()
     ]
     lines = [
         f"{r['id']} {r['kind']} {r['camera']} {r['peer']} {r['variant']} {r['seconds']}s sent={r['sent']} "

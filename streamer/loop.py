@@ -21,7 +21,7 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
 from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveFeed, LiveVideo
-from streamer.h264.routes import encourage
+from streamer.h264.routes import request_live_packets
 from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
 from streamer.hub_link import HubLink
@@ -41,7 +41,7 @@ LOAD_PERIOD_S = 1.0
 HUB_ANSWER_S = 2.0
 
 
-def wait_for_port(settings: Settings, stop: Stop, errands: HubLink) -> socket.socket:
+def wait_for_port(settings: Settings, stop: Stop, hub_link: HubLink) -> socket.socket:
     """Open the listening socket; while somebody else has the port, stay up, say so and try again.
 
     Returns: the caller closes it; one that listens nowhere if stop was requested meanwhile.
@@ -53,11 +53,11 @@ def wait_for_port(settings: Settings, stop: Stop, errands: HubLink) -> socket.so
         except OSError as error:
             delay_s = backoff.delay_s()
             log.warning("%s; next try in %.0f s", error.strerror, delay_s)
-            errands.idle(stop, "no port", error.strerror or str(error), delay_s)
+            hub_link.idle(stop, "no port", error.strerror or str(error), delay_s)
     return socket.socket()
 
 
-async def serve(settings: Settings, stop: Stop, errands: HubLink, sock: socket.socket) -> None:
+async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.socket) -> None:
     """Serve on a listening socket until stop is requested. Raises: CannotServe; a feed that fails requests the stop."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
     house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
@@ -74,12 +74,12 @@ async def serve(settings: Settings, stop: Stop, errands: HubLink, sock: socket.s
             ViewerTable(),
             ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
             connections_of(http),
-            errands,
+            hub_link,
         )
         feeds = _feeds(context, stop, stack, loop)
-        errands.begin(context, loop)
-        errands.start(watch_load(context))
-        errands.start(encourage(context))
+        hub_link.begin(context, loop)
+        hub_link.create_task(watch_load(context))
+        hub_link.create_task(request_live_packets(context))
         for feed in feeds:
             feed.start()
         async with serving(context, sock, tls) as url:
@@ -88,7 +88,7 @@ async def serve(settings: Settings, stop: Stop, errands: HubLink, sock: socket.s
         loop.remove_reader(stop.fileno())
         for feed in feeds:
             feed.join()
-    totals = context.ledger.totals()
+    totals = context.viewers.sum_up()
     log.info("stopped viewers=%d pictures=%d", sum(totals.viewers.values()), sum(totals.sent.values()))
 
 
@@ -140,14 +140,14 @@ async def watch_load(context: Context) -> None:
     while True:
         await look(context)
         mjpeg = context.mjpeg
-        load = Load(context.machine.cpu_percent, context.machine.recorder_lag_s)
+        load = Load(context.system_load.cpu_percent, context.system_load.recorder_lag_s)
         now = time.monotonic()
-        context.throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
-        if context.precedence.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
+        context.session_throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
+        if context.encoding_throttle.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
             context.apply_throttle()
         await asyncio.sleep(LOAD_PERIOD_S)
 
 
 async def look(context: Context) -> None:
     """Measure once."""
-    context.machine = load_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.machine)
+    context.system_load = load_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.system_load)

@@ -33,13 +33,13 @@ class Newest:
     """A viewer who is asked for the next picture when there is time for it."""
 
     def __init__(self) -> None:
-        self.tally = Sent()
+        self.counts = Sent()
         self._picture: JpegPicture | None = None
         self._came = asyncio.Event()
 
     def offer(self, picture: JpegPicture) -> None:
         """Keep it, in place of one that was not fetched."""
-        self.tally.skipped += self._picture is not None
+        self.counts.skipped += self._picture is not None
         self._picture = picture
         self._came.set()
 
@@ -67,13 +67,13 @@ async def short_stream(context: Context, camera: StreamedCamera, wish: ShortStre
         return
     begun = camera.feed.sight.frames
     try:
-        with context.ledger.watching("short", camera.name, "control", str(variant), viewer.tally):
+        with context.viewers.track("short", camera.name, "control", str(variant), viewer.counts):
             problem = await _pictures(viewer, wish.count, answer)
     finally:
         camera.fanout.leave(variant, viewer)
     came = 0 if long else camera.feed.sight.frames - begun
-    available = max(viewer.tally.sent + viewer.tally.skipped, came)
-    figures = {"sent": viewer.tally.sent, "skipped": max(0, available - viewer.tally.sent), "available": available}
+    available = max(viewer.counts.sent + viewer.counts.skipped, came)
+    figures = {"sent": viewer.counts.sent, "skipped": max(0, available - viewer.counts.sent), "available": available}
     text = "STREAM_DONE: " + ", ".join(f"{name}={value}" for name, value in figures.items())
     answer(Reply(ok=not problem, status="stream_done", text=text, data={**figures, "problem": problem}))
 
@@ -82,13 +82,13 @@ async def _pictures(viewer: Newest, count: int, answer: Answer) -> str:
     """Send `count` pictures. Returns: what went wrong; empty: nothing."""
     problem = ""
     try:
-        while viewer.tally.sent < count:
+        while viewer.counts.sent < count:
             picture = await viewer.next(FRAME_S)
             if not picture.signal:
                 raise TimeoutError(f"no signal{picture.reason and f': {picture.reason}'}")
             await _send(struct.pack(">I", len(picture.jpeg)) + picture.jpeg, answer)
-            viewer.tally.sent += 1
-            viewer.tally.bytes += len(picture.jpeg)
+            viewer.counts.sent += 1
+            viewer.counts.bytes += len(picture.jpeg)
     except TimeoutError as error:
         problem = str(error) or "no picture came"
     with suppress(TimeoutError):  # nobody takes it any more: the hub is away

@@ -90,7 +90,7 @@ async def _show(call: Call) -> Controls:
     now = _now(sight.meta, sight.fps)
     return Controls(
         camera=camera.name,
-        mode=str(context.machine.cameras.get(camera.name, {}).get("mode", "")),
+        mode=str(context.system_load.cameras.get(camera.name, {}).get("mode", "")),
         settling=bool(sight.meta and sight.meta.flags & Flags.SETTLING),
         controls=[
             Control(

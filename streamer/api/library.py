@@ -59,7 +59,7 @@ def reading() -> Iterator[None]:
 
 async def handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
     """Where a file is, and its type, if it may be fetched. Raises: Refused."""
-    if not context.hands_out:
+    if not context.is_download_allowed:
         raise CommandRefused(403, "http.downloads is off")
     media = TYPES.get(entry.path.suffix.lower())
     if media is None or not await asyncio.to_thread(_ours, context, entry.path):

@@ -60,7 +60,7 @@ class SessionRows(msgspec.Struct, frozen=True):
 
 
 async def _viewers(call: Call) -> Viewers:
-    ledger, totals = call.context.ledger, call.context.ledger.totals()
+    viewers, totals = call.context.viewers, call.context.viewers.sum_up()
     now = time.monotonic()
     rows = [
         Viewer(
@@ -69,13 +69,13 @@ async def _viewers(call: Call) -> Viewers:
             camera=one.camera,
             peer=one.peer,
             variant=one.variant,
-            since_utc=iso(int(one.since_utc * 1e9)),
+            since_utc=iso(int(one.since_utc_s * 1e9)),
             seconds=round(now - one.since_s, 1),
-            sent=one.tally.sent,
-            skipped=one.tally.skipped,
-            bytes=one.tally.bytes,
+            sent=one.counts.sent,
+            skipped=one.counts.skipped,
+            bytes=one.counts.bytes,
         )
-        for one in ledger.present.values()
+        for one in viewers.entries.values()
     ]
     return Viewers(rows, dict(totals.viewers), dict(totals.bytes), call.context.mjpeg.max_streams)
 

@@ -100,7 +100,7 @@ def camera_status(context: Context, camera: StreamedCamera) -> CameraStatus:
         pixel_format=geometry.pixel_format if geometry else "",
         frame=frame,
         ring=RingStatus(sight.generation, sight.slots, sight.head, sight.skipped, sight.writer_pid),
-        viewers=camera.fanout.viewers + len(camera.live.viewers),
+        viewers=camera.fanout.viewers + len(camera.live_video.viewers),
         night=mark.night if mark else None,
         dark_score=round(mark.dark_score, 2) if mark else None,
         stale_after_s=context.mjpeg.stale_after_s,
@@ -181,9 +181,9 @@ async def _overview(call: Call) -> Overview:
         cameras=[camera_status(context, camera) for camera in context.cameras.values()],
         recordings={name: _recording(context, name) for name in context.cameras},
         nights={name: _night(camera.feed.sight.mark) for name, camera in context.cameras.items()},
-        cpu_percent=round(context.machine.cpu_percent, 1),
-        viewers=len(context.ledger.present),
-        throttle=Throttled(context.precedence.share, context.precedence.reason),
+        cpu_percent=round(context.system_load.cpu_percent, 1),
+        viewers=len(context.viewers.entries),
+        throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
         login=context.guard.needs_login,
     )
@@ -191,7 +191,7 @@ async def _overview(call: Call) -> Overview:
 
 def _recording(context: Context, camera: str) -> Recording:
     program = "recorder" if camera == next(iter(context.cameras)) else f"recorder-{camera}"
-    one = next((p for p in context.machine.processes if p.program == program), None)
+    one = next((p for p in context.system_load.processes if p.program == program), None)
     return Recording(
         state=one.state if one else "missing",
         file=Path(str(one.figures.get("file", ""))).name if one else "",

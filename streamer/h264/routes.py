@@ -42,7 +42,7 @@ async def live_mp4(request: web.Request) -> web.StreamResponse:
         await _opened(camera, player.opened)
         peer = cast(HttpConnection, request.protocol).peer
         gone = asyncio.Event()
-        with context.ledger.watching("h264", camera.name, peer, "mp4", player.tally):
+        with context.viewers.track("h264", camera.name, peer, "mp4", player.counts):
             outlet = start_raw_stream(request, "video/mp4", player.writable, gone.set)
             player.begin(outlet)
             try:
@@ -61,7 +61,7 @@ async def live_socket(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=4096, compress=False)
         await socket.prepare(request)
         peer = cast(HttpConnection, request.protocol).peer
-        with context.ledger.watching("h264", camera.name, peer, "websocket", screen.tally):
+        with context.viewers.track("h264", camera.name, peer, "websocket", screen.counts):
             sending = asyncio.create_task(screen.run(socket))
             try:
                 async for _ in socket:  # nothing is expected; reading is what notices that the peer has left
@@ -71,16 +71,16 @@ async def live_socket(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def encourage(context: Context) -> None:
+async def request_live_packets(context: Context) -> None:
     """Ask the recorders for packets while somebody plays, until cancelled; they encode for nobody otherwise."""
     while True:
         for name, camera in context.cameras.items():
-            if camera.live.viewers:
+            if camera.live_video.viewers:
                 await context.hub.ask(Watch(camera=name, seconds=WATCH_S), HUB_S)
-        context.played.clear()
+        context.video_joined.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(WATCH_S / 3):
-                await context.played.wait()
+                await context.video_joined.wait()
 
 
 @contextmanager
@@ -90,12 +90,12 @@ def joined(context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | W
         context.places.take(new_variant=False)
     except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
-    camera.live.join(viewer)
-    context.played.set()
+    camera.live_video.join(viewer)
+    context.video_joined.set()
     try:
         yield
     finally:
-        camera.live.leave(viewer)
+        camera.live_video.leave(viewer)
         context.places.give_back(last_of_variant=False)
 
 

@@ -22,7 +22,7 @@ class HttpVideoViewer:
     """A viewer of `/live.mp4`; what does not fit is dropped up to the next key frame."""
 
     def __init__(self) -> None:
-        self.tally = Sent()
+        self.counts = Sent()
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
         """The encoder was opened anew: a file cannot change its size, so the player must come again."""
@@ -62,14 +62,14 @@ class HttpVideoViewer:
             return
         self._lost = (self._lost or self._blocked) and not (piece.key and not self._blocked)
         if self._lost:
-            self.tally.skipped += 1
+            self.counts.skipped += 1
             return
         if self._base_us < 0:
             self._base_us = piece.time_us
         data = piece.at(self._base_us)
         self._blocked = not self._outlet.write(data)
-        self.tally.sent += 1
-        self.tally.bytes += len(data)
+        self.counts.sent += 1
+        self.counts.bytes += len(data)
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class WebSocketVideoViewer:
     """A viewer on a WebSocket: a bounded queue of messages, emptied by a task."""
 
     def __init__(self) -> None:
-        self.tally = Sent()
+        self.counts = Sent()
         self.opened = asyncio.Event()
         self._queue: deque[str | bytes] = deque()
         self._came = asyncio.Event()
@@ -110,7 +110,7 @@ class WebSocketVideoViewer:
             self._queue.clear()
             self._lost = True
         if self._lost and not piece.key:
-            self.tally.skipped += 1
+            self.counts.skipped += 1
             return
         self._lost = False
         if self._base_us < 0:
@@ -132,5 +132,5 @@ class WebSocketVideoViewer:
             await socket.send_str(message)
             return
         await socket.send_bytes(message)
-        self.tally.sent += 1
-        self.tally.bytes += len(message)
+        self.counts.sent += 1
+        self.counts.bytes += len(message)

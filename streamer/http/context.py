@@ -1,4 +1,4 @@
-"""What every route may use: the cameras, the settings as they are now, the ledger of viewers, the way to the hub."""
+"""What every route may use: the cameras, the settings as they are now, the table of viewers, the way to the hub."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StreamedCamera:
     name: str
     fanout: Fanout
     feed: CameraFeed
-    live: LiveVideo
+    live_video: LiveVideo
 
 
 @dataclass(slots=True)
@@ -70,20 +70,20 @@ class Context:
     house: ServerIdentity
     guard: Guard
     cameras: Mapping[str, StreamedCamera]
-    ledger: ViewerTable
+    viewers: ViewerTable
     places: ViewerSlots
     connections: ConnectionTable
     hub: CommandSender
     sessions: Sessions = field(default_factory=Sessions)
     events: RecentEvents = field(default_factory=RecentEvents)
-    throttle: Throttle = field(default_factory=Throttle)
+    session_throttle: Throttle = field(default_factory=Throttle)
     """Of WebSocket sessions: by load and by recorder lag."""
-    precedence: Throttle = field(default_factory=Throttle)
+    encoding_throttle: Throttle = field(default_factory=Throttle)
     """Of everything we encode: by recorder lag alone, because a busy machine with a punctual recorder harms nobody."""
-    machine: SystemLoad = field(default_factory=SystemLoad)
+    system_load: SystemLoad = field(default_factory=SystemLoad)
     catalogue: Catalogue = field(init=False)
     started_utc: float = field(default_factory=time.time)
-    played: asyncio.Event = field(default_factory=asyncio.Event)
+    video_joined: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody begins to play H.264."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server ends, for whoever holds a stream open."""
@@ -99,8 +99,8 @@ class Context:
     def apply_throttle(self) -> None:
         """Tell the feeds how much of the wanted rate is served from now on."""
         for camera in self.cameras.values():
-            camera.fanout.share = self.precedence.share
-        self.events.say("throttled", {"share": self.precedence.share, "reason": self.precedence.reason})
+            camera.fanout.share = self.encoding_throttle.share
+        self.events.add("throttled", {"share": self.encoding_throttle.share, "reason": self.encoding_throttle.reason})
 
     def now(self) -> Settings:
         """The settings as they are now, for threads."""
@@ -116,7 +116,7 @@ class Context:
         return self.settings.table(HttpSettings)
 
     @property
-    def hands_out(self) -> bool:
+    def is_download_allowed(self) -> bool:
         """Whether saved files may be fetched: as http.downloads says, else unless strangers are let in."""
         wanted = self.http.downloads
         return self.guard.needs_login or is_loopback(self.house.bind) if wanted is None else wanted

@@ -1,4 +1,4 @@
-"""What happens in the service, passed on to browsers: a short memory and a bounded place for each listener."""
+"""Events of the service for browsers: the latest ones are kept, and each subscriber has a bounded queue."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import msgspec
 from shmcam.control.messages import Event, values_of, wire_name
 from shmcam.runtime.clock import iso
 
-KEPT = 200
-"""Events remembered for those who come later."""
+EVENTS_KEPT = 200
+"""Events kept for later subscribers and for `/api/v1/events`."""
 
-WAITING_MAX = 64
-"""Events one listener may be behind; then the oldest is dropped."""
+QUEUE_MAX = 64
+"""Events that may wait for one subscriber; beyond it the oldest is dropped."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -34,32 +34,32 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class RecentEvents:
-    """The streamer's memory of events."""
+    """The latest events and the queues of the subscribers."""
 
     def __init__(self) -> None:
-        self.latest: deque[Told] = deque(maxlen=KEPT)
+        self.latest: deque[Told] = deque(maxlen=EVENTS_KEPT)
         self._numbers = itertools.count(1)
-        self._listeners: set[asyncio.Queue[Told]] = set()
+        self._queues: set[asyncio.Queue[Told]] = set()
 
-    def tell(self, event: Event) -> None:
-        """Remember an event of the hub and pass it on."""
-        self.say(wire_name(event), {k: v for k, v in values_of(event).items() if not isinstance(v, bytes)})
+    def add_from_hub(self, event: Event) -> None:
+        """Adds an event of the hub, without its binary values."""
+        self.add(wire_name(event), {k: v for k, v in values_of(event).items() if not isinstance(v, bytes)})
 
-    def say(self, name: str, data: dict[str, Any]) -> None:
-        """Remember something of our own and pass it on."""
-        told = Told(next(self._numbers), name, iso(time.time_ns()), data)
-        self.latest.append(told)
-        for queue in self._listeners:
+    def add(self, name: str, data: dict[str, Any]) -> None:
+        """Keeps an event and puts it into the queue of each subscriber."""
+        event = Told(next(self._numbers), name, iso(time.time_ns()), data)
+        self.latest.append(event)
+        for queue in self._queues:
             if queue.full():
                 queue.get_nowait()
-            queue.put_nowait(told)
+            queue.put_nowait(event)
 
     @contextmanager
-    def listening(self) -> Iterator[asyncio.Queue[Told]]:
-        """Hear of everything from now on, for the length of the block."""
-        queue: asyncio.Queue[Told] = asyncio.Queue(WAITING_MAX)
-        self._listeners.add(queue)
+    def subscribe(self) -> Iterator[asyncio.Queue[Told]]:
+        """Subscribes for the length of the block. Yields: the queue of the events from now on."""
+        queue: asyncio.Queue[Told] = asyncio.Queue(QUEUE_MAX)
+        self._queues.add(queue)
         try:
             yield queue
         finally:
-            self._listeners.discard(queue)
+            self._queues.discard(queue)

@@ -48,7 +48,7 @@ class Scrape:
             yield family
 
     def _processes(self) -> Iterator[Metric]:
-        rows = self._context.machine.processes
+        rows = self._context.system_load.processes
         labels = ["program", "camera"]
         up = GaugeMetricFamily("shmcam_process_up", "1: connected to the hub and not silent", labels=labels)
         rss = GaugeMetricFamily("shmcam_process_resident_bytes", "resident memory", labels=labels)
@@ -74,7 +74,7 @@ class Scrape:
 
     def _server(self) -> Iterator[Metric]:
         context = self._context
-        totals = context.ledger.totals()
+        totals = context.viewers.sum_up()
         for name, text, counted in (
             ("sent_bytes", "bytes of pictures and video sent", totals.bytes),
             ("sent_pictures", "pictures and fragments sent", totals.sent),
@@ -89,11 +89,11 @@ class Scrape:
         for name in ("accepted", "refused", "evicted", "reset"):
             yield CounterMetricFamily(f"shmcam_connections_{name}", f"connections {name}", value=getattr(counts, name))
         yield GaugeMetricFamily("shmcam_connections", "open connections", value=len(context.connections.open))
-        yield GaugeMetricFamily("shmcam_viewers", "viewers now", value=len(context.ledger.present))
+        yield GaugeMetricFamily("shmcam_viewers", "viewers now", value=len(context.viewers.entries))
         yield GaugeMetricFamily("shmcam_ready", "1: /healthz says ready", value=health_of(context).ready)
-        yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.machine.hub)
-        yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.machine.cpu_percent)
-        yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.precedence.share)
+        yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.system_load.hub)
+        yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.system_load.cpu_percent)
+        yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.encoding_throttle.share)
         disk = disk_health(context.settings)
         yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
         yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
@@ -134,6 +134,10 @@ _CAMERA: tuple[tuple[str, str, Any], ...] = (
     ("encodes_total", "JPEGs made", lambda camera: camera.fanout.counts.encodes),
     ("encode_seconds_total", "time spent making JPEGs", lambda camera: camera.fanout.counts.encode_ns / 1e9),
     ("variants", "variants watched", lambda camera: len(camera.fanout.wanted)),
-    ("camera_viewers", "viewers now, of pictures and video", lambda one: one.fanout.viewers + len(one.live.viewers)),
-    ("h264_viewers", "viewers of live H.264", lambda camera: len(camera.live.viewers)),
+    (
+        "camera_viewers",
+        "viewers now, of pictures and video",
+        lambda one: one.fanout.viewers + len(one.live_video.viewers),
+    ),
+    ("h264_viewers", "viewers of live H.264", lambda camera: len(camera.live_video.viewers)),
 )

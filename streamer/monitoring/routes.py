@@ -23,7 +23,7 @@ async def state(request: web.Request) -> web.StreamResponse:
     camera = camera_of(context, request)
     sight = camera.feed.sight
     geometry, settings = sight.geometry, context.mjpeg
-    clients = [one for one in context.ledger.present.values() if one.camera == camera.name]
+    clients = [one for one in context.viewers.entries.values() if one.camera == camera.name]
     result = {
         "instance_id": camera.name,
         "encoder": {"type": "CPU", "quality": settings.quality},
@@ -50,7 +50,7 @@ async def healthz(request: web.Request) -> web.StreamResponse:
 
 def health_of(context: Context) -> Health:
     """Gather the facts and decide."""
-    machine = context.machine
+    machine = context.system_load
     cameras = {name: camera_health(context, camera) for name, camera in context.cameras.items()}
     disk = disk_health(context.settings)
     found = reasons(cameras, disk, hub=machine.hub, processes=machine.processes)
@@ -97,4 +97,4 @@ def json_response(value: object, status: int = 200) -> web.Response:
 
 def _client(one: ViewerEntry) -> dict[str, Any]:
     seconds = max(1e-3, time.monotonic() - one.since_s)
-    return {"fps": round(one.tally.sent / seconds), "extra_headers": True, "advance_headers": False, "key": one.peer}
+    return {"fps": round(one.counts.sent / seconds), "extra_headers": True, "advance_headers": False, "key": one.peer}

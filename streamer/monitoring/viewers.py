@@ -1,4 +1,4 @@
-"""Who is watching, and what they were sent: for the Sessions tab, /state and /metrics."""
+"""The table of viewers and of what each was sent, for the page's Sessions tab, `/state` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Sent:
-    """What one viewer was sent; the viewer counts, the ledger reads."""
+    """The counts of one viewer; the viewer writes them, the table reads them."""
 
     sent: int = 0
     """Pictures, or fragments of video."""
@@ -23,7 +23,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class ViewerEntry:
-    """One viewer who is there now."""
+    """One viewer that is connected now."""
 
     number: int
     kind: str
@@ -31,15 +31,16 @@ class ViewerEntry:
     camera: str
     peer: str
     variant: str
-    since_utc: float
+    since_utc_s: float
+    """Wall time, seconds since 1970."""
     since_s: float
     """Monotonic."""
-    tally: Sent
+    counts: Sent
 
 
 @dataclass(slots=True)
 class ViewerTotals:
-    """Everything sent since start, by kind, of viewers who have left."""
+    """Sums since start, by kind of viewer."""
 
     bytes: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
@@ -51,41 +52,42 @@ class ViewerTable:
     """All viewers of all cameras."""
 
     def __init__(self) -> None:
-        self.present: dict[int, ViewerEntry] = {}
-        self._left = ViewerTotals()
+        self.entries: dict[int, ViewerEntry] = {}
+        self._totals = ViewerTotals()
+        """`viewers` counts every viewer since start; the other sums are of viewers that have left."""
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def watching(self, kind: str, camera: str, peer: str, variant: str, tally: Sent) -> Iterator[int]:
-        """Enter a viewer for the length of the block. Yields: its number."""
-        number = self.enter(kind, camera, peer, variant, tally)
+    def track(self, kind: str, camera: str, peer: str, variant: str, counts: Sent) -> Iterator[int]:
+        """Adds a viewer for the length of the block. Yields: its number."""
+        number = self.add(kind, camera, peer, variant, counts)
         try:
             yield number
         finally:
-            self.leave(number)
+            self.remove(number)
 
-    def enter(self, kind: str, camera: str, peer: str, variant: str, tally: Sent) -> int:
-        """Enter a viewer until `leave`. Returns: its number."""
+    def add(self, kind: str, camera: str, peer: str, variant: str, counts: Sent) -> int:
+        """Adds a viewer until `remove`. Returns: its number."""
         number = next(self._numbers)
-        self.present[number] = ViewerEntry(number, kind, camera, peer, variant, time.time(), time.monotonic(), tally)
-        self._left.viewers[kind] += 1
+        self.entries[number] = ViewerEntry(number, kind, camera, peer, variant, time.time(), time.monotonic(), counts)
+        self._totals.viewers[kind] += 1
         return number
 
-    def leave(self, number: int) -> None:
-        """A viewer is gone; what it was sent still counts."""
-        left = self.present.pop(number)
-        _add(self._left, left.kind, left.tally)
+    def remove(self, number: int) -> None:
+        """Removes a viewer; its counts stay in the totals."""
+        entry = self.entries.pop(number)
+        _add_counts(self._totals, entry.kind, entry.counts)
 
-    def totals(self) -> ViewerTotals:
-        """Everything sent since start, those who are there included."""
-        sums = ViewerTotals(*(Counter(part) for part in (self._left.bytes, self._left.sent, self._left.skipped)))
-        sums.viewers = Counter(self._left.viewers)
-        for one in self.present.values():
-            _add(sums, one.kind, one.tally)
+    def sum_up(self) -> ViewerTotals:
+        """Returns the sums since start, of the connected viewers too."""
+        past = self._totals
+        sums = ViewerTotals(*(Counter(part) for part in (past.bytes, past.sent, past.skipped, past.viewers)))
+        for entry in self.entries.values():
+            _add_counts(sums, entry.kind, entry.counts)
         return sums
 
 
-def _add(totals: ViewerTotals, kind: str, tally: Sent) -> None:
-    totals.bytes[kind] += tally.bytes
-    totals.sent[kind] += tally.sent
-    totals.skipped[kind] += tally.skipped
+def _add_counts(totals: ViewerTotals, kind: str, counts: Sent) -> None:
+    totals.bytes[kind] += counts.bytes
+    totals.sent[kind] += counts.sent
+    totals.skipped[kind] += counts.skipped

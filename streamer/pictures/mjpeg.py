@@ -23,10 +23,10 @@ from streamer.pictures.variant import InvalidVariant, Variant, wish
 class MjpegViewer:
     """One open stream."""
 
-    __slots__ = ("_advance", "_blocked", "_outlet", "_waiting", "tally")
+    __slots__ = ("_advance", "_blocked", "_outlet", "_waiting", "counts")
 
     def __init__(self, *, advance: bool) -> None:
-        self.tally = Sent()
+        self.counts = Sent()
         self._advance = advance
         self._outlet: RawStream | None = None
         self._waiting: JpegPicture | None = None
@@ -41,7 +41,7 @@ class MjpegViewer:
     def offer(self, picture: JpegPicture) -> None:
         """Write it if there is room, else let it be the one that waits."""
         if self._blocked:
-            self.tally.skipped += self._waiting is not None
+            self.counts.skipped += self._waiting is not None
             self._waiting = picture
             return
         self._write(picture)
@@ -58,8 +58,8 @@ class MjpegViewer:
             return
         part = advance_part(picture) if self._advance else picture.part
         self._blocked = not self._outlet.write(part)
-        self.tally.sent += 1
-        self.tally.bytes += len(part)
+        self.counts.sent += 1
+        self.counts.bytes += len(part)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -75,7 +75,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     peer = cast(HttpConnection, request.protocol).peer
-    number = context.ledger.enter("mjpeg", fanout.camera, peer, str(variant), viewer.tally)
+    number = context.viewers.add("mjpeg", fanout.camera, peer, str(variant), viewer.counts)
     left = partial(_left, context, fanout, variant, viewer, number)
     viewer.begin(start_raw_stream(request, CONTENT_TYPE, viewer.writable, left))
     return web.Response()  # never sent: the connection is not aiohttp's any more
@@ -83,7 +83,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 def _left(context: Context, fanout: Fanout, variant: Variant, viewer: MjpegViewer, number: int) -> None:
     fanout.leave(variant, viewer)
-    context.ledger.leave(number)
+    context.viewers.remove(number)
 
 
 def wanted_variant(context: Context, request: web.Request) -> Variant:

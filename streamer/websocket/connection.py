@@ -42,7 +42,7 @@ class WebSocketHandler:
         self._delivery: WebSocketSender | None = None
         self._pushing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
-        self.tally = Sent()
+        self.counts = Sent()
         self._orders: dict[str, Callable[[JSON], Awaitable[None]]] = {
             "create": self._create,
             "resume": self._resume,
@@ -147,7 +147,7 @@ class WebSocketHandler:
     # ---- inside
 
     async def _begin(self, session: WebSocketSession) -> None:
-        delivery = WebSocketSender(self._context, session, self._say, self._voice.send, self.tally)
+        delivery = WebSocketSender(self._context, session, self._say, self._voice.send, self.counts)
         delivery.begin()
         self._delivery = delivery
         await self._say("session", key=session.key, **described(self._context, session))
@@ -161,7 +161,7 @@ class WebSocketHandler:
         self._delivery = self._pushing = None
 
     async def _pass_on_events(self) -> None:
-        with self._context.events.listening() as queue:
+        with self._context.events.subscribe() as queue:
             while True:
                 await self._say("event", **msgspec.to_builtins(await queue.get()))
 
@@ -188,6 +188,6 @@ async def sessions(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     peer = cast(HttpConnection, request.protocol).peer
     talk = WebSocketHandler(context, socket)
-    with context.ledger.watching("session", "", peer, "websocket", talk.tally):
+    with context.viewers.track("session", "", peer, "websocket", talk.counts):
         await talk.run()
     return socket

@@ -63,7 +63,7 @@ def described(context: Context, session: WebSocketSession) -> JSON:
 
 def figures(context: Context, session: WebSocketSession) -> JSON:
     """How it went so far, and how much of its rate the machine can afford."""
-    throttle = context.throttle
+    throttle = context.session_throttle
     return {"id": session.id, **asdict(session.statistics), "share": throttle.share, "reason": throttle.reason}
 
 
@@ -98,10 +98,10 @@ class WebSocketSender:
         session: WebSocketSession,
         say: Say,
         send: Callable[[bytes], Awaitable[None]],
-        tally: Sent,
+        counts: Sent,
     ) -> None:
         self.session = session
-        self.tally = tally
+        self.counts = counts
         self._context, self._say, self._send_bytes = context, say, send
         self._joined: tuple[str, Variant] | None = None
         self._came = asyncio.Event()
@@ -145,7 +145,7 @@ class WebSocketSender:
             await self._tell_throttle()
             if self.session.agreement.mode != "push":
                 continue
-            taken = self.session.take(time.monotonic(), self._context.throttle.share)
+            taken = self.session.take(time.monotonic(), self._context.session_throttle.share)
             if isinstance(taken, JpegPicture):
                 self._silent = False
                 await self._send(taken)
@@ -157,7 +157,7 @@ class WebSocketSender:
 
     async def answer(self) -> None:
         """Answer one request_frame: with a picture, or with no_frame and why."""
-        taken = self.session.take(time.monotonic(), self._context.throttle.share)
+        taken = self.session.take(time.monotonic(), self._context.session_throttle.share)
         if isinstance(taken, JpegPicture):
             await self._send(taken)
             return
@@ -172,15 +172,15 @@ class WebSocketSender:
         self._joined = camera, variant
 
     async def _send(self, picture: JpegPicture) -> None:
-        self.tally.sent += 1
-        self.tally.bytes += len(picture.jpeg)
+        self.counts.sent += 1
+        self.counts.bytes += len(picture.jpeg)
         if self.session.agreement.format == "binary":
             await self._send_bytes(binary(picture))
         else:
             await self._say("frame", **spelled(picture))
 
     async def _no_frame(self, code: str) -> None:
-        reason = {"busy": self._context.throttle.reason, "no_signal": self.session.silence}.get(code, "")
+        reason = {"busy": self._context.session_throttle.reason, "no_signal": self.session.silence}.get(code, "")
         await self._say("no_frame", code=code, reason=reason, retry_s=round(self.session.due_s(time.monotonic()), 3))
 
     async def _tell_silence(self) -> None:
@@ -190,7 +190,7 @@ class WebSocketSender:
             await self._no_frame("no_signal")
 
     async def _tell_throttle(self) -> None:
-        throttle = self._context.throttle
+        throttle = self._context.session_throttle
         if throttle.reason != self._told:
             self._told = throttle.reason
             kind = "throttled" if throttle.reason else "unthrottled"

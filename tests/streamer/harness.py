@@ -78,11 +78,11 @@ class FakeCamera:
 
     def __init__(self, name: str, places: ViewerSlots) -> None:
         self.fanout = Fanout(name, places, now_ns)
-        self.live = LiveVideo(name)
+        self.live_video = LiveVideo(name)
         self.feed = SimpleNamespace(
             sight=FeedStatus(), looked_s=time.monotonic(), no_long="export.long_exposure_s is 0"
         )
-        self.camera = StreamedCamera(name, self.fanout, self.feed, self.live)
+        self.camera = StreamedCamera(name, self.fanout, self.feed, self.live_video)
         self.number = 0
 
     def publish(self, **more: Any) -> int:

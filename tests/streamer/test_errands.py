@@ -94,9 +94,11 @@ def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_pat
     async def test():
         async with running(tmp_path, fps=50) as server:
             stop = Stop()
-            errands = HubLink(None, tmp_path, stop)
-            errands.start(short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False))
-            await eventually(lambda: not errands._tasks)
+            hub_link = HubLink(None, tmp_path, stop)
+            hub_link.create_task(
+                short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False)
+            )
+            await eventually(lambda: not hub_link._tasks)
             assert not stop.requested, "it would have ended the process"
             assert server.camera.fanout.viewers == 0
 
@@ -106,14 +108,14 @@ def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_pat
 def test_no_more_short_streams_at_once_than_promised(tmp_path):
     async def test():
         async with running(tmp_path) as server:
-            errands, answers = HubLink(None, tmp_path, Stop()), []
+            hub_link, answers = HubLink(None, tmp_path, Stop()), []
             asked = SimpleNamespace(message=ShortStream(count=1), reply=lambda one: answers.append(one) or True)
             for _ in range(SHORT_STREAMS_MAX + 1):
-                errands._short(server.context, asked, asked.message)
+                hub_link._short(server.context, asked, asked.message)
             assert [one.status for one in answers] == ["busy"]
             await eventually(lambda: server.camera.fanout.viewers == SHORT_STREAMS_MAX)
             server.camera.publish()
-            await eventually(lambda: not errands._tasks)
+            await eventually(lambda: not hub_link._tasks)
 
     run(test())
 
@@ -181,7 +183,7 @@ def test_viewers_are_listed_for_people_and_programs(tmp_path):
         async with running(tmp_path, fps=30) as server:
             assert viewers(server.context).text == "nobody is watching"
             await opened(server, "/stream?width=64")
-            await eventually(lambda: server.context.ledger.present)
+            await eventually(lambda: server.context.viewers.entries)
             reply = viewers(server.context)
             assert "mjpeg cam0 127.0.0.1 64px q80 30fps" in reply.text
             assert reply.data["viewers"][0]["camera"] == "cam0"
@@ -224,14 +226,14 @@ def test_work_that_fails_is_told_with_its_traceback_and_ends_the_process(tmp_pat
 
     async def test():
         stop = Stop()
-        errands = HubLink(None, tmp_path, stop)
-        errands.start(ends())
-        errands.start(asyncio.sleep(60))
+        hub_link = HubLink(None, tmp_path, stop)
+        hub_link.create_task(ends())
+        hub_link.create_task(asyncio.sleep(60))
         await asyncio.sleep(0.05)
-        next(iter(errands._tasks)).cancel()
-        await eventually(lambda: not errands._tasks)
+        next(iter(hub_link._tasks)).cancel()
+        await eventually(lambda: not hub_link._tasks)
         assert not stop.requested, "an end and a cancellation are no failures"
-        errands.start(breaks())
+        hub_link.create_task(breaks())
         await eventually(lambda: stop.requested)
         assert stop.failed
         (record,) = caplog.records
@@ -248,7 +250,7 @@ def test_a_figure_that_is_no_number_is_passed_over(tmp_path):
             rows.append({"program": "recorder-cam1", "pid": 2, "figures": {"behind_s": 1.5}})
             server.hub.replies[Status] = Reply(status="status", text="", data={"processes": rows})
             await look(server.context)
-            assert server.context.machine.recorder_lag_s == 1.5
+            assert server.context.system_load.recorder_lag_s == 1.5
             for path in ("/metrics", "/api/v1/overview", "/api/v1/cameras/cam0"):
                 assert (await browser.get(path)).status == 200, path
 

@@ -573,7 +573,7 @@ def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplo
 
     async def test():
         async with running(tmp_path, fps=30) as server:
-            live = server.camera.live
+            live = server.camera.live_video
             for path in ("/live.mp4", "/ws/live"):
                 _, writer = await asyncio.open_connection("127.0.0.1", server.port)
                 more = UPGRADE if "ws" in path else ""

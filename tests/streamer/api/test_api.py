@@ -312,11 +312,11 @@ def test_a_live_setting_takes_effect_at_once(tmp_path):
 
 
 def test_live_video_asks_the_recorder_while_somebody_watches(tmp_path):
-    from streamer.h264.routes import encourage
+    from streamer.h264.routes import request_live_packets
 
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:
-            asking = asyncio.create_task(encourage(server.context))
+            asking = asyncio.create_task(request_live_packets(server.context))
             answer = asyncio.create_task(browser.get("/live.mp4"))
             await eventually(lambda: any(isinstance(one, Watch) for one in server.hub.asked))
             refused = await answer

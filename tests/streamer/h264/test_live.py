@@ -186,7 +186,7 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
     player.play(piece(7, key=True))
     player.play(piece(8))
     assert len(outlet.written) == 5
-    assert player.tally.skipped == 4
+    assert player.counts.skipped == 4
 
 
 def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
@@ -231,7 +231,7 @@ def test_a_screen_that_does_not_read_costs_no_memory():
     for number in range(10 * BEHIND_MAX):
         screen.play(piece(number, key=number % 30 == 0))
         assert len(screen._queue) <= BEHIND_MAX + 2
-    assert screen.tally.skipped > 0
+    assert screen.counts.skipped > 0
 
 
 def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():

@@ -112,7 +112,7 @@ def test_a_viewer_who_never_reads_is_reset_and_disturbs_nobody(tmp_path):
                 assert int(part["x-frame-id"]) == got, "the healthy one gets every frame meanwhile"
                 await asyncio.sleep(0.02)
             await eventually(lambda: server.camera.fanout.viewers == 1)
-            assert server.context.ledger.totals().skipped["mjpeg"] > 0
+            assert server.context.viewers.sum_up().skipped["mjpeg"] > 0
             assert len(stalled) == 3
 
     run(test())
@@ -125,15 +125,15 @@ def test_viewers_cost_no_task_and_leave_their_places(tmp_path):
             viewers = [await opened(server, "/stream") for _ in range(10)]
             places = server.context.connections
             await eventually(lambda: len(asyncio.all_tasks()) <= before)
-            assert (server.camera.fanout.viewers, len(places.open), len(server.context.ledger.present)) == (10, 10, 10)
+            assert (server.camera.fanout.viewers, len(places.open), len(server.context.viewers.entries)) == (10, 10, 10)
             for _, _, reader, _ in viewers:
                 server.camera.publish()
                 assert number_in((await anext(parts(reader)))[1])
             for *_, writer in viewers:
                 writer.close()
             await eventually(lambda: not places.open)
-            assert (server.camera.fanout.viewers, len(server.context.ledger.present)) == (0, 0)
-            assert server.context.ledger.totals().viewers["mjpeg"] == 10
+            assert (server.camera.fanout.viewers, len(server.context.viewers.entries)) == (0, 0)
+            assert server.context.viewers.sum_up().viewers["mjpeg"] == 10
 
     run(test())
 
@@ -299,7 +299,7 @@ def test_ustreamer_clients_find_their_state(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
             await opened(server, "/stream")
-            await eventually(lambda: server.context.ledger.present)
+            await eventually(lambda: server.context.viewers.entries)
             state = await (await browser.get("/state")).json()
             assert state["ok"] is True
             result = state["result"]

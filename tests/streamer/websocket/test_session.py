@@ -361,10 +361,10 @@ def test_a_busy_machine_is_told_with_its_reason(tmp_path):
         ):
             await socket.send_json({"type": "create"})
             await hear(socket, "session")
-            server.context.throttle.update(Load(99.0, 0.0), LIMITS, 0.0)
+            server.context.session_throttle.update(Load(99.0, 0.0), LIMITS, 0.0)
             said = await hear(socket, "throttled")
             assert (said["share"], said["reason"]) == (0.5, "CPU load is 99 % (limit 90 %)")
-            server.context.throttle.update(Load(5.0, 0.0), LIMITS, 100.0)
+            server.context.session_throttle.update(Load(5.0, 0.0), LIMITS, 100.0)
             assert (await hear(socket, "unthrottled"))["share"] == 1.0
 
     run(test())
@@ -375,7 +375,7 @@ def test_events_come_to_those_who_subscribe(tmp_path):
         async with running(tmp_path) as server, browsing(server) as browser, browser.ws_connect("/ws") as socket:
             await socket.send_json({"type": "subscribe"})
             await hear(socket, "subscribed")
-            server.context.events.say("night_began", {"camera": "cam0", "score": 31.5})
+            server.context.events.add("night_began", {"camera": "cam0", "score": 31.5})
             said = await hear(socket, "event")
             assert (said["event"], said["data"]["score"]) == ("night_began", 31.5)
 
@@ -427,7 +427,7 @@ def test_a_client_that_never_stops_talking_is_cut_off(tmp_path):
             for _ in range(3 * MESSAGES_PER_S):
                 await socket.send_json({"type": "ping"})
             assert (await hear(socket, "error"))["code"] == "too_fast"
-            await eventually(lambda: not server.context.ledger.present)
+            await eventually(lambda: not server.context.viewers.entries)
 
     run(test())
 
@@ -443,12 +443,12 @@ def test_clients_that_are_cut_off_while_they_are_served_are_no_error(tmp_path, c
                     writer.write(bytes((0x81, 0x80 | len(said), 0, 0, 0, 0)) + said)
             await eventually(lambda: server.camera.fanout.viewers == 12)
             for number, writer in enumerate(server.held):
-                server.context.events.say("night_began", {"camera": "cam0"})
+                server.context.events.add("night_began", {"camera": "cam0"})
                 writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()  # a reset, without a goodbye
                 await asyncio.sleep(0.003 * (number % 4))
             await eventually(lambda: server.camera.fanout.viewers == 0)
-            await eventually(lambda: not server.context.ledger.present)
+            await eventually(lambda: not server.context.viewers.entries)
             gc.collect()  # asyncio complains of an unheard exception when its task goes
             await asyncio.sleep(0)
 
@@ -477,14 +477,14 @@ def test_a_websocket_is_not_compressed_and_ends_when_pings_stay_unanswered(tmp_p
             offered = f"{UPGRADE}Sec-WebSocket-Extensions: permessage-deflate\r\n"
             opening = asyncio.create_task(opened(server, path, offered))
             if path == "/ws/live":
-                await eventually(lambda: server.camera.live.viewers)
-                server.camera.live.take(1, OPENING, piece(1, key=True))
+                await eventually(lambda: server.camera.live_video.viewers)
+                server.camera.live_video.take(1, OPENING, piece(1, key=True))
             status, headers, reader, _ = await soon(opening)
             assert " 101 " in status
             assert "sec-websocket-extensions" not in headers
             assert b"\x89\x00" in await soon(reader.read()), "a ping, and then the end"
             await eventually(lambda: not server.context.connections.open)
-            assert not server.context.ledger.present
+            assert not server.context.viewers.entries
 
     run(test())
 
