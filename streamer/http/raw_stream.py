@@ -95,7 +95,7 @@ def start_raw_stream(
     transport.set_write_buffer_limits(high=1, low=0)
     transport.set_protocol(outlet)
     connection.hand_over(outlet)
-    outlet.write(_head(request, {"Content-Type": kind, "HttpConnection": "close", **NO_STORE}))
+    outlet.write(_head(request, {"Content-Type": kind, "Connection": "close", **NO_STORE}))
     return outlet
 
 
