@@ -185,7 +185,7 @@ async def _overview(call: Call) -> Overview:
         viewers=len(context.viewers.entries),
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
-        login=context.guard.needs_login,
+        login=context.guard.is_login_required,
     )
 
 

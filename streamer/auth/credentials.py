@@ -1,7 +1,7 @@
-"""Who may in: token, password, the signed cookie a login earns, and the brake on guessing.
+"""The secrets that let a request in: token, password, the signed cookie of a login; and the limit on guesses.
 
-Pure: time and secrets come in as arguments, nothing here touches a socket. Secrets are compared as bytes in constant
-time (`hmac.compare_digest`); nothing here is ever logged.
+Pure: time and secrets are arguments, and no function touches a socket. Secrets are compared as bytes in constant time
+(`hmac.compare_digest`, also inside itsdangerous); none of them is ever logged.
 """
 
 from __future__ import annotations
@@ -13,95 +13,114 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 
+from itsdangerous import BadSignature, TimestampSigner
+
 COOKIE = "shmcam_pass"
-PASS_LIFE_S = 7 * 24 * 3600
-"""A login lasts a week; changing password or token ends it at once, because they sign the cookie."""
+COOKIE_LIFETIME_S = 7 * 24 * 3600
+"""A login lasts a week; a change of password or token ends it at once, because they are the key of the signature."""
 
 TOKEN_LENGTH_MIN = 16
 PASSWORD_LENGTH_MIN = 8
 
 FAILURES_MAX = 5
 FAILURE_WINDOW_S = 60.0
-"""Five wrong guesses a minute and peer, as in shared/faults.md 3 row 5."""
+"""Five wrong guesses per minute and peer (shared/faults.md 3 row 5)."""
 
-PEERS_REMEMBERED = 1024
-"""Bound of the table of failures; the longest silent peer is forgotten first."""
+TABLE_ROWS_MAX = 1024
+"""The bound of each table here (failures by peer, revoked cookies); the oldest entry is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What opens the door; both empty: it stands open (loopback, or insecure_no_auth)."""
+    """The configured secrets; with both empty every request is let in (loopback, or insecure_no_auth)."""
 
     token: str = ""
     password: str = ""
 
     @property
-    def needed(self) -> bool:
-        """Whether anything must be shown at all."""
+    def is_set(self) -> bool:
+        """Whether a request must show a secret at all."""
         return bool(self.token or self.password)
 
-    def opens(self, guess: str) -> bool:
-        """Whether this is the token or the password."""
+    def matches(self, guess: str) -> bool:
+        """Returns whether the guess is the token or the password."""
         token, password, given = self.token.encode(), self.password.encode(), guess.encode(errors="replace")
         by_token = hmac.compare_digest(token, given) and bool(token)
         by_password = hmac.compare_digest(password, given) and bool(password)
         return by_token or by_password
 
 
-class LoginCookies:
-    """Makes and checks login cookies: `<expiry>.<nonce>.<signature>`, so that they survive our restart."""
+class _CookieSigner(TimestampSigner):
+    """itsdangerous's signer with a given time instead of `time.time()`."""
 
-    def __init__(self, door: Credentials) -> None:
-        self._key = sha256(f"shmcam pass\0{door.token}\0{door.password}".encode()).digest()
-        self._revoked: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, key: bytes, now_s: float = 0.0) -> None:
+        super().__init__(key, salt=COOKIE, digest_method=sha256)
+        self._now_s = now_s
+
+    def get_timestamp(self) -> int:
+        """Returns the time of signing, seconds of wall time."""
+        return int(self._now_s)
+
+
+class LoginCookies:
+    """The login cookies: `<nonce>.<timestamp>.<signature>`, valid across restarts because the secrets are the key."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._key = sha256(f"shmcam pass\0{credentials.token}\0{credentials.password}".encode()).digest()
+        self._revoked: OrderedDict[bytes, None] = OrderedDict()
 
     def issue(self, now_s: float) -> str:
-        """Make a cookie value; `now_s` is wall time."""
-        said = f"{int(now_s) + PASS_LIFE_S}.{secrets.token_urlsafe(12)}"
-        return f"{said}.{self._sign(said)}"
+        """Returns a new cookie value; `now_s` is wall time."""
+        return _CookieSigner(self._key, now_s).sign(secrets.token_urlsafe(12)).decode()
 
-    def valid(self, value: str, now_s: float) -> bool:
-        """Whether we made this cookie, it has not run out and nobody logged out with it."""
-        said, _, signature = value.rpartition(".")
-        expiry, _, nonce = said.partition(".")
-        if not hmac.compare_digest(self._sign(said).encode(), signature.encode(errors="replace")):
+    def is_valid(self, value: str, now_s: float) -> bool:
+        """Returns whether the cookie bears our signature, has not expired and was not revoked. Never raises."""
+        try:
+            nonce, issued_s = self._unsign(value)
+        except BadSignature:
             return False
-        return now_s < int(expiry) and nonce not in self._revoked
+        return now_s < issued_s + COOKIE_LIFETIME_S and nonce not in self._revoked
 
     def revoke(self, value: str) -> None:
-        """Log out: this cookie opens nothing any more (until the streamer restarts, or it runs out)."""
-        nonce = value.partition(".")[2].rpartition(".")[0]
-        self._revoked[nonce[:64]] = None
-        while len(self._revoked) > PEERS_REMEMBERED:
+        """Makes one cookie invalid, until it expires or the streamer restarts; ignores a value we did not sign."""
+        try:
+            nonce, _ = self._unsign(value)
+        except BadSignature:
+            return
+        self._revoked[nonce] = None
+        while len(self._revoked) > TABLE_ROWS_MAX:
             self._revoked.popitem(last=False)
 
-    def _sign(self, said: str) -> str:
-        return hmac.new(self._key, said.encode(errors="replace"), sha256).hexdigest()
+    def _unsign(self, value: str) -> tuple[bytes, float]:
+        """Returns nonce and time of signing. Raises: BadSignature, also for what is not UTF-8."""
+        # No `max_age`: it refuses cookies from the future, and a Pi without a clock chip starts in the past.
+        nonce, issued = _CookieSigner(self._key).unsign(value.encode(errors="replace"), return_timestamp=True)
+        return nonce, issued.timestamp()
 
 
 class GuessLimiter:
-    """Counts wrong guesses per peer and says when it has been too many."""
+    """The limit on wrong guesses, per peer."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
 
-    def wait_s(self, peer: str, now_s: float) -> float:
-        """Seconds this peer must wait before it may guess again; 0: it may."""
+    def get_wait_s(self, peer: str, now_s: float) -> float:
+        """Returns the seconds until this peer may guess again, 0 if it may now; `now_s` is monotonic."""
         recent = [at for at in self._failures.get(peer, ()) if now_s - at < FAILURE_WINDOW_S]
         if len(recent) < FAILURES_MAX:
             return 0.0
         return FAILURE_WINDOW_S - (now_s - recent[0])
 
-    def failed(self, peer: str, now_s: float) -> None:
-        """Remember a wrong guess; `now_s` is monotonic."""
+    def count_failure(self, peer: str, now_s: float) -> None:
+        """Counts a wrong guess; `now_s` is monotonic."""
         recent = [at for at in self._failures.pop(peer, ()) if now_s - at < FAILURE_WINDOW_S]
         self._failures[peer] = [*recent, now_s][-FAILURES_MAX:]
-        while len(self._failures) > PEERS_REMEMBERED:
+        while len(self._failures) > TABLE_ROWS_MAX:
             self._failures.popitem(last=False)
 
 
 def guess_of(authorization: str) -> str | None:
-    """The secret in an Authorization header (Bearer, or the password of Basic); None: there is none."""
+    """Returns the secret of an Authorization header (Bearer, or the password of Basic); None without such a secret."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
@@ -113,10 +132,10 @@ def guess_of(authorization: str) -> str | None:
     return None
 
 
-def weakness(door: Credentials) -> str:
-    """What is wrong with the configured secrets, for a refusal to start; empty: nothing."""
-    if door.token and len(door.token) < TOKEN_LENGTH_MIN:
-        return f"http.token: {len(door.token)} characters; must be at least {TOKEN_LENGTH_MIN}"
-    if door.password and len(door.password) < PASSWORD_LENGTH_MIN:
-        return f"http.password: {len(door.password)} characters; must be at least {PASSWORD_LENGTH_MIN}"
+def find_weakness(credentials: Credentials) -> str:
+    """Returns why the configured secrets are too weak to start with; empty if they are good enough."""
+    if credentials.token and len(credentials.token) < TOKEN_LENGTH_MIN:
+        return f"http.token: {len(credentials.token)} characters; must be at least {TOKEN_LENGTH_MIN}"
+    if credentials.password and len(credentials.password) < PASSWORD_LENGTH_MIN:
+        return f"http.password: {len(credentials.password)} characters; must be at least {PASSWORD_LENGTH_MIN}"
     return ""

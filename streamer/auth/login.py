@@ -1,4 +1,4 @@
-"""Logging in and out at the page: a signed cookie, Strict and HttpOnly, for people who showed token or password."""
+"""Login and logout of the page: a signed cookie, Strict and HttpOnly, in return for token or password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 import msgspec
 from aiohttp import web
 
-from streamer.auth.credentials import COOKIE, PASS_LIFE_S
+from streamer.auth.credentials import COOKIE, COOKIE_LIFETIME_S
 from streamer.http.body import read_body
 from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
@@ -18,39 +18,39 @@ R = TypeVar("R", bound=web.Response)
 
 
 class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the login page sends."""
+    """The body that the login page sends."""
 
     secret: str
-    """Token or password."""
+    """The token or the password."""
 
 
 async def login(request: web.Request) -> web.StreamResponse:
-    """Check the secret and hand out a pass."""
+    """Checks the secret and answers with a login cookie."""
     context = request.app[CONTEXT]
-    given = await read_body(request, Login)
+    body = await read_body(request, Login)
     peer = cast(HttpConnection, request.protocol).peer
-    refusal = context.guard.login(given.secret, peer, time.monotonic())
+    refusal = context.guard.check_guess(body.secret, peer, time.monotonic())
     if refusal is not None:
         return error_response(refusal.status, refusal.reason, refusal.headers)
-    return logged_in(request, web.Response(status=204))
+    return add_login_cookie(request, web.Response(status=204))
 
 
-def logged_in(request: web.Request, answer: R) -> R:
-    """Put a pass for whoever has just shown a secret into the answer."""
-    answer.set_cookie(
+def add_login_cookie(request: web.Request, response: R) -> R:
+    """Adds a new login cookie to the response to a request that has just shown a secret. Returns: the response."""
+    response.set_cookie(
         COOKIE,
-        request.app[CONTEXT].guard.passes.issue(time.time()),
-        max_age=PASS_LIFE_S,
+        request.app[CONTEXT].guard.cookies.issue(time.time()),
+        max_age=COOKIE_LIFETIME_S,
         httponly=True,
         samesite="Strict",
         secure=request.secure,
     )
-    return answer
+    return response
 
 
 async def logout(request: web.Request) -> web.StreamResponse:
-    """Make the pass worthless."""
-    request.app[CONTEXT].guard.passes.revoke(request.cookies.get(COOKIE, ""))
-    answer = web.Response(status=204)
-    answer.del_cookie(COOKIE)
-    return answer
+    """Revokes the login cookie of the request."""
+    request.app[CONTEXT].guard.cookies.revoke(request.cookies.get(COOKIE, ""))
+    response = web.Response(status=204)
+    response.del_cookie(COOKIE)
+    return response

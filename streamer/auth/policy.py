@@ -1,8 +1,8 @@
-"""The one check in front of every route: deny by default, decide without I/O.
+"""The check of every request before its route: deny by default, decide without I/O.
 
-Order of the questions: is the Host one of ours (DNS rebinding)? does another site drive the browser (Origin)? is the
-peer guessing? does it show a secret? may this method change anything? Whatever is not allowed here is refused; the few
-public paths are listed by name.
+The order of the checks: does the Host header name this server (DNS rebinding)? does another site drive the browser
+(Origin)? has the peer guessed too often? does the request carry a secret? may this method change anything? A request
+that is not allowed here is refused; the few public paths are listed by name.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from urllib.parse import urlsplit
 from shmcam.runtime.network import is_loopback
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 
-PUBLIC = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
-"""Open to everybody: what a person needs in order to log in, and nothing that shows or changes anything."""
+PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
+"""Paths without a login: all that the login page needs, and nothing that shows or changes anything."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 OWN_HEADER = "X-Shmcam"
-"""A header no form and no image can send; the page sends it with each change."""
+"""A header that neither a form nor an image can send; the page sends it with each change."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the check needs to know of a request."""
+    """The parts of a request that the check reads."""
 
     method: str
     path: str
     host: str
     """The Host header."""
     peer: str
-    """Address of the other end."""
+    """The address of the other end."""
     origin: str | None = None
     content_type: str = ""
     authorization: str = ""
     token: str | None = None
-    """From `?token=`, for players that cannot send headers."""
+    """The value of `?token=`, for players that cannot send headers."""
     cookie: str = ""
     own_header: bool = False
     upgrade: bool = False
-    """A WebSocket wants to be opened."""
+    """Whether the request opens a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why not."""
+    """The reason why a request is refused, and the status that says so."""
 
     status: int
     reason: str
@@ -54,88 +54,87 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """Who we are."""
+    """The names by which this server may be addressed."""
 
     bind: str
-    names: frozenset[str]
+    hosts: frozenset[str]
     """Further host names, lower case."""
     origins: frozenset[str]
-    """Origins of other pages that are welcome."""
+    """Origins of other pages that may use this server."""
 
 
 class Guard:
-    """Decides about requests; one per process."""
+    """The check of all requests; one per process."""
 
-    def __init__(self, house: ServerIdentity, door: Credentials) -> None:
-        self._house = house
-        self._door = door
-        self._brake = GuessLimiter()
-        self.passes = LoginCookies(door)
+    def __init__(self, identity: ServerIdentity, credentials: Credentials) -> None:
+        self._identity = identity
+        self._credentials = credentials
+        self._limiter = GuessLimiter()
+        self.cookies = LoginCookies(credentials)
 
     @property
-    def needs_login(self) -> bool:
-        """Whether anything must be shown at all."""
-        return self._door.needed
+    def is_login_required(self) -> bool:
+        """Whether a request must show a secret at all."""
+        return self._credentials.is_set
 
-    def refusal(self, facts: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
-        """Decide about one request; None: let it in. `now_s` is monotonic, `wall_s` is wall time."""
-        if not knows_host(self._house, facts.host):
-            return Refusal(421, f"this server is not called {facts.host[:80]!r}; add the name to http.hosts")
-        if (facts.upgrade or facts.method not in SAFE_METHODS) and not self._welcome(facts):
-            return Refusal(403, f"origin {str(facts.origin)[:80]!r} may not do this; see http.origins")
-        if facts.method not in SAFE_METHODS and facts.content_type != "application/json":
-            return Refusal(415, f"{facts.method} needs Content-Type: application/json")
-        if facts.path in PUBLIC or not self._door.needed:
+    def check(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
+        """Decides about one request; None lets it in. `now_s` is monotonic, `wall_s` is wall time."""
+        if not is_own_host(self._identity, request.host):
+            return Refusal(421, f"this server is not called {request.host[:80]!r}; add the name to http.hosts")
+        if (request.upgrade or request.method not in SAFE_METHODS) and not self._is_origin_allowed(request):
+            return Refusal(403, f"origin {str(request.origin)[:80]!r} may not do this; see http.origins")
+        if request.method not in SAFE_METHODS and request.content_type != "application/json":
+            return Refusal(415, f"{request.method} needs Content-Type: application/json")
+        if request.path in PUBLIC_PATHS or not self._credentials.is_set:
             return None
-        return self._shown(facts, now_s, wall_s)
+        return self._check_secret(request, now_s, wall_s)
 
-    def login(self, guess: str, peer: str, now_s: float) -> Refusal | None:
-        """Check a guess from the login page; None: it is right."""
-        if wait_s := self._brake.wait_s(peer, now_s):
-            return _slow_down(wait_s)
-        if self._door.opens(guess):
+    def check_guess(self, guess: str, peer: str, now_s: float) -> Refusal | None:
+        """Compares a guess with the secrets and counts a wrong one; None: it is right. `now_s` is monotonic."""
+        if wait_s := self._limiter.get_wait_s(peer, now_s):
+            return _refuse_for(wait_s)
+        if self._credentials.matches(guess):
             return None
-        self._brake.failed(peer, now_s)
+        self._limiter.count_failure(peer, now_s)
         return Refusal(401, "wrong token or password")
 
     # ---- inside
 
-    def _shown(self, facts: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
-        guess = facts.token if facts.token is not None else guess_of(facts.authorization)
+    def _check_secret(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
+        guess = request.token if request.token is not None else guess_of(request.authorization)
         if guess is not None:
-            return self.login(guess, facts.peer, now_s)
-        if facts.cookie and self.passes.valid(facts.cookie, wall_s):
-            return None if self._meant(facts) else Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
+            return self.check_guess(guess, request.peer, now_s)
+        if request.cookie and self.cookies.is_valid(request.cookie, wall_s):
+            return None if _is_deliberate(request) else Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
         return Refusal(401, "token or password needed", {"WWW-Authenticate": 'Bearer realm="shmcam"'})
 
-    def _meant(self, facts: RequestFacts) -> bool:
-        """A cookie comes by itself, so a change must also show that our own page sent it."""
-        return facts.method in SAFE_METHODS or facts.own_header or facts.origin is not None
-
-    def _welcome(self, facts: RequestFacts) -> bool:
-        """Programs send no Origin; a browser does, and it must be our page or one that is listed."""
-        if facts.origin is None:
+    def _is_origin_allowed(self, request: RequestFacts) -> bool:
+        """Returns whether the Origin is our page or a listed one; programs send none, which is allowed."""
+        if request.origin is None:
             return True
-        if facts.origin in self._house.origins:
+        if request.origin in self._identity.origins:
             return True
-        return bool(facts.host) and _netloc(facts.origin) == facts.host.lower()
+        return bool(request.host) and _netloc_of(request.origin) == request.host.lower()
 
 
-def knows_host(house: ServerIdentity, host: str) -> bool:
-    """Whether the Host header names us. An address cannot be rebound, so any will do unless we are loopback only."""
-    name = _hostname(host)
-    if name in house.names or name == "localhost":
+def is_own_host(identity: ServerIdentity, host: str) -> bool:
+    """Returns whether the Host header names this server.
+
+    An address cannot be rebound, so any address is accepted, unless the server listens on loopback only.
+    """
+    name = _hostname_of(host)
+    if name in identity.hosts or name == "localhost":
         return True
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        return name == house.bind.lower()
-    return address.is_loopback or not is_loopback(house.bind)
+        return name == identity.bind.lower()
+    return address.is_loopback or not is_loopback(identity.bind)
 
 
-def open_door(bind: str, door: Credentials, *, insecure: bool) -> str:
-    """Why we must not start like this; empty: we may."""
-    if is_loopback(bind) or door.needed or insecure:
+def find_exposure(bind: str, credentials: Credentials, *, insecure: bool) -> str:
+    """Returns why the server must not start with this address and these secrets; empty if it may."""
+    if is_loopback(bind) or credentials.is_set or insecure:
         return ""
     return (
         f"http.bind = {bind!r} is reachable from other machines; set http.token or http.password "
@@ -143,19 +142,24 @@ def open_door(bind: str, door: Credentials, *, insecure: bool) -> str:
     )
 
 
-def _hostname(host: str) -> str:
+def _is_deliberate(request: RequestFacts) -> bool:
+    """Returns whether our own page sent the request: a browser adds the cookie by itself, so a change needs more."""
+    return request.method in SAFE_METHODS or request.own_header or request.origin is not None
+
+
+def _hostname_of(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower().rstrip(".")
     except ValueError:
         return ""
 
 
-def _netloc(origin: str) -> str:
+def _netloc_of(origin: str) -> str:
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 
 
-def _slow_down(wait_s: float) -> Refusal:
+def _refuse_for(wait_s: float) -> Refusal:
     return Refusal(429, f"too many wrong guesses; wait {wait_s:.0f} s", {"Retry-After": str(int(wait_s) + 1)})

@@ -119,7 +119,7 @@ class Context:
     def is_download_allowed(self) -> bool:
         """Whether saved files may be fetched: as http.downloads says, else unless strangers are let in."""
         wanted = self.http.downloads
-        return self.guard.needs_login or is_loopback(self.house.bind) if wanted is None else wanted
+        return self.guard.is_login_required or is_loopback(self.house.bind) if wanted is None else wanted
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

@@ -58,7 +58,7 @@ async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    refusal = request.app[GUARD].refusal(facts_of(request), time.monotonic(), time.time())
+    refusal = request.app[GUARD].check(facts_of(request), time.monotonic(), time.time())
     if refusal is None:
         expect_continue.check(request)
         return await handler(request)

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from shmcam.config.settings import Settings
 from shmcam.runtime.network import is_loopback
-from streamer.auth.credentials import Credentials, weakness
-from streamer.auth.policy import ServerIdentity, open_door
+from streamer.auth.credentials import Credentials, find_weakness
+from streamer.auth.policy import ServerIdentity, find_exposure
 from streamer.http import expect_continue
 from streamer.http.body import BODY_BYTES_MAX
 from streamer.http.connection import ConnectionLimits, ConnectionTable, HttpConnection
@@ -59,9 +59,9 @@ def house_of(http: HttpSettings) -> ServerIdentity:
 def door_of(http: HttpSettings) -> Credentials:
     """What opens the door. Raises: CannotServe where it would stand open to the network, or a secret is too weak."""
     door = Credentials(http.token, http.password)
-    if problem := weakness(door) or open_door(http.bind, door, insecure=http.insecure_no_auth):
+    if problem := find_weakness(door) or find_exposure(http.bind, door, insecure=http.insecure_no_auth):
         raise CannotServe(problem)
-    if not door.needed and not is_loopback(http.bind):
+    if not door.is_set and not is_loopback(http.bind):
         log.warning("http.insecure_no_auth is set: everybody who reaches %s sees and controls the cameras", http.bind)
     return door
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from streamer.auth.login import logged_in
+from streamer.auth.login import add_login_cookie
 from streamer.http.context import CONTEXT, camera_of
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -36,14 +36,14 @@ def asset(name: str) -> web.Response:
 
 async def page(request: web.Request) -> web.StreamResponse:
     """The page. A link with `?token=` logs in and leaves the address bar without it."""
-    if "token" in request.query and request.app[CONTEXT].guard.needs_login:
-        raise logged_in(request, web.HTTPSeeOther("/"))
+    if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
+        raise add_login_cookie(request, web.HTTPSeeOther("/"))
     return asset("index.html")
 
 
 async def login_page(request: web.Request) -> web.StreamResponse:
     """Where people show token or password; the page itself where nothing needs to be shown."""
-    if not request.app[CONTEXT].guard.needs_login:
+    if not request.app[CONTEXT].guard.is_login_required:
         raise web.HTTPSeeOther("/")
     return asset("login.html")
 

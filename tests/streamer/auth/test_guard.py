@@ -1,19 +1,25 @@
 """The one check in front of every route, as a table of who may and who may not."""
 
 import base64
+import hmac
+import secrets
+from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamer.auth.credentials import (
+    COOKIE_LIFETIME_S,
     FAILURES_MAX,
-    PEERS_REMEMBERED,
+    TABLE_ROWS_MAX,
     Credentials,
     GuessLimiter,
     LoginCookies,
+    find_weakness,
     guess_of,
-    weakness,
 )
-from streamer.auth.policy import Guard, RequestFacts, ServerIdentity, open_door
+from streamer.auth.policy import Guard, RequestFacts, ServerIdentity, find_exposure
 
 TOKEN, PASSWORD = "t" * 24, "correct horse"
 LOCAL = ServerIdentity("127.0.0.1", frozenset(), frozenset())
@@ -25,7 +31,7 @@ def facts(**more) -> RequestFacts:
 
 
 def status(guard: Guard, now_s: float = 0.0, **more) -> int:
-    refusal = guard.refusal(facts(**more), now_s, 1e9)
+    refusal = guard.check(facts(**more), now_s, 1e9)
     return 200 if refusal is None else refusal.status
 
 
@@ -88,8 +94,8 @@ def test_wrong_guesses_do_not(guess):
 
 
 def test_an_empty_secret_opens_nothing_when_the_other_one_is_set():
-    assert not Credentials(token=TOKEN).opens("")
-    assert not Credentials(password=PASSWORD).opens("")
+    assert not Credentials(token=TOKEN).matches("")
+    assert not Credentials(password=PASSWORD).matches("")
 
 
 def test_only_what_a_login_needs_is_public():
@@ -119,35 +125,93 @@ def test_after_a_minute_a_peer_may_guess_again():
 
 
 def test_the_memory_of_guessers_is_bounded():
-    brake = GuessLimiter()
-    for n in range(3 * PEERS_REMEMBERED):
-        brake.failed(f"10.0.{n // 256}.{n % 256}", 0.0)
-    assert len(brake._failures) == PEERS_REMEMBERED
+    limiter = GuessLimiter()
+    for n in range(3 * TABLE_ROWS_MAX):
+        limiter.count_failure(f"10.0.{n // 256}.{n % 256}", 0.0)
+    assert len(limiter._failures) == TABLE_ROWS_MAX
 
 
 # ---- the cookie
 
 
-def test_a_pass_opens_until_it_runs_out_or_is_given_back():
-    passes = LoginCookies(Credentials(TOKEN))
-    mine = passes.issue(1000.0)
-    assert passes.valid(mine, 1001.0)
-    assert not passes.valid(mine, 1000.0 + 8 * 24 * 3600)
-    passes.revoke(mine)
-    assert not passes.valid(mine, 1001.0)
+def test_a_cookie_is_valid_until_it_runs_out_or_is_given_back():
+    cookies = LoginCookies(Credentials(TOKEN))
+    mine = cookies.issue(1000.0)
+    assert cookies.is_valid(mine, 1001.0)
+    assert not cookies.is_valid(mine, 1000.0 + 8 * 24 * 3600)
+    cookies.revoke(mine)
+    assert not cookies.is_valid(mine, 1001.0)
 
 
-def test_a_pass_survives_a_restart_but_not_another_password():
+def test_a_cookie_survives_a_restart_but_not_another_password():
     mine = LoginCookies(Credentials(TOKEN, PASSWORD)).issue(1000.0)
-    assert LoginCookies(Credentials(TOKEN, PASSWORD)).valid(mine, 1001.0)
-    assert not LoginCookies(Credentials(TOKEN, "another one")).valid(mine, 1001.0)
+    assert LoginCookies(Credentials(TOKEN, PASSWORD)).is_valid(mine, 1001.0)
+    assert not LoginCookies(Credentials(TOKEN, "another one")).is_valid(mine, 1001.0)
 
 
 @pytest.mark.parametrize(
     "forged", ["", ".", "..", "9999999999..", "9999999999.x.", "a.b.c", "9" * 5000, "\udcff.x.y", "ü.ü.ü"]
 )
-def test_a_forged_pass_opens_nothing(forged):
-    assert not LoginCookies(Credentials(TOKEN)).valid(forged, 0.0)
+def test_a_forged_cookie_is_not_valid(forged):
+    assert not LoginCookies(Credentials(TOKEN)).is_valid(forged, 0.0)
+
+
+def test_a_cookie_of_shmcam_before_itsdangerous_is_not_valid():
+    text = f"{int(2e9)}.{secrets.token_urlsafe(12)}"
+    key = sha256(f"shmcam pass\0{TOKEN}\0".encode()).digest()
+    former = f"{text}.{hmac.new(key, text.encode(), sha256).hexdigest()}"
+    assert not LoginCookies(Credentials(TOKEN)).is_valid(former, 1e9)
+
+
+def test_a_cookie_lasts_a_week_to_the_second_and_survives_a_clock_that_goes_back():
+    """A Pi has no clock chip: after a cut of power it may believe for a while that it is last week."""
+    cookies = LoginCookies(Credentials(TOKEN))
+    mine = cookies.issue(1e9)
+    assert cookies.is_valid(mine, 1e9 + COOKIE_LIFETIME_S - 1)
+    assert not cookies.is_valid(mine, 1e9 + COOKIE_LIFETIME_S)
+    assert cookies.is_valid(mine, 0.0)
+
+
+def test_only_a_cookie_of_ours_takes_a_row_of_the_revoked_ones():
+    """Or else a flood of logouts with invented cookies would bring a revoked one back."""
+    cookies = LoginCookies(Credentials(TOKEN))
+    mine = cookies.issue(1e9)
+    cookies.revoke(mine)
+    for n in range(TABLE_ROWS_MAX + 1):
+        cookies.revoke(f"{n}.{mine}")
+    assert not cookies.is_valid(mine, 1e9)
+    for _ in range(2 * TABLE_ROWS_MAX):
+        cookies.revoke(cookies.issue(1e9))
+    assert len(cookies._revoked) == TABLE_ROWS_MAX
+
+
+@given(st.binary(max_size=200))
+def test_a_cookie_of_any_bytes_is_not_valid_and_never_raises(raw):
+    cookies, value = LoginCookies(Credentials(TOKEN)), raw.decode(errors="surrogateescape")
+    assert not cookies.is_valid(value, 1e9)
+    cookies.revoke(value)
+
+
+@given(st.data())
+def test_a_changed_cookie_is_not_valid_and_never_raises(data):
+    cookies = LoginCookies(Credentials(TOKEN))
+    mine = cookies.issue(1e9)
+    signed = mine.rindex(".")  # behind it base64 has room for a sign that means the same
+    at, sign = data.draw(st.integers(0, signed - 1)), data.draw(st.characters())
+    changed = mine[:at] + sign + mine[at + 1 :]
+    assert cookies.is_valid(changed, 1e9) == (changed == mine)
+    cut = mine[: data.draw(st.integers(0, len(mine) - 2))]
+    assert not cookies.is_valid(cut, 1e9)
+
+
+def test_a_revoked_cookie_is_not_valid_in_any_spelling():
+    cookies = LoginCookies(Credentials(TOKEN))
+    mine = cookies.issue(1e9)
+    other = f"{mine}="
+    assert cookies.is_valid(other, 1e9), "base64 ignores padding"
+    cookies.revoke(other)
+    assert not cookies.is_valid(mine, 1e9)
+    assert not cookies.is_valid(other, 1e9)
 
 
 # ---- changes
@@ -180,7 +244,7 @@ def test_a_change_from_our_own_page_or_from_a_program_is_welcome():
 
 def test_a_cookie_alone_changes_nothing():
     guard = Guard(LAN, Credentials(TOKEN))
-    cookie = guard.passes.issue(1e9)
+    cookie = guard.cookies.issue(1e9)
     asked = change(host="camera.example", cookie=cookie)
     assert status(guard, **asked) == 403
     assert status(guard, **asked, own_header=True) == 200
@@ -200,21 +264,21 @@ def test_a_websocket_is_opened_by_our_page_or_by_a_program(origin, expected):
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.168.1.5", "camera.local", ""])
 def test_an_open_door_to_the_network_is_refused(bind):
-    assert "reachable from other machines" in open_door(bind, Credentials(), insecure=False)
-    assert not open_door(bind, Credentials(TOKEN), insecure=False)
-    assert not open_door(bind, Credentials("", PASSWORD), insecure=False)
-    assert not open_door(bind, Credentials(), insecure=True)
+    assert "reachable from other machines" in find_exposure(bind, Credentials(), insecure=False)
+    assert not find_exposure(bind, Credentials(TOKEN), insecure=False)
+    assert not find_exposure(bind, Credentials("", PASSWORD), insecure=False)
+    assert not find_exposure(bind, Credentials(), insecure=True)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_needs_no_secret(bind):
-    assert not open_door(bind, Credentials(), insecure=False)
+    assert not find_exposure(bind, Credentials(), insecure=False)
 
 
 def test_short_secrets_are_refused():
-    assert "at least 16" in weakness(Credentials(token="short"))
-    assert "at least 8" in weakness(Credentials(password="short"))
-    assert not weakness(Credentials(TOKEN, PASSWORD))
+    assert "at least 16" in find_weakness(Credentials(token="short"))
+    assert "at least 8" in find_weakness(Credentials(password="short"))
+    assert not find_weakness(Credentials(TOKEN, PASSWORD))
 
 
 @pytest.mark.parametrize(
