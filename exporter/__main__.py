@@ -53,10 +53,11 @@ def parts_of(process: Process) -> Iterator[Exporter]:
         parts = Exporter(
             settings, control, studio, catalogue, saver, errands, Disks(control.announce, catalogue.missed)
         )
-        opened.enter_context(saver)
-        opened.enter_context(errands)
+        opened.enter_context(saver.thread)
+        opened.enter_context(errands.thread)
         for name in settings.cameras:
-            parts.followers[name] = opened.enter_context(follower(name, parts, process, opened))
+            parts.followers[name] = follower(name, parts, process, opened)
+            opened.enter_context(parts.followers[name].thread)
             if (long := parts.followers[name].long) is not None:
                 studio.exposures[name] = long
         yield parts

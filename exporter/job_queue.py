@@ -27,12 +27,14 @@ log = logging.getLogger(__name__)
 Work = Callable[[], Reply]
 
 
-class Jobs(Worker):
+class Jobs:
     """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
         """`limit`: jobs that may wait."""
-        super().__init__(name, stop)
+        self.thread = Worker(name, self._run, stop)
+        """Started by `with`."""
+        self._stop = stop
         self._queue: queue.Queue[tuple[Work, Request | None]] = queue.Queue(limit)
         self._since_s = 0.0
         self.done = 0
@@ -63,17 +65,19 @@ class Jobs(Worker):
             return False
         return True
 
-    def work(self) -> None:
-        """Carry out what is queued."""
+    def _run(self) -> None:
         while True:
             try:
                 work, request = self._queue.get(timeout=0.2)
             except queue.Empty:
-                if self.stop.requested:
+                if self._stop.requested:
                     return
                 continue
-            stopping = self.stop.requested
-            answer = error("the exporter is stopping", "stopping") if stopping else self._carried_out(work)
+            answer = error("the exporter is stopping", "stopping")
+            if not self._stop.requested:
+                answer = error("the exporter met a bug and starts again; its log tells", "failed")
+                with self.thread.guard():
+                    answer = self._carried_out(work)
             self.done += answer.ok
             self.failed += not answer.ok
             if request is not None:
@@ -84,14 +88,10 @@ class Jobs(Worker):
         try:
             return work()
         except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
-            log.info("job refused worker=%s reason=%s", self.name, problem)
+            log.info("job refused worker=%s reason=%s", self.thread.name, problem)
             return replies.refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
-            log.warning("job failed worker=%s reason=%s", self.name, problem)
+            log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
             return replies.not_saved(str(problem))
-        except Exception:
-            log.exception("worker %s broke", self.name)
-            self.stop.fail()
-            return error("the exporter met a bug and starts again; its log tells", "failed")
         finally:
             self._since_s = 0.0

@@ -30,7 +30,7 @@ from streamer.monitoring.throttle import Load, LoadLimits
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout, ViewerSlots
-from streamer.pictures.feed import Feed
+from streamer.pictures.feed import IDLE_S, Feed
 from streamer.pictures.long_exposure import STREAM, LongExposureReader
 from streamer.pictures.scores import ScoreReader
 from streamer.settings import HttpSettings, MjpegServerSettings
@@ -81,13 +81,13 @@ async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.
         hub_link.create_task(watch_load(context))
         hub_link.create_task(request_live_packets(context))
         for feed in feeds:
-            feed.start()
+            feed.thread.start()
         async with serving(context, sock, tls) as url:
             log.info("ready url=%s cameras=%s", url, ",".join(context.cameras))
             await stopped.wait()
         loop.remove_reader(stop.fileno())
         for feed in feeds:
-            feed.join()
+            feed.thread.join(4 * IDLE_S)
     totals = context.viewers.sum_up()
     log.info("stopped viewers=%d pictures=%d", sum(totals.viewers.values()), sum(totals.sent.values()))
 

@@ -35,7 +35,7 @@ TROUBLE = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
 """What a disk, the library or the encoder may refuse; anything else is a bug and stops the process."""
 
 
-class CameraFollower(Worker):
+class CameraFollower:
     """Follows one camera."""
 
     def __init__(
@@ -47,7 +47,9 @@ class CameraFollower(Worker):
         catalogue: Catalogue,
     ) -> None:
         """`camera`, `keeper` and `catalogue` are this thread's own; `settings` gives those of this moment."""
-        super().__init__(f"follow-{camera.name}", stop)
+        self.thread = Worker(f"follow-{camera.name}", self._run, stop)
+        """Started by `with`."""
+        self._stop = stop
         self._camera = camera
         self._settings = settings
         self._keeper = keeper
@@ -85,13 +87,12 @@ class CameraFollower(Worker):
     def _own(self) -> ExportSettings:
         return self._settings().table(ExportSettings, self._camera.name)
 
-    def work(self) -> None:
-        """All day."""
+    def _run(self) -> None:
         if self._own().startrails:
             self.trails.resume()
         self._without_trouble(self.film.adopt)
         self._without_trouble(self.trails_film.adopt)
-        while not self.stop.requested:
+        while not self._stop.requested:
             self._watch()
         self._ended()
 
@@ -101,7 +102,7 @@ class CameraFollower(Worker):
         if not every and not self.interval_s and self.film.film is None:
             self._ring.let_go_if_retired()
             self._camera.let_go_if_retired()
-            self.stop.wait(IDLE_S)
+            self._stop.wait(IDLE_S)
             return
         for found in self._ring.sequences(newest_first=not every, idle_s=IDLE_S):
             if found is not None:

@@ -91,9 +91,7 @@ class ControlClient:
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
         self._retained: dict[tuple[str, str], Event] = {}
-        self._line = ClientConnection(
-            Path(socket_path), self._greeting, self._deliver, self._due, on_failure=self._failed
-        )
+        self._line = ClientConnection(Path(socket_path), self._greeting, self._deliver, self._due, stop)
 
     def __enter__(self) -> ControlClient:
         """Start the thread; returns at once, connected or not."""
@@ -192,8 +190,3 @@ class ControlClient:
             return None
         rss_bytes, swap_bytes = memory()
         return replace(beat, rss_bytes=rss_bytes, swap_bytes=swap_bytes, lost=self.lost)
-
-    def _failed(self) -> None:
-        """Stop a process whose control thread broke: without it, it could not be commanded any more."""
-        if self._stop:
-            self._stop.fail()

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
 from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Reply
+from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
 
 
 class WakeUp:
@@ -86,18 +88,12 @@ class ClientConnection:
         greeting: Callable[[], list[tuple[Message, bool]]],
         deliver: Callable[[Message, object], None],
         due: Callable[[], Event | None],
-        on_failure: Callable[[], None],
+        stop: Stop | None,
     ) -> None:
         self.welcomed = False
         self.lost = 0
         self.backlog_bytes = 0
-        self._path, self._greeting, self._deliver, self._due, self._on_failure = (
-            path,
-            greeting,
-            deliver,
-            due,
-            on_failure,
-        )
+        self._path, self._greeting, self._deliver, self._due = path, greeting, deliver, due
         self._out: deque[tuple[bytes, bool]] = deque()
         """Encoded messages, and whether each is an event (kept while the hub is away) or an answer (then worthless)."""
         self._lock = threading.Lock()
@@ -106,7 +102,7 @@ class ClientConnection:
         self._gone_s: float | None = None
         """When the hub hung up, until that was told or it is back."""
         self._bye = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name="control", daemon=True)
+        self._thread = Worker("control", self._run, stop)
 
     def start(self) -> None:
         """Start the thread."""
@@ -140,18 +136,10 @@ class ClientConnection:
         self._closing = True
         self._bye.set()
         self._wake.ring()
-        self._thread.join(CLOSING_S + 2.0)
-        if not self._thread.is_alive():
+        if self._thread.join(CLOSING_S + 2.0):
             self._wake.close()
 
     # ---- the thread
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except Exception:
-            log.exception("control thread failed")
-            self._on_failure()
 
     def _run(self) -> None:
         pause_s = RETRY_FIRST_S

@@ -1,9 +1,11 @@
-"""A thread of this process, and what happens when it meets a bug: the process ends, and supervisord brings it back."""
+"""A thread whose failure ends its process: the exception is logged, and supervisord starts the process again."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -12,35 +14,49 @@ from shmcam.runtime.stop import Stop
 log = logging.getLogger(__name__)
 
 STOP_S = 4.0
-"""Seconds a thread may take to finish what it is at; supervisord allows the process 5."""
+"""Longest wait for a thread when its process stops; supervisord allows the process 5 s."""
 
 
 class Worker:
-    """Something that works in a thread of its own; a context manager."""
+    """A daemon thread that runs one function; as a context manager it starts it, and requests the stop at the end."""
 
-    def __init__(self, name: str, stop: Stop) -> None:
+    def __init__(self, name: str, work: Callable[[], None], stop: Stop | None) -> None:
+        """`work` returns once `stop` is requested; without a `stop` a failure is logged and ends only the thread."""
         self.name = name
-        self.stop = stop
+        self._work, self._stop = work, stop
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the thread. Returns: whether it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Log an exception that leaves the block and end the process; for work that goes on after a failed job."""
+        try:
+            yield
+        except Exception:
+            log.exception("thread %s broke", self.name)
+            if self._stop is not None:
+                self._stop.fail()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ask to stop and let what is in hand finish."""
-        self.stop.request()
-        self._thread.join(STOP_S)
-
-    def work(self) -> None:
-        """Until stop is requested; whatever this raises ends the process."""
-        raise NotImplementedError
+        """Request the stop and let the job in progress finish."""
+        if self._stop is not None:
+            self._stop.request()
+        self.join(STOP_S)
 
     def _run(self) -> None:
-        try:
-            self.work()
-        except Exception:
-            log.exception("%s broke", self.name)
-            self.stop.fail()
+        with self.guard():
+            self._work()

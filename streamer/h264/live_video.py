@@ -16,6 +16,7 @@ from shm_ring import LiveRing, RingNotReady
 from shm_ring.records.packets import Unit, follow, latest_key
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
 from shmcam.video.annexb import ParameterSets, parameter_sets, to_avcc
 from shmcam.video.fmp4_writer import MuxedFrame, fragment, header
 
@@ -112,26 +113,15 @@ class LiveFeed:
     def __init__(self, live: LiveVideo, ring: LiveRing, *, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         self._live, self._ring, self._loop, self._stop = live, ring, loop, stop
         self._number = 0
-        self._thread = threading.Thread(target=self._run, name=f"live-{live.camera}", daemon=True)
-
-    def start(self) -> None:
-        """Begin to wait for viewers."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the thread after stop was requested."""
-        self._thread.join(4 * IDLE_S)
+        self.thread = Worker(f"live-{live.camera}", self._run, stop)
+        """It looks at `stop` at least every IDLE_S."""
 
     # ---- the thread
 
     def _run(self) -> None:
-        try:
-            while not self._stop.requested:
-                if self._live.wanted.wait(IDLE_S):
-                    self._follow(self._newest_key())
-        finally:
-            if not self._stop.requested:  # a feed that fails ends the process; supervisord brings it back
-                self._stop.fail()
+        while not self._stop.requested:
+            if self._live.wanted.wait(IDLE_S):
+                self._follow(self._newest_key())
 
     def _newest_key(self) -> int | str:
         """Where to begin, so that the first picture is there at once."""

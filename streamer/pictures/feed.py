@@ -7,7 +7,6 @@ being done here, in one place: when it is slower than the camera, frames are ski
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from shm_ring.formats import Geometry
 from shm_ring.records.scores import Score
 from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
 from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout
 from streamer.pictures.jpeg_picture import JpegPicture, encoded
@@ -80,36 +80,22 @@ class Feed:
         """When this thread last looked at its ring."""
         self._fanout, self._ring, self._long, self._marks = fanout, ring, long, marks
         self._caption = caption
-        self._loop, self._stop, self._stale_after_s = loop, stop, stale_after_s
+        self._loop, self._stale_after_s = loop, stale_after_s
         self._paces: dict[Variant, Pace] = {}
         self._stacks = Stacks()
         self._share = 1.0
         self._rate = RateMeter()
-        self._thread = threading.Thread(target=self._run, name=f"feed-{fanout.camera}", daemon=True)
+        self.thread = Worker(f"feed-{fanout.camera}", self._run, stop)
+        """It looks at `stop` at least every IDLE_S."""
 
     @property
     def no_long(self) -> str:
         """Why there is no virtual long exposure; empty: there is one."""
         return self._long.reason
 
-    def start(self) -> None:
-        """Begin to watch the ring."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the thread after stop was requested; it looks at `stop` at least every IDLE_S."""
-        self._thread.join(4 * IDLE_S)
-
     # ---- the thread
 
     def _run(self) -> None:
-        try:
-            self._watch()
-        finally:
-            if not self._stop.requested:  # a feed that fails ends the process; supervisord brings it back
-                self._stop.fail()
-
-    def _watch(self) -> None:
         for item in self._ring.sequences(newest_first=True, idle_s=IDLE_S):
             self.looked_s = time.monotonic()
             if item is None:

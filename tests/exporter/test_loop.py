@@ -17,7 +17,6 @@ from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply
 from shmcam.library import Catalogue, Entry
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 from tests.machine import until
 from tests.mounts import closed
 
@@ -63,19 +62,6 @@ def test_a_past_stack_waits_for_the_time_after_of_its_own_camera(tmp_path, camer
     assert len(parts.saver.work) == 1
 
 
-class Buggy(Worker):
-    def work(self) -> None:
-        raise ZeroDivisionError("a bug")
-
-
-def test_a_thread_that_meets_a_bug_ends_the_process_with_an_error(caplog):
-    """Not with 0: supervisord takes that for the end of a process that was asked to stop."""
-    stop = Stop()
-    with Buggy("follow-cam0", stop):
-        assert stop.wait(10) and stop.failed
-    assert "follow-cam0 broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
-
-
 def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_first_try_fails(tmp_path, monkeypatch):
     """Read-only between two looks, or while an archive held the errands up; then another process held the lock."""
 
@@ -117,6 +103,20 @@ def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
     stop, answers = Stop(), []
     jobs = Jobs("trial", 1, stop)
     jobs.submit(refused, SimpleNamespace(reply=answers.append))
-    with jobs:
+    with jobs.thread:
         until(lambda: answers, 10, "answer")
     assert answers[0].status == "not_saved" and "external library" in answers[0].text and jobs.failed == 1
+
+
+def test_a_job_that_meets_a_bug_is_answered_and_so_is_what_waits_behind_it(caplog):
+    def meet_a_bug() -> Reply:
+        raise ZeroDivisionError("a bug")
+
+    stop, answers = Stop(), []
+    jobs = Jobs("trial", 2, stop)
+    for work in (meet_a_bug, Reply):
+        jobs.submit(work, SimpleNamespace(reply=answers.append))
+    with jobs.thread:
+        until(lambda: len(answers) == 2, 10, "answers")
+    assert [answer.status for answer in answers] == ["failed", "stopping"]
+    assert stop.failed and "thread trial broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
