@@ -85,10 +85,10 @@ async def _sessions(call: Call) -> SessionRows:
         SessionRow(
             id=one.id,
             camera=one.camera,
-            label=one.agreement.label,
-            preset=one.agreement.preset,
-            mode=one.agreement.mode,
-            connected=one.left_s is None,
+            label=one.options.label,
+            preset=one.options.preset,
+            mode=one.options.mode,
+            connected=one.disconnected_s is None,
             statistics=asdict(one.statistics),
         )
         for one in call.context.sessions.all

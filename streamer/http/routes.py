@@ -42,7 +42,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.strip),
         web.get("/live.mp4", film.live_mp4),
         web.get("/cam/{camera}/live.mp4", film.live_mp4),
-        web.get("/ws", connection.sessions, allow_head=False),
+        web.get("/ws", connection.serve_sessions, allow_head=False),
         web.get("/ws/live", film.live_socket, allow_head=False),
         web.get("/state", state.state),
         web.get("/metrics", metrics.metrics),

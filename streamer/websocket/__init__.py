@@ -1,1 +1,1 @@
-"""streamer/websocket."""
+"""The WebSocket `/ws`: connections, their sessions, and the pictures and messages sent to them."""

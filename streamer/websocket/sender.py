@@ -1,7 +1,4 @@
-"""How the pictures of one WebSocket session reach its client: its place in the fan-out, its pace, its limits.
-
-What a WebSocket session is told about itself and about its pictures.
-"""
+"""The sending side of a WebSocket session: its place in the fan-out, its pace, and the messages to its client."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import asyncio
 import struct
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -28,29 +24,29 @@ JSON = dict[str, Any]
 
 
 class WebSocketWriter:
-    """Speaks to one client. One that has left hears nothing; whoever listens to it finds out."""
+    """The writing half of one connection. A client that has left is ignored: the reading half notices it."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
 
-    async def say(self, kind: str, **values: object) -> None:
-        """Send a text message: a JSON object of this type."""
+    async def send_json(self, kind: str, **values: object) -> None:
+        """Sends a text message: a JSON object of this type."""
         with suppress(ConnectionError):
             await self._socket.send_str(msgspec.json.encode({"type": kind, **values}).decode())
 
-    async def send(self, data: bytes) -> None:
-        """Send a binary message."""
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends a binary message."""
         with suppress(ConnectionError):
             await self._socket.send_bytes(data)
 
 
-def described(context: Context, session: WebSocketSession) -> JSON:
-    """What was agreed, and what there is: capacity and metadata."""
+def describe_session(context: Context, session: WebSocketSession) -> JSON:
+    """Returns the fields of the message `session`: the options in force, the presets, the capacity, the source."""
     sight = context.cameras[session.camera].feed.sight
     return {
         "id": session.id,
         "camera": session.camera,
-        "agreement": msgspec.to_builtins(session.agreement),
+        "agreement": msgspec.to_builtins(session.options),
         "presets": {name: dict(zip(("width", "quality", "fps"), v, strict=True)) for name, v in PRESETS.items()},
         "capacity": {"sessions": len(context.sessions.all), "most": context.mjpeg.max_sessions},
         "source": {
@@ -61,19 +57,19 @@ def described(context: Context, session: WebSocketSession) -> JSON:
     }
 
 
-def figures(context: Context, session: WebSocketSession) -> JSON:
-    """How it went so far, and how much of its rate the machine can afford."""
+def statistics_of(context: Context, session: WebSocketSession) -> JSON:
+    """Returns the counts of a session, and the part of its rate that the machine can afford with the reason."""
     throttle = context.session_throttle
     return {"id": session.id, **asdict(session.statistics), "share": throttle.share, "reason": throttle.reason}
 
 
-def binary(picture: JpegPicture) -> bytes:
-    """One picture as a binary message: u64 frame id, u64 wall clock in ns, JPEG."""
+def to_binary(picture: JpegPicture) -> bytes:
+    """Returns a picture as a binary message: u64 frame id, u64 wall clock in ns (both big-endian), JPEG."""
     return struct.pack(">QQ", max(0, picture.frame_id), picture.captured_utc_ns) + picture.jpeg
 
 
-def spelled(picture: JpegPicture) -> JSON:
-    """One picture as the fields of a text message."""
+def to_json(picture: JpegPicture) -> JSON:
+    """Returns a picture as the fields of a text message, the JPEG in base64."""
     return {
         "frame_id": picture.frame_id,
         "timestamp": picture.captured_utc_ns / 1e9,
@@ -85,113 +81,104 @@ def spelled(picture: JpegPicture) -> JSON:
     }
 
 
-Say = Callable[..., Awaitable[None]]
-"""Sends one text message: type, then its fields."""
-
-
 class WebSocketSender:
-    """One session on one connection; a viewer in the fan-out's sense."""
+    """One session on one connection; a PictureViewer of the fan-out."""
 
-    def __init__(
-        self,
-        context: Context,
-        session: WebSocketSession,
-        say: Say,
-        send: Callable[[bytes], Awaitable[None]],
-        counts: Sent,
-    ) -> None:
+    def __init__(self, context: Context, session: WebSocketSession, writer: WebSocketWriter, counts: Sent) -> None:
         self.session = session
         self.counts = counts
-        self._context, self._say, self._send_bytes = context, say, send
-        self._joined: tuple[str, Variant] | None = None
-        self._came = asyncio.Event()
-        self._told = ""
-        """The reason for being slow that the client knows."""
-        self._silent = False
-        """The client knows that there is no signal."""
+        self._context, self._writer = context, writer
+        self._source: tuple[str, Variant] | None = None
+        """The camera and variant it is a viewer of; None: of none."""
+        self._new_picture = asyncio.Event()
+        self._reason_sent = ""
+        """The throttle's reason that the client was last sent."""
+        self._no_signal_sent = False
 
-    def begin(self) -> None:
-        """Take a place among the viewers. Raises: TooMany."""
-        self._join(self.session.camera, self.session.agreement)
+    def join(self) -> None:
+        """Joins the fan-out of the session's camera. Raises: TooManyViewers."""
+        self._join(self.session.camera, self.session.options)
 
-    def end(self) -> None:
-        """Give the place back."""
-        if self._joined is not None:
-            camera, variant = self._joined
-            self._joined = None
+    def leave(self) -> None:
+        """Leaves the fan-out."""
+        if self._source is not None:
+            camera, variant = self._source
+            self._source = None
             self._context.cameras[camera].fanout.leave(variant, self)
 
-    def change(self, camera: str, agreement: SessionOptions) -> None:
-        """Go over to another agreement. Raises: TooMany, and then nothing has changed."""
+    def change(self, camera: str, options: SessionOptions) -> None:
+        """Changes camera and options of the session. Raises: TooManyViewers, and then nothing has changed."""
         session = self.session
-        self.end()
+        self.leave()
         try:
-            self._join(camera, agreement)
+            self._join(camera, options)
         except TooManyViewers:
-            self._join(session.camera, session.agreement)
+            self._join(session.camera, session.options)
             raise
-        session.camera, session.agreement = camera, agreement
+        session.camera, session.options = camera, options
 
     def offer(self, picture: JpegPicture) -> None:
-        """Take the newest picture; `push` or the client's request does the rest."""
+        """Keeps the newest picture, for `push` or the client's next request."""
         self.session.offer(picture)
-        self._came.set()
+        self._new_picture.set()
 
     async def push(self) -> None:
-        """Send pictures as they come and limits allow, until cancelled; tell when the machine is busy and when not."""
+        """Sends pictures as they come and limits allow, and each change of the throttle, until cancelled."""
         while True:
-            await self._came.wait()
-            self._came.clear()
-            await self._tell_throttle()
-            if self.session.agreement.mode != "push":
+            await self._new_picture.wait()
+            self._new_picture.clear()
+            await self._send_throttle_change()
+            if self.session.options.mode != "push":
                 continue
-            taken = self.session.take(time.monotonic(), self._context.session_throttle.share)
-            if isinstance(taken, JpegPicture):
-                self._silent = False
-                await self._send(taken)
-            elif taken == "no_signal":
-                await self._tell_silence()
-            elif taken != "nothing_new" and (due_s := self.session.due_s(time.monotonic())):
-                await asyncio.sleep(due_s)
-                self._came.set()
+            result = self.session.take(time.monotonic(), self._context.session_throttle.share)
+            if isinstance(result, JpegPicture):
+                self._no_signal_sent = False
+                await self._send_picture(result)
+            elif result == "no_signal":
+                await self._send_no_signal_once()
+            elif result != "nothing_new" and (delay_s := self.session.delay_s(time.monotonic())):
+                await asyncio.sleep(delay_s)
+                self._new_picture.set()
 
-    async def answer(self) -> None:
-        """Answer one request_frame: with a picture, or with no_frame and why."""
-        taken = self.session.take(time.monotonic(), self._context.session_throttle.share)
-        if isinstance(taken, JpegPicture):
-            await self._send(taken)
+    async def answer_request(self) -> None:
+        """Answers one request_frame: with a picture, or with no_frame and the reason."""
+        result = self.session.take(time.monotonic(), self._context.session_throttle.share)
+        if isinstance(result, JpegPicture):
+            await self._send_picture(result)
             return
         self.session.statistics.no_frame += 1
-        await self._no_frame(taken)
+        await self._send_no_frame(result)
 
     # ---- inside
 
-    def _join(self, camera: str, agreement: SessionOptions) -> None:
-        variant = agreement.variant(self._context.mjpeg.fps)
+    def _join(self, camera: str, options: SessionOptions) -> None:
+        variant = options.to_variant(self._context.mjpeg.fps)
         self._context.cameras[camera].fanout.join(variant, self)
-        self._joined = camera, variant
+        self._source = camera, variant
 
-    async def _send(self, picture: JpegPicture) -> None:
+    async def _send_picture(self, picture: JpegPicture) -> None:
         self.counts.sent += 1
         self.counts.bytes += len(picture.jpeg)
-        if self.session.agreement.format == "binary":
-            await self._send_bytes(binary(picture))
+        if self.session.options.format == "binary":
+            await self._writer.send_bytes(to_binary(picture))
         else:
-            await self._say("frame", **spelled(picture))
+            await self._writer.send_json("frame", **to_json(picture))
 
-    async def _no_frame(self, code: str) -> None:
-        reason = {"busy": self._context.session_throttle.reason, "no_signal": self.session.silence}.get(code, "")
-        await self._say("no_frame", code=code, reason=reason, retry_s=round(self.session.due_s(time.monotonic()), 3))
+    async def _send_no_frame(self, code: str) -> None:
+        session = self.session
+        reasons = {"busy": self._context.session_throttle.reason, "no_signal": session.no_signal_reason}
+        retry_s = round(session.delay_s(time.monotonic()), 3)
+        await self._writer.send_json("no_frame", code=code, reason=reasons.get(code, ""), retry_s=retry_s)
 
-    async def _tell_silence(self) -> None:
-        """Once, not with each "No signal" picture."""
-        if not self._silent:
-            self._silent = True
-            await self._no_frame("no_signal")
+    async def _send_no_signal_once(self) -> None:
+        """Sends no_frame for the first "No signal" picture, not for its repeats."""
+        if not self._no_signal_sent:
+            self._no_signal_sent = True
+            await self._send_no_frame("no_signal")
 
-    async def _tell_throttle(self) -> None:
+    async def _send_throttle_change(self) -> None:
         throttle = self._context.session_throttle
-        if throttle.reason != self._told:
-            self._told = throttle.reason
+        if throttle.reason != self._reason_sent:
+            self._reason_sent = throttle.reason
             kind = "throttled" if throttle.reason else "unthrottled"
-            await self._say(kind, share=throttle.share, reason=throttle.reason)
+            await self._writer.send_json(kind, share=throttle.share, reason=throttle.reason)

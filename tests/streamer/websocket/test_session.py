@@ -1,4 +1,4 @@
-"""WebSocket sessions: the pure rules, then the talk itself over a real socket."""
+"""WebSocket sessions: the pure rules, then the messages over a real socket."""
 
 import asyncio
 import base64
@@ -25,14 +25,14 @@ def session(**more) -> WebSocketSession:
 
 
 def test_a_preset_says_everything_that_is_not_said():
-    variant = SessionOptions(preset="low").variant(60.0)
+    variant = SessionOptions(preset="low").to_variant(60.0)
     assert (variant.width, variant.quality, variant.fps) == (320, 60, 10.0)
-    variant = SessionOptions(preset="low", width=640, quality=90, fps=2, gray=True, stack=4).variant(60.0)
+    variant = SessionOptions(preset="low", width=640, quality=90, fps=2, gray=True, stack=4).to_variant(60.0)
     assert (variant.width, variant.quality, variant.fps, variant.gray, variant.stack) == (640, 90, 2.0, True, 4)
 
 
 def test_no_session_gets_more_than_the_server_allows():
-    assert SessionOptions(preset="full", fps=200).variant(15.0).fps == 15.0
+    assert SessionOptions(preset="full", fps=200).to_variant(15.0).fps == 15.0
 
 
 def test_a_picture_is_given_once():
@@ -94,7 +94,7 @@ def test_places_are_limited_and_sessions_nobody_is_connected_to_make_room():
     sessions.create(SessionOptions(), "cam0", 2, 0.0)
     with pytest.raises(SessionLimit, match="all 2 sessions are taken"):
         sessions.create(SessionOptions(), "cam0", 2, 0.0)
-    sessions.left(first, 1.0)
+    sessions.disconnect(first, 1.0)
     sessions.create(SessionOptions(), "cam0", 2, 2.0)
     assert sessions.resume(first.key, 3.0) is None, "its place is taken"
 
@@ -103,11 +103,11 @@ def test_a_session_is_resumed_with_its_key_for_a_while_and_only_once():
     sessions = Sessions()
     one = sessions.create(SessionOptions(), "cam0", 2, 0.0)
     assert sessions.resume(one.key, 1.0) is None, "still connected"
-    sessions.left(one, 10.0)
+    sessions.disconnect(one, 10.0)
     assert sessions.resume("wrong", 11.0) is None
     assert sessions.resume(one.key, 10.0 + RESUME_S) is one
     assert one.statistics.connections == 2
-    sessions.left(one, 100.0)
+    sessions.disconnect(one, 100.0)
     assert sessions.resume(one.key, 101.0 + RESUME_S) is None
 
 
@@ -140,7 +140,7 @@ def test_the_rate_does_not_swing():
     assert (throttle.share, throttle.reason) == (1.0, "")
 
 
-# ---- the talk
+# ---- the messages
 
 
 async def hear(socket, kind: str) -> dict:
@@ -272,7 +272,7 @@ def test_a_broken_connection_is_resumed_with_its_figures(tmp_path):
                 await socket.send_json({"type": "create", "format": "base64"})
                 key = (await hear(socket, "session"))["key"]
                 await hear(socket, "frame")
-            await eventually(lambda: server.context.sessions.all[0].left_s is not None)
+            await eventually(lambda: server.context.sessions.all[0].disconnected_s is not None)
             async with browser.ws_connect("/ws") as socket:
                 await socket.send_json({"type": "resume", "key": key})
                 assert (await hear(socket, "session"))["agreement"]["format"] == "base64"
