@@ -21,7 +21,7 @@ SHARED = {
     "shmcam.runtime": {"shmcam.config"},
     "shmcam.video": {"shmcam.imaging", "shmcam.config", "shmcam.runtime"},
     "shmcam.control": {"shmcam.config", "shmcam.runtime"},
-    "shmcam.library": {"shmcam.config", "shmcam.runtime", "shmcam.video"},
+    "shmcam.library": {"shmcam.imaging", "shmcam.config", "shmcam.runtime", "shmcam.video"},
     "shmcam.hub": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
     "shmcam.watchdog": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
     "shmcam.cli": {"shmcam.config", "shmcam.control", "shmcam.runtime"},

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from piexif import ImageIFD
 
 from exporter.settings import ExportSettings
 from exporter.stacking import tone_map
@@ -26,6 +24,8 @@ from shm_ring.formats import Geometry
 from shmcam.imaging import tiff
 from shmcam.imaging.accumulate import Deep, Payload
 from shmcam.imaging.jpeg import to_jpeg
+from shmcam.imaging.png import encode_chunk
+from shmcam.imaging.tiff import Tag
 
 Parts = Sequence[bytes | memoryview]
 Samples = Payload | Deep
@@ -93,7 +93,7 @@ def _deep(samples: Samples) -> Deep:
 
 
 def _app1(tags: Tags) -> bytes:
-    block = b"Exif\0\0" + tiff.header(*tags)
+    block = tiff.EXIF_MARK + tiff.encode_header(*tags)
     return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
 
 
@@ -101,10 +101,8 @@ def _png(picture: Samples, tags: Tags, compression: int) -> Parts:
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not done:
         raise ValueError(f"png of {picture.shape}: OpenCV refused")
-    chunk = b"eXIf" + tiff.header(*tags)
-    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     whole = data.data.cast("B")
-    return whole[:PNG_HEADER_BYTES], framed, whole[PNG_HEADER_BYTES:]
+    return whole[:PNG_HEADER_BYTES], encode_chunk(b"eXIf", tiff.encode_header(*tags)), whole[PNG_HEADER_BYTES:]
 
 
 def _tiff(picture: Samples, tags: Tags) -> Parts:
@@ -112,18 +110,18 @@ def _tiff(picture: Samples, tags: Tags) -> Parts:
     channels = 1 if picture.ndim == 2 else 3
     rgb = picture if channels == 1 else picture[..., ::-1]
     samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
-    layout = {
-        ImageIFD.ImageWidth: tiff.long(picture.shape[1]),
-        ImageIFD.ImageLength: tiff.long(picture.shape[0]),
-        ImageIFD.BitsPerSample: tiff.short(*(8 * picture.itemsize,) * channels),
-        ImageIFD.Compression: tiff.short(1),
-        ImageIFD.PhotometricInterpretation: tiff.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
-        ImageIFD.SamplesPerPixel: tiff.short(channels),
-        ImageIFD.RowsPerStrip: tiff.long(picture.shape[0]),
-        ImageIFD.StripByteCounts: tiff.long(samples.nbytes),
-        ImageIFD.PlanarConfiguration: tiff.short(1),
-        ImageIFD.StripOffsets: tiff.long(0),
+    layout: dict[int, tiff.Value] = {
+        Tag.IMAGE_WIDTH: tiff.long(picture.shape[1]),
+        Tag.IMAGE_LENGTH: tiff.long(picture.shape[0]),
+        Tag.BITS_PER_SAMPLE: tiff.short(*(8 * picture.itemsize,) * channels),
+        Tag.COMPRESSION: tiff.short(1),
+        Tag.PHOTOMETRIC_INTERPRETATION: tiff.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
+        Tag.SAMPLES_PER_PIXEL: tiff.short(channels),
+        Tag.ROWS_PER_STRIP: tiff.long(picture.shape[0]),
+        Tag.STRIP_BYTE_COUNTS: tiff.long(samples.nbytes),
+        Tag.PLANAR_CONFIGURATION: tiff.short(1),
+        Tag.STRIP_OFFSETS: tiff.long(0),
     }
     first, exif = tags
-    layout[ImageIFD.StripOffsets] = tiff.long(len(tiff.header({**first, **layout}, exif)))
-    return tiff.header({**first, **layout}, exif), samples.data.cast("B")
+    layout[Tag.STRIP_OFFSETS] = tiff.long(len(tiff.encode_header({**first, **layout}, exif)))
+    return tiff.encode_header({**first, **layout}, exif), samples.data.cast("B")

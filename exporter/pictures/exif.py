@@ -15,10 +15,9 @@ from importlib.metadata import version
 from math import gcd
 from typing import Any
 
-from piexif import ExifIFD, ImageIFD
-
 from shm_ring import Flags, FrameMeta
 from shmcam.imaging import tiff
+from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import USER_COMMENT_ASCII
 
@@ -44,28 +43,28 @@ def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.
     """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
     captured = _captured(meta)
     when = tiff.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
-    first = {
-        ImageIFD.Make: tiff.text("shmcam"),
-        ImageIFD.Model: tiff.text(entry.camera),
-        ImageIFD.Software: tiff.text(_software()),
-        ImageIFD.DateTime: when,
+    first: dict[int, tiff.Value] = {
+        Tag.MAKE: tiff.text("shmcam"),
+        Tag.MODEL: tiff.text(entry.camera),
+        Tag.SOFTWARE: tiff.text(_software()),
+        Tag.DATE_TIME: when,
     }
-    exif = {
-        ExifIFD.ExifVersion: tiff.raw(EXIF_VERSION),
-        ExifIFD.DateTimeOriginal: when,
-        ExifIFD.SubSecTimeOriginal: tiff.text(captured[20:26]),
-        ExifIFD.OffsetTimeOriginal: tiff.text(captured[26:32]),
-        ExifIFD.ImageUniqueID: tiff.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
-        ExifIFD.UserComment: tiff.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
+    exif: dict[int, tiff.Value] = {
+        Tag.EXIF_VERSION: tiff.raw(EXIF_VERSION),
+        Tag.DATE_TIME_ORIGINAL: when,
+        Tag.SUB_SEC_TIME_ORIGINAL: tiff.text(captured[20:26]),
+        Tag.OFFSET_TIME_ORIGINAL: tiff.text(captured[26:32]),
+        Tag.IMAGE_UNIQUE_ID: tiff.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
+        Tag.USER_COMMENT: tiff.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
     }
     if meta.exposure_us > 0:
         exposure_us = min(meta.exposure_us, LONGEST_US)
         shared = gcd(exposure_us, MICROSECOND)
-        exif[ExifIFD.ExposureTime] = tiff.ratio(exposure_us // shared, MICROSECOND // shared)
+        exif[Tag.EXPOSURE_TIME] = tiff.ratio(exposure_us // shared, MICROSECOND // shared)
     if meta.analogue_gain > 0:
         # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
         iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
-        exif[ExifIFD.ISOSpeedRatings] = tiff.short(iso)
+        exif[Tag.ISO_SPEED_RATINGS] = tiff.short(iso)
     return first, exif
 
 

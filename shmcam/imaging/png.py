@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from shmcam.imaging.tiff import PNG_SIGNATURE
+
 _RGB_8_BITS = (8, 2, 0, 0, 0)
 _FILTER_UP = 2
 """Each row minus the one above: best of the five for keograms, whose rows resemble each other."""
@@ -23,13 +24,16 @@ def to_png(picture: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -
     rows = (picture - above).reshape(height, width * 3)
     filtered = np.concatenate([np.full((height, 1), _FILTER_UP, np.uint8), rows], axis=1)
     notes = [
-        _chunk(b"tEXt", key.encode("latin-1", "replace") + b"\0" + text.encode("latin-1", "replace"))
+        encode_chunk(b"tEXt", key.encode("latin-1", "replace") + b"\0" + text.encode("latin-1", "replace"))
         for key, text in (texts or {}).items()
     ]
     header = struct.pack(">II5B", width, height, *_RGB_8_BITS)
     body = zlib.compress(filtered.tobytes(), 6)
-    return b"".join([SIGNATURE, _chunk(b"IHDR", header), *notes, _chunk(b"IDAT", body), _chunk(b"IEND", b"")])
+    return b"".join(
+        [PNG_SIGNATURE, encode_chunk(b"IHDR", header), *notes, encode_chunk(b"IDAT", body), encode_chunk(b"IEND", b"")]
+    )
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def encode_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return one chunk: its length, type, data and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import piexif
-
+from shmcam.imaging import tiff
+from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.instants import LARGEST, storable
 from shmcam.runtime.files import whole_file
@@ -29,7 +28,8 @@ MANIFEST = "manifest.json"
 
 MAX_SIDECAR_BYTES = 64_000_000
 """Ours have a few hundred; a manifest of 100,000 files has 50 MB."""
-MAX_TIFF_HEADER = 256 * 1024
+MAX_HEADER_BYTES = 256 * 1024
+"""A JPEG's EXIF has at most 64 KB; ours stands at the beginning of every format."""
 USER_COMMENT_ASCII = b"ASCII\0\0\0"
 
 
@@ -107,31 +107,15 @@ def readable(paths: Iterable[Path]) -> list[Entry]:
 
 
 def read_exif(path: Path) -> dict[str, Any]:
-    """The JSON in a picture's UserComment; empty where there is none."""
+    """Return the JSON in a picture's UserComment; empty where there is none, or the file is damaged."""
     try:
-        block = _exif_block(path)
-        comment = piexif.load(block)["Exif"].get(piexif.ExifIFD.UserComment, b"") if block else b""
-        value = json.loads(comment.removeprefix(USER_COMMENT_ASCII)) if comment else {}
-    except (OSError, ValueError, struct.error, KeyError, IndexError, TypeError, RecursionError):
-        return {}  # piexif raises any of these on bytes it did not expect
+        with path.open("rb") as file:
+            block = tiff.find_exif(file.read(MAX_HEADER_BYTES))
+        _, _, comment = tiff.decode_tags(block, Tag.EXIF)[Tag.USER_COMMENT]
+        value = json.loads(comment.removeprefix(USER_COMMENT_ASCII).rstrip(b"\0"))
+    except (OSError, ValueError, KeyError, RecursionError):
+        return {}
     return value if isinstance(value, dict) else {}
-
-
-def _exif_block(path: Path) -> bytes:
-    """The part of the file that piexif understands; only the first KB of it are read."""
-    with path.open("rb") as file:
-        head = file.read(MAX_TIFF_HEADER)
-    if path.suffix != ".png":
-        return head
-    at = 8
-    while at + 8 <= len(head):
-        length, kind = struct.unpack(">I4s", head[at : at + 8])
-        if kind == b"eXIf":
-            return b"Exif\0\0" + head[at + 8 : at + 8 + length]
-        if kind == b"IDAT":
-            break
-        at += length + 12
-    return b""
 
 
 def _guessed(path: Path, protected: bool) -> Entry:

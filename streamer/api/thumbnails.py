@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shmcam.imaging.dimensions import pixels
+from shmcam.imaging.dimensions import count_pixels
 
 WIDTH = 320
 """Pixels; two columns on a phone of twice the density."""
@@ -81,7 +81,7 @@ def _still(path: Path) -> NDArray[np.uint8] | None:
         data = path.read_bytes()
     except OSError:  # deleted meanwhile, or its disk is away
         return None
-    if not 0 < (pixels(data) or 0) <= PIXELS_MAX:
+    if not 0 < (count_pixels(data) or 0) <= PIXELS_MAX:
         return None
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if decoded is None else np.asarray(decoded, np.uint8)

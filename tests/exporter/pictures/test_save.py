@@ -14,13 +14,14 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import piexif
 import pytest
+from PIL import Image
 
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import geometry, planes
 from shm_ring.records.scores import SCORE, VERSION
 from shmcam.imaging import frame_code
+from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import iso, now_ns, stamp, to_utc_ns
 from tests.exporter.conftest import PERIOD_NS, Feed
@@ -29,6 +30,13 @@ from tests.pipeline import BIN
 from tests.reading import number_in
 
 TWO_CAMERAS = "[cameras.cam0]\n[cameras.cam1]\n"
+
+
+def read_tags(path: Path):
+    """The first directory and the EXIF one as Pillow understands them."""
+    with Image.open(path) as picture:
+        exif = picture.getexif()
+        return dict(exif), exif.get_ifd(Tag.EXIF)
 
 
 def test_save_answers_in_the_words_of_the_first_shared(shared, feed):
@@ -74,21 +82,14 @@ def test_exif_tells_exposure_gain_time_score_and_frame_id(shared, feed):
     for name in reply.data["paths"]:
         path = Path(name)
         assert path.name.startswith("night-1_")
-        data = path.read_bytes()
-        if path.suffix == ".png":
-            at = data.index(b"eXIf")
-            data = data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]
-        exif = piexif.load(data)
-        tags = exif["Exif"]
-        assert tags[piexif.ExifIFD.ExposureTime] == (2, 1) and tags[piexif.ExifIFD.ISOSpeedRatings] == 600
-        assert exif["0th"][piexif.ImageIFD.Model] == b"cam0" and exif["0th"][piexif.ImageIFD.Software].startswith(
-            b"shmcam"
-        )
-        known = json.loads(tags[piexif.ExifIFD.UserComment][8:])
+        first, tags = read_tags(path)
+        exposure = tags[Tag.EXPOSURE_TIME]
+        assert (exposure.numerator, exposure.denominator) == (2, 1) and tags[Tag.ISO_SPEED_RATINGS] == 600
+        assert first[Tag.MODEL] == "cam0" and first[Tag.SOFTWARE].startswith("shmcam")
+        known = json.loads(tags[Tag.USER_COMMENT][8:])
         assert known["frame_id"] == feed.base + 1 and known["label"] == "night-1" and known["trigger"] == "save"
-        when = f"{tags[piexif.ExifIFD.DateTimeOriginal].decode()}.{tags[piexif.ExifIFD.SubSecTimeOriginal].decode()}"
-        zone = tags[piexif.ExifIFD.OffsetTimeOriginal].decode()
-        moment = datetime.strptime(when + zone, "%Y:%m:%d %H:%M:%S.%f%z").timestamp()
+        when = f"{tags[Tag.DATE_TIME_ORIGINAL]}.{tags[Tag.SUB_SEC_TIME_ORIGINAL]}"
+        moment = datetime.strptime(when + tags[Tag.OFFSET_TIME_ORIGINAL], "%Y:%m:%d %H:%M:%S.%f%z").timestamp()
         assert abs(moment * 1e9 - known["captured_utc_ns"]) < 2000
 
 
@@ -202,7 +203,7 @@ def test_past_stack_at_night_gives_one_16_bit_stack_and_a_toned_jpg(shared, feed
     truth = np.linspace(90, 150, 640)
     luma = cv2.cvtColor(deep, cv2.COLOR_BGR2GRAY)[40:] / 257
     assert np.std(luma - truth) < 1.15 * 4 / np.sqrt(16)
-    exif = json.loads(piexif.load(str(jpg))["Exif"][piexif.ExifIFD.UserComment][8:])
+    exif = json.loads(read_tags(jpg)[1][Tag.USER_COMMENT][8:])
     assert exif["stack"] == {"method": "sigma", "count": 16, "aligned": False} and exif["frames"] == 16
     assert (exif["first_frame"], exif["last_frame"]) == (feed.base + 14, feed.base + 29)
 
@@ -432,7 +433,7 @@ def test_the_sharpest_frames_of_the_span_are_taken_and_scores_stand_in_exif(shar
     with scored(shared.settings, sharp):
         reply = shared.call("pastStack jpg method=separate before_s=30 count=4")
         assert [number_in(Path(path)) for path in reply.data["paths"]] == [feed.base + n for n in (3, 8, 9, 15)]
-        known = json.loads(piexif.load(reply.data["path"])["Exif"][piexif.ExifIFD.UserComment][8:])
+        known = json.loads(read_tags(Path(reply.data["path"]))[1][Tag.USER_COMMENT][8:])
         assert (known["dark_score"], known["score"], known["sharpness"]) == (33.5, 44.25, 1.0)
         assert shared.call("pictures limit=1").data["rows"][0]["score"] == 44.25
 

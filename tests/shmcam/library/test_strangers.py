@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shmcam.cli import library
+from shmcam.imaging import tiff
+from shmcam.imaging.png import encode_chunk
+from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
 from shmcam.library.archive import build
 from shmcam.library.instants import instant_ns
 from shmcam.library.manifest import Span, verify
+from shmcam.library.sidecar import USER_COMMENT_ASCII
 from shmcam.runtime.files import whole_file
 from tests.shmcam.library.conftest import on_disk
 
@@ -62,6 +67,31 @@ def test_strange_files_are_adopted_or_left_and_stop_nobody(catalogue, saved, set
     assert len(adopted) == len(DESCRIPTIONS) + 2 and gone == [] and catalogue.check() == []
     assert catalogue.rebuild() == (len(adopted) + 2, 0)
     assert {entry.path for entry in known} <= {entry.path for entry in catalogue.find()}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
+@pytest.mark.parametrize("kind", [0, *range(1, 14), 65_535])
+def test_a_comment_of_any_type_and_damage_is_read_or_left_out(kind, suffix, catalogue, settings):
+    """A foreign picture whose UserComment was of type BYTE ended the exporter, again with each start."""
+    folder = settings.paths.captures
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [b'{"label": "fox"}', b"[" * 100_000, b'{"label": "\xff"}', b"7", b""]
+    for number, text in enumerate(texts):
+        comment = USER_COMMENT_ASCII + text
+        block = tiff.encode_header({}, {Tag.USER_COMMENT: (kind, len(comment), comment)})
+        (folder / f"{number}{suffix}").write_bytes(file_around(block, suffix))
+        (folder / f"cut{number}{suffix}").write_bytes(file_around(block, suffix)[:-1])
+    adopted, gone = catalogue.reconcile()
+    assert len(adopted) == 2 * len(texts) and gone == []
+    known = {"label": "fox"} if kind in (1, 2, 6, 7) else {}
+    assert sidecar.read_exif(folder / f"0{suffix}") == known
+    assert all(sidecar.read_exif(folder / f"{number}{suffix}") == {} for number in range(1, len(texts)))
+
+
+def file_around(block: bytes, suffix: str) -> bytes:
+    if suffix == ".jpg":
+        return b"\xff\xd8\xff\xe1" + struct.pack(">H", (len(block) + 8) & 0xFFFF) + tiff.EXIF_MARK + block
+    return tiff.PNG_SIGNATURE + encode_chunk(b"eXIf", block) if suffix == ".png" else block
 
 
 def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):

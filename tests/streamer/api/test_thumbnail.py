@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shmcam.imaging.dimensions import pixels
+from shmcam.imaging.dimensions import count_pixels
 from streamer.api import thumbnails
 
 MEDIA = {"jpg": "image/jpeg", "png": "image/png", "tiff": "image/tiff"}
@@ -27,24 +27,24 @@ def tiff_of(order: str, kind: str, width: int, height: int) -> bytes:
 @pytest.mark.parametrize("ending", MEDIA)
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 def test_pixels_are_read_from_the_header(ending, depth):
-    assert pixels(file_of(ending, np.uint8 if ending == "jpg" else depth)) == 48_000
+    assert count_pixels(file_of(ending, np.uint8 if ending == "jpg" else depth)) == 48_000
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", ["short", "long"])
 def test_every_kind_of_tiff_is_understood(order, kind):
-    assert pixels(tiff_of(order, kind, 60_000, 50_000)) == 3_000_000_000
+    assert count_pixels(tiff_of(order, kind, 60_000, 50_000)) == 3_000_000_000
 
 
 @pytest.mark.parametrize("ending", MEDIA)
 def test_a_header_cut_anywhere_is_harmless(ending):
     whole = file_of(ending)
-    assert {pixels(whole[:cut]) for cut in range(0, len(whole), 7)} <= {None, 48_000}
+    assert {count_pixels(whole[:cut]) for cut in range(0, len(whole), 7)} <= {None, 48_000}
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"II*\0\xff\xff\xff\xff", tiff_of("<", "long", 1, 1)[:20]])
 def test_what_is_no_picture_has_no_pixels(data):
-    assert pixels(data) is None
+    assert count_pixels(data) is None
 
 
 @pytest.mark.parametrize("ending", MEDIA)
