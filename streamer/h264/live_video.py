@@ -1,7 +1,7 @@
-"""Live H.264 of one camera: the recorder's packets, muxed once, to every viewer who can play them.
+"""Live H.264 of one camera: muxes the recorder's packets once and gives the fragments to every viewer.
 
-A viewer begins with the newest key frame and what came after it. Encoded frames depend on each other, so a viewer who
-cannot keep up loses everything up to the next key frame, and only that viewer.
+A viewer begins with the newest key frame and the frames after it. Encoded frames depend on each other, so a viewer
+that cannot keep up loses everything up to the next key frame; the other viewers lose nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from shm_ring.records.packets import Unit, follow, latest_key
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.worker import Worker
+from shmcam.video import fmp4_writer
 from shmcam.video.annexb import ParameterSets, parameter_sets, to_avcc
-from shmcam.video.fmp4_writer import MuxedFrame, fragment, header
+from shmcam.video.fmp4_writer import MuxedFrame
 
 GOP_BYTES_MAX = 8 * 1024 * 1024
-"""What is kept for newcomers; a GOP of 1080p at 10 Mbit/s and 2 s is 2.5 MB. A longer one begins at its next key."""
+"""The bytes kept for new viewers; a GOP of 1080p at 10 Mbit/s and 2 s has 2.5 MB. A longer one is dropped, and the
+next key frame begins a new one."""
 
 IDLE_S = 0.5
 OLD_NS = 10_000_000_000
@@ -30,7 +32,7 @@ OLD_NS = 10_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class InitSegment:
-    """What a viewer gets before the first fragment."""
+    """The bytes before the first fragment, and what they describe."""
 
     header: bytes
     codec: str
@@ -40,24 +42,33 @@ class InitSegment:
 
 
 class LiveViewer(Protocol):
-    """Somebody who plays."""
+    """A viewer of the muxed stream."""
 
-    def open(self, opening: InitSegment) -> None:
-        """A new film begins: first of all, and when the encoder was opened anew."""
+    def open(self, init_segment: InitSegment) -> None:
+        """Begins a stream: first of all, and again when the encoder was opened anew."""
 
-    def play(self, piece: MuxedFrame) -> None:
-        """Take the next fragment; never wait, never raise."""
+    def offer(self, fragment: MuxedFrame) -> None:
+        """Takes the next fragment, or drops it; never waits, never raises."""
 
 
 @dataclass(slots=True)
 class StreamState:
-    """What is known of the stream now."""
+    """The stream of one encoder and its newest group of pictures."""
 
-    opening: InitSegment
+    init_segment: InitSegment
     stream: int
-    pieces: list[MuxedFrame] = field(default_factory=list)
+    """Counts openings of the encoder, as in the packets."""
+    fragments: list[MuxedFrame] = field(default_factory=list)
     """From the newest key frame on."""
     kept_bytes: int = 0
+
+    def keep(self, fragment: MuxedFrame) -> None:
+        """Adds a fragment to the newest group of pictures; a key frame begins the next group."""
+        if fragment.key or self.kept_bytes > GOP_BYTES_MAX:
+            self.fragments, self.kept_bytes = [], 0
+        if fragment.key or self.fragments:
+            self.fragments.append(fragment)
+            self.kept_bytes += len(fragment.after)
 
 
 class LiveVideo:
@@ -67,48 +78,40 @@ class LiveVideo:
         self.camera = camera
         self.viewers: set[LiveViewer] = set()
         self.wanted = threading.Event()
-        """Set while somebody watches; the feed sleeps otherwise."""
-        self.film: StreamState | None = None
+        """Set while there are viewers; the feed sleeps otherwise."""
+        self.state: StreamState | None = None
 
     def join(self, viewer: LiveViewer) -> None:
-        """Let a viewer in, with the newest key frame if there is one."""
+        """Adds a viewer and gives it the newest group of pictures, if there is one."""
         self.viewers.add(viewer)
         self.wanted.set()
-        if self.film is not None:
-            viewer.open(self.film.opening)
-            for piece in self.film.pieces:
-                viewer.play(piece)
+        if self.state is not None:
+            viewer.open(self.state.init_segment)
+            for fragment in self.state.fragments:
+                viewer.offer(fragment)
 
     def leave(self, viewer: LiveViewer) -> None:
-        """A viewer is gone; with the last one all work ends."""
+        """Removes a viewer; without viewers all work ends."""
         self.viewers.discard(viewer)
         if not self.viewers:
             self.wanted.clear()
-            self.film = None
+            self.state = None
 
-    def take(self, stream: int, opening: InitSegment | None, piece: MuxedFrame) -> None:
-        """Take what the feed has muxed; `opening` comes with each key frame."""
-        if self.film is None or self.film.stream != stream:
-            if opening is None or not self.viewers:
+    def deliver(self, stream: int, init_segment: InitSegment | None, fragment: MuxedFrame) -> None:
+        """Gives the feed's next fragment to every viewer; `init_segment` comes with each key frame."""
+        if self.state is None or self.state.stream != stream:
+            if init_segment is None or not self.viewers:
                 return
-            self.film = StreamState(opening, stream)
+            self.state = StreamState(init_segment, stream)
             for viewer in tuple(self.viewers):
-                viewer.open(opening)
-        _keep(self.film, piece)
+                viewer.open(init_segment)
+        self.state.keep(fragment)
         for viewer in tuple(self.viewers):
-            viewer.play(piece)
-
-
-def _keep(film: StreamState, piece: MuxedFrame) -> None:
-    if piece.key or film.kept_bytes > GOP_BYTES_MAX:
-        film.pieces, film.kept_bytes = [], 0
-    if piece.key or film.pieces:
-        film.pieces.append(piece)
-        film.kept_bytes += len(piece.after)
+            viewer.offer(fragment)
 
 
 class LiveFeed:
-    """The thread of one camera: waits for packets while somebody watches."""
+    """The thread of one camera: reads packets while there are viewers."""
 
     def __init__(self, live: LiveVideo, ring: LiveRing, *, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
         self._live, self._ring, self._loop, self._stop = live, ring, loop, stop
@@ -121,10 +124,10 @@ class LiveFeed:
     def _run(self) -> None:
         while not self._stop.requested:
             if self._live.wanted.wait(IDLE_S):
-                self._follow(self._newest_key())
+                self._follow(self._find_start())
 
-    def _newest_key(self) -> int | str:
-        """Where to begin, so that the first picture is there at once."""
+    def _find_start(self) -> int | str:
+        """Returns the sequence of the newest key frame, so that the first picture is there at once; else "new"."""
         try:
             key = latest_key(self._ring)
         except RingNotReady:
@@ -136,14 +139,14 @@ class LiveFeed:
             if not self._live.wanted.is_set():
                 return
             if unit is not None:
-                self._pass_on(unit, self._loop.call_soon_threadsafe)
+                self._mux(unit, self._loop.call_soon_threadsafe)
 
-    def _pass_on(self, unit: Unit, call: Callable[..., object]) -> None:
+    def _mux(self, unit: Unit, call: Callable[..., object]) -> None:
         if now_ns() - unit.meta.captured_ns > max(OLD_NS, 2000 * unit.duration_us):
-            return  # what a recorder that is gone left in the ring: live means live
+            return  # left in the ring by a recorder that has ended: not live any more
         sets = parameter_sets(unit.data) if unit.key else None
         self._number += 1
-        piece = fragment(
+        fragment = fmp4_writer.fragment(
             to_avcc(unit.data),
             number=self._number,
             time_us=unit.pts_us,
@@ -151,9 +154,9 @@ class LiveFeed:
             key=unit.key,
             captured_ns=unit.meta.captured_ns,
         )
-        call(self._live.take, unit.stream, sets and opening_of(sets, unit.width, unit.height), piece)
+        call(self._live.deliver, unit.stream, sets and init_segment_of(sets, unit.width, unit.height), fragment)
 
 
-def opening_of(sets: ParameterSets, width: int, height: int) -> InitSegment:
-    """What a viewer gets first."""
-    return InitSegment(header(sets, width, height), sets.codec, width, height)
+def init_segment_of(sets: ParameterSets, width: int, height: int) -> InitSegment:
+    """Returns the first bytes for a viewer of video with these parameter sets and this size."""
+    return InitSegment(fmp4_writer.header(sets, width, height), sets.codec, width, height)

@@ -1,4 +1,4 @@
-"""Live H.264 to viewers: `/live.mp4` for players, `/ws/live` for the page's Media Source."""
+"""The routes of live H.264: `/live.mp4` for players, `/ws/live` for the page's Media Source."""
 
 from __future__ import annotations
 
@@ -16,63 +16,64 @@ from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
 from streamer.http.raw_stream import NO_STORE, start_raw_stream
 from streamer.pictures.fanout import TooManyViewers
 
-WAIT_S = 4.0
-"""For the first key frame; two GOPs of the recorder's default. Then there is no recorder, and the reason is told."""
+KEY_FRAME_S = 4.0
+"""The wait for the first key frame: two GOPs of the recorder's default. After it there is no recorder, and the answer
+says so."""
 
-WAIT_FRAMES = 3
-"""But no less than so many frames: at night one takes seconds, and the encoder begins with the next."""
+KEY_FRAME_FRAMES = 3
+"""The wait is never shorter than so many frames: at night one takes seconds, and the encoder begins with the next."""
 
-LONGEST_WAIT_S = 60.0
+KEY_FRAME_S_MAX = 60.0
 
 HEARTBEAT_S = 20.0
 
 WATCH_S = 12.0
-"""The recorder goes on encoding for so long after each word of ours."""
+"""The recorder encodes for so long after each Watch."""
 
 HUB_S = 3.0
 
 
-async def live_mp4(request: web.Request) -> web.StreamResponse:
-    """Serve one player until it leaves."""
+async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
+    """Serves one player until it leaves."""
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "video/mp4", **NO_STORE})
-    player = HttpVideoViewer()
-    with joined(context, camera, player):
-        await _opened(camera, player.opened)
+    viewer = HttpVideoViewer()
+    with join_live_video(context, camera, viewer):
+        await _wait_for_key_frame(camera, viewer.opened)
         peer = cast(HttpConnection, request.protocol).peer
-        gone = asyncio.Event()
-        with context.viewers.track("h264", camera.name, peer, "mp4", player.counts):
-            outlet = start_raw_stream(request, "video/mp4", player.writable, gone.set)
-            player.begin(outlet)
+        lost = asyncio.Event()
+        with context.viewers.track("h264", camera.name, peer, "mp4", viewer.counts):
+            raw_stream = start_raw_stream(request, "video/mp4", viewer.writable, lost.set)
+            viewer.begin(raw_stream)
             try:
-                await _first(gone, player.ended)
+                await _wait_for_first(lost, viewer.ended)
             finally:
-                outlet.force_close()
+                raw_stream.force_close()
     return web.Response()  # never sent: the connection is not aiohttp's any more
 
 
-async def live_socket(request: web.Request) -> web.StreamResponse:
-    """Serve one screen until it leaves."""
+async def serve_live_websocket(request: web.Request) -> web.StreamResponse:
+    """Serves one WebSocket until it ends."""
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
-    screen = WebSocketVideoViewer()
-    with joined(context, camera, screen):
-        await _opened(camera, screen.opened)
+    viewer = WebSocketVideoViewer()
+    with join_live_video(context, camera, viewer):
+        await _wait_for_key_frame(camera, viewer.opened)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=4096, compress=False)
         await socket.prepare(request)
         peer = cast(HttpConnection, request.protocol).peer
-        with context.viewers.track("h264", camera.name, peer, "websocket", screen.counts):
-            sending = asyncio.create_task(screen.run(socket))
+        with context.viewers.track("h264", camera.name, peer, "websocket", viewer.counts):
+            task = asyncio.create_task(viewer.run(socket))
             try:
-                async for _ in socket:  # nothing is expected; reading is what notices that the peer has left
+                async for _ in socket:  # no message is expected; reading is what notices that the peer has left
                     continue
             finally:
-                sending.cancel()
+                task.cancel()
     return socket
 
 
 async def request_live_packets(context: Context) -> None:
-    """Ask the recorders for packets while somebody plays, until cancelled; they encode for nobody otherwise."""
+    """Sends a Watch for each camera that has viewers, until cancelled; without it recorders write no live packets."""
     while True:
         for name, camera in context.cameras.items():
             if camera.live_video.viewers:
@@ -84,8 +85,10 @@ async def request_live_packets(context: Context) -> None:
 
 
 @contextmanager
-def joined(context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | WebSocketVideoViewer) -> Iterator[None]:
-    """A place among the viewers of a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
+def join_live_video(
+    context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | WebSocketVideoViewer
+) -> Iterator[None]:
+    """Adds a viewer to a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
     try:
         context.places.take(new_variant=False)
     except TooManyViewers as error:
@@ -99,24 +102,24 @@ def joined(context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | W
         context.places.give_back(last_of_variant=False)
 
 
-def patience_s(camera: StreamedCamera) -> float:
-    """How long the first key frame may take, seconds."""
+def key_frame_timeout_s(camera: StreamedCamera) -> float:
+    """Returns how long the first key frame may take, seconds."""
     meta = camera.feed.sight.meta
-    frames_s = WAIT_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
-    return max(WAIT_S, min(LONGEST_WAIT_S, frames_s))
+    frames_s = KEY_FRAME_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
+    return max(KEY_FRAME_S, min(KEY_FRAME_S_MAX, frames_s))
 
 
-async def _opened(camera: StreamedCamera, opened: asyncio.Event) -> None:
-    """Wait for the first key frame. Raises: HTTPServiceUnavailable."""
+async def _wait_for_key_frame(camera: StreamedCamera, opened: asyncio.Event) -> None:
+    """Waits for the first key frame. Raises: HTTPServiceUnavailable."""
     try:
-        async with asyncio.timeout(patience_s(camera)):
+        async with asyncio.timeout(key_frame_timeout_s(camera)):
             await opened.wait()
     except TimeoutError:
         reason = f"no H.264 of {camera.name} (is the recorder running?); MJPEG is at /cam/{camera.name}/stream"
         raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"}) from None
 
 
-async def _first(*events: asyncio.Event) -> None:
+async def _wait_for_first(*events: asyncio.Event) -> None:
     tasks = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

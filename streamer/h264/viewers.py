@@ -1,4 +1,7 @@
-"""Viewers of live H.264: what each is sent, and what is left out for one that cannot keep up. No waiting here."""
+"""Viewers of live H.264: which fragments each one gets, and which are dropped when it cannot keep up. No waiting here.
+
+A viewer that falls behind skips everything up to the next key frame.
+"""
 
 from __future__ import annotations
 
@@ -14,66 +17,67 @@ from streamer.h264.live_video import InitSegment
 from streamer.http.raw_stream import RawStream
 from streamer.monitoring.viewers import Sent
 
-BEHIND_MAX = 120
-"""Fragments that may wait for a WebSocket viewer: 4 s at 30 fps; beyond it everything up to the next key is dropped."""
+FRAGMENTS_MAX = 120
+"""Fragments that may wait for one viewer, 4 s at 30 fps; beyond it all are dropped up to the next key frame."""
 
 
 class HttpVideoViewer:
-    """A viewer of `/live.mp4`; what does not fit is dropped up to the next key frame."""
+    """A viewer of `/live.mp4`."""
 
     def __init__(self) -> None:
         self.counts = Sent()
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
-        """The encoder was opened anew: a file cannot change its size, so the player must come again."""
-        self._outlet: RawStream | None = None
-        self._opening: InitSegment | None = None
-        self._early: list[MuxedFrame] = []
+        """Set when the encoder was opened anew: a file cannot change its size, so the player must connect again."""
+        self._raw_stream: RawStream | None = None
+        self._init_segment: InitSegment | None = None
+        self._waiting: list[MuxedFrame] = []
+        """Fragments from before `begin`."""
         self._blocked = False
-        self._lost = True  # until the first key frame
+        self._needs_key = True
         self._base_us = -1
 
-    def open(self, opening: InitSegment) -> None:
-        """A film begins; once its header has been sent, another one ends this player."""
-        if self._outlet is not None:
+    def open(self, init_segment: InitSegment) -> None:
+        """Begins a stream; once a header has been sent, a second stream ends this viewer."""
+        if self._raw_stream is not None:
             self.ended.set()
             return
-        self._opening, self._early = opening, []
+        self._init_segment, self._waiting = init_segment, []
         self.opened.set()
 
-    def begin(self, outlet: RawStream) -> None:
-        """Send the film's header, then what has come meanwhile."""
-        self._outlet = outlet
-        outlet.write(self._opening.header if self._opening else b"")
-        early, self._early = self._early, []
-        for piece in early:
-            self.play(piece)
+    def begin(self, raw_stream: RawStream) -> None:
+        """Sends the header, then the fragments that have come meanwhile."""
+        self._raw_stream = raw_stream
+        raw_stream.write(self._init_segment.header if self._init_segment else b"")
+        waiting, self._waiting = self._waiting, []
+        for fragment in waiting:
+            self.offer(fragment)
 
     def writable(self) -> None:
-        """There is room again."""
+        """Notes that the kernel has room again; the raw stream calls it."""
         self._blocked = False
 
-    def play(self, piece: MuxedFrame) -> None:
-        """Write it, unless something before it is missing, or it is of the next film."""
+    def offer(self, fragment: MuxedFrame) -> None:
+        """Writes a fragment, unless one before it is missing or it belongs to the next stream."""
         if self.ended.is_set():
             return
-        if self._outlet is None:
-            self._early.append(piece) if len(self._early) < BEHIND_MAX else self._early.clear()
+        if self._raw_stream is None:
+            self._waiting.append(fragment) if len(self._waiting) < FRAGMENTS_MAX else self._waiting.clear()
             return
-        self._lost = (self._lost or self._blocked) and not (piece.key and not self._blocked)
-        if self._lost:
+        self._needs_key = (self._needs_key or self._blocked) and not (fragment.key and not self._blocked)
+        if self._needs_key:
             self.counts.skipped += 1
             return
         if self._base_us < 0:
-            self._base_us = piece.time_us
-        data = piece.at(self._base_us)
-        self._blocked = not self._outlet.write(data)
+            self._base_us = fragment.time_us
+        data = fragment.at(self._base_us)
+        self._blocked = not self._raw_stream.write(data)
         self.counts.sent += 1
         self.counts.bytes += len(data)
 
 
-class Described(msgspec.Struct, frozen=True):
-    """The text message before each film on the WebSocket."""
+class StreamDescription(msgspec.Struct, frozen=True):
+    """The text message before each stream on the WebSocket."""
 
     type: str
     """film."""
@@ -84,46 +88,46 @@ class Described(msgspec.Struct, frozen=True):
 
 
 class WebSocketVideoViewer:
-    """A viewer on a WebSocket: a bounded queue of messages, emptied by a task."""
+    """A viewer of `/ws/live`: a bounded queue of messages, emptied by a task."""
 
     def __init__(self) -> None:
         self.counts = Sent()
         self.opened = asyncio.Event()
         self._queue: deque[str | bytes] = deque()
-        self._came = asyncio.Event()
-        self._lost = True
+        self._new_message = asyncio.Event()
+        self._needs_key = True
         self._base_us = -1
 
-    def open(self, opening: InitSegment) -> None:
-        """A film begins, the first or another."""
-        mime = f'video/mp4; codecs="{opening.codec}"'
-        said = Described("film", mime, opening.width, opening.height)
+    def open(self, init_segment: InitSegment) -> None:
+        """Begins a stream, the first or another; messages of the one before are dropped."""
+        mime = f'video/mp4; codecs="{init_segment.codec}"'
+        description = StreamDescription("film", mime, init_segment.width, init_segment.height)
         self._queue.clear()
-        self._queue.extend((msgspec.json.encode(said).decode(), opening.header))
-        self._lost, self._base_us = True, -1
+        self._queue.extend((msgspec.json.encode(description).decode(), init_segment.header))
+        self._needs_key, self._base_us = True, -1
         self.opened.set()
-        self._came.set()
+        self._new_message.set()
 
-    def play(self, piece: MuxedFrame) -> None:
-        """Queue it, unless something before it is missing."""
-        if len(self._queue) > BEHIND_MAX:
+    def offer(self, fragment: MuxedFrame) -> None:
+        """Queues a fragment, unless one before it is missing."""
+        if len(self._queue) > FRAGMENTS_MAX:
             self._queue.clear()
-            self._lost = True
-        if self._lost and not piece.key:
+            self._needs_key = True
+        if self._needs_key and not fragment.key:
             self.counts.skipped += 1
             return
-        self._lost = False
+        self._needs_key = False
         if self._base_us < 0:
-            self._base_us = piece.time_us
-        self._queue.append(piece.at(self._base_us))
-        self._came.set()
+            self._base_us = fragment.time_us
+        self._queue.append(fragment.at(self._base_us))
+        self._new_message.set()
 
     async def run(self, socket: web.WebSocketResponse) -> None:
-        """Send what comes, until the socket ends."""
-        with suppress(ConnectionError):  # the viewer has left; whoever reads from the socket finds out
+        """Sends the queue until the socket ends."""
+        with suppress(ConnectionError):  # the viewer has left; the task that reads from the socket notices it
             while not socket.closed:
-                await self._came.wait()
-                self._came.clear()
+                await self._new_message.wait()
+                self._new_message.clear()
                 while self._queue:
                     await self._send(socket, self._queue.popleft())
 

@@ -6,12 +6,12 @@ from aiohttp import web
 
 from streamer.api.openapi import api_routes
 from streamer.auth import login
-from streamer.h264 import routes as film
+from streamer.h264.routes import serve_live_mp4, serve_live_websocket
 from streamer.http import static_files
-from streamer.monitoring import metrics
-from streamer.monitoring import routes as state
+from streamer.monitoring.metrics import serve_metrics
+from streamer.monitoring.routes import serve_healthz, serve_state
 from streamer.pictures import mjpeg, snapshot
-from streamer.websocket import connection
+from streamer.websocket.connection import serve_sessions
 
 
 async def root(request: web.Request) -> web.StreamResponse:
@@ -40,12 +40,12 @@ def routes() -> list[web.RouteDef]:
         web.get("/snapshot", snapshot.snapshot),
         web.get("/cam/{camera}/snapshot.jpg", snapshot.snapshot),
         web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.strip),
-        web.get("/live.mp4", film.live_mp4),
-        web.get("/cam/{camera}/live.mp4", film.live_mp4),
-        web.get("/ws", connection.serve_sessions, allow_head=False),
-        web.get("/ws/live", film.live_socket, allow_head=False),
-        web.get("/state", state.state),
-        web.get("/metrics", metrics.metrics),
-        web.get("/healthz", state.healthz),
+        web.get("/live.mp4", serve_live_mp4),
+        web.get("/cam/{camera}/live.mp4", serve_live_mp4),
+        web.get("/ws", serve_sessions, allow_head=False),
+        web.get("/ws/live", serve_live_websocket, allow_head=False),
+        web.get("/state", serve_state),
+        web.get("/metrics", serve_metrics),
+        web.get("/healthz", serve_healthz),
         *api_routes(),
     ]

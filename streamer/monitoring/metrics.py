@@ -17,7 +17,7 @@ from streamer.monitoring.routes import disk_health, health_of
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-async def metrics(request: web.Request) -> web.StreamResponse:
+async def serve_metrics(request: web.Request) -> web.StreamResponse:
     """Answer one scrape."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Scrape(request.app[CONTEXT]))

@@ -17,7 +17,7 @@ from streamer.monitoring.health import CameraHealth, DiskHealth, Health, reasons
 from streamer.monitoring.viewers import ViewerEntry
 
 
-async def state(request: web.Request) -> web.StreamResponse:
+async def serve_state(request: web.Request) -> web.StreamResponse:
     """What ustreamer's `/state` tells, so that clients made for it (PiKVM, OctoPrint) find their way."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)
@@ -42,7 +42,7 @@ async def state(request: web.Request) -> web.StreamResponse:
     return json_response({"ok": True, "result": result})
 
 
-async def healthz(request: web.Request) -> web.StreamResponse:
+async def serve_healthz(request: web.Request) -> web.StreamResponse:
     """200 when everything a user would miss is there, else 503 with reasons."""
     health = health_of(request.app[CONTEXT])
     return json_response(health, status=200 if health.ready else 503)

@@ -569,7 +569,7 @@ def test_a_half_open_peer_loses_its_place(tmp_path, monkeypatch, path):
 
 
 def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplog):
-    from tests.streamer.h264.test_live import OPENING, piece
+    from tests.streamer.h264.test_live import INIT_SEGMENT, piece
 
     async def test():
         async with running(tmp_path, fps=30) as server:
@@ -581,7 +581,7 @@ def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplo
                 await eventually(lambda: live.viewers)
                 writer.transport.abort()
                 await eventually(lambda: not server.context.connections.open)
-                live.take(1, OPENING, piece(1, key=True))
+                live.deliver(1, INIT_SEGMENT, piece(1, key=True))
                 await eventually(lambda: not live.viewers)
                 assert server.context.places.streams == 0
 

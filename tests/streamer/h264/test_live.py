@@ -17,8 +17,8 @@ from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
 from shmcam.video.fmp4_writer import fragment, header
 from streamer.h264.live_video import InitSegment, LiveFeed, LiveVideo
-from streamer.h264.routes import patience_s
-from streamer.h264.viewers import BEHIND_MAX, HttpVideoViewer, WebSocketVideoViewer
+from streamer.h264.routes import key_frame_timeout_s
+from streamer.h264.viewers import FRAGMENTS_MAX, HttpVideoViewer, WebSocketVideoViewer
 from streamer.pictures.fanout import ViewerSlots
 from streamer.pictures.feed import FeedStatus
 from tests.machine import PATIENCE
@@ -131,18 +131,18 @@ def test_a_night_exposure_is_waited_for(frame_s, patience):
     if frame_s is not None:
         meta = FrameMeta(1, now_ns(), time.time_ns(), frame_duration_us=round(frame_s * 1e6))
         camera.feed.sight = FeedStatus(meta=meta)
-    assert patience_s(camera.camera) == pytest.approx(patience)
+    assert key_frame_timeout_s(camera.camera) == pytest.approx(patience)
 
 
 SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
-OPENING = InitSegment(header(SETS, 64, 48), SETS.codec, 64, 48)
+INIT_SEGMENT = InitSegment(header(SETS, 64, 48), SETS.codec, 64, 48)
 
 
 def piece(number: int, key: bool = False):
     return fragment(b"\0\0\0\1x", number=number, time_us=number * 1000, duration_us=1000, key=key, captured_ns=0)
 
 
-class FakeOutlet:
+class FakeRawStream:
     """Takes everything, or as much as `room` allows."""
 
     def __init__(self) -> None:
@@ -153,58 +153,58 @@ class FakeOutlet:
         return self.room
 
 
-def playing() -> tuple[HttpVideoViewer, FakeOutlet]:
-    player, outlet = HttpVideoViewer(), FakeOutlet()
-    player.open(OPENING)
-    player.begin(outlet)
-    return player, outlet
+def playing() -> tuple[HttpVideoViewer, FakeRawStream]:
+    player, raw_stream = HttpVideoViewer(), FakeRawStream()
+    player.open(INIT_SEGMENT)
+    player.begin(raw_stream)
+    return player, raw_stream
 
 
 def test_a_player_begins_at_a_key_frame_with_its_clock_at_zero():
-    player, outlet = playing()
-    player.play(piece(1))
-    assert len(outlet.written) == 1, "nothing can be decoded yet"
-    player.play(piece(2, key=True))
-    player.play(piece(3))
-    times = [data[data.index(b"tfdt") + 8 :][:8] for data in outlet.written[1:]]
+    player, raw_stream = playing()
+    player.offer(piece(1))
+    assert len(raw_stream.written) == 1, "nothing can be decoded yet"
+    player.offer(piece(2, key=True))
+    player.offer(piece(3))
+    times = [data[data.index(b"tfdt") + 8 :][:8] for data in raw_stream.written[1:]]
     assert [int.from_bytes(one) for one in times] == [0, 1000]
 
 
 def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
-    player, outlet = playing()
-    player.play(piece(1, key=True))
-    outlet.room = False
-    player.play(piece(2))  # the kernel took only a part; asyncio has the rest
+    player, raw_stream = playing()
+    player.offer(piece(1, key=True))
+    raw_stream.room = False
+    player.offer(piece(2))  # the kernel took only a part; asyncio has the rest
     for number in (3, 4):
-        player.play(piece(number))
-    player.play(piece(5, key=True))
-    assert len(outlet.written) == 3, "no room: not even a key frame"
-    outlet.room = True
+        player.offer(piece(number))
+    player.offer(piece(5, key=True))
+    assert len(raw_stream.written) == 3, "no room: not even a key frame"
+    raw_stream.room = True
     player.writable()
-    player.play(piece(6))
-    assert len(outlet.written) == 3, "room, but frame 5 is missing"
-    player.play(piece(7, key=True))
-    player.play(piece(8))
-    assert len(outlet.written) == 5
+    player.offer(piece(6))
+    assert len(raw_stream.written) == 3, "room, but frame 5 is missing"
+    player.offer(piece(7, key=True))
+    player.offer(piece(8))
+    assert len(raw_stream.written) == 5
     assert player.counts.skipped == 4
 
 
 def test_another_encoder_ends_a_file_and_begins_a_new_film_on_a_websocket():
     live = LiveVideo("cam0")
-    player, early, screen, outlet = HttpVideoViewer(), HttpVideoViewer(), WebSocketVideoViewer(), FakeOutlet()
+    player, early, screen, raw_stream = HttpVideoViewer(), HttpVideoViewer(), WebSocketVideoViewer(), FakeRawStream()
     for viewer in (player, early, screen):
         live.join(viewer)
-    live.take(1, OPENING, piece(1, key=True))
-    player.begin(outlet)
+    live.deliver(1, INIT_SEGMENT, piece(1, key=True))
+    player.begin(raw_stream)
     assert not player.ended.is_set()
-    live.take(2, OPENING, piece(2, key=True))
+    live.deliver(2, INIT_SEGMENT, piece(2, key=True))
     assert player.ended.is_set(), "a file cannot change its size"
-    live.take(2, OPENING, piece(3))
-    assert len(outlet.written) == 2, "header and frame 1; a player would choke on the other film's frames"
+    live.deliver(2, INIT_SEGMENT, piece(3))
+    assert len(raw_stream.written) == 2, "header and frame 1; a player would choke on the other film's frames"
     assert [type(message) for message in screen._queue] == [str, bytes, bytes, bytes], (
         "what was queued of the old film is gone"
     )
-    early.begin(waiting := FakeOutlet())
+    early.begin(waiting := FakeRawStream())
     assert not early.ended.is_set(), "nothing had been sent yet"
     assert len(waiting.written) == 3, "header, frames 2 and 3"
 
@@ -215,22 +215,22 @@ def test_a_newcomer_gets_the_group_of_pictures_so_far_and_leaving_ends_all_work(
     live.join(first)
     assert live.wanted.is_set()
     for number in range(5):
-        live.take(1, OPENING, piece(number, key=number in (0, 3)))
+        live.deliver(1, INIT_SEGMENT, piece(number, key=number in (0, 3)))
     second = WebSocketVideoViewer()
     live.join(second)
     assert len(second._queue) == 2 + 2, "description, header, key frame 3 and frame 4"
     live.leave(first)
     live.leave(second)
     assert not live.wanted.is_set()
-    assert live.film is None
+    assert live.state is None
 
 
 def test_a_screen_that_does_not_read_costs_no_memory():
     screen = WebSocketVideoViewer()
-    screen.open(OPENING)
-    for number in range(10 * BEHIND_MAX):
-        screen.play(piece(number, key=number % 30 == 0))
-        assert len(screen._queue) <= BEHIND_MAX + 2
+    screen.open(INIT_SEGMENT)
+    for number in range(10 * FRAGMENTS_MAX):
+        screen.offer(piece(number, key=number % 30 == 0))
+        assert len(screen._queue) <= FRAGMENTS_MAX + 2
     assert screen.counts.skipped > 0
 
 
@@ -239,7 +239,7 @@ def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
     feed = LiveFeed(LiveVideo("cam0"), None, loop=None, stop=None)
     for age_s in (60.0, 0.1):
         meta = FrameMeta(1, now_ns() - round(age_s * 1e9), 0, flags=int(Flags.KEY))
-        feed._pass_on(Unit(b"\0\0\1\x65x", meta, 1, 33_333, 64, 48, 1), lambda *given: passed.append(given))
+        feed._mux(Unit(b"\0\0\1\x65x", meta, 1, 33_333, 64, 48, 1), lambda *given: passed.append(given))
     assert len(passed) == 1
 
 
@@ -247,6 +247,6 @@ def test_what_a_dead_recorder_left_in_the_ring_is_not_shown_as_live():
 def test_without_a_key_frame_nothing_begins(stream):
     live, screen = LiveVideo("cam0"), WebSocketVideoViewer()
     live.join(screen)
-    live.take(stream, None, piece(1))
-    assert live.film is None
+    live.deliver(stream, None, piece(1))
+    assert live.state is None
     assert not screen.opened.is_set()

@@ -12,7 +12,7 @@ from aiohttp import WSServerHandshakeError
 from streamer.monitoring.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
 from streamer.websocket.connection import MESSAGES_PER_S
 from streamer.websocket.session import RESUME_S, SessionLimit, SessionOptions, Sessions, WebSocketSession
-from tests.streamer.h264.test_live import OPENING, piece
+from tests.streamer.h264.test_live import INIT_SEGMENT, piece
 from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running, soon
 from tests.streamer.pictures.test_stream import run
 
@@ -478,7 +478,7 @@ def test_a_websocket_is_not_compressed_and_ends_when_pings_stay_unanswered(tmp_p
             opening = asyncio.create_task(opened(server, path, offered))
             if path == "/ws/live":
                 await eventually(lambda: server.camera.live_video.viewers)
-                server.camera.live_video.take(1, OPENING, piece(1, key=True))
+                server.camera.live_video.deliver(1, INIT_SEGMENT, piece(1, key=True))
             status, headers, reader, _ = await soon(opening)
             assert " 101 " in status
             assert "sec-websocket-extensions" not in headers
