@@ -16,7 +16,7 @@ from streamer.api.actions import OfCamera, asking
 from streamer.api.endpoint import Call, Endpoint
 from streamer.http.context import Context, StreamedCamera
 from streamer.monitoring.health import Health
-from streamer.monitoring.routes import camera_health, health_of
+from streamer.monitoring.routes import camera_health_of, health_of
 
 
 class FrameStatus(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class Cameras(msgspec.Struct, frozen=True):
 
 def camera_status(context: Context, camera: StreamedCamera) -> CameraStatus:
     """Gather what is known of one camera."""
-    sight, health = camera.feed.sight, camera_health(context, camera)
+    sight, health = camera.feed.sight, camera_health_of(context, camera)
     geometry, meta, mark = sight.geometry, sight.meta, sight.mark
     frame = None
     if meta is not None:
@@ -195,9 +195,9 @@ def _recording(context: Context, camera: str) -> Recording:
     return Recording(
         state=one.state if one else "missing",
         file=Path(str(one.figures.get("file", ""))).name if one else "",
-        frames=int(one.figure("frames")) if one else 0,
-        drops=int(one.figure("drops")) if one else 0,
-        behind_s=one.figure("behind_s") if one else 0.0,
+        frames=int(one.get_figure("frames")) if one else 0,
+        drops=int(one.get_figure("drops")) if one else 0,
+        behind_s=one.get_figure("behind_s") if one else 0.0,
     )
 
 

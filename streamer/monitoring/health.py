@@ -1,4 +1,4 @@
-"""Is the service ready, and if not, why: decided from facts, without I/O. The answer of `/healthz`."""
+"""The answer of `/healthz`: whether the service is ready, and if not, why. Decides from facts, without I/O."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import Any
 
 import msgspec
 
-from shmcam.library.room import is_low
+from shmcam.library import room
 
 
 class CameraHealth(msgspec.Struct, frozen=True):
-    """One camera, as far as the streamer sees it."""
+    """One camera as the streamer sees it."""
 
     live: bool
     """Fresh pictures come."""
     age_s: float | None
-    """Age of the newest frame, seconds; null: there never was one."""
+    """Age of the newest frame, seconds; null: none has come yet."""
     frame_id: int
     """Newest frame; -1: none."""
     fps: float
-    """Frames a second."""
+    """Frames per second."""
 
 
 class DiskHealth(msgspec.Struct, frozen=True):
-    """The disk recordings go to."""
+    """The disk of the recordings."""
 
     path: str
     free_bytes: int
     total_bytes: int
     reserve_bytes: int
-    """What retention keeps free, by deleting the oldest files: a disk that is full up to here is as it should be."""
+    """Kept free by retention, which deletes the oldest files: a disk that is full up to here is as it should be."""
 
     @property
-    def low(self) -> bool:
-        """Whether somebody else takes the room."""
-        return self.total_bytes > 0 and is_low(self.free_bytes, self.reserve_bytes)
+    def is_low(self) -> bool:
+        """Whether files of other programs take the room."""
+        return self.total_bytes > 0 and room.is_low(self.free_bytes, self.reserve_bytes)
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
-    """One process, as the hub knows it."""
+    """One process as the hub sees it."""
 
     program: str
     """supervisord's name, such as recorder-cam1."""
@@ -48,9 +48,9 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     pid: int
     state: str
     reason: str
-    """Why it is not simply running."""
+    """The reason for a state other than running."""
     fps: float
-    """Frames a second; -1: does not handle frames."""
+    """Frames per second; -1: does not handle frames."""
     lag: int
     """Frames behind the writer; -1: reads none."""
     laps: int
@@ -58,10 +58,10 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     rss_bytes: int
     swap_bytes: int
     figures: dict[str, Any]
-    """Whatever else it counts."""
+    """Its other counts, by name."""
 
-    def figure(self, name: str) -> float:
-        """One of `figures`; 0 where it is missing or no finite number: others write them."""
+    def get_figure(self, name: str) -> float:
+        """Returns one of `figures`; 0 where it is missing or not a finite number, as other processes write them."""
         try:
             value = float(self.figures.get(name, 0.0))
         except (TypeError, ValueError, OverflowError):
@@ -70,7 +70,7 @@ class ProcessHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Ready or not, with reasons."""
+    """Whether the service is ready, with reasons."""
 
     ready: bool
     reasons: list[str]
@@ -78,7 +78,7 @@ class Health(msgspec.Struct, frozen=True):
     time_utc: str
     """Now, ISO 8601."""
     uptime_s: float
-    """Of the streamer."""
+    """Of the streamer, seconds."""
     cameras: dict[str, CameraHealth]
     disk: DiskHealth
     hub: bool
@@ -87,34 +87,34 @@ class Health(msgspec.Struct, frozen=True):
     """Empty while the hub does not answer."""
 
 
-def reasons(
+def find_reasons(
     cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: Sequence[ProcessHealth]
 ) -> list[str]:
-    """Say what keeps the service from being ready; empty: nothing."""
-    found = [_camera_reason(name, camera) for name, camera in cameras.items() if not camera.live]
-    if disk.low:
-        found.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
+    """Returns the reasons why the service is not ready; empty: it is ready."""
+    reasons = [_reason_of(name, camera) for name, camera in cameras.items() if not camera.live]
+    if disk.is_low:
+        reasons.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
     if not hub:
-        found.append("hub: does not answer (supervisorctl start hub)")
-    found += [
-        f"{one.program}: {one.state}{f', {one.reason}' if one.reason else ''}"
-        for one in processes
-        if _bad(one) or _held_up(one, cameras)
+        reasons.append("hub: does not answer (supervisorctl start hub)")
+    reasons += [
+        f"{process.program}: {process.state}{f', {process.reason}' if process.reason else ''}"
+        for process in processes
+        if _has_failed(process) or _is_blocked(process, cameras)
     ]
-    return found
+    return reasons
 
 
-def _camera_reason(name: str, camera: CameraHealth) -> str:
+def _reason_of(name: str, camera: CameraHealth) -> str:
     if camera.age_s is None:
         return f"{name}: no picture yet"
     return f"{name}: last picture {camera.age_s:.1f} s ago"
 
 
-def _bad(process: ProcessHealth) -> bool:
+def _has_failed(process: ProcessHealth) -> bool:
     return process.state in {"silent", "missing", "FATAL", "EXITED", "BACKOFF", "down"}
 
 
-def _held_up(process: ProcessHealth, cameras: Mapping[str, CameraHealth]) -> bool:
-    """It would work but cannot, as a recorder without room; without their camera all wait, which is said already."""
+def _is_blocked(process: ProcessHealth, cameras: Mapping[str, CameraHealth]) -> bool:
+    """Whether it waits for anything but its camera, as a recorder for room; a lost camera is a reason of its own."""
     camera = cameras.get(process.camera)
     return process.state == "waiting" and bool(process.reason) and (camera is None or camera.live)

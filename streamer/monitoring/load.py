@@ -1,6 +1,6 @@
-"""What goes on around the streamer: the hub's word on every process, CPU, recorder lag.
+"""The load around the streamer: the hub's status of every process, CPU, recorder lag.
 
-Measured once a second for everybody, so that a hundred open pages ask the hub no more than one does.
+Measured once per second for all clients, so that a hundred open pages ask the hub no more than one does.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from shmcam.control.messages import Reply
 from streamer.monitoring.health import ProcessHealth
 
 CPU_SMOOTHING = 0.3
-"""Weight of the newest second; about three seconds to believe a change."""
+"""Weight of the newest second; a change shows after about three seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemLoad:
-    """One look at everything."""
+    """One measurement."""
 
     hub: bool = False
     """The hub answers."""
@@ -33,20 +33,20 @@ class SystemLoad:
 
 
 def load_of(reply: Reply, before: SystemLoad) -> SystemLoad:
-    """Make one look of the hub's answer to `status`; `before` is the look a second ago."""
+    """Returns a measurement from the hub's reply to `status`; `before` is the one a second ago."""
     rows = reply.data.get("processes", []) if reply.ok else []
-    processes = tuple(process_of(row) for row in rows)
+    processes = tuple(process_health_of(row) for row in rows)
     return SystemLoad(
         hub=reply.ok,
         processes=processes,
         cameras={str(row.get("camera")): row for row in reply.data.get("cameras", [])} if reply.ok else {},
         cpu_percent=before.cpu_percent + CPU_SMOOTHING * (psutil.cpu_percent(None) - before.cpu_percent),
-        recorder_lag_s=max((one.figure("behind_s") for one in processes), default=0.0),
+        recorder_lag_s=max((process.get_figure("behind_s") for process in processes), default=0.0),
     )
 
 
-def process_of(row: dict[str, Any]) -> ProcessHealth:
-    """One row of the hub's `status`."""
+def process_health_of(row: dict[str, Any]) -> ProcessHealth:
+    """Returns the health of one process from its row in the hub's `status`."""
     return ProcessHealth(
         program=str(row.get("program", "")),
         camera=str(row.get("camera", "")),

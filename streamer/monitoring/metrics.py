@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: everything that is counted anyway, read when somebody asks."""
+"""The route `/metrics` for Prometheus: the counts that the streamer and the hub keep anyway, read for each scrape."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from shmcam.runtime.clock import now_ns
 from streamer.http.context import CONTEXT, Context, StreamedCamera
-from streamer.monitoring.routes import disk_health, health_of
+from streamer.monitoring.routes import disk_health_of, health_of
 
-_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def serve_metrics(request: web.Request) -> web.StreamResponse:
-    """Answer one scrape."""
+    """Answers one scrape."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Scrape(request.app[CONTEXT]))
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": _TYPE, "Cache-Control": "no-store"})
+    registry.register(MetricsCollector(request.app[CONTEXT]))
+    return web.Response(
+        body=generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE, "Cache-Control": "no-store"}
+    )
 
 
-class Scrape:
-    """One look at everything; a collector in prometheus_client's sense."""
+class MetricsCollector:
+    """The metrics of one scrape; a collector of prometheus_client."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family."""
+        """Yields every metric family."""
         yield from self._cameras()
         yield from self._processes()
         yield from self._server()
@@ -66,10 +68,10 @@ class Scrape:
             if row.lag >= 0:
                 lag.add_metric(names, row.lag)
             if "behind_s" in row.figures:
-                behind.add_metric(names, row.figure("behind_s"))
+                behind.add_metric(names, row.get_figure("behind_s"))
                 recording.add_metric([row.camera], row.state == "recording")
-                encoded.add_metric([row.camera], row.figure("encoded"))
-                unwritten.add_metric([row.camera], row.figure("unwritten"))
+                encoded.add_metric([row.camera], row.get_figure("encoded"))
+                unwritten.add_metric([row.camera], row.get_figure("unwritten"))
         yield from (up, rss, lag, laps, behind, recording, encoded, unwritten)
 
     def _server(self) -> Iterator[Metric]:
@@ -94,13 +96,13 @@ class Scrape:
         yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.system_load.hub)
         yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.system_load.cpu_percent)
         yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.encoding_throttle.share)
-        disk = disk_health(context.settings)
+        disk = disk_health_of(context.settings)
         yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
         yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
         yield GaugeMetricFamily("shmcam_disk_reserve_bytes", "what retention keeps free", value=disk.reserve_bytes)
 
 
-def _meta(name: str, scale: float = 1.0) -> Any:
+def _meta_reader(name: str, scale: float = 1.0) -> Any:
     def read(camera: StreamedCamera) -> float | None:
         meta = camera.feed.sight.meta
         return None if meta is None else float(getattr(meta, name)) * scale
@@ -108,7 +110,7 @@ def _meta(name: str, scale: float = 1.0) -> Any:
     return read
 
 
-def _mark(name: str) -> Any:
+def _score_reader(name: str) -> Any:
     def read(camera: StreamedCamera) -> float | None:
         mark = camera.feed.sight.mark
         return None if mark is None else float(getattr(mark, name))
@@ -119,15 +121,15 @@ def _mark(name: str) -> Any:
 _CAMERA: tuple[tuple[str, str, Any], ...] = (
     ("camera_fps", "frames a second, by sensor time stamps", lambda camera: camera.feed.sight.fps),
     ("camera_frame_age_seconds", "age of the newest frame", lambda camera: camera.feed.sight.age_s(now_ns())),
-    ("camera_frame_id", "number of the newest frame", _meta("frame_id")),
-    ("camera_dropped_total", "frames the camera lost", _meta("total_dropped")),
-    ("camera_exposure_seconds", "exposure time", _meta("exposure_us", 1e-6)),
-    ("camera_analogue_gain", "analogue gain", _meta("analogue_gain")),
-    ("camera_lux", "scene illumination", _meta("lux")),
-    ("camera_dark_score", "mean luma 0..255", _mark("dark_score")),
-    ("camera_scene_brightness", "brightness on the scale of the thresholds", _mark("scene_brightness")),
-    ("camera_night", "1: night", _mark("night")),
-    ("camera_motion", "moving fraction of the picture", _mark("motion_score")),
+    ("camera_frame_id", "number of the newest frame", _meta_reader("frame_id")),
+    ("camera_dropped_total", "frames the camera lost", _meta_reader("total_dropped")),
+    ("camera_exposure_seconds", "exposure time", _meta_reader("exposure_us", 1e-6)),
+    ("camera_analogue_gain", "analogue gain", _meta_reader("analogue_gain")),
+    ("camera_lux", "scene illumination", _meta_reader("lux")),
+    ("camera_dark_score", "mean luma 0..255", _score_reader("dark_score")),
+    ("camera_scene_brightness", "brightness on the scale of the thresholds", _score_reader("scene_brightness")),
+    ("camera_night", "1: night", _score_reader("night")),
+    ("camera_motion", "moving fraction of the picture", _score_reader("motion_score")),
     ("ring_head", "frames published in this generation", lambda camera: camera.feed.sight.head),
     ("ring_generation", "generation of the ring", lambda camera: camera.feed.sight.generation),
     ("streamer_skipped_frames_total", "frames passed over while encoding", lambda camera: camera.feed.sight.skipped),
@@ -137,7 +139,7 @@ _CAMERA: tuple[tuple[str, str, Any], ...] = (
     (
         "camera_viewers",
         "viewers now, of pictures and video",
-        lambda one: one.fanout.viewers + len(one.live_video.viewers),
+        lambda camera: camera.fanout.viewers + len(camera.live_video.viewers),
     ),
     ("h264_viewers", "viewers of live H.264", lambda camera: len(camera.live_video.viewers)),
 )

@@ -1,4 +1,4 @@
-"""`/state` in ustreamer's words, and `/healthz`."""
+"""The routes `/state`, in the format of ustreamer, and `/healthz`."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from shmcam.library.room import room_at
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.clock import iso, now_ns
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
-from streamer.monitoring.health import CameraHealth, DiskHealth, Health, reasons
+from streamer.monitoring.health import CameraHealth, DiskHealth, Health, find_reasons
 from streamer.monitoring.viewers import ViewerEntry
 
 
 async def serve_state(request: web.Request) -> web.StreamResponse:
-    """What ustreamer's `/state` tells, so that clients made for it (PiKVM, OctoPrint) find their way."""
+    """Answers as ustreamer's `/state`, for clients made for it (PiKVM, OctoPrint)."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)
     sight = camera.feed.sight
     geometry, settings = sight.geometry, context.mjpeg
-    clients = [one for one in context.viewers.entries.values() if one.camera == camera.name]
+    viewers = [entry for entry in context.viewers.entries.values() if entry.camera == camera.name]
     result = {
         "instance_id": camera.name,
         "encoder": {"type": "CPU", "quality": settings.quality},
         "source": {
-            "online": camera_health(context, camera).live,
+            "online": camera_health_of(context, camera).live,
             "resolution": {"width": geometry.width if geometry else 0, "height": geometry.height if geometry else 0},
             "desired_fps": settings.fps,
             "captured_fps": round(sight.fps),
         },
         "stream": {
             "queued_fps": round(sight.fps) if camera.fanout.viewers else 0,
-            "clients": len(clients),
-            "clients_stat": {str(one.number): _client(one) for one in clients},
+            "clients": len(viewers),
+            "clients_stat": {str(entry.number): _client_of(entry) for entry in viewers},
         },
     }
     return json_response({"ok": True, "result": result})
 
 
 async def serve_healthz(request: web.Request) -> web.StreamResponse:
-    """200 when everything a user would miss is there, else 503 with reasons."""
+    """Answers 200 when everything works that a user would miss, else 503 with reasons."""
     health = health_of(request.app[CONTEXT])
     return json_response(health, status=200 if health.ready else 503)
 
 
 def health_of(context: Context) -> Health:
-    """Gather the facts and decide."""
-    machine = context.system_load
-    cameras = {name: camera_health(context, camera) for name, camera in context.cameras.items()}
-    disk = disk_health(context.settings)
-    found = reasons(cameras, disk, hub=machine.hub, processes=machine.processes)
+    """Returns the health of the service now."""
+    load = context.system_load
+    cameras = {name: camera_health_of(context, camera) for name, camera in context.cameras.items()}
+    disk = disk_health_of(context.settings)
+    reasons = find_reasons(cameras, disk, hub=load.hub, processes=load.processes)
     return Health(
-        ready=not found,
-        reasons=found,
+        ready=not reasons,
+        reasons=reasons,
         time_utc=iso(time.time_ns()),
         uptime_s=round(time.time() - context.started_utc, 1),
         cameras=cameras,
         disk=disk,
-        hub=machine.hub,
-        processes=list(machine.processes),
+        hub=load.hub,
+        processes=list(load.processes),
     )
 
 
-def camera_health(context: Context, camera: StreamedCamera) -> CameraHealth:
-    """One camera as the feed sees it."""
+def camera_health_of(context: Context, camera: StreamedCamera) -> CameraHealth:
+    """Returns the health of one camera, from its feed."""
     sight, now = camera.feed.sight, now_ns()
     age_s = sight.age_s(now)
     return CameraHealth(
@@ -78,15 +78,15 @@ def camera_health(context: Context, camera: StreamedCamera) -> CameraHealth:
     )
 
 
-def disk_health(settings: Settings) -> DiskHealth:
-    """Space where recordings go; the folder may not exist yet."""
+def disk_health_of(settings: Settings) -> DiskHealth:
+    """Returns the room on the disk of the recordings; the folder may not exist yet."""
     path = settings.paths.recordings
     room = room_at(path, settings.table(LibrarySettings))
     return DiskHealth(str(path), room.free_bytes, room.total_bytes, room.reserve_bytes)
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    """Anything msgspec can encode, never cached."""
+    """Returns a response with any value that msgspec can encode, never cached."""
     return web.Response(
         body=msgspec.json.encode(value),
         status=status,
@@ -95,6 +95,11 @@ def json_response(value: object, status: int = 200) -> web.Response:
     )
 
 
-def _client(one: ViewerEntry) -> dict[str, Any]:
-    seconds = max(1e-3, time.monotonic() - one.since_s)
-    return {"fps": round(one.counts.sent / seconds), "extra_headers": True, "advance_headers": False, "key": one.peer}
+def _client_of(entry: ViewerEntry) -> dict[str, Any]:
+    seconds = max(1e-3, time.monotonic() - entry.since_s)
+    return {
+        "fps": round(entry.counts.sent / seconds),
+        "extra_headers": True,
+        "advance_headers": False,
+        "key": entry.peer,
+    }

@@ -1,6 +1,6 @@
-"""Viewers give way: decides from load and recorder lag how much slower they are served, and says why.
+"""The throttle of viewers: decides from CPU load and recorder lag how much slower they are served, and why.
 
-Recording wins under contention (features.md E8). Pure: the loop measures, this decides.
+Recording wins under contention (features.md E8). Pure: the loop measures, this module decides.
 """
 
 from __future__ import annotations
@@ -8,64 +8,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HOLD_S = 5.0
-"""No step sooner than this after the last one, so that the rate does not swing."""
+"""Least time between two steps, so that the rate does not oscillate."""
 
 CALM = 0.8
-"""Back a step only when load is below this part of the limit."""
+"""A step back needs a load below this part of the limit."""
 
 STEPS = (1.0, 0.5, 0.25, 0.1)
-"""Parts of the wanted rate that are served, from calm to very busy."""
+"""Parts of the requested rate that are served, from calm to very busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the machine is going through."""
+    """The load of the machine."""
 
     cpu_percent: float
     """Of all cores, smoothed over seconds."""
     recorder_lag_s: float
-    """How far the slowest recorder is behind; 0: none runs."""
+    """Lag of the slowest recorder; 0: none runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """Settings of [mjpeg_server]."""
+    """The limits, from [mjpeg_server]."""
 
     cpu_percent: float
     recorder_lag_s: float
 
 
 class Throttle:
-    """How much of the wanted rate is served."""
+    """The part of the requested rate that is served now."""
 
     def __init__(self) -> None:
         self._step = 0
         self._changed_s = float("-inf")
         self.reason = ""
-        """Why viewers are slowed down; empty: they are not."""
+        """The reason why viewers are slowed down; empty: they are not."""
 
     @property
     def share(self) -> float:
-        """Part of the wanted rate, 0.1..1."""
+        """Part of the requested rate, 0.1..1."""
         return STEPS[self._step]
 
     def update(self, load: Load, limits: LoadLimits, now_s: float) -> bool:
-        """Take a measurement. Returns: whether the share has changed."""
-        reason = _trouble(load, limits)
-        wanted = self._step
+        """Takes a measurement; `now_s` is monotonic. Returns: whether the share has changed."""
+        reason = _reason_of(load, limits)
+        step = self._step
         if reason:
-            wanted = min(self._step + 1, len(STEPS) - 1)
-        elif _calm(load, limits):
-            wanted = max(self._step - 1, 0)
-        if wanted == self._step or now_s - self._changed_s < HOLD_S:
+            step = min(self._step + 1, len(STEPS) - 1)
+        elif _is_calm(load, limits):
+            step = max(self._step - 1, 0)
+        if step == self._step or now_s - self._changed_s < HOLD_S:
             self.reason = (reason or self.reason) if self._step else ""
             return False
-        self._step, self._changed_s = wanted, now_s
-        self.reason = (reason or self.reason) if wanted else ""
+        self._step, self._changed_s = step, now_s
+        self.reason = (reason or self.reason) if step else ""
         return True
 
 
-def _trouble(load: Load, limits: LoadLimits) -> str:
+def _reason_of(load: Load, limits: LoadLimits) -> str:
     if load.recorder_lag_s > limits.recorder_lag_s:
         return f"recorder is {load.recorder_lag_s:.1f} s behind (limit {limits.recorder_lag_s:g} s)"
     if load.cpu_percent > limits.cpu_percent:
@@ -73,5 +73,5 @@ def _trouble(load: Load, limits: LoadLimits) -> str:
     return ""
 
 
-def _calm(load: Load, limits: LoadLimits) -> bool:
+def _is_calm(load: Load, limits: LoadLimits) -> bool:
     return load.cpu_percent < CALM * limits.cpu_percent and load.recorder_lag_s < CALM * limits.recorder_lag_s
