@@ -131,7 +131,7 @@ COMMANDS = ("night_level", "night", "keogram")
 
 def obey(parts: Analyzer) -> None:
     """Answer what was asked since the last frame, and take changed settings over."""
-    for request in parts.control.received():
+    for request in parts.control.receive():
         match request.message:
             case NightLevel():
                 request.reply(replies.night_level(parts.watcher, parts.camera, now_ns()))

@@ -80,9 +80,9 @@ class CaptureLoop:
         Without a hub it goes on after GREETING_NS.
         """
         until_ns = now_ns() + GREETING_NS
-        while not self.control.connected and now_ns() < until_ns and not self.stop.wait(0.01):
+        while not self.control.is_connected and now_ns() < until_ns and not self.stop.wait(0.01):
             pass
-        if self.control.connected:
+        if self.control.is_connected:
             self.stop.wait(AFTER_WELCOME_S)
         self._listen()
 
@@ -171,7 +171,7 @@ class CaptureLoop:
 
     def _listen(self) -> None:
         """Take what other processes said."""
-        for request in self.control.received():
+        for request in self.control.receive():
             if isinstance(request.message, Detect):
                 self.detect(request)
             elif isinstance(request.message, Event):

@@ -104,7 +104,7 @@ def run(parts: Exporter, stop: Stop) -> None:
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     while not stop.requested:
         parts.control.wait(TURN_S)
-        for request in parts.control.received():
+        for request in parts.control.receive():
             take(request, parts, now_ns())
         ripe(parts, now_ns())
         auto_save(parts, now_ns())

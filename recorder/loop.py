@@ -81,7 +81,7 @@ class RecorderLoop:
         self._delivery.drain()  # what the encoder holds still belongs into the clip
 
     def _obey(self) -> None:
-        for request in self._control.received():
+        for request in self._control.receive():
             if isinstance(request.message, SettingChanged):
                 self.changed.append(request.message)
             else:

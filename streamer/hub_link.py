@@ -62,7 +62,7 @@ class HubLink:
         until_s = time.monotonic() + seconds
         while not stop.requested and time.monotonic() < until_s:
             self._control.beat(state=state, reason=reason)
-            for request in self._control.received():
+            for request in self._control.receive():
                 request.reply(Reply(ok=False, status="not_running", text=f"ERROR: {reason}"))
             stop.wait(min(BEAT_S, seconds))
 
@@ -81,7 +81,7 @@ class HubLink:
             self._stop.fail()  # it would do its work no more, and nobody would know; supervisord brings us back
 
     def _read(self) -> None:
-        for request in self._control.received():
+        for request in self._control.receive():
             self._obey(request)
 
     def _obey(self, request: Request) -> None:

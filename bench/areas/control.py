@@ -87,12 +87,12 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "flood_p99", Measured(1e3 * quantile(flooded, 0.99), f"{len(flooded)} trips")
         yield "flood_growth", Measured(hub.rss_mb() - before, "")
         clients = [owner, *[stack.enter_context(client(hub.socket, f"role{n}")) for n in range(8)]]
-        until(lambda: all(one.connected for one in clients))
+        until(lambda: all(one.is_connected for one in clients))
         hub.process.kill()
         hub.process.wait()
         hub.start()
         begun = time.monotonic()
-        until(lambda: all(one.connected for one in clients))
+        until(lambda: all(one.is_connected for one in clients))
         yield "reconnect", Measured(time.monotonic() - begun, f"{len(clients)} clients")
 
 
@@ -152,7 +152,7 @@ def flood(path: Path, valid: socket.socket, messages: int) -> list[float]:
 @contextmanager
 def client(path: Path, role: str, *commands: str) -> Iterator[ControlClient]:
     with ControlClient(role, socket_path=path, commands=commands) as one:
-        until(lambda: one.connected)
+        until(lambda: one.is_connected)
         yield one
 
 
@@ -165,7 +165,7 @@ def answering(path: Path) -> Iterator[ControlClient]:
         def loop() -> None:
             while not stop.is_set():
                 if owner.wait(0.05):
-                    for request in owner.received():
+                    for request in owner.receive():
                         request.reply(Reply(status="saved", text="Saved single full-resolution image: /x.jpg"))
 
         thread = threading.Thread(target=loop)

@@ -60,7 +60,7 @@ ROWS = (
 class Quiet:
     """Stands for the hub: nothing comes, nothing is told."""
 
-    def received(self) -> Iterator[object]:
+    def receive(self) -> Iterator[object]:
         return iter(())
 
     def announce(self, _event: object) -> None:

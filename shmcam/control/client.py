@@ -3,7 +3,7 @@
     with ControlClient("analyzer", "cam0", socket_path=path, stop=stop, commands=("night_level",)) as control:
         while not stop.requested:
             …
-            for request in control.received():
+            for request in control.receive():
                 request.reply(Reply(text=…))
             control.beat(fps=fps)
 
@@ -106,7 +106,7 @@ class ControlClient:
         self._ready.close()
 
     @property
-    def connected(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether the hub has welcomed us."""
         return self._line.welcomed
 
@@ -115,7 +115,7 @@ class ControlClient:
         """Events that were dropped because the hub was away or slow for too long."""
         return self._line.lost
 
-    def received(self) -> Iterator[Request]:
+    def receive(self) -> Iterator[Request]:
         """Yield what has come since the last call; never waits."""
         self._ready.hush()
         while self._inbox:
@@ -155,7 +155,7 @@ class ControlClient:
             self._beat = beat
 
     def fileno(self) -> int:
-        """Readable while something waits in received()."""
+        """Readable while something waits in receive()."""
         return self._ready.fileno()
 
     def wait(self, seconds: float) -> bool:

@@ -200,7 +200,7 @@ class Watchdog:
 
     def _hear(self, now_s: float) -> None:
         """Take heartbeats from the hub."""
-        for request in self._control.received():
+        for request in self._control.receive():
             beat = request.message
             if isinstance(beat, Heartbeat) and beat.role == "watchdog":
                 self._echo_s, self._hub_told = now_s, False

@@ -63,7 +63,7 @@ def test_a_process_of_ones_own_is_a_full_citizen(shmcam):
         try:
 
             def arrived():
-                heard.extend(one.message for one in listener.received())
+                heard.extend(one.message for one in listener.receive())
                 return any(one.zone == "sky" for one in heard)
 
             until(arrived, 20, "an event of the user's program")

@@ -45,14 +45,14 @@ class Listener:
 
     def __enter__(self):
         self.client.__enter__()
-        until(lambda: self.client.connected, 10, "the hub's welcome")
+        until(lambda: self.client.is_connected, 10, "the hub's welcome")
         return self
 
     def __exit__(self, *error):
         self.client.__exit__(*error)
 
     def names(self):
-        self.heard += [one.message for one in self.client.received()]
+        self.heard += [one.message for one in self.client.receive()]
         return [type(one).__name__ for one in self.heard]
 
 

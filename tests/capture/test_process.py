@@ -118,9 +118,9 @@ def test_mode_changes_are_obeyed_announced_and_logged_old_to_new():
         world.start_hub()
         world.start_capture()
         with world.client(subscribe=("mode_changed",)) as analyzer:
-            until(lambda: analyzer.connected, 10)
+            until(lambda: analyzer.is_connected, 10)
             analyzer.announce(ModeRequested(camera="cam0", mode="still", exposure_us=90_000, gain=4.0))
-            heard = until(lambda: [r.message for r in analyzer.received()], 10)[0]
+            heard = until(lambda: [r.message for r in analyzer.receive()], 10)[0]
             assert (heard.old, heard.new) == ("video", "still")
             assert heard.changes["exposure_us"] == [0, 90_000]
             until(lambda: newest(world).meta.exposure_us == 90_000, 10)
@@ -137,7 +137,7 @@ def test_mode_changes_are_obeyed_announced_and_logged_old_to_new():
             analyzer.announce(ModeRequested(camera="cam0", mode="still", exposure_us=60_000, gain=4.0))
             until(lambda: newest(world).meta.exposure_us == 60_000, 10)
             analyzer.announce(ModeRequested(camera="cam0", mode="video"))
-            heard = until(lambda: [r.message for r in analyzer.received()], 10)
+            heard = until(lambda: [r.message for r in analyzer.receive()], 10)
             assert [(event.old, event.new) for event in heard] == [("still", "video")], "a longer exposure is no mode"
             until(lambda: newest(world).meta.exposure_us < 17_000, 10)
         assert "changed mode video → still" in world.log()

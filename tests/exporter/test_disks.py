@@ -14,10 +14,10 @@ def test_a_disk_that_others_fill_is_announced_once(tmp_path):
     service.start("hub")
     try:
         with ControlClient("watcher", socket_path=service.settings.socket_path, subscribe=("disk_low",)) as watcher:
-            until(lambda: watcher.connected, 20, "hub: " + service.logs())
+            until(lambda: watcher.is_connected, 20, "hub: " + service.logs())
             service.start("exporter")
             service.ready()
-            until(lambda: heard.extend(one.message for one in watcher.received()) or len(heard) > 1, 30, service.logs())
+            until(lambda: heard.extend(one.message for one in watcher.receive()) or len(heard) > 1, 30, service.logs())
     finally:
         service.stop()
     paths = service.settings.paths

@@ -37,7 +37,7 @@ def scene(rig):
     made.ready()
     made.answers()
     with ControlClient("analyzer", "cam0", socket_path=made.socket, stop=Stop()) as analyzer:
-        until(lambda: analyzer.connected, 10)
+        until(lambda: analyzer.is_connected, 10)
         yield made, film, analyzer
         stop.set()
         thread.join()

@@ -115,7 +115,7 @@ class Hub:
     def __init__(self):
         self.statuses = []
 
-    def received(self):
+    def receive(self):
         yield Asked(Record(action="status"), self.statuses)
 
     def announce(self, _event):

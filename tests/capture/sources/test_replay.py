@@ -98,14 +98,14 @@ def day_and_night(world, over):
     told = []
 
     def ended():
-        told.extend(one.message for one in client.received())
+        told.extend(one.message for one in client.receive())
         return over(told)
 
     world.start_hub()
     with ControlClient(
         "watcher", socket_path=world.settings.socket_path, subscribe=("night_began", "night_ended")
     ) as client:
-        until(lambda: client.connected, 20)
+        until(lambda: client.is_connected, 20)
         world.start("analyzer")
         until(lambda: world.beat("analyzer"), 20)
         world.start_capture()

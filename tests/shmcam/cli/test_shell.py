@@ -34,7 +34,7 @@ SHMCAM = str(Path(sys.executable).with_name("shmcam"))
 def hub():
     with HubProcess() as running, ControlClient("exporter", socket_path=running.socket, commands=("save",)) as exporter:
         stop = serve(exporter, lambda request: request.reply(saved()))
-        until(lambda: exporter.connected, "exporter connected")
+        until(lambda: exporter.is_connected, "exporter connected")
         yield running
         stop()
 
@@ -128,7 +128,7 @@ def test_shortstream_saves_files(hub, tmp_path):
         request.reply(Reply(status="stream_done", text="STREAM_DONE: sent=3, skipped=0, available=3"))
 
     with ControlClient("streamer", socket_path=hub.socket, commands=("short_stream",)) as streamer:
-        until(lambda: streamer.connected, "connected")
+        until(lambda: streamer.is_connected, "connected")
         stop = serve(streamer, answer)
         done = shmcam(hub, "shortstream", "3", "--out", str(tmp_path / "frames"))
         stop()
@@ -216,7 +216,7 @@ def drive(slave, hub):
     slave.stdin.flush()
     assert json.loads(slave.stdout.readline())["status"] == "bad_message"
     with ControlClient("streamer", socket_path=hub.socket, commands=("preview",)) as streamer:
-        until(lambda: streamer.connected, "connected")
+        until(lambda: streamer.is_connected, "connected")
         assert command(command="toggle_preview", camera_id=0, enabled=True)["status"] == "preview_enabled"
         streamer.announce(PreviewFrame(camera="cam0", jpeg=b"\xff\xd8\xff"))
         frame = json.loads(slave.stdout.readline())
@@ -272,7 +272,7 @@ def test_the_console_in_a_terminal(hub):
         press("r")
         until(lambda: "> ERROR: recorder is not connected" in shown(), "the answer to r")
         with ControlClient("streamer", socket_path=hub.socket, commands=("preview",)) as streamer:
-            until(lambda: streamer.connected, "connected")
+            until(lambda: streamer.is_connected, "connected")
 
             def sent():
                 streamer.announce(PreviewFrame(camera="cam0", jpeg=picture))

@@ -37,19 +37,19 @@ def test_a_bell_that_is_closed_while_others_ring_touches_no_other_file(tmp_path)
 def test_an_announcement_after_the_end_is_harmless():
     with HubProcess() as hub:
         with ControlClient("analyzer", socket_path=hub.socket) as control:
-            until(lambda: control.connected, "connected")
+            until(lambda: control.is_connected, "connected")
         control.announce(NightBegan(camera="cam0"))
-        assert list(control.received()) == []
+        assert list(control.receive()) == []
 
 
 def test_a_hub_that_is_only_restarted_is_no_warning_and_one_that_stays_away_is(caplog, monkeypatch):
     caplog.set_level(logging.INFO, logger="shmcam.control.client_connection")
     with HubProcess() as hub, ControlClient("analyzer", socket_path=hub.socket) as control:
-        until(lambda: control.connected, "connected")
+        until(lambda: control.is_connected, "connected")
         hub.kill()
-        until(lambda: not control.connected, "noticed")
+        until(lambda: not control.is_connected, "noticed")
         hub.start()
-        until(lambda: control.connected, "back")
+        until(lambda: control.is_connected, "back")
         assert "gone" not in caplog.text
         monkeypatch.setattr("shmcam.control.client_connection.GONE_TOLD_S", 0.2)
         hub.kill()

@@ -43,7 +43,7 @@ def serve(client, answer):
     def loop():
         while client.serving:
             client.wait(0.05)
-            for request in client.received():
+            for request in client.receive():
                 answer(request)
             client.beat()
 
@@ -75,7 +75,7 @@ def test_a_slow_answer_still_reaches_a_half_closed_connection_and_in_order(hub):
         request.reply(Reply(status="saved", text="Saved single full-resolution image: /x.jpg"))
 
     with client_of(hub, "exporter", "save") as exporter:
-        until(lambda: exporter.connected, "exporter connected")
+        until(lambda: exporter.is_connected, "exporter connected")
         stop = serve(exporter, slowly)
         assert hub.text("save\nping") == "Saved single full-resolution image: /x.jpg\npong"
         stop()
@@ -83,7 +83,7 @@ def test_a_slow_answer_still_reaches_a_half_closed_connection_and_in_order(hub):
 
 def test_a_script_that_pipes_many_commands_gets_every_answer(hub):
     with client_of(hub, "exporter", "save") as exporter:
-        until(lambda: exporter.connected, "exporter connected")
+        until(lambda: exporter.is_connected, "exporter connected")
         stop = serve(exporter, lambda request: request.reply(Reply(status="saved", text="ok")))
         assert hub.text("save\n" * 1500).split() == ["ok"] * 1500
         stop()
@@ -91,7 +91,7 @@ def test_a_script_that_pipes_many_commands_gets_every_answer(hub):
 
 def test_no_more_is_read_than_can_wait(hub):
     with client_of(hub, "exporter", "save") as exporter, hub.connect() as link:
-        until(lambda: exporter.connected, "exporter connected")
+        until(lambda: exporter.is_connected, "exporter connected")
         link.settimeout(1.0)
         with pytest.raises(TimeoutError):
             for _ in range(10_000):
@@ -107,7 +107,7 @@ def test_all_three_dialects_reach_the_same_command(hub):
         request.reply(Reply(status="saved", text="ok", data={"path": "/x.jpg"}))
 
     with client_of(hub, "exporter", "save") as exporter:
-        until(lambda: exporter.connected, "exporter connected")
+        until(lambda: exporter.is_connected, "exporter connected")
         stop = serve(exporter, answer)
         assert hub.text("save cam0 jpg") == "ok"
         shown = hub.json({"command": "take_snapshot", "camera_id": 0, "formats": ["jpg"], "id": 7})
@@ -124,7 +124,7 @@ def test_shortstream_bytes_arrive_raw_in_text_and_through_call(hub):
         request.reply(Reply(status="stream_done", text="STREAM_DONE: sent=1, skipped=0, available=1"))
 
     with client_of(hub, "streamer", "short_stream") as streamer:
-        until(lambda: streamer.connected, "streamer connected")
+        until(lambda: streamer.is_connected, "streamer connected")
         stop = serve(streamer, answer)
         whole = hub.exchange(b"shortstream 1\n")
         assert whole == b"\x00\x00\x00\x03abc\x00\x00\x00\x00STREAM_DONE: sent=1, skipped=0, available=1\n"
@@ -136,7 +136,7 @@ def test_shortstream_bytes_arrive_raw_in_text_and_through_call(hub):
 
 def test_events_reach_subscribers_of_every_dialect(hub):
     with client_of(hub, "analyzer") as analyzer, hub.connect() as text, hub.connect() as lines, hub.connect() as packed:
-        until(lambda: analyzer.connected, "analyzer connected")
+        until(lambda: analyzer.is_connected, "analyzer connected")
         text.sendall(b"subscribe night\n")
         lines.sendall(b'{"command": "subscribe", "topics": ["night"]}\n')
         packed.sendall(msgpack.packb({"message": "subscribe", "topics": ["night"], "id": 1}))
@@ -224,7 +224,7 @@ def test_subscribers_that_went_away_make_room_and_half_closed_ones_stay(hub):
                 link.sendall(b"subscribe saved\n")
                 link.recv(100)
         until(lambda: call(hub.socket, "ping").ok, "room again")
-        until(lambda: analyzer.connected, "analyzer connected")
+        until(lambda: analyzer.is_connected, "analyzer connected")
         analyzer.announce(NightBegan(camera="cam0"))
         assert b"night_began" in reader.line()
 
@@ -261,7 +261,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
 
 def test_events_a_slow_subscriber_loses_are_counted_and_told(hub):
     with client_of(hub, "analyzer") as analyzer, hub.connect() as slow:
-        until(lambda: analyzer.connected, "analyzer connected")
+        until(lambda: analyzer.is_connected, "analyzer connected")
         slow.sendall(b'{"command": "subscribe", "topics": ["night"]}\n')
         reader = Reader(slow)
         reader.object()
@@ -334,20 +334,20 @@ def test_a_killed_hub_comes_back_and_all_reconnect():
         clients = [client_of(hub, f"role{n}", "save" if n == 0 else "clips", subscribe=("night",)) for n in range(8)]
         for client in clients:
             client.__enter__()
-        until(lambda: all(client.connected for client in clients), "all connected")
+        until(lambda: all(client.is_connected for client in clients), "all connected")
         clients[1].announce(NightBegan(camera="cam0"))
         until(lambda: "NIGHT" in hub.text("cameras"), "the hub knows it is night")
         hub.kill()
-        until(lambda: not any(client.connected for client in clients), "all noticed")
+        until(lambda: not any(client.is_connected for client in clients), "all noticed")
         clients[1].announce(NightBegan(camera="cam0", score=1.0))
         hub.start()
         until(
-            lambda: all(client.connected for client in clients), "all reconnected"
+            lambda: all(client.is_connected for client in clients), "all reconnected"
         )  # how fast: bench control, reconnect
         until(lambda: "NIGHT" in hub.text("cameras"), "the hub knows again")
         heard = []
         until(
-            lambda: heard.extend(clients[2].received()) or any(r.message.score == 1.0 for r in heard), "event passed on"
+            lambda: heard.extend(clients[2].receive()) or any(r.message.score == 1.0 for r in heard), "event passed on"
         )
         for client in clients:
             client.__exit__(None, None, None)
@@ -358,9 +358,9 @@ def test_without_a_hub_a_client_never_blocks_and_counts_what_it_drops(tmp_path):
         for _ in range(300):
             client.announce(NightBegan(camera="cam0"))
             client.beat()
-            assert list(client.received()) == []
+            assert list(client.receive()) == []
         assert client.lost == 44
-        assert not client.connected
+        assert not client.is_connected
 
 
 def test_call_explains_a_missing_hub(tmp_path):
@@ -371,7 +371,7 @@ def test_call_explains_a_missing_hub(tmp_path):
 
 def test_a_loop_that_hangs_stops_beating(hub):
     with client_of(hub, "analyzer") as analyzer:
-        until(lambda: analyzer.connected, "connected")
+        until(lambda: analyzer.is_connected, "connected")
         stop = serve(analyzer, lambda request: None)
         row = until(lambda: next((r for r in rows(hub) if r["state"] == "running"), None), "beats arrive")
         assert row["program"] == "analyzer"

@@ -45,7 +45,7 @@ class Line:
         self.waiting.append(SimpleNamespace(message=SettingChanged(key=key, new=new, camera=camera)))
         self.hubs.send(b"!")
 
-    def received(self) -> list:
+    def receive(self) -> list:
         self.ours.recv(100)
         found, self.waiting = self.waiting, []
         return found
