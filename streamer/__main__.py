@@ -24,7 +24,7 @@ def main() -> int:
         ) as control:
             hub_link = HubLink(control, settings.socket_path, stop)
             if not settings.table(MjpegServerSettings).enable:
-                hub_link.idle(stop, "idle", "mjpeg_server.enable is false")
+                hub_link.idle("idle", "mjpeg_server.enable is false")
                 return 0
             try:
                 with closing(wait_for_port(settings, stop, hub_link)) as port:

@@ -1,4 +1,4 @@
-"""preview_frame messages: small pictures through the hub for a JSON master; one stream per camera while wanted."""
+"""The preview_frame messages: small pictures through the hub for a JSON master; one stream per camera on request."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ QUALITY, QUALITY_MIN, QUALITY_STEP = 70, 20, 10
 
 @dataclass
 class PreviewViewer:
-    """Announces each picture; lowers its quality while pictures are too large for a message."""
+    """A viewer that announces each picture, and lowers the quality while pictures are too large for a message."""
 
     camera: StreamedCamera
     variant: Variant
     announce: Callable[[Event], None]
     joined: bool = False
-    """False, too, once a change of quality found all places taken."""
+    """False, too, when all places were taken during a change of quality."""
 
     def open(self) -> bool:
-        """Begin to watch. Returns: whether there was a place."""
+        """Joins the fan-out. Returns: whether there was a place."""
         try:
             self.camera.fanout.join(self.variant, self)
         except TooManyViewers:
@@ -34,17 +34,17 @@ class PreviewViewer:
         return True
 
     def close(self) -> None:
-        """Watch no more."""
+        """Leaves the fan-out."""
         if self.joined:
             self.joined = False
             self.camera.fanout.leave(self.variant, self)
 
     def offer(self, picture: JpegPicture) -> None:
-        """Announce it if it fits into a message."""
+        """Announces a picture if it fits into a message."""
         if not picture.signal:
             return
         if len(picture.jpeg) > CHUNK_BYTES_MAX:
-            self._lower()
+            self._lower_quality()
             return
         self.announce(
             PreviewFrame(
@@ -57,7 +57,7 @@ class PreviewViewer:
             )
         )
 
-    def _lower(self) -> None:
+    def _lower_quality(self) -> None:
         if self.variant.quality <= QUALITY_MIN:
             return
         self.close()
@@ -68,20 +68,20 @@ class PreviewViewer:
 
 
 class Previews:
-    """The previews of all cameras, as the hub last asked for them."""
+    """The previews of all cameras, as the hub last requested them."""
 
     def __init__(self, context: Context, announce: Callable[[Event], None]) -> None:
         self._context, self._announce = context, announce
         self._open: dict[str, PreviewViewer] = {}
 
-    def set(self, wanted: Preview) -> None:
-        """Do what the hub says is wanted of one camera, from now on."""
-        if (old := self._open.pop(wanted.camera, None)) is not None:
-            old.close()
-        camera = self._context.cameras.get(wanted.camera)
-        if camera is None or not wanted.enabled:
+    def apply(self, command: Preview) -> None:
+        """Starts, changes or stops the preview of one camera."""
+        if (viewer := self._open.pop(command.camera, None)) is not None:
+            viewer.close()
+        camera = self._context.cameras.get(command.camera)
+        if camera is None or not command.enabled:
             return
-        variant = Variant(wanted.fps, wanted.width & ~1, QUALITY, gray=False, stack=1)
+        variant = Variant(command.fps, command.width & ~1, QUALITY, gray=False, stack=1)
         viewer = PreviewViewer(camera, variant, self._announce)
         if viewer.open():
-            self._open[wanted.camera] = viewer
+            self._open[command.camera] = viewer

@@ -1,4 +1,4 @@
-"""`shortstream [n]`: n pictures on the control connection, each after its length, closed by a length of 0.
+"""The command `shortstream [n]`: n pictures on the control connection, each after its length, closed by a length of 0.
 
     u32 big-endian length, JPEG, … , u32 0, then the text STREAM_DONE: sent=…, skipped=…, available=…
 
@@ -21,85 +21,87 @@ from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 FRAME_S = 15.0
-"""Without a picture for so long the stream ends; longer than two of the longest night exposures."""
+"""The longest wait for a picture, then the stream ends; longer than two of the longest night exposures."""
 
 BACKLOG_S = 10.0
-"""A peer that takes nothing for so long has lost its stream."""
+"""The longest time in which the connection may take no byte, then the stream ends."""
 
-Answer = Callable[[Any], bool]
+SendReply = Callable[[Any], bool]
+"""Queues a chunk or the reply on the control connection. Returns: whether there was room."""
 
 
-class Newest:
-    """A viewer who is asked for the next picture when there is time for it."""
+class ShortStreamViewer:
+    """A viewer that keeps the newest picture until it is fetched."""
 
     def __init__(self) -> None:
         self.counts = Sent()
         self._picture: JpegPicture | None = None
-        self._came = asyncio.Event()
+        self._new_picture = asyncio.Event()
 
     def offer(self, picture: JpegPicture) -> None:
-        """Keep it, in place of one that was not fetched."""
+        """Keeps a picture, in place of one that was not fetched."""
         self.counts.skipped += self._picture is not None
         self._picture = picture
-        self._came.set()
+        self._new_picture.set()
 
-    async def next(self, wait_s: float) -> JpegPicture:
-        """Wait for a picture not seen before. Raises: TimeoutError."""
-        async with asyncio.timeout(wait_s):
-            await self._came.wait()
-        self._came.clear()
+    async def next_picture(self, timeout_s: float) -> JpegPicture:
+        """Waits for a picture that was not fetched yet. Raises: TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self._new_picture.wait()
+        self._new_picture.clear()
         picture, self._picture = self._picture, None
         if picture is None:
             raise TimeoutError("woken without a picture")
         return picture
 
 
-async def short_stream(context: Context, camera: StreamedCamera, wish: ShortStream, answer: Answer) -> None:
-    """Send what was asked for, then say how it went."""
+async def send_short_stream(context: Context, camera: StreamedCamera, command: ShortStream, send: SendReply) -> None:
+    """Sends the pictures of one command, then the reply with the counts."""
     settings = context.mjpeg
-    long, quality = wish.exposure == "long", wish.quality or settings.quality
+    long, quality = command.exposure == "long", command.quality or settings.quality
     variant = Variant(settings.fps, settings.width, quality, gray=False, stack=1, long=long)
-    viewer = Newest()
+    viewer = ShortStreamViewer()
     try:
         camera.fanout.join(variant, viewer)
     except TooManyViewers as error:
-        answer(Reply(ok=False, status="busy", text=f"ERROR: {error}"))
+        send(Reply(ok=False, status="busy", text=f"ERROR: {error}"))
         return
-    begun = camera.feed.sight.frames
+    frames_before = camera.feed.sight.frames
     try:
         with context.viewers.track("short", camera.name, "control", str(variant), viewer.counts):
-            problem = await _pictures(viewer, wish.count, answer)
+            problem = await _send_pictures(viewer, command.count, send)
     finally:
         camera.fanout.leave(variant, viewer)
-    came = 0 if long else camera.feed.sight.frames - begun
-    available = max(viewer.counts.sent + viewer.counts.skipped, came)
-    figures = {"sent": viewer.counts.sent, "skipped": max(0, available - viewer.counts.sent), "available": available}
+    frames = 0 if long else camera.feed.sight.frames - frames_before
+    sent = viewer.counts.sent
+    available = max(sent + viewer.counts.skipped, frames)
+    figures = {"sent": sent, "skipped": max(0, available - sent), "available": available}
     text = "STREAM_DONE: " + ", ".join(f"{name}={value}" for name, value in figures.items())
-    answer(Reply(ok=not problem, status="stream_done", text=text, data={**figures, "problem": problem}))
+    send(Reply(ok=not problem, status="stream_done", text=text, data={**figures, "problem": problem}))
 
 
-async def _pictures(viewer: Newest, count: int, answer: Answer) -> str:
-    """Send `count` pictures. Returns: what went wrong; empty: nothing."""
+async def _send_pictures(viewer: ShortStreamViewer, count: int, send: SendReply) -> str:
+    """Sends `count` pictures. Returns: the problem that ended the stream; empty: none."""
     problem = ""
     try:
         while viewer.counts.sent < count:
-            picture = await viewer.next(FRAME_S)
+            picture = await viewer.next_picture(FRAME_S)
             if not picture.signal:
                 raise TimeoutError(f"no signal{picture.reason and f': {picture.reason}'}")
-            await _send(struct.pack(">I", len(picture.jpeg)) + picture.jpeg, answer)
+            await _send_chunks(struct.pack(">I", len(picture.jpeg)) + picture.jpeg, send)
             viewer.counts.sent += 1
             viewer.counts.bytes += len(picture.jpeg)
     except TimeoutError as error:
         problem = str(error) or "no picture came"
-    with suppress(TimeoutError):  # nobody takes it any more: the hub is away
-        await _send(struct.pack(">I", 0), answer, end=True)
+    with suppress(TimeoutError):  # the connection takes no bytes any more: the hub is away
+        await _send_chunks(struct.pack(">I", 0), send, end=True)
     return problem
 
 
-async def _send(data: bytes, answer: Answer, *, end: bool = False) -> None:
-    """Queue bytes in chunks, waiting while the backlog is full. Raises: TimeoutError."""
+async def _send_chunks(data: bytes, send: SendReply, *, end: bool = False) -> None:
+    """Queues bytes in chunks, and waits while the queue is full. Raises: TimeoutError."""
     for at in range(0, len(data), CHUNK_BYTES_MAX):
         chunk = Chunk(data=data[at : at + CHUNK_BYTES_MAX], end=end)
         async with asyncio.timeout(BACKLOG_S):
-            while not answer(chunk):  # noqa: ASYNC110 - the backlog is another thread's; it tells nobody
+            while not send(chunk):  # noqa: ASYNC110 - the queue is another thread's, which sets no event
                 await asyncio.sleep(0.02)

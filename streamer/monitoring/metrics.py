@@ -34,11 +34,11 @@ class MetricsCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Yields every metric family."""
-        yield from self._cameras()
-        yield from self._processes()
-        yield from self._server()
+        yield from self._collect_cameras()
+        yield from self._collect_processes()
+        yield from self._collect_server()
 
-    def _cameras(self) -> Iterator[Metric]:
+    def _collect_cameras(self) -> Iterator[Metric]:
         for name, text, read in _CAMERA:
             family: Metric = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(
                 f"shmcam_{name}", text, labels=["camera"]
@@ -49,7 +49,7 @@ class MetricsCollector:
                     family.add_metric([camera.name], value)  # type: ignore[attr-defined]
             yield family
 
-    def _processes(self) -> Iterator[Metric]:
+    def _collect_processes(self) -> Iterator[Metric]:
         rows = self._context.system_load.processes
         labels = ["program", "camera"]
         up = GaugeMetricFamily("shmcam_process_up", "1: connected to the hub and not silent", labels=labels)
@@ -74,7 +74,7 @@ class MetricsCollector:
                 unwritten.add_metric([row.camera], row.get_figure("unwritten"))
         yield from (up, rss, lag, laps, behind, recording, encoded, unwritten)
 
-    def _server(self) -> Iterator[Metric]:
+    def _collect_server(self) -> Iterator[Metric]:
         context = self._context
         totals = context.viewers.sum_up()
         for name, text, counted in (

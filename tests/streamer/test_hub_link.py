@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from shmcam.runtime.stop import Stop
-from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, viewers
+from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, list_viewers
 from streamer.loop import look
 from streamer.previews import Previews
-from streamer.shortstream import short_stream
+from streamer.shortstream import send_short_stream
 from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
 from tests.streamer.pictures.test_stream import run
 
@@ -27,8 +27,10 @@ def test_a_short_stream_is_lengths_and_pictures_then_zero_then_the_sum(tmp_path)
     async def test():
         async with running(tmp_path, fps=50) as server:
             answers = []
-            wish = ShortStream(count=3)
-            await short_stream(server.context, server.camera.camera, wish, lambda one: answers.append(one) or True)
+            command = ShortStream(count=3)
+            await send_short_stream(
+                server.context, server.camera.camera, command, lambda one: answers.append(one) or True
+            )
             chunks = [one for one in answers if isinstance(one, Chunk)]
             assert all(len(one.data) <= CHUNK_BYTES_MAX for one in chunks)
             assert [one.end for one in chunks][-1]
@@ -61,7 +63,7 @@ def test_a_large_picture_travels_in_chunks_and_waits_for_room(tmp_path):
                 taken.append(one)
                 return True
 
-            await short_stream(server.context, server.camera.camera, ShortStream(count=1), answer)
+            await send_short_stream(server.context, server.camera.camera, ShortStream(count=1), answer)
             assert refused == 5
             found, _ = pictures_in(b"".join(one.data for one in taken if isinstance(one, Chunk)))
             assert found == [jpeg]
@@ -73,7 +75,7 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
     async def test():
         async with running(tmp_path) as server:
             answers = []
-            asked = short_stream(
+            asked = send_short_stream(
                 server.context, server.camera.camera, ShortStream(count=3), lambda o: answers.append(o) or True
             )
             task = asyncio.create_task(asked)
@@ -96,7 +98,7 @@ def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_pat
             stop = Stop()
             hub_link = HubLink(None, tmp_path, stop)
             hub_link.create_task(
-                short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False)
+                send_short_stream(server.context, server.camera.camera, ShortStream(count=3), lambda _: False)
             )
             await eventually(lambda: not hub_link._tasks)
             assert not stop.requested, "it would have ended the process"
@@ -111,7 +113,7 @@ def test_no_more_short_streams_at_once_than_promised(tmp_path):
             hub_link, answers = HubLink(None, tmp_path, Stop()), []
             asked = SimpleNamespace(message=ShortStream(count=1), reply=lambda one: answers.append(one) or True)
             for _ in range(SHORT_STREAMS_MAX + 1):
-                hub_link._short(server.context, asked, asked.message)
+                hub_link._start_short_stream(server.context, asked, asked.message)
             assert [one.status for one in answers] == ["busy"]
             await eventually(lambda: server.camera.fanout.viewers == SHORT_STREAMS_MAX)
             server.camera.publish()
@@ -124,8 +126,10 @@ def test_a_short_stream_may_be_of_the_long_exposure_and_says_why_there_is_none(t
     async def test():
         async with running(tmp_path) as server:
             answers = []
-            wish = ShortStream(count=2, exposure="long")
-            asked = short_stream(server.context, server.camera.camera, wish, lambda one: answers.append(one) or True)
+            command = ShortStream(count=2, exposure="long")
+            asked = send_short_stream(
+                server.context, server.camera.camera, command, lambda one: answers.append(one) or True
+            )
             task = asyncio.create_task(asked)
             await eventually(lambda: server.camera.fanout.wanted)
             assert server.camera.fanout.wanted[0].long
@@ -146,15 +150,15 @@ def test_previews_are_made_while_wanted_and_fit_into_a_message(tmp_path):
             previews = Previews(server.context, told.append)
             server.camera.publish()
             assert not told
-            previews.set(Preview(camera="cam0", enabled=True, fps=5, width=321))
+            previews.apply(Preview(camera="cam0", enabled=True, fps=5, width=321))
             assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(320, 5)]
             server.camera.publish()
             assert number_in(told[0].jpeg) == told[0].frame_id == 2
-            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=640))
+            previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=640))
             assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(640, 10)], "one stream, not two"
-            previews.set(Preview(camera="cam0", enabled=False))
+            previews.apply(Preview(camera="cam0", enabled=False))
             assert server.camera.fanout.wanted == ()
-            previews.set(Preview(camera="cam9", enabled=True))
+            previews.apply(Preview(camera="cam9", enabled=True))
 
     run(test())
 
@@ -163,7 +167,7 @@ def test_a_preview_that_is_too_large_is_made_worse_rather_than_lost(tmp_path):
     async def test():
         async with running(tmp_path) as server:
             told: list[PreviewFrame] = []
-            Previews(server.context, told.append).set(Preview(camera="cam0", enabled=True, fps=10, width=1280))
+            Previews(server.context, told.append).apply(Preview(camera="cam0", enabled=True, fps=10, width=1280))
             large = jpeg_of(1, 640, 480, noise=1)
             before = server.camera.fanout.wanted[0].quality
             server.camera.publish(jpeg=large)
@@ -181,10 +185,10 @@ def test_a_preview_that_is_too_large_is_made_worse_rather_than_lost(tmp_path):
 def test_viewers_are_listed_for_people_and_programs(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server:
-            assert viewers(server.context).text == "nobody is watching"
+            assert list_viewers(server.context).text == "nobody is watching"
             await opened(server, "/stream?width=64")
             await eventually(lambda: server.context.viewers.entries)
-            reply = viewers(server.context)
+            reply = list_viewers(server.context)
             assert "mjpeg cam0 127.0.0.1 64px q80 30fps" in reply.text
             assert reply.data["viewers"][0]["camera"] == "cam0"
 
@@ -197,7 +201,7 @@ def test_a_preview_that_lost_its_place_while_it_changed_is_not_closed_twice(tmp_
     async def test():
         async with running(tmp_path, "[mjpeg_server]\nmax_streams = 1\n") as server:
             previews = Previews(server.context, lambda _: None)
-            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=1280))
+            previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=1280))
             places, leave = server.context.places, server.camera.fanout.leave
 
             def left_and_taken(wanted, viewer) -> None:
@@ -208,9 +212,9 @@ def test_a_preview_that_lost_its_place_while_it_changed_is_not_closed_twice(tmp_
             server.camera.publish(jpeg=jpeg_of(1, 640, 480, noise=1))
             assert server.camera.fanout.wanted == ()
             server.camera.fanout.leave = leave
-            previews.set(Preview(camera="cam0", enabled=False))
+            previews.apply(Preview(camera="cam0", enabled=False))
             places.give_back(last_of_variant=False)
-            previews.set(Preview(camera="cam0", enabled=True, fps=10, width=640))
+            previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=640))
             assert len(server.camera.fanout.wanted) == 1
             assert places.streams == 1
 
