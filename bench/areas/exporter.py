@@ -26,7 +26,7 @@ from exporter.stacking.sigma_clip import SigmaStack
 from shm_ring import Frame, FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
-from shmcam.imaging.accumulate import DEEP_SCALE, MeanStack, Stack, TrimmedStack
+from shmcam.imaging.accumulate import SCALE_TO_16_BITS, MeanStack, Stack, TrimmedStack
 from shmcam.imaging.jpeg import to_jpeg
 from shmcam.library import Catalogue
 
@@ -100,7 +100,7 @@ def _speed(repeats: int) -> Iterator[tuple[str, Outcome]]:
     yield "sigma_per_frame", _ratio(figures, "sigma", "mean")
     yield "trimmed_per_frame", _ratio(figures, "trimmed", "mean")
     few = frames[:MEDIAN_FRAMES]
-    assert np.abs(median(few) - np.median(few, axis=0) * DEEP_SCALE).max() <= 0.5
+    assert np.abs(median(few) - np.median(few, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
     both = {
         "numpy": lambda: _per_frame(lambda: np.median(few, axis=0), MEDIAN_FRAMES, 2),
         "ours": lambda: _per_frame(lambda: median(few), MEDIAN_FRAMES),
@@ -119,7 +119,7 @@ def _theory() -> Iterator[tuple[str, Outcome]]:
             worst = max(worst, abs(gain - 10 * np.log10(count)))
             if sigma == 1.0 and count in (16, 64):
                 first = np.mean([frame.astype(np.float32) for frame in frames[:count]], axis=0).astype(np.uint8)
-                over.append(gain - _gain(first.astype(np.uint16) * np.uint16(DEEP_SCALE), frames, truth))
+                over.append(gain - _gain(first.astype(np.uint16) * np.uint16(SCALE_TO_16_BITS), frames, truth))
     yield "gain_error", Measured(float(worst), "12 combinations of sigma and N")
     yield "gain_over_8_bit", Measured(min(over), f"N=16: {over[0]:.1f} dB, N=64: {over[1]:.1f} dB")
     frames = [_noisy(truth, 4.0, rng) for _ in range(16)]
@@ -288,7 +288,7 @@ def _copied(frames: list[Payload], target: Payload) -> None:
 def _stacked(kind: Callable[[int], Stack], frames: list[Payload]) -> NDArray[np.uint16]:
     stack = kind(frames[0].size)
     _added(stack, frames)
-    return stack.deep()
+    return stack.to_16_bits()
 
 
 def _float_lists(frames: list[Payload]) -> object:
@@ -305,7 +305,7 @@ def _noisy(truth: NDArray[np.float64], sigma: float, rng: np.random.Generator) -
 
 
 def _gain(deep: NDArray[np.uint16], frames: list[Payload], truth: NDArray[np.float64]) -> float:
-    before, after = np.std(frames[0] - truth), np.sqrt(np.mean((deep / DEEP_SCALE - truth) ** 2))
+    before, after = np.std(frames[0] - truth), np.sqrt(np.mean((deep / SCALE_TO_16_BITS - truth) ** 2))
     return float(20 * np.log10(before / after))
 
 

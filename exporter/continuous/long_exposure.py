@@ -68,7 +68,7 @@ class LongExposure:
             if not self._metas or self._geometry is None:
                 return None
             ends = (self._metas[0], self._metas[-1])
-            return Stacked(self._mean.deep(), self._geometry, ends, 0, self.frames)
+            return Stacked(self._mean.to_16_bits(), self._geometry, ends, 0, self.frames)
 
     @property
     def frames(self) -> int:

@@ -55,12 +55,14 @@ class NightStack:
     @property
     def brightest(self) -> Stacked:
         """The startrails."""
-        return Stacked(self.trails.deep(), self.geometry, (self.first, self.last), self.left_out, self.trails.count)
+        return Stacked(
+            self.trails.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.trails.count
+        )
 
     @property
     def average(self) -> Stacked:
         """The mean of the night."""
-        return Stacked(self.mean.deep(), self.geometry, (self.first, self.last), self.left_out, self.mean.count)
+        return Stacked(self.mean.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.mean.count)
 
     @property
     def summary(self) -> dict[str, object]:

@@ -22,13 +22,13 @@ from exporter.stacking import tone_map
 from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging import tiff
-from shmcam.imaging.accumulate import Deep, Payload
+from shmcam.imaging.accumulate import Payload, Samples16
 from shmcam.imaging.jpeg import to_jpeg
 from shmcam.imaging.png import encode_chunk
 from shmcam.imaging.tiff import Tag
 
 Parts = Sequence[bytes | memoryview]
-Samples = Payload | Deep
+Samples = Payload | Samples16
 Tags = tuple[tiff.Tags, tiff.Tags]
 """As `exif.tags` gives them: of the first directory and of the EXIF one."""
 
@@ -88,7 +88,7 @@ def _payload(samples: Samples) -> Payload:
     return samples.astype(np.uint8, copy=False)
 
 
-def _deep(samples: Samples) -> Deep:
+def _deep(samples: Samples) -> Samples16:
     return samples.astype(np.uint16, copy=False)
 
 
@@ -111,17 +111,17 @@ def _tiff(picture: Samples, tags: Tags) -> Parts:
     rgb = picture if channels == 1 else picture[..., ::-1]
     samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))
     layout: dict[int, tiff.Value] = {
-        Tag.IMAGE_WIDTH: tiff.long(picture.shape[1]),
-        Tag.IMAGE_LENGTH: tiff.long(picture.shape[0]),
-        Tag.BITS_PER_SAMPLE: tiff.short(*(8 * picture.itemsize,) * channels),
-        Tag.COMPRESSION: tiff.short(1),
-        Tag.PHOTOMETRIC_INTERPRETATION: tiff.short(TIFF_GRAY if channels == 1 else TIFF_RGB),
-        Tag.SAMPLES_PER_PIXEL: tiff.short(channels),
-        Tag.ROWS_PER_STRIP: tiff.long(picture.shape[0]),
-        Tag.STRIP_BYTE_COUNTS: tiff.long(samples.nbytes),
-        Tag.PLANAR_CONFIGURATION: tiff.short(1),
-        Tag.STRIP_OFFSETS: tiff.long(0),
+        Tag.IMAGE_WIDTH: tiff.as_long(picture.shape[1]),
+        Tag.IMAGE_LENGTH: tiff.as_long(picture.shape[0]),
+        Tag.BITS_PER_SAMPLE: tiff.as_short(*(8 * picture.itemsize,) * channels),
+        Tag.COMPRESSION: tiff.as_short(1),
+        Tag.PHOTOMETRIC_INTERPRETATION: tiff.as_short(TIFF_GRAY if channels == 1 else TIFF_RGB),
+        Tag.SAMPLES_PER_PIXEL: tiff.as_short(channels),
+        Tag.ROWS_PER_STRIP: tiff.as_long(picture.shape[0]),
+        Tag.STRIP_BYTE_COUNTS: tiff.as_long(samples.nbytes),
+        Tag.PLANAR_CONFIGURATION: tiff.as_short(1),
+        Tag.STRIP_OFFSETS: tiff.as_long(0),
     }
     first, exif = tags
-    layout[Tag.STRIP_OFFSETS] = tiff.long(len(tiff.encode_header({**first, **layout}, exif)))
+    layout[Tag.STRIP_OFFSETS] = tiff.as_long(len(tiff.encode_header({**first, **layout}, exif)))
     return tiff.encode_header({**first, **layout}, exif), samples.data.cast("B")

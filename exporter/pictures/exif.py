@@ -42,29 +42,31 @@ def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) 
 def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.Tags, tiff.Tags]:
     """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
     captured = _captured(meta)
-    when = tiff.text(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
+    when = tiff.as_ascii(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
     first: dict[int, tiff.Value] = {
-        Tag.MAKE: tiff.text("shmcam"),
-        Tag.MODEL: tiff.text(entry.camera),
-        Tag.SOFTWARE: tiff.text(_software()),
+        Tag.MAKE: tiff.as_ascii("shmcam"),
+        Tag.MODEL: tiff.as_ascii(entry.camera),
+        Tag.SOFTWARE: tiff.as_ascii(_software()),
         Tag.DATE_TIME: when,
     }
     exif: dict[int, tiff.Value] = {
-        Tag.EXIF_VERSION: tiff.raw(EXIF_VERSION),
+        Tag.EXIF_VERSION: tiff.as_undefined(EXIF_VERSION),
         Tag.DATE_TIME_ORIGINAL: when,
-        Tag.SUB_SEC_TIME_ORIGINAL: tiff.text(captured[20:26]),
-        Tag.OFFSET_TIME_ORIGINAL: tiff.text(captured[26:32]),
-        Tag.IMAGE_UNIQUE_ID: tiff.text(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
-        Tag.USER_COMMENT: tiff.raw(USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")),
+        Tag.SUB_SEC_TIME_ORIGINAL: tiff.as_ascii(captured[20:26]),
+        Tag.OFFSET_TIME_ORIGINAL: tiff.as_ascii(captured[26:32]),
+        Tag.IMAGE_UNIQUE_ID: tiff.as_ascii(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
+        Tag.USER_COMMENT: tiff.as_undefined(
+            USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")
+        ),
     }
     if meta.exposure_us > 0:
         exposure_us = min(meta.exposure_us, LONGEST_US)
         shared = gcd(exposure_us, MICROSECOND)
-        exif[Tag.EXPOSURE_TIME] = tiff.ratio(exposure_us // shared, MICROSECOND // shared)
+        exif[Tag.EXPOSURE_TIME] = tiff.as_rational(exposure_us // shared, MICROSECOND // shared)
     if meta.analogue_gain > 0:
         # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
         iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
-        exif[Tag.ISO_SPEED_RATINGS] = tiff.short(iso)
+        exif[Tag.ISO_SPEED_RATINGS] = tiff.as_short(iso)
     return first, exif
 
 

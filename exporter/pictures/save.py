@@ -25,7 +25,7 @@ from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
-from shmcam.imaging.accumulate import Deep
+from shmcam.imaging.accumulate import Samples16
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import PICTURES, sidecar
 from shmcam.runtime.files import whole_file
@@ -226,7 +226,7 @@ class PictureSaver:
     def _folder(self) -> Path:
         return self._settings().paths.captures
 
-    def _without_dark(self, camera: CameraFrames, result: Stacked) -> tuple[Deep, bool]:
+    def _without_dark(self, camera: CameraFrames, result: Stacked) -> tuple[Samples16, bool]:
         last = result.metas[-1]
         place = self._folder() / dark_frames.FOLDER
         known = dark_frames.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)

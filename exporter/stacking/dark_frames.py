@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exporter.stacking.tone_map import views
 from shm_ring.formats import Geometry
-from shmcam.imaging.accumulate import DEEP_SCALE, Deep
+from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
 from shmcam.runtime.files import DAMAGED, set_aside, whole_file
 
 FOLDER = "_darks"
@@ -38,13 +38,13 @@ Mask = NDArray[np.bool_]
 class Dark:
     """One dark frame."""
 
-    level: Deep
+    level: Samples16
     """Payload layout of its geometry, 1/257 of an 8-bit step, luma above black; 0 in chroma."""
     hot: Mask
     """True where the pixel is replaced rather than corrected."""
 
 
-def measure_dark(deep: Deep, geometry: Geometry) -> Dark:
+def measure_dark(deep: Samples16, geometry: Geometry) -> Dark:
     """Make a dark frame of a median stack of covered frames."""
     level = np.zeros_like(deep)
     hot = np.zeros(deep.size, np.bool_)
@@ -54,11 +54,11 @@ def measure_dark(deep: Deep, geometry: Geometry) -> Dark:
         median = float(np.median(plane))
         spread = SIGMA_OF_MAD * float(np.median(np.abs(plane - median)))
         target[...] = np.clip(plane - median, 0, None)
-        mask[...] = plane > median + HOT_SIGMAS * max(spread, DEEP_SCALE / 4)
+        mask[...] = plane > median + HOT_SIGMAS * max(spread, SCALE_TO_16_BITS / 4)
     return Dark(level, hot)
 
 
-def subtract_dark(deep: Deep, geometry: Geometry, dark: Dark) -> Deep:
+def subtract_dark(deep: Samples16, geometry: Geometry, dark: Dark) -> Samples16:
     """A stack without what the dark frame shows: its level subtracted, hot pixels from their neighbours."""
     result = np.where(deep > dark.level, deep - dark.level, 0).astype(np.uint16)
     for plane, mask in zip(views(result, geometry), views(dark.hot, geometry), strict=True):

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from shmcam.imaging.accumulate import DEEP_SCALE, Deep, Payload
+from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Payload, Samples16
 
 CACHE_BYTES = 1 << 19
 """Bytes of all tiles worked on at once: they fit the second-level cache of a Pi 4 (1 MB for four cores)."""
@@ -40,16 +40,16 @@ def middle(count: int) -> tuple[int, int]:
     return (count - 1) // 2, count // 2
 
 
-def median(frames: Sequence[Payload]) -> Deep:
+def median(frames: Sequence[Payload]) -> Samples16:
     """The median of each byte position, as `np.median` has it, in steps of 1/257 (halves are rounded up).
 
     Shapes: 1-D uint8 of one size each. Raises: ValueError for none or more than MAX_FRAMES.
     """
     total = middle_sum(frames).astype(np.uint32)
-    return ((total * DEEP_SCALE + 1) >> 1).astype(np.uint16)
+    return ((total * SCALE_TO_16_BITS + 1) >> 1).astype(np.uint16)
 
 
-def middle_sum(frames: Sequence[Payload]) -> Deep:
+def middle_sum(frames: Sequence[Payload]) -> Samples16:
     """The sum of the two middle values: exactly twice the median."""
     count = len(frames)
     if not 1 <= count <= MAX_FRAMES:

@@ -17,7 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shmcam.imaging.accumulate import DEEP_SCALE, TILE_BYTES, Deep, MeanStack, Payload, counted, rounded
+from shmcam.imaging.accumulate import (
+    SCALE_TO_16_BITS,
+    TILE_BYTES,
+    MeanStack,
+    Payload,
+    Samples16,
+    require_frames,
+    round_to_16_bits,
+)
 
 BRIGHTEST = 4
 """Values kept per pixel: a satellite is in one pixel for at most a few frames."""
@@ -62,9 +70,9 @@ class SigmaStack:
             self._insert(payload[tile], [kept[tile] for kept in self._high], np.maximum, np.minimum)
             self._insert(payload[tile], [kept[tile] for kept in self._low], np.minimum, np.maximum)
 
-    def deep(self) -> Deep:
+    def to_16_bits(self) -> Samples16:
         """The clipped mean so far, 16 bits."""
-        counted(self.count)
+        require_frames(self.count)
         high, low = self._extremes()
         result = np.empty(self._squares.size, np.uint16)
         for start in range(0, result.size, TILE_BYTES):
@@ -88,7 +96,7 @@ class SigmaStack:
         high = min(BRIGHTEST, -(-2 * spare // 3))
         return high, min(DARKEST, spare - high)
 
-    def _clipped(self, total: Values, squares: Values, kept: list[tuple[Payload, bool]]) -> Deep:
+    def _clipped(self, total: Values, squares: Values, kept: list[tuple[Payload, bool]]) -> Samples16:
         trial = [(value.astype(np.float32), bright) for value, bright in kept]
         inner = np.float32(self.count - len(trial))
         total, squares = total.copy(), squares.copy()
@@ -113,7 +121,7 @@ class SigmaStack:
                 kept_total += np.where(fits, value, np.float32(0))
                 number += fits
             mean = kept_total / number
-        return rounded(mean * np.float32(DEEP_SCALE))
+        return round_to_16_bits(mean * np.float32(SCALE_TO_16_BITS))
 
 
 @cache

@@ -15,7 +15,7 @@ from exporter.stacking.sigma_clip import SigmaStack
 from shm_ring import Frame, FrameMeta
 from shm_ring.color import luma
 from shm_ring.formats import Geometry
-from shmcam.imaging.accumulate import Deep, ExtremeStack, MeanStack, Payload, Stack, TrimmedStack
+from shmcam.imaging.accumulate import ExtremeStack, MeanStack, Payload, Samples16, Stack, TrimmedStack
 
 METHODS = ("mean", "median", "sigma", "trimmed", "max", "min")
 SEPARATE = "separate"
@@ -41,7 +41,7 @@ class MedianStack:
             raise ValueError(f"median: at most {MEDIAN_FRAMES} frames of {self._size} bytes")
         self._frames.append(payload)
 
-    def deep(self) -> Deep:
+    def to_16_bits(self) -> Samples16:
         """The median so far."""
         return median(self._frames)
 
@@ -60,7 +60,7 @@ STACKS: dict[str, Callable[[int], Stack]] = {
 class Stacked:
     """One picture of many frames."""
 
-    samples: Deep
+    samples: Samples16
     """16 bits, payload layout of the geometry."""
     geometry: Geometry
     """What the samples are."""
@@ -100,7 +100,7 @@ def stacked(frames: Iterable[Frame], method: str, *, align: bool = False) -> Sta
         metas.append(frame.meta)
     if stack is None or geometry is None:
         return None
-    return Stacked(stack.deep(), geometry, tuple(metas), left_out)
+    return Stacked(stack.to_16_bits(), geometry, tuple(metas), left_out)
 
 
 def _fitting(frame: Frame, geometry: Geometry, aligner: Aligner | None) -> Payload | None:

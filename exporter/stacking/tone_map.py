@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from shm_ring import formats
 from shm_ring.color import yuv_to_bgr
 from shm_ring.formats import Geometry
-from shmcam.imaging.accumulate import DEEP_SCALE, Deep, Payload
+from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Payload, Samples16
 
 MAX_STRETCH = 8.0
 """Factor; a night stack is made visible, a black one is not blown up to pure noise."""
 MAX_COLOUR = 2.0
 """Factor for chroma: colour noise grows with it, and people notice that first."""
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.9
-MAX_BLACK = 32 * DEEP_SCALE
+MAX_BLACK = 32 * SCALE_TO_16_BITS
 """What is taken for black level at most; brighter than that it is a picture of fog."""
 SAMPLED = 7
 """Every 7th pixel decides the curve; a prime, so that it does not beat with patterns."""
@@ -29,7 +29,7 @@ def views(array: NDArray[Any], geometry: Geometry) -> tuple[NDArray[Any], ...]:
     return cast("tuple[NDArray[Any], ...]", formats.planes(cast("Payload", array), geometry))
 
 
-def to_bgr(deep: Deep, geometry: Geometry) -> Deep:
+def to_bgr(deep: Samples16, geometry: Geometry) -> Samples16:
     """A (height, width, 3) uint16 picture in OpenCV's channel order; grey stays (height, width)."""
     rows = views(deep, geometry)
     if geometry.pixel_format == "gray":
@@ -45,18 +45,18 @@ def to_bgr(deep: Deep, geometry: Geometry) -> Deep:
     ]
     together = cv2.merge([rows[0], *(plane[: geometry.height, : geometry.width] for plane in full)])
     matrix = yuv_to_bgr(geometry.color_space, geometry.color_range).copy()
-    matrix[:, 3] *= DEEP_SCALE
+    matrix[:, 3] *= SCALE_TO_16_BITS
     return np.asarray(cv2.transform(together, matrix), np.uint16)
 
 
-def toned(deep: Deep, geometry: Geometry) -> Payload:
+def toned(deep: Samples16, geometry: Geometry) -> Payload:
     """An 8-bit payload of the same geometry, stretched so that a dark stack shows what it holds.
 
     Black and white come from the picture's own percentiles; a picture that uses its range stays as it is.
     """
     rows = views(deep, geometry)
     is_yuv = geometry.pixel_format in ("yuv420p", "nv12")
-    floor = 16 * DEEP_SCALE if is_yuv and geometry.color_range == "tv" else 0
+    floor = 16 * SCALE_TO_16_BITS if is_yuv and geometry.color_range == "tv" else 0
     sample = rows[0].reshape(-1)[::SAMPLED]
     black, white = np.percentile(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
     black = min(max(float(black), floor), floor + MAX_BLACK)
@@ -66,7 +66,7 @@ def toned(deep: Deep, geometry: Geometry) -> Payload:
     levels = np.arange(65_536, dtype=np.float32)
     curve = _eight((levels - np.float32(black)) * np.float32(stretch) + np.float32(floor))
     colour = np.float32(min(MAX_COLOUR, stretch))
-    middle = np.float32(128 * DEEP_SCALE)
+    middle = np.float32(128 * SCALE_TO_16_BITS)
     colour_curve = _eight((levels - middle) * colour + middle)
     result = np.zeros(deep.size, np.uint8)
     for index, (source, target) in enumerate(zip(rows, views(result, geometry), strict=True)):
@@ -75,4 +75,4 @@ def toned(deep: Deep, geometry: Geometry) -> Payload:
 
 
 def _eight(values: NDArray[np.float32]) -> Payload:
-    return np.clip(values / DEEP_SCALE + 0.5, 0, 255).astype(np.uint8)
+    return np.clip(values / SCALE_TO_16_BITS + 0.5, 0, 255).astype(np.uint8)

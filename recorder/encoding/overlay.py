@@ -14,7 +14,7 @@ class FrameOverlay:
     """Draws on each frame of one camera; called with a plane that is ours, never the ring's."""
 
     def __init__(self, settings: OverlaySettings) -> None:
-        self._overlay = text_overlay.of_keys({name: getattr(settings, name) for name in settings.__struct_fields__})
+        self._overlay = text_overlay.overlay_of({name: getattr(settings, name) for name in settings.__struct_fields__})
 
     def __call__(self, luma: NDArray[np.uint8], meta: FrameMeta) -> None:
         """Write onto `luma` (height, width)."""
@@ -22,4 +22,4 @@ class FrameOverlay:
 
     def lines(self, meta: FrameMeta) -> list[str]:
         """What is written, line by line."""
-        return self._overlay.lines(meta.frame_id, meta.captured_utc_ns)
+        return self._overlay.format_lines(meta.frame_id, meta.captured_utc_ns)

@@ -1,1 +1,1 @@
-"""What the bytes of a frame mean: pixel formats, plane views, luma, conversion, JPEG."""
+"""Makes pictures of frames: JPEG, PNG, TIFF, EXIF, stacks, burnt-in text and numbers. Pure; imports only shm_ring."""

@@ -1,11 +1,11 @@
-"""Many frames become one: mean, max, min, trimmed mean, running mean. Pure, one pass, memory that does not grow.
+"""Accumulates many frames into one: mean, max, min, trimmed mean, running mean. Pure, one pass, bounded memory.
 
-A stack works on payloads as they lie in the ring: every byte position is a pixel of some plane, and what is done is the
-same for all of them, so nothing is converted and strides do not matter. Sums are exact integers, kept in float32
+A stack works on payloads as they lie in the ring: every byte position is a pixel of some plane, and all are treated
+alike, so nothing is converted and strides do not matter. Sums are exact integers, kept in float32
 because `cv2.accumulate` (AVX2, NEON) then adds a 1080p frame in 0.19 ms where numpy's mixed uint16 += uint8 takes
 0.26 and a bare copy 0.14 (all measured in one run on the development machine).
 
-Results are 16-bit unless asked otherwise: rounding a mean of many frames to 8 bits throws away what they were taken for
+Results are 16-bit unless asked otherwise: rounding a mean of many frames to 8 bits loses what the stack has gained
 (-8 dB for 64 frames of 1 DN noise, shared/imaging.md 2.1).
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Payload = NDArray[np.uint8]
-Deep = NDArray[np.uint16]
+Samples16 = NDArray[np.uint16]
 
-DEEP_SCALE = 257
+SCALE_TO_16_BITS = 257
 """16-bit value of one 8-bit step: 255 becomes 65535, so that white stays white in any viewer."""
 
 MAX_FRAMES = 65_793
@@ -31,17 +31,17 @@ TILE_BYTES = 1 << 17
 
 
 class Stack(Protocol):
-    """What every way of stacking offers."""
+    """The interface of every way of stacking."""
 
     @property
     def count(self) -> int:
-        """Frames added so far."""
+        """The number of frames added so far."""
 
     def add(self, payload: Payload) -> None:
-        """Add one frame; all frames of a stack have the same size. `payload` is not kept."""
+        """Adds one frame; all frames of a stack have the same size. `payload` is not kept."""
 
-    def deep(self) -> Deep:
-        """The result so far, 16 bits per sample (`DEEP_SCALE` per 8-bit step). Raises: ValueError without frames."""
+    def to_16_bits(self) -> Samples16:
+        """Returns the result so far, `SCALE_TO_16_BITS` per 8-bit step. Raises: ValueError without frames."""
 
 
 class MeanStack:
@@ -54,43 +54,43 @@ class MeanStack:
         """The sum so far, exact."""
 
     def add(self, payload: Payload) -> None:
-        """Add one frame. Raises: ValueError beyond MAX_FRAMES, where sums would no longer be exact."""
+        """Adds one frame. Raises: ValueError beyond MAX_FRAMES, where sums would no longer be exact."""
         if self.count == MAX_FRAMES:
             raise ValueError(f"a mean of more than {MAX_FRAMES} frames is not exact; begin a new stack")
         # As one row: OpenCV 4 would make n rows of a 1-D array, and be ten times slower.
         cv2.accumulate(payload.reshape(1, -1), self.total.reshape(1, -1))
         self.count += 1
 
-    def deep(self) -> Deep:
-        """The mean so far, rounded to 1/257 of an 8-bit step."""
-        return rounded(self.total * np.float32(DEEP_SCALE / counted(self.count)))
+    def to_16_bits(self) -> Samples16:
+        """Returns the mean so far, rounded to 1/257 of an 8-bit step."""
+        return round_to_16_bits(self.total * np.float32(SCALE_TO_16_BITS / require_frames(self.count)))
 
 
 class ExtremeStack:
-    """The brightest (startrails) or darkest value every pixel ever had."""
+    """The brightest (startrails) or darkest value of every pixel."""
 
     def __init__(self, size: int, *, brightest: bool = True) -> None:
         """`size`: bytes of a payload."""
         self.count = 0
-        self._choose = np.maximum if brightest else np.minimum
+        self._extreme_of = np.maximum if brightest else np.minimum
         self.value: Payload = np.full(size, 0 if brightest else 255, np.uint8)
         """The result so far, 8 bits."""
 
     def add(self, payload: Payload) -> None:
-        """Add one frame."""
-        self._choose(self.value, payload, out=self.value)
+        """Adds one frame."""
+        self._extreme_of(self.value, payload, out=self.value)
         self.count += 1
 
-    def deep(self) -> Deep:
-        """The result so far; an extreme has no more than 8 bits, they are only scaled."""
-        counted(self.count)
-        return self.value * np.uint16(DEEP_SCALE)
+    def to_16_bits(self) -> Samples16:
+        """Returns the result so far; an extreme has no more than 8 bits, they are only scaled."""
+        require_frames(self.count)
+        return self.value * np.uint16(SCALE_TO_16_BITS)
 
 
 class TrimmedStack:
     """The mean without the brightest and the darkest value of each pixel: cheap, and one satellite leaves no trace.
 
-    Loses 0.07 dB against the mean at 16 frames, 0.68 at 4 (shared/imaging.md 2.1). Fewer than 3 frames: the mean.
+    It loses 0.07 dB against the mean at 16 frames, 0.68 at 4 (shared/imaging.md 2.1). Fewer than 3 frames: the mean.
     """
 
     def __init__(self, size: int) -> None:
@@ -101,27 +101,27 @@ class TrimmedStack:
 
     @property
     def count(self) -> int:
-        """Frames added so far."""
+        """The number of frames added so far."""
         return self._mean.count
 
     def add(self, payload: Payload) -> None:
-        """Add one frame."""
-        for part in (self._mean, self._high, self._low):
-            part.add(payload)
+        """Adds one frame."""
+        for stack in (self._mean, self._high, self._low):
+            stack.add(payload)
 
-    def deep(self) -> Deep:
-        """The trimmed mean so far."""
+    def to_16_bits(self) -> Samples16:
+        """Returns the trimmed mean so far."""
         if self.count < 3:
-            return self._mean.deep()
-        kept = self._mean.total - self._high.value - self._low.value
-        return rounded(kept * np.float32(DEEP_SCALE / (self.count - 2)))
+            return self._mean.to_16_bits()
+        total = self._mean.total - self._high.value - self._low.value
+        return round_to_16_bits(total * np.float32(SCALE_TO_16_BITS / (self.count - 2)))
 
 
 class RunningMean:
     """A mean over about the last `length` frames that moves with time: a virtual long exposure, a cleaner live view.
 
-    Newer frames weigh more (weight 2 / (length + 1)): noise falls as in a mean of `length` frames, and no old frame has
-    to be kept. Until `length` frames have come it is their plain mean, so that it never begins dark.
+    Newer frames weigh more (weight 2 / (length + 1)): noise falls as in a mean of `length` frames, and no old frame is
+    stored. The first `length` frames give their plain mean, so that it never begins dark.
     """
 
     def __init__(self, length: int) -> None:
@@ -131,38 +131,38 @@ class RunningMean:
         self._value = np.zeros(0, np.float32)
 
     def add(self, payload: Payload) -> None:
-        """Add one frame; one of another size begins anew."""
+        """Adds one frame; a frame of another size begins a new mean."""
         if payload.size != self._value.size:
             self.count, self._value = 0, np.zeros(payload.size, np.float32)
         self.count += 1
         weight = max(1 / self.count, 2 / (self.length + 1))
         cv2.accumulateWeighted(payload.reshape(1, -1), self._value.reshape(1, -1), weight)
 
-    def shallow(self) -> Payload:
-        """The result so far, rounded to 8 bits."""
-        counted(self.count)
+    def to_8_bits(self) -> Payload:
+        """Returns the result so far, rounded to 8 bits."""
+        require_frames(self.count)
         return cv2.convertScaleAbs(self._value).reshape(-1).astype(np.uint8, copy=False)
 
-    def deep(self) -> Deep:
-        """The result so far, 16 bits."""
-        counted(self.count)
-        return rounded(self._value * np.float32(DEEP_SCALE))
+    def to_16_bits(self) -> Samples16:
+        """Returns the result so far, 16 bits."""
+        require_frames(self.count)
+        return round_to_16_bits(self._value * np.float32(SCALE_TO_16_BITS))
 
 
-def counted(count: int) -> int:
-    """The number of frames. Raises: ValueError where it is 0."""
+def require_frames(count: int) -> int:
+    """Returns `count`. Raises: ValueError where it is 0."""
     if count < 1:
         raise ValueError("an empty stack has no result; add a frame first")
     return count
 
 
-def rounded(values: NDArray[np.float32]) -> Deep:
-    """Round and limit to 16 bits, in place of the given scratch array."""
+def round_to_16_bits(values: NDArray[np.float32]) -> Samples16:
+    """Rounds and limits to 16 bits, in place of the given scratch array."""
     values += np.float32(0.5)
     np.clip(values, 0, 65_535, out=values)
     return values.astype(np.uint16)
 
 
-def shallow(deep: Deep) -> Payload:
-    """8-bit samples of a 16-bit result, rounded."""
-    return ((deep.astype(np.uint32) + DEEP_SCALE // 2) // DEEP_SCALE).astype(np.uint8)
+def to_8_bits(samples: Samples16) -> Payload:
+    """Rounds 16-bit samples to 8 bits."""
+    return ((samples.astype(np.uint32) + SCALE_TO_16_BITS // 2) // SCALE_TO_16_BITS).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Tells how many pixels a saved picture has, by its header alone: asked before anything is decoded."""
+"""Counts the pixels of a saved picture by its header alone, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shmcam.imaging.tiff import Tag
 
 
 def count_pixels(data: bytes) -> int | None:
-    """Return width times height of a JPEG, PNG or TIFF; None where the header is no such."""
+    """Returns width times height of a JPEG, PNG or TIFF; None where the header is no such."""
     try:
         if data.startswith(tiff.JPEG_SIGNATURE):
             height, width = simplejpeg.decode_jpeg_header(data)[:2]

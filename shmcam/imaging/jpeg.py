@@ -1,4 +1,4 @@
-"""JPEG straight from YUV planes: no detour through BGR (1.5 times as fast, shared/imaging.md 4.1).
+"""Encodes JPEG straight from YUV planes: no detour through BGR (1.5 times as fast, shared/imaging.md 4.1).
 
 JFIF means full-range BT.601. Planes that are already that go in unchanged; others are corrected first, because
 uncorrected video-range planes look washed out.
@@ -19,50 +19,55 @@ Plane = NDArray[np.uint8]
 def to_jpeg(
     payload: Plane, geometry: Geometry, quality: int = 85, *, gray: bool = False, width: int | None = None
 ) -> bytes:
-    """Encode one frame.
+    """Encodes one frame.
 
     `quality` is 1..100. `width` scales down to that many pixels, height in proportion (never up). `gray` leaves the
     colour out.
+
     Raises: ValueError for a payload that is too short.
     """
     if geometry.pixel_format in ("bgr24", "rgb24") and not gray:
-        picture = _scaled(planes(payload, geometry)[0], width)
+        picture = _scale_to_width(planes(payload, geometry)[0], width)
         order = "BGR" if geometry.pixel_format == "bgr24" else "RGB"
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, order, "420"))
-    bright = _scaled(luma(payload, geometry), width)
+    bright = _scale_to_width(luma(payload, geometry), width)
     if gray or geometry.pixel_format == "gray":
-        return bytes(simplejpeg.encode_jpeg_yuv_planes(_full_range(bright, geometry, 0), None, None, quality))
-    chroma = _chroma(payload, geometry)
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(_to_full_range(bright, geometry, 0), None, None, quality))
+    chroma = _copy_chroma(payload, geometry)
     if bright.shape[1] != geometry.width:
         half = (bright.shape[1] + 1) // 2, (bright.shape[0] + 1) // 2
-        chroma = (_resized(chroma[0], *half), _resized(chroma[1], *half))
-    full = _full_range(bright, geometry, 0), _full_range(chroma[0], geometry, 1), _full_range(chroma[1], geometry, 1)
+        chroma = (_resize(chroma[0], *half), _resize(chroma[1], *half))
+    full = (
+        _to_full_range(bright, geometry, 0),
+        _to_full_range(chroma[0], geometry, 1),
+        _to_full_range(chroma[1], geometry, 1),
+    )
     if geometry.color_space == "bt709":
         full = _to_bt601(*full)
     return bytes(simplejpeg.encode_jpeg_yuv_planes(*full, quality))
 
 
-def _chroma(payload: Plane, geometry: Geometry) -> tuple[Plane, Plane]:
+def _copy_chroma(payload: Plane, geometry: Geometry) -> tuple[Plane, Plane]:
     views = planes(payload, geometry)
     if geometry.pixel_format == "yuv420p":
         return views[1], views[2]
     return np.ascontiguousarray(views[1][..., 0]), np.ascontiguousarray(views[1][..., 1])
 
 
-def _scaled(plane: Plane, width: int | None) -> Plane:
+def _scale_to_width(plane: Plane, width: int | None) -> Plane:
     if width is None or width >= plane.shape[1]:
         return plane
-    return _resized(plane, max(1, width), max(1, round(plane.shape[0] * width / plane.shape[1])))
+    return _resize(plane, max(1, width), max(1, round(plane.shape[0] * width / plane.shape[1])))
 
 
-def _resized(plane: Plane, width: int, height: int) -> Plane:
+def _resize(plane: Plane, width: int, height: int) -> Plane:
     import cv2
 
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
-    """Luma (table 0) or chroma (table 1) stretched to 0..255 where it is tv range."""
+def _to_full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
+    """Stretches luma (table 0) or chroma (table 1) of tv range to 0..255."""
     if geometry.color_range == "pc":
         return plane
     import cv2
@@ -71,7 +76,7 @@ def _full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
 
 
 def _to_bt601(bright: Plane, blue: Plane, red: Plane) -> tuple[Plane, Plane, Plane]:
-    """Full-range BT.709 planes as full-range BT.601 planes.
+    """Converts full-range BT.709 planes to full-range BT.601 planes.
 
     The matrix has the form Y' = Y + a*U + b*V, (U', V') = 2x2 * (U, V), because grey is grey in both.
     """

@@ -17,7 +17,7 @@ _FILTER_UP = 2
 
 
 def to_png(picture: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> bytes:
-    """Encode (height, width, 3) uint8; `texts` are Latin-1 notes kept in the file."""
+    """Encodes (height, width, 3) uint8; `texts` are Latin-1 notes kept in the file."""
     height, width, _ = picture.shape
     above = np.zeros_like(picture)
     above[1:] = picture[:-1]
@@ -35,5 +35,5 @@ def to_png(picture: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -
 
 
 def encode_chunk(kind: bytes, data: bytes) -> bytes:
-    """Return one chunk: its length, type, data and checksum."""
+    """Returns one chunk: its length, type, data and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

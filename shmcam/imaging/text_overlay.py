@@ -1,8 +1,7 @@
-"""Text burnt into a luma plane, the same in recordings and on streams.
+"""Burns text into a luma plane, the same in recordings and on streams.
 
-Letters are drawn once, then lines are put together and blended in a few array steps.
-
-Chroma is not touched, so a coloured scene shines through slightly; the dark box behind the text keeps it legible.
+Letters are drawn once; a line joins them, and a few array steps blend it in. Chroma is not touched, so a coloured scene
+shines through slightly; the dark box behind the text keeps it legible.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8]
-Place = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 REFERENCE_ROWS = 1080
-"""Sizes are given for a picture of this height and scale with it."""
-FPS_OVER = 30
+"""Sizes in settings are for a picture of this height, and scale with it."""
+FPS_FRAMES = 30
 """Frames over which the shown rate is measured."""
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
-"""What OpenCV's stroke fonts have; anything else is shown as a question mark."""
+"""The letters of OpenCV's stroke fonts; any other is shown as a question mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How text looks."""
+    """The look of the text."""
 
     font_scale: float = 1.0
     """OpenCV's font scale at REFERENCE_ROWS rows."""
@@ -38,8 +37,8 @@ class Style:
     brightness: int = 255
     """Luma of the letters, 0-255."""
     background: bool = True
-    """Darken what is behind the text."""
-    place: Place = "top-left"
+    """Darken the picture behind the text."""
+    corner: Corner = "top-left"
     margin_x: int = 10
     """Pixels from the picture's side."""
     margin_y: int = 10
@@ -48,7 +47,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is written."""
+    """The content of the lines."""
 
     show_time: bool = True
     show_frame_number: bool = True
@@ -62,43 +61,43 @@ class Overlay:
 
     def __init__(self, content: Content, style: Style) -> None:
         self._content, self._style = content, style
-        self._writing: Writing | None = None
+        self._renderer: TextRenderer | None = None
         self._height = 0
-        self._times: deque[int] = deque(maxlen=FPS_OVER)
+        self._times: deque[int] = deque(maxlen=FPS_FRAMES)
 
     def draw(self, luma: Plane, frame_id: int, captured_ns: int, captured_utc_ns: int) -> None:
-        """Write onto `luma` (height, width), in place."""
-        self.saw(captured_ns)
-        if self._writing is None or luma.shape[0] != self._height:
-            self._writing, self._height = Writing(self._style, luma.shape[0]), luma.shape[0]
-        self._writing.draw(luma, self.lines(frame_id, captured_utc_ns))
+        """Writes onto `luma` (height, width), in place."""
+        self.count_frame(captured_ns)
+        if self._renderer is None or luma.shape[0] != self._height:
+            self._renderer, self._height = TextRenderer(self._style, luma.shape[0]), luma.shape[0]
+        self._renderer.draw(luma, self.format_lines(frame_id, captured_utc_ns))
 
-    def saw(self, captured_ns: int) -> None:
-        """Count a frame for the rate, drawn or not; once, though it may be drawn for several pictures."""
+    def count_frame(self, captured_ns: int) -> None:
+        """Counts a frame for the rate, drawn or not; a frame that is drawn for several pictures counts once."""
         if not self._times or self._times[-1] != captured_ns:
             self._times.append(captured_ns)
 
-    def lines(self, frame_id: int, captured_utc_ns: int) -> list[str]:
-        """What is written, line by line; empty ones are left out when it is drawn."""
-        content, parts = self._content, []
+    def format_lines(self, frame_id: int, captured_utc_ns: int) -> list[str]:
+        """Returns the text line by line; `draw` leaves empty lines out."""
+        content, numbers = self._content, []
         if content.show_frame_number:
-            parts.append(f"#{frame_id}")
+            numbers.append(f"#{frame_id}")
         if content.show_fps and len(self._times) > 1:
             span_ns = self._times[-1] - self._times[0]
-            parts.append(f"{(len(self._times) - 1) * 1e9 / span_ns:.1f} fps" if span_ns > 0 else "")
+            numbers.append(f"{(len(self._times) - 1) * 1e9 / span_ns:.1f} fps" if span_ns > 0 else "")
         time_text = datetime.fromtimestamp(captured_utc_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        return [time_text if content.show_time else "", "  ".join(parts), content.text]
+        return [time_text if content.show_time else "", "  ".join(numbers), content.text]
 
 
-def of_keys(keys: Mapping[str, Any]) -> Overlay:
-    """Make an overlay of the keys of [recorder.overlay] in config.toml."""
+def overlay_of(keys: Mapping[str, Any]) -> Overlay:
+    """Returns an overlay for the keys of [recorder.overlay] in config.toml."""
     content = Content(keys["show_time"], keys["show_frame_number"], keys["show_fps"], keys["text"])
     style = Style(
         font_scale=keys["font_scale_base"],
         thickness=keys["thickness_base"],
         brightness=luma_of(keys["text_color"]),
         background=keys["background"],
-        place=keys["place"],
+        corner=keys["place"],
         margin_x=keys["margin_left"],
         margin_y=keys["line_start_y"],
     )
@@ -106,50 +105,50 @@ def of_keys(keys: Mapping[str, Any]) -> Overlay:
 
 
 def luma_of(color: Sequence[int]) -> int:
-    """Brightness of a red, green, blue triple (BT.601)."""
+    """Returns the brightness of a red, green, blue triple (BT.601)."""
     red, green, blue = color
     return round(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-class Writing:
+class TextRenderer:
     """Draws lines in one style on pictures of one height."""
 
     def __init__(self, style: Style, height: int) -> None:
-        """Draw every letter once. Needs OpenCV, here only."""
-        self.style = style
+        """Draws every letter once; only this needs OpenCV."""
+        self._style = style
         factor = height / REFERENCE_ROWS
-        self._glyphs = _letters(style.font_scale * factor, max(1, round(style.thickness * factor)))
+        self._glyphs = _draw_glyphs(style.font_scale * factor, max(1, round(style.thickness * factor)))
         self.line_height = self._glyphs["0"].shape[0]
         """Pixels from one line to the next."""
 
     def draw(self, luma: Plane, lines: Sequence[str]) -> None:
-        """Write `lines` onto `luma` (height, width), in place; what does not fit is cut off."""
-        shown = [line for line in lines if line]
-        for number, line in enumerate(shown):
-            self._blend(luma, self._strip(line), number, len(shown))
+        """Writes `lines` onto `luma` (height, width), in place; text that does not fit is cut off."""
+        lines = [line for line in lines if line]
+        for number, line in enumerate(lines):
+            self._blend(luma, self._join_glyphs(line), number, len(lines))
 
-    def _strip(self, line: str) -> NDArray[np.uint16]:
+    def _join_glyphs(self, line: str) -> NDArray[np.uint16]:
         unknown = self._glyphs["?"]
         return np.concatenate([self._glyphs.get(letter, unknown) for letter in line], axis=1)
 
-    def _blend(self, luma: Plane, strip: NDArray[np.uint16], number: int, count: int) -> None:
-        style, (rows, columns) = self.style, strip.shape
+    def _blend(self, luma: Plane, alpha: NDArray[np.uint16], number: int, count: int) -> None:
+        style, (rows, columns) = self._style, alpha.shape
         top, left = style.margin_y + number * rows, style.margin_x
-        if style.place.startswith("bottom"):
+        if style.corner.startswith("bottom"):
             top = luma.shape[0] - style.margin_y - (count - number) * rows
-        if style.place.endswith("right"):
+        if style.corner.endswith("right"):
             left = luma.shape[1] - style.margin_x - columns
         top, left = max(0, top), max(0, left)
         target = luma[top : top + rows, left : left + columns]
-        share = strip[: target.shape[0], : target.shape[1]]
+        alpha = alpha[: target.shape[0], : target.shape[1]]
         behind = target.astype(np.uint16)
         if style.background:
             behind >>= 2
-        target[:] = (behind * (256 - share) + style.brightness * share) >> 8
+        target[:] = (behind * (256 - alpha) + style.brightness * alpha) >> 8
 
 
-def _letters(scale: float, thickness: int) -> dict[str, NDArray[np.uint16]]:
-    """Every printable letter as shares 0..256, of one height; digits of one width, so that numbers stand still."""
+def _draw_glyphs(scale: float, thickness: int) -> dict[str, NDArray[np.uint16]]:
+    """Draws every printable letter as alpha 0..256, of one height; digits of one width, so that numbers stand still."""
     import cv2
 
     font = cv2.FONT_HERSHEY_SIMPLEX

@@ -34,7 +34,7 @@ class Tag(IntEnum):
     DATE_TIME = 0x0132
     EXPOSURE_TIME = 0x829A
     EXIF = 0x8769
-    """Where the EXIF directory lies."""
+    """The offset of the EXIF directory."""
     ISO_SPEED_RATINGS = 0x8827
     EXIF_VERSION = 0x9000
     DATE_TIME_ORIGINAL = 0x9003
@@ -65,34 +65,34 @@ _ENTRY = struct.Struct(">HHL")
 _OFFSET = struct.Struct(">L")
 
 
-def text(value: str) -> Value:
-    """ASCII, ended by a zero."""
+def as_ascii(value: str) -> Value:
+    """Returns an ASCII value, ended by a zero."""
     data = value.encode("ascii", "replace") + b"\0"
     return 2, len(data), data
 
 
-def short(*values: int) -> Value:
-    """16-bit numbers."""
+def as_short(*values: int) -> Value:
+    """Returns a value of 16-bit numbers."""
     return SHORT, len(values), struct.pack(f">{len(values)}H", *values)
 
 
-def long(*values: int) -> Value:
-    """32-bit numbers."""
+def as_long(*values: int) -> Value:
+    """Returns a value of 32-bit numbers."""
     return LONG, len(values), struct.pack(f">{len(values)}L", *values)
 
 
-def ratio(numerator: int, denominator: int) -> Value:
-    """A fraction of two 32-bit numbers."""
+def as_rational(numerator: int, denominator: int) -> Value:
+    """Returns a fraction of two 32-bit numbers."""
     return 5, 1, struct.pack(">2L", numerator, denominator)
 
 
-def raw(data: bytes) -> Value:
-    """Bytes without meaning to the format."""
+def as_undefined(data: bytes) -> Value:
+    """Returns bytes without meaning to the format."""
     return 7, len(data), data
 
 
 def number_of(value: Value) -> int:
-    """The first of some 16- or 32-bit numbers. Raises: ValueError for a value of another type, or an empty one."""
+    """Returns the first of some 16- or 32-bit numbers. Raises: ValueError where the value holds none."""
     kind, count, data = value
     if kind not in (SHORT, LONG) or not count:
         raise ValueError(f"{count} values of TIFF type {kind}: must be a SHORT or a LONG")
@@ -100,15 +100,15 @@ def number_of(value: Value) -> int:
 
 
 def encode_header(first: Tags, exif: Tags) -> bytes:
-    """Return everything in front of the samples: both directories and their values."""
-    draft = _encode_directory({**first, Tag.EXIF: long(0)}, len(HEADER))
+    """Returns everything in front of the samples: both directories and their values."""
+    draft = _encode_directory({**first, Tag.EXIF: as_long(0)}, len(HEADER))
     exif_offset = len(HEADER) + len(draft)
-    first = {**first, Tag.EXIF: long(exif_offset)}
+    first = {**first, Tag.EXIF: as_long(exif_offset)}
     return HEADER + _encode_directory(first, len(HEADER)) + _encode_directory(exif, exif_offset)
 
 
 def decode_tags(data: bytes, pointer: Tag | None = None) -> dict[int, Value]:
-    """Return the tags of the first directory, or of the directory to which its tag `pointer` points.
+    """Returns the tags of the first directory, or of the directory to which its tag `pointer` points.
 
     `data` begins as a TIFF file does; it may be cut short.
 
@@ -124,7 +124,7 @@ def decode_tags(data: bytes, pointer: Tag | None = None) -> dict[int, Value]:
 
 
 def find_exif(data: bytes) -> bytes:
-    """Return the TIFF structure of a JPEG, PNG or TIFF file, given the file's beginning; empty where there is none."""
+    """Returns the TIFF structure of a JPEG, PNG or TIFF file, given the file's beginning; empty where there is none."""
     if data.startswith(JPEG_SIGNATURE):
         return _find_in_jpeg(data)
     if data.startswith(PNG_SIGNATURE):
@@ -133,7 +133,7 @@ def find_exif(data: bytes) -> bytes:
 
 
 def _encode_directory(tags: Tags, offset: int) -> bytes:
-    """One directory that lies `offset` bytes from the beginning; its tags in ascending order, as the standard asks."""
+    """Returns a directory that lies `offset` bytes from the beginning; its tags ascend, as the standard asks."""
     entries, values = [struct.pack(">H", len(tags))], bytearray()
     values_offset = offset + 2 + 12 * len(tags) + 4
     for tag in sorted(tags):
@@ -176,7 +176,7 @@ def _to_big_endian(value: bytes, order: str, number: str) -> bytes:
 
 
 def _find_in_jpeg(data: bytes) -> bytes:
-    """Source: ISO/IEC 10918-1, B.1.1: segments up to the first scan."""
+    """Searches the segments up to the first scan. Source: ISO/IEC 10918-1, B.1.1."""
     at = len(JPEG_SIGNATURE)
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -196,7 +196,7 @@ def _find_in_jpeg(data: bytes) -> bytes:
 
 
 def _find_in_png(data: bytes) -> bytes:
-    """Source: PNG 3rd edition, 5.3 and 11.3.4.5: chunks up to the first one of the picture."""
+    """Searches the chunks up to the first one of pixels. Source: PNG 3rd edition, 5.3 and 11.3.4.5."""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

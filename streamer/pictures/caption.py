@@ -29,7 +29,7 @@ class Caption:
         """Count a frame for the rate that is shown, whether a picture of it is wanted or not."""
         self._look()
         if self._overlay is not None:
-            self._overlay.saw(frame.meta.captured_ns)
+            self._overlay.count_frame(frame.meta.captured_ns)
 
     def on(self, payload: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
         """The payload with the text on a copy of it, or the payload itself while no overlay is wished for."""
@@ -49,7 +49,7 @@ class Caption:
         self._read, keys = settings, wished(settings, self._camera)
         if keys != self._keys:
             self._keys = keys
-            self._overlay = text_overlay.of_keys(keys) if keys["enable"] else None
+            self._overlay = text_overlay.overlay_of(keys) if keys["enable"] else None
 
 
 def wished(settings: Settings, camera: str) -> dict[str, Any]:

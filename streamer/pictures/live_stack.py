@@ -58,7 +58,7 @@ class Stacks:
 
     def payload(self, frame: Frame, length: int) -> Payload:
         """The mean of a length, 1-D uint8 of the frame's geometry; the frame's own payload for a length of 1."""
-        return frame.payload if length == 1 else self._by_length[length].mean.shallow()
+        return frame.payload if length == 1 else self._by_length[length].mean.to_8_bits()
 
 
 def _begun(reader: RingReader, newest: Frame, length: int) -> Running:

@@ -11,7 +11,15 @@ from exporter.stacking import align, dark_frames
 from exporter.stacking.median import median, middle, middle_sum, network
 from exporter.stacking.sigma_clip import BRIGHTEST, SigmaStack
 from shm_ring.formats import geometry, planes
-from shmcam.imaging.accumulate import DEEP_SCALE, ExtremeStack, MeanStack, RunningMean, Stack, TrimmedStack, shallow
+from shmcam.imaging.accumulate import (
+    SCALE_TO_16_BITS,
+    ExtremeStack,
+    MeanStack,
+    RunningMean,
+    Stack,
+    TrimmedStack,
+    to_8_bits,
+)
 
 SIZE = 200_000
 
@@ -27,11 +35,11 @@ def noisy(truth: np.ndarray, rng: np.random.Generator, count: int, sigma: float)
 def stacked(stack: Stack, frames: list[np.ndarray]) -> np.ndarray:
     for frame in frames:
         stack.add(frame)
-    return stack.deep()
+    return stack.to_16_bits()
 
 
 def error(deep: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((deep / DEEP_SCALE - truth) ** 2)))
+    return float(np.sqrt(np.mean((deep / SCALE_TO_16_BITS - truth) ** 2)))
 
 
 def gain_db(deep: np.ndarray, frames: list[np.ndarray], truth: np.ndarray) -> float:
@@ -54,14 +62,14 @@ def test_truncating_to_8_bits_as_the_first_service_did_throws_7_to_13_decibel_aw
         frames = noisy(truth, rng, count, 1.0)
         first = np.mean([frame.astype(np.float32) for frame in frames], axis=0).astype(np.uint8).astype(np.uint16)
         ours = stacked(MeanStack(SIZE), frames)
-        assert gain_db(ours, frames, truth) - gain_db(first * DEEP_SCALE, frames, truth) >= at_least
+        assert gain_db(ours, frames, truth) - gain_db(first * SCALE_TO_16_BITS, frames, truth) >= at_least
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 257, 300])
 def test_the_mean_is_exact(count):
     rng = np.random.default_rng(count)
     frames = [rng.integers(0, 256, 3333, dtype=np.uint8) for _ in range(count)]
-    exact = np.sum(frames, axis=0, dtype=np.uint64) * DEEP_SCALE / count
+    exact = np.sum(frames, axis=0, dtype=np.uint64) * SCALE_TO_16_BITS / count
     assert np.abs(stacked(MeanStack(3333), frames) - exact).max() <= 0.51  # rounding; ties may go either way
 
 
@@ -69,13 +77,13 @@ def test_the_mean_is_exact(count):
 def test_black_and_white_stay_black_and_white(stack):
     for value, deep in ((0, 0), (255, 65_535)):
         assert set(stacked(stack(1000), [np.full(1000, value, np.uint8)] * 9)) == {deep}
-        assert set(shallow(np.full(10, deep, np.uint16))) == {value}
+        assert set(to_8_bits(np.full(10, deep, np.uint16))) == {value}
 
 
 @pytest.mark.parametrize("stack", [MeanStack, TrimmedStack, SigmaStack, ExtremeStack])
 def test_an_empty_stack_says_so(stack):
     with pytest.raises(ValueError, match="add a frame first"):
-        stack(10).deep()
+        stack(10).to_16_bits()
 
 
 def test_a_stack_keeps_no_reference_to_a_frame_and_takes_read_only_ones():
@@ -86,7 +94,7 @@ def test_a_stack_keeps_no_reference_to_a_frame_and_takes_read_only_ones():
         stack.add(frame)
     frame.flags.writeable = True
     frame[:] = 99
-    assert all(set(stack.deep()) == {7 * DEEP_SCALE} for stack in stacks)
+    assert all(set(stack.to_16_bits()) == {7 * SCALE_TO_16_BITS} for stack in stacks)
 
 
 def test_max_and_min_are_numpys():
@@ -102,11 +110,11 @@ def test_a_running_mean_is_the_plain_mean_at_first_and_settles_at_the_gain_of_it
     truth = scene(rng)
     frames = noisy(truth, rng, 80, 5.0)
     running = RunningMean(8)
-    assert np.abs(stacked(running, frames[:2]) - np.mean(frames[:2], axis=0) * DEEP_SCALE).max() <= 1
+    assert np.abs(stacked(running, frames[:2]) - np.mean(frames[:2], axis=0) * SCALE_TO_16_BITS).max() <= 1
     assert gain_db(stacked(running, frames[2:]), frames, truth) == pytest.approx(10 * np.log10(8), abs=0.2)
-    assert running.shallow().dtype == np.uint8 and np.abs(running.shallow() - truth).mean() < 3
+    assert running.to_8_bits().dtype == np.uint8 and np.abs(running.to_8_bits() - truth).mean() < 3
     running.add(np.zeros(10, np.uint8))  # the camera changed its size
-    assert running.count == 1 and running.deep().size == 10
+    assert running.count == 1 and running.to_16_bits().size == 10
 
 
 @pytest.mark.parametrize("count", [*range(1, 21), 32, 63, 64, 129])
@@ -114,7 +122,7 @@ def test_the_median_is_bit_equal_to_numpys(count):
     rng = np.random.default_rng(count)
     frames = [rng.integers(0, 256, 5003, dtype=np.uint8) for _ in range(count)]
     assert np.array_equal(middle_sum(frames), (2 * np.median(frames, axis=0)).astype(np.uint16))
-    assert np.abs(median(frames) - np.median(frames, axis=0) * DEEP_SCALE).max() <= 0.5
+    assert np.abs(median(frames) - np.median(frames, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,9 +157,9 @@ def test_sigma_clip_removes_a_satellite_completely_and_keeps_95_percent_of_the_g
     frames, track = with_satellite(noisy(truth, rng, count, sigma), stay)
     elsewhere = np.ones(SIZE, bool)
     elsewhere[track] = False
-    deep = stacked(SigmaStack(SIZE), frames) / DEEP_SCALE
+    deep = stacked(SigmaStack(SIZE), frames) / SCALE_TO_16_BITS
     residual = np.mean((deep - truth)[track])
-    plain = np.mean((stacked(MeanStack(SIZE), frames) / DEEP_SCALE - truth)[track])
+    plain = np.mean((stacked(MeanStack(SIZE), frames) / SCALE_TO_16_BITS - truth)[track])
     assert plain > 3 * abs(residual) and plain > 3
     assert abs(residual) < 0.25 * sigma  # completely: less than the noise of one frame by far
     gained = np.std(frames[0][elsewhere] - truth[elsewhere]) / np.sqrt(np.mean((deep - truth)[elsewhere] ** 2))
@@ -170,14 +178,14 @@ def test_the_trimmed_mean_loses_little_and_hides_one_visit():
     assert loss <= 0.15
     frames, track = with_satellite(frames, 1)
     deep = stacked(TrimmedStack(SIZE), frames)
-    assert abs(np.mean((deep / DEEP_SCALE - truth)[track])) < 1
+    assert abs(np.mean((deep / SCALE_TO_16_BITS - truth)[track])) < 1
 
 
 @pytest.mark.parametrize("count", range(1, 12))
 @pytest.mark.parametrize("stack", [TrimmedStack, SigmaStack])
 def test_small_stacks_of_equal_frames_are_that_frame(stack, count):
     frame = np.arange(0, 250, dtype=np.uint8)
-    assert np.array_equal(stacked(stack(250), [frame] * count), frame * np.uint16(DEEP_SCALE))
+    assert np.array_equal(stacked(stack(250), [frame] * count), frame * np.uint16(SCALE_TO_16_BITS))
 
 
 def landscape(width: int, height: int, dx: float, dy: float, noise: float, seed: int) -> np.ndarray:
@@ -224,7 +232,7 @@ def test_an_aligned_stack_of_a_shaking_camera_beats_an_unaligned_one_by_3_decibe
     middle_part = (slice(20, -20), slice(20, -20))
 
     def luma_error(stack: MeanStack) -> float:
-        return error(planes(stack.deep(), layout)[0][middle_part], truth[middle_part])
+        return error(planes(stack.to_16_bits(), layout)[0][middle_part], truth[middle_part])
 
     assert 20 * np.log10(luma_error(plain) / luma_error(aligned)) >= 3
 
@@ -264,8 +272,8 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
     assert dark_frames.load_dark(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
     clean = dark_frames.subtract_dark(stack, layout, again)
-    before = planes(stack, layout)[0].astype(float) / DEEP_SCALE
-    after = planes(clean, layout)[0].astype(float) / DEEP_SCALE
+    before = planes(stack, layout)[0].astype(float) / SCALE_TO_16_BITS
+    after = planes(clean, layout)[0].astype(float) / SCALE_TO_16_BITS
     assert before[warm].mean() - before[~warm & ~hot].mean() > 4
     assert abs(after[warm].mean() - after[~warm & ~hot].mean()) < 0.6
     assert np.abs(after[hot] - after[~hot].mean()).max() < 4

@@ -17,12 +17,12 @@ from PIL import Image
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 
-FIRST = {Tag.MAKE: tiff.text("shmcam"), Tag.MODEL: tiff.text("c0"), Tag.IMAGE_WIDTH: tiff.long(640)}
+FIRST = {Tag.MAKE: tiff.as_ascii("shmcam"), Tag.MODEL: tiff.as_ascii("c0"), Tag.IMAGE_WIDTH: tiff.as_long(640)}
 EXIF = {
-    Tag.EXPOSURE_TIME: tiff.ratio(1, 50),
-    Tag.ISO_SPEED_RATINGS: tiff.short(600),
-    Tag.BITS_PER_SAMPLE: tiff.short(8, 8, 8),
-    Tag.USER_COMMENT: tiff.raw(b'ASCII\0\0\0{"frame_id": 7}'),
+    Tag.EXPOSURE_TIME: tiff.as_rational(1, 50),
+    Tag.ISO_SPEED_RATINGS: tiff.as_short(600),
+    Tag.BITS_PER_SAMPLE: tiff.as_short(8, 8, 8),
+    Tag.USER_COMMENT: tiff.as_undefined(b'ASCII\0\0\0{"frame_id": 7}'),
 }
 HEADER = tiff.encode_header(FIRST, EXIF)
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_back_in_both_byte_orders(header):
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_of_other_programs_is_found_and_read(kind, order):
     block = tiff.find_exif(picture_with_exif(kind, order))
-    assert tiff.decode_tags(block)[Tag.MODEL] == tiff.text("other")
+    assert tiff.decode_tags(block)[Tag.MODEL] == tiff.as_ascii("other")
     if kind != "tiff":  # Pillow keeps only the first directory there
         assert tiff.number_of(tiff.decode_tags(block, Tag.EXIF)[Tag.ISO_SPEED_RATINGS]) == 800
 
