@@ -1,4 +1,4 @@
-"""REST: what the page's buttons do. Each is one command to the hub, with the command's own type as its body."""
+"""The endpoints of the page's buttons: each sends one command to the hub, with the command's own type as its body."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streamer.http.context import camera_of
 
 
 class OfCamera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which camera."""
+    """The camera in the path."""
 
     camera: Annotated[str, msgspec.Meta(pattern=rf"^{LABEL}$", description="camera name, such as cam0")]
 
 
-def commanding(method: str, path: str, topic: str, command: type[Command], **more: object) -> Endpoint:
-    """An endpoint that passes its body on as one command; a `{camera}` in the path goes into the command."""
+def make_command_endpoint(method: str, path: str, tag: str, command: type[Command], **more: object) -> Endpoint:
+    """Returns an endpoint that sends its body as one command; a `{camera}` in the path goes into the command."""
     row = BY_NAME[wire_name(command)]
     of_camera = "{camera}" in path
 
@@ -36,48 +36,48 @@ def commanding(method: str, path: str, topic: str, command: type[Command], **mor
     return Endpoint(
         method,
         path,
-        topic,
+        tag,
         row.help,
         run,
         Answer,
-        place=OfCamera if of_camera else Nothing,
+        path_params=OfCamera if of_camera else Nothing,
         body=command,
         **more,  # type: ignore[arg-type]
     )
 
 
-def asking(path: str, topic: str, summary: str, make: Callable[[Call], Command], **more: object) -> Endpoint:
-    """A GET that asks the hub for something and changes nothing."""
+def make_read_endpoint(
+    path: str, tag: str, summary: str, make_command: Callable[[Call], Command], **more: object
+) -> Endpoint:
+    """Returns a GET endpoint that sends a command which changes nothing."""
 
     async def run(call: Call) -> Answer:
-        command = make(call)
+        command = make_command(call)
         return answer_of(await call.context.hub.ask(command, BY_NAME[wire_name(command)].timeout_s))
 
-    return Endpoint("GET", path, topic, summary, run, Answer, **more)  # type: ignore[arg-type]
+    return Endpoint("GET", path, tag, summary, run, Answer, **more)  # type: ignore[arg-type]
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    return [
-        commanding("POST", "/cameras/{camera}/save", "pictures", c.Save),
-        commanding("POST", "/cameras/{camera}/stack", "pictures", c.PastStack),
-        commanding("POST", "/snapshot", "pictures", c.Snapshot),
-        commanding("POST", "/cameras/{camera}/timelapse", "pictures", c.Timelapse),
-        commanding("POST", "/cameras/{camera}/record", "recording", c.Record),
-        commanding("POST", "/cameras/{camera}/night", "night", c.Night),
-        commanding("POST", "/cameras/{camera}/keogram", "night", c.Keogram),
-        asking(
-            "/cameras/{camera}/night",
-            "night",
-            "Tell brightness, thresholds and day or night",
-            lambda call: c.NightLevel(camera=call.place.camera),
-            place=OfCamera,
-        ),
-        asking(
-            "/cameras/{camera}/record",
-            "recording",
-            "Tell whether a recording runs, its file, frames and drops",
-            lambda call: c.Record(action="status", camera=call.place.camera),
-            place=OfCamera,
-        ),
-    ]
+ENDPOINTS: tuple[Endpoint, ...] = (
+    make_command_endpoint("POST", "/cameras/{camera}/save", "pictures", c.Save),
+    make_command_endpoint("POST", "/cameras/{camera}/stack", "pictures", c.PastStack),
+    make_command_endpoint("POST", "/snapshot", "pictures", c.Snapshot),
+    make_command_endpoint("POST", "/cameras/{camera}/timelapse", "pictures", c.Timelapse),
+    make_command_endpoint("POST", "/cameras/{camera}/record", "recording", c.Record),
+    make_command_endpoint("POST", "/cameras/{camera}/night", "night", c.Night),
+    make_command_endpoint("POST", "/cameras/{camera}/keogram", "night", c.Keogram),
+    make_read_endpoint(
+        "/cameras/{camera}/night",
+        "night",
+        "Tell brightness, thresholds and day or night",
+        lambda call: c.NightLevel(camera=call.path_params.camera),
+        path_params=OfCamera,
+    ),
+    make_read_endpoint(
+        "/cameras/{camera}/record",
+        "recording",
+        "Tell whether a recording runs, its file, frames and drops",
+        lambda call: c.Record(action="status", camera=call.path_params.camera),
+        path_params=OfCamera,
+    ),
+)

@@ -1,4 +1,4 @@
-"""REST: one camera's controls, from exposure to white balance and focus: what is set, what holds now, what may be."""
+"""The endpoints of a camera's controls, from exposure to white balance and focus: value set, value now, range."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from streamer.api.actions import OfCamera
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, answer_of
 from streamer.http.context import Context, camera_of
 
-OWN = ("camera.video_mode", "camera.framerate", "camera.exposure_us", "camera.gain")
-"""Keys of [camera] that are controls, too; the others are those of [camera.controls], by libcamera's names."""
+CAMERA_KEYS = ("camera.video_mode", "camera.framerate", "camera.exposure_us", "camera.gain")
+"""Keys of [camera] that are controls too; all others are in [camera.controls], by libcamera's names."""
 
 HUB_S = 10.0
 
-LOOKS, LOOK_S = 100, 0.005
-"""How long an answer waits for the event of the same change, which comes on a line of its own."""
+POLLS, POLL_S = 100, 0.005
+"""The wait of an answer for the event of the same change, which comes on another connection."""
 
 
 class Control(msgspec.Struct, frozen=True):
     """One control of one camera."""
 
     name: str
-    """Brightness, ExposureTime … as libcamera says, or a key of [camera]."""
+    """Brightness, ExposureTime … as libcamera calls it, or a key of [camera]."""
     value: Any
     """As set; null: left to the camera."""
     now: float | bool | None
-    """What the newest frame was taken with; null: frames do not tell."""
+    """The value of the newest frame; null: frames do not carry it."""
     type: str
     unit: str
     help: str
@@ -44,50 +44,50 @@ class Control(msgspec.Struct, frozen=True):
 
 
 class Controls(msgspec.Struct, frozen=True):
-    """The controls of one camera. A camera that does not have one of them says so in the log of capture."""
+    """The controls of one camera; capture logs a control that the camera does not have."""
 
     camera: str
     mode: str
     """video, still or slow_video; empty: capture is away."""
     settling: bool
-    """A change is on its way: frames are not yet what was asked for."""
+    """A change is on its way: frames do not show it yet."""
     controls: list[Control]
 
 
 class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be changed."""
+    """The changes of a request."""
 
     changes: Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=32)]
     """Name → value, such as Brightness → 0.2; null gives it back to the camera. All of them or none."""
     save: bool = False
-    """Also write them to config.toml."""
+    """Also writes them to config.toml."""
 
 
-def _keys(context: Context) -> dict[str, Key]:
-    """Every control by its short name."""
+def _find_keys(context: Context) -> dict[str, Key]:
+    """Returns the key of every control by its short name."""
     keys = context.settings.schema()
-    found = [key for key in keys if key.path.startswith("camera.controls.") or key.path in OWN]
-    return {key.path.rpartition(".")[2]: key for key in found}
+    controls = [key for key in keys if key.path.startswith("camera.controls.") or key.path in CAMERA_KEYS]
+    return {key.path.rpartition(".")[2]: key for key in controls}
 
 
-def _path(context: Context, camera: str, key: Key) -> str:
-    """Where a control of one camera is set: in [camera] while there are no [cameras]."""
+def _path_of(context: Context, camera: str, key: Key) -> str:
+    """Returns where a control of one camera is set: in [camera] while there are no [cameras]."""
     return (
         f"cameras.{camera}.{key.path.removeprefix('camera.')}" if "cameras" in context.settings.document else key.path
     )
 
 
-def _now(meta: FrameMeta | None, fps: float) -> dict[str, float | bool | None]:
+def _values_of(meta: FrameMeta | None, fps: float) -> dict[str, float | bool | None]:
     if meta is None:
         return {}
     exposure_us, gain = meta.exposure_us or None, round(meta.analogue_gain, 3) or None
     return {"ExposureTime": exposure_us, "AnalogueGain": gain, "framerate": round(fps, 2) or None}
 
 
-async def _show(call: Call) -> Controls:
+async def _show_controls(call: Call) -> Controls:
     context, camera = call.context, camera_of(call.context, call.request)
     sight = camera.feed.sight
-    now = _now(sight.meta, sight.fps)
+    now = _values_of(sight.meta, sight.fps)
     return Controls(
         camera=camera.name,
         mode=str(context.system_load.cameras.get(camera.name, {}).get("mode", "")),
@@ -103,44 +103,55 @@ async def _show(call: Call) -> Controls:
                 choices=list(key.choices),
                 minimum=key.minimum,
                 maximum=key.maximum,
-                key=_path(context, camera.name, key),
+                key=_path_of(context, camera.name, key),
             )
-            for name, key in _keys(context).items()
+            for name, key in _find_keys(context).items()
         ],
     )
 
 
-async def _turn(call: Call) -> Answer:
-    context, camera, known = call.context, camera_of(call.context, call.request), _keys(call.context)
+async def _change_controls(call: Call) -> Answer:
+    context, camera, keys = call.context, camera_of(call.context, call.request), _find_keys(call.context)
     changes = {}
     for name, value in call.body.changes.items():
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(known)}"
+        if name not in keys:
+            near = get_close_matches(name, keys, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there is: {', '.join(keys)}"
             raise CommandRefused(400, f"no control {name[:40]!r}; {hint}")
-        changes[_path(context, camera.name, known[name])] = value
+        changes[_path_of(context, camera.name, keys[name])] = value
     reply = await context.hub.ask(c.Set(changes=changes, save=call.body.save), HUB_S)
     if reply.ok:
-        await _heard(context, changes)
+        await _wait_for_settings(context, changes)
     return answer_of(reply)
 
 
-async def _heard(context: Context, changes: dict[str, Any]) -> None:
-    """Who reads after the answer reads what was set: the hub's answer may overtake its event."""
-    for _ in range(LOOKS):
+async def _wait_for_settings(context: Context, changes: dict[str, Any]) -> None:
+    """Waits until the settings hold the changes, for reads after the answer: the hub's reply may overtake its event."""
+    for _ in range(POLLS):
         if all(context.settings.value(path) == value for path, value in changes.items()):
             return
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    path = "/cameras/{camera}/controls"
-    return [
-        Endpoint(
-            "GET", path, "cameras", "Show exposure, gain, white balance and the rest", _show, Controls, place=OfCamera
-        ),
-        Endpoint(
-            "POST", path, "cameras", "Turn controls of one camera, at once", _turn, Answer, place=OfCamera, body=Turn
-        ),
-    ]
+_PATH = "/cameras/{camera}/controls"
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET",
+        _PATH,
+        "cameras",
+        "Show exposure, gain, white balance and the rest",
+        _show_controls,
+        Controls,
+        path_params=OfCamera,
+    ),
+    Endpoint(
+        "POST",
+        _PATH,
+        "cameras",
+        "Turn controls of one camera, at once",
+        _change_controls,
+        Answer,
+        path_params=OfCamera,
+        body=Turn,
+    ),
+)

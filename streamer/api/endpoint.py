@@ -1,10 +1,10 @@
-"""One path of the REST API: its types are declared once and serve the check, the answer and the OpenAPI page."""
+"""An endpoint of the REST API: its types are declared once, for the check, the answer and the OpenAPI description."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,12 +24,12 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that has passed the guard and whose parts have the declared types."""
+    """One request that has passed the guard; its parts have the declared types."""
 
     context: Context
     request: web.Request
-    place: Any
-    """The path's parameters, an instance of Endpoint.place."""
+    path_params: Any
+    """The parameters in the path, an instance of Endpoint.path_params."""
     query: Any
     body: Any
 
@@ -44,38 +44,38 @@ class Endpoint:
     method: str
     path: str
     """Below /api/v1, such as /cameras/{camera}."""
-    topic: str
-    """Heading in the OpenAPI page."""
+    tag: str
+    """Heading in the OpenAPI description."""
     summary: str
     run: Run
-    """Returns an instance of `reply`, or a response of its own."""
+    """Returns an instance of `reply`, or an aiohttp response."""
     reply: Any
-    """Type of the answer; None: not JSON (pictures, films)."""
-    place: type[msgspec.Struct] = Nothing
+    """Type of the answer; None: not JSON (pictures, videos)."""
+    path_params: type[msgspec.Struct] = Nothing
     query: type[msgspec.Struct] = Nothing
     body: Any = None
-    media: tuple[str, ...] = ("application/json",)
+    media_types: tuple[str, ...] = ("application/json",)
     """Content types of the answer."""
     status: int = 200
-    other: tuple[int, ...] = field(default=())
-    """Statuses beyond those every endpoint may answer with."""
+    other_statuses: tuple[int, ...] = ()
+    """Good statuses beside `status`."""
 
-    def route(self) -> web.RouteDef:
-        """What aiohttp needs to know."""
+    def to_route(self) -> web.RouteDef:
+        """Returns the route for aiohttp."""
         return web.route(self.method, PREFIX + self.path, self.handle)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Check the request, run, encode the answer."""
+        """Checks the request, runs it and encodes the answer."""
         context = request.app[CONTEXT]
-        place = _converted(dict(request.match_info), self.place, "path", status=404)
-        query = _converted(_single(request), self.query, "query", status=400)
+        path_params = _convert(dict(request.match_info), self.path_params, "path", status=404)
+        query = _convert(_query_of(request), self.query, "query", status=400)
         body = await read_body(request, self.body) if self.body is not None else None
-        answer = await self.run(Call(context, request, place, query, body))
+        answer = await self.run(Call(context, request, path_params, query, body))
         return answer if isinstance(answer, web.StreamResponse) else json_response(answer, self.status)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a process said to a command."""
+    """The reply of a process to a command."""
 
     ok: bool
     status: str
@@ -87,15 +87,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class CommandRefused(web.HTTPException):
-    """A command the service did not carry out; becomes a Problem."""
+    """A command that was not carried out; the middleware turns it into a Problem."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status_code = status
         super().__init__(text=reason)
 
 
-HTTP_OF = {
-    **dict.fromkeys(("waiting", "archives"), 200),  # what was asked for is told; ok = False says that it is bad news
+HTTP_STATUS = {
+    **dict.fromkeys(("waiting", "archives"), 200),  # ok = False means bad news, not a failed command
     **dict.fromkeys(("bad_arguments", "bad_setting", "too_long"), 400),
     "not_allowed": 403,
     **dict.fromkeys(("not_found", "unknown_camera", "unknown_process"), 404),
@@ -105,23 +105,23 @@ HTTP_OF = {
     **dict.fromkeys(("not_running", "not_answered", "busy", "stopping", "failed"), 503),
     **dict.fromkeys(("no_answer", "timeout"), 504),
 }
-"""What a process says when it does not do as asked, and what that is in HTTP."""
+"""The HTTP status for each status word of a reply with ok = False."""
 
 
 def answer_of(reply: Reply) -> Answer:
-    """Turn a Reply into an answer. Raises: Refused."""
-    status = 200 if reply.ok else HTTP_OF.get(reply.status, 409)
+    """Returns a reply as an Answer. Raises: CommandRefused."""
+    status = 200 if reply.ok else HTTP_STATUS.get(reply.status, 409)
     if status != 200:
         raise CommandRefused(status, reply.text.removeprefix("ERROR: ") or reply.status)
     return Answer(reply.ok, reply.status, reply.text, reply.data)
 
 
-def _single(request: web.Request) -> dict[str, str]:
-    """The query without the token, which is the guard's."""
+def _query_of(request: web.Request) -> dict[str, str]:
+    """Returns the query without the token, which is for the guard."""
     return {name: value for name, value in request.query.items() if name != "token"}
 
 
-def _converted(values: dict[str, str], kind: type[msgspec.Struct], where: str, *, status: int) -> msgspec.Struct:
+def _convert(values: dict[str, str], kind: type[msgspec.Struct], where: str, *, status: int) -> msgspec.Struct:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -1,8 +1,7 @@
-"""REST: what has been saved. Rows come from the catalogue; changes go to their owner, the exporter, through the hub.
+"""The endpoints of the saved files: their rows, downloads and thumbnails, and the changes of one row.
 
-A file is named by its row's number, never by a path; what lies outside the folders of [paths] is not handed out.
-
-Which saved files are handed out, and as what: plain files inside our folders, by row number, of known types.
+Rows come from the catalogue; changes go to their owner, the exporter, through the hub. A file is named by the number of
+its row, never by a path. Only plain files of known types inside the folders of [paths] are sent.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from shmcam.library import Entry, LibraryError, NoSuchEntry
 from shmcam.library.instants import instant_ns
 from shmcam.runtime.clock import iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
-from streamer.api.thumbnails import thumbnail
+from streamer.api.thumbnails import get_thumbnail
 from streamer.http.context import Context
 from streamer.http.errors import error_response
 
-TYPES = {
+MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".png": "image/png",
     ".tiff": "image/tiff",
@@ -40,55 +39,20 @@ TYPES = {
     ".csv": "text/csv",
     ".json": "application/json",
 }
-"""What is handed out, and as what; anything else in our folders is not."""
+"""The media type for each suffix; a file with any other suffix is not sent."""
 
 _UNQUOTABLE = re.compile(r'[^ -~]|["\\]')
-"""What cannot stand in a quoted file name of a header (RFC 6266); rebuilt rows may have names that are not ours."""
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """The library's errors as answers. Raises: Refused."""
-    try:
-        yield
-    except NoSuchEntry as problem:
-        raise CommandRefused(404, str(problem)) from None
-    except (sqlite3.Error, LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
-        raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
-
-
-async def handed_out(context: Context, entry: Entry) -> tuple[Path, str]:
-    """Where a file is, and its type, if it may be fetched. Raises: Refused."""
-    if not context.is_download_allowed:
-        raise CommandRefused(403, "http.downloads is off")
-    media = TYPES.get(entry.path.suffix.lower())
-    if media is None or not await asyncio.to_thread(_ours, context, entry.path):
-        raise CommandRefused(404, f"{entry.path.name} cannot be fetched")
-    return entry.path, media
-
-
-def disposition(name: str, media: str) -> str:
-    """The Content-Disposition of a file: shown where browsers can show it, saved otherwise."""
-    how = "inline" if media.startswith(("image/", "video/mp4")) else "attachment"
-    return f'{how}; filename="{_UNQUOTABLE.sub("_", name)}"'
-
-
-def _ours(context: Context, path: Path) -> bool:
-    """Whether a path is a plain file inside our folders, whatever links somebody may have planted."""
-    paths = context.settings.paths
-    folders = [folder.resolve() for folder in (paths.captures, paths.recordings, paths.archives)]
-    real = path.resolve()
-    return not path.is_symlink() and real.is_file() and any(real.is_relative_to(folder) for folder in folders)
+"""Characters that cannot stand in a quoted file name of a header (RFC 6266); rebuilt rows may have foreign names."""
 
 
 class OfRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which row."""
+    """The row in the path."""
 
     id: Annotated[int, msgspec.Meta(ge=1, le=2**53, description="row number as listed")]
 
 
-class LibraryQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which rows."""
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rows to list."""  # the class is called as its schema in /openapi.json
 
     group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
     camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
@@ -107,7 +71,7 @@ class Row(msgspec.Struct, frozen=True):
     """pictures, clips, films or archives."""
     camera: str
     name: str
-    """File name; the path is the service's own business."""
+    """File name; the path is not published."""
     started_utc: str
     duration_s: float
     bytes: int
@@ -119,11 +83,11 @@ class Row(msgspec.Struct, frozen=True):
     label: str
     protected: bool
     media: str
-    """Type of the file; empty: cannot be fetched."""
+    """Media type of the file; empty: cannot be fetched."""
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """Rows, newest first, and what there is in all."""
+    """Rows, newest first, and the totals of all files."""
 
     rows: list[Row]
     totals: dict[str, Total]
@@ -137,95 +101,124 @@ class Total(msgspec.Struct, frozen=True):
 
 
 def row_of(entry: Entry) -> Row:
-    """One entry as the API tells it."""
+    """Returns an entry of the catalogue as a row."""
     fields = dataclasses.asdict(entry)
-    kept = {name: fields[name] for name in Row.__struct_fields__ if name in fields}
+    own = {name: fields[name] for name in Row.__struct_fields__ if name in fields}
     return Row(
-        **kept,
+        **own,
         group=entry.group,
         name=entry.path.name,
         started_utc=iso(entry.started_utc_ns),
-        media=TYPES.get(entry.path.suffix.lower(), ""),
+        media=MEDIA_TYPES.get(entry.path.suffix.lower(), ""),
     )
 
 
-async def _rows(call: Call) -> Rows:
-    return await asyncio.to_thread(_found, call.context, call.query)
-
-
-def _found(context: Context, wish: LibraryQuery) -> Rows:
-    now = time.time_ns()
-    catalogue = context.catalogue
+def find_rows(context: Context, query: Wish) -> Rows:
+    """Returns the rows of a query and the totals, from the disk. Raises: CommandRefused."""
+    now_utc_ns = time.time_ns()
     try:
-        since, until = instant_ns(wish.since, now), instant_ns(wish.until, now)
+        since, until = instant_ns(query.since, now_utc_ns), instant_ns(query.until, now_utc_ns)
     except ValueError as problem:
         raise CommandRefused(400, str(problem)) from None
-    cameras = [wish.camera] if wish.camera else []
-    with reading():
-        found = catalogue.find(
-            group=wish.group,
-            cameras=cameras,
+    with refuse_library_errors():
+        entries = context.catalogue.find(
+            group=query.group,
+            cameras=[query.camera] if query.camera else [],
             since_utc_ns=since,
             until_utc_ns=until,
-            before=wish.before or None,
-            limit=wish.limit,
+            before=query.before or None,
+            limit=query.limit,
         )
-        totals = {name: Total(*counted) for name, counted in catalogue.totals().items()}
-    return Rows([row_of(entry) for entry in found], totals)
+        totals = {name: Total(*counts) for name, counts in context.catalogue.totals().items()}
+    return Rows([row_of(entry) for entry in entries], totals)
 
 
-async def _row(call: Call) -> Row:
-    return row_of(await _entry(call))
+@contextmanager
+def refuse_library_errors() -> Iterator[None]:
+    """Turns the library's errors into refusals. Raises: CommandRefused."""
+    try:
+        yield
+    except NoSuchEntry as problem:
+        raise CommandRefused(404, str(problem)) from None
+    except (sqlite3.Error, LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
+        raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
 
 
-async def _file(call: Call) -> web.StreamResponse:
-    """The file itself; ranges, If-Modified-Since and ETag are aiohttp's."""
-    entry = await _entry(call)
-    path, media = await handed_out(call.context, entry)
-    return web.FileResponse(
-        path, headers={"Content-Type": media, "Content-Disposition": disposition(entry.path.name, media)}
-    )
+async def find_download(context: Context, entry: Entry) -> tuple[Path, str]:
+    """Returns path and media type of a file that may be fetched. Raises: CommandRefused."""
+    if not context.is_download_allowed:
+        raise CommandRefused(403, "http.downloads is off")
+    media_type = MEDIA_TYPES.get(entry.path.suffix.lower())
+    if media_type is None or not await asyncio.to_thread(_is_in_our_folders, context, entry.path):
+        raise CommandRefused(404, f"{entry.path.name} cannot be fetched")
+    return entry.path, media_type
 
 
-async def _thumbnail(call: Call) -> web.StreamResponse:
-    entry = await _entry(call)
-    path, media = await handed_out(call.context, entry)
-    jpeg = await thumbnail(path, media, entry.bytes)
+def content_disposition_of(name: str, media_type: str) -> str:
+    """Returns the Content-Disposition of a file: shown where browsers can show it, else saved."""
+    kind = "inline" if media_type.startswith(("image/", "video/mp4")) else "attachment"
+    return f'{kind}; filename="{_UNQUOTABLE.sub("_", name)}"'
+
+
+def _is_in_our_folders(context: Context, path: Path) -> bool:
+    """Whether a path is a plain file inside our folders, also where links lead elsewhere."""
+    paths = context.settings.paths
+    folders = [folder.resolve() for folder in (paths.captures, paths.recordings, paths.archives)]
+    real = path.resolve()
+    return not path.is_symlink() and real.is_file() and any(real.is_relative_to(folder) for folder in folders)
+
+
+async def _list_rows(call: Call) -> Rows:
+    return await asyncio.to_thread(find_rows, call.context, call.query)
+
+
+async def _show_row(call: Call) -> Row:
+    return row_of(await _find_entry(call))
+
+
+async def _send_file(call: Call) -> web.StreamResponse:
+    """Sends the file; ranges, If-Modified-Since and ETag are aiohttp's."""
+    entry = await _find_entry(call)
+    path, media_type = await find_download(call.context, entry)
+    disposition = content_disposition_of(entry.path.name, media_type)
+    return web.FileResponse(path, headers={"Content-Type": media_type, "Content-Disposition": disposition})
+
+
+async def _send_thumbnail(call: Call) -> web.StreamResponse:
+    entry = await _find_entry(call)
+    path, media_type = await find_download(call.context, entry)
+    jpeg = await get_thumbnail(path, media_type, entry.bytes)
     if jpeg is None:
         return error_response(404, f"no picture can be made of {entry.path.name}")
-    # A file never changes once it has its row: the row's number may be reused only after a rebuild, so ask again daily.
+    # A file with a row never changes, but a rebuild may give its number to another file: cached for a day only.
     return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
 
-async def _entry(call: Call) -> Entry:
-    with reading():
-        return await asyncio.to_thread(call.context.catalogue.get, call.place.id)
+async def _find_entry(call: Call) -> Entry:
+    with refuse_library_errors():
+        return await asyncio.to_thread(call.context.catalogue.get, call.path_params.id)
 
 
-def _changing(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summary: str) -> Endpoint:
+def _make_change_endpoint(word: str, command: type[c.Protect | c.Unprotect | c.Delete], summary: str) -> Endpoint:
     async def run(call: Call) -> Answer:
-        await _entry(call)
-        return answer_of(await call.context.hub.ask(command(number=call.place.id), 10.0))
+        await _find_entry(call)
+        return answer_of(await call.context.hub.ask(command(number=call.path_params.id), 10.0))
 
-    return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, place=OfRow, body=Nothing)
+    return Endpoint("POST", f"/library/{{id}}/{word}", "library", summary, run, Answer, path_params=OfRow, body=Nothing)
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    return [
-        Endpoint(
-            "GET", "/library", "library", "List what has been saved, newest first", _rows, Rows, query=LibraryQuery
-        ),
-        Endpoint("GET", "/library/{id}", "library", "Show one row", _row, Row, place=OfRow),
-        Endpoint(
-            "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _file, None,
-            place=OfRow, media=tuple(dict.fromkeys(TYPES.values())), other=(206, 304, 416),
-        ),
-        Endpoint(
-            "GET", "/library/{id}/thumbnail", "library", "A small picture of it", _thumbnail, None,
-            place=OfRow, media=("image/jpeg",),
-        ),
-        _changing("protect", c.Protect, "Keep it for ever"),
-        _changing("unprotect", c.Unprotect, "Give it back to retention"),
-        _changing("delete", c.Delete, "Delete the file and its row"),
-    ]  # fmt: skip
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/library", "library", "List what has been saved, newest first", _list_rows, Rows, query=Wish),
+    Endpoint("GET", "/library/{id}", "library", "Show one row", _show_row, Row, path_params=OfRow),
+    Endpoint(
+        "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _send_file, None,
+        path_params=OfRow, media_types=tuple(dict.fromkeys(MEDIA_TYPES.values())), other_statuses=(206, 304, 416),
+    ),
+    Endpoint(
+        "GET", "/library/{id}/thumbnail", "library", "A small picture of it", _send_thumbnail, None,
+        path_params=OfRow, media_types=("image/jpeg",),
+    ),
+    _make_change_endpoint("protect", c.Protect, "Keep it for ever"),
+    _make_change_endpoint("unprotect", c.Unprotect, "Give it back to retention"),
+    _make_change_endpoint("delete", c.Delete, "Delete the file and its row"),
+)  # fmt: skip

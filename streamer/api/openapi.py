@@ -1,25 +1,30 @@
-"""The OpenAPI 3.1 description, made from the endpoints' own types, so that it cannot drift from what the code does.
-
-The REST API: all endpoints of all topics, and the page that describes them.
-"""
+"""The OpenAPI 3.1 description of all endpoints, made from their own types, so that it cannot drift from the code."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from streamer.api import actions, camera_controls, library, service, sessions
-from streamer.api import status as rest_status
+from streamer.api import actions, camera_controls, library, service, sessions, status
 from streamer.api.endpoint import PREFIX, Endpoint
 from streamer.http.errors import Problem
 from streamer.monitoring.routes import json_response
 
-_EVERY = {
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *status.ENDPOINTS,
+    *camera_controls.ENDPOINTS,
+    *actions.ENDPOINTS,
+    *library.ENDPOINTS,
+    *service.ENDPOINTS,
+    *sessions.ENDPOINTS,
+)
+"""Every endpoint, by tag."""
+
+_COMMON_STATUSES = {
     400: "not a valid request",
     401: "token or password needed",
     403: "not allowed for this origin",
@@ -32,24 +37,41 @@ _EVERY = {
     503: "a process or place is missing, or the library cannot be read now",
     504: "a process did not answer in time",
 }
-"""What any endpoint may answer; the reason is in the body."""
-_WITH_BODY = {408: "the body did not come in time", 415: "body is not application/json, or compressed"}
+"""The error statuses of every endpoint; the reason is in the body."""
+_BODY_STATUSES = {408: "the body did not come in time", 415: "body is not application/json, or compressed"}
+"""The further error statuses of endpoints with a body."""
 
 JSON = dict[str, Any]
 
 
-def document(endpoints: Sequence[Endpoint]) -> JSON:
-    """Build the whole description."""
-    kinds = [kind for one in endpoints for kind in (one.place, one.query, one.body, one.reply) if kind is not None]
-    unique = list(dict.fromkeys([*kinds, Problem]))
+def list_api_routes() -> list[web.RouteDef]:
+    """Returns the routes of all endpoints and of their description."""
+    return [*(endpoint.to_route() for endpoint in ENDPOINTS), web.get("/openapi.json", serve_description)]
+
+
+async def serve_description(_request: web.Request) -> web.StreamResponse:
+    """Answers with the description of all endpoints."""
+    return json_response(describe(ENDPOINTS))
+
+
+def describe(endpoints: Sequence[Endpoint]) -> JSON:
+    """Returns the whole description."""
+    types = [
+        kind
+        for endpoint in endpoints
+        for kind in (endpoint.path_params, endpoint.query, endpoint.body, endpoint.reply)
+        if kind is not None
+    ]
+    unique = list(dict.fromkeys([*types, Problem]))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
-    for kind in kinds:
-        if dataclasses.is_dataclass(kind):  # commands refuse what they do not know (shmcam.control.messages.build)
+    for kind in types:
+        if dataclasses.is_dataclass(kind):  # commands refuse unknown fields (shmcam.control.messages.build)
             components[kind.__name__]["additionalProperties"] = False
-    by_kind = dict(zip(unique, schemas, strict=True))
+    by_type = dict(zip(unique, schemas, strict=True))
     paths: dict[str, JSON] = {}
-    for one in endpoints:
-        paths.setdefault(PREFIX + one.path, {})[one.method.lower()] = _operation(one, by_kind, components)
+    for endpoint in endpoints:
+        operation = _operation_of(endpoint, by_type, components)
+        paths.setdefault(PREFIX + endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "shmcam", "version": "1", "description": "One camera, many programs."},
@@ -66,23 +88,25 @@ def document(endpoints: Sequence[Endpoint]) -> JSON:
     }
 
 
-def _operation(one: Endpoint, by_kind: dict[Any, JSON], components: JSON) -> JSON:
-    said: JSON = {
-        "operationId": f"{one.method.lower()}{one.path.replace('/', '_').replace('{', '').replace('}', '')}",
-        "tags": [one.topic],
-        "summary": one.summary,
+def _operation_of(endpoint: Endpoint, by_type: dict[Any, JSON], components: JSON) -> JSON:
+    path = endpoint.path.replace("/", "_").replace("{", "").replace("}", "")
+    operation: JSON = {
+        "operationId": f"{endpoint.method.lower()}{path}",
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
         "parameters": [
-            *_parameters(by_kind[one.place], components, "path"),
-            *_parameters(by_kind[one.query], components, "query"),
+            *_parameters_of(by_type[endpoint.path_params], components, "path"),
+            *_parameters_of(by_type[endpoint.query], components, "query"),
         ],
-        "responses": _responses(one, by_kind),
+        "responses": _responses_of(endpoint, by_type),
     }
-    if one.body is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": by_kind[one.body]}}}
-    return said
+    if endpoint.body is not None:
+        schema = by_type[endpoint.body]
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
 
 
-def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
+def _parameters_of(schema: JSON, components: JSON, where: str) -> list[JSON]:
     fields = components[schema["$ref"].rpartition("/")[2]]
     required = fields.get("required", [])
     return [
@@ -91,40 +115,12 @@ def _parameters(schema: JSON, components: JSON, where: str) -> list[JSON]:
     ]
 
 
-def _responses(one: Endpoint, by_kind: dict[Any, JSON]) -> JSON:
-    schema = by_kind[one.reply] if one.reply is not None else {"type": "string", "format": "binary"}
-    good = {"description": one.summary, "content": {media: {"schema": schema} for media in one.media}}
-    statuses = dict(_EVERY) | (_WITH_BODY if one.method != "GET" else {})
-    found: JSON = {str(one.status): good} | {str(status): good for status in one.other}
-    for status, meaning in statuses.items():
-        found.setdefault(
-            str(status), {"description": meaning, "content": {"application/json": {"schema": by_kind[Problem]}}}
-        )
-    return found
-
-
-@cache
-def endpoints() -> tuple[Endpoint, ...]:
-    """Every endpoint, by topic."""
-    return tuple(
-        one
-        for topic in (
-            rest_status,
-            camera_controls,
-            actions,
-            library,
-            service,
-            sessions,
-        )
-        for one in topic.endpoints()
-    )
-
-
-def api_routes() -> list[web.RouteDef]:
-    """What aiohttp needs to know."""
-    return [*(endpoint.route() for endpoint in endpoints()), web.get("/openapi.json", openapi)]
-
-
-async def openapi(_request: web.Request) -> web.StreamResponse:
-    """The description of the API, made from its types."""
-    return json_response(document(endpoints()))
+def _responses_of(endpoint: Endpoint, by_type: dict[Any, JSON]) -> JSON:
+    schema = by_type[endpoint.reply] if endpoint.reply is not None else {"type": "string", "format": "binary"}
+    good = {"description": endpoint.summary, "content": {media: {"schema": schema} for media in endpoint.media_types}}
+    responses: JSON = {str(code): good for code in (endpoint.status, *endpoint.other_statuses)}
+    errors = dict(_COMMON_STATUSES) | (_BODY_STATUSES if endpoint.method != "GET" else {})
+    for code, meaning in errors.items():
+        content = {"application/json": {"schema": by_type[Problem]}}
+        responses.setdefault(str(code), {"description": meaning, "content": content})
+    return responses

@@ -1,4 +1,4 @@
-"""REST: the service itself: settings, logs, events, archives."""
+"""The endpoints of the service itself: settings, logs, events, archives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from shmcam.config.schema import FILE_ONLY
 from shmcam.control import messages as c
-from streamer.api.actions import asking, commanding
+from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, Endpoint, answer_of
 from streamer.monitoring.events import Told
 
@@ -21,7 +21,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     key: str
     value: Any
-    """As it is now; secrets are masked."""
+    """The value now; secrets are masked."""
     default: Any
     type: str
     unit: str
@@ -42,35 +42,35 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is to be changed."""
+    """The changes of a request."""
 
     changes: Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=64)]
     """Key → value, such as night.dark_threshold → 35; all of them or none."""
     save: bool = False
-    """Also write them to config.toml."""
+    """Also writes them to config.toml."""
 
 
 class LogWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which lines."""
+    """The log lines to return."""
 
     process: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{0,48}$", description="empty: all, merged")] = ""
     lines: Annotated[int, msgspec.Meta(ge=1, le=400)] = 100
 
 
 class Events(msgspec.Struct, frozen=True):
-    """What happened lately, oldest first."""
+    """The latest events, oldest first."""
 
     events: list[Told]
 
 
-async def _settings(call: Call) -> Settings:
-    """The hub's word where it answers: it alone knows what was changed and not yet saved."""
+async def _list_settings(call: Call) -> Settings:
+    """Returns the hub's values where it answers: it alone knows changes that are not saved yet."""
     reply = await call.context.hub.ask(c.Get(), 5.0)
-    now = reply.data.get("settings", {}) if reply.ok else {}
-    own = call.context.settings
+    values = reply.data.get("settings", {}) if reply.ok else {}
+    settings = call.context.settings
     rows = []
-    for key in own.schema():
-        value = now.get(key.path, own.value(key.path))
+    for key in settings.schema():
+        value = values.get(key.path, settings.value(key.path))
         rows.append(
             Setting(
                 key=key.path,
@@ -80,8 +80,8 @@ async def _settings(call: Call) -> Settings:
                 unit=key.unit,
                 help=key.help,
                 choices=list(key.choices),
-                minimum=_finite(key.minimum),
-                maximum=_finite(key.maximum),
+                minimum=_finite_or_none(key.minimum),
+                maximum=_finite_or_none(key.maximum),
                 apply="file" if FILE_ONLY.search(key.path) else key.apply,
                 secret=key.secret,
             )
@@ -89,36 +89,34 @@ async def _settings(call: Call) -> Settings:
     return Settings(rows)
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-async def _change(call: Call) -> Answer:
+async def _change_settings(call: Call) -> Answer:
     return answer_of(await call.context.hub.ask(c.Set(changes=call.body.changes, save=call.body.save), 10.0))
 
 
-async def _events(call: Call) -> Events:
+async def _list_events(call: Call) -> Events:
     return Events(list(call.context.events.latest))
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    return [
-        Endpoint(
-            "GET", "/settings", "settings", "All settings with value, unit, range and meaning", _settings, Settings
-        ),
-        Endpoint("POST", "/settings", "settings", "Change settings, all or none", _change, Answer, body=Changes),
-        commanding("POST", "/settings/save", "settings", c.OverwriteConfig),
-        asking("/config", "settings", "The whole configuration in use", lambda _: c.DumpConfig()),
-        Endpoint("GET", "/events", "status", "What happened lately", _events, Events),
-        asking(
-            "/logs",
-            "logs",
-            "The last log lines of one process, or of all merged by time",
-            lambda call: c.Logs(process=call.query.process, lines=call.query.lines),
-            query=LogWish,
-        ),
-        asking("/archives", "archives", "List the archives", lambda _: c.Archives()),
-        commanding("POST", "/archives", "archives", c.Archive),
-        commanding("POST", "/archives/change", "archives", c.Archives),
-    ]
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET", "/settings", "settings", "All settings with value, unit, range and meaning", _list_settings, Settings
+    ),
+    Endpoint("POST", "/settings", "settings", "Change settings, all or none", _change_settings, Answer, body=Changes),
+    make_command_endpoint("POST", "/settings/save", "settings", c.OverwriteConfig),
+    make_read_endpoint("/config", "settings", "The whole configuration in use", lambda _: c.DumpConfig()),
+    Endpoint("GET", "/events", "status", "What happened lately", _list_events, Events),
+    make_read_endpoint(
+        "/logs",
+        "logs",
+        "The last log lines of one process, or of all merged by time",
+        lambda call: c.Logs(process=call.query.process, lines=call.query.lines),
+        query=LogWish,
+    ),
+    make_read_endpoint("/archives", "archives", "List the archives", lambda _: c.Archives()),
+    make_command_endpoint("POST", "/archives", "archives", c.Archive),
+    make_command_endpoint("POST", "/archives/change", "archives", c.Archives),
+)

@@ -1,4 +1,4 @@
-"""REST: who is watching, and the WebSocket sessions."""
+"""The endpoints of the viewers and of the WebSocket sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.api.endpoint import Call, Endpoint
 
 
 class Viewer(msgspec.Struct, frozen=True):
-    """One viewer who is there now."""
+    """One connected viewer."""
 
     id: int
     kind: str
@@ -29,14 +29,14 @@ class Viewer(msgspec.Struct, frozen=True):
 
 
 class Viewers(msgspec.Struct, frozen=True):
-    """Everybody who watches, and what was sent since start."""
+    """All connected viewers, and the sums since start."""
 
     viewers: list[Viewer]
     served: dict[str, int]
     """Viewers since start, by kind."""
     bytes: dict[str, int]
     places: int
-    """How many may watch at once."""
+    """The limit of viewers at once."""
 
 
 class SessionRow(msgspec.Struct, frozen=True):
@@ -48,57 +48,55 @@ class SessionRow(msgspec.Struct, frozen=True):
     preset: str
     mode: str
     connected: bool
-    """false: its connection broke, and it may be resumed for a while."""
+    """false: its connection broke; it may be resumed for a while."""
     statistics: dict[str, int]
 
 
 class SessionRows(msgspec.Struct, frozen=True):
-    """All sessions, and how many there may be."""
+    """All sessions, and their limit."""
 
     sessions: list[SessionRow]
     most: int
 
 
-async def _viewers(call: Call) -> Viewers:
+async def _list_viewers(call: Call) -> Viewers:
     viewers, totals = call.context.viewers, call.context.viewers.sum_up()
     now = time.monotonic()
     rows = [
         Viewer(
-            id=one.number,
-            kind=one.kind,
-            camera=one.camera,
-            peer=one.peer,
-            variant=one.variant,
-            since_utc=iso(int(one.since_utc_s * 1e9)),
-            seconds=round(now - one.since_s, 1),
-            sent=one.counts.sent,
-            skipped=one.counts.skipped,
-            bytes=one.counts.bytes,
+            id=entry.number,
+            kind=entry.kind,
+            camera=entry.camera,
+            peer=entry.peer,
+            variant=entry.variant,
+            since_utc=iso(int(entry.since_utc_s * 1e9)),
+            seconds=round(now - entry.since_s, 1),
+            sent=entry.counts.sent,
+            skipped=entry.counts.skipped,
+            bytes=entry.counts.bytes,
         )
-        for one in viewers.entries.values()
+        for entry in viewers.entries.values()
     ]
     return Viewers(rows, dict(totals.viewers), dict(totals.bytes), call.context.mjpeg.max_streams)
 
 
-async def _sessions(call: Call) -> SessionRows:
+async def _list_sessions(call: Call) -> SessionRows:
     rows = [
         SessionRow(
-            id=one.id,
-            camera=one.camera,
-            label=one.options.label,
-            preset=one.options.preset,
-            mode=one.options.mode,
-            connected=one.disconnected_s is None,
-            statistics=asdict(one.statistics),
+            id=session.id,
+            camera=session.camera,
+            label=session.options.label,
+            preset=session.options.preset,
+            mode=session.options.mode,
+            connected=session.disconnected_s is None,
+            statistics=asdict(session.statistics),
         )
-        for one in call.context.sessions.all
+        for session in call.context.sessions.all
     ]
     return SessionRows(rows, call.context.mjpeg.max_sessions)
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    return [
-        Endpoint("GET", "/viewers", "sessions", "List who is watching", _viewers, Viewers),
-        Endpoint("GET", "/sessions", "sessions", "List the WebSocket sessions", _sessions, SessionRows),
-    ]
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/viewers", "sessions", "List who is watching", _list_viewers, Viewers),
+    Endpoint("GET", "/sessions", "sessions", "List the WebSocket sessions", _list_sessions, SessionRows),
+)

@@ -1,4 +1,4 @@
-"""REST: status, cameras, processes, version; and all that the page asks once a second, in one answer."""
+"""The endpoints of status, cameras, processes and version, and `/overview`: all that the page reads once per second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shm_ring import Flags
 from shm_ring.records.scores import Score
 from shmcam.control import messages as c
 from shmcam.runtime.clock import iso
-from streamer.api.actions import OfCamera, asking
+from streamer.api.actions import OfCamera, make_read_endpoint
 from streamer.api.endpoint import Call, Endpoint
 from streamer.http.context import Context, StreamedCamera
 from streamer.monitoring.health import Health
@@ -30,20 +30,20 @@ class FrameStatus(msgspec.Struct, frozen=True):
     lux: float | None
     colour_temperature_k: int | None
     total_dropped: int
-    """Frames the camera lost since it was opened."""
+    """Frames lost by the camera since it was opened."""
     settling: bool
-    """The camera's controls are moving."""
+    """A change of the camera's controls is on its way."""
 
 
 class RingStatus(msgspec.Struct, frozen=True):
-    """The ring the camera writes."""
+    """The ring of the camera."""
 
     generation: int
     slots: int
     head: int
     """Frames published."""
     skipped: int
-    """Frames the streamer passed over because it was busy."""
+    """Frames that the streamer skipped because it was busy."""
     writer_pid: int
 
 
@@ -65,7 +65,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     dark_score: float | None
     stale_after_s: float
     no_long_exposure: str
-    """Why `/stream?exposure=long` has nothing to show; empty: it has."""
+    """The reason why `/stream?exposure=long` has no picture; empty: it has."""
 
 
 class Cameras(msgspec.Struct, frozen=True):
@@ -74,8 +74,8 @@ class Cameras(msgspec.Struct, frozen=True):
     cameras: list[CameraStatus]
 
 
-def camera_status(context: Context, camera: StreamedCamera) -> CameraStatus:
-    """Gather what is known of one camera."""
+def camera_status_of(context: Context, camera: StreamedCamera) -> CameraStatus:
+    """Returns the status of one camera."""
     sight, health = camera.feed.sight, camera_health_of(context, camera)
     geometry, meta, mark = sight.geometry, sight.meta, sight.mark
     frame = None
@@ -108,22 +108,22 @@ def camera_status(context: Context, camera: StreamedCamera) -> CameraStatus:
     )
 
 
-async def _cameras(call: Call) -> Cameras:
-    return Cameras([camera_status(call.context, camera) for camera in call.context.cameras.values()])
+async def _list_cameras(call: Call) -> Cameras:
+    return Cameras([camera_status_of(call.context, camera) for camera in call.context.cameras.values()])
 
 
-async def _camera(call: Call) -> CameraStatus:
-    if call.place.camera not in call.context.cameras:
-        raise web.HTTPNotFound(text=f"no camera {call.place.camera!r}")
-    return camera_status(call.context, call.context.cameras[call.place.camera])
+async def _show_camera(call: Call) -> CameraStatus:
+    if call.path_params.camera not in call.context.cameras:
+        raise web.HTTPNotFound(text=f"no camera {call.path_params.camera!r}")
+    return camera_status_of(call.context, call.context.cameras[call.path_params.camera])
 
 
-async def _health(call: Call) -> Health:
+async def _show_health(call: Call) -> Health:
     return health_of(call.context)
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """What a page needs every second, in one answer."""
+    """All that a page reads once per second, in one answer."""
 
     health: Health
     cameras: list[CameraStatus]
@@ -137,11 +137,11 @@ class Overview(msgspec.Struct, frozen=True):
     last_event: int
     """Number of the newest event."""
     login: bool
-    """Somebody had to log in, so somebody can log out."""
+    """A login is required, so the page offers a logout."""
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """What a camera's recorder does."""
+    """The state of a camera's recorder."""
 
     state: str
     """recording, idle, waiting, live, silent, missing …"""
@@ -153,7 +153,7 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 class NightStatus(msgspec.Struct, frozen=True):
-    """Day or night, with the numbers behind it."""
+    """Day or night, with the figures behind the decision."""
 
     night: bool
     level: float
@@ -168,19 +168,19 @@ class NightStatus(msgspec.Struct, frozen=True):
 
 
 class Throttled(msgspec.Struct, frozen=True):
-    """How much slower viewers are served than they asked for."""
+    """The part of their requested rate at which viewers are served."""
 
     share: float
     reason: str
 
 
-async def _overview(call: Call) -> Overview:
+async def _show_overview(call: Call) -> Overview:
     context = call.context
     return Overview(
         health=health_of(context),
-        cameras=[camera_status(context, camera) for camera in context.cameras.values()],
-        recordings={name: _recording(context, name) for name in context.cameras},
-        nights={name: _night(camera.feed.sight.mark) for name, camera in context.cameras.items()},
+        cameras=[camera_status_of(context, camera) for camera in context.cameras.values()],
+        recordings={name: _recording_of(context, name) for name in context.cameras},
+        nights={name: _night_of(camera.feed.sight.mark) for name, camera in context.cameras.items()},
         cpu_percent=round(context.system_load.cpu_percent, 1),
         viewers=len(context.viewers.entries),
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
@@ -189,19 +189,19 @@ async def _overview(call: Call) -> Overview:
     )
 
 
-def _recording(context: Context, camera: str) -> Recording:
+def _recording_of(context: Context, camera: str) -> Recording:
     program = "recorder" if camera == next(iter(context.cameras)) else f"recorder-{camera}"
-    one = next((p for p in context.system_load.processes if p.program == program), None)
+    process = next((row for row in context.system_load.processes if row.program == program), None)
     return Recording(
-        state=one.state if one else "missing",
-        file=Path(str(one.figures.get("file", ""))).name if one else "",
-        frames=int(one.get_figure("frames")) if one else 0,
-        drops=int(one.get_figure("drops")) if one else 0,
-        behind_s=one.get_figure("behind_s") if one else 0.0,
+        state=process.state if process else "missing",
+        file=Path(str(process.figures.get("file", ""))).name if process else "",
+        frames=int(process.get_figure("frames")) if process else 0,
+        drops=int(process.get_figure("drops")) if process else 0,
+        behind_s=process.get_figure("behind_s") if process else 0.0,
     )
 
 
-def _night(mark: Score | None) -> NightStatus | None:
+def _night_of(mark: Score | None) -> NightStatus | None:
     if mark is None:
         return None
     figures = {
@@ -211,23 +211,25 @@ def _night(mark: Score | None) -> NightStatus | None:
         "bright_threshold": mark.bright_threshold,
         "locked_s": mark.locked_s,
     }
-    plain = {name: round(value, 2) if math.isfinite(value) else 0.0 for name, value in figures.items()}
-    return NightStatus(night=mark.night, forced=mark.forced, moving=mark.moving, **plain)
+    rounded = {name: round(value, 2) if math.isfinite(value) else 0.0 for name, value in figures.items()}
+    return NightStatus(night=mark.night, forced=mark.forced, moving=mark.moving, **rounded)
 
 
-def endpoints() -> list[Endpoint]:
-    """All of this topic."""
-    return [
-        Endpoint("GET", "/overview", "status", "Everything a page shows, in one answer", _overview, Overview),
-        Endpoint("GET", "/cameras", "status", "List the cameras and what they deliver", _cameras, Cameras),
-        Endpoint("GET", "/cameras/{camera}", "status", "Show one camera", _camera, CameraStatus, place=OfCamera),
-        Endpoint("GET", "/health", "status", "Tell whether everything is well, and what is not", _health, Health),
-        asking("/status", "status", "Tell what every process is doing", lambda _: c.Status()),
-        asking("/processes", "status", "Tell memory, swap and state of every process", lambda _: c.Health()),
-        asking("/version", "status", "Tell the versions of shmcam and of what it runs on", lambda _: c.Version()),
-        asking("/detect/{camera}", "status", "List every camera this machine can see", _detect, place=OfCamera),
-    ]
+def _detect_of(call: Call) -> c.Detect:
+    return c.Detect(camera=call.path_params.camera)
 
 
-def _detect(call: Call) -> c.Detect:
-    return c.Detect(camera=call.place.camera)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/overview", "status", "Everything a page shows, in one answer", _show_overview, Overview),
+    Endpoint("GET", "/cameras", "status", "List the cameras and what they deliver", _list_cameras, Cameras),
+    Endpoint("GET", "/cameras/{camera}", "status", "Show one camera", _show_camera, CameraStatus, path_params=OfCamera),
+    Endpoint("GET", "/health", "status", "Tell whether everything is well, and what is not", _show_health, Health),
+    make_read_endpoint("/status", "status", "Tell what every process is doing", lambda _: c.Status()),
+    make_read_endpoint("/processes", "status", "Tell memory, swap and state of every process", lambda _: c.Health()),
+    make_read_endpoint(
+        "/version", "status", "Tell the versions of shmcam and of what it runs on", lambda _: c.Version()
+    ),
+    make_read_endpoint(
+        "/detect/{camera}", "status", "List every camera this machine can see", _detect_of, path_params=OfCamera
+    ),
+)

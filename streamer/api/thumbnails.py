@@ -1,4 +1,4 @@
-"""Small pictures of saved files, made when asked for and kept in a bounded memory; nothing is written to disk."""
+"""Thumbnails of saved files, made on request and kept in a bounded cache in memory; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from numpy.typing import NDArray
 from shmcam.imaging.dimensions import count_pixels
 
 WIDTH = 320
-"""Pixels; two columns on a phone of twice the density."""
+"""Pixels; two columns on a phone with two pixels per point."""
 
 QUALITY = 75
-KEPT_BYTES_MAX = 16 * 1024 * 1024
+CACHE_BYTES_MAX = 16 * 1024 * 1024
 """About a thousand thumbnails."""
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 PIXELS_MAX = 50_000_000
-"""Larger still pictures are not decoded (three bytes a pixel, on boards of 512 MB); of a film only one frame is."""
+"""Larger pictures are not decoded (three bytes per pixel, on boards with 512 MB); of a video only one frame is."""
 
 
-class Shelf:
-    """Thumbnails by file, oldest use first."""
+class ThumbnailCache:
+    """Thumbnails by file, least recently used first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._jpegs: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple[str, int]) -> bytes | None:
-        """What was put, if it is still here."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        """Returns a thumbnail, or None if it is not in the cache."""
+        if key in self._jpegs:
+            self._jpegs.move_to_end(key)
+        return self._jpegs.get(key)
 
     def put(self, key: tuple[str, int], jpeg: bytes) -> None:
-        """Keep it; the longest unused go."""
-        if (old := self._kept.pop(key, None)) is not None:
+        """Adds a thumbnail and drops the least recently used ones beyond the limit."""
+        if (old := self._jpegs.pop(key, None)) is not None:
             self._bytes -= len(old)
-        self._kept[key] = jpeg
+        self._jpegs[key] = jpeg
         self._bytes += len(jpeg)
-        while self._bytes > KEPT_BYTES_MAX:
-            self._bytes -= len(self._kept.popitem(last=False)[1])
+        while self._bytes > CACHE_BYTES_MAX:
+            self._bytes -= len(self._jpegs.popitem(last=False)[1])
 
 
-_shelf = Shelf()
+_cache = ThumbnailCache()
 _one_at_a_time = asyncio.Semaphore(1)
-"""Decoding a 12-megapixel picture takes 36 MB and a core; recording comes first."""
+"""One picture at a time: 12 megapixels take 36 MB and a core, and recording comes first."""
 
 
-async def thumbnail(path: Path, media: str, size: int) -> bytes | None:
-    """Return a JPEG of at most WIDTH pixels; None where the file holds no picture we can decode."""
+async def get_thumbnail(path: Path, media_type: str, size: int) -> bytes | None:
+    """Returns a JPEG at most WIDTH pixels wide, from the cache if possible; None: no picture to decode."""
     key = (str(path), size)
-    if (jpeg := _shelf.get(key)) is None:
+    if (jpeg := _cache.get(key)) is None:
         async with _one_at_a_time:
-            jpeg = _shelf.get(key) or await asyncio.to_thread(made, path, media, size)
+            jpeg = _cache.get(key) or await asyncio.to_thread(make_thumbnail, path, media_type, size)
         if jpeg is not None:
-            _shelf.put(key, jpeg)
+            _cache.put(key, jpeg)
     return jpeg
 
 
-def made(path: Path, media: str, size: int) -> bytes | None:
-    """Decode and scale one file."""
-    if media.startswith("video/"):
-        picture = _first_frame(path)
-    elif media.startswith("image/") and size <= FILE_BYTES_MAX:
-        picture = _still(path)
+def make_thumbnail(path: Path, media_type: str, size: int) -> bytes | None:
+    """Decodes and scales one file. Returns: a JPEG; None: no picture to decode, or too large."""
+    if media_type.startswith("video/"):
+        picture = _decode_first_frame(path)
+    elif media_type.startswith("image/") and size <= FILE_BYTES_MAX:
+        picture = _decode_picture(path)
     else:
         picture = None
-    return None if picture is None else bytes(simplejpeg.encode_jpeg(_small(picture), QUALITY, "BGR", "420"))
+    return None if picture is None else bytes(simplejpeg.encode_jpeg(_scale(picture), QUALITY, "BGR", "420"))
 
 
-def _still(path: Path) -> NDArray[np.uint8] | None:
+def _decode_picture(path: Path) -> NDArray[np.uint8] | None:
     import cv2  # heavy, and only needed here
 
     try:
@@ -87,7 +87,7 @@ def _still(path: Path) -> NDArray[np.uint8] | None:
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
-def _first_frame(path: Path) -> NDArray[np.uint8] | None:
+def _decode_first_frame(path: Path) -> NDArray[np.uint8] | None:
     import av
 
     try:
@@ -99,7 +99,7 @@ def _first_frame(path: Path) -> NDArray[np.uint8] | None:
     return None
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _scale(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
     height, width = picture.shape[:2]

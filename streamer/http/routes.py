@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from streamer.api.openapi import api_routes
+from streamer.api.openapi import list_api_routes
 from streamer.auth import login
 from streamer.h264.routes import serve_live_mp4, serve_live_websocket
 from streamer.http import static_files
@@ -47,5 +47,5 @@ def routes() -> list[web.RouteDef]:
         web.get("/state", serve_state),
         web.get("/metrics", serve_metrics),
         web.get("/healthz", serve_healthz),
-        *api_routes(),
+        *list_api_routes(),
     ]

@@ -84,10 +84,10 @@ def test_no_route_answers_without_the_secret(tmp_path):
 
 
 def test_every_route_that_changes_something_is_a_post_and_no_get_changes_anything(tmp_path):
-    from streamer.api.openapi import endpoints
+    from streamer.api.openapi import ENDPOINTS
 
     changing = {"save", "stack", "snapshot", "timelapse", "record", "protect", "unprotect", "delete", "change"}
-    for endpoint in endpoints():
+    for endpoint in ENDPOINTS:
         if endpoint.path.rpartition("/")[2] in changing and endpoint.method == "GET":
             assert endpoint.path == "/cameras/{camera}/record", endpoint.path  # asks for the status
         assert endpoint.method in {"GET", "POST"}

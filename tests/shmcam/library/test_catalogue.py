@@ -18,7 +18,7 @@ import pytest
 from exporter.commands import library
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, database, files
-from streamer.api.library import LibraryQuery, _found
+from streamer.api.library import Wish, find_rows
 from tests.shmcam.library.conftest import STARTED, on_disk
 
 FULL = {
@@ -69,9 +69,9 @@ def test_a_group_and_a_limit_read_no_more_rows_than_they_give(catalogue, saved, 
         catalogue.find(group="x")
     context = SimpleNamespace(catalogue=catalogue)
     read.clear()
-    assert [row.id for row in _found(context, LibraryQuery(limit=1)).rows] == [42] == read
+    assert [row.id for row in find_rows(context, Wish(limit=1)).rows] == [42] == read
     read.clear()
-    rows = _found(context, LibraryQuery(group="films", limit=2))
+    rows = find_rows(context, Wish(group="films", limit=2))
     assert [row.id for row in rows.rows] == [39, 35] == read and rows.totals["films"].files == 10
 
 

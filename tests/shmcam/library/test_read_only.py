@@ -22,7 +22,7 @@ import pytest
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError, NoRoom, database, retention
 from shmcam.library.errors import NotWritable
-from streamer.api.library import LibraryQuery, _found
+from streamer.api.library import Wish, find_rows
 from tests.machine import PATIENCE, SHORT, until
 from tests.mounts import closed, mounts, with_disk
 from tests.pipeline import free_port
@@ -178,7 +178,7 @@ def test_somebody_elses_library_can_be_looked_at(in_use, open_to_all):
     def look() -> tuple[object, ...]:
         refusals = []
         with Catalogue.of(settings) as guest:
-            rows = _found(SimpleNamespace(catalogue=guest), LibraryQuery(group="clips"))
+            rows = find_rows(SimpleNamespace(catalogue=guest), Wish(group="clips"))
             for work in (guest.delete, guest.protect):
                 try:
                     work(entry.id)

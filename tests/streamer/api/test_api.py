@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from shmcam.control.messages import Reply, Save, Set, Status, Watch
 from shmcam.library import Entry, LibraryError
 from shmcam.library.database import Database
-from streamer.api.endpoint import HTTP_OF
-from streamer.api.openapi import document, endpoints
+from streamer.api.endpoint import HTTP_STATUS
+from streamer.api.openapi import ENDPOINTS, describe
 from tests.streamer.harness import Threaded, browsing, eventually, running
 from tests.streamer.pictures.test_stream import run
 
@@ -29,9 +29,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: 
 
 
 def test_every_endpoint_is_described_with_its_types():
-    described = document(endpoints())
+    described = describe(ENDPOINTS)
     assert described["openapi"] == "3.1.0"
-    for endpoint in endpoints():
+    for endpoint in ENDPOINTS:
         operation = described["paths"]["/api/v1" + endpoint.path][endpoint.method.lower()]
         assert operation["summary"], endpoint.path
         in_path = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
@@ -43,7 +43,7 @@ def test_every_endpoint_is_described_with_its_types():
 
 def test_fields_are_described_in_words():
     """The description is made from the commands' own types: unit, range and meaning come along."""
-    save = document(endpoints())["components"]["schemas"]["Save"]
+    save = describe(ENDPOINTS)["components"]["schemas"]["Save"]
     assert save["properties"]["seconds_ago"]["maximum"] == 3600
     assert "age of the wanted frame" in json.dumps(save)
 
@@ -54,7 +54,7 @@ def served(tmp_path_factory):
         yield threaded
 
 
-SCHEMA = schemathesis.openapi.from_dict(document(endpoints()))
+SCHEMA = schemathesis.openapi.from_dict(describe(ENDPOINTS))
 OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
 
 
@@ -250,13 +250,13 @@ NOT_FOR_US = {"bad_message", "unknown_command", "unsendable", "library", "stream
 
 
 def test_every_word_of_refusal_has_its_status():
-    assert words_of_refusal() - NOT_FOR_US == set(HTTP_OF)
+    assert words_of_refusal() - NOT_FOR_US == set(HTTP_STATUS)
 
 
 def test_a_refusal_keeps_its_reason_and_gets_a_fitting_status(tmp_path):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:
-            for status, http in HTTP_OF.items():
+            for status, http in HTTP_STATUS.items():
                 server.hub.reply = Reply(ok=False, status=status, text="ERROR: because of that")
                 answer = await browser.post("/api/v1/cameras/cam0/save", json={})
                 said = await answer.json()

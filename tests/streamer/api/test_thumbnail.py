@@ -52,17 +52,17 @@ def test_a_picture_of_too_many_pixels_is_never_decoded(tmp_path, monkeypatch, en
     file = tmp_path / f"one.{ending}"
     file.write_bytes(file_of(ending))
     size = file.stat().st_size
-    made = thumbnails.made(file, MEDIA[ending], size)
+    made = thumbnails.make_thumbnail(file, MEDIA[ending], size)
     assert cv2.imdecode(np.frombuffer(made, np.uint8), 1).shape == (96, 320, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     monkeypatch.setattr(thumbnails, "PIXELS_MAX", 47_999)
-    assert thumbnails.made(file, MEDIA[ending], size) is None
+    assert thumbnails.make_thumbnail(file, MEDIA[ending], size) is None
 
 
 def test_a_file_of_too_many_bytes_is_never_read(tmp_path):
-    assert thumbnails.made(tmp_path / "absent.tiff", "image/tiff", 65 * 1024 * 1024) is None
+    assert thumbnails.make_thumbnail(tmp_path / "absent.tiff", "image/tiff", 65 * 1024 * 1024) is None
 
 
 def test_a_file_that_is_empty_has_none(tmp_path):
     (tmp_path / "one.jpg").touch()
-    assert thumbnails.made(tmp_path / "one.jpg", "image/jpeg", 0) is None
+    assert thumbnails.make_thumbnail(tmp_path / "one.jpg", "image/jpeg", 0) is None
