@@ -1,4 +1,4 @@
-"""streamer: live pictures and the web page, for as many viewers as care to look."""
+"""The process streamer: serves live pictures, live video and the web page to many viewers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.settings import MjpegServerSettings
 
 
 def main() -> int:
-    """Wire the process. Returns: 0 asked to stop, 78 the settings forbid to start."""
+    """Wires and runs the process. Returns: 0 when asked to stop, 78 when the settings forbid to start."""
     with startup("streamer", oom_score_adj=300) as process:  # the kernel may take viewers before it takes the camera
         settings, stop = process.settings, process.stop
         with ControlClient(

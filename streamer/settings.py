@@ -1,4 +1,4 @@
-"""The tables [mjpeg_server] and [http] of config.toml: what is streamed, and who may look."""
+"""The tables [mjpeg_server] and [http] of config.toml: streams, and access to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ORIGIN = r"^https?://[A-Za-z0-9.\-:\[\]]{1,253}$"
 
 
 class MjpegServerSettings(Section, frozen=True):
-    """[mjpeg_server]: the live picture. Every value is the default of a viewer who asks for nothing else."""
+    """The table [mjpeg_server]: live pictures. Each value is the default of a viewer that requests nothing else."""
 
     enable: Annotated[bool, setting("serve HTTP at all; false leaves the process idle but up")] = True
     fps: Annotated[float, setting("most pictures a second to one viewer", unit="fps", gt=0, le=240, apply="live")] = (
@@ -43,7 +43,7 @@ class MjpegServerSettings(Section, frozen=True):
 
 
 class HttpSettings(Section, frozen=True):
-    """[http]: where the server listens and who is let in. The port is mjpeg_server.port."""
+    """The table [http]: the address of the server and access to it. The port is mjpeg_server.port."""
 
     bind: Annotated[
         str, setting("address to listen on; anything but loopback needs token or password", max_length=253)

@@ -161,7 +161,7 @@ def content_disposition_of(name: str, media_type: str) -> str:
 
 
 def _is_in_our_folders(context: Context, path: Path) -> bool:
-    """Whether a path is a plain file inside our folders, also where links lead elsewhere."""
+    """True if a path is a plain file inside our folders, also where links lead elsewhere."""
     paths = context.settings.paths
     folders = [folder.resolve() for folder in (paths.captures, paths.recordings, paths.archives)]
     real = path.resolve()

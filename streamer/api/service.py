@@ -31,7 +31,7 @@ class Setting(msgspec.Struct, frozen=True):
     maximum: float | None
     apply: str
     """live: at once; restart: when the owner is restarted; file: only in config.toml, because it opens a port, runs a
-    program or says where files go."""
+    program or names a folder."""
     secret: bool
 
 

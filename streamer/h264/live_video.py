@@ -32,7 +32,7 @@ OLD_NS = 10_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class InitSegment:
-    """The bytes before the first fragment, and what they describe."""
+    """The bytes before the first fragment, and the video that they describe."""
 
     header: bytes
     codec: str

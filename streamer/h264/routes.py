@@ -103,7 +103,7 @@ def join_live_video(
 
 
 def key_frame_timeout_s(camera: StreamedCamera) -> float:
-    """Returns how long the first key frame may take, seconds."""
+    """Returns the longest wait for the first key frame, seconds."""
     meta = camera.feed.sight.meta
     frames_s = KEY_FRAME_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
     return max(KEY_FRAME_S, min(KEY_FRAME_S_MAX, frames_s))

@@ -1,4 +1,4 @@
-"""The answer of `/healthz`: whether the service is ready, and if not, why. Decides from facts, without I/O."""
+"""The answer of `/healthz`: ready, or not ready with reasons. Decides from facts, without I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DiskHealth(msgspec.Struct, frozen=True):
 
     @property
     def is_low(self) -> bool:
-        """Whether files of other programs take the room."""
+        """True if files of other programs take the room."""
         return self.total_bytes > 0 and room.is_low(self.free_bytes, self.reserve_bytes)
 
 
@@ -70,7 +70,7 @@ class ProcessHealth(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the service is ready, with reasons."""
+    """The readiness of the service, with reasons."""
 
     ready: bool
     reasons: list[str]
@@ -115,6 +115,6 @@ def _has_failed(process: ProcessHealth) -> bool:
 
 
 def _is_blocked(process: ProcessHealth, cameras: Mapping[str, CameraHealth]) -> bool:
-    """Whether it waits for anything but its camera, as a recorder for room; a lost camera is a reason of its own."""
+    """True if it waits for anything but its camera, as a recorder for room; a lost camera is a reason of its own."""
     camera = cameras.get(process.camera)
     return process.state == "waiting" and bool(process.reason) and (camera is None or camera.live)

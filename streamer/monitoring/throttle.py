@@ -1,4 +1,4 @@
-"""The throttle of viewers: decides from CPU load and recorder lag how much slower they are served, and why.
+"""The throttle of viewers: decides from CPU load and recorder lag which part of their rate they get.
 
 Recording wins under contention (features.md E8). Pure: the loop measures, this module decides.
 """

@@ -1,4 +1,4 @@
-"""The table of viewers and of what each was sent, for the page's Sessions tab, `/state` and `/metrics`."""
+"""The table of viewers with the counts of each, for the page's Sessions tab, `/state` and `/metrics`."""
 
 from __future__ import annotations
 

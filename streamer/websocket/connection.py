@@ -31,7 +31,7 @@ below."""
 
 
 class ClientError(Exception):
-    """A message that means nothing; the text says what would."""
+    """A message without a meaning; the text names the right ones."""
 
 
 class WebSocketHandler:

@@ -1,4 +1,4 @@
-"""The rules of a WebSocket session: its options, its limits, the picture to send next, and how it is resumed.
+"""The rules of a WebSocket session: its options, its limits, the picture to send next, and resuming it.
 
 Decides without I/O; `websocket.sender` sends.
 """
@@ -202,5 +202,5 @@ class Sessions:
 
     @property
     def all(self) -> tuple[WebSocketSession, ...]:
-        """Every session."""
+        """All sessions, connected and resumable."""
         return tuple(self._by_key.values())
