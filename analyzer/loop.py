@@ -8,6 +8,7 @@ What the analyzer's loop works with, and how it tells what happened: messages, l
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Keogram, Night, NightLevel, Saved, SettingChanged, error
 from shmcam.library import Catalogue, LibraryError
 from shmcam.library.sidecar import read
-from shmcam.runtime.clock import now_ns
+from shmcam.runtime.clock import RateMeter, now_ns
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Timer
 
 log = logging.getLogger(__name__)
 
@@ -188,38 +190,39 @@ BEAT_S = 0.25
 """Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""
 IDLE_S = 0.1
 """Between long night frames commands are answered this late at most."""
-SILENCE_S = 5.0
-"""No frame for so long (and three exposures) is worth telling."""
 
 
 def watch(ring: LiveRing, parts: Analyzer, stop: Stop) -> None:
     """Until stop is requested. Frames that came in between while one was looked at are skipped and counted."""
-    frames, pulse = 0, FrameRate()
+    frames, rate, beats = 0, FrameRate(), Timer()
     for found in ring.sequences(newest_first=True, idle_s=IDLE_S):
         obey(parts)
         parts.plugins.tend()
+        lag = 0
         if found is None:
             tell_saved(parts.daybook.tend(time.time_ns()), parts)
-            beat(ring, parts, pulse, lag=0)
-            continue
-        seen = take(found[0], found[1], parts)
-        if seen is None:
-            continue
-        frames += 1
-        pulse.count(seen.look.meta.exposure_us)
-        tell(seen, parts)
-        beat(ring, parts, pulse, lag=max(0, found[0].head - 1 - found[1]))
+        else:
+            reader, sequence = found
+            seen = take(reader, sequence, parts)
+            if seen is None:
+                continue
+            frames += 1
+            rate.add(now_ns(), seen.look.meta.exposure_us)
+            tell(seen, parts)
+            lag = max(0, reader.head - 1 - sequence)
+        if beats.due(now_ns(), BEAT_S):
+            beat(ring, parts, rate, lag)
     log.info("stopped frames=%d skipped=%d night=%s", frames, ring.skipped, parts.watcher.night)
 
 
-def beat(ring: LiveRing, parts: Analyzer, pulse: FrameRate, lag: int) -> None:
-    """Say that the loop turns, a few times a second."""
-    if not pulse.due():
-        return
+def beat(ring: LiveRing, parts: Analyzer, rate: FrameRate, lag: int) -> None:
+    """Say that the loop turns."""
+    now = now_ns()
+    silent = rate.is_silent(now)
     parts.control.beat(
-        "waiting" if pulse.silent else "running",
-        "no frames" if pulse.silent else "",
-        fps=pulse.fps,
+        "waiting" if silent else "running",
+        "no frames" if silent else "",
+        fps=rate.per_s(now),
         lag=lag,
         laps=ring.laps,
         skipped=ring.skipped,
@@ -244,33 +247,34 @@ def take(reader: RingReader, sequence: int, parts: Analyzer) -> FrameResult | No
     return seen
 
 
+SILENCE_S = 5.0
+"""No frame for so long (and three exposures) is worth telling."""
+RATE_WINDOW_S = 1.0
+"""The frame rate is measured over so long (and three exposures)."""
+RATE_INTERVALS = 240
+"""One second of the fastest cameras."""
+
+
 class FrameRate:
-    """Frames per second, silence, and when a heartbeat is due."""
+    """The rate and the absence of frames, by the times at which they came."""
 
     def __init__(self) -> None:
-        self.fps = 0.0
-        self._frames = 0
-        self._since_s = self._beat_s = time.monotonic()
-        self._last_s = float("-inf")
-        self._patience_s, self._window_s = SILENCE_S, 1.0
+        self._rate = RateMeter(RATE_INTERVALS, window_s=RATE_WINDOW_S)
 
-    def count(self, exposure_us: int) -> None:
-        """Count a frame."""
-        self._frames += 1
-        self._last_s = time.monotonic()
-        self._window_s = max(1.0, 3e-6 * exposure_us)
-        self._patience_s = max(SILENCE_S, self._window_s)
+    def add(self, at_ns: int, exposure_us: int) -> None:
+        """Count a frame; its exposure explains a longer wait for the next ones."""
+        self._rate.window_s = max(RATE_WINDOW_S, 3e-6 * exposure_us)
+        self._rate.add(at_ns)
 
-    @property
-    def silent(self) -> bool:
-        """No frame for longer than the last one's exposure explains."""
-        return time.monotonic() - self._last_s > self._patience_s
+    def per_s(self, now_ns: int) -> float:
+        """Frames a second; 0 once none has come for longer than the rate is measured over."""
+        window_s = max(self._rate.window_s, 2e-9 * self._rate.period_ns)
+        return 0.0 if self._quiet_s(now_ns) > window_s else self._rate.per_s
 
-    def due(self) -> bool:
-        """Whether BEAT_S have passed since it last said so; brings `fps` up to date."""
-        now_s = time.monotonic()
-        if now_s - self._since_s >= self._window_s:
-            self.fps, self._frames, self._since_s = self._frames / (now_s - self._since_s), 0, now_s
-        due = now_s - self._beat_s >= BEAT_S
-        self._beat_s = now_s if due else self._beat_s
-        return due
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether no frame has come for longer than the last one's exposure explains."""
+        return self._quiet_s(now_ns) > max(SILENCE_S, self._rate.window_s)
+
+    def _quiet_s(self, now_ns: int) -> float:
+        newest_ns = self._rate.newest_ns
+        return math.inf if newest_ns is None else (now_ns - newest_ns) / 1e9

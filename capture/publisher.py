@@ -7,7 +7,6 @@ Blackens the polygons of [privacy] in a frame, in place, before anybody can read
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -20,7 +19,7 @@ from capture.rings import Rings, wanted_slots
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
-from shmcam.runtime.clock import now_ns, utc_offset_ns
+from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 
 
 def small_geometry(full: Geometry, width: int, height: int) -> Geometry:
@@ -68,6 +67,8 @@ OFFSET_AGE_NS = 1_000_000_000
 """How long one reading of the wall clock's offset serves."""
 
 DEFAULT_RATE = 30.0
+RATE_INTERVALS = 60
+"""Intervals over which the frame rate is measured."""
 
 
 class FramePublisher:
@@ -98,15 +99,9 @@ class FramePublisher:
         self.frames = 0
         self.shot = ShotMeta()
         """The newest frame's own figures."""
-        self._stamps: deque[int] = deque(maxlen=61)
+        self.rate = RateMeter(RATE_INTERVALS)
         self._last_ns = 0
         self._offset_ns, self._offset_at_ns = utc_offset_ns(), now_ns()
-
-    @property
-    def fps(self) -> float:
-        """Frames per second over the last frames (at most 60 of them)."""
-        span_ns = self._stamps[-1] - self._stamps[0] if len(self._stamps) > 1 else 0
-        return (len(self._stamps) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
 
     def change(self, request: CameraRequest) -> None:
         """From here on frames are asked for in another way."""
@@ -117,7 +112,7 @@ class FramePublisher:
     def resume(self) -> None:
         """Frames were not taken for a while; the gap is no loss."""
         self.drops.restart()
-        self._stamps.clear()
+        self.rate.clear()
 
     def frame(self) -> FrameMeta:
         """Move the frame that is ready from the source to the rings. Raises: CameraError."""
@@ -155,7 +150,7 @@ class FramePublisher:
         shot = self.shot
         captured_ns = max(shot.captured_ns or now_ns(), self._last_ns + 1)  # readers search by time: never backwards
         self._last_ns = captured_ns
-        self._stamps.append(captured_ns)
+        self.rate.add(captured_ns)
         missing = self.drops.frame(captured_ns, shot.frame_duration_us, shot.lost_before)
         flags = shot.flags | (Flags.MASKED if self._wishes.polygons else 0)
         if shot.frame_id < 0:  # a replayed frame keeps what was said of it

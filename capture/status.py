@@ -52,7 +52,7 @@ class CaptureStatus:
         self._state, self._reason, self._beat_ns = state, reason, now
         if delivery is not None:
             self._figures = self._of(delivery)
-        fps = round(delivery.fps, 2) if delivery is not None else 0.0
+        fps = round(delivery.rate.per_s, 2) if delivery is not None else 0.0
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
 
     @contextmanager

@@ -6,7 +6,6 @@ What everybody is told of what the recorder's threads have done.
 from __future__ import annotations
 
 import time
-from collections import deque
 
 from recorder.clips.clip import NS
 from recorder.clips.notices import Closed, Filed, Notice, Opened, Trouble
@@ -17,12 +16,12 @@ from recorder.triggers import Triggers
 from shm_ring import RingCursor
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted, RecordingStopped
-from shmcam.runtime.clock import now_ns
+from shmcam.runtime.clock import RateMeter, now_ns
 
 BEAT_S = 0.2
 """Signs of life; the hub hears of one a second."""
-FPS_OVER = 30
-"""Frames over which the rate is measured."""
+RATE_INTERVALS = 29
+"""Intervals over which the frame rate is measured."""
 
 
 class Heartbeats:
@@ -42,30 +41,30 @@ class Heartbeats:
         """Frames that went into the encoder, and were not overwritten meanwhile."""
         self._control, self._cursor, self._encoding = control, cursor, encoding
         self._live, self._triggers, self._writer = live, triggers, writer
-        self._times: deque[int] = deque(maxlen=FPS_OVER)
+        self._rate = RateMeter(RATE_INTERVALS)
         self._beat_s = 0.0
 
     def took(self, captured_ns: int, *, encoded: bool) -> None:
         """A frame is done."""
         self.encoded += encoded
-        self._times.append(captured_ns)
+        self._rate.add(captured_ns)
 
     def pause(self) -> None:
         """No frames are taken for now."""
-        self._times.clear()
+        self._rate.clear()
 
     @property
     def period_ns(self) -> int:
         """Time from one frame to the next, lately; 0: unknown."""
-        times = self._times
-        return (times[-1] - times[0]) // (len(times) - 1) if len(times) > 1 else 0
+        return self._rate.period_ns
 
     @property
     def behind_s(self) -> float:
         """Age of the newest encoded frame, less one period, while others wait: viewers give way to this."""
-        if not self._times or not self._cursor.lag:
+        newest_ns = self._rate.newest_ns
+        if newest_ns is None or not self._cursor.lag:
             return 0.0
-        return max(0.0, (now_ns() - self._times[-1] - self.period_ns) / NS)
+        return max(0.0, (now_ns() - newest_ns - self.period_ns) / NS)
 
     def beat(self, *, busy: bool) -> None:
         """Tell the hub, a few times a second at most."""
@@ -78,7 +77,7 @@ class Heartbeats:
         self._control.beat(
             state=state,
             reason=self._writer.trouble,
-            fps=NS / self.period_ns if self.period_ns > 0 else 0.0,
+            fps=self._rate.per_s,
             lag=self._cursor.lag if busy else 0,
             laps=self._cursor.lost,
             behind_s=round(self.behind_s, 3),

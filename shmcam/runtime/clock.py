@@ -1,10 +1,8 @@
-"""The two clocks: the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump at any time).
-
-How often something happens, by the times it happened at.
-"""
+"""The two clocks: the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump at any time); rates by them."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -37,29 +35,42 @@ def iso(utc_ns: int) -> str:
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-WINDOW = 31
-"""Intervals looked at: about a second of video, and the length shared/imaging.md 5 uses for its rolling figures."""
+INTERVALS = 31
+"""Intervals counted: about a second of video, and the length shared/imaging.md 5 uses for its rolling figures."""
 
 
 class RateMeter:
-    """Events a second over the last WINDOW intervals."""
+    """The rate of the newest events, by the times at which they happened."""
 
-    def __init__(self) -> None:
-        self._at_ns: deque[int] = deque(maxlen=WINDOW + 1)
+    def __init__(self, intervals: int = INTERVALS, *, window_s: float = math.inf) -> None:
+        """`intervals`: the number of intervals that count at most."""
+        self.window_s = window_s
+        """Age at which an interval no longer counts, unless it is the only one."""
+        self._at_ns: deque[int] = deque(maxlen=intervals + 1)
 
-    def add(self, at_ns: int) -> float:
-        """Count one event. Returns: the rate now; 0 while there is only one event or the clock went back."""
+    def add(self, at_ns: int) -> None:
+        """Count one event; a clock that went back begins anew."""
         if self._at_ns and at_ns <= self._at_ns[-1]:
             self._at_ns.clear()
         self._at_ns.append(at_ns)
-        return self.per_s(at_ns)
+        while len(self._at_ns) > 2 and at_ns - self._at_ns[0] > self.window_s * 1e9:
+            self._at_ns.popleft()
 
-    def per_s(self, now_ns: int) -> float:
-        """The rate as seen now: it falls when events stop coming."""
-        if len(self._at_ns) < 2:
-            return 0.0
-        intervals = len(self._at_ns) - 1
-        waited_ns = max(now_ns, self._at_ns[-1]) - self._at_ns[0]
-        period_ns = (self._at_ns[-1] - self._at_ns[0]) / intervals
-        late = now_ns - self._at_ns[-1] > 2 * period_ns
-        return intervals * 1e9 / (waited_ns if late else max(1, self._at_ns[-1] - self._at_ns[0]))
+    def clear(self) -> None:
+        """Forget all events, so that the pause that follows is not an interval."""
+        self._at_ns.clear()
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The time of the newest event."""
+        return self._at_ns[-1] if self._at_ns else None
+
+    @property
+    def period_ns(self) -> int:
+        """The mean interval; 0 while there are fewer than two events."""
+        return (self._at_ns[-1] - self._at_ns[0]) // (len(self._at_ns) - 1) if len(self._at_ns) > 1 else 0
+
+    @property
+    def per_s(self) -> float:
+        """Events a second; 0 while there are fewer than two."""
+        return (len(self._at_ns) - 1) * 1e9 / (self._at_ns[-1] - self._at_ns[0]) if len(self._at_ns) > 1 else 0.0

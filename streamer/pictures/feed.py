@@ -139,11 +139,12 @@ class Feed:
         return [variant for variant in wanted if self._paces[variant].due(captured_ns)]
 
     def _remember(self, reader: RingReader, frame: Frame) -> None:
+        self._rate.add(frame.captured_ns)
         self.sight = FeedStatus(
             meta=frame.meta,
             geometry=frame.picture,
             frames=self.sight.frames + 1,
-            fps=self._rate.add(frame.captured_ns),
+            fps=self._rate.per_s,
             head=reader.head,
             generation=reader.generation,
             slots=reader.slots,

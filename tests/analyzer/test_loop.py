@@ -11,7 +11,7 @@ import pytest
 
 from analyzer.hooks import Hooks
 from analyzer.keogram.keeper import Daybook
-from analyzer.loop import Analyzer, take, tell, watcher_for
+from analyzer.loop import Analyzer, FrameRate, take, tell, watcher_for
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings
@@ -211,3 +211,21 @@ def test_a_frame_overwritten_while_it_is_looked_at_is_forgotten(tmp_path):
             world.frames.publish(np.zeros(form.payload_bytes, np.uint8), FrameMeta(100 + number, 1, 1), form)
         assert take(world.reader, gone, world.parts) is None
         assert SimpleNamespace(id=world.latest().frame_id).id == 1
+
+
+def test_the_rate_of_frames_that_stopped_is_nothing_and_soon_they_are_missed():
+    rate = FrameRate()
+    assert rate.is_silent(0) and rate.per_s(0) == 0
+    for number in range(31):
+        rate.add(number * SECOND // 30, exposure_us=10_000)
+    assert rate.per_s(SECOND) == 30 and not rate.is_silent(SECOND)
+    assert rate.per_s(2 * SECOND + 1) == 0 and not rate.is_silent(2 * SECOND + 1)
+    assert rate.is_silent(6 * SECOND + 1)
+
+
+def test_a_long_exposure_explains_a_long_silence():
+    rate = FrameRate()
+    for number in range(3):
+        rate.add(number * 30 * SECOND, exposure_us=30_000_000)
+    assert rate.per_s(120 * SECOND) == 1 / 30 and not rate.is_silent(120 * SECOND)
+    assert rate.per_s(151 * SECOND) == 0 and rate.is_silent(151 * SECOND)

@@ -1,0 +1,61 @@
+"""The frame rate that each process shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from shmcam.runtime.clock import RateMeter
+
+PERIOD_NS = 33_333_333
+S = 10**9
+
+
+def meter_after(times, intervals: int = 31, window_s: float = 3600.0) -> RateMeter:
+    meter = RateMeter(intervals, window_s=window_s)
+    for at_ns in times:
+        meter.add(at_ns)
+    return meter
+
+
+@pytest.mark.parametrize("frames", [2, 10, 1000])
+def test_a_steady_camera_shows_its_rate(frames):
+    meter = meter_after(number * PERIOD_NS for number in range(frames))
+    assert meter.per_s == pytest.approx(30, rel=1e-6) and meter.period_ns == PERIOD_NS
+    assert meter.newest_ns == (frames - 1) * PERIOD_NS
+
+
+@pytest.mark.parametrize("times", [[], [7]])
+def test_one_frame_has_no_rate(times):
+    assert meter_after(times).per_s == 0 and meter_after(times).period_ns == 0
+
+
+def test_only_the_newest_intervals_count():
+    meter = meter_after([0, 100 * S, *(100 * S + number * S for number in range(1, 5))], intervals=4)
+    assert meter.per_s == 1
+
+
+def test_a_pause_that_was_announced_is_no_interval():
+    meter = meter_after([0, S])
+    meter.clear()
+    assert meter.per_s == 0 and meter.newest_ns is None
+    meter.add(100 * S)
+    meter.add(101 * S)
+    assert meter.per_s == 1
+
+
+def test_a_clock_that_went_back_begins_anew():
+    meter = meter_after([10 * S, 11 * S, 3 * S])
+    assert meter.per_s == 0
+    meter.add(5 * S)
+    assert meter.per_s == 0.5
+
+
+def test_what_is_older_than_the_window_does_not_slow_the_rate():
+    """A night of long exposures ends: a second later the day's rate is shown."""
+    night = [number * 30 * S for number in range(20)]
+    day = [night[-1] + number * S // 10 for number in range(1, 12)]
+    assert meter_after([*night, *day], window_s=1.0).per_s == 10
+
+
+def test_one_interval_longer_than_the_window_still_counts():
+    assert meter_after([0, 2 * S, 4 * S], window_s=1.0).per_s == 0.5
