@@ -11,7 +11,7 @@ from shm_ring.tools import dump, listing, top
 
 
 def header(reader: RingReader) -> Iterator[str]:
-    """Describe the segment header."""
+    """Describes the segment header."""
     alive = "alive" if reader.writer_alive else "dead"
     yield f"{reader.name}: {reader.state}, generation {reader.generation}, {reader.takeovers} takeovers"
     yield f"  camera {reader.camera}, stream {reader.stream}"
@@ -24,7 +24,7 @@ def header(reader: RingReader) -> Iterator[str]:
 
 
 def slots(reader: RingReader) -> Iterator[str]:
-    """Describe the slots, oldest frame first."""
+    """Describes the slots, oldest frame first."""
     yield "   SLOT   SEQUENCE   FRAME ID     CAPTURED s     BYTES  EXPOSURE   GAIN  WHAT"
     for sequence in range(max(reader.first_sequence, reader.head - reader.slots), reader.head):
         slot = sequence % reader.slots
@@ -42,7 +42,7 @@ def slots(reader: RingReader) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Show what is there."""
+    """Shows what is there."""
     words = sys.argv[1:] if argv is None else argv
     commands = {"top": top.main, "dump": dump.main}
     if words and words[0] in commands:
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(name: str, *, whole: bool) -> int:
-    """Print one ring, `whole`: with its slots. Returns: the exit code; a damaged ring does not hide the others."""
+    """Prints one ring, `whole`: with its slots. Returns: the exit code; a damaged ring does not hide the others."""
     try:
         with RingReader.open(name) as reader:
             print("\n".join([*header(reader), *(slots(reader) if whole else ())]))

@@ -1,13 +1,11 @@
-"""The public face for anybody's program: `attach("cam0")`, then `follow()`.
+"""The way in for any program: `attach("cam0")`, then `follow()`; and `pairs()` of two cameras.
 
     from shm_ring import attach
     with attach("cam0") as ring:
         for frame in ring.follow():
             print(frame.frame_id, frame.bgr.shape)
 
-Nothing a program does with its frames can disturb the camera or another program.
-
-Frames of two cameras that were captured at (nearly) the same instant.
+Nothing that a program does with its frames can disturb the camera or another program.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from shm_ring.reader import RingReader
 
 
 class HeldFrame(Frame):
-    """A frame that may be held as long as one likes: pixels are copied, verified, when they are first asked for.
+    """A frame to hold for any time: its pixels are copied and verified when they are first asked for.
 
     Raises FrameOverwritten at that moment if the writer has come round, so a view never shows another frame.
     """
@@ -38,35 +36,35 @@ class HeldFrame(Frame):
     @property
     def payload(self) -> Pixels:
         """The used bytes, 1-D uint8, an own copy."""
-        self._own()
+        self._copy_pixels()
         return super().payload
 
-    def _own(self) -> None:
-        if self._source is not None:
-            owned = Frame(self._source, self.sequence, self._header).copy()
-            self._payload, self._source = owned.payload, None  # from here on a plain owned frame
+    def _copy_pixels(self) -> None:
+        if self._memory is not None:
+            owned = Frame(self._memory, self.sequence, self._header).copy()
+            self._payload, self._memory = owned.payload, None  # from here on a plain owned frame
 
     @property
     def planes(self) -> tuple[Pixels, ...]:
         """Views of the own copy's planes."""
-        self._own()
+        self._copy_pixels()
         return super().planes
 
     @property
     def bgr(self) -> Pixels:
         """A converted copy, (height, width, 3) uint8, verified; the same array each time it is asked for."""
         if not hasattr(self, "_bgr"):  # straight from the ring, without copying the payload first
-            self._bgr = Frame(self._source, self.sequence, self._header, self._payload).bgr
+            self._bgr = Frame(self._memory, self.sequence, self._header, self._payload).bgr
         return self._bgr
 
 
 class AttachedRing(LiveRing):
-    """One camera's stream, for as long as one likes; a context manager."""
+    """One camera's stream across restarts of its writer; a context manager."""
 
     def follow(
         self, *, newest_first: bool = True, max_fps: float | None = None, start: str | int = "new"
     ) -> Iterator[Frame]:
-        """Yield frames for ever, waiting for each; survives restarts of the camera.
+        """Yields frames for ever, waiting for each; survives restarts of the camera.
 
         `newest_first`: a slow loop gets the newest frame and skips; False: in order, none skipped unless the loop falls
         a whole ring behind. `max_fps`: at most so many a second, the newest each time.
@@ -74,7 +72,7 @@ class AttachedRing(LiveRing):
         period_s = 1 / max_fps if max_fps else 0.0
         due_s = time.monotonic()
         for found in self.sequences(newest_first=newest_first or bool(period_s), start=start):
-            frame = None if found is None else self.held(*found)
+            frame = None if found is None else self.hold(*found)
             if frame is None:
                 continue
             yield frame
@@ -85,7 +83,7 @@ class AttachedRing(LiveRing):
                 self._pause(due_s - now_s)
 
     async def afollow(self, *, start: str | int = "new") -> AsyncIterator[Frame]:
-        """Yield the newest frames in an asyncio program; one thread of its own sleeps in the futex.
+        """Yields the newest frames in an asyncio program; one thread of its own sleeps in the futex.
 
         Leaving the loop ends the thread within LOOK_S.
         """
@@ -115,7 +113,7 @@ class AttachedRing(LiveRing):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ready.wait(), 2 * LOOK_S)
                 ready.clear()
-                frame = self.held(*newest.pop()) if newest else None
+                frame = self.hold(*newest.pop()) if newest else None
                 if frame is not None:
                     yield frame
                 del frame  # an ended ring's memory goes while we wait for the next one
@@ -124,8 +122,8 @@ class AttachedRing(LiveRing):
         finally:
             done.set()
 
-    def held(self, reader: RingReader, sequence: int) -> HeldFrame | None:
-        """Return a frame to hold; None when it is gone already (counted in reader.overwritten)."""
+    def hold(self, reader: RingReader, sequence: int) -> HeldFrame | None:
+        """Returns a frame to hold; None when it is gone already (counted in reader.overwritten)."""
         try:
             frame = reader.borrow(sequence)
         except FrameOverwritten:
@@ -133,10 +131,10 @@ class AttachedRing(LiveRing):
         return HeldFrame(reader, sequence, frame._header)
 
     def latest(self) -> Frame | None:
-        """Return the newest frame now; None before the first. Raises: RingNotReady while there is no ring."""
+        """Returns the newest frame now; None before the first. Raises: RingNotReady while there is no ring."""
         reader = self.reader()
         sequence = reader.latest()
-        return None if sequence is None else self.held(reader, sequence)
+        return None if sequence is None else self.hold(reader, sequence)
 
     def __enter__(self) -> AttachedRing:
         return self
@@ -145,7 +143,7 @@ class AttachedRing(LiveRing):
 def attach(
     camera: str, stream: str = "main", prefix: str = "shmcam", timeout_s: float = 10.0, stop: StopSignal | None = None
 ) -> AttachedRing:
-    """Attach to a camera's ring, waiting up to `timeout_s` for it.
+    """Attaches to a camera's ring, waiting up to `timeout_s` for it.
 
     Raises: RingNotReady when it does not come, RingMismatch when this release cannot read it.
     """
@@ -154,7 +152,7 @@ def attach(
     return ring
 
 
-PATIENCE_S = 0.5  # a frame of the first camera waits this long for its partner, which may be published later
+PARTNER_WAIT_S = 0.5  # a frame of the first camera waits this long for its partner, which may be published later
 
 
 class Pair(NamedTuple):
@@ -166,8 +164,8 @@ class Pair(NamedTuple):
     """Captured second - captured first, nanoseconds."""
 
 
-def nearest(reader: RingReader, captured_ns: int) -> int | None:
-    """Return the sequence captured nearest to an instant; None before the first frame."""
+def find_nearest(reader: RingReader, captured_ns: int) -> int | None:
+    """Returns the sequence captured nearest to an instant; None before the first frame."""
     every = range(reader.oldest, reader.head)
     if not every:
         return None
@@ -177,28 +175,28 @@ def nearest(reader: RingReader, captured_ns: int) -> int | None:
 
 
 def pairs(first: AttachedRing, second: AttachedRing, tolerance_s: float = 0.02) -> Iterator[Pair]:
-    """Yield each frame of `first` with the frame of `second` nearest in time; frames without a partner are left out.
+    """Yields each frame of `first` with the frame of `second` nearest in time; frames without a partner are left out.
 
     Waits for a later frame of `second` before it decides, so the nearest is really the nearest.
     """
     tolerance_ns = round(tolerance_s * 1e9)
     for frame in first.follow(newest_first=False):
-        partner = _partner(second, frame.captured_ns)
+        partner = _find_partner(second, frame.captured_ns)
         if partner is not None and abs(partner.captured_ns - frame.captured_ns) <= tolerance_ns:
             yield Pair(frame, partner, partner.captured_ns - frame.captured_ns)
 
 
-def _partner(ring: AttachedRing, captured_ns: int) -> HeldFrame | None:
-    """Find the frame nearest to an instant, once one captured after it is there or patience is at an end."""
+def _find_partner(ring: AttachedRing, captured_ns: int) -> HeldFrame | None:
+    """Finds the frame nearest to an instant, once one captured after it is there or PARTNER_WAIT_S has passed."""
     try:
         reader = ring.reader()
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + PARTNER_WAIT_S
         while (newest := reader.latest()) is None or reader.captured_ns(newest) < captured_ns:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or reader.retired:
                 break
             reader.wait(reader.first_sequence if newest is None else newest + 1, left_s)
-        sequence = nearest(reader, captured_ns)
-        return None if sequence is None else ring.held(reader, sequence)
+        sequence = find_nearest(reader, captured_ns)
+        return None if sequence is None else ring.hold(reader, sequence)
     except (RingNotReady, FrameOverwritten):
         return None  # the other camera has gone, or restarts: no partner now

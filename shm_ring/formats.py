@@ -1,4 +1,4 @@
-"""Where the planes of a frame lie in its bytes: pixel formats, geometry, plane views.
+"""Pixel formats, geometry and plane views: the places of a frame's planes in its bytes.
 
 A payload is one run of bytes; a `Geometry` says what they are. Nothing is copied here: every plane is a view, read-only
 when the payload is.
@@ -32,7 +32,7 @@ Plane = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What the bytes of one payload are."""
+    """The meaning of one payload's bytes."""
 
     pixel_format: str
     """One of PIXEL_FORMATS."""
@@ -85,7 +85,7 @@ def geometry(
     color_space: str = "smpte170m",
     color_range: str = "pc",
 ) -> Geometry:
-    """Lay out the planes one after the other.
+    """Lays out the planes one after the other.
 
     Without `strides` the rows are tight, except that a YUV 4:2:0 luma row is rounded up to even, so that the chroma
     stride is exactly half of it: that is what FFmpeg's plain buffers need and what libcamera's single-buffer layout is.
@@ -125,7 +125,7 @@ def planes(payload: Plane, geometry: Geometry) -> tuple[Plane, ...]:
 
 @lru_cache(maxsize=64)
 def _layout(geometry: Geometry) -> tuple[int, tuple[tuple[int, int, int, int, int, tuple[int, ...]], ...]]:
-    """What `planes` cuts out, worked out once: it is asked for with every frame."""
+    """The slices that `planes` cuts, computed once per geometry: they are needed for every frame."""
     parts = []
     shapes = plane_shapes(geometry.pixel_format, geometry.width, geometry.height)
     for shape, stride, offset in zip(shapes, geometry.strides, geometry.offsets, strict=True):

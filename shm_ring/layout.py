@@ -179,7 +179,7 @@ SLOT_HEADER_BYTES = SLOT_HEADER.itemsize
 
 
 def segment_name(prefix: str, camera: str, stream: str) -> str:
-    """Name the segment of one camera's stream, e.g. /shmcam.cam0.main."""
+    """Names the segment of one camera's stream, e.g. /shmcam.cam0.main."""
     name = f"/{prefix}.{camera}.{stream}"
     if "/" in name[1:] or "\0" in name or len(name) > 200:
         raise ValueError(f"segment name {name!r}: prefix, camera and stream are plain words")
@@ -187,7 +187,7 @@ def segment_name(prefix: str, camera: str, stream: str) -> str:
 
 
 class RingShape(NamedTuple):
-    """The sizes from which every offset follows."""
+    """The two sizes from which every offset of the drawing above follows."""
 
     slots: int
     payload_bytes: int
@@ -195,12 +195,12 @@ class RingShape(NamedTuple):
     @property
     def payload_offset(self) -> int:
         """Bytes from the start of the segment to the first payload."""
-        return _up(PAGE_BYTES + self.slots * SLOT_HEADER_BYTES)
+        return _round_up(PAGE_BYTES + self.slots * SLOT_HEADER_BYTES)
 
     @property
     def slot_stride(self) -> int:
         """Bytes from one payload to the next."""
-        return _up(self.payload_bytes + TRAILER_BYTES)
+        return _round_up(self.payload_bytes + TRAILER_BYTES)
 
     @property
     def total_bytes(self) -> int:
@@ -208,19 +208,19 @@ class RingShape(NamedTuple):
         return self.payload_offset + self.slots * self.slot_stride
 
     def slot_header(self, slot: int) -> int:
-        """Where the header of a slot begins."""
+        """Returns the offset of a slot's header."""
         return PAGE_BYTES + slot * SLOT_HEADER_BYTES
 
     def payload(self, slot: int) -> int:
-        """Where the payload of a slot begins."""
+        """Returns the offset of a slot's payload."""
         return self.payload_offset + slot * self.slot_stride
 
     def trailer(self, slot: int) -> int:
-        """Where the copy of the sequence word after the payload lies."""
+        """Returns the offset of the copy of the sequence word after the payload."""
         return self.payload(slot + 1) - TRAILER_BYTES
 
     def problem(self) -> str:
-        """Why no ring can have these sizes; empty when one can."""
+        """Returns the reason why no ring can have these sizes; empty when one can."""
         if not MIN_SLOTS <= self.slots <= MAX_SLOTS:
             return f"slots = {self.slots}: must be {MIN_SLOTS}..{MAX_SLOTS}"
         if not 1 <= self.payload_bytes <= MAX_SEGMENT_BYTES or self.total_bytes > MAX_SEGMENT_BYTES:
@@ -228,6 +228,6 @@ class RingShape(NamedTuple):
         return ""
 
 
-def _up(size: int) -> int:
-    """Round up to whole pages."""
+def _round_up(size: int) -> int:
+    """Rounds up to whole pages."""
     return -(-size // PAGE_BYTES) * PAGE_BYTES

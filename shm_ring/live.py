@@ -1,4 +1,4 @@
-"""What processes use: a ring by its name, whatever generation is current, across restarts of its writer.
+"""A ring by its name across generations and restarts of its writer, and a cursor that reads it in order.
 
 A place in a live ring that moves on: over what was lapped, and from one generation to the next.
 """
@@ -43,7 +43,7 @@ class RingCursor:
         """The next sequence of `attach()`."""
 
     def attach(self) -> RingReader | None:
-        """Return the generation to read from; None while there is none, or none that holds anything new."""
+        """Returns the generation to read from; None while there is none, or none that holds anything new."""
         try:
             current = self._ring.reader()
         except RingNotReady:
@@ -57,13 +57,13 @@ class RingCursor:
         return self._reader
 
     def _begin(self, reader: RingReader) -> int:
-        """Return where to begin in a generation."""
+        """Returns where to begin in a generation."""
         if isinstance(self._start, int):
             return self._start
         return {"first": reader.first_sequence, "oldest": reader.oldest}.get(self._start, reader.head)
 
     def step(self, wait_s: float) -> Spot | None:
-        """Wait for the next frame, which stays the next until `position` is moved. Returns: None if none came."""
+        """Waits for the next frame, which stays the next until `position` is moved. Returns: None if none came."""
         reader = self.attach()
         if reader is None or not reader.wait(self.position, wait_s):
             return None
@@ -80,12 +80,12 @@ class RingCursor:
         return Spot(reader, self.position)
 
     def skip_to_newest(self) -> None:
-        """Go to the frame that comes next."""
+        """Goes to the frame that comes next."""
         if (reader := self.attach()) is not None:
             self.position = reader.head
 
     def seek(self, captured_ns: int) -> None:
-        """Go to the first frame captured then or later that is still there."""
+        """Goes to the first frame captured then or later that is still there."""
         if (reader := self.attach()) is not None:
             frames = reader.window(captured_ns, 1 << 62)
             self.position = frames.start if frames else reader.head
@@ -110,18 +110,18 @@ class RingCursor:
         self._ring.lost = frames
 
 
-LOOK_S = 0.25  # how often an idle reader looks whether it is told to stop, and whether its ring still bears the name
+LOOK_S = 0.25  # time between two looks of an idle reader at `stop` and at the name of its ring
 
 
 class StopSignal(Protocol):
-    """What ends a loop; service.Stop is one."""
+    """The end of a loop; shmcam.runtime.Stop is one."""
 
     @property
     def requested(self) -> bool:
-        """Whether to stop."""
+        """True once the loop is to end."""
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, at most this long; True when stop was requested."""
+        """Sleeps, at most this long; True when stop was requested."""
 
 
 class LiveRing:
@@ -136,14 +136,14 @@ class LiveRing:
         self._reader: RingReader | None = None
         self._looked_s = 0.0
         self.laps = 0
-        """How often an in-order loop fell behind by a whole ring."""
+        """Times that an in-order loop fell behind by a whole ring."""
         self.lost = 0
         """Frames that an in-order loop never saw because of that."""
         self.skipped = 0
         """Frames that a newest-first loop passed over."""
 
     def reader(self) -> RingReader:
-        """Return the current generation's reader, opened anew when the last one has ended. Raises: RingNotReady."""
+        """Returns the current generation's reader, opened anew when the last one has ended. Raises: RingNotReady."""
         reader, now_s = self._reader, time.monotonic()
         if reader is not None and now_s - self._looked_s > LOOK_S:
             self._looked_s = now_s
@@ -158,7 +158,7 @@ class LiveRing:
         return reader
 
     def wait_ready(self, timeout_s: float) -> RingReader:
-        """Wait for a writer to make the ring. Raises: RingNotReady after `timeout_s` or when stop is requested."""
+        """Waits for a writer to make the ring. Raises: RingNotReady after `timeout_s` or when stop is requested."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -170,7 +170,7 @@ class LiveRing:
     def sequences(
         self, *, newest_first: bool = False, start: str | int = "new", idle_s: float = 0.5
     ) -> Iterator[tuple[RingReader, int] | None]:
-        """Yield (reader, sequence) for each frame; None once per `idle_s` without one. Ends when stop is requested.
+        """Yields (reader, sequence) for each frame; None once per `idle_s` without one. Ends when stop is requested.
 
         In order, every frame that was not overwritten meanwhile (`laps`, `lost` count); or newest first, what came in
         between being skipped. `start`: "new" = after this call, "oldest" = with what the ring still holds, or a
@@ -193,20 +193,20 @@ class LiveRing:
                 idle_until_s = time.monotonic() + idle_s
 
     def _pause(self, seconds: float) -> bool:
-        """Sleep; True when stop was requested."""
+        """Sleeps; True when stop was requested."""
         if self._stop is not None:
             return self._stop.wait(seconds)
         time.sleep(seconds)
         return False
 
     def let_go_if_retired(self) -> None:
-        """Give an ended generation's memory back, where `reader` is asked only now and then; from any thread."""
+        """Gives an ended generation's memory back, where `reader` is asked only now and then; from any thread."""
         reader = self._reader
         if reader is not None and reader.retired and self._reader is reader:
             self._reader = None
 
     def close(self) -> None:
-        """Let go of the current reader; memory goes with the last view."""
+        """Lets go of the current reader; memory goes with the last view."""
         self._reader = None
 
     def __enter__(self) -> LiveRing:

@@ -1,4 +1,4 @@
-"""What travels with a payload, and how its metadata and geometry become bytes of a slot header and back."""
+"""The metadata of a frame; metadata and geometry to bytes of a slot header and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shm_ring.formats import Geometry
 
 
 class Flags(IntFlag):
-    """What a frame's `flags` say."""
+    """The bits of a frame's `flags`."""
 
     NIGHT = 1
     SETTLING = 2
@@ -25,7 +25,7 @@ class Flags(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class FrameMeta:
-    """What travels with a payload."""
+    """The metadata of one frame."""
 
     frame_id: int
     """Counts on over generations and restarts; what files, headers and CSV rows name. 0 or more."""
@@ -58,13 +58,13 @@ FrameFields = tuple[int, int, int, int, int, int, float, float, float, int, int,
 
 
 def meta_of(fields: FrameFields) -> FrameMeta:
-    """Turn unpacked slot fields into metadata."""
+    """Turns unpacked slot fields into metadata."""
     (_, frame_id, captured, utc, _, _, again, dgain, lux, total, exposure, duration, kelvin, flags, dropped, _) = fields
     return FrameMeta(frame_id, captured, utc, exposure, again, dgain, lux, kelvin, duration, flags, dropped, total)
 
 
 def pack_geometry(geometry: Geometry | None) -> bytes:
-    """Return the bytes a slot header holds for a geometry."""
+    """Returns the bytes a slot header holds for a geometry."""
     record = np.zeros((), layout.GEOMETRY)
     if geometry is not None:
         count = len(geometry.strides)
@@ -77,7 +77,7 @@ def pack_geometry(geometry: Geometry | None) -> bytes:
 
 @lru_cache(maxsize=64)  # a ring has one or two geometries; hostile ones may be many
 def unpack_geometry(packed: bytes, used_bytes: int) -> Geometry | None:
-    """Read a geometry back and check that its planes lie within the payload.
+    """Reads a geometry back and checks that its planes lie within the payload.
 
     Raises: RingMismatch.
     """

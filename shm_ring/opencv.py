@@ -36,9 +36,9 @@ class SharedCapture:
             self.release()
 
     def _follow(self, ring: AttachedRing) -> Iterator[Frame | None]:
-        """Yield the newest frame each time, the one that is there already first; None after READ_TIMEOUT_S without."""
-        for found in ring.sequences(newest_first=True, start="oldest", idle_s=READ_TIMEOUT_S):
-            yield None if found is None else ring.held(*found)
+        """Yields the newest frame each time, the one that is there already first; None after READ_TIMEOUT_S without."""
+        for spot in ring.sequences(newest_first=True, start="oldest", idle_s=READ_TIMEOUT_S):
+            yield None if spot is None else ring.hold(*spot)
 
     @staticmethod
     def _newest(ring: AttachedRing) -> Frame | None:
@@ -47,18 +47,18 @@ class SharedCapture:
         return None
 
     def isOpened(self) -> bool:
-        """Whether there is a ring to read."""
+        """Tells whether there is a ring to read."""
         return self._ring is not None
 
     def grab(self) -> bool:
-        """Wait for the next frame."""
+        """Waits for the next frame."""
         if self._ring is None:
             return False
         self._frame = next(self._frames, None)
         return self._frame is not None
 
     def retrieve(self) -> tuple[bool, Pixels | None]:
-        """Convert the grabbed frame to BGR, (height, width, 3) uint8."""
+        """Converts the grabbed frame to BGR, (height, width, 3) uint8."""
         if self._frame is None:
             return False, None
         try:
@@ -67,7 +67,7 @@ class SharedCapture:
             return False, None
 
     def read(self) -> tuple[bool, Pixels | None]:
-        """Wait for the next frame and convert it."""
+        """Waits for the next frame and converts it."""
         for _ in range(3):  # a slow conversion in a very small ring may be lapped; take a newer frame then
             if not self.grab():
                 return False, None
@@ -77,7 +77,7 @@ class SharedCapture:
         return False, None
 
     def get(self, prop: int) -> float:
-        """Return a cv2.CAP_PROP_* of the grabbed or newest frame; 0.0 for what is unknown."""
+        """Returns a cv2.CAP_PROP_* of the grabbed or newest frame; 0.0 for what is unknown."""
         if self._ring is None:
             return 0.0
         frame = self._frame or self._newest(self._ring)
@@ -96,11 +96,11 @@ class SharedCapture:
         }.get(prop, 0.0)
 
     def set(self, prop: int, value: float) -> bool:
-        """Refuse: use `shmcam set`."""
+        """Refuses: use `shmcam set`."""
         return False
 
     def release(self) -> None:
-        """Let go of the ring."""
+        """Lets go of the ring."""
         if self._ring is not None:
             self._ring.close()
         self._ring = self._frame = None

@@ -1,4 +1,4 @@
-"""What a new writer does with the segment it finds under its name: carry on, replace it, or keep its hands off.
+"""The one writer of a ring: it takes over, replaces or leaves alone the segment that bears its name.
 
 The lock file that makes a ring's writer the only one, and remembers its counters when the segment is gone.
 
@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from shm_ring import layout, segment
-from shm_ring import segment as process
 from shm_ring.errors import RingBusy, RingMismatch, RingNotReady
 from shm_ring.layout import (
     FRAME_FIELDS,
@@ -46,7 +45,7 @@ _WRITE_LOCK = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # st
 
 
 class WriterRecord(NamedTuple):
-    """What a writer leaves behind for the next: one line of text in the lock file."""
+    """The line of text that a writer leaves in the lock file for the next."""
 
     pid: int = 0
     next_frame_id: int = 0
@@ -59,11 +58,11 @@ class WriterLock:
     def __init__(self, fd: int, left: WriterRecord) -> None:
         self._fd = fd
         self.left = left
-        """What the previous writer wrote."""
+        """The record of the previous writer."""
 
     @classmethod
     def take(cls, path: Path, ring: str) -> WriterLock:
-        """Take the lock, or raise RingBusy naming the pid that has it."""
+        """Takes the lock, or raises RingBusy naming the pid that has it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         left = _parse(os.pread(fd, 128, 0))
@@ -75,18 +74,18 @@ class WriterLock:
         return cls(fd, _parse(os.pread(fd, 128, 0)))
 
     def remember(self, memory: WriterRecord) -> None:
-        """Write one line in place; a reader of the file never sees it empty."""
+        """Writes one line in place; a reader of the file never sees it empty."""
         os.pwrite(self._fd, f"{memory.pid} {memory.next_frame_id} {memory.generation}\n".ljust(64).encode(), 0)
 
     def close(self) -> None:
-        """Let go. The file stays: unlinking it would let two writers lock two files of one name."""
+        """Lets go. The file stays: unlinking it would let two writers lock two files of one name."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def _parse(line: bytes) -> WriterRecord:
-    """Read what `remember` wrote; anything else counts as nothing."""
+    """Reads what `remember` wrote; anything else counts as nothing."""
     with suppress(ValueError, TypeError):
         return WriterRecord(*(int(word) for word in line.split()))
     return WriterRecord()
@@ -116,17 +115,17 @@ class _Found(NamedTuple):
 
 
 def claim(name: str, shape: RingShape, left: WriterRecord, names: tuple[str, str], first_sequence: int) -> Claim:
-    """Take over, replace or make the segment; the caller holds the lock. See RingWriter.create for what it raises.
+    """Takes over, replaces or makes the segment; the caller holds the lock. See RingWriter.create for what it raises.
 
     `left`: what the former writer left in the lock file; `names`: camera and stream.
     """
-    found = _find(name)
+    found = _find_segment(name)
     next_id, generation = left.next_frame_id, left.generation
     known = found is not None and found.head > found.header.first_sequence
     if found is not None:
         next_id, generation = max(next_id, found.next_frame_id), max(generation, found.header.generation)
         if found.header.shape == shape and found.header.state == layout.LIVE:
-            _carry_on(found)
+            _take_over(found)
             text = f"{shape.slots} slots taken over with their frames, head {found.head}"
             return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, known, text)
         _retire(found.mapping)
@@ -137,12 +136,12 @@ def claim(name: str, shape: RingShape, left: WriterRecord, names: tuple[str, str
         mapping = segment.map_segment(fd, shape.total_bytes, writable=True)
     finally:
         os.close(fd)
-    _initialise(mapping, shape, generation + 1, names, first_sequence)
+    _write_header(mapping, shape, generation + 1, names, first_sequence)
     return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, known, account)
 
 
 def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
-    """Retire and unlink a ring that its writer left behind; one that lives, or nobody's, is left alone.
+    """Retires and unlinks a ring that its writer left behind; one whose writer lives, or that is no ring, stays.
 
     Returns: whether there was one. Raises: RingMismatch when the segment is another user's.
     """
@@ -151,7 +150,7 @@ def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
     except RingBusy:
         return False
     try:
-        found = _find(name)
+        found = _find_segment(name)
         if found is None:
             return False
         _retire(found.mapping)
@@ -165,8 +164,8 @@ def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
         lock.close()
 
 
-def _find(name: str) -> _Found | None:
-    """Map what is there, if it can be understood; None when there is nothing to save.
+def _find_segment(name: str) -> _Found | None:
+    """Maps what is there, if it can be understood; None when there is nothing to save.
 
     Raises: RingBusy, RingMismatch when the segment is another user's.
     """
@@ -179,7 +178,7 @@ def _find(name: str) -> _Found | None:
         if _writer_lives(header):
             raise RingBusy(f"ring {name}: pid {header.writer_pid} is writing it already")
         mapping = segment.map_segment(fd, header.shape.total_bytes, writable=True)
-        return _Found(mapping, header, *_newest(mapping, header))
+        return _Found(mapping, header, *_find_head(mapping, header))
     except (RingNotReady, RingMismatch):
         return None  # half made, damaged or of another release: nothing in it can be carried on
     finally:
@@ -187,15 +186,15 @@ def _find(name: str) -> _Found | None:
 
 
 def _writer_lives(header: Header) -> bool:
-    """Tell whether another process writes this segment, although it did not hold our lock file."""
-    if header.writer_pid_space == process.pid_space():
-        return header.writer_pid != os.getpid() and process.alive(header.writer_pid, header.writer_start)
+    """Tells whether another process writes this segment, although it did not hold our lock file."""
+    if header.writer_pid_space == segment.pid_namespace():
+        return header.writer_pid != os.getpid() and segment.is_alive(header.writer_pid, header.writer_start)
     age_ms = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - header.heartbeat_ms) & WORD_MASK
     return header.writer_pid != 0 and age_ms < HEARTBEAT_FRESH_S * 1000  # in another container: only its heart tells
 
 
-def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
-    """Find head in full and the next frame id. A frame that was whole when its writer died just before W4 counts."""
+def _find_head(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
+    """Finds head in full and the next frame id. A frame that was whole when its writer died just before W4 counts."""
     words = memoryview(mapping).cast("I")
     head, next_frame_id = header.first_sequence, 0
     for slot in range(header.shape.slots):
@@ -210,40 +209,40 @@ def _newest(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
     return head, next_frame_id
 
 
-def _carry_on(found: _Found) -> None:
-    """Make a dead writer's segment ours."""
+def _take_over(found: _Found) -> None:
+    """Makes a dead writer's segment ours."""
     words = memoryview(found.mapping).cast("I")
     # SYNC POINT E: who sees this head also sees the even word that the dead writer stored, and that we have read.
     _release_fence()
     words[HEAD_WORD] = found.head & WORD_MASK
     words[TAKEOVERS_WORD] = words[TAKEOVERS_WORD] + 1 & WORD_MASK
-    _sign(found.mapping)
+    _write_owner(found.mapping)
     _wake(found.mapping)
 
 
-def _sign(mapping: mmap.mmap) -> None:
-    """Enter our pid, start time and pid namespace."""
+def _write_owner(mapping: mmap.mmap) -> None:
+    """Enters our pid, start time and pid namespace."""
     numbers = memoryview(mapping).cast("Q")
-    numbers[START_QUAD], numbers[PID_SPACE_QUAD] = process.start_time(os.getpid()), process.pid_space()
+    numbers[START_QUAD], numbers[PID_SPACE_QUAD] = segment.start_time_of(os.getpid()), segment.pid_namespace()
     memoryview(mapping).cast("I")[PID_WORD] = os.getpid()
 
 
 def _retire(mapping: mmap.mmap) -> None:
-    """Tell the readers of an old generation that it has ended."""
+    """Tells the readers of an old generation that it has ended."""
     _release_fence()  # SYNC POINT F: as in RingWriter.retire
     memoryview(mapping).cast("I")[STATE_WORD] = layout.RETIRED
     _wake(mapping)
 
 
 def _wake(mapping: mmap.mmap) -> None:
-    """Wake everybody who sleeps on head."""
+    """Wakes all readers that sleep on head."""
     Futex(int(np.frombuffer(mapping, np.uint8).ctypes.data) + HEAD_WORD * 4).wake()
 
 
-def _initialise(
+def _write_header(
     mapping: mmap.mmap, shape: RingShape, generation: int, names: tuple[str, str], first_sequence: int
 ) -> None:
-    """Fill in the header of a new, zeroed segment; the magic goes last, because it says that the rest is there."""
+    """Fills in the header of a new, zeroed segment; the magic goes last, because it says that the rest is there."""
     record = np.frombuffer(mapping, SEGMENT_HEADER, 1)[0]
     record["version"] = layout.VERSION
     record["header_bytes"], record["slot_header_bytes"] = PAGE_BYTES, SLOT_HEADER_BYTES
@@ -252,14 +251,14 @@ def _initialise(
     record["generation"], record["state"] = generation, layout.LIVE
     record["first_sequence"], record["head"] = first_sequence, first_sequence & WORD_MASK
     record["camera"], record["stream"] = (name.encode() for name in names)
-    _sign(mapping)
+    _write_owner(mapping)
     # SYNC POINT: who reads the magic must also read the rest of the header.
     _release_fence()
     memoryview(mapping).cast("I")[0] = layout.MAGIC
 
 
 def _release_fence() -> None:
-    """Order all stores so far before the next, where the CPU does not by itself."""
+    """Orders all stores so far before the next, where the CPU does not by itself."""
     release = fences().release
     if release is not None:
         release()

@@ -1,6 +1,6 @@
-"""Reads one generation of a ring, through a mapping that cannot write. The protocol is told in layout.py.
+"""The reader of one generation of a ring: maps it read-only, waits, searches by time, borrows and verifies.
 
-A ring's segment as a reader has it: mapped read-only, with what its header says and whether it still counts.
+The protocol is in layout.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Self
 import numpy as np
 
 from shm_ring import formats, layout, segment
-from shm_ring import segment as process
 from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady, ViewOutlivedRing
 from shm_ring.formats import Geometry
 from shm_ring.frame import Frame, Pixels
@@ -46,7 +45,7 @@ class RingMapping:
         """The sizes from which all offsets follow."""
         self.slots, self.payload_bytes = header.shape
         self.generation = header.generation
-        """Which segment of this name, counted over restarts."""
+        """The number of this segment among those of its name, counted over restarts."""
         self.first_sequence = header.first_sequence
         """Sequence of the generation's first frame."""
         self.camera, self.stream = header.camera, header.stream
@@ -59,12 +58,12 @@ class RingMapping:
 
     @classmethod
     def open(cls, name: str, *, force_fences: bool = False) -> Self:
-        """Open the current generation. Raises: RingNotReady (retry), RingMismatch (a person must act)."""
+        """Opens the current generation. Raises: RingNotReady (retry), RingMismatch (a person must act)."""
         return cls(name, force_fences=force_fences)
 
     @property
     def retired(self) -> bool:
-        """Whether this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
+        """True once this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
         ended = self._words[STATE_WORD] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
         # SYNC POINT F: who sees the end also sees the last head, and reads the generation to its last frame.
         if ended and self._acquire is not None:
@@ -78,7 +77,7 @@ class RingMapping:
 
     @property
     def takeovers(self) -> int:
-        """How many writers have carried this generation on after the death of another."""
+        """The number of writers that have carried this generation on after the death of another."""
         return self._words[TAKEOVERS_WORD]
 
     @property
@@ -88,12 +87,12 @@ class RingMapping:
 
     @property
     def writer_alive(self) -> bool:
-        """Whether the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
+        """True while the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
         pid = self.writer_pid
         started, space = np.frombuffer(self._bytes[START_QUAD * 8 : START_QUAD * 8 + 16].tobytes(), "u8")
-        if int(space) != process.pid_space():
+        if int(space) != segment.pid_namespace():
             return pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S
-        return process.alive(pid, int(started))
+        return segment.is_alive(pid, int(started))
 
     @property
     def writer_age_s(self) -> float:
@@ -102,7 +101,7 @@ class RingMapping:
         return ((now_ms - self._words[HEARTBEAT_WORD]) & WORD_MASK) / 1000
 
     def close(self) -> None:
-        """Unmap. Raises: ViewOutlivedRing while somebody holds a view (the memory then stays until it is gone)."""
+        """Unmaps. Raises: ViewOutlivedRing while a view is held (the memory then stays until it is gone)."""
         if self._fd < 0:
             return
         os.close(self._fd)
@@ -150,12 +149,12 @@ class RingReader(RingMapping):
         self._planes: list[tuple[Geometry, tuple[Pixels, ...]] | None] = [None] * self.slots
         self._head = self._find_head()
         self.laps = 0
-        """How often this reader fell so far behind that its next frame was gone (counted by who follows)."""
+        """Times that this reader fell so far behind that its next frame was gone; its user counts them."""
         self.overwritten = 0
-        """How many borrows and copies were refused because the writer came round."""
+        """Borrows and copies that were refused because the writer came round."""
 
     def _find_head(self) -> int:
-        """Extend the 32-bit head to the full count: the newest frame's slot header holds its sequence in full."""
+        """Extends the 32-bit head to the full count: the newest frame's slot header holds its sequence in full."""
         table = np.frombuffer(self._mapping, layout.SLOT_HEADER, self.slots, layout.PAGE_BYTES)
         moved = False
         for _ in range(HEAD_TRIES):
@@ -175,7 +174,7 @@ class RingReader(RingMapping):
 
     @property
     def head(self) -> int:
-        """How many frames were published: the newest is head - 1."""
+        """The number of frames published: the newest is head - 1."""
         known = self._head  # before the word: another thread that waits may move it meanwhile, only ever forward
         word = self._words[HEAD_WORD]
         # SYNC POINT E: who sees head = n + 1 must also see frame n's sequence word.
@@ -190,7 +189,7 @@ class RingReader(RingMapping):
         return max(self.first_sequence, self.head - self.slots + 1)
 
     def wait(self, sequence: int, timeout_s: float) -> bool:
-        """Sleep until head > sequence, at most `timeout_s`. May return False early, after a signal or a wake-up."""
+        """Sleeps until head > sequence, at most `timeout_s`. May return False early, after a signal or a wake-up."""
         head = self.head
         if head <= sequence:
             self._futex.wait(head & WORD_MASK, timeout_s)
@@ -198,20 +197,20 @@ class RingReader(RingMapping):
         return head > sequence
 
     def latest(self) -> int | None:
-        """Return the newest sequence; None before the first frame."""
+        """Returns the newest sequence; None before the first frame."""
         head = self.head
         return head - 1 if head > self.first_sequence else None
 
     def since(self, sequence: int) -> range:
-        """Return the sequences after `sequence` that are still there, oldest first."""
+        """Returns the sequences after `sequence` that are still there, oldest first."""
         return range(max(sequence + 1, self.oldest), self.head)
 
     def last(self, count: int) -> range:
-        """Return the newest `count` sequences, oldest first; fewer when there are fewer."""
+        """Returns the newest `count` sequences, oldest first; fewer when there are fewer."""
         return range(max(self.oldest, self.head - count), self.head)
 
     def last_seconds(self, seconds: float) -> range:
-        """Return the sequences captured within `seconds` before the newest one, oldest first."""
+        """Returns the sequences captured within `seconds` before the newest one, oldest first."""
         newest = self.latest()
         if newest is None:
             return range(self._head, self._head)
@@ -219,29 +218,29 @@ class RingReader(RingMapping):
         return self.window(end_ns - round(seconds * 1e9), end_ns)
 
     def window(self, start_ns: int, end_ns: int) -> range:
-        """Return the sequences with start_ns <= captured_ns <= end_ns, oldest first; by time, never by count."""
+        """Returns the sequences with start_ns <= captured_ns <= end_ns, oldest first; by time, never by count."""
         every = range(self.oldest, self.head)
         low = bisect.bisect_left(every, start_ns, key=self.captured_ns)
         return every[low : bisect.bisect_right(every, end_ns, lo=low, key=self.captured_ns)]
 
     def captured_ns(self, sequence: int) -> int:
-        """Return when a frame was captured (sensor clock); one that is gone counts as older than everything."""
+        """Returns when a frame was captured (sensor clock); one that is gone counts as older than everything."""
         try:
             return self.borrow(sequence).captured_ns
         except FrameOverwritten:
             return -1 << 63
 
     def meta(self, sequence: int) -> FrameMeta:
-        """Return a frame's metadata. Raises: FrameOverwritten, RingNotReady (not published yet)."""
+        """Returns a frame's metadata. Raises: FrameOverwritten, RingNotReady (not published yet)."""
         return self.borrow(sequence).meta
 
     def copy(self, sequence: int) -> Frame:
-        """Return an owned, verified copy. Raises: FrameOverwritten, RingNotReady (not published yet)."""
+        """Returns an owned, verified copy. Raises: FrameOverwritten, RingNotReady (not published yet)."""
         with self.borrow(sequence) as frame:
             return frame.copy()
 
     def borrow(self, sequence: int) -> Frame:
-        """Lend a frame for a `with` block, at whose end it is verified.
+        """Lends a frame for a `with` block, at whose end it is verified.
 
         Raises: FrameOverwritten (also when the block ends), RingNotReady (not published yet).
         """
@@ -264,7 +263,7 @@ class RingReader(RingMapping):
         raise FrameOverwritten(f"ring {self.name}: sequence {sequence} is gone (head {self.head})")
 
     def intact(self, sequence: int) -> bool:
-        """Tell whether the slot still holds this frame, so that all that was read before this call belongs to it."""
+        """Tells whether the slot still holds this frame, so that all that was read before this call belongs to it."""
         # SYNC POINT D: what was read from the slot is ordered before this second look at its word.
         if self._acquire is not None:
             self._acquire()
@@ -275,7 +274,7 @@ class RingReader(RingMapping):
         return False
 
     def view(self, sequence: int, header: bytes) -> Pixels:
-        """Return the payload where it lies. Raises: RingMismatch when the slot claims more than it has."""
+        """Returns the payload where it lies. Raises: RingMismatch when the slot claims more than it has."""
         slot, used = sequence % self.slots, header[_USED]  # compared as bytes: mostly as many as last time
         known = self._views[slot]
         if known is None or known[0] != used:
@@ -287,7 +286,7 @@ class RingReader(RingMapping):
         return known[1]
 
     def plane_views(self, sequence: int, header: bytes, geometry: Geometry) -> tuple[Pixels, ...]:
-        """Return the planes where they lie; made once per slot, because they do not move."""
+        """Returns the planes where they lie; made once per slot, because they do not move."""
         slot = sequence % self.slots
         known = self._planes[slot]
         if known is None or known[0] is not geometry:
@@ -295,7 +294,7 @@ class RingReader(RingMapping):
         return known[1]
 
     def trailer(self, sequence: int) -> int:
-        """Return the word after the payload: it equals the sequence word of a frame that was written to its end."""
+        """Returns the word after the payload: it equals the sequence word of a frame that was written to its end."""
         return self._words[self.shape.trailer(sequence % self.slots) // 4]
 
     @property
@@ -311,6 +310,6 @@ class RingReader(RingMapping):
         return min(super().writer_age_s, (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - published_ns) / 1e9)
 
     def close(self) -> None:
-        """Unmap. Raises: ViewOutlivedRing while somebody holds a view (the memory then stays until it is gone)."""
+        """Unmaps. Raises: ViewOutlivedRing while a view is held (the memory then stays until it is gone)."""
         self._views, self._planes = [], []
         super().close()

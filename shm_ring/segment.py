@@ -1,8 +1,8 @@
-"""Finding, checking, making and mapping the segment of a ring. A header is believed only after this module.
+"""The segment of a ring: opened, checked, made and mapped. A header is believed only after this module.
 
-Whether a ring fits into this machine; asked before anything is reserved, so that the answer is a sentence.
-
-Whether the process that wrote its pid into shared memory is still the one that bears it.
+Before a segment is reserved, its size is compared with the memory of this machine, so that a refusal is a sentence
+and not a bus error. A writer is alive when the process that wrote its pid and start time is still the one with this
+pid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEGABYTE = 1_000_000
 
 
 class MemoryRoom(NamedTuple):
-    """What may be taken, in bytes."""
+    """The memory that a ring may take."""
 
     memory_bytes: int
     """Available memory (proc(5), MemAvailable), or what the control group leaves if that is less."""
@@ -42,15 +42,15 @@ class MemoryRoom(NamedTuple):
 
 
 def available_room() -> MemoryRoom:
-    """Look at this machine."""
+    """Measures this machine."""
     disk = os.statvfs(SHM_FOLDER)
     lines = Path("/proc/meminfo").read_text().splitlines()
     memory = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return MemoryRoom(min(memory, _group_bytes()), disk.f_bavail * disk.f_frsize)
+    return MemoryRoom(min(memory, _cgroup_bytes()), disk.f_bavail * disk.f_frsize)
 
 
-def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return what a container's memory limit still leaves; no limit: a very large number."""
+def _cgroup_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns what a container's memory limit still leaves; no limit: a very large number."""
     try:
         return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
     except (OSError, ValueError):  # no cgroup v2 here, or "max"
@@ -58,7 +58,7 @@ def _group_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def memory_account(shape: RingShape, room: MemoryRoom) -> str:
-    """Write the sum out in full, for the log and for a refusal."""
+    """Writes the sum out in full, for the log and for a refusal."""
     return (
         f"{shape.slots} slots of {shape.payload_bytes / MEGABYTE:.3f} MB need {shape.total_bytes / MEGABYTE:.1f} MB; "
         f"{SHM_FOLDER} has {room.shm_bytes / MEGABYTE:.1f} MB free, "
@@ -67,13 +67,13 @@ def memory_account(shape: RingShape, room: MemoryRoom) -> str:
 
 
 def fitting_slots(shape: RingShape, room: MemoryRoom) -> int:
-    """Return how many slots of this size fit; 0 when not even the least ring does."""
+    """Returns how many slots of this size fit; 0 when not even the least ring does."""
     slots = min(shape.slots, max(0, (room.usable_bytes - shape.payload_offset) // shape.slot_stride))
     return slots if slots >= MIN_SLOTS else 0
 
 
 def check_fits(name: str, shape: RingShape, room: MemoryRoom) -> str:
-    """Return the account, or raise RingTooLarge with the largest number of slots that would fit."""
+    """Returns the account, or raises RingTooLarge with the largest number of slots that would fit."""
     text = memory_account(shape, room)
     if shape.total_bytes <= room.usable_bytes:
         return text
@@ -87,7 +87,7 @@ MODE = 0o640  # owner writes, group reads; set by fchmod because the umask would
 
 
 class Header(NamedTuple):
-    """What a segment says about itself, checked."""
+    """The header of a segment, checked."""
 
     shape: RingShape
     state: int
@@ -115,7 +115,7 @@ _NUMBERS = (
 
 
 def open_segment(name: str, *, writable: bool = False) -> int:
-    """Open an existing segment. Returns: a file descriptor, the caller closes it.
+    """Opens an existing segment. Returns: a file descriptor, the caller closes it.
 
     Raises: RingNotReady when there is none; RingMismatch when it is another user's, or the name cannot be one.
     """
@@ -126,13 +126,13 @@ def open_segment(name: str, *, writable: bool = False) -> int:
     except posix_ipc.ExistentialError:
         raise RingNotReady(f"ring {name}: no such segment; is its writer running?") from None
     except (PermissionError, posix_ipc.PermissionsError):
-        raise RingMismatch(f"ring {name}: no permission; {_owner(name)}") from None
+        raise RingMismatch(f"ring {name}: no permission; {_describe_owner(name)}") from None
     except OSError as error:  # a symbolic link (refused by shm_open), a folder, too many open files
         raise RingMismatch(f"ring {name}: cannot be opened: {error}") from None
 
 
-def _owner(name: str) -> str:
-    """Say whose segment it is and what its mode is."""
+def _describe_owner(name: str) -> str:
+    """Says whose segment it is and what its mode is."""
     try:
         stat = (SHM_FOLDER / name[1:]).stat()
     except OSError as error:
@@ -145,7 +145,7 @@ def _owner(name: str) -> str:
 
 
 def read_header(fd: int, name: str) -> Header:
-    """Climb the ladder: too short → no magic yet → not a ring → other version → impossible sizes → understood.
+    """Climbs the ladder: too short → no magic yet → not a ring → other version → impossible sizes → understood.
 
     Raises: RingNotReady on the first two rungs (it is being made), RingMismatch on the others.
     """
@@ -166,7 +166,7 @@ def read_header(fd: int, name: str) -> Header:
             "restart writer and readers with the same release"
         )
     shape = RingShape(int(record["slots"]), int(record["payload_bytes"]))
-    problem = shape.problem() or _contradiction(record, shape, size)
+    problem = shape.problem() or _find_contradiction(record, shape, size)
     if problem:
         raise RingMismatch(f"ring {name}: {problem}: the header is damaged")
     numbers = {field: int(record[field]) for field in _NUMBERS}
@@ -174,8 +174,8 @@ def read_header(fd: int, name: str) -> Header:
     return Header(shape=shape, camera=camera, stream=stream, **numbers)
 
 
-def _contradiction(record: np.void, shape: RingShape, size: int) -> str:
-    """Compare what the header claims with what follows from its own sizes and the file's length."""
+def _find_contradiction(record: np.void, shape: RingShape, size: int) -> str:
+    """Compares what the header claims with what follows from its own sizes and the file's length."""
     claims = {
         "header_bytes": layout.PAGE_BYTES,
         "slot_header_bytes": layout.SLOT_HEADER_BYTES,
@@ -191,7 +191,7 @@ def _contradiction(record: np.void, shape: RingShape, size: int) -> str:
 
 
 def create_segment(name: str, shape: RingShape) -> tuple[int, str]:
-    """Reserve a new segment, all of it: ftruncate alone would succeed and kill the first write with SIGBUS later.
+    """Reserves a new segment, all of it: ftruncate alone would succeed and kill the first write with SIGBUS later.
 
     Returns: file descriptor (the caller closes it) and the account of the memory taken.
     Raises: RingTooLarge.
@@ -214,13 +214,13 @@ def create_segment(name: str, shape: RingShape) -> tuple[int, str]:
 
 
 def map_segment(fd: int, length: int, *, writable: bool) -> mmap.mmap:
-    """Map it with its pages present, so that no frame pays for page faults. MAP_SHARED also for readers: futexes."""
+    """Maps it with its pages present, so that no frame pays for page faults. MAP_SHARED also for readers: futexes."""
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return mmap.mmap(fd, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=protection)
 
 
-def inode(name: str) -> int:
-    """Return which segment bears the name now; 0 when there is none."""
+def inode_of(name: str) -> int:
+    """Returns which segment bears the name now; 0 when there is none."""
     try:
         return (SHM_FOLDER / name[1:]).stat().st_ino
     except FileNotFoundError:
@@ -228,17 +228,17 @@ def inode(name: str) -> int:
 
 
 def unlink(name: str) -> None:
-    """Take the name away; who has the segment mapped keeps it."""
+    """Takes the name away; who has the segment mapped keeps it."""
     try:
         posix_ipc.unlink_shared_memory(name)
     except posix_ipc.ExistentialError:
         return
     except (PermissionError, posix_ipc.PermissionsError):
-        raise RingMismatch(f"ring {name}: cannot remove the segment; {_owner(name)}") from None
+        raise RingMismatch(f"ring {name}: cannot remove the segment; {_describe_owner(name)}") from None
 
 
-def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 when there is none (proc(5), stat field 22)."""
+def start_time_of(pid: int) -> int:
+    """Returns when a process started, in clock ticks since boot; 0 when there is none (proc(5), stat field 22)."""
     try:
         stat = Path(f"/proc/{pid}/task/{pid}/stat").read_bytes()  # qemu-user invents /proc/<own pid>/stat, not this
     except OSError:
@@ -247,11 +247,11 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def pid_space() -> int:
-    """Return the inode of this process's pid namespace (namespaces(7)); pids of another one mean nothing here."""
+def pid_namespace() -> int:
+    """Returns the inode of this process's pid namespace (namespaces(7)); pids of another one mean nothing here."""
     return Path("/proc/self/ns/pid").stat().st_ino
 
 
-def alive(pid: int, started: int) -> bool:
-    """Tell whether the process with this pid is the one that started then."""
-    return pid > 0 and started > 0 and start_time(pid) == started
+def is_alive(pid: int, started: int) -> bool:
+    """Tells whether the process with this pid is the one that started then."""
+    return pid > 0 and started > 0 and start_time_of(pid) == started

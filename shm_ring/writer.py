@@ -33,7 +33,7 @@ Payload = NDArray[Any] | bytes | bytearray | memoryview
 
 
 class SlotOffsets(NamedTuple):
-    """Where one slot's parts lie, worked out once."""
+    """The offsets of one slot's parts, computed once."""
 
     word: int
     """Index of its sequence word among the segment's words."""
@@ -47,7 +47,7 @@ class SlotOffsets(NamedTuple):
 
     @classmethod
     def of(cls, shape: RingShape, slot: int, segment: memoryview) -> SlotOffsets:
-        """Work them out."""
+        """Works them out."""
         header, start = shape.slot_header(slot), shape.payload(slot)
         payload = segment[start : start + shape.payload_bytes]
         fields = header + layout.FRAME_OFFSET
@@ -55,8 +55,8 @@ class SlotOffsets(NamedTuple):
         return cls(header // 4, shape.trailer(slot) // 4, fields, published, payload)
 
 
-def flat(payload: Payload) -> NDArray[Any] | memoryview:
-    """Look at any contiguous buffer as a row of bytes."""
+def as_bytes(payload: Payload) -> NDArray[Any] | memoryview:
+    """Looks at any contiguous buffer as a row of bytes."""
     if not isinstance(payload, np.ndarray):
         return memoryview(payload).cast("B")
     if not payload.flags.c_contiguous:
@@ -65,16 +65,16 @@ def flat(payload: Payload) -> NDArray[Any] | memoryview:
 
 
 class Lender(Protocol):
-    """What a lent slot asks of its writer."""
+    """The part of a writer that a lent slot needs."""
 
     name: str
     payload_bytes: int
 
     def begin(self) -> object:
-        """Say that the slot's old frame is gone."""
+        """Says that the slot's old frame is gone."""
 
     def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
-        """Make the frame visible."""
+        """Makes the frame visible."""
 
 
 class Slot:
@@ -134,11 +134,11 @@ class Publisher:
 
     @property
     def head(self) -> int:
-        """How many frames were published: the sequence of the next one."""
+        """The number of frames published: the sequence of the next one."""
         return self._head
 
     def publish(self, payload: Payload, meta: FrameMeta, geometry: Geometry | None = None) -> None:
-        """Copy one frame in. `payload`: any C-contiguous buffer, at most payload_bytes long.
+        """Copies one frame in. `payload`: any C-contiguous buffer, at most payload_bytes long.
 
         Raises: ValueError when it is longer or not contiguous; nothing is published then.
         """
@@ -147,7 +147,7 @@ class Publisher:
             used = len(payload)
             target[:used] = payload  # type: ignore[assignment] # numpy's stubs: 3.12
         except (ValueError, TypeError):  # not a row of bytes, or too long: look again
-            payload = flat(payload)
+            payload = as_bytes(payload)
             used = len(payload)
             if used > self.payload_bytes:
                 raise ValueError(f"ring {self.name}: payload of {used} bytes, limit {self.payload_bytes}") from None
@@ -155,11 +155,11 @@ class Publisher:
         self.commit(used, meta, geometry)
 
     def slot(self) -> Slot:
-        """Lend the next slot's memory for a `with` block; committed at its end, abandoned on an exception."""
+        """Lends the next slot's memory for a `with` block; committed at its end, abandoned on an exception."""
         return Slot(self, self._arrays[self._head % self.slots])
 
     def begin(self) -> memoryview:
-        """Say that the next slot's old frame is gone. Returns: the slot's memory."""
+        """Says that the next slot's old frame is gone. Returns: the slot's memory."""
         sequence = self._head
         word_at, _, _, _, payload = self._places[sequence % self.slots]
         self._words[word_at] = (2 * sequence + 1) & WORD_MASK
@@ -168,7 +168,7 @@ class Publisher:
         return payload
 
     def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
-        """Write what travels with the payload, then make the frame visible and wake everybody."""
+        """Writes what travels with the payload, then makes the frame visible and wakes all readers."""
         sequence, words, release = self._head, self._words, self._release
         slot = sequence % self.slots
         word_at, trailer_at, fields_at, published_at, _ = self._places[slot]
@@ -212,7 +212,7 @@ class Publisher:
         self.next_frame_id = meta.frame_id + 1
 
     def _write_geometry(self, slot: int, geometry: Geometry | None) -> None:
-        """Store a geometry in a slot header; done once per slot and change, not once per frame."""
+        """Stores a geometry in a slot header; done once per slot and change, not once per frame."""
         start = self._places[slot].fields + layout.GEOMETRY_OFFSET - layout.FRAME_OFFSET
         self._bytes[start : start + layout.GEOMETRY.itemsize] = pack_geometry(geometry)
         self._geometries[slot] = geometry
@@ -228,16 +228,16 @@ class RingWriter(Publisher):
     def __init__(self, name: str, lock: WriterLock, claimed: Claim, *, force_fences: bool = False) -> None:
         super().__init__(name, claimed, fences(force=force_fences).release)
         self.generation = claimed.generation
-        """Which segment of this name, counted over restarts."""
+        """The number of this segment among those of its name, counted over restarts."""
         self.took_over = claimed.took_over
-        """Whether a dead writer's frames are still in the ring."""
+        """True if a dead writer's frames are still in the ring."""
         self.knows_next_id = claimed.knows_next_id
-        """Whether frames of a former writer told next_frame_id; the lock file may be older than the last of them."""
+        """True if frames of a former writer gave next_frame_id; the lock file may be older than the last of them."""
         self.account = claimed.account
-        """What memory was taken, in words, for the log."""
+        """The memory that was taken, in words, for the log."""
         self._lock = lock
         self._open = True
-        self._inode = segment.inode(name)
+        self._inode = segment.inode_of(name)
         lock.remember(WriterRecord(os.getpid(), self.next_frame_id, self.generation))
         self.heartbeat()
 
@@ -254,7 +254,7 @@ class RingWriter(Publisher):
         first_sequence: int = 0,
         force_fences: bool = False,
     ) -> RingWriter:
-        """Become the writer of a ring.
+        """Becomes the writer of a ring.
 
         A segment of the same geometry whose writer is dead is taken over: its frames stay and its readers notice
         nothing. One of another geometry is retired and unlinked, and a new generation begins.
@@ -275,15 +275,15 @@ class RingWriter(Publisher):
 
     @property
     def named(self) -> bool:
-        """Whether the ring's name still leads to it; else nobody new can find it, and its writer should begin anew."""
-        return segment.inode(self.name) == self._inode
+        """True while the ring's name leads to it; else no new reader can find it, and its writer should begin anew."""
+        return segment.inode_of(self.name) == self._inode
 
     def heartbeat(self) -> None:
-        """Say that the writer lives although it has no frame to publish."""
+        """Says that the writer lives although it has no frame to publish."""
         self._words[HEARTBEAT_WORD] = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 & WORD_MASK
 
     def retire(self) -> None:
-        """End this generation: readers are told, the name is taken away. Mapped frames stay readable."""
+        """Ends this generation: marks it for readers and removes the name. Mapped frames stay readable."""
         if self._open:
             # SYNC POINT F: a reader that sees the end also sees the last head.
             if self._release is not None:
@@ -295,7 +295,7 @@ class RingWriter(Publisher):
             self.close()
 
     def close(self) -> None:
-        """Stop writing but leave the ring, for the next writer or as a black box."""
+        """Stops writing but leaves the ring, for the next writer or as a black box."""
         if not self._open:
             return
         self._open = False

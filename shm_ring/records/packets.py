@@ -70,7 +70,7 @@ class Unit:
 
     @property
     def key(self) -> bool:
-        """Whether decoding can begin here."""
+        """True where decoding can begin."""
         return bool(self.meta.flags & Flags.KEY)
 
 
@@ -80,7 +80,7 @@ def slots_for(seconds: float, fps: float) -> int:
 
 
 def publish(ring: RingWriter, unit: Unit) -> None:
-    """Write one unit into as many slots as it takes."""
+    """Writes one unit into as many slots as it takes."""
     room = ring.payload_bytes - HEADER_BYTES
     header = np.zeros((), PACKET_HEADER)
     header["magic"], header["stream"], header["unit_bytes"] = MAGIC, unit.stream, len(unit.data)
@@ -112,7 +112,7 @@ class _Assembly:
         self._parts, self._bytes, self._joined = [], 0, False
 
     def take(self, reader: RingReader, sequence: int) -> Unit | None:
-        """Take one slot. Returns: the unit it completes."""
+        """Takes one slot. Returns: the unit it completes."""
         try:
             with reader.borrow(sequence) as frame:
                 payload, meta = frame.payload.tobytes(), frame.meta
@@ -143,7 +143,7 @@ class _Assembly:
 
 
 def follow(ring: LiveRing, *, start: str | int = "new", idle_s: float = 0.5) -> Iterator[Unit | None]:
-    """Yield each unit in order, beginning at a key frame; None once per `idle_s` without one.
+    """Yields each unit in order, beginning at a key frame; None once per `idle_s` without one.
 
     `start` as in LiveRing.sequences; `latest_key` gives a sequence that begins at once. Ends when stop is requested.
     """
@@ -158,7 +158,7 @@ def follow(ring: LiveRing, *, start: str | int = "new", idle_s: float = 0.5) -> 
 
 
 def latest_key(ring: LiveRing) -> int | None:
-    """Return the sequence at which the newest complete key frame begins; None where there is none.
+    """Returns the sequence at which the newest complete key frame begins; None where there is none.
 
     Raises: RingNotReady.
     """

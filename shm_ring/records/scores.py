@@ -1,4 +1,4 @@
-"""What the analyzer says about each frame: one record in the ring `/<prefix>.<camera>.scores`, and how to read it.
+"""The analyzer's record of each frame in the ring `/<prefix>.<camera>.scores`, and its reader.
 
     0    frame_id, captured_ns                                  which frame
     16   dark_score … exposure_s                                brightness, 32-bit floats
@@ -29,7 +29,7 @@ PLUGINS_BYTES = 908
 """Rounds the record to 1 KiB; a few dozen numbers with names."""
 
 SOURCES = ("raw", "learned", "ev", "lux")
-"""How the frame's exposure was known, by the number in `source`."""
+"""The ways in which a frame's exposure is known, by the number in `source`."""
 
 SCORE = np.dtype(
     [
@@ -101,11 +101,11 @@ class Score:
     moving: bool
     forced: bool
     plugins: dict[str, dict[str, float | int | str | bool | None]]
-    """What each plug-in returned last, by its name."""
+    """The last result of each plug-in, by its name."""
 
 
 def parse(payload: np.typing.NDArray[np.uint8]) -> Score:
-    """Read one record. Raises: RingMismatch where these are not ours."""
+    """Reads one record. Raises: RingMismatch where these are not ours."""
     if payload.size != SCORE.itemsize:
         raise RingMismatch(f"scores record of {payload.size} bytes; expected {SCORE.itemsize}")
     row = payload.view(SCORE)[0]
@@ -158,11 +158,11 @@ class Scores:
         return self._read(reader, every[at - 1]) if at else None
 
     def let_go_if_retired(self) -> None:
-        """Give an ended ring's memory back; from any thread."""
+        """Gives an ended ring's memory back; from any thread."""
         self._ring.let_go_if_retired()
 
     def close(self) -> None:
-        """Let go of the ring."""
+        """Lets go of the ring."""
         self._ring.close()
 
     def __enter__(self) -> Scores:

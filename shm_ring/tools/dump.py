@@ -20,7 +20,7 @@ FORMATS = ("png", "jpg", "npy", "none")
 
 
 def dump(reader: RingReader, folder: Path, file_format: str, last: int | None) -> tuple[int, int]:
-    """Write frames and `frames.csv` into `folder`. Returns: how many frames were written, how many were not whole.
+    """Writes frames and `frames.csv` into `folder`. Returns: how many frames were written, how many were not whole.
 
     png and jpg hold the picture in colour, npy the payload as it lies in the ring (`frames.csv` says what it is).
     What is not a picture is written as f<frame id>_<sequence>.bin.
@@ -44,7 +44,7 @@ def dump(reader: RingReader, folder: Path, file_format: str, last: int | None) -
 
 
 def _frames(reader: RingReader, last: int | None) -> Iterator[tuple[dict[str, object], Frame | None]]:
-    """Yield a row for every slot, oldest first, with its frame where it is whole."""
+    """Yields a row for every slot, oldest first, with its frame where it is whole."""
     head = reader.head
     start = max(reader.first_sequence, head - (reader.slots if last is None else min(last, reader.slots)))
     for sequence in range(start, head):
@@ -70,7 +70,7 @@ def _frames(reader: RingReader, last: int | None) -> Iterator[tuple[dict[str, ob
 
 
 def _write(frame: Frame, folder: Path, file_format: str) -> str:
-    """Write one frame, whole or not at all. Returns: the file's name, empty for none."""
+    """Writes one frame, whole or not at all. Returns: the file's name, empty for none."""
     if file_format == "none":
         return ""
     suffix = file_format if frame.geometry is not None else "bin"
@@ -92,7 +92,7 @@ def _write(frame: Frame, folder: Path, file_format: str) -> str:
 
 
 def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write the table; columns in the order in which they first appear."""
+    """Writes the table; columns in the order in which they first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row)) or ["sequence"]
     columns = [name for name in columns if name not in ("file", "problem")] + ["file", "problem"]
     with path.open("w", newline="") as file:
@@ -102,7 +102,7 @@ def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Dump a ring. Exit code 0, 1 when there is nothing to dump."""
+    """Dumps a ring. Exit code 0, 1 when there is nothing to dump."""
     parser = argparse.ArgumentParser(prog="shmcam dump-ring", description=__doc__)
     parser.add_argument("ring", help="camera (cam0) or segment (/shmcam.cam0.main)")
     parser.add_argument("--stream", default="main", help="with a camera: which stream (default main)")

@@ -1,4 +1,4 @@
-"""Which rings there are on this machine, and which processes look at them; for top, dump and `python -m shm_ring`."""
+"""The rings of this machine and the processes that map them; for top, dump and `python -m shm_ring`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Reader(NamedTuple):
     role: str
     """`analyzer` for `python -m analyzer …`, else the program's name."""
     writable: bool
-    """Whether its mapping can write: only the writer's should."""
+    """True if its mapping can write: only the writer's should."""
 
 
 def rings(prefix: str | None = None) -> list[str]:
-    """Return the names of all segments that are rings of this release, sorted; others' and broken ones are left out."""
+    """Returns the names of all segments that are rings of this release, sorted; damaged ones are left out."""
     names = [f"/{path.name}" for path in SHM_FOLDER.iterdir() if path.is_file()]
     return sorted(name for name in names if (prefix is None or name.startswith(f"/{prefix}.")) and _is_ring(name))
 
@@ -43,7 +43,7 @@ def _is_ring(name: str) -> bool:
 
 
 def users(names: list[str]) -> dict[str, list[Reader]]:
-    """Return, per ring, the processes that map it, by looking through /proc (readers register nowhere)."""
+    """Returns, per ring, the processes that map it, by looking through /proc (readers register nowhere)."""
     found: dict[str, list[Reader]] = {name: [] for name in names}
     wanted = {f"{SHM_FOLDER}{name}": name for name in names}
     for process in Path("/proc").iterdir():
@@ -54,7 +54,7 @@ def users(names: list[str]) -> dict[str, list[Reader]]:
 
 
 def _mapped(process: Path, wanted: dict[str, str]) -> set[tuple[str, bool]]:
-    """Return which of the segments a process maps; nothing when it has gone or belongs to somebody else."""
+    """Returns the segments that a process maps; none when it has gone or is another user's."""
     try:
         lines = (process / "maps").read_text(errors="replace").splitlines()
     except OSError:
@@ -63,7 +63,7 @@ def _mapped(process: Path, wanted: dict[str, str]) -> set[tuple[str, bool]]:
 
 
 def _role(process: Path) -> str:
-    """Name a process by its command line."""
+    """Names a process by its command line."""
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -72,7 +72,7 @@ def _role(process: Path) -> str:
 
 
 def _role_words(words: list[str]) -> Iterator[str]:
-    """Yield what is worth showing: the module of `python -m module`, or the script, else the program."""
+    """Yields what is worth showing: the module of `python -m module`, or the script, else the program."""
     if "-m" in words[:-1]:
         yield words[words.index("-m") + 1]
         return

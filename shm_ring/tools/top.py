@@ -30,7 +30,7 @@ class ReaderLine:
     """Frames behind head, as it says itself; None = it does not say."""
     laps: object = None
     lag_ms: float | None = None
-    """How much earlier the frame it is at was captured than the newest; None = it does not say."""
+    """Age of the frame it is at, relative to the newest; None = unknown."""
     writable: bool = False
 
 
@@ -66,7 +66,7 @@ class RingTop:
         self._loads: dict[int, float] = {}
 
     def look(self) -> list[RingLine]:
-        """Take one look at everything."""
+        """Takes one look at everything."""
         self._loads.clear()
         names = listing.rings(self._prefix)
         users = listing.users(names)
@@ -132,7 +132,7 @@ class RingTop:
 
 
 def newest(ring: RingReader) -> tuple[float | None, int]:
-    """Return the newest frame's latency and how many frames were dropped until then; None, 0 where there is none."""
+    """Returns the newest frame's latency and how many frames were dropped until then; None, 0 where there is none."""
     sequence = ring.latest()
     with suppress(FrameOverwritten):
         if sequence is not None:
@@ -142,7 +142,7 @@ def newest(ring: RingReader) -> tuple[float | None, int]:
 
 
 def behind_ms(ring: RingReader, lag: object) -> float | None:
-    """Turn a lag in frames into one in time; None where it is unknown, or longer than the ring."""
+    """Turns a lag in frames into one in time; None where it is unknown, or longer than the ring."""
     sequence = ring.latest()
     if not isinstance(lag, int) or sequence is None or sequence - lag < ring.oldest:
         return None
@@ -153,7 +153,7 @@ def behind_ms(ring: RingReader, lag: object) -> float | None:
 
 
 def text(lines: list[RingLine]) -> str:
-    """Lay the table out."""
+    """Lays the table out."""
     if not lines:
         return "no rings in /dev/shm: is capture running? (shmcam status)"
     rows = [
@@ -177,7 +177,7 @@ def text(lines: list[RingLine]) -> str:
 
 
 def main(argv: list[str] | None = None, figures: Figures | None = None) -> int:
-    """Show the table until Ctrl-C; `figures` adds what only the processes themselves know."""
+    """Shows the table until Ctrl-C; `figures` adds what only the processes themselves know."""
     parser = argparse.ArgumentParser(prog="shmcam top", description=__doc__)
     parser.add_argument("--prefix", help="only rings of this prefix ([ring] prefix in config.toml)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks (default 1)")

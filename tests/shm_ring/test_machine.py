@@ -73,15 +73,15 @@ def test_frames_pass_with_real_fences(make_writer, ring_name):
 
 
 def test_the_futex_call_follows_kernel_and_word_size():
-    assert sync.call_number("x86_64", 8) == 202
-    assert sync.call_number("aarch64", 8) == 98
-    assert sync.call_number("aarch64", 4) == 240  # a 32-bit Raspberry Pi OS under its 64-bit kernel
-    assert sync.call_number("armv7l", 4) == 240
-    assert sync.call_number("sparc64", 8) is None
+    assert sync.find_call_number("x86_64", 8) == 202
+    assert sync.find_call_number("aarch64", 8) == 98
+    assert sync.find_call_number("aarch64", 4) == 240  # a 32-bit Raspberry Pi OS under its 64-bit kernel
+    assert sync.find_call_number("armv7l", 4) == 240
+    assert sync.find_call_number("sparc64", 8) is None
 
 
 def test_where_the_call_is_unknown_readers_poll(monkeypatch, make_writer, ring_name):
-    monkeypatch.setattr(sync, "call_number", lambda machine, pointer_bytes: None)
+    monkeypatch.setattr(sync, "find_call_number", lambda machine, pointer_bytes: None)
     with make_writer() as writer, RingReader.open(ring_name) as reader:
         timer = threading.Timer(0.05, writer.publish, (b"late", meta(0)))
         timer.start()
@@ -105,25 +105,25 @@ def test_a_sleeper_is_woken_through_another_mapping(make_writer, ring_name):
 
 
 def test_a_containers_memory_limit_counts(tmp_path):
-    assert segment._group_bytes(tmp_path) == 1 << 62
+    assert segment._cgroup_bytes(tmp_path) == 1 << 62
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert segment._group_bytes(tmp_path) == 1 << 62
+    assert segment._cgroup_bytes(tmp_path) == 1 << 62
     (tmp_path / "memory.max").write_text("1000\n")
-    assert segment._group_bytes(tmp_path) == 700
+    assert segment._cgroup_bytes(tmp_path) == 700
     assert segment.available_room().usable_bytes > 0
 
 
 def test_a_process_is_known_by_pid_and_start_time():
     me = os.getpid()
-    assert segment.alive(me, segment.start_time(me))
-    assert not segment.alive(me, segment.start_time(me) + 1)
-    assert not segment.alive(0, 0)
+    assert segment.is_alive(me, segment.start_time_of(me))
+    assert not segment.is_alive(me, segment.start_time_of(me) + 1)
+    assert not segment.is_alive(0, 0)
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    started = segment.start_time(child.pid)
+    started = segment.start_time_of(child.pid)
     deadline_s = time.monotonic() + 20
-    while segment.alive(child.pid, started):  # a zombie is dead, although its pid is still taken
+    while segment.is_alive(child.pid, started):  # a zombie is dead, although its pid is still taken
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     child.wait()
-    assert not segment.alive(child.pid, 0), "a header of zeros names nobody"
+    assert not segment.is_alive(child.pid, 0), "a header of zeros names nobody"

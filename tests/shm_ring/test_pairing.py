@@ -43,7 +43,7 @@ def test_two_cameras_are_paired_by_timestamp_with_the_error(prefix, make_writer,
 
 def test_a_partner_that_comes_some_frames_late_is_waited_for(prefix, make_writer, monkeypatch):
     """A second camera whose frames arrive later: its next frame is not yet the one that belongs to ours."""
-    monkeypatch.setattr(pairing, "PATIENCE_S", 20.0)
+    monkeypatch.setattr(pairing, "PARTNER_WAIT_S", 20.0)
     with make_writer(slots=16) as writer, attach("cam0", prefix=prefix) as ring:
 
         def late() -> None:
@@ -53,15 +53,15 @@ def test_a_partner_that_comes_some_frames_late_is_waited_for(prefix, make_writer
 
         thread = threading.Thread(target=late)
         thread.start()
-        partner = pairing._partner(ring, 99_000_000)
+        partner = pairing._find_partner(ring, 99_000_000)
         thread.join()
         assert partner is not None and partner.frame_id == 10
 
 
 def test_the_nearest_frame_is_found_on_either_side(make_writer, ring_name):
     with make_writer(slots=8) as writer, RingReader.open(ring_name) as reader:
-        assert pairing.nearest(reader, 5) is None
+        assert pairing.find_nearest(reader, 5) is None
         for number in range(12):
             writer.publish(b"", meta(number))
         for asked, got in ((0, 5), (64_000_000, 6), (66_000_000, 7), (10**12, 11)):
-            assert pairing.nearest(reader, asked) == got
+            assert pairing.find_nearest(reader, asked) == got

@@ -197,8 +197,8 @@ try:
     create(20)
 except RingTooLarge as error:
     print('refused:', error)
-segment.available_room = lambda: segment.Room(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
-seen = lambda: segment.Room(10**12, 8 << 20)
+segment.available_room = lambda: segment.MemoryRoom(10**12, 10**12) if not list(Path('/dev/shm').iterdir()) else seen()
+seen = lambda: segment.MemoryRoom(10**12, 8 << 20)
 try:
     create(20)
 except RingTooLarge as error:

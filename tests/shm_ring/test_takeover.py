@@ -267,6 +267,6 @@ def test_a_ring_that_a_killed_writer_left_can_be_thrown_away_but_not_a_living_on
     generation = writer.generation
     writer.close()
     reader = RingReader.open(ring_name)
-    assert discard(ring_name, *place) and reader.retired and segment.inode(ring_name) == 0
+    assert discard(ring_name, *place) and reader.retired and segment.inode_of(ring_name) == 0
     assert not discard(ring_name, *place), "there is none any more"
     assert make_writer().generation == generation + 1, "generations go on"
