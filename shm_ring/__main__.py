@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nusage: python -m shm_ring [/PREFIX.CAMERA.STREAM | top … | dump …]")
         return 0
     try:
-        return max([0, *(show(name, whole=bool(words)) for name in words or listing.rings())])
+        return max([0, *(show(name, whole=bool(words)) for name in words or listing.list_rings())])
     except BrokenPipeError:
         return 0
 

@@ -39,11 +39,11 @@ they stay, so that a reader that keeps its own count, or looks into a dead ring,
 
 Python has no fences: on x86-64 loads and plain stores keep this order by themselves and the interpreter does not
 reorder them; non-temporal stores, with which memcpy copies large frames, do not, so locked instructions stand at A and
-B. Elsewhere libatomic's atomic_thread_fence is called (all in fence.py). Tests on x86-64 therefore prove the logic,
+B. Elsewhere libatomic's atomic_thread_fence is called (all in sync.py). Tests on x86-64 therefore prove the logic,
 not the fences.
 
 A writer that dies leaves its slot odd; nobody can take it for a frame. If it died between W3 and W4 its successor
-publishes that frame (takeover.py), so that no sequence word is ever used for two different frames. The 32-bit words
+publishes that frame (ownership.py), so that no sequence word is ever used for two different frames. The 32-bit words
 wrap: one returns after 2**31 frames, 103 days at 240 fps, and a reader would have to hold a single borrow for exactly
 that long to be fooled.
 

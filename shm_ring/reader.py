@@ -34,8 +34,15 @@ from shm_ring.sync import Futex, fences
 HEARTBEAT_FRESH_S = 2.0  # a writer in another container has no pid here; its heartbeat counts then
 
 
-class RingMapping:
-    """One generation's memory; a context manager."""
+_TABLE = layout.PAGE_BYTES // 4
+_SLOT_WORDS = SLOT_HEADER_BYTES // 4
+_USED_AT = layout.FRAME_OFFSET + layout.offset_of(layout.FRAME_FIELDS, "used_bytes")
+_USED = slice(_USED_AT, _USED_AT + 8)
+HEAD_TRIES = 100  # to find the newest frame's full sequence while a fast writer moves on
+
+
+class RingReader:
+    """Open with `RingReader.open(name)`; a context manager. One thread at a time reads; any may wait."""
 
     def __init__(self, name: str, *, force_fences: bool = False) -> None:
         self.name = name
@@ -55,96 +62,6 @@ class RingMapping:
         self._words = self._bytes.cast("I")
         self._array = np.frombuffer(mapping, np.uint8)
         self._futex = Futex(self._array.ctypes.data + HEAD_WORD * 4)
-
-    @classmethod
-    def open(cls, name: str, *, force_fences: bool = False) -> Self:
-        """Opens the current generation. Raises: RingNotReady (retry), RingMismatch (a person must act)."""
-        return cls(name, force_fences=force_fences)
-
-    @property
-    def retired(self) -> bool:
-        """True once this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
-        ended = self._words[STATE_WORD] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
-        # SYNC POINT F: who sees the end also sees the last head, and reads the generation to its last frame.
-        if ended and self._acquire is not None:
-            self._acquire()
-        return ended
-
-    @property
-    def state(self) -> str:
-        """The header's state word: starting, live, retired."""
-        return dict(enumerate(layout.STATE_NAMES)).get(self._words[STATE_WORD], "damaged")
-
-    @property
-    def takeovers(self) -> int:
-        """The number of writers that have carried this generation on after the death of another."""
-        return self._words[TAKEOVERS_WORD]
-
-    @property
-    def writer_pid(self) -> int:
-        """Process that writes, 0 = none."""
-        return self._words[PID_WORD]
-
-    @property
-    def writer_alive(self) -> bool:
-        """True while the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
-        pid = self.writer_pid
-        started, space = np.frombuffer(self._bytes[START_QUAD * 8 : START_QUAD * 8 + 16].tobytes(), "u8")
-        if int(space) != segment.pid_namespace():
-            return pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S
-        return segment.is_alive(pid, int(started))
-
-    @property
-    def writer_age_s(self) -> float:
-        """Seconds since the writer's last heartbeat."""
-        now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-        return ((now_ms - self._words[HEARTBEAT_WORD]) & WORD_MASK) / 1000
-
-    def close(self) -> None:
-        """Unmaps. Raises: ViewOutlivedRing while a view is held (the memory then stays until it is gone)."""
-        if self._fd < 0:
-            return
-        os.close(self._fd)
-        self._fd = -1
-        self._array = np.empty(0, np.uint8)
-        self._words.release()
-        self._bytes.release()
-        try:
-            self._mapping.close()
-        except BufferError:
-            raise ViewOutlivedRing(
-                f"ring {self.name}: a frame view outlived its ring; use Frame.copy() for pixels you keep"
-            ) from None
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except ViewOutlivedRing:
-            if kind is None:  # else an error is on its way already, and its traceback holds frames
-                raise
-
-
-_TABLE = layout.PAGE_BYTES // 4
-_SLOT_WORDS = SLOT_HEADER_BYTES // 4
-_USED_AT = layout.FRAME_OFFSET + layout.offset_of(layout.FRAME_FIELDS, "used_bytes")
-_USED = slice(_USED_AT, _USED_AT + 8)
-HEAD_TRIES = 100  # to find the newest frame's full sequence while a fast writer moves on
-
-
-class RingReader(RingMapping):
-    """Open with `RingReader.open(name)`; a context manager. One thread at a time reads; any may wait."""
-
-    def __init__(self, name: str, *, force_fences: bool = False) -> None:
-        super().__init__(name, force_fences=force_fences)
         self._views: list[tuple[bytes, Pixels] | None] = [None] * self.slots
         self._planes: list[tuple[Geometry, tuple[Pixels, ...]] | None] = [None] * self.slots
         self._head = self._find_head()
@@ -152,6 +69,11 @@ class RingReader(RingMapping):
         """Times that this reader fell so far behind that its next frame was gone; its user counts them."""
         self.overwritten = 0
         """Borrows and copies that were refused because the writer came round."""
+
+    @classmethod
+    def open(cls, name: str, *, force_fences: bool = False) -> Self:
+        """Opens the current generation. Raises: RingNotReady (retry), RingMismatch (a person must act)."""
+        return cls(name, force_fences=force_fences)
 
     def _find_head(self) -> int:
         """Extends the 32-bit head to the full count: the newest frame's slot header holds its sequence in full."""
@@ -300,16 +222,79 @@ class RingReader(RingMapping):
     @property
     def writer_age_s(self) -> float:
         """Seconds since the writer last gave a sign of life, a frame or a heartbeat."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        heartbeat_s = ((now_ns // 1_000_000 - self._words[HEARTBEAT_WORD]) & WORD_MASK) / 1000
         newest = self.latest()
         if newest is None:
-            return super().writer_age_s
+            return heartbeat_s
         try:
             published_ns = self.borrow(newest).published_ns
         except FrameOverwritten:
             return 0.0  # overwritten this moment: it lives
-        return min(super().writer_age_s, (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - published_ns) / 1e9)
+        return min(heartbeat_s, (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - published_ns) / 1e9)
+
+    @property
+    def retired(self) -> bool:
+        """True once this generation has ended: retired by its writer, or unlinked. Its frames can still be read."""
+        ended = self._words[STATE_WORD] == layout.RETIRED or os.fstat(self._fd).st_nlink == 0
+        # SYNC POINT F: who sees the end also sees the last head, and reads the generation to its last frame.
+        if ended and self._acquire is not None:
+            self._acquire()
+        return ended
+
+    @property
+    def state(self) -> str:
+        """The header's state word: starting, live, retired."""
+        return dict(enumerate(layout.STATE_NAMES)).get(self._words[STATE_WORD], "damaged")
+
+    @property
+    def takeovers(self) -> int:
+        """The number of writers that have carried this generation on after the death of another."""
+        return self._words[TAKEOVERS_WORD]
+
+    @property
+    def writer_pid(self) -> int:
+        """Process that writes, 0 = none."""
+        return self._words[PID_WORD]
+
+    @property
+    def writer_alive(self) -> bool:
+        """True while the writer lives. A dead one is no reason to leave: its successor carries this segment on."""
+        pid = self.writer_pid
+        started, space = np.frombuffer(self._bytes[START_QUAD * 8 : START_QUAD * 8 + 16].tobytes(), "u8")
+        if int(space) != segment.pid_namespace():
+            return pid != 0 and self.writer_age_s < HEARTBEAT_FRESH_S
+        return segment.is_alive(pid, int(started))
 
     def close(self) -> None:
         """Unmaps. Raises: ViewOutlivedRing while a view is held (the memory then stays until it is gone)."""
         self._views, self._planes = [], []
-        super().close()
+        if self._fd < 0:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        self._array = np.empty(0, np.uint8)
+        self._words.release()
+        self._bytes.release()
+        try:
+            self._mapping.close()
+        except BufferError:
+            raise ViewOutlivedRing(
+                f"ring {self.name}: a frame view outlived its ring; use Frame.copy() for pixels you keep"
+            ) from None
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except ViewOutlivedRing:
+            if kind is None:  # else an error is on its way already, and its traceback holds frames
+                raise

@@ -1,11 +1,9 @@
-"""A ring's one writer: how it becomes it, lives and goes. How it writes frames is publisher.py's part.
+"""The one writer of a ring: becomes it, publishes frames, gives signs of life, ends.
 
-How one frame gets into its slot and is announced: the stores W1 to W4 of layout.py, and nothing else.
-
-After a copy of megabytes, or a sleep, neither code nor data is in the caches: what a frame costs is how much of both
-it touches. Hence few calls, and everything that can be worked out once is.
-
-A slot from the writer's side: where its parts lie, and how it is lent to a source.
+A frame gets into its slot and is announced by the stores W1 to W4 of layout.py, and nothing else. After a copy of
+megabytes, or a sleep, neither code nor data is in the caches: the cost of a frame is how much of both it touches.
+Hence few calls, and everything that can be computed once is. A slot can be lent to a source, which then writes into
+shared memory itself.
 """
 
 from __future__ import annotations
@@ -13,10 +11,9 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,19 +61,6 @@ def as_bytes(payload: Payload) -> NDArray[Any] | memoryview:
     return payload.reshape(-1).view(np.uint8)
 
 
-class Lender(Protocol):
-    """The part of a writer that a lent slot needs."""
-
-    name: str
-    payload_bytes: int
-
-    def begin(self) -> object:
-        """Says that the slot's old frame is gone."""
-
-    def commit(self, used_bytes: int, meta: FrameMeta, geometry: Geometry | None) -> None:
-        """Makes the frame visible."""
-
-
 class Slot:
     """The next slot's memory, lent to a source: fill `payload`, set `meta` (and `geometry`), leave the block.
 
@@ -85,7 +69,7 @@ class Slot:
 
     __slots__ = ("_writer", "geometry", "meta", "payload", "used_bytes")
 
-    def __init__(self, writer: Lender, payload: NDArray[np.uint8]) -> None:
+    def __init__(self, writer: RingWriter, payload: NDArray[np.uint8]) -> None:
         self._writer = writer
         self.payload = payload
         """Writable 1-D uint8, payload_bytes long."""
@@ -113,16 +97,20 @@ class Slot:
 _UNKNOWN = object()  # the geometry bytes of a slot that this writer has not written yet
 
 
-class Publisher:
-    """A segment that is ours to write; RingWriter makes it so."""
+class RingWriter:
+    """Make one with `RingWriter.create(...)`; a context manager.
 
-    def __init__(self, name: str, claimed: Claim, release: Callable[[], object] | None) -> None:
+    Leaving the `with` block cleanly retires and unlinks the ring; leaving it by an error (or being killed) leaves it
+    for the next writer of the same geometry to carry on, and for readers as a black box.
+    """
+
+    def __init__(self, name: str, lock: WriterLock, claimed: Claim, *, force_fences: bool = False) -> None:
         mapping, shape = claimed.mapping, claimed.shape
         self.name, self.slots, self.payload_bytes = name, shape.slots, shape.payload_bytes
         self.next_frame_id = claimed.next_frame_id
         """One more than the newest frame's id, also of former writers."""
-        self._head, self._release = claimed.head, release
-        self._before_copy, self._after_copy = around_copy(release)
+        self._head, self._release = claimed.head, fences(force=force_fences).release
+        self._before_copy, self._after_copy = around_copy(self._release)
         self._bytes = memoryview(mapping)
         self._words, self._times = self._bytes.cast("I"), self._bytes.cast("q")
         array = np.frombuffer(mapping, np.uint8)
@@ -131,6 +119,51 @@ class Publisher:
         self._places = [SlotOffsets.of(shape, slot, self._bytes) for slot in range(shape.slots)]
         self._geometries: list[object] = [_UNKNOWN] * shape.slots
         self._wake = Futex(array.ctypes.data + HEAD_WORD * 4).wake
+        self.generation = claimed.generation
+        """The number of this segment among those of its name, counted over restarts."""
+        self.took_over = claimed.took_over
+        """True if a dead writer's frames are still in the ring."""
+        self.knows_next_id = claimed.knows_next_id
+        """True if frames of a former writer gave next_frame_id; the lock file may be older than the last of them."""
+        self.account = claimed.account
+        """The memory that was taken, in words, for the log."""
+        self._lock = lock
+        self._open = True
+        self._inode = segment.inode_of(name)
+        lock.remember(WriterRecord(os.getpid(), self.next_frame_id, self.generation))
+        self.heartbeat()
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        slots: int,
+        payload_bytes: int,
+        lock_dir: Path,
+        camera: str,
+        stream: str,
+        first_sequence: int = 0,
+        force_fences: bool = False,
+    ) -> RingWriter:
+        """Becomes the writer of a ring.
+
+        A segment of the same geometry whose writer is dead is taken over: its frames stay and its readers notice
+        nothing. One of another geometry is retired and unlinked, and a new generation begins.
+        Raises: RingBusy naming the pid of the living writer, RingTooLarge, RingMismatch (not our segment), ValueError.
+        """
+        shape = RingShape(slots, payload_bytes)
+        if problem := shape.problem():
+            raise ValueError(f"ring {name}: {problem}")
+        fences(force=force_fences)  # where they are missing, say so before anything is touched
+        lock = WriterLock.take(lock_dir / f"{camera}.{stream}.lock", name)
+        try:
+            return cls(
+                name, lock, claim(name, shape, lock.left, (camera, stream), first_sequence), force_fences=force_fences
+            )
+        except BaseException:
+            lock.close()
+            raise
 
     @property
     def head(self) -> int:
@@ -216,62 +249,6 @@ class Publisher:
         start = self._places[slot].fields + layout.GEOMETRY_OFFSET - layout.FRAME_OFFSET
         self._bytes[start : start + layout.GEOMETRY.itemsize] = pack_geometry(geometry)
         self._geometries[slot] = geometry
-
-
-class RingWriter(Publisher):
-    """Make one with `RingWriter.create(...)`; a context manager.
-
-    Leaving the `with` block cleanly retires and unlinks the ring; leaving it by an error (or being killed) leaves it
-    for the next writer of the same geometry to carry on, and for readers as a black box.
-    """
-
-    def __init__(self, name: str, lock: WriterLock, claimed: Claim, *, force_fences: bool = False) -> None:
-        super().__init__(name, claimed, fences(force=force_fences).release)
-        self.generation = claimed.generation
-        """The number of this segment among those of its name, counted over restarts."""
-        self.took_over = claimed.took_over
-        """True if a dead writer's frames are still in the ring."""
-        self.knows_next_id = claimed.knows_next_id
-        """True if frames of a former writer gave next_frame_id; the lock file may be older than the last of them."""
-        self.account = claimed.account
-        """The memory that was taken, in words, for the log."""
-        self._lock = lock
-        self._open = True
-        self._inode = segment.inode_of(name)
-        lock.remember(WriterRecord(os.getpid(), self.next_frame_id, self.generation))
-        self.heartbeat()
-
-    @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        slots: int,
-        payload_bytes: int,
-        lock_dir: Path,
-        camera: str,
-        stream: str,
-        first_sequence: int = 0,
-        force_fences: bool = False,
-    ) -> RingWriter:
-        """Becomes the writer of a ring.
-
-        A segment of the same geometry whose writer is dead is taken over: its frames stay and its readers notice
-        nothing. One of another geometry is retired and unlinked, and a new generation begins.
-        Raises: RingBusy naming the pid of the living writer, RingTooLarge, RingMismatch (not our segment), ValueError.
-        """
-        shape = RingShape(slots, payload_bytes)
-        if problem := shape.problem():
-            raise ValueError(f"ring {name}: {problem}")
-        fences(force=force_fences)  # where they are missing, say so before anything is touched
-        lock = WriterLock.take(lock_dir / f"{camera}.{stream}.lock", name)
-        try:
-            return cls(
-                name, lock, claim(name, shape, lock.left, (camera, stream), first_sequence), force_fences=force_fences
-            )
-        except BaseException:
-            lock.close()
-            raise
 
     @property
     def named(self) -> bool:

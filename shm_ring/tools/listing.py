@@ -22,7 +22,7 @@ class Reader(NamedTuple):
     """True if its mapping can write: only the writer's should."""
 
 
-def rings(prefix: str | None = None) -> list[str]:
+def list_rings(prefix: str | None = None) -> list[str]:
     """Returns the names of all segments that are rings of this release, sorted; damaged ones are left out."""
     names = [f"/{path.name}" for path in SHM_FOLDER.iterdir() if path.is_file()]
     return sorted(name for name in names if (prefix is None or name.startswith(f"/{prefix}.")) and _is_ring(name))
@@ -42,18 +42,18 @@ def _is_ring(name: str) -> bool:
     return True
 
 
-def users(names: list[str]) -> dict[str, list[Reader]]:
+def find_readers(names: list[str]) -> dict[str, list[Reader]]:
     """Returns, per ring, the processes that map it, by looking through /proc (readers register nowhere)."""
     found: dict[str, list[Reader]] = {name: [] for name in names}
     wanted = {f"{SHM_FOLDER}{name}": name for name in names}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
-            for path, writable in _mapped(process, wanted):
-                found[wanted[path]].append(Reader(int(process.name), _role(process), writable))
+            for path, writable in _mapped_segments(process, wanted):
+                found[wanted[path]].append(Reader(int(process.name), _role_of(process), writable))
     return found
 
 
-def _mapped(process: Path, wanted: dict[str, str]) -> set[tuple[str, bool]]:
+def _mapped_segments(process: Path, wanted: dict[str, str]) -> set[tuple[str, bool]]:
     """Returns the segments that a process maps; none when it has gone or is another user's."""
     try:
         lines = (process / "maps").read_text(errors="replace").splitlines()
@@ -62,7 +62,7 @@ def _mapped(process: Path, wanted: dict[str, str]) -> set[tuple[str, bool]]:
     return {(path, "w" in line.split()[1]) for line in lines if (path := line[line.find("/") :]) in wanted}
 
 
-def _role(process: Path) -> str:
+def _role_of(process: Path) -> str:
     """Names a process by its command line."""
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")

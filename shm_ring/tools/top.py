@@ -56,7 +56,7 @@ class RingLine:
 
 
 class RingTop:
-    """Keeps what two looks in a row need: heads and CPU times."""
+    """The measurements of `shmcam top`; keeps heads and CPU times from one to the next, for rates."""
 
     def __init__(self, prefix: str | None, figures: Figures | None = None) -> None:
         self._prefix = prefix
@@ -65,28 +65,31 @@ class RingTop:
         self._cpu_s: dict[int, tuple[float, float]] = {}
         self._loads: dict[int, float] = {}
 
-    def look(self) -> list[RingLine]:
-        """Takes one look at everything."""
+    def measure(self) -> list[RingLine]:
+        """Measures every ring and its readers once."""
         self._loads.clear()
-        names = listing.rings(self._prefix)
-        users = listing.users(names)
+        names = listing.list_rings(self._prefix)
+        readers = listing.find_readers(names)
         told = self._figures() if self._figures is not None else {}
         lines = []
         for name in names:
             try:
                 with RingReader.open(name) as reader:
-                    line = self._ring(reader)
-                    line.readers = [self._reader(user, told.get(user.pid, {}), reader) for user in users[name]]
+                    line = self._line_of(reader)
+                    line.readers = [
+                        self._reader_line_of(user, told.get(user.pid, {}), reader) for user in readers[name]
+                    ]
             except RingError:
                 continue  # it has gone or is just being made; the next look will tell
             lines.append(line)
         return lines
 
-    def _ring(self, reader: RingReader) -> RingLine:
+    def _line_of(self, reader: RingReader) -> RingLine:
+        """Returns the line of one ring."""
         now_s, head = time.monotonic(), reader.head
         before_s, before = self._heads.get(reader.name, (now_s, head))
         self._heads[reader.name] = now_s, head
-        latency_ms, drops = newest(reader)
+        latency_ms, drops = latency_ms_of(reader)
         return RingLine(
             name=reader.name,
             state=reader.state if reader.writer_alive or reader.retired else "left behind",
@@ -102,7 +105,8 @@ class RingTop:
             drops=drops,
         )
 
-    def _reader(self, user: listing.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
+    def _reader_line_of(self, user: listing.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
+        """Returns the line of one process that maps it."""
         import psutil
 
         try:
@@ -113,16 +117,16 @@ class RingTop:
         return ReaderLine(
             user.pid,
             user.role,
-            self._load(user.pid, times.user + times.system),
+            self._cpu_percent(user.pid, times.user + times.system),
             round(rss / 1e6, 1),
             told.get("lag"),
             told.get("laps"),
-            behind_ms(ring, told.get("lag")),
+            lag_ms_of(ring, told.get("lag")),
             user.writable,
         )
 
-    def _load(self, pid: int, cpu_s: float) -> float:
-        """Per cent of a CPU since the last look; reckoned once a look, also for a process that reads several rings."""
+    def _cpu_percent(self, pid: int, cpu_s: float) -> float:
+        """Returns per cent of a CPU since the last measurement; once each, also for a process that reads several rings."""
         if pid not in self._loads:
             now_s = time.monotonic()
             before_s, before = self._cpu_s.get(pid, (now_s, cpu_s))
@@ -131,7 +135,7 @@ class RingTop:
         return self._loads[pid]
 
 
-def newest(ring: RingReader) -> tuple[float | None, int]:
+def latency_ms_of(ring: RingReader) -> tuple[float | None, int]:
     """Returns the newest frame's latency and how many frames were dropped until then; None, 0 where there is none."""
     sequence = ring.latest()
     with suppress(FrameOverwritten):
@@ -141,7 +145,7 @@ def newest(ring: RingReader) -> tuple[float | None, int]:
     return None, 0
 
 
-def behind_ms(ring: RingReader, lag: object) -> float | None:
+def lag_ms_of(ring: RingReader, lag: object) -> float | None:
     """Turns a lag in frames into one in time; None where it is unknown, or longer than the ring."""
     sequence = ring.latest()
     if not isinstance(lag, int) or sequence is None or sequence - lag < ring.oldest:
@@ -152,7 +156,7 @@ def behind_ms(ring: RingReader, lag: object) -> float | None:
     return None
 
 
-def text(lines: list[RingLine]) -> str:
+def to_text(lines: list[RingLine]) -> str:
     """Lays the table out."""
     if not lines:
         return "no rings in /dev/shm: is capture running? (shmcam status)"
@@ -185,14 +189,14 @@ def main(argv: list[str] | None = None, figures: Figures | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON array a look")
     wanted = parser.parse_args(argv)
     interval_s = max(0.1, wanted.interval)
-    watch = RingTop(wanted.prefix, figures)
+    rings = RingTop(wanted.prefix, figures)
     in_place = sys.stdout.isatty() and not wanted.once and not wanted.json
     try:
-        watch.look()
+        rings.measure()
         while True:
             time.sleep(interval_s)
-            lines = watch.look()
-            shown = json.dumps([asdict(line) for line in lines]) if wanted.json else text(lines)
+            lines = rings.measure()
+            shown = json.dumps([asdict(line) for line in lines]) if wanted.json else to_text(lines)
             print(f"\x1b[H\x1b[J{shown}" if in_place else shown, flush=True)
             if wanted.once:
                 return 0

@@ -88,7 +88,7 @@ def test_top_shows_the_same_load_of_a_process_that_reads_two_rings(make_writer, 
                 while not all(loads):
                     assert time.monotonic() < deadline_s, loads
                     time.sleep(0.1)
-                    readers = [user for ring in watch.look() for user in ring.readers]
+                    readers = [user for ring in watch.measure() for user in ring.readers]
                     loads = [user.cpu_percent for user in readers if user.pid == process.pid]
             finally:
                 process.kill()
@@ -110,7 +110,7 @@ def test_top_tells_drops_and_how_late_in_time_a_reader_is(make_writer, ring_name
         assert table[1].split()[-1] == "10"
         assert "lag 3 (30.0 ms)" in table[2]
         with RingReader.open(ring_name) as reader:
-            assert top.behind_ms(reader, 100) is None, "longer than the ring"
+            assert top.lag_ms_of(reader, 100) is None, "longer than the ring"
 
 
 def test_top_without_rings_says_what_to_do(prefix):
