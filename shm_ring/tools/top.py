@@ -126,7 +126,7 @@ class RingTop:
         )
 
     def _cpu_percent(self, pid: int, cpu_s: float) -> float:
-        """Returns per cent of a CPU since the last measurement; once each, also for a process that reads several rings."""
+        """Returns per cent of a CPU since the last measurement; the same for each ring that a process reads."""
         if pid not in self._loads:
             now_s = time.monotonic()
             before_s, before = self._cpu_s.get(pid, (now_s, cpu_s))
