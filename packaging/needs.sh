@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
 #   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
-#   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, spin, gcc
+#   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, spin,
+#                  gcc
 set -u
 missing=
 # need PACKAGE COMMAND...: the package is missing if the command fails
@@ -21,6 +22,8 @@ if [ "${1:-run}" = test ]; then
     need ffmpeg command -v ffprobe
     need chromium command -v chromium
     need tmux command -v tmux
+    need zsh command -v zsh
+    need fish command -v fish
     need spin command -v spin
     need gcc command -v gcc
     need openssl command -v openssl

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from shmcam.cli.options import whole_number
 from shmcam.runtime.files import whole_file
 
 DAYS = 825
@@ -30,7 +31,7 @@ class CannotMake(RuntimeError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make certificate and key. Returns: 0, or 1 where that failed (the reason is on stderr)."""
-    options = _options(argv)
+    options = build_parser().parse_args(argv)
     try:
         cert, key = generate(options.folder, names(options.name), days=options.days, force=options.force)
     except CannotMake as problem:
@@ -85,13 +86,18 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of what stands behind `shmcam gen-cert`."""
     parser = argparse.ArgumentParser(prog="shmcam gen-cert", description="Make a self-signed certificate for HTTPS.")
-    parser.add_argument("--folder", type=Path, default=Path("tls"), help="where to put cert.pem and key.pem")
-    parser.add_argument("--name", action="append", default=[], help="further host name or address; may be repeated")
-    parser.add_argument("--days", type=int, default=DAYS, help="how long it is valid")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("tls"), metavar="DIR", help="where to put cert.pem and key.pem"
+    )
+    parser.add_argument(
+        "--name", action="append", default=[], metavar="NAME", help="further host name or address; may be repeated"
+    )
+    parser.add_argument("--days", type=whole_number, default=DAYS, metavar="DAYS", help="how long it is valid")
     parser.add_argument("--force", action="store_true", help="replace what is there")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

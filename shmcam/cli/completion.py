@@ -1,190 +1,128 @@
-"""`shmcam completion bash|zsh|fish`: scripts made from the table of commands and the words of the command line."""
+"""`shmcam completion bash|zsh|fish`: scripts that shtab generates from the parser of the whole command line.
+
+shtab knows three things less than our words need, and each has its few lines of shell here: a field such as `label=` is
+completed without a space behind it (bash, zsh), and a zsh script also works when a shell sources it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import importlib
+from typing import Any
 
-from shmcam.cli.options import Options, UsageError
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
+import shtab
+
+from shmcam.cli.options import Options, UsageError, WordParser
+from shmcam.cli.words import SUPERVISOR, find_word, summaries
 from shmcam.control.command_table import COMMANDS, CommandRow
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices
 
+SHELLS = ("bash", "zsh", "fish")
 FORMATS = ("jpg", "png", "npy", "tiff")
-OPTIONS = ("--config", "--socket", "--json", "--timeout", "--help")
 PROGRAMS = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "watchdog")
 
-FISH_VERB = """function __shmcam_verb
-    set -l skip 0
-    for word in (commandline -opc)[2..-1]
-        if test $skip = 1
-            set skip 0
-            continue
-        end
-        switch $word
-            case --config --socket --timeout
-                set skip 1
-            case '-*'
-            case '*'
-                echo $word
-                return 0
-        end
-    end
-    return 1
-end"""
-"""The word of the line so far, options and their values passed over."""
+BASH_END = """
+_shmcam() {
+  _shtab_shmcam "$@"
+  [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+  return 0
+}
+complete -o bashdefault -F _shmcam shmcam
+"""
+"""Runs behind shtab's function: shtab calls functions of ours in a subshell, where compopt has no effect."""
 
-
-def words() -> dict[str, str]:
-    """Return every word with its one-line help."""
-    found = {row.words[0]: row.help for row in COMMANDS}
-    found |= {name: word.help for name, word in {**LOCAL, **ELSEWHERE}.items()}
-    return dict(sorted((found | SUPERVISOR).items()))
-
-
-def arguments() -> dict[str, tuple[str, ...]]:
-    """Return what may follow each word."""
-    found = {row.words[0]: _of(row) for row in COMMANDS}
-    programs = dict.fromkeys((*SUPERVISOR, "logs"), PROGRAMS)
-    topics = (*TOPIC_GROUPS, *sorted(EVENTS))
-    own = {
-        "completion": ("bash", "zsh", "fish"),
-        "console": ("--plain",),
-        "slave": ("--start",),
-        "shortstream": ("--out",),
-    }
-    library = {
-        "library": ("list", "show", "protect", "delete", "check", "rebuild"),
-        "subscribe": topics,
-        "unsubscribe": topics,
-    }
-    return found | programs | own | library | {"help": tuple(words()), "set": _keys(), "get": _keys()}
-
-
-def _of(row: CommandRow) -> tuple[str, ...]:
-    found: list[str] = []
-    for given in dataclasses.fields(row.message):
-        if given.name in row.takes:
-            found += choices(given).split("|") if choices(given) else []
-            found += FORMATS if given.name == "formats" else []
-        else:
-            found.append(f"{given.name}=")
-    return tuple(found)
-
-
-def _keys() -> tuple[str, ...]:
-    from shmcam.config.schema import keys, tables
-
-    return tuple(key.path for name, section in tables().items() for key in keys(name, section))
+ZSH_PREAMBLE = """_shmcam_offer() {
+  compadd -- ${argv:#*=}
+  compadd -S '' -- ${(M)argv:#*=}
+}
+if [[ $zsh_eval_context[-1] == file ]]; then
+  compdef _shtab_shmcam -N shmcam
+  return 0
+fi"""
+"""`source script`: shtab's own script registers itself for `eval` and for autoload only."""
 
 
 def main(options: Options) -> int:
     """Print the script of one shell."""
-    shells = {"bash": bash, "zsh": zsh, "fish": fish}
-    if options.help or len(options.rest) != 1 or options.rest[0] not in shells:
-        if not options.help:
-            raise UsageError("completion: expected bash, zsh or fish")
-        print(
-            "shmcam completion bash|zsh|fish\n"
-            "  bash: shmcam completion bash > ~/.local/share/bash-completion/completions/shmcam\n"
-            "  zsh:  shmcam completion zsh > ~/.zfunc/_shmcam   (with ~/.zfunc in fpath)\n"
-            "  fish: shmcam completion fish > ~/.config/fish/completions/shmcam.fish"
-        )
-        return 0
-    print(shells[options.rest[0]](), end="")
+    if len(options.rest) != 1 or options.rest[0] not in SHELLS:
+        raise UsageError("completion: expected bash, zsh or fish")
+    print(write_script(options.rest[0]), end="")
     return 0
 
 
-def bash() -> str:
-    """Return the script for bash."""
-    cases = "\n".join(f"        {word}) given='{' '.join(given)}' ;;" for word, given in arguments().items() if given)
-    return f"""# bash completion of shmcam, made by `shmcam completion bash`
-_shmcam() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} verb= given= i
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        case ${{COMP_WORDS[i]}} in
-            --config|--socket|--timeout) ((i++)) ;;
-            -*|=) ;;
-            *) verb=${{COMP_WORDS[i]}}; break ;;
-        esac
-    done
-    case ${{COMP_WORDS[COMP_CWORD-1]}} in
-        --config|--socket|--out) COMPREPLY=($(compgen -f -- "$word")); return ;;
-    esac
-    case $verb in
-        '') given='{" ".join((*words(), *OPTIONS))}' ;;
-{cases}
-    esac
-    COMPREPLY=($(compgen -W "$given" -- "$word"))
-    [[ ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
-}}
-complete -F _shmcam shmcam
-"""
+def write_script(shell: str) -> str:
+    """Return the completion script of bash, zsh or fish."""
+    script = str(shtab.complete(build_parser(shell), shell, preamble=ZSH_PREAMBLE if shell == "zsh" else ""))
+    return script + (BASH_END if shell == "bash" else "\n")
 
 
-def zsh() -> str:
-    """Return the script for zsh; it works autoloaded from fpath and sourced."""
-    described = "\n".join(f"        '{word}:{_plain(text)}'" for word, text in words().items())
-    cases = "\n".join(f"        {word}) {_compadd(given)} ;;" for word, given in arguments().items() if given)
-    return f"""#compdef shmcam
-# zsh completion of shmcam, made by `shmcam completion zsh`
-_shmcam() {{
-    local verb= i=2
-    local -a verbs
-    verbs=(
-{described}
-    )
-    while (( i < CURRENT )); do
-        case $words[i] in
-            --config|--socket|--timeout) (( i += 2 )) ;;
-            -*) (( i++ )) ;;
-            *) verb=$words[i]; break ;;
-        esac
-    done
-    case $words[CURRENT-1] in
-        --config|--socket|--out) _files; return ;;
-    esac
-    case $verb in
-        '') _describe 'command' verbs; compadd -- {" ".join(OPTIONS)} ;;
-{cases}
-    esac
-}}
-if [ "$funcstack[1]" = _shmcam ]; then _shmcam "$@"; else compdef _shmcam shmcam; fi
-"""
+def build_parser(shell: str) -> argparse.ArgumentParser:
+    """Build the parser of the whole command line: every word with its options and with what may follow it."""
+    line = WordParser()
+    _complete_files(line)
+    words = line.add_subparsers(metavar="WORD", parser_class=argparse.ArgumentParser)
+    followers = find_followers()
+    for word, text in summaries().items():
+        parser = words.add_parser(word, help=text, parents=[_build_word(word)], add_help=False)
+        _complete_files(parser)
+        if offered := followers.get(word):
+            title = " " if shell == "fish" else "words"  # fish shows it beside each of them
+            rest: Any = parser.add_argument("words", nargs=argparse.REMAINDER, choices=offered, metavar=title)
+            if shell == "zsh":
+                rest.complete = {"zsh": f" _shmcam_offer {' '.join(offered)}"}
+    return line
 
 
-def _compadd(given: tuple[str, ...]) -> str:
-    """Offer words; those that end in = without a space behind them."""
-    whole = [word for word in given if not word.endswith("=")]
-    begun = [word for word in given if word.endswith("=")]
-    return "; ".join(
-        f"compadd {how}-- {' '.join(offered)}" for how, offered in (("", whole), ("-S '' ", begun)) if offered
-    )
+def find_followers() -> dict[str, tuple[str, ...]]:
+    """Return the words that may follow each word, beside its options."""
+    followers = {row.words[0]: _find_fields(row) for row in COMMANDS}
+    followers |= dict.fromkeys((*SUPERVISOR, "logs"), PROGRAMS)
+    followers |= dict.fromkeys(("subscribe", "unsubscribe"), (*TOPIC_GROUPS, *sorted(EVENTS)))
+    followers |= dict.fromkeys(("set", "get"), _find_keys())
+    return followers | {"completion": SHELLS, "help": tuple(summaries()), "shortstream": (), "library": ()}
 
 
-def fish() -> str:
-    """Return the script for fish."""
-    lines = [
-        "# fish completion of shmcam, made by `shmcam completion fish`",
-        FISH_VERB,
-        "complete -c shmcam -f",
-        "complete -c shmcam -l config -r -F -d 'config.toml to use'",
-        "complete -c shmcam -l socket -r -F -d 'control socket'",
-        "complete -c shmcam -l timeout -x -d 'seconds to wait for an answer'",
-        "complete -c shmcam -l json -d 'answer as JSON'",
-        "complete -c shmcam -l help -d 'explain a word'",
-    ]
-    lines += [
-        f"complete -c shmcam -n 'not __shmcam_verb >/dev/null' -a '{w}' -d '{_plain(text)}'"
-        for w, text in words().items()
-    ]
-    lines += [
-        f"complete -c shmcam -n 'contains -- {word} (__shmcam_verb)' -a '{' '.join(given)}'"
-        for word, given in arguments().items()
-        if given
-    ]
-    return "\n".join(lines) + "\n"
+def _build_word(word: str) -> argparse.ArgumentParser:
+    """Build the parser of one word: its program's own, or the shared options and those of the word."""
+    local = find_word(word)
+    if local and local.parser:
+        module, function = local.parser.split(":")
+        own: argparse.ArgumentParser = getattr(importlib.import_module(module), function)()
+        return own
+    parser = WordParser(word)
+    for option in local.options if local else ():
+        if option.value:
+            parser.add_argument(*option.names, metavar=option.value, help=option.help)
+        else:
+            parser.add_argument(*option.names, action="store_true", help=option.help)
+    return parser
 
 
-def _plain(text: str) -> str:
-    """Take out what would end the quotes of a shell."""
-    return text.replace("'", "’").replace(":", " -")
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Let the shells offer files and folders as values of the options that take them."""
+    action: Any
+    for action in parser._get_optional_actions():
+        if action.metavar in {"FILE", "PATH"}:
+            action.complete = shtab.FILE
+        elif action.metavar == "DIR":
+            action.complete = shtab.DIRECTORY
+
+
+def _find_fields(row: CommandRow) -> tuple[str, ...]:
+    """Return the words and `field=` of a command."""
+    offered: list[str] = []
+    for field in dataclasses.fields(row.message):
+        if field.name in row.takes:
+            offered += choices(field).split("|") if choices(field) else []
+            offered += FORMATS if field.name == "formats" else []
+        else:
+            offered.append(f"{field.name}=")
+    return tuple(offered)
+
+
+def _find_keys() -> tuple[str, ...]:
+    """Return every key of config.toml."""
+    from shmcam.config.schema import keys, tables
+
+    return tuple(key.path for name, section in tables().items() for key in keys(name, section))

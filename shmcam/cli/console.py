@@ -31,9 +31,6 @@ ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 def main(options: Options) -> int:
     """Show until q."""
-    if options.help:
-        print(__doc__)
-        return 0
     session = ConsoleSession(options)
     if "--plain" in options.rest or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return session.plain()

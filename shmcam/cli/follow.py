@@ -20,9 +20,6 @@ TURN_S = 0.2
 
 def logs(options: Options) -> int:
     """Print the last lines of one log or of all merged by time, and (-f) what follows. Works with the service down."""
-    if options.help:
-        print("shmcam logs [-f] [-n LINES] [PROCESS]: log lines, merged by time; -f: and what follows")
-        return 0
     follow, lines, process = _log_options(options.rest)
     folder = options.settings().paths.logs
     follower = LogFollower(folder, process)
@@ -59,12 +56,6 @@ def _log_options(words: list[str]) -> tuple[bool, int, str]:
 
 def events(options: Options) -> int:
     """Print events, one a line (--json: one object a line), until Ctrl-C or the hub goes."""
-    if options.help:
-        print(
-            "shmcam subscribe [TOPIC …]: print events until Ctrl-C; without topics: all\n"
-            "example: shmcam subscribe night"
-        )
-        return 0
     try:
         for line in _lines(options.socket_path, Subscribe(topics=tuple(options.rest)), as_json=options.json):
             print(line, flush=True)

@@ -14,10 +14,10 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from shmcam.cli.options import EXIT_USAGE, Options, UsageError, read
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, overview
+from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
+from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 
 EXIT_INTERRUPTED = 130
 
@@ -42,41 +42,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(options: Options) -> int:
     if not options.word:
-        print(overview(), file=sys.stdout if options.help else sys.stderr)
+        WordParser().print_help(sys.stdout if options.help else sys.stderr)
         return 0 if options.help else EXIT_USAGE
+    flags = ["--json"] * options.json + ["--help"] * options.help
+    if options.word in ELSEWHERE:
+        module = ELSEWHERE[options.word].module
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
+        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
+    if program := find_program_on_files(options):
+        os.environ["SHMCAM_CONFIG"] = str(options.config)
+        rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
+        return int(_load(program)([*flags, *rest]))
+    if options.help and help_of(options.word):
+        WordParser(options.word).print_help()
+        return 0
     if options.word in SUPERVISOR:
         from shmcam.cli.run import supervisorctl
 
         return supervisorctl(options)
-    if options.word in ELSEWHERE:
-        module = ELSEWHERE[options.word].module
-        os.environ["SHMCAM_CONFIG"] = str(options.config)
-        flags = ["--json"] * options.json + ["--help"] * options.help
-        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
-    if program := on_files(options):
-        module, function = program.split(":")
-        flags = ["--json"] * options.json + ["--help"] * options.help
-        rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
-        os.environ["SHMCAM_CONFIG"] = str(options.config)
-        return int(getattr(importlib.import_module(module), function)([*flags, *rest]))
     if options.word in LOCAL:
-        module, function = LOCAL[options.word].module.split(":")
-        return int(getattr(importlib.import_module(module), function)(options))
+        return int(_load(LOCAL[options.word].module)(options))
     from shmcam.cli.send import ask
 
     return ask(options)
 
 
-def on_files(options: Options) -> str:
-    """Return the program that does this word on the files, with a progress bar, the service running or not; "": none.
+def find_program_on_files(options: Options) -> str:
+    """Return the program that carries this word out on the files, with a progress bar, the service running or not.
 
-    The same words over the socket ask the exporter; `timelapse start|stop|status` always does.
+    Returns "" if there is none: the same words over the socket ask the exporter, as `timelapse start|stop|status` does.
     """
     if options.word == "archive" and options.rest[:1] == ["verify"]:
         return "shmcam.cli.library:archive_main"
     if options.word == "timelapse" and options.rest[:1] not in (["start"], ["stop"], ["status"]):
         return "exporter.films.build:main"
     return ""
+
+
+def _load(name: str) -> Callable[..., int]:
+    """Import "module:function"."""
+    module, function = name.split(":")
+    program: Callable[..., int] = getattr(importlib.import_module(module), function)
+    return program
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""The options that every word of `shmcam` shares, and exit codes. Light to import: it runs before anything is known."""
+"""The command line of `shmcam` as an argparse parser: the options that every word shares, and the exit codes.
+
+The parser reads these options and `--help`. Everything else behind a word is handed on as it stands: a command's fields
+are read by `shmcam.control.parser`, which reads the same line on the socket. Light to import, as every word needs it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from shmcam.cli.words import find_word, help_of
 
 if TYPE_CHECKING:
     from shmcam.config.settings import Settings
@@ -18,9 +26,9 @@ EXIT_UNAVAILABLE = 69
 """sysexits.h EX_UNAVAILABLE: no hub, no supervisord."""
 EXIT_TIMEOUT = 75
 
-VALUED = {"--config": "config", "--socket": "socket", "--timeout": "timeout"}
-OWN = frozenset({"run", "library", "gen-cert"})
-"""Words that read their options themselves."""
+VALUE_MISSING = "expected one argument"
+VALUE_TOO_MUCH = "ignored explicit argument"
+"""How argparse begins these two complaints."""
 
 
 class UsageError(ValueError):
@@ -33,7 +41,7 @@ class Options:
 
     word: str = ""
     rest: list[str] = field(default_factory=list)
-    """Everything behind the word that is not one of ours."""
+    """Everything behind the word that is not a shared option, in its order."""
     json: bool = False
     help: bool = False
     config: Path = Path("config.toml")
@@ -46,7 +54,7 @@ class Options:
 
     @property
     def socket_path(self) -> Path:
-        """Where the hub is. *Raises* SystemExit(78) with one line if config.toml is wrong."""
+        """The hub's socket. *Raises* SystemExit(78) with one line if config.toml is wrong."""
         if self.socket is None:
             self.socket = self.settings().socket_path
         return self.socket
@@ -63,29 +71,42 @@ class Options:
         return self._settings
 
 
-def read(words: list[str]) -> Options:
-    """Take a command line apart; our options may stand before or behind the word. *Raises* UsageError."""
+class WordParser(argparse.ArgumentParser):
+    """The parser of one word, or of the whole line ("" for the word): shared options, and the help text users know."""
+
+    def __init__(self, word: str = "") -> None:
+        super().__init__(prog=f"shmcam {word}".rstrip(), add_help=False, allow_abbrev=False, exit_on_error=False)
+        self.word = word
+        self.add_argument("--config", type=_path, metavar="FILE", help="config.toml to use")
+        self.add_argument("--socket", type=_path, metavar="PATH", help="control socket")
+        self.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="seconds to wait for an answer")
+        self.add_argument("--json", action="store_true", help="answer as JSON")
+        self.add_argument("-h", "--help", action="store_true", help="explain a word")
+
+    def format_help(self) -> str:
+        """Return the text of `--help`."""
+        return f"{help_of(self.word)}\n"
+
+    def take(self, words: Sequence[str], options: Options) -> list[str]:
+        """Set the options that are ours; returns all other words in their order. *Raises* UsageError."""
+        try:
+            return self.parse_known_args(words, options)[1]
+        except argparse.ArgumentError as problem:
+            raise UsageError(_text_of(problem)) from None
+
+
+def read(words: Sequence[str]) -> Options:
+    """Take a command line apart; shared options may stand before or behind the word. *Raises* UsageError."""
     options = Options(config=default_config())
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if options.word in OWN:
-            options.rest.append(word)
-        elif word in {"-h", "--help"}:
-            options.help = True
-        elif word == "--json":
-            options.json = True
-        elif name in VALUED:
-            given = value if equals else next(rest, "")
-            if not given:
-                raise UsageError(f"{name} needs a value")
-            _take(options, name, given)
-        elif not options.word and word.startswith("-"):
-            raise UsageError(f"unknown option {word}; see: shmcam --help")
-        elif not options.word:
-            options.word = word
-        else:
-            options.rest.append(word)
+    line = WordParser()
+    line.add_argument("word", nargs="?", default="")
+    line.add_argument("rest", nargs=argparse.REMAINDER)
+    unknown = line.take(words, options)
+    if unknown or options.word.startswith("-"):  # argparse takes "-" and "-5" for words
+        raise UsageError(f"unknown option {[*unknown, options.word][0]}; see: shmcam --help")
+    word = find_word(options.word)
+    if not (word and word.parser):
+        options.rest = WordParser(options.word).take(options.rest, options)
     return options
 
 
@@ -99,13 +120,35 @@ def default_config() -> Path:
     return next((place.absolute() for place in places if place.exists()), places[0])
 
 
-def _take(options: Options, name: str, given: str) -> None:
-    if name == "--timeout":
-        try:
-            options.timeout = float(given)
-        except ValueError:
-            raise UsageError(f"--timeout {given}: expected seconds") from None
-        if not 0 < options.timeout < 1e6:
-            raise UsageError(f"--timeout {given}: expected seconds above 0")
-    else:
-        setattr(options, VALUED[name], Path(given))
+def whole_number(given: str) -> int:
+    """Read the value of an option. *Raises* ArgumentTypeError in words for people."""
+    try:
+        return int(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {given!r}") from None
+
+
+def _text_of(problem: argparse.ArgumentError) -> str:
+    if problem.message.startswith(VALUE_MISSING):
+        return f"{problem.argument_name} needs a value"
+    if problem.message.startswith(VALUE_TOO_MUCH):
+        return f"{problem.argument_name} takes no value"
+    return problem.message
+
+
+def _path(given: str) -> Path:
+    if not given:
+        raise argparse.ArgumentTypeError(VALUE_MISSING)
+    return Path(given)
+
+
+def _seconds(given: str) -> float:
+    if not given:
+        raise argparse.ArgumentTypeError(VALUE_MISSING)
+    try:
+        seconds = float(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"--timeout {given}: expected seconds") from None
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"--timeout {given}: expected seconds above 0")
+    return seconds

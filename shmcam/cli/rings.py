@@ -11,8 +11,6 @@ from pathlib import Path
 
 from shmcam.cli.options import Options
 from shmcam.control.call import call
-from shmcam.control.command_table import BY_NAME
-from shmcam.control.help import details
 from shmcam.control.messages import Cameras, Status
 
 
@@ -48,9 +46,6 @@ def _with_prefix(options: Options) -> list[str]:
 
 def main(options: Options) -> int:
     """Look for cameras in this process, so that it works before the first start, and ask the hub for the others."""
-    if options.help:
-        print("\n".join(details(BY_NAME["cameras"])))
-        return 0
     from capture.sources import detect
 
     found = detect.cameras()

@@ -1,6 +1,6 @@
-"""`shmcam run`: prepare the folders, say where everything is, and become supervisord.
+"""`shmcam run` becomes supervisord; `shmcam start|stop|restart|update|processes` become supervisorctl.
 
-`shmcam run`, and supervisorctl with this instance's configuration.
+`run` first makes the folders and the supervisord.conf of this configuration and prints where everything is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
-from shmcam.cli.words import SUPERVISOR
 from shmcam.config.document import OVERRIDES
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.runtime.files import whole_file
@@ -39,13 +38,16 @@ SECRETS = ("token", "password", "insecure_no_auth")
 SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
 """Characters that mean something in an address of socat(1)."""
 
+ALL = "all"
+"""supervisorctl's word for every program."""
+
 EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
 
 
 def run_supervised(argv: Sequence[str] | None = None) -> int:
     """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
-    options = _options(argv)
+    options = build_parser().parse_args(argv)
     config = own_config(options.config.absolute())
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
@@ -134,35 +136,31 @@ def _short(path: Path) -> str:
     return str(path)
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="shmcam run", description=run_supervised.__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of what stands behind `shmcam run`."""
+    parser = argparse.ArgumentParser(
+        prog="shmcam run", description="Start every process in the foreground; Ctrl-C or SIGTERM stops them all."
+    )
     parser.add_argument(
-        "--config", type=Path, default=default_config(), help="config.toml to run (default: %(default)s)"
+        "--config",
+        type=Path,
+        default=default_config(),
+        metavar="FILE",
+        help="config.toml to run (default: %(default)s)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
     parser.add_argument("--verbose", action="store_true", help="show supervisord's own lines too")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(run_supervised())
-
-
-ALL = "all"
+    return parser
 
 
 def run(options: Options) -> int:
     """Become supervisord (`shmcam.cli.run` reads the options behind the word)."""
-    chosen = any(word.partition("=")[0] == "--config" for word in options.rest)
-    return run_supervised(options.rest if chosen else ["--config", str(options.config), *options.rest])
+    return run_supervised(["--config", str(options.config), *["--help"] * options.help, *options.rest])
 
 
 def supervisorctl(options: Options) -> int:
     """Become supervisorctl; without a program's name it means all of them."""
     word = "status" if options.word == "processes" else options.word
-    if options.help:
-        print(f"shmcam {options.word} [PROGRAM …]: {SUPERVISOR[options.word]}")
-        return 0
     settings = options.settings()
     if not is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam: no supervisord at {settings.paths.run}/supervisor.sock; try: shmcam run", file=sys.stderr)
@@ -190,3 +188,7 @@ def _full_name(name: str, settings: Settings) -> str:
         return name
     camera = next((camera for camera in settings.cameras[1:] if name.endswith(f"-{camera}")), "")
     return f"{camera}:{name}" if camera else name
+
+
+if __name__ == "__main__":
+    sys.exit(run_supervised())

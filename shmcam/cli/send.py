@@ -10,7 +10,6 @@ from shmcam.cli.options import EXIT_FAILED, EXIT_TIMEOUT, EXIT_UNAVAILABLE, EXIT
 from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.call import call
 from shmcam.control.command_table import find, suggestion
-from shmcam.control.help import details
 from shmcam.control.messages import Reply, Set
 from shmcam.control.parser import UnknownCommandError, from_line
 
@@ -33,9 +32,6 @@ def ask(options: Options) -> int:
         raise UsageError(
             f"unknown word {options.word!r}" + (f"; did you mean {near}?" if near else "; see: shmcam --help")
         )
-    if options.help:
-        print("\n".join(details(found[0])))
-        return 0
     cameras = () if options.socket else options.settings().cameras  # a hub of elsewhere may have others
     try:
         command = from_line(line_of(options), cameras)

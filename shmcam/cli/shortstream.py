@@ -42,9 +42,6 @@ class Frames:
 
 def main(options: Options) -> int:
     """Save N frames as DIR/frame_0001.jpg …; prints STREAM_DONE as the service says it."""
-    if options.help:
-        print("shmcam shortstream [N] --out DIR [--camera cam0]: save N frames as DIR/frame_0001.jpg …")
-        return 0
     command, folder = _options(options.rest)
     folder.mkdir(parents=True, exist_ok=True)
     count = 0

@@ -29,9 +29,6 @@ LINE_MAX = 64 * 1024
 
 def main(options: Options) -> int:
     """Pass lines between the master and the hub until one of them ends."""
-    if options.help:
-        print(__doc__)
-        return 0
     service = _start(options) if "--start" in options.rest else None
     try:
         return _session(options.socket_path, started=service is not None)

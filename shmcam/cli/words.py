@@ -1,41 +1,134 @@
-"""The words of `shmcam` that are not commands of the control socket, and its overview."""
+"""The words of `shmcam` that are not commands of the control socket, and the texts of `shmcam --help`.
+
+`--help` of a command of the control socket comes from `shmcam.control.help`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shmcam.control.command_table import GROUPS
+from shmcam.control.command_table import COMMANDS, GROUPS, find
+from shmcam.control.help import details
+
+
+@dataclass(frozen=True, slots=True)
+class WordOption:
+    """One option of a word, for completion; the word's code reads it."""
+
+    names: tuple[str, ...]
+    help: str
+    value: str = ""
+    """The name of its value in help texts; empty: a switch. DIR is completed with folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word: where its code is, and what it does."""
+    """One word: its code, its line in the overview, its own help."""
 
     module: str
     usage: str
     help: str
+    details: str = ""
+    """The text of `shmcam WORD --help`; empty: that of the command, or the word's code prints it."""
+    options: tuple[WordOption, ...] = ()
+    parser: str = ""
+    """The "module:function" that builds its argparse parser: such a word reads all its options itself."""
 
 
 LOCAL: dict[str, Word] = {
-    "run": Word("shmcam.cli.run:run", "run [--set TABLE.KEY=VALUE]", "start everything in the foreground"),
-    "console": Word("shmcam.cli.console:main", "console [--plain]", "full-screen view; keys r, s, q"),
-    "slave": Word("shmcam.cli.slave:main", "slave [--start]", "JSON on stdin and stdout for a master program"),
-    "subscribe": Word("shmcam.cli.follow:events", "subscribe [TOPIC …]", "print events until Ctrl-C"),
-    "logs": Word("shmcam.cli.follow:logs", "logs [-f] [-n LINES] [PROCESS]", "log lines, merged by time"),
-    "shortstream": Word("shmcam.cli.shortstream:main", "shortstream [N] --out DIR", "save N frames as JPEG files"),
+    "run": Word(
+        "shmcam.cli.run:run",
+        "run [--set TABLE.KEY=VALUE]",
+        "start everything in the foreground",
+        parser="shmcam.cli.run:build_parser",
+    ),
+    "console": Word(
+        "shmcam.cli.console:main",
+        "console [--plain]",
+        "full-screen view; keys r, s, q",
+        "`shmcam console`: status, picture and log of a running service on one screen; keys r, s, q.\n\n"
+        "On a terminal it is full screen; with --plain, or when stdin is no terminal, it reads r, s, q + Enter line by "
+        "line.",
+        (WordOption(("--plain",), "read keys line by line"),),
+    ),
+    "slave": Word(
+        "shmcam.cli.slave:main",
+        "slave [--start]",
+        "JSON on stdin and stdout for a master program",
+        "`shmcam slave`: the JSON dialect on stdin and stdout, for a master program that started us.\n\n"
+        'One object a line in, one object a line out; `{"command": "quit"}` or the end of stdin ends the session. '
+        "With --start\nthe whole service is started first, and stopped again at the end. "
+        "Nothing but JSON is ever written to stdout.",
+        (WordOption(("--start",), "start the whole service first"),),
+    ),
+    "subscribe": Word(
+        "shmcam.cli.follow:events",
+        "subscribe [TOPIC …]",
+        "print events until Ctrl-C",
+        "shmcam subscribe [TOPIC …]: print events until Ctrl-C; without topics: all\nexample: shmcam subscribe night",
+    ),
+    "logs": Word(
+        "shmcam.cli.follow:logs",
+        "logs [-f] [-n LINES] [PROCESS]",
+        "log lines, merged by time",
+        "shmcam logs [-f] [-n LINES] [PROCESS]: log lines, merged by time; -f: and what follows",
+        (
+            WordOption(("-f", "--follow"), "also print what follows"),
+            WordOption(("-n", "--lines"), "number of lines", "LINES"),
+        ),
+    ),
+    "shortstream": Word(
+        "shmcam.cli.shortstream:main",
+        "shortstream [N] --out DIR",
+        "save N frames as JPEG files",
+        "shmcam shortstream [N] --out DIR [--camera cam0]: save N frames as DIR/frame_0001.jpg …",
+        (
+            WordOption(("--out",), "folder of the files", "DIR"),
+            WordOption(("--camera",), "camera, such as cam0", "NAME"),
+        ),
+    ),
     "cameras": Word("shmcam.cli.rings:main", "cameras", "every camera of this machine, and what is delivered"),
-    "doctor": Word("shmcam.cli.doctor.doctor:main", "doctor", "what is missing or wrong, and what to type"),
-    "top": Word("shmcam.cli.rings:top", "top [--once]", "live view of the rings: rates, readers, lag, drops"),
+    "doctor": Word(
+        "shmcam.cli.doctor.doctor:main",
+        "doctor",
+        "what is missing or wrong, and what to type",
+        "`shmcam doctor`: what is missing or wrong on this machine, each with the line to type. "
+        "Exit code 1 if anything is.",
+    ),
+    "top": Word(
+        "shmcam.cli.rings:top",
+        "top [--once]",
+        "live view of the rings: rates, readers, lag, drops",
+        options=(WordOption(("--once",), "one table, then stop"),),
+    ),
     "dump-ring": Word("shmcam.cli.rings:dump", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
-    "completion": Word("shmcam.cli.completion:main", "completion bash|zsh|fish", "print a completion script"),
+    "completion": Word(
+        "shmcam.cli.completion:main",
+        "completion bash|zsh|fish",
+        "print a completion script",
+        "shmcam completion bash|zsh|fish\n"
+        "  bash: shmcam completion bash > ~/.local/share/bash-completion/completions/shmcam\n"
+        "  zsh:  shmcam completion zsh > ~/.zfunc/_shmcam   (with ~/.zfunc in fpath)\n"
+        "  fish: shmcam completion fish > ~/.config/fish/completions/shmcam.fish",
+    ),
 }
-"""What the command line does itself; "module:function" takes Options and returns the exit code."""
+"""The words that the command line carries out itself; "module:function" takes Options and returns the exit code."""
 
 ELSEWHERE: dict[str, Word] = {
-    "library": Word("shmcam.cli.library", "library list|show|protect|delete|check|rebuild", "what has been saved"),
-    "gen-cert": Word("shmcam.cli.certificate", "gen-cert …", "make a TLS certificate for the web page"),
+    "library": Word(
+        "shmcam.cli.library",
+        "library list|show|protect|delete|check|rebuild",
+        "what has been saved",
+        parser="shmcam.cli.library:build_parser",
+    ),
+    "gen-cert": Word(
+        "shmcam.cli.certificate",
+        "gen-cert …",
+        "make a TLS certificate for the web page",
+        parser="shmcam.cli.certificate:build_parser",
+    ),
 }
-"""Programs of other packages, started with `python -m` so that this package imports none of them."""
+"""Programs started with `python -m`, so that the command line imports none of what they need."""
 
 SUPERVISOR: dict[str, str] = {
     "start": "start programs (default: all)",
@@ -45,6 +138,31 @@ SUPERVISOR: dict[str, str] = {
     "processes": "supervisorctl status",
 }
 """Passed on to supervisorctl with this instance's configuration."""
+
+
+def find_word(word: str) -> Word | None:
+    """Return a word of LOCAL or ELSEWHERE; None: it is none of these."""
+    return LOCAL.get(word) or ELSEWHERE.get(word)
+
+
+def summaries() -> dict[str, str]:
+    """Return every word with its one-line help, in alphabetical order."""
+    texts = {row.words[0]: row.help for row in COMMANDS}
+    texts |= {name: word.help for name, word in (LOCAL | ELSEWHERE).items()}
+    return dict(sorted((texts | SUPERVISOR).items()))
+
+
+def help_of(word: str) -> str:
+    """Return the text of `shmcam WORD --help`; of `shmcam --help` for no word; "" where only the word's code has it."""
+    if not word:
+        return overview()
+    if word in SUPERVISOR:
+        return f"shmcam {word} [PROGRAM …]: {SUPERVISOR[word]}"
+    local = find_word(word)
+    if local and local.details:
+        return local.details
+    command = find(word)
+    return "\n".join(details(command[0])) if command and not (local and local.parser) else ""
 
 
 def overview() -> str:

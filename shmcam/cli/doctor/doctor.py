@@ -25,9 +25,6 @@ CHECKS: tuple[tuple[str, Callable[[Options], Iterator[Finding]]], ...] = (
 
 def main(options: Options) -> int:
     """Check everything; one line each."""
-    if options.help:
-        print(__doc__)
-        return 0
     found = [(topic, finding) for topic, check in CHECKS for finding in check(options)]
     problems = sum(finding.level == "problem" for _, finding in found)
     if options.json:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from shmcam.cli.completion import bash, fish, words, zsh
+from shmcam.cli.completion import SHELLS, write_script
 from shmcam.cli.console_view import View, draw, fitted, render
 from shmcam.cli.shortstream import Frames
+from shmcam.cli.words import summaries
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
 from shmcam.control.messages import Chunk, NightBegan, PreviewFrame, Reply
@@ -330,11 +331,11 @@ def test_the_screen_fits_whatever_the_terminal(columns, rows):
 # ---- completion
 
 
-@pytest.mark.parametrize(("shell", "script"), [("bash", bash), ("zsh", zsh), ("fish", fish)])
-def test_completion_scripts_are_accepted_by_their_shells(shell, script, tmp_path):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_scripts_are_accepted_by_their_shells(shell, tmp_path):
     path = tmp_path / "script"
-    path.write_text(script())
-    assert "record" in script()
+    path.write_text(write_script(shell))
+    assert "record" in path.read_text()
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     subprocess.run([shell, "-n", str(path)], check=True, timeout=60)
@@ -342,7 +343,8 @@ def test_completion_scripts_are_accepted_by_their_shells(shell, script, tmp_path
 
 def test_bash_completes_words_and_what_follows(tmp_path):
     path = tmp_path / "script"
-    path.write_text(bash())
+    path.write_text(write_script("bash"))
+    (tmp_path / "folder").mkdir()
 
     def complete(*typed):
         line = " ".join(f"'{word}'" for word in typed)
@@ -352,15 +354,24 @@ def test_bash_completes_words_and_what_follows(tmp_path):
 
     assert complete("shmcam", "rec") == ["record"]
     assert set(complete("shmcam", "record", "st")) == {"start", "stop", "status"}
+    assert complete("shmcam", "record", "start", "dur") == ["duration_s="]
     assert "night.dark_threshold" in complete("shmcam", "set", "night.dark")
     assert "recorder" in complete("shmcam", "restart", "")
-    assert set(words()) >= {"save", "run", "doctor", "restart"}
+    assert complete("shmcam", "restart", "hub", "record") == ["recorder"]
+    assert complete("shmcam", "--config", "x.toml", "--json", "restart", "record") == ["recorder"]
+    assert complete("shmcam", "save", "jpg", "--js") == ["--json"]
+    assert complete("shmcam", "library", "list", "--ki") == ["--kind"]
+    assert complete("shmcam", "logs", "-f", "-n", "5", "record") == ["recorder"]
+    assert set(complete("shmcam", "--config", f"{tmp_path}/")) == {f"{tmp_path}/script", f"{tmp_path}/folder"}
+    assert complete("shmcam", "shortstream", "3", "--out", f"{tmp_path}/") == [f"{tmp_path}/folder"]
+    assert complete("shmcam", "help", "doct") == ["doctor"]
+    assert set(summaries()) >= {"save", "run", "doctor", "restart"}
 
 
 @needs("fish")
 def test_fish_completes_words_and_what_follows(tmp_path):
     path = tmp_path / "script"
-    path.write_text(fish())
+    path.write_text(write_script("fish"))
 
     def complete(line):
         code = f"source {path}; complete -C '{line}'"
@@ -374,13 +385,32 @@ def test_fish_completes_words_and_what_follows(tmp_path):
     assert complete("shmcam --config x.toml --json restart record") == ["recorder"]
     assert "night.dark_threshold" in complete("shmcam set night.dark")
     assert "--config" in complete("shmcam --c")
+    assert complete("shmcam save jpg --js") == ["--json"]
+    assert complete("shmcam save jpg lab") == ["label="]
+    assert complete("shmcam library list --ki") == ["--kind"]
+    assert complete("shmcam restart hub record") == ["recorder"]
+    assert complete(f"shmcam --config {tmp_path}/scr") == [f"{tmp_path}/script"]
+    (tmp_path / "folder").mkdir()
+    assert complete(f"shmcam shortstream 3 --out {tmp_path}/f") == [f"{tmp_path}/folder/"]
+
+
+def test_bash_writes_a_field_without_a_space_behind_it(tmp_path):
+    """As people see it: in a terminal of their own."""
+    (tmp_path / "script").write_text(write_script("bash"))
+    with Terminal("bash", "--norc", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
+        shell.say(f"bind 'set enable-bracketed-paste off'; source {tmp_path}/script; echo rea''dy\n")
+        shell.hear("ready\r\n")
+        for typed, shown in (("shmcam save lab\tx", "label=x"), ("shmcam rec\tx", "record x")):
+            shell.say(typed)
+            shell.hear(shown)
+            shell.say("\x15")
 
 
 @needs("zsh")
 @pytest.mark.parametrize("how", ["autoloaded", "sourced"])
 def test_zsh_completes_words_and_what_follows(tmp_path, how):
     """In a terminal of its own, as zsh completes nowhere else."""
-    (tmp_path / "_shmcam").write_text(zsh())
+    (tmp_path / "_shmcam").write_text(write_script("zsh"))
     load = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D"
     load += f"; source {tmp_path}/_shmcam" if how == "sourced" else ""
     with Terminal("zsh", "-f", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
@@ -391,7 +421,15 @@ def test_zsh_completes_words_and_what_follows(tmp_path, how):
             ("shmcam record sto\t", "stop "),
             ("shmcam --config x.toml --json restart recor\t", "recorder "),
             ("shmcam set night.dark_th\t", "night.dark_threshold "),
-            ("shmcam save lab\t", "label="),
+            ("shmcam save lab\tx", "label=x"),
+            ("shmcam save jpg lab\tx", "label=x"),
+            ("shmcam --js\t", "--json "),
+            ("shmcam save --js\t", "--json "),
+            ("shmcam library unpro\t", "unprotect "),
+            ("shmcam library list --ki\t", "--kind "),
+            ("shmcam restart hub recor\t", "recorder "),
+            ("shmcam run --verb\t", "--verbose "),
+            (f"shmcam --config {tmp_path}/_sh\t", "_shmcam "),
         ):
             shell.say(typed)
             shell.hear(shown)
