@@ -16,10 +16,12 @@ from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
 from recorder.encoding.overlay import FrameOverlay
 from recorder.encoding.session import EncoderSession
+from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
 from recorder.resume import EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
+from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock
@@ -67,12 +69,26 @@ def run(process: Process) -> None:
             *(settings, own, camera), marks=marks, catalogue=catalogue, closed=writer.finished, notices=writer.notices
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
-        orders = RecordCommands(
+        commands = RecordCommands(
             *(camera, own, triggers, writer, live),
             relieved=finisher.adopt,
             marked=lambda: marks.keep(triggers.events),
         )
-        encoding = EncoderSession(own, overlay_of(own))
+        cursor, encoder = RingCursor(ring), EncoderSession(own, overlay_of(own))
+        heartbeats = Heartbeats(
+            control=control, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer
+        )
+        loop = RecorderLoop(control, commands, writer, heartbeats, stop)
+        pipeline = FramePipeline(
+            cursor=cursor,
+            encoder=encoder,
+            live=live,
+            triggers=triggers,
+            writer=writer,
+            heartbeats=heartbeats,
+            commands=commands,
+            serve=loop.serve,
+        )
         session = Resume(settings, camera, ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
         found = [marks.onto(closed) for closed in recovery.adopt(paths.recordings, camera)]
         session.begin(own, found, recovery.closed_until_ns(paths.recordings, camera))
@@ -80,35 +96,24 @@ def run(process: Process) -> None:
         finisher.start()
         for closed in found:
             writer.finished.put(closed)
-        loop = RecorderLoop(
-            camera=camera,
-            control=control,
-            cursor=RingCursor(ring),
-            encoding=encoding,
-            live=live,
-            orders=orders,
-            triggers=triggers,
-            writer=writer,
-            stop=stop,
-        )
         log.info("ready mode=%s auto_start=%s recordings=%s", own.mode, own.auto_start, paths.recordings)
         with closing(writer, CLOSE_S):
-            for _ in loop.run():
+            for _ in loop.run(pipeline):
                 if finisher.failure is not None:
                     raise finisher.failure
-                session.keep(orders.last)
+                session.keep(commands.last)
                 while loop.changed:
                     before, own = own, session.changed(loop.changed.popleft(), own)
                     storage.settings = finisher.settings = session.settings  # the library's limits
-                    orders.settings = finisher.own = encoding.settings = own
+                    commands.settings = finisher.own = encoder.settings = own
                     writer.form, triggers.limits = Form.of(own), ClipLimits.of(own)
                     if own.overlay != before.overlay:
-                        encoding.decorate(overlay_of(own))
-        loop.tell()
-        session.interrupt(orders.last)
+                        encoder.decorate(overlay_of(own))
+        loop.announce()
+        session.interrupt(commands.last)
         live.close()
         finisher.close(1.0)
-        log.info("stopped encoded=%d lost=%d unwritten=%d", loop.encoded, loop.lost, writer.unwritten)
+        log.info("stopped encoded=%d lost=%d unwritten=%d", heartbeats.encoded, cursor.lost, writer.unwritten)
     only_one.close()
 
 

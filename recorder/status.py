@@ -32,14 +32,14 @@ class Heartbeats:
         *,
         control: ControlClient,
         cursor: RingCursor,
-        encoding: EncoderSession,
+        encoder: EncoderSession,
         live: LivePackets,
         triggers: Triggers,
         writer: ClipWriter,
     ) -> None:
         self.encoded = 0
         """Frames that went into the encoder, and were not overwritten meanwhile."""
-        self._control, self._cursor, self._encoding = control, cursor, encoding
+        self._control, self._cursor, self._encoder = control, cursor, encoder
         self._live, self._triggers, self._writer = live, triggers, writer
         self._rate = RateMeter(RATE_INTERVALS)
         self._beat_s = 0.0
@@ -86,8 +86,8 @@ class Heartbeats:
             drops=current[3] if current else 0,
             unwritten=self._writer.unwritten,
             queued=self._writer.waiting,
-            encoder=self._encoding.codec,
-            encoder_failures=self._encoding.failures,
+            encoder=self._encoder.codec,
+            encoder_failures=self._encoder.failures,
             live_frames=self._live.published,
             encoded=self.encoded,
         )

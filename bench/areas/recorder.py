@@ -29,13 +29,16 @@ from recorder.encoding import encoder
 from recorder.encoding.frames import Wrapper, picture_of
 from recorder.encoding.overlay import FrameOverlay
 from recorder.encoding.session import Decorate, EncoderSession
+from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
 from recorder.settings import OverlaySettings, RecorderSettings
+from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import FrameMeta, LiveRing, RingCursor, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
+from shmcam.control.client import ControlClient
 from shmcam.library import Catalogue
 from shmcam.runtime.stop import Stop
 
@@ -142,24 +145,30 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
         if live:
             packets.watch(3600)
-        loop = RecorderLoop(
-            camera="cam0",
-            control=Quiet(),  # type: ignore[arg-type]
-            cursor=RingCursor(film.ring),
-            encoding=EncoderSession(own, decorate),
+        control: ControlClient = Quiet()  # type: ignore[assignment]
+        cursor, session = RingCursor(film.ring), EncoderSession(own, decorate)
+        heartbeats = Heartbeats(
+            control=control, cursor=cursor, encoder=session, live=packets, triggers=triggers, writer=writer
+        )
+        commands = RecordCommands("cam0", own, triggers, writer, packets)
+        loop = RecorderLoop(control, commands, writer, heartbeats, stop)
+        pipeline = FramePipeline(
+            cursor=cursor,
+            encoder=session,
             live=packets,
-            orders=RecordCommands("cam0", own, triggers, writer, packets),
             triggers=triggers,
             writer=writer,
-            stop=stop,
+            heartbeats=heartbeats,
+            commands=commands,
+            serve=loop.serve,
         )
         triggers.start(film.start_ns, "session", "manual", utc_ns=time.time_ns())
         triggers.stop(film.end_ns)
         writer.start()
         began = cpu = before = 0.0
-        for _ in loop.run():
-            if not began and loop.encoded >= RUN_IN:
-                began, cpu, before = time.perf_counter(), cpu_s(), loop.encoded
+        for _ in loop.run(pipeline):
+            if not began and heartbeats.encoded >= RUN_IN:
+                began, cpu, before = time.perf_counter(), cpu_s(), heartbeats.encoded
             if not triggers.active:
                 break
         seconds = time.perf_counter() - began  # the last frame is encoded; closing the file is the disk's pace
@@ -167,7 +176,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         frames = len(film.frames) - before
         figures = seconds / frames, (cpu_s() - cpu) / frames
         packets.close()
-    assert loop.encoded == len(film.frames) + live and loop.lost == 0, (loop.encoded, loop.lost)
+    assert heartbeats.encoded == len(film.frames) + live and cursor.lost == 0, (heartbeats.encoded, cursor.lost)
     clips = list(film.settings.paths.recordings.rglob("*.mp4"))
     assert len(clips) == 1, f"one film, {len(clips)} files"
     return figures

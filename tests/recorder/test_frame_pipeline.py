@@ -19,9 +19,11 @@ from recorder.commands import RecordCommands
 from recorder.encoding import select
 from recorder.encoding.encoder import Encoder
 from recorder.encoding.session import EncoderSession
+from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
 from recorder.settings import RecorderSettings
+from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
 from shmcam.config.settings import Settings
@@ -152,18 +154,21 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
     with Catalogue.of(settings) as catalogue, LiveRing(film.writer.name) as ring:
         writer = ClipWriter("cam0", Form.of(own), Storage(settings, own, catalogue), Hanging)
         live = LivePackets(settings.ring_name("cam0", "h264"), settings.paths.run, "cam0", own)
-        loop = RecorderLoop(
-            camera="cam0",
-            control=hub,
-            cursor=RingCursor(ring),
-            encoding=EncoderSession(own),
+        cursor, encoder = RingCursor(ring), EncoderSession(own)
+        beats = Heartbeats(control=hub, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer)
+        commands = RecordCommands("cam0", own, triggers, writer, live)
+        loop = RecorderLoop(hub, commands, writer, beats, stop)
+        pipeline = FramePipeline(
+            cursor=cursor,
+            encoder=encoder,
             live=live,
-            orders=RecordCommands("cam0", own, triggers, writer, live),
             triggers=triggers,
             writer=writer,
-            stop=stop,
+            heartbeats=beats,
+            commands=commands,
+            serve=loop.serve,
         )
-        thread = threading.Thread(target=lambda: [None for _ in loop.run()], daemon=True)
+        thread = threading.Thread(target=lambda: [None for _ in loop.run(pipeline)], daemon=True)
         triggers.start(now_ns(), "session", "manual", utc_ns=time.time_ns())
         writer.start()
         thread.start()
