@@ -8,11 +8,7 @@ nobody takes it for a leftover: not another thread, not a second exporter, not `
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,8 +24,9 @@ from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
 from shmcam.library.entry import Entry, from_description
-from shmcam.runtime.files import PART, sync_folder
-from shmcam.video.growing_mp4 import look, movflags, trim
+from shmcam.runtime.files import PART
+from shmcam.video.disk_file import DiskFile, hold, put_in_place
+from shmcam.video.growing_mp4 import GrowingVideo, look, movflags, trim
 
 GOP_S = 2.0
 """Seconds of film between key frames: how finely a player can seek."""
@@ -53,10 +50,9 @@ class Film:
         self.part = path.with_name(path.name + PART)
         self.geometry = geometry
         self.frames = 0
-        self._file = os.fdopen(_created(self.part), "w+b", buffering=0)
-        self._container = av.open(self._file, "w", format="mp4", options={"movflags": movflags("frag_every_frame")})
-        self._container.metadata["comment"] = json.dumps(dict(about))
-        self._stream = self._container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
+        self._file = DiskFile(self.part, needs_lock=True)
+        self._video = GrowingVideo(self._file, about, {"movflags": movflags("frag_every_frame")})
+        self._stream = self._video.container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
         self._stream.width, self._stream.height = geometry.width & ~1, geometry.height & ~1
         self._stream.pix_fmt = "yuv420p"
         # zerolatency: each picture leaves the encoder at once, nothing is held in memory to be lost
@@ -71,20 +67,20 @@ class Film:
         frame = _frame(payload, self.geometry)
         frame.pts = self.frames
         for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+            if self._video.mux(packet):
+                self._file.checkpoint()  # not synced yet, but all that a refusal of the disk needs to leave
         self.frames += 1
         if self.frames % SYNC_FRAMES == 1:
-            os.fdatasync(self._file.fileno())
+            self._video.sync()
 
     def close(self) -> Path | None:
         """End the film and give it its name. Returns: the name; None without frames. Raises: OSError."""
         try:
             for packet in self._stream.encode(None) if self.frames else ():
-                self._container.mux(packet)
-            self._container.close()
-            os.fsync(self._file.fileno())
+                self._video.mux(packet)
+            self._video.finish()
             if self.frames:
-                return finished(self.part)  # under the lock: nobody adopts it first
+                return put_in_place(self.part)  # under the lock: nobody adopts it first
             self.part.unlink()
         finally:
             self._file.close()
@@ -92,8 +88,7 @@ class Film:
 
     def abandon(self) -> None:
         """Leave the file as it is: its fragments play, and the next start adopts them."""
-        with suppress(OSError, av.FFmpegError):  # PyAV's own, where the disk refuses the index, too
-            self._container.close()
+        self._video.abandon()
         self._file.close()
 
     def __enter__(self) -> Film:
@@ -102,38 +97,12 @@ class Film:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file.closed:
+        if self._file.is_closed:
             return
         if kind is None:
             self.close()
         else:
             self.abandon()
-
-
-def finished(part: Path) -> Path:
-    """Give a film its final name, which is never one that exists. Raises: OSError."""
-    path = part.with_name(part.name.removesuffix(PART))
-    number = 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{part.name.removesuffix('.mp4' + PART)}_{number}.mp4")
-    part.rename(path)
-    sync_folder(path.parent)
-    return path
-
-
-def _created(part: Path) -> int:
-    """A descriptor of a new file, locked. Raises: OSError."""
-    while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # an adopter holds an empty file only for a moment
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # taken for a leftover between open and lock
 
 
 def adopted(part: Path, camera: str) -> Entry | None:
@@ -143,25 +112,8 @@ def adopted(part: Path, camera: str) -> Entry | None:
 
     Raises: OSError.
     """
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):  # PermissionError: `shmcam timelapse` of another user
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Closed, or adopted by somebody else, since it was opened: then the name is not (or no longer) this film's.
-        return _adopted(part, camera) if _is_at(descriptor, part) else None
-    except BlockingIOError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+    with hold(part, without_locks=False) as is_free:  # not of another user's `shmcam timelapse`
+        return _adopted(part, camera) if is_free else None
 
 
 def _adopted(part: Path, camera: str) -> Entry | None:
@@ -175,7 +127,7 @@ def _adopted(part: Path, camera: str) -> Entry | None:
         return None
     trim(part, found)
     said = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **found.about}
-    entry = from_description(finished(part), said)
+    entry = from_description(put_in_place(part), said)
     return None if entry is None else replace(entry, frames=found.frames)
 
 

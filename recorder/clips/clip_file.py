@@ -9,7 +9,6 @@ The frame timing CSV: one line per frame of a clip, gaps visible (features.md E4
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,16 +16,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import av
-from av.container.output import OutputContainer
-
 from recorder.clips.clip import ClipPaths, ClipTotals, Form, Track
-from recorder.clips.disk_file import DiskFile
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
 from shmcam.runtime.files import sync_folder
 from shmcam.video import fmp4_reader
-from shmcam.video.growing_mp4 import movflags
+from shmcam.video.disk_file import DiskFile
+from shmcam.video.growing_mp4 import GrowingVideo, movflags
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 CSV_HEADER = ",".join(COLUMNS) + "\n"
@@ -99,8 +95,8 @@ def _row(text: str) -> tuple[int, int, int] | None:
 
 Opener = Callable[[Path], DiskFile]
 
-WRITE_BYTES = 1 << 20
-"""PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
+MUXERS = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}
+"""FFmpeg's names of the containers."""
 
 UNSYNCED_FRAGMENTS = fmp4_reader.SUSPECT - 1
 """While a backlog is written fragments come many times a second, and a card takes as long to sync one as to sync
@@ -126,9 +122,8 @@ class ClipFile:
         except OSError:
             self._discard()
             raise
-        self._container = _container(self._file, form)
-        self._container.metadata["comment"] = json.dumps(about, separators=(",", ":"))
-        self._stream = self._container.add_mux_stream(
+        self._video = GrowingVideo(self._file, about, _options(form), muxer=MUXERS[form.container])
+        self._stream = self._video.container.add_mux_stream(
             "h264",
             rate=Fraction(track.fps).limit_denominator(1000),
             width=track.width,
@@ -159,9 +154,7 @@ class ClipFile:
         packet.pts = packet.dts = pts
         packet.duration = row.frame_duration_us
         packet.stream = self._stream  # type: ignore[assignment]
-        before = self._file.bytes
-        self._container.mux_one(packet)
-        grown, at_once = self._file.bytes > before, self._form.container == "h264"
+        grown, at_once = self._video.mux(packet), self._form.container == "h264"
         if grown and not at_once:
             self._grown(lines_end)  # what reached the file ends with the frame before this one
         self._last = row
@@ -171,10 +164,8 @@ class ClipFile:
 
     def close(self) -> ClipTotals:
         """Finish and give the files their final names. Raises: OSError; `abandon` then."""
-        self._container.close()
-        self._file.sync()
+        self._video.finish()
         self._whole = (self._frames, self._last)
-        self._file.checkpoint()
         self._file.close()
         if self._csv is not None:
             self._csv.checkpoint()
@@ -188,8 +179,7 @@ class ClipFile:
         for file in (self._file, self._csv):
             if file is not None and file.broken is None:
                 file.broken = OSError("abandoned")
-        with suppress(OSError, av.FFmpegError):
-            self._container.close()  # writes a trailer, which the broken file swallows
+        self._video.abandon()
         self._frames, self._last = self._whole
         if self._frames == 0:
             self._discard()
@@ -228,9 +218,8 @@ class ClipFile:
             return
         if self._csv is not None:
             self._csv.sync()
-        self._file.sync()
+        self._video.sync()
         self._synced_s, self._unsynced, self._whole = time.monotonic(), 0, (self._frames, self._last)
-        self._file.checkpoint()
         if self._csv is not None:
             self._csv.checkpoint(lines_end)
 
@@ -254,16 +243,12 @@ class ClipFile:
         sync_folder(self.place.clip.parent)
 
 
-def _container(file: DiskFile, form: Form) -> OutputContainer:
-    """Open the muxer; nothing reaches the file before the first packet does."""
-    options = {"flush_packets": "1"}
-    name = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}[form.container]
+def _options(form: Form) -> dict[str, str]:
+    """Options of the muxer: after so much video a fragment or cluster ends."""
     if form.container == "mp4":
-        options |= {
+        return {
             "movflags": movflags("frag_keyframe", plain=form.plain),
             "frag_duration": str(int(form.fragment_s * 1e6)),
             "video_track_timescale": str(TIME_BASE.denominator),
         }
-    if form.container == "mkv":
-        options["cluster_time_limit"] = str(int(form.fragment_s * 1000))
-    return av.open(file, "w", format=name, container_options=options, buffer_size=WRITE_BYTES)
+    return {"cluster_time_limit": str(int(form.fragment_s * 1000))} if form.container == "mkv" else {}

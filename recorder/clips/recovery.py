@@ -16,11 +16,11 @@ from typing import Any
 
 from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
 from recorder.clips.clip_file import last_frame_ns, read_rows
-from recorder.clips.disk_file import is_written
 from recorder.clips.notices import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
 from shmcam.runtime.files import PART, sweep, sync_folder, unused
+from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, cut, look, trim
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,15 @@ def growing(recordings: Path, camera: str, *, alone: bool) -> Iterator[Path]:
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
             path = Path(folder) / name
-            with suppress(OSError):
-                if is_of(name, camera) and name.endswith(PART) and not is_written(path, not alone):
-                    yield path
+            if is_of(name, camera) and name.endswith(PART) and not _is_written(path, alone):
+                yield path
+
+
+def _is_written(path: Path, alone: bool) -> bool:
+    """Whether a process writes the file; also if it cannot be opened."""
+    with suppress(OSError), hold(path, without_locks=alone) as is_free:
+        return not is_free
+    return True
 
 
 def adopt(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:

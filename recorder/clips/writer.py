@@ -34,12 +34,12 @@ import av
 from recorder.clips import clip as names
 from recorder.clips.clip import ClipOrder, Form, Track, about
 from recorder.clips.clip_file import ClipFile, Opener
-from recorder.clips.disk_file import DiskFile
 from recorder.clips.notices import Closed, Notice, Opened, Trouble
 from recorder.clips.storage import AHEAD_S, Storage
 from recorder.encoding.encoder import AccessUnit
 from recorder.errors import StorageUnavailable
 from shmcam.runtime.timers import Backoff
+from shmcam.video.disk_file import DiskFile
 
 FRAMES = 600
 """20 s at 30 fps: an SD card that pauses for its garbage collection is back by then."""

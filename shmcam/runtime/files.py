@@ -21,7 +21,7 @@ PART = ".part"
 """Suffix of a file that is being written. What a crash leaves behind bears it and may be removed on start."""
 
 _TEMPORARY = re.compile(r"\..+\.\d+" + re.escape(PART))
-_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _open_descriptor(descriptor: int) -> BinaryIO:
@@ -48,7 +48,7 @@ def whole_file(
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     with suppress(FileNotFoundError):
         temporary.unlink()  # our own pid: left by an earlier process of this number
-    descriptor = _created(temporary, mode)
+    descriptor = create_locked(temporary, os.O_WRONLY, mode=mode)
     lock = os.dup(descriptor)  # until the file has its name: nobody sweeps it in between
     try:
         with opener(descriptor) as file:
@@ -67,18 +67,23 @@ def whole_file(
         sync_folder(path.parent)
 
 
-def _created(path: Path, mode: int) -> int:
-    """A descriptor of a new file, locked as long as it is open: by that `sweep` knows that somebody writes it."""
+def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: bool = True) -> int:
+    """Creates a file that is locked as long as it is open: by that `sweep` and others know that it is being written.
+
+    `access`: O_WRONLY or O_RDWR. `needs_lock`: refuse a file system that knows no locks.
+    Returns: the descriptor. Raises: OSError; FileExistsError where `path` exists.
+    """
     while True:
-        descriptor = os.open(path, _OPEN_FLAGS, mode)
+        descriptor = os.open(path, access | _CREATE_FLAGS, mode)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a sweeper holds it only for a moment
+            with suppress(*(() if needs_lock else (OSError,))):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # whoever takes it for a leftover holds it only for a moment
             if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # swept between open and lock
+        os.close(descriptor)  # removed as a leftover between open and lock
 
 
 def sweep(folder: Path) -> list[Path]:

@@ -1,22 +1,30 @@
-"""A video that grows on disk: how an mp4 is made so that it plays at any moment, and what is whole in a leftover.
+"""A video that grows on disk: it plays at any moment, and what a crash or a power cut leaves of it is found and used.
 
-An mp4 grows by fragments (`movflags`); where FFmpeg has `hybrid_fragmented` (7.1), the clean close makes it a plain
-one by writing an index at the end and 8 bytes at the front. A crash or a power cut leaves fragments, of which the last
-ones may be torn: `look` finds and `trim` cuts them off. PyAV is imported when it is needed: most users of the library
-never do.
+An mp4 grows by fragments (`movflags`). Where FFmpeg has `hybrid_fragmented` (7.1), the clean close makes it a plain
+one: it writes one index at the end and 8 bytes at the front, and copies nothing. A crash or a power cut leaves
+fragments, of which the last ones may be torn: `look` finds and `trim` cuts them off.
+
+PyAV is imported when it is needed: most users of the library never do.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shmcam.video import fmp4_reader
+from shmcam.video.disk_file import DiskFile
 
+if TYPE_CHECKING:
+    import av
+
+WRITE_BYTES = 1 << 20
+"""PyAV's buffer: a fragment of up to this size reaches the disk as one write."""
 HYBRID_SINCE = (61, 7, 0)
 """libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
 
@@ -36,7 +44,7 @@ class VideoSummary:
 
 def movflags(cut: str, *, plain: bool = True) -> str:
     """The muxer's flags. `cut`: when a fragment ends (frag_keyframe, frag_every_frame); `plain`: what a close makes."""
-    # empty_moov: no frame outside a fragment, so that fragments.py counts them all
+    # empty_moov: no frame outside a fragment, so that fmp4_reader counts them all
     return f"empty_moov+{cut}+default_base_moof{'+hybrid_fragmented' if plain and has_hybrid() else ''}"
 
 
@@ -45,6 +53,49 @@ def has_hybrid() -> bool:
     import av
 
     return av.library_versions["libavformat"] >= HYBRID_SINCE
+
+
+class GrowingVideo:
+    """A container that grows in a DiskFile. `file.close()` comes after `finish` or `abandon`."""
+
+    def __init__(
+        self, file: DiskFile, about: Mapping[str, Any], options: Mapping[str, str], *, muxer: str = "mp4"
+    ) -> None:
+        """Opens the muxer; nothing reaches the file before the first packet does. `about` is kept inside the video."""
+        import av
+
+        self.file = file
+        self.container = av.open(
+            file,
+            "w",
+            format=muxer,
+            container_options={"flush_packets": "1", **options},
+            buffer_size=WRITE_BYTES,
+        )
+        self.container.metadata["comment"] = json.dumps(dict(about), separators=(",", ":"))
+
+    def mux(self, packet: av.Packet[Any]) -> bool:
+        """Appends a packet. Returns: whether complete frames have reached the file. Raises: OSError."""
+        size = self.file.bytes
+        self.container.mux_one(packet)
+        return self.file.bytes > size
+
+    def sync(self) -> None:
+        """Brings what has reached the file to the disk; a file that breaks later keeps it. Raises: OSError."""
+        self.file.sync()
+        self.file.checkpoint()
+
+    def finish(self) -> None:
+        """Ends the container and brings it to the disk. Raises: OSError, av.FFmpegError; `abandon` then."""
+        self.container.close()
+        self.sync()
+
+    def abandon(self) -> None:
+        """Ends the container after an error; a broken file swallows the trailer."""
+        import av
+
+        with suppress(OSError, av.FFmpegError):  # PyAV's own, where the disk refuses the index, too
+            self.container.close()
 
 
 def look(path: Path, suspect: int = fmp4_reader.SUSPECT) -> VideoSummary | None:

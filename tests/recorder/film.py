@@ -14,7 +14,6 @@ import pytest
 
 from recorder.clips.clip import ClipOrder, ClipPaths, Form, Track
 from recorder.clips.clip_file import ClipFile, Opener
-from recorder.clips.disk_file import DiskFile
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from recorder.encoding.frames import Wrapper
 from recorder.encoding.select import open_encoder
@@ -23,6 +22,7 @@ from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shm_ring.records.packets import parameter_sets
 from shmcam.imaging import frame_code
+from shmcam.video.disk_file import DiskFile
 
 WIDTH, HEIGHT = 320, 96
 PERIOD_US = 33_333

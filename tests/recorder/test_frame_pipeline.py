@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from recorder.clips.clip import ClipLimits, Form
-from recorder.clips.disk_file import DiskFile
 from recorder.clips.storage import Storage
 from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
 from recorder.commands import RecordCommands
@@ -31,6 +30,7 @@ from shmcam.control.messages import Record
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
+from shmcam.video.disk_file import DiskFile
 from tests.machine import until
 from tests.recorder.encoding.test_encoding import ORDER, Stand, metas, picture
 from tests.recorder.film import track, units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, NoRoom, room
 from shmcam.video import fmp4_reader
+from shmcam.video.disk_file import DiskFile
 from tests.mounts import closed
 
 LAYOUT = geometry("yuv420p", 64, 48)
@@ -141,13 +143,41 @@ def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(setting
     lock, part = fcntl.flock, settings.paths.captures / f"timelapse_cam0_{STAMP}.mp4.part"
 
     def late(descriptor: int, how: int) -> None:
-        monkeypatch.setattr("exporter.films.film.fcntl.flock", lock)
+        monkeypatch.setattr(fcntl, "flock", lock)
         assert adopted(part, "cam0") is None and not part.exists()
         lock(descriptor, how)
 
-    monkeypatch.setattr("exporter.films.film.fcntl.flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     film = begun(settings, "cam0", 2)
     assert part.exists() and film.close() == film.path
+
+
+@pytest.mark.parametrize("at", [*range(3, 9), 20, 31, 32, 33])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_disk_that_fills_up_costs_no_frame_that_was_written(settings, adopt, monkeypatch, at, torn):
+    """At any write, also at those of the index when the film ends; the next film adopts what is left of this one."""
+    write, writes, film, whole = DiskFile._write_some, [], begun(settings, "cam0", 1), 0
+
+    def fills_up(self: DiskFile, descriptor: int, data: memoryview, offset: int) -> int:
+        writes.append(None)
+        if len(writes) < at:
+            return write(self, descriptor, data, offset)
+        if torn:
+            write(self, descriptor, data[: len(data) // 2], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(DiskFile, "_write_some", fills_up)
+    with pytest.raises(OSError, match="No space"), film:
+        for number in range(1, 31):
+            film.add(np.full(LAYOUT.payload_bytes, 60 + number, np.uint8))
+            whole = fmp4_reader.extent(film.part).frames
+    assert film.frames > 1 and fmp4_reader.extent(film.part).frames >= whole > 0
+    size, leftover = film.part.stat().st_size, fmp4_reader.extent(film.part)
+    assert size == leftover.bytes, "nothing torn is left"
+    monkeypatch.undo()
+    assert adopt("cam0") == [film.path.name]
+    with av.open(str(film.path)) as played:
+        assert sum(1 for _ in played.decode(video=0)) == leftover.frames
 
 
 @pytest.mark.parametrize("tail", ["truncated", "zeroed", "a hole"])

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from recorder.clips.disk_file import DiskFile
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
 from recorder.clips.writer import OpenClip, RetryState
@@ -21,6 +20,8 @@ from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.video import disk_file
+from shmcam.video.disk_file import DiskFile
 from tests.machine import until
 from tests.recorder import film
 from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of
@@ -120,7 +121,7 @@ def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, monkeypatch
 
 
 def test_a_folder_that_cannot_be_synced_leaves_neither_file_nor_descriptor(tmp_path, monkeypatch):
-    monkeypatch.setattr("recorder.clips.disk_file.sync_folder", refuse)
+    monkeypatch.setattr(disk_file, "sync_folder", refuse)
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="dying"):
         film.clip_file(tmp_path)

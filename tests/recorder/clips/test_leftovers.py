@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import random
 import time
@@ -147,7 +148,7 @@ def test_where_files_cannot_be_locked_only_a_recorder_that_has_just_begun_adopts
     def refuse(_descriptor, _how):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr("recorder.clips.disk_file.fcntl.flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     assert recovery.adopt(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
     (closed,) = recovery.adopt(tmp_path, "cam0")
     assert closed.path == place.clip and closed.totals.frames == 90

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from recorder.clips import clip_file, recovery
-from recorder.clips.disk_file import DiskFile
 from shmcam.video import fmp4_reader
+from shmcam.video.disk_file import DiskFile
 from shmcam.video.growing_mp4 import look
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of

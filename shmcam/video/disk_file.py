@@ -1,7 +1,10 @@
-"""The file object that clips are written through: whole writes, fsync on demand, and a barrier before overwriting.
+"""The file object through which files grow: whole writes, fsync on demand, and a barrier before overwriting.
 
-One place for everything that can go wrong with a disk: tests put their faults here, so that they are met the way a
-real disk delivers them.
+It is the one place for everything that can go wrong with a disk. Tests put their faults here, so that they are met the
+way a real disk delivers them.
+
+The writer of a growing file holds its lock (flock). By that everyone else knows that it is no leftover: another thread,
+a second process, a command line.
 """
 
 from __future__ import annotations
@@ -9,27 +12,59 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shmcam.runtime.files import sync_folder
+from shmcam.runtime.files import PART, create_locked, sync_folder, unused
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_OURS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
+"""Gone, another user's, or a symbolic link, which no writer of ours makes."""
 
 
-def is_written(path: Path, unknown: bool) -> bool:
-    """Whether somebody holds this file as a DiskFile; `unknown`: where files cannot be locked. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # NFS locks only what may be written
+@contextmanager
+def hold(path: Path, *, without_locks: bool) -> Iterator[bool]:
+    """Holds the lock of a leftover, so that only one process adopts it.
+
+    Yields: False where it is not to be had: a process writes it, has closed or adopted it since it was opened, or
+    another user owns it; `without_locks` where the file system knows no locks. Raises: OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # NFS locks only what may be written
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        yield False
+        return
+    try:
+        yield _lock(descriptor, without_locks) and _is_at(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, without_locks: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return False
     except OSError:
-        return unknown
-    finally:
-        os.close(descriptor)
-    return False
+        return without_locks
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def put_in_place(part: Path) -> Path:
+    """Gives a finished file its final name, or `…_2` where that exists. Returns: the name. Raises: OSError."""
+    path = unused(part.with_name(part.name.removesuffix(PART)))
+    part.rename(path)
+    sync_folder(path.parent)
+    return path
 
 
 class DiskFile:
@@ -40,8 +75,11 @@ class DiskFile:
     failed fsync the kernel may have dropped the pages and a second one would lie ("fsyncgate").
     """
 
-    def __init__(self, path: Path) -> None:
-        """Create `path`; its name survives a power cut. Raises: OSError."""
+    def __init__(self, path: Path, *, needs_lock: bool = False) -> None:
+        """Creates `path`, locked; the name survives a power cut. Raises: OSError.
+
+        `needs_lock`: refuse a file system that knows no locks; some network file systems do not.
+        """
         self.path = path
         self.bytes = 0
         """Size of the file."""
@@ -51,9 +89,7 @@ class DiskFile:
         self._position = 0
         self._overwritten: list[tuple[int, bytes]] = []
         self._unsynced = False
-        self._descriptor = os.open(path, _FLAGS, 0o640)
-        with suppress(OSError):  # some network file systems know no locks
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # whoever asks `is_written` holds it only for a moment
+        self._descriptor = create_locked(path, os.O_RDWR, needs_lock=needs_lock)
         try:
             sync_folder(path.parent)
         except OSError:
@@ -61,6 +97,11 @@ class DiskFile:
             with suppress(OSError):
                 path.unlink()
             raise
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._descriptor < 0
 
     def write(self, data: bytes) -> int:
         """Write all of `data` at the current place. Raises: OSError, once; afterwards it only pretends."""
@@ -142,12 +183,10 @@ class DiskFile:
 
     def _check_place(self) -> None:
         """Nothing tells a writer that its file was deleted or moved, or its disk unmounted. Raises: OSError."""
-        try:
-            if os.path.samestat(os.fstat(self._descriptor), self.path.lstat()):
-                return
-        except FileNotFoundError:
-            pass
-        raise FileNotFoundError(errno.ENOENT, "was moved, deleted or unmounted while it was written", str(self.path))
+        if not _is_at(self._descriptor, self.path):
+            raise FileNotFoundError(
+                errno.ENOENT, "was moved, deleted or unmounted while it was written", str(self.path)
+            )
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
