@@ -19,7 +19,7 @@ SHARED = {
     "shmcam.imaging": {"shm_ring"},
     "shmcam.config": set(),
     "shmcam.runtime": {"shmcam.config"},
-    "shmcam.video": {"shmcam.imaging", "shmcam.config", "shmcam.runtime"},
+    "shmcam.video": {"shm_ring", "shmcam.imaging", "shmcam.config", "shmcam.runtime"},
     "shmcam.control": {"shmcam.config", "shmcam.runtime"},
     "shmcam.library": {"shmcam.imaging", "shmcam.config", "shmcam.runtime", "shmcam.video"},
     "shmcam.hub": {"shmcam.config", "shmcam.control", "shmcam.runtime"},

@@ -25,6 +25,7 @@ from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
 from shmcam.library.entry import Entry, from_description
 from shmcam.runtime.files import PART
+from shmcam.video.color_tags import tag_colors
 from shmcam.video.disk_file import DiskFile, hold, put_in_place
 from shmcam.video.growing_mp4 import GrowingVideo, look, movflags, trim
 
@@ -36,9 +37,6 @@ FRAME_BYTES = 200_000
 """Room to ask for per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
 ROOM_FRAMES = 50
 """Frames between two looks at free space."""
-COLOUR_RANGE = {"tv": 1, "pc": 2}
-COLOUR_SPACE = {"bt709": 1, "smpte170m": 6}
-"""AVColorRange and AVColorSpace of FFmpeg's pixfmt.h."""
 
 
 class Film:
@@ -59,8 +57,7 @@ class Film:
         self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf)}
         self._stream.codec_context.gop_size = max(1, round(fps * GOP_S))
         if geometry.pixel_format in ("yuv420p", "nv12"):
-            self._stream.codec_context.color_range = COLOUR_RANGE[geometry.color_range]
-            self._stream.codec_context.colorspace = COLOUR_SPACE[geometry.color_space]
+            tag_colors(self._stream.codec_context, geometry.color_space, geometry.color_range)
 
     def add(self, payload: Payload) -> None:
         """Append one frame. Raises: OSError where the disk refuses; close the film then."""

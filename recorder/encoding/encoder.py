@@ -22,6 +22,7 @@ from recorder.encoding.frames import EncoderInput
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
+from shmcam.video.color_tags import tag_colors
 
 TIME_BASE = Fraction(1, 1_000_000)
 
@@ -33,12 +34,6 @@ DEVICES = "video*"
 
 SAME_SYNTAX = "weightp=0:cabac=1:8x8dct=1:bframes=0:ref=1"
 """Makes all presets write the same parameter sets, so that a file goes on when the preset changes under load."""
-
-_RANGES = {"tv": 1, "pc": 2}
-_MATRICES = {"bt709": 1, "smpte170m": 6}
-_PRIMARIES = {"bt709": 1, "smpte170m": 6}
-_TRANSFERS = {"bt709": 1, "smpte170m": 6}
-"""ITU-T H.273 code points, as FFmpeg's enums number them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +147,7 @@ def _open(plan: Plan) -> VideoCodecContext:
     context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.pixel_format
     context.time_base, context.framerate = TIME_BASE, Fraction(plan.fps).limit_denominator(1000)
     context.gop_size, context.max_b_frames = MAX_GOP_FRAMES, 0
-    context.color_range = _RANGES[picture.color_range]
-    context.colorspace = _MATRICES[picture.color_space]
-    context.color_primaries = _PRIMARIES[picture.color_space]
-    context.color_trc = _TRANSFERS[picture.color_space]
+    tag_colors(context, picture.color_space, picture.color_range)
     if plan.bitrate:
         context.bit_rate = plan.bitrate
     context.thread_count = plan.threads

@@ -175,17 +175,23 @@ def latest_key(ring: LiveRing) -> int | None:
     return None
 
 
+def nal_units(data: bytes) -> Iterator[bytes]:
+    """Split at start codes (3 or 4 bytes); a unit never ends in a zero byte (7.4.1.1 of the standard)."""
+    at = data.find(_START_CODE)
+    while at >= 0:
+        begin = at + len(_START_CODE)
+        at = data.find(_START_CODE, begin)
+        unit = data[begin : at if at >= 0 else len(data)].rstrip(b"\0")
+        if unit:
+            yield unit
+
+
 def parameter_sets(unit: bytes) -> bytes:
     """The SPS and PPS in front of a key frame, with start codes; empty where there are none."""
-    found, at = b"", unit.find(_START_CODE)
-    while at >= 0 and at + 3 < len(unit):
-        if unit[at + 3] & _NAL_TYPE not in (_SPS, _PPS):
-            if found:
-                return found
-            at = unit.find(_START_CODE, at + 3)
-            continue
-        end = unit.find(_START_CODE, at + 3)
-        body = unit[at + 3 : end if end >= 0 else len(unit)].rstrip(b"\0")
-        found += b"\0\0\0\1" + body
-        at = end
-    return found
+    sets = b""
+    for nal_unit in nal_units(unit):
+        if nal_unit[0] & _NAL_TYPE in (_SPS, _PPS):
+            sets += b"\0" + _START_CODE + nal_unit
+        elif sets:
+            break
+    return sets

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from shm_ring.records import packets
+from shm_ring.records.packets import nal_units
 
 _SPS, _PPS, _DELIMITER = 7, 8, 9
 
@@ -22,25 +24,14 @@ class ParameterSets:
         return f"avc1.{self.sps[1:4].hex()}"
 
 
-def nal_units(data: bytes) -> Iterator[bytes]:
-    """Split at start codes (3 or 4 bytes); a unit never ends in a zero byte (7.4.1.1 of the standard)."""
-    at = data.find(b"\0\0\1")
-    while at >= 0:
-        begin = at + 3
-        at = data.find(b"\0\0\1", begin)
-        unit = data[begin : at if at >= 0 else len(data)].rstrip(b"\0")
-        if unit:
-            yield unit
-
-
 def parameter_sets(data: bytes) -> ParameterSets | None:
-    """Find SPS and PPS in front of a key frame; None where there are none."""
-    found: dict[int, bytes] = {}
-    for unit in nal_units(data):
-        found.setdefault(unit[0] & 0x1F, unit)
-    if _SPS not in found or _PPS not in found or len(found[_SPS]) < 4:
+    """Finds the first SPS and PPS in front of a key frame. Returns: None where there are none."""
+    sets: dict[int, bytes] = {}
+    for unit in nal_units(packets.parameter_sets(data)):
+        sets.setdefault(unit[0] & 0x1F, unit)
+    if _SPS not in sets or _PPS not in sets or len(sets[_SPS]) < 4:
         return None
-    return ParameterSets(found[_SPS], found[_PPS])
+    return ParameterSets(sets[_SPS], sets[_PPS])
 
 
 def to_avcc(data: bytes) -> bytes:

@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from shmcam.video.annexb import nal_units, parameter_sets, to_avcc
+from shm_ring.records.packets import nal_units
+from shmcam.video.annexb import parameter_sets, to_avcc
 from shmcam.video.fmp4_writer import fragment, header
 
 TIMES_US = [0, 33_333, 66_667, 100_000, 133_333, 2_133_333, 4_133_333, 4_166_667, 4_200_000, 4_233_333, 4_300_001]
