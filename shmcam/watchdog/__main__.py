@@ -9,7 +9,9 @@ import sys
 from shmcam.control.client import ControlClient
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.startup import startup
+from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.program_files import ProgramFiles
+from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord import Supervisord
 from shmcam.watchdog.watchdog import Watchdog
 
@@ -32,14 +34,16 @@ def main() -> int:
             "watchdog", socket_path=settings.socket_path, stop=process.stop, subscribe=("heartbeat",)
         ) as control:
             log.info("ready supervisord=%s", url)
+            own = settings.table(ControlSettings)
             watchdog = Watchdog(
-                control,
-                Supervisord(url),
-                settings.table(ControlSettings),
-                ProgramFiles(settings),
-                lambda data: _write(answers, data),
+                control=control,
+                supervisord=Supervisord(url),
+                detector=HangDetector(own),
+                restarts=RestartPolicy(own),
+                files=ProgramFiles(settings),
+                answer=lambda data: _write(answers, data),
             )
-            watchdog.watch(0, process.stop)
+            watchdog.run(0, process.stop)
     return 0
 
 

@@ -1,24 +1,24 @@
-"""Who hangs, who storms, who is too big: decided from heartbeats and supervisord's states alone. No I/O, no clock.
+"""Every decision of the watchdog to report, kill or restart a process; no I/O, no clock.
 
-Rules:
-- A process of ours must speak soon after its start (`Starts`), and one that has sent a heartbeat must
-  go on sending them; programs that never speak to the hub (a user's own) are left alone.
-- A loop that turns but publishes no frame although it says it is running counts as hanging too.
-- If everything falls silent at once, the host was stopped or starved: one more period passes before anyone is killed.
-  The same if we ourselves slept.
+It is made from the heartbeats that come through the hub and from supervisord's states alone:
 
-Processes that were started and have not said a word yet: hung in an import, in a driver, or stopped. No I/O.
-
-Time counts from when this watchdog first saw the process, not from supervisord's wall clock: a clock that is set at
-boot must not look like a hang, and a restarted watchdog gives everyone the allowance once more.
-
-What the watchdog has to say or do about one program.
+- A process of ours must send its first heartbeat soon after its start (hung in an import, in a driver, or stopped),
+  and one that has sent a heartbeat must go on sending them. Programs that never send one (a user's own) are left alone.
+- A loop that turns but publishes no frame although its state is running counts as hanging too.
+- Time counts from when this watchdog first saw the process, not from supervisord's wall clock: a clock that is set at
+  boot must not look like a hang, and a restarted watchdog gives every process its full time once more.
+- The hub is alive while the watchdog's own heartbeat comes back through it. Without the hub no heartbeat arrives, so
+  no other process is suspected, and the silence of all of them counts from the hub's return.
+- If every process falls silent at once, the host was stopped or starved: one more period passes before a kill. The
+  same if the watchdog itself did not run.
+- Heartbeats name their process by pid. supervisord knows its children by pid, and tells of a new one a little late; a
+  pid that it does not know for longer belongs to a process that supervisord did not start.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,215 +27,262 @@ from shmcam.control.settings import ControlSettings
 from shmcam.runtime.programs import FOR_ALL, PER_CAMERA
 from shmcam.watchdog.supervisord import Program
 
+HUB = "hub"
+WATCHDOG = "watchdog"
+ALIVE = frozenset({"RUNNING", "STARTING"})
+BEATING = frozenset({*PER_CAMERA, *FOR_ALL}) - {WATCHDOG}
+"""Roles whose processes send heartbeats; a program of the user's own is expected to only once it has sent one."""
+
 KILL_AGAIN_S = 5.0
 """A process that is still there so long after it was killed is killed again: supervisord may not have heard us."""
+OWN_PAUSE_S = 2.5
+"""A check comes every half second; one this late means that the watchdog did not run either."""
+UNKNOWN_PID_S = 10.0
+"""A heartbeat whose pid supervisord does not know by then is not of its children."""
+EXPOSURES = 3
+"""A frame may take so many exposure times more: libcamera has several frames in flight."""
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Decided by `shmcam.watchdog.hang_detector`, carried out by `shmcam.watchdog.watchdog`."""
+class Action:
+    """A decision about one program; `shmcam.watchdog.watchdog` carries it out."""
 
-    kind: Literal["stalled", "kill", "storm", "too_big", "grace"]
+    kind: Literal["grace", "hub_stalled", "stalled", "kill", "storm", "too_big", "stranger"]
     program: str
     reason: str
     silent_s: float = 0.0
-    measured: float = 0.0
-    limit: float = 0.0
-
-
-ALIVE = frozenset({"RUNNING", "STARTING"})
-SPEAKING = frozenset({*PER_CAMERA, *FOR_ALL}) - {"watchdog"}
-"""Roles whose processes send heartbeats; a program of the user's own is expected to only once it has sent one."""
-
-
-@dataclass
-class SilentProcess:
-    """One process that is there and silent."""
-
-    pid: int
-    since_s: float
-    reported: bool = False
-    killed_s: float = -1e9
-
-
-class StartupDeadline:
-    """Who has not spoken since its start."""
-
-    def __init__(self, allowance_s: float) -> None:
-        self._allowance_s = allowance_s
-        self._mute: dict[str, SilentProcess] = {}
-        self._spoke: set[str] = set()
-
-    def heard(self, program: str) -> None:
-        """Note that a program speaks; from its next start on it is expected to."""
-        self._spoke.add(program)
-        self._mute.pop(program, None)
-
-    def forgive(self, now_s: float) -> None:
-        """Count everyone's silence from now."""
-        for mute in self._mute.values():
-            mute.since_s = now_s
-
-    def excuse(self, program: str, now_s: float) -> None:
-        """Somebody else speaks for it: it runs behind a wrapper, and supervisord knows only that one's pid."""
-        if mute := self._mute.get(program):
-            mute.since_s = now_s
-
-    def pass_over(self, programs: dict[str, Program], speaking: Container[str], now_s: float) -> list[Verdict]:
-        """Look at everyone who is not among `speaking`."""
-        expected = {
-            name: program.pid
-            for name, program in programs.items()
-            if program.state in ALIVE and program.pid and name not in speaking and self._speaks(name)
-        }
-        self._mute = {
-            name: known if (known := self._mute.get(name)) and known.pid == pid else SilentProcess(pid, now_s)
-            for name, pid in expected.items()
-        }
-        return [verdict for name, mute in self._mute.items() for verdict in self._look(name, mute, now_s)]
-
-    def _speaks(self, program: str) -> bool:
-        return program in self._spoke or program.partition("-")[0] in SPEAKING
-
-    def _look(self, name: str, mute: SilentProcess, now_s: float) -> list[Verdict]:
-        silent_s = now_s - mute.since_s
-        said = f"not a word since its start {silent_s:.0f} s ago"
-        if silent_s > self._allowance_s and now_s - mute.killed_s >= KILL_AGAIN_S:
-            mute.killed_s = now_s
-            return [Verdict("kill", name, said, silent_s)]
-        if silent_s > self._allowance_s / 2 and not mute.reported:
-            mute.reported = True
-            return [Verdict("stalled", name, said, silent_s)]
-        return []
-
-
-OWN_PAUSE_S = 2.5
-"""A pass comes every half second; one this late means that we were not running either."""
-
-EXPOSURES_FORGIVEN = 3
-MIB = 1024 * 1024
+    used_mb: float = 0.0
+    limit_mb: float = 0.0
 
 
 @dataclass
 class WatchedProcess:
-    """What is known of one process."""
+    """The signs of life of one process."""
 
     pid: int
-    beat: Heartbeat
-    beat_s: float
-    """When its last heartbeat came."""
+    heard_s: float
+    """When its last heartbeat came; before the first one, when this watchdog first saw the process."""
+    beat: Heartbeat | None = None
+    """Its last heartbeat."""
     frames: int = -1
+    """Published frames of a capture process that says it is running; -1: not counted."""
     frames_s: float = 0.0
     """When its frame count last moved."""
     exposure_s: float = 0.0
-    """A frame may take a few of these more (libcamera has several in flight)."""
     reported: bool = False
     killed_s: float = -1e9
-    """When it was last killed; a process that is still there is killed again."""
+    """When it was last killed."""
+
+    def update(self, beat: Heartbeat, heard_s: float) -> None:
+        """Note a heartbeat."""
+        self.beat, self.heard_s = beat, heard_s
+        frames = beat.figures.get("frames", -1)
+        if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
+            self.frames, self.frames_s = -1, heard_s
+        elif frames != self.frames:
+            self.frames, self.frames_s = frames, heard_s
+        exposure_us = beat.figures.get("exposure_us", 0)
+        self.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
+
+    def frameless_s(self, now_s: float) -> float:
+        """Return how long it has published nothing although it says it runs, less the exposure times."""
+        return now_s - self.frames_s - EXPOSURES * self.exposure_s if self.frames >= 0 else 0.0
+
+    def kill(self, now_s: float) -> bool:
+        """Note a kill. Returns: False if the one before was too short ago."""
+        if now_s - self.killed_s < KILL_AGAIN_S:
+            return False
+        self.killed_s = now_s
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class UnassignedBeat:
+    """The last heartbeat of a pid that supervisord does not know yet."""
+
+    beat: Heartbeat
+    heard_s: float
+    first_s: float
+    """When the first heartbeat of this pid came."""
 
 
 @dataclass
 class HangDetector:
-    """Give it heartbeats, state changes and time; it gives back verdicts."""
+    """Takes heartbeats, ends of processes and time; returns actions."""
 
     settings: ControlSettings
-    watched: dict[str, WatchedProcess] = field(default_factory=dict)
-    _ended_s: dict[str, deque[float]] = field(default_factory=dict)
-    _last_pass_s: float | None = None
-    _slept_s: float = -1e9
-    _graced: bool = False
-    starts: StartupDeadline = field(init=False)
+    _processes: dict[str, WatchedProcess] = field(default_factory=dict)
+    _have_beaten: set[str] = field(default_factory=set)
+    """Programs that sent a heartbeat once; after their next start they are expected to."""
+    _unassigned: dict[int, UnassignedBeat] = field(default_factory=dict)
+    _strangers: set[int] = field(default_factory=set)
+    """Reported pids of processes that supervisord did not start."""
+    _ends_s: dict[str, deque[float]] = field(default_factory=dict)
+    _echo_s: float | None = None
+    """When the watchdog's own heartbeat last came back through the hub."""
+    _hub_reported: bool = False
+    _checked_s: float | None = None
+    _paused_s: float = -1e9
+    _grace_given: bool = False
 
-    def __post_init__(self) -> None:
-        self.starts = StartupDeadline(self.settings.startup_s)
+    def hear(self, beat: Heartbeat, now_s: float) -> None:
+        """Note a heartbeat that came through the hub."""
+        if beat.role == WATCHDOG:
+            self._echo_s, self._hub_reported = now_s, False
+            return
+        earlier = self._unassigned.get(beat.pid)
+        self._unassigned[beat.pid] = UnassignedBeat(beat, now_s, earlier.first_s if earlier else now_s)
 
-    def heard(self, program: str, beat: Heartbeat, now_s: float) -> None:
-        """Note a heartbeat."""
-        self._graced = False
-        self.starts.heard(program)
-        known = self.watched.get(program)
-        if known is None or known.pid != beat.pid:
-            known = self.watched[program] = WatchedProcess(beat.pid, beat, now_s)
-        known.beat, known.beat_s = beat, now_s
-        frames = beat.figures.get("frames", -1)
-        if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
-            known.frames, known.frames_s = -1, now_s
-        elif frames != known.frames:
-            known.frames, known.frames_s = frames, now_s
-        exposure_us = beat.figures.get("exposure_us", 0)
-        known.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
-
-    def ended(self, program: str, now_s: float, *, asked: bool) -> list[Verdict]:
-        """Note that a program is gone; too many unasked ends in a row are a storm, told once per window."""
-        self.watched.pop(program, None)
-        if asked:
+    def end(self, program: str, now_s: float, *, expected: bool) -> list[Action]:
+        """Note that a process ended; too many unexpected ends in a row are a storm, reported once per window."""
+        self._processes.pop(program, None)
+        if expected:
             return []
-        ends = self._ended_s.setdefault(program, deque(maxlen=self.settings.storm_restarts))
-        ends.append(now_s)
-        window_s = self.settings.storm_window_s
-        if len(ends) < self.settings.storm_restarts or now_s - ends[0] > window_s:
+        count, window_s = self.settings.storm_restarts, self.settings.storm_window_s
+        ends_s = self._ends_s.setdefault(program, deque(maxlen=count))
+        ends_s.append(now_s)
+        if len(ends_s) < count or now_s - ends_s[0] > window_s:
             return []
-        ends.clear()
-        said = f"ended {self.settings.storm_restarts} times within {window_s:.0f} s; see: shmcam logs {program}"
-        return [Verdict("storm", program, said)]
+        ends_s.clear()
+        reason = f"{program} ended {count} times within {window_s:.0f} s; see: shmcam logs {program}"
+        return [Action("storm", program, reason)]
 
-    def pass_over(self, programs: dict[str, Program], now_s: float) -> list[Verdict]:
-        """Look at everyone; call it every half second, with the programs as supervisord sees them."""
-        slept = (
-            now_s - (self._last_pass_s or now_s) > OWN_PAUSE_S and now_s - self._slept_s > 2 * self.settings.hang_kill_s
-        )
-        self._last_pass_s = now_s
-        for name in [n for n, w in self.watched.items() if n not in programs or programs[n].pid != w.pid]:
-            del self.watched[name]  # another process now, or none: its first heartbeat begins anew
-        if slept:
-            self._slept_s = now_s  # once per period: a watchdog that is always late must still act
-            return self._grace(now_s, "the watchdog itself was stopped or starved")
-        silent = [w for w in self.watched.values() if now_s - w.beat_s > self.settings.hang_report_s]
-        if len(silent) >= 2 and len(silent) == len(self.watched) and not self._graced:
-            self._graced = True
-            return self._grace(now_s, "every process fell silent at once")
-        found = [verdict for name in list(self.watched) for verdict in self._look(name, now_s)]
-        return found + self.starts.pass_over(programs, self.watched, now_s)
+    def check(self, programs: Mapping[str, Program], now_s: float) -> list[Action]:
+        """Decide what to do now; called every half second, with the programs as supervisord sees them."""
+        self._assign_heartbeats(programs)
+        strangers = self._find_strangers(programs, now_s) if programs else []
+        self._follow_processes(programs, now_s)
+        if self._was_paused(now_s):
+            self._echo_s = now_s
+            return strangers + self._give_grace("the watchdog itself was stopped or starved", now_s)
+        hub = programs.get(HUB)
+        if hub is None or hub.state != "RUNNING" or self._echo_s is None:
+            self._echo_s = now_s
+            self._restart_clocks(now_s)
+            return strangers
+        if now_s - self._echo_s > self.settings.hang_report_s:
+            self._restart_clocks(now_s)
+            return strangers + self._check_hub(now_s - self._echo_s, now_s)
+        return strangers + self._check_processes(now_s)
 
-    def forgive(self, now_s: float) -> None:
-        """Count everyone's silence from now: their heartbeats could not reach us."""
-        for known in self.watched.values():
-            known.beat_s = known.frames_s = now_s
-        self.starts.forgive(now_s)
+    # ---- which process is which
 
-    def _grace(self, now_s: float, why: str) -> list[Verdict]:
-        self.forgive(now_s)
-        return [Verdict("grace", "", why)]
+    def _assign_heartbeats(self, programs: Mapping[str, Program]) -> None:
+        """Give each heartbeat to the program whose pid it bears, as far as supervisord knows that by now."""
+        names = {program.pid: name for name, program in programs.items() if program.pid}
+        for pid in self._unassigned.keys() & names.keys():
+            name, waiting = names[pid], self._unassigned.pop(pid)
+            process = self._processes.get(name)
+            if process is None or process.pid != pid or process.beat is None:
+                process = self._processes[name] = WatchedProcess(pid, waiting.heard_s)
+            process.update(waiting.beat, waiting.heard_s)
+            self._have_beaten.add(name)
+            self._grace_given = False
 
-    def _look(self, name: str, now_s: float) -> list[Verdict]:
-        known, settings = self.watched[name], self.settings
-        silent_s, still_s = now_s - known.beat_s, _still_s(known, now_s)
-        limit_b = settings.memory_limit_mb * MIB
-        if limit_b and known.beat.rss_bytes > limit_b:
-            del self.watched[name]
-            used = known.beat.rss_bytes / MIB
-            return [Verdict("too_big", name, "memory", measured=used, limit=float(settings.memory_limit_mb))]
-        if max(silent_s, still_s) <= settings.hang_kill_s:
-            return self._report(name, known, silent_s, still_s)
-        if now_s - known.killed_s < KILL_AGAIN_S:
+    def _find_strangers(self, programs: Mapping[str, Program], now_s: float) -> list[Action]:
+        """Report processes that call themselves one of supervisord's and are not: they hold what the real one needs.
+
+        A program may also run behind a wrapper whose pid is the one that supervisord knows: it is not silent then.
+        """
+        actions = []
+        late = [pid for pid, waiting in self._unassigned.items() if now_s - waiting.first_s > UNKNOWN_PID_S]
+        for pid in late:
+            beat = self._unassigned.pop(pid).beat
+            for name in (beat.role, f"{beat.role}-{beat.camera}"):
+                if (process := self._processes.get(name)) is not None and process.beat is None:
+                    process.heard_s = now_s
+            if beat.role in programs and pid not in self._strangers:
+                self._strangers.add(pid)
+                reason = f"pid {pid} says it is {beat.role}, but supervisord did not start it; type: kill {pid}"
+                actions.append(Action("stranger", beat.role, reason))
+        return actions
+
+    def _follow_processes(self, programs: Mapping[str, Program], now_s: float) -> None:
+        """Forget processes that are gone; begin to watch new ones of which heartbeats are expected."""
+        for name, process in list(self._processes.items()):
+            program = programs.get(name)
+            if program is None or program.pid != process.pid or (process.beat is None and program.state not in ALIVE):
+                del self._processes[name]
+        for name, program in programs.items():
+            expected = name in self._have_beaten or name.partition("-")[0] in BEATING
+            if expected and program.pid and program.state in ALIVE and name not in self._processes:
+                self._processes[name] = WatchedProcess(program.pid, now_s)
+
+    # ---- pauses of the watchdog, the host or the hub
+
+    def _was_paused(self, now_s: float) -> bool:
+        """Whether the watchdog itself did not run; once per period, as one that is always late must still act."""
+        pause_s = now_s - (self._checked_s or now_s)
+        self._checked_s = now_s
+        if pause_s <= OWN_PAUSE_S or now_s - self._paused_s <= 2 * self.settings.hang_kill_s:
+            return False
+        self._paused_s = now_s
+        return True
+
+    def _give_grace(self, reason: str, now_s: float) -> list[Action]:
+        self._restart_clocks(now_s)
+        return [Action("grace", "", reason)]
+
+    def _restart_clocks(self, now_s: float) -> None:
+        """Count the silence of every process from now: its heartbeats could not arrive."""
+        for process in self._processes.values():
+            process.heard_s = process.frames_s = now_s
+
+    def _check_hub(self, silent_s: float, now_s: float) -> list[Action]:
+        actions = []
+        if not self._hub_reported:
+            self._hub_reported = True
+            actions.append(Action("hub_stalled", HUB, f"no echo for {silent_s:.1f} s", silent_s))
+        if silent_s > self.settings.hang_kill_s:
+            self._echo_s = now_s
+            actions.append(Action("kill", HUB, f"no echo for {silent_s:.0f} s", silent_s))
+        return actions
+
+    # ---- single processes
+
+    def _check_processes(self, now_s: float) -> list[Action]:
+        beating = [process for process in self._processes.values() if process.beat is not None]
+        silent = [process for process in beating if now_s - process.heard_s > self.settings.hang_report_s]
+        if len(silent) >= 2 and len(silent) == len(beating) and not self._grace_given:
+            self._grace_given = True
+            return self._give_grace("every process fell silent at once", now_s)
+        actions: list[Action] = []
+        for name, process in list(self._processes.items()):
+            if process.beat is None:
+                actions += self._check_start(name, process, now_s)
+            elif self._is_too_big(process.beat):
+                del self._processes[name]
+                used_mb, limit_mb = process.beat.rss_bytes / MIB, float(self.settings.memory_limit_mb)
+                actions.append(Action("too_big", name, "memory", used_mb=used_mb, limit_mb=limit_mb))
+            else:
+                actions += self._check_signs_of_life(name, process, now_s)
+        return actions
+
+    def _check_start(self, name: str, process: WatchedProcess, now_s: float) -> list[Action]:
+        """Check a process that has sent no heartbeat yet."""
+        silent_s, limit_s = now_s - process.heard_s, self.settings.startup_s
+        reason = f"not a word since its start {silent_s:.0f} s ago"
+        if silent_s > limit_s and process.kill(now_s):
+            return [Action("kill", name, reason, silent_s)]
+        if silent_s > limit_s / 2 and not process.reported:
+            process.reported = True
+            return [Action("stalled", name, reason, silent_s)]
+        return []
+
+    def _is_too_big(self, beat: Heartbeat) -> bool:
+        return 0 < self.settings.memory_limit_mb * MIB < beat.rss_bytes
+
+    def _check_signs_of_life(self, name: str, process: WatchedProcess, now_s: float) -> list[Action]:
+        silent_s, frameless_s = now_s - process.heard_s, process.frameless_s(now_s)
+        longest_s, report_s, kill_s = max(silent_s, frameless_s), self.settings.hang_report_s, self.settings.hang_kill_s
+        if longest_s > kill_s:
+            lacks = "no sign of life for" if silent_s > kill_s else "says it runs, but no new frame for"
+            hung_s = silent_s if silent_s > kill_s else frameless_s
+            # It stays watched until it is gone.
+            return [Action("kill", name, f"{lacks} {hung_s:.0f} s", hung_s)] if process.kill(now_s) else []
+        was_reported, process.reported = process.reported, longest_s > report_s
+        if was_reported or not process.reported:
             return []
-        known.killed_s = now_s  # it stays watched until it is gone
-        if silent_s > settings.hang_kill_s:
-            return [Verdict("kill", name, f"no sign of life for {silent_s:.0f} s", silent_s)]
-        return [Verdict("kill", name, f"says it runs, but no new frame for {still_s:.0f} s", still_s)]
-
-    def _report(self, name: str, known: WatchedProcess, silent_s: float, still_s: float) -> list[Verdict]:
-        limit_s = self.settings.hang_report_s
-        stalled = max(silent_s, still_s) > limit_s
-        if stalled == known.reported:
-            return []
-        known.reported = stalled
-        if not stalled:
-            return []
-        said = "no sign of life" if silent_s > limit_s else "no new frame"
-        return [Verdict("stalled", name, f"{said} for {max(silent_s, still_s):.1f} s", max(silent_s, still_s))]
-
-
-def _still_s(known: WatchedProcess, now_s: float) -> float:
-    """Return how long a capture process that says it runs has published nothing, exposure times forgiven."""
-    return now_s - known.frames_s - EXPOSURES_FORGIVEN * known.exposure_s if known.frames >= 0 else 0.0
+        lacks = "no sign of life" if silent_s > report_s else "no new frame"
+        return [Action("stalled", name, f"{lacks} for {longest_s:.1f} s", longest_s)]

@@ -12,18 +12,18 @@ log = logging.getLogger(__name__)
 
 
 class ProgramFiles:
-    """Looks at config.toml's time stamp; rewrites what changed and says what to type."""
+    """Rewrites the files that a change of config.toml concerns, and logs which command comes next."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.path
-        self._seen = _stamp(self._path)
+        self._stamp = _stamp_of(self._path)
 
     def refresh(self) -> None:
-        """Act on an edit; a file that is wrong is reported and left for its owner."""
-        stamp = _stamp(self._path)
-        if stamp == self._seen:
+        """Act on an edit, known by the file's time stamp; a file that is wrong is reported and left for its owner."""
+        stamp = _stamp_of(self._path)
+        if stamp == self._stamp:
             return
-        self._seen = stamp
+        self._stamp = stamp
         try:
             settings = Settings.load(self._path)
             conf = TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
@@ -33,9 +33,9 @@ class ProgramFiles:
             log.warning("config.toml was edited and is not usable now: %s", problem)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp_of(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return (0, 0)
-    return found.st_mtime_ns, found.st_ino
+    return status.st_mtime_ns, status.st_ino

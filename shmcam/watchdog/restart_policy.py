@@ -7,55 +7,55 @@ from dataclasses import dataclass, field
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.timers import Backoff
 
-SETTLED_S = 60.0
+RECOVERED_S = 60.0
 """A program that ran this long has recovered: its next failure starts with the short pause again."""
 
 
 @dataclass
-class Waiting:
-    """One program that failed at least once."""
+class FailedProgram:
+    """A program that failed at least once."""
 
     backoff: Backoff
     due_s: float | None = None
-    """When to start it; None: not given up now."""
+    """When to start it; None: supervisord has not given it up now."""
     running_since_s: float | None = None
 
 
 @dataclass
-class Retries:
+class RestartPolicy:
     """Pauses 10, 20, 40 … 300 s (as configured) between starts of a program in FATAL."""
 
     settings: ControlSettings
-    _waiting: dict[str, Waiting] = field(default_factory=dict)
+    _failed: dict[str, FailedProgram] = field(default_factory=dict)
 
-    def saw(self, program: str, state: str, now_s: float) -> float | None:
-        """Note a program's state; return the pause before the next start if it has just been given up."""
-        known = self._waiting.get(program)
+    def note_state(self, name: str, state: str, now_s: float) -> float | None:
+        """Note a program's state. Returns: the pause before its next start if it has just been given up."""
+        program = self._failed.get(name)
         if state == "FATAL":
-            if known is None:
+            if program is None:
                 backoff = Backoff(self.settings.fatal_retry_s, self.settings.fatal_retry_max_s)
-                known = self._waiting[program] = Waiting(backoff)
-            known.running_since_s = None
-            if known.due_s is None:
-                pause_s = known.backoff.delay_s()
-                known.due_s = now_s + pause_s
+                program = self._failed[name] = FailedProgram(backoff)
+            program.running_since_s = None
+            if program.due_s is None:
+                pause_s = program.backoff.delay_s()
+                program.due_s = now_s + pause_s
                 return pause_s
-        elif known is not None:
-            self._recovering(program, known, state, now_s)
+        elif program is not None:
+            self._note_recovery(name, program, state, now_s)
         return None
 
-    def due(self, now_s: float) -> list[str]:
-        """Return the programs to start now."""
-        found = [name for name, known in self._waiting.items() if known.due_s is not None and known.due_s <= now_s]
-        for name in found:
-            self._waiting[name].due_s = None
-        return found
+    def take_due(self, now_s: float) -> list[str]:
+        """Return the programs to start now, each once."""
+        due = [name for name, program in self._failed.items() if program.due_s is not None and program.due_s <= now_s]
+        for name in due:
+            self._failed[name].due_s = None
+        return due
 
-    def _recovering(self, program: str, known: Waiting, state: str, now_s: float) -> None:
-        known.due_s = None  # someone started it, or stopped it on purpose
+    def _note_recovery(self, name: str, program: FailedProgram, state: str, now_s: float) -> None:
+        program.due_s = None  # someone started it, or stopped it on purpose
         if state != "RUNNING":
-            known.running_since_s = None
-        elif known.running_since_s is None:
-            known.running_since_s = now_s
-        elif now_s - known.running_since_s > SETTLED_S:
-            del self._waiting[program]
+            program.running_since_s = None
+        elif program.running_since_s is None:
+            program.running_since_s = now_s
+        elif now_s - program.running_since_s > RECOVERED_S:
+            del self._failed[name]

@@ -1,6 +1,6 @@
-r"""What we ask of supervisord, over its Unix socket, never waiting long for it.
+r"""The two ways to supervisord: XML-RPC over its Unix socket with a timeout, and its event protocol.
 
-supervisord's event protocol, the listener's side. No I/O (https://supervisord.org/events.html).
+The listener's side of the event protocol, without I/O (https://supervisord.org/events.html):
 
 we: READY\n   it: "ver:3.0 … eventname:PROCESS_STATE_EXITED len:84\n" + 84 bytes   we: RESULT 2\nOK
 """
@@ -31,27 +31,27 @@ class Program:
     state: str
     """RUNNING, STARTING, BACKOFF, FATAL, STOPPED, STOPPING, EXITED."""
     pid: int
-    started_s: float
+    started_utc_s: float
     """Seconds since 1970, of supervisord's clock."""
     exit_status: int
-    why: str
+    spawn_error: str
     """supervisord's words for why it did not start, if so."""
 
     @property
     def full_name(self) -> str:
-        """What supervisord wants to hear: group:name."""
+        """group:name, as supervisord's calls need it."""
         return f"{self.group}:{self.name}"
 
 
 class Supervisord:
-    """Calls of one supervisord."""
+    """The calls of one supervisord."""
 
     def __init__(self, url: str) -> None:
-        """Take SUPERVISOR_SERVER_URL, unix:///path/to/supervisor.sock."""
+        """`url`: SUPERVISOR_SERVER_URL, unix:///path/to/supervisor.sock."""
         self._proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(url.removeprefix("unix://")))
 
     def programs(self) -> list[Program]:
-        """Return every program. *Raises* SupervisordError, as all of these."""
+        """Return every program. Raises: SupervisordError, as all of these."""
         rows = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         return [
             Program(r["name"], r["group"], r["statename"], r["pid"], r["start"], r["exitstatus"], r["spawnerr"] or "")
@@ -63,7 +63,7 @@ class Supervisord:
         self._call("startProcess", full_name, False)
 
     def kill(self, full_name: str) -> None:
-        """SIGKILL whatever runs as this program now; supervisord knows its child, so no other process is hit."""
+        """Send SIGKILL to what runs as this program now; supervisord knows its child, so no other process is hit."""
         self._call("signalProcess", full_name, "KILL")
 
     def stop(self, full_name: str) -> None:
@@ -109,7 +109,7 @@ BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class SupervisordEvent:
     """One event of supervisord."""
 
     name: str
@@ -118,32 +118,32 @@ class Happened:
     """processname, groupname, from_state, pid, expected, tries, when."""
 
 
-class Protocol:
-    """Bytes in, events out; answer each with DONE + READY."""
+class EventParser:
+    """Makes events of bytes; each event is answered with DONE + READY."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes) -> list[Happened]:
-        """Take bytes as they come. *Raises* ValueError on what is not the protocol."""
+    def feed(self, data: bytes) -> list[SupervisordEvent]:
+        """Take bytes as they come. Raises: ValueError on what is not the protocol."""
         self._data += data
-        found: list[Happened] = []
+        events: list[SupervisordEvent] = []
         while True:
             header, newline, rest = bytes(self._data).partition(b"\n")
             if not newline:
                 if len(header) > BYTES_MAX:
                     raise ValueError("no event header within 64 KiB")
-                return found
-            tokens = pairs(header.decode())
+                return events
+            tokens = parse_pairs(header.decode())
             length = int(tokens["len"])
             if not 0 <= length <= BYTES_MAX:
                 raise ValueError(f"event of {length} bytes, limit {BYTES_MAX}")
             if len(rest) < length:
-                return found
-            found.append(Happened(tokens["eventname"], pairs(rest[:length].decode().partition("\n")[0])))
+                return events
+            events.append(SupervisordEvent(tokens["eventname"], parse_pairs(rest[:length].decode().partition("\n")[0])))
             self._data = bytearray(rest[length:])
 
 
-def pairs(line: str) -> dict[str, str]:
+def parse_pairs(line: str) -> dict[str, str]:
     """Read `a:1 b:2`."""
     return dict(token.split(":", 1) for token in line.split() if ":" in token)

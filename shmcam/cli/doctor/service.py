@@ -55,7 +55,7 @@ def service(options: Options) -> Iterator[Finding]:
         return
     down = [program for program in programs if program.state not in {"RUNNING", "STARTING"}]
     for program in down:
-        text = f"{program.name} is {program.state} (exit {program.exit_status}) {program.why}".rstrip()
+        text = f"{program.name} is {program.state} (exit {program.exit_status}) {program.spawn_error}".rstrip()
         level = note if program.state == "STOPPED" else problem
         action = "start" if program.state == "STOPPED" else "logs"
         yield level(text, f"shmcam {action} {program.name}")

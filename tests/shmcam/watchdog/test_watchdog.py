@@ -64,7 +64,7 @@ def test_what_hangs_is_reported_and_killed_and_comes_back(running):
     assert "capture killed: says it runs, but no new frame" in running.told()
 
 
-@pytest.mark.slow  # the decision itself: test_judge
+@pytest.mark.slow  # the decision itself: test_hang_detector
 def test_what_hangs_before_its_first_word_or_while_the_watchdog_is_away_is_killed_too(running):
     first, hung = running.pid("analyzer"), running.pid("capture")
     os.kill(first, signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_a_process_beyond_the_memory_limit_is_restarted(running):
     until(lambda: running.pid("streamer") not in {0, first} and running.beats("streamer"), "a small one runs")
 
 
-@pytest.mark.slow  # the decision itself: test_judge
+@pytest.mark.slow  # the decision itself: test_hang_detector
 def test_a_host_that_stood_still_costs_nobody_their_process(running):
     before = {name: running.pid(name) for name in NAMES}
     everyone = [*before.values(), running.pid("hub"), running.pid("watchdog")]

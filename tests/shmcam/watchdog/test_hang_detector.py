@@ -5,8 +5,8 @@ import pytest
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.watchdog.hang_detector import HangDetector
-from shmcam.watchdog.restart_policy import Retries
-from shmcam.watchdog.supervisord import Happened, Program, Protocol
+from shmcam.watchdog.restart_policy import RestartPolicy
+from shmcam.watchdog.supervisord import EventParser, Program, SupervisordEvent
 
 SETTINGS = ControlSettings(startup_s=60)
 
@@ -16,32 +16,40 @@ def program(name, pid, state="RUNNING"):
 
 
 class Night:
-    """A judge and the programs it watches; time passes in half seconds."""
+    """A detector and the programs it watches, with a hub that works; time passes in half seconds."""
 
     def __init__(self, *names, settings=SETTINGS):
-        self.judge = HangDetector(settings)
+        self.detector = HangDetector(settings)
         self.now_s = 1000.0
-        self.programs = {name: program(name, 10 + number) for number, name in enumerate(names)}
-        self.frames = 0
-        self.verdicts = []
+        self.programs = {name: program(name, 10 + number) for number, name in enumerate((*names, "hub"))}
 
-    def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0):
+    def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0, pid=0):
         role = name.partition("-")[0]
         figures = {"exposure_us": exposure_us} | ({"frames": frames} if frames is not None else {})
-        pid = self.programs[name].pid
-        self.judge.heard(
-            name, Heartbeat(role=role, pid=pid, state=state, rss_bytes=rss_mib << 20, figures=figures), self.now_s
-        )
+        pid = pid or self.programs[name].pid
+        beat = Heartbeat(role=role, pid=pid, state=state, rss_bytes=rss_mib << 20, figures=figures)
+        self.detector.hear(beat, self.now_s)
 
-    def go_on(self, seconds, beating=(), **beats):
-        found = []
+    def echo(self):
+        self.detector.hear(Heartbeat(role="watchdog", pid=1), self.now_s)
+
+    def check(self):
+        return [
+            (round(self.now_s - 1000, 1), action.kind, action.program)
+            for action in self.detector.check(self.programs, self.now_s)
+        ]
+
+    def go_on(self, seconds, beating=(), *, hub=True, **beats):
+        actions = []
         for step in range(int(seconds * 2)):
             self.now_s += 0.5
+            if hub:
+                self.echo()
             if step % 2:
                 for name in beating:
                     self.beat(name, **beats)
-            found += [(round(self.now_s - 1000, 1), v) for v in self.judge.pass_over(self.programs, self.now_s)]
-        return [(when, verdict.kind, verdict.program) for when, verdict in found]
+            actions += self.check()
+        return actions
 
 
 def test_a_silent_process_is_reported_within_5_s_and_killed_within_21():
@@ -85,13 +93,13 @@ def test_long_night_exposures_are_not_hanging():
 
 def test_everything_silent_at_once_gets_one_more_period_and_no_more():
     night = Night("capture", "analyzer", "recorder")
-    for name in night.programs:
+    for name in ("capture", "analyzer", "recorder"):
         night.beat(name)
     found = night.go_on(40)
     assert found[0] == (4.5, "grace", "")
     assert [kind for _, kind, _ in found].count("grace") == 1
     killed = {program: when for when, kind, program in reversed(found) if kind == "kill"}
-    assert set(killed) == set(night.programs)
+    assert set(killed) == {"capture", "analyzer", "recorder"}
     assert min(killed.values()) > 24
 
 
@@ -108,8 +116,9 @@ def test_a_watchdog_that_is_always_late_still_acts():
     kinds = []
     for _ in range(14):
         night.now_s += 3
+        night.echo()
         night.beat("capture")
-        kinds += [verdict.kind for verdict in night.judge.pass_over(night.programs, night.now_s)]
+        kinds += [kind for _, kind, _ in night.check()]
     assert kinds.count("grace") <= 2
     assert "kill" in kinds
 
@@ -139,33 +148,33 @@ def test_a_process_beyond_its_memory_limit_is_restarted():
 
 
 def test_a_storm_of_unasked_ends_is_told_once_per_window():
-    judge = HangDetector(SETTINGS)
-    told = [verdict for n in range(10) for verdict in judge.ended("recorder", 1000.0 + 5 * n, asked=False)]
-    assert [verdict.kind for verdict in told] == ["storm", "storm"]
-    assert [v for n in range(10) for v in judge.ended("recorder", 2000.0 + 30 * n, asked=False)] == []
-    assert [v for n in range(10) for v in judge.ended("recorder", 3000.0 + n, asked=True)] == []
+    detector = HangDetector(SETTINGS)
+    actions = [action for n in range(10) for action in detector.end("recorder", 1000.0 + 5 * n, expected=False)]
+    assert [action.kind for action in actions] == ["storm", "storm"]
+    assert [a for n in range(10) for a in detector.end("recorder", 2000.0 + 30 * n, expected=False)] == []
+    assert [a for n in range(10) for a in detector.end("recorder", 3000.0 + n, expected=True)] == []
 
 
 def test_what_supervisord_gave_up_is_started_again_after_10_20_40_s():
-    retries = Retries(SETTINGS)
+    policy = RestartPolicy(SETTINGS)
     pauses, now_s = [], 0.0
     for _ in range(7):
-        pauses.append(retries.saw("capture", "FATAL", now_s))
-        assert retries.saw("capture", "FATAL", now_s + 1) is None
+        pauses.append(policy.note_state("capture", "FATAL", now_s))
+        assert policy.note_state("capture", "FATAL", now_s + 1) is None
         now_s += pauses[-1]
-        assert retries.due(now_s) == ["capture"]
-        retries.saw("capture", "STARTING", now_s)
+        assert policy.take_due(now_s) == ["capture"]
+        policy.note_state("capture", "STARTING", now_s)
     assert pauses == [10, 20, 40, 80, 160, 300, 300]
-    retries.saw("capture", "RUNNING", now_s)
-    retries.saw("capture", "RUNNING", now_s + 61)
-    assert retries.saw("capture", "FATAL", now_s + 100) == 10
+    policy.note_state("capture", "RUNNING", now_s)
+    policy.note_state("capture", "RUNNING", now_s + 61)
+    assert policy.note_state("capture", "FATAL", now_s + 100) == 10
 
 
 def test_a_program_stopped_on_purpose_is_not_started():
-    retries = Retries(SETTINGS)
-    retries.saw("capture", "FATAL", 0.0)
-    retries.saw("capture", "STOPPED", 5.0)
-    assert retries.due(1000.0) == []
+    policy = RestartPolicy(SETTINGS)
+    policy.note_state("capture", "FATAL", 0.0)
+    policy.note_state("capture", "STOPPED", 5.0)
+    assert policy.take_due(1000.0) == []
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
@@ -174,10 +183,12 @@ def test_supervisords_protocol_in_any_pieces(piece):
     header = (
         f"ver:3.0 server:supervisor serial:21 pool:w poolserial:1 eventname:PROCESS_STATE_EXITED len:{len(payload)}\n"
     )
-    data, protocol, found = (header.encode() + payload) * 3, Protocol(), []
+    data, parser, events = (header.encode() + payload) * 3, EventParser(), []
     for start in range(0, len(data), piece):
-        found += protocol.feed(data[start : start + piece])
-    assert found == [Happened("PROCESS_STATE_EXITED", dict(t.split(":") for t in payload.decode().split()))] * 3
+        events += parser.feed(data[start : start + piece])
+    assert (
+        events == [SupervisordEvent("PROCESS_STATE_EXITED", dict(t.split(":") for t in payload.decode().split()))] * 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,12 +196,12 @@ def test_supervisords_protocol_in_any_pieces(piece):
 )
 def test_what_is_not_the_protocol_ends_the_watchdog_loudly(garbage):
     with pytest.raises((ValueError, KeyError)):
-        Protocol().feed(garbage)
+        EventParser().feed(garbage)
 
 
 def test_a_process_that_never_says_a_word_is_reported_and_killed_once_its_start_should_be_over():
     """One that hung before its first heartbeat, or while the watchdog was restarted, was never seen."""
-    night = Night("capture", "recorder-cam1", "mine", "watchdog", "hub")
+    night = Night("capture", "recorder-cam1", "mine", "watchdog")
     found = night.go_on(62, beating=["capture"])
     assert found == [(31.0, "stalled", "recorder-cam1"), (61.0, "kill", "recorder-cam1")]
     assert night.go_on(5, beating=["capture"]) == [(66.0, "kill", "recorder-cam1")], "supervisord may not have heard"
@@ -208,14 +219,61 @@ def test_a_new_process_gets_its_own_time_to_start_and_one_that_ended_none():
 def test_a_users_own_program_that_spoke_once_is_expected_to_speak_after_its_next_start_too():
     night = Night("capture", "mine")
     night.beat("mine")
+    assert night.go_on(0.5) == []
     night.programs["mine"] = program("mine", 99)
-    assert (61.0, "kill", "mine") in night.go_on(62, beating=["capture"])
+    assert (61.5, "kill", "mine") in night.go_on(62, beating=["capture"])
 
 
 def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapper_hides_the_pid():
     night = Night("capture", "recorder")
     for _ in range(10):
         assert night.go_on(20, beating=["capture"]) == []
-        night.judge.forgive(night.now_s)
-        assert night.go_on(20, beating=["capture"]) == []
-        night.judge.starts.excuse("recorder", night.now_s)
+        night.programs["hub"] = program("hub", 0, "BACKOFF")
+        night.check()
+        night.programs["hub"] = program("hub", 98)
+        assert night.go_on(10, beating=["capture"]) == []
+        night.beat("recorder", pid=99)
+        assert [a for a in night.go_on(11, beating=["capture"]) if a[1] != "stranger"] == []
+
+
+def test_a_hub_that_stands_still_is_reported_and_killed_and_no_other_process_is():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    night.beat("analyzer")
+    assert night.go_on(42, hub=False) == [(5.0, "hub_stalled", "hub"), (21.0, "kill", "hub"), (41.5, "kill", "hub")]
+    night.programs["hub"] = program("hub", 0, "BACKOFF")
+    assert night.go_on(8, hub=False) == []
+    night.programs["hub"] = program("hub", 98)
+    assert night.go_on(6, beating=["capture"]) == [(54.5, "stalled", "analyzer")], "silent since the hub's return"
+
+
+def test_a_watchdog_that_slept_itself_kills_no_hub_either():
+    night = Night("capture")
+    night.beat("capture")
+    night.check()
+    night.now_s += 60
+    assert night.check() == [(60.0, "grace", "")]
+    assert night.go_on(4, beating=["capture"], hub=False) == []
+
+
+def test_a_process_that_supervisord_did_not_start_is_reported_once_with_the_line_that_ends_it():
+    night = Night("capture", "recorder")
+    for turn in range(3):
+        night.beat("capture")
+        night.beat("recorder", pid=4711)
+        night.beat("mine", pid=4712)
+        actions = night.detector.check(night.programs, night.now_s)
+        night.now_s += 11
+        night.echo()
+        actions += night.detector.check(night.programs, night.now_s)
+        reported = [(action.program, action.reason) for action in actions if action.kind == "stranger"]
+        said = "pid 4711 says it is recorder, but supervisord did not start it; type: kill 4711"
+        assert reported == ([("recorder", said)] if turn == 0 else [])
+
+
+def test_a_new_process_may_beat_before_supervisord_tells_of_it():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer", pid=99)
+    assert night.go_on(3, beating=["capture"]) == []
+    night.programs["analyzer"] = program("analyzer", 99)
+    assert night.go_on(21, beating=["capture"]) == [(4.5, "stalled", "analyzer"), (20.5, "kill", "analyzer")]
