@@ -115,8 +115,8 @@ class HubLink:
 
     async def _send_heartbeats(self, context: Context) -> None:
         while True:
-            if all(time.monotonic() - camera.feed.looked_s < HUNG_S for camera in context.cameras.values()):
-                fps = max((camera.feed.sight.fps for camera in context.cameras.values()), default=0.0)
+            if all(time.monotonic() - camera.feed.last_polled_s < HUNG_S for camera in context.cameras.values()):
+                fps = max((camera.feed.status.fps for camera in context.cameras.values()), default=0.0)
                 self._control.beat(
                     fps=fps,
                     viewers=len(context.viewers.entries),

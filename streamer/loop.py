@@ -1,4 +1,4 @@
-"""What the streamer does all day: one event loop that serves, one thread per camera that encodes."""
+"""The streamer's day: one event loop that serves, and per camera a thread that encodes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from shmcam.runtime.timers import Backoff
 from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveFeed, LiveVideo
 from streamer.h264.routes import request_live_packets
+from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import connections_of, door_of, house_of, listen, serving, tls_of, warn_of_readers
+from streamer.http.server import credentials_of, identity_of, limits_of, listen, load_tls, run_server, warn_if_readable
 from streamer.hub_link import HubLink
 from streamer.monitoring.load import load_of
 from streamer.monitoring.throttle import Load, LoadLimits
@@ -42,9 +43,9 @@ HUB_ANSWER_S = 2.0
 
 
 def wait_for_port(settings: Settings, stop: Stop, hub_link: HubLink) -> socket.socket:
-    """Open the listening socket; while somebody else has the port, stay up, say so and try again.
+    """Opens the listening socket; while another process has the port, stays up, reports it and tries again.
 
-    Returns: the caller closes it; one that listens nowhere if stop was requested meanwhile.
+    Returns: the socket, which the caller closes; it does not listen if stop was requested meanwhile.
     """
     bind, port, backoff = settings.table(HttpSettings).bind, settings.table(MjpegServerSettings).port, Backoff()
     while not stop.requested:
@@ -58,31 +59,32 @@ def wait_for_port(settings: Settings, stop: Stop, hub_link: HubLink) -> socket.s
 
 
 async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.socket) -> None:
-    """Serve on a listening socket until stop is requested. Raises: CannotServe; a feed that fails requests the stop."""
+    """Serves on a listening socket until stop is requested, also by a feed that fails. Raises: CannotServe."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
-    house, guard, tls = house_of(http), Guard(house_of(http), door_of(http)), tls_of(settings)
-    warn_of_readers(settings)
+    identity, tls = identity_of(http), load_tls(settings)
+    guard = Guard(identity, credentials_of(http))
+    warn_if_readable(settings)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_reader(stop.fileno(), stopped.set)
     with ExitStack() as stack:
         context = Context(
             settings,
-            house,
+            identity,
             guard,
             {},
             ViewerTable(),
             ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
-            connections_of(http),
+            ConnectionTable(limits_of(http)),
             hub_link,
         )
-        feeds = _feeds(context, stop, stack, loop)
+        feeds = _create_feeds(context, stop, stack, loop)
         hub_link.begin(context, loop)
-        hub_link.create_task(watch_load(context))
+        hub_link.create_task(update_load_forever(context))
         hub_link.create_task(request_live_packets(context))
         for feed in feeds:
             feed.thread.start()
-        async with serving(context, sock, tls) as url:
+        async with run_server(context, sock, tls) as url:
             log.info("ready url=%s cameras=%s", url, ",".join(context.cameras))
             await stopped.wait()
         loop.remove_reader(stop.fileno())
@@ -92,53 +94,54 @@ async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.
     log.info("stopped viewers=%d pictures=%d", sum(totals.viewers.values()), sum(totals.sent.values()))
 
 
-def _feeds(context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> list[Feed | LiveFeed]:
-    """Make fan-out and feeds of each camera and enter them into the context."""
+def _create_feeds(
+    context: Context, stop: Stop, stack: ExitStack, loop: asyncio.AbstractEventLoop
+) -> list[Feed | LiveFeed]:
+    """Creates fan-out and feeds of each camera and puts them into the context. Returns: the feeds."""
     settings = context.settings
     cameras: dict[str, StreamedCamera] = {}
     feeds: list[Feed | LiveFeed] = []
     for name in settings.cameras:
-        ring, packets, long = (
+        ring, packets, long_ring = (
             stack.enter_context(LiveRing(settings.ring_name(name, stream), stop)) for stream in ("main", "h264", STREAM)
         )
-        scores = stack.enter_context(Scores(settings.ring_name(name, "scores"), stop))
-        fanout, live = Fanout(name, context.places, now_ns), LiveVideo(name)
-        marks = ScoreReader(scores)
+        scores = ScoreReader(stack.enter_context(Scores(settings.ring_name(name, "scores"), stop)))
+        fanout, live_video = Fanout(name, context.viewer_slots, now_ns), LiveVideo(name)
         feed = Feed(
             fanout,
             ring,
             LongExposureReader(
-                long,
-                marks,
-                Caption(name, context.now),
-                partial(_long_exposure_s, context, name),
-                context.stale_after_s,
+                long_ring,
+                scores,
+                Caption(name, context.get_settings),
+                partial(_get_long_exposure_s, context, name),
+                context.get_stale_after_s,
             ),
-            marks,
-            Caption(name, context.now),
+            scores,
+            Caption(name, context.get_settings),
             loop=loop,
             stop=stop,
-            stale_after_s=context.stale_after_s,
+            get_stale_after_s=context.get_stale_after_s,
         )
-        feeds += [feed, LiveFeed(live, packets, loop=loop, stop=stop)]
-        cameras[name] = StreamedCamera(name, fanout, feed, live)
+        feeds += [feed, LiveFeed(live_video, packets, loop=loop, stop=stop)]
+        cameras[name] = StreamedCamera(name, fanout, feed, live_video)
     context.cameras = cameras
     return feeds
 
 
-def _long_exposure_s(context: Context, camera: str) -> float:
-    """The exporter's setting, as it is now for this camera."""
+def _get_long_exposure_s(context: Context, camera: str) -> float:
+    """Returns the exporter's current setting for this camera."""
     return float(context.settings.value(f"cameras.{camera}.export.long_exposure_s"))
 
 
-async def watch_load(context: Context) -> None:
-    """Look at the machine once a second until cancelled, and slow viewers down or up.
+async def update_load_forever(context: Context) -> None:
+    """Measures the load once a second until cancelled, and adapts the rate of viewers to it.
 
-    Measured here for everybody, so that a hundred open pages ask the hub no more than one does.
+    The result serves all viewers, so that a hundred open pages ask the hub no more often than one.
     """
-    psutil.cpu_percent(None)  # the first call only sets the mark
+    psutil.cpu_percent(None)  # the first call only starts the measurement
     while True:
-        await look(context)
+        await measure_load(context)
         mjpeg = context.mjpeg
         load = Load(context.system_load.cpu_percent, context.system_load.recorder_lag_s)
         now = time.monotonic()
@@ -148,6 +151,6 @@ async def watch_load(context: Context) -> None:
         await asyncio.sleep(LOAD_PERIOD_S)
 
 
-async def look(context: Context) -> None:
-    """Measure once."""
+async def measure_load(context: Context) -> None:
+    """Measures the load once."""
     context.system_load = load_of(await context.hub.ask(Status(), HUB_ANSWER_S), context.system_load)

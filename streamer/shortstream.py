@@ -66,13 +66,13 @@ async def send_short_stream(context: Context, camera: StreamedCamera, command: S
     except TooManyViewers as error:
         send(Reply(ok=False, status="busy", text=f"ERROR: {error}"))
         return
-    frames_before = camera.feed.sight.frames
+    frames_before = camera.feed.status.frames
     try:
         with context.viewers.track("short", camera.name, "control", str(variant), viewer.counts):
             problem = await _send_pictures(viewer, command.count, send)
     finally:
         camera.fanout.leave(variant, viewer)
-    frames = 0 if long else camera.feed.sight.frames - frames_before
+    frames = 0 if long else camera.feed.status.frames - frames_before
     sent = viewer.counts.sent
     available = max(sent + viewer.counts.skipped, frames)
     figures = {"sent": sent, "skipped": max(0, available - sent), "available": available}

@@ -86,12 +86,12 @@ def _values_of(meta: FrameMeta | None, fps: float) -> dict[str, float | bool | N
 
 async def _show_controls(call: Call) -> Controls:
     context, camera = call.context, camera_of(call.context, call.request)
-    sight = camera.feed.sight
-    now = _values_of(sight.meta, sight.fps)
+    status = camera.feed.status
+    now = _values_of(status.meta, status.fps)
     return Controls(
         camera=camera.name,
         mode=str(context.system_load.cameras.get(camera.name, {}).get("mode", "")),
-        settling=bool(sight.meta and sight.meta.flags & Flags.SETTLING),
+        settling=bool(status.meta and status.meta.flags & Flags.SETTLING),
         controls=[
             Control(
                 name=name,

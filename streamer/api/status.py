@@ -76,8 +76,8 @@ class Cameras(msgspec.Struct, frozen=True):
 
 def camera_status_of(context: Context, camera: StreamedCamera) -> CameraStatus:
     """Returns the status of one camera."""
-    sight, health = camera.feed.sight, camera_health_of(context, camera)
-    geometry, meta, mark = sight.geometry, sight.meta, sight.mark
+    status, health = camera.feed.status, camera_health_of(context, camera)
+    geometry, meta, score = status.geometry, status.meta, status.score
     frame = None
     if meta is not None:
         frame = FrameStatus(
@@ -99,12 +99,12 @@ def camera_status_of(context: Context, camera: StreamedCamera) -> CameraStatus:
         height=geometry.height if geometry else 0,
         pixel_format=geometry.pixel_format if geometry else "",
         frame=frame,
-        ring=RingStatus(sight.generation, sight.slots, sight.head, sight.skipped, sight.writer_pid),
+        ring=RingStatus(status.generation, status.slots, status.head, status.skipped, status.writer_pid),
         viewers=camera.fanout.viewers + len(camera.live_video.viewers),
-        night=mark.night if mark else None,
-        dark_score=round(mark.dark_score, 2) if mark else None,
+        night=score.night if score else None,
+        dark_score=round(score.dark_score, 2) if score else None,
         stale_after_s=context.mjpeg.stale_after_s,
-        no_long_exposure=camera.feed.no_long,
+        no_long_exposure=camera.feed.long_exposure_problem,
     )
 
 
@@ -180,7 +180,7 @@ async def _show_overview(call: Call) -> Overview:
         health=health_of(context),
         cameras=[camera_status_of(context, camera) for camera in context.cameras.values()],
         recordings={name: _recording_of(context, name) for name in context.cameras},
-        nights={name: _night_of(camera.feed.sight.mark) for name, camera in context.cameras.items()},
+        nights={name: _night_of(camera.feed.status.score) for name, camera in context.cameras.items()},
         cpu_percent=round(context.system_load.cpu_percent, 1),
         viewers=len(context.viewers.entries),
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
@@ -201,18 +201,18 @@ def _recording_of(context: Context, camera: str) -> Recording:
     )
 
 
-def _night_of(mark: Score | None) -> NightStatus | None:
-    if mark is None:
+def _night_of(score: Score | None) -> NightStatus | None:
+    if score is None:
         return None
     figures = {
-        "level": mark.scene_brightness,
-        "dark_score": mark.dark_score,
-        "dark_threshold": mark.dark_threshold,
-        "bright_threshold": mark.bright_threshold,
-        "locked_s": mark.locked_s,
+        "level": score.scene_brightness,
+        "dark_score": score.dark_score,
+        "dark_threshold": score.dark_threshold,
+        "bright_threshold": score.bright_threshold,
+        "locked_s": score.locked_s,
     }
     rounded = {name: round(value, 2) if math.isfinite(value) else 0.0 for name, value in figures.items()}
-    return NightStatus(night=mark.night, forced=mark.forced, moving=mark.moving, **rounded)
+    return NightStatus(night=score.night, forced=score.forced, moving=score.moving, **rounded)
 
 
 def _detect_of(call: Call) -> c.Detect:

@@ -1,1 +1,1 @@
-"""streamer/auth."""
+"""Authentication: the credentials, the check of each request, login and logout."""

@@ -44,7 +44,7 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
         peer = cast(HttpConnection, request.protocol).peer
         lost = asyncio.Event()
         with context.viewers.track("h264", camera.name, peer, "mp4", viewer.counts):
-            raw_stream = start_raw_stream(request, "video/mp4", viewer.writable, lost.set)
+            raw_stream = start_raw_stream(request, "video/mp4", viewer.resume, lost.set)
             viewer.begin(raw_stream)
             try:
                 await _wait_for_first(lost, viewer.ended)
@@ -90,7 +90,7 @@ def join_live_video(
 ) -> Iterator[None]:
     """Adds a viewer to a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
     try:
-        context.places.take(new_variant=False)
+        context.viewer_slots.acquire(new_variant=False)
     except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
     camera.live_video.join(viewer)
@@ -99,12 +99,12 @@ def join_live_video(
         yield
     finally:
         camera.live_video.leave(viewer)
-        context.places.give_back(last_of_variant=False)
+        context.viewer_slots.release(last_of_variant=False)
 
 
 def key_frame_timeout_s(camera: StreamedCamera) -> float:
     """Returns the longest wait for the first key frame, seconds."""
-    meta = camera.feed.sight.meta
+    meta = camera.feed.status.meta
     frames_s = KEY_FRAME_FRAMES * meta.frame_duration_us / 1e6 if meta else 0.0
     return max(KEY_FRAME_S, min(KEY_FRAME_S_MAX, frames_s))
 

@@ -53,7 +53,7 @@ class HttpVideoViewer:
         for fragment in waiting:
             self.offer(fragment)
 
-    def writable(self) -> None:
+    def resume(self) -> None:
         """Notes that the kernel has room again; the raw stream calls it."""
         self._blocked = False
 

@@ -25,21 +25,21 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
-    expect_continue.invite(request)
+    expect_continue.send_continue(request)
     try:
         async with asyncio.timeout(request.app[CONTEXT].http.body_s):
             raw = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not come in time") from None
     try:
-        return converted(_plain(msgspec.json.decode(raw or b"{}")), kind)
+        return convert_body(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
     except RecursionError:
         raise web.HTTPBadRequest(text="nested too deeply") from None
     except (ValueError, msgspec.DecodeError) as error:  # ValueError: also what is not UTF-8, and `build`'s refusals
         raise web.HTTPBadRequest(text=f"body: {error}"[:300]) from None
 
 
-def converted(value: Any, kind: type[T]) -> T:
+def convert_body(value: Any, kind: type[T]) -> T:
     """Turn decoded JSON into the type; fields that do not exist are refused by name. Raises: ValueError."""
     if not dataclasses.is_dataclass(kind):
         return msgspec.convert(value, kind)
@@ -48,10 +48,10 @@ def converted(value: Any, kind: type[T]) -> T:
     return build(kind, value)  # type: ignore[type-var]  # every dataclass we take as a body is a Command
 
 
-def _plain(value: Any) -> Any:
+def _narrow_numbers(value: Any) -> Any:
     """JSON knows one kind of number: 3.0 is as good an integer as 3."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _narrow_numbers(inner) for name, inner in value.items()}
+    return [_narrow_numbers(inner) for inner in value] if isinstance(value, list) else value

@@ -30,7 +30,7 @@ from streamer.http.errors import Problem, error_response
 
 _RESET = struct.pack("ii", 1, 0)
 
-PART_S = 60.0
+WRITE_TOTAL_S = 60.0
 """A peer that takes a byte now and then still has to finish one write in this time."""
 
 
@@ -43,7 +43,7 @@ class WriteDeadline:
         """Start the clock; `on_reset` is called when the peer has been reset."""
         self._loop = asyncio.get_running_loop()
         self._transport, self._write_s, self._on_reset = transport, write_s, on_reset
-        self._since, self._left = self._loop.time(), unsent(transport)
+        self._since, self._left = self._loop.time(), count_unsent_bytes(transport)
         self._timer = self._loop.call_later(write_s, self._check)
 
     def end(self) -> None:
@@ -51,8 +51,8 @@ class WriteDeadline:
         self._timer.cancel()
 
     def _check(self) -> None:
-        left = unsent(self._transport)
-        if left >= self._left or self._loop.time() - self._since > PART_S:
+        left = count_unsent_bytes(self._transport)
+        if left >= self._left or self._loop.time() - self._since > WRITE_TOTAL_S:
             reset(self._transport)
             self._on_reset()
             return
@@ -66,7 +66,7 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def unsent(transport: asyncio.Transport) -> int:
+def count_unsent_bytes(transport: asyncio.Transport) -> int:
     """Bytes the peer has not acknowledged: in our buffer and in the kernel's (SIOCOUTQ, tcp(7))."""
     waiting = struct.unpack("i", fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, b"\0" * 4))[0]
     return int(waiting) + transport.get_write_buffer_size()
@@ -127,7 +127,7 @@ class ConnectionTable:
     def admit(self, connection: OpenConnection) -> bool:
         """Take a new connection in, if need be in place of the longest idle one."""
         peer = connection.peer
-        crowded = not _local(peer) and self._per_peer.get(peer, 0) >= self.limits.per_peer
+        crowded = not _is_local(peer) and self._per_peer.get(peer, 0) >= self.limits.per_peer
         if crowded or (len(self.open) >= self.limits.connections and not self._make_room()):
             self.counts.refused += 1
             return False
@@ -167,7 +167,7 @@ class ConnectionTable:
         return True
 
 
-def _local(peer: str) -> bool:
+def _is_local(peer: str) -> bool:
     return peer.startswith("127.") or peer in {"::1", "?"}
 
 
@@ -207,7 +207,7 @@ class HttpConnection(web.RequestHandler):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         super().connection_made(transport)
         if not self.connections.admit(self):
-            transport.write(_full())
+            transport.write(_refusal_bytes())
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -263,7 +263,7 @@ class HttpConnection(web.RequestHandler):
         return answer
 
 
-def _full() -> bytes:
+def _refusal_bytes() -> bytes:
     body = msgspec.json.encode(Problem(503, "too many connections; try again in a few seconds"))
     head = (
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"

@@ -18,7 +18,7 @@ EXPECTED: web.RequestKey[str] = web.RequestKey("expected", str)
 """What the peer expects before it sends its body; gone once it was met."""
 
 
-def kept_back(make: Make) -> Make:
+def hide_expectations(make: Make) -> Make:
     """Wrap what makes requests (`web.Server.request_factory`), so that aiohttp sees no expectation."""
 
     def made(message: RawRequestMessage, *rest: Any) -> web.BaseRequest:
@@ -34,19 +34,19 @@ def kept_back(make: Make) -> Make:
     return made
 
 
-def unmet(request: web.BaseRequest) -> str:
+def expectation_of(request: web.BaseRequest) -> str:
     """What the peer still waits for before it sends its body; empty: nothing."""
     return str(request.get(EXPECTED, ""))
 
 
-def check(request: web.BaseRequest) -> None:
+def check_expectation(request: web.BaseRequest) -> None:
     """Whether we can do what is expected. Raises: HTTPExpectationFailed."""
-    expected = unmet(request)
+    expected = expectation_of(request)
     if expected and expected.lower() != CONTINUE:
         raise web.HTTPExpectationFailed(text=f"Expect: {expected[:40]!r}: must be {CONTINUE}")
 
 
-def invite(request: web.BaseRequest) -> None:
+def send_continue(request: web.BaseRequest) -> None:
     """Ask for the body if the peer waits for that."""
     if request.pop(EXPECTED, "") and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

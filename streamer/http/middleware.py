@@ -16,7 +16,7 @@ from streamer.http.errors import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
-HOUSE: web.AppKey[ServerIdentity] = web.AppKey("house", ServerIdentity)
+IDENTITY: web.AppKey[ServerIdentity] = web.AppKey("identity", ServerIdentity)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
@@ -42,32 +42,32 @@ def facts_of(request: web.Request) -> RequestFacts:
 
 
 @web.middleware
-async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def check_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Ask the guard before any route, and turn every refusal into JSON with a reason."""
     connection = cast(HttpConnection, request.protocol)
     connection.requests += 1
     try:
-        answer = await _answered(request, handler)
+        answer = await _answer(request, handler)
     except web.HTTPException as problem:
-        answer = _explained(problem)
+        answer = _explain(problem)
     finally:
         connection.requests -= 1
-    if expect_continue.unmet(request):
+    if expect_continue.expectation_of(request):
         answer.force_close()  # nobody asked for the body: it may come all the same, or the next request may
     return answer
 
 
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     refusal = request.app[GUARD].check(facts_of(request), time.monotonic(), time.time())
     if refusal is None:
-        expect_continue.check(request)
+        expect_continue.check_expectation(request)
         return await handler(request)
-    if refusal.status == 401 and _wants_page(request):
+    if refusal.status == 401 and _is_page_request(request):
         raise web.HTTPSeeOther("/login")
     return error_response(refusal.status, refusal.reason, refusal.headers)
 
 
-def secure_headers(house: ServerIdentity) -> dict[str, str]:
+def security_headers_of(house: ServerIdentity) -> dict[str, str]:
     """What every answer carries."""
     return {
         "Server": "shmcam",
@@ -78,20 +78,20 @@ def secure_headers(house: ServerIdentity) -> dict[str, str]:
     }
 
 
-async def dress(request: web.Request, response: web.StreamResponse) -> None:
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers on; aiohttp's `on_response_prepare`."""
-    for name, value in secure_headers(request.app[HOUSE]).items():
+    for name, value in security_headers_of(request.app[IDENTITY]).items():
         response.headers[name] = value
     if response.content_type == "text/html":
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         response.headers["X-Frame-Options"] = "SAMEORIGIN"
 
 
-def _wants_page(request: web.Request) -> bool:
+def _is_page_request(request: web.Request) -> bool:
     return request.method == "GET" and request.path == "/" and "text/html" in request.headers.get("Accept", "")
 
 
-def _explained(problem: web.HTTPException) -> web.StreamResponse:
+def _explain(problem: web.HTTPException) -> web.StreamResponse:
     """An aiohttp exception as JSON; redirects stay what they are."""
     if problem.status < 400:
         raise problem

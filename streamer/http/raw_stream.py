@@ -14,7 +14,7 @@ from typing import cast
 from aiohttp import web
 
 from streamer.http.connection import ConnectionTable, HttpConnection, WriteDeadline, reset
-from streamer.http.middleware import HOUSE, secure_headers
+from streamer.http.middleware import IDENTITY, security_headers_of
 
 NO_STORE = {
     "Cache-Control": "no-store, no-cache, must-revalidate, max-age=0",
@@ -95,11 +95,11 @@ def start_raw_stream(
     transport.set_write_buffer_limits(high=1, low=0)
     transport.set_protocol(outlet)
     connection.hand_over(outlet)
-    outlet.write(_head(request, {"Content-Type": kind, "Connection": "close", **NO_STORE}))
+    outlet.write(_header_bytes(request, {"Content-Type": kind, "Connection": "close", **NO_STORE}))
     return outlet
 
 
-def _head(request: web.Request, named: Mapping[str, str]) -> bytes:
-    every = {**named, **secure_headers(request.app[HOUSE])}
+def _header_bytes(request: web.Request, named: Mapping[str, str]) -> bytes:
+    every = {**named, **security_headers_of(request.app[IDENTITY])}
     lines = "".join(f"{name}: {value}\r\n" for name, value in every.items())
     return f"HTTP/1.{request.version.minor} 200 OK\r\n{lines}\r\n".encode()

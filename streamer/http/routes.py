@@ -14,32 +14,32 @@ from streamer.pictures import mjpeg, snapshot
 from streamer.websocket.connection import serve_sessions
 
 
-async def root(request: web.Request) -> web.StreamResponse:
+async def serve_root(request: web.Request) -> web.StreamResponse:
     """`/`: the page, or what mjpg-streamer's `?action=` asks for."""
     action = request.query.get("action")
     if action is None:
-        return await static_files.page(request)
+        return await static_files.serve_page(request)
     if action == "stream":
-        return await mjpeg.stream(request)
+        return await mjpeg.serve_mjpeg(request)
     if action == "snapshot":
-        return await snapshot.snapshot(request)
+        return await snapshot.serve_snapshot(request)
     raise web.HTTPBadRequest(text=f"action={action[:32]!r}: must be stream or snapshot")
 
 
-def routes() -> list[web.RouteDef]:
+def build_routes() -> list[web.RouteDef]:
     """All of them; which are public is the guard's business, not this table's."""
     return [
-        web.get("/", root),
-        web.get("/login", static_files.login_page),
+        web.get("/", serve_root),
+        web.get("/login", static_files.serve_login_page),
         web.post("/api/v1/login", login.login),
         web.post("/api/v1/logout", login.logout),
-        web.get("/static/{name}", static_files.static),
-        web.get("/stream", mjpeg.stream),
-        web.get("/cam/{camera}/stream", mjpeg.stream),
-        web.get("/snapshot.jpg", snapshot.snapshot),
-        web.get("/snapshot", snapshot.snapshot),
-        web.get("/cam/{camera}/snapshot.jpg", snapshot.snapshot),
-        web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.strip),
+        web.get("/static/{name}", static_files.serve_asset),
+        web.get("/stream", mjpeg.serve_mjpeg),
+        web.get("/cam/{camera}/stream", mjpeg.serve_mjpeg),
+        web.get("/snapshot.jpg", snapshot.serve_snapshot),
+        web.get("/snapshot", snapshot.serve_snapshot),
+        web.get("/cam/{camera}/snapshot.jpg", snapshot.serve_snapshot),
+        web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.serve_strip),
         web.get("/live.mp4", serve_live_mp4),
         web.get("/cam/{camera}/live.mp4", serve_live_mp4),
         web.get("/ws", serve_sessions, allow_head=False),

@@ -20,10 +20,10 @@ from streamer.auth.credentials import Credentials, find_weakness
 from streamer.auth.policy import ServerIdentity, find_exposure
 from streamer.http import expect_continue
 from streamer.http.body import BODY_BYTES_MAX
-from streamer.http.connection import ConnectionLimits, ConnectionTable, HttpConnection
+from streamer.http.connection import ConnectionLimits, HttpConnection
 from streamer.http.context import CONTEXT, Context
-from streamer.http.middleware import GUARD, HOUSE, checked, dress
-from streamer.http.routes import routes
+from streamer.http.middleware import GUARD, IDENTITY, add_security_headers, check_request
+from streamer.http.routes import build_routes
 from streamer.settings import HttpSettings
 
 log = logging.getLogger(__name__)
@@ -38,16 +38,16 @@ class CannotServe(ValueError):
     """The settings of [http] forbid to start; a person must act."""
 
 
-def application(context: Context) -> web.Application:
+def build_application(context: Context) -> web.Application:
     """Put routes, guard and headers together."""
-    app = web.Application(middlewares=[checked], client_max_size=BODY_BYTES_MAX)
-    app[CONTEXT], app[GUARD], app[HOUSE] = context, context.guard, context.house
-    app.on_response_prepare.append(dress)
-    app.add_routes(routes())
+    app = web.Application(middlewares=[check_request], client_max_size=BODY_BYTES_MAX)
+    app[CONTEXT], app[GUARD], app[IDENTITY] = context, context.guard, context.identity
+    app.on_response_prepare.append(add_security_headers)
+    app.add_routes(build_routes())
     return app
 
 
-def house_of(http: HttpSettings) -> ServerIdentity:
+def identity_of(http: HttpSettings) -> ServerIdentity:
     """Who we are, for the guard."""
     names = {name.lower() for name in http.hosts}
     if not is_loopback(http.bind):
@@ -56,7 +56,7 @@ def house_of(http: HttpSettings) -> ServerIdentity:
     return ServerIdentity(http.bind, frozenset(names), frozenset(http.origins))
 
 
-def door_of(http: HttpSettings) -> Credentials:
+def credentials_of(http: HttpSettings) -> Credentials:
     """What opens the door. Raises: CannotServe where it would stand open to the network, or a secret is too weak."""
     door = Credentials(http.token, http.password)
     if problem := find_weakness(door) or find_exposure(http.bind, door, insecure=http.insecure_no_auth):
@@ -66,7 +66,7 @@ def door_of(http: HttpSettings) -> Credentials:
     return door
 
 
-def warn_of_readers(settings: Settings) -> None:
+def warn_if_readable(settings: Settings) -> None:
     """Say so where every user of this machine can read a secret out of the file."""
     http, path = settings.table(HttpSettings), settings.path
     if not any(secret and secret in settings.text for secret in (http.token, http.password)):
@@ -88,7 +88,7 @@ def limits_of(http: HttpSettings) -> ConnectionLimits:
     )
 
 
-def tls_of(settings: Settings) -> ssl.SSLContext | None:
+def load_tls(settings: Settings) -> ssl.SSLContext | None:
     """Load certificate and key; None where none are set. Raises: CannotServe."""
     http = settings.table(HttpSettings)
     if not http.tls_cert and not http.tls_key:
@@ -120,15 +120,15 @@ def listen(bind: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(context: Context, sock: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve on a listening socket for the length of the block. Yields: the URL."""
     loop = asyncio.get_running_loop()
-    runner = web.AppRunner(application(context), handle_signals=False)
+    runner = web.AppRunner(build_application(context), handle_signals=False)
     await runner.setup()
     handler = runner.server
     if handler is None:
         raise RuntimeError("aiohttp has set nothing up")
-    handler.request_factory = expect_continue.kept_back(handler.request_factory)
+    handler.request_factory = expect_continue.hide_expectations(handler.request_factory)
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
         lambda: HttpConnection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
@@ -149,8 +149,3 @@ def url_of(sock: socket.socket, tls: ssl.SSLContext | None) -> str:
     host, port = sock.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http{'s' if tls else ''}://{shown}:{port}/"
-
-
-def connections_of(http: HttpSettings) -> ConnectionTable:
-    """The table of connections of one server."""
-    return ConnectionTable(limits_of(http))

@@ -19,45 +19,45 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 @cache
-def assets() -> dict[str, tuple[bytes, str]]:
+def load_assets() -> dict[str, tuple[bytes, str]]:
     """Every file of the page, read once: name → (bytes, type)."""
     files = sorted(path for path in STATIC.iterdir() if path.suffix in _TYPES)
     return {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in files}
 
 
-def asset(name: str) -> web.Response:
+def asset_response(name: str) -> web.Response:
     """One file of the page. Raises: HTTPNotFound."""
-    if name not in assets():
+    if name not in load_assets():
         raise web.HTTPNotFound(text="no such part of the page")
-    body, kind = assets()[name]
+    body, kind = load_assets()[name]
     # no-cache: ask each time, so that an update of shmcam never mixes old scripts with new ones.
     return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
 
 
-async def page(request: web.Request) -> web.StreamResponse:
+async def serve_page(request: web.Request) -> web.StreamResponse:
     """The page. A link with `?token=` logs in and leaves the address bar without it."""
     if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
         raise add_login_cookie(request, web.HTTPSeeOther("/"))
-    return asset("index.html")
+    return asset_response("index.html")
 
 
-async def login_page(request: web.Request) -> web.StreamResponse:
+async def serve_login_page(request: web.Request) -> web.StreamResponse:
     """Where people show token or password; the page itself where nothing needs to be shown."""
     if not request.app[CONTEXT].guard.is_login_required:
         raise web.HTTPSeeOther("/")
-    return asset("login.html")
+    return asset_response("login.html")
 
 
-async def static(request: web.Request) -> web.StreamResponse:
+async def serve_asset(request: web.Request) -> web.StreamResponse:
     """Scripts, style and pictures of the page."""
-    return asset(request.match_info["name"])
+    return asset_response(request.match_info["name"])
 
 
 STRIP_BYTES_MAX = 16 * 1024 * 1024
 """A day's keogram is 1440 columns; more than this is none."""
 
 
-async def strip(request: web.Request) -> web.StreamResponse:
+async def serve_strip(request: web.Request) -> web.StreamResponse:
     """Answer with the picture as it is now."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)

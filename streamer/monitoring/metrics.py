@@ -104,7 +104,7 @@ class MetricsCollector:
 
 def _meta_reader(name: str, scale: float = 1.0) -> Any:
     def read(camera: StreamedCamera) -> float | None:
-        meta = camera.feed.sight.meta
+        meta = camera.feed.status.meta
         return None if meta is None else float(getattr(meta, name)) * scale
 
     return read
@@ -112,15 +112,15 @@ def _meta_reader(name: str, scale: float = 1.0) -> Any:
 
 def _score_reader(name: str) -> Any:
     def read(camera: StreamedCamera) -> float | None:
-        mark = camera.feed.sight.mark
+        mark = camera.feed.status.score
         return None if mark is None else float(getattr(mark, name))
 
     return read
 
 
 _CAMERA: tuple[tuple[str, str, Any], ...] = (
-    ("camera_fps", "frames a second, by sensor time stamps", lambda camera: camera.feed.sight.fps),
-    ("camera_frame_age_seconds", "age of the newest frame", lambda camera: camera.feed.sight.age_s(now_ns())),
+    ("camera_fps", "frames a second, by sensor time stamps", lambda camera: camera.feed.status.fps),
+    ("camera_frame_age_seconds", "age of the newest frame", lambda camera: camera.feed.status.get_age_s(now_ns())),
     ("camera_frame_id", "number of the newest frame", _meta_reader("frame_id")),
     ("camera_dropped_total", "frames the camera lost", _meta_reader("total_dropped")),
     ("camera_exposure_seconds", "exposure time", _meta_reader("exposure_us", 1e-6)),
@@ -130,12 +130,12 @@ _CAMERA: tuple[tuple[str, str, Any], ...] = (
     ("camera_scene_brightness", "brightness on the scale of the thresholds", _score_reader("scene_brightness")),
     ("camera_night", "1: night", _score_reader("night")),
     ("camera_motion", "moving fraction of the picture", _score_reader("motion_score")),
-    ("ring_head", "frames published in this generation", lambda camera: camera.feed.sight.head),
-    ("ring_generation", "generation of the ring", lambda camera: camera.feed.sight.generation),
-    ("streamer_skipped_frames_total", "frames passed over while encoding", lambda camera: camera.feed.sight.skipped),
+    ("ring_head", "frames published in this generation", lambda camera: camera.feed.status.head),
+    ("ring_generation", "generation of the ring", lambda camera: camera.feed.status.generation),
+    ("streamer_skipped_frames_total", "frames passed over while encoding", lambda camera: camera.feed.status.skipped),
     ("encodes_total", "JPEGs made", lambda camera: camera.fanout.counts.encodes),
     ("encode_seconds_total", "time spent making JPEGs", lambda camera: camera.fanout.counts.encode_ns / 1e9),
-    ("variants", "variants watched", lambda camera: len(camera.fanout.wanted)),
+    ("variants", "variants watched", lambda camera: len(camera.fanout.variants)),
     (
         "camera_viewers",
         "viewers now, of pictures and video",

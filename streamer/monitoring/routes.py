@@ -21,8 +21,8 @@ async def serve_state(request: web.Request) -> web.StreamResponse:
     """Answers as ustreamer's `/state`, for clients made for it (PiKVM, OctoPrint)."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)
-    sight = camera.feed.sight
-    geometry, settings = sight.geometry, context.mjpeg
+    status = camera.feed.status
+    geometry, settings = status.geometry, context.mjpeg
     viewers = [entry for entry in context.viewers.entries.values() if entry.camera == camera.name]
     result = {
         "instance_id": camera.name,
@@ -31,10 +31,10 @@ async def serve_state(request: web.Request) -> web.StreamResponse:
             "online": camera_health_of(context, camera).live,
             "resolution": {"width": geometry.width if geometry else 0, "height": geometry.height if geometry else 0},
             "desired_fps": settings.fps,
-            "captured_fps": round(sight.fps),
+            "captured_fps": round(status.fps),
         },
         "stream": {
-            "queued_fps": round(sight.fps) if camera.fanout.viewers else 0,
+            "queued_fps": round(status.fps) if camera.fanout.viewers else 0,
             "clients": len(viewers),
             "clients_stat": {str(entry.number): _client_of(entry) for entry in viewers},
         },
@@ -68,13 +68,13 @@ def health_of(context: Context) -> Health:
 
 def camera_health_of(context: Context, camera: StreamedCamera) -> CameraHealth:
     """Returns the health of one camera, from its feed."""
-    sight, now = camera.feed.sight, now_ns()
-    age_s = sight.age_s(now)
+    status, now = camera.feed.status, now_ns()
+    age_s = status.get_age_s(now)
     return CameraHealth(
-        live=not sight.stale(now, context.mjpeg.stale_after_s),
+        live=not status.is_stale(now, context.mjpeg.stale_after_s),
         age_s=None if age_s is None else round(age_s, 3),
-        frame_id=sight.meta.frame_id if sight.meta else -1,
-        fps=round(sight.fps, 2),
+        frame_id=status.meta.frame_id if status.meta else -1,
+        fps=round(status.fps, 2),
     )
 
 

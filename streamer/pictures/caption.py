@@ -1,4 +1,4 @@
-"""The recorder's overlay on the live picture: the same text in the same place, drawn on a copy, never in the ring."""
+"""The recorder's overlay on live pictures: the same text in the same place, drawn on a copy, never into the ring."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ PREFIX = "recorder.overlay."
 
 
 class Caption:
-    """What one camera's live pictures bear; follows the settings as they change."""
+    """The overlay of one camera's live pictures; it follows changes of the settings."""
 
-    def __init__(self, camera: str, settings: Callable[[], Settings]) -> None:
-        self._camera, self._settings = camera, settings
-        self._read: Settings | None = None
+    def __init__(self, camera: str, get_settings: Callable[[], Settings]) -> None:
+        self._camera, self._get_settings = camera, get_settings
+        self._last_settings: Settings | None = None
         self._keys: Mapping[str, Any] = {}
         self._overlay: text_overlay.Overlay | None = None
 
-    def saw(self, frame: Frame) -> None:
-        """Count a frame for the rate that is shown, whether a picture of it is wanted or not."""
-        self._look()
+    def count_frame(self, frame: Frame) -> None:
+        """Counts a frame for the rate that is shown, even if no picture of it is needed."""
+        self._update_overlay()
         if self._overlay is not None:
             self._overlay.count_frame(frame.meta.captured_ns)
 
-    def on(self, payload: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-        """The payload with the text on a copy of it, or the payload itself while no overlay is wished for."""
-        self._look()
+    def draw(self, payload: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+        """Returns a copy of the payload with the text on it; the payload itself while the overlay is off."""
+        self._update_overlay()
         if self._overlay is None:
             return payload
-        own, meta = payload.copy(), frame.meta
-        first = planes(own, frame.picture)[0]
-        for plane in [first] if first.ndim == 2 else np.moveaxis(first, 2, 0):  # packed colours: all three alike
+        copy, meta = payload.copy(), frame.meta
+        first = planes(copy, frame.picture_geometry)[0]
+        for plane in [first] if first.ndim == 2 else np.moveaxis(first, 2, 0):  # packed colours: all three get the same
             self._overlay.draw(plane, meta.frame_id, meta.captured_ns, meta.captured_utc_ns)
-        return own
+        return copy
 
-    def _look(self) -> None:
-        settings = self._settings()
-        if settings is self._read:
+    def _update_overlay(self) -> None:
+        settings = self._get_settings()
+        if settings is self._last_settings:
             return
-        self._read, keys = settings, wished(settings, self._camera)
+        self._last_settings, keys = settings, overlay_keys_of(settings, self._camera)
         if keys != self._keys:
             self._keys = keys
             self._overlay = text_overlay.overlay_of(keys) if keys["enable"] else None
 
 
-def wished(settings: Settings, camera: str) -> dict[str, Any]:
-    """The keys of [recorder.overlay] for a camera; the table is the recorder's, so it is read by name."""
+def overlay_keys_of(settings: Settings, camera: str) -> dict[str, Any]:
+    """Returns the keys of [recorder.overlay] for a camera; the table is the recorder's, so it is read by name."""
     return {
         key.path.removeprefix(PREFIX): settings.value(f"cameras.{camera}.{key.path}")
         for key in settings.schema()

@@ -1,6 +1,6 @@
-r"""From a frame's bytes to a picture a viewer can be sent: one JPEG of one variant, with what is known of the frame.
+r"""One frame encoded as JPEG for one variant, and the bytes of its part in a multipart stream.
 
-One encoded picture and the bytes of its part in a multipart stream, made once however many viewers there are.
+Both are made once, however many viewers there are. A part looks like this:
 
 --frame\r\n                         boundary; written before the first part and after every JPEG, because some
 Content-Type: image/jpeg\r\n        readers (ffmpeg, gst) need the first and others show a part only when the
@@ -29,22 +29,23 @@ from streamer.pictures.variant import Variant
 
 BOUNDARY = "frame"
 CONTENT_TYPE = f"multipart/x-mixed-replace;boundary={BOUNDARY}"
-OPENING = f"--{BOUNDARY}\r\n".encode()
-ADVANCE = OPENING + b"Content-Type: image/jpeg\r\n\r\n"
-"""Header of a part sent ahead of its picture: Chromium shows a part when the next header has come (bug 527446)."""
+BOUNDARY_LINE = f"--{BOUNDARY}\r\n".encode()
+NEXT_HEADER = BOUNDARY_LINE + b"Content-Type: image/jpeg\r\n\r\n"
+"""The header of the next part, sent ahead of its picture: Chromium shows a part when the next header has come (bug
+527446)."""
 
 
 @dataclass(frozen=True, slots=True)
 class JpegPicture:
-    """A JPEG, and what is known about the frame it shows."""
+    """A JPEG with the data of the frame that it shows."""
 
     jpeg: bytes
     frame_id: int
-    """Continues over restarts; -1: no frame, a 'No signal' picture."""
+    """The frame's number, which continues over restarts; -1: no frame, a 'No signal' picture."""
     captured_ns: int
-    """Sensor clock."""
+    """The time of capture, sensor clock."""
     captured_utc_ns: int
-    """Wall clock."""
+    """The time of capture, wall clock."""
     width: int
     height: int
     dark_score: float | None = None
@@ -52,47 +53,47 @@ class JpegPicture:
     night: bool | None = None
     """None: no analyzer."""
     signal: bool = True
-    """False: the camera is away and this picture says so."""
+    """Whether the camera delivers; False: this picture says 'No signal'."""
     reason: str = ""
-    """Why there is no signal, as far as that is known."""
+    """The reason why there is no signal, as far as it is known."""
     published_ns: int = 0
-    """When capture published the frame, sensor clock."""
+    """The time at which capture published the frame, sensor clock."""
     encode_ns: int = 0
-    """How long encoding took."""
+    """The duration of encoding."""
     part: bytes = field(init=False, repr=False)
-    """Header, JPEG and the boundary after it, ready to be written."""
+    """The whole part: header, JPEG and the boundary after it."""
 
     def __post_init__(self) -> None:
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers(self).items())
-        content = f"Content-Type: image/jpeg\r\nContent-Length: {len(self.jpeg)}\r\n{head}\r\n".encode()
-        object.__setattr__(self, "part", b"".join((content, self.jpeg, b"\r\n", OPENING)))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers_of(self).items())
+        header = f"Content-Type: image/jpeg\r\nContent-Length: {len(self.jpeg)}\r\n{lines}\r\n".encode()
+        object.__setattr__(self, "part", b"".join((header, self.jpeg, b"\r\n", BOUNDARY_LINE)))
 
 
-def headers(picture: JpegPicture) -> dict[str, str]:
-    """The X- headers of features.md F1, for a part and for a snapshot alike."""
-    named = {"X-Frame-Id": str(picture.frame_id), "X-Timestamp": f"{picture.captured_utc_ns / 1e9:.6f}"}
+def headers_of(picture: JpegPicture) -> dict[str, str]:
+    """Returns the X- headers of features.md F1, for a part and for a snapshot."""
+    fields = {"X-Frame-Id": str(picture.frame_id), "X-Timestamp": f"{picture.captured_utc_ns / 1e9:.6f}"}
     if picture.dark_score is not None:
-        named["X-Dark-Score"] = f"{picture.dark_score:.2f}"
+        fields["X-Dark-Score"] = f"{picture.dark_score:.2f}"
     if picture.night is not None:
-        named["X-Night"] = str(int(picture.night))
+        fields["X-Night"] = str(int(picture.night))
     if not picture.signal:
-        named["X-Signal"] = "none"
-    return named
+        fields["X-Signal"] = "none"
+    return fields
 
 
-def advance_part(picture: JpegPicture) -> bytes:
-    """One picture for a viewer who has its header already, and the header of the next."""
-    return b"".join((picture.jpeg, b"\r\n", ADVANCE))
+def advance_part_of(picture: JpegPicture) -> bytes:
+    """Returns a picture whose header was sent before, followed by the header of the next one."""
+    return b"".join((picture.jpeg, b"\r\n", NEXT_HEADER))
 
 
-def encoded(payload: NDArray[np.uint8], frame: Frame, variant: Variant, mark: Score | None) -> JpegPicture:
-    """Encode one frame for one variant.
+def encode_picture(payload: NDArray[np.uint8], frame: Frame, variant: Variant, score: Score | None) -> JpegPicture:
+    """Encodes one frame for one variant.
 
-    `payload` is the frame's own, or a stack of the same geometry. `mark` is the analyzer's newest word, None where
-    there is none. Counts only once the borrow of `frame` has ended well.
+    `payload` is the frame's own, or a stack of the same geometry. `score` is the analyzer's newest record, None without
+    one. The result is good only if the borrow of `frame` ends without FrameOverwritten.
     """
-    begun_ns = now_ns()
-    geometry, meta = frame.picture, frame.meta
+    started_ns = now_ns()
+    geometry, meta = frame.picture_geometry, frame.meta
     jpeg = to_jpeg(payload, geometry, variant.quality, gray=variant.gray, width=variant.width or None)
     width = min(variant.width or geometry.width, geometry.width)
     return JpegPicture(
@@ -102,8 +103,8 @@ def encoded(payload: NDArray[np.uint8], frame: Frame, variant: Variant, mark: Sc
         captured_utc_ns=meta.captured_utc_ns,
         width=width,
         height=max(1, round(geometry.height * width / geometry.width)),
-        dark_score=mark.dark_score if mark else None,
-        night=mark.night if mark else bool(meta.flags & Flags.NIGHT),
+        dark_score=score.dark_score if score else None,
+        night=score.night if score else bool(meta.flags & Flags.NIGHT),
         published_ns=frame.published_ns,
-        encode_ns=now_ns() - begun_ns,
+        encode_ns=now_ns() - started_ns,
     )

@@ -1,4 +1,4 @@
-"""`?stack=8`: a running mean of the newest frames for one viewer, so that a night scene is seen with less noise."""
+"""The variants with `?stack=8`: a running mean of the newest frames, which shows a night scene with less noise."""
 
 from __future__ import annotations
 
@@ -20,67 +20,67 @@ Payload = NDArray[np.uint8]
 
 
 @dataclass(slots=True)
-class Running:
-    """The mean of one length, and what its frames have in common."""
+class StackMean:
+    """The running mean of one length, with what its frames have in common."""
 
     mean: RunningMean
     geometry: Geometry
-    exposure: float
-    """Stops; another exposure begins a new mean, so that a switch of mode never blends day into night."""
+    exposure_stops: float
+    """Another exposure starts a new mean, so that a change of mode never blends day into night."""
 
 
-class Stacks:
-    """The means that somebody watches; used by the feed's thread alone."""
+class LiveStacks:
+    """The running means of all lengths that are watched; only the feed's thread uses them."""
 
     def __init__(self) -> None:
-        self._by_length: dict[int, Running] = {}
+        self._by_length: dict[int, StackMean] = {}
 
     def add(self, reader: RingReader, frame: Frame, lengths: Iterable[int]) -> None:
-        """Add the newest frame to the mean of each wanted length; the others are forgotten.
+        """Adds the newest frame to the mean of each wanted length and drops the other means.
 
-        A new mean begins with what the ring still holds, so that its first picture is calm already. Raises:
-        FrameOverwritten, before anything is added: a sum cannot be taken back.
+        A new mean starts with the frames that the ring still holds, so that already its first picture has little
+        noise. Raises: FrameOverwritten, before it adds anything, because a sum cannot be taken back.
         """
         wanted = set(lengths)
-        self._by_length = {length: one for length, one in self._by_length.items() if length in wanted}
+        self._by_length = {length: stack for length, stack in self._by_length.items() if length in wanted}
         if not wanted:
             return
-        owned = frame.copy()
+        newest = frame.copy()
         for length in wanted:
-            running = self._by_length.get(length)
-            if running is None or not _belongs(running, owned):
-                running = self._by_length[length] = _begun(reader, owned, length)
-            running.mean.add(owned.payload)
+            stack = self._by_length.get(length)
+            if stack is None or not _fits(stack, newest):
+                stack = self._by_length[length] = _start_mean(reader, newest, length)
+            stack.mean.add(newest.payload)
 
     def has(self, length: int) -> bool:
-        """Whether there is a picture of this length: a viewer may have come since `add` was called."""
+        """Returns whether there is a mean of this length: a viewer may have joined since the last call of `add`."""
         return length == 1 or length in self._by_length
 
-    def payload(self, frame: Frame, length: int) -> Payload:
-        """The mean of a length, 1-D uint8 of the frame's geometry; the frame's own payload for a length of 1."""
+    def payload_of(self, frame: Frame, length: int) -> Payload:
+        """Returns the mean of a length, 1-D uint8 of the frame's geometry; for length 1 the frame's own payload."""
         return frame.payload if length == 1 else self._by_length[length].mean.to_8_bits()
 
 
-def _begun(reader: RingReader, newest: Frame, length: int) -> Running:
-    """A mean of the frames before the newest, oldest first."""
-    from shmcam.imaging.accumulate import RunningMean  # with OpenCV: 16 MB that only those pay who stack
+def _start_mean(reader: RingReader, newest: Frame, length: int) -> StackMean:
+    """Returns a mean of the frames before the newest one, added from the oldest on."""
+    from shmcam.imaging.accumulate import RunningMean  # imports OpenCV: 16 MB, only where a viewer stacks
 
-    running = Running(RunningMean(length), newest.picture, _stops(newest))
+    stack = StackMean(RunningMean(length), newest.picture_geometry, _exposure_stops_of(newest))
     for sequence in range(max(reader.oldest, newest.sequence - length + 1), newest.sequence):
         try:
             older = reader.copy(sequence)
         except FrameOverwritten:
             continue
-        if _belongs(running, older):
-            running.mean.add(older.payload)
-    return running
+        if _fits(stack, older):
+            stack.mean.add(older.payload)
+    return stack
 
 
-def _belongs(running: Running, frame: Frame) -> bool:
-    return running.geometry == frame.geometry and abs(running.exposure - _stops(frame)) < 1.0
+def _fits(stack: StackMean, frame: Frame) -> bool:
+    return stack.geometry == frame.geometry and abs(stack.exposure_stops - _exposure_stops_of(frame)) < 1.0
 
 
-def _stops(frame: Frame) -> float:
-    """Exposure times gain as a power of two; 0 where it is unknown."""
+def _exposure_stops_of(frame: Frame) -> float:
+    """Returns exposure times gain as a power of two; 0 if it is unknown."""
     product = frame.meta.exposure_us * frame.meta.analogue_gain
     return math.log2(product) if product > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The picture viewers get while the camera is away: a calm grey field that says so and for how long."""
+"""The picture that viewers get while the camera is away: a grey field with the words "No signal" and since when."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 
 DEFAULT_SIZE = (640, 360)
-"""Where no frame has ever been seen."""
+"""Width and height in pixels while no frame has been seen yet."""
 
 STALE_FRAMES = 3.0
-"""A picture is not stale before so many frame durations, so that 6 s night exposures are not called lost."""
+"""The number of frame durations before a picture can be stale, so that night exposures of 6 s do not count as lost."""
 
 _BACKGROUND, _TEXT = 40, 200
 _HEIGHT_MAX = 1080
 
 
-def no_signal(
+def draw_no_signal(
     variant: Variant, size: tuple[int, int], age_s: float | None, *, frame_id: int, now_utc_ns: int, reason: str = ""
 ) -> JpegPicture:
-    """Draw it for one variant.
+    """Returns the picture for one variant.
 
-    `size` is (width, height) of the camera's last frame, `age_s` the age of that frame (None: there never was one);
-    `reason` is shown instead of the age.
+    `size` is (width, height) of the camera's last frame, `age_s` the age of that frame (None: no frame yet). A `reason`
+    is shown instead of the age.
     """
-    width, height = _fitted(variant, size)
-    line = reason or ("no picture yet" if age_s is None else f"last picture {_ago(age_s)} ago")
+    width, height = _fit_size(variant, size)
+    line = reason or ("no picture yet" if age_s is None else f"last picture {_format_age(age_s)} ago")
     return JpegPicture(
-        jpeg=_drawn(width, height, line),
+        jpeg=_draw_jpeg(width, height, line),
         frame_id=frame_id,
         captured_ns=0,
         captured_utc_ns=now_utc_ns,
@@ -43,8 +43,8 @@ def no_signal(
     )
 
 
-def _fitted(variant: Variant, size: tuple[int, int]) -> tuple[int, int]:
-    """The variant's size, so that a player's window does not jump."""
+def _fit_size(variant: Variant, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the variant's size, so that the window of a player does not change."""
     width, height = size
     if variant.width and variant.width < width:
         width, height = variant.width, round(height * variant.width / width)
@@ -54,8 +54,8 @@ def _fitted(variant: Variant, size: tuple[int, int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _drawn(width: int, height: int, line: str) -> bytes:
-    import cv2  # heavy, and only needed while a camera is away
+def _draw_jpeg(width: int, height: int, line: str) -> bytes:
+    import cv2  # heavy, and needed only while a camera is away
 
     plane: NDArray[np.uint8] = np.full((height, width), _BACKGROUND, np.uint8)
     scale = width / 640
@@ -67,7 +67,7 @@ def _drawn(width: int, height: int, line: str) -> bytes:
     return bytes(simplejpeg.encode_jpeg_yuv_planes(plane, None, None, 70))
 
 
-def _ago(seconds: float) -> str:
+def _format_age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -1,4 +1,4 @@
-"""The analyzer's newest word on a camera, from its scores ring: dark score, night, motion; None while it is away."""
+"""The analyzer's newest record of a camera (dark score, night, motion), read from its scores ring."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from shmcam.runtime.clock import now_ns
 log = logging.getLogger(__name__)
 
 FRESH_NS = 15_000_000_000
-"""An older word is not passed on: an old score shown as if it were new would mislead. Two night exposures and a bit."""
+"""The age from which a record is not passed on, because it would look new: a bit more than two night exposures."""
 
-LOOK_NS = 250_000_000
-"""How often a ring of scores that is not there is looked for; each look costs as much as a dozen pictures' headers."""
+RETRY_NS = 250_000_000
+"""The time between two attempts to open a missing ring; one costs as much as the headers of a dozen pictures."""
 
 
 class ScoreReader:
-    """Reads the newest record; used by one thread."""
+    """The reader of the newest record; one thread uses it."""
 
     def __init__(self, scores: Scores) -> None:
         self._scores = scores
-        self._refused = False
-        self._look_ns = 0
-        """When to look again, sensor clock."""
+        self._mismatch_logged = False
+        self._retry_ns = 0
+        """The time of the next attempt, sensor clock."""
 
-    def newest(self) -> Score | None:
-        """Return the newest record; None where no analyzer runs."""
+    def read(self) -> Score | None:
+        """Returns the newest record; None while no analyzer runs."""
         now = now_ns()
-        if now < self._look_ns:
+        if now < self._retry_ns:
             return None
         try:
             score = self._scores.latest()
         except RingMismatch as problem:
-            if not self._refused:
+            if not self._mismatch_logged:
                 log.warning("scores cannot be read, pictures go without: %s", problem)
-            self._refused = True
+            self._mismatch_logged = True
             return None
         if score is None:
-            self._look_ns = now + LOOK_NS
+            self._retry_ns = now + RETRY_NS
             return None
         return score if now - score.captured_ns < FRESH_NS else None

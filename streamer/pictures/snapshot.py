@@ -1,4 +1,4 @@
-"""One picture: `/snapshot.jpg`, `/cam/<name>/snapshot.jpg`, `/?action=snapshot`; encoded once however many ask."""
+"""Single pictures: `/snapshot.jpg`, `/cam/<name>/snapshot.jpg`, `/?action=snapshot`; encoded once for all requests."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from aiohttp import web
 from streamer.http.context import CONTEXT, StreamedCamera, camera_of
 from streamer.http.raw_stream import NO_STORE
 from streamer.pictures.fanout import TooManyViewers
-from streamer.pictures.jpeg_picture import JpegPicture, headers
-from streamer.pictures.mjpeg import wanted_variant
+from streamer.pictures.jpeg_picture import JpegPicture, headers_of
+from streamer.pictures.mjpeg import read_variant
 from streamer.pictures.variant import Variant
 
 WAIT_S = 10.0
-"""For the next frame; longer than the longest night exposure of 6 s."""
+"""The longest wait for the next frame; more than the longest night exposure of 6 s."""
 
 
 class OneShot:
-    """A viewer who wants one picture."""
+    """A viewer of one picture."""
 
     def __init__(self) -> None:
         self.picture: asyncio.Future[JpegPicture] = asyncio.get_running_loop().create_future()
 
     def offer(self, picture: JpegPicture) -> None:
-        """Take the first."""
+        """Keeps the first picture."""
         if not self.picture.done():
             self.picture.set_result(picture)
 
 
-async def snapshot(request: web.Request) -> web.StreamResponse:
-    """Answer with the newest picture."""
+async def serve_snapshot(request: web.Request) -> web.StreamResponse:
+    """Answers with the newest picture."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)
-    variant = replace(wanted_variant(context, request), fps=context.mjpeg.fps)
-    picture = await one_picture(camera, variant)
+    variant = replace(read_variant(context, request), fps=context.mjpeg.fps)
+    picture = await wait_for_picture(camera, variant)
     if not picture.signal:
-        what = f"no {'long exposure' if variant.long else 'signal'} from {camera.name}"
-        reason = f"{what}: {picture.reason}" if picture.reason else what
+        subject = f"no {'long exposure' if variant.long else 'signal'} from {camera.name}"
+        reason = f"{subject}: {picture.reason}" if picture.reason else subject
         raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "2"})
     return web.Response(
         body=picture.jpeg,
         content_type="image/jpeg",
-        headers={**NO_STORE, **headers(picture), "ETag": f'"{camera.name}-{picture.frame_id}"'},
+        headers={**NO_STORE, **headers_of(picture), "ETag": f'"{camera.name}-{picture.frame_id}"'},
     )
 
 
-async def one_picture(camera: StreamedCamera, variant: Variant, wait_s: float = WAIT_S) -> JpegPicture:
-    """Wait for one picture of a camera. Raises: HTTPServiceUnavailable."""
+async def wait_for_picture(camera: StreamedCamera, variant: Variant, wait_s: float = WAIT_S) -> JpegPicture:
+    """Waits for one picture of a camera. Raises: HTTPServiceUnavailable."""
     viewer = OneShot()
     try:
         camera.fanout.join(variant, viewer)

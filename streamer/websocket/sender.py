@@ -42,7 +42,7 @@ class WebSocketWriter:
 
 def describe_session(context: Context, session: WebSocketSession) -> JSON:
     """Returns the fields of the message `session`: the options in force, the presets, the capacity, the source."""
-    sight = context.cameras[session.camera].feed.sight
+    status = context.cameras[session.camera].feed.status
     return {
         "id": session.id,
         "camera": session.camera,
@@ -50,9 +50,9 @@ def describe_session(context: Context, session: WebSocketSession) -> JSON:
         "presets": {name: dict(zip(("width", "quality", "fps"), v, strict=True)) for name, v in PRESETS.items()},
         "capacity": {"sessions": len(context.sessions.all), "most": context.mjpeg.max_sessions},
         "source": {
-            "width": sight.geometry.width if sight.geometry else 0,
-            "height": sight.geometry.height if sight.geometry else 0,
-            "fps": round(sight.fps, 2),
+            "width": status.geometry.width if status.geometry else 0,
+            "height": status.geometry.height if status.geometry else 0,
+            "fps": round(status.fps, 2),
         },
     }
 

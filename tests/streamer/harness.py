@@ -24,8 +24,9 @@ from shmcam.imaging import frame_code
 from shmcam.runtime.clock import now_ns
 from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveVideo
+from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import connections_of, door_of, house_of, listen, serving
+from streamer.http.server import credentials_of, identity_of, limits_of, listen, run_server
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import FeedStatus
@@ -76,11 +77,11 @@ def picture(number: int, jpeg: bytes | None = None, **more: Any) -> JpegPicture:
 class FakeCamera:
     """Delivers pictures to a fan-out as a feed would, without a ring."""
 
-    def __init__(self, name: str, places: ViewerSlots) -> None:
-        self.fanout = Fanout(name, places, now_ns)
+    def __init__(self, name: str, slots: ViewerSlots) -> None:
+        self.fanout = Fanout(name, slots, now_ns)
         self.live_video = LiveVideo(name)
         self.feed = SimpleNamespace(
-            sight=FeedStatus(), looked_s=time.monotonic(), no_long="export.long_exposure_s is 0"
+            status=FeedStatus(), last_polled_s=time.monotonic(), long_exposure_problem="export.long_exposure_s is 0"
         )
         self.camera = StreamedCamera(name, self.fanout, self.feed, self.live_video)
         self.number = 0
@@ -89,8 +90,8 @@ class FakeCamera:
         """One more frame, encoded for each wanted variant."""
         self.number += 1
         meta = FrameMeta(self.number, now_ns(), time.time_ns(), frame_duration_us=33_333)
-        self.feed.sight = replace(self.feed.sight, meta=meta, frames=self.number, fps=30.0)
-        self.fanout.deliver({variant: picture(self.number, **more) for variant in self.fanout.wanted})
+        self.feed.status = replace(self.feed.status, meta=meta, frames=self.number, fps=30.0)
+        self.fanout.deliver({variant: picture(self.number, **more) for variant in self.fanout.variants})
         return self.number
 
     async def run(self, fps: float = 50.0, **more: Any) -> None:
@@ -109,13 +110,13 @@ class Server:
 
     def __init__(self, settings: Settings, cameras: tuple[str, ...]) -> None:
         http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
-        house = house_of(http)
+        identity = identity_of(http)
         self.hub = FakeHub()
-        places = ViewerSlots(mjpeg.max_streams, mjpeg.max_variants)
-        self.cameras = {name: FakeCamera(name, places) for name in cameras}
+        slots = ViewerSlots(mjpeg.max_streams, mjpeg.max_variants)
+        self.cameras = {name: FakeCamera(name, slots) for name in cameras}
         self.context = Context(
-            settings, house, Guard(house, door_of(http)), {n: c.camera for n, c in self.cameras.items()},
-            ViewerTable(), places, connections_of(http), self.hub,
+            settings, identity, Guard(identity, credentials_of(http)), {n: c.camera for n, c in self.cameras.items()},
+            ViewerTable(), slots, ConnectionTable(limits_of(http)), self.hub,
         )  # fmt: skip
         self.url = ""
         self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection
@@ -134,7 +135,7 @@ async def running(folder: Path, text: str = "", cameras: tuple[str, ...] = ("cam
     server.port = sock.getsockname()[1]
     tasks = [asyncio.create_task(camera.run(fps, **more)) for camera in server.cameras.values() if fps]
     try:
-        async with serving(server.context, sock) as url:
+        async with run_server(server.context, sock) as url:
             server.url = url.rstrip("/")
             yield server
     finally:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from shmcam.runtime.stop import Stop
 from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, list_viewers
-from streamer.loop import look
+from streamer.loop import measure_load
 from streamer.previews import Previews
 from streamer.shortstream import send_short_stream
 from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
@@ -79,8 +79,8 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
                 server.context, server.camera.camera, ShortStream(count=3), lambda o: answers.append(o) or True
             )
             task = asyncio.create_task(asked)
-            await eventually(lambda: server.camera.fanout.wanted)
-            server.camera.fanout.deliver({v: picture(1, signal=False) for v in server.camera.fanout.wanted})
+            await eventually(lambda: server.camera.fanout.variants)
+            server.camera.fanout.deliver({v: picture(1, signal=False) for v in server.camera.fanout.variants})
             await soon(task)
             assert answers[0].data == b"\0\0\0\0"
             assert not answers[-1].ok
@@ -131,8 +131,8 @@ def test_a_short_stream_may_be_of_the_long_exposure_and_says_why_there_is_none(t
                 server.context, server.camera.camera, command, lambda one: answers.append(one) or True
             )
             task = asyncio.create_task(asked)
-            await eventually(lambda: server.camera.fanout.wanted)
-            assert server.camera.fanout.wanted[0].long
+            await eventually(lambda: server.camera.fanout.variants)
+            assert server.camera.fanout.variants[0].long
             server.camera.publish()
             await eventually(lambda: len(answers) == 1)
             server.camera.publish(signal=False, reason="the exporter is away")
@@ -151,13 +151,13 @@ def test_previews_are_made_while_wanted_and_fit_into_a_message(tmp_path):
             server.camera.publish()
             assert not told
             previews.apply(Preview(camera="cam0", enabled=True, fps=5, width=321))
-            assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(320, 5)]
+            assert [(v.width, v.fps) for v in server.camera.fanout.variants] == [(320, 5)]
             server.camera.publish()
             assert number_in(told[0].jpeg) == told[0].frame_id == 2
             previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=640))
-            assert [(v.width, v.fps) for v in server.camera.fanout.wanted] == [(640, 10)], "one stream, not two"
+            assert [(v.width, v.fps) for v in server.camera.fanout.variants] == [(640, 10)], "one stream, not two"
             previews.apply(Preview(camera="cam0", enabled=False))
-            assert server.camera.fanout.wanted == ()
+            assert server.camera.fanout.variants == ()
             previews.apply(Preview(camera="cam9", enabled=True))
 
     run(test())
@@ -169,12 +169,12 @@ def test_a_preview_that_is_too_large_is_made_worse_rather_than_lost(tmp_path):
             told: list[PreviewFrame] = []
             Previews(server.context, told.append).apply(Preview(camera="cam0", enabled=True, fps=10, width=1280))
             large = jpeg_of(1, 640, 480, noise=1)
-            before = server.camera.fanout.wanted[0].quality
+            before = server.camera.fanout.variants[0].quality
             server.camera.publish(jpeg=large)
-            assert server.camera.fanout.wanted[0].quality < before
+            assert server.camera.fanout.variants[0].quality < before
             for _ in range(20):
                 server.camera.publish(jpeg=large)
-            assert server.camera.fanout.wanted[0].quality == 20
+            assert server.camera.fanout.variants[0].quality == 20
             assert not told
             server.camera.publish(jpeg=jpeg_of(3))
             assert len(told) == 1
@@ -202,21 +202,21 @@ def test_a_preview_that_lost_its_place_while_it_changed_is_not_closed_twice(tmp_
         async with running(tmp_path, "[mjpeg_server]\nmax_streams = 1\n") as server:
             previews = Previews(server.context, lambda _: None)
             previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=1280))
-            places, leave = server.context.places, server.camera.fanout.leave
+            slots, leave = server.context.viewer_slots, server.camera.fanout.leave
 
             def left_and_taken(wanted, viewer) -> None:
                 leave(wanted, viewer)
-                places.take(new_variant=False)
+                slots.acquire(new_variant=False)
 
             server.camera.fanout.leave = left_and_taken
             server.camera.publish(jpeg=jpeg_of(1, 640, 480, noise=1))
-            assert server.camera.fanout.wanted == ()
+            assert server.camera.fanout.variants == ()
             server.camera.fanout.leave = leave
             previews.apply(Preview(camera="cam0", enabled=False))
-            places.give_back(last_of_variant=False)
+            slots.release(last_of_variant=False)
             previews.apply(Preview(camera="cam0", enabled=True, fps=10, width=640))
-            assert len(server.camera.fanout.wanted) == 1
-            assert places.streams == 1
+            assert len(server.camera.fanout.variants) == 1
+            assert slots.streams == 1
 
     run(test())
 
@@ -253,7 +253,7 @@ def test_a_figure_that_is_no_number_is_passed_over(tmp_path):
             rows = [{"program": "recorder", "pid": 1, "figures": {"behind_s": bad}} for bad in ("?", None, [], "nan")]
             rows.append({"program": "recorder-cam1", "pid": 2, "figures": {"behind_s": 1.5}})
             server.hub.replies[Status] = Reply(status="status", text="", data={"processes": rows})
-            await look(server.context)
+            await measure_load(server.context)
             assert server.context.system_load.recorder_lag_s == 1.5
             for path in ("/metrics", "/api/v1/overview", "/api/v1/cameras/cam0"):
                 assert (await browser.get(path)).status == 200, path

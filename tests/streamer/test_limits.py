@@ -59,12 +59,12 @@ def body_of(answer: bytes) -> dict:
 def test_no_route_answers_without_the_secret(tmp_path):
     """Walks the router itself, so a route that somebody adds tomorrow is checked tomorrow."""
     from streamer.auth.policy import PUBLIC_PATHS
-    from streamer.http.routes import routes
+    from streamer.http.routes import build_routes
 
     async def test():
         async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
             checked = 0
-            for route in routes():
+            for route in build_routes():
                 path = route.path.replace("{strip:keogram|brightness}", "keogram")
                 for name, value in {"camera": "cam0", "id": "1", "name": "app.js"}.items():
                     path = path.replace(f"{{{name}}}", value)
@@ -562,7 +562,7 @@ def test_a_half_open_peer_loses_its_place(tmp_path, monkeypatch, path):
             await eventually(lambda: server.camera.fanout.viewers == 1)
             falls_silent(writer.get_extra_info("socket"))
             await eventually(lambda: server.camera.fanout.viewers == 0, 20, "the place to be given back")
-            assert server.context.places.streams == 0
+            assert server.context.viewer_slots.streams == 0
             assert not server.context.connections.open
 
     run(test())
@@ -583,7 +583,7 @@ def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplo
                 await eventually(lambda: not server.context.connections.open)
                 live.deliver(1, INIT_SEGMENT, piece(1, key=True))
                 await eventually(lambda: not live.viewers)
-                assert server.context.places.streams == 0
+                assert server.context.viewer_slots.streams == 0
 
     run(test())
     assert not [one for one in caplog.records if one.levelname == "ERROR"]

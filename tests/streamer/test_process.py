@@ -265,14 +265,14 @@ def test_an_open_door_to_the_network_ends_with_78_and_one_line(tmp_path):
     ],
 )
 def test_settings_that_cannot_serve_are_refused_with_the_reason(tmp_path, text, reason):
-    from streamer.http.server import CannotServe, door_of, tls_of
+    from streamer.http.server import CannotServe, credentials_of, load_tls
     from streamer.settings import HttpSettings
     from tests.streamer.harness import settings_of
 
     settings = settings_of(tmp_path, text)
     with pytest.raises(CannotServe, match=reason):
-        door_of(settings.table(HttpSettings))
-        tls_of(settings)
+        credentials_of(settings.table(HttpSettings))
+        load_tls(settings)
 
 
 def test_no_secret_comes_into_the_log(tmp_path):
@@ -304,12 +304,12 @@ def test_no_secret_comes_into_the_log(tmp_path):
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False)])
 def test_a_secret_that_everybody_can_read_is_warned_of(tmp_path, caplog, mode, warned):
-    from streamer.http.server import warn_of_readers
+    from streamer.http.server import warn_if_readable
     from tests.streamer.harness import settings_of
 
     settings = settings_of(tmp_path, f'[http]\ntoken = "{"t" * 24}"\n')
     settings.path.chmod(mode)
-    warn_of_readers(settings)
+    warn_if_readable(settings)
     assert ("chmod o=" in caplog.text) == warned
     assert "ttt" not in caplog.text
 
@@ -387,7 +387,7 @@ def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
 
 def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tmp_path):
     from shm_ring import RingReader
-    from streamer.pictures.live_stack import Stacks
+    from streamer.pictures.live_stack import LiveStacks
 
     shape = geometry("gray", 64, 48)
     name = f"/t{secrets.token_hex(4)}.cam0.main"
@@ -405,16 +405,18 @@ def test_a_stack_begins_with_what_the_ring_holds_and_anew_at_another_exposure(tm
     ):
         for value in (90, 100, 110, 100):
             publish(ring, value, 10_000)
-        stacks = Stacks()
+        stacks = LiveStacks()
         with reader.borrow(3) as frame:
             stacks.add(reader, frame, [4])
-            assert abs(int(stacks.payload(frame, 4)[0]) - 101) <= 1, "the mean of four, newer ones weigh a little more"
-            assert stacks.payload(frame, 1)[0] == 100
+            assert abs(int(stacks.payload_of(frame, 4)[0]) - 101) <= 1, (
+                "the mean of four, newer ones weigh a little more"
+            )
+            assert stacks.payload_of(frame, 1)[0] == 100
             assert not stacks.has(8)
         publish(ring, 30, 2_000_000)
         with reader.borrow(4) as frame:
             stacks.add(reader, frame, [4])
-            assert stacks.payload(frame, 4)[0] == 30, "night is not blended into day"
+            assert stacks.payload_of(frame, 4)[0] == 30, "night is not blended into day"
         ring.retire()
 
 

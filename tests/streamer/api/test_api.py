@@ -80,7 +80,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(served, operation):
 def test_the_overview_says_what_every_process_does(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
-            from streamer.loop import look
+            from streamer.loop import measure_load
 
             rows = [
                 {"program": "recorder", "camera": "cam0", "pid": 7, "state": "recording", "fps": 30.0, "lag": 1,
@@ -88,7 +88,7 @@ def test_the_overview_says_what_every_process_does(tmp_path):
                 {"program": "analyzer", "camera": "cam0", "pid": 0, "state": "missing", "reason": "not connected"},
             ]  # fmt: skip
             server.hub.replies[Status] = Reply(data={"processes": rows, "cameras": []})
-            await look(server.context)
+            await measure_load(server.context)
             await eventually(lambda: server.camera.number > 3)
             over = await (await browser.get("/api/v1/overview")).json()
             assert over["recordings"]["cam0"] == {
@@ -100,10 +100,10 @@ def test_the_overview_says_what_every_process_does(tmp_path):
             health = await browser.get("/healthz")
             assert (health.status, (await health.json())["reasons"]) == (503, ["analyzer: missing, not connected"])
             server.hub.replies[Status] = Reply(data={"processes": rows[:1], "cameras": []})
-            await look(server.context)
+            await measure_load(server.context)
             assert (await browser.get("/healthz")).status == 200
             server.hub.replies[Status] = Reply(ok=False, status="no_hub", text="ERROR: no hub")
-            await look(server.context)
+            await measure_load(server.context)
             reasons = (await (await browser.get("/healthz")).json())["reasons"]
             assert reasons == ["hub: does not answer (supervisorctl start hub)"]
 
@@ -113,7 +113,7 @@ def test_the_overview_says_what_every_process_does(tmp_path):
 def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wish(tmp_path):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
-            from streamer.loop import look
+            from streamer.loop import measure_load
 
             await eventually(lambda: server.camera.number > 3)
             for state, reason, found in (
@@ -124,7 +124,7 @@ def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wis
             ):
                 row = {"program": "recorder", "camera": "cam0", "state": state, "reason": reason}
                 server.hub.replies[Status] = Reply(data={"processes": [row], "cameras": []})
-                await look(server.context)
+                await measure_load(server.context)
                 assert (await (await browser.get("/healthz")).json())["reasons"] == found
 
     run(test())
@@ -322,7 +322,7 @@ def test_live_video_asks_the_recorder_while_somebody_watches(tmp_path):
             refused = await answer
             assert refused.status == 503, "no recorder came"
             assert (await refused.json())["reason"].endswith("MJPEG is at /cam/cam0/stream")
-            assert server.context.places.streams == 0
+            assert server.context.viewer_slots.streams == 0
             asking.cancel()
 
     run(test())
@@ -335,8 +335,8 @@ def test_a_cameras_controls_are_shown_with_range_and_what_holds_now(tmp_path):
     async def test():
         async with running(tmp_path, "[camera.controls]\nBrightness = 0.1\n") as server, browsing(server) as browser:
             server.camera.publish()
-            meta = replace(server.camera.feed.sight.meta, exposure_us=20_000, analogue_gain=2.5)
-            server.camera.feed.sight = replace(server.camera.feed.sight, meta=meta)
+            meta = replace(server.camera.feed.status.meta, exposure_us=20_000, analogue_gain=2.5)
+            server.camera.feed.status = replace(server.camera.feed.status, meta=meta)
             found = await (await browser.get("/api/v1/cameras/cam0/controls")).json()
             controls = {one["name"]: one for one in found["controls"]}
             assert {"ExposureTime", "AnalogueGain", "AwbEnable", "ColourGains", "LensPosition"} <= set(controls)

@@ -130,7 +130,7 @@ def test_a_night_exposure_is_waited_for(frame_s, patience):
     camera = FakeCamera("cam0", ViewerSlots(1, 1))
     if frame_s is not None:
         meta = FrameMeta(1, now_ns(), time.time_ns(), frame_duration_us=round(frame_s * 1e6))
-        camera.feed.sight = FeedStatus(meta=meta)
+        camera.feed.status = FeedStatus(meta=meta)
     assert key_frame_timeout_s(camera.camera) == pytest.approx(patience)
 
 
@@ -180,7 +180,7 @@ def test_a_player_that_cannot_keep_up_goes_on_at_the_next_key_frame():
     player.offer(piece(5, key=True))
     assert len(raw_stream.written) == 3, "no room: not even a key frame"
     raw_stream.room = True
-    player.writable()
+    player.resume()
     player.offer(piece(6))
     assert len(raw_stream.written) == 3, "room, but frame 5 is missing"
     player.offer(piece(7, key=True))

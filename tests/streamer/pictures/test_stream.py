@@ -87,7 +87,7 @@ def test_one_encode_serves_all_viewers_of_a_variant_and_none_without_viewers(tmp
                 assert int((await anext(parts(reader)))[0]["x-frame-id"]) == 2
             for *_, writer in viewers:
                 writer.close()
-            await eventually(lambda: camera.fanout.wanted == ())
+            await eventually(lambda: camera.fanout.variants == ())
             camera.publish()
             assert camera.fanout.counts.encodes == 2
 
@@ -123,15 +123,19 @@ def test_viewers_cost_no_task_and_leave_their_places(tmp_path):
         async with running(tmp_path) as server:
             before = len(asyncio.all_tasks())
             viewers = [await opened(server, "/stream") for _ in range(10)]
-            places = server.context.connections
+            connections = server.context.connections
             await eventually(lambda: len(asyncio.all_tasks()) <= before)
-            assert (server.camera.fanout.viewers, len(places.open), len(server.context.viewers.entries)) == (10, 10, 10)
+            assert (server.camera.fanout.viewers, len(connections.open), len(server.context.viewers.entries)) == (
+                10,
+                10,
+                10,
+            )
             for _, _, reader, _ in viewers:
                 server.camera.publish()
                 assert number_in((await anext(parts(reader)))[1])
             for *_, writer in viewers:
                 writer.close()
-            await eventually(lambda: not places.open)
+            await eventually(lambda: not connections.open)
             assert (server.camera.fanout.viewers, len(server.context.viewers.entries)) == (0, 0)
             assert server.context.viewers.sum_up().viewers["mjpeg"] == 10
 
@@ -197,8 +201,8 @@ def test_a_frame_that_stays_the_newest_is_repeated(tmp_path):
             assert (await anext(incoming))[0]["x-frame-id"] == "1"
             server.camera.fanout.repeat()
             assert server.camera.fanout.counts.repeats == 0, "not before a second has passed"
-            for channel in server.camera.fanout._channels.values():
-                channel.offered_ns -= 1_100_000_000
+            for entry in server.camera.fanout._by_variant.values():
+                entry.offered_ns -= 1_100_000_000
             server.camera.fanout.repeat()
             assert (await anext(incoming))[0]["x-frame-id"] == "1"
 
@@ -239,8 +243,8 @@ def test_without_a_signal_a_snapshot_is_refused_and_says_so(tmp_path):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:
             asked = asyncio.create_task(browser.get("/snapshot.jpg"))
-            await eventually(lambda: server.camera.fanout.wanted)
-            server.camera.fanout.deliver({v: picture(3, signal=False) for v in server.camera.fanout.wanted})
+            await eventually(lambda: server.camera.fanout.variants)
+            server.camera.fanout.deliver({v: picture(3, signal=False) for v in server.camera.fanout.variants})
             answer = await asked
             assert answer.status == 503
             assert (await answer.json())["reason"] == "no signal from cam0"

@@ -2,31 +2,39 @@
 
 import pytest
 
-from streamer.pictures.variant import InvalidVariant, Pace, Variant, wish
+from streamer.pictures.variant import InvalidVariant, RateLimiter, Variant, parse_variant
 from streamer.settings import MjpegServerSettings
 
 SETTINGS = MjpegServerSettings()
 
 
 def test_no_wish_is_what_the_settings_say():
-    assert wish({}, MjpegServerSettings(fps=12.0, quality=70, width=640)) == Variant(12.0, 640, 70, gray=False, stack=1)
+    assert parse_variant({}, MjpegServerSettings(fps=12.0, quality=70, width=640)) == Variant(
+        12.0, 640, 70, gray=False, stack=1
+    )
 
 
 def test_equal_wishes_are_one_variant():
-    first, second = wish({"width": "320", "gray": "1"}, SETTINGS), wish({"gray": "true", "width": "321"}, SETTINGS)
+    first, second = (
+        parse_variant({"width": "320", "gray": "1"}, SETTINGS),
+        parse_variant({"gray": "true", "width": "321"}, SETTINGS),
+    )
     assert first == second
     assert hash(first) == hash(second)
 
 
 def test_a_long_exposure_is_a_variant_of_its_own():
-    live, long = wish({"exposure": "live"}, SETTINGS), wish({"exposure": "long", "gray": "1"}, SETTINGS)
-    assert live == wish({}, SETTINGS)
+    live, long = (
+        parse_variant({"exposure": "live"}, SETTINGS),
+        parse_variant({"exposure": "long", "gray": "1"}, SETTINGS),
+    )
+    assert live == parse_variant({}, SETTINGS)
     assert (live.long, long.long, long.gray) == (False, True, True)
     assert str(long) == "full q80 30fps gray long"
 
 
 def test_a_viewer_cannot_ask_for_more_than_the_settings_allow():
-    assert wish({"fps": "60"}, MjpegServerSettings(fps=10.0)).fps == 10.0
+    assert parse_variant({"fps": "60"}, MjpegServerSettings(fps=10.0)).fps == 10.0
 
 
 @pytest.mark.parametrize(
@@ -49,12 +57,12 @@ def test_a_viewer_cannot_ask_for_more_than_the_settings_allow():
 )
 def test_what_does_not_exist_is_refused_with_what_would(query, text):
     with pytest.raises(InvalidVariant, match=text):
-        wish(query, SETTINGS)
+        parse_variant(query, SETTINGS)
 
 
 def taken(fps: float, times_s: list[float]) -> int:
-    pace = Pace(fps)
-    return sum(pace.due(round(at * 1e9)) for at in times_s)
+    limiter = RateLimiter(fps)
+    return sum(limiter.accept(round(at * 1e9)) for at in times_s)
 
 
 def test_a_camera_at_exactly_the_rate_keeps_every_frame_although_it_jitters():
@@ -75,12 +83,12 @@ def test_a_slow_camera_is_not_held_back():
 
 def test_a_burst_after_a_pause_does_not_catch_up():
     """After 10 s without frames the rate still holds: no 300 frames at once."""
-    pace = Pace(10)
-    assert pace.due(0)
-    assert sum(pace.due(round((10 + n / 100) * 1e9)) for n in range(100)) <= 12
+    limiter = RateLimiter(10)
+    assert limiter.accept(0)
+    assert sum(limiter.accept(round((10 + n / 100) * 1e9)) for n in range(100)) <= 12
 
 
 def test_a_clock_that_begins_anew_is_followed():
-    pace = Pace(10)
-    assert pace.due(10**15)
-    assert pace.due(5_000), "another boot, another source: not silent for 11 days"
+    limiter = RateLimiter(10)
+    assert limiter.accept(10**15)
+    assert limiter.accept(5_000), "another boot, another source: not silent for 11 days"

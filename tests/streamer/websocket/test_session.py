@@ -188,14 +188,14 @@ def test_a_session_may_show_the_long_exposure(tmp_path):
             assert "leave out stack" in (await hear(socket, "error"))["reason"]
             await socket.send_json({"type": "create", "exposure": "long", "mode": "pull", "format": "base64"})
             assert (await hear(socket, "session"))["agreement"]["exposure"] == "long"
-            assert [variant.long for variant in server.camera.fanout.wanted] == [True]
+            assert [variant.long for variant in server.camera.fanout.variants] == [True]
             server.camera.publish(signal=False, reason="export.long_exposure_s is 0")
             await socket.send_json({"type": "request_frame"})
             said = await hear(socket, "no_frame")
             assert (said["code"], said["reason"]) == ("no_signal", "export.long_exposure_s is 0")
             await socket.send_json({"type": "configure", "exposure": "live"})
             await hear(socket, "session")
-            assert [variant.long for variant in server.camera.fanout.wanted] == [False]
+            assert [variant.long for variant in server.camera.fanout.variants] == [False]
 
     run(test())
 
@@ -268,7 +268,7 @@ def test_a_session_is_configured_while_it_runs(tmp_path):
                 said = await hear(socket, "session")
                 assert (said["camera"], said["agreement"]["preset"]) == ("cam1", "low")
                 assert server.cameras["cam0"].fanout.viewers == 0
-                assert [v.width for v in server.cameras["cam1"].fanout.wanted] == [320]
+                assert [v.width for v in server.cameras["cam1"].fanout.variants] == [320]
 
     run(test())
 
@@ -303,8 +303,8 @@ def test_a_session_that_finds_no_place_leaves_nothing_behind(tmp_path):
                 assert "max_variants" in (await hear(second, "error"))["reason"]
                 server.camera.publish()
                 assert (await second.receive()).data[:8] == struct.pack(">Q", 1), "it goes on as before"
-            await eventually(lambda: server.context.places.streams == 0)
-            assert server.context.places.variants == 0
+            await eventually(lambda: server.context.viewer_slots.streams == 0)
+            assert server.context.viewer_slots.variants == 0
 
     run(test())
 

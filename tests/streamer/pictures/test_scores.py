@@ -1,7 +1,7 @@
 """The analyzer's word on a frame, and its absence."""
 
 from shmcam.runtime.clock import now_ns
-from streamer.pictures import scores as marks
+from streamer.pictures import scores
 from streamer.pictures.scores import ScoreReader
 
 
@@ -22,16 +22,16 @@ class Scores:
 
 
 def test_scores_that_are_not_there_are_not_looked_for_with_every_frame(monkeypatch):
-    scores, clock = Scores(None), [now_ns()]
-    monkeypatch.setattr(marks, "now_ns", lambda: clock[0])
-    newest = ScoreReader(scores).newest
-    assert [newest() for _ in range(30)] == [None] * 30
-    assert scores.asked == 1
-    scores.word = Word()
-    clock[0] += marks.LOOK_NS
-    assert newest() is newest() is scores.word
-    assert scores.asked == 3
+    ring, clock = Scores(None), [now_ns()]
+    monkeypatch.setattr(scores, "now_ns", lambda: clock[0])
+    read = ScoreReader(ring).read
+    assert [read() for _ in range(30)] == [None] * 30
+    assert ring.asked == 1
+    ring.word = Word()
+    clock[0] += scores.RETRY_NS
+    assert read() is read() is ring.word
+    assert ring.asked == 3
 
 
 def test_an_old_word_is_not_passed_on():
-    assert ScoreReader(Scores(Word(marks.FRESH_NS + 1))).newest() is None
+    assert ScoreReader(Scores(Word(scores.FRESH_NS + 1))).read() is None
