@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from recorder.clips import recovery
 from recorder.clips.clip import ClipLimits, Form
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
-from recorder.encoding.overlay import FrameOverlay
 from recorder.encoding.session import EncoderSession
 from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
@@ -27,6 +28,7 @@ from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock
 from shm_ring.ownership import WriterRecord as LockMemory
 from shmcam.control.client import ControlClient
+from shmcam.imaging.text_overlay import Overlay, overlay_of
 from shmcam.library import Catalogue
 from shmcam.runtime.startup import Process, startup
 
@@ -74,7 +76,7 @@ def run(process: Process) -> None:
             relieved=finisher.adopt,
             marked=lambda: marks.keep(triggers.events),
         )
-        cursor, encoder = RingCursor(ring), EncoderSession(own, overlay_of(own))
+        cursor, encoder = RingCursor(ring), EncoderSession(own, make_overlay(own))
         heartbeats = Heartbeats(
             control=control, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer
         )
@@ -108,7 +110,7 @@ def run(process: Process) -> None:
                     commands.settings = finisher.own = encoder.settings = own
                     writer.form, triggers.limits = Form.of(own), ClipLimits.of(own)
                     if own.overlay != before.overlay:
-                        encoder.decorate(overlay_of(own))
+                        encoder.set_overlay(make_overlay(own))
         loop.announce()
         session.interrupt(commands.last)
         live.close()
@@ -127,9 +129,9 @@ def closing(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
             log.warning("the disk did not take the last frames within %.0f s", timeout_s)
 
 
-def overlay_of(own: RecorderSettings) -> FrameOverlay | None:
-    """What draws on the frames; nothing (and no copy) unless it is wanted."""
-    return FrameOverlay(own.overlay) if own.overlay.enable else None
+def make_overlay(own: RecorderSettings) -> Overlay | None:
+    """Returns the overlay of [recorder.overlay]; None, which saves a copy of each frame, unless it is enabled."""
+    return overlay_of(msgspec.structs.asdict(own.overlay)) if own.overlay.enable else None
 
 
 def _be_nice(nice: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from msgspec.structs import asdict
 
 from bench.measure import Measured, Outcome, Row, compared, paired
 from recorder.clips.clip import ClipLimits, Form
@@ -27,8 +28,7 @@ from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
 from recorder.encoding import encoder
 from recorder.encoding.frames import Wrapper, picture_of
-from recorder.encoding.overlay import FrameOverlay
-from recorder.encoding.session import Decorate, EncoderSession
+from recorder.encoding.session import EncoderSession
 from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
@@ -39,6 +39,7 @@ from shm_ring import FrameMeta, LiveRing, RingCursor, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.control.client import ControlClient
+from shmcam.imaging.text_overlay import overlay_of
 from shmcam.library import Catalogue
 from shmcam.runtime.stop import Stop
 
@@ -47,6 +48,7 @@ THREADS = 2
 RUN_IN = 10
 """Frames before the clock starts: opening encoder, file and folder is once per clip, not per frame."""
 SETTINGS = RecorderSettings(encoder="libx264", threads=THREADS, csv=True, on_close="plain")
+OVERLAY = asdict(OverlaySettings(text="bench"))
 
 ROWS = (
     Row("speed", "x", 0.95, "recorder / bare libx264, frames a second, 720p film", better="higher"),
@@ -138,7 +140,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     stop = Stop()
     shutil.rmtree(film.settings.paths.recordings, ignore_errors=True)
     own = SETTINGS
-    decorate: Decorate | None = FrameOverlay(OverlaySettings(enable=True, text="bench")) if overlay else None
+    drawing = overlay_of(OVERLAY) if overlay else None
     triggers = Triggers(ClipLimits.of(own))
     with Catalogue.of(film.settings) as catalogue:
         writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
@@ -146,7 +148,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         if live:
             packets.watch(3600)
         control: ControlClient = Quiet()  # type: ignore[assignment]
-        cursor, session = RingCursor(film.ring), EncoderSession(own, decorate)
+        cursor, session = RingCursor(film.ring), EncoderSession(own, drawing)
         heartbeats = Heartbeats(
             control=control, cursor=cursor, encoder=session, live=packets, triggers=triggers, writer=writer
         )
@@ -205,11 +207,11 @@ def bare(film: Film) -> tuple[float, float]:
 def drawing(film: Film) -> float:
     """What the overlay adds: copy each frame out of the ring and write on the copy. Returns: seconds per frame."""
     reader, wrapper = film.ring.reader(), Wrapper(film.geometry, editable=True)
-    overlay = FrameOverlay(OverlaySettings(enable=True, text="bench"))
+    overlay = overlay_of(OVERLAY)
     began = time.perf_counter()
     for sequence in range(len(film.frames)):
         with reader.borrow(sequence) as frame:
-            overlay(wrapper.luma(wrapper.frame(frame.payload)), frame.meta)
+            overlay.draw(wrapper.luma(wrapper.frame(frame.payload)), frame.meta)
     return (time.perf_counter() - began) / len(film.frames)
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
 import av
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from recorder.clips.clip import ClipOrder, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
@@ -27,6 +24,7 @@ from recorder.settings import Preset, RecorderSettings
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shm_ring.records.packets import parameter_sets
+from shmcam.imaging.text_overlay import Overlay
 
 OTHER_RATE = 2.0
 """A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
@@ -84,9 +82,6 @@ class PresetControl:
 
 log = logging.getLogger(__name__)
 
-Decorate = Callable[[NDArray[np.uint8], FrameMeta], None]
-"""Draws on a luma plane (height, width) that is ours."""
-
 DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""
 
@@ -94,7 +89,7 @@ DEFAULT_PERIOD_US = 33_333
 class EncoderSession:
     """One camera's encoder through all changes."""
 
-    def __init__(self, settings: RecorderSettings, decorate: Decorate | None = None) -> None:
+    def __init__(self, settings: RecorderSettings, overlay: Overlay | None = None) -> None:
         self.settings = settings
         self.track: Track | None = None
         """What the units that `feed` returned last belong to."""
@@ -103,7 +98,7 @@ class EncoderSession:
         self.failures = 0
         """Encoders that had to be given up."""
         self.codec = ""
-        self._decorate = decorate
+        self._overlay = overlay
         self._failed: frozenset[str] = frozenset()
         self._mode: StreamSignature | None = None
         self._modes = 0
@@ -120,9 +115,9 @@ class EncoderSession:
         """Make the next frame a key frame."""
         self._key_due = True
 
-    def decorate(self, decorate: Decorate | None) -> None:
-        """Draw on the frames from now on, or no longer."""
-        self._decorate, self._geometry = decorate, None
+    def set_overlay(self, overlay: Overlay | None) -> None:
+        """Draws on the frames from now on, or no longer."""
+        self._overlay, self._geometry = overlay, None
 
     def feed(self, frame: Frame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
         """Encode one borrowed frame. Returns: what came out, which with hardware encoders is of earlier frames.
@@ -135,8 +130,8 @@ class EncoderSession:
         gop_over = meta.captured_ns - self._last_key_ns >= self.settings.gop_s * 1e9 - meta.frame_duration_us * 500
         key = self._key_due or self._encoder is None or gop_over or number not in (0, self._order_number)
         picture = wrapper.frame(frame.payload)
-        if self._decorate is not None:
-            self._decorate(wrapper.luma(picture), meta)
+        if self._overlay is not None:
+            self._overlay.draw(wrapper.luma(picture), meta)
         units = self._encode(mode, picture, meta, order, key)
         if key:
             self._last_key_ns, self._key_due = meta.captured_ns, False
@@ -204,7 +199,7 @@ class EncoderSession:
         """Notice another mode, size or format."""
         if geometry is not self._geometry or self._wrapper is None:  # the ring gives one object for the same bytes
             self._geometry = geometry
-            self._wrapper = Wrapper(geometry, editable=self._decorate is not None)
+            self._wrapper = Wrapper(geometry, editable=self._overlay is not None)
         if self._mode is not None and self._mode.goes_on(self._wrapper.picture, meta):
             return self._wrapper, self._mode
         mode = mode_of(self._wrapper.picture, meta)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shm_ring import FrameMeta
+
 Plane = NDArray[np.uint8]
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
@@ -65,27 +67,27 @@ class Overlay:
         self._height = 0
         self._times: deque[int] = deque(maxlen=FPS_FRAMES)
 
-    def draw(self, luma: Plane, frame_id: int, captured_ns: int, captured_utc_ns: int) -> None:
+    def draw(self, luma: Plane, meta: FrameMeta) -> None:
         """Writes onto `luma` (height, width), in place."""
-        self.count_frame(captured_ns)
+        self.count_frame(meta)
         if self._renderer is None or luma.shape[0] != self._height:
             self._renderer, self._height = TextRenderer(self._style, luma.shape[0]), luma.shape[0]
-        self._renderer.draw(luma, self.format_lines(frame_id, captured_utc_ns))
+        self._renderer.draw(luma, self.format_lines(meta))
 
-    def count_frame(self, captured_ns: int) -> None:
+    def count_frame(self, meta: FrameMeta) -> None:
         """Counts a frame for the rate, drawn or not; a frame that is drawn for several pictures counts once."""
-        if not self._times or self._times[-1] != captured_ns:
-            self._times.append(captured_ns)
+        if not self._times or self._times[-1] != meta.captured_ns:
+            self._times.append(meta.captured_ns)
 
-    def format_lines(self, frame_id: int, captured_utc_ns: int) -> list[str]:
+    def format_lines(self, meta: FrameMeta) -> list[str]:
         """Returns the text line by line; `draw` leaves empty lines out."""
         content, numbers = self._content, []
         if content.show_frame_number:
-            numbers.append(f"#{frame_id}")
+            numbers.append(f"#{meta.frame_id}")
         if content.show_fps and len(self._times) > 1:
             span_ns = self._times[-1] - self._times[0]
             numbers.append(f"{(len(self._times) - 1) * 1e9 / span_ns:.1f} fps" if span_ns > 0 else "")
-        time_text = datetime.fromtimestamp(captured_utc_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        time_text = datetime.fromtimestamp(meta.captured_utc_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         return [time_text if content.show_time else "", "  ".join(numbers), content.text]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shm_ring import Frame
 from shm_ring.formats import planes
 from shmcam.config.settings import Settings
-from shmcam.imaging import text_overlay
+from shmcam.imaging.text_overlay import Overlay, overlay_of
 
 PREFIX = "recorder.overlay."
 
@@ -23,23 +23,23 @@ class Caption:
         self._camera, self._get_settings = camera, get_settings
         self._last_settings: Settings | None = None
         self._keys: Mapping[str, Any] = {}
-        self._overlay: text_overlay.Overlay | None = None
+        self._overlay: Overlay | None = None
 
     def count_frame(self, frame: Frame) -> None:
         """Counts a frame for the rate that is shown, even if no picture of it is needed."""
         self._update_overlay()
         if self._overlay is not None:
-            self._overlay.count_frame(frame.meta.captured_ns)
+            self._overlay.count_frame(frame.meta)
 
     def draw(self, payload: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
         """Returns a copy of the payload with the text on it; the payload itself while the overlay is off."""
         self._update_overlay()
         if self._overlay is None:
             return payload
-        copy, meta = payload.copy(), frame.meta
+        copy = payload.copy()
         first = planes(copy, frame.picture_geometry)[0]
         for plane in [first] if first.ndim == 2 else np.moveaxis(first, 2, 0):  # packed colours: all three get the same
-            self._overlay.draw(plane, meta.frame_id, meta.captured_ns, meta.captured_utc_ns)
+            self._overlay.draw(plane, frame.meta)
         return copy
 
     def _update_overlay(self) -> None:
@@ -49,7 +49,7 @@ class Caption:
         self._last_settings, keys = settings, overlay_keys_of(settings, self._camera)
         if keys != self._keys:
             self._keys = keys
-            self._overlay = text_overlay.overlay_of(keys) if keys["enable"] else None
+            self._overlay = overlay_of(keys) if keys["enable"] else None
 
 
 def overlay_keys_of(settings: Settings, camera: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from msgspec.structs import asdict
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding import select
@@ -17,11 +18,12 @@ from recorder.encoding.frames import EncoderInput, Wrapper, wraps
 from recorder.encoding.select import candidates, open_encoder, prove
 from recorder.encoding.session import EncoderSession
 from recorder.errors import EncoderFailed, EncoderUnavailable
-from recorder.settings import RecorderSettings
+from recorder.settings import OverlaySettings, RecorderSettings
 from shm_ring import Flags, FrameMeta
 from shm_ring.color import to_bgr
 from shm_ring.formats import geometry, planes
 from shmcam.imaging import frame_code
+from shmcam.imaging.text_overlay import overlay_of
 
 SOFT = RecorderSettings(encoder="libx264", threads=1, crf=12)
 ORDER = ClipOrder(1, "session", "manual", 0, 0)
@@ -295,12 +297,9 @@ def test_another_mode_is_another_track():
 
 
 def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
-    from recorder.encoding.overlay import FrameOverlay
-    from recorder.settings import OverlaySettings
-
     shape, payload = picture("yuv420p", 640, 480)
     before = payload.copy()
-    overlay = FrameOverlay(OverlaySettings(enable=True, place="bottom-right", text="Garden", font_scale_base=2))
+    overlay = overlay_of(asdict(OverlaySettings(place="bottom-right", text="Garden", font_scale_base=2)))
     encoding = EncoderSession(SOFT, overlay)
     units = []
     for meta in metas(40):
@@ -312,5 +311,5 @@ def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
     rows, columns = np.nonzero(changed)
     assert changed.sum() > 300 and rows.min() > 300 and columns.min() > 200, "bottom right"
     assert np.abs(shown[480:].astype(int).reshape(2, -1)[0].mean() - 110) < 3, "chroma is not touched"
-    lines = overlay.lines(metas(41)[-1])
+    lines = overlay.format_lines(metas(41)[-1])
     assert lines[1] == "#40  30.0 fps" and lines[2] == "Garden" and lines[0][:3] in ("197", "196")

@@ -12,7 +12,7 @@ import pytest
 import simplejpeg
 from aiohttp import ClientSession
 
-from shm_ring import RingReader
+from shm_ring import FrameMeta, RingReader
 from shm_ring.formats import planes
 from shmcam.control.messages import Reply, SettingChanged
 from shmcam.runtime.stop import Stop
@@ -149,8 +149,9 @@ def test_the_rate_that_is_shown_is_the_cameras_not_the_viewers():
 
     overlay, second = Overlay(Content(), Style()), 1_000_000_000
     for number in range(60):
-        overlay.count_frame(number * second // 20)
+        meta = FrameMeta(number, number * second // 20, 0)
+        overlay.count_frame(meta)
         if number % 10 == 9:  # a viewer of every tenth frame, in two variants
             for _ in range(2):
-                overlay.draw(np.zeros((120, 640), np.uint8), number, number * second // 20, 0)
-    assert "20.0 fps" in overlay.format_lines(59, 0)[1]
+                overlay.draw(np.zeros((120, 640), np.uint8), meta)
+    assert "20.0 fps" in overlay.format_lines(meta)[1]
