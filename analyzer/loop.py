@@ -28,7 +28,7 @@ from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import Scorer
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import FrameOverwritten, LiveRing, RingError, RingReader
-from shmcam.config.settings import Settings, SettingsError
+from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Keogram, Night, NightLevel, Saved, SettingChanged, error
 from shmcam.library import Catalogue, LibraryError
@@ -125,9 +125,6 @@ def ask(request: ExposureRequest, parts: Analyzer) -> None:
     )
 
 
-OWNERS = ("night", "analyzer", "motion", "camera", "cameras")
-"""Tables whose keys matter here; [camera] for its frame rate."""
-
 COMMANDS = ("night_level", "night", "keogram")
 
 
@@ -168,19 +165,9 @@ def _keogram(request: Request, parts: Analyzer) -> None:
 
 def _change(changed: SettingChanged, parts: Analyzer) -> None:
     """Adopt one live setting; what does not fit leaves everything as it was."""
-    owner = changed.key.split(".")[0]
-    if changed.camera not in ("", parts.camera) or owner not in OWNERS:
-        return
-    key = f"cameras.{changed.camera}.{changed.key}" if changed.camera and owner != "cameras" else changed.key
-    try:
-        settings = parts.settings.with_value(key, changed.new)
-        rules = rules_of(settings, parts.camera)
-    except SettingsError as problem:
-        log.warning("setting refused key=%s: %s", key, problem)
-        return
-    parts.settings = settings
-    parts.watcher.adopt(*rules)
-    log.info("setting taken over key=%s value=%s", key, changed.new)
+    if changed.camera in ("", parts.camera):
+        parts.settings = apply_change(parts.settings, changed.key, changed.new, changed.camera)
+        parts.watcher.adopt(*rules_of(parts.settings, parts.camera))
 
 
 _OVERRIDES: tuple[Override, ...] = get_args(Override)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from capture.settings import CameraControlSettings, CameraSettings, PrivacySettings, RingSettings
 from capture.sources.base import CameraRequest, ControlValue, ModeName
-from shmcam.config.settings import Settings, SettingsError
+from shmcam.config.settings import Settings, apply_change
 from shmcam.control.messages import Event, ModeRequested, NightBegan, NightEnded, SettingChanged
 
 SLOW_EVERY = 2
@@ -184,16 +184,8 @@ class DesiredRequest:
         self.request = self._request()
 
     def _change(self, message: SettingChanged) -> None:
-        owner = message.key.split(".")[0]
-        if owner not in ("camera", "ring", "privacy", "cameras"):
-            return
-        key = f"cameras.{message.camera}.{message.key}" if message.camera and owner != "cameras" else message.key
         before = self.camera
-        try:
-            self._settings = self._settings.with_value(key, message.new)
-        except SettingsError as error:  # the hub has checked it already; a version of ours that differs says so
-            log.warning("setting refused key=%s: %s", key, error)
-            return
+        self._settings = apply_change(self._settings, message.key, message.new, message.camera)
         self._read()
         own = ("video_mode", "exposure_us", "gain")
         if not self.night and any(getattr(before, name) != getattr(self.camera, name) for name in own):

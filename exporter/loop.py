@@ -7,7 +7,6 @@ What the exporter's loop works with, and the commands it answers.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from exporter.disk_monitor import Disks
 from exporter.frames import span
 from exporter.job_queue import Jobs
 from exporter.settings import ExportSettings
-from shmcam.config.settings import Settings, SettingsError
+from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import (
     Archive,
@@ -141,7 +140,7 @@ def take(request: Request, parts: Exporter, now: int) -> None:
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             request.reply(_from_shelf(message, parts, now))
         case SettingChanged():
-            _change(message, parts)
+            parts.settings = apply_change(parts.settings, message.key, message.new, message.camera)
 
 
 def ripe(parts: Exporter, now: int) -> None:
@@ -206,14 +205,3 @@ def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Dele
     except (OSError, sqlite3.Error) as problem:
         log.warning("library failed reason=%s", problem)
         return error(f"library: {problem}", "failed")
-
-
-def _change(changed: SettingChanged, parts: Exporter) -> None:
-    """Adopt one live setting; what does not fit leaves everything as it was."""
-    key = f"cameras.{changed.camera}.{changed.key}" if changed.camera else changed.key
-    try:
-        parts.settings = parts.settings.with_value(key, changed.new)
-    except SettingsError as problem:
-        log.warning("setting refused key=%s: %s", key, problem)
-        return
-    log.info("setting taken over key=%s value=%s", key, json.dumps(changed.new))

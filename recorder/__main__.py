@@ -27,6 +27,7 @@ from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock
 from shm_ring.ownership import WriterRecord as LockMemory
+from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient
 from shmcam.imaging.text_overlay import Overlay, overlay_of
 from shmcam.library import Catalogue
@@ -91,7 +92,7 @@ def run(process: Process) -> None:
             commands=commands,
             serve=loop.serve,
         )
-        session = Resume(settings, camera, ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
+        session = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
         found = [marks.onto(closed) for closed in recovery.adopt(paths.recordings, camera)]
         session.begin(own, found, recovery.closed_until_ns(paths.recordings, camera))
         writer.start()
@@ -105,8 +106,10 @@ def run(process: Process) -> None:
                     raise finisher.failure
                 session.keep(commands.last)
                 while loop.changed:
-                    before, own = own, session.changed(loop.changed.popleft(), own)
-                    storage.settings = finisher.settings = session.settings  # the library's limits
+                    event = loop.changed.popleft()
+                    settings = apply_change(settings, event.key, event.new, event.camera)
+                    before, own = own, settings.table(RecorderSettings, camera)
+                    storage.settings = finisher.settings = settings  # the library's limits
                     commands.settings = finisher.own = encoder.settings = own
                     writer.form, triggers.limits = Form.of(own), ClipLimits.of(own)
                     if own.overlay != before.overlay:

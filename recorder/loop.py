@@ -29,7 +29,7 @@ class RecorderLoop:
         self, control: ControlClient, commands: RecordCommands, writer: ClipWriter, heartbeats: Heartbeats, stop: Stop
     ) -> None:
         self.changed: deque[SettingChanged] = deque(maxlen=64)
-        """Changed settings, for the wiring to take over."""
+        """Changed settings of this camera, for the wiring to take over."""
         self._control, self._commands, self._writer = control, commands, writer
         self._heartbeats, self._stop = heartbeats, stop
 
@@ -71,6 +71,7 @@ class RecorderLoop:
     def _obey(self) -> None:
         for request in self._control.receive():
             if isinstance(request.message, SettingChanged):
-                self.changed.append(request.message)
+                if request.message.camera in ("", self._commands.camera):
+                    self.changed.append(request.message)
             else:
                 self._commands.obey(request)

@@ -29,8 +29,6 @@ from recorder.clips.clip import FOREVER, NS, ClipOrder, Kind
 from recorder.clips.notices import Closed
 from recorder.settings import RecorderSettings
 from recorder.triggers import EventTrigger, Triggers
-from shmcam.config.settings import Settings, SettingsError
-from shmcam.control.messages import SettingChanged
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.files import whole_file
 
@@ -221,12 +219,8 @@ PTS_NS = 2_000
 class Resume:
     """The part of a recording that outlives the process."""
 
-    def __init__(
-        self, settings: Settings, camera: str, memory: ResumeFile, marks: EventMarks, triggers: Triggers
-    ) -> None:
-        self.settings = settings
-        """With all changes so far."""
-        self._camera, self._memory, self._marks, self._triggers = camera, memory, marks, triggers
+    def __init__(self, memory: ResumeFile, marks: EventMarks, triggers: Triggers) -> None:
+        self._memory, self._marks, self._triggers = memory, marks, triggers
         self._boot = boot_id()
         self._kept: tuple[object, ...] | None = None
         """What tells the last note from another."""
@@ -275,17 +269,6 @@ class Resume:
         order, event = self._present()
         if order is not None:
             self._write(order, event, self._recorded(order, last))
-
-    def changed(self, event: SettingChanged, own: RecorderSettings) -> RecorderSettings:
-        """Take a changed setting over. Returns: the table as it is now."""
-        if event.camera not in ("", self._camera):
-            return own
-        try:
-            self.settings = self.settings.with_value(event.key, event.new)
-            return self.settings.table(RecorderSettings, self._camera)
-        except SettingsError as error:
-            log.warning("setting not taken over key=%s reason=%s", event.key, error)
-            return own
 
     def _recorded(self, order: ClipOrder, last: Closed | None) -> int:
         """When the last frame that needs not be recorded again was captured."""

@@ -13,9 +13,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from shmcam.config.settings import SettingsError
+from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient, Request, acall
-from shmcam.control.messages import Command, Event, Preview, Reply, SettingChanged, ShortStream, Viewers, wire_name
+from shmcam.control.messages import Command, Event, Preview, Reply, SettingChanged, ShortStream, Viewers
 from shmcam.runtime.stop import Stop
 from streamer.http.context import Context, StreamedCamera
 from streamer.previews import Previews
@@ -92,7 +92,7 @@ class HubLink:
         if context is None or previews is None:
             return
         if isinstance(message, SettingChanged):
-            _apply(context, message)
+            context.settings = apply_change(context.settings, message.key, message.new, message.camera)
         elif isinstance(message, Preview):
             previews.apply(message)
         elif isinstance(message, Viewers):
@@ -149,11 +149,3 @@ def list_viewers(context: Context) -> Reply:
         for row in rows
     ]
     return Reply(status="viewers", text="\n".join(lines) or "nobody is watching", data={"viewers": rows})
-
-
-def _apply(context: Context, change: SettingChanged) -> None:
-    path = f"cameras.{change.camera}.{change.key}" if change.camera else change.key
-    try:
-        context.settings = context.settings.with_value(path, change.new)
-    except SettingsError as problem:
-        log.warning("%s ignored: %s", wire_name(change), problem)

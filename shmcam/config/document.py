@@ -95,13 +95,19 @@ def spelt(value: object) -> str:
 
 
 def put(document: Document, parts: list[str], value: Any) -> None:
-    """Set a dotted key, making the tables on the way. Raises: SettingsError where a key stands in their place."""
+    """Set a dotted key, making the tables on the way; None takes it out, as TOML has no null.
+
+    Raises: SettingsError where a key stands in the place of a table.
+    """
     here = document
     for part in parts[:-1]:
         here = here.setdefault(part, {})
         if not isinstance(here, dict):
             raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
-    here[parts[-1]] = value
+    if value is None:
+        here.pop(parts[-1], None)
+    else:
+        here[parts[-1]] = value
 
 
 def copied(value: Any) -> Any:

@@ -5,11 +5,13 @@ The tables of config.toml that belong to no single process: [paths] and [logging
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -60,7 +62,9 @@ LABEL = r"[A-Za-z0-9_-]{1,32}"
 
 S = TypeVar("S", bound=Section)
 
-__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "parsed_value", "table_name"]
+__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "apply_change", "parsed_value", "table_name"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Settings:
     path: Path
     document: Document
     text: str = field(default="", repr=False)
+    refused: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Live changes that did not fit so far, by path: the next one may make room for them (see `apply_change`)."""
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Settings:
@@ -179,11 +185,15 @@ class Settings:
             here = getattr(here, part)
         return here
 
-    def with_value(self, path: str, value: Any) -> Settings:
-        """A copy with one key changed, checked as a whole. Raises: SettingsError and changes nothing."""
-        self.key(path)
+    def with_changes(self, changes: Mapping[str, Any]) -> Settings:
+        """A copy with new values by dotted path, checked once at the end: single steps may contradict each other.
+
+        None takes a key out. Raises: SettingsError and changes nothing.
+        """
         document = copied(self.document)
-        put(document, path.split("."), value)
+        for path, value in changes.items():
+            self.key(path)
+            put(document, path.split("."), value)
         changed = Settings(self.path, document)
         changed.check()
         return changed
@@ -232,3 +242,34 @@ def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
                 _refuse_non_finite(settings, f"{name}.{key}", one)
             elif isinstance(one, float) and not math.isfinite(one):
                 raise settings.refusals.wrong((*name.split("."), key), one, "a finite number")
+
+
+def apply_change(settings: Settings, key: str, value: Any, camera: str = "") -> Settings:
+    """Takes over a live change of one key, for all cameras or for one, and logs it.
+
+    The hub checks several changes as a whole, but tells them one by one, so a step may contradict the old value of
+    the next. A change that does not fit is kept in `refused` and tried again together with the next one.
+    Returns: the new settings; where the change is refused, the old ones.
+    """
+    path = f"cameras.{camera}.{key}" if camera and not key.startswith("cameras.") else key
+    together = {**settings.refused, path: value}
+    problem = None
+    for changes in (together, {path: value}):
+        try:
+            changed = settings.with_changes(changes)
+        except SettingsError as error:
+            problem = error
+            continue
+        for name, new in changes.items():
+            log.info("setting taken over key=%s value=%s", name, json.dumps(new))
+        use_log_level(settings, changed)
+        return replace(changed, refused={} if changes is together else settings.refused)
+    log.warning("setting refused key=%s: %s", path, problem)
+    return replace(settings, refused=together)
+
+
+def use_log_level(before: Settings, now: Settings) -> None:
+    """Sets the level of this process's log where a change of the settings is one of [logging] level."""
+    level = now.value("logging.level")
+    if level != before.value("logging.level"):
+        logging.getLogger().setLevel(level)

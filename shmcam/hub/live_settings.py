@@ -11,7 +11,6 @@ The configuration in use, as JSON and as TOML with each key's meaning beside it.
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -26,20 +25,9 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, all_keys
-from shmcam.config.settings import Settings, SettingsError, parsed_value
+from shmcam.config.settings import Settings, SettingsError, parsed_value, use_log_level
 from shmcam.control.messages import SettingChanged
 from shmcam.runtime.files import whole_file
-
-
-def with_changes(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Return a copy with all changes, checked once at the end: single steps may contradict each other."""
-    document = copy.deepcopy(settings.document)
-    for path, value in changes.items():
-        settings.key(path)
-        put(document, path.split("."), value)
-    changed = Settings(settings.path, document)
-    changed.check()
-    return changed
 
 
 def put(document: Any, parts: list[str], value: Any) -> None:
@@ -119,11 +107,12 @@ class Configuration:
             self._check_camera(path)
         typed = {path: self._typed(path, value) for path, value in wanted.items()}
         before = self.current
-        after = with_changes(before, typed)
+        after = before.with_changes(typed)
         changes = [Change(path, before.key(path), before.value(path), after.value(path)) for path in typed]
         unsaved = {**self.unsaved, **typed}
         self._write_journal(unsaved)
         self.current, self.unsaved = after, unsaved
+        use_log_level(before, after)
         return changes
 
     def _check_camera(self, path: str) -> None:
@@ -151,7 +140,7 @@ class Configuration:
         saved.check()
         with whole_file(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
             file.write(text.encode())
-        self.base = with_changes(self.base, written)
+        self.base = self.base.with_changes(written)
         self.unsaved = {key: value for key, value in self.unsaved.items() if key not in written}
         if self.unsaved:
             self._write_journal(self.unsaved)
@@ -217,7 +206,8 @@ class Configuration:
         try:
             found = json.loads(self._journal.read_bytes())
             if found["run"] == self._run and found["config"] == str(self.base.path):
-                self.current, self.unsaved = with_changes(self.base, found["changes"]), found["changes"]
+                self.current, self.unsaved = self.base.with_changes(found["changes"]), found["changes"]
+                use_log_level(self.base, self.current)
                 log.info("took over unsaved settings count=%d", len(self.unsaved))
         except FileNotFoundError:
             return

@@ -38,6 +38,7 @@ def main() -> int:
             watchdog = Watchdog(
                 control=control,
                 supervisord=Supervisord(url),
+                settings=settings,
                 detector=HangDetector(own),
                 restarts=RestartPolicy(own),
                 files=ProgramFiles(settings),

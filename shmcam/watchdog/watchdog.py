@@ -11,8 +11,19 @@ import select
 import time
 from collections.abc import Callable
 
+from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient
-from shmcam.control.messages import Event, Failed, Heartbeat, MemoryHigh, ProcessDown, ProcessStalled, ProcessUp
+from shmcam.control.messages import (
+    Event,
+    Failed,
+    Heartbeat,
+    MemoryHigh,
+    ProcessDown,
+    ProcessStalled,
+    ProcessUp,
+    SettingChanged,
+)
+from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.program_files import ProgramFiles
@@ -44,6 +55,7 @@ class Watchdog:
         *,
         control: ControlClient,
         supervisord: Supervisord,
+        settings: Settings,
         detector: HangDetector,
         restarts: RestartPolicy,
         files: ProgramFiles,
@@ -53,6 +65,7 @@ class Watchdog:
         self._control, self._supervisord = control, supervisord
         self._detector, self._restarts, self._files = detector, restarts, files
         self._answer = answer
+        self._settings = settings
         self._programs: dict[str, Program] = {}
         """As supervisord listed them last."""
         self._listed_s = 0.0
@@ -76,8 +89,12 @@ class Watchdog:
 
     def _check(self, now_s: float) -> None:
         for request in self._control.receive():
-            if isinstance(request.message, Heartbeat):
-                self._detector.hear(request.message, now_s)
+            message = request.message
+            if isinstance(message, Heartbeat):
+                self._detector.hear(message, now_s)
+            elif isinstance(message, SettingChanged):
+                self._settings = apply_change(self._settings, message.key, message.new, message.camera)
+                self._detector.settings = self._settings.table(ControlSettings)
         if now_s - self._listed_s >= LIST_S:
             self._listed_s = now_s
             self._list_programs(now_s)

@@ -33,8 +33,9 @@ def filming(rig):
     stop = threading.Event()
     threads = []
 
-    def make(seconds=40, camera=None, **recorder):
+    def make(seconds=40, camera=None, tables=None, **recorder):
         made = rig(**recorder)
+        made.write_config(**(tables or {}))
         made.start_hub()
         film = made.camera(**(camera or {}))
 
@@ -218,9 +219,11 @@ def test_other_containers_play_and_have_every_frame(filming, container):
         check_clip(clip, film)
 
 
-def test_the_csv_can_be_switched_off_live(filming):
-    made, _ = filming()
-    assert made.ask("set recorder.csv false").ok
+@pytest.mark.parametrize("key", ["recorder.csv", "cameras.cam0.recorder.csv"])
+def test_the_csv_can_be_switched_off_live(filming, key):
+    """A camera's own value hid a change of it."""
+    made, _ = filming(tables={"cameras": {"cam0": {"recorder": {"csv": True}}}} if "cam0" in key else None)
+    assert made.ask(f"set {key} false").ok
     made.ask("record start")
     time.sleep(0.7)
     made.ask("record stop")

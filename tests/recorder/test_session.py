@@ -13,7 +13,6 @@ from recorder.clips.notices import Closed
 from recorder.resume import ALIVE_S, PTS_NS, EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
-from shmcam.config.settings import Settings
 
 OWN = RecorderSettings()
 BEGAN_NS = 10_000 * NS
@@ -39,10 +38,8 @@ class Kept(ResumeFile):
 
 
 def recorder(folder: Path) -> tuple[Resume, Triggers, Kept]:
-    (folder / "config.toml").touch()
     memory, triggers = Kept(folder / "m.json"), Triggers(ClipLimits.of(OWN))
-    settings, marks = Settings.load(folder / "config.toml", environ={}), EventMarks(folder / "marks.json")
-    return Resume(settings, "cam0", memory, marks, triggers), triggers, memory
+    return Resume(memory, EventMarks(folder / "marks.json"), triggers), triggers, memory
 
 
 def closed(order, last_ns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmcam.config.schema import tables
-from shmcam.config.settings import Settings, SettingsError
+from shmcam.config.settings import Settings, SettingsError, apply_change
 
 ROOT = Path(__file__).resolve().parents[3]
 NightSettings = tables()["night"]
@@ -127,14 +128,62 @@ def test_a_bad_override_is_refused(load, assignment):
         load("", assignment)
 
 
-def test_with_value_checks_the_whole_and_leaves_the_original(load):
+def test_with_changes_checks_the_whole_and_leaves_the_original(load):
     settings = load("[night]\ndark_threshold = 30")
-    changed = settings.with_value("night.dark_threshold", 20.0)
+    changed = settings.with_changes({"night.dark_threshold": 20.0})
     assert (settings.value("night.dark_threshold"), changed.value("night.dark_threshold")) == (30, 20)
     with pytest.raises(SettingsError, match="dark_threshold = 'x'"):
-        settings.with_value("night.dark_threshold", "x")
+        settings.with_changes({"night.dark_threshold": "x"})
     with pytest.raises(SettingsError, match=r"did you mean night.dark_threshold"):
-        settings.with_value("night.dark_treshold", 3)
+        settings.with_changes({"night.dark_treshold": 3})
+
+
+def test_an_optional_key_that_is_set_to_nothing_has_its_default_again(load):
+    settings = load("[camera.controls]\nBrightness = 0.5\n[cameras.cam1.controls]\nBrightness = 0.7")
+    changed = settings.with_changes({"cameras.cam1.controls.Brightness": None})
+    assert changed.value("cameras.cam1.controls.Brightness") == 0.5
+    assert changed.with_changes({"camera.controls.Brightness": None}).value("camera.controls.Brightness") is None
+
+
+def test_a_live_change_is_taken_over_and_logged(load, caplog):
+    caplog.set_level(logging.INFO)
+    settings = load("[cameras.cam0]\n[cameras.cam1.recorder]\ncsv = true")
+    changed = apply_change(settings, "recorder.csv", False, "cam1")
+    assert (changed.value("cameras.cam1.recorder.csv"), changed.value("recorder.csv")) == (False, True)
+    assert caplog.messages == ["setting taken over key=cameras.cam1.recorder.csv value=false"]
+    assert apply_change(changed, "cameras.cam1.recorder.csv", True, "cam1").value("cameras.cam1.recorder.csv") is True
+
+
+@pytest.mark.parametrize(("key", "value"), [("night.dark_threshold", "x"), ("night.dark_treshold", 3.0)])
+def test_a_live_change_that_cannot_be_leaves_all_as_it_was(load, caplog, key, value):
+    changed = apply_change(load("[night]\ndark_threshold = 30"), key, value)
+    assert changed.value("night.dark_threshold") == 30
+    assert f"setting refused key={key}: " in caplog.text
+    changed = apply_change(changed, "night.bright_threshold", 90.0)
+    assert (changed.value("night.dark_threshold"), changed.value("night.bright_threshold")) == (30, 90)
+
+
+def test_changes_that_fit_together_only_arrive_one_by_one(load):
+    """`set` of both thresholds above the old bright one left every process with the old dark one."""
+    settings = load("[night]\ndark_threshold = 40\nbright_threshold = 60")
+    for first, second in (("dark", "bright"), ("bright", "dark")):
+        now = settings
+        for name in (first, second):
+            now = apply_change(now, f"night.{name}_threshold", {"dark": 100.0, "bright": 150.0}[name])
+        assert (now.value("night.dark_threshold"), now.value("night.bright_threshold")) == (100, 150)
+        assert not now.refused
+
+
+def test_the_level_of_the_log_changes_live(load):
+    """`set logging.level DEBUG` said live and changed nothing."""
+    level = logging.getLogger().level
+    try:
+        changed = apply_change(load(""), "logging.level", "DEBUG")
+        assert logging.getLogger().level == logging.DEBUG
+        apply_change(changed, "logging.level", "ERROR")
+        assert logging.getLogger().level == logging.ERROR
+    finally:
+        logging.getLogger().setLevel(level)
 
 
 def test_set_of_shmcam_run_reaches_cameras_with_capitals(load):

@@ -1,6 +1,7 @@
 """Settings in the hub: checked, all or none, kept over a kill, written back with comments, whatever the file."""
 
 import json
+import logging
 import os
 import random
 import signal
@@ -269,6 +270,19 @@ def test_a_new_hub_of_the_same_run_takes_unsaved_changes_over_and_of_another_run
     assert again.current.value("night.dark_threshold") == 35
     assert again.live_changes() == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
     assert configured(tmp_path, run="2@2").current.value("night.dark_threshold") == 40
+
+
+def test_the_hub_s_own_log_follows_its_level_after_a_restart_too(tmp_path):
+    root = logging.getLogger()
+    level = root.level
+    try:
+        configured(tmp_path).change({"logging.level": "ERROR"})
+        assert root.level == logging.ERROR
+        root.setLevel(level)
+        configured(tmp_path)
+        assert root.level == logging.ERROR
+    finally:
+        root.setLevel(level)
 
 
 @pytest.mark.parametrize(

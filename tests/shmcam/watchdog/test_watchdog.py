@@ -15,7 +15,7 @@ hang_report_s = 2.0
 hang_kill_s = 5.0
 startup_s = 20.0
 fatal_retry_s = 1.0
-memory_limit_mb = 150
+memory_limit_mb = 900
 """
 NAMES = ("analyzer", "capture", "recorder", "streamer")
 
@@ -98,6 +98,7 @@ def test_what_supervisord_gave_up_is_started_again(running):
 
 
 def test_a_process_beyond_the_memory_limit_is_restarted(running):
+    assert "OK: changed" in running.text("set control.memory_limit_mb 150"), "a live setting"
     first = running.pid("streamer")
     running.order("streamer", "grow")
     until(lambda: "MemoryHigh(program='streamer', action='restart'" in running.told(), "told")

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from shmcam.control.messages import Reply, Save, Set, Status, Watch
 from shmcam.library import Entry, LibraryError
 from shmcam.library.database import Database
+from shmcam.runtime.stop import Stop
 from streamer.api.endpoint import HTTP_STATUS
 from streamer.api.openapi import ENDPOINTS, describe
 from tests.streamer.harness import Threaded, browsing, eventually, running
+from tests.streamer.pictures.test_caption import Alone, Line
 from tests.streamer.pictures.test_stream import run
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -297,16 +299,19 @@ def test_settings_are_shown_with_their_meaning_and_changed_through_the_hub(tmp_p
     run(test())
 
 
-def test_a_live_setting_takes_effect_at_once(tmp_path):
-    from shmcam.control.messages import SettingChanged
-    from streamer.hub_link import _apply
-
+def test_a_live_setting_takes_effect_at_once(tmp_path, caplog):
     async def test():
         async with running(tmp_path) as server:
-            _apply(server.context, SettingChanged(key="mjpeg_server.fps", old=30.0, new=7.0))
-            assert server.context.mjpeg.fps == 7.0
-            _apply(server.context, SettingChanged(key="mjpeg_server.fps", old=7.0, new="fast"))
+            line, stop, loop = Line(), Stop(), asyncio.get_running_loop()
+            link = Alone(line, tmp_path / "no.sock", stop)
+            link.begin(server.context, loop)
+            line.change("mjpeg_server.fps", 7.0)
+            await eventually(lambda: server.context.mjpeg.fps == 7.0)
+            line.change("mjpeg_server.fps", "fast")
+            await eventually(lambda: "setting refused key=mjpeg_server.fps" in caplog.text)
             assert server.context.mjpeg.fps == 7.0, "what cannot be is ignored and logged"
+            loop.remove_reader(line.fileno())
+            line.close()
 
     run(test())
 

@@ -41,6 +41,10 @@ class Line:
     def fileno(self) -> int:
         return self.ours.fileno()
 
+    def close(self) -> None:
+        self.ours.close()
+        self.hubs.close()
+
     def change(self, key: str, new: object, camera: str = "") -> None:
         self.waiting.append(SimpleNamespace(message=SettingChanged(key=key, new=new, camera=camera)))
         self.hubs.send(b"!")
