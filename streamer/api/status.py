@@ -215,10 +215,6 @@ def _night_of(score: Score | None) -> NightStatus | None:
     return NightStatus(night=score.night, forced=score.forced, moving=score.moving, **rounded)
 
 
-def _detect_of(call: Call) -> c.Detect:
-    return c.Detect(camera=call.path_params.camera)
-
-
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/overview", "status", "Everything a page shows, in one answer", _show_overview, Overview),
     Endpoint("GET", "/cameras", "status", "List the cameras and what they deliver", _list_cameras, Cameras),
@@ -230,6 +226,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/version", "status", "Tell the versions of shmcam and of what it runs on", lambda _: c.Version()
     ),
     make_read_endpoint(
-        "/detect/{camera}", "status", "List every camera this machine can see", _detect_of, path_params=OfCamera
+        "/detect/{camera}",
+        "status",
+        "List every camera this machine can see",
+        lambda call: c.Detect(camera=call.path_params.camera),
+        path_params=OfCamera,
     ),
 )
