@@ -112,8 +112,8 @@ def _meta_reader(name: str, scale: float = 1.0) -> Any:
 
 def _score_reader(name: str) -> Any:
     def read(camera: StreamedCamera) -> float | None:
-        mark = camera.feed.status.score
-        return None if mark is None else float(getattr(mark, name))
+        score = camera.feed.status.score
+        return None if score is None else float(getattr(score, name))
 
     return read
 
