@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.sources.select import Choice, Chooser
 from capture.status import CaptureStatus
+from shmcam.config.settings import LoggingSettings
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Reply
 from shmcam.runtime.startup import startup
@@ -27,6 +29,8 @@ ChooserMaker = Callable[[int, Path], Callable[[CameraSettings], Choice]]
 def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> int:
     """Run until asked to stop. `chooser` makes sources; tests put theirs here."""
     with startup("capture", argv=argv) as process:
+        # libcamera reads it once, when it is imported. What the environment has already counts for this start.
+        os.environ.setdefault("LIBCAMERA_LOG_LEVELS", f"*:{process.settings.table(LoggingSettings).libcamera}")
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
         wishes, library = DesiredRequest(settings, camera), settings.paths.library

@@ -42,7 +42,8 @@ class LoggingSettings(Section, frozen=True):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], setting("least severe line that is kept", apply="live")
     ] = "INFO"
     libcamera: Annotated[
-        Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"], setting("LIBCAMERA_LOG_LEVELS of the capture process")
+        Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"],
+        setting("LIBCAMERA_LOG_LEVELS of the capture process, unless its environment has it"),
     ] = "WARN"
     max_bytes: Annotated[int, setting("size of one log file", unit="bytes", ge=10_000, le=100_000_000)] = 5_000_000
     files: Annotated[int, setting("log files kept per process", ge=1, le=20)] = 3

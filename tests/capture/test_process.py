@@ -43,6 +43,29 @@ def follow(world, count, start="new"):
     raise AssertionError("the ring ended")
 
 
+LIBCAMERA = """
+import ctypes
+from pathlib import Path
+getenv = ctypes.CDLL(None).getenv  # as libcamera reads it, in C
+getenv.restype = ctypes.c_char_p
+Path(__file__).with_name("levels").write_text(str(getenv(b"LIBCAMERA_LOG_LEVELS").decode()))
+raise ImportError("only a test")
+"""
+
+
+@pytest.mark.parametrize(("environ", "levels"), [({}, "*:ERROR"), ({"LIBCAMERA_LOG_LEVELS": "RPI:DEBUG"}, "RPI:DEBUG")])
+def test_libcamera_s_log_is_as_loud_as_the_settings_say(tmp_path, monkeypatch, environ, levels):
+    """No code read the key."""
+    (tmp_path / "picamera2.py").write_text(LIBCAMERA)
+    monkeypatch.delenv("LIBCAMERA_LOG_LEVELS", raising=False)
+    for name, value in {**environ, "PYTHONPATH": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    with Processes(camera={"source": "picamera2"}, logging={"libcamera": "ERROR"}) as world:
+        world.start_capture(frames=False)
+        until(lambda: (tmp_path / "levels").exists() and "only a test" in world.log(), 20, "libcamera is imported")
+        assert (tmp_path / "levels").read_text() == levels
+
+
 def test_frames_bear_their_number_in_the_pixels_and_everything_is_told_of_them():
     with Processes() as world:
         capture = world.start_capture()
