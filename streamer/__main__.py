@@ -17,7 +17,7 @@ from streamer.settings import MjpegServerSettings
 
 def main() -> int:
     """Wires and runs the process. Returns: 0 when asked to stop, 78 when the settings forbid to start."""
-    with startup("streamer", oom_score_adj=300) as process:  # the kernel may take viewers before it takes the camera
+    with startup("streamer", oom_score_adj=300) as process:  # out of memory: rather the viewers than the camera
         settings, stop = process.settings, process.stop
         with ControlClient(
             role="streamer", socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
@@ -30,8 +30,8 @@ def main() -> int:
                 with closing(wait_for_port(settings, stop, hub_link)) as port:
                     if not stop.requested:
                         asyncio.run(serve(settings, stop, hub_link, port))
-            except CannotServe as problem:
-                print(f"streamer: {problem}", file=sys.stderr)
+            except CannotServe as error:
+                print(f"streamer: {error}", file=sys.stderr)
                 return EXIT_CONFIG
     return 0
 

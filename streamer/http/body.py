@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in size and time, and turned into the type the route wants."""
+"""The body of a request, read within limits of size and time and converted to the type that the route declares."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from streamer.http import expect_continue
 from streamer.http.context import CONTEXT
 
 BODY_BYTES_MAX = 64 * 1024
-"""shared/faults.md 3 row 10; the longest honest body is a settings change of a few hundred bytes."""
+"""The largest body (shared/faults.md 3 row 10); the longest honest one is a settings change of a few hundred bytes."""
 
 T = TypeVar("T")
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """Read and check a JSON body. Raises: an HTTPException with the reason."""
+    """Reads and checks a JSON body. Raises: an HTTPException with the reason."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
     if (request.content_length or 0) > BODY_BYTES_MAX:
@@ -32,24 +32,24 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not come in time") from None
     try:
-        return convert_body(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
+        return _convert(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
     except RecursionError:
         raise web.HTTPBadRequest(text="nested too deeply") from None
     except (ValueError, msgspec.DecodeError) as error:  # ValueError: also what is not UTF-8, and `build`'s refusals
         raise web.HTTPBadRequest(text=f"body: {error}"[:300]) from None
 
 
-def convert_body(value: Any, kind: type[T]) -> T:
-    """Turn decoded JSON into the type; fields that do not exist are refused by name. Raises: ValueError."""
+def _convert(value: Any, kind: type[T]) -> T:
+    """Converts decoded JSON to the type. Raises: ValueError, which names a field that does not exist."""
     if not dataclasses.is_dataclass(kind):
         return msgspec.convert(value, kind)
     if not isinstance(value, dict):
         raise ValueError("Expected `object`")
-    return build(kind, value)  # type: ignore[type-var]  # every dataclass we take as a body is a Command
+    return build(kind, value)  # type: ignore[type-var]  # every dataclass used as a body is a Command
 
 
 def _narrow_numbers(value: Any) -> Any:
-    """JSON knows one kind of number: 3.0 is as good an integer as 3."""
+    """Returns the value with each whole float as int: JSON has one kind of number, so 3.0 may stand for 3."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):

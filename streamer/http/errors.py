@@ -1,4 +1,4 @@
-"""What a refused request is told: JSON with the status and a reason, never a traceback."""
+"""The answer to a refused request: JSON with the status and a reason, never a traceback."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from aiohttp import web
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What every refused request is told."""
+    """The answer to every refused request."""
 
     status: int
-    """The HTTP status again, for those who only see the body."""
+    """The HTTP status again, for programs that only see the body."""
     reason: str
-    """What was wrong and what would be right."""
+    """What is wrong and what would be right."""
 
 
 def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
-    """A refusal as JSON."""
+    """Returns a refusal as JSON."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(Problem(status, reason)),
         content_type="application/json",
-        # The last three also for answers to what was no request, which pass no route and no middleware.
+        # The last three too: an answer to what is no valid request passes no route and no middleware.
         headers={
             "Cache-Control": "no-store",
             "Server": "shmcam",

@@ -1,4 +1,4 @@
-"""The guard in aiohttp's words: one middleware around every route, and headers on every answer."""
+"""The middleware around every route, which asks the guard, and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import cast
 from aiohttp import web
 
 from streamer.auth.credentials import COOKIE
-from streamer.auth.policy import OWN_HEADER, Guard, RequestFacts, ServerIdentity
+from streamer.auth.policy import OWN_HEADER, RequestFacts, ServerIdentity
 from streamer.http import expect_continue
 from streamer.http.connection import HttpConnection
+from streamer.http.context import CONTEXT
 from streamer.http.errors import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
-IDENTITY: web.AppKey[ServerIdentity] = web.AppKey("identity", ServerIdentity)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
@@ -25,7 +24,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 def facts_of(request: web.Request) -> RequestFacts:
-    """What the guard needs to know of a request."""
+    """Returns the parts of a request that the guard reads."""
     return RequestFacts(
         method=request.method,
         path=request.path,
@@ -43,22 +42,22 @@ def facts_of(request: web.Request) -> RequestFacts:
 
 @web.middleware
 async def check_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Ask the guard before any route, and turn every refusal into JSON with a reason."""
+    """Asks the guard before any route, and turns every refusal into JSON with a reason."""
     connection = cast(HttpConnection, request.protocol)
     connection.requests += 1
     try:
-        answer = await _answer(request, handler)
+        response = await _respond(request, handler)
     except web.HTTPException as problem:
-        answer = _explain(problem)
+        response = _to_json(problem)
     finally:
         connection.requests -= 1
     if expect_continue.expectation_of(request):
-        answer.force_close()  # nobody asked for the body: it may come all the same, or the next request may
-    return answer
+        response.force_close()  # the body was not asked for, so what comes next may be the body or a request
+    return response
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    refusal = request.app[GUARD].check(facts_of(request), time.monotonic(), time.time())
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    refusal = request.app[CONTEXT].guard.check(facts_of(request), time.monotonic(), time.time())
     if refusal is None:
         expect_continue.check_expectation(request)
         return await handler(request)
@@ -67,20 +66,20 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     return error_response(refusal.status, refusal.reason, refusal.headers)
 
 
-def security_headers_of(house: ServerIdentity) -> dict[str, str]:
-    """What every answer carries."""
+def security_headers_of(identity: ServerIdentity) -> dict[str, str]:
+    """Returns the headers of every response."""
     return {
         "Server": "shmcam",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         # Another port of this host (OctoPrint, Home Assistant) may embed the stream; another site only if it is listed.
-        "Cross-Origin-Resource-Policy": "cross-origin" if house.origins else "same-site",
+        "Cross-Origin-Resource-Policy": "cross-origin" if identity.origins else "same-site",
     }
 
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the headers on; aiohttp's `on_response_prepare`."""
-    for name, value in security_headers_of(request.app[IDENTITY]).items():
+    """Adds the headers to a response; aiohttp calls it as `on_response_prepare`."""
+    for name, value in security_headers_of(request.app[CONTEXT].identity).items():
         response.headers[name] = value
     if response.content_type == "text/html":
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
@@ -91,12 +90,12 @@ def _is_page_request(request: web.Request) -> bool:
     return request.method == "GET" and request.path == "/" and "text/html" in request.headers.get("Accept", "")
 
 
-def _explain(problem: web.HTTPException) -> web.StreamResponse:
-    """An aiohttp exception as JSON; redirects stay what they are."""
+def _to_json(problem: web.HTTPException) -> web.StreamResponse:
+    """Returns an aiohttp exception as JSON. Raises: the exception itself if it is a redirect."""
     if problem.status < 400:
         raise problem
     reason = problem.text or problem.reason
     if problem.text == f"{problem.status}: {problem.reason}":
         reason = {404: "no such path", 405: "this path does not know this method"}.get(problem.status, problem.reason)
-    kept = {name: value for name, value in problem.headers.items() if name in {"Retry-After", "Allow"}}
-    return error_response(problem.status, reason, kept)
+    headers = {name: value for name, value in problem.headers.items() if name in {"Retry-After", "Allow"}}
+    return error_response(problem.status, reason, headers)

@@ -1,4 +1,4 @@
-"""Every path the server knows, in one table."""
+"""The table of all paths of the server."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from streamer.h264.routes import serve_live_mp4, serve_live_websocket
 from streamer.http import static_files
 from streamer.monitoring.metrics import serve_metrics
 from streamer.monitoring.routes import serve_healthz, serve_state
-from streamer.pictures import mjpeg, snapshot
+from streamer.pictures.mjpeg import serve_mjpeg
+from streamer.pictures.snapshot import serve_snapshot
 from streamer.websocket.connection import serve_sessions
 
 
 async def serve_root(request: web.Request) -> web.StreamResponse:
-    """`/`: the page, or what mjpg-streamer's `?action=` asks for."""
+    """Answers `/` with the page, or with what mjpg-streamer's `?action=` asks for."""
     action = request.query.get("action")
     if action is None:
         return await static_files.serve_page(request)
     if action == "stream":
-        return await mjpeg.serve_mjpeg(request)
+        return await serve_mjpeg(request)
     if action == "snapshot":
-        return await snapshot.serve_snapshot(request)
+        return await serve_snapshot(request)
     raise web.HTTPBadRequest(text=f"action={action[:32]!r}: must be stream or snapshot")
 
 
 def build_routes() -> list[web.RouteDef]:
-    """All of them; which are public is the guard's business, not this table's."""
+    """Returns all routes; the guard decides which of them are public."""
     return [
         web.get("/", serve_root),
         web.get("/login", static_files.serve_login_page),
         web.post("/api/v1/login", login.login),
         web.post("/api/v1/logout", login.logout),
         web.get("/static/{name}", static_files.serve_asset),
-        web.get("/stream", mjpeg.serve_mjpeg),
-        web.get("/cam/{camera}/stream", mjpeg.serve_mjpeg),
-        web.get("/snapshot.jpg", snapshot.serve_snapshot),
-        web.get("/snapshot", snapshot.serve_snapshot),
-        web.get("/cam/{camera}/snapshot.jpg", snapshot.serve_snapshot),
+        web.get("/stream", serve_mjpeg),
+        web.get("/cam/{camera}/stream", serve_mjpeg),
+        web.get("/snapshot.jpg", serve_snapshot),
+        web.get("/snapshot", serve_snapshot),
+        web.get("/cam/{camera}/snapshot.jpg", serve_snapshot),
         web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.serve_strip),
         web.get("/live.mp4", serve_live_mp4),
         web.get("/cam/{camera}/live.mp4", serve_live_mp4),

@@ -1,4 +1,4 @@
-"""The aiohttp application and the socket it listens on."""
+"""The aiohttp application, and the socket that it listens on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streamer.http import expect_continue
 from streamer.http.body import BODY_BYTES_MAX
 from streamer.http.connection import ConnectionLimits, HttpConnection
 from streamer.http.context import CONTEXT, Context
-from streamer.http.middleware import GUARD, IDENTITY, add_security_headers, check_request
+from streamer.http.middleware import add_security_headers, check_request
 from streamer.http.routes import build_routes
 from streamer.settings import HttpSettings
 
@@ -30,66 +30,65 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 512
 ACCEPT_AT_ONCE = 4
-"""Connections taken in before the others are served again: a flood neither delays viewers nor costs memory at once."""
+"""The connections accepted before others are served again, so that a flood neither delays viewers nor takes memory."""
 TLS_HANDSHAKE_S = 10.0
 
 
 class CannotServe(ValueError):
-    """The settings of [http] forbid to start; a person must act."""
+    """Settings of [http] that forbid to start; a person must change them."""
 
 
 def build_application(context: Context) -> web.Application:
-    """Put routes, guard and headers together."""
+    """Returns the application: routes, guard and headers."""
     app = web.Application(middlewares=[check_request], client_max_size=BODY_BYTES_MAX)
-    app[CONTEXT], app[GUARD], app[IDENTITY] = context, context.guard, context.identity
+    app[CONTEXT] = context
     app.on_response_prepare.append(add_security_headers)
     app.add_routes(build_routes())
     return app
 
 
 def identity_of(http: HttpSettings) -> ServerIdentity:
-    """Who we are, for the guard."""
-    names = {name.lower() for name in http.hosts}
+    """Returns the names by which this server may be addressed."""
+    hosts = {name.lower() for name in http.hosts}
     if not is_loopback(http.bind):
-        own = socket.gethostname().lower()
-        names |= {own, f"{own}.local"}
-    return ServerIdentity(http.bind, frozenset(names), frozenset(http.origins))
+        own_name = socket.gethostname().lower()
+        hosts |= {own_name, f"{own_name}.local"}
+    return ServerIdentity(http.bind, frozenset(hosts), frozenset(http.origins))
 
 
 def credentials_of(http: HttpSettings) -> Credentials:
-    """What opens the door. Raises: CannotServe where it would stand open to the network, or a secret is too weak."""
-    door = Credentials(http.token, http.password)
-    if problem := find_weakness(door) or find_exposure(http.bind, door, insecure=http.insecure_no_auth):
+    """Returns token and password. Raises: CannotServe if one is too weak, or if the network could come in without."""
+    credentials = Credentials(http.token, http.password)
+    if problem := find_weakness(credentials) or find_exposure(http.bind, credentials, insecure=http.insecure_no_auth):
         raise CannotServe(problem)
-    if not door.is_set and not is_loopback(http.bind):
+    if not credentials.is_set and not is_loopback(http.bind):
         log.warning("http.insecure_no_auth is set: everybody who reaches %s sees and controls the cameras", http.bind)
-    return door
+    return credentials
 
 
 def warn_if_readable(settings: Settings) -> None:
-    """Say so where every user of this machine can read a secret out of the file."""
+    """Logs a warning if every user of this machine can read a secret in the file."""
     http, path = settings.table(HttpSettings), settings.path
     if not any(secret and secret in settings.text for secret in (http.token, http.password)):
         return
-    with suppress(OSError):  # no file any more: nobody reads it
+    with suppress(OSError):  # the file is gone, so it cannot be read
         if path.stat().st_mode & stat.S_IROTH:
             log.warning("everybody on this machine can read the secret in %s; type: chmod o= %s", path.name, path)
 
 
 def limits_of(http: HttpSettings) -> ConnectionLimits:
-    """What one connection may cost."""
+    """Returns the limits on connections."""
     return ConnectionLimits(
         connections=http.max_connections,
         per_peer=http.max_connections_per_peer,
         header_s=http.header_s,
-        body_s=http.body_s,
         write_s=http.write_s,
         send_buffer_bytes=http.send_buffer_kib * 1024,
     )
 
 
 def load_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Load certificate and key; None where none are set. Raises: CannotServe."""
+    """Loads certificate and key. Returns: None if none are set. Raises: CannotServe."""
     http = settings.table(HttpSettings)
     if not http.tls_cert and not http.tls_key:
         return None
@@ -105,7 +104,7 @@ def load_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def listen(bind: str, port: int) -> socket.socket:
-    """Open the listening socket. Raises: OSError naming address and port."""
+    """Opens the listening socket. Raises: OSError, which names address and port."""
     family, _, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,19 +120,23 @@ def listen(bind: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve on a listening socket for the length of the block. Yields: the URL."""
+    """Serves on a listening socket for the length of the block. Yields: the URL."""
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(build_application(context), handle_signals=False)
     await runner.setup()
-    handler = runner.server
-    if handler is None:
+    web_server = runner.server
+    if web_server is None:
         raise RuntimeError("aiohttp has set nothing up")
-    handler.request_factory = expect_continue.hide_expectations(handler.request_factory)
+    web_server.request_factory = expect_continue.hide_expectations(web_server.request_factory)
     extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
     server = await loop.create_server(
-        lambda: HttpConnection(context.connections, handler, loop), sock=sock, ssl=tls, backlog=ACCEPT_AT_ONCE, **extra
+        lambda: HttpConnection(context.connections, web_server, loop),
+        sock=sock,
+        ssl=tls,
+        backlog=ACCEPT_AT_ONCE,
+        **extra,
     )
-    sock.listen(BACKLOG)  # asyncio has one number for how many may wait and how many it accepts at once
+    sock.listen(BACKLOG)  # again: asyncio has one number for the backlog and for how many it accepts at once
     try:
         yield url_of(sock, tls)
     finally:
@@ -145,7 +148,7 @@ async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext 
 
 
 def url_of(sock: socket.socket, tls: ssl.SSLContext | None) -> str:
-    """What to type into a browser on this machine."""
+    """Returns the URL for a browser on this machine."""
     host, port = sock.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http{'s' if tls else ''}://{shown}:{port}/"
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http{'s' if tls else ''}://{name}:{port}/"

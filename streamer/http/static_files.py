@@ -1,6 +1,7 @@
-"""The page and its parts: plain files from `static/`, named one by one, so that nothing else can be fetched.
+"""The files that are served as they are: the page's own from `static/`, and the day's strips from [paths] run.
 
-Keogram and brightness of the day, as the analyzer draws them into [paths] run, for the Night tab.
+The page's files are listed once, so that nothing else can be fetched. The strips are the keogram and the brightness of
+the day, which the analyzer draws for the Night tab.
 """
 
 from __future__ import annotations
@@ -15,60 +16,58 @@ from streamer.auth.login import add_login_cookie
 from streamer.http.context import CONTEXT, camera_of
 
 STATIC = Path(__file__).parents[1] / "static"
+STRIP_BYTES_MAX = 16 * 1024 * 1024
+"""The largest strip: a day's keogram has 1440 columns, so a larger file is none."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @cache
 def load_assets() -> dict[str, tuple[bytes, str]]:
-    """Every file of the page, read once: name → (bytes, type)."""
+    """Reads every file of the page once. Returns: name → (bytes, type)."""
     files = sorted(path for path in STATIC.iterdir() if path.suffix in _TYPES)
     return {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in files}
 
 
-def asset_response(name: str) -> web.Response:
-    """One file of the page. Raises: HTTPNotFound."""
+def _respond_with_asset(name: str) -> web.Response:
+    """Returns one file of the page as a response. Raises: HTTPNotFound."""
     if name not in load_assets():
         raise web.HTTPNotFound(text="no such part of the page")
-    body, kind = load_assets()[name]
-    # no-cache: ask each time, so that an update of shmcam never mixes old scripts with new ones.
-    return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+    body, content_type = load_assets()[name]
+    # no-cache: the browser asks each time, so that an update of shmcam never mixes old scripts with new ones.
+    return web.Response(body=body, content_type=content_type, charset="utf-8", headers={"Cache-Control": "no-cache"})
 
 
 async def serve_page(request: web.Request) -> web.StreamResponse:
-    """The page. A link with `?token=` logs in and leaves the address bar without it."""
+    """Answers with the page; a link with `?token=` logs in, and the redirect removes the token from the address bar."""
     if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
         raise add_login_cookie(request, web.HTTPSeeOther("/"))
-    return asset_response("index.html")
+    return _respond_with_asset("index.html")
 
 
 async def serve_login_page(request: web.Request) -> web.StreamResponse:
-    """Where people show token or password; the page itself where nothing needs to be shown."""
+    """Answers with the login page; redirects to the page if no login is required."""
     if not request.app[CONTEXT].guard.is_login_required:
         raise web.HTTPSeeOther("/")
-    return asset_response("login.html")
+    return _respond_with_asset("login.html")
 
 
 async def serve_asset(request: web.Request) -> web.StreamResponse:
-    """Scripts, style and pictures of the page."""
-    return asset_response(request.match_info["name"])
-
-
-STRIP_BYTES_MAX = 16 * 1024 * 1024
-"""A day's keogram is 1440 columns; more than this is none."""
+    """Answers with a script, the style or an icon of the page."""
+    return _respond_with_asset(request.match_info["name"])
 
 
 async def serve_strip(request: web.Request) -> web.StreamResponse:
-    """Answer with the picture as it is now."""
+    """Answers with the current keogram or brightness strip."""
     context = request.app[CONTEXT]
     camera = camera_of(context, request)
     path = context.settings.paths.run / f"{request.match_info['strip']}_{camera.name}.png"
-    body = await asyncio.to_thread(_read, path)
+    body = await asyncio.to_thread(_read_strip, path)
     if body is None:
         raise web.HTTPNotFound(text=f"no {request.match_info['strip']} of {camera.name} yet")
     return web.Response(body=body, content_type="image/png", headers={"Cache-Control": "no-store"})
 
 
-def _read(path: Path) -> bytes | None:
+def _read_strip(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             body = file.read(STRIP_BYTES_MAX + 1)

@@ -474,16 +474,16 @@ def test_one_peer_cannot_take_all_places():
             self.ended = True
 
     table = ConnectionTable(
-        ConnectionLimits(connections=10, per_peer=3, header_s=1, body_s=1, write_s=1, send_buffer_bytes=65536)
+        ConnectionLimits(connections=10, per_peer=3, header_s=1, write_s=1, send_buffer_bytes=65536)
     )
-    taken = [table.admit(Peer("10.0.0.1")) for _ in range(5)]
+    taken = [table.add(Peer("10.0.0.1")) for _ in range(5)]
     assert taken == [True, True, True, False, False]
-    assert all(table.admit(Peer(f"10.0.1.{n}")) for n in range(7))
+    assert all(table.add(Peer(f"10.0.1.{n}")) for n in range(7))
     idle = next(iter(table.open))
     idle.requests = 0
-    assert table.admit(Peer("10.0.2.1")), "the longest idle one makes room"
+    assert table.add(Peer("10.0.2.1")), "the longest idle one makes room"
     assert idle.ended
-    assert not table.admit(Peer("10.0.2.2")), "nobody is idle any more"
+    assert not table.add(Peer("10.0.2.2")), "nobody is idle any more"
     assert (table.counts.accepted, table.counts.refused, table.counts.evicted) == (11, 3, 1)
 
 
