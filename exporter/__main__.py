@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 
 from exporter.commands.pictures import PictureCommands
 from exporter.continuous.follower import CameraFollower
-from exporter.disk_monitor import Disks
+from exporter.disk_monitor import DiskMonitor
 from exporter.frames import CameraFrames
-from exporter.job_queue import Jobs
+from exporter.job_queue import JobQueue
 from exporter.loop import COMMANDS, Exporter, run
-from exporter.pictures.save import PictureFiles, PictureSaver
+from exporter.pictures.save import PictureSaver
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
 from shmcam.library import Catalogue
@@ -45,13 +45,13 @@ def parts_of(process: Process) -> Iterator[Exporter]:
         # One connection per thread: none waits for what another one does with the library.
         catalogue, writing = (opened.enter_context(Catalogue.of(settings)) for _ in range(2))
         writing.missed = catalogue.missed  # one flag for all: whoever reconciles does it for every thread
-        saver = Jobs("saver", own.queue, stop)
-        errands = Jobs("errands", own.queue, stop)
+        saver = JobQueue("saver", own.queue, stop)
+        errands = JobQueue("errands", own.queue, stop)
 
-        keeper = PictureSaver(lambda: parts.settings, PictureFiles(lambda: parts.settings, writing), control.announce)
-        studio = PictureCommands(lambda: parts.settings, cameras, keeper)
+        picture_saver = PictureSaver(lambda: parts.settings, writing, control.announce)
+        pictures = PictureCommands(lambda: parts.settings, cameras, picture_saver)
         parts = Exporter(
-            settings, control, studio, catalogue, saver, errands, Disks(control.announce, catalogue.missed)
+            settings, control, pictures, catalogue, saver, errands, DiskMonitor(control.announce, catalogue.missed)
         )
         opened.enter_context(saver.thread)
         opened.enter_context(errands.thread)
@@ -59,7 +59,7 @@ def parts_of(process: Process) -> Iterator[Exporter]:
             parts.followers[name] = follower(name, parts, process, opened)
             opened.enter_context(parts.followers[name].thread)
             if (long := parts.followers[name].long) is not None:
-                studio.exposures[name] = long
+                pictures.long_exposures[name] = long
         yield parts
 
 
@@ -68,9 +68,8 @@ def follower(name: str, parts: Exporter, process: Process, opened: ExitStack) ->
     camera = opened.enter_context(CameraFrames(name, process.settings, process.stop))
     catalogue = opened.enter_context(Catalogue.of(process.settings))
     catalogue.missed = parts.catalogue.missed
-    album = PictureFiles(lambda: parts.settings, catalogue)
-    keeper = PictureSaver(lambda: parts.settings, album, parts.control.announce)
-    return CameraFollower(camera, lambda: parts.settings, process.stop, keeper, catalogue)
+    saver = PictureSaver(lambda: parts.settings, catalogue, parts.control.announce)
+    return CameraFollower(camera, lambda: parts.settings, process.stop, saver, catalogue)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from shmcam.library.settings import LibrarySettings
 log = logging.getLogger(__name__)
 
 
-class Disks:
+class DiskMonitor:
     """Looks at the disks of captures and recordings; announces each fall once. Used by one thread."""
 
     def __init__(self, announce: Callable[[Event], None], missed: threading.Event) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Work = Callable[[], Reply]
 
 
-class Jobs:
+class JobQueue:
     """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
@@ -89,9 +89,9 @@ class Jobs:
             return work()
         except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
             log.info("job refused worker=%s reason=%s", self.thread.name, problem)
-            return replies.refused(problem)
+            return replies.reply_refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
-            return replies.not_saved(str(problem))
+            return replies.reply_not_saved(str(problem))
         finally:
             self._since_s = 0.0

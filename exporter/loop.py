@@ -16,9 +16,9 @@ from exporter import replies
 from exporter.commands import archive, library, timelapse
 from exporter.commands.pictures import PictureCommands
 from exporter.continuous.follower import CameraFollower
-from exporter.disk_monitor import Disks
-from exporter.frames import span
-from exporter.job_queue import Jobs
+from exporter.disk_monitor import DiskMonitor
+from exporter.frames import span_of
+from exporter.job_queue import JobQueue
 from exporter.settings import ExportSettings
 from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request
@@ -66,13 +66,13 @@ class Exporter:
 
     settings: Settings
     control: ControlClient
-    studio: PictureCommands
+    pictures: PictureCommands
     catalogue: Catalogue
-    saver: Jobs
+    saver: JobQueue
     """Carries out whatever reads the ring: it must not wait behind anything long."""
-    errands: Jobs
+    errands: JobQueue
     """Long work on files: archive, check, rebuild."""
-    disks: Disks
+    disks: DiskMonitor
     """Those that pictures and recordings go to; looked at as an errand."""
     followers: dict[str, CameraFollower] = field(default_factory=dict)
     """What goes on all day, per camera."""
@@ -99,7 +99,7 @@ TURN_S = 0.2
 
 def run(parts: Exporter, stop: Stop) -> None:
     """Until stop is requested."""
-    parts.errands.submit(lambda: library.reconciled(parts.catalogue))
+    parts.errands.submit(lambda: library.reconcile(parts.catalogue))
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     while not stop.requested:
         parts.control.wait(TURN_S)
@@ -108,19 +108,19 @@ def run(parts: Exporter, stop: Stop) -> None:
         ripe(parts, now_ns())
         auto_save(parts, now_ns())
         look_at_places(parts, now_ns())
-        parts.studio.let_go_if_retired()
+        parts.pictures.let_go_if_retired()
         beat(parts)
     log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
 
 
 def take(request: Request, parts: Exporter, now: int) -> None:
     """One command or event."""
-    studio, message, announce, utc = parts.studio, request.message, parts.control.announce, to_utc_ns(now)
+    pictures, message, announce, utc = parts.pictures, request.message, parts.control.announce, to_utc_ns(now)
     match message:
         case Save():
-            parts.saver.submit(lambda: studio.save(message, now), request)
+            parts.saver.submit(lambda: pictures.save(message, now), request)
         case Snapshot():
-            parts.saver.submit(lambda: studio.snapshot(message, now), request)
+            parts.saver.submit(lambda: pictures.snapshot(message, now), request)
         case PastStack():
             _later(request, message, parts, now)
         case Timelapse(action="build"):
@@ -131,12 +131,14 @@ def take(request: Request, parts: Exporter, now: int) -> None:
             request.reply(timelapse.steer(message, parts.followers))
         case Archive():
             parts.errands.submit(
-                lambda: archive.build(message, parts.settings, parts.catalogue, announce, utc), request
+                lambda: archive.build_archive(message, parts.settings, parts.catalogue, announce, utc), request
             )
         case Archives():
-            parts.errands.submit(lambda: archive.tend(message, parts.settings, parts.catalogue, announce), request)
+            parts.errands.submit(
+                lambda: archive.answer_archives(message, parts.settings, parts.catalogue, announce), request
+            )
         case Library(action="check" | "rebuild" as action):
-            parts.errands.submit(lambda: library.checked(parts.catalogue, action), request)
+            parts.errands.submit(lambda: library.check_or_rebuild(parts.catalogue, action), request)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             request.reply(_from_shelf(message, parts, now))
         case SettingChanged():
@@ -157,7 +159,7 @@ def auto_save(parts: Exporter, now: int) -> None:
         interval_s = parts.settings.table(ExportSettings, camera).auto_save_interval_s
         if parts.timers.setdefault(camera, Timer()).due(now, interval_s):
             wish = Save(camera=camera)
-            parts.saver.submit(lambda wish=wish: parts.studio.save(wish, now, "auto"))  # type: ignore[misc]
+            parts.saver.submit(lambda wish=wish: parts.pictures.save(wish, now, "auto"))  # type: ignore[misc]
 
 
 def look_at_places(parts: Exporter, now: int) -> None:
@@ -166,9 +168,9 @@ def look_at_places(parts: Exporter, now: int) -> None:
         return
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     if parts.catalogue.missed.is_set():
-        parts.errands.submit(lambda: library.reopened(parts.catalogue))
+        parts.errands.submit(lambda: library.reconcile_reopened(parts.catalogue))
     elif parts.catalogue.away:
-        parts.errands.submit(lambda: library.returned(parts.catalogue))
+        parts.errands.submit(lambda: library.reconcile_returned(parts.catalogue))
 
 
 def beat(parts: Exporter) -> None:
@@ -190,18 +192,18 @@ def beat(parts: Exporter) -> None:
 def _later(request: Request, command: PastStack, parts: Exporter, now: int) -> None:
     """A pastStack whose span lies partly ahead waits here, not in the worker."""
     own = parts.settings.table(ExportSettings, command.camera or parts.settings.cameras[0])
-    _, end_ns = span(command, own, now)
+    _, end_ns = span_of(command, own, now)
     if len(parts.later) >= parts.own.queue:
         request.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
         return
-    parts.later.append((end_ns, lambda: parts.studio.past_stack(command, now), request))
+    parts.later.append((end_ns, lambda: parts.pictures.past_stack(command, now), request))
 
 
 def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Exporter, now: int) -> Reply:
     try:
-        return library.answer(command, parts.catalogue, to_utc_ns(now))
+        return library.answer_command(command, parts.catalogue, to_utc_ns(now))
     except ValueError as problem:
-        return replies.refused(problem)
+        return replies.reply_refused(problem)
     except (OSError, sqlite3.Error) as problem:
         log.warning("library failed reason=%s", problem)
         return error(f"library: {problem}", "failed")

@@ -1,4 +1,4 @@
-"""The words of the exporter: replies in the wording of the user's first service. Pure."""
+"""Composes the exporter's replies, in the wording of the user's first service. Pure."""
 
 from __future__ import annotations
 
@@ -14,169 +14,181 @@ from shmcam.library.entry import Entry
 from shmcam.runtime.clock import iso
 
 PATHS_SHOWN = 40
-"""Paths in one reply; a message is at most 64 KiB, and the library lists the rest."""
+"""The most paths in one reply; a message is at most 64 KiB, and the library lists the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackSummary:
-    """What pastStack found and used."""
+    """The frames that pastStack found and used."""
 
     camera: str
-    """Camera name."""
+    """The camera's name."""
     method: str
-    """How, or "separate"."""
+    """A method of stacking, or "separate"."""
     used: int
-    """Frames in the result."""
+    """The number of frames in the result."""
     available: int
-    """Frames of the span that the ring held."""
-    gone: int
-    """Frames of the span that had been overwritten already, as far as can be told."""
+    """The number of frames of the span that the ring held."""
+    overwritten: int
+    """The estimated number of frames of the span that had been overwritten already."""
     left_out: int
-    """Frames of another size, or that could not be aligned."""
+    """The number of frames of another size, or that could not be aligned."""
     first: tuple[int, float]
-    """Frame id and age in seconds of the first frame used."""
+    """The frame id and age in seconds of the first frame used."""
     last: tuple[int, float]
-    """The same of the last."""
+    """The frame id and age in seconds of the last frame used."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedFrame:
-    """One frame that was saved, and what else there was."""
+    """One saved frame, and the frames that the ring held."""
 
     camera: str
-    """Camera name."""
+    """The camera's name."""
     meta: FrameMeta
-    """Of the frame."""
-    held: RingContents | None
-    """What the ring held; None where the wanted frame was waited for."""
-    asked_ns: int
-    """When the command came."""
-    wanted_ns: int
-    """The instant that was asked for."""
+    """The frame's metadata."""
+    contents: RingContents | None
+    """The frames in the ring; None where the command waited for the next frame."""
+    received_ns: int
+    """The instant when the command came, sensor clock."""
+    target_ns: int
+    """The instant that the command asks for, sensor clock."""
 
     @property
-    def late(self) -> bool:
-        """Whether the wanted instant was not in the ring any more (or never), so that this is the oldest frame."""
-        return self.held is not None and self.held.lacks(self.wanted_ns)
+    def is_late(self) -> bool:
+        """True where the ring did not reach back to the instant (any more), so that this is its oldest frame."""
+        return self.contents is not None and self.contents.begins_after(self.target_ns)
 
     @property
-    def gone(self) -> int:
-        """About how many frames since the wanted instant had been overwritten."""
-        return 0 if self.held is None else self.held.gone_since(self.wanted_ns)
+    def overwritten(self) -> int:
+        """The estimated number of frames since the instant that had been overwritten."""
+        return 0 if self.contents is None else self.contents.count_overwritten_since(self.target_ns)
 
-    def data(self) -> dict[str, Any]:
-        """For programs: the frame, and exactly what was available."""
-        known = {
+    def to_data(self) -> dict[str, Any]:
+        """Returns the fields for programs: the frame, and exactly what was available."""
+        data = {
             "frame_id": self.meta.frame_id,
             "captured_ns": self.meta.captured_ns,
-            "age_s": round(max(0.0, self.age_s(self.meta)), 6),
-            "asked_age_s": round((self.asked_ns - self.wanted_ns) / 1e9, 6),
-            "already_gone": self.gone,
+            "age_s": round(max(0.0, self.age_s_of(self.meta)), 6),
+            "asked_age_s": round((self.received_ns - self.target_ns) / 1e9, 6),
+            "already_gone": self.overwritten,
         }
-        if self.held is None:
-            return known
-        ends = {"first": self.held.first, "last": self.held.last}
-        shown = {name: {"frame_id": meta.frame_id, "age_s": round(self.age_s(meta), 6)} for name, meta in ends.items()}
-        return {**known, "available": self.held.frames, **shown}
+        if self.contents is None:
+            return data
+        ends = {"first": self.contents.first, "last": self.contents.last}
+        shown = {
+            name: {"frame_id": meta.frame_id, "age_s": round(self.age_s_of(meta), 6)} for name, meta in ends.items()
+        }
+        return {**data, "available": self.contents.frames, **shown}
 
-    def age_s(self, meta: FrameMeta) -> float:
-        """Seconds from capture to command."""
-        return (self.asked_ns - meta.captured_ns) / 1e9
+    def age_s_of(self, meta: FrameMeta) -> float:
+        """Returns the seconds from capture to command."""
+        return (self.received_ns - meta.captured_ns) / 1e9
 
-    def warning(self) -> str:
-        """What people must know; empty where they got what they asked for."""
-        asked_s = (self.asked_ns - self.wanted_ns) / 1e9
-        return f"the oldest there is, {asked_s:g}s ago was asked for, already gone: {self.gone}" if self.late else ""
+    def format_warning(self) -> str:
+        """Returns the difference to what the command asked for, as text; empty where there is none."""
+        ago_s = (self.received_ns - self.target_ns) / 1e9
+        return (
+            f"the oldest there is, {ago_s:g}s ago was asked for, already gone: {self.overwritten}"
+            if self.is_late
+            else ""
+        )
 
 
-def saved(entries: Sequence[Entry], shot: SavedFrame) -> Reply:
-    """Answer `save`; status "saved_oldest" where the wanted frame was no longer there."""
+def reply_saved(entries: Sequence[Entry], frame: SavedFrame) -> Reply:
+    """Returns the reply to `save`; its status is "saved_oldest" where the ring no longer held the frame."""
     timestamp = iso(entries[0].started_utc_ns)
-    data = shot.data()
-    details = [f"timestamp: {timestamp}", f"age: {data['age_s']:.3f}s", *filter(None, [shot.warning()])]
+    data = frame.to_data()
+    details = [f"timestamp: {timestamp}", f"age: {data['age_s']:.3f}s", *filter(None, [frame.format_warning()])]
     return Reply(
-        status="saved_oldest" if shot.late else "saved",
-        text=f"Saved single full-resolution image: {_paths(entries)} ({', '.join(details)})",
-        data={**files(entries), "camera": shot.camera, "timestamp": timestamp, **data},
+        status="saved_oldest" if frame.is_late else "saved",
+        text=f"Saved single full-resolution image: {_format_paths(entries)} ({', '.join(details)})",
+        data={**files_of(entries), "camera": frame.camera, "timestamp": timestamp, **data},
     )
 
 
-def snapshot(entries: Sequence[Entry], shots: Sequence[SavedFrame], missing: Sequence[str]) -> Reply:
-    """Answer `snapshot`: one file per camera, and how far apart they are; "snapshot_oldest" as in `saved`."""
-    times = [shot.meta.captured_ns for shot in shots]
+def reply_snapshot(entries: Sequence[Entry], frames: Sequence[SavedFrame], missing: Sequence[str]) -> Reply:
+    """Returns the reply to `snapshot`: a file per camera, and how far apart they are in time.
+
+    The status is "snapshot_oldest" where a ring no longer held a frame.
+    """
+    times = [frame.meta.captured_ns for frame in frames]
     sync_error_ms = (max(times) - min(times)) / 1e6
     details = [f"timestamp: {iso(entries[0].started_utc_ns)}", f"sync error: {sync_error_ms:.3f} ms"]
-    details += [f"{shot.camera}: {shot.warning()}" for shot in shots if shot.late]
-    cameras = sorted(shot.camera for shot in shots)
-    text = f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_paths(entries)} "
+    details += [f"{frame.camera}: {frame.format_warning()}" for frame in frames if frame.is_late]
+    cameras = sorted(frame.camera for frame in frames)
+    text = f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_format_paths(entries)} "
     text += f"({', '.join(details)})"
     if missing:
         text += f" without {', '.join(missing)}: no frames"
     data = {
-        **files(entries),
+        **files_of(entries),
         "cameras": cameras,
         "missing": list(missing),
         "sync_error_ms": sync_error_ms,
-        "frames": {shot.camera: shot.data() for shot in shots},
+        "frames": {frame.camera: frame.to_data() for frame in frames},
     }
-    late = any(shot.late for shot in shots)
+    late = any(frame.is_late for frame in frames)
     return Reply(status="snapshot_oldest" if late else "snapshot_saved", text=text, data=data)
 
 
-def past_stack(entries: Sequence[Entry], taken: StackSummary) -> Reply:
-    """Answer `pastStack`: exactly what was available and what became of it."""
-    if taken.method == "separate":
-        what = f"Saved {taken.used} image{'s' * (taken.used != 1)}"
+def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
+    """Returns the reply to `pastStack`: exactly what was available, and what was made of it."""
+    if summary.method == "separate":
+        what = f"Saved {summary.used} image{'s' * (summary.used != 1)}"
     else:
-        what = f"Saved stack of {taken.used} frame{'s' * (taken.used != 1)}"
+        what = f"Saved stack of {summary.used} frame{'s' * (summary.used != 1)}"
     details = [
-        f"method: {taken.method}",
-        f"count: {taken.used}",
-        f"first: f{taken.first[0]} age: {taken.first[1]:.3f}s",
-        f"last: f{taken.last[0]} age: {taken.last[1]:.3f}s",
-        f"available: {taken.available}",
-        f"already gone: {taken.gone}",
+        f"method: {summary.method}",
+        f"count: {summary.used}",
+        f"first: f{summary.first[0]} age: {summary.first[1]:.3f}s",
+        f"last: f{summary.last[0]} age: {summary.last[1]:.3f}s",
+        f"available: {summary.available}",
+        f"already gone: {summary.overwritten}",
     ]
-    if taken.left_out:
-        details.append(f"left out: {taken.left_out}")
+    if summary.left_out:
+        details.append(f"left out: {summary.left_out}")
     return Reply(
         status="stack_saved",
-        text=f"{what}: {_paths(entries)} ({', '.join(details)})",
+        text=f"{what}: {_format_paths(entries)} ({', '.join(details)})",
         data={
-            **files(entries),
-            "camera": taken.camera,
-            "method": taken.method,
-            "count": taken.used,
-            "available": taken.available,
-            "already_gone": taken.gone,
-            "left_out": taken.left_out,
-            "first": {"frame_id": taken.first[0], "age_s": round(taken.first[1], 6)},
-            "last": {"frame_id": taken.last[0], "age_s": round(taken.last[1], 6)},
+            **files_of(entries),
+            "camera": summary.camera,
+            "method": summary.method,
+            "count": summary.used,
+            "available": summary.available,
+            "already_gone": summary.overwritten,
+            "left_out": summary.left_out,
+            "first": {"frame_id": summary.first[0], "age_s": round(summary.first[1], 6)},
+            "last": {"frame_id": summary.last[0], "age_s": round(summary.last[1], 6)},
         },
     )
 
 
-def no_frames(camera: str, why: str) -> Reply:
-    """Answer where the ring has nothing to save."""
+def reply_no_frames(camera: str, why: str) -> Reply:
+    """Returns the reply where the ring holds no such frame."""
     return Reply(
         ok=False, status="no_frames", text=f"NO_FRAMES: {camera}: {why}", data={"camera": camera, "message": why}
     )
 
 
-def refused(problem: ValueError | LibraryError) -> Reply:
-    """Answer a wish that is not granted; the status tells whether it is wrong, of nothing there is, or not possible."""
+def reply_refused(problem: ValueError | LibraryError) -> Reply:
+    """Returns the reply to a command that cannot be carried out.
+
+    The status tells why: not_found, not_possible, or bad_arguments.
+    """
     if isinstance(problem, NoSuchEntry):
         return error(str(problem), "not_found")
     return error(str(problem), "not_possible" if isinstance(problem, LibraryError) else "bad_arguments")
 
 
-def not_saved(why: str) -> Reply:
-    """Answer where there were frames, and the disk refused them."""
+def reply_not_saved(why: str) -> Reply:
+    """Returns the reply where there were frames, and the disk refused them."""
     return Reply(ok=False, status="not_saved", text=f"NOT_SAVED: {why}", data={"message": why})
 
 
-def files(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Paths and row numbers of what was saved; 0: not in the library yet."""
+def files_of(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Returns paths and row numbers of the saved files; 0: not in the library yet."""
     shown = entries[:PATHS_SHOWN]
     return {
         "path": str(entries[0].path),
@@ -186,12 +198,12 @@ def files(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def place(entry: Entry) -> str:
-    """Where a saved file is, and whether its row is missing yet."""
+def format_path(entry: Entry) -> str:
+    """Returns the path of a saved file, with a note where its row is still missing."""
     return f"{entry.path}{'' if entry.id else ' (not in the library yet)'}"
 
 
-def _paths(entries: Sequence[Entry]) -> str:
-    shown = ", ".join(map(place, entries[:PATHS_SHOWN]))
+def _format_paths(entries: Sequence[Entry]) -> str:
+    shown = ", ".join(map(format_path, entries[:PATHS_SHOWN]))
     more = len(entries) - PATHS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

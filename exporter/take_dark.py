@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exporter.films.build import camera_of
 from exporter.stacking import dark_frames
-from exporter.stacking.median import median
+from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.runtime.startup import default_config
@@ -22,7 +22,7 @@ TIMEOUT_S = 20.0
 """Seconds to wait for the ring."""
 TOO_BRIGHT = 64
 """Mean luma; a covered lens gives less, whatever the black level."""
-MOST = 129
+MAX_FRAMES = 129
 """Frames; beyond it the median costs more than it improves."""
 
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--camera", default="", help="which camera (default: the first)")
     parser.add_argument("--count", type=int, default=32, help="frames (default: %(default)s)")
     options = parser.parse_args(argv)
-    if not dark_frames.MIN_FRAMES <= options.count <= MOST:
-        parser.error(f"--count {options.count}: must be {dark_frames.MIN_FRAMES}..{MOST}")
+    if not dark_frames.MIN_FRAMES <= options.count <= MAX_FRAMES:
+        parser.error(f"--count {options.count}: must be {dark_frames.MIN_FRAMES}..{MAX_FRAMES}")
     try:
         settings = Settings.load(options.config)
     except SettingsError as error:
@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
     try:
         camera = camera_of(settings, options.camera)
-        frames = _covered(settings.ring_name(camera), options.count)
+        frames = _read_covered_frames(settings.ring_name(camera), options.count)
         last = frames[-1]
-        dark = dark_frames.measure_dark(median([frame.payload for frame in frames]), last.picture)
+        dark = dark_frames.measure_dark(median_of([frame.payload for frame in frames]), last.picture)
         meta = last.meta
         path = (
             settings.paths.captures
             / dark_frames.FOLDER
-            / dark_frames.dark_name(camera, meta.exposure_us, meta.analogue_gain)
+            / dark_frames.name_dark_file(camera, meta.exposure_us, meta.analogue_gain)
         )
         dark_frames.save_dark(dark, path)
     except (RingError, ValueError, OSError) as error:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _covered(ring_name: str, count: int) -> list[Frame]:
+def _read_covered_frames(ring_name: str, count: int) -> list[Frame]:
     """The next `count` frames, all of one exposure. Raises: ValueError where the lens is not covered; RingError."""
     frames: list[Frame] = []
     with LiveRing(ring_name) as ring:
@@ -76,7 +76,7 @@ def _covered(ring_name: str, count: int) -> list[Frame]:
                 raise ValueError(
                     f"mean brightness {frame.luma.mean():.0f}: is the lens covered? (at most {TOO_BRIGHT})"
                 )
-            if frames and _other(frames[-1], frame):
+            if frames and _is_other_exposure(frames[-1], frame):
                 frames.clear()
             frames.append(frame)
             if len(frames) == count:
@@ -84,7 +84,7 @@ def _covered(ring_name: str, count: int) -> list[Frame]:
     return frames
 
 
-def _other(before: Frame, now: Frame) -> bool:
+def _is_other_exposure(before: Frame, now: Frame) -> bool:
     then, meta = before.meta, now.meta
     return (then.exposure_us, then.analogue_gain) != (meta.exposure_us, meta.analogue_gain) or (
         before.geometry != now.geometry

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from bench.measure import Measured, Outcome, Row, paired, percentile, ratios
 from exporter.frames import CameraFrames
-from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
+from exporter.pictures.save import PictureSaver, SaveOptions
 from exporter.stacking import align
-from exporter.stacking.median import median
+from exporter.stacking.median import median_of
 from exporter.stacking.sigma_clip import SigmaStack
 from shm_ring import Frame, FrameMeta
 from shm_ring.formats import geometry, planes
@@ -100,10 +100,10 @@ def _speed(repeats: int) -> Iterator[tuple[str, Outcome]]:
     yield "sigma_per_frame", _ratio(figures, "sigma", "mean")
     yield "trimmed_per_frame", _ratio(figures, "trimmed", "mean")
     few = frames[:MEDIAN_FRAMES]
-    assert np.abs(median(few) - np.median(few, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
+    assert np.abs(median_of(few) - np.median(few, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
     both = {
         "numpy": lambda: _per_frame(lambda: np.median(few, axis=0), MEDIAN_FRAMES, 2),
-        "ours": lambda: _per_frame(lambda: median(few), MEDIAN_FRAMES),
+        "ours": lambda: _per_frame(lambda: median_of(few), MEDIAN_FRAMES),
     }
     yield "median_vs_numpy", _ratio(paired(both, max(3, repeats - 2)), "numpy", "ours")
 
@@ -127,7 +127,7 @@ def _theory() -> Iterator[tuple[str, Outcome]]:
     yield "sigma_clip_gain", Measured(float(gained / np.sqrt(16)), "amplitude, sigma 4")
     errors = []
     for dx, dy in ((0.4, -0.3), (3.3, 1.75), (-7.6, 5.2)):
-        found = align.Aligner(_landscape(0, 0, 1)).shift(_landscape(dx, dy, 2))
+        found = align.Aligner(_landscape(0, 0, 1)).estimate_shift(_landscape(dx, dy, 2))
         errors.append(9.0 if found is None else max(abs(found.dx - dx), abs(found.dy - dy)))
     yield "align_error", Measured(max(errors), ", ".join(f"{error:.3f}" for error in errors))
 
@@ -138,14 +138,14 @@ def _jpg_save(repeats: int) -> Outcome:
     luma = planes(payload, LAYOUT)[0]
     luma[...] = np.clip(np.tile(_landscape(0, 0, 1, 0), (3, 3)) + rng.normal(0, 1.5, luma.shape), 0, 255)
     frame = _Still(payload)
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, _keeper(Path(folder)) as keeper:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, _saver(Path(folder)) as saver:
         number = 0
 
         def save() -> object:
             nonlocal number
             number += 1
-            wish = SaveOptions(formats=("jpg",))
-            return keeper.keep_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", wish)
+            options = SaveOptions(formats=("jpg",))
+            return saver.save_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", options)
 
         def saving() -> float:
             for path in Path(folder).rglob("*.jpg"):
@@ -207,27 +207,25 @@ def _paced(seconds: float) -> Outcome:
 def _save_for_ever(folder: str, stop: Event) -> None:
     os.nice(10)  # as exporter/__main__.py
     frame = _Still(_noise(1)[0])
-    with _keeper(Path(folder)) as keeper:
+    with _saver(Path(folder)) as saver:
         number = 0
         while not stop.is_set():
             number += 1
-            wish = SaveOptions(formats=("jpg", "png"))
-            keeper.keep_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", wish)
+            options = SaveOptions(formats=("jpg", "png"))
+            saver.save_frame(cast(CameraFrames, _NoScores()), cast(Frame, frame), f"f{number}", options)
 
 
-class _keeper:
+class _saver:
     """The exporter's own way to disk, in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "config.toml").write_text("[library]\nfree_reserve_mb = 0\n")
         settings = Settings.load(folder / "config.toml", environ={})
         self._catalogue = Catalogue.of(settings)
-        self._keeper = PictureSaver(
-            lambda: settings, PictureFiles(lambda: settings, self._catalogue), lambda _event: None
-        )
+        self._saver = PictureSaver(lambda: settings, self._catalogue, lambda _event: None)
 
     def __enter__(self) -> PictureSaver:
-        return self._keeper
+        return self._saver
 
     def __exit__(self, *_: object) -> None:
         self._catalogue.close()
@@ -245,7 +243,7 @@ class _Still:
 class _NoScores:
     name = "cam0"
 
-    def score(self, _frame_id: int) -> None:
+    def find_score(self, _frame_id: int) -> None:
         """No analyzer."""
 
 

@@ -1,1 +1,1 @@
-"""exporter/commands."""
+"""Answers the commands of the exporter, one module per subject."""

@@ -19,13 +19,13 @@ from shmcam.library.instants import instant_ns
 from shmcam.library.sidecar import MANIFEST
 from shmcam.runtime.progress import Progress
 
-TELL_S = 1.0
+PROGRESS_S = 1.0
 """Seconds between two Progressed events."""
 MASKED = "***"
 FINDINGS_SHOWN = 50
 
 
-def build(
+def build_archive(
     command: Archive, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
     """Collect clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
@@ -42,18 +42,20 @@ def build(
         archives,
         command.name,
         span,
-        config=config_text(settings),
-        progress=_teller(f"archive {command.name}", announce),
+        config=format_config(settings),
+        progress=_announce_progress(f"archive {command.name}", announce),
         room=room,
         now_utc_ns=now_utc_ns,
     )
     files = len(manifest.known(entry.path.parent))
     announce(ArchiveSaved(name=command.name, path=str(entry.path), files=files))
-    text = f"Saved archive {command.name}: {replies.place(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
+    text = f"Saved archive {command.name}: {replies.format_path(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
     return Reply(status="archive_saved", text=text, data={**row(entry), "manifest": str(entry.path), "files": files})
 
 
-def tend(command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]) -> Reply:
+def answer_archives(
+    command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]
+) -> Reply:
     """List, verify or delete. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
     if command.action == "list" and not command.name:
         entries = catalogue.find(kinds=["archive"])
@@ -72,35 +74,35 @@ def tend(command: Archives, settings: Settings, catalogue: Catalogue, announce: 
             raise NoSuchEntry(f"no archive {command.name}")
         catalogue.delete(entry.id)
         return Reply(status="deleted", text=f"OK: deleted archive {command.name}", data=row(entry))
-    findings = manifest.verify(folder, _teller(f"verify {command.name}", announce))
+    findings = manifest.verify(folder, _announce_progress(f"verify {command.name}", announce))
     text = "\n".join(findings[:FINDINGS_SHOWN]) or f"OK: {folder / MANIFEST} and all its files agree"
     return Reply(ok=not findings, status="archives", text=text, data={"findings": findings[:FINDINGS_SHOWN]})
 
 
-def config_text(settings: Settings) -> str:
+def format_config(settings: Settings) -> str:
     """The configuration as TOML, secrets masked, to lie beside what was recorded with it."""
     secret = {key.path for key in settings.schema() if key.secret}
-    return tomlkit.dumps(_masked(settings.document, "", secret))
+    return tomlkit.dumps(_mask(settings.document, "", secret))
 
 
-def _masked(table: dict[str, Any], place: str, secret: set[str]) -> dict[str, Any]:
+def _mask(table: dict[str, Any], place: str, secret: set[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in table.items():
         path = f"{place}{key}"
         plain = path.split(".", 2)[2] if path.startswith("cameras.") and path.count(".") > 1 else path
         if isinstance(value, dict):
-            shown[key] = _masked(value, f"{path}.", secret)
+            shown[key] = _mask(value, f"{path}.", secret)
         else:
             shown[key] = MASKED if plain in secret and value else value
     return shown
 
 
-def _teller(task: str, announce: Callable[[Event], None]) -> Progress:
+def _announce_progress(task: str, announce: Callable[[Event], None]) -> Progress:
     told_s = 0.0
 
     def tell(done: int, total: int) -> None:
         nonlocal told_s
-        if time.monotonic() - told_s >= TELL_S or done == total:
+        if time.monotonic() - told_s >= PROGRESS_S or done == total:
             told_s = time.monotonic()
             announce(Progressed(task=task, done=done, total=total))
 

@@ -19,35 +19,35 @@ from shmcam.library.instants import instant_ns
 CLIP_KINDS = tuple(kind for kind, group in GROUPS.items() if group == "clips")
 
 
-def answer(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
+def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
     """Carry out one of these commands. Raises: ValueError (the caller's fault), OSError, sqlite3.Error."""
     try:
         if isinstance(command, (Clips, Pictures)):
-            return _listed(command, catalogue, now_utc_ns)
-        return _changed(command, catalogue)
+            return _list_rows(command, catalogue, now_utc_ns)
+        return _change_rows(command, catalogue)
     except LibraryError as problem:
-        return replies.refused(problem)
+        return replies.reply_refused(problem)
 
 
-def _listed(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) -> Reply:
+def _list_rows(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int) -> Reply:
     if isinstance(command, Clips):
-        return listing("clips", find_rows(command, catalogue, now_utc_ns, CLIP_KINDS))
+        return reply_rows("clips", find_rows(command, catalogue, now_utc_ns, CLIP_KINDS))
     kinds = (command.kind,) if command.kind else ()
-    return listing("pictures", find_rows(command, catalogue, now_utc_ns, kinds))
+    return reply_rows("pictures", find_rows(command, catalogue, now_utc_ns, kinds))
 
 
-def _changed(command: Command, catalogue: Catalogue) -> Reply:
+def _change_rows(command: Command, catalogue: Catalogue) -> Reply:
     match command:
         case Library(action="show", number=number):
-            reply = shown(catalogue.get(number))
+            reply = reply_row(catalogue.get(number))
         case Library(limit=limit):
-            reply = listing("library", catalogue.find(limit=limit))
+            reply = reply_rows("library", catalogue.find(limit=limit))
         case Protect(number=number):
-            reply = changed("protected", catalogue.protect(number))
+            reply = reply_changed("protected", catalogue.protect(number))
         case Unprotect(number=number):
-            reply = changed("unprotected", catalogue.protect(number, False))
+            reply = reply_changed("unprotected", catalogue.protect(number, False))
         case Delete(number=number):
-            reply = changed("deleted", catalogue.delete(number))
+            reply = reply_changed("deleted", catalogue.delete(number))
         case _:
             raise AssertionError(f"not a library command: {command}")
     return reply
@@ -69,18 +69,18 @@ def other_kinds(catalogue: Catalogue) -> list[str]:
     return [kind for kind in catalogue.kinds() if kind not in (*CLIP_KINDS, "archive")] or ["picture"]
 
 
-def listing(what: str, entries: Sequence[Entry]) -> Reply:
+def reply_rows(what: str, entries: Sequence[Entry]) -> Reply:
     """Answer with rows."""
     text = "\n".join(line(entry) for entry in entries) or f"no {what} yet"
     return Reply(status=what, text=text, data={"rows": [row(entry) for entry in entries]})
 
 
-def shown(entry: Entry) -> Reply:
+def reply_row(entry: Entry) -> Reply:
     """Answer with everything about one row."""
     return Reply(status="library", text=show(entry), data=row(entry))
 
 
-def changed(what: str, entry: Entry) -> Reply:
+def reply_changed(what: str, entry: Entry) -> Reply:
     """Answer with what was done."""
     return Reply(status=what, text=f"OK: {what} {entry.id} {entry.path}", data=row(entry))
 
@@ -91,7 +91,7 @@ FINDINGS_SHOWN = 100
 """In one reply; `shmcam library check` on the files shows all."""
 
 
-def reconciled(catalogue: Catalogue) -> Reply:
+def reconcile(catalogue: Catalogue) -> Reply:
     """On start, and when files may lack a row: rows for files that a crash left without one, and no leftovers."""
     catalogue.missed.clear()  # before the look, which may be too early for a file that is saved meanwhile
     try:
@@ -107,24 +107,24 @@ def reconciled(catalogue: Catalogue) -> Reply:
     return Reply(data={"adopted": len(adopted), "gone": len(gone)})
 
 
-def returned(catalogue: Catalogue) -> Reply:
+def reconcile_returned(catalogue: Catalogue) -> Reply:
     """From time to time: reconcile again when a folder that was away has files, as when its disk is mounted late."""
     back = [folder for folder in catalogue.away if not catalogue.mounts.away(folder) and found([folder])]
     if not back:
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library folder has files folders=%s", ",".join(map(str, back)))
-    return reconciled(catalogue)
+    return reconcile(catalogue)
 
 
-def reopened(catalogue: Catalogue) -> Reply:
+def reconcile_reopened(catalogue: Catalogue) -> Reply:
     """From time to time while files wait for their rows: once the library can be written they get them."""
     if refusal(catalogue.path):
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library can be written again path=%s", catalogue.path)
-    return reconciled(catalogue)
+    return reconcile(catalogue)
 
 
-def checked(catalogue: Catalogue, action: str) -> Reply:
+def check_or_rebuild(catalogue: Catalogue, action: str) -> Reply:
     """Compare the library with the disk, or make it anew."""
     if action == "rebuild":
         count, kept = catalogue.rebuild()

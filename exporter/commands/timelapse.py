@@ -42,10 +42,10 @@ def build(
         if done % TELL_FRAMES == 0 or done == total:
             announce(Progressed(task=f"timelapse {camera}", done=done, total=total))
 
-    label = names.checked(command.label)
+    label = names.check_label(command.label)
     made = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=tell)
     announce(Saved(camera=camera, path=str(made.path), kind="timelapse", frame_id=made.last_frame))
-    text = f"Saved timelapse: {replies.place(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
+    text = f"Saved timelapse: {replies.format_path(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
     return Reply(status="timelapse_saved", text=text, data=row(made))
 
 

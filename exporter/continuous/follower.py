@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from exporter.continuous.long_exposure import LongExposure
-from exporter.continuous.startrails import NightStack, Trails
+from exporter.continuous.startrails import NightStack, StarTrails
 from exporter.films.running_film import RunningFilm
 from exporter.frames import CameraFrames
 from exporter.pictures.save import PictureSaver, SaveOptions
@@ -43,20 +43,20 @@ class CameraFollower:
         camera: CameraFrames,
         settings: Callable[[], Settings],
         stop: Stop,
-        keeper: PictureSaver,
+        saver: PictureSaver,
         catalogue: Catalogue,
     ) -> None:
-        """`camera`, `keeper` and `catalogue` are this thread's own; `settings` gives those of this moment."""
+        """`camera`, `saver` and `catalogue` are this thread's own; `settings` gives those of this moment."""
         self.thread = Worker(f"follow-{camera.name}", self._run, stop)
         """Started by `with`."""
         self._stop = stop
         self._camera = camera
         self._settings = settings
-        self._keeper = keeper
+        self._saver = saver
         first = settings()
         self.film = RunningFilm(camera.name, settings, catalogue)
         self.trails_film = RunningFilm(camera.name, settings, catalogue, "startrails")
-        self.trails = Trails(camera.name, lambda: settings().paths.captures)
+        self.trails = StarTrails(camera.name, lambda: settings().paths.captures)
         own = self._own()
         self.long = LongExposure(camera.name, first, own.long_exposure_s) if own.long_exposure_s else None
         self.forced: bool | None = None
@@ -145,10 +145,10 @@ class CameraFollower:
     def _keep_night(self, night: NightStack) -> None:
         self.trails_film.close()
         more = {"night": night.summary}
-        self._keeper.keep_stack(
+        self._saver.save_stack(
             self._camera, night.brightest, more, SaveOptions(trigger="auto", kind="startrails", label="startrails")
         )
-        self._keeper.keep_stack(self._camera, night.average, more, SaveOptions(trigger="auto", label="night"))
+        self._saver.save_stack(self._camera, night.average, more, SaveOptions(trigger="auto", label="night"))
         self._ended_night = None  # only now: where the disk refuses, it is tried again
         self.trails.forget()
 

@@ -11,8 +11,8 @@ import threading
 from collections import deque
 from contextlib import suppress
 
-from exporter.stacking.stack import Stacked
-from exporter.stacking.tone_map import toned
+from exporter.stacking.stack import StackResult
+from exporter.stacking.tone_map import stretch_to_8_bits
 from shm_ring import Flags, Frame, FrameMeta, RingError, RingWriter
 from shm_ring.formats import Geometry
 from shm_ring.ownership import discard
@@ -53,7 +53,7 @@ class LongExposure:
         if meta.flags & Flags.SETTLING:
             return
         with self._lock:
-            if not metas or frame.geometry != self._geometry or not _same_light(metas[-1], meta):
+            if not metas or frame.geometry != self._geometry or not _is_same_exposure(metas[-1], meta):
                 self._mean, self._geometry = RunningMean(1), frame.picture
                 metas.clear()
             metas.append(meta)
@@ -62,13 +62,13 @@ class LongExposure:
             self._mean.length = len(metas)
             self._mean.add(frame.payload)
 
-    def result(self) -> Stacked | None:
+    def result(self) -> StackResult | None:
         """The picture so far, 16 bits; None before the first frame."""
         with self._lock:
             if not self._metas or self._geometry is None:
                 return None
             ends = (self._metas[0], self._metas[-1])
-            return Stacked(self._mean.to_16_bits(), self._geometry, ends, 0, self.frames)
+            return StackResult(self._mean.to_16_bits(), self._geometry, ends, 0, self.frames)
 
     @property
     def frames(self) -> int:
@@ -85,7 +85,7 @@ class LongExposure:
         self._published_ns = now_ns
         try:
             writer = self._ring(result.samples.size)
-            writer.publish(toned(result.samples, result.geometry), result.metas[-1], result.geometry)
+            writer.publish(stretch_to_8_bits(result.samples, result.geometry), result.metas[-1], result.geometry)
         except RingError as problem:  # no shared memory left, or another exporter: the stack itself goes on
             log.warning("long exposure not shown camera=%s reason=%s", self._camera, problem)
             self._published_ns = now_ns + 10_000_000_000
@@ -116,7 +116,7 @@ class LongExposure:
         return self._writer
 
 
-def _same_light(before: FrameMeta, now: FrameMeta) -> bool:
+def _is_same_exposure(before: FrameMeta, now: FrameMeta) -> bool:
     then_light, light = (meta.exposure_us * meta.analogue_gain for meta in (before, now))
     if not then_light or not light:
         return then_light == light

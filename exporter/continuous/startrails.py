@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.stacking.stack import Stacked
+from exporter.stacking.stack import StackResult
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.color import luma
 from shm_ring.formats import Geometry
@@ -34,9 +34,9 @@ SAME_NIGHT_S = 4 * 3600.0
 """Seconds without night frames after which it is another night (or the camera was off for most of this one)."""
 TOO_BRIGHT = 0.35 * 255
 """Mean luma; a passing car or dawn would wash the trails out (0.35 is the limit allsky uses)."""
-DAY_FRAMES = 3
+DAY_FRAMES_TO_END = 3
 """Day frames in a row that end a night; a single one may be a frame whose flag came late."""
-SAMPLED = 8
+SAMPLE_STEP = 8
 """Every 8th pixel of every 8th row tells how bright a frame is."""
 
 
@@ -53,16 +53,18 @@ class NightStack:
     """Frames that were too bright."""
 
     @property
-    def brightest(self) -> Stacked:
+    def brightest(self) -> StackResult:
         """The startrails."""
-        return Stacked(
+        return StackResult(
             self.trails.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.trails.count
         )
 
     @property
-    def average(self) -> Stacked:
+    def average(self) -> StackResult:
         """The mean of the night."""
-        return Stacked(self.mean.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.mean.count)
+        return StackResult(
+            self.mean.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.mean.count
+        )
 
     @property
     def summary(self) -> dict[str, object]:
@@ -71,7 +73,7 @@ class NightStack:
         return {"frames": self.trails.count, "left_out": self.left_out, "hours": round(hours, 3)}
 
 
-class Trails:
+class StarTrails:
     """Collects the night of one camera. Used by one thread."""
 
     def __init__(self, camera: str, folder: Callable[[], Path]) -> None:
@@ -120,7 +122,7 @@ class Trails:
         state, _ = self._places()
         try:
             with np.load(state, allow_pickle=False) as stored:
-                self.night = _night(json.loads(str(stored["facts"])), stored["trails"], stored["mean"])
+                self.night = _restore_night(json.loads(str(stored["facts"])), stored["trails"], stored["mean"])
         except FileNotFoundError:
             return
         except OSError as problem:
@@ -146,14 +148,14 @@ class Trails:
             return False
         # By the wall clock as each frame carries it: the sensor's clock begins anew with each boot.
         pause_s = abs(frame.meta.captured_utc_ns - self.night.last.captured_utc_ns) / 1e9
-        return self._day_frames >= DAY_FRAMES or pause_s > SAME_NIGHT_S or frame.geometry != self.night.geometry
+        return self._day_frames >= DAY_FRAMES_TO_END or pause_s > SAME_NIGHT_S or frame.geometry != self.night.geometry
 
     def _collect(self, frame: Frame) -> None:
         size = frame.payload.size
         if self.night is None:
             self.night = NightStack(frame.picture, frame.meta, frame.meta, ExtremeStack(size), MeanStack(size))
         night = self.night
-        if float(luma(frame.payload, frame.picture)[::SAMPLED, ::SAMPLED].mean()) > TOO_BRIGHT:
+        if float(luma(frame.payload, frame.picture)[::SAMPLE_STEP, ::SAMPLE_STEP].mean()) > TOO_BRIGHT:
             night.left_out += 1
             return
         night.trails.add(frame.payload)
@@ -162,7 +164,7 @@ class Trails:
         night.last = frame.meta
 
 
-def _night(facts: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
+def _restore_night(facts: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
     """A night as it was put on disk. Raises: ValueError, KeyError, TypeError where it was not ours."""
     shape = facts["geometry"]
     layout = Geometry(**{**shape, "strides": tuple(shape["strides"]), "offsets": tuple(shape["offsets"])})

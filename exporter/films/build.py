@@ -58,7 +58,7 @@ def build(
     room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = shown[0].camera
-    path = unused(folder / names.film("timelapse", camera, label, shown[0].started_utc_ns, "mp4"))
+    path = unused(folder / names.film_name("timelapse", camera, label, shown[0].started_utc_ns, "mp4"))
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=shown[0].description() | {"kind": "timelapse"})
     try:
         for number, entry in enumerate(shown):
@@ -126,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             camera = camera_of(settings, options.camera or options.place)
             wanted = pictures_of(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
             bar = progress_bar("timelapse") if sys.stderr.isatty() else _silent
-            made = build(settings, catalogue, wanted, fps=options.fps, label=names.checked(options.label), progress=bar)
+            made = build(
+                settings, catalogue, wanted, fps=options.fps, label=names.check_label(options.label), progress=bar
+            )
     except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from exporter.pictures import names
-from exporter.pictures.encode import array
+from exporter.pictures.encode import to_array
 from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
@@ -131,6 +131,6 @@ def _adopted(part: Path, camera: str) -> Entry | None:
 def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     if geometry.pixel_format == "yuv420p" and even:
-        return av.VideoFrame.from_ndarray(array(payload, geometry), format="yuv420p")
+        return av.VideoFrame.from_ndarray(to_array(payload, geometry), format="yuv420p")
     bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")

@@ -95,7 +95,7 @@ class RunningFilm:
         self._room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = unused(folder / names.film(self.what, self.camera, "", meta.captured_utc_ns, "mp4"))
+        path = unused(folder / names.film_name(self.what, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
             "kind": self.what,
             "camera": self.camera,

@@ -1,1 +1,1 @@
-"""exporter/pictures."""
+"""Saves pictures: their names, formats, EXIF, files and rows."""

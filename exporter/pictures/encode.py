@@ -1,4 +1,4 @@
-"""One frame or stack as the bytes of a file: jpg, png, npy, tiff.
+"""Encodes one frame or stack as the bytes of a file: jpg, png, npy, tiff.
 
 8-bit frames go into JPEG from their planes. Stacks keep 16 bits in png, npy and tiff, and become a tone-mapped jpg.
 npy holds samples as the camera gave them where numpy can show them as one array, else BGR:
@@ -30,83 +30,87 @@ from shmcam.imaging.tiff import Tag
 Parts = Sequence[bytes | memoryview]
 Samples = Payload | Samples16
 Tags = tuple[tiff.Tags, tiff.Tags]
-"""As `exif.tags` gives them: of the first directory and of the EXIF one."""
+"""The tags of the first directory and of the EXIF directory, as `exif.tags_of` returns them."""
 
 PNG_HEADER_BYTES = 33
 """Signature and IHDR; the EXIF chunk comes right behind (PNG 3rd edition, 11.3.4.5)."""
 TIFF_RGB, TIFF_GRAY = 2, 1
 
 
-def encoded(samples: Samples, geometry: Geometry, kind: str, tags: Tags, settings: ExportSettings) -> Parts:
-    """The bytes of a file, in pieces to be written one after the other.
+def encode_picture(samples: Samples, geometry: Geometry, kind: str, tags: Tags, settings: ExportSettings) -> Parts:
+    """Returns the bytes of a file, in pieces to be written one after the other.
 
     `samples`: a payload, uint8 for a frame or uint16 for a stack. Raises: ValueError for an unknown kind.
     """
     match kind:
         case "jpg":
-            payload = _payload(samples) if samples.dtype == np.uint8 else tone_map.toned(_deep(samples), geometry)
+            payload = (
+                _as_payload(samples)
+                if samples.dtype == np.uint8
+                else tone_map.stretch_to_8_bits(_as_16_bits(samples), geometry)
+            )
             jpeg = to_jpeg(payload, geometry, settings.jpg_quality)
-            return jpeg[:2], _app1(tags), memoryview(jpeg)[2:]
+            return jpeg[:2], _encode_app1(tags), memoryview(jpeg)[2:]
         case "png":
-            return _png(_picture(samples, geometry), tags, settings.png_compression)
+            return _encode_png(_to_bgr_or_gray(samples, geometry), tags, settings.png_compression)
         case "npy":
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array(samples, geometry), allow_pickle=False)
+            np.lib.format.write_array(buffer, to_array(samples, geometry), allow_pickle=False)
             return (buffer.getbuffer(),)
         case "tiff":
-            return _tiff(_picture(samples, geometry), tags)
+            return _encode_tiff(_to_bgr_or_gray(samples, geometry), tags)
     raise ValueError(f"format {kind!r}: must be one of jpg, png, npy, tiff")
 
 
-def array(samples: Samples, geometry: Geometry) -> Samples:
-    """What an npy file holds, see the module."""
+def to_array(samples: Samples, geometry: Geometry) -> Samples:
+    """Returns the array of an npy file, see the module."""
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     if geometry.pixel_format in ("yuv420p", "nv12") and even:
-        rows = [plane.reshape(-1) for plane in tone_map.views(samples, geometry)]
+        rows = [plane.reshape(-1) for plane in tone_map.planes_of(samples, geometry)]
         return np.concatenate(rows).reshape(-1, geometry.width)
-    return _picture(samples, geometry)
+    return _to_bgr_or_gray(samples, geometry)
 
 
-def array_layout(geometry: Geometry) -> str:
-    """How to read that array: i420, nv12, bgr or gray."""
+def array_layout_of(geometry: Geometry) -> str:
+    """Returns the layout of that array: i420, nv12, bgr or gray."""
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     return {"gray": "gray", "yuv420p": "i420" if even else "bgr", "nv12": "nv12" if even else "bgr"}.get(
         geometry.pixel_format, "bgr"
     )
 
 
-def _picture(samples: Samples, geometry: Geometry) -> Samples:
-    """(height, width, 3) with blue first, or (height, width) for grey."""
+def _to_bgr_or_gray(samples: Samples, geometry: Geometry) -> Samples:
+    """Returns (height, width, 3) with blue first, or (height, width) for grey."""
     if samples.dtype != np.uint8:
-        return tone_map.to_bgr(_deep(samples), geometry)
+        return tone_map.to_bgr(_as_16_bits(samples), geometry)
     if geometry.pixel_format == "gray" and geometry.color_range == "pc":
-        return np.ascontiguousarray(tone_map.views(samples, geometry)[0])
-    return to_bgr(_payload(samples), geometry)
+        return np.ascontiguousarray(tone_map.planes_of(samples, geometry)[0])
+    return to_bgr(_as_payload(samples), geometry)
 
 
-def _payload(samples: Samples) -> Payload:
+def _as_payload(samples: Samples) -> Payload:
     return samples.astype(np.uint8, copy=False)
 
 
-def _deep(samples: Samples) -> Samples16:
+def _as_16_bits(samples: Samples) -> Samples16:
     return samples.astype(np.uint16, copy=False)
 
 
-def _app1(tags: Tags) -> bytes:
+def _encode_app1(tags: Tags) -> bytes:
     block = tiff.EXIF_MARK + tiff.encode_header(*tags)
     return b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
 
 
-def _png(picture: Samples, tags: Tags, compression: int) -> Parts:
-    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
-    if not done:
+def _encode_png(picture: Samples, tags: Tags, compression: int) -> Parts:
+    is_encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    if not is_encoded:
         raise ValueError(f"png of {picture.shape}: OpenCV refused")
-    whole = data.data.cast("B")
-    return whole[:PNG_HEADER_BYTES], encode_chunk(b"eXIf", tiff.encode_header(*tags)), whole[PNG_HEADER_BYTES:]
+    png = data.data.cast("B")
+    return png[:PNG_HEADER_BYTES], encode_chunk(b"eXIf", tiff.encode_header(*tags)), png[PNG_HEADER_BYTES:]
 
 
-def _tiff(picture: Samples, tags: Tags) -> Parts:
-    """Uncompressed baseline TIFF 6.0: the directories, and behind them the samples, both big-endian."""
+def _encode_tiff(picture: Samples, tags: Tags) -> Parts:
+    """Returns an uncompressed baseline TIFF 6.0: the directories and behind them the samples, both big-endian."""
     channels = 1 if picture.ndim == 2 else 3
     rgb = picture if channels == 1 else picture[..., ::-1]
     samples = np.ascontiguousarray(rgb, rgb.dtype.newbyteorder(">"))

@@ -1,7 +1,7 @@
-"""What a picture says about itself: EXIF for jpg, png and tiff, the same JSON beside the others.
+"""Describes a picture in EXIF, for jpg, png and tiff, or in JSON, for a sidecar.
 
-Standard tags for other people's programs, and everything we know as JSON in UserComment, from which the library is
-rebuilt (`shmcam.library.sidecar`).
+EXIF gets standard tags for other programs, and the whole description as JSON in UserComment, from which
+`shmcam.library.sidecar` rebuilds the library.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ FRAME_FIELDS = tuple(field.name for field in fields(FrameMeta))
 FLAG_NAMES = {int(flag): str(flag.name).lower() for flag in Flags}
 MICROSECOND = 1_000_000
 LONGEST_US = (1 << 32) - 1
-"""What a TIFF fraction holds: 71 minutes."""
+"""The most that a TIFF fraction holds: 71 minutes."""
 EXIF_VERSION = b"0232"
-"""Since 2.31 there are zones of time."""
+"""Time zones exist since 2.31."""
 
 
-def about(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All that is known of a picture; the entry's description lies on top, for the library."""
+def describe(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the whole description of a picture; the entry's own fields win, for the library."""
     values = {name: getattr(meta, name) for name in FRAME_FIELDS}
     frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
     flags = [name for flag, name in FLAG_NAMES.items() if meta.flags & flag]
-    return {**frame, "flags": flags, "captured": _captured(meta), **(more or {}), **entry.description()}
+    return {**frame, "flags": flags, "captured": _format_captured(meta), **(more or {}), **entry.description()}
 
 
-def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.Tags, tiff.Tags]:
-    """The tags of the first directory and of the EXIF one; `known` as `about` tells."""
-    captured = _captured(meta)
+def tags_of(entry: Entry, meta: FrameMeta, description: Mapping[str, Any]) -> tuple[tiff.Tags, tiff.Tags]:
+    """Returns the tags of the first directory and of the EXIF directory; `description` is that of `describe`."""
+    captured = _format_captured(meta)
     when = tiff.as_ascii(f"{captured[:10].replace('-', ':')} {captured[11:19]}")
     first: dict[int, tiff.Value] = {
         Tag.MAKE: tiff.as_ascii("shmcam"),
         Tag.MODEL: tiff.as_ascii(entry.camera),
-        Tag.SOFTWARE: tiff.as_ascii(_software()),
+        Tag.SOFTWARE: tiff.as_ascii(_read_software()),
         Tag.DATE_TIME: when,
     }
     exif: dict[int, tiff.Value] = {
@@ -56,7 +56,7 @@ def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.
         Tag.OFFSET_TIME_ORIGINAL: tiff.as_ascii(captured[26:32]),
         Tag.IMAGE_UNIQUE_ID: tiff.as_ascii(f"{meta.captured_utc_ns & WORD:016x}{meta.frame_id & WORD:016x}"),
         Tag.USER_COMMENT: tiff.as_undefined(
-            USER_COMMENT_ASCII + json.dumps(known, separators=(",", ":")).encode("ascii")
+            USER_COMMENT_ASCII + json.dumps(description, separators=(",", ":")).encode("ascii")
         ),
     }
     if meta.exposure_us > 0:
@@ -64,17 +64,17 @@ def tags(entry: Entry, meta: FrameMeta, known: Mapping[str, Any]) -> tuple[tiff.
         shared = gcd(exposure_us, MICROSECOND)
         exif[Tag.EXPOSURE_TIME] = tiff.as_rational(exposure_us // shared, MICROSECOND // shared)
     if meta.analogue_gain > 0:
-        # ISO 100 is gain 1: what libcamera's own tools write; two bytes end at 65,535.
+        # ISO 100 is gain 1, as libcamera's own tools write it; two bytes end at 65,535.
         iso = min(65_535, round(100 * meta.analogue_gain * meta.digital_gain))
         exif[Tag.ISO_SPEED_RATINGS] = tiff.as_short(iso)
     return first, exif
 
 
 @cache
-def _software() -> str:
-    return f"shmcam {version('shmcam')}"  # read from disk: a millisecond
+def _read_software() -> str:
+    return f"shmcam {version('shmcam')}"  # reads the disk: a millisecond
 
 
-def _captured(meta: FrameMeta) -> str:
-    """Local time with zone, `2026-11-21T08:15:00.123456+01:00`: always as long, so that parts are cut out of it."""
+def _format_captured(meta: FrameMeta) -> str:
+    """Returns local time with zone, `2026-11-21T08:15:00.123456+01:00`: of constant length, so that it can be cut."""
     return datetime.fromtimestamp(meta.captured_utc_ns / 1e9).astimezone().isoformat(timespec="microseconds")

@@ -1,6 +1,6 @@
-"""From a frame or a stack to files, rows and an event: what is written about it, and where.
+"""Saves frames and stacks: room on the disk first, then the file, whole or not at all, its row and an event.
 
-Puts pictures on disk: room first, then the file, whole or not at all, then its row in the library.
+Each format gets its own file and row. What a format cannot hold lies beside the file, in its sidecar.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
 from exporter.settings import ExportSettings
 from exporter.stacking import dark_frames
-from exporter.stacking.stack import Stacked
+from exporter.stacking.stack import StackResult
 from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
@@ -32,132 +32,62 @@ from shmcam.runtime.files import whole_file
 
 log = logging.getLogger(__name__)
 
-NAME_TRIES = 100
-"""Two saves of one frame in one second are counted up; a hundred mean that something else is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class PictureToSave:
-    """Something to be saved, in any number of formats."""
-
-    samples: Samples
-    """A payload: uint8 for one frame, uint16 for a stack."""
-    geometry: Geometry
-    """What the samples are."""
-    meta: FrameMeta
-    """Of the frame, or of the last one of a stack."""
-    entry: Entry
-    """Its row, with the folder and any suffix as path: each format gets its own file and row."""
-    more: Mapping[str, Any]
-    """What else stands in EXIF: how it was stacked, the scores."""
-
-
-class PictureFiles:
-    """Writes into one folder and one catalogue. Used by one thread at a time."""
-
-    def __init__(self, settings: Callable[[], Settings], catalogue: Catalogue) -> None:
-        """`settings` gives those of this moment: retention's limits change while we run."""
-        self._settings = settings
-        self._catalogue = catalogue
-
-    def save(self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
-        """Save in each of the formats. Returns: the rows.
-
-        Where the library cannot be written, rows have no number: it takes the files up when it can be again.
-        Raises: NoRoom and OSError of the disk, sqlite3.Error. Formats before the failing one are safely there.
-        """
-        return [self._save(picture, kind, own) for kind in formats]
-
-    def _save(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
-        known = exif.about(picture.entry, picture.meta, picture.more)
-        parts = encode.encoded(
-            picture.samples, picture.geometry, kind, exif.tags(picture.entry, picture.meta, known), own
-        )
-        path = picture.entry.path.with_suffix(f".{kind}")
-        beside = None if path.suffix in PICTURES else {**known, "layout": encode.array_layout(picture.geometry)}
-        need = sum(len(part) for part in parts)
-        self._room(path, need, picture.entry.kind)
-        try:
-            path = self._write(path, parts, beside)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            # The disk was fuller than it looked (quota, another writer): make twice the room, once.
-            log.warning("disk full path=%s need_bytes=%d", path, need)
-            self._room(path, 2 * need, picture.entry.kind)
-            path = self._write(path, parts, beside)
-        return self._catalogue.add_when_writable(replace(picture.entry, path=path))
-
-    def _room(self, path: Path, need: int, kind: str) -> None:
-        retention.make_room(self._settings(), self._catalogue, need, path.parent, kind=kind)
-        if not path.parent.is_dir():  # only now: not where the disk is not mounted
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-    def _write(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> Path:
-        """Write the file, and beside it what its format has no place for. Returns: the name it got."""
-        for number in range(1, NAME_TRIES + 1):
-            free = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
-            if free.exists():
-                continue
-            try:
-                self._put(free, parts, beside)
-            except FileExistsError:
-                continue  # somebody took the name between looking and writing
-            return free
-        raise FileExistsError(errno.EEXIST, "no free name", str(path))
-
-    def _put(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> None:
-        """The sidecar gets its name first: a file that a kill left without one would have lost its time and number.
-
-        Until the file has its name, too, its temporary one tells that the sidecar is not a leftover to be swept.
-        """
-        described = False
-        try:
-            with whole_file(path) as file:
-                for part in parts:
-                    file.write(part)
-                if beside is not None:
-                    with whole_file(sidecar(path)) as facts:
-                        facts.write(json.dumps(beside, indent=1).encode())
-                    described = True
-        except BaseException:
-            if described:
-                sidecar(path).unlink(missing_ok=True)
-            raise
-
-
 FORMATS = ("jpg", "png", "npy", "tiff")
+NAME_TRIES = 100
+"""Two saves of one frame in one second get numbers; a hundred of them mean that something else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How somebody wants it."""
+    """The options of a command that saves."""
 
     formats: Sequence[str] = ()
-    """Of FORMATS; empty: as configured."""
+    """Some of FORMATS; empty: as configured."""
     label: str = ""
-    """For the file name."""
+    """A label for the file name."""
     trigger: str = "save"
-    """What caused it; see Entry.trigger."""
+    """The cause; see Entry.trigger."""
     kind: str = "stack"
-    """Kind of a stack's entry: stack or startrails."""
+    """The kind of a stack's entry: stack or startrails."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureToSave:
+    """A frame or a stack, to be saved in any number of formats."""
+
+    samples: Samples
+    """A payload: uint8 for one frame, uint16 for a stack."""
+    geometry: Geometry
+    """The layout of the samples."""
+    meta: FrameMeta
+    """The metadata of the frame, or of the last one of a stack."""
+    entry: Entry
+    """The row, with the folder and any suffix as path."""
+    more: Mapping[str, Any]
+    """More fields for EXIF: how it was stacked, the scores."""
 
 
 class PictureSaver:
-    """Keeps frames and stacks. Used by one thread at a time."""
+    """Writes pictures into one folder and one catalogue. Used by one thread at a time."""
 
     def __init__(
-        self, settings: Callable[[], Settings], album: PictureFiles, announce: Callable[[Event], None]
+        self, settings: Callable[[], Settings], catalogue: Catalogue, announce: Callable[[Event], None]
     ) -> None:
-        """`settings` gives those of this moment: they change while we run."""
+        """`settings` returns the present settings: they change at run time."""
         self._settings = settings
-        self._album = album
+        self._catalogue = catalogue
         self._announce = announce
 
-    def keep_frame(self, camera: CameraFrames, frame: Frame, name: str, wish: SaveOptions) -> list[Entry]:
-        """Save one frame. Raises: OSError, ValueError."""
+    def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
+        """Saves one frame in each format. Returns: the rows.
+
+        Where the library cannot be written, rows have no number: it adopts the files later. Formats before a failing
+        one stay saved.
+
+        Raises: ValueError, NoRoom and OSError of the disk, sqlite3.Error.
+        """
         own = self._settings().table(ExportSettings, camera.name)
-        meta, score = frame.meta, camera.score(frame.frame_id)
+        meta, score = frame.meta, camera.find_score(frame.frame_id)
         entry = Entry(
             kind="picture",
             camera=camera.name,
@@ -166,35 +96,35 @@ class PictureSaver:
             first_frame=meta.frame_id,
             last_frame=meta.frame_id,
             drops=meta.dropped_before,
-            score=_rounded(score.scene_brightness) if score else None,
-            trigger=wish.trigger,
-            label=wish.label,
+            score=_round(score.scene_brightness) if score else None,
+            trigger=options.trigger,
+            label=options.label,
         )
-        more = {"dark_score": _rounded(score.dark_score), "sharpness": _rounded(score.sharpness)} if score else {}
+        more = {"dark_score": _round(score.dark_score), "sharpness": _round(score.sharpness)} if score else {}
         picture = PictureToSave(np.asarray(frame.payload), frame.picture, meta, entry, more)
-        entries = self._album.save(picture, checked(wish.formats or own.formats), own)
-        kind = wish.trigger if wish.trigger in ("snapshot", "auto") else "picture"
-        for one in entries:
-            path = str(one.path)
+        entries = self._save_formats(picture, options.formats or own.formats, own)
+        kind = options.trigger if options.trigger in ("snapshot", "auto") else "picture"
+        for entry in entries:
+            path = str(entry.path)
             self._announce(
                 Saved(camera=camera.name, path=path, kind=kind, frame_id=meta.frame_id, captured_ns=meta.captured_ns)
             )
         return entries
 
-    def keep_stack(
-        self, camera: CameraFrames, result: Stacked, more: Mapping[str, Any], wish: SaveOptions
+    def save_stack(
+        self, camera: CameraFrames, result: StackResult, more: Mapping[str, Any], options: SaveOptions
     ) -> list[Entry]:
-        """Save a stack, its dark frame taken off. Raises: OSError, ValueError."""
+        """Saves a stack in each format, its dark frame subtracted. Returns and raises as `save_frame`."""
         settings = self._settings()
         own = settings.table(ExportSettings, camera.name)
         first, last = result.metas[0], result.metas[-1]
         count = result.count
-        samples, corrected = self._without_dark(camera, result) if own.dark_frames else (result.samples, False)
-        score = camera.score(last.frame_id)
-        several = camera.name if len(settings.cameras) > 1 else ""
-        name = names.stack(several, wish.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
+        samples, is_corrected = self._subtract_dark(camera, result) if own.dark_frames else (result.samples, False)
+        score = camera.find_score(last.frame_id)
+        prefix = camera.name if len(settings.cameras) > 1 else ""
+        name = names.stack_name(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
         entry = Entry(
-            kind=wish.kind,
+            kind=options.kind,
             camera=camera.name,
             path=self._folder() / name.rstrip("."),
             started_utc_ns=first.captured_utc_ns,
@@ -202,18 +132,18 @@ class PictureSaver:
             first_frame=first.frame_id,
             last_frame=last.frame_id,
             frames=count,
-            score=_rounded(score.scene_brightness) if score else None,
-            trigger=wish.trigger,
-            label=wish.label,
+            score=_round(score.scene_brightness) if score else None,
+            trigger=options.trigger,
+            label=options.label,
         )
-        picture = PictureToSave(samples, result.geometry, last, entry, {**more, "dark_frame": corrected})
-        entries = self._album.save(picture, checked(wish.formats or own.stack_formats), own)
-        for one in entries:
+        picture = PictureToSave(samples, result.geometry, last, entry, {**more, "dark_frame": is_corrected})
+        entries = self._save_formats(picture, options.formats or own.stack_formats, own)
+        for entry in entries:
             self._announce(
                 StackSaved(
                     camera=camera.name,
-                    path=str(one.path),
-                    kind=wish.kind,
+                    path=str(entry.path),
+                    kind=options.kind,
                     frame_id=last.frame_id,
                     captured_ns=last.captured_ns,
                     count=count,
@@ -226,22 +156,84 @@ class PictureSaver:
     def _folder(self) -> Path:
         return self._settings().paths.captures
 
-    def _without_dark(self, camera: CameraFrames, result: Stacked) -> tuple[Samples16, bool]:
+    def _subtract_dark(self, camera: CameraFrames, result: StackResult) -> tuple[Samples16, bool]:
+        """Returns the samples without the dark frame, and whether there was one."""
         last = result.metas[-1]
-        place = self._folder() / dark_frames.FOLDER
-        known = dark_frames.load_dark(place, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
-        if known is None:
+        folder = self._folder() / dark_frames.FOLDER
+        dark = dark_frames.load_dark(folder, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
+        if dark is None:
             return result.samples, False
-        return dark_frames.subtract_dark(result.samples, result.geometry, known), True
+        return dark_frames.subtract_dark(result.samples, result.geometry, dark), True
+
+    def _save_formats(self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
+        return [self._save_format(picture, kind, own) for kind in check_formats(formats)]
+
+    def _save_format(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
+        description = exif.describe(picture.entry, picture.meta, picture.more)
+        tags = exif.tags_of(picture.entry, picture.meta, description)
+        parts = encode.encode_picture(picture.samples, picture.geometry, kind, tags, own)
+        path = picture.entry.path.with_suffix(f".{kind}")
+        layout = encode.array_layout_of(picture.geometry)
+        beside = None if path.suffix in PICTURES else {**description, "layout": layout}
+        need_bytes = sum(len(part) for part in parts)
+        self._make_room(path, need_bytes, picture.entry.kind)
+        try:
+            path = self._write(path, parts, beside)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # The disk was fuller than it looked (quota, another writer): make twice the room, once.
+            log.warning("disk full path=%s need_bytes=%d", path, need_bytes)
+            self._make_room(path, 2 * need_bytes, picture.entry.kind)
+            path = self._write(path, parts, beside)
+        return self._catalogue.add_when_writable(replace(picture.entry, path=path))
+
+    def _make_room(self, path: Path, need_bytes: int, kind: str) -> None:
+        retention.make_room(self._settings(), self._catalogue, need_bytes, path.parent, kind=kind)
+        if not path.parent.is_dir():  # only after make_room, which refuses where the disk is not mounted
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _write(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> Path:
+        """Writes the file and its sidecar under a name that is free. Returns: the file's path."""
+        for number in range(1, NAME_TRIES + 1):
+            free = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+            if free.exists():
+                continue
+            try:
+                _write_file(free, parts, beside)
+            except FileExistsError:
+                continue  # another program took the name between the check and the write
+            return free
+        raise FileExistsError(errno.EEXIST, "no free name", str(path))
 
 
-def checked(formats: Sequence[str]) -> list[str]:
-    """The formats to write, each once. Raises: ValueError naming the unknown one."""
-    wanted = [{"jpeg": "jpg", "tif": "tiff"}.get(word.lower(), word.lower()) for word in formats]
-    if unknown := [word for word in wanted if word not in FORMATS]:
+def check_formats(formats: Sequence[str]) -> list[str]:
+    """Returns the formats to write, each once. Raises: ValueError naming the unknown one."""
+    kinds = [{"jpeg": "jpg", "tif": "tiff"}.get(word.lower(), word.lower()) for word in formats]
+    if unknown := [kind for kind in kinds if kind not in FORMATS]:
         raise ValueError(f"format {unknown[0][:16]!r}: must be of {', '.join(FORMATS)}")
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(kinds))
 
 
-def _rounded(value: float) -> float | None:
+def _write_file(path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> None:
+    """Writes the sidecar's name before the file's: without it a file has no time and no frame number after a kill.
+
+    While the file still bears its temporary name, that name shows that the sidecar is in use.
+    """
+    has_sidecar = False
+    try:
+        with whole_file(path) as file:
+            for part in parts:
+                file.write(part)
+            if beside is not None:
+                with whole_file(sidecar(path)) as description:
+                    description.write(json.dumps(beside, indent=1).encode())
+                has_sidecar = True
+    except BaseException:
+        if has_sidecar:
+            sidecar(path).unlink(missing_ok=True)
+        raise
+
+
+def _round(value: float) -> float | None:
     return round(value, 3) if np.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""How far one frame is shifted against another, and shifting it back: for stacks by hand or in the wind.
+"""Estimates how far one frame is shifted against another, and shifts it back: for stacks by hand or in the wind.
 
 Coarse by phase correlation at a quarter of the size, fine by ECC at half: 0.05-0.06 px at up to 20 DN of noise
-(shared/imaging.md 2.3). Only shifts; rotation needs a mount that is not ours.
+(shared/imaging.md 2.3). Only shifts: a camera on a wall or a tripod does not rotate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_SIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Where the scene of one frame lies against that of the reference."""
+    """The shift of the scene of one frame against that of the reference."""
 
     dx: float
     """Pixels to the right."""
@@ -39,42 +39,42 @@ class Shift:
 
 
 class Aligner:
-    """Finds the shift of frames against the first one."""
+    """Estimates the shift of frames against a reference frame."""
 
     def __init__(self, reference: Luma) -> None:
         """`reference`: (height, width) uint8."""
         self.height, self.width = reference.shape
-        self._half = _smaller(reference, 2)
-        self._quarter = _smaller(reference, 4).astype(np.float32)
+        self._half = _shrink(reference, 2)
+        self._quarter = _shrink(reference, 4).astype(np.float32)
         self._window = cv2.createHanningWindow(self._quarter.shape[::-1], cv2.CV_32F)
 
-    def shift(self, luma: Luma) -> Shift | None:
-        """The shift of this frame; None where the two do not show the same scene (or too little to tell)."""
+    def estimate_shift(self, luma: Luma) -> Shift | None:
+        """Returns the shift of this frame; None where the two do not show the same scene, or too little to tell."""
         if min(luma.shape) < MIN_SIDE or luma.shape != (self.height, self.width):
             return None
-        quarter = _smaller(luma, 4).astype(np.float32)
+        quarter = _shrink(luma, 4).astype(np.float32)
         (dx, dy), _ = cv2.phaseCorrelate(self._quarter, quarter, self._window)
-        half = _smaller(luma, 2)
+        half = _shrink(luma, 2)
         # Phase correlation may lock onto a repeating pattern; a camera that hardly moved is the next best guess.
-        found = (self._refined(half, start) for start in ((2 * dx, 2 * dy), (0.0, 0.0)))
-        return next((one for one in found if one is not None and self._plausible(one)), None)
+        shifts = (self._refine(half, start) for start in ((2 * dx, 2 * dy), (0.0, 0.0)))
+        return next((shift for shift in shifts if shift is not None and self._is_plausible(shift)), None)
 
-    def _refined(self, half: Luma, start: tuple[float, float]) -> Shift | None:
+    def _refine(self, half: Luma, start: tuple[float, float]) -> Shift | None:
         warp = np.array([[1, 0, start[0]], [0, 1, start[1]]], np.float32)
         try:
-            correlation, refined = cv2.findTransformECC(self._half, half, warp, cv2.MOTION_TRANSLATION, ECC_STEPS)
-        except cv2.error:  # does not converge: another scene, or none at all
+            correlation, best = cv2.findTransformECC(self._half, half, warp, cv2.MOTION_TRANSLATION, ECC_STEPS)
+        except cv2.error:  # it does not converge: another scene, or none at all
             return None
-        final = np.asarray(refined)
+        final = np.asarray(best)
         return Shift(2 * float(final[0, 2]), 2 * float(final[1, 2]), float(correlation))
 
-    def _plausible(self, found: Shift) -> bool:
-        near = abs(found.dx) <= MAX_SHIFT * self.width and abs(found.dy) <= MAX_SHIFT * self.height
-        return near and found.correlation >= MIN_CORRELATION
+    def _is_plausible(self, shift: Shift) -> bool:
+        is_near = abs(shift.dx) <= MAX_SHIFT * self.width and abs(shift.dy) <= MAX_SHIFT * self.height
+        return is_near and shift.correlation >= MIN_CORRELATION
 
 
-def shifted_back(payload: Payload, geometry: Geometry, shift: Shift) -> Payload:
-    """A copy of the payload with its scene where the reference has it; edges are repeated, strides are kept."""
+def shift_back(payload: Payload, geometry: Geometry, shift: Shift) -> Payload:
+    """Returns a copy of the payload with its scene where the reference has it; edges repeat, strides stay."""
     result = payload.copy()
     for source, target in zip(planes(payload, geometry), planes(result, geometry), strict=True):
         scale_x, scale_y = source.shape[1] / geometry.width, source.shape[0] / geometry.height
@@ -85,7 +85,7 @@ def shifted_back(payload: Payload, geometry: Geometry, shift: Shift) -> Payload:
     return result
 
 
-def _smaller(luma: Luma, times: int) -> Luma:
+def _shrink(luma: Luma, times: int) -> Luma:
     height, width = luma.shape[0] // times * times, luma.shape[1] // times * times
     size = (max(1, width // times), max(1, height // times))
     return np.asarray(cv2.resize(luma[:height, :width], size, interpolation=cv2.INTER_AREA), np.uint8)

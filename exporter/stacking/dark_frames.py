@@ -1,7 +1,7 @@
-"""Dark frames: what the sensor shows with the lid on, taken once and subtracted from later stacks.
+"""Measures, stores and subtracts dark frames: what the sensor shows with the lid on, taken once for later stacks.
 
-A dark frame belongs to one camera, exposure and gain. It corrects warm and hot pixels of the pictures as they come out
-of the camera's own processing, not raw sensor values; hence "dark frame" here is what others call hot-pixel removal.
+A dark frame belongs to one camera, exposure and gain. It corrects warm and hot pixels of pictures that the camera has
+processed already, not raw sensor values; other programs call this hot-pixel removal.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.stacking.tone_map import views
+from exporter.stacking.tone_map import planes_of
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
 from shmcam.runtime.files import DAMAGED, set_aside, whole_file
 
 FOLDER = "_darks"
-"""Below export.base_dir; the underscore keeps the library from taking them for pictures."""
+"""Below export.base_dir; because of the underscore the library does not take them for pictures."""
 MIN_FRAMES = 16
-"""A dark frame of fewer adds its own noise to every picture it is meant to clean."""
+"""A dark frame of fewer frames adds its own noise to every picture."""
 HOT_SIGMAS = 8.0
-"""A pixel so far above the dark frame's median is hot: its neighbours tell more than itself."""
+"""A pixel so far above the dark frame's median is hot: its neighbours are better data than itself."""
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of Gaussian noise with median absolute deviation 1."""
 EXPOSURE_TOLERANCE = 0.1
@@ -35,40 +35,40 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Dark:
+class DarkFrame:
     """One dark frame."""
 
     level: Samples16
     """Payload layout of its geometry, 1/257 of an 8-bit step, luma above black; 0 in chroma."""
     hot: Mask
-    """True where the pixel is replaced rather than corrected."""
+    """True where the pixel is replaced by its neighbours instead of corrected."""
 
 
-def measure_dark(deep: Samples16, geometry: Geometry) -> Dark:
-    """Make a dark frame of a median stack of covered frames."""
-    level = np.zeros_like(deep)
-    hot = np.zeros(deep.size, np.bool_)
+def measure_dark(samples: Samples16, geometry: Geometry) -> DarkFrame:
+    """Makes a dark frame of a median stack of covered frames."""
+    level = np.zeros_like(samples)
+    hot = np.zeros(samples.size, np.bool_)
     chroma_after = 1 if geometry.pixel_format in ("yuv420p", "nv12") else None
-    rows = zip(views(deep, geometry), views(level, geometry), views(hot, geometry), strict=True)
+    rows = zip(planes_of(samples, geometry), planes_of(level, geometry), planes_of(hot, geometry), strict=True)
     for plane, target, mask in list(rows)[:chroma_after]:
         median = float(np.median(plane))
         spread = SIGMA_OF_MAD * float(np.median(np.abs(plane - median)))
         target[...] = np.clip(plane - median, 0, None)
         mask[...] = plane > median + HOT_SIGMAS * max(spread, SCALE_TO_16_BITS / 4)
-    return Dark(level, hot)
+    return DarkFrame(level, hot)
 
 
-def subtract_dark(deep: Samples16, geometry: Geometry, dark: Dark) -> Samples16:
-    """A stack without what the dark frame shows: its level subtracted, hot pixels from their neighbours."""
-    result = np.where(deep > dark.level, deep - dark.level, 0).astype(np.uint16)
-    for plane, mask in zip(views(result, geometry), views(dark.hot, geometry), strict=True):
+def subtract_dark(samples: Samples16, geometry: Geometry, dark: DarkFrame) -> Samples16:
+    """Returns the stack with the dark level subtracted and hot pixels replaced by their neighbours."""
+    result = np.where(samples > dark.level, samples - dark.level, 0).astype(np.uint16)
+    for plane, mask in zip(planes_of(result, geometry), planes_of(dark.hot, geometry), strict=True):
         if mask.any():
-            np.copyto(plane, _neighbours(plane), where=mask)
+            np.copyto(plane, _median_of_neighbours(plane), where=mask)
     return result
 
 
-def save_dark(dark: Dark, path: Path) -> None:
-    """Put a dark frame on disk, whole. Raises: OSError."""
+def save_dark(dark: DarkFrame, path: Path) -> None:
+    """Writes a dark frame to disk, whole or not at all. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, level=dark.level, hot=dark.hot)
@@ -76,17 +76,17 @@ def save_dark(dark: Dark, path: Path) -> None:
         file.write(buffer.getbuffer())
 
 
-def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> Dark | None:
-    """The dark frame of this camera, exposure and gain, if there is one of this payload size. Raises: OSError."""
+def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> DarkFrame | None:
+    """Returns the dark frame of this camera, exposure, gain and payload size, if there is one. Raises: OSError."""
     for path in sorted(folder.glob(f"{camera}_*us_*x.npz")):
-        name_of, *of = path.stem.rsplit("_", 2)
-        if name_of != camera:  # "front" and "front_door" begin alike
+        name, *numbers = path.stem.rsplit("_", 2)
+        if name != camera:  # "front" and "front_door" begin alike
             continue
-        known_us, known_gain = (float(part.rstrip("usx")) for part in of)
-        if _close(known_us, exposure_us) and _close(known_gain, gain):
+        dark_us, dark_gain = (float(number.rstrip("usx")) for number in numbers)
+        if _is_close(dark_us, exposure_us) and _is_close(dark_gain, gain):
             try:
                 with np.load(path, allow_pickle=False) as stored:
-                    dark = Dark(stored["level"], stored["hot"])
+                    dark = DarkFrame(stored["level"], stored["hot"])
             except DAMAGED as problem:
                 set_aside(path, problem)
                 continue
@@ -94,19 +94,19 @@ def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: in
     return None
 
 
-def dark_name(camera: str, exposure_us: int, gain: float) -> str:
-    """File name that tells what the dark frame is for."""
+def name_dark_file(camera: str, exposure_us: int, gain: float) -> str:
+    """Returns the file name: camera, exposure and gain."""
     return f"{camera}_{exposure_us}us_{gain:.2f}x.npz"
 
 
-def _close(known: float, wanted: float) -> bool:
-    return wanted > 0 and abs(known / wanted - 1) <= EXPOSURE_TOLERANCE
+def _is_close(dark: float, current: float) -> bool:
+    return current > 0 and abs(dark / current - 1) <= EXPOSURE_TOLERANCE
 
 
-def _neighbours(plane: NDArray[Any]) -> NDArray[Any]:
-    """The median of the four neighbours of every pixel, edges repeated."""
+def _median_of_neighbours(plane: NDArray[Any]) -> NDArray[Any]:
+    """Returns the median of the four neighbours of every pixel, edges repeated."""
     if plane.ndim == 3:
-        return np.stack([_neighbours(plane[..., channel]) for channel in range(plane.shape[2])], axis=-1)
+        return np.stack([_median_of_neighbours(plane[..., channel]) for channel in range(plane.shape[2])], axis=-1)
     around = cv2.copyMakeBorder(np.ascontiguousarray(plane), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     four = np.stack([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
     four.sort(axis=0)

@@ -1,7 +1,7 @@
-"""The exact median of a bounded number of frames, by a sorting network over tiles.
+"""Computes the exact median of a bounded number of frames by a sorting network over tiles.
 
 A network of minima and maxima needs no branches, so numpy's SIMD minimum and maximum do the work: 35 x faster than
-`np.median` for 16 frames. Comparators that cannot reach the middle are left out (63 become 53 for 16 frames).
+`np.median` for 16 frames. Comparators that cannot reach the middle are dropped (63 become 53 for 16 frames).
 
 Source: K. E. Batcher, "Sorting networks and their applications", AFIPS 1968 (odd-even merge).
 """
@@ -16,52 +16,52 @@ import numpy as np
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Payload, Samples16
 
 CACHE_BYTES = 1 << 19
-"""Bytes of all tiles worked on at once: they fit the second-level cache of a Pi 4 (1 MB for four cores)."""
+"""Bytes of all tiles that are sorted at once: they fit the second-level cache of a Pi 4 (1 MB for four cores)."""
 
 MAX_FRAMES = 129
-"""Beyond it a network is too deep to pay; pastStack's copies are bounded by memory long before."""
+"""A network of more frames is too deep to pay; memory bounds the copies of pastStack long before."""
 
 
 @cache
-def network(count: int) -> tuple[tuple[int, int], ...]:
-    """Comparators (low, high) that bring the middle values of `count` inputs into place, in order."""
-    comparators = list(_sorting(count))
-    needed = set(middle(count))
-    kept = []
+def build_network(count: int) -> tuple[tuple[int, int], ...]:
+    """Returns the comparators (low, high) that bring the middle values of `count` inputs into place, in order."""
+    comparators = list(_generate_comparators(count))
+    needed = set(middle_of(count))
+    pruned = []
     for low, high in reversed(comparators):
         if low in needed or high in needed:
             needed |= {low, high}
-            kept.append((low, high))
-    return tuple(reversed(kept))
+            pruned.append((low, high))
+    return tuple(reversed(pruned))
 
 
-def middle(count: int) -> tuple[int, int]:
-    """Places of the two middle values of `count` sorted ones; the same place twice where `count` is odd."""
+def middle_of(count: int) -> tuple[int, int]:
+    """Returns the indices of the two middle values of `count` sorted ones; one index twice where `count` is odd."""
     return (count - 1) // 2, count // 2
 
 
-def median(frames: Sequence[Payload]) -> Samples16:
-    """The median of each byte position, as `np.median` has it, in steps of 1/257 (halves are rounded up).
+def median_of(frames: Sequence[Payload]) -> Samples16:
+    """Returns the median of each byte position as `np.median` does, in steps of 1/257 (halves are rounded up).
 
     Shapes: 1-D uint8 of one size each. Raises: ValueError for none or more than MAX_FRAMES.
     """
-    total = middle_sum(frames).astype(np.uint32)
+    total = sum_middle(frames).astype(np.uint32)
     return ((total * SCALE_TO_16_BITS + 1) >> 1).astype(np.uint16)
 
 
-def middle_sum(frames: Sequence[Payload]) -> Samples16:
-    """The sum of the two middle values: exactly twice the median."""
+def sum_middle(frames: Sequence[Payload]) -> Samples16:
+    """Returns the sum of the two middle values: exactly twice the median."""
     count = len(frames)
     if not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"median of {count} frames: must be 1..{MAX_FRAMES}")
     size = frames[0].size
     tile = max(4096, min(size, CACHE_BYTES // (count + 1)))
-    spare = [np.empty(tile, np.uint8) for _ in range(count + 1)]
-    steps, (lower, upper) = network(count), middle(count)
+    buffers = [np.empty(tile, np.uint8) for _ in range(count + 1)]
+    steps, (lower, upper) = build_network(count), middle_of(count)
     result = np.empty(size, np.uint16)
     for start in range(0, size, tile):
         end = min(size, start + tile)
-        *values, free = (buffer[: end - start] for buffer in spare)
+        *values, free = (buffer[: end - start] for buffer in buffers)
         for value, frame in zip(values, frames, strict=True):
             np.copyto(value, frame[start:end])
         for low, high in steps:
@@ -72,8 +72,8 @@ def middle_sum(frames: Sequence[Payload]) -> Samples16:
     return result
 
 
-def _sorting(count: int) -> Iterator[tuple[int, int]]:
-    """Batcher's odd-even merge sort for any number of inputs."""
+def _generate_comparators(count: int) -> Iterator[tuple[int, int]]:
+    """Yields the comparators of Batcher's odd-even merge sort for any number of inputs."""
     merged = 1
     while merged < count:
         step = merged

@@ -1,4 +1,4 @@
-"""Frames in, one 16-bit picture out: by which method, aligned or not, with the dark frame taken off."""
+"""Stacks frames into one 16-bit picture by a method of choice, aligned or not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from exporter.stacking.align import Aligner, shifted_back
+from exporter.stacking.align import Aligner, shift_back
 from exporter.stacking.median import MAX_FRAMES as MEDIAN_FRAMES
-from exporter.stacking.median import median
+from exporter.stacking.median import median_of
 from exporter.stacking.sigma_clip import SigmaStack
 from shm_ring import Frame, FrameMeta
 from shm_ring.color import luma
@@ -19,11 +19,11 @@ from shmcam.imaging.accumulate import ExtremeStack, MeanStack, Payload, Samples1
 
 METHODS = ("mean", "median", "sigma", "trimmed", "max", "min")
 SEPARATE = "separate"
-"""Not a stack: each frame its own picture."""
+"""No stack: each frame becomes a picture of its own."""
 
 
 class MedianStack:
-    """The exact median: keeps every frame, so the number of frames is bounded by whoever fills it."""
+    """The exact median. It holds every frame, so the caller bounds their number."""
 
     def __init__(self, size: int) -> None:
         """`size`: bytes of a payload."""
@@ -32,18 +32,18 @@ class MedianStack:
 
     @property
     def count(self) -> int:
-        """Frames added so far."""
+        """The number of frames added so far."""
         return len(self._frames)
 
     def add(self, payload: Payload) -> None:
-        """Add one frame, which must stay as it is. Raises: ValueError beyond what a network can sort."""
+        """Adds one frame, whose payload must not change later. Raises: ValueError beyond what a network can sort."""
         if payload.size != self._size or self.count == MEDIAN_FRAMES:
             raise ValueError(f"median: at most {MEDIAN_FRAMES} frames of {self._size} bytes")
         self._frames.append(payload)
 
     def to_16_bits(self) -> Samples16:
-        """The median so far."""
-        return median(self._frames)
+        """Returns the median so far."""
+        return median_of(self._frames)
 
 
 STACKS: dict[str, Callable[[int], Stack]] = {
@@ -57,30 +57,30 @@ STACKS: dict[str, Callable[[int], Stack]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stacked:
-    """One picture of many frames."""
+class StackResult:
+    """One picture of many frames, and the frames it is made of."""
 
     samples: Samples16
     """16 bits, payload layout of the geometry."""
     geometry: Geometry
-    """What the samples are."""
+    """The layout of the samples."""
     metas: tuple[FrameMeta, ...]
-    """Of the frames in it, oldest first."""
+    """Those of the stacked frames, oldest first."""
     left_out: int
-    """Frames of another size, or that could not be aligned."""
+    """The number of frames of another size, or that could not be aligned."""
     frames: int = 0
-    """Frames in it, where `metas` holds only the first and the last; 0: as many as `metas`."""
+    """The number of frames where `metas` holds only the first and the last; 0: as many as `metas`."""
 
     @property
     def count(self) -> int:
-        """Frames in it."""
+        """The number of frames."""
         return self.frames or len(self.metas)
 
 
-def stacked(frames: Iterable[Frame], method: str, *, align: bool = False) -> Stacked | None:
-    """Stack frames as they come, holding one at a time (median: all). None where there were none.
+def stack_frames(frames: Iterable[Frame], method: str, *, align: bool = False) -> StackResult | None:
+    """Stacks frames as they come, holding one at a time (median: all). Returns: None without frames.
 
-    Aligned means: onto the first frame; frames that do not show the same scene are left out.
+    `align` shifts each frame onto the first one; frames that do not show the same scene are left out.
     """
     stack: Stack | None = None
     aligner: Aligner | None = None
@@ -92,7 +92,7 @@ def stacked(frames: Iterable[Frame], method: str, *, align: bool = False) -> Sta
             geometry = frame.picture
             stack = STACKS[method](frame.payload.size)
             aligner = Aligner(luma(frame.payload, geometry)) if align else None
-        payload = _fitting(frame, geometry, aligner if metas else None)
+        payload = _fit_payload(frame, geometry, aligner if metas else None)
         if payload is None:
             left_out += 1
             continue
@@ -100,15 +100,15 @@ def stacked(frames: Iterable[Frame], method: str, *, align: bool = False) -> Sta
         metas.append(frame.meta)
     if stack is None or geometry is None:
         return None
-    return Stacked(stack.to_16_bits(), geometry, tuple(metas), left_out)
+    return StackResult(stack.to_16_bits(), geometry, tuple(metas), left_out)
 
 
-def _fitting(frame: Frame, geometry: Geometry, aligner: Aligner | None) -> Payload | None:
-    """The frame's payload, shifted where that was asked for; None where it does not belong to the stack."""
+def _fit_payload(frame: Frame, geometry: Geometry, aligner: Aligner | None) -> Payload | None:
+    """Returns the frame's payload, shifted where there is an aligner; None where the frame does not fit the stack."""
     if frame.geometry != geometry:
         return None
     payload = np.asarray(frame.payload)
     if aligner is None:
         return payload
-    shift = aligner.shift(luma(payload, geometry))
-    return None if shift is None else shifted_back(payload, geometry, shift)
+    shift = aligner.estimate_shift(luma(payload, geometry))
+    return None if shift is None else shift_back(payload, geometry, shift)

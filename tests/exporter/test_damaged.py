@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.continuous.startrails import FOLDER, Trails
+from exporter.continuous.startrails import FOLDER, StarTrails
 from exporter.stacking import dark_frames
 from shm_ring import Flags, FrameMeta
 from shm_ring.formats import geometry
@@ -30,16 +30,16 @@ class NightFrame:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
-    trails = Trails("cam0", lambda: tmp_path)
+    trails = StarTrails("cam0", lambda: tmp_path)
     trails.add(NightFrame())
     trails.keep(10**12, 1)
     state = tmp_path / FOLDER / "cam0.npz"
-    again = Trails("cam0", lambda: tmp_path)
+    again = StarTrails("cam0", lambda: tmp_path)
     again.resume()
     assert again.night is not None and again.night.trails.count == 1
     damaged = DAMAGES[damage](state.read_bytes())
     state.write_bytes(damaged)
-    again = Trails("cam0", lambda: tmp_path)
+    again = StarTrails("cam0", lambda: tmp_path)
     again.resume()
     assert again.night is None and not state.exists()
     assert state.with_name("cam0.npz.damaged").read_bytes() == damaged
@@ -51,9 +51,9 @@ def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
     size = NightFrame.payload.size
-    dark = dark_frames.Dark(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
+    dark = dark_frames.DarkFrame(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
     first, second = (
-        tmp_path / dark_frames.dark_name("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000)
+        tmp_path / dark_frames.name_dark_file("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000)
     )
     dark_frames.save_dark(dark, first)
     first.write_bytes(DAMAGES[damage](first.read_bytes()))

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
+from exporter.pictures.save import PictureSaver, SaveOptions
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
@@ -96,7 +96,7 @@ class OwnFrame:
 class OwnCamera:
     name = "cam0"
 
-    def score(self, _frame_id: int) -> None:
+    def find_score(self, _frame_id: int) -> None:
         return None
 
 
@@ -127,12 +127,12 @@ def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, di
     captures = settings.paths.captures
     failed = 0
     with Catalogue.of(settings) as catalogue:
-        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
+        saver = PictureSaver(lambda: settings, catalogue, lambda _event: None)
         for number in range(1, 201):
             before = files(captures)
             disk.left, disk.error, disk.once = number, error, once
             try:
-                keeper.keep_frame(
+                saver.save_frame(
                     OwnCamera(), OwnFrame(number), f"20260101_000000_f{number}", SaveOptions(formats=FORMATS)
                 )
             except OSError as problem:
@@ -148,23 +148,23 @@ def test_a_disk_that_fails_at_the_nth_write_leaves_only_whole_files(tmp_path, di
                 for entry in catalogue.find():
                     catalogue.remove(entry)
         assert failed > (100 if not once or error == errno.EIO else -1)
-        keeper.keep_frame(OwnCamera(), OwnFrame(999), "20260101_000000_f999", SaveOptions(formats=FORMATS))
+        saver.save_frame(OwnCamera(), OwnFrame(999), "20260101_000000_f999", SaveOptions(formats=FORMATS))
         assert len(files(captures)) == 4 and catalogue.check() == []
 
 
 def test_a_stack_on_a_failing_disk_is_whole_or_absent(tmp_path, disk):
-    from exporter.stacking.stack import Stacked
+    from exporter.stacking.stack import StackResult
 
     (tmp_path / "config.toml").write_text("[library]\nfree_reserve_mb = 0\n")
     settings = Settings.load(tmp_path / "config.toml", environ={})
     frame = OwnFrame(1)
-    stack = Stacked(frame.payload * np.uint16(257), frame.picture, (frame.meta, frame.meta), 0)
+    stack = StackResult(frame.payload * np.uint16(257), frame.picture, (frame.meta, frame.meta), 0)
     with Catalogue.of(settings) as catalogue:
-        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
+        saver = PictureSaver(lambda: settings, catalogue, lambda _event: None)
         for number in range(1, 201, 7):
             disk.left, disk.error = number, errno.EIO
             try:
-                keeper.keep_stack(OwnCamera(), stack, {}, SaveOptions(formats=FORMATS))
+                saver.save_stack(OwnCamera(), stack, {}, SaveOptions(formats=FORMATS))
             except OSError as problem:
                 assert problem.errno == errno.EIO
             assert all(opens(path) for path in files(settings.paths.captures))
@@ -319,13 +319,13 @@ def test_more_than_200_traversal_names_are_refused_over_the_socket(shared, feed,
     feed.publish(2)
     before = {path for path in shared.folder.rglob("*") if "logs" not in path.parts}
     for name in traversals():
-        for wish in ({"command": "archive", "name": name}, {"command": "save", "label": name}):
-            if name == "" and "label" in wish:
+        for command in ({"command": "archive", "name": name}, {"command": "save", "label": name}):
+            if name == "" and "label" in command:
                 continue
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(30)
                 link.connect(str(shared.settings.socket_path))
-                link.sendall(json.dumps(wish).encode() + b"\n")
+                link.sendall(json.dumps(command).encode() + b"\n")
                 reply = json.loads(link.makefile("rb").readline())
                 assert reply["type"] == "error", (name, reply)
     assert {path for path in shared.folder.rglob("*") if "logs" not in path.parts} <= before

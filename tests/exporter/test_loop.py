@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from exporter.disk_monitor import Disks
-from exporter.job_queue import Jobs
+from exporter.disk_monitor import DiskMonitor
+from exporter.job_queue import JobQueue
 from exporter.loop import Exporter, look_at_places, ripe, take
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply
@@ -46,9 +46,10 @@ class Saver:
 def parts_of(tmp_path: Path, toml: str = TOML) -> Exporter:
     (tmp_path / "config.toml").write_text(toml)
     settings = Settings.load(tmp_path / "config.toml", environ={})
-    studio = SimpleNamespace(past_stack=lambda _command, _now: Reply())
+    pictures = SimpleNamespace(past_stack=lambda _command, _now: Reply())
     control = SimpleNamespace(announce=lambda _event: None)
-    return Exporter(settings, control, studio, None, Saver(), Saver(), Disks(control.announce, threading.Event()))  # type: ignore[arg-type]
+    disks = DiskMonitor(control.announce, threading.Event())
+    return Exporter(settings, control, pictures, None, Saver(), Saver(), disks)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])
@@ -72,7 +73,7 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
     parts.settings.paths.captures.mkdir(parents=True)
     with Catalogue.of(parts.settings) as catalogue:
         parts.catalogue = catalogue
-        parts.disks = Disks(lambda _event: None, catalogue.missed)
+        parts.disks = DiskMonitor(lambda _event: None, catalogue.missed)
 
         def look(number: int) -> str:
             look_at_places(parts, number * step)
@@ -101,7 +102,7 @@ def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
         raise av.error.ExternalError(-542398533, "Generic error in an external library")
 
     stop, answers = Stop(), []
-    jobs = Jobs("trial", 1, stop)
+    jobs = JobQueue("trial", 1, stop)
     jobs.submit(refused, SimpleNamespace(reply=answers.append))
     with jobs.thread:
         until(lambda: answers, 10, "answer")
@@ -113,7 +114,7 @@ def test_a_job_that_meets_a_bug_is_answered_and_so_is_what_waits_behind_it(caplo
         raise ZeroDivisionError("a bug")
 
     stop, answers = Stop(), []
-    jobs = Jobs("trial", 2, stop)
+    jobs = JobQueue("trial", 2, stop)
     for work in (meet_a_bug, Reply):
         jobs.submit(work, SimpleNamespace(reply=answers.append))
     with jobs.thread:

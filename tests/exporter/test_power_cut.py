@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from exporter.commands import library
-from exporter.pictures.save import PictureFiles, PictureSaver, SaveOptions
+from exporter.pictures.save import PictureSaver, SaveOptions
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
@@ -103,7 +103,7 @@ class OwnFrame:
 class OwnCamera:
     name = "cam0"
 
-    def score(self, _frame_id: int) -> None:
+    def find_score(self, _frame_id: int) -> None:
         """No analyzer."""
 
 
@@ -116,10 +116,10 @@ def an_evening(folder: Path, monkeypatch: pytest.MonkeyPatch, *, syncs: bool = T
     """Save pictures of all formats, and protect some. Returns: what that did to the disk."""
     settings, journal = settings_in(folder), Journal(syncs=syncs)
     with Catalogue.of(settings) as catalogue, journalled(monkeypatch, journal):
-        keeper = PictureSaver(lambda: settings, PictureFiles(lambda: settings, catalogue), lambda _event: None)
+        saver = PictureSaver(lambda: settings, catalogue, lambda _event: None)
         for number in range(1, 13):
-            wish = SaveOptions(formats=(("jpg", "npy"), ("png",), ("tiff", "jpg"))[number % 3])
-            kept = keeper.keep_frame(OwnCamera(), OwnFrame(number), f"f{number}", wish)  # type: ignore[arg-type]
+            options = SaveOptions(formats=(("jpg", "npy"), ("png",), ("tiff", "jpg"))[number % 3])
+            kept = saver.save_frame(OwnCamera(), OwnFrame(number), f"f{number}", options)  # type: ignore[arg-type]
             if number % 4 == 0:
                 catalogue.protect(kept[0].id)
             database = [folder / f"library.sqlite3{ending}" for ending in ("", "-wal")]
@@ -198,7 +198,7 @@ def check_replays(done: list[tuple[Any, ...]], folder: Path, seeds: range) -> in
         place.mkdir()
         promised = after_power_cut(done[: rng.randrange(1, len(done) + 1)], place, rng)
         with Catalogue.of(settings_in(place)) as catalogue:
-            library.reconciled(catalogue)
+            library.reconcile(catalogue)
             assert catalogue.check(mend=True) is not None and catalogue.check() == [], f"seed {seed}"
             rows = {entry.path.name for entry in catalogue.find()}
         pictures = {path for path in (place / "captures").iterdir() if path.suffix != ".json"}

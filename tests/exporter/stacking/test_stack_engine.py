@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.stacking import align, dark_frames
-from exporter.stacking.median import median, middle, middle_sum, network
+from exporter.stacking.median import build_network, median_of, middle_of, sum_middle
 from exporter.stacking.sigma_clip import BRIGHTEST, SigmaStack
 from shm_ring.formats import geometry, planes
 from shmcam.imaging.accumulate import (
@@ -121,21 +121,21 @@ def test_a_running_mean_is_the_plain_mean_at_first_and_settles_at_the_gain_of_it
 def test_the_median_is_bit_equal_to_numpys(count):
     rng = np.random.default_rng(count)
     frames = [rng.integers(0, 256, 5003, dtype=np.uint8) for _ in range(count)]
-    assert np.array_equal(middle_sum(frames), (2 * np.median(frames, axis=0)).astype(np.uint16))
-    assert np.abs(median(frames) - np.median(frames, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
+    assert np.array_equal(sum_middle(frames), (2 * np.median(frames, axis=0)).astype(np.uint16))
+    assert np.abs(median_of(frames) - np.median(frames, axis=0) * SCALE_TO_16_BITS).max() <= 0.5
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=40))
 def test_the_network_finds_the_middle_of_any_values(values):
-    got = middle_sum([np.full(5, value, np.uint8) for value in values])
+    got = sum_middle([np.full(5, value, np.uint8) for value in values])
     assert set(got) == {int(2 * np.median(values))}
 
 
 def test_the_network_leaves_out_comparators_that_cannot_matter():
-    assert len(network(16)) == 53 and middle(16) == (7, 8) and middle(5) == (2, 2)
+    assert len(build_network(16)) == 53 and middle_of(16) == (7, 8) and middle_of(5) == (2, 2)
     with pytest.raises(ValueError, match="median of 0 frames"):
-        median([])
+        median_of([])
 
 
 def with_satellite(frames: list[np.ndarray], stay: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -203,16 +203,16 @@ def landscape(width: int, height: int, dx: float, dy: float, noise: float, seed:
 @pytest.mark.parametrize("noise", [0.0, 5.0, 20.0])
 @pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.4, -0.3), (3.3, 1.75), (-7.6, 5.2)])
 def test_alignment_recovers_known_shifts_within_a_fifth_of_a_pixel(dx, dy, noise):
-    found = align.Aligner(landscape(640, 360, 0, 0, noise, 1)).shift(landscape(640, 360, dx, dy, noise, 2))
+    found = align.Aligner(landscape(640, 360, 0, 0, noise, 1)).estimate_shift(landscape(640, 360, dx, dy, noise, 2))
     assert found is not None and abs(found.dx - dx) < 0.2 and abs(found.dy - dy) < 0.2
 
 
 def test_another_scene_and_tiny_frames_are_not_aligned():
     aligner = align.Aligner(landscape(640, 360, 0, 0, 2, 1))
     other = np.random.default_rng(8).integers(0, 256, (360, 640), dtype=np.uint8)
-    assert aligner.shift(other) is None
-    assert aligner.shift(np.zeros((360, 640), np.uint8)) is None
-    assert align.Aligner(np.zeros((9, 9), np.uint8)).shift(np.zeros((9, 9), np.uint8)) is None
+    assert aligner.estimate_shift(other) is None
+    assert aligner.estimate_shift(np.zeros((360, 640), np.uint8)) is None
+    assert align.Aligner(np.zeros((9, 9), np.uint8)).estimate_shift(np.zeros((9, 9), np.uint8)) is None
 
 
 def test_an_aligned_stack_of_a_shaking_camera_beats_an_unaligned_one_by_3_decibel():
@@ -225,10 +225,10 @@ def test_an_aligned_stack_of_a_shaking_camera_beats_an_unaligned_one_by_3_decibe
         payload = np.full(layout.payload_bytes, 128, np.uint8)
         planes(payload, layout)[0][...] = landscape(640, 360, dx, dy, 8, number)
         aligner = aligner or align.Aligner(planes(payload, layout)[0])
-        shift = aligner.shift(planes(payload, layout)[0])
+        shift = aligner.estimate_shift(planes(payload, layout)[0])
         assert shift is not None
         plain.add(payload)
-        aligned.add(align.shifted_back(payload, layout, shift))
+        aligned.add(align.shift_back(payload, layout, shift))
     middle_part = (slice(20, -20), slice(20, -20))
 
     def luma_error(stack: MeanStack) -> float:
@@ -243,7 +243,7 @@ def test_shifting_back_works_on_planes_of_any_format_and_odd_size(pixel_format, 
     layout = geometry(pixel_format, width, height)
     payload = np.full(layout.payload_bytes, 50, np.uint8)
     planes(payload, layout)[0][8, 12] = 255
-    moved = align.shifted_back(payload, layout, align.Shift(4, 2, 1))
+    moved = align.shift_back(payload, layout, align.Shift(4, 2, 1))
     assert np.all(planes(moved, layout)[0][6, 8] == 255) and np.all(planes(moved, layout)[0][8, 12] == 50)
 
 
@@ -261,13 +261,13 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
         plane[...] = np.clip(luma, 0, 255).astype(np.uint8).reshape(64, 96, *[1] * (plane.ndim - 2))
         return payload
 
-    dark = dark_frames.measure_dark(median([exposed(0) for _ in range(dark_frames.MIN_FRAMES)]), layout)
-    dark_frames.save_dark(dark, tmp_path / dark_frames.dark_name("cam0", 2_000_000, 6.0))
+    dark = dark_frames.measure_dark(median_of([exposed(0) for _ in range(dark_frames.MIN_FRAMES)]), layout)
+    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("cam0", 2_000_000, 6.0))
     again = dark_frames.load_dark(tmp_path, "cam0", 1_990_000, 6.0, layout.payload_bytes)
     assert again is not None and np.array_equal(again.level, dark.level) and np.array_equal(again.hot, dark.hot)
     assert dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 6.0, layout.payload_bytes) is None
     assert dark_frames.load_dark(tmp_path, "cam1", 2_000_000, 6.0, layout.payload_bytes) is None
-    dark_frames.save_dark(dark, tmp_path / dark_frames.dark_name("front_door", 2_000_000, 6.0))
+    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("front_door", 2_000_000, 6.0))
     assert dark_frames.load_dark(tmp_path, "front", 2_000_000, 6.0, layout.payload_bytes) is None
     assert dark_frames.load_dark(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
