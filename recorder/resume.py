@@ -31,10 +31,9 @@ from recorder.settings import RecorderSettings
 from recorder.triggers import EventTrigger, Triggers
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.files import whole_file
+from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 RESUME_WITHIN_S = 120.0
 """A recording that was interrupted for longer is not taken up again by itself: nobody would expect it."""
@@ -63,11 +62,6 @@ class InterruptedRecording:
     """When an event ends if nothing lasts."""
     lasting: dict[str, int] = field(default_factory=dict)
     """What of an event had begun and not ended, and when it began."""
-
-
-def boot_id() -> str:
-    """Identity of the running kernel's boot."""
-    return BOOT_ID.read_text().strip()
 
 
 class ResumeFile:

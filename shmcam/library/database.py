@@ -37,12 +37,12 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import LibraryError, NotWritable
+from shmcam.runtime.procfs import boot_id
 
 
 def refusal(path: Path) -> str:
@@ -298,7 +298,7 @@ class ClockReading:
 
 def read_clock() -> ClockReading:
     """The clocks now."""
-    return ClockReading(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+    return ClockReading(boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
 def advance_library_s(library_s: float, before: ClockReading | None, now: ClockReading) -> float:
@@ -309,11 +309,6 @@ def advance_library_s(library_s: float, before: ClockReading | None, now: ClockR
         return library_s + max(0.0, now.up_s - before.up_s)
     off_s = now.wall_s - before.wall_s - now.up_s
     return library_s + now.up_s + min(max(0.0, off_s), BELIEVED_OFF_S)
-
-
-@cache
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 COLUMNS = [field.name for field in fields(Entry)]

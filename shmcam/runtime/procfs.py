@@ -1,13 +1,11 @@
-"""What a process holds of the machine's memory, from /proc.
-
-Who holds a device: process names and numbers, read from /proc.
-"""
+"""Reads /proc: the memory of a process, which processes hold a device, and which boot of the machine this is."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -54,3 +52,9 @@ def _target(link: Path) -> str:
     with suppress(OSError):
         return str(link.readlink())
     return ""
+
+
+@cache
+def boot_id() -> str:
+    """The identity of the kernel's present boot: times of the sensor clock mean nothing in another one."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()

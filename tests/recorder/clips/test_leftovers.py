@@ -11,11 +11,12 @@ import time
 import pytest
 
 from recorder.clips import recovery
-from recorder.resume import InterruptedRecording, ResumeFile, boot_id
+from recorder.resume import InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.files import whole_file
+from shmcam.runtime.procfs import boot_id
 from tests.machine import until
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
