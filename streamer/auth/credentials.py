@@ -39,10 +39,10 @@ class Credentials:
 
     @property
     def is_set(self) -> bool:
-        """Whether a request must show a secret at all."""
+        """True if a request must show a secret."""
         return bool(self.token or self.password)
 
-    def matches(self, guess: str) -> bool:
+    def match(self, guess: str) -> bool:
         """Returns whether the guess is the token or the password."""
         token, password, given = self.token.encode(), self.password.encode(), guess.encode(errors="replace")
         by_token = hmac.compare_digest(token, given) and bool(token)

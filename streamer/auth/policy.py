@@ -40,7 +40,7 @@ class RequestFacts:
     cookie: str = ""
     own_header: bool = False
     upgrade: bool = False
-    """Whether the request opens a WebSocket."""
+    """True if the request opens a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Guard:
 
     @property
     def is_login_required(self) -> bool:
-        """Whether a request must show a secret at all."""
+        """True if a request must show a secret."""
         return self._credentials.is_set
 
     def check(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
@@ -93,7 +93,7 @@ class Guard:
         """Compares a guess with the secrets and counts a wrong one; None: it is right. `now_s` is monotonic."""
         if wait_s := self._limiter.get_wait_s(peer, now_s):
             return _refuse_for(wait_s)
-        if self._credentials.matches(guess):
+        if self._credentials.match(guess):
             return None
         self._limiter.count_failure(peer, now_s)
         return Refusal(401, "wrong token or password")

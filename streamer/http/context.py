@@ -99,7 +99,7 @@ class Context:
 
     @property
     def is_download_allowed(self) -> bool:
-        """Whether saved files may be fetched; by default unless other machines can do so without a login."""
+        """True if saved files may be fetched. The default: yes, unless other machines need no login for it."""
         downloads = self.http.downloads
         return self.guard.is_login_required or is_loopback(self.identity.bind) if downloads is None else downloads
 

@@ -53,7 +53,7 @@ class JpegPicture:
     night: bool | None = None
     """None: no analyzer."""
     signal: bool = True
-    """Whether the camera delivers; False: this picture says 'No signal'."""
+    """False if the camera is away and this picture says 'No signal'."""
     reason: str = ""
     """The reason why there is no signal, as far as it is known."""
     published_ns: int = 0

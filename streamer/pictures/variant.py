@@ -31,11 +31,11 @@ class Variant:
     quality: int
     """JPEG quality, 10..100."""
     gray: bool
-    """Whether the picture has luma only."""
+    """True for a picture of luma only."""
     stack: int
     """The number of newest frames whose mean is shown; 1 does not stack."""
     long: bool = False
-    """Whether it shows the exporter's virtual long exposure instead of single frames."""
+    """True for the exporter's virtual long exposure instead of single frames."""
 
     def __str__(self) -> str:
         width = f"{self.width}px" if self.width else "full"

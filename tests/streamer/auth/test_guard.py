@@ -94,8 +94,8 @@ def test_wrong_guesses_do_not(guess):
 
 
 def test_an_empty_secret_opens_nothing_when_the_other_one_is_set():
-    assert not Credentials(token=TOKEN).matches("")
-    assert not Credentials(password=PASSWORD).matches("")
+    assert not Credentials(token=TOKEN).match("")
+    assert not Credentials(password=PASSWORD).match("")
 
 
 def test_only_what_a_login_needs_is_public():
