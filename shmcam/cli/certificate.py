@@ -1,7 +1,7 @@
-"""`shmcam gen-cert`: a self-signed certificate for this machine, made by the openssl program.
+"""`shmcam gen-cert` makes a self-signed certificate for this machine with the openssl program.
 
-Browsers warn about it once; what it gives is that nobody on the network reads pictures or passwords. For a name of your
-own take a certificate of an authority instead and name its files in [http].
+With it pictures and passwords cross the network encrypted; browsers warn about it once. For a host name of your own
+take a certificate of an authority instead and name its files in [http].
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from shmcam.cli.options import whole_number
 from shmcam.runtime.files import whole_file
 
 DAYS = 825
-"""The longest that Apple's and Chromium's verifiers take for a certificate of one's own."""
+"""The longest validity that Apple's and Chromium's verifiers accept."""
 
-OPENSSL_S = 60.0
+OPENSSL_TIMEOUT_S = 60.0
 
 
-class CannotMake(RuntimeError):
-    """No certificate; the message says why and what would help."""
+class CertificateError(RuntimeError):
+    """The certificate was not made; the message says why and what would help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make certificate and key. Returns: 0, or 1 where that failed (the reason is on stderr)."""
+    """Makes certificate and key. Returns: 0, or 1 where that failed (the reason is on stderr)."""
     options = build_parser().parse_args(argv)
     try:
-        cert, key = generate(options.folder, names(options.name), days=options.days, force=options.force)
-    except CannotMake as problem:
+        cert, key = make_certificate(options.folder, names_of(options.name), days=options.days, force=options.force)
+    except CertificateError as problem:
         print(f"gen-cert: {problem}", file=sys.stderr)
         return 1
     print(f"made {cert} and {key}; put into config.toml and restart the streamer:\n")
@@ -42,40 +42,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def generate(folder: Path, alternatives: list[str], *, days: int, force: bool) -> tuple[Path, Path]:
-    """Write `cert.pem` and `key.pem` (0600) into a folder, both or none. Raises: CannotMake."""
+def make_certificate(folder: Path, alternatives: list[str], *, days: int, force: bool) -> tuple[Path, Path]:
+    """Writes `cert.pem` and `key.pem` (0600) into a folder, both or none. Raises: CertificateError."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     if not force and (cert.exists() or key.exists()):
-        raise CannotMake(f"{cert if cert.exists() else key} exists already; --force replaces it")
+        raise CertificateError(f"{cert if cert.exists() else key} exists already; --force replaces it")
     if shutil.which("openssl") is None:
-        raise CannotMake("the program openssl is missing; try: sudo apt install openssl")
+        raise CertificateError("the program openssl is missing; try: sudo apt install openssl")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".gen-cert-") as place:
-        made = Path(place)
-        _openssl(made / "cert.pem", made / "key.pem", alternatives, days)
-        for source, target, mode in ((made / "key.pem", key, 0o600), (made / "cert.pem", cert, 0o644)):
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".gen-cert-") as name:
+        temporary = Path(name)
+        _run_openssl(temporary / "cert.pem", temporary / "key.pem", alternatives, days)
+        for source, target, mode in ((temporary / "key.pem", key, 0o600), (temporary / "cert.pem", cert, 0o644)):
             with whole_file(target, replace=force, mode=mode) as file:
                 file.write(source.read_bytes())
     return cert, key
 
 
-def names(given: Sequence[str]) -> list[str]:
-    """The names and addresses a certificate is for, as openssl writes them."""
-    own = socket.gethostname()
-    wanted = dict.fromkeys([*given, "localhost", own, f"{own}.local", "127.0.0.1", "::1"])
-    return [f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in wanted]
+def names_of(further: Sequence[str]) -> list[str]:
+    """Returns the names and addresses of a certificate as openssl writes them: `further`, and those of this machine."""
+    host = socket.gethostname()
+    names = dict.fromkeys([*further, "localhost", host, f"{host}.local", "127.0.0.1", "::1"])
+    return [f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in names]
 
 
-def _openssl(cert: Path, key: Path, alternatives: list[str], days: int) -> None:
+def _run_openssl(cert: Path, key: Path, alternatives: list[str], days: int) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", str(key), "-out", str(cert), "-days", str(days), "-subj", "/CN=shmcam"]
     command += ["-addext", f"subjectAltName={','.join(alternatives)}", "-addext", "extendedKeyUsage=serverAuth"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=OPENSSL_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=OPENSSL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise CannotMake(f"openssl did not finish within {OPENSSL_S:g} s") from None
+        raise CertificateError(f"openssl did not finish within {OPENSSL_TIMEOUT_S:g} s") from None
     if done.returncode:
-        raise CannotMake(f"openssl failed: {done.stderr.strip()[-300:]}")
+        raise CertificateError(f"openssl failed: {done.stderr.strip()[-300:]}")
 
 
 def _is_address(name: str) -> bool:
@@ -87,7 +87,7 @@ def _is_address(name: str) -> bool:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of what stands behind `shmcam gen-cert`."""
+    """Builds the parser of what stands behind `shmcam gen-cert`."""
     parser = argparse.ArgumentParser(prog="shmcam gen-cert", description="Make a self-signed certificate for HTTPS.")
     parser.add_argument(
         "--folder", type=Path, default=Path("tls"), metavar="DIR", help="where to put cert.pem and key.pem"

@@ -8,8 +8,8 @@ from shmcam.control.help import SOCAT, fields
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS
 
 
-def page() -> str:
-    """Return the whole page."""
+def write_page() -> str:
+    """Returns the whole page."""
     parts = [
         "# Commands",
         "Made from `shmcam/control/command_table.py` by `python -m shmcam.cli.commands_page`; a test keeps "
@@ -19,28 +19,28 @@ def page() -> str:
         "[control.md](control.md).",
     ]
     for group, rows in GROUPS.items():
-        parts += [f"## {group}", *map(_command, rows)]
+        parts += [f"## {group}", *map(_write_command, rows)]
     parts += [
         "## Words of JSON masters",
-        _json_words(),
+        _write_json_words(),
         "## Events",
-        _events(),
+        _write_events(),
         "## Words of the command line",
-        _words(),
+        _write_words(),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _command(row: CommandRow) -> str:
+def _write_command(row: CommandRow) -> str:
     also = f" Also written: {', '.join(f'`{word}`' for word in row.words[1:])}." if len(row.words) > 1 else ""
     each = " Without a camera it goes to all." if row.per_camera else ""
     head = f"### `{row.usage}`\n\n{row.help} Answered by {row.owner}, within {row.timeout_s:.0f} s.{each}{also}\n\n"
-    table = "".join(f"| `{name}` | {_cell(text)} |\n" for name, text in fields(row))
+    table = "".join(f"| `{name}` | {_cell_of(text)} |\n" for name, text in fields(row))
     table = f"| field | meaning |\n|---|---|\n{table}\n" if table else ""
     return f"{head}{table}Example: `{row.example}`"
 
 
-def _json_words() -> str:
+def _write_json_words() -> str:
     rows = "".join(
         f"| `{word}` | `{name}`{''.join(f', {k} = {v}' for k, v in preset.items())} |\n"
         for word, (name, preset) in JSON_WORDS.items()
@@ -48,7 +48,7 @@ def _json_words() -> str:
     return f"| `command` | is |\n|---|---|\n{rows}".rstrip()
 
 
-def _events() -> str:
+def _write_events() -> str:
     groups = "".join(
         f"| `{name}` | {', '.join(f'`{event}`' for event in events)} |\n" for name, events in TOPIC_GROUPS.items()
     )
@@ -56,15 +56,15 @@ def _events() -> str:
     return f"| topic | events |\n|---|---|\n{groups}\n| event | told when |\n|---|---|\n{rows}".rstrip()
 
 
-def _words() -> str:
+def _write_words() -> str:
     rows = [(word.usage, word.help) for word in (*LOCAL.values(), *ELSEWHERE.values())]
     rows += [(f"{word} [PROGRAM …]", text) for word, text in SUPERVISOR.items()]
-    return "| `shmcam …` | does |\n|---|---|\n" + "\n".join(f"| `{_cell(usage)}` | {text} |" for usage, text in rows)
+    return "| `shmcam …` | does |\n|---|---|\n" + "\n".join(f"| `{_cell_of(usage)}` | {text} |" for usage, text in rows)
 
 
-def _cell(text: str) -> str:
+def _cell_of(text: str) -> str:
     return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(write_page(), end="")

@@ -1,7 +1,7 @@
 """`shmcam completion bash|zsh|fish`: scripts that shtab generates from the parser of the whole command line.
 
-shtab knows three things less than our words need, and each has its few lines of shell here: a field such as `label=` is
-completed without a space behind it (bash, zsh), and a zsh script also works when a shell sources it.
+Two things that shtab cannot do have their lines of shell here: a field such as `label=` is completed without a space
+behind it (bash, zsh), and a zsh script also works when a shell sources it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _shmcam() {
 }
 complete -o bashdefault -F _shmcam shmcam
 """
-"""Runs behind shtab's function: shtab calls functions of ours in a subshell, where compopt has no effect."""
+"""Runs after shtab's function: what shtab calls itself runs in a subshell, where compopt has no effect."""
 
 ZSH_PREAMBLE = """_shmcam_offer() {
   compadd -- ${argv:#*=}
@@ -44,7 +44,7 @@ fi"""
 
 
 def main(options: Options) -> int:
-    """Print the script of one shell."""
+    """Prints the script of one shell."""
     if len(options.rest) != 1 or options.rest[0] not in SHELLS:
         raise UsageError("completion: expected bash, zsh or fish")
     print(write_script(options.rest[0]), end="")
@@ -52,13 +52,13 @@ def main(options: Options) -> int:
 
 
 def write_script(shell: str) -> str:
-    """Return the completion script of bash, zsh or fish."""
+    """Returns the completion script of bash, zsh or fish."""
     script = str(shtab.complete(build_parser(shell), shell, preamble=ZSH_PREAMBLE if shell == "zsh" else ""))
     return script + (BASH_END if shell == "bash" else "\n")
 
 
 def build_parser(shell: str) -> argparse.ArgumentParser:
-    """Build the parser of the whole command line: every word with its options and with what may follow it."""
+    """Builds the parser of the whole command line: every word with its options and with what may follow it."""
     line = WordParser()
     _complete_files(line)
     words = line.add_subparsers(metavar="WORD", parser_class=argparse.ArgumentParser)
@@ -75,7 +75,7 @@ def build_parser(shell: str) -> argparse.ArgumentParser:
 
 
 def find_followers() -> dict[str, tuple[str, ...]]:
-    """Return the words that may follow each word, beside its options."""
+    """Returns the words that may follow each word, beside its options."""
     followers = {row.words[0]: _find_fields(row) for row in COMMANDS}
     followers |= dict.fromkeys((*SUPERVISOR, "logs"), PROGRAMS)
     followers |= dict.fromkeys(("subscribe", "unsubscribe"), (*TOPIC_GROUPS, *sorted(EVENTS)))
@@ -84,7 +84,7 @@ def find_followers() -> dict[str, tuple[str, ...]]:
 
 
 def _build_word(word: str) -> argparse.ArgumentParser:
-    """Build the parser of one word: its program's own, or the shared options and those of the word."""
+    """Builds the parser of one word: its program's own, or the shared options and those of the word."""
     local = find_word(word)
     if local and local.parser:
         module, function = local.parser.split(":")
@@ -100,7 +100,7 @@ def _build_word(word: str) -> argparse.ArgumentParser:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Let the shells offer files and folders as values of the options that take them."""
+    """Makes the shells offer files and folders as values of the options that take them."""
     action: Any
     for action in parser._get_optional_actions():
         if action.metavar in {"FILE", "PATH"}:
@@ -110,7 +110,7 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _find_fields(row: CommandRow) -> tuple[str, ...]:
-    """Return the words and `field=` of a command."""
+    """Returns the fixed words and the `field=` of a command."""
     offered: list[str] = []
     for field in dataclasses.fields(row.message):
         if field.name in row.takes:
@@ -122,7 +122,7 @@ def _find_fields(row: CommandRow) -> tuple[str, ...]:
 
 
 def _find_keys() -> tuple[str, ...]:
-    """Return every key of config.toml."""
+    """Returns every key of config.toml."""
     from shmcam.config.schema import keys, tables
 
     return tuple(key.path for name, section in tables().items() for key in keys(name, section))

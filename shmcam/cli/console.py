@@ -1,4 +1,4 @@
-"""`shmcam console`: status, picture and log of a running service on one screen; keys r, s, q.
+"""`shmcam console`: the loop and the keys of the full-screen view; `console_view` draws it.
 
 On a terminal it is full screen; with --plain, or when stdin is no terminal, it reads r, s, q + Enter line by line.
 """
@@ -23,40 +23,44 @@ from shmcam.control.call import call
 from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
 from shmcam.runtime.log_tail import LogFollower, merged_tail
 
-TURN_S = 0.25
+KEY_WAIT_S = 0.25
+"""Wait for a key before the screen is drawn again."""
+
 STATUS_S = 1.0
+"""Time between two questions for the status."""
+
 LOG_LINES = 200
 ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 def main(options: Options) -> int:
-    """Show until q."""
+    """Shows the console until q."""
     session = ConsoleSession(options)
     if "--plain" in options.rest or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return session.plain()
+        return session.run_plain()
     with _raw_terminal():
-        session.full_screen()
+        session.run_full_screen()
     return 0
 
 
 class ConsoleSession:
-    """One person looking at one service."""
+    """The console of one service: its view, and what the keys do."""
 
     def __init__(self, options: Options) -> None:
         self._path = options.socket_path
         self._settings = options.settings()
         self._view = View(camera=self._settings.cameras[0])
         self._preview = CameraPreview(self._path)
-        self._status_s = 0.0
+        self._last_status_s = 0.0
         self._night = "auto"
 
     # ---- line by line
 
-    def plain(self) -> int:
-        """Read one key a line; print each answer. The end of stdin ends it like q."""
+    def run_plain(self) -> int:
+        """Reads one key a line and prints each answer. The end of stdin ends it like q."""
         print(f"shmcam console: {self._path}; r: record, s: save, n: night, ?: status, q: quit", flush=True)
         if not self._ask(Status()).ok:
-            print(self._view.said, file=sys.stderr)
+            print(self._view.answer, file=sys.stderr)
             return EXIT_UNAVAILABLE
         for line in sys.stdin:
             key = line.strip()[:1]
@@ -65,69 +69,69 @@ class ConsoleSession:
             if key == "?":
                 print(self._ask(Status()).text, flush=True)
             elif key:
-                self._key(key)
-                print(self._view.said, flush=True)
+                self._obey(key)
+                print(self._view.answer, flush=True)
         return 0
 
     # ---- full screen
 
-    def full_screen(self) -> None:
-        """Draw four times a second and obey keys until q or a signal."""
+    def run_full_screen(self) -> None:
+        """Draws four times a second and obeys keys until q or a signal."""
         folder = self._settings.paths.logs
         follower, self._view.log = LogFollower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
         shown: list[str] = []
         try:
-            while not self._typed():
+            while not self._obey_keys():
                 self._refresh()
                 self._view.log = [*self._view.log, *follower.new_lines()][-LOG_LINES:]
                 columns, lines = shutil.get_terminal_size()
-                self._view.picture = self._preview.lines(self._view.camera, columns, lines)
+                self._view.picture = self._preview.draw(self._view.camera, columns, lines)
                 fresh = render(self._view, columns, lines)
-                _draw(fresh, shown)
+                _draw_changes(fresh, shown)
                 shown = fresh
         finally:
             self._preview.close()
 
-    def _typed(self) -> bool:
-        """Wait a turn for keys; tell whether to quit."""
-        if not select.select([0], [], [], TURN_S)[0]:
+    def _obey_keys(self) -> bool:
+        """Waits for keys and obeys them; returns whether to quit."""
+        if not select.select([0], [], [], KEY_WAIT_S)[0]:
             return False
         keys = os.read(0, 64).decode(errors="replace")
         if "q" in keys or "\x03" in keys or not keys:
             return True
         for key in keys:
-            self._key(key)
+            self._obey(key)
         return False
 
     def _refresh(self) -> None:
-        if time.monotonic() - self._status_s < STATUS_S:
+        if time.monotonic() - self._last_status_s < STATUS_S:
             return
-        self._status_s = time.monotonic()
+        self._last_status_s = time.monotonic()
         reply = call(self._path, Status(), 2.0)
         self._view.status = reply.data if reply.ok else {}
         self._view.problem = "" if reply.ok else reply.text
 
     # ---- keys
 
-    def _key(self, key: str) -> None:
+    def _obey(self, key: str) -> None:
         if key == "r":
             self._ask(Record(action="stop" if self._is_recording() else "start", camera=self._view.camera))
         elif key == "s":
             self._ask(Save(camera=self._view.camera))
         elif key == "n":
-            self._ask(Night(action=self._next_night(), camera=self._view.camera))
+            self._ask(Night(action=self._choose_next_night(), camera=self._view.camera))
         elif key == "c":
             cameras = self._settings.cameras
             self._view.camera = cameras[(cameras.index(self._view.camera) + 1) % len(cameras)]
-            self._view.said = f"camera {self._view.camera}"
+            self._view.answer = f"camera {self._view.camera}"
         elif key == "p":
             self._preview.toggle()
         elif key.isprintable():
-            self._view.said = f"no key {key!r}"
+            self._view.answer = f"no key {key!r}"
 
     def _ask(self, command: Command) -> Reply:
         reply = call(self._path, command, 30.0)
-        self._view.said = reply.text.splitlines()[0] if reply.text else reply.status
+        self._view.answer = reply.text.splitlines()[0] if reply.text else reply.status
         return reply
 
     def _is_recording(self) -> bool:
@@ -135,14 +139,14 @@ class ConsoleSession:
         rows = reply.data.get("cameras", [])
         return any(row["camera"] == self._view.camera and row["recording"] for row in rows)
 
-    def _next_night(self) -> Literal["auto", "on", "off"]:
-        """Go round: auto, on, off."""
+    def _choose_next_night(self) -> Literal["auto", "on", "off"]:
+        """Returns the next of auto, on, off."""
         self._night = {"auto": "on", "on": "off", "off": "auto"}[self._night]
         return cast("Literal['auto', 'on', 'off']", self._night)
 
 
-def _draw(fresh: list[str], shown: list[str]) -> None:
-    """Write only the lines that changed."""
+def _draw_changes(fresh: list[str], shown: list[str]) -> None:
+    """Writes the lines that changed; all of them if their number changed."""
     whole = len(fresh) != len(shown)
     out = "\x1b[2J" if whole else ""
     for number, line in enumerate(fresh):
@@ -154,7 +158,7 @@ def _draw(fresh: list[str], shown: list[str]) -> None:
 
 @contextmanager
 def _raw_terminal() -> Iterator[None]:
-    """Take the screen; whatever ends us, give it back as it was."""
+    """Switches the terminal to the console's screen, and back at the end, also after an exception or SIGTERM."""
     before = termios.tcgetattr(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.stdout.write(ENTER_SCREEN)

@@ -1,8 +1,7 @@
-"""What the console shows, as lines of text: cameras, processes, picture, log, keys. No I/O.
+"""The console's screen as lines of text: cameras, processes, live picture, log, keys.
 
-The console's live picture: preview_frame messages of the hub, drawn in half blocks.
-
-A picture in a terminal: two pixels in each character cell, upper half block in 24-bit colour. No I/O, no numpy.
+The picture comes from preview_frame messages of the hub. Each character cell shows two pixels: an upper half block in
+24-bit colour. Only `CameraPreview` does I/O; simplejpeg (and with it numpy) is imported when the first picture comes.
 """
 
 from __future__ import annotations
@@ -16,12 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shmcam.control import messages
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
-from shmcam.control.messages import PROCESS_BYTES_MAX
+from shmcam.control.messages import PROCESS_BYTES_MAX, Preview, PreviewFrame
 
 KEYS = "r record  s save  p picture  n night  c next camera  q quit"
 PICTURE_LINES_MAX = 24
+PREVIEW_FPS = 4.0
+PREVIEW_WIDTH_PX = 160
+RECONNECT_S = 1.0
+"""Time between two attempts to reach the hub."""
+
+UPPER_HALF = "▀"
+RESET = "\x1b[0m"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 COLOURS = {
@@ -35,25 +40,25 @@ COLOURS = {
 
 @dataclass
 class View:
-    """Everything the console knows."""
+    """The state that the console shows."""
 
     status: dict[str, Any] = field(default_factory=dict)
     """Data of the status command."""
     camera: str = ""
-    said: str = ""
+    answer: str = ""
     """Last answer to a key."""
     log: list[str] = field(default_factory=list)
     picture: list[str] = field(default_factory=list)
     """Lines with colours."""
     problem: str = ""
-    """Why nothing is known, such as no hub."""
+    """The reason why there is no status, such as no hub."""
 
 
 def render(view: View, columns: int, lines: int) -> list[str]:
-    """Return exactly `lines` lines of at most `columns` cells."""
-    top = [_title(view, columns), *(_camera(row) for row in view.status.get("cameras", []))]
-    top += [_process(row) for row in view.status.get("processes", [])]
-    bottom = [f"> {view.said}" if view.said else "", KEYS]
+    """Returns exactly `lines` lines of at most `columns` cells."""
+    top = [_title_of(view, columns), *(_camera_line_of(row) for row in view.status.get("cameras", []))]
+    top += [_process_line_of(row) for row in view.status.get("processes", [])]
+    bottom = [f"> {view.answer}" if view.answer else "", KEYS]
     room = lines - len(top) - len(bottom)
     picture = view.picture[: max(0, min(room - 3, PICTURE_LINES_MAX))]
     tail = view.log[len(view.log) - max(0, room - len(picture)) :] if room > len(picture) else []
@@ -63,12 +68,12 @@ def render(view: View, columns: int, lines: int) -> list[str]:
     return [cut(line, columns) for line in [*shown, *bottom][:lines]]
 
 
-def _title(view: View, columns: int) -> str:
+def _title_of(view: View, columns: int) -> str:
     text = f" shmcam  {view.camera}  {view.problem}"
     return f"\x1b[7m{text[:columns].ljust(columns)}\x1b[0m"
 
 
-def _camera(row: dict[str, Any]) -> str:
+def _camera_line_of(row: dict[str, Any]) -> str:
     night = {True: "NIGHT", False: "DAY", None: ""}[row.get("night")]
     rate = f"{row['fps']:.1f}/s" if row.get("fps", -1) >= 0 else ""
     recording = "\x1b[31m● recording\x1b[0m" if row.get("recording") else ""
@@ -86,7 +91,7 @@ def _camera(row: dict[str, Any]) -> str:
     return " ".join(str(word) for word in words if word)
 
 
-def _process(row: dict[str, Any]) -> str:
+def _process_line_of(row: dict[str, Any]) -> str:
     colour = COLOURS.get(row["state"], "")
     rate = f"{row['fps']:5.1f}/s" if row["fps"] >= 0 else "       "
     memory = f"{row['rss_bytes'] / 1048576:4.0f} MiB" if row["rss_bytes"] else "        "
@@ -97,7 +102,7 @@ def _process(row: dict[str, Any]) -> str:
 
 
 def cut(line: str, columns: int) -> str:
-    """Shorten a line to so many visible cells; colours count for nothing."""
+    """Shortens a line to so many visible cells; colours take none."""
     if len(_ANSI.sub("", line)) <= columns:
         return line
     shown, cells = [], 0
@@ -110,15 +115,12 @@ def cut(line: str, columns: int) -> str:
     return "".join(shown) + "\x1b[0m"
 
 
-UPPER_HALF = "▀"
-RESET = "\x1b[0m"
-
 Pixel = tuple[int, int, int]
 """Red, green, blue, 0-255."""
 
 
-def draw(pixels: Sequence[Sequence[Pixel]]) -> list[str]:
-    """Return one string a text line from rows of pixels; an odd last row gets black below it."""
+def draw_half_blocks(pixels: Sequence[Sequence[Pixel]]) -> list[str]:
+    """Returns one string for each line of text from rows of pixels; an odd last row gets black below it."""
     lines = []
     for top in range(0, len(pixels), 2):
         below = pixels[top + 1] if top + 1 < len(pixels) else [(0, 0, 0)] * len(pixels[top])
@@ -131,18 +133,14 @@ def draw(pixels: Sequence[Sequence[Pixel]]) -> list[str]:
     return lines
 
 
-def fitted(width: int, height: int, columns: int, lines: int) -> tuple[int, int]:
-    """Return (columns, pixel rows) for a picture within so many cells, keeping its shape; at least 2 x 2."""
+def fit_size(width: int, height: int, columns: int, lines: int) -> tuple[int, int]:
+    """Returns (columns, pixel rows) of a picture that keeps its shape within so many cells; at least 2 x 2."""
     scale = min(columns / width, 2 * lines / height)
     return max(2, int(width * scale)), max(2, int(height * scale) // 2 * 2)
 
 
-FPS = 4.0
-WIDTH_PX = 160
-
-
 class CameraPreview:
-    """One connection that carries nothing but small pictures; none while switched off or without a hub."""
+    """A connection to the hub that carries only small pictures; closed while switched off or without a hub."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -150,39 +148,39 @@ class CameraPreview:
         self._decoder = Decoder(limit=PROCESS_BYTES_MAX)
         self._camera = ""
         self._jpeg = b""
-        self._on = True
-        self._tried_s = -1e9
+        self._is_on = True
+        self._last_try_s = -1e9
 
     def toggle(self) -> None:
-        """Switch the picture on or off."""
-        self._on = not self._on
+        """Switches the picture on or off."""
+        self._is_on = not self._is_on
         self.close()
 
     def close(self) -> None:
-        """Hang up; the streamer stops making pictures when nobody else wants them."""
+        """Closes the connection; without other subscribers the streamer stops making pictures."""
         if self._link:
             self._link.close()
         self._link, self._jpeg, self._camera = None, b"", ""
 
-    def lines(self, camera: str, columns: int, lines: int) -> list[str]:
-        """Return the newest picture as lines of half blocks, fitting about half the screen."""
-        if not self._on:
+    def draw(self, camera: str, columns: int, lines: int) -> list[str]:
+        """Returns the newest picture as lines of half blocks that fit about half the screen."""
+        if not self._is_on:
             return []
         if camera != self._camera:
             self.close()
         if self._link is None:
             self._connect(camera)
         self._receive()
-        return picture(self._jpeg, columns, max(4, lines // 2)) if self._jpeg else []
+        return draw_jpeg(self._jpeg, columns, max(4, lines // 2)) if self._jpeg else []
 
     def _connect(self, camera: str) -> None:
-        if time.monotonic() - self._tried_s < 1.0:
+        if time.monotonic() - self._last_try_s < RECONNECT_S:
             return
-        self._tried_s = time.monotonic()
+        self._last_try_s = time.monotonic()
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             link.connect(str(self._path))
-            link.sendall(encode("msgpack", messages.Preview(camera=camera, fps=FPS, width=WIDTH_PX), 1))
+            link.sendall(encode("msgpack", Preview(camera=camera, fps=PREVIEW_FPS, width=PREVIEW_WIDTH_PX), 1))
         except OSError:
             link.close()
             return
@@ -196,13 +194,13 @@ class CameraPreview:
                 if not data:
                     self.close()
                     return
-                for one in self._decoder.feed(data, 0.0):
-                    if isinstance(one, Received) and isinstance(one.message, messages.PreviewFrame):
-                        self._jpeg = one.message.jpeg
+                for received in self._decoder.feed(data, 0.0):
+                    if isinstance(received, Received) and isinstance(received.message, PreviewFrame):
+                        self._jpeg = received.message.jpeg
 
 
-def picture(jpeg: bytes, columns: int, lines: int) -> list[str]:
-    """Decode a JPEG and draw it within so many cells; an unreadable one draws nothing."""
+def draw_jpeg(jpeg: bytes, columns: int, lines: int) -> list[str]:
+    """Decodes a JPEG and draws it within so many cells; an unreadable one gives no lines."""
     import simplejpeg
 
     try:
@@ -210,7 +208,7 @@ def picture(jpeg: bytes, columns: int, lines: int) -> list[str]:
     except ValueError:
         return []
     height, width = decoded.shape[:2]
-    across, down = fitted(width, height, columns, lines)
+    across, down = fit_size(width, height, columns, lines)
     small = decoded[[y * height // down for y in range(down)]][:, [x * width // across for x in range(across)]]
     rows: list[list[Pixel]] = [[(int(r), int(g), int(b)) for r, g, b in row] for row in small.tolist()]
-    return draw(rows)
+    return draw_half_blocks(rows)

@@ -31,22 +31,22 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command of `shmcam library`. Returns: 0, 1 where something is wrong or refused, 78 for a bad config."""
-    return run(build_parser().parse_args(argv))
+    """Runs one command of `shmcam library`. Returns: 0, 1 where something is wrong or refused, 78 for a bad config."""
+    return run_command(build_parser().parse_args(argv))
 
 
 def archive_main(argv: Sequence[str] | None = None) -> int:
-    """Run `shmcam archive verify NAME`; returns as `main` does."""
+    """Runs `shmcam archive verify NAME`; returns as `main` does."""
     parser = _build_shared("shmcam archive")
     words = parser.add_subparsers(required=True, metavar="COMMAND")
     command = words.add_parser("verify", help="compare archives with the SHA-256 sums of their manifests")
     command.add_argument("names", nargs="*", metavar="NAME", help="archives (default: all)")
     command.set_defaults(work=verify_archives)
-    return run(parser.parse_args(argv))
+    return run_command(parser.parse_args(argv))
 
 
 def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Print rows, newest first."""
+    """Prints rows, newest first."""
     now = to_utc_ns(now_ns())
     entries = catalogue.find(
         kinds=options.kind,
@@ -63,24 +63,24 @@ def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 
 def show_entry(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Print all of one row."""
+    """Prints all of one row."""
     entry = catalogue.get(options.numbers[0])
     print_answer(options, row(entry), show(entry))
     return 0
 
 
 def protect_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Protect entries from retention, or give them back to it."""
-    return _each(options, lambda number: catalogue.protect(number, options.protect))
+    """Protects entries from retention, or gives them back to it."""
+    return _change_entries(options, lambda number: catalogue.protect(number, options.protect))
 
 
 def delete_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Delete entries."""
-    return _each(options, catalogue.delete)
+    """Deletes entries."""
+    return _change_entries(options, catalogue.delete)
 
 
 def check_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Compare the library with the disk."""
+    """Compares the library with the disk."""
     findings = catalogue.check(mend=options.mend)
     rows = [{**row(entry), "finding": how} for entry, how in findings]
     mended = " (mended)" if options.mend and findings else ""
@@ -90,7 +90,7 @@ def check_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 
 def rebuild_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Make every row anew from the files."""
+    """Makes every row anew from the files."""
     count, kept = catalogue.rebuild(accept=options.accept)
     text = f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}"
     away = [str(folder) for folder in catalogue.away]
@@ -99,19 +99,19 @@ def rebuild_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
 
 
 def verify_archives(options: argparse.Namespace, _catalogue: Catalogue) -> int:
-    """Compare archives with their manifests."""
+    """Compares archives with their manifests."""
     archives: Path = options.settings.paths.archives
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for name in options.names or sorted(path.parent.name for path in archives.glob(f"*/{MANIFEST}")):
         bar = progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
-        found[name] = manifest.verify(archives / checked_name(name), bar)
-    lines = [f"{name}: {finding}" for name, findings in found.items() for finding in findings or ["ok"]]
-    print_answer(options, found, "\n".join(lines) or "no archives yet")
-    return EXIT_FOUND if any(found.values()) else 0
+        results[name] = manifest.verify(archives / checked_name(name), bar)
+    lines = [f"{name}: {finding}" for name, findings in results.items() for finding in findings or ["ok"]]
+    print_answer(options, results, "\n".join(lines) or "no archives yet")
+    return EXIT_FOUND if any(results.values()) else 0
 
 
-def run(options: argparse.Namespace) -> int:
-    """Carry out one command; a refusal becomes a line on stderr and an exit code."""
+def run_command(options: argparse.Namespace) -> int:
+    """Carries out one command; a refusal becomes a line on stderr and an exit code."""
     try:
         options.settings = Settings.load(options.config, options.set)
     except SettingsError as error:
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_FOUND
 
 
-def _each(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:
+def _change_entries(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:
     for number in options.numbers:
         entry = work(number)
         print_answer(options, row(entry), line(entry))
@@ -137,12 +137,12 @@ def _each(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:
 
 
 def print_answer(options: argparse.Namespace, data: object, text: str) -> None:
-    """Print the text, or with --json the data."""
+    """Prints the text, or with --json the data."""
     print(json.dumps(data) if options.json else text)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of what stands behind `shmcam library`."""
+    """Builds the parser of what stands behind `shmcam library`."""
     parser = _build_shared("shmcam library")
     words = parser.add_subparsers(required=True, metavar="COMMAND")
     command = words.add_parser("list", help="what has been saved, newest first")
@@ -177,7 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _build_shared(program: str) -> argparse.ArgumentParser:
-    """Build a parser of the options that every command here has."""
+    """Builds a parser of the options that every command here has."""
     parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
     parser.add_argument(
         "--config", type=Path, default=default_config(), metavar="FILE", help="config.toml (default: %(default)s)"

@@ -1,7 +1,7 @@
-"""`shmcam`: every command of the service, and what runs beside it, from the shell.
+"""`shmcam`: runs one word of the command line.
 
     shmcam save jpg png            any command of the control socket (shmcam help lists them)
-    shmcam run | console | doctor  what the command line does itself (`LOCAL` in shmcam/cli/words.py)
+    shmcam run | console | doctor  what the command line carries out itself (`LOCAL` in shmcam/cli/words.py)
     shmcam restart recorder        supervisorctl, with the right configuration
 
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 no service there; 75 no answer in time; 78 config.toml is
@@ -23,10 +23,10 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code."""
+    """Runs one command line; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a locale that knows no … shall not end it
+            stream.reconfigure(errors="replace")  # or a locale without "…" ends it with an exception
     try:
         options = read(list(sys.argv[1:] if argv is None else argv))
         return _dispatch(options)
@@ -57,18 +57,18 @@ def _dispatch(options: Options) -> int:
         WordParser(options.word).print_help()
         return 0
     if options.word in SUPERVISOR:
-        from shmcam.cli.run import supervisorctl
+        from shmcam.cli.run import run_supervisorctl
 
-        return supervisorctl(options)
+        return run_supervisorctl(options)
     if options.word in LOCAL:
         return int(_load(LOCAL[options.word].module)(options))
-    from shmcam.cli.send import ask
+    from shmcam.cli.send import send_command
 
-    return ask(options)
+    return send_command(options)
 
 
 def find_program_on_files(options: Options) -> str:
-    """Return the program that carries this word out on the files, with a progress bar, the service running or not.
+    """Returns the program that carries this word out on the files, with a progress bar, the service running or not.
 
     Returns "" if there is none: the same words over the socket ask the exporter, as `timelapse start|stop|status` does.
     """
@@ -80,7 +80,7 @@ def find_program_on_files(options: Options) -> str:
 
 
 def _load(name: str) -> Callable[..., int]:
-    """Import "module:function"."""
+    """Imports "module:function"."""
     module, function = name.split(":")
     program: Callable[..., int] = getattr(importlib.import_module(module), function)
     return program

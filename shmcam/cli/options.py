@@ -28,7 +28,7 @@ EXIT_TIMEOUT = 75
 
 VALUE_MISSING = "expected one argument"
 VALUE_TOO_MUCH = "ignored explicit argument"
-"""How argparse begins these two complaints."""
+"""The beginnings of argparse's messages about an option without its value and a switch with one."""
 
 
 class UsageError(ValueError):
@@ -37,7 +37,7 @@ class UsageError(ValueError):
 
 @dataclass
 class Options:
-    """One command line, taken apart."""
+    """A command line, taken apart."""
 
     word: str = ""
     rest: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Options:
         return self.socket
 
     def settings(self) -> Settings:
-        """Load config.toml. *Raises* SystemExit(78) with one line if it is wrong."""
+        """Loads config.toml. *Raises* SystemExit(78) with one line if it is wrong."""
         from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 
         try:
@@ -72,7 +72,7 @@ class Options:
 
 
 class WordParser(argparse.ArgumentParser):
-    """The parser of one word, or of the whole line ("" for the word): shared options, and the help text users know."""
+    """The parser of one word, or of the whole line ("" for the word): shared options, and its help."""
 
     def __init__(self, word: str = "") -> None:
         super().__init__(prog=f"shmcam {word}".rstrip(), add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -84,19 +84,19 @@ class WordParser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="store_true", help="explain a word")
 
     def format_help(self) -> str:
-        """Return the text of `--help`."""
+        """Returns the text of `--help`."""
         return f"{help_of(self.word)}\n"
 
     def take(self, words: Sequence[str], options: Options) -> list[str]:
-        """Set the options that are ours; returns all other words in their order. *Raises* UsageError."""
+        """Sets the shared options; returns all other words in their order. *Raises* UsageError."""
         try:
             return self.parse_known_args(words, options)[1]
         except argparse.ArgumentError as problem:
-            raise UsageError(_text_of(problem)) from None
+            raise UsageError(_message_of(problem)) from None
 
 
 def read(words: Sequence[str]) -> Options:
-    """Take a command line apart; shared options may stand before or behind the word. *Raises* UsageError."""
+    """Takes a command line apart; shared options may stand before or behind the word. *Raises* UsageError."""
     options = Options(config=default_config())
     line = WordParser()
     line.add_argument("word", nargs="?", default="")
@@ -111,24 +111,24 @@ def read(words: Sequence[str]) -> Options:
 
 
 def default_config() -> Path:
-    """SHMCAM_CONFIG, ./config.toml, /etc/shmcam/config.toml if there is one, else the file that is shipped."""
-    if given := os.environ.get("SHMCAM_CONFIG"):
-        return Path(given)
+    """Returns SHMCAM_CONFIG, ./config.toml, /etc/shmcam/config.toml if there is one, else the file that is shipped."""
+    if path := os.environ.get("SHMCAM_CONFIG"):
+        return Path(path)
     from shmcam.runtime.programs import SHIPPED
 
     places = [Path("config.toml"), Path("/etc/shmcam/config.toml"), SHIPPED]
     return next((place.absolute() for place in places if place.exists()), places[0])
 
 
-def whole_number(given: str) -> int:
-    """Read the value of an option. *Raises* ArgumentTypeError in words for people."""
+def whole_number(text: str) -> int:
+    """Reads the value of an option. *Raises* ArgumentTypeError in words for people."""
     try:
-        return int(given)
+        return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {given!r}") from None
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
 
 
-def _text_of(problem: argparse.ArgumentError) -> str:
+def _message_of(problem: argparse.ArgumentError) -> str:
     if problem.message.startswith(VALUE_MISSING):
         return f"{problem.argument_name} needs a value"
     if problem.message.startswith(VALUE_TOO_MUCH):
@@ -136,19 +136,19 @@ def _text_of(problem: argparse.ArgumentError) -> str:
     return problem.message
 
 
-def _path(given: str) -> Path:
-    if not given:
+def _path(text: str) -> Path:
+    if not text:
         raise argparse.ArgumentTypeError(VALUE_MISSING)
-    return Path(given)
+    return Path(text)
 
 
-def _seconds(given: str) -> float:
-    if not given:
+def _seconds(text: str) -> float:
+    if not text:
         raise argparse.ArgumentTypeError(VALUE_MISSING)
     try:
-        seconds = float(given)
+        seconds = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"--timeout {given}: expected seconds") from None
+        raise argparse.ArgumentTypeError(f"--timeout {text}: expected seconds") from None
     if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"--timeout {given}: expected seconds above 0")
+        raise argparse.ArgumentTypeError(f"--timeout {text}: expected seconds above 0")
     return seconds

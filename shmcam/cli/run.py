@@ -33,10 +33,10 @@ from shmcam.runtime.programs import (
 from shmcam.watchdog.supervisord import Supervisord
 
 SECRETS = ("token", "password", "insecure_no_auth")
-"""Keys of [http] of which an address that others can reach needs one."""
+"""Keys of [http]; an address that other machines can reach needs one of them."""
 
 SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
-"""Characters that mean something in an address of socat(1)."""
+"""Characters with a meaning in an address of socat(1)."""
 
 ALL = "all"
 """supervisorctl's word for every program."""
@@ -46,9 +46,9 @@ EXIT_ALREADY_RUNNING = 75
 
 
 def run_supervised(argv: Sequence[str] | None = None) -> int:
-    """Start every process in the foreground; Ctrl-C or SIGTERM stops them all."""
+    """Starts every process in the foreground; Ctrl-C or SIGTERM stops them all. Returns only where it cannot start."""
     options = build_parser().parse_args(argv)
-    config = own_config(options.config.absolute())
+    config = choose_config(options.config.absolute())
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
     environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
@@ -61,16 +61,19 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
         print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
     conf = prepare(settings)
-    print(banner(settings, conf), flush=True)
+    print(banner_of(settings, conf), flush=True)
     supervisord = Path(sys.executable).with_name("supervisord")
     arguments = [str(supervisord), "--nodaemon", "--configuration", str(conf)]
     if not options.verbose:
         arguments.append("--silent")  # its log file has the same lines
-    return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell: what we want)
+    return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell)
 
 
-def own_config(config: Path) -> Path:
-    """Say which file it is where nobody named one and none is here; what pip installed is nobody's, so copy it here."""
+def choose_config(config: Path) -> Path:
+    """Returns the config.toml to run, and says which one if it is neither named nor in this folder.
+
+    A file that pip installed is copied into this folder first: run/ and captures/ go where config.toml is.
+    """
     here = Path.cwd() / "config.toml"
     if config != SHIPPED or config == here:
         return config
@@ -84,7 +87,7 @@ def own_config(config: Path) -> Path:
 
 
 def prepare(settings: Settings) -> Path:
-    """Make the folders and the supervisord.conf of this configuration. Returns: the file to start with."""
+    """Makes the folders and the supervisord.conf of this configuration. Returns: the path of that file."""
     paths = settings.paths
     for folder in (paths.run, paths.run / PROGRAMS, paths.logs, paths.captures, paths.recordings, paths.archives):
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,21 +101,21 @@ def prepare(settings: Settings) -> Path:
     return conf
 
 
-def banner(settings: Settings, conf: Path) -> str:
-    """Where everything is, on one screen."""
+def banner_of(settings: Settings, conf: Path) -> str:
+    """Returns what `run` prints at its start: addresses, and lines to type, on one screen."""
     scheme = "https" if settings.value("http.tls_cert") else "http"
     bind = str(settings.value("http.bind"))
     host = "127.0.0.1" if bind in ("0.0.0.0", "::", "") else bind  # noqa: S104  (shown, not bound)
     port = settings.value("mjpeg_server.port")
-    ctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {shlex.quote(_short(conf))}"
-    control = shlex.quote("UNIX-CONNECT:" + SOCAT_SPECIAL.sub(r"\\\g<0>", _short(settings.socket_path)))
+    supervisorctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {shlex.quote(_shorten(conf))}"
+    address = shlex.quote("UNIX-CONNECT:" + SOCAT_SPECIAL.sub(r"\\\g<0>", _shorten(settings.socket_path)))
     lines = {
         "page": f"{scheme}://{host}:{port}/",
         "stream": f"{scheme}://{host}:{port}/stream",
-        "save": f"echo save | socat -t10 - {control}",
-        "record": f"echo record start | socat -t10 - {control}",
-        "status": f"{ctl} status",
-        "logs": f"tail -f {shlex.quote(_short(settings.paths.logs))}/*.log",
+        "save": f"echo save | socat -t10 - {address}",
+        "record": f"echo record start | socat -t10 - {address}",
+        "status": f"{supervisorctl} status",
+        "logs": f"tail -f {shlex.quote(_shorten(settings.paths.logs))}/*.log",
         "stop": "Ctrl-C",
     }
     if not is_loopback(bind) and not any(settings.value(f"http.{key}") for key in SECRETS):
@@ -122,7 +125,7 @@ def banner(settings: Settings, conf: Path) -> str:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket; a stale socket file does not count."""
+    """Returns whether a process listens on a Unix socket; a stale socket file does not count."""
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.settimeout(1.0)
         probe.connect(str(path))
@@ -130,14 +133,14 @@ def is_listening(path: Path) -> bool:
     return False
 
 
-def _short(path: Path) -> str:
+def _shorten(path: Path) -> str:
     with suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of what stands behind `shmcam run`."""
+    """Builds the parser of what stands behind `shmcam run`."""
     parser = argparse.ArgumentParser(
         prog="shmcam run", description="Start every process in the foreground; Ctrl-C or SIGTERM stops them all."
     )
@@ -154,36 +157,36 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(options: Options) -> int:
-    """Become supervisord (`shmcam.cli.run` reads the options behind the word)."""
+    """Becomes supervisord; `build_parser` reads the options behind the word."""
     return run_supervised(["--config", str(options.config), *["--help"] * options.help, *options.rest])
 
 
-def supervisorctl(options: Options) -> int:
-    """Become supervisorctl; without a program's name it means all of them."""
+def run_supervisorctl(options: Options) -> int:
+    """Becomes supervisorctl; without the name of a program it acts on all of them."""
     word = "status" if options.word == "processes" else options.word
     settings = options.settings()
     if not is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam: no supervisord at {settings.paths.run}/supervisor.sock; try: shmcam run", file=sys.stderr)
         return EXIT_UNAVAILABLE
-    named = options.rest or ([] if word in {"status", "update"} else [ALL])
-    named = [_full_name(name, settings) for name in named]
-    program = Path(sys.executable).with_name("supervisorctl")
-    arguments = [str(program), "--configuration", str(conf_of(settings)), word, *named]
-    return os.execv(program, arguments)  # noqa: S606 - argv list, no shell
+    programs = options.rest or ([] if word in {"status", "update"} else [ALL])
+    names = [_full_name_of(name, settings) for name in programs]
+    supervisorctl = Path(sys.executable).with_name("supervisorctl")
+    arguments = [str(supervisorctl), "--configuration", str(conf_of(settings)), word, *names]
+    return os.execv(supervisorctl, arguments)  # noqa: S606 - argv list, no shell
 
 
 def conf_of(settings: Settings) -> Path:
-    """Return the supervisord.conf this configuration runs with."""
+    """Returns the path of the supervisord.conf of this configuration."""
     return TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
 
 
 def supervisord_of(settings: Settings) -> Supervisord:
-    """Return the supervisord of this configuration."""
+    """Returns the supervisord of this configuration."""
     return Supervisord(f"unix://{settings.paths.run}/supervisor.sock")
 
 
-def _full_name(name: str, settings: Settings) -> str:
-    """Let people write recorder-cam1 for supervisord's cam1:recorder-cam1."""
+def _full_name_of(name: str, settings: Settings) -> str:
+    """Returns supervisord's name of a program: recorder-cam1 stands for cam1:recorder-cam1."""
     if ":" in name or name == ALL:
         return name
     camera = next((camera for camera in settings.cameras[1:] if name.endswith(f"-{camera}")), "")

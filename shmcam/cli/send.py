@@ -1,4 +1,4 @@
-"""Commands of the control socket from the shell: send, print, exit code."""
+"""Commands of the control socket from the shell: sends one, prints the reply, returns the exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.call import call
 from shmcam.control.command_table import find, suggestion
 from shmcam.control.messages import Reply, Set
-from shmcam.control.parser import UnknownCommandError, from_line
+from shmcam.control.parser import from_line
 
 EXIT_CODES = {
     "no_hub": EXIT_UNAVAILABLE,
@@ -22,35 +22,33 @@ EXIT_CODES = {
 EXIT_CODES |= {"bad_arguments": EXIT_USAGE, "unknown_command": EXIT_USAGE}
 
 
-def ask(options: Options) -> int:
-    """Send one command and print its answer: text to stdout, errors to stderr, everything as JSON with --json."""
-    found = find(options.word)
-    if found is None:
+def send_command(options: Options) -> int:
+    """Sends one command and prints its reply: text to stdout, errors to stderr, everything as JSON with --json."""
+    if find(options.word) is None:
         near = suggestion(options.word) or next(
             (w for w in (*LOCAL, *ELSEWHERE, *SUPERVISOR) if w.startswith(options.word[:3])), ""
         )
         raise UsageError(
             f"unknown word {options.word!r}" + (f"; did you mean {near}?" if near else "; see: shmcam --help")
         )
-    cameras = () if options.socket else options.settings().cameras  # a hub of elsewhere may have others
+    cameras = () if options.socket else options.settings().cameras  # the hub of another socket may have others
     try:
         command = from_line(line_of(options), cameras)
-    except UnknownCommandError as problem:
+    except ValueError as problem:  # UnknownCommandError too
         raise UsageError(str(problem)) from problem
-    except ValueError as problem:
-        raise UsageError(str(problem)) from problem
-    return show(call(options.socket_path, command, options.timeout), as_json=options.json)
+    return print_reply(call(options.socket_path, command, options.timeout), as_json=options.json)
 
 
 def line_of(options: Options) -> str:
-    """Return the command as one line of the text dialect; words with spaces keep them."""
-    found = find(options.word)
-    quoted = [word if found and found[0].message is Set and "=" in word else shlex.quote(word) for word in options.rest]
+    """Returns the command as one line of the text dialect; words with spaces keep them."""
+    command = find(options.word)
+    is_set = command is not None and command[0].message is Set
+    quoted = [word if is_set and "=" in word else shlex.quote(word) for word in options.rest]
     return " ".join([options.word, *quoted])
 
 
-def show(reply: Reply, *, as_json: bool) -> int:
-    """Print an answer; returns the exit code."""
+def print_reply(reply: Reply, *, as_json: bool) -> int:
+    """Prints a reply; returns the exit code."""
     if as_json:
         data = {"ok": reply.ok, "status": reply.status, "data": reply.data}
         print(json.dumps(data, indent=1, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`shmcam shortstream N --out DIR`: the ready client for the binary answer of `shortstream`."""
+"""`shmcam shortstream N --out DIR`: saves the binary answer of `shortstream` as JPEG files."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shmcam.cli.options import EXIT_FAILED, Options, UsageError
-from shmcam.cli.send import show
+from shmcam.cli.send import print_reply
 from shmcam.control.call import call
 from shmcam.control.messages import ShortStream, build
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
-"""No JPEG of a camera is longer; a length above it means that the stream is out of step."""
+"""Longest JPEG of a camera; a length above it means that the decoder has lost the beginning of a frame."""
 
 
-class Frames:
-    """Takes n × (u32 big-endian length, JPEG) and a length of 0 in any pieces; hands on each JPEG."""
+class ShortStreamDecoder:
+    """Splits n × (u32 big-endian length, JPEG) and a length of 0, which come in any pieces, into JPEGs."""
 
-    def __init__(self, taken: Callable[[bytes], None]) -> None:
-        self._taken = taken
+    def __init__(self, on_jpeg: Callable[[bytes], None]) -> None:
+        self._on_jpeg = on_jpeg
         self._data = bytearray()
-        self.ended = False
+        self.is_at_end = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes. *Raises* ValueError when they cannot be a shortstream."""
+        """Takes bytes and hands on each JPEG that is whole. *Raises* ValueError if this cannot be a shortstream."""
         self._data += data
-        while len(self._data) >= 4 and not self.ended:
+        while len(self._data) >= 4 and not self.is_at_end:
             (length,) = struct.unpack(">I", self._data[:4])
             if length > FRAME_BYTES_MAX:
                 raise ValueError(f"frame of {length} bytes, limit {FRAME_BYTES_MAX}: out of step")
             if length == 0:
-                self.ended = True
+                self.is_at_end = True
             elif len(self._data) < 4 + length:
                 return
             else:
-                self._taken(bytes(self._data[4 : 4 + length]))
+                self._on_jpeg(bytes(self._data[4 : 4 + length]))
             del self._data[: 4 + length]
 
 
 def main(options: Options) -> int:
-    """Save N frames as DIR/frame_0001.jpg …; prints STREAM_DONE as the service says it."""
-    command, folder = _options(options.rest)
+    """Saves N frames as DIR/frame_0001.jpg …; prints the service's STREAM_DONE."""
+    command, folder = _read_options(options.rest)
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
 
@@ -51,19 +51,19 @@ def main(options: Options) -> int:
         count += 1
         (folder / f"frame_{count:04}.jpg").write_bytes(jpeg)
 
-    frames = Frames(save)
+    decoder = ShortStreamDecoder(save)
     try:
-        reply = call(options.socket_path, command, options.timeout, frames.feed)
+        reply = call(options.socket_path, command, options.timeout, decoder.feed)
     except ValueError as problem:
         print(f"shmcam: {problem}", file=sys.stderr)
         return EXIT_FAILED
-    code = show(reply, as_json=options.json)
+    code = print_reply(reply, as_json=options.json)
     if reply.ok and not options.json:
         print(f"{count} files in {folder}")
     return code
 
 
-def _options(words: list[str]) -> tuple[ShortStream, Path]:
+def _read_options(words: list[str]) -> tuple[ShortStream, Path]:
     fields: dict[str, str] = {}
     rest = iter(words)
     for word in rest:

@@ -1,7 +1,7 @@
-"""`shmcam slave`: the JSON dialect on stdin and stdout, for a master program that started us.
+"""`shmcam slave`: the JSON dialect on stdin and stdout, for a master program that started this process.
 
 One object a line in, one object a line out; `{"command": "quit"}` or the end of stdin ends the session. With --start
-the whole service is started first, and stopped again at the end. Nothing but JSON is ever written to stdout.
+the slave starts the whole service first, and stops it at the end. It writes nothing but JSON to stdout.
 """
 
 from __future__ import annotations
@@ -21,40 +21,44 @@ from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.control.codec import READ_BYTES
 
 READY_WITHIN_S = 30.0
-"""How long --start waits for the hub; a Pi needs several seconds."""
+"""Longest wait of --start for the hub; a Pi needs several seconds."""
 
 STOP_WITHIN_S = 15.0
-LINE_MAX = 64 * 1024
+"""Time from SIGTERM to SIGKILL for the service of --start."""
+
+LINE_BYTES_MAX = 64 * 1024
+"""Longest line of the master; a longer line ends the session."""
 
 
 def main(options: Options) -> int:
-    """Pass lines between the master and the hub until one of them ends."""
-    service = _start(options) if "--start" in options.rest else None
+    """Passes lines between the master and the hub until one of them ends."""
+    service = _start_service(options) if "--start" in options.rest else None
     try:
-        return _session(options.socket_path, started=service is not None)
+        return _run_session(options.socket_path, started=service is not None)
     finally:
         if service:
-            _stop(service)
+            _stop_service(service)
 
 
-def _session(path: Path, *, started: bool) -> int:
+def _run_session(path: Path, *, started: bool) -> int:
     try:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.connect(str(path))
     except OSError as problem:
-        _say("error", "no_hub", {"message": f"no hub at {path} ({problem.strerror}); try: shmcam slave --start"})
+        message = f"no hub at {path} ({problem.strerror}); try: shmcam slave --start"
+        _write_status("error", "no_hub", {"message": message})
         return EXIT_UNAVAILABLE
-    _say("status", "ready", {"socket": str(path), "pid": os.getpid(), "started": started})
+    _write_status("status", "ready", {"socket": str(path), "pid": os.getpid(), "started": started})
     with link:
-        return _pump(link)
+        return _relay(link)
 
 
-def _pump(link: socket.socket) -> int:
-    """Carry bytes both ways; stdin is read unbuffered so that select tells the truth about it."""
+def _relay(link: socket.socket) -> int:
+    """Carries bytes both ways. Reads stdin unbuffered, because select does not see what a buffer holds."""
     lines, ended = b"", False
     while True:
-        watched = [link.fileno(), *([] if ended else [0])]
-        ready = select.select(watched, [], [])[0]
+        descriptors = [link.fileno(), *([] if ended else [0])]
+        ready = select.select(descriptors, [], [])[0]
         if link.fileno() in ready:
             data = link.recv(READ_BYTES)
             if not data:
@@ -68,26 +72,26 @@ def _pump(link: socket.socket) -> int:
                     link.sendall(line.strip() + b"\n")
                 else:
                     _refuse(line)
-            if not data or len(lines) > LINE_MAX:
+            if not data or len(lines) > LINE_BYTES_MAX:
                 ended = True
-                link.shutdown(socket.SHUT_WR)  # what was asked is still answered
+                link.shutdown(socket.SHUT_WR)  # the hub still answers what it has got
     if not ended:
-        _say("status", "closed", {"message": "session ended"})
+        _write_status("status", "closed", {"message": "session ended"})
     return 0
 
 
 def _refuse(line: bytes) -> None:
-    """Answer what is not JSON here: to the hub a first byte that is no brace would mean another dialect."""
+    """Answers a line that is not JSON; the hub would take its first byte for another dialect."""
     if line.strip():
         shown = line[:60].decode(errors="replace")
-        _say(
+        _write_status(
             "error",
             "bad_message",
             {"message": f'expected an object such as {{"command": "get_status"}}, got {shown!r}'},
         )
 
 
-def _say(kind: str, status: str, data: dict[str, object]) -> None:
+def _write_status(kind: str, status: str, data: dict[str, object]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     _write(json.dumps({"type": kind, "status": status, "timestamp": now, "data": data}).encode() + b"\n")
 
@@ -97,20 +101,20 @@ def _write(data: bytes) -> None:
         data = data[os.write(1, data) :]
 
 
-def _start(options: Options) -> subprocess.Popen[bytes]:
-    """Start the service with its output in logs/run.out, and wait until the hub answers."""
+def _start_service(options: Options) -> subprocess.Popen[bytes]:
+    """Starts the service with its output in logs/run.out, and waits until the hub answers."""
     settings = options.settings()
     settings.paths.logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "shmcam.cli.run", "--config", str(options.config)]
     with (settings.paths.logs / "run.out").open("ab") as out:
         service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     end_s = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < end_s and service.poll() is None and not _answers(options.socket_path):
+    while time.monotonic() < end_s and service.poll() is None and not _is_answering(options.socket_path):
         time.sleep(0.05)
     return service
 
 
-def _answers(path: Path) -> bool:
+def _is_answering(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
@@ -119,7 +123,7 @@ def _answers(path: Path) -> bool:
         return True
 
 
-def _stop(service: subprocess.Popen[bytes]) -> None:
+def _stop_service(service: subprocess.Popen[bytes]) -> None:
     if service.poll() is None:
         service.send_signal(signal.SIGTERM)
         try:

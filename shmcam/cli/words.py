@@ -13,7 +13,7 @@ from shmcam.control.help import details
 
 @dataclass(frozen=True, slots=True)
 class WordOption:
-    """One option of a word, for completion; the word's code reads it."""
+    """An option of one word, for completion; the word's code reads it."""
 
     names: tuple[str, ...]
     help: str
@@ -23,7 +23,7 @@ class WordOption:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word: its code, its line in the overview, its own help."""
+    """A word: its code, its line in the overview, its own help."""
 
     module: str
     usage: str
@@ -62,13 +62,13 @@ LOCAL: dict[str, Word] = {
         (WordOption(("--start",), "start the whole service first"),),
     ),
     "subscribe": Word(
-        "shmcam.cli.follow:events",
+        "shmcam.cli.follow:print_events",
         "subscribe [TOPIC …]",
         "print events until Ctrl-C",
         "shmcam subscribe [TOPIC …]: print events until Ctrl-C; without topics: all\nexample: shmcam subscribe night",
     ),
     "logs": Word(
-        "shmcam.cli.follow:logs",
+        "shmcam.cli.follow:print_logs",
         "logs [-f] [-n LINES] [PROCESS]",
         "log lines, merged by time",
         "shmcam logs [-f] [-n LINES] [PROCESS]: log lines, merged by time; -f: and what follows",
@@ -87,7 +87,7 @@ LOCAL: dict[str, Word] = {
             WordOption(("--camera",), "camera, such as cam0", "NAME"),
         ),
     ),
-    "cameras": Word("shmcam.cli.rings:main", "cameras", "every camera of this machine, and what is delivered"),
+    "cameras": Word("shmcam.cli.rings:list_cameras", "cameras", "every camera of this machine, and what is delivered"),
     "doctor": Word(
         "shmcam.cli.doctor.doctor:main",
         "doctor",
@@ -96,12 +96,12 @@ LOCAL: dict[str, Word] = {
         "Exit code 1 if anything is.",
     ),
     "top": Word(
-        "shmcam.cli.rings:top",
+        "shmcam.cli.rings:show_rings",
         "top [--once]",
         "live view of the rings: rates, readers, lag, drops",
         options=(WordOption(("--once",), "one table, then stop"),),
     ),
-    "dump-ring": Word("shmcam.cli.rings:dump", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
+    "dump-ring": Word("shmcam.cli.rings:dump_ring", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
     "completion": Word(
         "shmcam.cli.completion:main",
         "completion bash|zsh|fish",
@@ -141,19 +141,19 @@ SUPERVISOR: dict[str, str] = {
 
 
 def find_word(word: str) -> Word | None:
-    """Return a word of LOCAL or ELSEWHERE; None: it is none of these."""
+    """Returns a word of LOCAL or ELSEWHERE; None: it is none of these."""
     return LOCAL.get(word) or ELSEWHERE.get(word)
 
 
 def summaries() -> dict[str, str]:
-    """Return every word with its one-line help, in alphabetical order."""
+    """Returns every word with its one-line help, in alphabetical order."""
     texts = {row.words[0]: row.help for row in COMMANDS}
     texts |= {name: word.help for name, word in (LOCAL | ELSEWHERE).items()}
     return dict(sorted((texts | SUPERVISOR).items()))
 
 
 def help_of(word: str) -> str:
-    """Return the text of `shmcam WORD --help`; of `shmcam --help` for no word; "" where only the word's code has it."""
+    """Returns the text of `shmcam WORD --help`; "" if the code of the word prints it. No word: `shmcam --help`."""
     if not word:
         return overview()
     if word in SUPERVISOR:
@@ -166,7 +166,7 @@ def help_of(word: str) -> str:
 
 
 def overview() -> str:
-    """Return the text of `shmcam --help`."""
+    """Returns the text of `shmcam --help`."""
     rows = [(word.usage, word.help) for word in (*LOCAL.values(), *ELSEWHERE.values())]
     rows += [(f"{word} [PROGRAM …]", text) for word, text in SUPERVISOR.items()]
     local = "\n".join(f"  {usage:<44} {text}" for usage, text in rows)

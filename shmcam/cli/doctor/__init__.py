@@ -1,1 +1,1 @@
-"""shmcam/cli/doctor."""
+"""`shmcam doctor` and its checks."""

@@ -1,4 +1,4 @@
-"""doctor: is there a camera, may we use it, who holds it."""
+"""Checks of the camera: picamera2, the device nodes, their group, the processes that have them open."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 MODEL = Path("/proc/device-tree/model")
 
 
-def camera(options: Options) -> Iterator[Finding]:
-    """Look at picamera2, the device nodes, the group and who has them open."""
-    is_pi = "Raspberry Pi" in _text(MODEL)
-    yield from _picamera2(is_pi=is_pi)
+def check_camera(options: Options) -> Iterator[Finding]:
+    """Checks picamera2, the device nodes, their group, and the processes that have them open."""
+    is_pi = "Raspberry Pi" in _read_text(MODEL)
+    yield from _check_picamera2(is_pi=is_pi)
     nodes = sorted([*Path("/dev").glob("video*"), *Path("/dev").glob("media*")])
-    wanted = str(options.settings().value("camera.source"))
+    source = str(options.settings().value("camera.source"))
     if not nodes:
         text = "no camera device (/dev/video*, /dev/media*)"
-        if is_pi or wanted in {"picamera2", "v4l2"}:
+        if is_pi or source in {"picamera2", "v4l2"}:
             yield problem(f"{text}: check the ribbon cable with the power off", "rpicam-hello --list-cameras")
         else:
-            yield note(f"{text}; source = {wanted!r} runs on the synthetic camera without one")
+            yield note(f"{text}; source = {source!r} runs on the synthetic camera without one")
         return
     yield ok(f"camera devices: {', '.join(node.name for node in nodes[:8])}{' …' if len(nodes) > 8 else ''}")
-    yield from _group(nodes)
-    yield from _holders(nodes)
+    yield from _check_group(nodes)
+    yield from _check_holders(nodes)
 
 
-def _picamera2(*, is_pi: bool) -> Iterator[Finding]:
+def _check_picamera2(*, is_pi: bool) -> Iterator[Finding]:
     if find_spec("picamera2") and find_spec("libcamera"):
-        yield ok(f"picamera2 {_version('picamera2')} on libcamera {_version('libcamera')}")
+        yield ok(f"picamera2 {_version_of('picamera2')} on libcamera {_version_of('libcamera')}")
     elif (SYSTEM_PACKAGES / "picamera2").exists():
-        said = "python3-picamera2 is installed, but this environment does not see the system's packages"
-        yield problem(said, "rm -rf .venv && make setup")
+        text = "python3-picamera2 is installed, but this environment does not see the system's packages"
+        yield problem(text, "rm -rf .venv && make setup")
     elif is_pi:
         yield problem("picamera2 is missing, which this camera needs", "sudo apt-get install -y python3-picamera2")
     else:
         yield note("picamera2 is not installed (only Raspberry Pi cameras need it)")
 
 
-def _version(name: str) -> str:
+def _version_of(name: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -54,8 +54,8 @@ def _version(name: str) -> str:
         return "(version unknown)"
 
 
-def _group(nodes: list[Path]) -> Iterator[Finding]:
-    """Tell whether we may open the devices."""
+def _check_group(nodes: list[Path]) -> Iterator[Finding]:
+    """Checks that this user may open the devices."""
     closed = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
     if not closed:
         yield ok("this user may open them")
@@ -64,16 +64,16 @@ def _group(nodes: list[Path]) -> Iterator[Finding]:
     try:
         name = grp.getgrgid(number).gr_name
     except KeyError:
-        name = str(number)  # the host's, inside a container
+        name = str(number)  # inside a container the group may be the host's
     yield problem(
         f"this user may not open {closed[0]} (group {name})", f"sudo usermod -aG {name} $USER && newgrp {name}"
     )
 
 
-def _holders(nodes: list[Path]) -> Iterator[Finding]:
-    """Name the processes that have a camera open."""
-    found = holders({str(node) for node in nodes})
-    for pid, (command, devices) in sorted(found.items()):
+def _check_holders(nodes: list[Path]) -> Iterator[Finding]:
+    """Names the processes that have a camera open."""
+    holders = find_holders({str(node) for node in nodes})
+    for pid, (command, devices) in sorted(holders.items()):
         text = f"{', '.join(sorted(devices)[:3])} is open in {command} (pid {pid})"
         if "capture" in command:
             yield ok(text)
@@ -81,20 +81,20 @@ def _holders(nodes: list[Path]) -> Iterator[Finding]:
             yield problem(f"{text}; a camera has one owner at a time", f"kill {pid}")
 
 
-def holders(devices: set[str]) -> dict[int, tuple[str, set[str]]]:
-    """Return pid → (command line, devices) of every process of ours (root: of all) that has one open."""
-    found: dict[int, tuple[str, set[str]]] = {}
+def find_holders(devices: set[str]) -> dict[int, tuple[str, set[str]]]:
+    """Returns pid → (command line, devices) of every process of this user (root: of all users) that has one open."""
+    holders: dict[int, tuple[str, set[str]]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            opened = {str(link.readlink()) for link in (entry / "fd").iterdir()} & devices
+            held = {str(link.readlink()) for link in (entry / "fd").iterdir()} & devices
         except OSError:
-            continue  # gone meanwhile, or not ours to see
-        if opened:
-            found[int(entry.name)] = (_text(entry / "cmdline").replace("\0", " ").strip()[:80], opened)
-    return found
+            continue  # the process ended meanwhile, or belongs to another user
+        if held:
+            holders[int(entry.name)] = (_read_text(entry / "cmdline").replace("\0", " ").strip()[:80], held)
+    return holders
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""One line of `shmcam doctor`."""
+"""A finding: one line of `shmcam doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, and what would help."""
+    """The result of one check, and the line to type against it."""
 
     level: Literal["ok", "note", "problem"]
     text: str
@@ -17,15 +17,15 @@ class Finding:
 
 
 def ok(text: str) -> Finding:
-    """Say that something is as it should be."""
+    """Returns a finding that something is as it should be."""
     return Finding("ok", text)
 
 
 def note(text: str, type_this: str = "") -> Finding:
-    """Say something worth knowing that stops nothing."""
+    """Returns a finding that is worth knowing but stops nothing."""
     return Finding("note", text, type_this)
 
 
 def problem(text: str, type_this: str = "") -> Finding:
-    """Say what is wrong."""
+    """Returns a finding that something is wrong."""
     return Finding("problem", text, type_this)

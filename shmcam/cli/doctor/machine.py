@@ -1,4 +1,4 @@
-"""doctor: software, memory, disk, clock, permissions."""
+"""Checks of the machine: software, memory, disk, clock, permissions."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ PIPELINE_BYTES = 350 * MIB
 SOCKET_PATH_MAX = 107
 """sun_path of unix(7), less the final zero."""
 SYSTEM_UID_MAX = 999
-EARLIEST = 1_704_067_200
-"""2024-01-01: a clock before this was never set."""
+EARLIEST_S = 1_704_067_200
+"""2024-01-01: a clock before this was never set (Unix time)."""
 
 
-def software(_options: Options) -> Iterator[Finding]:
-    """Look at Python, our packages, and what the processor needs."""
+def check_software(_options: Options) -> Iterator[Finding]:
+    """Checks Python, the packages of this program, and the libraries that the processor needs."""
     if sys.version_info < (3, 11):  # noqa: UP036 - the wrong interpreter may well run this
         yield problem(f"Python {platform.python_version()}: 3.11 or newer is needed", "make setup PYTHON=python3.11")
-    missing = [name for name in PACKAGES if not _installed(name)]
+    missing = [name for name in PACKAGES if not _is_installed(name)]
     if missing:
         yield problem(f"packages are missing: {', '.join(missing)}", "make setup")
     else:
@@ -50,34 +50,34 @@ def software(_options: Options) -> Iterator[Finding]:
         yield note("socat is not installed; the examples use it", "sudo apt-get install -y socat")
 
 
-def memory(options: Options) -> Iterator[Finding]:
-    """Look at memory, swap and /dev/shm against what the rings will take."""
+def check_memory(options: Options) -> Iterator[Finding]:
+    """Compares memory, swap and /dev/shm with what the rings will take."""
     settings = options.settings()
-    need = sum(_ring_bytes(options, camera) for camera in settings.cameras)
+    ring_bytes = sum(_estimate_ring_bytes(options, camera) for camera in settings.cameras)
     shm = shutil.disk_usage(SHM)
-    held = sum(p.stat().st_size for p in SHM.glob(f"{settings.value('ring.prefix')}.*"))
-    text = f"{SHM}: {shm.free // MIB} MiB free, the rings want about {need // MIB} MiB"
-    if need > shm.free + held:
+    held_bytes = sum(p.stat().st_size for p in SHM.glob(f"{settings.value('ring.prefix')}.*"))
+    text = f"{SHM}: {shm.free // MIB} MiB free, the rings want about {ring_bytes // MIB} MiB"
+    if ring_bytes > shm.free + held_bytes:
         yield problem(
-            text, f"sudo mount -o remount,size={(need + 64 * MIB) // MIB}M /dev/shm   # or a smaller ring.seconds"
+            text, f"sudo mount -o remount,size={(ring_bytes + 64 * MIB) // MIB}M /dev/shm   # or a smaller ring.seconds"
         )
     else:
         yield ok(text)
-    available = psutil.virtual_memory().available
-    text = f"memory: {available // MIB} MiB available"
-    wanted = PIPELINE_BYTES + max(0, need - held)
+    available_bytes = psutil.virtual_memory().available
+    text = f"memory: {available_bytes // MIB} MiB available"
+    needed_bytes = PIPELINE_BYTES + max(0, ring_bytes - held_bytes)
     yield (
         ok(text)
-        if available > wanted
-        else problem(f"{text}, about {wanted // MIB} MiB wanted", "shmcam get ring.seconds")
+        if available_bytes > needed_bytes
+        else problem(f"{text}, about {needed_bytes // MIB} MiB wanted", "shmcam get ring.seconds")
     )
     swap = psutil.swap_memory()
     if swap.total and swap.percent > 70:
         yield problem(f"swap: {swap.percent:.0f} % used; capture slows down above 70 %", "shmcam health")
 
 
-def _ring_bytes(options: Options, camera: str) -> int:
-    """Estimate a camera's main ring: yuv420p, `size` slots or `seconds` of them."""
+def _estimate_ring_bytes(options: Options, camera: str) -> int:
+    """Estimates the size of a camera's main ring: yuv420p, `size` slots or `seconds` of them."""
     settings = options.settings()
     prefix = f"cameras.{camera}." if camera in settings.document.get("cameras", {}) else ""
     width, height = (
@@ -88,23 +88,23 @@ def _ring_bytes(options: Options, camera: str) -> int:
     return width * height * 3 // 2 * slots
 
 
-def disk(options: Options) -> Iterator[Finding]:
-    """Look at the space where clips and pictures go."""
+def check_disk(options: Options) -> Iterator[Finding]:
+    """Checks the free space where clips and pictures go."""
     paths = options.settings().paths
-    seen: set[int] = set()
+    devices: set[int] = set()
     for folder in (paths.recordings, paths.captures, paths.logs):
         there = existing(folder)
-        if there.stat().st_dev in seen:
+        if there.stat().st_dev in devices:
             continue
-        seen.add(there.stat().st_dev)
+        devices.add(there.stat().st_dev)
         usage = shutil.disk_usage(there)
         text = f"{there}: {usage.free // MIB} MiB free of {usage.total // MIB}"
         yield ok(text) if usage.free > DISK_LOW_BYTES else problem(text, "shmcam library list")
 
 
-def clock(_options: Options) -> Iterator[Finding]:
-    """Look at the wall clock: names and the library go by it (durations do not)."""
-    if time.time() < EARLIEST:
+def check_clock(_options: Options) -> Iterator[Finding]:
+    """Checks the wall clock, which file names and the library use (durations do not)."""
+    if time.time() < EARLIEST_S:
         yield problem(f"the clock says {time.strftime('%Y-%m-%d')}", "sudo timedatectl set-ntp true")
         return
     synchronized = ""
@@ -120,40 +120,40 @@ def clock(_options: Options) -> Iterator[Finding]:
     yield note(f"{text}, not synchronized", "sudo timedatectl set-ntp true") if synchronized == "no" else ok(text)
 
 
-def _user() -> str:
-    """Who we are, by name where there is one: in containers often nobody has entered us into /etc/passwd."""
+def _user_name() -> str:
+    """Returns the name of this user, or the number where /etc/passwd has none, as in many containers."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
 
 
-def permissions(options: Options) -> Iterator[Finding]:
-    """Look at folders, socket path and the user."""
+def check_permissions(options: Options) -> Iterator[Finding]:
+    """Checks the folders, the length of the socket's path, and the user."""
     settings = options.settings()
     closed = []
     for folder in (settings.paths.run, settings.paths.logs, settings.paths.captures, settings.paths.recordings):
         there = existing(folder)
         if not os.access(there, os.W_OK | os.X_OK):
             closed.append(there)
-    user = _user()
+    user = _user_name()
     for folder in dict.fromkeys(closed):
         yield problem(f"{user} may not write in {folder}", f"sudo chown -R {user} {folder}")
     if not closed:
         yield ok(f"{user} may write where the configuration says")
     length = len(str(settings.socket_path).encode())
     if length > SOCKET_PATH_MAX:
-        said = f"the socket's path is {length} bytes long, {SOCKET_PATH_MAX} are possible"
-        yield problem(said, 'set [paths] run = "/run/shmcam" in config.toml')
+        text = f"the socket's path is {length} bytes long, {SOCKET_PATH_MAX} are possible"
+        yield problem(text, 'set [paths] run = "/run/shmcam" in config.toml')
     if os.getuid() == 0:
         yield note("running as root; the service needs no root", "make install   # a system user of its own")
-    elif os.getuid() > SYSTEM_UID_MAX and _removes_ipc():
-        said = "logind removes this user's shared memory when the last session ends (RemoveIPC)"
-        yield note(said, f"sudo loginctl enable-linger {user}")
+    elif os.getuid() > SYSTEM_UID_MAX and _is_ipc_removed():
+        text = "logind removes this user's shared memory when the last session ends (RemoveIPC)"
+        yield note(text, f"sudo loginctl enable-linger {user}")
 
 
-def _removes_ipc() -> bool:
-    """Tell whether systemd-logind is there and has not been told to leave IPC objects alone."""
+def _is_ipc_removed() -> bool:
+    """Returns whether systemd-logind is there and removes the IPC objects of a user who logs out (its default)."""
     if not Path("/run/systemd/system").exists():
         return False
     try:
@@ -162,7 +162,7 @@ def _removes_ipc() -> bool:
         return True
 
 
-def _installed(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         version(name)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""doctor: is the service running, is every program up, are the ports free."""
+"""Checks of the service: its ports, its programs, its cameras."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from shmcam.control.messages import Status
 from shmcam.watchdog.supervisord import SupervisordError
 
 
-def ports(options: Options) -> Iterator[Finding]:
-    """Look whether the ports of the configuration are free, or ours."""
+def check_ports(options: Options) -> Iterator[Finding]:
+    """Checks that the ports of the configuration are free, or served by this service."""
     settings = options.settings()
-    wanted = [("web page", str(settings.value("http.bind")), int(settings.value("mjpeg_server.port")))]
+    addresses = [("web page", str(settings.value("http.bind")), int(settings.value("mjpeg_server.port")))]
     if trigger := int(settings.value("network.trigger_port")):
-        wanted.append(("trigger port", str(settings.value("network.bind")), trigger))
-    running = is_listening(settings.socket_path)
-    for what, bind, port in wanted:
-        if _free(bind, port):
-            yield ok(f"{what} {bind}:{port} is {'not served' if running else 'free'}")
-        elif running:
-            yield ok(f"{what} {bind}:{port} is served")
+        addresses.append(("trigger port", str(settings.value("network.bind")), trigger))
+    is_running = is_listening(settings.socket_path)
+    for name, bind, port in addresses:
+        if _is_free(bind, port):
+            yield ok(f"{name} {bind}:{port} is {'not served' if is_running else 'free'}")
+        elif is_running:
+            yield ok(f"{name} {bind}:{port} is served")
         else:
-            yield problem(f"{what}: port {port} is taken by another program", f"sudo ss -ltnp 'sport = :{port}'")
+            yield problem(f"{name}: port {port} is taken by another program", f"sudo ss -ltnp 'sport = :{port}'")
 
 
-def _free(bind: str, port: int) -> bool:
+def _is_free(bind: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,8 +41,8 @@ def _free(bind: str, port: int) -> bool:
         return True
 
 
-def service(options: Options) -> Iterator[Finding]:
-    """Look at supervisord, the hub and each program."""
+def check_service(options: Options) -> Iterator[Finding]:
+    """Checks supervisord, the hub and each program."""
     settings = options.settings()
     if not is_listening(settings.paths.run / "supervisor.sock"):
         unit = Path("/etc/systemd/system/shmcam.service").exists()
@@ -50,8 +50,8 @@ def service(options: Options) -> Iterator[Finding]:
         return
     try:
         programs = supervisord_of(settings).programs()
-    except (SupervisordError, PermissionError) as refused:
-        yield problem(f"supervisord does not answer: {refused}", f"ls -l {settings.paths.run}/supervisor.sock")
+    except (SupervisordError, PermissionError) as error:
+        yield problem(f"supervisord does not answer: {error}", f"ls -l {settings.paths.run}/supervisor.sock")
         return
     down = [program for program in programs if program.state not in {"RUNNING", "STARTING"}]
     for program in down:

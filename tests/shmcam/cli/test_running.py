@@ -57,7 +57,7 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        banner = run.banner(settings, settings.paths.run / "supervisord.conf")
+        banner = run.banner_of(settings, settings.paths.run / "supervisord.conf")
         [line] = [row for row in banner.splitlines() if row.startswith("  save")]
         done = subprocess.run(["bash", "-c", line.split(None, 1)[1]], capture_output=True, text=True, timeout=60)
         thread.join(20)
@@ -67,12 +67,12 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 def test_without_a_config_the_clone_s_own_is_named_and_an_installed_one_copied(tmp_path, monkeypatch, capsys):
     """What pip installed belongs to nobody: run/ and captures/ must not appear inside the Python installation."""
     monkeypatch.chdir(tmp_path)
-    assert run.own_config(run.SHIPPED) == run.SHIPPED
+    assert run.choose_config(run.SHIPPED) == run.SHIPPED
     assert f"no config.toml in this folder: running {run.SHIPPED}" in capsys.readouterr().out
     own = tmp_path / "elsewhere.toml"
-    assert run.own_config(own) == own
+    assert run.choose_config(own) == own
     assert not capsys.readouterr().out
     monkeypatch.setattr(run, "HOME", run.INSTALLED)
-    assert run.own_config(run.SHIPPED) == tmp_path / "config.toml"
+    assert run.choose_config(run.SHIPPED) == tmp_path / "config.toml"
     assert (tmp_path / "config.toml").read_text() == run.SHIPPED.read_text()
     assert "wrote one" in capsys.readouterr().out

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from shmcam.cli.completion import SHELLS, write_script
-from shmcam.cli.console_view import View, draw, fitted, render
-from shmcam.cli.shortstream import Frames
+from shmcam.cli.console_view import View, draw_half_blocks, fit_size, render
+from shmcam.cli.shortstream import ShortStreamDecoder
 from shmcam.cli.words import summaries
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
@@ -140,13 +140,13 @@ def test_shortstream_saves_files(hub, tmp_path):
 @pytest.mark.parametrize("piece", [1, 3, 1000])
 def test_shortstream_frames_in_any_pieces(piece):
     data, found = b"".join(struct.pack(">I", n) + b"x" * n for n in (5, 1, 300)) + b"\0\0\0\0", []
-    frames = Frames(found.append)
+    frames = ShortStreamDecoder(found.append)
     for start in range(0, len(data), piece):
         frames.feed(data[start : start + piece])
     assert [len(frame) for frame in found] == [5, 1, 300]
-    assert frames.ended
+    assert frames.is_at_end
     with pytest.raises(ValueError, match="out of step"):
-        Frames(found.append).feed(b"\xff\xff\xff\xff")
+        ShortStreamDecoder(found.append).feed(b"\xff\xff\xff\xff")
 
 
 def test_logs_are_merged_by_time_and_followed(tmp_path):
@@ -291,11 +291,11 @@ def test_the_console_in_a_terminal(hub):
 
 
 def test_half_blocks_and_their_size():
-    lines = draw([[(255, 0, 0), (255, 0, 0)], [(0, 0, 255), (0, 0, 255)], [(1, 2, 3), (4, 5, 6)]])
+    lines = draw_half_blocks([[(255, 0, 0), (255, 0, 0)], [(0, 0, 255), (0, 0, 255)], [(1, 2, 3), (4, 5, 6)]])
     assert lines[0] == "\x1b[38;2;255;0;0;48;2;0;0;255m▀▀\x1b[0m"
     assert len(lines) == 2
-    assert fitted(1280, 720, 80, 20) == (71, 40)
-    assert fitted(1, 1000, 80, 20) == (2, 40)
+    assert fit_size(1280, 720, 80, 20) == (71, 40)
+    assert fit_size(1, 1000, 80, 20) == (2, 40)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (20, 5), (200, 60), (1, 1)])

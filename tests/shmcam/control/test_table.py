@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shmcam.cli.commands_page import page
+from shmcam.cli.commands_page import write_page
 from shmcam.control.command_table import COMMANDS, find, suggestion
 from shmcam.control.help import explain
 from shmcam.control.messages import EVENTS, MESSAGES, TOPIC_GROUPS, Save, build, topics_of, wire_name
@@ -78,4 +78,4 @@ def test_values_out_of_range_are_refused_with_what_was_expected(values, said):
 
 def test_the_page_of_commands_says_what_the_code_does():
     shipped = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
-    assert shipped.read_text() == page(), "run: python -m shmcam.cli.commands_page > docs/commands.md"
+    assert shipped.read_text() == write_page(), "run: python -m shmcam.cli.commands_page > docs/commands.md"
