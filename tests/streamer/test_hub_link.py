@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Preview, PreviewFrame, Reply, ShortStream, Status
 from shmcam.runtime.stop import Stop
+from streamer import shortstream
 from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, list_viewers
 from streamer.loop import measure_load
 from streamer.previews import Previews
@@ -91,7 +92,7 @@ def test_without_a_signal_a_short_stream_ends_at_once_and_says_so(tmp_path):
 
 def test_a_short_stream_that_nobody_takes_any_more_ends_and_harms_nobody(tmp_path, monkeypatch):
     """The hub is stopped while it runs: pictures go on for everybody else."""
-    monkeypatch.setattr("streamer.shortstream.BACKLOG_S", 0.1)
+    monkeypatch.setattr(shortstream, "BACKLOG_S", 0.1)
 
     async def test():
         async with running(tmp_path, fps=50) as server:

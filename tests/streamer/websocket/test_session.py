@@ -9,7 +9,9 @@ from socket import SO_LINGER, SOL_SOCKET
 import pytest
 from aiohttp import WSServerHandshakeError
 
+from streamer.h264 import routes
 from streamer.monitoring.throttle import Load
+from streamer.websocket import connection
 from streamer.websocket.connection import MESSAGES_PER_S
 from streamer.websocket.session import RESUME_S, SessionLimit, SessionOptions, Sessions, WebSocketSession
 from tests.streamer.h264.test_live import INIT_SEGMENT, piece
@@ -441,8 +443,8 @@ def test_another_site_cannot_open_a_websocket(tmp_path):
 
 @pytest.mark.parametrize("path", ["/ws", "/ws/live"])
 def test_a_websocket_is_not_compressed_and_ends_when_pings_stay_unanswered(tmp_path, monkeypatch, path):
-    monkeypatch.setattr("streamer.websocket.connection.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("streamer.h264.routes.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(routes, "HEARTBEAT_S", 0.2)
 
     async def test():
         async with running(tmp_path) as server:
