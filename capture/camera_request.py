@@ -105,7 +105,6 @@ MARGIN_PERCENT = 5.0
 """Swap must fall this far below a limit before the limit's effect ends, so that it does not flap."""
 
 MEMINFO = Path("/proc/meminfo")
-STATUS = Path("/proc/self/status")
 
 
 class Pressure(Enum):
@@ -130,12 +129,6 @@ def swap_percent(meminfo: Path | None = None) -> float:
     found = _kilobytes(meminfo or MEMINFO)
     total = found.get("SwapTotal", 0)
     return 100 * (total - found.get("SwapFree", 0)) / total if total else 0.0
-
-
-def own_megabytes(status: Path = STATUS) -> float:
-    """Resident memory of this process in MB, without the rings (which are shared, and sized on purpose)."""
-    found = _kilobytes(status)
-    return (found.get("RssAnon", 0) + found.get("RssFile", 0)) * 1024 / 1e6
 
 
 def _kilobytes(file: Path) -> dict[str, int]:

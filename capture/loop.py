@@ -19,6 +19,7 @@ from shm_ring import RingBusy, RingTooLarge
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Detect, Event
 from shmcam.runtime.clock import now_ns
+from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
 
@@ -191,7 +192,7 @@ class CaptureLoop:
         if now is not before:
             self.wishes.press(now)
             self.report.pressure(before, now, swap, camera)
-        used = camera_request.own_megabytes()
+        used = read_memory()[0] / 1e6
         if camera.memory_limit_mb and used > camera.memory_limit_mb:
             log.error("memory limit reached used=%.0f MB limit=%d MB: ending", used, camera.memory_limit_mb)
             self._exit_code = EXIT_MEMORY

@@ -57,7 +57,7 @@ def picamera2_cameras() -> list[DetectedCamera]:
     reason, known = _libcamera()
     if reason:
         return []
-    others = libcamera_device.holders()
+    others = libcamera_device.name_holders()
     busy = f"in use by {others}" if others else ""
     return [
         DetectedCamera("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy)

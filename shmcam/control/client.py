@@ -28,7 +28,7 @@ from types import TracebackType
 from shmcam.control.call import acall, call
 from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
-from shmcam.runtime.procfs import memory
+from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
 
 CHUNK_BACKLOG_BYTES = 1024 * 1024
@@ -188,5 +188,5 @@ class ControlClient:
             beat, self._beat = self._beat, None
         if beat is None:
             return None
-        rss_bytes, swap_bytes = memory()
+        rss_bytes, swap_bytes = read_memory()
         return replace(beat, rss_bytes=rss_bytes, swap_bytes=swap_bytes, lost=self.lost)

@@ -33,7 +33,7 @@ from shmcam.hub import status
 from shmcam.hub.live_settings import Change, Configuration, as_json, as_toml, restart_for
 from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merged_tail
-from shmcam.runtime.procfs import memory
+from shmcam.runtime.procfs import read_memory
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class OwnCommands:
 
     def _health(self) -> Reply:
         swap, available = psutil.swap_memory(), psutil.virtual_memory().available
-        rss_bytes, swap_bytes = memory()
+        rss_bytes, swap_bytes = read_memory()
         hub = {
             "program": "hub",
             "state": "running",

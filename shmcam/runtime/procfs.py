@@ -1,57 +1,111 @@
-"""Reads /proc: the memory of a process, which processes hold a device, and which boot of the machine this is."""
+"""Reads /proc: the memory of a process, which processes hold a device, and which boot of the machine this is.
+
+shm_ring reads /proc by its own code (readers of a ring, life of a writer), as that folder imports nothing of ours.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-
-def memory(pid: int | str = "self") -> tuple[int, int]:
-    """Return a process's own resident memory and what is swapped out, in bytes, from /proc.
-
-    Shared memory is left out: the ring's pages count in every process that looks at it, and belong to none.
-    """
-    found = {"VmRSS": 0, "RssShmem": 0, "VmSwap": 0}
-    with Path(f"/proc/{pid}/status").open() as lines:
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024  # the kernel writes "kB" and means KiB
-    return found["VmRSS"] - found["RssShmem"], found["VmSwap"]
-
 
 PROC = Path("/proc")
 
 
-def holders(devices: Iterable[str], proc: Path = PROC) -> list[tuple[int, str]]:
-    """Processes other than this one that have one of `devices` open: (pid, name), by pid.
+@dataclass(frozen=True, slots=True)
+class DeviceHolder:
+    """A process that uses devices."""
 
-    Processes of other users are not visible without root; then the list may be empty although the device is busy.
+    pid: int
+    name: str
+    """The program's name as the kernel knows it: its first 15 characters."""
+    command: str
+    """The command line, with spaces between its words."""
+    devices: tuple[str, ...]
+    """The devices it uses, as they were asked for, sorted."""
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+def find_holders(devices: Iterable[str]) -> list[DeviceHolder]:
+    """The processes other than this one that have one of `devices` open, by pid.
+
+    Processes of other users are not visible without root: the list may be empty although the device is busy.
     """
-    wanted = {os.path.realpath(device) for device in devices}
-    found = []
-    for process in proc.iterdir():
-        if not process.name.isdigit() or int(process.name) == os.getpid():
-            continue
-        with suppress(OSError):  # gone meanwhile, or not ours to look at
-            if any(_target(link) in wanted for link in (process / "fd").iterdir()):
-                found.append((int(process.name), (process / "comm").read_text().strip()))
-    return sorted(found)
+    wanted = {os.path.realpath(device): device for device in devices}
+    users: dict[int, set[str]] = {}
+    for process in PROC.iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):  # it has ended, or is another user's
+                paths = {_target(link) for link in (process / "fd").iterdir()}
+                users[int(process.name)] = {wanted[path] for path in paths & wanted.keys()}
+    return _holders(users)
+
+
+def find_lock_holders(devices: Iterable[str], locks: Path = PROC / "locks") -> list[DeviceHolder]:
+    """The processes other than this one that have one of `devices` locked, by pid."""
+    wanted = {}
+    for device in devices:
+        with suppress(OSError):
+            status = Path(device).stat()
+            wanted[f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"] = device
+    users: dict[int, set[str]] = {}
+    with suppress(OSError):
+        for line in locks.read_text().splitlines():
+            words = line.split()  # 1: POSIX ADVISORY WRITE 4711 00:05:337 0 EOF
+            if "->" not in words and len(words) >= 6 and words[5] in wanted:
+                users.setdefault(int(words[4]), set()).add(wanted[words[5]])
+    return _holders(users)
 
 
 def held_by(devices: Iterable[str]) -> str:
-    """The holders in words, `held by motion (pid 812)`; empty if nobody is seen to hold them."""
-    names = [f"{name} (pid {pid})" for pid, name in holders(devices)]
-    return f"held by {', '.join(names)}" if names else ""
+    """The processes that have one of `devices` open, in words: `held by motion (pid 812)`; empty if none is seen."""
+    holders = ", ".join(map(str, find_holders(devices)))
+    return f"held by {holders}" if holders else ""
+
+
+def _holders(users: dict[int, set[str]]) -> list[DeviceHolder]:
+    return [
+        DeviceHolder(
+            pid,
+            _read(pid, "comm").strip() or "a process",
+            _read(pid, "cmdline").replace("\0", " ").strip(),
+            tuple(sorted(devices)),
+        )
+        for pid, devices in sorted(users.items())
+        if devices and pid != os.getpid()
+    ]
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return (PROC / str(pid) / name).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _target(link: Path) -> str:
     with suppress(OSError):
         return str(link.readlink())
     return ""
+
+
+def read_memory(pid: int | str = "self") -> tuple[int, int]:
+    """Reads a process's own resident memory and what is swapped out, in bytes.
+
+    Shared memory is left out: the ring's pages count in every process that looks at it, and belong to none.
+    """
+    found = {"VmRSS": 0, "RssShmem": 0, "VmSwap": 0}
+    with (PROC / str(pid) / "status").open() as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name in found:
+                found[name] = int(value.split()[0]) * 1024  # the kernel writes "kB" and means KiB
+    return found["VmRSS"] - found["RssShmem"], found["VmSwap"]
 
 
 @cache

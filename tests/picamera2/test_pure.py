@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from math import isnan
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ import pytest
 
 from capture.sources.base import CameraError, CameraRequest
 from capture.sources.picamera2.controls import frame_durations_us, inside, restored, wanted
-from capture.sources.picamera2.device import ConnectedCamera, choose, found, holders
+from capture.sources.picamera2.device import ConnectedCamera, choose, found
 from capture.sources.picamera2.formats import candidates, colours, layout, shot
 from capture.sources.picamera2.source import Arrivals, PicameraSource
 from shm_ring.formats import planes
@@ -159,21 +157,6 @@ def test_without_picamera2_it_says_so():
         pytest.skip("it is installed here")
     with pytest.raises(CameraError, match="Picamera2 does not work here: No module named"):
         found()
-
-
-def test_who_has_a_device_locked_is_named(tmp_path):
-    device = tmp_path / "media0"
-    command = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print('locked', flush=True); input()"
-    assert holders([device]) == ""
-    with subprocess.Popen(
-        [sys.executable, "-c", command, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        try:
-            assert other.stdout.readline() == b"locked\n"
-            assert f"(pid {other.pid})" in holders([device])
-        finally:
-            other.kill()
-    assert holders([device, tmp_path / "absent"], tmp_path / "no locks") == ""
 
 
 class FakeRequest:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from capture.deadline import arm, deadline
 from capture.sources.base import CameraBusy, CameraError
+from shmcam.runtime.procfs import find_lock_holders
 
 LOOKING_S = 20.0
 """Most that starting libcamera may take; a cold Pi Zero needs some seconds."""
@@ -111,7 +112,7 @@ def open_camera(index: int) -> tuple[Any, ConnectedCamera]:
         _discard(camera)
         cause = _first_cause(error)
         if "busy" in str(cause).lower():
-            raise CameraBusy(f"{which.model} is held by {holders() or 'another process'}") from error
+            raise CameraBusy(f"{which.model} is held by {name_holders() or 'another process'}") from error
         raise CameraError(f"{which.model} does not open: {cause}") from error
     atexit.unregister(_watch_exit)
     atexit.register(_watch_exit)  # runs before Picamera2's own hook, which would wait for ever
@@ -161,28 +162,10 @@ def close_camera(camera: Any, description: str, stopped: Callable[[], None] | No
             log.warning("%s closed with an error: %s", description, _first_cause(error))
 
 
-def holders(devices: Iterable[Path] | None = None, locks: Path = Path("/proc/locks")) -> str:
-    """`name (pid N)` of every other process that has a media device locked, as libcamera does while it uses a camera.
+def name_holders() -> str:
+    """Names every other process that has a media device locked, as libcamera does while it uses a camera.
 
     Merely having it open says nothing: desktops keep cameras open to list them. Which media device belongs to which
     camera libcamera does not tell, so there may be several.
     """
-    nodes = set()
-    for device in devices if devices is not None else Path("/dev").glob("media*"):
-        with suppress(OSError):
-            status = device.stat()
-            nodes.add(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}")
-    pids = set()
-    with suppress(OSError):
-        for line in locks.read_text().splitlines():
-            words = line.split()  # 1: POSIX ADVISORY WRITE 4711 00:05:337 0 EOF
-            if "->" not in words and len(words) >= 6 and words[5] in nodes:
-                pids.add(int(words[4]))
-    return " or ".join(f"{_name(pid)} (pid {pid})" for pid in sorted(pids - {os.getpid()}))
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return "a process"
+    return " or ".join(map(str, find_lock_holders(map(str, Path("/dev").glob("media*")))))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
+from shmcam.runtime.procfs import find_holders
 
 SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 MODEL = Path("/proc/device-tree/model")
@@ -72,26 +73,13 @@ def _check_group(nodes: list[Path]) -> Iterator[Finding]:
 
 def _check_holders(nodes: list[Path]) -> Iterator[Finding]:
     """Names the processes that have a camera open."""
-    holders = find_holders({str(node) for node in nodes})
-    for pid, (command, devices) in sorted(holders.items()):
-        text = f"{', '.join(sorted(devices)[:3])} is open in {command} (pid {pid})"
+    for holder in find_holders(map(str, nodes)):
+        command = holder.command[:80]
+        text = f"{', '.join(holder.devices[:3])} is open in {command} (pid {holder.pid})"
         if "capture" in command:
             yield ok(text)
         else:
-            yield problem(f"{text}; a camera has one owner at a time", f"kill {pid}")
-
-
-def find_holders(devices: set[str]) -> dict[int, tuple[str, set[str]]]:
-    """Returns pid → (command line, devices) of every process of this user (root: of all users) that has one open."""
-    holders: dict[int, tuple[str, set[str]]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            held = {str(link.readlink()) for link in (entry / "fd").iterdir()} & devices
-        except OSError:
-            continue  # the process ended meanwhile, or belongs to another user
-        if held:
-            holders[int(entry.name)] = (_read_text(entry / "cmdline").replace("\0", " ").strip()[:80], held)
-    return holders
+            yield problem(f"{text}; a camera has one owner at a time", f"kill {holder.pid}")
 
 
 def _read_text(path: Path) -> str:
