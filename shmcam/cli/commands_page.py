@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.command_table import GROUPS, JSON_WORDS, CommandRow
-from shmcam.control.help import SOCAT, fields
+from shmcam.control.help import SOCAT, describe_fields
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS
 
 
@@ -35,7 +35,7 @@ def _write_command(row: CommandRow) -> str:
     also = f" Also written: {', '.join(f'`{word}`' for word in row.words[1:])}." if len(row.words) > 1 else ""
     each = " Without a camera it goes to all." if row.per_camera else ""
     head = f"### `{row.usage}`\n\n{row.help} Answered by {row.owner}, within {row.timeout_s:.0f} s.{each}{also}\n\n"
-    table = "".join(f"| `{name}` | {_cell_of(text)} |\n" for name, text in fields(row))
+    table = "".join(f"| `{name}` | {_cell_of(text)} |\n" for name, text in describe_fields(row))
     table = f"| field | meaning |\n|---|---|\n{table}\n" if table else ""
     return f"{head}{table}Example: `{row.example}`"
 

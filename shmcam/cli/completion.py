@@ -113,7 +113,7 @@ def _find_fields(row: CommandRow) -> tuple[str, ...]:
     """Returns the fixed words and the `field=` of a command."""
     offered: list[str] = []
     for field in dataclasses.fields(row.message):
-        if field.name in row.takes:
+        if field.name in row.positional:
             offered += choices(field).split("|") if choices(field) else []
             offered += FORMATS if field.name == "formats" else []
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shmcam.cli.options import EXIT_FAILED, EXIT_UNAVAILABLE, Options, UsageError
 from shmcam.cli.send import print_reply
-from shmcam.control.call import no_hub
+from shmcam.control.call import no_hub_reply
 from shmcam.control.codec import READ_BYTES
 from shmcam.control.messages import Subscribe
 from shmcam.runtime.log_tail import LogFollower, log_files, merged_tail
@@ -62,7 +62,7 @@ def print_events(options: Options) -> int:
         for line in _receive_lines(options.socket_path, Subscribe(topics=tuple(options.rest)), as_json=options.json):
             print(line, flush=True)
     except OSError as problem:
-        return print_reply(no_hub(options.socket_path, problem), as_json=options.json)
+        return print_reply(no_hub_reply(options.socket_path, problem), as_json=options.json)
     print("shmcam: the hub hung up", file=sys.stderr)
     return EXIT_UNAVAILABLE
 

@@ -11,7 +11,7 @@ from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.call import call
 from shmcam.control.command_table import find, suggestion
 from shmcam.control.messages import Reply, Set
-from shmcam.control.parser import from_line
+from shmcam.control.parser import parse_line
 
 EXIT_CODES = {
     "no_hub": EXIT_UNAVAILABLE,
@@ -33,7 +33,7 @@ def send_command(options: Options) -> int:
         )
     cameras = () if options.socket else options.settings().cameras  # the hub of another socket may have others
     try:
-        command = from_line(line_of(options), cameras)
+        command = parse_line(line_of(options), cameras)
     except ValueError as problem:  # UnknownCommandError too
         raise UsageError(str(problem)) from problem
     return print_reply(call(options.socket_path, command, options.timeout), as_json=options.json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shmcam.control.command_table import COMMANDS, GROUPS, find
-from shmcam.control.help import details
+from shmcam.control.help import explain_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def help_of(word: str) -> str:
     if local and local.details:
         return local.details
     command = find(word)
-    return "\n".join(details(command[0])) if command and not (local and local.parser) else ""
+    return "\n".join(explain_row(command[0])) if command and not (local and local.parser) else ""
 
 
 def overview() -> str:

@@ -1,4 +1,4 @@
-"""A process's line to the hub: commands in, replies, events and heartbeats out, in a thread of its own.
+"""A process's connection to the hub: commands in, replies, events and heartbeats out, in a thread of its own.
 
     with ControlClient("analyzer", "cam0", socket_path=path, stop=stop, commands=("night_level",)) as control:
         while not stop.requested:
@@ -7,10 +7,8 @@
                 request.reply(Reply(text=…))
             control.beat(fps=fps)
 
-Rules: nothing here blocks or raises into the caller. With the hub dead the process goes on; what it announces waits in
-a bounded queue, the oldest is dropped and counted, and the thread reconnects by itself.
-
-What a process receives from the hub, and how it answers.
+Rules: nothing here blocks or raises into the caller. With the hub dead the process goes on; its events wait in a
+bounded queue, the oldest is dropped and counted, and the thread reconnects by itself.
 """
 
 from __future__ import annotations
@@ -31,40 +29,39 @@ from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hel
 from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
 
-CHUNK_BACKLOG_BYTES = 1024 * 1024
-"""Bytes of chunks that may wait to be sent; then reply() refuses more, and the sender tries again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A command to answer, or an event that was subscribed to."""
-
-    message: Message
-    _ident: object
-    _line: ClientConnection
-
-    def reply(self, answer: Reply | Chunk) -> bool:
-        """Answer, now or later, from any thread; chunks first, the Reply last.
-
-        Returns False if it could not be taken: the backlog of chunks is full (try again), or the hub is gone.
-        """
-        if self._ident is None:
-            return True
-        if isinstance(answer, Chunk) and self._line.backlog_bytes > CHUNK_BACKLOG_BYTES:
-            return False
-        return self._line.put(answer, self._ident)
-
-
 __all__ = ["ControlClient", "Request", "acall", "call"]
 
 log = logging.getLogger(__name__)
 
 QUEUE_MAX = 256
-"""Messages waiting in either direction; a healthy process has none or one."""
+"""Received messages in the queue at most; a healthy process has none or one."""
+
+CHUNK_BACKLOG_BYTES = 1024 * 1024
+"""Unsent bytes at most while chunks are taken; beyond it reply() refuses them, and the sender tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command to answer, or an event of a subscribed topic."""
+
+    message: Message
+    _ident: object
+    _connection: ClientConnection
+
+    def reply(self, answer: Reply | Chunk) -> bool:
+        """Answers, now or later, from any thread; chunks first, the Reply last.
+
+        Returns False if the answer was not queued: the backlog of chunks is full (try again), or the hub is gone.
+        """
+        if self._ident is None:
+            return True
+        if isinstance(answer, Chunk) and self._connection.backlog_bytes > CHUNK_BACKLOG_BYTES:
+            return False
+        return self._connection.put(answer, self._ident)
 
 
 class ControlClient:
-    """See the module."""
+    """The connection of one process to the hub; see the module."""
 
     def __init__(
         self,
@@ -86,47 +83,49 @@ class ControlClient:
             subscribe=tuple(subscribe),
         )
         self._stop = stop
-        self._inbox: deque[Request] = deque(maxlen=QUEUE_MAX)
+        self._requests: deque[Request] = deque(maxlen=QUEUE_MAX)
         self._ready = WakeUp()
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
         self._retained: dict[tuple[str, str], Event] = {}
-        self._line = ClientConnection(Path(socket_path), self._greeting, self._deliver, self._due, stop)
+        self._connection = ClientConnection(
+            Path(socket_path), self._first_messages, self._deliver, self._take_heartbeat, stop
+        )
 
     def __enter__(self) -> ControlClient:
-        """Start the thread; returns at once, connected or not."""
-        self._line.start()
+        """Starts the thread; returns at once, connected or not."""
+        self._connection.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what waits (at most half a second), then hang up."""
-        self._line.close()
+        """Sends the queue (within half a second), then closes the connection."""
+        self._connection.close()
         self._ready.close()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the hub has welcomed us."""
-        return self._line.welcomed
+        """True from the hub's welcome until the connection ends."""
+        return self._connection.is_welcomed
 
     @property
-    def lost(self) -> int:
-        """Events that were dropped because the hub was away or slow for too long."""
-        return self._line.lost
+    def lost_count(self) -> int:
+        """The number of events dropped because the hub was away or slow for too long."""
+        return self._connection.lost_count
 
     def receive(self) -> Iterator[Request]:
-        """Yield what has come since the last call; never waits."""
-        self._ready.hush()
-        while self._inbox:
-            yield self._inbox.popleft()
+        """Yields the requests that came since the last call; never waits."""
+        self._ready.clear()
+        while self._requests:
+            yield self._requests.popleft()
 
     def announce(self, event: Event) -> None:
-        """Tell the subscribers; queued while the hub is away."""
+        """Sends an event to its subscribers; it waits in the queue while the hub is away."""
         name = wire_name(event)
         if name in RETAINED:
             self._retained[RETAINED[name], str(getattr(event, "camera", ""))] = event
-        self._line.put(event)
+        self._connection.put(event)
 
     def beat(
         self,
@@ -138,7 +137,7 @@ class ControlClient:
         laps: int = 0,
         **figures: JSON,
     ) -> None:
-        """Say that the loop turns and how it does; call it on every pass, once a second is sent."""
+        """Notes that the loop runs, and its figures; call it on every pass, the thread sends one heartbeat a second."""
         hello = self._hello
         beat = Heartbeat(
             role=hello.role,
@@ -155,19 +154,19 @@ class ControlClient:
             self._beat = beat
 
     def fileno(self) -> int:
-        """Readable while something waits in receive()."""
+        """Returns a descriptor that is readable while receive() has requests."""
         return self._ready.fileno()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until something was received or stop was requested, at most so long. Returns whether something was."""
+        """Sleeps until a request comes or stop is requested, at most so long. Returns whether a request came."""
         ready = self._ready.fileno()
-        watched = [ready, *([self._stop.fileno()] if self._stop else [])]
-        return ready in select.select(watched, [], [], max(0.0, seconds))[0]
+        descriptors = [ready, *([self._stop.fileno()] if self._stop else [])]
+        return ready in select.select(descriptors, [], [], max(0.0, seconds))[0]
 
     # ---- in the thread
 
-    def _greeting(self) -> list[tuple[Message, bool]]:
-        """Return what to say first on each connection: who we are, then how things are (again)."""
+    def _first_messages(self) -> list[tuple[Message, bool]]:
+        """Returns the messages that begin a connection: hello, then the retained events once more (True)."""
         return [(self._hello, False), *((event, True) for event in list(self._retained.values()))]
 
     def _deliver(self, message: Message, ident: object) -> None:
@@ -175,18 +174,18 @@ class ControlClient:
             if not message.ok:
                 log.warning("the hub refused a message: %s", message.text)
             return
-        if len(self._inbox) == QUEUE_MAX and ident is not None:
-            self._line.put(error(f"{self._hello.role} is busy: {QUEUE_MAX} commands wait", "busy"), ident)
+        if len(self._requests) == QUEUE_MAX and ident is not None:
+            self._connection.put(error(f"{self._hello.role} is busy: {QUEUE_MAX} commands wait", "busy"), ident)
             return
-        self._line.lost += len(self._inbox) == QUEUE_MAX  # the oldest event falls out
-        self._inbox.append(Request(message, ident, self._line))
-        self._ready.ring()
+        self._connection.lost_count += len(self._requests) == QUEUE_MAX  # the oldest event falls out
+        self._requests.append(Request(message, ident, self._connection))
+        self._ready.set()
 
-    def _due(self) -> Heartbeat | None:
-        """Return the heartbeat to send now: only if the loop came by since the last one."""
+    def _take_heartbeat(self) -> Heartbeat | None:
+        """Returns the heartbeat to send now: only if the loop called beat() since the last one."""
         with self._beat_lock:
             beat, self._beat = self._beat, None
         if beat is None:
             return None
         rss_bytes, swap_bytes = read_memory()
-        return replace(beat, rss_bytes=rss_bytes, swap_bytes=swap_bytes, lost=self.lost)
+        return replace(beat, rss_bytes=rss_bytes, swap_bytes=swap_bytes, lost=self.lost_count)

@@ -1,6 +1,8 @@
-"""The thread under ControlClient: one socket, reconnecting; a bounded queue out; decoded messages in.
+"""The thread under ControlClient: one socket that reconnects, a bounded queue out, decoded messages in.
 
-Wakes a thread that waits in poll or select.
+Rules: everything public here is safe from any thread and never blocks. Events wait in the queue while the hub is away,
+the oldest is dropped beyond OUT_MAX; answers are dropped with the connection, as the hub has forgotten their commands.
+WakeUp is the thread's and the client's way to end a poll or select in another thread.
 """
 
 from __future__ import annotations
@@ -21,207 +23,217 @@ from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Re
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.worker import Worker
 
+log = logging.getLogger(__name__)
+
+OUT_MAX = 256
+"""Events in the queue at most; then the oldest is dropped."""
+
+RETRY_FIRST_S, RETRY_MAX_S = 0.05, 0.5
+"""Pause before the next connect, doubling: within 2 s of a hub's restart every process is connected again."""
+
+WARN_AFTER_S = 3.0
+"""supervisord restarts a dead hub within 2 s; a longer absence is worth a warning."""
+
+POLL_S = 0.25
+"""Longest wait of the loop; heartbeats and close() are late by at most this."""
+
+BEAT_PERIOD_S = 1.0
+"""Shortest time between two heartbeats (design.md §4)."""
+
+CLOSING_S = 0.5
+"""Time that close() gives the thread to send its queue."""
+
 
 class WakeUp:
-    """An eventfd that any thread may ring, also while another closes it: its number may be another file's by then."""
+    """An eventfd that any thread may set, also while another closes it: a closed number may be another file's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._rings = False
+        self._is_set = False
 
     def fileno(self) -> int:
-        """Readable while it rings."""
+        """Returns the descriptor, readable while set."""
         return self._descriptor
 
-    def ring(self) -> None:
-        """Wake whoever waits; once closed, nobody does."""
-        with self._lock, contextlib.suppress(BlockingIOError):  # it rings already
+    def set(self) -> None:
+        """Wakes the waiting thread; does nothing once closed."""
+        with self._lock, contextlib.suppress(BlockingIOError):  # it is set already
             if self._descriptor >= 0:
-                self._rings = True
+                self._is_set = True
                 os.eventfd_write(self._descriptor, 1)
 
-    def hush(self) -> None:
-        """Stop ringing; costs nothing where it does not, as it is asked once per frame."""
-        if not self._rings:
+    def clear(self) -> None:
+        """Clears it; costs nothing while it is not set, as loops call this once per frame."""
+        if not self._is_set:
             return
         with self._lock, contextlib.suppress(BlockingIOError):
-            self._rings = False
+            self._is_set = False
             if self._descriptor >= 0:
                 os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back; may be called twice."""
+        """Closes the descriptor; a second call does nothing."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
 
-log = logging.getLogger(__name__)
-
-OUT_MAX = 256
-"""Events waiting to be sent; then the oldest is dropped."""
-
-RETRY_FIRST_S, RETRY_MAX_S = 0.05, 0.5
-"""Pause before connecting again, doubling: a restarted hub has everyone back within 2 s."""
-
-GONE_TOLD_S = 3.0
-"""supervisord has a hub that died back within 2 s; one that stays away longer is worth a warning."""
-
-TURN_S = 0.25
-"""Longest wait of the loop, so that heartbeats and closing are never late by more."""
-
-BEAT_PERIOD_S = 1.0
-"""Heartbeats are sent this often at most (design.md §4)."""
-
-CLOSING_S = 0.5
-"""How long close() lets the thread send what waits."""
-
-
 class ClientConnection:
-    """Owner of the thread; everything public is safe from any thread."""
+    """The thread and its connection to the hub."""
 
     def __init__(
         self,
         path: Path,
-        greeting: Callable[[], list[tuple[Message, bool]]],
+        first_messages: Callable[[], list[tuple[Message, bool]]],
         deliver: Callable[[Message, object], None],
-        due: Callable[[], Event | None],
+        take_heartbeat: Callable[[], Event | None],
         stop: Stop | None,
     ) -> None:
-        self.welcomed = False
-        self.lost = 0
+        """The three functions run in the thread; its failure requests `stop`, as no command could reach the process.
+
+        `first_messages` returns the messages that begin each connection, and whether each is sent once more.
+        `deliver` takes a message and its id. `take_heartbeat` returns the next heartbeat, if there is one.
+        """
+        self.is_welcomed = False
+        """True from the hub's welcome until the connection ends."""
+        self.lost_count = 0
         self.backlog_bytes = 0
-        self._path, self._greeting, self._deliver, self._due = path, greeting, deliver, due
+        self._path = path
+        self._first_messages = first_messages
+        self._deliver = deliver
+        self._take_heartbeat = take_heartbeat
         self._out: deque[tuple[bytes, bool]] = deque()
         """Encoded messages, and whether each is an event (kept while the hub is away) or an answer (then worthless)."""
         self._lock = threading.Lock()
-        self._wake = WakeUp()
-        self._closing = False
-        self._gone_s: float | None = None
-        """When the hub hung up, until that was told or it is back."""
-        self._bye = threading.Event()
+        self._wake_up = WakeUp()
+        self._is_closing = False
+        self._disconnected_s: float | None = None
+        """Time at which the hub closed the connection; None once it is back or a warning told of it."""
+        self._stop_retrying = threading.Event()
         self._thread = Worker("control", self._run, stop)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Starts the thread."""
         self._thread.start()
 
     def put(self, message: Message, ident: object = None) -> bool:
-        """Queue a message; never blocks. Returns False for an answer that nobody waits for any more."""
+        """Queues a message; never blocks. Returns False for an answer without a connection to send it on."""
         is_event = isinstance(message, Event)
-        if not is_event and not self.welcomed:
+        if not is_event and not self.is_welcomed:
             return False
         try:
             data = encode("msgpack", message, ident)
         except (ValueError, OverflowError, TypeError) as problem:
             log.error("message cannot be sent: %s", problem)
-            self.lost += 1
+            self.lost_count += 1
             return False
         with self._lock:
             self._out.append((data, is_event))
             self.backlog_bytes += len(data)
-            events = sum(kept for _, kept in self._out) if len(self._out) > OUT_MAX else 0
+            events = sum(event for _, event in self._out) if len(self._out) > OUT_MAX else 0
             if events > OUT_MAX:
-                oldest = next(index for index, (_, kept) in enumerate(self._out) if kept)
+                oldest = next(index for index, (_, event) in enumerate(self._out) if event)
                 self.backlog_bytes -= len(self._out[oldest][0])
                 del self._out[oldest]
-                self.lost += 1
-        self._wake.ring()
+                self.lost_count += 1
+        self._wake_up.set()
         return True
 
     def close(self) -> None:
-        """Send what waits, hang up, end the thread."""
-        self._closing = True
-        self._bye.set()
-        self._wake.ring()
+        """Sends the queue, closes the connection, ends the thread."""
+        self._is_closing = True
+        self._stop_retrying.set()
+        self._wake_up.set()
         if self._thread.join(CLOSING_S + 2.0):
-            self._wake.close()
+            self._wake_up.close()
 
     # ---- the thread
 
     def _run(self) -> None:
         pause_s = RETRY_FIRST_S
-        while not self._closing:
+        while not self._is_closing:
             try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-                    link.settimeout(1.0)
-                    link.connect(str(self._path))
-                    self._session(link)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                    sock.settimeout(1.0)
+                    sock.connect(str(self._path))
+                    self._exchange_messages(sock)
                 pause_s = RETRY_FIRST_S
             except OSError as problem:
                 log.debug("no hub at %s: %s", self._path, problem)
-            self._hung_up()
-            if not self._closing:
-                self._tell_if_gone()
-                self._bye.wait(pause_s)
+            self._end_connection()
+            if not self._is_closing:
+                self._warn_if_gone()
+                self._stop_retrying.wait(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    def _tell_if_gone(self) -> None:
-        """Warn once the hub has been away for longer than its restart takes: a stop of everything is no trouble."""
-        if self._gone_s is not None and time.monotonic() - self._gone_s > GONE_TOLD_S:
-            self._gone_s = None
-            log.warning("hub gone for %.0f s; going on without it", GONE_TOLD_S)
+    def _warn_if_gone(self) -> None:
+        """Warns once when the hub is away for longer than its restart takes: a stop of everything is no trouble."""
+        if self._disconnected_s is not None and time.monotonic() - self._disconnected_s > WARN_AFTER_S:
+            self._disconnected_s = None
+            log.warning("hub gone for %.0f s; going on without it", WARN_AFTER_S)
 
-    def _hung_up(self) -> None:
-        if self.welcomed:
-            self._gone_s = time.monotonic()
-        self.welcomed = False
+    def _end_connection(self) -> None:
+        """Drops the answers: the hub forgot their commands with the connection."""
+        if self.is_welcomed:
+            self._disconnected_s = time.monotonic()
+        self.is_welcomed = False
         with self._lock:
-            answers = [data for data, kept in self._out if not kept]
+            answers = [data for data, is_event in self._out if not is_event]
             self._out = deque(item for item in self._out if item[1])
             self.backlog_bytes -= sum(map(len, answers))
 
-    def _session(self, link: socket.socket) -> None:
-        """Talk until the hub hangs up or we close. *Raises* OSError when the hub is gone."""
+    def _exchange_messages(self, sock: socket.socket) -> None:
+        """Sends and receives until one end closes. *Raises* OSError when the hub is gone."""
         decoder = Decoder(limit=PROCESS_BYTES_MAX)
-        unsent = bytearray(b"".join(encode("msgpack", said, again=again) for said, again in self._greeting()))
-        link.setblocking(False)
+        first = self._first_messages()
+        unsent = bytearray(b"".join(encode("msgpack", message, again=again) for message, again in first))
+        sock.setblocking(False)
         beat_s, end_s = time.monotonic(), None
         poll = select.poll()
-        poll.register(self._wake.fileno(), select.POLLIN)
+        poll.register(self._wake_up.fileno(), select.POLLIN)
         while True:
             now_s = time.monotonic()
-            if now_s >= beat_s and (beat := self._due()):
+            if now_s >= beat_s and (beat := self._take_heartbeat()):
                 self.put(beat)
                 beat_s = now_s + BEAT_PERIOD_S
-            self._take(unsent)
+            self._move_queue(unsent)
             if unsent:
                 with contextlib.suppress(BlockingIOError):
-                    del unsent[: link.send(unsent[: 256 * 1024])]
-            if self._closing:
+                    del unsent[: sock.send(unsent[: 256 * 1024])]
+            if self._is_closing:
                 end_s = end_s or now_s + CLOSING_S
                 if now_s > end_s or not (unsent or self._out):
                     return
-            poll.register(link, select.POLLIN | (select.POLLOUT if unsent else 0))
-            ready = dict(poll.poll(TURN_S * 1000))
-            self._wake.hush()
-            if ready.get(link.fileno(), 0) & ~select.POLLOUT and not self._read(link, decoder):
+            poll.register(sock, select.POLLIN | (select.POLLOUT if unsent else 0))
+            ready = dict(poll.poll(POLL_S * 1000))
+            self._wake_up.clear()
+            if ready.get(sock.fileno(), 0) & ~select.POLLOUT and not self._read_messages(sock, decoder):
                 return
 
-    def _take(self, unsent: bytearray) -> None:
-        """Move queued messages to the bytes being sent, a little at a time so that the queue's bound counts."""
+    def _move_queue(self, unsent: bytearray) -> None:
+        """Moves queued messages to the unsent bytes, a little at a time so that the queue's bound counts."""
         with self._lock:
-            while self.welcomed and self._out and len(unsent) < READ_BYTES:
+            while self.is_welcomed and self._out and len(unsent) < READ_BYTES:
                 data, _ = self._out.popleft()
                 self.backlog_bytes -= len(data)
                 unsent += data
 
-    def _read(self, link: socket.socket, decoder: Decoder) -> bool:
-        """Take what has come. Returns False at the end of the connection."""
+    def _read_messages(self, sock: socket.socket, decoder: Decoder) -> bool:
+        """Reads and delivers the messages that have come. Returns False at the end of the connection."""
         try:
-            data = link.recv(4 * READ_BYTES)
+            data = sock.recv(4 * READ_BYTES)
         except BlockingIOError:
             return True
-        for one in decoder.feed(data, time.monotonic()):
-            if not isinstance(one, Received):
-                log.error("unreadable message from the hub: %s", one.reply.text)
-                if one.fatal:
+        for decoded in decoder.feed(data, time.monotonic()):
+            if not isinstance(decoded, Received):
+                log.error("unreadable message from the hub: %s", decoded.reply.text)
+                if decoded.fatal:
                     return False
-            elif isinstance(one.message, Reply) and one.message.status == "welcome":
-                self.welcomed, self._gone_s = True, None
+            elif isinstance(decoded.message, Reply) and decoded.message.status == "welcome":
+                self.is_welcomed, self._disconnected_s = True, None
                 log.info("hub connected")
-            elif not isinstance(one.message, Chunk):
-                self._deliver(one.message, one.id)
+            elif not isinstance(decoded.message, Chunk):
+                self._deliver(decoded.message, decoded.id)
         return bool(data)

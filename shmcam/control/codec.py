@@ -1,22 +1,22 @@
-"""Bytes to messages: three dialects, told apart by the first byte of a connection. Holds no sockets.
+"""Turns bytes into messages and messages into bytes, in three dialects. Holds no sockets.
+
+The first byte of a connection tells its dialect:
 
     0x80-0x8f, 0xde, 0xdf   msgpack maps, one after the other     between processes
     {                       JSON objects, one a line              master programs
     below 0x80, or UTF-8    text, one command a line              people, shells
 
-Rules: a Decoder never raises on what a stranger sends and never holds more than its limit. What it cannot read it
-returns as Refused; `fatal` means the byte stream cannot be trusted any more and the connection should be closed.
+Rules: a Decoder never raises on untrusted bytes and never holds more than its limit. It returns bytes that are no
+message as Refused; `fatal` means that the byte stream is not reliable any more and the connection should be closed.
 
-One whole message as it came: a message of ours, or a refusal in words. No state.
-
-Messages to bytes, in the three dialects that `shmcam.control.codec` reads.
+What must change together: each dialect has its half here in `Decoder` and its half in `encode`.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -36,7 +36,38 @@ from shmcam.control.messages import (
     values_of,
     wire_name,
 )
-from shmcam.control.parser import UnknownCommandError, from_line, from_object, from_wire
+from shmcam.control.parser import UnknownCommandError, parse_line, parse_map, parse_object
+
+log = logging.getLogger(__name__)
+
+COMPLETE_WITHIN_S = 5.0
+"""Longest time from a message's first byte to its last; then its sender is dropped (a slow-loris holds memory)."""
+
+LINE_BYTES_MAX = 8 * 1024
+"""Longest line of the text dialect; the longest sensible command is some hundred bytes."""
+
+UTF8_FIRST, UTF8_LAST = 0xC2, 0xF4
+"""First bytes of letters beyond ASCII (RFC 3629): a person typed them, and gets a text answer."""
+
+SUGGESTIONS_MAX = 5
+"""Mistyped lines in a row that are answered with the nearest command."""
+
+READ_BYTES = 16 * 1024
+"""Bytes a Decoder takes at once; it unpacks after each piece, which keeps its buffer near the limit."""
+
+MSGPACK_LIMITS: dict[str, Any] = {
+    "max_buffer_size": PROCESS_BYTES_MAX + READ_BYTES,
+    "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
+    "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
+    "max_map_len": 512,
+    "max_str_len": PROCESS_BYTES_MAX,
+    "max_bin_len": MESSAGE_BYTES_MAX,
+    "max_ext_len": 0,
+    "strict_map_key": True,
+}
+
+
+# ---- bytes to messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +76,9 @@ class Received:
 
     message: Message
     id: Any = None
-    """What the sender wants to find in the answer; None: nothing."""
+    """The sender's id for the answer; None: no id."""
     again: bool = False
-    """The hub was told before, but may have been restarted since: remember it, do not pass it on."""
+    """True: an event sent once more, in case the hub was restarted since. The hub keeps it and does not pass it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,86 +93,8 @@ class Refused:
 Decoded = Received | Refused
 
 
-def from_map(value: Any) -> Decoded:
-    """Read what a process sent."""
-    if not isinstance(value, dict):
-        return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
-    return _checked(from_wire, value, _ident(value), again=value.get("again") is True)
-
-
-def from_json(line: bytes) -> Decoded:
-    """Read one object of a master program."""
-    try:
-        value = msgspec.json.decode(line)
-    except (ValueError, RecursionError) as problem:  # DecodeError and bad UTF-8 are ValueErrors
-        return Refused(error(f"malformed JSON: {short(problem)}", "bad_message"))
-    if not isinstance(value, dict):
-        return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
-    return _checked(from_object, value, _ident(value))
-
-
-def from_text(line: bytes, cameras: Collection[str], *, suggest: bool) -> Decoded:
-    """Read one line of a person."""
-    try:
-        words = line.decode()
-    except UnicodeDecodeError:
-        return Refused(error("not UTF-8", "bad_message"))
-    return _checked(lambda given: (from_line(given, cameras, suggest=suggest), None), words, None)
-
-
-def _checked(read: Any, given: Any, ident: Any, *, again: bool = False) -> Decoded:
-    try:
-        message, ident = read(given)
-    except UnknownCommandError as problem:
-        return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
-    except (ValueError, TypeError, RecursionError) as problem:
-        return Refused(error(str(problem), "bad_arguments"), ident)
-    return Received(message, _ident({"id": ident}), again)
-
-
-def _ident(value: dict[str, Any]) -> Any:
-    """Take an id only if it is small: it is kept while the command is under way."""
-    ident = value.get("id")
-    small = isinstance(ident, int) and abs(ident) < 2**63
-    return ident if small or (isinstance(ident, str) and len(ident) <= 64) else None
-
-
-def short(problem: BaseException) -> str:
-    """Return what is wrong in at most 200 characters."""
-    return (str(problem) or type(problem).__name__)[:200]
-
-
-__all__ = ["Decoded", "Decoder", "Received", "Refused", "dialect_of"]
-
-COMPLETE_WITHIN_S = 5.0
-"""A message whose first byte came must be complete by then, or its sender is dropped (a slow-loris holds memory)."""
-
-LINE_BYTES_MAX = 8 * 1024
-"""Longest line of the text dialect; the longest sensible command is some hundred bytes."""
-
-UTF8_FIRST, UTF8_LAST = 0xC2, 0xF4
-"""First bytes of letters beyond ASCII (RFC 3629): somebody typed them, and gets a text answer."""
-
-SUGGESTIONS_MAX = 5
-"""Mistyped lines in a row that are answered with the nearest command."""
-
-READ_BYTES = 16 * 1024
-"""Bytes handed to a Decoder at once; unpacking after each piece keeps its buffer near the limit."""
-
-MSGPACK_LIMITS: dict[str, Any] = {
-    "max_buffer_size": PROCESS_BYTES_MAX + READ_BYTES,
-    "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
-    "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
-    "max_map_len": 512,
-    "max_str_len": PROCESS_BYTES_MAX,
-    "max_bin_len": MESSAGE_BYTES_MAX,
-    "max_ext_len": 0,
-    "strict_map_key": True,
-}
-
-
 class Decoder:
-    """One connection's bytes, either way."""
+    """The decoder of one connection's bytes, at either end."""
 
     def __init__(self, cameras: Collection[str] = (), *, limit: int = MESSAGE_BYTES_MAX) -> None:
         self.dialect = ""
@@ -150,42 +103,43 @@ class Decoder:
         self._cameras = cameras
         self._line = bytearray()
         self._unpacker: msgpack.Unpacker | None = None
-        self._unknown = 0
-        self._fed = 0
+        self._refused_lines = 0
+        """Refused text lines in a row."""
+        self._fed_bytes = 0
         self._incomplete_since_s: float | None = None
 
     def feed(self, data: bytes, now_s: float) -> list[Decoded]:
-        """Take bytes as they arrive (any pieces); return what became complete. `now_s`: any steadily rising clock."""
-        found: list[Decoded] = []
+        """Takes bytes in any pieces; returns the messages they completed. `now_s`: any steadily rising clock."""
+        decoded: list[Decoded] = []
         for start in range(0, len(data), READ_BYTES):
-            found += self._piece(data[start : start + READ_BYTES])
-            if any(isinstance(one, Refused) and one.fatal for one in found[-1:]):
+            decoded += self._feed_piece(data[start : start + READ_BYTES])
+            if any(isinstance(item, Refused) and item.fatal for item in decoded[-1:]):
                 break
         if not self.pending_bytes:
             self._incomplete_since_s = None
-        elif found or self._incomplete_since_s is None:
+        elif decoded or self._incomplete_since_s is None:
             self._incomplete_since_s = now_s
-        return found
+        return decoded
 
     def finish(self) -> list[Decoded]:
-        """Tell that no more bytes come: a last text or JSON line without its newline counts."""
-        return self._piece(b"\n") if self._line else []
+        """Ends the bytes; returns a last text or JSON line that came without its newline."""
+        return self._feed_piece(b"\n") if self._line else []
 
-    def overdue(self, now_s: float) -> bool:
-        """Tell whether a message was begun and not completed in time."""
+    def is_overdue(self, now_s: float) -> bool:
+        """Returns whether a message was begun and not completed in time."""
         return self._incomplete_since_s is not None and now_s - self._incomplete_since_s > COMPLETE_WITHIN_S
 
-    def resumed(self, now_s: float) -> None:
-        """Tell that nothing was fed for a while because nobody read: not the sender's fault."""
+    def restart_timer(self, now_s: float) -> None:
+        """Gives an incomplete message its whole time again, after a pause in reading that is not the sender's fault."""
         if self._incomplete_since_s is not None:
             self._incomplete_since_s = now_s
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of a message not complete yet."""
-        return self._fed - self._unpacker.tell() if self._unpacker else len(self._line)
+        """The bytes of a message not complete yet."""
+        return self._fed_bytes - self._unpacker.tell() if self._unpacker else len(self._line)
 
-    def _piece(self, data: bytes) -> list[Decoded]:
+    def _feed_piece(self, data: bytes) -> list[Decoded]:
         if not self.dialect:
             data = data.lstrip(b"\r\n\t ")
             if not data:
@@ -195,50 +149,51 @@ class Decoder:
             return self._unpack(data)
         if not self.dialect:
             return [Refused(error("not msgpack, JSON or text", "bad_message"), fatal=True)]
-        return self._lines(data)
+        return self._split_lines(data)
 
     def _unpack(self, data: bytes) -> list[Decoded]:
-        found: list[Decoded] = []
+        decoded: list[Decoded] = []
         unpacker = self._unpacker = self._unpacker or msgpack.Unpacker(raw=False, **MSGPACK_LIMITS)
         try:
             unpacker.feed(data)
-            self._fed += len(data)
+            self._fed_bytes += len(data)
             for value in unpacker:
-                found.append(from_map(value))
+                decoded.append(decode_map(value))
         except (ValueError, msgpack.UnpackException, RecursionError) as problem:
             # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
-            found.append(Refused(error(f"malformed msgpack: {short(problem)}", "bad_message"), fatal=True))
-        if self.pending_bytes > self.limit and not (found and isinstance(found[-1], Refused) and found[-1].fatal):
-            found.append(self._too_long())
-        return found
+            decoded.append(Refused(error(f"malformed msgpack: {shorten(problem)}", "bad_message"), fatal=True))
+        is_broken = bool(decoded) and isinstance(decoded[-1], Refused) and decoded[-1].fatal
+        if self.pending_bytes > self.limit and not is_broken:
+            decoded.append(self._refuse_too_long())
+        return decoded
 
-    def _lines(self, data: bytes) -> list[Decoded]:
+    def _split_lines(self, data: bytes) -> list[Decoded]:
         limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
-        found: list[Decoded] = []
+        decoded: list[Decoded] = []
         self._line += data
         *lines, rest = self._line.split(b"\n")
         self._line = bytearray(rest)
         for line in lines:
             if len(line) > limit:
-                return [*found, self._too_long()]
+                return [*decoded, self._refuse_too_long()]
             if stripped := bytes(line).strip():
-                found.append(from_json(stripped) if self.dialect == "json" else self._from_text(stripped))
-        return [*found, self._too_long()] if len(rest) > limit else found
+                decoded.append(decode_json(stripped) if self.dialect == "json" else self._decode_text(stripped))
+        return [*decoded, self._refuse_too_long()] if len(rest) > limit else decoded
 
-    def _from_text(self, line: bytes) -> Decoded:
-        """Read one line; who mistypes on and on gets no more suggestions (each costs as much as ten commands)."""
-        found = from_text(line, self._cameras, suggest=self._unknown < SUGGESTIONS_MAX)
-        self._unknown = self._unknown + 1 if isinstance(found, Refused) else 0
-        return found
+    def _decode_text(self, line: bytes) -> Decoded:
+        """Decodes one line; after several mistyped ones without a suggestion, which costs as much as ten commands."""
+        decoded = decode_text(line, self._cameras, suggest=self._refused_lines < SUGGESTIONS_MAX)
+        self._refused_lines = self._refused_lines + 1 if isinstance(decoded, Refused) else 0
+        return decoded
 
-    def _too_long(self) -> Refused:
+    def _refuse_too_long(self) -> Refused:
         limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
         self._line.clear()
         return Refused(error(f"message longer than {limit} bytes", "too_long"), fatal=True)
 
 
 def dialect_of(first: int) -> str:
-    """Return the dialect that a connection's first byte stands for; "" if none."""
+    """Returns the dialect that a connection's first byte stands for; "" if none."""
     if 0x80 <= first <= 0x8F or first in {0xDE, 0xDF}:
         return "msgpack"
     if first >= 0x80:
@@ -246,25 +201,76 @@ def dialect_of(first: int) -> str:
     return "json" if first == ord("{") else "text"
 
 
-log = logging.getLogger(__name__)
+def decode_map(value: Any) -> Decoded:
+    """Decodes one unpacked value of a process."""
+    if not isinstance(value, dict):
+        return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
+    return _decode_with(parse_map, value, _id_of(value), again=value.get("again") is True)
+
+
+def decode_json(line: bytes) -> Decoded:
+    """Decodes one object of a master program."""
+    try:
+        value = msgspec.json.decode(line)
+    except (ValueError, RecursionError) as problem:  # DecodeError and bad UTF-8 are ValueErrors
+        return Refused(error(f"malformed JSON: {shorten(problem)}", "bad_message"))
+    if not isinstance(value, dict):
+        return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
+    return _decode_with(parse_object, value, _id_of(value))
+
+
+def decode_text(line: bytes, cameras: Collection[str], *, suggest: bool) -> Decoded:
+    """Decodes one line of a person."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return Refused(error("not UTF-8", "bad_message"))
+    return _decode_with(lambda words: (parse_line(words, cameras, suggest=suggest), None), text, None)
+
+
+def _decode_with(
+    parse: Callable[[Any], tuple[Message, Any]], value: Any, ident: Any, *, again: bool = False
+) -> Decoded:
+    try:
+        message, ident = parse(value)
+    except UnknownCommandError as problem:
+        return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
+    except (ValueError, TypeError, RecursionError) as problem:
+        return Refused(error(str(problem), "bad_arguments"), ident)
+    return Received(message, _id_of({"id": ident}), again)
+
+
+def _id_of(value: dict[str, Any]) -> Any:
+    """Returns a map's id, or None if it is long: the hub keeps the id while the command is pending."""
+    ident = value.get("id")
+    is_small = isinstance(ident, int) and abs(ident) < 2**63
+    return ident if is_small or (isinstance(ident, str) and len(ident) <= 64) else None
+
+
+def shorten(problem: BaseException) -> str:
+    """Returns an exception's text, at most 200 characters of it."""
+    return (str(problem) or type(problem).__name__)[:200]
+
+
+# ---- messages to bytes
 
 
 def encode(
     dialect: str, message: Message, ident: Any = None, at_utc: datetime | None = None, *, again: bool = False
 ) -> bytes:
-    """Write one message; `at_utc` is the time shown in JSON and text (now, if not given).
+    """Encodes one message; `at_utc` is the time shown in JSON and text (None: now).
 
-    `again` marks an event of RETAINED that the hub was told before. *Raises* ValueError for a message (not a Reply,
-    which is replaced by an error) longer than PROCESS_BYTES_MAX.
+    `again` marks an event of RETAINED that a process sends once more. *Raises* ValueError for a message longer than
+    PROCESS_BYTES_MAX that is not a Reply; a Reply of that length becomes an error.
     """
     if dialect == "msgpack":
-        return _sized(_pack(message, ident, again=again), message, ident)
-    when = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return _json(message, ident, when) if dialect == "json" else _text(message, when)
+        return _limit_size(_pack(message, ident, again=again), message, ident)
+    timestamp = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _encode_json(message, ident, timestamp) if dialect == "json" else _encode_text(message, timestamp)
 
 
-def encoded_or_error(dialect: str, message: Message, ident: Any) -> bytes:
-    """Encode; what cannot be (too long, an integer beyond 64 bits) becomes an error that says so."""
+def encode_or_error(dialect: str, message: Message, ident: Any) -> bytes:
+    """Encodes a message, or an error in its place if it cannot be sent (too long, an integer beyond 64 bits)."""
     try:
         return encode(dialect, message, ident)
     except (ValueError, OverflowError, TypeError) as problem:
@@ -278,18 +284,18 @@ def _pack(message: Message, ident: Any, *, again: bool = False) -> bytes:
         values["id"] = ident
     if again:
         values["again"] = True
-    packed: bytes = msgpack.packb(values, default=_number)
+    packed: bytes = msgpack.packb(values, default=_to_number)
     return packed
 
 
-def _number(value: Any) -> Any:
-    """Let numpy's numbers through as Python's, so that a figure of a heartbeat cannot stop a process."""
+def _to_number(value: Any) -> Any:
+    """Turns numpy's numbers into Python's, so that a figure of a heartbeat cannot stop a process."""
     item = getattr(value, "item", None)
     return item() if callable(item) else str(value)
 
 
-def _sized(packed: bytes, message: Message, ident: Any) -> bytes:
-    """Replace what the other end would refuse for its length by a message that says so."""
+def _limit_size(packed: bytes, message: Message, ident: Any) -> bytes:
+    """Returns the bytes, or an error in their place where they are too long for the other end."""
     if len(packed) <= PROCESS_BYTES_MAX:
         return packed
     if not isinstance(message, Reply):
@@ -299,44 +305,45 @@ def _sized(packed: bytes, message: Message, ident: Any) -> bytes:
     )
 
 
-def _json(message: Message, ident: Any, when: str) -> bytes:
-    shown: dict[str, Any]
+def _encode_json(message: Message, ident: Any, timestamp: str) -> bytes:
+    value: dict[str, Any]
     if isinstance(message, Reply):
-        shown = {"type": "status" if message.ok else "error", "status": message.status, "timestamp": when}
+        value = {"type": "status" if message.ok else "error", "status": message.status, "timestamp": timestamp}
         one_line = message.text and "\n" not in message.text  # tables are for people; their data says the same
-        shown["data"] = {"message": message.text, **message.data} if one_line or not message.data else message.data
+        value["data"] = {"message": message.text, **message.data} if one_line or not message.data else message.data
     elif isinstance(message, PreviewFrame):
-        data = values_of(message)
-        picture = base64.b64encode(data.pop("jpeg")).decode()
-        shown = {
+        fields = values_of(message)
+        jpeg_base64 = base64.b64encode(fields.pop("jpeg")).decode()
+        value = {
             "type": "preview_frame",
-            "timestamp": when,
-            "data": {"camera_id": message.camera, "frame": picture, **data},
+            "timestamp": timestamp,
+            "data": {"camera_id": message.camera, "frame": jpeg_base64, **fields},
         }
     elif isinstance(message, Chunk):
-        picture = base64.b64encode(message.data).decode()
-        shown = {"type": "chunk", "timestamp": when, "data": {"bytes": picture, "end": message.end}}
+        data_base64 = base64.b64encode(message.data).decode()
+        value = {"type": "chunk", "timestamp": timestamp, "data": {"bytes": data_base64, "end": message.end}}
     else:
         kind = "event" if isinstance(message, Event) else "command"
-        shown = {"type": kind, kind: wire_name(message), "status": wire_name(message), "timestamp": when}
-        shown["data"] = values_of(message)
+        value = {"type": kind, kind: wire_name(message), "status": wire_name(message), "timestamp": timestamp}
+        value["data"] = values_of(message)
     if ident is not None:
-        shown["id"] = ident
-    return msgspec.json.encode(shown) + b"\n"
+        value["id"] = ident
+    return msgspec.json.encode(value) + b"\n"
 
 
-def _text(message: Message, when: str) -> bytes:
+def _encode_text(message: Message, timestamp: str) -> bytes:
     if isinstance(message, Reply):
         return (message.text or message.status).encode() + b"\n"
     if isinstance(message, Chunk):
         return message.data
-    shown = " ".join(f"{name}={_word(value)}" for name, value in values_of(message).items() if value not in ("", None))
-    return f"{when} {wire_name(message)} {shown}".rstrip().encode() + b"\n"
+    fields = values_of(message).items()
+    words = " ".join(f"{name}={_show_value(value)}" for name, value in fields if value not in ("", None))
+    return f"{timestamp} {wire_name(message)} {words}".rstrip().encode() + b"\n"
 
 
-def _word(value: Any) -> str:
-    """Show one value of an event on one line: quoted if it has spaces or control characters."""
+def _show_value(value: Any) -> str:
+    """Returns one value of an event as one word: quoted if it has spaces or control characters."""
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
-    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return shown if shown.isprintable() and " " not in shown else msgspec.json.encode(shown).decode()
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if text.isprintable() and " " not in text else msgspec.json.encode(text).decode()

@@ -1,4 +1,7 @@
-"""The one table of commands: words, owner, usage. Routing, help, completion, JSON words and docs all come from it."""
+"""The one table of commands: words, owner, usage. Routing, help, completion, JSON words and docs all come from it.
+
+A new command is a class in `shmcam.control.messages` and a row here; a missing one of the two is an error on import.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from shmcam.control.messages import MESSAGES, Command, choices, wire_name
 
 @dataclass(frozen=True, kw_only=True)
 class CommandRow:
-    """How one command is written, who answers it, and how it is explained."""
+    """The words, the owner and the explanation of one command."""
 
     message: type[Command]
     owner: str
-    """Role of the process that answers; "hub" answers itself."""
+    """Role of the process that answers; "hub": the hub itself."""
     words: tuple[str, ...]
-    """What people type; the first is the one shown. Case, "_" and "-" do not matter."""
+    """Words a user types; help shows the first. Case, "_" and "-" do not matter."""
     example: str
     """A line that works as it is."""
-    takes: tuple[str, ...] = ()
-    """Fields filled by bare words, in order; a tuple field takes all that are left."""
+    positional: tuple[str, ...] = ()
+    """Fields that bare words fill, in order; a tuple field takes all remaining words."""
     per_camera: bool = False
-    """One process per camera answers: that of the message's camera, or (camera empty) each of them."""
+    """One process per camera answers: that of the message's camera, or, with an empty camera, each of them."""
     timeout_s: float = 10.0
-    """How long the owner may take before the hub answers in its place."""
+    """Time the owner has; after it the hub answers with an error."""
 
     @property
     def name(self) -> str:
@@ -36,38 +39,40 @@ class CommandRow:
 
     @property
     def help(self) -> str:
-        """One line: the first of the message's docstring."""
+        """The first line of the message's docstring."""
         return (self.message.__doc__ or "").partition("\n")[0]
 
     @property
     def usage(self) -> str:
         """The command as help shows it, such as `save [camera] [formats …]`."""
-        return " ".join([self.words[0], *(self._place(name) for name in self.takes)])
+        return " ".join([self.words[0], *(self._usage_of(name) for name in self.positional)])
 
     @property
     def options(self) -> str:
-        """The fields that go by name only, such as `[label=…]`."""
-        rest = [f for f in dataclasses.fields(self.message) if f.name not in self.takes]
+        """The fields that need their name, such as `[label=…]`."""
+        rest = [f for f in dataclasses.fields(self.message) if f.name not in self.positional]
         return " ".join(f"[{f.name}={choices(f) or '…'}]" for f in rest)
 
-    def _place(self, name: str) -> str:
-        given = next(f for f in dataclasses.fields(self.message) if f.name == name)
-        word = choices(given) or (name + (" …" if is_many(given) else ""))
-        return (
-            f"<{word}>"
-            if given.default is dataclasses.MISSING and given.default_factory is dataclasses.MISSING
-            else f"[{word}]"
-        )
+    def _usage_of(self, name: str) -> str:
+        field = next(f for f in dataclasses.fields(self.message) if f.name == name)
+        word = choices(field) or (name + (" …" if is_list(field) else ""))
+        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        return f"<{word}>" if is_required else f"[{word}]"
 
 
-def is_many(given: dataclasses.Field[Any]) -> bool:
-    """Tell whether a field takes any number of words."""
-    return "Words" in str(given.type) or "tuple[" in str(given.type)
+def is_list(field: dataclasses.Field[Any]) -> bool:
+    """Returns whether a field takes any number of words."""
+    return "Words" in str(field.type) or "tuple[" in str(field.type)
 
 
-def _row(message: type[Command], owner: str, words: str, example: str, takes: str = "", **more: Any) -> CommandRow:
+def _row(message: type[Command], owner: str, words: str, example: str, positional: str = "", **more: Any) -> CommandRow:
     return CommandRow(
-        message=message, owner=owner, words=tuple(words.split()), example=example, takes=tuple(takes.split()), **more
+        message=message,
+        owner=owner,
+        words=tuple(words.split()),
+        example=example,
+        positional=tuple(positional.split()),
+        **more,
     )
 
 
@@ -133,8 +138,8 @@ if missing := {name for name, message in MESSAGES.items() if issubclass(message,
     raise AssertionError(f"commands without a row in COMMANDS, or rows without a command: {sorted(missing)}")
 
 
-def plain(word: str) -> str:
-    """Return a word without case, "_" and "-", so that pastStack, past_stack and PASTSTACK are one."""
+def normalize(word: str) -> str:
+    """Returns a word without case, "_" and "-": pastStack, past_stack and PASTSTACK are one."""
     return word.lower().replace("_", "").replace("-", "")
 
 
@@ -149,20 +154,20 @@ JSON_WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "get_cameras": ("cameras", {}),
     "toggle_preview": ("preview", {}),
 }
-"""Words of master programs: the command each stands for, and the fields it presets."""
+"""Words of master programs: the command and the preset fields of each."""
 
 _BY_WORD: dict[str, tuple[CommandRow, dict[str, Any]]] = {
-    **{plain(word): (row, {}) for row in COMMANDS for word in (row.name, *row.words)},
-    **{plain(word): (BY_NAME[name], preset) for word, (name, preset) in JSON_WORDS.items()},
+    **{normalize(word): (row, {}) for row in COMMANDS for word in (row.name, *row.words)},
+    **{normalize(word): (BY_NAME[name], preset) for word, (name, preset) in JSON_WORDS.items()},
 }
 
 
 def find(word: str) -> tuple[CommandRow, dict[str, Any]] | None:
-    """Return the row of a word in any spelling, and the fields the word stands for; None: no such command."""
-    return _BY_WORD.get(plain(word))
+    """Returns the row of a word in any spelling, and the fields the word presets; None: no such command."""
+    return _BY_WORD.get(normalize(word))
 
 
 def suggestion(word: str) -> str:
-    """Return the command nearest to a mistyped word, or "" if none is near."""
-    near = difflib.get_close_matches(plain(word[:64]), _BY_WORD, n=1, cutoff=0.6)
-    return _BY_WORD[near[0]][0].words[0] if near else ""
+    """Returns the command nearest to a mistyped word, or "" if none is near."""
+    matches = difflib.get_close_matches(normalize(word[:64]), _BY_WORD, n=1, cutoff=0.6)
+    return _BY_WORD[matches[0]][0].words[0] if matches else ""

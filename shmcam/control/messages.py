@@ -1,9 +1,12 @@
-"""CONTRACT 2: every control message. Commands are imperative, events past tense; nothing else declares messages.
+"""CONTRACT 2: every control message. Commands are imperative, events past tense; no other module declares messages.
 
 On the wire a message is a map: its wire name under "message", its fields beside it, and "id" where an answer is wanted.
 A message is a frozen keyword-only dataclass; each field says in its annotation what it means, its unit and its range,
 and `build` enforces that. The wire name of a message is its class name in snake_case, so there is one name to remember.
-How commands are written and who answers them is in `shmcam.control.command_table`.
+
+What must change together: a new command needs its row in `shmcam.control.command_table`, which says how the command is
+written and which process answers it; a new event needs its group in TOPIC_GROUPS, and its kind in RETAINED if it
+describes a state. The first line of a command's docstring is the text that `help` shows.
 """
 
 from __future__ import annotations
@@ -22,41 +25,41 @@ JSON: TypeAlias = Any
 """Anything json.dumps takes: str, int, float, bool, None, lists of these, dicts from str to these."""
 
 MESSAGE_BYTES_MAX = 64 * 1024
-"""Longest message of a stranger: any command fits, a flood does not."""
+"""Longest message of a connection that did not say hello: any command fits, a flood does not."""
 
 PROCESS_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
 """Longest message from a process that said hello, or from the hub: a dump of all settings, 200 rows with paths."""
 
 CHUNK_BYTES_MAX = 48 * 1024
-"""Most payload one Chunk or PreviewFrame carries, so that base64 in the JSON dialect still fits the limit above."""
+"""Largest payload of a Chunk or PreviewFrame: in base64, for the JSON dialect, it still fits the limit above."""
 
 MessageT = TypeVar("MessageT", bound="Message")
 
 
-def said(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
-    """Describe one field: what it means, its unit, and its limits (ge, le, pattern, max_length of msgspec.Meta)."""
+def describe(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
+    """Returns a field's meaning, its unit and its limits (ge, le, pattern, max_length of msgspec.Meta)."""
     return msgspec.Meta(description=text, extra={"unit": unit}, **limits)
 
 
-Camera = Annotated[str, said("camera, such as cam0; empty: see the command", pattern=rf"^({LABEL})?$")]
-Label = Annotated[str, said("label for file names", pattern=rf"^({LABEL})?$")]
-Instant = Annotated[str, said("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
+Camera = Annotated[str, describe("camera, such as cam0; empty: see the command", pattern=rf"^({LABEL})?$")]
+Label = Annotated[str, describe("label for file names", pattern=rf"^({LABEL})?$")]
+Instant = Annotated[str, describe("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """Anything that crosses the control socket."""
+    """A message on the control socket."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Message):
-    """A request to one process; always answered with one Reply."""
+    """A request to one process, which always answers with one Reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event(Message):
-    """Something that happened; sent to whoever subscribed to its name, never answered."""
+    """A thing that happened; the hub sends it to the subscribers of its name. Events have no answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +67,11 @@ class Reply(Message):
     """The one answer to a command."""
 
     ok: bool = True
-    """False: nothing was changed, or not all of it."""
+    """False: the command changed nothing, or not everything it should."""
     status: str = "ok"
     """One word for programs, such as recording_started or no_frames (the JSON dialect's "status")."""
     text: str = ""
-    """What the text dialect prints; an error starts with "ERROR: "."""
+    """The text that the text dialect prints; an error starts with "ERROR: "."""
     data: dict[str, JSON] = field(default_factory=dict)
     """The same answer for programs (the JSON dialect's "data")."""
 
@@ -84,55 +87,55 @@ class Chunk(Message):
 
 
 def error(text: str, status: str = "error", **data: JSON) -> Reply:
-    """Build a failed Reply whose text starts with "ERROR: "."""
+    """Returns a failed Reply whose text starts with "ERROR: "."""
     return Reply(ok=False, status=status, text=f"ERROR: {text}", data={"message": text, **data})
 
 
 def wire_name(message: Message | type[Message]) -> str:
-    """Return the snake_case name of a message class: NightBegan → night_began."""
+    """Returns the snake_case name of a message class: NightBegan → night_began."""
     name = (message if isinstance(message, type) else type(message)).__name__
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False) -> MessageT:
-    """Make a message from untrusted values.
+    """Makes a message from untrusted values; with text=True numbers may be strings.
 
-    *Raises* ValueError saying which field, what was expected and what came (text=True: numbers may be strings).
+    *Raises* ValueError with the field, the expectation and the value.
     """
-    known = [f.name for f in dataclasses.fields(message)]
-    if unknown := [name for name in values if name not in known]:
+    names = [f.name for f in dataclasses.fields(message)]
+    if unknown := [name for name in values if name not in names]:
         raise ValueError(
-            f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(known) or 'none'}"
+            f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(names) or 'none'}"
         )
     try:
         return msgspec.convert(values, message, strict=not text)
     except (msgspec.ValidationError, RecursionError) as problem:
-        raise ValueError(f"{wire_name(message)}: {_plain(message, str(problem))}") from problem
+        raise ValueError(f"{wire_name(message)}: {_to_plain_text(message, str(problem))}") from problem
 
 
 def values_of(message: Message) -> dict[str, Any]:
-    """Return a message's fields by name, as they go on the wire."""
+    """Returns a message's fields by name, as they go on the wire."""
     return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
 
 
-def choices(given: dataclasses.Field[Any]) -> str:
-    """Return "start|stop|status" for a field of fixed words, else nothing."""
-    _, literal, rest = str(given.type).partition("Literal[")
+def choices(message_field: dataclasses.Field[Any]) -> str:
+    """Returns "start|stop|status" for a field of fixed words, else an empty string."""
+    _, literal, rest = str(message_field.type).partition("Literal[")
     return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
 
 
-def _plain(message: type[Message], problem: str) -> str:
-    """Turn msgspec's "Expected `int` >= 1 - at `$.count`" into "count: expected int >= 1"."""
+def _to_plain_text(message: type[Message], problem: str) -> str:
+    """Turns msgspec's "Expected `int` >= 1 - at `$.count`" into "count: expected int >= 1"."""
     what, _, where = problem.partition(" - at ")
     name = where.strip("`").removeprefix("$.")
     sentence = (what[:1].lower() + what[1:]).replace("`", "").removeprefix("object ")
-    for given in dataclasses.fields(message):
-        if given.name == name and choices(given):
-            sentence = f"expected {choices(given)}, got{sentence.rpartition('value')[2]}"
+    for message_field in dataclasses.fields(message):
+        if message_field.name == name and choices(message_field):
+            sentence = f"expected {choices(message_field)}, got{sentence.rpartition('value')[2]}"
     return f"{name}: {sentence}" if name else sentence
 
 
-# ---- commands: what one process can be asked to do
+# ---- commands: requests to one process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,19 +143,19 @@ class Save(Command):
     """Save one full-resolution frame."""
 
     camera: Camera = ""
-    formats: Annotated[Words, said("jpg, png, npy, tiff; empty: export.formats")] = ()
+    formats: Annotated[Words, describe("jpg, png, npy, tiff; empty: export.formats")] = ()
     label: Label = ""
-    seconds_ago: Annotated[float, said("age of the wanted frame; 0: the newest", unit="s", ge=0, le=3600)] = 0.0
+    seconds_ago: Annotated[float, describe("age of the wanted frame; 0: the newest", unit="s", ge=0, le=3600)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Command):
     """Save one frame of each camera, all of the same instant."""
 
-    cameras: Annotated[Words, said("camera names; empty: all")] = ()
-    formats: Annotated[Words, said("as in save")] = ()
+    cameras: Annotated[Words, describe("camera names; empty: all")] = ()
+    formats: Annotated[Words, describe("as in save")] = ()
     label: Label = ""
-    seconds_ago: Annotated[float, said("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
+    seconds_ago: Annotated[float, describe("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +163,14 @@ class PastStack(Command):
     """Save or stack the frames around this moment, from the ring."""
 
     camera: Camera = ""
-    formats: Annotated[Words, said("as in save")] = ()
+    formats: Annotated[Words, describe("as in save")] = ()
     method: Annotated[
-        str, said("mean, median, sigma, max, min, trimmed, separate, long; empty: as configured", max_length=16)
+        str, describe("mean, median, sigma, max, min, trimmed, separate, long; empty: as configured", max_length=16)
     ] = ""
-    before_s: Annotated[float, said("span before now; -1: export.save_before_s", unit="s", ge=-1, le=3600)] = -1.0
-    after_s: Annotated[float, said("span after now; -1: export.save_after_s", unit="s", ge=-1, le=3600)] = -1.0
-    count: Annotated[int, said("at most so many frames; 0: export.stack_count", ge=0, le=100_000)] = 0
-    align: Annotated[bool, said("align the frames first")] = False
+    before_s: Annotated[float, describe("span before now; -1: export.save_before_s", unit="s", ge=-1, le=3600)] = -1.0
+    after_s: Annotated[float, describe("span after now; -1: export.save_after_s", unit="s", ge=-1, le=3600)] = -1.0
+    count: Annotated[int, describe("at most so many frames; 0: export.stack_count", ge=0, le=100_000)] = 0
+    align: Annotated[bool, describe("align the frames first")] = False
     label: Label = ""
 
 
@@ -182,7 +185,7 @@ class NightLevel(Command):
 class Night(Command):
     """Force night mode on or off, or let the analyzer decide."""
 
-    action: Annotated[Literal["on", "off", "auto", "status"], said("what to do")] = "status"
+    action: Annotated[Literal["on", "off", "auto", "status"], describe("what to do")] = "status"
     camera: Camera = ""
 
 
@@ -198,14 +201,14 @@ class Record(Command):
     """Start, stop or show recording."""
 
     action: Annotated[
-        Literal["start", "stop", "status", "trigger"], said("trigger: a clip with pre- and post-roll")
+        Literal["start", "stop", "status", "trigger"], describe("trigger: a clip with pre- and post-roll")
     ] = "status"
     camera: Camera = ""
-    duration_s: Annotated[float, said("stop by itself after this; 0: until told", unit="s", ge=0, le=604_800)] = 0.0
+    duration_s: Annotated[float, describe("stop by itself after this; 0: until told", unit="s", ge=0, le=604_800)] = 0.0
     label: Label = ""
-    protect: Annotated[bool, said("never deleted by retention")] = False
+    protect: Annotated[bool, describe("never deleted by retention")] = False
     at_ns: Annotated[
-        int, said("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0)
+        int, describe("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0)
     ] = field(default_factory=now_ns, compare=False)
 
 
@@ -214,7 +217,7 @@ class Watch(Command):
     """Keep packets coming in the h264 ring; whoever shows live video asks again before the time is over."""
 
     camera: Camera = ""
-    seconds: Annotated[float, said("how long somebody watches; 0: no longer", unit="s", ge=0, le=60)] = 10.0
+    seconds: Annotated[float, describe("how long somebody watches; 0: no longer", unit="s", ge=0, le=60)] = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,18 +231,18 @@ class Detect(Command):
 class Archive(Command):
     """Copy clips and pictures of a time span into an experiment folder with a manifest."""
 
-    name: Annotated[str, said("folder name", pattern=rf"^{LABEL}$")]
+    name: Annotated[str, describe("folder name", pattern=rf"^{LABEL}$")]
     since: Instant = ""
     until: Instant = ""
-    cameras: Annotated[Words, said("camera names; empty: all")] = ()
+    cameras: Annotated[Words, describe("camera names; empty: all")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archives(Command):
     """List, verify or delete archives."""
 
-    action: Annotated[Literal["list", "verify", "delete"], said("what to do")] = "list"
-    name: Annotated[str, said("archive name; list: empty", pattern=rf"^({LABEL})?$")] = ""
+    action: Annotated[Literal["list", "verify", "delete"], describe("what to do")] = "list"
+    name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({LABEL})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +252,7 @@ class Clips(Command):
     camera: Camera = ""
     since: Instant = ""
     until: Instant = ""
-    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,49 +262,49 @@ class Pictures(Command):
     camera: Camera = ""
     since: Instant = ""
     until: Instant = ""
-    kind: Annotated[str, said("picture, stack, timelapse, keogram …; empty: all", max_length=32)] = ""
-    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+    kind: Annotated[str, describe("picture, stack, timelapse, keogram …; empty: all", max_length=32)] = ""
+    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library(Command):
     """Show one row, check the library against the disk, or rebuild it."""
 
-    action: Annotated[Literal["list", "show", "check", "rebuild"], said("what to do")] = "list"
-    number: Annotated[int, said("row number as listed; 0: none", ge=0)] = 0
-    limit: Annotated[int, said("rows", ge=1, le=200)] = 20
+    action: Annotated[Literal["list", "show", "check", "rebuild"], describe("what to do")] = "list"
+    number: Annotated[int, describe("row number as listed; 0: none", ge=0)] = 0
+    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protect(Command):
     """Keep a picture or clip for ever: retention never deletes it."""
 
-    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unprotect(Command):
     """Give a picture or clip back to retention."""
 
-    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delete(Command):
     """Delete a picture or clip and its row."""
 
-    number: Annotated[int, said("row number as listed by clips or pictures", ge=1)]
+    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timelapse(Command):
     """Start, stop or show the running timelapse, or build one from saved pictures."""
 
-    action: Annotated[Literal["start", "stop", "status", "build"], said("what to do")] = "status"
+    action: Annotated[Literal["start", "stop", "status", "build"], describe("what to do")] = "status"
     camera: Camera = ""
     since: Instant = ""
     until: Instant = ""
-    fps: Annotated[float, said("frame rate of the film", unit="1/s", gt=0, le=120)] = 25.0
+    fps: Annotated[float, describe("frame rate of the film", unit="1/s", gt=0, le=120)] = 25.0
     label: Label = ""
 
 
@@ -309,10 +312,10 @@ class Timelapse(Command):
 class ShortStream(Command):
     """Send n frames as JPEG on this connection, each after its length."""
 
-    count: Annotated[int, said("frames", ge=1, le=10_000)] = 10
+    count: Annotated[int, describe("frames", ge=1, le=10_000)] = 10
     camera: Camera = ""
-    quality: Annotated[int, said("JPEG quality; 0: as configured", ge=0, le=100)] = 0
-    exposure: Annotated[Literal["live", "long"], said("single frames, or the virtual long exposure")] = "live"
+    quality: Annotated[int, describe("JPEG quality; 0: as configured", ge=0, le=100)] = 0
+    exposure: Annotated[Literal["live", "long"], describe("single frames, or the virtual long exposure")] = "live"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,9 +323,9 @@ class Preview(Command):
     """Switch preview_frame messages on this connection on or off (the hub tells the streamer)."""
 
     camera: Camera = ""
-    enabled: Annotated[bool, said("on or off")] = True
-    fps: Annotated[float, said("at most", unit="1/s", gt=0, le=30)] = 10.0
-    width: Annotated[int, said("picture width", unit="px", ge=16, le=1920)] = 320
+    enabled: Annotated[bool, describe("on or off")] = True
+    fps: Annotated[float, describe("at most", unit="1/s", gt=0, le=30)] = 10.0
+    width: Annotated[int, describe("picture width", unit="px", ge=16, le=1920)] = 320
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,31 +362,31 @@ class Ping(Command):
 class Help(Command):
     """List the commands, or explain one."""
 
-    word: Annotated[str, said("a command; empty: all", max_length=64)] = ""
+    word: Annotated[str, describe("a command; empty: all", max_length=64)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Set(Command):
     """Change settings of the running service, all of them or none."""
 
-    changes: Annotated[dict[str, JSON], said("key → value, such as night.dark_threshold → 35", max_length=64)] = field(
-        default_factory=dict
+    changes: Annotated[dict[str, JSON], describe("key → value, such as night.dark_threshold → 35", max_length=64)] = (
+        field(default_factory=dict)
     )
-    save: Annotated[bool, said("also write them to config.toml")] = False
+    save: Annotated[bool, describe("also write them to config.toml")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Get(Command):
     """Show one setting, or all whose key begins so."""
 
-    key: Annotated[str, said("a key such as night.dark_threshold, or a table such as night", max_length=100)] = ""
+    key: Annotated[str, describe("a key such as night.dark_threshold, or a table such as night", max_length=100)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DumpConfig(Command):
     """Show the whole configuration in use."""
 
-    format: Annotated[Literal["toml", "json"], said("how")] = "toml"
+    format: Annotated[Literal["toml", "json"], describe("how")] = "toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,22 +398,22 @@ class OverwriteConfig(Command):
 class Subscribe(Command):
     """Get events on this connection until it closes."""
 
-    topics: Annotated[Words, said("events or groups (night, motion, recording, process …); empty: all")] = ()
+    topics: Annotated[Words, describe("events or groups (night, motion, recording, process …); empty: all")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unsubscribe(Command):
     """Stop getting events."""
 
-    topics: Annotated[Words, said("as subscribed; empty: all")] = ()
+    topics: Annotated[Words, describe("as subscribed; empty: all")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logs(Command):
     """Show the last log lines of one process, or of all merged by time."""
 
-    process: Annotated[str, said("program name such as capture; empty: all", pattern=r"^[a-z0-9_-]{0,48}$")] = ""
-    lines: Annotated[int, said("how many", ge=1, le=400)] = 20
+    process: Annotated[str, describe("program name such as capture; empty: all", pattern=r"^[a-z0-9_-]{0,48}$")] = ""
+    lines: Annotated[int, describe("how many", ge=1, le=400)] = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,41 +421,41 @@ class Quit(Command):
     """End this connection."""
 
 
-# ---- events: what happened, told to whoever subscribed; the hub adds `at_utc` as it passes them on
+# ---- events: sent to their subscribers; JSON and text show the time at which the hub passed them on
 
-CapturedNs = Annotated[int, said("sensor clock", unit="ns", ge=0)]
-FrameId = Annotated[int, said("frame the event is about; -1: none", ge=-1)]
-Path = Annotated[str, said("absolute path of the file", max_length=1024)]
+CapturedNs = Annotated[int, describe("sensor clock", unit="ns", ge=0)]
+FrameId = Annotated[int, describe("frame the event is about; -1: none", ge=-1)]
+Path = Annotated[str, describe("absolute path of the file", max_length=1024)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(Event):
     """First message of a process: who it is and what it answers."""
 
-    role: Annotated[str, said("program family, such as analyzer", pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    role: Annotated[str, describe("program family, such as analyzer", pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     camera: Camera = ""
-    pid: Annotated[int, said("process number", ge=0)] = 0
-    program: Annotated[str, said("supervisord's name for it; empty: not under supervisord", max_length=64)] = ""
-    commands: Annotated[tuple[str, ...], said("wire names of the commands it answers", max_length=64)] = ()
-    subscribe: Annotated[tuple[str, ...], said("events it wants", max_length=64)] = ()
+    pid: Annotated[int, describe("process number", ge=0)] = 0
+    program: Annotated[str, describe("supervisord's name for it; empty: not under supervisord", max_length=64)] = ""
+    commands: Annotated[tuple[str, ...], describe("wire names of the commands it answers", max_length=64)] = ()
+    subscribe: Annotated[tuple[str, ...], describe("events it wants", max_length=64)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat(Event):
     """Sent once a second by a process whose loop turns."""
 
-    role: Annotated[str, said("program family", max_length=32)]
+    role: Annotated[str, describe("program family", max_length=32)]
     camera: Camera = ""
-    pid: Annotated[int, said("process number", ge=0)] = 0
-    state: Annotated[str, said("starting, running, waiting, paused, idle, recording …", max_length=32)] = "running"
-    reason: Annotated[str, said("why it is not simply running; empty: nothing to say", max_length=300)] = ""
-    fps: Annotated[float, said("frames handled a second; -1: does not handle frames", unit="1/s", ge=-1)] = -1.0
-    lag: Annotated[int, said("frames behind the writer; -1: does not read frames", ge=-1)] = -1
-    laps: Annotated[int, said("frames lost because the writer came round", ge=0)] = 0
-    rss_bytes: Annotated[int, said("resident memory without shared memory", unit="B", ge=0)] = 0
-    swap_bytes: Annotated[int, said("swapped out", unit="B", ge=0)] = 0
-    lost: Annotated[int, said("messages this process could not send", ge=0)] = 0
-    figures: Annotated[dict[str, JSON], said("whatever else the process counts", max_length=64)] = field(
+    pid: Annotated[int, describe("process number", ge=0)] = 0
+    state: Annotated[str, describe("starting, running, waiting, paused, idle, recording …", max_length=32)] = "running"
+    reason: Annotated[str, describe("why it is not simply running; empty: nothing to say", max_length=300)] = ""
+    fps: Annotated[float, describe("frames handled a second; -1: does not handle frames", unit="1/s", ge=-1)] = -1.0
+    lag: Annotated[int, describe("frames behind the writer; -1: does not read frames", ge=-1)] = -1
+    laps: Annotated[int, describe("frames lost because the writer came round", ge=0)] = 0
+    rss_bytes: Annotated[int, describe("resident memory without shared memory", unit="B", ge=0)] = 0
+    swap_bytes: Annotated[int, describe("swapped out", unit="B", ge=0)] = 0
+    lost: Annotated[int, describe("messages this process could not send", ge=0)] = 0
+    figures: Annotated[dict[str, JSON], describe("whatever else the process counts", max_length=64)] = field(
         default_factory=dict
     )
 
@@ -461,9 +464,9 @@ class Heartbeat(Event):
 class SettingChanged(Event):
     """A live setting has a new value."""
 
-    key: Annotated[str, said("such as night.dark_threshold", max_length=100)]
-    old: Annotated[JSON, said("value before")] = None
-    new: Annotated[JSON, said("value now")] = None
+    key: Annotated[str, describe("such as night.dark_threshold", max_length=100)]
+    old: Annotated[JSON, describe("value before")] = None
+    new: Annotated[JSON, describe("value now")] = None
     camera: Camera = ""
 
 
@@ -472,10 +475,10 @@ class ModeRequested(Event):
     """The analyzer wants the camera in another mode; capture obeys."""
 
     camera: Camera
-    mode: Annotated[str, said("video, still or slow_video", max_length=16)]
-    exposure_us: Annotated[int, said("0: as configured", unit="µs", ge=0)] = 0
-    gain: Annotated[float, said("0: as configured", ge=0)] = 0.0
-    reason: Annotated[str, said("the numbers behind it", max_length=300)] = ""
+    mode: Annotated[str, describe("video, still or slow_video", max_length=16)]
+    exposure_us: Annotated[int, describe("0: as configured", unit="µs", ge=0)] = 0
+    gain: Annotated[float, describe("0: as configured", ge=0)] = 0.0
+    reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,9 +486,9 @@ class ModeChanged(Event):
     """The camera runs in another mode."""
 
     camera: Camera
-    old: Annotated[str, said("mode before", max_length=16)]
-    new: Annotated[str, said("mode now", max_length=16)]
-    changes: Annotated[dict[str, JSON], said("control → [old, new]")] = field(default_factory=dict)
+    old: Annotated[str, describe("mode before", max_length=16)]
+    new: Annotated[str, describe("mode now", max_length=16)]
+    changes: Annotated[dict[str, JSON], describe("control → [old, new]")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -493,10 +496,10 @@ class NightBegan(Event):
     """It is night for this camera."""
 
     camera: Camera
-    score: Annotated[float, said("dark score on the video-mode scale", unit="mean luma 0-255")] = 0.0
+    score: Annotated[float, describe("dark score on the video-mode scale", unit="mean luma 0-255")] = 0.0
     frame_id: FrameId = -1
     captured_ns: CapturedNs = 0
-    reason: Annotated[str, said("the numbers behind it", max_length=300)] = ""
+    reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -509,9 +512,9 @@ class MotionBegan(Event):
     """Something moves."""
 
     camera: Camera
-    score: Annotated[float, said("motion score")] = 0.0
-    box: Annotated[tuple[int, ...], said("x, y, width, height; empty: unknown", unit="px", max_length=4)] = ()
-    zone: Annotated[str, said("name of the zone; empty: anywhere", max_length=32)] = ""
+    score: Annotated[float, describe("motion score")] = 0.0
+    box: Annotated[tuple[int, ...], describe("x, y, width, height; empty: unknown", unit="px", max_length=4)] = ()
+    zone: Annotated[str, describe("name of the zone; empty: anywhere", max_length=32)] = ""
     frame_id: FrameId = -1
     captured_ns: CapturedNs = 0
 
@@ -520,7 +523,7 @@ class MotionBegan(Event):
 class MotionEnded(MotionBegan):
     """Nothing moves any more."""
 
-    duration_s: Annotated[float, said("how long it moved", unit="s", ge=0)] = 0.0
+    duration_s: Annotated[float, describe("how long it moved", unit="s", ge=0)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,7 +532,7 @@ class Saved(Event):
 
     camera: Camera
     path: Path
-    kind: Annotated[str, said("picture, snapshot, auto, keogram, timelapse …", max_length=32)] = "picture"
+    kind: Annotated[str, describe("picture, snapshot, auto, keogram, timelapse …", max_length=32)] = "picture"
     frame_id: FrameId = -1
     captured_ns: CapturedNs = 0
 
@@ -538,7 +541,7 @@ class Saved(Event):
 class StackSaved(Saved):
     """A stack of frames is safely on disk."""
 
-    count: Annotated[int, said("frames in it", ge=0)] = 0
+    count: Annotated[int, describe("frames in it", ge=0)] = 0
     first: FrameId = -1
     last: FrameId = -1
 
@@ -547,18 +550,18 @@ class StackSaved(Saved):
 class ArchiveSaved(Event):
     """An archive is complete."""
 
-    name: Annotated[str, said("its name", max_length=32)]
+    name: Annotated[str, describe("its name", max_length=32)]
     path: Path
-    files: Annotated[int, said("files in it", ge=0)] = 0
+    files: Annotated[int, describe("files in it", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progressed(Event):
     """A long job came a step further."""
 
-    task: Annotated[str, said("what", max_length=64)]
-    done: Annotated[int, said("steps done", ge=0)]
-    total: Annotated[int, said("steps in all; 0: unknown", ge=0)] = 0
+    task: Annotated[str, describe("what", max_length=64)]
+    done: Annotated[int, describe("steps done", ge=0)]
+    total: Annotated[int, describe("steps in all; 0: unknown", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -567,7 +570,7 @@ class RecordingStarted(Event):
 
     camera: Camera
     path: Path
-    trigger: Annotated[str, said("manual, auto, motion, night …", max_length=32)] = "manual"
+    trigger: Annotated[str, describe("manual, auto, motion, night …", max_length=32)] = "manual"
     frame_id: FrameId = -1
 
 
@@ -577,17 +580,17 @@ class RecordingStopped(Event):
 
     camera: Camera
     path: Path
-    frames: Annotated[int, said("frames in it", ge=0)] = 0
-    drops: Annotated[int, said("frames missing", ge=0)] = 0
-    reason: Annotated[str, said("why", max_length=300)] = ""
+    frames: Annotated[int, describe("frames in it", ge=0)] = 0
+    drops: Annotated[int, describe("frames missing", ge=0)] = 0
+    reason: Annotated[str, describe("why", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipClosed(RecordingStopped):
     """A clip is complete, playable and in the library."""
 
-    duration_s: Annotated[float, said("its length", unit="s", ge=0)] = 0.0
-    bytes: Annotated[int, said("its size", unit="B", ge=0)] = 0
+    duration_s: Annotated[float, describe("its length", unit="s", ge=0)] = 0.0
+    bytes: Annotated[int, describe("its size", unit="B", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -595,9 +598,9 @@ class PreviewFrame(Event):
     """A small picture for whoever switched previews on; dropped rather than queued."""
 
     camera: Camera
-    jpeg: Annotated[bytes, said("JPEG, base64 in the JSON dialect", max_length=48 * 1024)]
-    width: Annotated[int, said("", unit="px", ge=0)] = 0
-    height: Annotated[int, said("", unit="px", ge=0)] = 0
+    jpeg: Annotated[bytes, describe("JPEG, base64 in the JSON dialect", max_length=48 * 1024)]
+    width: Annotated[int, describe("", unit="px", ge=0)] = 0
+    height: Annotated[int, describe("", unit="px", ge=0)] = 0
     frame_id: FrameId = -1
     captured_ns: CapturedNs = 0
 
@@ -607,11 +610,11 @@ class CameraFound(Event):
     """A camera answers and delivers frames."""
 
     camera: Camera
-    source: Annotated[str, said("picamera2, v4l2, file, url or synthetic", max_length=32)] = ""
-    model: Annotated[str, said("sensor or device name", max_length=100)] = ""
-    device_id: Annotated[str, said("libcamera id, device node, path or URL without secrets", max_length=300)] = ""
-    modes: Annotated[list[JSON], said("sizes and rates it offers", max_length=64)] = field(default_factory=list)
-    reason: Annotated[str, said("why this source", max_length=300)] = ""
+    source: Annotated[str, describe("picamera2, v4l2, file, url or synthetic", max_length=32)] = ""
+    model: Annotated[str, describe("sensor or device name", max_length=100)] = ""
+    device_id: Annotated[str, describe("libcamera id, device node, path or URL without secrets", max_length=300)] = ""
+    modes: Annotated[list[JSON], describe("sizes and rates it offers", max_length=64)] = field(default_factory=list)
+    reason: Annotated[str, describe("why this source", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -619,33 +622,33 @@ class CameraLost(Event):
     """A camera does not answer any more; capture keeps trying."""
 
     camera: Camera
-    reason: Annotated[str, said("what it said", max_length=300)] = ""
+    reason: Annotated[str, describe("what it said", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessUp(Event):
     """supervisord started a program and it stays up."""
 
-    program: Annotated[str, said("supervisord's name", max_length=64)]
-    pid: Annotated[int, said("process number", ge=0)] = 0
+    program: Annotated[str, describe("supervisord's name", max_length=64)]
+    pid: Annotated[int, describe("process number", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessDown(Event):
     """A program ended, was killed or was given up."""
 
-    program: Annotated[str, said("supervisord's name", max_length=64)]
-    state: Annotated[str, said("supervisord's state: EXITED, STOPPED, BACKOFF, FATAL", max_length=16)] = ""
-    reason: Annotated[str, said("what is known", max_length=300)] = ""
+    program: Annotated[str, describe("supervisord's name", max_length=64)]
+    state: Annotated[str, describe("supervisord's state: EXITED, STOPPED, BACKOFF, FATAL", max_length=16)] = ""
+    reason: Annotated[str, describe("what is known", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessStalled(Event):
     """A process gives no sign of life, or no new frames while it should."""
 
-    program: Annotated[str, said("supervisord's name", max_length=64)]
-    silent_s: Annotated[float, said("since its last sign of life", unit="s", ge=0)] = 0.0
-    reason: Annotated[str, said("what is missing", max_length=300)] = ""
+    program: Annotated[str, describe("supervisord's name", max_length=64)]
+    silent_s: Annotated[float, describe("since its last sign of life", unit="s", ge=0)] = 0.0
+    reason: Annotated[str, describe("what is missing", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -653,26 +656,26 @@ class DiskLow(Event):
     """Free space fell below half of the reserve that retention keeps: somebody else fills the disk."""
 
     path: Path
-    free_bytes: Annotated[int, said("free space", unit="B", ge=0)] = 0
-    need_bytes: Annotated[int, said("the reserve", unit="B", ge=0)] = 0
+    free_bytes: Annotated[int, describe("free space", unit="B", ge=0)] = 0
+    need_bytes: Annotated[int, describe("the reserve", unit="B", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryHigh(Event):
     """Memory or swap passed a limit."""
 
-    program: Annotated[str, said("supervisord's name; empty: the whole machine", max_length=64)] = ""
-    action: Annotated[str, said("restart, slow, pause or resume", max_length=16)] = ""
-    used: Annotated[float, said("memory: MiB; swap: percent")] = 0.0
-    limit: Annotated[float, said("the limit it passed, same unit")] = 0.0
+    program: Annotated[str, describe("supervisord's name; empty: the whole machine", max_length=64)] = ""
+    action: Annotated[str, describe("restart, slow, pause or resume", max_length=16)] = ""
+    used: Annotated[float, describe("memory: MiB; swap: percent")] = 0.0
+    limit: Annotated[float, describe("the limit it passed, same unit")] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """Something went wrong that an owner should know."""
 
-    what: Annotated[str, said("one sentence", max_length=500)]
-    program: Annotated[str, said("who says so", max_length=64)] = ""
+    what: Annotated[str, describe("one sentence", max_length=500)]
+    program: Annotated[str, describe("who says so", max_length=64)] = ""
     camera: Camera = ""
 
 
@@ -680,25 +683,25 @@ class Failed(Event):
 class EventsLost(Event):
     """Events were dropped because the reader of the connection was too slow."""
 
-    count: Annotated[int, said("events dropped", ge=1)]
+    count: Annotated[int, describe("events dropped", ge=1)]
 
 
 # ---- all of them by name
 
 
-def _below(base: type[MessageT]) -> dict[str, type[MessageT]]:
-    """Return every class below a base by wire name, in the order of this file."""
-    found: dict[str, type[MessageT]] = {}
+def _subclasses_of(base: type[MessageT]) -> dict[str, type[MessageT]]:
+    """Returns every class below a base by wire name, in the order of this file."""
+    by_name: dict[str, type[MessageT]] = {}
     for child in base.__subclasses__():
-        found |= {wire_name(child): child, **_below(child)}
-    return found
+        by_name |= {wire_name(child): child, **_subclasses_of(child)}
+    return by_name
 
 
-EVENTS: dict[str, type[Event]] = _below(Event)
+EVENTS: dict[str, type[Event]] = _subclasses_of(Event)
 """Every event by wire name."""
 
-MESSAGES: dict[str, type[Message]] = {**_below(Command), **EVENTS, "reply": Reply, "chunk": Chunk}
-"""Everything that may stand under "message"."""
+MESSAGES: dict[str, type[Message]] = {**_subclasses_of(Command), **EVENTS, "reply": Reply, "chunk": Chunk}
+"""Every class whose wire name may stand under "message"."""
 
 TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
     "night": ("night_began", "night_ended", "mode_changed"),
@@ -711,7 +714,7 @@ TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
     "system": ("disk_low", "memory_high", "failed"),
     "all": tuple(sorted(set(EVENTS) - {"hello", "heartbeat", "preview_frame", "mode_requested"})),
 }
-"""Words for several events at once; "all" leaves out what comes many times a second."""
+"""Words for several events at once; "all" leaves out the events that come many times a second."""
 
 
 RETAINED: dict[str, str] = {
@@ -726,12 +729,14 @@ RETAINED: dict[str, str] = {
     "recording_started": "recording",
     "recording_stopped": "recording",
 }
-"""Events that say how things are until the next of their kind: the hub keeps the latest per kind and camera, and a
-process tells them again (marked "again", not passed on) when it reconnects."""
+"""The events that describe a state, with their kind: each holds until the next of its kind and camera.
+
+The hub keeps the latest. A process that reconnects sends its own once more, marked "again"; the hub keeps those and
+does not pass them on."""
 
 
 def topics_of(words: tuple[str, ...]) -> frozenset[str]:
-    """Return the event names that topic words stand for; none: all. *Raises* ValueError naming an unknown one."""
+    """Returns the event names that topic words stand for; no words: all. *Raises* ValueError with an unknown word."""
     topics: set[str] = set()
     for word in words or ("all",):
         if word not in TOPIC_GROUPS and word not in EVENTS:

@@ -1,4 +1,4 @@
-"""Turns what people type (a line of words) and what programs write (a JSON object) into messages. No I/O, no state."""
+"""Parses what users type (a line of words) and what programs write (a JSON object) into messages. No I/O, no state."""
 
 from __future__ import annotations
 
@@ -9,79 +9,79 @@ from collections.abc import Collection
 from typing import Any
 
 from shmcam.control import command_table
-from shmcam.control.command_table import CommandRow, is_many
+from shmcam.control.command_table import CommandRow, is_list
 from shmcam.control.messages import MESSAGES, Command, Message, Set, build
 
 
 class UnknownCommandError(ValueError):
-    """No such command; the text is the whole reply."""
+    """A word that is no command; the text is the whole reply."""
 
 
-def from_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True) -> Command:
-    """Read one line of the text dialect: `record start cam1 duration_s=60`, `archive trial --since 2h`.
+def parse_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True) -> Command:
+    """Parses one line of the text dialect: `record start cam1 duration_s=60`, `archive trial --since 2h`.
 
-    `cameras` are names to take as cameras beside those that look like cam0.
+    `cameras` are camera names beside those of the form cam0. `suggest`: an unknown command names the nearest one.
 
-    *Raises* UnknownCommandError, or ValueError saying what was expected.
+    *Raises* UnknownCommandError, or ValueError with the expectation.
     """
     word, _, rest = line.strip().partition(" ")
-    row, preset = _found(word, suggest=suggest)
+    row, preset = _find_row(word, suggest=suggest)
     try:
         words = shlex.split(rest)
     except ValueError as problem:
         raise ValueError(f"{word}: {problem}".lower()) from problem
     if row.message is Set:
-        return build(Set, _settings(words))
-    return build(row.message, preset | _fields(row, words, cameras), text=True)
+        return build(Set, _parse_settings(words))
+    return build(row.message, preset | _parse_fields(row, words, cameras), text=True)
 
 
-def from_object(given: dict[str, Any]) -> tuple[Message, Any]:
-    """Read one object of the JSON dialect; return the message and its id (None: none given).
+def parse_object(value: dict[str, Any]) -> tuple[Message, Any]:
+    """Parses one object of the JSON dialect; returns the message and its id (None: no id).
 
-    {"command": word, fields …} is what master programs write; {"message": wire name, fields …} is what processes write.
-    *Raises* UnknownCommandError, or ValueError saying what was expected.
+    Master programs write {"command": word, fields …}; processes write {"message": wire name, fields …}.
+    *Raises* UnknownCommandError, or ValueError with the expectation.
     """
-    if "message" in given:
-        return from_wire(given)
-    word = given.get("command")
+    if "message" in value:
+        return parse_map(value)
+    word = value.get("command")
     if not isinstance(word, str):
         raise ValueError('expected an object such as {"command": "start_recording"}')
-    row, preset = _found(word)
-    fields = {name: value for name, value in given.items() if name not in {"command", "id", "params", "camera_id"}}
-    if isinstance(given.get("params"), dict):
-        fields |= given["params"]
-    if "camera_id" in given or "camera_id" in fields:
-        fields["camera"] = _camera_name(fields.pop("camera_id", given.get("camera_id")))
+    row, preset = _find_row(word)
+    fields = {name: item for name, item in value.items() if name not in {"command", "id", "params", "camera_id"}}
+    if isinstance(value.get("params"), dict):
+        fields |= value["params"]
+    if "camera_id" in value or "camera_id" in fields:
+        fields["camera"] = _camera_name_of(fields.pop("camera_id", value.get("camera_id")))
     if row.message is Set and "key" in fields:
         fields = {"changes": {str(fields.pop("key")): fields.pop("value", None)}, **fields}
-    return build(row.message, preset | fields), given.get("id")
+    return build(row.message, preset | fields), value.get("id")
 
 
-def from_wire(given: dict[str, Any]) -> tuple[Message, Any]:
-    """Read one map as processes send it. *Raises* ValueError saying what was expected."""
-    name = given.get("message")
-    kind = MESSAGES.get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise UnknownCommandError(f"UNKNOWN_COMMAND {printable(str(name))}")
-    fields = {key: value for key, value in given.items() if key not in {"message", "id", "again"}}
-    return build(kind, fields), given.get("id")
+def parse_map(value: dict[str, Any]) -> tuple[Message, Any]:
+    """Parses one map of a process; returns the message and its id. *Raises* ValueError with the expectation."""
+    name = value.get("message")
+    message = MESSAGES.get(name) if isinstance(name, str) else None
+    if message is None:
+        raise UnknownCommandError(f"UNKNOWN_COMMAND {escape(str(name))}")
+    fields = {key: item for key, item in value.items() if key not in {"message", "id", "again"}}
+    return build(message, fields), value.get("id")
 
 
-def printable(word: str) -> str:
-    """Return at most 40 characters of a stranger's word, control characters escaped."""
+def escape(word: str) -> str:
+    """Returns at most 40 characters of an untrusted word, with control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in word[:40])
 
 
-def _found(word: str, *, suggest: bool = True) -> tuple[CommandRow, dict[str, Any]]:
-    if found := command_table.find(word):
-        return found
+def _find_row(word: str, *, suggest: bool = True) -> tuple[CommandRow, dict[str, Any]]:
+    if match := command_table.find(word):
+        return match
     near = command_table.suggestion(word) if suggest else ""
     hint = f"did you mean {near}?" if near else "`help` lists the commands"
-    raise UnknownCommandError(f"UNKNOWN_COMMAND {printable(word)}; {hint}")
+    raise UnknownCommandError(f"UNKNOWN_COMMAND {escape(word)}; {hint}")
 
 
-def _settings(words: list[str]) -> dict[str, Any]:
-    """Read `KEY VALUE`, or any number of KEY=VALUE, with `--save` anywhere."""
+def _parse_settings(words: list[str]) -> dict[str, Any]:
+    """Parses `KEY VALUE`, or any number of KEY=VALUE, with `--save` anywhere."""
     save = "--save" in words
     words = [word for word in words if word != "--save"]
     if len(words) >= 2 and "=" not in words[0]:
@@ -92,62 +92,65 @@ def _settings(words: list[str]) -> dict[str, Any]:
     return {"changes": {key: value for key, _, value in pairs}, "save": save}
 
 
-def _fields(row: CommandRow, words: list[str], cameras: Collection[str]) -> dict[str, Any]:
-    """Give each word its field: name=value and --name value by name, the others by their place."""
-    known = {f.name: f for f in dataclasses.fields(row.message)}
-    found: dict[str, Any] = {}
-    free: list[str] = []
+def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -> dict[str, Any]:
+    """Assigns each word to its field: name=value and --name value by name, the others by position."""
+    fields = {f.name: f for f in dataclasses.fields(row.message)}
+    values: dict[str, Any] = {}
+    bare: list[str] = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.removeprefix("--").partition("=")
         name = {"from": "since", "to": "until", "cam": "camera"}.get(name, name).replace("-", "_")
         if equals or word.startswith("--"):
-            if name not in known:
-                raise ValueError(f"{row.words[0]}: no option {printable(name)}; it has: {', '.join(known) or 'none'}")
-            if not equals and "bool" not in str(known[name].type):
+            if name not in fields:
+                raise ValueError(f"{row.words[0]}: no option {escape(name)}; it has: {', '.join(fields) or 'none'}")
+            if not equals and "bool" not in str(fields[name].type):
                 value = next(rest, "")
-            given = value if equals or value else "true"
-            found[name] = given.split(",") if is_many(known[name]) else _switch(known[name], given)
+            value = value if equals or value else "true"
+            values[name] = value.split(",") if is_list(fields[name]) else _to_bool_word(fields[name], value)
         else:
-            free.append(word)
-    return found | _by_place(row, free, found, cameras)
+            bare.append(word)
+    return values | _parse_positional(row, bare, values, cameras)
 
 
-def _by_place(row: CommandRow, free: list[str], taken: dict[str, Any], cameras: Collection[str]) -> dict[str, Any]:
-    """Give bare words to row.takes in order; a camera's name may stand before, between or behind formats."""
-    known = {f.name: f for f in dataclasses.fields(row.message)}
-    found: dict[str, Any] = {}
-    mixed = row.takes[-1:] == ("formats",)
-    for name in (name for name in row.takes if name not in taken):
-        kind = known[name]
-        if mixed:
-            fitting = [word for word in free if _is_camera(word, cameras) is not (name == "formats")]
-            given = fitting if is_many(kind) else fitting[:1]
-            if given:
-                found[name] = given if is_many(kind) else given[0]
-            free = [word for word in free if word not in given]
-        elif is_many(kind):
-            found[name], free = free, []
-        elif free:
-            found[name] = free.pop(0)
-    if free:
+def _parse_positional(
+    row: CommandRow, bare: list[str], named: dict[str, Any], cameras: Collection[str]
+) -> dict[str, Any]:
+    """Assigns bare words to row.positional in order; a camera's name may stand before, between or after formats."""
+    fields = {f.name: f for f in dataclasses.fields(row.message)}
+    values: dict[str, Any] = {}
+    is_mixed = row.positional[-1:] == ("formats",)
+    for name in (name for name in row.positional if name not in named):
+        field = fields[name]
+        if is_mixed:
+            fitting = [word for word in bare if _is_camera(word, cameras) is not (name == "formats")]
+            words = fitting if is_list(field) else fitting[:1]
+            if words:
+                values[name] = words if is_list(field) else words[0]
+            bare = [word for word in bare if word not in words]
+        elif is_list(field):
+            values[name], bare = bare, []
+        elif bare:
+            values[name] = bare.pop(0)
+    if bare:
         usage = f"{row.usage} {row.options}".strip()
-        raise ValueError(f"{row.words[0]}: {printable(free[0])!r} is too much; usage: {usage}")
-    return found
+        raise ValueError(f"{row.words[0]}: {escape(bare[0])!r} is too much; usage: {usage}")
+    return values
 
 
-def _switch(kind: dataclasses.Field[Any], given: str) -> str:
-    """Let people write on/off/yes/no where a bool is wanted."""
-    if "bool" not in str(kind.type):
-        return given
-    return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(given.lower(), given.lower())
+def _to_bool_word(field: dataclasses.Field[Any], word: str) -> str:
+    """Turns on, off, yes and no into true and false where the field is a bool."""
+    if "bool" not in str(field.type):
+        return word
+    return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(word.lower(), word.lower())
 
 
 def _is_camera(word: str, cameras: Collection[str]) -> bool:
-    """Tell a camera's name from a picture format."""
+    """Returns whether a word is a camera's name, not a picture format."""
     return word in cameras or re.fullmatch(r"[a-z][a-z_-]*[0-9]+", word) is not None
 
 
-def _camera_name(given: Any) -> Any:
-    """Take camera_id 0 as cam0, as the user's recording module numbered its cameras."""
-    return f"cam{given}" if isinstance(given, int) and not isinstance(given, bool) and given >= 0 else given
+def _camera_name_of(camera_id: Any) -> Any:
+    """Returns cam0 for camera_id 0, as the user's recording module numbered its cameras."""
+    is_number = isinstance(camera_id, int) and not isinstance(camera_id, bool) and camera_id >= 0
+    return f"cam{camera_id}" if is_number else camera_id

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import Any, Protocol, cast
 
-from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, encoded_or_error
+from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, encode_or_error
 from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventsLost, Message, PreviewFrame, Reply, error
 from shmcam.hub.access import TokenGate
 
@@ -154,7 +154,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         dialect = self._decoder.dialect or "text"
         kept = encoded if encoded is not None else {}
         if dialect not in kept:
-            kept[dialect] = encoded_or_error(dialect, message, ident)
+            kept[dialect] = encode_or_error(dialect, message, ident)
         self._tell_losses(dialect)
         transport.write(kept[dialect])
         if transport.get_write_buffer_size() > UNSENT_MAX:
@@ -189,7 +189,7 @@ class PeerConnection(asyncio.BufferedProtocol):
             return
         if self._ended and is_gone(transport):
             transport.abort()
-        elif self._decoder.overdue(now_s) and not self._is_paused(transport):
+        elif self._decoder.is_overdue(now_s) and not self._is_paused(transport):
             self.refuse("message not complete within 5 s")
         elif self._is_stuck(transport, now_s):
             log.warning("dropped a connection that takes nothing number=%d unsent=%d", self.number, self._unsent)
@@ -223,7 +223,7 @@ class PeerConnection(asyncio.BufferedProtocol):
             if isinstance(one, Refused) and not self.trusted:
                 self.close("unreadable")  # a browser's POST must not get as far as its body
         if self._transport and len(self._waiting) <= WAITING_MAX and self._is_paused(self._transport):
-            self._decoder.resumed(time.monotonic())
+            self._decoder.restart_timer(time.monotonic())
             self._transport.resume_reading()
         server, number = self._server, self.number
         if self._ended and not (self._waiting or server.is_busy(number) or server.listens(number)):

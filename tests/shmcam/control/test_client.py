@@ -1,4 +1,4 @@
-"""A process's line to the hub, when the hub comes and goes and threads cross."""
+"""A process's connection to the hub, when the hub comes and goes and threads cross."""
 
 import logging
 import os
@@ -10,23 +10,23 @@ from shmcam.control.messages import NightBegan
 from tests.shmcam.hub.hubs import HubProcess, until
 
 
-def test_a_bell_that_is_closed_while_others_ring_touches_no_other_file(tmp_path):
-    """The number of a closed descriptor is soon another file's: ringing it wrote eight bytes into that."""
-    bell, stop = WakeUp(), threading.Event()
-    number = bell.fileno()
+def test_a_wake_up_that_is_closed_while_others_set_it_touches_no_other_file(tmp_path):
+    """The number of a closed descriptor is soon another file's: setting it wrote eight bytes into that."""
+    wake_up, stop = WakeUp(), threading.Event()
+    number = wake_up.fileno()
 
-    def ring():
+    def set_often():
         while not stop.is_set():
-            bell.ring()
+            wake_up.set()
 
-    threads = [threading.Thread(target=ring) for _ in range(3)]
+    threads = [threading.Thread(target=set_often) for _ in range(3)]
     for thread in threads:
         thread.start()
     with (tmp_path / "other").open("wb") as other:
-        bell.close()
+        wake_up.close()
         os.dup2(other.fileno(), number)
-        bell.ring()
-        bell.close()
+        wake_up.set()
+        wake_up.close()
         stop.set()
         for thread in threads:
             thread.join(10)
@@ -51,7 +51,7 @@ def test_a_hub_that_is_only_restarted_is_no_warning_and_one_that_stays_away_is(c
         hub.start()
         until(lambda: control.is_connected, "back")
         assert "gone" not in caplog.text
-        monkeypatch.setattr("shmcam.control.client_connection.GONE_TOLD_S", 0.2)
+        monkeypatch.setattr("shmcam.control.client_connection.WARN_AFTER_S", 0.2)
         hub.kill()
         until(lambda: "hub gone for" in caplog.text, "told")
     assert caplog.text.count("hub gone") == 1

@@ -169,17 +169,17 @@ def test_malformed_json_is_refused_and_the_next_line_still_read(line):
 def test_a_message_must_be_complete_in_time():
     decoder = Decoder()
     decoder.feed(b"sa", 100.0)
-    assert not decoder.overdue(100.0 + COMPLETE_WITHIN_S)
-    assert decoder.overdue(100.1 + COMPLETE_WITHIN_S)
+    assert not decoder.is_overdue(100.0 + COMPLETE_WITHIN_S)
+    assert decoder.is_overdue(100.1 + COMPLETE_WITHIN_S)
     decoder.feed(b"ve\n", 106.0)
-    assert not decoder.overdue(200.0)
+    assert not decoder.is_overdue(200.0)
 
 
 def test_one_byte_a_second_does_not_extend_the_deadline():
     decoder = Decoder()
     for second in range(7):
         decoder.feed(b"x", float(second))
-    assert decoder.overdue(6.0)
+    assert decoder.is_overdue(6.0)
 
 
 def test_json_keeps_the_users_wording():

@@ -17,7 +17,7 @@ from shmcam.control.messages import (
     Snapshot,
     Subscribe,
 )
-from shmcam.control.parser import UnknownCommandError, from_line, from_object
+from shmcam.control.parser import UnknownCommandError, parse_line, parse_object
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ from shmcam.control.parser import UnknownCommandError, from_line, from_object
     ],
 )
 def test_lines(line, message):
-    assert from_line(line, ("frontdoor",)) == message
+    assert parse_line(line, ("frontdoor",)) == message
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("protect", "protect: missing required field number"),
         ("protect x", "protect: number: expected int, got str"),
@@ -72,22 +72,22 @@ def test_lines(line, message):
         ("save label=../x", "save: label: expected str matching"),
     ],
 )
-def test_errors_say_what_was_expected(line, said):
+def test_errors_say_what_was_expected(line, expected):
     with pytest.raises(ValueError) as refusal:
-        from_line(line)
-    assert said in str(refusal.value)
+        parse_line(line)
+    assert expected in str(refusal.value)
 
 
 def test_unknown_words_are_answered_with_a_suggestion():
     with pytest.raises(UnknownCommandError, match=r"^UNKNOWN_COMMAND savee; did you mean save\?$"):
-        from_line("savee")
+        parse_line("savee")
     with pytest.raises(UnknownCommandError, match=r"^UNKNOWN_COMMAND zzzzzz; `help` lists the commands$"):
-        from_line("zzzzzz")
+        parse_line("zzzzzz")
 
 
 def test_control_characters_of_a_stranger_are_escaped():
     with pytest.raises(UnknownCommandError) as refusal:
-        from_line("\x1b[2Jx")
+        parse_line("\x1b[2Jx")
     assert "\x1b" not in str(refusal.value)
 
 
@@ -104,17 +104,17 @@ def test_control_characters_of_a_stranger_are_escaped():
     ],
 )
 def test_objects(given, message):
-    assert from_object(given) == (message, None)
+    assert parse_object(given) == (message, None)
 
 
 def test_an_id_comes_back():
-    assert from_object({"command": "save", "id": "7"}) == (Save(), "7")
+    assert parse_object({"command": "save", "id": "7"}) == (Save(), "7")
 
 
 @given(st.text(max_size=300))
 def test_no_line_raises_anything_but_value_errors(line):
     try:
-        from_line(line)
+        parse_line(line)
     except ValueError as problem:
         assert str(problem)
 
@@ -132,6 +132,6 @@ JSON_VALUES = st.recursive(
 )
 def test_no_object_raises_anything_but_value_errors(word, fields):
     try:
-        from_object({**fields, "command": word})
+        parse_object({**fields, "command": word})
     except ValueError as problem:
         assert str(problem)

@@ -11,15 +11,15 @@ from shmcam.cli.commands_page import write_page
 from shmcam.control.command_table import COMMANDS, find, suggestion
 from shmcam.control.help import explain
 from shmcam.control.messages import EVENTS, MESSAGES, TOPIC_GROUPS, Save, build, topics_of, wire_name
-from shmcam.control.parser import from_line
+from shmcam.control.parser import parse_line
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
 def test_every_command_has_a_working_example_and_help(row):
-    assert isinstance(from_line(row.example), row.message)
+    assert isinstance(parse_line(row.example), row.message)
     assert row.help.endswith(".")
     assert row.words[0] in explain(row.words[0]).text
-    assert set(row.takes) <= {f.name for f in dataclasses.fields(row.message)}
+    assert set(row.positional) <= {f.name for f in dataclasses.fields(row.message)}
 
 
 @pytest.mark.parametrize("kind", MESSAGES.values(), ids=lambda kind: kind.__name__)
@@ -28,7 +28,7 @@ def test_every_field_of_every_message_is_documented(kind):
         return  # documented by docstrings under their fields
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         meta = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
-        assert meta, f"{kind.__name__}.{name} has no said(…)"
+        assert meta, f"{kind.__name__}.{name} has no describe(…)"
 
 
 def test_no_two_commands_share_a_word():
@@ -61,7 +61,7 @@ def test_wire_names_are_snake_case_of_the_class():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"camera": "../etc"}, "save: camera: expected str matching regex"),
         ({"label": "a" * 33}, "save: label: expected str matching regex"),
@@ -70,10 +70,10 @@ def test_wire_names_are_snake_case_of_the_class():
         ({"colour": 1}, "save has no field 'colour'; it has: camera, formats, label, seconds_ago"),
     ],
 )
-def test_values_out_of_range_are_refused_with_what_was_expected(values, said):
+def test_values_out_of_range_are_refused_with_what_was_expected(values, expected):
     with pytest.raises(ValueError) as refusal:
         build(Save, values)
-    assert said in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 def test_the_page_of_commands_says_what_the_code_does():

@@ -271,13 +271,13 @@ def test_events_a_slow_subscriber_loses_are_counted_and_told(hub):
                 analyzer.announce(NightBegan(camera="cam0", reason="x" * 250))
                 total += 1
             time.sleep(0.01)
-        until(lambda: not analyzer._line._out, "everything sent")
+        until(lambda: not analyzer._connection._out, "everything sent")
         got = lost = 0
-        while got + lost + analyzer.lost < total:
+        while got + lost + analyzer.lost_count < total:
             message = reader.object()
             lost += message["data"]["count"] if message["event"] == "events_lost" else 0
             got += message["event"] == "night_began"
-        assert got + lost + analyzer.lost == total
+        assert got + lost + analyzer.lost_count == total
         assert lost > 0
 
 
@@ -359,7 +359,7 @@ def test_without_a_hub_a_client_never_blocks_and_counts_what_it_drops(tmp_path):
             client.announce(NightBegan(camera="cam0"))
             client.beat()
             assert list(client.receive()) == []
-        assert client.lost == 44
+        assert client.lost_count == 44
         assert not client.is_connected
 
 
