@@ -27,13 +27,13 @@ ChooserMaker = Callable[[int, Path], Callable[[CameraSettings], Choice]]
 
 
 def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> int:
-    """Run until asked to stop. `chooser` makes sources; tests put theirs here."""
+    """Runs until asked to stop. `chooser` makes sources; tests put theirs here."""
     with startup("capture", argv=argv) as process:
         # libcamera reads it once, when it is imported. What the environment has already counts for this start.
         os.environ.setdefault("LIBCAMERA_LOG_LEVELS", f"*:{process.settings.table(LoggingSettings).libcamera}")
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
-        wishes, library = DesiredRequest(settings, camera), settings.paths.library
+        desired, library = DesiredRequest(settings, camera), settings.paths.library
         frame_ids = FrameIds(library.with_name(f"{library.stem}.{camera}.frame_id"))
         with (
             ControlClient(
@@ -44,25 +44,25 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
                 commands=("detect",),
                 subscribe=EVENTS,
             ) as control,
-            Rings(wishes.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
+            Rings(desired.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
-            report = CaptureStatus(control, camera)
+            status = CaptureStatus(control, camera)
             gc.freeze()  # what was imported stays: a full collection over it would delay a frame by 10 ms
-            code = CaptureLoop(wishes, rings, control, report, stop, choose, answer_detect).run()
+            code = CaptureLoop(desired, rings, control, status, stop, choose, answer_detect).run()
     return code
 
 
 def answer_detect(request: Request) -> None:
-    """Look for cameras in a thread: it can take a second, and frames do not wait."""
+    """Looks for cameras in a thread: it can take a second, and frames do not wait."""
     threading.Thread(target=_detect, args=(request,), name="detect", daemon=True).start()
 
 
 def _detect(request: Request) -> None:
     from capture.sources import detect
 
-    found = detect.cameras()
-    request.reply(Reply(text="\n".join(one.line() for one in found), data={"cameras": detect.rows(found)}))
+    found = detect.detect_cameras()
+    request.reply(Reply(text="\n".join(one.line() for one in found), data={"cameras": detect.rows_of(found)}))
 
 
 if __name__ == "__main__":

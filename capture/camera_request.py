@@ -1,8 +1,6 @@
-"""What settings, the analyzer and memory pressure ask of the camera at this moment. No I/O.
+"""The request to the camera that follows from settings, the analyzer and memory pressure.
 
-Turns settings and the analyzer's wishes into what is asked of the camera, and says what changed. Pure.
-
-What memory is left to this machine and to this process, and what capture does about it. Decisions are pure.
+All decisions are pure; only swap and memory are read from /proc.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ from shmcam.config.settings import Settings, apply_change
 from shmcam.control.messages import Event, ModeRequested, NightBegan, NightEnded, SettingChanged
 
 SLOW_EVERY = 2
-"""Under memory pressure only every so many-th frame is taken."""
+"""Under memory pressure one frame of so many is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExposureMode:
-    """How the camera exposes."""
+    """The way in which the camera exposes."""
 
     name: ModeName = "video"
     exposure_us: int = 0
@@ -33,13 +31,16 @@ class ExposureMode:
 VIDEO = ExposureMode()
 
 
-def first_mode(camera: CameraSettings) -> ExposureMode:
-    """The mode a camera starts in."""
+def initial_mode(camera: CameraSettings) -> ExposureMode:
+    """Returns the mode in which a camera starts."""
     return VIDEO if camera.video_mode else ExposureMode("still", camera.exposure_us, camera.gain)
 
 
-def requested_mode(name: str, exposure_us: int, gain: float, camera: CameraSettings) -> ExposureMode:
-    """The mode another process asked for; 0 means as configured. Raises: ValueError for an unknown name."""
+def mode_of(name: str, exposure_us: int, gain: float, camera: CameraSettings) -> ExposureMode:
+    """Returns the mode that another process asked for; 0 means as configured.
+
+    Raises: ValueError for an unknown name.
+    """
     if name == "video":
         return VIDEO
     if name == "still":
@@ -49,8 +50,8 @@ def requested_mode(name: str, exposure_us: int, gain: float, camera: CameraSetti
     raise ValueError(f"mode {name!r}: must be video, still or slow_video")
 
 
-def request(camera: CameraSettings, ring: RingSettings, mode: ExposureMode, *, slow: bool = False) -> CameraRequest:
-    """What to ask of the source."""
+def request_of(camera: CameraSettings, ring: RingSettings, mode: ExposureMode, *, slow: bool = False) -> CameraRequest:
+    """Returns the request that follows from one camera's settings and mode."""
     width, height = camera.size
     small = ring.downscale
     return CameraRequest(
@@ -62,19 +63,19 @@ def request(camera: CameraSettings, ring: RingSettings, mode: ExposureMode, *, s
         exposure_us=mode.exposure_us,
         gain=mode.gain,
         lores=(small.width, small.height) if small.enable else None,
-        controls=chosen(camera.controls),
+        controls=controls_of(camera.controls),
         every=SLOW_EVERY if slow else 1,
     )
 
 
-def chosen(controls: CameraControlSettings) -> dict[str, ControlValue]:
-    """The controls the user set, by libcamera's names."""
+def controls_of(controls: CameraControlSettings) -> dict[str, ControlValue]:
+    """Returns the controls that the user set, by libcamera's names."""
     every = {name: getattr(controls, name) for name in controls.__struct_fields__}
     return {name: value for name, value in every.items() if value is not None}
 
 
-def changes(old: CameraRequest, new: CameraRequest) -> dict[str, tuple[object, object]]:
-    """Which fields differ, controls one by one: name → (old, new); None where a control was not set."""
+def find_changes(old: CameraRequest, new: CameraRequest) -> dict[str, tuple[object, object]]:
+    """Returns the fields that differ, controls one by one: name → (old, new); None where a control was not set."""
     found: dict[str, tuple[object, object]] = {}
     for field in fields(CameraRequest):
         before, after = getattr(old, field.name), getattr(new, field.name)
@@ -88,12 +89,12 @@ def changes(old: CameraRequest, new: CameraRequest) -> dict[str, tuple[object, o
 
 
 def needs_reopening(old: CameraRequest, new: CameraRequest) -> bool:
-    """Whether the camera must be closed and opened for the change: its buffers would be of another size or format."""
+    """Tells if the camera must be closed and opened for the change: its buffers would have another size or format."""
     return (old.width, old.height, old.codec, old.lores) != (new.width, new.height, new.codec, new.lores)
 
 
-def period_s(request: CameraRequest, framerate: float = 0.0) -> float:
-    """The longest a frame may normally take, in seconds (auto exposure may use all of it)."""
+def period_s_of(request: CameraRequest, framerate: float = 0.0) -> float:
+    """Returns the longest time a frame may normally take, in seconds (auto exposure may use all of it)."""
     rate = request.framerate or framerate or 30.0
     return max(1 / rate, request.exposure_us / 1e6)
 
@@ -108,15 +109,15 @@ MEMINFO = Path("/proc/meminfo")
 
 
 class Pressure(Enum):
-    """What swap in use does to capture."""
+    """The effect of used swap on capture."""
 
     NONE = "none"
     SLOW = "slow"
     PAUSE = "pause"
 
 
-def decide(swap_percent: float, before: Pressure, camera: CameraSettings) -> Pressure:
-    """The state that follows from `swap_percent`, with hysteresis."""
+def decide_pressure(swap_percent: float, before: Pressure, camera: CameraSettings) -> Pressure:
+    """Returns the state that follows from `swap_percent`, with hysteresis."""
     order = [Pressure.NONE, Pressure.SLOW, Pressure.PAUSE]
     limits = [0.0, camera.swap_slow_percent, camera.swap_pause_percent]
     level = max(i for i in range(3) if i == 0 or swap_percent >= limits[i])
@@ -124,52 +125,52 @@ def decide(swap_percent: float, before: Pressure, camera: CameraSettings) -> Pre
     return order[max(level, min(held, order.index(before)))]
 
 
-def swap_percent(meminfo: Path | None = None) -> float:
-    """Swap in use, 0..100; 0 where there is none."""
+def read_swap_percent(meminfo: Path | None = None) -> float:
+    """Returns the share of swap in use, 0..100; 0 where there is none."""
     found = _kilobytes(meminfo or MEMINFO)
     total = found.get("SwapTotal", 0)
     return 100 * (total - found.get("SwapFree", 0)) / total if total else 0.0
 
 
 def _kilobytes(file: Path) -> dict[str, int]:
-    """The `Name:  123 kB` lines of a proc file."""
+    """Reads the `Name:  123 kB` lines of a proc file."""
     lines = (line.split() for line in file.read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
 
 
 EVENTS = ("mode_requested", "night_began", "night_ended")
-"""What capture subscribes to; settings come unasked."""
+"""The events that capture subscribes to; changed settings come without."""
 
 log = logging.getLogger(__name__)
 
 
 class DesiredRequest:
-    """Fed with messages; `request` is always what should be running."""
+    """Takes events; `request` is always the one that should be running."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
         self.pressure = Pressure.NONE
         self.night = False
-        """What the analyzer last said; frames carry it as a flag."""
+        """The last word of the analyzer; frames carry it as a flag."""
         self._read()
-        self.mode: ExposureMode = first_mode(self.camera)
+        self.mode: ExposureMode = initial_mode(self.camera)
         self.request = self._request()
-        """What to ask of the source; a new object when, and only when, something was asked."""
+        """The request for the source; a new object when, and only when, something in it changed."""
 
-    def press(self, pressure: Pressure) -> None:
-        """Take over what memory allows."""
+    def set_pressure(self, pressure: Pressure) -> None:
+        """Sets how much memory pressure there is."""
         self.pressure = pressure
         self.request = self._request()
 
-    def hear(self, message: Event) -> None:
-        """Take one event; those about other cameras are ignored."""
+    def take_event(self, message: Event) -> None:
+        """Takes one event; those about other cameras are ignored."""
         if getattr(message, "camera", "") not in ("", self._name):
             return
         match message:
             case SettingChanged():
                 self._change(message)
             case ModeRequested():
-                self._obey(message)
+                self._apply_mode(message)
             case NightEnded():  # a kind of NightBegan, so it comes first
                 self.night = False
             case NightBegan():
@@ -182,25 +183,25 @@ class DesiredRequest:
         self._read()
         own = ("video_mode", "exposure_us", "gain")
         if not self.night and any(getattr(before, name) != getattr(self.camera, name) for name in own):
-            self.mode = first_mode(self.camera)  # at night the analyzer has the camera; the day's mode waits
+            self.mode = initial_mode(self.camera)  # at night the analyzer has the camera; the day's mode waits
 
-    def _obey(self, message: ModeRequested) -> None:
+    def _apply_mode(self, message: ModeRequested) -> None:
         try:
-            asked = requested_mode(message.mode, message.exposure_us, message.gain, self.camera)
+            asked = mode_of(message.mode, message.exposure_us, message.gain, self.camera)
         except ValueError as error:
             log.warning("%s", error)
             return
         self.night = asked != VIDEO
-        self.mode = asked if self.night else first_mode(self.camera)
+        self.mode = asked if self.night else initial_mode(self.camera)
         log.info("mode requested mode=%s reason=%s", message.mode, message.reason)
 
     def _request(self) -> CameraRequest:
-        wanted = request(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
-        return self.request if wanted == getattr(self, "request", None) else wanted
+        wanted = request_of(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
+        return self.request if wanted == getattr(self, "request_of", None) else wanted
 
     def _read(self) -> None:
         self.camera = self._settings.table(CameraSettings, self._name)
         self.ring = self._settings.table(RingSettings, self._name)
         self.privacy = self._settings.table(PrivacySettings, self._name)
         self.polygons = self.privacy.polygons if self.privacy.enable else ()
-        """What to mask; empty: nothing."""
+        """The areas to mask; empty: none."""

@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 
 def arm(seconds: float) -> None:
-    """From now on the process ends with a traceback and exit code 1 after `seconds`, unless `disarm` comes first."""
+    """Ends the process with a traceback and exit code 1 after `seconds`, unless `disarm` comes first."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=crash_descriptor())
 
 
 def disarm() -> None:
-    """The call returned."""
+    """Cancels the deadline: the call returned."""
     faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager
 def deadline(seconds: float, what: str) -> Iterator[None]:
-    """End the process if the block takes longer."""
+    """Ends the process if the block takes longer."""
     log.debug("%s, at most %.0f s", what, seconds)
     arm(seconds)
     try:

@@ -1,9 +1,8 @@
-"""Counts frames the camera lost, from the gaps between sensor timestamps and from its own frame counter. Pure.
+"""Checks of each frame: frames lost before it, and controls that have not settled yet. Pure.
 
-Tells which frames were taken while controls had not settled yet. Pure.
-
-Controls act several frames after they were asked for, and only a frame's own metadata says when. Frames in between
-are flagged, so that nobody judges night by them.
+Lost frames are counted from the gaps between sensor timestamps and from the camera's own frame counter. Controls act
+several frames after they were asked for, and only a frame's own metadata says when; frames in between are flagged, so
+that night is not decided on them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MIN_HISTORY = 5
 
 @dataclass
 class DropCounter:
-    """Feed it every frame, in order."""
+    """Counts lost frames; takes every frame, in order."""
 
     total: int = field(default=0, init=False)
     """Frames lost so far."""
@@ -33,18 +32,18 @@ class DropCounter:
     _gaps: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY), init=False)
 
     def restart(self) -> None:
-        """Forget the rhythm: the camera was opened again, paused or changed its mode; the gap now is no loss."""
+        """Forgets earlier gaps: the camera was opened again, paused or changed its mode; the next gap is no loss."""
         self._last_ns = 0
         self._gaps.clear()
 
-    def frame(self, captured_ns: int, frame_duration_us: int = 0, lost_before: int = 0) -> int:
-        """Take one frame. Returns: how many are missing before it.
+    def count(self, captured_ns: int, frame_duration_us: int = 0, lost_before: int = 0) -> int:
+        """Takes one frame. Returns: the number of frames missing before it.
 
         `frame_duration_us` is this frame's own duration (0 = unknown), so that a 2 s night exposure is no 59 drops.
         `lost_before` is what the device itself counted; it beats the clock where it says more.
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
-        period = frame_duration_us * 1000 or self._usual_ns()
+        period = frame_duration_us * 1000 or self._typical_ns()
         if gap > 0:
             self._gaps.append(gap)
         missing = round(gap / period) - 1 if period and gap > LATE * period else 0
@@ -52,8 +51,11 @@ class DropCounter:
         self.total += missing
         return missing
 
-    def _usual_ns(self) -> float:
-        """The mean of the gaps that hold one frame; 0 while there are too few. The median alone carries the jitter."""
+    def _typical_ns(self) -> float:
+        """Returns the mean of the gaps that hold one frame; 0 while there are too few.
+
+        The median alone carries the jitter.
+        """
         if len(self._gaps) < MIN_HISTORY:
             return 0.0
         limit = LATE * median(self._gaps)
@@ -68,7 +70,7 @@ STEADY_FRAMES = 3
 """Auto exposure has arrived when so many frames in a row differ by less than STEADY from the one before."""
 
 BLIND_FRAMES = 10
-"""Where frames do not tell their exposure: 6 buffers and 4 frames of pipeline (picamera2 issue 1278)."""
+"""For frames without their exposure: 6 buffers and 4 frames of pipeline (picamera2 issue 1278)."""
 
 PATIENCE_FRAMES = 90
 """Then the camera will not come nearer (a refused exposure, a flickering lamp), and its frames are as good as any."""
@@ -76,7 +78,7 @@ PATIENCE_FRAMES = 90
 
 @dataclass
 class SettlingFlags:
-    """`begin` at every change; `frame` for every frame."""
+    """Flags frames that show controls on the move: `begin` at every change, `update` for every frame."""
 
     _asked: float = field(default=0.0, init=False)
     _frames: int = field(default=0, init=False)
@@ -85,14 +87,14 @@ class SettlingFlags:
     _active: bool = field(default=False, init=False)
 
     def begin(self, request: CameraRequest) -> None:
-        """From now on `request` is asked for."""
+        """Notes that `request` is asked for from now on."""
         exposure_us, gain = fixed_exposure(request)
         self._asked = exposure_us * gain
         self._frames = self._steady = 0
         self._last, self._active = 0.0, True
 
-    def frame(self, shot: ShotMeta) -> bool:
-        """Take one frame. Returns: whether it is one of those that are still settling."""
+    def update(self, shot: ShotMeta) -> bool:
+        """Takes one frame. Returns: True while controls are still settling."""
         if not self._active:
             return False
         self._frames += 1

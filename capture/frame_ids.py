@@ -20,7 +20,7 @@ from shmcam.runtime.files import sync_folder
 AHEAD = 200_000
 """Ids kept ready, and what a power cut skips at most; half of them are an hour at 30 frames a second."""
 
-PATIENCE_S = 1.0
+JOIN_S = 1.0
 """Longest wait for the disk, at the first frame and at the end; a card that hangs costs no more."""
 
 RETRY_NS = 60_000_000_000
@@ -44,7 +44,7 @@ class FrameIds:
         self._old = 0
         """A mark up to here, found at the start, says nothing new."""
         self._seen: set[bytes] = set()
-        """What the file held, or was to hold; anything else in it comes from somebody else."""
+        """The contents that this process read or wrote; anything else in the file comes from another process."""
         self._reached = 0
         """No id from here on was given out yet."""
         self._begun = self._told = False
@@ -52,51 +52,51 @@ class FrameIds:
         self._thread: threading.Thread | None = None
 
     def begin(self, next_id: int, *, exact: bool) -> int:
-        """Where to go on at the first frame of a process; `exact`: frames that a crash has left know better.
+        """Returns the id of a process's first frame; `exact`: frames that a crash has left give it exactly.
 
         They do as far as the mark can be theirs: one further ahead than marks are written was made by other frames.
         """
         if not self._begun:
             self._begun = True
             self._old = next_id + AHEAD if exact else 0
-            self._do(self._read)
+            self._run_in_thread(self._read)
             self._wait()
-            if self._busy:
+            if self._is_busy:
                 log.warning("frame ids may come again until a slow disk has given %s", self._path)
-        return self.reached(next_id)
+        return self.advance_mark(next_id)
 
-    def reached(self, next_id: int) -> int:
-        """Keep the mark ahead of what has been given out; call it about once a second. Returns: where to go on."""
+    def advance_mark(self, next_id: int) -> int:
+        """Keeps the mark ahead of the ids given out; call it about once a second. Returns: the next id."""
         if self._floor > max(self._reached, next_id):
             level = logging.WARNING if self._reached else logging.INFO  # warned of: ids were given out unread
             log.log(level, "frame ids go on at %d, not at %d: %s", self._floor, next_id, self._path)
             next_id = self._floor
         self._reached = reached = max(self._reached, next_id)  # a replay's ids may lie below
-        if reached + AHEAD // 2 > self._mark and now_ns() >= self._retry_ns and not self._busy:
-            self._do(lambda: self._store(reached, AHEAD))
+        if reached + AHEAD // 2 > self._mark and now_ns() >= self._retry_ns and not self._is_busy:
+            self._run_in_thread(lambda: self._store(reached, AHEAD))
         return next_id
 
     def end(self, next_id: int) -> None:
         """After a clean end the next process goes on without a jump."""
         self._wait()
-        if self._begun and not self._busy:
+        if self._begun and not self._is_busy:
             reached = max(self._reached, next_id)
-            self._do(lambda: self._store(reached, 0))
+            self._run_in_thread(lambda: self._store(reached, 0))
             self._wait()
 
     # ---- inside
 
     @property
-    def _busy(self) -> bool:
+    def _is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _run_in_thread(self, work: Callable[[], None]) -> None:
         self._thread = threading.Thread(target=work, name="frame ids", daemon=True)
         self._thread.start()
 
     def _wait(self) -> None:
         if self._thread is not None:
-            self._thread.join(PATIENCE_S)
+            self._thread.join(JOIN_S)
 
     def _read(self) -> None:
         try:
@@ -104,10 +104,10 @@ class FrameIds:
         except FileNotFoundError:
             return
         except OSError as problem:
-            self._unreadable(problem)
+            self._warn_unreadable(problem)
 
     def _learn(self, found: bytes, old: int = 0) -> None:
-        """Take what the file holds, unless it is our own."""
+        """Takes the mark that the file holds, unless it is our own."""
         if found in self._seen:
             return
         self._seen.add(found)
@@ -116,17 +116,17 @@ class FrameIds:
             if not 0 <= mark < MARK_MAX:
                 raise ValueError(mark)
         except ValueError as problem:
-            self._unreadable(problem)
+            self._warn_unreadable(problem)
             return
         self._mark = mark
         if mark > old:
             self._floor = max(self._floor, mark)
 
-    def _unreadable(self, problem: Exception) -> None:
+    def _warn_unreadable(self, problem: Exception) -> None:
         log.warning("frame ids of earlier days may come again: %s is unreadable: %s", self._path, problem)
 
     def _store(self, reached: int, ahead: int) -> None:
-        """Write the mark so far ahead of what was reached, or of the mark that is there; at the end, 0, not synced."""
+        """Writes the mark `ahead` of the id reached, or of the mark that is there; 0, at the end, is not synced."""
         try:
             new = not self._path.exists()
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)

@@ -1,4 +1,4 @@
-"""What capture does all day: open the camera, publish its frames, obey, and never give up on a camera that is away."""
+"""The loop of capture: opens the camera, publishes its frames, carries out commands, retries a lost camera."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from capture import camera_request
-from capture.camera_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s
+from capture.camera_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s_of
 from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import CameraSettings
@@ -30,9 +30,9 @@ RETRY_LIMIT_S = 4.0
 """A camera is back within 5 s of its return; asking every 4 s costs nothing."""
 
 GREETING_NS, AFTER_WELCOME_S = 300_000_000, 0.03
-"""How long to wait for the hub before the camera is opened; it answers within 10 ms where it runs."""
+"""Longest wait for the hub before the camera is opened; it answers within 10 ms where it runs."""
 
-FOR_EVER_S = 1e9
+ENDED_WAIT_S = 1e9
 CHECK_MEMORY_NS = 5_000_000_000
 STALL_PERIODS, LOST_PERIODS = 3, 5
 
@@ -46,10 +46,10 @@ log = logging.getLogger(__name__)
 class CaptureLoop:
     """One camera's process. `choose` makes the source that the settings ask for, with the reason."""
 
-    wishes: DesiredRequest
+    desired: DesiredRequest
     rings: Rings
     control: ControlClient
-    report: CaptureStatus
+    status: CaptureStatus
     stop: Stop
     choose: Callable[[CameraSettings], Choice]
     detect: Callable[[Request], None]
@@ -58,25 +58,25 @@ class CaptureLoop:
     _memory_checked_ns: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """Until asked to stop, or until memory runs out. Returns: the exit code."""
+        """Runs until asked to stop, or until memory runs out. Returns: the exit code."""
         backoff = Backoff(limit_s=RETRY_LIMIT_S)
-        self._greet()
-        while not self._leaving:
+        self._wait_for_hub()
+        while not self._is_leaving:
             try:
-                self._serve(backoff)
+                self._run_camera(backoff)
             except EndOfStream as ended:
-                self._rest("ended", str(ended), FOR_EVER_S)
+                self._wait_before_retry("ended", str(ended), ENDED_WAIT_S)
             except (CameraError, RingBusy, RingTooLarge) as error:
                 state = TROUBLE.get(type(error), "no camera")
-                self.report.lost(state, str(error))
-                self._rest(state, str(error), backoff.delay_s())
-        self.report.ended()
+                self.status.report_lost(state, str(error))
+                self._wait_before_retry(state, str(error), backoff.delay_s())
+        self.status.log_totals()
         if self._exit_code is not None:
             self.rings.leave()  # the next process goes on where this one stopped
         return self._exit_code or 0
 
-    def _greet(self) -> None:
-        """Hear what was set since config.toml was read, so that a ring a crash left behind is not replaced for nothing.
+    def _wait_for_hub(self) -> None:
+        """Takes settings changed since config.toml was read, so that no ring left by a crash is replaced in vain.
 
         Without a hub it goes on after GREETING_NS.
         """
@@ -85,113 +85,113 @@ class CaptureLoop:
             pass
         if self.control.is_connected:
             self.stop.wait(AFTER_WELCOME_S)
-        self._listen()
+        self._receive_messages()
 
     @property
-    def _leaving(self) -> bool:
+    def _is_leaving(self) -> bool:
         return self.stop.requested or self._exit_code is not None
 
-    def _serve(self, backoff: Backoff) -> None:
-        """Open the camera and deliver until it must be opened anew."""
-        choice = self.choose(self.wishes.camera)
-        request = self.wishes.request
+    def _run_camera(self, backoff: Backoff) -> None:
+        """Opens the camera and publishes its frames until it must be opened anew."""
+        choice = self.choose(self.desired.camera)
+        request = self.desired.request
         with closing(choice.source):
-            with self.report.opening():
+            with self.status.beat_while_opening():
                 opened = choice.source.open(request, self.stop)
-                self.report.opened(choice, opened, request)
-                delivery = FramePublisher(choice.source, opened, request, self.wishes, self.rings)
+                self.status.log_opened(choice, opened, request)
+                publisher = FramePublisher(choice.source, opened, request, self.desired, self.rings)
             try:
-                self._deliver(choice, opened, delivery)
+                self._publish_frames(choice, opened, publisher)
             finally:
-                self.report.closed(delivery)
-                if delivery.frames:
+                self.status.add_counts(publisher)
+                if publisher.frames:
                     backoff.reset()
 
-    def _deliver(self, choice: Choice, opened: OpenedSource, delivery: FramePublisher) -> None:
-        """Frame after frame; returns when the camera must be opened anew, or to leave."""
+    def _publish_frames(self, choice: Choice, opened: OpenedSource, publisher: FramePublisher) -> None:
+        """Publishes frame after frame; returns when the camera must be opened anew, or to end."""
         source, since_ns, stalled = choice.source, now_ns(), False
-        while not self._leaving:
-            self._hear()
-            if self.rings.look():
+        while not self._is_leaving:
+            self._poll()
+            if self.rings.check():
                 return
-            if self.wishes.request is not delivery.request and not self._adapt(choice, delivery):
+            if self.desired.request is not publisher.request and not self._apply_request(choice, publisher):
                 return
-            if self.wishes.pressure is Pressure.PAUSE:
+            if self.desired.pressure is Pressure.PAUSE:
                 self._pause()
-                delivery.resume()
+                publisher.resume()
                 since_ns = now_ns()
             elif source.wait(TURN_S):
-                delivery.frame()
-                if stalled or delivery.frames == 1:
-                    self.report.found(choice, opened, (now_ns() - since_ns) / 1e9)
+                publisher.publish_frame()
+                if stalled or publisher.frames == 1:
+                    self.status.report_found(choice, opened, (now_ns() - since_ns) / 1e9)
                 since_ns, stalled = now_ns(), False
-                self.report.beat("running", self.rings.shortage, delivery)
+                self.status.beat("running", self.rings.shortage, publisher)
             elif not self.stop.requested:
-                stalled = self._check_stall(delivery, opened, (now_ns() - since_ns) / 1e9, stalled)
+                stalled = self._check_stall(publisher, opened, (now_ns() - since_ns) / 1e9, stalled)
 
-    def _adapt(self, choice: Choice, delivery: FramePublisher) -> bool:
-        """Ask the camera for what is wished now. Returns: False if it must be opened anew for that."""
-        old, new = delivery.request, self.wishes.request
+    def _apply_request(self, choice: Choice, publisher: FramePublisher) -> bool:
+        """Asks the camera for the desired request. Returns: False if it must be opened anew for it."""
+        old, new = publisher.request, self.desired.request
         live = not needs_reopening(old, new) and choice.source.apply(new)
-        self.report.asked(new)
+        self.status.report_request(new)
         if live:
-            delivery.change(new)
+            publisher.change(new)
         return live
 
-    def _check_stall(self, delivery: FramePublisher, opened: OpenedSource, waited_s: float, stalled: bool) -> bool:
-        """Report a frame that is late. Raises: CameraError when it is so late that the camera is opened anew."""
+    def _check_stall(self, publisher: FramePublisher, opened: OpenedSource, waited_s: float, stalled: bool) -> bool:
+        """Reports a frame that is late. Raises: CameraError when it is so late that the camera is opened anew."""
         self.rings.heartbeat()
-        period, camera = period_s(delivery.request, opened.framerate), self.wishes.camera
+        period, camera = period_s_of(publisher.request, opened.framerate), self.desired.camera
         if waited_s > max(camera.lost_after_s, LOST_PERIODS * period):
             raise CameraError(f"no frame for {waited_s:.1f} s (camera.lost_after_s = {camera.lost_after_s})")
         if waited_s <= max(camera.capture_timeout_s, STALL_PERIODS * period):
-            self.report.beat("running" if delivery.frames else "starting", self.rings.shortage, delivery)
+            self.status.beat("running" if publisher.frames else "starting", self.rings.shortage, publisher)
             return stalled
         if not stalled:
             log.warning("slow capture: no frame for %.1f s capture_timeout_s=%s", waited_s, camera.capture_timeout_s)
-        self.report.beat("stalled", f"no frame for {waited_s:.1f} s")
+        self.status.beat("stalled", f"no frame for {waited_s:.1f} s")
         return True
 
     def _pause(self) -> None:
-        """Let the machine breathe; the camera stays open, its frames are not taken."""
+        """Waits under swap pressure; the camera stays open, its frames are not taken."""
         self.rings.heartbeat()
-        self.report.beat("paused", f"swap above {self.wishes.camera.swap_pause_percent:.0f} %")
+        self.status.beat("paused", f"swap above {self.desired.camera.swap_pause_percent:.0f} %")
         self.stop.wait(TURN_S)
 
-    def _rest(self, state: str, reason: str, seconds: float) -> None:
-        """Wait before the next try, obeying all the while; other wishes end it."""
-        before, camera = self.wishes.request, self.wishes.camera
+    def _wait_before_retry(self, state: str, reason: str, seconds: float) -> None:
+        """Waits before the next try, obeying all the while; other desired end it."""
+        before, camera = self.desired.request, self.desired.camera
         until_ns = now_ns() + round(seconds * 1e9)
-        while not self._leaving and now_ns() < until_ns:
-            self._hear()
-            if self.wishes.request is not before or self.wishes.camera != camera:
+        while not self._is_leaving and now_ns() < until_ns:
+            self._poll()
+            if self.desired.request is not before or self.desired.camera != camera:
                 return
             self.rings.heartbeat()
-            self.report.beat(state, reason)
+            self.status.beat(state, reason)
             self.stop.wait(min(TURN_S, max(0.0, (until_ns - now_ns()) / 1e9)))
 
-    def _listen(self) -> None:
-        """Take what other processes said."""
+    def _receive_messages(self) -> None:
+        """Takes the messages of other processes."""
         for request in self.control.receive():
             if isinstance(request.message, Detect):
                 self.detect(request)
             elif isinstance(request.message, Event):
-                self.wishes.hear(request.message)
+                self.desired.take_event(request.message)
 
-    def _hear(self) -> None:
-        """Listen, and look at memory now and then."""
-        self._listen()
+    def _poll(self) -> None:
+        """Takes messages, and checks memory now and then."""
+        self._receive_messages()
         if now_ns() - self._memory_checked_ns > CHECK_MEMORY_NS:
             self._memory_checked_ns = now_ns()
             self._check_memory()
 
     def _check_memory(self) -> None:
-        camera, before = self.wishes.camera, self.wishes.pressure
-        swap = camera_request.swap_percent()
-        now = camera_request.decide(swap, before, camera)
+        camera, before = self.desired.camera, self.desired.pressure
+        swap = camera_request.read_swap_percent()
+        now = camera_request.decide_pressure(swap, before, camera)
         if now is not before:
-            self.wishes.press(now)
-            self.report.pressure(before, now, swap, camera)
+            self.desired.set_pressure(now)
+            self.status.report_pressure(before, now, swap, camera)
         used = read_memory()[0] / 1e6
         if camera.memory_limit_mb and used > camera.memory_limit_mb:
             log.error("memory limit reached used=%.0f MB limit=%d MB: ending", used, camera.memory_limit_mb)

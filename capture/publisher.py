@@ -1,8 +1,7 @@
-"""One opened camera delivering into its rings: takes a frame, masks it, says what travels with it, publishes it.
+"""One frame from the source into the rings: masked, with its metadata, and downscaled for the lores ring.
 
-Makes the small frame of the lores ring from the full one, plane by plane, straight into its slot.
-
-Blackens the polygons of [privacy] in a frame, in place, before anybody can read it.
+The polygons of [privacy] are blackened in place, before any process can read the frame. The small frame is made from
+the full one, plane by plane, straight into its slot.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from numpy.typing import NDArray
 
 from capture.camera_request import DesiredRequest
 from capture.frame_checks import DropCounter, SettlingFlags
-from capture.rings import Rings, wanted_slots
+from capture.rings import Rings, slots_for
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 
 
-def small_geometry(full: Geometry, width: int, height: int) -> Geometry:
-    """The geometry of the small stream: same format and colours, never larger than the full one."""
+def lores_geometry_of(full: Geometry, width: int, height: int) -> Geometry:
+    """Returns the geometry of the small stream: same format and colours, never larger than the full one."""
     return geometry(
         full.pixel_format,
         min(width, full.width),
@@ -34,7 +33,7 @@ def small_geometry(full: Geometry, width: int, height: int) -> Geometry:
 
 
 def downscale(source: NDArray[np.uint8], full: Geometry, target: NDArray[np.uint8], small: Geometry) -> None:
-    """Average areas of each plane of `source` into `target`; no plane is copied on the way."""
+    """Averages areas of each plane of `source` into `target`; no plane is copied on the way."""
     for large, little in zip(planes(source, full), planes(target, small), strict=True):
         size = (little.shape[1], little.shape[0])
         cv2.resize(large, size, dst=little, interpolation=cv2.INTER_AREA)
@@ -43,8 +42,8 @@ def downscale(source: NDArray[np.uint8], full: Geometry, target: NDArray[np.uint
 Corner = tuple[float, float]
 
 
-def burn(payload: NDArray[np.uint8], geometry: Geometry, polygons: Sequence[Sequence[Corner]]) -> None:
-    """Fill `polygons` (corners 0..1 of width and height) with black in every plane.
+def mask_polygons(payload: NDArray[np.uint8], geometry: Geometry, polygons: Sequence[Sequence[Corner]]) -> None:
+    """Fills `polygons` (corners 0..1 of width and height) with black in every plane.
 
     Edges belong to the polygon, and chroma is widened by one sample, so that no colour of a masked pixel is left.
     """
@@ -64,7 +63,7 @@ def _pixels(polygon: Sequence[Corner], shape: tuple[int, ...]) -> NDArray[np.int
 
 
 OFFSET_AGE_NS = 1_000_000_000
-"""How long one reading of the wall clock's offset serves."""
+"""Age up to which a reading of the wall clock's offset is used."""
 
 DEFAULT_RATE = 30.0
 RATE_INTERVALS = 60
@@ -72,24 +71,24 @@ RATE_INTERVALS = 60
 
 
 class FramePublisher:
-    """From `open` of the source to its close. Raises what the rings' `fit` raises."""
+    """Publishes the frames of a source from its open to its close. Raises what the rings' `fit` raises."""
 
     def __init__(
-        self, source: FrameSource, opened: OpenedSource, request: CameraRequest, wishes: DesiredRequest, rings: Rings
+        self, source: FrameSource, opened: OpenedSource, request: CameraRequest, desired: DesiredRequest, rings: Rings
     ) -> None:
-        self._source, self._wishes = source, wishes
+        self._source, self._desired = source, desired
         self.description = source.description
         self.request = request
-        """What the camera was asked for last."""
+        """The last request to the camera."""
         self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
         self._ready_made = opened.lores is not None and request.lores is not None
         rate = request.framerate or opened.framerate or DEFAULT_RATE
-        slots, exact = wanted_slots(wishes.ring, "main", rate)
+        slots, exact = slots_for(desired.ring, "main", rate)
         self._main = rings.fit("main", self._full, slots, exact=exact)
         self._small: tuple[RingWriter, Geometry] | None = None
         if request.lores:
-            small = opened.lores or small_geometry(self._full, *request.lores)
-            slots, exact = wanted_slots(wishes.ring, "lores", rate)
+            small = opened.lores or lores_geometry_of(self._full, *request.lores)
+            slots, exact = slots_for(desired.ring, "lores", rate)
             self._small = rings.fit("lores", small, slots, exact=exact), small
         else:
             rings.drop("lores")
@@ -104,23 +103,27 @@ class FramePublisher:
         self._offset_ns, self._offset_at_ns = utc_offset_ns(), now_ns()
 
     def change(self, request: CameraRequest) -> None:
-        """From here on frames are asked for in another way."""
+        """Takes over a request that the camera applied while running."""
         self.request = request
         self.settling.begin(request)
         self.resume()
 
     def resume(self) -> None:
-        """Frames were not taken for a while; the gap is no loss."""
+        """Goes on after a pause; the gap is no loss."""
         self.drops.restart()
         self.rate.clear()
 
-    def frame(self) -> FrameMeta:
-        """Move the frame that is ready from the source to the rings. Raises: CameraError."""
+    def publish_frame(self) -> FrameMeta:
+        """Moves the frame that is ready from the source to the rings. Raises: CameraError."""
         frame_id = self._main.next_frame_id
         with self._main.slot() as slot:
-            meta = self._both(slot.payload, frame_id) if self._ready_made else self._one(slot.payload, frame_id)
-            if self._wishes.polygons:
-                burn(slot.payload, self._full, self._wishes.polygons)
+            meta = (
+                self._write_main_and_lores(slot.payload, frame_id)
+                if self._ready_made
+                else self._write_main(slot.payload, frame_id)
+            )
+            if self._desired.polygons:
+                mask_polygons(slot.payload, self._full, self._desired.polygons)
             slot.meta, slot.geometry, slot.used_bytes = meta, self._full, self._bytes
         if self._small is not None and not self._ready_made:
             writer, small = self._small
@@ -130,32 +133,32 @@ class FramePublisher:
         self.frames += 1
         return meta
 
-    def _one(self, payload: Payload, frame_id: int) -> FrameMeta:
+    def _write_main(self, payload: Payload, frame_id: int) -> FrameMeta:
         self.shot = self._source.write(payload, frame_id=frame_id)
-        return self._meta(frame_id)
+        return self._make_meta(frame_id)
 
-    def _both(self, payload: Payload, frame_id: int) -> FrameMeta:
-        """Publish the camera's own small stream just before the full frame; both bear the same number."""
+    def _write_main_and_lores(self, payload: Payload, frame_id: int) -> FrameMeta:
+        """Writes the camera's own small stream just before the full frame; both bear the same number."""
         if self._small is None:
-            return self._one(payload, frame_id)
+            return self._write_main(payload, frame_id)
         writer, small = self._small
         with writer.slot() as little:
             self.shot = self._source.write(payload, little.payload, frame_id)
-            if self._wishes.polygons:
-                burn(little.payload, small, self._wishes.polygons)
-            little.meta, little.geometry = self._meta(frame_id), small
+            if self._desired.polygons:
+                mask_polygons(little.payload, small, self._desired.polygons)
+            little.meta, little.geometry = self._make_meta(frame_id), small
         return little.meta
 
-    def _meta(self, frame_id: int) -> FrameMeta:
+    def _make_meta(self, frame_id: int) -> FrameMeta:
         shot = self.shot
         captured_ns = max(shot.captured_ns or now_ns(), self._last_ns + 1)  # readers search by time: never backwards
         self._last_ns = captured_ns
         self.rate.add(captured_ns)
-        missing = self.drops.frame(captured_ns, shot.frame_duration_us, shot.lost_before)
-        flags = shot.flags | (Flags.MASKED if self._wishes.polygons else 0)
+        missing = self.drops.count(captured_ns, shot.frame_duration_us, shot.lost_before)
+        flags = shot.flags | (Flags.MASKED if self._desired.polygons else 0)
         if shot.frame_id < 0:  # a replayed frame keeps what was said of it
-            settling = self.settling.frame(shot)
-            flags |= (Flags.SETTLING if settling else 0) | (Flags.NIGHT if self._wishes.night else 0)
+            settling = self.settling.update(shot)
+            flags |= (Flags.SETTLING if settling else 0) | (Flags.NIGHT if self._desired.night else 0)
         return FrameMeta(
             frame_id=shot.frame_id if shot.frame_id >= 0 else frame_id,
             captured_ns=captured_ns,

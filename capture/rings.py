@@ -19,9 +19,9 @@ from shmcam.runtime.clock import now_ns
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
 
-LOOK_NS = 1_000_000_000
+CHECK_NS = 1_000_000_000
 
-LETTING_GO_NS = 2_000_000_000
+RELEASE_NS = 2_000_000_000
 """Readers have left an old ring within this time (design.md §3); until then its pages are missing for the new one."""
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ class Rings:
     """None: ids go on as far as the rings and their lock files remember."""
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
     """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
-    _cramped: set[str] = field(default_factory=set, init=False)
-    """Streams whose ring came out too small because somebody held on to the one before it."""
+    _too_small: set[str] = field(default_factory=set, init=False)
+    """Streams whose ring came out too small because a reader held on to the one before it."""
     _replaced: set[str] = field(default_factory=set, init=False)
     """Streams whose ring was given up for one that is not made yet; the first try may be refused for want of room."""
     _looked_ns: int = field(default=0, init=False)
 
     def fit(self, stream: str, geometry: Geometry, slots: int, *, exact: bool) -> RingWriter:
-        """The ring for frames of this geometry: the one there is if it fits, else a new generation.
+        """Returns the ring for frames of this geometry: the one there is if it fits, else a new generation.
 
         `exact`: the user named the number of slots, so anything less is refused instead of made smaller.
         Raises: RingBusy, RingTooLarge, RingMismatch.
@@ -60,7 +60,7 @@ class Rings:
             if before > 0:
                 self._replaced.add(stream)
         if not exact:
-            shape = shape._replace(slots=_fitting(name, shape))
+            shape = shape._replace(slots=_fit_slots(name, shape))
         try:
             writer = RingWriter.create(
                 name,
@@ -76,7 +76,7 @@ class Rings:
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream] = writer, slots
         if shape.slots < slots and stream in self._replaced:
-            self._cramped.add(stream)
+            self._too_small.add(stream)
         self._replaced.discard(stream)
         if self.frame_ids is not None and stream == "main":
             writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.knows_next_id)
@@ -86,45 +86,45 @@ class Rings:
 
     @property
     def shortage(self) -> str:
-        """Which ring is smaller than asked for, in words; empty: none."""
+        """The rings that are smaller than asked for, in words; empty: none."""
         short = [(s, w.slots, asked) for s, (w, asked) in self._writers.items() if w.slots < asked]
         return ", ".join(f"ring {stream} holds {slots} of {asked} frames: no room" for stream, slots, asked in short)
 
-    def look(self) -> bool:
-        """Look after the rings, once a second. Returns: whether one must be made anew, by the next `fit`."""
-        if now_ns() - self._looked_ns < LOOK_NS:
+    def check(self) -> bool:
+        """Checks the rings, once a second. Returns: True if one must be made anew, by the next `fit`."""
+        if now_ns() - self._looked_ns < CHECK_NS:
             return False
         self._looked_ns = now_ns()
         if self.frame_ids is not None and "main" in self._writers:
             writer = self._writers["main"][0]
-            writer.next_frame_id = self.frame_ids.reached(writer.next_frame_id)
-        return self._lost_name() or self._outgrown()
+            writer.next_frame_id = self.frame_ids.advance_mark(writer.next_frame_id)
+        return self._drop_unnamed() or self._find_growable()
 
-    def _lost_name(self) -> bool:
-        """Give up a ring whose name somebody took away: nobody could find its frames any more."""
+    def _drop_unnamed(self) -> bool:
+        """Retires rings whose name was removed: no new reader could find their frames."""
         gone = [stream for stream, (writer, _) in self._writers.items() if not writer.named]
         for stream in gone:
             log.warning("ring %s: its name was taken away; a new generation follows", self._writers[stream][0].name)
             self.drop(stream)
         return bool(gone)
 
-    def _outgrown(self) -> bool:
-        """Give a ring that readers of the one before it kept small its size, once: frames are lost over it."""
-        for stream in list(self._cramped):
+    def _find_growable(self) -> bool:
+        """Finds a ring that can have the size asked for now that old readers are gone; once, as it costs frames."""
+        for stream in list(self._too_small):
             (writer, asked), free = self._writers[stream], available_room()
             own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)
             if fitting_slots(shape, MemoryRoom(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
-                self._cramped.remove(stream)
+                self._too_small.remove(stream)
                 self._writers[stream] = writer, -1
                 return True
         return False
 
     def _replace(self, stream: str, shape: RingShape) -> None:
-        """Retire a ring; where its memory is needed for the next one, wait until its readers have let it go."""
+        """Retires a ring; where its memory is needed for the next one, waits until its readers have let it go."""
         wanted = available_room().shm_bytes + _total_bytes(self._writers[stream][0])
         self.drop(stream)
-        until_ns = now_ns() + LETTING_GO_NS
+        until_ns = now_ns() + RELEASE_NS
         while (
             fitting_slots(shape, free := available_room()) < shape.slots
             and free.shm_bytes < wanted
@@ -133,25 +133,25 @@ class Rings:
             time.sleep(0.01)
 
     def drop(self, stream: str) -> None:
-        """Retire one ring that is no longer wanted."""
-        self._cramped.discard(stream)
+        """Retires one ring that is no longer wanted."""
+        self._too_small.discard(stream)
         if stream in self._writers:
             self._writers.pop(stream)[0].retire()
 
     def heartbeat(self) -> None:
-        """Tell readers that the writer lives although there is no frame."""
+        """Tells readers that the writer lives although there is no frame."""
         for writer, _ in self._writers.values():
             writer.heartbeat()
 
     def leave(self) -> None:
-        """Stop writing but leave the rings, for the next process to carry on."""
+        """Stops writing but leaves the rings, for the next process to carry on."""
         for writer, _ in self._writers.values():
             writer.close()
         self._writers.clear()
-        self._cramped.clear()
+        self._too_small.clear()
 
     def close(self) -> None:
-        """Retire and unlink all of them."""
+        """Retires and unlinks all of them."""
         if self.frame_ids is not None and "main" in self._writers:
             self.frame_ids.end(self._writers["main"][0].next_frame_id)
         for stream in list(self._writers):
@@ -167,14 +167,14 @@ class Rings:
             self.close()
 
 
-def wanted_slots(ring: RingSettings, stream: str, rate: float) -> tuple[int, bool]:
-    """How many slots a stream should have at `rate` frames per second, and whether the user insists."""
+def slots_for(ring: RingSettings, stream: str, rate: float) -> tuple[int, bool]:
+    """Returns the slots of a stream at `rate` frames per second, and True if the user set their number."""
     size = ring.size if stream == "main" else ring.downscale.size
     return (size, True) if size else (max(LEAST_SLOTS, math.ceil(ring.seconds * rate)), False)
 
 
-def _fitting(name: str, shape: RingShape) -> int:
-    """How many slots an automatic ring gets."""
+def _fit_slots(name: str, shape: RingShape) -> int:
+    """Returns the slots that an automatic ring gets."""
     fitting = fitting_slots(shape, available_room())
     if fitting >= shape.slots:
         return shape.slots

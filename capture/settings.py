@@ -205,7 +205,7 @@ class RingSettings(Section, frozen=True):
 
 
 class PrivacySettings(Section, frozen=True):
-    """[privacy]: parts of the picture nobody ever sees; blackened before a frame enters the ring."""
+    """[privacy]: areas of the picture that are blackened before a frame enters the ring."""
 
     enable: Annotated[bool, setting("mask the polygons", apply="live")] = False
     polygons: Annotated[

@@ -1,4 +1,4 @@
-"""What capture tells the others: heartbeat, camera found and lost, mode changed. Says each thing once."""
+"""The messages of capture: heartbeat, camera found and lost, mode changed. Each thing is said once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from capture.camera_request import Pressure, changes
+from capture.camera_request import Pressure, find_changes
 from capture.publisher import FramePublisher
 from capture.settings import CameraSettings
 from capture.sources.base import CameraRequest, OpenedSource
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptureStatus:
-    """Owns nothing; the loop tells it what happens."""
+    """Turns what happens in the loop into log lines, events and heartbeats."""
 
     def __init__(self, control: ControlClient, camera: str) -> None:
         self._control, self._camera = control, camera
@@ -40,24 +40,24 @@ class CaptureStatus:
         self._figures: dict[str, Any] = {}
 
     @property
-    def in_trouble(self) -> bool:
-        """Whether the camera is away, so that everything said while opening it again is a repetition."""
+    def is_in_trouble(self) -> bool:
+        """True while the camera is away, so that messages about opening it again are repetitions."""
         return bool(self._trouble)
 
-    def beat(self, state: str, reason: str = "", delivery: FramePublisher | None = None) -> None:
-        """Say that the loop turns; call it on every pass."""
+    def beat(self, state: str, reason: str = "", publisher: FramePublisher | None = None) -> None:
+        """Sends a heartbeat when one is due; call it on every pass of the loop."""
         now = now_ns()
         if state == self._state and now - self._beat_ns < BEAT_NS:
             return
         self._state, self._reason, self._beat_ns = state, reason, now
-        if delivery is not None:
-            self._figures = self._of(delivery)
-        fps = round(delivery.rate.per_s, 2) if delivery is not None else 0.0
+        if publisher is not None:
+            self._figures = self._figures_of(publisher)
+        fps = round(publisher.rate.per_s, 2) if publisher is not None else 0.0
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
 
     @contextmanager
-    def opening(self) -> Iterator[None]:
-        """Keep the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
+    def beat_while_opening(self) -> Iterator[None]:
+        """Keeps the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
 
         Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
         """
@@ -77,9 +77,9 @@ class CaptureStatus:
         while not done.wait(BEAT_NS / 1e9) and now_ns() < deadline_ns:
             self.beat(state, reason)
 
-    def opened(self, choice: Choice, opened: OpenedSource, request: CameraRequest) -> None:
-        """Log what was opened and why; at DEBUG while it keeps failing."""
-        self.asked(request)
+    def log_opened(self, choice: Choice, opened: OpenedSource, request: CameraRequest) -> None:
+        """Logs what was opened and why; at DEBUG while it keeps failing."""
+        self.report_request(request)
         level, shape = (logging.DEBUG if self._trouble else logging.INFO), opened.geometry
         log.log(level, "opened %s: %s", choice.source.description, choice.reason)
         log.log(level, "frames %dx%d %s rate=%.3f", shape.width, shape.height, shape.pixel_format, opened.framerate)
@@ -87,8 +87,8 @@ class CaptureStatus:
         for control, why in opened.refused.items():
             log.warning("control refused %s: %s", control, why)
 
-    def found(self, choice: Choice, opened: OpenedSource, waited_s: float) -> None:
-        """Say that frames come (again)."""
+    def report_found(self, choice: Choice, opened: OpenedSource, waited_s: float) -> None:
+        """Says that frames come (again)."""
         name, shape = choice.source.description, opened.geometry
         log.info("ready %s first frame after %.2f s", name, waited_s)
         self._trouble = ""
@@ -99,56 +99,56 @@ class CaptureStatus:
         )
         self._control.announce(found)
 
-    def lost(self, state: str, reason: str) -> None:
-        """Report trouble when it is new; the same trouble with other numbers is not."""
+    def report_lost(self, state: str, reason: str) -> None:
+        """Reports trouble when it is new; the same trouble with other numbers is not."""
         kind = re.sub(r"[0-9.]+", "#", reason)
         if kind != self._trouble:
             log.warning("%s: %s", state, reason)
             self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
         self._trouble = kind
 
-    def asked(self, new: CameraRequest) -> None:
-        """Log exactly what is asked of the camera differently, old → new; announce it where the mode is another.
+    def report_request(self, new: CameraRequest) -> None:
+        """Logs each field that is asked of the camera differently, old → new; announces another mode.
 
         Also what was asked while the camera was away. At night the exposure follows the light: that is no other mode.
         """
         old, self._asked = self._asked or new, new
-        found = changes(old, new)
+        found = find_changes(old, new)
         for name, (before, after) in found.items():
             log.info("changed %s %s → %s", name, before, after)
         if "mode" in found:
             pairs: dict[str, Any] = {name: [_plain(before), _plain(after)] for name, (before, after) in found.items()}
             self._control.announce(ModeChanged(camera=self._camera, old=old.mode, new=new.mode, changes=pairs))
 
-    def pressure(self, before: Pressure, now: Pressure, swap_percent: float, camera: CameraSettings) -> None:
-        """Say that memory runs short, or that it does no more."""
+    def report_pressure(self, before: Pressure, now: Pressure, swap_percent: float, camera: CameraSettings) -> None:
+        """Announces that memory runs short, or that it does no longer."""
         log.warning("swap pressure %s → %s swap=%.0f %%", before.value, now.value, swap_percent)
         limit = camera.swap_pause_percent if now is Pressure.PAUSE else camera.swap_slow_percent
         action = "resume" if now is Pressure.NONE else now.value
         self._control.announce(MemoryHigh(action=action, used=swap_percent, limit=limit))
 
-    def closed(self, delivery: FramePublisher) -> None:
-        """Add one opening's counts to the totals."""
-        self._figures = self._of(delivery)
-        self._frames += delivery.frames
-        self._dropped += delivery.drops.total
+    def add_counts(self, publisher: FramePublisher) -> None:
+        """Adds one opening's counts to the totals."""
+        self._figures = self._figures_of(publisher)
+        self._frames += publisher.frames
+        self._dropped += publisher.drops.total
 
-    def ended(self) -> None:
-        """The last line of the log."""
+    def log_totals(self) -> None:
+        """Writes the last line of the log."""
         log.info("stopped frames=%d drops=%d", self._frames, self._dropped)
 
-    def _of(self, delivery: FramePublisher) -> dict[str, Any]:
-        shot = delivery.shot
+    def _figures_of(self, publisher: FramePublisher) -> dict[str, Any]:
+        shot = publisher.shot
         return {
-            "source": delivery.description,
-            "mode": delivery.request.mode,
-            "frames": self._frames + delivery.frames,
-            "dropped": self._dropped + delivery.drops.total,
+            "source": publisher.description,
+            "mode": publisher.request.mode,
+            "frames": self._frames + publisher.frames,
+            "dropped": self._dropped + publisher.drops.total,
             "exposure_us": shot.exposure_us,
             "gain": round(shot.analogue_gain, 3),
         }
 
 
 def _plain(value: object) -> Any:
-    """The value as a message can carry it."""
+    """Returns the value as a message can carry it."""
     return value if isinstance(value, bool | int | float | str | type(None)) else str(value)

@@ -1,1 +1,1 @@
-"""capture/sources."""
+"""The kinds of cameras, each behind FrameSource (base.py)."""

@@ -1,4 +1,4 @@
-"""What every camera looks like to the capture loop: the FrameSource seam and the values that cross it.
+"""The seam between capture and cameras: FrameSource, and the values that cross it.
 
 The loop owns the ring and the clock; a source owns the device. One frame takes two calls, so that a slot is never
 held open while the camera makes up its mind:
@@ -42,7 +42,7 @@ class EndOfStream(CameraError):
 
 @dataclass(frozen=True, slots=True)
 class CameraRequest:
-    """How the camera should run. A source comes as near as it can and says what it got in Opened and Shot."""
+    """The desired state of the camera. A source comes as near as it can and reports it in OpenedSource and ShotMeta."""
 
     width: int
     """Pixels of the main stream. Files and network cameras keep their own size."""
@@ -68,7 +68,7 @@ class CameraRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """What the source is going to deliver, constant until it is closed."""
+    """The stream that an open source delivers, constant until it is closed."""
 
     geometry: Geometry
     lores: Geometry | None = None
@@ -81,7 +81,7 @@ class OpenedSource:
 
 @dataclass(frozen=True, slots=True)
 class ShotMeta:
-    """What is known of the frame just written. 0 (NaN for lux) = unknown."""
+    """The metadata of the frame just written. 0 (NaN for lux) = unknown."""
 
     captured_ns: int = 0
     """Sensor timestamp, CLOCK_BOOTTIME; 0: the source has no clock, the loop takes its own."""
@@ -107,32 +107,32 @@ class FrameSource(Protocol):
 
     @property
     def description(self) -> str:
-        """What it is, for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
+        """The name for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Start the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
+        """Starts the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the next frame. Returns: whether one is ready. Raises: CameraError.
+        """Waits for the next frame. Returns: whether one is ready. Raises: CameraError.
 
         A source without a clock of its own (file, synthetic) keeps time here, by absolute deadlines (`video_file`).
         May return later than `timeout_s` only if the device's driver hangs: then the watchdog ends the process.
         """
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Copy or convert the frame that is ready into `payload` (1-D, at least geometry.payload_bytes).
+        """Copies or converts the frame that is ready into `payload` (1-D, at least geometry.payload_bytes).
 
-        `lores` is given if and only if `Opened.lores` was set. `frame_id` is the number the ring gives this frame;
-        the synthetic camera draws it into the picture. The device's buffer is released before it returns.
+        `lores` is given if and only if `OpenedSource.lores` was set. `frame_id` is the number the ring gives this
+        frame; the synthetic camera draws it into the picture. The device's buffer is released before it returns.
         Raises: CameraError for a frame that is short, broken or of another size; the slot is then abandoned.
         """
 
     def apply(self, request: CameraRequest) -> bool:
-        """Change mode, frame rate and controls while running. Returns: False if that needs close and open.
+        """Changes mode, frame rate and controls while running. Returns: False if that needs close and open.
 
         Only asked for requests of the same size and codec. The frames that follow may still be the old way: what
-        counts is each Shot's own exposure and gain.
+        counts is the exposure and gain of each ShotMeta.
         """
 
     def close(self) -> None:
-        """Give the device back. Never raises; may be called at any time and more than once."""
+        """Gives the device back. Never raises; may be called at any time and more than once."""

@@ -28,7 +28,7 @@ RING_FORMATS = {
 """Formats that go into a slot without FFmpeg's scaler in between; all others become yuv420p there first."""
 
 BT709_FROM_HEIGHT = 720
-"""Where a file does not say its matrix, players assume BT.709 for HD."""
+"""Players assume BT.709 for HD where a file does not say its matrix."""
 
 FULL_RANGE = 2
 """AVCOL_RANGE_JPEG."""
@@ -37,7 +37,7 @@ COLOR_SPACES = {1: "bt709", 5: "smpte170m", 6: "smpte170m"}
 
 
 def geometry_of(frame: av.VideoFrame) -> Geometry:
-    """What this frame will be in a slot."""
+    """Returns the geometry of this frame in a slot."""
     name = frame.format.name
     kind = RING_FORMATS.get(name, "yuv420p")
     full = name.startswith("yuvj") or int(frame.color_range) == FULL_RANGE or kind in ("bgr24", "rgb24", "gray")
@@ -47,7 +47,7 @@ def geometry_of(frame: av.VideoFrame) -> Geometry:
 
 
 def write_frame(frame: av.VideoFrame, payload: Plane, target: Geometry) -> None:
-    """Fill `payload` with the frame. Raises: CameraError when it is of another size than `target`."""
+    """Fills `payload` with the frame. Raises: CameraError when it is of another size than `target`."""
     if (frame.width, frame.height) != (target.width, target.height):
         raise CameraError(
             f"frame of {frame.width}x{frame.height} from a camera opened at {target.width}x{target.height}"
@@ -58,8 +58,8 @@ def write_frame(frame: av.VideoFrame, payload: Plane, target: Geometry) -> None:
     WRITERS.get(frame.format.name, _copy)(frame, out)
 
 
-def _rows(plane: VideoPlane, row_bytes: int, rows: int) -> Plane:
-    """One plane as (rows, row_bytes) without its padding; a view."""
+def _rows_of(plane: VideoPlane, row_bytes: int, rows: int) -> Plane:
+    """Returns one plane as (rows, row_bytes) without its padding; a view."""
     raw: Plane = np.frombuffer(memoryview(plane), np.uint8)
     stride = plane.line_size
     return raw[: stride * rows].reshape(rows, stride)[:, :row_bytes]
@@ -67,31 +67,31 @@ def _rows(plane: VideoPlane, row_bytes: int, rows: int) -> Plane:
 
 def _copy(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     for held, plane in zip(frame.planes, out, strict=True):
-        rows = _rows(held, math.prod(plane.shape[1:]), plane.shape[0])
+        rows = _rows_of(held, math.prod(plane.shape[1:]), plane.shape[0])
         np.copyto(plane, rows if plane.ndim == 2 else rows.reshape(plane.shape))
 
 
-def _thin_chroma(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
+def _average_chroma(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """4:2:2 or 4:4:4 planes: luma as it is, chroma averaged."""
     bright, *chroma = frame.planes
-    np.copyto(out[0], _rows(bright, frame.width, frame.height))
+    np.copyto(out[0], _rows_of(bright, frame.width, frame.height))
     for plane, target in zip(chroma, out[1:], strict=True):
-        _average(_rows(plane, plane.width, plane.height), target)
+        _average(_rows_of(plane, plane.width, plane.height), target)
 
 
-def _yuyv(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
+def _unpack_yuyv(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """Packed Y U Y V, what most webcams give uncompressed."""
     pairs = (frame.width + 1) // 2
-    packed = _rows(frame.planes[0], pairs * 4, frame.height)
+    packed = _rows_of(frame.planes[0], pairs * 4, frame.height)
     cv2.extractChannel(packed.reshape(frame.height, pairs * 2, 2)[:, : frame.width], 0, dst=out[0])
     quads = packed.reshape(frame.height, pairs, 4)
     for index, channel in ((1, 1), (2, 3)):
         _average(np.asarray(cv2.extractChannel(quads, channel), np.uint8), out[index])
 
 
-def _drop_fourth(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
+def _drop_fourth_byte(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     """XRGB8888 and relatives: three of four bytes."""
-    packed = _rows(frame.planes[0], frame.width * 4, frame.height).reshape(frame.height, frame.width, 4)
+    packed = _rows_of(frame.planes[0], frame.width * 4, frame.height).reshape(frame.height, frame.width, 4)
     cv2.cvtColor(packed, cv2.COLOR_BGRA2BGR, dst=out[0])
 
 
@@ -100,7 +100,7 @@ def _average(source: Plane, target: Plane) -> None:
 
 
 WRITERS: dict[str, Callable[[av.VideoFrame, tuple[Plane, ...]], None]] = {
-    **dict.fromkeys(("yuv422p", "yuvj422p", "yuv444p", "yuvj444p"), _thin_chroma),
-    "yuyv422": _yuyv,
-    **dict.fromkeys(("bgr0", "bgra", "rgb0", "rgba"), _drop_fourth),
+    **dict.fromkeys(("yuv422p", "yuvj422p", "yuv444p", "yuvj444p"), _average_chroma),
+    "yuyv422": _unpack_yuyv,
+    **dict.fromkeys(("bgr0", "bgra", "rgb0", "rgba"), _drop_fourth_byte),
 }

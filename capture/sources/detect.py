@@ -1,4 +1,4 @@
-"""Finds every camera this machine can see: Picamera2's, V4L2's, with their sizes and who holds them.
+"""Finds every camera of this machine: Picamera2's, V4L2's, with their sizes and the processes that hold them.
 
 Nothing heavy is imported until it is asked for; the command line and the capture process both call it.
 """
@@ -28,33 +28,33 @@ class DetectedCamera:
     modes: tuple[str, ...]
     """Sizes, formats and highest rates; empty: not told before it is opened."""
     busy: str
-    """Who holds it; empty: free as far as can be seen."""
+    """The process that holds it; empty: free as far as can be seen."""
 
     def line(self) -> str:
-        """One line for people."""
+        """Returns one line of text."""
         modes = f" modes: {', '.join(self.modes[:8])}" if self.modes else ""
         return (
             f"{self.source} {self.index}: {self.model} ({self.device_id}){modes}{' ' + self.busy if self.busy else ''}"
         )
 
 
-def cameras() -> list[DetectedCamera]:
-    """Everything that can be a camera, real ones first; the synthetic one is always there."""
+def detect_cameras() -> list[DetectedCamera]:
+    """Returns everything that can be a camera, real ones first; the synthetic one is always there."""
     return [
-        *picamera2_cameras(),
-        *v4l2_cameras(),
+        *detect_picamera2(),
+        *detect_v4l2(),
         DetectedCamera("synthetic", 0, "simulated sensor", "synthetic", (), ""),
     ]
 
 
-def rows(found: list[DetectedCamera]) -> list[dict[str, Any]]:
-    """The cameras as JSON."""
+def rows_of(found: list[DetectedCamera]) -> list[dict[str, Any]]:
+    """Returns the cameras as JSON."""
     return [{**asdict(one), "modes": list(one.modes)} for one in found]
 
 
-def picamera2_cameras() -> list[DetectedCamera]:
-    """What libcamera sees; empty where Picamera2 is not installed."""
-    reason, known = _libcamera()
+def detect_picamera2() -> list[DetectedCamera]:
+    """Returns the cameras of libcamera; none where Picamera2 is not installed."""
+    reason, known = _list_libcamera()
     if reason:
         return []
     others = libcamera_device.name_holders()
@@ -65,17 +65,17 @@ def picamera2_cameras() -> list[DetectedCamera]:
     ]
 
 
-def v4l2_cameras() -> list[DetectedCamera]:
-    """Webcams and capture cards."""
+def detect_v4l2() -> list[DetectedCamera]:
+    """Returns webcams and capture cards."""
     return [
         DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
-        for i, one in enumerate(v4l2_device.devices())
+        for i, one in enumerate(v4l2_device.find_devices())
     ]
 
 
-def why_no_picamera2(index: int) -> str:
-    """Why Picamera2 cannot serve camera `index`; empty: it can."""
-    reason, known = _libcamera()
+def picamera2_problem(index: int) -> str:
+    """Returns the reason why Picamera2 cannot serve camera `index`; empty: it can."""
+    reason, known = _list_libcamera()
     if not reason and index >= len(known):
         reason = f"libcamera sees {len(known)} cameras, number {index} is asked for"
     if not reason and known[index].usb:
@@ -83,15 +83,15 @@ def why_no_picamera2(index: int) -> str:
     return reason
 
 
-def why_no_v4l2(index: int) -> str:
-    """Why no V4L2 device can serve as camera `index`; empty: one can."""
-    known = v4l2_device.devices()
+def v4l2_problem(index: int) -> str:
+    """Returns the reason why no V4L2 device can serve as camera `index`; empty: one can."""
+    known = v4l2_device.find_devices()
     return "" if index < len(known) else f"{len(known)} V4L2 capture devices, number {index} is asked for"
 
 
-def _libcamera() -> tuple[str, tuple[libcamera_device.ConnectedCamera, ...]]:
-    """Why libcamera cannot be asked (empty: it can), and what it sees."""
+def _list_libcamera() -> tuple[str, tuple[libcamera_device.ConnectedCamera, ...]]:
+    """Returns the reason why libcamera cannot be used (empty: it can), and its cameras."""
     try:
-        return "", libcamera_device.found()
+        return "", libcamera_device.list_cameras()
     except CameraError as error:
         return f"no Picamera2 ({error})", ()

@@ -1,10 +1,10 @@
-"""Cameras that FFmpeg reads: RTSP and HTTP streams, V4L2 devices. A thread waits for them, so that the loop never does.
+"""Cameras that FFmpeg reads: RTSP and HTTP streams, V4L2 devices.
 
-The newest frame waits in a mailbox of two; what the loop does not fetch in time is dropped and counted.
+A thread waits for them, so that the loop never does. The newest frame waits in a queue of two; frames that the loop
+does not fetch in time are dropped and counted.
 
-Puts frames of a device with a clock of its own on the sensor clock, without the jitter of the way here. Pure.
-
-A frame can only be late, never early: of all distances between the two clocks the smallest is the truest (moonfire-nvr
+ArrivalClock puts frames of a device with a clock of its own on the sensor clock, without the jitter of their way. A
+frame can only be late, never early: of all distances between the two clocks the smallest is the truest (moonfire-nvr
 and RMS do the same). The estimate may creep by 500 ppm, so that clocks that drift apart are followed.
 """
 
@@ -31,13 +31,13 @@ RESET_NS = 2_000_000_000
 
 @dataclass
 class ArrivalClock:
-    """Feed it every frame's own timestamp and its arrival."""
+    """Estimates the capture time of each frame from its own timestamp and its arrival."""
 
     _offset_ns: float | None = field(default=None, init=False)
     _last_ns: int = field(default=0, init=False)
 
     def captured_ns(self, own_ns: int, arrived_ns: int) -> int:
-        """The sensor-clock time of a frame that the device stamped `own_ns` and that arrived at `arrived_ns`."""
+        """Returns the sensor-clock time of a frame with the device's time `own_ns` that arrived at `arrived_ns`."""
         distance = arrived_ns - own_ns
         if self._offset_ns is None or abs(distance - self._offset_ns) > RESET_NS:
             self._offset_ns = distance
@@ -52,7 +52,7 @@ OPEN_S = 8.0
 """Longest wait for a network camera to answer and send its first picture."""
 READ_S = 5.0
 """FFmpeg gives a silent connection up after this; the loop has reported the stall long before."""
-MAILBOX = 2
+QUEUE_LENGTH = 2
 
 
 class LiveSource:
@@ -71,7 +71,7 @@ class LiveSource:
         return f"{self._kind} {self._address.shown}"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Connect and wait for the first picture. Raises: CameraError."""
+        """Connects and waits for the first picture. Raises: CameraError."""
         self.close()
         self._clock, self._last = ArrivalClock(), 0
         self._reader = _Reader(self._address)
@@ -87,13 +87,13 @@ class LiveSource:
         return OpenedSource(self._geometry, framerate=self._reader.rate, refused=refused)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture. Raises: CameraError when the connection has ended."""
+        """Waits for a picture. Raises: CameraError when the connection has ended."""
         if self._reader is None:
             raise CameraError(f"{self.description} is closed")
         return self._reader.wait(timeout_s)
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Copy or convert the picture that waits."""
+        """Copies or converts the picture that waits."""
         if self._reader is None:
             raise CameraError(f"{self.description} is closed")
         frame, arrived_ns, number = self._reader.take()
@@ -105,7 +105,7 @@ class LiveSource:
         return ShotMeta(captured_ns=captured_ns, frame_duration_us=duration_us, lost_before=lost)
 
     def apply(self, request: CameraRequest) -> bool:
-        """Nothing of these cameras is controlled from here; only how many of their pictures are taken can change."""
+        """Sets how many of the pictures are taken; nothing else of these cameras is controlled from here."""
         self._take(request.every)
         return True
 
@@ -115,31 +115,31 @@ class LiveSource:
             self._reader.every = every
 
     def close(self) -> None:
-        """Let the thread end; it closes the connection itself, as it may be waiting inside it."""
+        """Lets the thread end; it closes the connection itself, as it may be waiting inside it."""
         if self._reader is not None:
             self._reader.end()
             self._reader = None
 
 
 class _Reader(threading.Thread):
-    """Reads and decodes until told to end or until the camera fails."""
+    """Reads and decodes until `end` is called or the camera fails."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(name=f"read {address.shown}", daemon=True)
         self._address = address
         self._ready = threading.Condition()
-        self._frames: deque[tuple[av.VideoFrame, int, int]] = deque(maxlen=MAILBOX)
+        self._frames: deque[tuple[av.VideoFrame, int, int]] = deque(maxlen=QUEUE_LENGTH)
         self._number = 0
         self._ending = False
         self._failure = ""
         self._decoded = 0
         self.every = 1
-        """Only every so many-th picture goes into the mailbox."""
+        """One picture of so many goes into the queue."""
         self.rate = 0.0
         self.tick_s = 0.0
 
     def run(self) -> None:
-        """Decode; a failure is handed to whoever waits."""
+        """Decodes until the end; a failure reaches the thread that waits."""
         failure = "the stream has ended"
         try:
             self._read()
@@ -150,7 +150,7 @@ class _Reader(threading.Thread):
             self._ready.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture. Raises: CameraError."""
+        """Waits for a picture. Raises: CameraError."""
         with self._ready:
             self._ready.wait_for(lambda: self._frames or self._failure, timeout_s)
             if not self._frames and self._failure:
@@ -158,17 +158,17 @@ class _Reader(threading.Thread):
             return bool(self._frames)
 
     def peek(self) -> av.VideoFrame:
-        """Look at the oldest picture that waits; only after `wait` was true."""
+        """Looks at the oldest picture that waits; only after `wait` was true."""
         with self._ready:
             return self._frames[0][0]
 
     def take(self) -> tuple[av.VideoFrame, int, int]:
-        """Take the oldest picture that waits: frame, arrival, and its number, from 1; gaps were dropped."""
+        """Takes the oldest picture that waits: frame, arrival, and its number, from 1; gaps were dropped."""
         with self._ready:
             return self._frames.popleft()
 
     def end(self) -> None:
-        """Ask the thread to end; it does so at its next packet, or when the connection times out."""
+        """Asks the thread to end; it does so at its next packet, or when the connection times out."""
         self._ending = True
 
     def _read(self) -> None:
@@ -193,5 +193,5 @@ class _Reader(threading.Thread):
             return
         with self._ready:
             self._number += 1
-            self._frames.append((frame, now_ns(), self._number))  # a full mailbox lets go of its oldest
+            self._frames.append((frame, now_ns(), self._number))  # a full queue drops its oldest
             self._ready.notify_all()

@@ -23,8 +23,8 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One frame of a dump: where its bytes are, and what travelled with it."""
+class RecordedFrame:
+    """One frame of a dump: the file of its bytes, and its metadata."""
 
     file: Path
     shot: ShotMeta
@@ -35,7 +35,7 @@ class ReplaySource:
 
     def __init__(self, folder: Path, *, loop: bool = False, realtime: bool = True) -> None:
         self._folder, self._loop, self._realtime = folder, loop, realtime
-        self._frames: list[Recorded] = []
+        self._frames: list[RecordedFrame] = []
         self._next = self._pass = 0
         self._start_ns = 0
         self._stop: Stop | None = None
@@ -46,12 +46,12 @@ class ReplaySource:
         return f"replay {self._folder.name}"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Read the table. Raises: CameraError where the folder is no dump, or holds no whole frame."""
+        """Reads the table. Raises: CameraError where the folder is no dump, or holds no whole frame."""
         self._stop, self._next, self._pass, self._start_ns = stop, 0, 0, 0
         try:
             with (self._folder / TABLE).open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row.get("file") and not row.get("problem")]
-            self._frames = [Recorded(self._folder / Path(row["file"]).name, shot_of(row)) for row in rows]
+            self._frames = [RecordedFrame(self._folder / Path(row["file"]).name, shot_of(row)) for row in rows]
             shapes = {geometry_of(row) for row in rows}
         except (OSError, ValueError, KeyError) as error:
             raise CameraError(f"{self.description}: {error}") from error
@@ -77,21 +77,21 @@ class ReplaySource:
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Fill in the frame's own bytes; what travels with it is as it was."""
+        """Fills in the recorded bytes; the metadata are the recorded ones, too."""
         shot, file = self._shot(), self._frames[self._next].file
         self._next += 1
-        pixels = pixels_of(file)
+        pixels = read_pixels(file)
         if pixels.size > payload.size:
             raise CameraError(f"{self.description}: {file.name} has {pixels.size} bytes, not {payload.size}")
         payload[: pixels.size] = pixels
         return shot
 
     def apply(self, request: CameraRequest) -> bool:
-        """Take nothing over: what is recorded stays as it is."""
+        """Changes nothing: recorded frames stay as they are."""
         return True
 
     def close(self) -> None:
-        """Forget the table."""
+        """Forgets the table."""
         self._frames = []
 
     def _shot(self) -> ShotMeta:
@@ -112,7 +112,7 @@ class ReplaySource:
 
 
 def shot_of(row: Row) -> ShotMeta:
-    """What travelled with a frame, from its row of the table. Raises: KeyError, ValueError."""
+    """Returns the metadata of a frame from its row of the table. Raises: KeyError, ValueError."""
     return ShotMeta(
         captured_ns=int(row["captured_ns"]),
         exposure_us=int(row["exposure_us"]),
@@ -129,7 +129,7 @@ def shot_of(row: Row) -> ShotMeta:
 
 
 def geometry_of(row: Row) -> Geometry:
-    """What the frame's bytes are. Raises: KeyError, ValueError."""
+    """Returns the layout of the frame's bytes. Raises: KeyError, ValueError."""
     size = int(row["width"]), int(row["height"])
     if not row["file"].endswith(".npy"):
         return geometry("bgr24", *size)
@@ -144,8 +144,8 @@ def geometry_of(row: Row) -> Geometry:
     return replace(checked, offsets=offsets)
 
 
-def pixels_of(file: Path) -> Payload:
-    """The bytes of one frame. Raises: CameraError."""
+def read_pixels(file: Path) -> Payload:
+    """Returns the bytes of one frame. Raises: CameraError."""
     try:
         if file.suffix == ".npy":
             return np.asarray(np.load(file, allow_pickle=False), np.uint8).reshape(-1)

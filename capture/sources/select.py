@@ -1,6 +1,6 @@
-"""Which source the settings mean, made but not opened, with the reason. Heavy sources are imported when chosen.
+"""Chooses the source that [camera] means and makes it, not opened, with the reason.
 
-Makes each kind of source from [camera]; its code is imported only when it is wanted.
+The code of a kind of source is imported only when that kind is chosen.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
     from capture.sources.v4l2.source import WebcamSource
     from shmcam.runtime.procfs import held_by
 
-    known = v4l2.devices()
-    device = v4l2.find(camera.device, index, known)
+    known = v4l2.find_devices()
+    device = v4l2.choose_device(camera.device, index, known)
     if device is None:
         names = ", ".join(f"{one.path} {one.card}" for one in known) or "none"
         raise CameraError(f"no V4L2 device {camera.device or f'number {index}'!r}; there are: {names}")
     if busy := held_by([device.path]):
         raise CameraBusy(f"{device.path} ({device.card}) is {busy}")
-    return WebcamSource(lambda request: webcam.address(device, request), V4l2Controls(device.path))
+    return WebcamSource(lambda request: webcam.address_of(device, request), V4l2Controls(device.path))
 
 
 MAKERS: dict[str, Maker] = {
@@ -96,8 +96,8 @@ AUTO_ORDER = ("picamera2", "v4l2")
 """Real cameras, in the order in which `auto` tries them; synthetic comes when none answers."""
 
 
-def pick(source: str, answers: dict[str, str]) -> tuple[str, str]:
-    """Decide the kind of source. Pure.
+def choose_kind(source: str, answers: dict[str, str]) -> tuple[str, str]:
+    """Decides the kind of source. Pure.
 
     `answers`: for each real kind, why it cannot be used; empty: it can.
     Returns: kind and reason.
@@ -112,7 +112,7 @@ def pick(source: str, answers: dict[str, str]) -> tuple[str, str]:
 
 
 class Chooser:
-    """Makes sources.
+    """Chooses and makes sources.
 
     Once `auto` has found a real camera it stays with it: an unplugged one must not become a picture that looks alive.
     """
@@ -122,18 +122,18 @@ class Chooser:
         self._settled = ""
 
     def __call__(self, camera: CameraSettings) -> Choice:
-        """Make the source of `camera`. Raises: CameraError where it cannot even be made."""
+        """Makes the source of `camera`. Raises: CameraError where it cannot even be made."""
         index = camera.index if camera.index >= 0 else self._position
         if camera.source == "auto" and self._settled:
             kind, reason = self._settled, "auto: chosen before"
         else:
-            answers = _answers(index) if camera.source == "auto" else {}
-            kind, reason = pick(camera.source, answers)
+            answers = _reasons_against(index) if camera.source == "auto" else {}
+            kind, reason = choose_kind(camera.source, answers)
             self._settled = kind if camera.source == "auto" and kind in AUTO_ORDER else ""
         return Choice(MAKERS[kind](camera, index, self._folder), kind, reason)
 
 
-def _answers(index: int) -> dict[str, str]:
+def _reasons_against(index: int) -> dict[str, str]:
     from capture.sources import detect
 
-    return {"picamera2": detect.why_no_picamera2(index), "v4l2": detect.why_no_v4l2(index)}
+    return {"picamera2": detect.picamera2_problem(index), "v4l2": detect.v4l2_problem(index)}

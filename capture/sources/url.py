@@ -1,4 +1,4 @@
-"""What FFmpeg is to open, and what people are told it is."""
+"""The address that FFmpeg opens, and its form without secrets for logs and status."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Address:
 
     url: str
     shown: str
-    """How it is called in logs and status: without passwords."""
+    """The address for logs and status: without passwords."""
     format: str | None = None
     """FFmpeg's name of the input device; None: FFmpeg finds out."""
     options: Mapping[str, str] = field(default_factory=dict)
 
 
 def shown_url(url: str) -> str:
-    """The address without name, password and query, for logs and status."""
+    """Returns the address without name, password and query, for logs and status."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host, query="").geturl()

@@ -3,10 +3,9 @@
 Timestamps follow the file's own (as nanoseconds since it was opened), so that what is recorded from it plays at the
 right speed also when it was read faster. At its own speed a frame is handed out when it is due, by the clock.
 
-Keeps time for sources that have no clock of their own: absolute deadlines, so that errors never add up.
-
-Pure: the time is passed in. A sleep that ends late makes one frame late and no other; a stall of more than a frame
-skips whole periods, as a sensor does, so that what comes after is on the same grid.
+Pacer keeps time for sources that have no clock of their own, by absolute deadlines, so that errors never add up. It
+is pure: the time is passed in. A sleep that ends late makes one frame late and no other; a stall of more than a frame
+skips whole periods, as a sensor does, so that later frames are on the same grid.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ class Pacer:
     """The grid start, start + period, start + 2 periods … in ns of the sensor clock."""
 
     due_ns: int = field(default=0, init=False)
-    """When the next frame is due; 0 before the first `begin`."""
+    """Time at which the next frame is due; 0 before the first `begin`."""
     skipped: int = field(default=0, init=False)
-    """Periods that nobody was there for, in total."""
+    """Periods that were missed, in total."""
     _remainder: float = field(default=0.0, init=False)
 
     def begin(self, now_ns: int) -> None:
-        """The first frame is due now."""
+        """Makes the first frame due now."""
         self.due_ns, self._remainder = now_ns, 0.0
 
     def wait_ns(self, now_ns: int) -> int:
-        """How long until the next frame is due; 0 or less: it is."""
+        """Returns the time until the next frame is due; 0 or less: it is due."""
         return self.due_ns - now_ns
 
     def advance(self, now_ns: int, period_ns: float) -> int:
-        """Take the frame that is due and plan the next one. Returns: the timestamp of the frame taken.
+        """Takes the frame that is due and plans the next one. Returns: the timestamp of the frame taken.
 
         `period_ns` is the distance to the next frame; fractions are carried (29.97 fps stays 29.97 fps). If `now_ns`
         is past the frame's own period, whole periods are skipped and counted; the timestamp stays on the grid.
@@ -89,7 +88,7 @@ class FileSource:
         return f"file {self._path.name}"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Decode the first frame. Raises: CameraError if there is none."""
+        """Decodes the first frame. Raises: CameraError if there is none."""
         self._stop, self._last_s, self._every = stop, None, request.every
         self._rewind()
         self._frame = self._next()
@@ -99,7 +98,7 @@ class FileSource:
         return OpenedSource(self._geometry, framerate=1 / self._period_s, refused=refused)
 
     def wait(self, timeout_s: float) -> bool:
-        """Decode the next frame and, at the file's own speed, sleep until it is due."""
+        """Decodes the next frame and, at the file's own speed, sleeps until it is due."""
         if self._frame is None:
             self._frame = self._next()
             for _ in range(self._every - 1):
@@ -113,7 +112,7 @@ class FileSource:
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Copy the planes of the frame that is due."""
+        """Copies the planes of the frame that is due."""
         if self._frame is None:
             raise CameraError(f"{self.description}: no frame is waiting")
         frame, self._frame = self._frame, None
@@ -123,12 +122,12 @@ class FileSource:
         return ShotMeta(captured_ns=self._pacer.due_ns, frame_duration_us=round(self._every * self._period_s * 1e6))
 
     def apply(self, request: CameraRequest) -> bool:
-        """A file stays as it is; only how many of its pictures are taken can change."""
+        """Sets how many of the file's pictures are taken; nothing else can change."""
         self._every = request.every
         return True
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._frames, self._frame = iter(()), None
         if self._container is not None:
             self._container.close()
@@ -147,7 +146,7 @@ class FileSource:
         return frame
 
     def _decode(self) -> av.VideoFrame | None:
-        """The next frame; None at the end, also where the end is torn off."""
+        """Returns the next frame; None at the end, also where the end is torn off."""
         try:
             return next(self._frames, None)
         except av.InvalidDataError:
@@ -156,7 +155,7 @@ class FileSource:
             raise CameraError(f"{self.description}: {error}") from error
 
     def _rewind(self) -> None:
-        """Open it (again) from the start: seeking needs key frames that not every file has."""
+        """Opens it (again) from the start: seeking needs key frames that not every file has."""
         self.close()
         self._decoded = 0
         try:
@@ -171,7 +170,7 @@ class FileSource:
         self._frames = self._container.decode(stream)
 
     def _plan(self, frame: av.VideoFrame) -> None:
-        """Put the frame on the time line: as far after the last as the file says; one period at the seam of a loop."""
+        """Puts the frame on the time line: as far after the last as the file says; one period at the seam of a loop."""
         seconds = self._seconds(frame)
         gap_s = seconds - self._last_s if seconds is not None and self._last_s is not None else 0.0
         if gap_s <= 0:

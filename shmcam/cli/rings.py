@@ -51,11 +51,11 @@ def list_cameras(options: Options) -> int:
     """
     from capture.sources import detect
 
-    cameras = detect.cameras()
+    cameras = detect.detect_cameras()
     reply = call(options.socket_path, Cameras(), options.timeout)
     if options.json:
         configured = reply.data.get("cameras", []) if reply.ok else []
-        print(json.dumps({"found": detect.rows(cameras), "configured": configured}, indent=1, ensure_ascii=False))
+        print(json.dumps({"found": detect.rows_of(cameras), "configured": configured}, indent=1, ensure_ascii=False))
         return 0
     print("this machine can see:")
     print("\n".join(f"  {camera.line()}" for camera in cameras))

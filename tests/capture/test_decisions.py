@@ -13,21 +13,21 @@ import pytest
 from capture.camera_request import (
     ExposureMode,
     Pressure,
-    changes,
-    decide,
-    first_mode,
+    decide_pressure,
+    find_changes,
+    initial_mode,
+    mode_of,
     needs_reopening,
-    period_s,
-    request,
-    requested_mode,
-    swap_percent,
+    period_s_of,
+    read_swap_percent,
+    request_of,
 )
 from capture.frame_checks import PATIENCE_FRAMES, DropCounter, SettlingFlags
-from capture.rings import LEAST_SLOTS, Rings, wanted_slots
+from capture.rings import LEAST_SLOTS, Rings, slots_for
 from capture.settings import CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
 from capture.sources.base import CameraError, CameraRequest, ShotMeta
 from capture.sources.ffmpeg_stream import ArrivalClock
-from capture.sources.select import Chooser, pick
+from capture.sources.select import Chooser, choose_kind
 from capture.sources.url import shown_url
 from capture.sources.video_file import Pacer
 from capture.status import CaptureStatus
@@ -86,7 +86,7 @@ def test_injected_drops_are_counted_exactly(told, rate):
         at += period * (1 + missing)
         lost.append(missing)
         jitter = max(-most, min(most, rng.gauss(0, 0.1)))
-        found.append(counter.frame(at + int(jitter * period), 33_333 if told else 0))
+        found.append(counter.count(at + int(jitter * period), 33_333 if told else 0))
     assert found == lost
     assert counter.total == sum(lost)
 
@@ -95,22 +95,22 @@ def test_long_night_exposures_are_no_drops():
     counter, at = DropCounter(), 10**12
     for duration_us in [33_333] * 20 + [2_000_000] * 5 + [33_333] * 20:
         at += duration_us * 1000
-        assert counter.frame(at, duration_us) == 0
+        assert counter.count(at, duration_us) == 0
 
 
 def test_a_restart_forgets_the_gap_but_not_the_count():
     counter = DropCounter()
-    counter.frame(10**9, 33_333)
-    assert counter.frame(10**9 + 100_000_000, 33_333) == 2
+    counter.count(10**9, 33_333)
+    assert counter.count(10**9 + 100_000_000, 33_333) == 2
     counter.restart()
-    assert counter.frame(90 * 10**9, 33_333) == 0
+    assert counter.count(90 * 10**9, 33_333) == 0
     assert counter.total == 2
 
 
 def test_what_the_device_itself_lost_counts_even_without_a_gap():
     counter = DropCounter()
-    counter.frame(10**9, 33_333)
-    assert counter.frame(10**9 + 33_000_000, 33_333, lost_before=4) == 4
+    counter.count(10**9, 33_333)
+    assert counter.count(10**9 + 33_000_000, 33_333, lost_before=4) == 4
 
 
 # ---- arrival clock
@@ -139,7 +139,7 @@ def test_a_stream_that_starts_over_is_placed_anew():
 def settled_at(shots, asked):
     settling = SettlingFlags()
     settling.begin(asked)
-    flags = [settling.frame(shot) for shot in shots]
+    flags = [settling.update(shot) for shot in shots]
     assert flags == sorted(flags, reverse=True), "settled, then unsettled again"
     return flags.index(False)
 
@@ -171,26 +171,28 @@ def test_a_camera_that_never_gets_there_is_believed_in_the_end():
 
 
 def test_the_mode_of_the_start_follows_video_mode():
-    assert first_mode(CAMERA) == ExposureMode("video")
-    assert first_mode(CameraSettings(video_mode=False, exposure_us=50_000, gain=2)) == ExposureMode("still", 50_000, 2)
+    assert initial_mode(CAMERA) == ExposureMode("video")
+    assert initial_mode(CameraSettings(video_mode=False, exposure_us=50_000, gain=2)) == ExposureMode(
+        "still", 50_000, 2
+    )
 
 
 def test_a_requested_mode_takes_the_configured_exposure_for_zero():
-    assert requested_mode("still", 0, 0, CAMERA) == ExposureMode("still", CAMERA.exposure_us, CAMERA.gain)
-    assert requested_mode("slow_video", 500_000, 0, CAMERA) == ExposureMode("slow_video", 500_000, 0)
-    assert requested_mode("video", 1, 1, CAMERA) == ExposureMode()
+    assert mode_of("still", 0, 0, CAMERA) == ExposureMode("still", CAMERA.exposure_us, CAMERA.gain)
+    assert mode_of("slow_video", 500_000, 0, CAMERA) == ExposureMode("slow_video", 500_000, 0)
+    assert mode_of("video", 1, 1, CAMERA) == ExposureMode()
     with pytest.raises(ValueError, match="mode 'turbo'"):
-        requested_mode("turbo", 0, 0, CAMERA)
+        mode_of("turbo", 0, 0, CAMERA)
 
 
 def test_changes_name_exactly_the_fields_that_differ_old_and_new():
-    before = request(CameraSettings(controls=CameraControlSettings(Brightness=0.1)), RING, ExposureMode())
-    after = request(
+    before = request_of(CameraSettings(controls=CameraControlSettings(Brightness=0.1)), RING, ExposureMode())
+    after = request_of(
         CameraSettings(framerate=10, controls=CameraControlSettings(Brightness=0.2, Contrast=2)),
         RING,
         ExposureMode("still", 9000, 2),
     )
-    assert changes(before, after) == {
+    assert find_changes(before, after) == {
         "framerate": (30.0, 10),
         "mode": ("video", "still"),
         "exposure_us": (0, 9000),
@@ -198,7 +200,7 @@ def test_changes_name_exactly_the_fields_that_differ_old_and_new():
         "Brightness": (0.1, 0.2),
         "Contrast": (None, 2),
     }
-    assert changes(before, before) == {}
+    assert find_changes(before, before) == {}
 
 
 def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog):
@@ -215,19 +217,19 @@ def test_another_mode_is_announced_and_a_step_of_the_exposure_only_logged(caplog
     announced = []
     report = CaptureStatus(SimpleNamespace(announce=announced.append), "cam0")
     for mode in modes:
-        report.asked(request(CAMERA, RING, mode))
+        report.report_request(request_of(CAMERA, RING, mode))
     assert [(event.old, event.new) for event in announced] == [("video", "still"), ("still", "video")]
     assert announced[0].changes["exposure_us"] == [0, 9000]
     assert caplog.text.count("changed exposure_us 9000 → 20000") == 1
 
 
 def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
-    base = request(CAMERA, RING, ExposureMode())
-    assert not needs_reopening(base, request(CameraSettings(framerate=5), RING, ExposureMode("still", 10, 1)))
-    assert needs_reopening(base, request(CameraSettings(preset=7), RING, ExposureMode()))
-    assert needs_reopening(base, request(CameraSettings(codec="nv12"), RING, ExposureMode()))
+    base = request_of(CAMERA, RING, ExposureMode())
+    assert not needs_reopening(base, request_of(CameraSettings(framerate=5), RING, ExposureMode("still", 10, 1)))
+    assert needs_reopening(base, request_of(CameraSettings(preset=7), RING, ExposureMode()))
+    assert needs_reopening(base, request_of(CameraSettings(codec="nv12"), RING, ExposureMode()))
     assert needs_reopening(
-        base, request(CAMERA, RingSettings(downscale=DownscaleSettings(enable=True)), ExposureMode())
+        base, request_of(CAMERA, RingSettings(downscale=DownscaleSettings(enable=True)), ExposureMode())
     )
 
 
@@ -238,19 +240,19 @@ def test_only_size_format_and_the_small_stream_need_the_camera_reopened():
     ),
 )
 def test_presets_are_the_sizes_of_the_user_s_card(preset, size):
-    asked = request(CameraSettings(preset=preset, width=16, height=16), RING, ExposureMode())
+    asked = request_of(CameraSettings(preset=preset, width=16, height=16), RING, ExposureMode())
     assert (asked.width, asked.height) == size
 
 
 def test_a_frame_may_take_as_long_as_its_exposure():
-    assert period_s(CameraRequest(8, 8, 30)) == pytest.approx(1 / 30)
-    assert period_s(CameraRequest(8, 8, 30, mode="still", exposure_us=2_000_000)) == 2.0
-    assert period_s(CameraRequest(8, 8, 0), framerate=120) == pytest.approx(1 / 120)
+    assert period_s_of(CameraRequest(8, 8, 30)) == pytest.approx(1 / 30)
+    assert period_s_of(CameraRequest(8, 8, 30, mode="still", exposure_us=2_000_000)) == 2.0
+    assert period_s_of(CameraRequest(8, 8, 0), framerate=120) == pytest.approx(1 / 120)
 
 
 def test_memory_pressure_halves_the_frame_rate():
-    assert request(CAMERA, RING, ExposureMode(), slow=True).framerate == 15
-    assert request(CameraSettings(framerate=0), RING, ExposureMode(), slow=True).framerate == 15
+    assert request_of(CAMERA, RING, ExposureMode(), slow=True).framerate == 15
+    assert request_of(CameraSettings(framerate=0), RING, ExposureMode(), slow=True).framerate == 15
 
 
 # ---- pressure
@@ -259,7 +261,7 @@ def test_memory_pressure_halves_the_frame_rate():
 def test_swap_slows_at_70_pauses_at_85_and_does_not_flap():
     state, seen = Pressure.NONE, []
     for percent in [0, 69, 70, 68, 66, 64, 84, 86, 83, 81, 79, 71, 66, 64]:
-        state = decide(percent, state, CAMERA)
+        state = decide_pressure(percent, state, CAMERA)
         seen.append(state.value[0])
     assert "".join(seen) == "nnsssn" + "sppp" + "ss" + "sn"
 
@@ -267,9 +269,9 @@ def test_swap_slows_at_70_pauses_at_85_and_does_not_flap():
 def test_swap_is_read_from_proc(tmp_path: Path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1 kB\nSwapTotal:     2000 kB\nSwapFree:       500 kB\nHugePages_Total:  0\n")
-    assert swap_percent(meminfo) == 75
+    assert read_swap_percent(meminfo) == 75
     meminfo.write_text("MemTotal: 1 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n")
-    assert swap_percent(meminfo) == 0
+    assert read_swap_percent(meminfo) == 0
 
 
 # ---- choice of source
@@ -284,19 +286,19 @@ def test_swap_is_read_from_proc(tmp_path: Path):
     ],
 )
 def test_auto_takes_a_real_camera_first_and_says_why(picamera2, v4l2, kind, words):
-    chosen, reason = pick("auto", {"picamera2": picamera2, "v4l2": v4l2})
+    chosen, reason = choose_kind("auto", {"picamera2": picamera2, "v4l2": v4l2})
     assert chosen == kind
     assert words in reason
 
 
 def test_an_explicit_source_is_taken_as_it_is():
-    assert pick("file", {}) == ("file", "camera.source = file")
+    assert choose_kind("file", {}) == ("file", "camera.source = file")
 
 
 def test_auto_stays_with_the_real_camera_it_has_found(monkeypatch, tmp_path):
     """An unplugged webcam must not turn into the synthetic picture, which looks alive."""
     answers = iter([{"picamera2": "none", "v4l2": ""}, {"picamera2": "none", "v4l2": "gone"}])
-    monkeypatch.setattr("capture.sources.select._answers", lambda index: next(answers))
+    monkeypatch.setattr("capture.sources.select._reasons_against", lambda index: next(answers))
     made = []
     monkeypatch.setattr("capture.sources.select.MAKERS", {"v4l2": lambda *_: made.append("v4l2")})
     chooser = Chooser(0, tmp_path)
@@ -331,7 +333,7 @@ def test_passwords_of_cameras_are_never_shown():
     ],
 )
 def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, settings, slots):
-    assert wanted_slots(settings, stream, rate) == slots
+    assert slots_for(settings, stream, rate) == slots
 
 
 def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(monkeypatch, tmp_path):
@@ -383,24 +385,24 @@ def test_a_resize_waits_for_readers_and_one_that_holds_on_costs_size_only_while_
     prefix = f"t{secrets.token_hex(4)}"
     name = f"/{prefix}.cam0.main"
     monkeypatch.setattr("capture.rings.available_room", room_of(prefix, 25 * 115_200))
-    monkeypatch.setattr("capture.rings.LOOK_NS", 0)
+    monkeypatch.setattr("capture.rings.CHECK_NS", 0)
     small, large = geometry("yuv420p", 320, 240), geometry("yuv420p", 320, 256)
     with Rings(prefix, "cam0", tmp_path) as rings:
         assert rings.fit("main", small, 20, exact=False).slots == 20
         threading.Timer(0.2, RingReader.open(name).close).start()
         assert rings.fit("main", large, 20, exact=False).slots == 20
         assert rings.shortage == ""
-        monkeypatch.setattr("capture.rings.LETTING_GO_NS", 50_000_000)
+        monkeypatch.setattr("capture.rings.RELEASE_NS", 50_000_000)
         reader = RingReader.open(name)
         slots = rings.fit("main", small, 20, exact=False).slots
         assert slots < 20
         assert rings.shortage == f"ring main holds {slots} of 20 frames: no room"
-        assert not rings.look(), "no room yet"
+        assert not rings.check(), "no room yet"
         reader.close()
-        assert rings.look(), "to be made anew"
+        assert rings.check(), "to be made anew"
         assert rings.fit("main", small, 20, exact=False).slots == 20
         assert rings.shortage == ""
-        assert not rings.look()
+        assert not rings.check()
 
 
 def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeypatch, tmp_path):
@@ -411,8 +413,8 @@ def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeyp
         for module in ("capture.rings", "shm_ring.segment"):
             monkeypatch.setattr(f"{module}.available_room", room_of(prefix, slots * 125_000))
 
-    monkeypatch.setattr("capture.rings.LOOK_NS", 0)
-    monkeypatch.setattr("capture.rings.LETTING_GO_NS", 50_000_000)
+    monkeypatch.setattr("capture.rings.CHECK_NS", 0)
+    monkeypatch.setattr("capture.rings.RELEASE_NS", 50_000_000)
     with Rings(prefix, "cam0", tmp_path) as rings:
         rings.fit("main", geometry("yuv420p", 320, 240), 20, exact=False)
         with RingReader.open(f"/{prefix}.cam0.main"):
@@ -422,6 +424,6 @@ def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeyp
                 rings.fit("main", larger, 20, exact=False)
             room_for(30)
             assert 2 <= rings.fit("main", larger, 20, exact=False).slots < 20
-            assert not rings.look(), "no room yet"
-        assert rings.look(), "to be made anew"
+            assert not rings.check(), "no room yet"
+        assert rings.check(), "to be made anew"
         assert rings.fit("main", larger, 20, exact=False).slots == 20

@@ -19,7 +19,7 @@ SHAPE = geometry("gray", 64, 48)
 
 @pytest.fixture(autouse=True)
 def a_disk_as_slow_as_this_machine(monkeypatch):
-    monkeypatch.setattr("capture.frame_ids.PATIENCE_S", 20)
+    monkeypatch.setattr("capture.frame_ids.JOIN_S", 20)
 
 
 def first_and_last(world):
@@ -66,7 +66,7 @@ def test_the_mark_is_written_seldom_and_is_always_ahead(tmp_path, monkeypatch):
     assert ids.begin(7, exact=False) == 7
     until(lambda: marked(path) == 7 + AHEAD, 20)
     for number in range(0, 10 * AHEAD, AHEAD // 10):
-        until(lambda number=number: ids.reached(number) or marked(path) >= number + AHEAD // 2, 20)
+        until(lambda number=number: ids.advance_mark(number) or marked(path) >= number + AHEAD // 2, 20)
     assert len(synced) <= 21
     ids.end(5)
     assert marked(path) == 10 * AHEAD - AHEAD // 10, "a replay's ids do not turn the count back"
@@ -91,7 +91,7 @@ def test_a_disk_that_is_away_stops_nobody_and_is_told_once(tmp_path, caplog):
     ids = FrameIds(tmp_path / "unplugged" / "mark")
     assert ids.begin(3, exact=False) == 3
     until(lambda: "frame ids may come again" in caplog.text, 20)
-    ids.reached(4)
+    ids.advance_mark(4)
     ids.end(5)
     assert caplog.text.count("may come again") == 1
     assert not (tmp_path / "unplugged").exists()
@@ -137,21 +137,21 @@ def test_a_mark_that_frames_left_by_a_crash_cannot_have_made_is_gone_on_from(tmp
 def test_a_mark_that_is_read_too_slowly_is_gone_on_from_late_and_never_lowered(tmp_path, monkeypatch, caplog):
     path = tmp_path / "mark"
     os.mkfifo(path)  # whoever opens it waits, as on a card that hangs
-    monkeypatch.setattr("capture.frame_ids.PATIENCE_S", 0.05)
+    monkeypatch.setattr("capture.frame_ids.JOIN_S", 0.05)
     ids = FrameIds(path)
     assert ids.begin(3, exact=False) == 3
     assert "until a slow disk has given" in caplog.text
-    assert ids.reached(4) == 4
+    assert ids.advance_mark(4) == 4
     ids.end(5)
     assert path.is_fifo(), "nothing is written before the mark is read"
     (tmp_path / "disk").write_text("5000")
     with path.open("w") as card:
         (tmp_path / "disk").rename(path)
         card.write("5000")
-    until(lambda: ids.reached(5) == 5000, 20, "the late mark")
+    until(lambda: ids.advance_mark(5) == 5000, 20, "the late mark")
     assert "frame ids go on at 5000, not at 5" in caplog.text
     until(lambda: marked(path) == 5000 + AHEAD, 20)
-    monkeypatch.setattr("capture.frame_ids.PATIENCE_S", 20)
+    monkeypatch.setattr("capture.frame_ids.JOIN_S", 20)
     ids.end(5006)
     assert marked(path) == 5006
 
@@ -165,10 +165,10 @@ def test_a_disk_that_is_mounted_late_keeps_its_mark_and_is_gone_on_from(tmp_path
     assert ids.begin(3, exact=False) == 3
     until(lambda: "after a power cut frame ids may come again" in caplog.text, 20)
     disk.rename(mark.parent)
-    until(lambda: ids.reached(4) == 5_000_000, 20, "the disk's mark")
+    until(lambda: ids.advance_mark(4) == 5_000_000, 20, "the disk's mark")
     assert marked(mark) == 5_000_000 + AHEAD
     assert "frame ids go on at 5000000, not at 4" in caplog.text
-    assert ids.reached(5_000_001) == 5_000_001
+    assert ids.advance_mark(5_000_001) == 5_000_001
     ids.end(5_000_002)
     assert marked(mark) == 5_000_002
 
@@ -196,6 +196,6 @@ def test_a_mark_that_could_not_be_synced_is_still_our_own(tmp_path, monkeypatch)
     monkeypatch.setattr("capture.frame_ids.os.fsync", fails_once)
     ids = FrameIds(mark)
     ids.begin(3, exact=False)
-    until(lambda: ids.reached(7) == 7 and len(synced) >= 2, 20)
+    until(lambda: ids.advance_mark(7) == 7 and len(synced) >= 2, 20)
     ids.end(8)
     assert marked(mark) == 8

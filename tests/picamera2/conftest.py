@@ -33,8 +33,8 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     switches = Rig(tmp_path, monkeypatch)
     yield switches
     switches.clear()
-    if len(device.found()) < 2:  # libcamera was started while one was unplugged
-        device.found(afresh=True)
+    if len(device.list_cameras()) < 2:  # libcamera was started while one was unplugged
+        device.list_cameras(afresh=True)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from capture.sources.base import CameraBusy, CameraError
-from capture.sources.picamera2.device import STOP_S, found, name_holders
+from capture.sources.picamera2.device import STOP_S, list_cameras, name_holders
 from tests.picamera2.camera import Camera, descriptors
 
 pytestmark = pytest.mark.picamera2
@@ -58,7 +58,7 @@ def test_an_unplugged_camera_delivers_nothing_and_opens_again_when_it_is_back(ca
 def test_a_camera_absent_at_boot_is_found_when_it_comes(rig):
     rig.put("unplug-0")
     rig.put("unplug-1")
-    assert found(afresh=True) == ()
+    assert list_cameras(afresh=True) == ()
     for _ in range(2):
         with pytest.raises(CameraError, match="no Picamera2 camera 0: libcamera sees none"):
             Camera()
@@ -66,7 +66,7 @@ def test_a_camera_absent_at_boot_is_found_when_it_comes(rig):
     one = Camera()
     one.frames(2)
     one.close()
-    assert len(found(afresh=True)) == 2
+    assert len(list_cameras(afresh=True)) == 2
 
 
 def test_attempts_that_fail_leak_nothing(camera, rig):

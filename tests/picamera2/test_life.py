@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from capture.sources.picamera2.device import found
+from capture.sources.picamera2.device import list_cameras
 from shmcam.imaging import frame_code
 from shmcam.runtime.stop import Stop
 from tests.machine import until
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.picamera2
 
 
 def test_all_cameras_are_found_with_model_place_and_sizes():
-    first, second = found()
+    first, second = list_cameras()
     assert (first.index, first.model, first.usb) == (0, "imx708", False)
     assert first.id == "/base/soc/i2c0mux/i2c@1/imx708@10"
     assert first.sizes == ((4608, 2592), (2304, 1296), (1536, 864))

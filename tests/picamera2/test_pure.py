@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from capture.sources.base import CameraError, CameraRequest
-from capture.sources.picamera2.controls import frame_durations_us, inside, restored, wanted
-from capture.sources.picamera2.device import ConnectedCamera, choose, found
+from capture.sources.picamera2.controls import controls_for, defaults_for, frame_durations_us, is_within
+from capture.sources.picamera2.device import ConnectedCamera, choose_camera, list_cameras
 from capture.sources.picamera2.formats import candidates, colours, layout, shot
 from capture.sources.picamera2.source import Arrivals, PicameraSource
 from shm_ring.formats import planes
@@ -54,36 +54,36 @@ def test_frames_last_as_long_as_rate_and_exposure_need(wishes, expected):
 
 
 def test_video_hands_exposure_and_gain_to_the_camera():
-    controls, refused = wanted(asked(), RANGES)
+    controls, refused = controls_for(asked(), RANGES)
     assert (controls["ExposureTime"], controls["AnalogueGain"], refused) == (0, 0, {})
 
 
 def test_still_overrules_what_the_user_fixed_for_video():
     request = asked(mode="still", exposure_us=100_000, gain=2.0, controls={"ExposureTime": 5000, "AeEnable": True})
-    controls, _ = wanted(request, RANGES)
+    controls, _ = controls_for(request, RANGES)
     assert (controls["ExposureTime"], controls["AnalogueGain"]) == (100_000, 2.0)
     assert "AeEnable" not in controls
 
 
 def test_a_frozen_auto_exposure_is_not_woken_by_zeros():
-    controls, _ = wanted(asked(controls={"AeEnable": False}), RANGES)
+    controls, _ = controls_for(asked(controls={"AeEnable": False}), RANGES)
     assert controls["AeEnable"] is False
     assert "ExposureTime" not in controls
 
 
 def test_controls_a_camera_lacks_are_left_out():
-    controls, refused = wanted(asked(controls={"AfMode": 2}), {"Brightness": (-1.0, 1.0, 0.0)})
+    controls, refused = controls_for(asked(controls={"AfMode": 2}), {"Brightness": (-1.0, 1.0, 0.0)})
     assert (controls, refused) == ({}, {"AfMode": "this camera does not have it"})
 
 
 def test_unset_controls_go_back_to_their_default_or_to_automatic():
     before = asked(controls={"Brightness": 0.5, "ColourGains": (2.0, 1.0), "ScalerCrop": (0, 0, 100, 100)})
-    assert restored(before, asked(), RANGES) == {
+    assert defaults_for(before, asked(), RANGES) == {
         "Brightness": 0.0,
         "AwbEnable": True,
         "ScalerCrop": (0, 0, 4608, 2592),
     }
-    assert restored(before, asked(controls={"AwbEnable": False}), RANGES).get("AwbEnable") is None
+    assert defaults_for(before, asked(controls={"AwbEnable": False}), RANGES).get("AwbEnable") is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_unset_controls_go_back_to_their_default_or_to_automatic():
     [((0, 0, 4608, 2592), True), ((4544, 2528, 64, 64), True), ((1, 0, 4608, 2592), False), ((0, 0, 32, 32), False)],
 )
 def test_a_crop_must_lie_on_the_sensor(crop, good):
-    assert inside("ScalerCrop", crop, *RANGES["ScalerCrop"][:2]) is good
+    assert is_within("ScalerCrop", crop, *RANGES["ScalerCrop"][:2]) is good
 
 
 def test_colour_spaces_are_named_as_ffmpeg_does():
@@ -146,17 +146,17 @@ def test_metadata_that_is_missing_stays_unknown():
 def test_a_number_means_the_camera_it_meant_before():
     first, second = ConnectedCamera(0, "imx708", "/a", usb=False), ConnectedCamera(1, "imx296", "/b", usb=False)
     moved_up = ConnectedCamera(0, "imx296", "/b", usb=False)
-    assert choose(0, (first, second), None) is first
-    assert choose(2, (first, second), None) is None
-    assert choose(1, (moved_up,), "/b") is moved_up
-    assert choose(0, (moved_up,), "/a") is None, "never another camera's picture"
+    assert choose_camera(0, (first, second), None) is first
+    assert choose_camera(2, (first, second), None) is None
+    assert choose_camera(1, (moved_up,), "/b") is moved_up
+    assert choose_camera(0, (moved_up,), "/a") is None, "never another camera's picture"
 
 
 def test_without_picamera2_it_says_so():
     if "SHMCAM_IN_RIG" in os.environ:
         pytest.skip("it is installed here")
     with pytest.raises(CameraError, match="Picamera2 does not work here: No module named"):
-        found()
+        list_cameras()
 
 
 class FakeRequest:
@@ -175,7 +175,7 @@ def test_arrivals_keep_the_newest_and_give_back_the_rest():
     requests = [FakeRequest(number) for number in range(5)]
     assert not arrivals.wait(0)
     for request in requests:
-        arrivals.arrived(request)
+        arrivals.on_frame(request)
     assert [request.held for request in requests] == [0, 0, 0, 1, 1], "0, 1: too old; 2: damaged"
     assert arrivals.dropped == 2
     assert arrivals.wait(5)

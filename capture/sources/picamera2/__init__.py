@@ -1,1 +1,1 @@
-"""capture/sources/picamera2."""
+"""Cameras of a Raspberry Pi through Picamera2 and libcamera."""

@@ -1,4 +1,4 @@
-"""Turns a Request into libcamera controls, each checked against the range this very camera advertises. Pure.
+"""Turns a CameraRequest into libcamera controls, each checked against the range this very camera advertises. Pure.
 
 Ranges are those of Picamera2's `camera_controls`: name → (lowest, highest, default).
 """
@@ -25,13 +25,13 @@ SYNC_MODES = {"off": 0, "server": 1, "client": 2}
 """Raspberry Pi's SyncModeEnum."""
 
 AUTOMATIC: Mapping[str, ControlValue] = {"AwbEnable": True, "AeEnable": True}
-"""What to send where libcamera advertises no default."""
+"""The values to send where libcamera advertises no default."""
 BELONGING: Mapping[str, str] = {"ColourGains": "AwbEnable", "ColourTemperature": "AwbEnable"}
 """Unsetting one of these means giving the decision back to this automatic."""
 
 
 def frame_durations_us(request: CameraRequest, lowest: int, highest: int) -> tuple[int, int]:
-    """FrameDurationLimits in µs: at `framerate` where exposures allow it, longer where they are longer.
+    """Returns FrameDurationLimits in µs: at `framerate` where exposures allow it, longer where they are longer.
 
     `lowest` and `highest` are what the sensor mode allows; framerate 0 means as fast as it goes.
     """
@@ -42,10 +42,10 @@ def frame_durations_us(request: CameraRequest, lowest: int, highest: int) -> tup
     return shortest, min(max(shortest, longest), highest)
 
 
-def wanted(
+def controls_for(
     request: CameraRequest, ranges: Ranges, sync_mode: str = "off"
 ) -> tuple[dict[str, ControlValue], dict[str, str]]:
-    """All controls for this request, complete: nothing depends on what was set before.
+    """Returns all controls for this request, complete: nothing depends on what was set before.
 
     Returns: the controls to set, and those that cannot be, with the reason.
     """
@@ -64,11 +64,11 @@ def wanted(
         asked |= {"ExposureTime": request.exposure_us, "AnalogueGain": request.gain}
     if request.mode == "slow_video":
         asked |= exposing
-    return _within(asked, ranges)
+    return _split_by_range(asked, ranges)
 
 
-def restored(old: CameraRequest, new: CameraRequest, ranges: Ranges) -> dict[str, ControlValue]:
-    """What undoes the controls that `old` set and `new` does not: the camera's defaults."""
+def defaults_for(old: CameraRequest, new: CameraRequest, ranges: Ranges) -> dict[str, ControlValue]:
+    """Returns the camera's defaults for the controls that `old` set and `new` does not."""
     found: dict[str, ControlValue] = {}
     for unset in set(old.controls) - set(new.controls):
         name = BELONGING.get(unset, unset)
@@ -79,7 +79,9 @@ def restored(old: CameraRequest, new: CameraRequest, ranges: Ranges) -> dict[str
     return found
 
 
-def _within(asked: Mapping[str, ControlValue], ranges: Ranges) -> tuple[dict[str, ControlValue], dict[str, str]]:
+def _split_by_range(
+    asked: Mapping[str, ControlValue], ranges: Ranges
+) -> tuple[dict[str, ControlValue], dict[str, str]]:
     good: dict[str, ControlValue] = {}
     refused: dict[str, str] = {}
     for name, value in asked.items():
@@ -91,15 +93,15 @@ def _within(asked: Mapping[str, ControlValue], ranges: Ranges) -> tuple[dict[str
             good[name] = min(max(value, low), high)
             if good[name] != value:
                 refused[name] = f"{value}: must be {low}..{high}; {good[name]} is used"
-        elif value and not inside(name, value, low, high):
+        elif value and not is_within(name, value, low, high):
             refused[name] = f"{value}: must be {low}..{high}"
         else:
             good[name] = value
     return good, refused
 
 
-def inside(name: str, value: ControlValue, low: Any, high: Any) -> bool:
-    """Whether a value lies within what libcamera advertises: numbers by number, rectangles within the largest one."""
+def is_within(name: str, value: ControlValue, low: Any, high: Any) -> bool:
+    """Tells whether a value lies within the range of libcamera: numbers one by one, rectangles in the largest."""
     if name == "ScalerCrop" and isinstance(value, tuple):
         x, y, width, height = value
         return bool(

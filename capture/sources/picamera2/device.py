@@ -1,6 +1,4 @@
-"""Opens and closes Picamera2 cameras so that nothing leaks or hangs, and whoever holds a busy one is named.
-
-Which cameras libcamera sees, without opening one.
+"""Lists, opens and closes Picamera2 cameras: nothing leaks or hangs, and the process that holds a busy one is named.
 
 Picamera2 and libcamera are imported inside functions: most machines have neither.
 """
@@ -20,7 +18,7 @@ from capture.deadline import arm, deadline
 from capture.sources.base import CameraBusy, CameraError
 from shmcam.runtime.procfs import find_lock_holders
 
-LOOKING_S = 20.0
+DETECT_S = 20.0
 """Most that starting libcamera may take; a cold Pi Zero needs some seconds."""
 
 
@@ -29,7 +27,7 @@ class ConnectedCamera:
     """A camera libcamera knows, opened or not."""
 
     index: int
-    """What Picamera2(index) opens."""
+    """The number for Picamera2(index)."""
     model: str
     id: str
     """libcamera's id: the place it is connected to."""
@@ -39,8 +37,8 @@ class ConnectedCamera:
     """Sensor modes, largest first; empty where libcamera does not tell."""
 
 
-def found(*, afresh: bool = False) -> tuple[ConnectedCamera, ...]:
-    """Every camera of libcamera, in Picamera2's order; no camera is opened.
+def list_cameras(*, afresh: bool = False) -> tuple[ConnectedCamera, ...]:
+    """Returns every camera of libcamera, in Picamera2's order; no camera is opened.
 
     `afresh` starts libcamera anew, which is how a camera that appeared later is seen; without effect while this process
     has one open. Raises: CameraError where Picamera2 or libcamera does not work.
@@ -48,7 +46,7 @@ def found(*, afresh: bool = False) -> tuple[ConnectedCamera, ...]:
     try:
         from picamera2 import Picamera2
 
-        with deadline(LOOKING_S, "looking for cameras"):
+        with deadline(DETECT_S, "looking for cameras"):
             if afresh and not Picamera2._cm.cameras:
                 Picamera2._cm.reset()
             by_id = {camera.id: camera for camera in Picamera2._cm.cms.cameras}
@@ -72,8 +70,8 @@ def _sizes(camera: Any) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(sizes, reverse=True))
 
 
-def choose(index: int, cameras: tuple[ConnectedCamera, ...], place: str | None) -> ConnectedCamera | None:
-    """The camera that number `index` means: the one at `place` if it was seen before. Pure."""
+def choose_camera(index: int, cameras: tuple[ConnectedCamera, ...], place: str | None) -> ConnectedCamera | None:
+    """Returns the camera that number `index` means: the one at `place` if it was seen before. Pure."""
     if place is not None:
         return next((camera for camera in cameras if camera.id == place), None)
     return cameras[index] if index < len(cameras) else None
@@ -92,12 +90,12 @@ camera's ring must never show another camera's picture."""
 
 
 def open_camera(index: int) -> tuple[Any, ConnectedCamera]:
-    """Open a camera. Returns: the Picamera2 object (close it with `close_camera`) and what it is.
+    """Opens a camera. Returns: the Picamera2 object (close it with `close_camera`) and its description.
 
     Raises: CameraBusy naming the process that has it; CameraError where it is not there or does not answer.
     """
-    which = choose(index, found(), _places.get(index)) or choose(
-        index, cameras := found(afresh=True), _places.get(index)
+    which = choose_camera(index, list_cameras(), _places.get(index)) or choose_camera(
+        index, cameras := list_cameras(afresh=True), _places.get(index)
     )
     if which is None:
         gone = f"{_places[index]} is gone" if index in _places else f"no Picamera2 camera {index}"
@@ -130,7 +128,7 @@ def _watch_exit() -> None:
 
 
 def _discard(camera: Any) -> None:
-    """Give back what a constructor that failed half way had taken: it would leak at every attempt."""
+    """Releases what a failed constructor had taken: it would leak at every attempt."""
     if getattr(camera, "is_open", False):
         camera.is_open = False
         with suppress(RuntimeError):
@@ -147,7 +145,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def close_camera(camera: Any, description: str, stopped: Callable[[], None] | None) -> None:
-    """Close it; what goes wrong is logged. A driver that never returns ends the process after STOP_S.
+    """Closes a camera; errors are logged. A driver that never returns ends the process after STOP_S.
 
     `stopped` is called when no frame can come any more, for giving back those that are still held.
     """

@@ -35,7 +35,7 @@ FOUR_BYTES = ("XRGB8888", "XBGR8888")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one stream lies in the camera's buffer and in the slot."""
+    """The layout of one stream in the camera's buffer and in the slot."""
 
     name: str
     """Picamera2's format."""
@@ -47,7 +47,7 @@ class Layout:
     """Bytes of the camera's buffer that hold picture; a frame with fewer is short."""
 
     def fill(self, source: Bytes, payload: Bytes) -> None:
-        """Copy or convert one frame, both 1-D. Raises: CameraError where the buffer is too short."""
+        """Copies or converts one frame, both 1-D. Raises: CameraError where the buffer is too short."""
         if source.size < self.source_bytes:
             raise CameraError(f"short frame: {source.size} of {self.source_bytes} bytes of {self.name}")
         if self.name not in FOUR_BYTES:
@@ -59,7 +59,10 @@ class Layout:
 
 
 def candidates(codec: str) -> tuple[str, ...]:
-    """Picamera2 formats to try for camera.codec, best first. Raises: CameraError for one the ring cannot hold."""
+    """Returns the Picamera2 formats to try for camera.codec, best first.
+
+    Raises: CameraError for one the ring cannot hold.
+    """
     if codec == "auto":
         return PREFERRED
     if codec.upper() not in RING_FORMATS:
@@ -99,7 +102,7 @@ def layout(stream: Mapping[str, Any], space: Any) -> Layout:
 
 
 def shot(metadata: Mapping[str, Any]) -> ShotMeta:
-    """What libcamera says of a frame, in our units; what it does not say stays unknown."""
+    """Returns libcamera's metadata of a frame in our units; missing values stay unknown."""
     return ShotMeta(
         captured_ns=int(metadata.get("SensorTimestamp", 0)),
         captured_utc_ns=int(metadata.get("FrameWallClock", 0)),

@@ -22,7 +22,7 @@ from typing import Any
 
 from capture.deadline import deadline
 from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
-from capture.sources.picamera2.controls import restored, wanted
+from capture.sources.picamera2.controls import controls_for, defaults_for
 from capture.sources.picamera2.device import CALL_S, STOP_S, close_camera, open_camera
 from capture.sources.picamera2.formats import Layout, candidates, layout, shot
 from shmcam.runtime.stop import Stop
@@ -38,7 +38,7 @@ class Arrivals:
     """
 
     def __init__(self, most: int, whole: Callable[[Any], bool], stop: Stop) -> None:
-        self._most, self._whole, self._stop = most, whole, stop
+        self._most, self._is_whole, self._stop = most, whole, stop
         self._damaged = 0
         self._requests: deque[Any] = deque()
         self._lock = threading.Lock()
@@ -46,9 +46,9 @@ class Arrivals:
         self.dropped = 0
         """Frames given back unseen because the loop was late; timestamps show them as lost frames too."""
 
-    def arrived(self, request: Any) -> None:
+    def on_frame(self, request: Any) -> None:
         """Picamera2's callback for every good frame."""
-        if not self._whole(request):
+        if not self._is_whole(request):
             self._damaged += 1
             return
         if self._damaged:
@@ -67,7 +67,7 @@ class Arrivals:
             late.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there is a frame. Returns: whether there is one; False at once when stop is requested."""
+        """Waits until there is a frame. Returns: whether there is one; False at once when stop is requested."""
         if self._requests:
             return True
         ready, _, _ = select.select([self._count, self._stop.fileno()], [], [], max(0.0, timeout_s))
@@ -82,12 +82,12 @@ class Arrivals:
             return self._requests.popleft()
 
     def clear(self) -> None:
-        """Give everything back."""
+        """Gives everything back."""
         while (request := self.take()) is not None:
             request.release()
 
     def close(self) -> None:
-        """Give everything back and close the event descriptor."""
+        """Gives everything back and closes the event descriptor."""
         self.clear()
         os.close(self._count)
 
@@ -118,7 +118,7 @@ class PicameraSource:
         return f"{self._model} (picamera2 {self._index})"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Open, configure and start the camera. Raises: CameraError, CameraBusy."""
+        """Opens, configures and starts the camera. Raises: CameraError, CameraBusy."""
         self.close()
         self._camera, which = open_camera(self._index)
         self._model = which.model
@@ -138,12 +138,12 @@ class PicameraSource:
         )
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a frame that Picamera2 calls good."""
-        return self._opened()[1].wait(timeout_s)
+        """Waits for a frame that Picamera2 calls good."""
+        return self._require_open()[1].wait(timeout_s)
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """One memcpy per stream; the request is back with the camera when this returns."""
-        taken = self._opened()[1].take()
+        taken = self._require_open()[1].take()
         if taken is None:
             raise CameraError(f"{self.description}: no frame is waiting")
         try:
@@ -153,16 +153,16 @@ class PicameraSource:
             metadata = taken.get_metadata()
         finally:
             taken.release()
-        self._notice(metadata)
+        self._warn_sync(metadata)
         return shot(metadata)
 
     def apply(self, request: CameraRequest) -> bool:
-        """Change mode, rate and controls, live or (long frames) by stopping and starting."""
-        camera, arrivals = self._opened()
+        """Changes mode, rate and controls, live or (long frames) by stopping and starting."""
+        camera, arrivals = self._require_open()
         old, self._request = self._request, request
         ranges = camera.camera_controls
-        controls, refused = wanted(request, ranges, self._sync_mode)
-        controls |= restored(old, request, ranges) if old else {}
+        controls, refused = controls_for(request, ranges, self._sync_mode)
+        controls |= defaults_for(old, request, ranges) if old else {}
         self._report(refused)
         try:
             if self._frame_us * (self._buffers + 2) <= LIVE_S * 1e6:
@@ -180,7 +180,7 @@ class PicameraSource:
         return True
 
     def close(self) -> None:
-        """Give the camera back; harmless when there is none."""
+        """Gives the camera back; harmless when there is none."""
         camera, self._camera = self._camera, None
         arrivals, self._arrivals = self._arrivals, None
         if camera is not None:
@@ -192,13 +192,13 @@ class PicameraSource:
             arrivals.close()
         self._layouts, self._frame_us = {}, 0
 
-    def _opened(self) -> tuple[Any, Arrivals]:
+    def _require_open(self) -> tuple[Any, Arrivals]:
         if self._camera is None or self._arrivals is None:
             raise CameraError(f"{self.description} is closed")
         return self._camera, self._arrivals
 
     def _configure(self, request: CameraRequest) -> None:
-        """Settle the streams: the first format of those wanted that the camera agrees to."""
+        """Settles the streams: the first format of those wanted that the camera agrees to."""
         for name in candidates(request.codec):
             self._camera.configure(self._configuration(request, name))
             agreed = self._camera.camera_configuration()
@@ -232,9 +232,9 @@ class PicameraSource:
     def _start(self, request: CameraRequest, stop: Stop) -> dict[str, str]:
         camera = self._camera
         self._request = request
-        self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), self._whole, stop)
-        camera.pre_callback = self._arrivals.arrived
-        controls, refused = wanted(request, camera.camera_controls, self._sync_mode)
+        self._arrivals = Arrivals(max(1, self._buffers - IN_FLIGHT), self._is_whole, stop)
+        camera.pre_callback = self._arrivals.on_frame
+        controls, refused = controls_for(request, camera.camera_controls, self._sync_mode)
         camera.set_controls(controls)
         camera.start()
         self._report(refused)
@@ -247,15 +247,15 @@ class PicameraSource:
         with MappedArray(taken, stream, reshape=False, write=False) as mapped:
             self._layouts[stream].fill(mapped.array, target)
 
-    def _whole(self, taken: Any) -> bool:
-        """Whether the driver filled every stream's buffer (0: it does not say)."""
+    def _is_whole(self, taken: Any) -> bool:
+        """Tells whether the driver filled every stream's buffer (0: it does not say)."""
         for stream, expected in self._layouts.items():
             planes = taken.request.buffers[taken.stream_map[stream]].metadata.planes
             if 0 < sum(plane.bytes_used for plane in planes) < expected.source_bytes:
                 return False
         return True
 
-    def _notice(self, metadata: Mapping[str, Any]) -> None:
+    def _warn_sync(self, metadata: Mapping[str, Any]) -> None:
         self._frame_us = int(metadata.get("FrameDuration", 0))
         in_step = bool(metadata.get("SyncReady", False))
         if in_step != self._in_step:
@@ -268,4 +268,4 @@ class PicameraSource:
 
 
 def _pass_over(_taken: object) -> None:
-    """The callback of a camera that is being closed: its frames are nobody's."""
+    """Does nothing: the callback of a camera that is being closed."""

@@ -1,1 +1,1 @@
-"""capture/sources/synthetic."""
+"""A simulated camera: scene, sensor, pictures."""

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.sources.synthetic.scene import STARS_BELOW_LUX, Scenery
+from capture.sources.synthetic.scene import STARS_BELOW_LUX, Scene
 from capture.sources.synthetic.sensor import (
     Exposure,
     PictureControls,
     from_stable,
     noise_sigma,
     relative_light,
-    signal,
+    signal_of,
     to_stable,
 )
 from shmcam.imaging import frame_code
@@ -36,7 +36,7 @@ LIGHT_STEPS_PER_OCTAVE = 64
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """What one frame is taken of and how."""
+    """The inputs of one rendered frame."""
 
     number: int
     """Frame number shown in the code."""
@@ -49,10 +49,10 @@ class RenderedFrame:
     look: PictureControls
 
 
-class Develop:
+class FrameRenderer:
     """Draws frame after frame of one size. `scenery`, `noise` (seeded) and `moving` say what is in them."""
 
-    def __init__(self, scenery: Scenery, *, noise: bool, code: bool, moving: bool) -> None:
+    def __init__(self, scenery: Scene, *, noise: bool, code: bool, moving: bool) -> None:
         self._scenery, self._noise, self._code, self._moving = scenery, noise, code, moving
         self._relative = relative_light(scenery.histogram)
         self._work = np.empty((scenery.height, scenery.width), np.uint8)
@@ -62,15 +62,15 @@ class Develop:
         self._bank = lru_cache(2)(self._scaled_noise)
         self._output = lru_cache(8)(from_stable)
 
-    def measured(self, lux: float, exposure: Exposure) -> float:
+    def measure_signal(self, lux: float, exposure: Exposure) -> float:
         """Mean linear signal of the scene under this exposure, each pixel clipped at full scale."""
-        light = np.minimum(self._relative * signal(lux, exposure), 1)
+        light = np.minimum(self._relative * signal_of(lux, exposure), 1)
         return float(self._scenery.histogram @ light)
 
     def luma(self, out: Plane, moment: RenderedFrame) -> None:
-        """Draw the Y plane."""
+        """Draws the Y plane."""
         exposure, count = moment.exposure, moment.count
-        light = _rounded(signal(moment.lux, exposure))
+        light = _round_light(signal_of(moment.lux, exposure))
         if self._lit_for != (light, exposure.gain):
             cv2.LUT(self._scenery.reflectance, to_stable(self._relative * light, exposure.gain), dst=self._lit)
             self._lit_for = (light, exposure.gain)
@@ -87,7 +87,7 @@ class Develop:
             frame_code.draw(out, moment.number)
 
     def chroma(self, blue: Plane, red: Plane, moment: RenderedFrame) -> None:
-        """Draw the U and V planes: colours fade in the dark and where the picture is blown out."""
+        """Draws the U and V planes: colours fade in the dark and where the picture is blown out."""
         table = _chroma_table(round(self._colourfulness(moment) * moment.look.saturation, 2))
         for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
             cv2.LUT(full, table, dst=plane)
@@ -97,7 +97,7 @@ class Develop:
                 plane[: (cell + 1) // 2, : (cell * frame_code.CELLS + 1) // 2] = 128
 
     def _colourfulness(self, moment: RenderedFrame) -> float:
-        level = self.measured(moment.lux, moment.exposure)
+        level = self.measure_signal(moment.lux, moment.exposure)
         return min(1.0, math.sqrt(level / 0.1)) * min(1.0, (1 - level) / 0.3)
 
     def _draw_moving(self, moment: RenderedFrame, light: float) -> None:
@@ -114,7 +114,7 @@ class Develop:
             self._work[top : top + height, left : left + width] = shade
 
     @staticmethod
-    def _grains(scenery: Scenery) -> Plane:
+    def _grains(scenery: Scene) -> Plane:
         rng = np.random.default_rng(scenery.seed + 4)
         height, width = scenery.height + NOISE_SPARE, scenery.width + NOISE_SPARE
         tile = np.asarray(
@@ -127,13 +127,13 @@ class Develop:
         return np.asarray(cv2.copyMakeBorder(tile, 0, down, 0, right, cv2.BORDER_WRAP), np.uint8)
 
     def _scaled_noise(self, gain: float) -> tuple[Plane, Plane]:
-        """What to add and what to take away: two saturating byte operations cost a tenth of one on signed numbers."""
+        """Returns the noise to add and to subtract: two saturating byte operations cost a tenth of a signed one."""
         steps = np.rint((np.arange(256) - 128) / 32 * noise_sigma(gain))
         plus, minus = np.clip(steps, 0, 255).astype(np.uint8), np.clip(-steps, 0, 255).astype(np.uint8)
         return np.asarray(cv2.LUT(self._grain, plus), np.uint8), np.asarray(cv2.LUT(self._grain, minus), np.uint8)
 
 
-def _rounded(light: float) -> float:
+def _round_light(light: float) -> float:
     return float(2 ** (round(math.log2(max(light, 1e-12)) * LIGHT_STEPS_PER_OCTAVE) / LIGHT_STEPS_PER_OCTAVE))
 
 

@@ -33,7 +33,7 @@ def sun_altitude_deg(hour: float) -> float:
 
 
 def illuminance_lux(scene: str, elapsed_s: float, day_length_s: float, start_hour: float) -> float:
-    """How bright the scene is after `elapsed_s` seconds of frames."""
+    """Returns the light on the scene after `elapsed_s` seconds of frames, in lux."""
     match scene:
         case "day":
             return DAY_LUX
@@ -48,7 +48,7 @@ def illuminance_lux(scene: str, elapsed_s: float, day_length_s: float, start_hou
 
 
 @dataclass(frozen=True)
-class Scenery:
+class Scene:
     """The picture at one size, made once; everything that is drawn per frame reads from it."""
 
     width: int
@@ -57,15 +57,15 @@ class Scenery:
 
     @cached_property
     def reflectance(self) -> Plane:
-        """What each pixel reflects, (height, width), as the square root in 0..255 (finer steps in the dark)."""
+        """The reflectance of each pixel, (height, width), as the square root in 0..255 (finer steps in the dark)."""
         rng = np.random.default_rng(self.seed)
         height, width = min(self.height, DRAWN_HEIGHT), min(self.width, DRAWN_WIDTH)
         rows = np.linspace(0, 1, height, dtype=np.float32)[:, np.newaxis]
-        sky = 170 + 40 * (0.6 - rows) + 25 * _clouds(rng, width, height)
+        sky = 170 + 40 * (0.6 - rows) + 25 * _draw_clouds(rng, width, height)
         grass = rng.standard_normal((height, width), np.float32)
-        picture = np.where(rows < 0.6, sky, 105 + 18 * _clouds(rng, width, height) + 4 * grass)
+        picture = np.where(rows < 0.6, sky, 105 + 18 * _draw_clouds(rng, width, height) + 4 * grass)
         for _ in range(14):
-            _house(picture, rng)
+            _draw_house(picture, rng)
         drawn = np.clip(picture, 8, 250).astype(np.uint8)
         if drawn.shape == (self.height, self.width):
             return drawn
@@ -115,12 +115,12 @@ class Scenery:
         return 40 * 10 ** (-1.2 * np.random.default_rng(self.seed + 3).random(STARS))
 
 
-def _clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def _draw_clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
     small = rng.normal(0, 1, (9, 16)).astype(np.float32)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _house(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _draw_house(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
     """A block with rows of windows: edges for sharpness and alignment to hold on to."""
     height, width = picture.shape
     broad = max(4, int(width * rng.uniform(0.04, 0.1)))

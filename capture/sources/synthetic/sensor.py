@@ -54,8 +54,8 @@ class PictureControls:
     saturation: float = 1.0
 
 
-def signal(lux: float, exposure: Exposure) -> float:
-    """Mean linear signal of a scene, 1 = full scale; not clipped."""
+def signal_of(lux: float, exposure: Exposure) -> float:
+    """Returns the mean linear signal of a scene, 1 = full scale; not clipped."""
     return REFERENCE_SIGNAL * lux / REFERENCE_LUX * exposure.total / REFERENCE_US
 
 
@@ -90,8 +90,8 @@ def noise_sigma(gain: float) -> float:
     return 0.5 * 255 / float(np.sqrt(electrons_at_full_scale(gain) + 0.375 + READ_NOISE_E**2))
 
 
-def auto_exposure(now: Exposure, measured: float, longest_us: int, stops: float = 0.0) -> Exposure:
-    """The next setting of auto exposure: exposure first, then gain.
+def next_auto_exposure(now: Exposure, measured: float, longest_us: int, stops: float = 0.0) -> Exposure:
+    """Returns the next setting of auto exposure: exposure first, then gain.
 
     `measured` is the mean linear signal (clipped at 1) that `now` gave; `stops` the user's ExposureValue.
     """
@@ -121,15 +121,15 @@ class Sensor:
         # Judge by what is already asked for, not by what is seen: the frames under way are known.
         asked = self._coming[-1] if self._coming else self.now
         predicted = min(1.0, measured * asked.total / max(self.now.total, 1e-9))
-        wanted = auto_exposure(asked, predicted, self.longest_us, self.stops) if self.automatic else asked
-        wanted = self._fixed(wanted)
+        wanted = next_auto_exposure(asked, predicted, self.longest_us, self.stops) if self.automatic else asked
+        wanted = self._apply_fixed(wanted)
         self._coming.append(wanted)
         if len(self._coming) > CONTROL_LAG:
             self.now = self._coming.popleft()
         return self.now
 
-    def _fixed(self, wanted: Exposure) -> Exposure:
-        """What the user fixed stays; what is left to the camera makes up for it."""
+    def _apply_fixed(self, wanted: Exposure) -> Exposure:
+        """Keeps the values that the user fixed; the others make up for them."""
         if self.fixed_us and self.fixed_gain:
             return Exposure(self.fixed_us, self.fixed_gain)
         if self.fixed_us:

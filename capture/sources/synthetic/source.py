@@ -10,8 +10,8 @@ import numpy as np
 
 from capture.settings import SyntheticSettings
 from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
-from capture.sources.synthetic.render import Develop, RenderedFrame
-from capture.sources.synthetic.scene import Scenery, illuminance_lux
+from capture.sources.synthetic.render import FrameRenderer, RenderedFrame
+from capture.sources.synthetic.scene import Scene, illuminance_lux
 from capture.sources.synthetic.sensor import Exposure, PictureControls, Sensor
 from capture.sources.video_file import Pacer
 from shm_ring.color import to_bgr
@@ -36,7 +36,7 @@ class SyntheticSource:
         self._sensor = Sensor()
         self._pacer = Pacer()
         self._stop: Stop | None = None
-        self._develop: Develop | None = None
+        self._develop: FrameRenderer | None = None
         self._count = 0
         self._elapsed_s = 0.0
 
@@ -46,12 +46,12 @@ class SyntheticSource:
         return f"synthetic seed={self._settings.seed} scene={self._settings.scene}"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Prepare pictures of the size asked for. Raises: CameraError for a format it does not make."""
+        """Prepares pictures of the size asked for. Raises: CameraError for a format it does not make."""
         if request.codec not in FORMATS:
             raise CameraError(f"camera.codec {request.codec!r}: the synthetic camera makes {', '.join(FORMATS)}")
         self._stop, own = stop, self._settings
-        scenery = Scenery(request.width, request.height, own.seed)
-        self._develop = Develop(scenery, noise=own.noise, code=own.code, moving=own.moving)
+        scenery = Scene(request.width, request.height, own.seed)
+        self._develop = FrameRenderer(scenery, noise=own.noise, code=own.code, moving=own.moving)
         self._geometry = geometry(FORMATS[request.codec], request.width, request.height)
         self._canvas = geometry("yuv420p", request.width, request.height)
         self._scratch = np.empty(self._canvas.payload_bytes, np.uint8)
@@ -62,7 +62,7 @@ class SyntheticSource:
         return OpenedSource(self._geometry, framerate=request.framerate, refused=refused)
 
     def apply(self, request: CameraRequest) -> bool:
-        """Take over mode, rate and controls; exposure and gain act CONTROL_LAG frames later."""
+        """Takes over mode, rate and controls; exposure and gain act CONTROL_LAG frames later."""
         controls, still = request.controls, request.mode == "still"
         self._period_us = 1e6 / request.framerate if request.framerate else 0.0
         self._sensor.longest_us = (
@@ -77,7 +77,7 @@ class SyntheticSource:
         return True
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until the next frame is due."""
+        """Sleeps until the next frame is due."""
         if not self._pacer.due_ns:
             self._pacer.begin(now_ns())
         due_s = self._pacer.wait_ns(now_ns()) / 1e9
@@ -86,7 +86,7 @@ class SyntheticSource:
         return self._stop is not None and not self._stop.wait(min(due_s, timeout_s)) and due_s <= timeout_s
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Draw the frame that is due."""
+        """Draws the frame that is due."""
         if self._develop is None:
             raise CameraError("the synthetic camera is closed")
         exposure, lux = self._upcoming, self._lux()
@@ -107,10 +107,10 @@ class SyntheticSource:
         )
 
     def close(self) -> None:
-        """Forget the pictures."""
+        """Forgets the pictures."""
         self._develop = None
 
-    def _draw(self, develop: Develop, payload: Payload, moment: RenderedFrame) -> None:
+    def _draw(self, develop: FrameRenderer, payload: Payload, moment: RenderedFrame) -> None:
         kind = self._geometry.pixel_format
         direct = kind == "yuv420p"
         target: tuple[Payload, Geometry] = (payload, self._geometry) if direct else (self._scratch, self._canvas)
@@ -129,7 +129,7 @@ class SyntheticSource:
         return illuminance_lux(own.scene, self._elapsed_s, own.day_length_s, own.start_hour)
 
     def _exposure_next(self) -> Exposure:
-        measured = self._develop.measured(self._lux(), self._sensor.now) if self._develop else 0.0
+        measured = self._develop.measure_signal(self._lux(), self._sensor.now) if self._develop else 0.0
         return self._sensor.next_frame(measured)
 
     def _frame_us(self, exposure: Exposure) -> float:

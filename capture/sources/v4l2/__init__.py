@@ -1,1 +1,1 @@
-"""capture/sources/v4l2."""
+"""Webcams and capture cards of Linux."""

@@ -27,7 +27,7 @@ EXPOSURE_AUTO, EXPOSURE_ABSOLUTE, GAIN = 0x009A0901, 0x009A0902, 0x00980913
 EXPOSURE_UNIT_US = 100
 """EXPOSURE_ABSOLUTE counts 100 µs (control.rst)."""
 MOST_GAIN = 16.0
-"""What a webcam's highest gain is taken for; a Pi camera's is between 8 and 22."""
+"""The value assumed for a webcam's highest gain; a Pi camera's is between 8 and 22."""
 MANUAL, APERTURE_PRIORITY = 1, 3
 """V4L2_EXPOSURE_MANUAL, and what UVC webcams call automatic."""
 
@@ -41,28 +41,28 @@ OFFERED = {*AROUND_ZERO, *AROUND_ONE, *SWITCHES, "AeEnable", "ExposureTime", "An
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a device allows for one control."""
+    """The range that a device allows for one control."""
 
     lowest: int
     highest: int
     default: int
 
-    def clipped(self, value: float) -> int:
-        """The nearest allowed value."""
+    def clip(self, value: float) -> int:
+        """Returns the nearest allowed value."""
         return min(max(round(value), self.lowest), self.highest)
 
-    def around(self, value: float, centre: float) -> int:
-        """`centre` means the default, one less the lowest, one more the highest."""
+    def scale_around(self, value: float, centre: float) -> int:
+        """Scales a value: `centre` means the default, one less the lowest, one more the highest."""
         side = self.highest if value >= centre else self.lowest
-        return self.clipped(self.default + abs(value - centre) * (side - self.default))
+        return self.clip(self.default + abs(value - centre) * (side - self.default))
 
-    def of_gain(self, gain: float) -> int:
-        """Webcams' gain has no unit: 1 is the lowest, MOST_GAIN the highest."""
-        return self.clipped(self.lowest + (gain - 1) * (self.highest - self.lowest) / (MOST_GAIN - 1))
+    def from_gain(self, gain: float) -> int:
+        """Converts a gain: webcams' gain has no unit, so 1 is the lowest, MOST_GAIN the highest."""
+        return self.clip(self.lowest + (gain - 1) * (self.highest - self.lowest) / (MOST_GAIN - 1))
 
 
-def settings(request: CameraRequest, known: Mapping[int, Range]) -> tuple[dict[int, int], dict[str, str]]:
-    """What to set on a device with the controls `known`. Pure.
+def values_for(request: CameraRequest, known: Mapping[int, Range]) -> tuple[dict[int, int], dict[str, str]]:
+    """Returns the values to set on a device with the controls `known`. Pure.
 
     Returns: control ids to values, in the order in which they must be set, and what was refused with the reason.
     """
@@ -74,8 +74,8 @@ def settings(request: CameraRequest, known: Mapping[int, Range]) -> tuple[dict[i
     exposure_us = _number(asked, "ExposureTime")
     if EXPOSURE_AUTO in known:
         manual = exposure_us > 0 or not asked.get("AeEnable", True)
-        values[EXPOSURE_AUTO] = known[EXPOSURE_AUTO].clipped(MANUAL if manual else APERTURE_PRIORITY)
-    for name, (code, number) in _wanted(asked).items():
+        values[EXPOSURE_AUTO] = known[EXPOSURE_AUTO].clip(MANUAL if manual else APERTURE_PRIORITY)
+    for name, (code, number) in _settings_of(asked).items():
         if code in known:
             values[code] = number(known[code])
         else:
@@ -83,18 +83,18 @@ def settings(request: CameraRequest, known: Mapping[int, Range]) -> tuple[dict[i
     return values, refused
 
 
-def _wanted(asked: Mapping[str, ControlValue]) -> dict[str, tuple[int, Callable[[Range], int]]]:
+def _settings_of(asked: Mapping[str, ControlValue]) -> dict[str, tuple[int, Callable[[Range], int]]]:
     """The controls asked for: their id, and the number they come to within a device's range."""
     found: dict[str, tuple[int, Callable[[Range], int]]] = {}
     if exposure_us := _number(asked, "ExposureTime"):
-        found["ExposureTime"] = EXPOSURE_ABSOLUTE, lambda span: span.clipped(exposure_us / EXPOSURE_UNIT_US)
+        found["ExposureTime"] = EXPOSURE_ABSOLUTE, lambda span: span.clip(exposure_us / EXPOSURE_UNIT_US)
     if gain := _number(asked, "AnalogueGain"):
-        found["AnalogueGain"] = GAIN, lambda span: span.of_gain(gain)
+        found["AnalogueGain"] = GAIN, lambda span: span.from_gain(gain)
     for codes, centre in ((AROUND_ZERO, 0.0), (AROUND_ONE, 1.0)):
         for name in codes.keys() & asked.keys():
-            found[name] = codes[name], partial(Range.around, value=_number(asked, name), centre=centre)
+            found[name] = codes[name], partial(Range.scale_around, value=_number(asked, name), centre=centre)
     for name in SWITCHES.keys() & asked.keys():
-        found[name] = SWITCHES[name], partial(Range.clipped, value=_number(asked, name))
+        found[name] = SWITCHES[name], partial(Range.clip, value=_number(asked, name))
     return found
 
 
@@ -108,7 +108,7 @@ class V4l2Controls:
     _known: dict[int, Range] = field(default_factory=dict, init=False)
 
     def open(self) -> None:
-        """Open the node and ask what it offers. Raises: OSError."""
+        """Opens the node and asks what it offers. Raises: OSError."""
         self.close()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         codes = [
@@ -123,8 +123,8 @@ class V4l2Controls:
         self._known = {code: span for code, span in asked.items() if span is not None}
 
     def apply(self, request: CameraRequest) -> dict[str, str]:
-        """Set what `request` asks for. Returns: what the device refused, with the reason."""
-        values, refused = settings(request, self._known)
+        """Sets what `request` asks for. Returns: what the device refused, with the reason."""
+        values, refused = values_for(request, self._known)
         for code, value in values.items():
             try:
                 self.ioctl(self._descriptor, S_CTRL, bytearray(CONTROL.pack(code, value)))
@@ -144,7 +144,7 @@ class V4l2Controls:
         return int(CONTROL.unpack(answer)[1]) * EXPOSURE_UNIT_US
 
     def close(self) -> None:
-        """Close the node."""
+        """Closes the node."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

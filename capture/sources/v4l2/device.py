@@ -57,14 +57,14 @@ class Device:
     modes: tuple[V4l2Mode, ...]
 
 
-def devices(folder: Path = Path("/dev")) -> list[Device]:
-    """All webcams and capture cards, by device number; those that cannot be opened are left out."""
+def find_devices(folder: Path = Path("/dev")) -> list[Device]:
+    """Returns all webcams and capture cards, by device number; those that cannot be opened are left out."""
     nodes = sorted(folder.glob("video*"), key=lambda node: int(re.sub(r"\D", "", node.name) or 0))
-    return [device for node in nodes if (device := _ask(node)) is not None]
+    return [device for node in nodes if (device := _describe_node(node)) is not None]
 
 
-def find(wanted: str, index: int, known: list[Device]) -> Device | None:
-    """The device `wanted` means: a path, a part of its name, or (empty) the index-th. Pure."""
+def choose_device(wanted: str, index: int, known: list[Device]) -> Device | None:
+    """Returns the device that `wanted` means: a path, a part of its name, or (empty) the index-th. Pure."""
     if not wanted:
         return known[index] if index < len(known) else None
     real = os.path.realpath(wanted)
@@ -74,18 +74,18 @@ def find(wanted: str, index: int, known: list[Device]) -> Device | None:
 
 
 def describe(descriptor: int, path: str, ioctl: Ioctl = fcntl.ioctl) -> Device | None:
-    """Ask an open device; None if it captures no pictures."""
+    """Asks an open device; None if it captures no pictures."""
     answer = bytearray(CAPABILITY.size)
     ioctl(descriptor, QUERYCAP, answer)
     driver, card, bus, _, capabilities, of_node = CAPABILITY.unpack(answer)
     able = of_node if capabilities & HAS_DEVICE_CAPS else capabilities
-    name = _text(driver)
+    name = _text_of(driver)
     if not (able & CAN_CAPTURE and able & CAN_STREAM) or name in NOT_CAMERAS:
         return None
-    return Device(path, _text(card), name, _text(bus), tuple(_modes(descriptor, ioctl)))
+    return Device(path, _text_of(card), name, _text_of(bus), tuple(_modes(descriptor, ioctl)))
 
 
-def _ask(node: Path) -> Device | None:
+def _describe_node(node: Path) -> Device | None:
     try:
         descriptor = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -99,9 +99,9 @@ def _ask(node: Path) -> Device | None:
 
 
 def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[V4l2Mode]:
-    for _, _, _, _, code in _each(descriptor, ioctl, ENUM_FMT, FORMAT, CAPTURE_TYPE):
+    for _, _, _, _, code in _enumerate(descriptor, ioctl, ENUM_FMT, FORMAT, CAPTURE_TYPE):
         fourcc = code.to_bytes(4, "little").decode("ascii", "replace").strip()
-        for _, _, kind, width, most_wide, _, _low, most_high, _ in _each(
+        for _, _, kind, width, most_wide, _, _low, most_high, _ in _enumerate(
             descriptor, ioctl, ENUM_FRAMESIZES, SIZE, code
         ):
             # discrete: width, height; stepwise: lowest, highest and step of each
@@ -113,14 +113,16 @@ def _modes(descriptor: int, ioctl: Ioctl) -> Iterator[V4l2Mode]:
 
 def _best_rate(descriptor: int, ioctl: Ioctl, code: int, size: tuple[int, int]) -> float:
     rates = [0.0]
-    for fields in _each(descriptor, ioctl, ENUM_FRAMEINTERVALS, INTERVAL, code, *size):
+    for fields in _enumerate(descriptor, ioctl, ENUM_FRAMEINTERVALS, INTERVAL, code, *size):
         numerator, denominator = fields[5:7]  # discrete: the interval; stepwise: the shortest
         rates.append(denominator / numerator if numerator else 0.0)
     return max(rates)
 
 
-def _each(descriptor: int, ioctl: Ioctl, request: int, layout: struct.Struct, *key: int) -> Iterator[tuple[int, ...]]:
-    """All entries of an enumeration: ask with rising index until the driver says EINVAL."""
+def _enumerate(
+    descriptor: int, ioctl: Ioctl, request: int, layout: struct.Struct, *key: int
+) -> Iterator[tuple[int, ...]]:
+    """Yields all entries of an enumeration, asking with rising index until the driver says EINVAL."""
     for index in range(MAX_ENTRIES):
         question = bytearray(layout.size)
         struct.pack_into(f"={1 + len(key)}I", question, 0, index, *key)
@@ -131,5 +133,5 @@ def _each(descriptor: int, ioctl: Ioctl, request: int, layout: struct.Struct, *k
         yield layout.unpack(question)
 
 
-def _text(raw: bytes) -> str:
+def _text_of(raw: bytes) -> str:
     return raw.split(b"\0")[0].decode("utf-8", "replace")

@@ -1,7 +1,4 @@
-"""A V4L2 webcam: FFmpeg's stream of it, with the device's own controls beside it.
-
-Which format, size and rate to ask of a webcam. Pure.
-"""
+"""A V4L2 webcam: FFmpeg's stream of it, with the device's own controls beside it; and the choice of its mode."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ class WebcamSource(LiveSource):
         self._exposure_us, self._read_ns = 0, 0
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Start the stream, then set the controls: some drivers reset them when streaming begins."""
+        """Starts the stream, then sets the controls: some drivers reset them when streaming begins."""
         self._address, self._rate = self._address_for(request), request.framerate
         opened = super().open(replace(request, every=1), stop)  # it was asked for the lower rate itself
         try:
@@ -41,14 +38,14 @@ class WebcamSource(LiveSource):
         return replace(opened, refused=self._controls.apply(request))
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
-        """Copy or convert the picture; the exposure is what the device said last."""
+        """Copies or converts the picture; the exposure is what the device said last."""
         shot = super().write(payload, lores, frame_id)
         if now_ns() - self._read_ns > READ_BACK_NS:
             self._exposure_us, self._read_ns = self._controls.exposure_us(), now_ns()
         return replace(shot, exposure_us=self._exposure_us)
 
     def apply(self, request: CameraRequest) -> bool:
-        """Set the controls; another frame rate needs the stream begun anew."""
+        """Sets the controls; another frame rate needs the stream begun anew."""
         if request.framerate != self._rate:
             return False
         self._controls.apply(request)
@@ -56,7 +53,7 @@ class WebcamSource(LiveSource):
         return True
 
     def close(self) -> None:
-        """End the stream and let go of the node."""
+        """Ends the stream and lets go of the node."""
         super().close()
         self._controls.close()
 
@@ -85,10 +82,10 @@ ENOUGH = 0.95
 """A mode is fast enough at this share of the rate asked for: 29.97 will do for 30."""
 
 
-def choose(
+def choose_mode(
     modes: Sequence[V4l2Mode], width: int, height: int, framerate: float, codec: str = "auto"
 ) -> V4l2Mode | None:
-    """The mode nearest to what is asked: the size counts first, then the rate, then how little work the format is.
+    """Returns the mode nearest to the request by size, then rate, then the least work for its format.
 
     Returns: None when the device offers no format we can read, or not the one that `codec` insists on.
     """
@@ -104,17 +101,17 @@ def choose(
     return min(usable, key=distance, default=None)
 
 
-def options(mode: V4l2Mode, framerate: float) -> dict[str, str]:
-    """FFmpeg's options that ask a V4L2 device for this mode."""
+def options_of(mode: V4l2Mode, framerate: float) -> dict[str, str]:
+    """Returns FFmpeg's options that ask a V4L2 device for this mode."""
     rate = min(framerate, mode.rate) if framerate and mode.rate else framerate or mode.rate
     asked = {"video_size": f"{mode.width}x{mode.height}", "input_format": FFMPEG_NAMES[mode.fourcc]}
     return {**asked, "framerate": f"{rate:g}"} if rate else asked
 
 
-def address(device: Device, request: CameraRequest) -> Address:
-    """How FFmpeg is to open the device for this request. Raises: CameraError when it has no format we can read."""
-    mode = choose(device.modes, request.width, request.height, request.framerate, request.codec)
+def address_of(device: Device, request: CameraRequest) -> Address:
+    """Returns FFmpeg's address of the device for this request. Raises: CameraError when it has no readable format."""
+    mode = choose_mode(device.modes, request.width, request.height, request.framerate, request.codec)
     if mode is None:
         has = ", ".join(map(str, device.modes)) or "none"
         raise CameraError(f"{device.path} ({device.card}): no format for codec = {request.codec}; it offers {has}")
-    return Address(device.path, f"{device.path} ({device.card}) {mode}", "v4l2", options(mode, request.framerate))
+    return Address(device.path, f"{device.path} ({device.card}) {mode}", "v4l2", options_of(mode, request.framerate))

@@ -29,9 +29,9 @@ from capture.sources.v4l2.controls import (
     S_CTRL,
     Range,
     V4l2Controls,
-    settings,
+    values_for,
 )
-from capture.sources.v4l2.device import Device, V4l2Mode, describe, find
+from capture.sources.v4l2.device import Device, V4l2Mode, choose_device, describe
 from capture.sources.v4l2.source import WebcamSource
 from shmcam.runtime.procfs import find_holders, held_by
 from shmcam.runtime.stop import Stop
@@ -129,7 +129,7 @@ KNOWN = [
     ],
 )
 def test_devices_are_found_by_node_name_or_number(wanted, index, path):
-    found = find(wanted, index, KNOWN)
+    found = choose_device(wanted, index, KNOWN)
     assert (found.path if found else None) == path
 
 
@@ -151,11 +151,11 @@ MODES = [
     ],
 )
 def test_the_size_counts_first_then_the_rate_then_the_least_work(asked, codec, chosen):
-    assert str(webcam.choose(MODES, *asked, codec)) == chosen
+    assert str(webcam.choose_mode(MODES, *asked, codec)) == chosen
 
 
 def test_options_ask_the_device_for_exactly_that():
-    asked = webcam.options(V4l2Mode("MJPG", 1280, 720, 30), 60)
+    asked = webcam.options_of(V4l2Mode("MJPG", 1280, 720, 30), 60)
     assert asked == {"video_size": "1280x720", "input_format": "mjpeg", "framerate": "30"}
 
 
@@ -174,7 +174,7 @@ def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(t
         monkeypatch.setattr(v4l2, "devices", lambda: [device])
         with pytest.raises(CameraBusy, match=f"pid {holder.pid}"):
             MAKERS["v4l2"](CameraSettings(), 0, tmp_path)
-        assert f"pid {holder.pid}" in detect.v4l2_cameras()[0].line()
+        assert f"pid {holder.pid}" in detect.detect_v4l2()[0].line()
     finally:
         holder.kill()
         holder.wait()
@@ -196,12 +196,12 @@ def test_a_missing_device_is_named_with_those_there_are(monkeypatch, tmp_path):
 def test_every_camera_is_listed_and_the_list_fits_json(monkeypatch):
     device = Device("/dev/video0", "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
     monkeypatch.setattr(v4l2, "devices", lambda: [device])
-    found = detect.cameras()
+    found = detect.detect_cameras()
     assert [one.source for one in found] == ["v4l2", "synthetic"]
-    rows = detect.rows(found)
+    rows = detect.rows_of(found)
     assert rows[0]["modes"][2] == "1280x720 MJPG 30/s"
-    assert "no Picamera2" in detect.why_no_picamera2(0)
-    assert detect.why_no_v4l2(0) == "" and "number 1" in detect.why_no_v4l2(1)
+    assert "no Picamera2" in detect.picamera2_problem(0)
+    assert detect.v4l2_problem(0) == "" and "number 1" in detect.v4l2_problem(1)
 
 
 # ---- controls
@@ -232,11 +232,11 @@ def asked(mode="video", exposure_us=0, gain=0.0, **controls):
     ],
 )
 def test_libcamera_s_names_become_the_webcam_s_own_numbers(request_, values):
-    assert settings(request_, WEBCAM) == (values, {})
+    assert values_for(request_, WEBCAM) == (values, {})
 
 
 def test_what_a_webcam_does_not_have_is_refused_by_name():
-    values, refused = settings(asked("still", 9000, 2.0, LensPosition=1.0, Saturation=1.5), {})
+    values, refused = values_for(asked("still", 9000, 2.0, LensPosition=1.0, Saturation=1.5), {})
     assert values == {}
     assert set(refused) == {"ExposureTime", "AnalogueGain", "LensPosition", "Saturation"}
 
@@ -284,7 +284,7 @@ def test_a_webcam_is_exposed_as_asked_and_tells_so_in_every_frame(tmp_path):
 def test_a_webcam_without_a_readable_format_says_what_it_offers():
     device = Device("/dev/video0", "Odd", "uvcvideo", "usb-1", (V4l2Mode("H264", 64, 48, 30),))
     with pytest.raises(CameraError, match="it offers 64x48 H264 30/s"):
-        webcam.address(device, asked())
+        webcam.address_of(device, asked())
     device = replace(device, modes=tuple(MODES))
-    address = webcam.address(device, replace(asked(), width=1280, height=720))
+    address = webcam.address_of(device, replace(asked(), width=1280, height=720))
     assert (address.url, address.format, address.options["input_format"]) == ("/dev/video0", "v4l2", "mjpeg")

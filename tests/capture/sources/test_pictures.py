@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from capture.publisher import burn, downscale, small_geometry
+from capture.publisher import downscale, lores_geometry_of, mask_polygons
 from capture.sources.base import CameraError
 from capture.sources.decoded_frame import RING_FORMATS, geometry_of, write_frame
 from shm_ring.color import to_bgr
@@ -120,8 +120,8 @@ def test_nothing_of_a_masked_pixel_is_left_in_any_plane(kind, size):
     for index, plane in enumerate(planes(two, shape)):
         here = inside if index == 0 else inside[::2, ::2][: plane.shape[0], : plane.shape[1]]
         plane[here] = 255 - plane[here]
-    burn(one, shape, TRIANGLE)
-    burn(two, shape, TRIANGLE)
+    mask_polygons(one, shape, TRIANGLE)
+    mask_polygons(two, shape, TRIANGLE)
     assert (one == two).all()
     bright = planes(one, shape)[0]
     assert not bright[inside].any()
@@ -132,7 +132,7 @@ def test_nothing_of_a_masked_pixel_is_left_in_any_plane(kind, size):
 def test_video_range_black_is_16():
     shape = geometry("yuv420p", 32, 32, color_range="tv")
     payload = np.full(shape.payload_bytes, 200, np.uint8)
-    burn(payload, shape, [[(0, 0), (1, 0), (1, 1), (0, 1)]])
+    mask_polygons(payload, shape, [[(0, 0), (1, 0), (1, 1), (0, 1)]])
     bright, *chroma = planes(payload, shape)
     assert (bright == 16).all()
     assert all((plane == 128).all() for plane in chroma)
@@ -149,7 +149,7 @@ def test_small_frames_are_area_averages_of_the_full_ones(kind, size, small):
     for index, plane in enumerate(planes(payload, full)):
         plane[:] = 40 * (index + 1)
         plane[: plane.shape[0] // 2] += 60
-    little = small_geometry(full, *small)
+    little = lores_geometry_of(full, *small)
     assert (little.width, little.height) == (min(size[0], small[0]), min(size[1], small[1])), "never enlarged"
     target = np.zeros(little.payload_bytes, np.uint8)
     downscale(payload, full, target, little)

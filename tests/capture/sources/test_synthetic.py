@@ -9,7 +9,7 @@ import pytest
 from capture.settings import SyntheticSettings
 from capture.sources.base import CameraError, CameraRequest
 from capture.sources.synthetic.scene import illuminance_lux, sun_altitude_deg
-from capture.sources.synthetic.sensor import CONTROL_LAG, MAX_VIDEO_GAIN, Exposure, signal
+from capture.sources.synthetic.sensor import CONTROL_LAG, MAX_VIDEO_GAIN, Exposure, signal_of
 from capture.sources.synthetic.source import CONTROLS, SyntheticSource
 from shm_ring.color import luma
 from shmcam.imaging import frame_code
@@ -146,7 +146,7 @@ def test_the_day_follows_the_sun():
     assert hours[0] < 0.01 and hours[12] > 20_000
     assert illuminance_lux("curve", 50, 100, 0) == pytest.approx(hours[12]), "a day in 100 s"
     assert illuminance_lux("step", 4, 10, 0) > 1000 > 1 > illuminance_lux("step", 6, 10, 0)
-    assert signal(998, Exposure(27_685, 1)) == pytest.approx(0.194), "libcamera's calibration"
+    assert signal_of(998, Exposure(27_685, 1)) == pytest.approx(0.194), "libcamera's calibration"
 
 
 def test_something_moves_across_the_picture():
