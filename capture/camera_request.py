@@ -197,7 +197,7 @@ class DesiredRequest:
 
     def _request(self) -> CameraRequest:
         wanted = request_of(self.camera, self.ring, self.mode, slow=self.pressure is not Pressure.NONE)
-        return self.request if wanted == getattr(self, "request_of", None) else wanted
+        return self.request if wanted == getattr(self, "request", None) else wanted
 
     def _read(self) -> None:
         self.camera = self._settings.table(CameraSettings, self._name)

@@ -21,8 +21,12 @@ from shm_ring.opencv import SharedCapture
 from shm_ring.reader import RingReader
 from shm_ring.writer import RingWriter, Slot
 
+Cursor, Stop = RingCursor, StopSignal
+"""Their former names, which programs may import."""
+
 __all__ = [
     "AttachedRing",
+    "Cursor",
     "Flags",
     "Frame",
     "FrameMeta",
@@ -42,6 +46,7 @@ __all__ = [
     "SharedCapture",
     "Slot",
     "Spot",
+    "Stop",
     "StopSignal",
     "ViewOutlivedRing",
     "attach",

@@ -171,7 +171,7 @@ def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(t
         while not held_by([str(node)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         device = Device(str(node), "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
-        monkeypatch.setattr(v4l2, "devices", lambda: [device])
+        monkeypatch.setattr(v4l2, "find_devices", lambda: [device])
         with pytest.raises(CameraBusy, match=f"pid {holder.pid}"):
             MAKERS["v4l2"](CameraSettings(), 0, tmp_path)
         assert f"pid {holder.pid}" in detect.detect_v4l2()[0].line()
@@ -188,14 +188,14 @@ def test_this_process_does_not_count_as_a_stranger(tmp_path):
 
 
 def test_a_missing_device_is_named_with_those_there_are(monkeypatch, tmp_path):
-    monkeypatch.setattr(v4l2, "devices", lambda: KNOWN)
+    monkeypatch.setattr(v4l2, "find_devices", lambda: KNOWN)
     with pytest.raises(CameraError, match="no V4L2 device 'zoom'; there are: /dev/video0 HD Webcam, /dev/video2"):
         MAKERS["v4l2"](CameraSettings(device="zoom"), 0, tmp_path)
 
 
 def test_every_camera_is_listed_and_the_list_fits_json(monkeypatch):
     device = Device("/dev/video0", "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
-    monkeypatch.setattr(v4l2, "devices", lambda: [device])
+    monkeypatch.setattr(v4l2, "find_devices", lambda: [device])
     found = detect.detect_cameras()
     assert [one.source for one in found] == ["v4l2", "synthetic"]
     rows = detect.rows_of(found)
