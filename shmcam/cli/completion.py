@@ -25,7 +25,7 @@ PROGRAMS = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "w
 BASH_END = """
 _shmcam() {
   _shtab_shmcam "$@"
-  [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+  [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace
   return 0
 }
 complete -o bashdefault -F _shmcam shmcam

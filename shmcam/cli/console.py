@@ -79,7 +79,7 @@ class ConsoleSession:
         """Draws four times a second and obeys keys until q or a signal."""
         folder = self._settings.paths.logs
         follower, self._view.log = LogFollower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
-        shown: list[str] = []
+        previous: list[str] = []
         try:
             while not self._obey_keys():
                 self._refresh()
@@ -87,8 +87,8 @@ class ConsoleSession:
                 columns, lines = shutil.get_terminal_size()
                 self._view.picture = self._preview.draw(self._view.camera, columns, lines)
                 fresh = render(self._view, columns, lines)
-                _draw_changes(fresh, shown)
-                shown = fresh
+                _draw_changes(fresh, previous)
+                previous = fresh
         finally:
             self._preview.close()
 
@@ -145,12 +145,12 @@ class ConsoleSession:
         return cast("Literal['auto', 'on', 'off']", self._night)
 
 
-def _draw_changes(fresh: list[str], shown: list[str]) -> None:
+def _draw_changes(fresh: list[str], previous: list[str]) -> None:
     """Writes the lines that changed; all of them if their number changed."""
-    whole = len(fresh) != len(shown)
-    out = "\x1b[2J" if whole else ""
+    is_whole = len(fresh) != len(previous)
+    out = "\x1b[2J" if is_whole else ""
     for number, line in enumerate(fresh):
-        if whole or line != shown[number]:
+        if is_whole or line != previous[number]:
             out += f"\x1b[{number + 1};1H{cut(line, 10_000)}\x1b[K"
     sys.stdout.write(out)
     sys.stdout.flush()

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -373,12 +372,12 @@ def test_fish_completes_words_and_what_follows(tmp_path):
     path = tmp_path / "script"
     path.write_text(write_script("fish"))
 
-    def complete(line):
-        code = f"source {path}; complete -C '{line}'"
+    def complete(typed):
+        code = f"source {path}; complete -C '{typed}'"
         environ = {**os.environ, "HOME": str(tmp_path)}
         done = subprocess.run(["fish", "-N", "-c", code], capture_output=True, text=True, timeout=30, env=environ)
         assert not done.stderr
-        return [one.partition("\t")[0] for one in done.stdout.splitlines()]
+        return [line.partition("\t")[0] for line in done.stdout.splitlines()]
 
     assert complete("shmcam rec") == ["record"]
     assert set(complete("shmcam record st")) == {"start", "status", "stop"}
@@ -398,12 +397,12 @@ def test_bash_writes_a_field_without_a_space_behind_it(tmp_path):
     """As people see it: in a terminal of their own."""
     (tmp_path / "script").write_text(write_script("bash"))
     with Terminal("bash", "--norc", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
-        shell.say(f"bind 'set enable-bracketed-paste off'; source {tmp_path}/script; echo rea''dy\n")
-        shell.hear("ready\r\n")
+        shell.type(f"bind 'set enable-bracketed-paste off'; source {tmp_path}/script; echo rea''dy\n")
+        shell.expect("ready\r\n")
         for typed, shown in (("shmcam save lab\tx", "label=x"), ("shmcam rec\tx", "record x")):
-            shell.say(typed)
-            shell.hear(shown)
-            shell.say("\x15")
+            shell.type(typed)
+            shell.expect(shown)
+            shell.type("\x15")
 
 
 @needs("zsh")
@@ -414,8 +413,8 @@ def test_zsh_completes_words_and_what_follows(tmp_path, how):
     load = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D"
     load += f"; source {tmp_path}/_shmcam" if how == "sourced" else ""
     with Terminal("zsh", "-f", "-i", environ={"HOME": str(tmp_path), "PS1": "", "TERM": "dumb"}) as shell:
-        shell.say(f"unsetopt zle_bracketed_paste beep; {load}; echo rea''dy\n")
-        shell.hear("ready")
+        shell.type(f"unsetopt zle_bracketed_paste beep; {load}; echo rea''dy\n")
+        shell.expect("ready")
         for typed, shown in (
             ("shmcam rec\t", "record "),
             ("shmcam record sto\t", "stop "),
@@ -431,16 +430,16 @@ def test_zsh_completes_words_and_what_follows(tmp_path, how):
             ("shmcam run --verb\t", "--verbose "),
             (f"shmcam --config {tmp_path}/_sh\t", "_shmcam "),
         ):
-            shell.say(typed)
-            shell.hear(shown)
-            shell.say("\x15")
+            shell.type(typed)
+            shell.expect(shown)
+            shell.type("\x15")
 
 
 class Terminal:
     """A program in a pseudo terminal of its own."""
 
     def __init__(self, *command, environ):
-        self.heard = ""
+        self.output = ""
         self.command, self.environ = command, {**os.environ, **environ}
 
     def __enter__(self):
@@ -456,17 +455,17 @@ class Terminal:
         self.process.wait(10)
         os.close(self.descriptor)
 
-    def say(self, text):
-        self.heard = ""
+    def type(self, text):
+        self.output = ""
         os.write(self.descriptor, text.encode())
 
-    def hear(self, text):
-        def heard():
+    def expect(self, text):
+        def is_shown():
             if select.select([self.descriptor], [], [], 0.05)[0]:
-                self.heard += os.read(self.descriptor, 4096).decode(errors="replace")
-            return text in self.heard
+                self.output += os.read(self.descriptor, 4096).decode(errors="replace")
+            return text in self.output
 
-        until(heard, f"{text!r} is shown", 30)
+        until(is_shown, f"{text!r} is shown", 30)
 
 
 def test_doctor_finds_a_taken_port_and_a_folder_it_may_not_write(tmp_path):
@@ -484,4 +483,3 @@ def test_doctor_finds_a_taken_port_and_a_folder_it_may_not_write(tmp_path):
         found = json.loads(shmcam(hub, "--json", "doctor").stdout)
         assert found["ok"] is False
         assert {row["topic"] for row in found["findings"]} >= {"software", "camera", "memory", "disk", "clock", "ports"}
-        time.sleep(0)
