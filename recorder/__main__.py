@@ -1,4 +1,4 @@
-"""recorder: encodes the ring's frames to H.264, for files and for live video."""
+"""The recorder process: encodes the ring's frames to H.264, for files and for live video."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from recorder.clips import recovery
-from recorder.clips.clip import ClipLimits, Form
+from recorder.clips.clip import ClipFormat, ClipLimits
 from recorder.clips.finish import Finisher
+from recorder.clips.recovery import adopt_leftovers, read_closed_until_ns
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
@@ -25,8 +25,7 @@ from recorder.settings import RecorderSettings
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
-from shm_ring.ownership import WriterLock
-from shm_ring.ownership import WriterRecord as LockMemory
+from shm_ring.ownership import WriterLock, WriterRecord
 from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient
 from shmcam.imaging.text_overlay import Overlay, overlay_of
@@ -36,27 +35,27 @@ from shmcam.runtime.startup import Process, startup
 log = logging.getLogger("recorder")
 
 CLOSE_S = 3.5
-"""Of the 5 s that supervisord gives us (supervisord.conf, stopwaitsecs)."""
+"""The longest time for the last clip, of the 5 s that supervisord allows (supervisord.conf, stopwaitsecs)."""
 
 COMMANDS = ("record", "watch")
 EVENTS = ("motion_began", "motion_ended", "night_began", "night_ended")
 
 
 def main() -> int:
-    """Record until asked to stop; anything else propagates, is logged, exits 1."""
+    """Records until stop is requested; an error propagates, is logged, and exits 1."""
     with startup("recorder") as process:
         run(process)
     return 0
 
 
 def run(process: Process) -> None:
-    """Wire one camera's recorder; construction order is reading order, the end undoes it in reverse."""
+    """Wires one camera's recorder; construction order is reading order, the end undoes it in reverse."""
     settings, camera, stop = process.settings, process.camera, process.stop
     own = settings.table(RecorderSettings, camera)
     paths = settings.paths
-    _be_nice(own.nice)
-    only_one = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
-    only_one.remember(LockMemory(os.getpid()))
+    _set_niceness(own.nice)
+    lock = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
+    lock.remember(WriterRecord(os.getpid()))
     triggers = Triggers(ClipLimits.of(own))
     with (
         Catalogue.of(settings) as catalogue,
@@ -66,16 +65,20 @@ def run(process: Process) -> None:
         LiveRing(settings.ring_name(camera), stop) as ring,
     ):
         storage = Storage(settings, own, catalogue)
-        writer = ClipWriter(camera, Form.of(own), storage)
+        writer = ClipWriter(camera, ClipFormat.of(own), storage)
         marks = EventMarks(paths.run / f"{camera}.marks.json")
         finisher = Finisher(
-            *(settings, own, camera), marks=marks, catalogue=catalogue, closed=writer.finished, notices=writer.notices
+            *(settings, own, camera),
+            marks=marks,
+            catalogue=catalogue,
+            closed=writer.closed_clips,
+            notices=writer.notices,
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         commands = RecordCommands(
             *(camera, own, triggers, writer, live),
-            relieved=finisher.adopt,
-            marked=lambda: marks.keep(triggers.events),
+            adopt_leftovers=finisher.adopt_leftovers,
+            save_marks=lambda: marks.save(triggers.events),
         )
         cursor, encoder = RingCursor(ring), EncoderSession(own, make_overlay(own))
         heartbeats = Heartbeats(
@@ -92,39 +95,39 @@ def run(process: Process) -> None:
             commands=commands,
             serve=loop.serve,
         )
-        session = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
-        found = [marks.onto(closed) for closed in recovery.adopt(paths.recordings, camera)]
-        session.begin(own, found, recovery.closed_until_ns(paths.recordings, camera))
+        resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
+        adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera)]
+        resume.begin(own, adopted, read_closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()
-        for closed in found:
-            writer.finished.put(closed)
+        for clip in adopted:
+            writer.closed_clips.put(clip)
         log.info("ready mode=%s auto_start=%s recordings=%s", own.mode, own.auto_start, paths.recordings)
-        with closing(writer, CLOSE_S):
+        with close_at_end(writer, CLOSE_S):
             for _ in loop.run(pipeline):
                 if finisher.failure is not None:
                     raise finisher.failure
-                session.keep(commands.last)
+                resume.save(commands.last)
                 while loop.changed:
                     event = loop.changed.popleft()
                     settings = apply_change(settings, event.key, event.new, event.camera)
                     before, own = own, settings.table(RecorderSettings, camera)
                     storage.settings = finisher.settings = settings  # the library's limits
                     commands.settings = finisher.own = encoder.settings = own
-                    writer.form, triggers.limits = Form.of(own), ClipLimits.of(own)
+                    writer.clip_format, triggers.limits = ClipFormat.of(own), ClipLimits.of(own)
                     if own.overlay != before.overlay:
                         encoder.set_overlay(make_overlay(own))
         loop.announce()
-        session.interrupt(commands.last)
+        resume.interrupt(commands.last)
         live.close()
         finisher.close(1.0)
         log.info("stopped encoded=%d lost=%d unwritten=%d", heartbeats.encoded, cursor.lost, writer.unwritten)
-    only_one.close()
+    lock.close()
 
 
 @contextmanager
-def closing(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
-    """End the clip when the process ends, whatever the reason."""
+def close_at_end(writer: ClipWriter, timeout_s: float) -> Iterator[None]:
+    """Ends the clip when the process ends, whatever the reason."""
     try:
         yield
     finally:
@@ -137,7 +140,7 @@ def make_overlay(own: RecorderSettings) -> Overlay | None:
     return overlay_of(msgspec.structs.asdict(own.overlay)) if own.overlay.enable else None
 
 
-def _be_nice(nice: int) -> None:
+def _set_niceness(nice: int) -> None:
     if nice:
         with suppress(PermissionError):  # only root may go below 0; 0 is fine where the streamer is nicer
             os.nice(nice)

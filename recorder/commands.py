@@ -1,8 +1,6 @@
-"""Commands and events of the hub, turned into what the triggers understand; and the answers.
+"""Obeys the hub's commands and events by means of the triggers, and answers: text for people, data for programs.
 
-Who asked for a recording to begin or end, and is answered when its file is there or closed.
-
-How the recorder answers: text for people, the same as data for programs.
+A request to begin or end a recording is answered when its file is open or closed.
 """
 
 from __future__ import annotations
@@ -41,53 +39,54 @@ class PendingReply:
 
     request: Request
     order: ClipOrder | None
-    """What was started or stopped; None: whatever comes next."""
+    """The recording that was started or stopped; None: the next one."""
     deadline_s: float
 
-    def means(self, order: ClipOrder) -> bool:
-        """Whether this is a file of what was asked for: further files of a recording begin at the same instant."""
+    def concerns(self, order: ClipOrder) -> bool:
+        """Whether an order is a file of the requested recording: all its files have the same start."""
         return self.order is None or self.order.start_ns == order.start_ns
 
 
 class PendingReplies:
-    """Those who wait for the same kind of thing; one thread uses it."""
+    """The requests that wait for the same kind of answer; one thread uses it."""
 
-    def __init__(self, within_s: float) -> None:
-        """`within_s`: how long one is kept waiting."""
-        self._within_s = within_s
-        self._waiting: list[PendingReply] = []
+    def __init__(self, timeout_s: float) -> None:
+        """`timeout_s`: the longest time for which a request waits."""
+        self._timeout_s = timeout_s
+        self._pending: list[PendingReply] = []
 
     def add(self, request: Request, order: ClipOrder | None) -> None:
-        """Let one wait."""
-        self._waiting.append(PendingReply(request, order, time.monotonic() + self._within_s))
+        """Adds a request."""
+        self._pending.append(PendingReply(request, order, time.monotonic() + self._timeout_s))
 
     def answer(self, reply: Reply, of: ClipOrder | None = None) -> None:
-        """Answer those who wait for this recording, or all."""
-        for one in list(self._waiting):
-            if of is None or one.means(of):
-                self._waiting.remove(one)
-                one.request.reply(reply)
+        """Answers the requests that wait for this recording, or all."""
+        for pending in list(self._pending):
+            if of is None or pending.concerns(of):
+                self._pending.remove(pending)
+                pending.request.reply(reply)
 
-    def hurry(self, order: ClipOrder, within_s: float) -> None:
-        """Those who wait for this recording wait no longer than that."""
-        for one in self._waiting:
-            if one.means(order):
-                one.deadline_s = min(one.deadline_s, time.monotonic() + within_s)
+    def shorten(self, order: ClipOrder, timeout_s: float) -> None:
+        """Lets the requests for this recording wait no longer than `timeout_s` from now."""
+        for pending in self._pending:
+            if pending.concerns(order):
+                pending.deadline_s = min(pending.deadline_s, time.monotonic() + timeout_s)
 
-    def late(self) -> list[PendingReply]:
-        """Those who have waited long enough; they wait no longer."""
+    def take_overdue(self) -> list[PendingReply]:
+        """Removes and returns the requests that have waited long enough."""
         now_s = time.monotonic()
-        late = [one for one in self._waiting if one.deadline_s < now_s]
-        self._waiting = [one for one in self._waiting if one.deadline_s >= now_s]
-        return late
+        overdue = [pending for pending in self._pending if pending.deadline_s < now_s]
+        self._pending = [pending for pending in self._pending if pending.deadline_s >= now_s]
+        return overdue
 
+    @property
     def orders(self) -> list[ClipOrder]:
-        """What they wait for."""
-        return [one.order for one in self._waiting if one.order is not None]
+        """The recordings that requests wait for."""
+        return [pending.order for pending in self._pending if pending.order is not None]
 
 
-def started_reply(opened: Opened, notes: list[str]) -> Reply:
-    """The answer to start and trigger: the file is there."""
+def start_reply_of(opened: Opened, notes: list[str]) -> Reply:
+    """Returns the answer to start and trigger: the file is there."""
     text = "; ".join([f"recording {opened.path} from frame {opened.frame_id}", *notes])
     data = {
         "file": str(opened.path),
@@ -98,8 +97,8 @@ def started_reply(opened: Opened, notes: list[str]) -> Reply:
     return Reply(status="recording_started", text=text, data=data)
 
 
-def stopped_reply(closed: Closed) -> Reply:
-    """The answer to stop."""
+def stop_reply_of(closed: Closed) -> Reply:
+    """Returns the answer to stop."""
     totals = closed.totals
     if not closed.kept:
         text = f"ERROR: no file of the recording was kept: {closed.reason}"
@@ -114,7 +113,7 @@ def stopped_reply(closed: Closed) -> Reply:
 
 
 def data_of(closed: Closed) -> dict[str, object]:
-    """All that is known of a closed clip."""
+    """Returns all that is known of a closed clip."""
     totals = closed.totals
     return {
         "file": str(closed.path) if closed.kept else "",
@@ -130,37 +129,37 @@ def data_of(closed: Closed) -> dict[str, object]:
     }
 
 
-def unfinished_reply(current: tuple[ClipOrder, Path, int, int] | None, waiting: int, trouble: str) -> Reply:
-    """The answer to a stop whose last file was not closed in time, if it ever was opened."""
+def unfinished_reply_of(current: tuple[ClipOrder, Path, int, int] | None, queue_length: int, trouble: str) -> Reply:
+    """Returns the answer to a stop whose last file was not closed in time, if it ever was opened."""
     if current is not None:
         _, path, frames, _ = current
         text = f"stopped; {path} is still being written"
         return Reply(status="recording_stopped", text=text, data={"file": str(path), "frames": frames})
-    if waiting:
+    if queue_length:
         return Reply(status="recording_stopped", text="stopped; its frames still wait for the disk")
     if trouble:
         return error(f"stopped; nothing was written: {trouble}", "recording_stopped")
     return Reply(status="recording_stopped", text="stopped; nothing was written")
 
 
-def recording_reply(current: tuple[ClipOrder, Path, int, int]) -> Reply:
-    """The answer to status: frames go into a file."""
+def recording_reply_of(current: tuple[ClipOrder, Path, int, int]) -> Reply:
+    """Returns the answer to status while frames go into a file."""
     order, path, frames, drops = current
     text = f"RECORDING file={path} frames={frames} drops={drops} trigger={order.trigger}"
     data = {"file": str(path), "frames": frames, "drops": drops, "trigger": order.trigger}
     return Reply(status="recording", text=text, data={"recording": True, **data})
 
 
-def waiting_reply(trouble: str, unwritten: int) -> Reply:
-    """The answer to status: frames should go into a file, but do not."""
+def waiting_reply_of(trouble: str, unwritten: int) -> Reply:
+    """Returns the answer to status while frames should go into a file, but do not."""
     reason = trouble or "no frame has come yet"
     text = f"{'ERROR: ' if trouble else ''}WAITING reason={reason} unwritten={unwritten}"
     data = {"recording": False, "reason": reason, "unwritten": unwritten}
     return Reply(ok=not trouble, status="waiting", text=text, data=data)
 
 
-def idle_reply(last: Closed | None) -> Reply:
-    """The answer to status: no frame is wanted."""
+def idle_reply_of(last: Closed | None) -> Reply:
+    """Returns the answer to status while no frame is to be recorded."""
     if last is None:
         return Reply(status="idle", text="IDLE", data={"recording": False})
     text = f"IDLE last={last.path} frames={last.totals.frames} drops={last.totals.drops}"
@@ -171,35 +170,36 @@ def idle_reply(last: Closed | None) -> Reply:
 
 log = logging.getLogger(__name__)
 
-OPEN_WITHIN_S = 5.0
-"""A start is answered with the file's name once it exists, or after this long with why it does not."""
-CLOSE_WITHIN_S = 15.0
-"""A stop is answered when its last file is closed, or after this long with how far that is."""
+OPEN_TIMEOUT_S = 5.0
+"""A start is answered with the file's name once it exists, or after this time with the reason why it does not."""
+CLOSE_TIMEOUT_S = 15.0
+"""A stop is answered when its last file is closed, or after this time with how far that is."""
 SETTLED_S = 1.0
-"""A stop waits no longer when nothing of its recording is on its way to the disk any more."""
+"""A stop waits no longer than this when nothing of its recording is on its way to the disk any more."""
 
 
 @dataclass
 class RecordCommands:
-    """Obeys requests; keeps those whose answer needs a file to be opened or closed."""
+    """Obeys commands and events; keeps the requests whose answer needs a file to be opened or closed."""
 
     camera: str
     settings: RecorderSettings
     triggers: Triggers
     writer: ClipWriter
     live: LivePackets
-    relieved: Callable[[], None] = lambda: None
-    """What is to be done when the disk can be written again."""
-    marked: Callable[[], None] = lambda: None
-    """What is to be done before anybody is told that an event counts."""
+    adopt_leftovers: Callable[[], None] = lambda: None
+    """Called when the disk can be written again."""
+    save_marks: Callable[[], None] = lambda: None
+    """Called before the answer that an event counts."""
     notes: list[str] = field(default_factory=list)
-    """What the loop wants said with the next answer (a pre-roll that could not be had)."""
-    _starts: PendingReplies = field(default_factory=lambda: PendingReplies(OPEN_WITHIN_S))
-    _stops: PendingReplies = field(default_factory=lambda: PendingReplies(CLOSE_WITHIN_S))
+    """Texts for the next answer to a start (a pre-roll that the ring no longer held)."""
     last: Closed | None = None
+    """The clip that was closed last."""
+    _starts: PendingReplies = field(default_factory=lambda: PendingReplies(OPEN_TIMEOUT_S))
+    _stops: PendingReplies = field(default_factory=lambda: PendingReplies(CLOSE_TIMEOUT_S))
 
     def obey(self, request: Request) -> None:
-        """Act on one request."""
+        """Acts on one request."""
         message: Message = request.message
         if isinstance(message, Event) and getattr(message, "camera", "") not in ("", self.camera):
             return  # another camera's
@@ -211,65 +211,66 @@ class RecordCommands:
             case Record(action="trigger"):
                 self._trigger(request, message)
             case Record():
-                request.reply(self.status())
+                request.reply(self.make_status_reply())
             case Watch():
                 self.live.watch(message.seconds)
                 request.reply(Reply(status="watching", text="OK", data={"seconds": message.seconds}))
             case MotionEnded():
-                self.triggers.ended(message.captured_ns or now_ns(), "motion")
-            case MotionBegan() if self._listens("motion"):
+                self.triggers.note_end(message.captured_ns or now_ns(), "motion")
+            case MotionBegan() if self._is_source("motion"):
                 at_ns = message.captured_ns or now_ns()
-                self.triggers.began(at_ns, "motion", utc_ns=to_utc_ns(at_ns))
+                self.triggers.note_begin(at_ns, "motion", utc_ns=to_utc_ns(at_ns))
             case NightEnded():
-                return  # the coming of day is no event of its own
-            case NightBegan() if self._listens("night"):
+                return  # the end of the night is no event of its own
+            case NightBegan() if self._is_source("night"):
                 at_ns = message.captured_ns or now_ns()
-                self.triggers.happened(at_ns, "night", utc_ns=to_utc_ns(at_ns))
+                self.triggers.note_event(at_ns, "night", utc_ns=to_utc_ns(at_ns))
 
-    def noticed(self, notice: Notice) -> None:
-        """Answer those who waited for this."""
+    def answer(self, notice: Notice) -> None:
+        """Answers the requests that waited for this notice."""
         match notice:
             case Opened():
                 notes, self.notes = self.notes, []
-                self._starts.answer(started_reply(notice, notes), of=notice.order)
+                self._starts.answer(start_reply_of(notice, notes), of=notice.order)
             case Closed():
                 self.last = notice
-                if not self.triggers.on(notice.order):
-                    self._stops.answer(stopped_reply(notice), of=notice.order)
+                if not self.triggers.is_on(notice.order):
+                    self._stops.answer(stop_reply_of(notice), of=notice.order)
             case Trouble(reason=""):
-                self.relieved()
+                self.adopt_leftovers()
             case Trouble(reason=reason):
                 self._starts.answer(error(f"not recording: {reason}; trying again", "not_recording"))
 
-    def overdue(self) -> None:
-        """Answer those who have waited long enough."""
-        for one in self._starts.late():
+    def answer_overdue(self) -> None:
+        """Answers the requests that have waited long enough."""
+        for pending in self._starts.take_overdue():
             text = "recording begins with the first frame; none has come yet"
-            one.request.reply(Reply(status="recording_waiting", text=text))
-        for order in self._stops.orders():
-            if self._settled(order):
-                self._stops.hurry(order, SETTLED_S)
-        for one in self._stops.late():
-            one.request.reply(self._late(one))
+            pending.request.reply(Reply(status="recording_waiting", text=text))
+        for order in self._stops.orders:
+            if self._is_settled(order):
+                self._stops.shorten(order, SETTLED_S)
+        for pending in self._stops.take_overdue():
+            pending.request.reply(self._make_overdue_reply(pending))
 
-    def status(self) -> Reply:
-        """What is being recorded."""
-        current = self.writer.current()
+    def make_status_reply(self) -> Reply:
+        """Returns the answer to status."""
+        current = self.writer.current
         if current is not None:
-            return recording_reply(current)
-        if self.triggers.active:
-            return waiting_reply(self.writer.trouble, self.writer.unwritten)
-        return idle_reply(self.last)
+            return recording_reply_of(current)
+        if self.triggers.is_active:
+            return waiting_reply_of(self.writer.trouble, self.writer.unwritten)
+        return idle_reply_of(self.last)
 
     # ---- inside
 
-    def _listens(self, source: str) -> bool:
+    def _is_source(self, source: str) -> bool:
+        """Whether events of this source are recorded."""
         return self.settings.mode in ("event", "rolling") and source in self.settings.events
 
     def _start(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns
         kind = "rolling" if self.settings.mode == "rolling" else "session"
-        begun = self.triggers.start(
+        has_begun = self.triggers.start(
             at_ns,
             kind,  # type: ignore[arg-type]
             "rolling" if kind == "rolling" else "manual",
@@ -278,45 +279,46 @@ class RecordCommands:
             protect=message.protect,
             duration_s=message.duration_s,
         )
-        if begun:
+        if has_begun:
             self._starts.add(request, self.triggers.session)
             return
-        current = self.writer.current()
+        current = self.writer.current
         path = str(current[1]) if current else ""
         request.reply(Reply(status="already_recording", text=f"already recording {path}".rstrip(), data={"file": path}))
 
     def _stop(self, request: Request, message: Record) -> None:
         order = self.triggers.session or self.triggers.recording
         if not self.triggers.stop(message.at_ns):
-            current = self.writer.current()
+            current = self.writer.current
             if current is None:
                 request.reply(error("not recording", "not_recording"))
                 return
             order, *_ = current  # it has just ended by itself, and is about to be closed
         self._stops.add(request, order)
 
-    def _settled(self, order: ClipOrder) -> bool:
+    def _is_settled(self, order: ClipOrder) -> bool:
         """Whether nothing of a recording can come to the disk any more."""
-        current = self.writer.current()
-        return not (
-            self.triggers.on(order) or self.writer.waiting or (current and current[0].start_ns == order.start_ns)
-        )
+        current = self.writer.current
+        is_open = current is not None and current[0].start_ns == order.start_ns
+        return not (self.triggers.is_on(order) or self.writer.queue_length or is_open)
 
-    def _late(self, one: PendingReply) -> Reply:
-        """The answer to a stop whose last file was not closed in time."""
-        current = self.writer.current()
-        if current is not None and not one.means(current[0]):
+    def _make_overdue_reply(self, pending: PendingReply) -> Reply:
+        """Returns the answer to a stop whose last file was not closed in time."""
+        current = self.writer.current
+        if current is not None and not pending.concerns(current[0]):
             current = None
-        if current is None and self.last is not None and one.means(self.last.order):
-            return stopped_reply(self.last)
-        return unfinished_reply(current, self.writer.waiting, self.writer.trouble)
+        if current is None and self.last is not None and pending.concerns(self.last.order):
+            return stop_reply_of(self.last)
+        return unfinished_reply_of(current, self.writer.queue_length, self.writer.trouble)
 
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns
-        self.triggers.happened(at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect)
-        self.marked()
-        current = self.writer.current()
-        if current is None or not self.triggers.on(current[0]):
+        self.triggers.note_event(
+            at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect
+        )
+        self.save_marks()
+        current = self.writer.current
+        if current is None or not self.triggers.is_on(current[0]):
             self._starts.add(request, None)  # what is open has ended, and is about to be closed
             return
         _, path, frames, _ = current

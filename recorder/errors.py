@@ -1,4 +1,4 @@
-"""What can go wrong in the recorder, by who must act."""
+"""The recorder's own errors, by who must act."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class FramePipeline:
     @property
     def is_wanted(self) -> bool:
         """Whether a recording or a viewer needs frames, now or soon."""
-        return self._triggers.active or self._live.watched
+        return self._triggers.is_active or self._live.needs_frames
 
     def attach(self) -> bool:
         """Opens the camera's ring. Returns: whether there is one."""
@@ -85,7 +85,7 @@ class FramePipeline:
     def expire(self) -> None:
         """Closes a clip whose end has come by the clock; called while no frame comes."""
         self._triggers.expire(now_ns() - LATE_NS - self._heartbeats.period_ns)
-        if not self._triggers.active:
+        if not self._triggers.is_active:
             self._set_order(None)
 
     def pause(self) -> None:
@@ -94,7 +94,7 @@ class FramePipeline:
             self._set_order(None)
             self._encoder.drain()
             self._live.pause()
-            self._heartbeats.pause()
+            self._heartbeats.reset_rate()
             self.is_busy = False
         self._cursor.skip_to_newest()
 
@@ -128,28 +128,28 @@ class FramePipeline:
         try:
             with spot.reader.borrow(spot.sequence) as frame:
                 meta = frame.meta
-                order = self._triggers.order(meta.captured_ns, meta.captured_utc_ns - meta.captured_ns)
-                if self._encoder.changes_with(frame, meta):
+                order = self._triggers.decide(meta.captured_ns, meta.captured_utc_ns - meta.captured_ns)
+                if self._encoder.needs_drain(frame, meta):
                     self.drain()
-                if self._writer.key_wanted or self._live.key_wanted:
+                if self._writer.needs_key or self._live.needs_key:
                     self._encoder.force_key()
-                    self._writer.key_wanted = self._live.key_wanted = False
-                if is_encoded := order is not None or self._live.watched:
-                    units = self._encoder.feed(frame, meta, order)
+                    self._writer.needs_key = self._live.needs_key = False
+                if is_encoded := order is not None or self._live.needs_frames:
+                    units = self._encoder.encode(frame, meta, order)
         except FrameOverwritten:
             self._cursor.lost += 1
             self._cursor.position += 1
-            self._deliver(self._encoder.without(meta, units))
+            self._deliver(self._encoder.drop_torn(meta, units))
             return
         self._cursor.position += 1
-        self._heartbeats.took(meta.captured_ns, encoded=is_encoded)
+        self._heartbeats.count_frame(meta.captured_ns, encoded=is_encoded)
         self._last_ns = meta.captured_ns
         if order is not None and self._start_ns:
             self._report_short_preroll(order, meta)
         lag = self._cursor.lag
         self._deliver(units, more=lag > 0)
         self._set_order(order)
-        self._encoder.pace(lag, self._cursor.slots)
+        self._encoder.adapt_preset(lag, self._cursor.slots)
 
     def _report_short_preroll(self, order: ClipOrder, first: FrameMeta) -> None:
         """Tells by how much a recording begins later than ordered, where the ring no longer held its first frames."""
@@ -167,7 +167,7 @@ class FramePipeline:
         if track is None:
             return
         for unit in units:
-            if self._live.wanted(recording=unit.order is not None):
+            if self._live.should_publish(recording=unit.order is not None):
                 self._live.publish(unit, track, self._encoder.epoch)
             else:
                 self._live.pause()
@@ -178,7 +178,7 @@ class FramePipeline:
         """Notes the clip that the last frame belongs to. If there is none, the clip before is closed."""
         if order is None and self._order is not None:
             self.drain()
-            self._put(End("over" if self._triggers.active else "stopped"), more=False)
+            self._put(End("over" if self._triggers.is_active else "stopped"), more=False)
         self._order = order
 
     def _put(self, item: QueuedUnit | End, *, more: bool) -> None:

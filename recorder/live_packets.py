@@ -1,4 +1,4 @@
-"""Publishes encoded frames for live viewers in the packets ring, while somebody wants them."""
+"""Publishes encoded frames for live viewers in the packets ring, while there are viewers."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ log = logging.getLogger(__name__)
 
 
 class LivePackets:
-    """The packets ring of one camera; made when it is first needed, given back by `close`."""
+    """The packets ring of one camera; created when it is first needed, retired by `close`."""
 
     def __init__(self, name: str, lock_dir: Path, camera: str, settings: RecorderSettings) -> None:
         self.published = 0
-        """Frames."""
-        self.key_wanted = False
+        """Counts published frames."""
+        self.needs_key = False
         """Viewers wait for a key frame, because frames before were not published."""
         self._name, self._lock_dir, self._camera, self._settings = name, lock_dir, camera, settings
         self._ring: RingWriter | None = None
         self._lease_s = 0.0
         self._backoff, self._retry_s = Backoff(), 0.0
         self._last_ns = 0
-        self._joined = False
+        self._has_key = False
+        """A key frame and all frames since have been published."""
 
     def watch(self, seconds: float) -> None:
-        """Somebody watches for so long."""
+        """Publishes for so long from now, because viewers watch; 0 ends it."""
         self._lease_s = max(self._lease_s, time.monotonic() + seconds) if seconds else 0.0
 
-    def wanted(self, *, recording: bool) -> bool:
-        """Whether packets should be published now."""
+    def should_publish(self, *, recording: bool) -> bool:
+        """Whether to publish a frame now. `recording`: it is recorded, too."""
         if self._settings.live == "always":
             return True
         if self._settings.live == "recording":
@@ -47,40 +48,40 @@ class LivePackets:
         return time.monotonic() < self._lease_s
 
     @property
-    def watched(self) -> bool:
-        """Whether packets should be published although nothing is recorded."""
-        return self.wanted(recording=False)
+    def needs_frames(self) -> bool:
+        """Whether frames should be published although nothing is recorded."""
+        return self.should_publish(recording=False)
 
     def publish(self, unit: AccessUnit, track: Track, epoch: int) -> None:
-        """Publish a frame, unless it is older than the last one (a pre-roll is no live video)."""
-        if unit.row.captured_ns <= self._last_ns:
+        """Publishes a frame, unless it is older than the last one (a pre-roll is no live video)."""
+        if unit.meta.captured_ns <= self._last_ns:
             self.pause()
             return
-        if not self._joined and not unit.key:
-            self.key_wanted = True
+        if not self._has_key and not unit.is_key:
+            self.needs_key = True
             return
         ring = self._ring or self._create(track.fps)
         if ring is None:
             return
-        self._joined, self.key_wanted, self._last_ns = True, False, unit.row.captured_ns
-        flags = (unit.row.flags | Flags.KEY) if unit.key else (unit.row.flags & ~Flags.KEY)
-        meta = replace(unit.row, flags=int(flags))
+        self._has_key, self.needs_key, self._last_ns = True, False, unit.meta.captured_ns
+        flags = (unit.meta.flags | Flags.KEY) if unit.is_key else (unit.meta.flags & ~Flags.KEY)
+        meta = replace(unit.meta, flags=int(flags))
         pts_us = unit.packet.pts or 0
-        data, duration_us = bytes(unit.packet), unit.row.frame_duration_us
+        data, duration_us = bytes(unit.packet), unit.meta.frame_duration_us
         packets.publish(ring, packets.Unit(data, meta, pts_us, duration_us, track.width, track.height, epoch))
         self.published += 1
 
     def pause(self) -> None:
-        """Frames are left out: viewers go on at the next key frame."""
-        self._joined = False
+        """Notes that frames are left out: viewers go on at the next key frame."""
+        self._has_key = False
 
-    def heartbeat(self) -> None:
-        """Tell readers that the writer lives."""
+    def send_heartbeat(self) -> None:
+        """Tells readers that the writer lives."""
         if self._ring is not None:
             self._ring.heartbeat()
 
     def close(self) -> None:
-        """Retire the ring, also one that a killed recorder before us left."""
+        """Retires the ring, also one that a killed recorder before us left."""
         if self._ring is not None:
             self._ring.retire()
             self._ring = None

@@ -63,10 +63,10 @@ class RecorderLoop:
         """Announces what the writer has done since the last call, and answers the requests that waited for it."""
         while not self._writer.notices.empty():
             notice = self._writer.notices.get()
-            self._commands.noticed(notice)
+            self._commands.answer(notice)
             if (event := event_of(self._commands.camera, notice)) is not None:
                 self._control.announce(event)
-        self._commands.overdue()
+        self._commands.answer_overdue()
 
     def _obey(self) -> None:
         for request in self._control.receive():

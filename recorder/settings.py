@@ -46,7 +46,7 @@ class OverlaySettings(Section, frozen=True):
     ] = 10
 
     def __post_init__(self) -> None:
-        """Refuse colours that are none."""
+        """Refuses colours outside 0..255."""
         if any(not 0 <= part <= 255 for part in self.text_color):
             raise ValueError("text_color must be three numbers 0..255 (red, green, blue)")
 
@@ -131,7 +131,7 @@ class RecorderSettings(Section, frozen=True):
     overlay: OverlaySettings = msgspec.field(default_factory=OverlaySettings)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuses combinations that contradict each other."""
         if self.max_event_s <= self.pre_roll_s:
             raise ValueError("max_event_s must be longer than pre_roll_s, which it includes")
         if self.encoder == "h264_v4l2m2m" and 0 < self.bitrate < 25_000:  # bcm2835-codec's lower limit

@@ -1,7 +1,4 @@
-"""How the recorder does, told to the hub: rate, how far it is behind, what it is writing.
-
-What everybody is told of what the recorder's threads have done.
-"""
+"""Tells the hub how the recorder is: heartbeats (rate, delay, file) and the events of its threads."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted,
 from shmcam.runtime.clock import RateMeter, now_ns
 
 BEAT_S = 0.2
-"""Signs of life; the hub hears of one a second."""
+"""Seconds between two heartbeats at least; the hub passes on one a second."""
 RATE_INTERVALS = 29
 """Intervals over which the frame rate is measured."""
 
 
 class Heartbeats:
-    """Counts frames and beats."""
+    """Counts frames, and sends heartbeats that tell the hub how the recorder is."""
 
     def __init__(
         self,
@@ -38,42 +35,42 @@ class Heartbeats:
         writer: ClipWriter,
     ) -> None:
         self.encoded = 0
-        """Frames that went into the encoder, and were not overwritten meanwhile."""
+        """Frames that went into the encoder and were not overwritten meanwhile."""
         self._control, self._cursor, self._encoder = control, cursor, encoder
         self._live, self._triggers, self._writer = live, triggers, writer
         self._rate = RateMeter(RATE_INTERVALS)
-        self._beat_s = 0.0
+        self._next_beat_s = 0.0
 
-    def took(self, captured_ns: int, *, encoded: bool) -> None:
-        """A frame is done."""
+    def count_frame(self, captured_ns: int, *, encoded: bool) -> None:
+        """Counts a frame that was taken from the ring."""
         self.encoded += encoded
         self._rate.add(captured_ns)
 
-    def pause(self) -> None:
-        """No frames are taken for now."""
+    def reset_rate(self) -> None:
+        """Forgets the frame rate: no frames are taken for now."""
         self._rate.clear()
 
     @property
     def period_ns(self) -> int:
-        """Time from one frame to the next, lately; 0: unknown."""
+        """The mean time from one frame to the next; 0: unknown."""
         return self._rate.period_ns
 
     @property
     def behind_s(self) -> float:
-        """Age of the newest encoded frame, less one period, while others wait: viewers give way to this."""
+        """Age of the newest encoded frame, less one period, while others wait; the streamer serves less then."""
         newest_ns = self._rate.newest_ns
         if newest_ns is None or not self._cursor.lag:
             return 0.0
         return max(0.0, (now_ns() - newest_ns - self.period_ns) / NS)
 
     def beat(self, *, busy: bool) -> None:
-        """Tell the hub, a few times a second at most."""
+        """Sends a heartbeat, a few times a second at most. `busy`: frames are being encoded."""
         now_s = time.monotonic()
-        if now_s < self._beat_s:
+        if now_s < self._next_beat_s:
             return
-        self._beat_s = now_s + BEAT_S
-        current = self._writer.current()
-        state = "recording" if current else "waiting" if self._triggers.active else "live" if busy else "idle"
+        self._next_beat_s = now_s + BEAT_S
+        current = self._writer.current
+        state = "recording" if current else "waiting" if self._triggers.is_active else "live" if busy else "idle"
         self._control.beat(
             state=state,
             reason=self._writer.trouble,
@@ -85,17 +82,17 @@ class Heartbeats:
             frames=current[2] if current else 0,
             drops=current[3] if current else 0,
             unwritten=self._writer.unwritten,
-            queued=self._writer.waiting,
+            queued=self._writer.queue_length,
             encoder=self._encoder.codec,
             encoder_failures=self._encoder.failures,
             live_frames=self._live.published,
             encoded=self.encoded,
         )
-        self._live.heartbeat()
+        self._live.send_heartbeat()
 
 
 def event_of(camera: str, notice: Notice) -> Event | None:
-    """The event that a notice is worth; None: it is nobody else's business."""
+    """Returns the event that a notice is announced as; None: it is not announced."""
     match notice:
         case Opened(order=order, path=path, frame_id=frame_id):
             return RecordingStarted(camera=camera, path=str(path), trigger=order.trigger, frame_id=frame_id)

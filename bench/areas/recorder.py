@@ -22,12 +22,12 @@ import numpy as np
 from msgspec.structs import asdict
 
 from bench.measure import Measured, Outcome, Row, compared, paired
-from recorder.clips.clip import ClipLimits, Form
+from recorder.clips.clip import ClipFormat, ClipLimits
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
 from recorder.encoding import encoder
-from recorder.encoding.frames import Wrapper, picture_of
+from recorder.encoding.frames import Wrapper, encoder_input_of
 from recorder.encoding.session import EncoderSession
 from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets
@@ -143,7 +143,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     drawing = overlay_of(OVERLAY) if overlay else None
     triggers = Triggers(ClipLimits.of(own))
     with Catalogue.of(film.settings) as catalogue:
-        writer = ClipWriter("cam0", Form.of(own), Storage(film.settings, own, catalogue))
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(film.settings, own, catalogue))
         packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
         if live:
             packets.watch(3600)
@@ -171,7 +171,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
         for _ in loop.run(pipeline):
             if not began and heartbeats.encoded >= RUN_IN:
                 began, cpu, before = time.perf_counter(), cpu_s(), heartbeats.encoded
-            if not triggers.active:
+            if not triggers.is_active:
                 break
         seconds = time.perf_counter() - began  # the last frame is encoded; closing the file is the disk's pace
         assert writer.close("done", 60)
@@ -188,7 +188,7 @@ def bare(film: Film) -> tuple[float, float]:
     """Encode the film with libx264 and nothing else. Returns: seconds and CPU seconds, per frame."""
     rows = film.geometry.height * 3 // 2
     pictures = [frame.reshape(rows, film.geometry.width) for frame in film.frames]
-    plan = encoder.plan(SETTINGS, "libx264", picture_of(film.geometry), 1e9 / PERIOD_NS, THREADS)
+    plan = encoder.plan_encoder(SETTINGS, "libx264", encoder_input_of(film.geometry), 1e9 / PERIOD_NS, THREADS)
     began, cpu = time.perf_counter(), cpu_s()
     context = encoder._open(plan)
     every = round(SETTINGS.gop_s * 1e9 / PERIOD_NS)
@@ -211,7 +211,7 @@ def drawing(film: Film) -> float:
     began = time.perf_counter()
     for sequence in range(len(film.frames)):
         with reader.borrow(sequence) as frame:
-            overlay.draw(wrapper.luma(wrapper.frame(frame.payload)), frame.meta)
+            overlay.draw(wrapper.luma_of(wrapper.wrap(frame.payload)), frame.meta)
     return (time.perf_counter() - began) / len(film.frames)
 
 

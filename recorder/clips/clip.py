@@ -1,8 +1,7 @@
-"""What a clip is: how it is written, what it is made of, what is known of it in the end.
+"""The data of one clip: what it is ordered for, how it is written, where it lies, and its totals in the end.
 
-Where a recording lies and what it is called (features.md E3); names are made by us, never taken from outside.
-
-What a clip is wanted for, and the user's limits in the sensor's unit of time.
+File names (features.md E3) are made here, never taken from outside. The user's limits are kept in the sensor's unit
+of time.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TIMING = "_frame_timing.csv"
 
 @dataclass(frozen=True, slots=True)
 class ClipPaths:
-    """The files of one clip: what they are called while they grow, and once they are closed."""
+    """The files of one clip: their names while they grow, and once they are closed."""
 
     clip: Path
     """Final name of the video."""
@@ -47,35 +46,34 @@ class ClipPaths:
         return self.timing.with_name(self.timing.name + PART)
 
 
-def folder(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) -> Path:
-    """The folder of a recording that began then; cameras started by one command share their session folder."""
+def folder_of(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) -> Path:
+    """Returns the folder of a recording that began then; one command's recordings of all cameras share a folder."""
     if kind == "rolling":
         return recordings / "rolling" / camera
     return recordings / f"session_{stamp(started_utc_ns)}"
 
 
-def place(
+def find_free_paths(
     folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str
 ) -> ClipPaths:
-    """`cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
-    stem = f"{camera}_{size[0]}x{size[1]}_{rate(fps)}fps_{stamp(first_utc_ns)}"
+    """Returns `cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
+    stem = f"{camera}_{size[0]}x{size[1]}_{rate_text_of(fps)}fps_{stamp(first_utc_ns)}"
     number = 1
     while True:
         number_text = "" if number == 1 else f"_{number}"
-        candidate = ClipPaths(folder / f"{stem}{number_text}{SUFFIXES[container]}")
-        ends = (candidate.clip, candidate.growing, candidate.timing, candidate.growing_timing)
-        if not any(path.exists() for path in ends):
-            return candidate
+        paths = ClipPaths(folder / f"{stem}{number_text}{SUFFIXES[container]}")
+        if not any(path.exists() for path in (paths.clip, paths.growing, paths.timing, paths.growing_timing)):
+            return paths
         number += 1
 
 
 def is_of(name: str, camera: str) -> bool:
-    """Whether a file is called as this camera's are; `front` is not the camera of `front_door_640x360_…`."""
+    """Whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
     return re.match(rf"{re.escape(camera)}_\d+x\d+_", name) is not None
 
 
-def rate(fps: float) -> str:
-    """The rate as it stands in a name: `30`, `7.5`, `0.5`."""
+def rate_text_of(fps: float) -> str:
+    """Returns the rate as it stands in a name: `30`, `7.5`, `0.5`."""
     return f"{fps:.2f}".rstrip("0").rstrip(".")
 
 
@@ -86,23 +84,26 @@ NEXT_FILE = "next file"
 
 @dataclass(frozen=True, slots=True)
 class ClipOrder:
-    """One clip that is wanted. A frame whose order has another `number` than the one before begins another file."""
+    """An order for one clip. A frame whose order has another `number` than the one before begins another file."""
 
     number: int
     kind: Kind
     trigger: str
     """manual, auto, rolling, motion, night, command."""
     start_ns: int
-    """First instant that is wanted."""
+    """The first instant to record."""
     utc_ns: int
-    """Wall clock when the recording, of which this may be the n-th file, was asked for: names its folder."""
+    """Wall clock when the recording was ordered: names its folder. This may be the n-th file of the recording."""
     label: str = ""
     protect: bool = False
     because: str = NEXT_FILE
-    """Why this file begins, and the one before it ends."""
+    """The reason why this file begins, and the one before it ends."""
 
-    def marked(self, trigger: str, label: str, protect: bool) -> ClipOrder:
-        """The same clip once an event fell into it: retention takes it last, or never. What it is stays."""
+    def with_mark(self, trigger: str, label: str, protect: bool) -> ClipOrder:
+        """Returns the order of the same clip after an event fell into it: retention takes it last, or never.
+
+        The kind of the clip stays.
+        """
         return replace(
             self,
             trigger=trigger if self.trigger in ORDINARY_TRIGGERS else self.trigger,
@@ -125,7 +126,7 @@ class ClipLimits:
 
     @classmethod
     def of(cls, settings: RecorderSettings) -> ClipLimits:
-        """The user's keys."""
+        """Returns the limits of these settings."""
         return cls(
             int(settings.pre_roll_s * NS),
             int(settings.post_roll_s * NS),
@@ -136,8 +137,8 @@ class ClipLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How a clip is written."""
+class ClipFormat:
+    """The format that a clip is written in."""
 
     container: str
     fragment_s: float
@@ -146,14 +147,14 @@ class Form:
     """Whether an mp4 becomes a plain one when it is closed."""
 
     @classmethod
-    def of(cls, settings: RecorderSettings) -> Form:
-        """The user's choice."""
+    def of(cls, settings: RecorderSettings) -> ClipFormat:
+        """Returns the format of these settings."""
         return cls(settings.container, settings.fragment_s, settings.csv, settings.on_close != "fragmented")
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What one video stream is made of; frames of another track need another file."""
+    """The properties of one video stream; frames of another track need another file."""
 
     width: int
     height: int
@@ -166,7 +167,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class ClipTotals:
-    """What is known of a clip."""
+    """The totals of a clip."""
 
     frames: int
     first_frame: int
@@ -179,7 +180,7 @@ class ClipTotals:
 
     @property
     def drops(self) -> int:
-        """Frames missing between first and last, whoever lost them."""
+        """Frames missing between first and last: those the camera dropped and those the recorder lost."""
         return self.hardware_drops + self.lost
 
     @property
@@ -188,15 +189,15 @@ class ClipTotals:
         return (self.last_ns - self.first_ns) / 1e9
 
 
-def about(camera: str, order: ClipOrder, row: FrameMeta) -> dict[str, object]:
-    """What a video says about itself, so that it can be adopted from its bytes alone."""
+def describe(camera: str, order: ClipOrder, first: FrameMeta) -> dict[str, object]:
+    """Returns what a video says about itself, so that it can be adopted from its bytes alone."""
     return {
         "camera": camera,
         "kind": order.kind,
         "trigger": order.trigger,
         "label": order.label,
         "protect": order.protect,
-        "first_frame": row.frame_id,
-        "captured_ns": row.captured_ns,
-        "captured_utc_ns": row.captured_utc_ns,
+        "first_frame": first.frame_id,
+        "captured_ns": first.captured_ns,
+        "captured_utc_ns": first.captured_utc_ns,
     }

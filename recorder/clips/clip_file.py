@@ -1,10 +1,10 @@
-"""One growing video: packets go into a container, the container into a `DiskFile`, timing lines into a CSV beside it.
+"""One growing clip: packets go into a container, the container into a `DiskFile`, timing lines into a CSV beside it.
 
 An mp4 is written with `hybrid_fragmented` (FFmpeg 7.1): while it grows it is a sequence of complete fragments, each
-synced to disk, so that it plays up to the last one whatever happens; the clean close turns it into a plain mp4 by
-writing one index at the end and 8 bytes at the front, without copying anything.
+synced to disk, so that it plays up to the last one whatever happens. The clean close turns it into a plain mp4: it
+writes one index at the end and 8 bytes at the front, and copies nothing.
 
-The frame timing CSV: one line per frame of a clip, gaps visible (features.md E4).
+The frame timing CSV has one line per frame of the clip, so that gaps are visible (features.md E4).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from recorder.clips.clip import ClipPaths, ClipTotals, Form, Track
+from recorder.clips.clip import ClipFormat, ClipPaths, ClipTotals, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
 from shmcam.runtime.files import sync_folder
@@ -45,46 +45,52 @@ class Gaps:
     _last_frame: int = field(default=-1, init=False)
     _last_total: int = field(default=0, init=False)
 
-    def before(self, row: FrameMeta) -> int:
-        """Frames missing between the frame before and this one (0 for the first)."""
+    def count_before(self, meta: FrameMeta) -> int:
+        """Returns the frames missing between the frame before and this one (0 for the first)."""
         first = self._last_frame < 0
-        lost = 0 if first else max(0, row.frame_id - self._last_frame - 1)
-        hardware = 0 if first else row.total_dropped - self._last_total
-        if hardware < row.dropped_before and not first:  # the capture process has started again and counts from 0
-            hardware = row.dropped_before
-        self._last_frame, self._last_total = row.frame_id, row.total_dropped
+        lost = 0 if first else max(0, meta.frame_id - self._last_frame - 1)
+        hardware = 0 if first else meta.total_dropped - self._last_total
+        if hardware < meta.dropped_before and not first:  # the capture process has started again and counts from 0
+            hardware = meta.dropped_before
+        self._last_frame, self._last_total = meta.frame_id, meta.total_dropped
         self.lost += lost
         self.hardware += hardware
         return lost + hardware
 
 
-def csv_line(row: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> str:
-    """One row; `write_time_s` is the wall clock at which the frame went into the file."""
-    return f"{row.frame_id},{write_time_s:.6f},{row.captured_ns},{dropped},{hardware}\n"
+def csv_line_of(meta: FrameMeta, write_time_s: float, dropped: int, hardware: int) -> str:
+    """Returns one row; `write_time_s` is the wall clock at which the frame went into the file."""
+    return f"{meta.frame_id},{write_time_s:.6f},{meta.captured_ns},{dropped},{hardware}\n"
 
 
 def read_rows(path: Path) -> list[tuple[int, int, int]]:
-    """Rows of a CSV up to the first that a crash cut short or damaged: (frame id, captured ns, dropped since last)."""
-    found: list[tuple[int, int, int]] = []
+    """Reads a CSV up to the first line that a crash cut short or damaged.
+
+    Returns: rows of (frame id, captured ns, dropped since last).
+    """
+    rows: list[tuple[int, int, int]] = []
     header, *lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
     for text in lines if header == CSV_HEADER else ():
-        if not text.endswith("\n") or (row := _row(text)) is None:
+        if not text.endswith("\n") or (row := _parse_row(text)) is None:
             break
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
-def last_frame_ns(path: Path, now_s: float, within_s: float) -> int:
-    """When the last frame of a CSV was captured, if it was written so long ago at most; else 0. Raises: OSError."""
+def read_last_captured_ns(path: Path, now_s: float, within_s: float) -> int:
+    """Returns when the last frame of a CSV was captured; 0 if it was written longer than `within_s` ago.
+
+    Raises: OSError.
+    """
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         *_, text = file.read().decode(errors="replace").splitlines() or [""]
-    row = _row(text)
+    row = _parse_row(text)
     return row[1] if row is not None and 0 <= now_s - float(text.split(",")[1]) <= within_s else 0
 
 
-def _row(text: str) -> tuple[int, int, int] | None:
-    """One line; None if it is damaged: a page of zeros glues the lines before and after it together."""
+def _parse_row(text: str) -> tuple[int, int, int] | None:
+    """Returns one line's row; None if it is damaged: a page of zeros glues the lines before and after it together."""
     try:
         frame_id, write_time_s, captured_ns, dropped, hardware = text.split(",")
         float(write_time_s), int(hardware)
@@ -93,36 +99,41 @@ def _row(text: str) -> tuple[int, int, int] | None:
         return None
 
 
-Opener = Callable[[Path], DiskFile]
+FileOpener = Callable[[Path], DiskFile]
 
 MUXERS = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}
 """FFmpeg's names of the containers."""
 
 UNSYNCED_FRAGMENTS = fmp4_reader.SUSPECT - 1
 """While a backlog is written fragments come many times a second, and a card takes as long to sync one as to sync
-several. No more than will be looked into after a power cut."""
+several. No more than are examined after a power cut."""
 
 
 class ClipFile:
-    """Opened with its first frame (a key frame); `close` or `abandon` it."""
+    """A clip that is open; its first frame is a key frame. `close` or `abandon` it."""
 
     def __init__(
-        self, place: ClipPaths, form: Form, track: Track, about: dict[str, object], opener: Opener = DiskFile
+        self,
+        paths: ClipPaths,
+        clip_format: ClipFormat,
+        track: Track,
+        about: dict[str, object],
+        opener: FileOpener = DiskFile,
     ) -> None:
-        """Create the files. `about` is kept inside the video. Raises: OSError."""
-        self.place = place
-        self._form = form
-        self._file = opener(place.growing)
+        """Creates the files. `about` is kept inside the video. Raises: OSError."""
+        self.paths = paths
+        self._format = clip_format
+        self._file = opener(paths.growing)
         self._csv: DiskFile | None = None
         try:
-            if form.csv:
-                self._csv = opener(place.growing_timing)
+            if clip_format.csv:
+                self._csv = opener(paths.growing_timing)
                 self._csv.write(CSV_HEADER.encode())
                 self._csv.checkpoint()
         except OSError:
             self._discard()
             raise
-        self._video = GrowingVideo(self._file, about, _options(form), muxer=MUXERS[form.container])
+        self._video = GrowingVideo(self._file, about, _options_of(clip_format), muxer=MUXERS[clip_format.container])
         self._stream = self._video.container.add_mux_stream(
             "h264",
             rate=Fraction(track.fps).limit_denominator(1000),
@@ -135,37 +146,38 @@ class ClipFile:
         self._last: FrameMeta | None = None
         self._first_pts = 0
         self._frames = 0
-        self._whole: tuple[int, FrameMeta | None] = (0, None)
+        self._synced: tuple[int, FrameMeta | None] = (0, None)
         """Frames that are certainly on disk, and the last of them."""
         self._synced_s = time.monotonic()
-        self._unsynced = 0  # fragments written since
+        self._unsynced_fragments = 0
 
-    def add(self, unit: AccessUnit, row: FrameMeta) -> None:
-        """Append one frame. Raises: OSError; `abandon` then."""
-        dropped, lines_end = self._gaps.before(row), 0
+    def add(self, unit: AccessUnit) -> None:
+        """Appends one frame. Raises: OSError; `abandon` then."""
+        meta = unit.meta
+        dropped, lines_end = self._gaps.count_before(meta), 0
         if self._csv is not None:
             # Before the frame: a crash may leave a line without its frame, which is cut off when the clip is adopted.
             lines_end = self._csv.bytes
-            self._csv.write(csv_line(row, time.time(), dropped, self._gaps.hardware).encode())
+            self._csv.write(csv_line_of(meta, time.time(), dropped, self._gaps.hardware).encode())
         packet = unit.packet
         if self._first is None or packet.pts is None:
-            self._first, self._first_pts = row, packet.pts or 0
+            self._first, self._first_pts = meta, packet.pts or 0
         pts = (packet.pts or 0) - self._first_pts
         packet.pts = packet.dts = pts
-        packet.duration = row.frame_duration_us
+        packet.duration = meta.frame_duration_us
         packet.stream = self._stream  # type: ignore[assignment]
-        grown, at_once = self._video.mux(packet), self._form.container == "h264"
-        if grown and not at_once:
-            self._grown(lines_end)  # what reached the file ends with the frame before this one
-        self._last = row
+        has_grown, at_once = self._video.mux(packet), self._format.container == "h264"
+        if has_grown and not at_once:
+            self._sync_on_schedule(lines_end)  # what reached the file ends with the frame before this one
+        self._last = meta
         self._frames += 1
-        if grown and at_once:
-            self._grown(self._csv.bytes if self._csv else 0)
+        if has_grown and at_once:
+            self._sync_on_schedule(self._csv.bytes if self._csv else 0)
 
     def close(self) -> ClipTotals:
-        """Finish and give the files their final names. Raises: OSError; `abandon` then."""
+        """Finishes the files and gives them their final names. Raises: OSError; `abandon` then."""
         self._video.finish()
-        self._whole = (self._frames, self._last)
+        self._synced = self._frames, self._last
         self._file.close()
         if self._csv is not None:
             self._csv.checkpoint()
@@ -175,12 +187,12 @@ class ClipFile:
         return self.totals
 
     def abandon(self) -> ClipTotals:
-        """Close after an error: what is complete stays, under its final name if the disk allows, and plays."""
+        """Closes after an error: what is complete stays, under its final name if the disk allows, and plays."""
         for file in (self._file, self._csv):
             if file is not None and file.broken is None:
                 file.broken = OSError("abandoned")
         self._video.abandon()
-        self._frames, self._last = self._whole
+        self._frames, self._last = self._synced
         if self._frames == 0:
             self._discard()
             return self.totals
@@ -193,7 +205,7 @@ class ClipFile:
 
     @property
     def totals(self) -> ClipTotals:
-        """What went in so far."""
+        """The totals of all frames so far."""
         first, last = self._first, self._last
         return ClipTotals(
             frames=self._frames,
@@ -208,28 +220,29 @@ class ClipFile:
 
     # ---- inside
 
-    def _grown(self, lines_end: int) -> None:
-        """Complete frames have reached the file: bring them and their timing lines to the disk, on schedule.
+    def _sync_on_schedule(self, lines_end: int) -> None:
+        """Brings complete frames that have reached the file, and their timing lines, to the disk when that is due.
 
-        Only what a sync has confirmed counts as whole: after one that failed nobody knows what the disk has.
+        Only what a sync has confirmed counts as whole: after one that failed it is unknown what the disk has.
         """
-        self._unsynced += 1
-        if not self._sync_due(time.monotonic() - self._synced_s):
+        self._unsynced_fragments += 1
+        if not self._is_sync_due(time.monotonic() - self._synced_s):
             return
         if self._csv is not None:
             self._csv.sync()
         self._video.sync()
-        self._synced_s, self._unsynced, self._whole = time.monotonic(), 0, (self._frames, self._last)
+        self._synced_s, self._unsynced_fragments = time.monotonic(), 0
+        self._synced = self._frames, self._last
         if self._csv is not None:
             self._csv.checkpoint(lines_end)
 
-    def _sync_due(self, since_s: float) -> bool:
-        if self._form.container == "mp4":  # a quarter: a slow sync ends shortly before the next fragment of live video
-            return self._unsynced >= UNSYNCED_FRAGMENTS or since_s >= self._form.fragment_s / 4
-        return since_s >= self._form.fragment_s
+    def _is_sync_due(self, since_s: float) -> bool:
+        if self._format.container == "mp4":  # a quarter: a slow sync ends before the next fragment of live video
+            return self._unsynced_fragments >= UNSYNCED_FRAGMENTS or since_s >= self._format.fragment_s / 4
+        return since_s >= self._format.fragment_s
 
     def _discard(self) -> None:
-        """Nothing of it is worth keeping."""
+        """Removes the files: nothing of them is worth keeping."""
         for file in (self._file, self._csv):
             if file is not None:
                 file.close()
@@ -237,18 +250,18 @@ class ClipFile:
                     file.path.unlink()
 
     def _rename(self) -> None:
-        self.place.growing.rename(self.place.clip)
+        self.paths.growing.rename(self.paths.clip)
         if self._csv is not None:
-            self.place.growing_timing.rename(self.place.timing)
-        sync_folder(self.place.clip.parent)
+            self.paths.growing_timing.rename(self.paths.timing)
+        sync_folder(self.paths.clip.parent)
 
 
-def _options(form: Form) -> dict[str, str]:
-    """Options of the muxer: after so much video a fragment or cluster ends."""
-    if form.container == "mp4":
+def _options_of(clip_format: ClipFormat) -> dict[str, str]:
+    """Returns the muxer's options: after so much video a fragment or cluster ends."""
+    if clip_format.container == "mp4":
         return {
-            "movflags": movflags("frag_keyframe", plain=form.plain),
-            "frag_duration": str(int(form.fragment_s * 1e6)),
+            "movflags": movflags("frag_keyframe", plain=clip_format.plain),
+            "frag_duration": str(int(clip_format.fragment_s * 1e6)),
             "video_track_timescale": str(TIME_BASE.denominator),
         }
-    return {"cluster_time_limit": str(int(form.fragment_s * 1000))} if form.container == "mkv" else {}
+    return {"cluster_time_limit": str(int(clip_format.fragment_s * 1000))} if clip_format.container == "mkv" else {}

@@ -1,10 +1,7 @@
-"""The thread that puts closed files into their last form and into the library, while the next clip is written.
+"""The thread that brings closed files into their last form and into the library, while the next clip is written.
 
-Everything here may take long and may be cut off at any moment: the file is complete and playable before it gets here.
-
-Makes an mp4 a plain one with its index in front, by copying packets.
-
-The old file is replaced when the new one is safely on disk, never before.
+An mp4 becomes a plain one with its index in front, by copying packets. Everything here may take long and may be cut
+off at any moment: the file is complete and playable before it gets here.
 """
 
 from __future__ import annotations
@@ -19,9 +16,9 @@ from pathlib import Path
 
 import av
 
-from recorder.clips import recovery
 from recorder.clips.notices import Closed, Filed, Notice
-from recorder.clips.writer import FINISHING, give_way
+from recorder.clips.recovery import adopt_leftovers, find_unfiled, read_closed
+from recorder.clips.writer import FINISHER_STEPS, lower_priority
 from recorder.encoding.encoder import TIME_BASE
 from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
@@ -33,40 +30,43 @@ from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.files import whole_file
 from shmcam.runtime.stop import Stop
 
-ROOM_FACTOR = 1.02
+COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
-LOOK_EVERY = 100
-"""Packets between two looks at `stop`."""
+STOP_CHECK_PACKETS = 100
+"""Packets between two checks of `stop`."""
 
 
 class _Stopped(Exception):
     """The process ends: the file stays as it is."""
 
 
-def fits(path: Path, room: DiskRoom) -> bool:
+def has_room_for_copy(path: Path, room: DiskRoom) -> bool:
     """Whether a copy of the file would leave the reserve untouched."""
-    return room.short_bytes(int(path.stat().st_size * ROOM_FACTOR)) < 0
+    return room.short_bytes(int(path.stat().st_size * COPY_FACTOR)) < 0
 
 
-def faststart(path: Path, stop: Stop) -> bool:
-    """Rewrite `path` with its index in front. Returns: False when stopped, with nothing changed.
+def move_index_to_front(path: Path, stop: Stop) -> bool:
+    """Rewrites `path` with its index in front, by copying packets.
+
+    The old file is replaced when the new one is safely on disk, never before.
+    Returns: False when stopped, with nothing changed.
 
     Raises: OSError, av.FFmpegError, ValueError (the copy is not what the original is); nothing has changed then.
     """
     try:
         with whole_file(path, replace=True) as file:
             copy = f"/proc/self/fd/{file.fileno()}"  # FFmpeg reads it again to put the index in front: it needs a name
-            count = _copied(path, copy, stop)
-            if (found := _packets(copy)) != count:
-                raise ValueError(f"{path}: a copy of {found} frames of {count}")
+            count = _copy_packets(path, copy, stop)
+            if (frames := _count_frames(copy)) != count:
+                raise ValueError(f"{path}: a copy of {frames} frames of {count}")
             os.fchmod(file.fileno(), path.stat().st_mode)
     except _Stopped:
         return False
     return True
 
 
-def _copied(path: Path, copy: str, stop: Stop) -> int:
-    """Copy all packets. Returns: how many. Raises: _Stopped."""
+def _copy_packets(path: Path, copy: str, stop: Stop) -> int:
+    """Copies all packets. Returns: their number. Raises: _Stopped."""
     options = {"movflags": "+faststart", "video_track_timescale": str(TIME_BASE.denominator)}
     count = 0
     with av.open(str(path)) as source, av.open(copy, "w", format="mp4", container_options=options) as target:
@@ -76,7 +76,7 @@ def _copied(path: Path, copy: str, stop: Stop) -> int:
         for packet in source.demux(video):
             if packet.size == 0:
                 continue
-            if count % LOOK_EVERY == 0 and stop.requested:
+            if count % STOP_CHECK_PACKETS == 0 and stop.requested:
                 raise _Stopped
             packet.stream = stream
             target.mux_one(packet)
@@ -84,7 +84,7 @@ def _copied(path: Path, copy: str, stop: Stop) -> int:
     return count
 
 
-def _packets(path: str) -> int:
+def _count_frames(path: str) -> int:
     with av.open(path) as file:
         return file.streams.video[0].frames
 
@@ -93,7 +93,7 @@ log = logging.getLogger(__name__)
 
 
 class Finisher:
-    """`start`ed, fed through `closed`, and `close`d; reports through `notices`."""
+    """The thread that finishes closed clips. `closed` feeds it; it reports through `notices`; `close` it."""
 
     def __init__(
         self,
@@ -108,59 +108,59 @@ class Finisher:
     ) -> None:
         self.own = own
         self.settings = settings
-        """Both replaced by the loop when a live key changes."""
+        """The loop replaces both when a live key changes."""
         self.failure: BaseException | None = None
-        """What ended the thread: a bug; the process must end, too."""
+        """The error that ended the thread: a bug; the process must end, too."""
         self._catalogue, self._marks = catalogue, marks
         self._closed, self._notices, self._camera = closed, notices, camera
-        self._unfiled = recovery.unfiled(settings.paths.recordings, camera)
-        self._returned = False
+        self._unfiled = find_unfiled(settings.paths.recordings, camera)
+        self._disk_is_back = False
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Stop after the present file; a copy under way is given up."""
+        """Stops the thread after the present file; a copy under way is given up."""
         self._stop.request()
         self._thread.join(timeout_s)
 
-    def adopt(self) -> None:
-        """Look for leftovers: a disk that was read-only, full or away can be written again."""
-        self._returned = True
+    def adopt_leftovers(self) -> None:
+        """Adopts leftovers soon: a disk that was read-only, full or away can be written again."""
+        self._disk_is_back = True
 
     # ---- in the thread
 
     def _run(self) -> None:
-        give_way(FINISHING)
+        lower_priority(FINISHER_STEPS)
         try:
-            self._catch_up()
+            self._finish_unfiled()
             while not (self._stop.requested and self._closed.empty()):
-                if self._returned:
-                    self._returned = False
-                    for closed in recovery.adopt(self.settings.paths.recordings, self._camera, alone=False):
-                        self._finish(self._marks.onto(closed))
+                if self._disk_is_back:
+                    self._disk_is_back = False
+                    for closed in adopt_leftovers(self.settings.paths.recordings, self._camera, alone=False):
+                        self._finish(self._marks.apply_to(closed))
                 with suppress(queue.Empty):
                     self._finish(self._closed.get(timeout=0.2))
         except BaseException as error:
             self.failure = error
             raise
 
-    def _catch_up(self) -> None:
-        """Finish what a recorder before us closed and did not live to finish."""
+    def _finish_unfiled(self) -> None:
+        """Finishes the clips that a recorder before us closed and did not live to finish."""
         for path in self._unfiled:
             with suppress(OSError):
-                if not self._stop.requested and (closed := recovery.closed(path, self._camera)) is not None:
+                if not self._stop.requested and (closed := read_closed(path, self._camera)) is not None:
                     log.info("closed clip put into the library path=%s", path)
-                    self._finish(self._marks.onto(closed))
+                    self._finish(self._marks.apply_to(closed))
 
     def _finish(self, closed: Closed) -> None:
         try:
             if not closed.path.exists():
                 return
-            if self._wants_copy(closed) and faststart(closed.path, self._stop):
+            if self._needs_copy(closed) and move_index_to_front(closed.path, self._stop):
                 log.info("index moved to the front path=%s", closed.path)
         except (OSError, av.FFmpegError, ValueError) as error:
             log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
@@ -174,19 +174,19 @@ class Finisher:
             # The file is safe; the library finds it when it next compares itself with the disk.
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)
 
-    def _wants_copy(self, closed: Closed) -> bool:
+    def _needs_copy(self, closed: Closed) -> bool:
         if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._stop.requested:
             return False
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice
-        if fits(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
+        if has_room_for_copy(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
             return True
         log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)
         return False
 
 
 def entry_of(closed: Closed) -> Entry:
-    """The library's row of a clip."""
+    """Returns the library's row of a clip."""
     totals, order = closed.totals, closed.order
     return Entry(
         kind="session" if order.kind == "session" else "clip",

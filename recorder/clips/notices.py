@@ -1,4 +1,4 @@
-"""What the recorder's threads tell its loop; the loop announces it and answers commands with it."""
+"""The notices that the recorder's threads send its loop; the loop announces them and answers commands with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Opened:
 
     order: ClipOrder
     path: Path
-    """The name it will have when it is closed."""
+    """The name of the file after it is closed."""
     frame_id: int
     captured_ns: int
 
@@ -33,7 +33,7 @@ class Closed:
     intact: bool
     """False: closed after an error; it plays, but keeps its fragments."""
     kept: bool = True
-    """False: somebody took the file away, or nothing of it was whole."""
+    """False: the file was taken away, or nothing of it was whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Filed:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Nothing is written although it should be; empty: it is again."""
+    """Nothing is written although it should be. An empty reason: it is written again."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""What a crash or a power cut left behind: growing files are cut to what is whole, renamed, and so adopted.
+"""Adopts what a crash or a power cut left behind: growing files are cut to what is whole, renamed, and reported.
 
-A file that holds no whole fragment is removed. What is found can be told from the bytes alone, because every video
-says in its metadata which camera, which frame and which instant it begins with.
+A file that holds no whole fragment is removed. The bytes alone tell what a video is, because every video says in its
+metadata which camera, which frame and which instant it begins with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
-from recorder.clips.clip_file import last_frame_ns, read_rows
+from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.notices import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
@@ -26,8 +26,8 @@ from shmcam.video.growing_mp4 import VideoSummary, cut, look, trim
 log = logging.getLogger(__name__)
 
 
-def growing(recordings: Path, camera: str, *, alone: bool) -> Iterator[Path]:
-    """Files that nobody writes any more, although a recorder of this camera did not finish them."""
+def find_leftovers(recordings: Path, camera: str, *, alone: bool) -> Iterator[Path]:
+    """Yields the files that a recorder of this camera did not finish and no process writes any more."""
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
             path = Path(folder) / name
@@ -42,47 +42,47 @@ def _is_written(path: Path, alone: bool) -> bool:
     return True
 
 
-def adopt(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:
-    """Adopt or remove every leftover of this camera; what is being written is left alone.
+def adopt_leftovers(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:
+    """Adopts or removes every leftover of this camera; a file that is being written is left alone.
 
-    `alone`: nobody can be writing where files cannot be locked, because the camera's recorder has just begun.
-    Returns: what was adopted, oldest first.
+    `alone`: the camera's recorder has just begun, so no process can be writing, also where files cannot be locked.
+    Returns: the adopted clips, oldest first.
     """
     _sweep(recordings)
-    adopted = []
-    for path in list(growing(recordings, camera, alone=alone)):
+    clips = []
+    for path in list(find_leftovers(recordings, camera, alone=alone)):
         final = path.with_name(path.name.removesuffix(PART))
         if final.suffix not in SUFFIXES.values():
-            continue  # a CSV goes with its video; one without is looked at below
+            continue  # a CSV goes with its video; those without follow below
         try:
-            one = _adopt(path, final, camera)
+            clip = _adopt(path, final, camera)
         except OSError as error:
             log.warning("leftover stays path=%s reason=%s", path, error)
             continue
-        if one is not None:
-            log.info("leftover adopted path=%s frames=%d", one.path, one.totals.frames)
-            adopted.append(one)
-    for path in list(growing(recordings, camera, alone=alone)):
+        if clip is not None:
+            log.info("leftover adopted path=%s frames=%d", clip.path, clip.totals.frames)
+            clips.append(clip)
+    for path in list(find_leftovers(recordings, camera, alone=alone)):
         if path.name.endswith(TIMING + PART):
             _finish_lone_timing(path)
-    return sorted(adopted, key=lambda one: one.totals.first_ns)
+    return sorted(clips, key=lambda clip: clip.totals.first_ns)
 
 
-def unfiled(recordings: Path, camera: str) -> list[Path]:
-    """Closed videos that nobody lived to put into the library: they lack the description beside them."""
-    lacking = []
+def find_unfiled(recordings: Path, camera: str) -> list[Path]:
+    """Returns closed videos that are not in the library yet: they lack the description beside them."""
+    suffixes, unfiled = tuple(SUFFIXES.values()), []
     for folder, _, names in os.walk(recordings):
-        known = set(names)
-        lacking += [
+        present = set(names)
+        unfiled += [
             Path(folder) / name
             for name in sorted(names)
-            if is_of(name, camera) and name.endswith(tuple(SUFFIXES.values())) and sidecar(Path(name)).name not in known
+            if is_of(name, camera) and name.endswith(suffixes) and sidecar(Path(name)).name not in present
         ]
-    return lacking
+    return unfiled
 
 
-def closed_until_ns(recordings: Path, camera: str) -> int:
-    """When the last frame of the newest closed clip was captured, by its timing lines; 0: unknown, or long ago.
+def read_closed_until_ns(recordings: Path, camera: str) -> int:
+    """Returns when the last frame of the newest closed clip was captured, by its CSV; 0: unknown, or long ago.
 
     A kill may come between the close of a clip and the note of it.
     """
@@ -90,22 +90,22 @@ def closed_until_ns(recordings: Path, camera: str) -> int:
         csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_of(path.name, camera))
         newest = max(csvs, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None:
-            return last_frame_ns(newest, time.time(), RESUME_WITHIN_S)
+            return read_last_captured_ns(newest, time.time(), RESUME_WITHIN_S)
     return 0
 
 
-def closed(path: Path, camera: str) -> Closed | None:
-    """What is known of a closed video by itself. None: nothing plays. Raises: OSError."""
-    found = look(path)
-    if found is None or found.frames == 0:
+def read_closed(path: Path, camera: str) -> Closed | None:
+    """Returns what a closed video and its CSV tell by themselves; None: nothing plays. Raises: OSError."""
+    summary = look(path)
+    if summary is None or summary.frames == 0:
         return None
     csv = path.with_name(path.stem + TIMING)
-    rows = read_rows(csv)[: found.frames] if csv.exists() else []
-    return _closed(camera, path, csv if csv.exists() else None, found, rows)
+    rows = read_rows(csv)[: summary.frames] if csv.exists() else []
+    return _closed_of(camera, path, csv if csv.exists() else None, summary, rows)
 
 
 def _sweep(recordings: Path) -> None:
-    """Remove descriptions and copies that somebody was killed in writing: half of a copied video may be gigabytes."""
+    """Removes half-written descriptions and copies of a killed process: half of a copied video may be gigabytes."""
     for folder, _, _ in os.walk(recordings):
         with suppress(OSError):  # a folder that goes, or a disk that is going, meanwhile
             for path in sweep(Path(folder)):
@@ -113,25 +113,25 @@ def _sweep(recordings: Path) -> None:
 
 
 def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
-    found = look(path)
+    summary = look(path)
     growing_csv = final.with_name(final.stem + TIMING + PART)
-    if found is None or found.frames == 0:
+    if summary is None or summary.frames == 0:
         log.info("leftover removed path=%s reason=no whole fragment bytes=%d", path, path.stat().st_size)
         path.unlink()
         with suppress(FileNotFoundError):
             growing_csv.unlink()
         return None
-    trim(path, found)
+    trim(path, summary)
     target = unused(final)
     path.rename(target)
     csv = target.with_name(target.stem + TIMING)
-    rows = _adopt_timing(growing_csv, csv, found.frames)
+    rows = _adopt_timing(growing_csv, csv, summary.frames)
     sync_folder(target.parent)
-    return _closed(camera, target, csv if csv.exists() else None, found, rows)
+    return _closed_of(camera, target, csv if csv.exists() else None, summary, rows)
 
 
 def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, int, int]]:
-    """Give the CSV its name, without lines whose frame did not reach the disk. Returns: its rows."""
+    """Gives the CSV its name, without lines whose frame did not reach the disk. Returns: its rows."""
     if not growing.exists():
         return read_rows(final)[:frames] if final.exists() else []
     rows = read_rows(growing)[:frames]
@@ -145,7 +145,7 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
 
 
 def _finish_lone_timing(path: Path) -> None:
-    """A CSV whose video was renamed just before the end takes its name too; one without a video goes."""
+    """Gives a CSV its name, too, if its video was renamed just before the kill; removes one without a video."""
     final = path.with_name(path.name.removesuffix(PART))
     stem = final.name.removesuffix(TIMING)
     with suppress(OSError):
@@ -155,11 +155,13 @@ def _finish_lone_timing(path: Path) -> None:
             path.unlink()
 
 
-def _closed(camera: str, path: Path, csv: Path | None, found: VideoSummary, rows: list[tuple[int, int, int]]) -> Closed:
-    about = found.about
+def _closed_of(
+    camera: str, path: Path, csv: Path | None, summary: VideoSummary, rows: list[tuple[int, int, int]]
+) -> Closed:
+    about = summary.about
     kind = about.get("kind") if about.get("kind") in ("session", "rolling", "event") else "session"
-    first_ns = _number(about, "captured_ns", 0)
-    utc_ns = _number(about, "captured_utc_ns", 0) or path.stat().st_mtime_ns
+    first_ns = _number_in(about, "captured_ns", 0)
+    utc_ns = _number_in(about, "captured_utc_ns", 0) or path.stat().st_mtime_ns
     order = ClipOrder(
         number=-1,
         kind=kind,  # type: ignore[arg-type]
@@ -169,13 +171,13 @@ def _closed(camera: str, path: Path, csv: Path | None, found: VideoSummary, rows
         label=str(about.get("label", ""))[:32],
         protect=about.get("protect") is True,
     )
-    first_frame = _number(about, "first_frame", -1)
+    first_frame = _number_in(about, "first_frame", -1)
     totals = ClipTotals(
-        frames=found.frames,
+        frames=summary.frames,
         first_frame=first_frame,
-        last_frame=rows[-1][0] if len(rows) == found.frames else first_frame + found.frames - 1,
+        last_frame=rows[-1][0] if len(rows) == summary.frames else first_frame + summary.frames - 1,
         first_ns=first_ns,
-        last_ns=first_ns + found.last_pts_us * 1000,
+        last_ns=first_ns + summary.last_pts_us * 1000,
         hardware_drops=sum(dropped for _, _, dropped in rows),
         lost=0,
         bytes=path.stat().st_size,
@@ -183,7 +185,7 @@ def _closed(camera: str, path: Path, csv: Path | None, found: VideoSummary, rows
     return Closed(order, path, csv, camera, utc_ns, totals, "found after a crash", intact=False)
 
 
-def _number(about: dict[str, Any], key: str, unknown: int) -> int:
-    """What a video says of itself, if it can be true: a 63-bit number."""
+def _number_in(about: dict[str, Any], key: str, unknown: int) -> int:
+    """Returns a number that a video says of itself, if it can be true: 63 bits."""
     value = about.get(key)
     return value if isinstance(value, int) and 0 <= value < 1 << 63 else unknown

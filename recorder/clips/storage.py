@@ -1,4 +1,4 @@
-"""Whether and where a clip may be written now: the disk is there, it is ours, and there is room."""
+"""The place that clips are written to: whether the disk is there, whether it is ours, and whether it has room."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from shmcam.runtime.files import sync_folder
 log = logging.getLogger(__name__)
 
 LEAST_BYTES = 2_000_000
-"""Room asked for before anything is known about the rate: a few seconds of 1080p."""
+"""Room needed before anything is known about the rate: a few seconds of 1080p."""
 AHEAD_S = 20.0
-"""Room asked for, in seconds of the present rate; checked again twice in that time."""
+"""Room needed, in seconds of the present rate; checked again twice in that time."""
 
 
 class Storage:
@@ -28,20 +28,20 @@ class Storage:
 
     def __init__(self, settings: Settings, own: RecorderSettings, catalogue: Catalogue) -> None:
         self.settings = settings
-        """Replaced by the loop when a live key changes."""
+        """The loop replaces them when a live key changes."""
         self.recordings = settings.paths.recordings
         self._marker = own.disk_marker
         self._catalogue = catalogue
 
     def prepare(self, folder: Path, bytes_per_s: float) -> None:
-        """Make the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
+        """Makes the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
         self.check_mounted()
-        self._make(self.recordings)
+        self._make_folder(self.recordings)
         self.make_room(folder, bytes_per_s)
-        self._make(folder)
+        self._make_folder(folder)
 
     def check_mounted(self) -> None:
-        """Refuse an empty mount point. Raises: StorageUnavailable."""
+        """Refuses an empty mount point. Raises: StorageUnavailable."""
         if self._marker and not (self.recordings / self._marker).exists():
             raise StorageUnavailable(
                 f"{self.recordings / self._marker} is missing: the disk is not mounted, or it is a new one"
@@ -49,11 +49,11 @@ class Storage:
             )
 
     def make_room(self, folder: Path, bytes_per_s: float) -> None:
-        """Delete the oldest until the next seconds fit above the reserve. Raises: StorageUnavailable."""
-        need = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
+        """Deletes the oldest clips until the next seconds fit above the reserve. Raises: StorageUnavailable."""
+        need_bytes = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
         try:
             # Not in `folder`: with the last clip that is deleted in it a folder goes.
-            make_room(self.settings, self._catalogue, need, self.recordings, kind="clip")
+            make_room(self.settings, self._catalogue, need_bytes, self.recordings, kind="clip")
         except NoRoom as error:
             raise StorageUnavailable(f"disk full: {error.strerror or error}") from error
         except OSError as error:
@@ -61,23 +61,25 @@ class Storage:
         except (sqlite3.Error, LibraryError) as error:
             # Without its index the library cannot delete, but that alone is no reason not to record.
             log.warning("library is not usable, nothing deleted reason=%s", error)
-            self._check_free(self.recordings, need)
+            self._check_free(self.recordings, need_bytes)
 
-    def _make(self, folder: Path) -> None:
+    def _make_folder(self, folder: Path) -> None:
         try:
-            _make(folder)
+            _make_folder(folder)
         except OSError as error:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
 
-    def _check_free(self, folder: Path, need: int) -> None:
-        free = room_at(folder, self.settings.table(LibrarySettings)).free_bytes
-        if free < need:
-            raise StorageUnavailable(f"disk full: {free / 1e6:.1f} MB free in {folder}, {need / 1e6:.1f} MB needed")
+    def _check_free(self, folder: Path, need_bytes: int) -> None:
+        free_bytes = room_at(folder, self.settings.table(LibrarySettings)).free_bytes
+        if free_bytes < need_bytes:
+            raise StorageUnavailable(
+                f"disk full: {free_bytes / 1e6:.1f} MB free in {folder}, {need_bytes / 1e6:.1f} MB needed"
+            )
 
 
-def _make(folder: Path) -> None:
-    """Make a folder and those above it so that they survive a power cut: a synced file in a lost one is lost."""
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it so that they survive a power cut: a synced file in a lost one is lost."""
     if not folder.is_dir():
-        _make(folder.parent)
+        _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)

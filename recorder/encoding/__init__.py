@@ -1,1 +1,1 @@
-"""recorder/encoding."""
+"""Encoding: from the ring's frames to H.264."""

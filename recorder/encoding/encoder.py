@@ -1,4 +1,4 @@
-"""One H.264 encoder: frames in, access units with their frame's number and time out.
+"""One H.264 encoder: frames go in, access units with their frame's metadata and time come out.
 
 Presentation times are the sensor's, in microseconds, so a variable rate is kept as it was. Parameter sets stand in
 front of every key frame ("repeat headers"), so that a file, a live viewer or a decoder can begin at any of them.
@@ -42,20 +42,20 @@ class AccessUnit:
 
     packet: av.Packet[av.VideoStream]
     """Annex B; begins with SPS and PPS when it is a key frame. Times in TIME_BASE."""
-    row: FrameMeta
+    meta: FrameMeta
     order: ClipOrder | None
-    """The clip it belongs to; None: only for live viewers."""
-    key: bool
+    """The clip it belongs to; None: it is for live viewers only."""
+    is_key: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What an encoder is opened with."""
+class EncoderPlan:
+    """The parameters that an encoder is opened with."""
 
     codec: str
-    picture: EncoderInput
+    input: EncoderInput
     fps: float
-    """Nominal rate; only rate control and the level look at it."""
+    """Nominal rate; only rate control and the level depend on it."""
     preset: str
     crf: int
     bitrate: int
@@ -63,102 +63,103 @@ class Plan:
     threads: int
 
 
-def plan(settings: RecorderSettings, codec: str, picture: EncoderInput, fps: float, cores: int) -> Plan:
-    """Turn the user's keys into a plan; at most 4 threads by default, because each costs frame buffers."""
+def plan_encoder(
+    settings: RecorderSettings, codec: str, encoder_input: EncoderInput, fps: float, cores: int
+) -> EncoderPlan:
+    """Turns the user's keys into a plan; at most 4 threads by default, because each costs frame buffers."""
     threads = settings.threads or min(4, cores)
     bitrate = settings.bitrate
     if codec != "libx264" and not bitrate:
-        bitrate = hardware_bitrate(picture, fps)
-    return Plan(codec, picture, fps, settings.preset, settings.crf, bitrate, threads)
+        bitrate = hardware_bitrate_of(encoder_input, fps)
+    return EncoderPlan(codec, encoder_input, fps, settings.preset, settings.crf, bitrate, threads)
 
 
-def hardware_bitrate(picture: EncoderInput, fps: float) -> int:
-    """10 Mbit/s at 1080p30, linear in pixels a second (picamera2's quality "high" is in this range)."""
-    return max(500_000, int(10_000_000 * picture.width * picture.height * fps / (1920 * 1080 * 30)))
+def hardware_bitrate_of(encoder_input: EncoderInput, fps: float) -> int:
+    """Returns 10 Mbit/s at 1080p30, linear in pixels a second (picamera2's quality "high" is in this range)."""
+    return max(500_000, int(10_000_000 * encoder_input.width * encoder_input.height * fps / (1920 * 1080 * 30)))
 
 
 class Encoder:
-    """An open encoder. Not thread safe; `encode` gives the GIL back while it works."""
+    """An open encoder. Not thread safe; `encode` releases the GIL while it works."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Open it. Raises: EncoderUnavailable."""
+    def __init__(self, plan: EncoderPlan) -> None:
+        """Opens it. Raises: EncoderUnavailable."""
         self.plan = plan
-        self._waiting: deque[tuple[int, FrameMeta, ClipOrder | None]] = deque()
-        """Time and what belongs to it, of the frames inside."""
+        self._frames: deque[tuple[int, FrameMeta, ClipOrder | None]] = deque()
+        """The frames inside: time, metadata, and the clip each belongs to."""
         self._torn: set[int] = set()
-        """Frame ids inside of which nothing is wanted any more."""
+        """Ids of the frames inside that must not come out."""
         self._last_pts = -1
         try:
-            self._context = _open(plan)
+            self._context = _open_context(plan)
         except (av.FFmpegError, ValueError) as error:
-            what = f"{plan.picture.pixel_format} {plan.picture.width}x{plan.picture.height}"
+            what = f"{plan.input.pixel_format} {plan.input.width}x{plan.input.height}"
             raise EncoderUnavailable(f"{plan.codec} does not open for {what}: {error}") from error
 
-    def encode(self, frame: av.VideoFrame, *, row: FrameMeta, order: ClipOrder | None, key: bool) -> list[AccessUnit]:
-        """Encode one frame. Returns: what has come out (hardware lags behind). Raises: EncoderFailed."""
-        pts = max((row.captured_ns + 500) // 1000, self._last_pts + 1)
+    def encode(self, frame: av.VideoFrame, *, meta: FrameMeta, order: ClipOrder | None, key: bool) -> list[AccessUnit]:
+        """Encodes one frame. Returns: what has come out (hardware lags behind). Raises: EncoderFailed."""
+        pts = max((meta.captured_ns + 500) // 1000, self._last_pts + 1)
         self._last_pts = pts
         frame.pts, frame.time_base = pts, TIME_BASE
         frame.pict_type = PictureType.I if key else PictureType.NONE
-        self._waiting.append((pts, row, order))
-        return self._run(frame)
+        self._frames.append((pts, meta, order))
+        return self._encode(frame)
 
-    def forget(self, frame_id: int) -> None:
-        """If the newest frame inside is this one, throw away what becomes of it."""
-        if self._waiting and self._waiting[-1][1].frame_id == frame_id:
+    def discard(self, frame_id: int) -> None:
+        """Drops what becomes of the newest frame inside, if it is this one."""
+        if self._frames and self._frames[-1][1].frame_id == frame_id:
             self._torn.add(frame_id)
 
     @property
-    def holding(self) -> bool:
+    def has_frames(self) -> bool:
         """Whether frames went in that have not come out."""
-        return bool(self._waiting)
+        return bool(self._frames)
 
     def drain(self) -> list[AccessUnit]:
-        """End the stream. Returns: what was still inside. Raises: EncoderFailed."""
-        return self._run(None)
+        """Ends the stream. Returns: what was still inside. Raises: EncoderFailed."""
+        return self._encode(None)
 
-    def _run(self, frame: av.VideoFrame | None) -> list[AccessUnit]:
+    def _encode(self, frame: av.VideoFrame | None) -> list[AccessUnit]:
         try:
             packets = self._context.encode(frame)
         except (av.FFmpegError, ValueError) as error:
             raise EncoderFailed(f"{self.plan.codec}: {error}") from error
-        units = [self._unit(packet) for packet in packets]
+        units = [self._unit_of(packet) for packet in packets]
         if not self._torn:
             return units
-        shown = [unit for unit in units if unit.row.frame_id not in self._torn]
-        self._torn -= {unit.row.frame_id for unit in units}
-        return shown
+        intact = [unit for unit in units if unit.meta.frame_id not in self._torn]
+        self._torn -= {unit.meta.frame_id for unit in units}
+        return intact
 
-    def _unit(self, packet: av.Packet[av.VideoStream]) -> AccessUnit:
-        """Find the frame a packet belongs to: by time, since some encoders skip frames."""
-        while self._waiting:
-            pts, row, order = self._waiting.popleft()
+    def _unit_of(self, packet: av.Packet[av.VideoStream]) -> AccessUnit:
+        """Finds the frame of a packet: by time, since some encoders skip frames."""
+        while self._frames:
+            pts, meta, order = self._frames.popleft()
             if pts == packet.pts:
                 packet.time_base = TIME_BASE
-                return AccessUnit(packet, row, order, packet.is_keyframe)
+                return AccessUnit(packet, meta, order, packet.is_keyframe)
         raise EncoderFailed(f"{self.plan.codec}: packet with time {packet.pts} belongs to no frame")
 
 
-def _open(plan: Plan) -> VideoCodecContext:
+def _open_context(plan: EncoderPlan) -> VideoCodecContext:
     if plan.codec == "h264_v4l2m2m" and not any(Path("/dev").glob(DEVICES)):
         raise ValueError(f"there is no /dev/{DEVICES}")
     context = cast(VideoCodecContext, CodecContext.create(plan.codec, "w"))
-    picture = plan.picture
-    context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.pixel_format
+    context.width, context.height, context.pix_fmt = plan.input.width, plan.input.height, plan.input.pixel_format
     context.time_base, context.framerate = TIME_BASE, Fraction(plan.fps).limit_denominator(1000)
     context.gop_size, context.max_b_frames = MAX_GOP_FRAMES, 0
-    tag_colors(context, picture.color_space, picture.color_range)
+    tag_colors(context, plan.input.color_space, plan.input.color_range)
     if plan.bitrate:
         context.bit_rate = plan.bitrate
     context.thread_count = plan.threads
     if plan.codec == "libx264":
-        context.options = _x264_options(plan)
+        context.options = _x264_options_of(plan)
     context.open()
     return context
 
 
-def _x264_options(plan: Plan) -> dict[str, str]:
-    """Zero latency: no lookahead, no B-frames, slice threads; so frame n leaves before n + 1 enters."""
+def _x264_options_of(plan: EncoderPlan) -> dict[str, str]:
+    """Returns options for zero latency (no lookahead, no B-frames, slice threads): one frame leaves before the next."""
     options = {
         "preset": plan.preset,
         "tune": "zerolatency",

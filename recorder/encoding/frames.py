@@ -2,7 +2,7 @@
 
 `VideoFrame.from_numpy_buffer` wraps memory, but derives every plane from the first row's stride: planes must follow
 each other, chroma rows must be half a luma row, and it computes the height as rows // 6 * 4, so it is only right for
-heights that are multiples of 4 (imaging.md 3.4). Everything else goes through one staging frame that is used again
+heights that are multiples of 4 (imaging.md 3.4). Every other layout goes through one staging frame that is used again
 and again: libx264 and v4l2m2m both copy what they are given before `encode` returns.
 """
 
@@ -24,7 +24,7 @@ NEUTRAL_CHROMA = 128
 
 @dataclass(frozen=True, slots=True)
 class EncoderInput:
-    """What the encoder is given: everything that makes two frames fit into one H.264 stream."""
+    """The form of an encoder's frames: everything that makes two frames fit into one H.264 stream."""
 
     pixel_format: str
     """yuv420p or nv12: what libx264 and v4l2m2m both take."""
@@ -36,8 +36,8 @@ class EncoderInput:
     color_range: str
 
 
-def picture_of(geometry: Geometry) -> EncoderInput:
-    """What frames of this geometry become: 4:2:0 of even size (an odd last row or column is repeated once)."""
+def encoder_input_of(geometry: Geometry) -> EncoderInput:
+    """Returns the form of frames of this geometry: 4:2:0 of even size (an odd last row or column is repeated once)."""
     width, height = geometry.width + geometry.width % 2, geometry.height + geometry.height % 2
     rgb = geometry.pixel_format in ("bgr24", "rgb24")
     pixel_format = "nv12" if geometry.pixel_format == "nv12" else "yuv420p"
@@ -46,7 +46,7 @@ def picture_of(geometry: Geometry) -> EncoderInput:
     return EncoderInput(pixel_format, width, height, geometry.color_space, geometry.color_range)
 
 
-def wraps(geometry: Geometry) -> bool:
+def can_wrap(geometry: Geometry) -> bool:
     """Whether `from_numpy_buffer` sees the planes where they are."""
     width, height, stride = geometry.width, geometry.height, geometry.strides[0]
     if geometry.pixel_format not in ("yuv420p", "nv12") or width % 2 or height % 4 or stride % 2:
@@ -63,63 +63,64 @@ class Wrapper:
     def __init__(self, geometry: Geometry, *, editable: bool = False) -> None:
         """`editable`: frames are copies whose luma may be drawn on."""
         self.geometry = geometry
-        self.picture = picture_of(geometry)
-        self.copies = editable or not wraps(geometry)
+        self.encoder_input = encoder_input_of(geometry)
+        self.copies = editable or not can_wrap(geometry)
         """Whether each frame costs a copy."""
         self._staging: av.VideoFrame | None = None
 
-    def frame(self, payload: Plane) -> av.VideoFrame:
-        """The frame in `payload` (1-D uint8), valid until the next call or until the payload's borrow ends."""
+    def wrap(self, payload: Plane) -> av.VideoFrame:
+        """Returns the frame in `payload` (1-D uint8), valid until the next call or the end of the payload's borrow."""
         if not self.copies:
             rows = self.geometry.height * 3 // 2
             array = payload[: rows * self.geometry.strides[0]].reshape(rows, self.geometry.strides[0])
-            return av.VideoFrame.from_numpy_buffer(array, self.picture.pixel_format, width=self.geometry.width)
+            return av.VideoFrame.from_numpy_buffer(array, self.encoder_input.pixel_format, width=self.geometry.width)
         if self.geometry.pixel_format in ("bgr24", "rgb24"):
-            return self._converted(payload)
-        return self._copied(payload)
+            return self._convert(payload)
+        return self._copy(payload)
 
-    def luma(self, frame: av.VideoFrame) -> Plane:
-        """The writable luma plane of an editable frame, without padding."""
-        return plane_view(frame, 0)[: self.picture.height, : self.picture.width]
+    def luma_of(self, frame: av.VideoFrame) -> Plane:
+        """Returns the writable luma plane of an editable frame, without padding."""
+        return view_plane(frame, 0)[: self.encoder_input.height, : self.encoder_input.width]
 
-    def _copied(self, payload: Plane) -> av.VideoFrame:
+    def _copy(self, payload: Plane) -> av.VideoFrame:
         if self._staging is None:
-            self._staging = self._neutral_frame()
+            self._staging = self._make_neutral_frame()
         frame, sources = self._staging, planes(payload, self.geometry)
         for index, source in enumerate(sources):
             flat = source.reshape(source.shape[0], -1)
-            target = plane_view(frame, index)
+            target = view_plane(frame, index)
             rows, columns = flat.shape
             target[:rows, :columns] = flat
             if index == 0:
-                _repeat_edges(target, rows, columns, self.picture)
+                _repeat_edges(target, rows, columns, self.encoder_input)
         frame.pict_type = 0
         return frame
 
-    def _converted(self, payload: Plane) -> av.VideoFrame:
+    def _convert(self, payload: Plane) -> av.VideoFrame:
         (pixels,) = planes(payload, self.geometry)
-        if (self.picture.width, self.picture.height) != (self.geometry.width, self.geometry.height):
-            spare = (self.picture.height - pixels.shape[0], self.picture.width - pixels.shape[1])
+        width, height = self.encoder_input.width, self.encoder_input.height
+        if (width, height) != (self.geometry.width, self.geometry.height):
+            spare = (height - pixels.shape[0], width - pixels.shape[1])
             pixels = np.pad(pixels, ((0, spare[0]), (0, spare[1]), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_numpy_buffer(pixels, self.geometry.pixel_format)
         return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.smpte170m, dst_color_range=ColorRange.MPEG)
 
-    def _neutral_frame(self) -> av.VideoFrame:
-        frame = av.VideoFrame(self.picture.width, self.picture.height, self.picture.pixel_format)
+    def _make_neutral_frame(self) -> av.VideoFrame:
+        frame = av.VideoFrame(self.encoder_input.width, self.encoder_input.height, self.encoder_input.pixel_format)
         for index in range(len(frame.planes)):
-            plane_view(frame, index)[:] = NEUTRAL_CHROMA
+            view_plane(frame, index)[:] = NEUTRAL_CHROMA
         return frame
 
 
-def plane_view(frame: av.VideoFrame, index: int) -> Plane:
-    """The rows of one plane of FFmpeg's memory, padding included."""
+def view_plane(frame: av.VideoFrame, index: int) -> Plane:
+    """Returns the rows of one plane of FFmpeg's memory, padding included."""
     plane = frame.planes[index]
     rows: Plane = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows
 
 
-def _repeat_edges(target: Plane, rows: int, columns: int, picture: EncoderInput) -> None:
-    if picture.width > columns:
+def _repeat_edges(target: Plane, rows: int, columns: int, encoder_input: EncoderInput) -> None:
+    if encoder_input.width > columns:
         target[:rows, columns] = target[:rows, columns - 1]
-    if picture.height > rows:
-        target[rows, : picture.width] = target[rows - 1, : picture.width]
+    if encoder_input.height > rows:
+        target[rows, : encoder_input.width] = target[rows - 1, : encoder_input.width]

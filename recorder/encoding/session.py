@@ -1,8 +1,7 @@
-"""From a borrowed frame to access units: picks the encoder, keeps it, replaces it when it fails or falls behind.
+"""Encodes borrowed frames: opens the encoder, keeps it, and replaces it when it fails or the picture changes.
 
-What has to stay the same within one file.
-
-Which preset libx264 uses: the user's, or the fastest while too many frames wait. Pure.
+A StreamSignature holds what has to stay the same within one file. PresetControl selects libx264's preset: the user's,
+or the fastest one while too many frames wait.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import msgspec
 
 from recorder.clips.clip import ClipOrder, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
-from recorder.encoding.frames import EncoderInput, Wrapper, picture_of
+from recorder.encoding.frames import EncoderInput, Wrapper, encoder_input_of
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings
@@ -29,31 +28,31 @@ from shmcam.imaging.text_overlay import Overlay
 OTHER_RATE = 2.0
 """A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
 NIGHT = int(Flags.NIGHT)
-"""A plain number: this is asked for every frame."""
+"""A plain number: it is tested on every frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSignature:
-    """What must stay the same within one file."""
+    """The properties of a video stream that must stay the same within one file."""
 
-    picture: EncoderInput
+    input: EncoderInput
     night: bool
     period_us: int
 
-    def goes_on(self, picture: EncoderInput, meta: FrameMeta) -> bool:
+    def fits(self, encoder_input: EncoderInput, meta: FrameMeta) -> bool:
         """Whether a frame, whose expected time to the next is known, fits into the same file."""
         period_us = meta.frame_duration_us
         return (
-            picture == self.picture
+            encoder_input == self.input
             and bool(meta.flags & NIGHT) == self.night
             and self.period_us <= OTHER_RATE * period_us
             and period_us <= OTHER_RATE * self.period_us
         )
 
 
-def mode_of(picture: EncoderInput, meta: FrameMeta) -> StreamSignature:
-    """The mode of one frame, whose expected time to the next is known."""
-    return StreamSignature(picture, bool(meta.flags & NIGHT), meta.frame_duration_us)
+def signature_of(encoder_input: EncoderInput, meta: FrameMeta) -> StreamSignature:
+    """Returns the signature of one frame, whose expected time to the next is known."""
+    return StreamSignature(encoder_input, bool(meta.flags & NIGHT), meta.frame_duration_us)
 
 
 FASTEST: Preset = "ultrafast"
@@ -64,20 +63,20 @@ LAGS = 15
 
 
 class PresetControl:
-    """Sees how far the encoder is behind."""
+    """Selects the preset by how many frames wait; pure."""
 
     def __init__(self, preset: Preset) -> None:
         self.preset: Preset = preset
-        """What should be used now."""
+        """The preset to use now."""
         self._lags: deque[int] = deque(maxlen=LAGS)
 
-    def saw(self, lag: int, slots: int, own: Preset) -> None:
-        """Note how many frames wait in a ring of `slots`; `own` is the user's preset."""
+    def update(self, lag: int, slots: int, user_preset: Preset) -> None:
+        """Notes how many frames wait in a ring of `slots`."""
         self._lags.append(lag)
         if lag > BEHIND * slots and lag >= self._lags[0] and len(self._lags) == LAGS:
             self.preset = FASTEST  # a backlog (pre-roll) that shrinks needs no help
         elif lag < CAUGHT_UP * slots:
-            self.preset = own
+            self.preset = user_preset
 
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class EncoderSession:
     def __init__(self, settings: RecorderSettings, overlay: Overlay | None = None) -> None:
         self.settings = settings
         self.track: Track | None = None
-        """What the units that `feed` returned last belong to."""
+        """The track of the units that came out last."""
         self.epoch = 0
         """Counts openings of the encoder."""
         self.failures = 0
@@ -100,46 +99,47 @@ class EncoderSession:
         self.codec = ""
         self._overlay = overlay
         self._failed: frozenset[str] = frozenset()
-        self._mode: StreamSignature | None = None
-        self._modes = 0
+        self._signature: StreamSignature | None = None
+        self._signatures = 0
+        """Counts changes of the signature."""
         self._geometry: Geometry | None = None
         self._wrapper: Wrapper | None = None
         self._encoder: Encoder | None = None
         self._preset: Preset = settings.preset
-        self._pace = PresetControl(settings.preset)
+        self._preset_control = PresetControl(settings.preset)
         self._last_key_ns = self._last_ns = 0
         self._order_number = 0
-        self._key_due = True
+        self._key_is_due = True
 
     def force_key(self) -> None:
-        """Make the next frame a key frame."""
-        self._key_due = True
+        """Makes the next frame a key frame."""
+        self._key_is_due = True
 
     def set_overlay(self, overlay: Overlay | None) -> None:
         """Draws on the frames from now on, or no longer."""
         self._overlay, self._geometry = overlay, None
 
-    def feed(self, frame: Frame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
-        """Encode one borrowed frame. Returns: what came out, which with hardware encoders is of earlier frames.
+    def encode(self, frame: Frame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
+        """Encodes one borrowed frame. Returns: what came out, which with hardware encoders is of earlier frames.
 
         Raises: EncoderUnavailable (nothing can encode this), RingError (not a picture).
         """
         meta = self._with_period(meta)
-        wrapper, mode = self._follow(frame.picture, meta)
+        wrapper, signature = self._follow(frame.picture_geometry, meta)
         number = order.number if order else 0
         gop_over = meta.captured_ns - self._last_key_ns >= self.settings.gop_s * 1e9 - meta.frame_duration_us * 500
-        key = self._key_due or self._encoder is None or gop_over or number not in (0, self._order_number)
-        picture = wrapper.frame(frame.payload)
+        key = self._key_is_due or self._encoder is None or gop_over or number not in (0, self._order_number)
+        video_frame = wrapper.wrap(frame.payload)
         if self._overlay is not None:
-            self._overlay.draw(wrapper.luma(picture), meta)
-        units = self._encode(mode, picture, meta, order, key)
+            self._overlay.draw(wrapper.luma_of(video_frame), meta)
+        units = self._encode(signature, video_frame, meta, order, key)
         if key:
-            self._last_key_ns, self._key_due = meta.captured_ns, False
+            self._last_key_ns, self._key_is_due = meta.captured_ns, False
         self._last_ns, self._order_number = meta.captured_ns, number
-        return [self._named(unit, mode) for unit in units]
+        return [self._complete(unit, signature) for unit in units]
 
-    def without(self, torn: FrameMeta | None, units: list[AccessUnit]) -> list[AccessUnit]:
-        """A frame was overwritten while it was encoded: the next is a key frame, and nothing of this one is shown.
+    def drop_torn(self, torn: FrameMeta | None, units: list[AccessUnit]) -> list[AccessUnit]:
+        """Drops a frame that was overwritten while it was encoded, and makes the next one a key frame.
 
         `torn` is None if that was noticed before. Returns: those of `units` that are of frames before.
         """
@@ -147,76 +147,76 @@ class EncoderSession:
         if torn is None:
             return units
         if self._encoder is not None:
-            self._encoder.forget(torn.frame_id)
-        return [unit for unit in units if unit.row.frame_id != torn.frame_id]
+            self._encoder.discard(torn.frame_id)
+        return [unit for unit in units if unit.meta.frame_id != torn.frame_id]
 
     def drain(self) -> list[AccessUnit]:
-        """Get what the encoder still holds, and close it; the next frame opens another."""
+        """Closes the encoder; the next frame opens another. Returns: what it still held."""
         encoder, self._encoder = self._encoder, None
-        if encoder is None or self._mode is None or not encoder.holding:
+        if encoder is None or self._signature is None or not encoder.has_frames:
             return []
         try:
-            return [self._named(unit, self._mode) for unit in encoder.drain()]
+            return [self._complete(unit, self._signature) for unit in encoder.drain()]
         except EncoderFailed as error:
             log.warning("encoder lost its last frames reason=%s", error)
             return []
 
     @property
-    def holding(self) -> bool:
+    def has_frames(self) -> bool:
         """Whether frames are inside the encoder."""
-        return self._encoder is not None and self._encoder.holding
+        return self._encoder is not None and self._encoder.has_frames
 
     @property
     def period_ns(self) -> int:
-        """Expected time from one frame to the next."""
-        return (self._mode.period_us if self._mode else DEFAULT_PERIOD_US) * 1000
+        """The expected time from one frame to the next."""
+        return (self._signature.period_us if self._signature else DEFAULT_PERIOD_US) * 1000
 
-    def changes_with(self, frame: Frame, meta: FrameMeta) -> bool:
-        """Whether this frame needs another encoder while frames are inside the one before: drain first."""
-        if self._mode is None or not self.holding:
+    def needs_drain(self, frame: Frame, meta: FrameMeta) -> bool:
+        """Whether this frame needs another encoder while frames are inside the present one."""
+        if self._signature is None or not self.has_frames:
             return False
-        return not self._mode.goes_on(picture_of(frame.picture), self._with_period(meta))
+        return not self._signature.fits(encoder_input_of(frame.picture_geometry), self._with_period(meta))
 
-    def pace(self, lag: int, slots: int) -> None:
-        """Use the fastest preset while too many frames wait; all presets write the same parameter sets."""
-        self._pace.saw(lag, slots, self.settings.preset)
-        wanted = self._pace.preset
-        if wanted == self._preset or self.codec != SOFTWARE:
+    def adapt_preset(self, lag: int, slots: int) -> None:
+        """Uses the fastest preset while too many frames wait; all presets write the same parameter sets."""
+        self._preset_control.update(lag, slots, self.settings.preset)
+        preset = self._preset_control.preset
+        if preset == self._preset or self.codec != SOFTWARE:
             return
         if self._last_ns - self._last_key_ns >= self.settings.gop_s * 0.5e9:  # changing costs a key frame
-            log.warning("encoder preset %s -> %s because lag=%d of slots=%d", self._preset, wanted, lag, slots)
-            self._preset, self._encoder = wanted, None
+            log.warning("encoder preset %s -> %s because lag=%d of slots=%d", self._preset, preset, lag, slots)
+            self._preset, self._encoder = preset, None
 
     # ---- inside
 
     def _with_period(self, meta: FrameMeta) -> FrameMeta:
-        """Make sure that the expected time to the next frame is known."""
+        """Returns metadata in which the expected time to the next frame is known."""
         if meta.frame_duration_us > 0:
             return meta
         return replace(meta, frame_duration_us=self.period_ns // 1000)
 
     def _follow(self, geometry: Geometry, meta: FrameMeta) -> tuple[Wrapper, StreamSignature]:
-        """Notice another mode, size or format."""
+        """Notices another mode, size or format; the encoder is opened anew then."""
         if geometry is not self._geometry or self._wrapper is None:  # the ring gives one object for the same bytes
             self._geometry = geometry
             self._wrapper = Wrapper(geometry, editable=self._overlay is not None)
-        if self._mode is not None and self._mode.goes_on(self._wrapper.picture, meta):
-            return self._wrapper, self._mode
-        mode = mode_of(self._wrapper.picture, meta)
-        log.info("picture is now %s night=%s period_us=%d", mode.picture, mode.night, mode.period_us)
-        self._mode, self._encoder = mode, None
-        self._modes += 1
-        return self._wrapper, mode
+        if self._signature is not None and self._signature.fits(self._wrapper.encoder_input, meta):
+            return self._wrapper, self._signature
+        signature = signature_of(self._wrapper.encoder_input, meta)
+        log.info("picture is now %s night=%s period_us=%d", signature.input, signature.night, signature.period_us)
+        self._signature, self._encoder = signature, None
+        self._signatures += 1
+        return self._wrapper, signature
 
     def _encode(
-        self, mode: StreamSignature, picture: av.VideoFrame, meta: FrameMeta, order: ClipOrder | None, key: bool
+        self, signature: StreamSignature, frame: av.VideoFrame, meta: FrameMeta, order: ClipOrder | None, key: bool
     ) -> list[AccessUnit]:
-        """Encode with whatever works. Raises: EncoderUnavailable."""
+        """Encodes with the first encoder that works. Raises: EncoderUnavailable."""
         fresh = self._encoder is None
         while True:
-            encoder = self._encoder or self._open(mode)
+            encoder = self._encoder or self._open_encoder(signature)
             try:
-                return encoder.encode(picture, row=meta, order=order, key=key or fresh)
+                return encoder.encode(frame, meta=meta, order=order, key=key or fresh)
             except EncoderFailed as error:
                 self.failures += 1
                 self._encoder = None
@@ -227,16 +227,19 @@ class EncoderSession:
                     self._failed |= {encoder.plan.codec}
                 fresh = True
 
-    def _open(self, mode: StreamSignature) -> Encoder:
+    def _open_encoder(self, signature: StreamSignature) -> Encoder:
         settings = msgspec.structs.replace(self.settings, preset=self._preset)
-        self._encoder = open_encoder(settings, mode.picture, 1e6 / mode.period_us, failed=self._failed)
+        self._encoder = open_encoder(settings, signature.input, 1e6 / signature.period_us, failed=self._failed)
         self.codec = self._encoder.plan.codec
         self.epoch += 1
         return self._encoder
 
-    def _named(self, unit: AccessUnit, mode: StreamSignature) -> AccessUnit:
-        """Know the track of a unit; key frames of encoders that send parameter sets only once get them in front."""
-        if not unit.key:
+    def _complete(self, unit: AccessUnit, signature: StreamSignature) -> AccessUnit:
+        """Notes the track of a unit, and puts parameter sets in front of key frames that lack them.
+
+        Some encoders send parameter sets only once.
+        """
+        if not unit.is_key:
             return unit
         data = bytes(unit.packet)
         sets = parameter_sets(data)
@@ -246,5 +249,6 @@ class EncoderSession:
             packet.pts = packet.dts = unit.packet.pts
             packet.time_base, packet.is_keyframe = TIME_BASE, True
             unit = replace(unit, packet=packet)
-        self.track = Track(mode.picture.width, mode.picture.height, 1e6 / mode.period_us, sets, self._modes)
+        width, height = signature.input.width, signature.input.height
+        self.track = Track(width, height, 1e6 / signature.period_us, sets, self._signatures)
         return unit

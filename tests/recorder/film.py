@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from recorder.clips.clip import ClipOrder, ClipPaths, Form, Track
-from recorder.clips.clip_file import ClipFile, Opener
+from recorder.clips.clip import ClipFormat, ClipOrder, ClipPaths, Track
+from recorder.clips.clip_file import ClipFile, FileOpener
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from recorder.encoding.frames import Wrapper
 from recorder.encoding.select import open_encoder
@@ -27,7 +27,7 @@ from shmcam.video.disk_file import DiskFile
 WIDTH, HEIGHT = 320, 96
 PERIOD_US = 33_333
 ORDER = ClipOrder(1, "session", "manual", 0, 1_700_000_000_000_000_000)
-FORM = Form("mp4", 0.5, csv=True, plain=True)
+FORMAT = ClipFormat("mp4", 0.5, csv=True, plain=True)
 
 
 @cache
@@ -35,7 +35,7 @@ def encoded(count: int = 100) -> tuple[tuple[bytes, bool, FrameMeta], ...]:
     """Access units of frames 1000, 1001 … with noise, so that they weigh something."""
     shape = geometry("yuv420p", WIDTH, HEIGHT)
     wrapper = Wrapper(shape)
-    encoder = open_encoder(RecorderSettings(encoder="libx264", threads=1, crf=30), wrapper.picture, 30.0)
+    encoder = open_encoder(RecorderSettings(encoder="libx264", threads=1, crf=30), wrapper.encoder_input, 30.0)
     rng = np.random.default_rng(3)
     units = []
     for number in range(count):
@@ -49,8 +49,8 @@ def encoded(count: int = 100) -> tuple[tuple[bytes, bool, FrameMeta], ...]:
             1_700_000_000_000_000_000 + number * PERIOD_US * 1000,
             frame_duration_us=PERIOD_US,
         )
-        for unit in encoder.encode(wrapper.frame(payload), row=meta, order=ORDER, key=number % 30 == 0):
-            units.append((bytes(unit.packet), unit.key, unit.row))
+        for unit in encoder.encode(wrapper.wrap(payload), meta=meta, order=ORDER, key=number % 30 == 0):
+            units.append((bytes(unit.packet), unit.is_key, unit.meta))
     return tuple(units)
 
 
@@ -78,7 +78,7 @@ def about() -> dict[str, object]:
     return {"camera": "cam0", "kind": "session", "first_frame": 1000, "captured_ns": 5_000_000_000}
 
 
-def clip_file(folder: Path, opener: Opener = DiskFile, form: Form = FORM) -> ClipFile:
+def clip_file(folder: Path, opener: FileOpener = DiskFile, form: ClipFormat = FORMAT) -> ClipFile:
     suffix = {"mp4": "mp4", "mkv": "mkv", "h264": "h264"}[form.container]
     return ClipFile(
         ClipPaths(folder / f"cam0_{WIDTH}x{HEIGHT}_30fps_20260101_000000.{suffix}"), form, track(), about(), opener

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recorder.clips.clip import ClipLimits, Form
+from recorder.clips.clip import ClipFormat, ClipLimits
 from recorder.clips.storage import Storage
 from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
 from recorder.commands import RecordCommands
@@ -152,7 +152,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
     film, triggers, hub, stop = made.camera(slots=64), Triggers(ClipLimits.of(own)), Hub(), Stop()
     settings = Settings.load(made.folder / "config.toml", environ={})
     with Catalogue.of(settings) as catalogue, LiveRing(film.writer.name) as ring:
-        writer = ClipWriter("cam0", Form.of(own), Storage(settings, own, catalogue), Hanging)
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), Hanging)
         live = LivePackets(settings.ring_name("cam0", "h264"), settings.paths.run, "cam0", own)
         cursor, encoder = RingCursor(ring), EncoderSession(own)
         beats = Heartbeats(control=hub, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer)
@@ -175,7 +175,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
         until(lambda: len(hub.statuses) > 1, 10)
         for _ in range(20):
             film.publish()
-        until(lambda: writer.waiting >= 4, 10)
+        until(lambda: writer.queue_length >= 4, 10)
         asked = len(hub.statuses)
         until(lambda: len(hub.statuses) > asked + 10, 10, "answers while the disk hangs")
         go_on.set()
@@ -193,22 +193,22 @@ def item(unit):
 
 def test_frames_of_a_backlog_wake_the_writer_in_bundles_and_the_last_of_them_at_once():
     inbox, taken = WriteQueue(), []
-    thread = threading.Thread(target=lambda: taken.extend(inbox.items()), daemon=True)
+    thread = threading.Thread(target=lambda: taken.extend(inbox.take_items()), daemon=True)
     thread.start()
     film = units(BUNDLE + 5)
     for unit in film[:3]:
         assert inbox.put(item(unit), more=True)
-    assert inbox.waiting == 3 and not taken
+    assert inbox.length == 3 and not taken
     inbox.put(item(film[3]), more=False)
     until(lambda: len(taken) == 4, 5)
     for unit in film[4:]:
         inbox.put(item(unit), more=True)
     until(lambda: len(taken) == 4 + BUNDLE, 5)
     inbox.put(End("over"), more=True)
-    until(lambda: inbox.waiting == 0, 5)
+    until(lambda: inbox.length == 0, 5)
     inbox.close("done")
     thread.join(5)
-    assert [one.unit.row.frame_id for one in taken[:-2]] == [unit.row.frame_id for unit in film]
+    assert [one.unit.meta.frame_id for one in taken[:-2]] == [unit.meta.frame_id for unit in film]
     assert [one.reason for one in taken[-2:]] == ["over", "done"]
 
 
@@ -217,8 +217,8 @@ def test_a_full_inbox_takes_nothing_more_but_wakes_the_writer():
     for _ in range(FRAMES):
         assert inbox.put(item(unit), more=True)
     assert not inbox.put(item(unit), more=True)
-    assert inbox.waiting == FRAMES
-    for _, _ in zip(range(FRAMES), inbox.items(), strict=False):
+    assert inbox.length == FRAMES
+    for _, _ in zip(range(FRAMES), inbox.take_items(), strict=False):
         pass
     assert inbox.put(item(unit), more=False)
 
@@ -251,9 +251,9 @@ def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
     shape, payload = picture("yuv420p", 320, 240)
     encoding, shown = EncoderSession(soft), []
     for meta in metas(8):
-        out = encoding.feed(Stand(shape, payload), meta, ORDER)
-        shown += encoding.without(meta, out) if meta.frame_id == 4 else out
+        out = encoding.encode(Stand(shape, payload), meta, ORDER)
+        shown += encoding.drop_torn(meta, out) if meta.frame_id == 4 else out
     shown += encoding.drain()
-    assert [unit.row.frame_id for unit in shown] == [0, 1, 2, 3, 5, 6, 7]
-    assert [unit.row.frame_id for unit in shown if unit.key] == [0, 5]
+    assert [unit.meta.frame_id for unit in shown] == [0, 1, 2, 3, 5, 6, 7]
+    assert [unit.meta.frame_id for unit in shown if unit.is_key] == [0, 5]
     assert np.all(np.diff([unit.packet.pts for unit in shown]) >= PERIOD_NS // 1000)

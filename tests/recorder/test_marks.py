@@ -10,7 +10,7 @@ import pytest
 
 from recorder.clips.clip import NS, ClipLimits, ClipOrder, ClipTotals
 from recorder.clips.notices import Closed
-from recorder.resume import KEPT, EventMarks
+from recorder.resume import MAX_MARKS, EventMarks
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shmcam.config.settings import Settings
@@ -30,7 +30,7 @@ def adopted(first_s, last_s, kind="rolling", trigger="rolling"):
 
 
 def told(marks, closed):
-    order = marks.onto(closed).order
+    order = marks.apply_to(closed).order
     return order.trigger, order.label, order.protect
 
 
@@ -38,8 +38,8 @@ def told(marks, closed):
 def noted(tmp_path):
     """A recorder noted what happened at 100 s, and was killed."""
     triggers = Triggers(LIMITS)
-    triggers.happened(100 * NS, "command", utc_ns=7, label="owl", protect=True)
-    EventMarks(tmp_path / "m.json").keep(triggers.events)
+    triggers.note_event(100 * NS, "command", utc_ns=7, label="owl", protect=True)
+    EventMarks(tmp_path / "m.json").save(triggers.events)
     return tmp_path / "m.json"
 
 
@@ -55,22 +55,22 @@ def test_clips_are_marked_into_which_the_event_fell_and_no_others(noted):
 
 def test_of_many_events_the_protecting_ones_are_kept(noted):
     marks = EventMarks(noted)
-    for number in range(2 * KEPT):
+    for number in range(2 * MAX_MARKS):
         triggers = Triggers(LIMITS)
-        triggers.happened((200 + 10 * number) * NS, "motion", utc_ns=7)
-        marks.keep(triggers.events)
+        triggers.note_event((200 + 10 * number) * NS, "motion", utc_ns=7)
+        marks.save(triggers.events)
     assert told(EventMarks(noted), adopted(40, 160)) == ("command", "owl", True)
     assert told(EventMarks(noted), adopted(190, 201)) == ("rolling", "", False), "the oldest of the others went"
 
 
 def test_motion_that_was_resumed_marks_nothing_after_its_end(tmp_path):
     triggers, resumed, marks = Triggers(LIMITS), Triggers(LIMITS), EventMarks(tmp_path / "m.json")
-    triggers.began(100 * NS, "motion", utc_ns=7)
-    marks.keep(triggers.events)
+    triggers.note_begin(100 * NS, "motion", utc_ns=7)
+    marks.save(triggers.events)
     after_kill = EventMarks(tmp_path / "m.json")
-    resumed.resume(after_kill.going_on(110 * NS))
-    resumed.ended(112 * NS, "motion")
-    after_kill.keep(resumed.events)
+    resumed.resume(after_kill.take_ongoing(110 * NS))
+    resumed.note_end(112 * NS, "motion")
+    after_kill.save(resumed.events)
     for known in (after_kill, EventMarks(tmp_path / "m.json")):
         assert told(known, adopted(90, 105))[0] == told(known, adopted(111, 114))[0] == "motion"
         assert told(known, adopted(116, 160)) == ("rolling", "", False)
@@ -78,23 +78,23 @@ def test_motion_that_was_resumed_marks_nothing_after_its_end(tmp_path):
 
 def test_a_clip_of_its_own_takes_nothing_from_the_event_after_it(noted):
     triggers = Triggers(LIMITS)
-    triggers.happened(96 * NS, "motion", utc_ns=7)
+    triggers.note_event(96 * NS, "motion", utc_ns=7)
     marks = EventMarks(noted)
-    marks.keep(triggers.events)
+    marks.save(triggers.events)
     assert told(marks, adopted(94, 99, "event", "motion")) == ("motion", "", False)
     assert told(marks, adopted(98.01, 103, "event", "command")) == ("command", "owl", True)
 
 
 def test_what_lasts_marks_until_it_is_cut_off_and_what_ended_no_longer(tmp_path):
     triggers, path = Triggers(LIMITS), tmp_path / "m.json"
-    triggers.began(100 * NS, "motion", utc_ns=7)
+    triggers.note_begin(100 * NS, "motion", utc_ns=7)
     marks = EventMarks(path)
-    marks.keep(triggers.events)
+    marks.save(triggers.events)
     assert told(EventMarks(path), adopted(300, 310)) == ("motion", "", False)
-    triggers.ended(200 * NS, "motion")
-    marks.keep(triggers.events)
+    triggers.note_end(200 * NS, "motion")
+    marks.save(triggers.events)
     assert told(EventMarks(path), adopted(300, 310)) == ("rolling", "", False)
-    assert EventMarks(path).going_on(202 * NS) is not None and EventMarks(path).going_on(203 * NS) is None
+    assert EventMarks(path).take_ongoing(202 * NS) is not None and EventMarks(path).take_ongoing(203 * NS) is None
 
 
 def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypatch):
@@ -102,7 +102,7 @@ def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypat
     monkeypatch.setattr("recorder.resume.boot_id", lambda: "the next one")
     marks = EventMarks(noted)
     assert told(marks, adopted(90, 110)) == ("command", "owl", True)
-    assert marks.going_on(101 * NS) is None
+    assert marks.take_ongoing(101 * NS) is None
     assert told(EventMarks(noted), adopted(90, 110)) == ("rolling", "", False)
 
 
@@ -110,14 +110,14 @@ def test_only_news_is_written_only_the_newest_are_kept_and_rubbish_is_nothing(tm
     monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     path = tmp_path / "m.json"
     marks = EventMarks(path)
-    marks.keep([])
+    marks.save([])
     assert not path.exists()
-    for number in range(KEPT + 5):
+    for number in range(MAX_MARKS + 5):
         triggers = Triggers(LIMITS)
-        triggers.happened((100 + 100 * number) * NS, "motion", utc_ns=7)
-        marks.keep(triggers.events)
+        triggers.note_event((100 + 100 * number) * NS, "motion", utc_ns=7)
+        marks.save(triggers.events)
     was = path.stat().st_ino
-    marks.keep(triggers.events)
+    marks.save(triggers.events)
     assert path.stat().st_ino == was
     assert told(EventMarks(path), adopted(490, 510)) == ("rolling", "", False)
     assert told(EventMarks(path), adopted(590, 610)) == ("motion", "", False)
@@ -176,13 +176,13 @@ def test_a_marked_clip_that_was_closed_but_not_filed_is_filed_as_marked(rig):
     folder.mkdir(parents=True)
     clip = film.clip_file(folder)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
     triggers = Triggers(LIMITS)
-    triggers.happened(5 * NS, "command", utc_ns=now_ns(), protect=True)
-    EventMarks(made.folder / "run" / "cam0.marks.json").keep(triggers.events)
+    triggers.note_event(5 * NS, "command", utc_ns=now_ns(), protect=True)
+    EventMarks(made.folder / "run" / "cam0.marks.json").save(triggers.events)
     process = made.start()
     made.ready()
     (entry,) = filed(made, 1)
-    assert entry.path == clip.place.clip and entry.protected
+    assert entry.path == clip.paths.clip and entry.protected
     assert made.stop(process) == 0

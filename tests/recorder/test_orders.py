@@ -10,7 +10,7 @@ import pytest
 from recorder import commands
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.notices import Closed, Opened
-from recorder.commands import CLOSE_WITHIN_S, SETTLED_S, RecordCommands
+from recorder.commands import CLOSE_TIMEOUT_S, SETTLED_S, RecordCommands
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 from shmcam.control.messages import Record, Reply
@@ -31,11 +31,8 @@ class Asked:
 class Writer:
     """What is asked of the real one."""
 
-    trouble, unwritten, waiting = "", 0, 0
-    open = None
-
-    def current(self):
-        return self.open
+    trouble, unwritten, queue_length = "", 0, 0
+    current = None
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def ask(orders, action, at_ns):
 
 def close(orders, order, name, *, reason="next file", intact=True, kept=True):
     totals = ClipTotals(10, 1, 10, order.start_ns, order.start_ns + S, 0, 0, 1000)
-    orders.noticed(Closed(order, Path(name), None, "cam0", 0, totals, reason, intact, kept))
+    orders.answer(Closed(order, Path(name), None, "cam0", 0, totals, reason, intact, kept))
 
 
 @pytest.fixture
@@ -64,26 +61,26 @@ def clock(monkeypatch):
 
 def test_a_stop_followed_at_once_by_a_start_is_answered_with_its_own_file(orders):
     ask(orders, "start", 100 * S)
-    first = orders.triggers.order(101 * S)
+    first = orders.triggers.decide(101 * S)
     stop = ask(orders, "stop", 110 * S)
     ask(orders, "start", 110 * S)
-    second = orders.triggers.order(111 * S)
+    second = orders.triggers.decide(111 * S)
     assert second.number != first.number
     close(orders, first, "a.mp4")
     assert [reply.data["file"] for reply in stop.replies] == ["a.mp4"]
     stop = ask(orders, "stop", 120 * S)
-    orders.triggers.order(121 * S)
+    orders.triggers.decide(121 * S)
     close(orders, second, "b.mp4")
     assert [reply.data["file"] for reply in stop.replies] == ["b.mp4"]
 
 
 def test_a_file_of_a_stopped_recording_that_is_not_its_last_answers_nothing(orders):
     ask(orders, "start", 100 * S)
-    first = orders.triggers.order(101 * S)
+    first = orders.triggers.decide(101 * S)
     stop = ask(orders, "stop", 110 * S)
     close(orders, first, "a.mp4")  # the picture changed, say; frames from before the stop still come
     assert not stop.replies
-    orders.triggers.order(110 * S)
+    orders.triggers.decide(110 * S)
     close(orders, first, "b.mp4")
     assert [reply.data["file"] for reply in stop.replies] == ["b.mp4"]
 
@@ -91,20 +88,20 @@ def test_a_file_of_a_stopped_recording_that_is_not_its_last_answers_nothing(orde
 def test_a_start_is_answered_with_its_own_file(orders):
     """Not with the file of an event that was opened just before."""
     start = ask(orders, "start", 100 * S)
-    orders.triggers.happened(99 * S, "motion", utc_ns=0)
-    event = orders.triggers.order(99 * S)
-    orders.noticed(Opened(event, Path("event.mp4"), 1, 99 * S))
+    orders.triggers.note_event(99 * S, "motion", utc_ns=0)
+    event = orders.triggers.decide(99 * S)
+    orders.answer(Opened(event, Path("event.mp4"), 1, 99 * S))
     assert not start.replies
-    orders.noticed(Opened(orders.triggers.order(100 * S), Path("a.mp4"), 2, 100 * S))
+    orders.answer(Opened(orders.triggers.decide(100 * S), Path("a.mp4"), 2, 100 * S))
     assert [reply.data["file"] for reply in start.replies] == ["a.mp4"]
 
 
-def late(orders, clock, after_s=CLOSE_WITHIN_S):
+def late(orders, clock, after_s=CLOSE_TIMEOUT_S):
     stop = ask(orders, "stop", orders.triggers.session.start_ns + 5 * S)
-    orders.overdue()
+    orders.answer_overdue()
     assert not stop.replies
     clock[0] += after_s + 1
-    orders.overdue()
+    orders.answer_overdue()
     (reply,) = stop.replies
     return reply
 
@@ -113,37 +110,37 @@ def test_a_late_answer_to_stop_says_what_is_true(orders, clock):
     ask(orders, "start", 100 * S)
     assert late(orders, clock).text == "stopped; nothing was written"
     ask(orders, "start", 200 * S)
-    order = orders.triggers.order(201 * S)
-    orders.writer.open = (order, Path("a.mp4"), 10, 0)
+    order = orders.triggers.decide(201 * S)
+    orders.writer.current = (order, Path("a.mp4"), 10, 0)
     assert late(orders, clock).text == "stopped; a.mp4 is still being written"
     ask(orders, "start", 300 * S)
-    orders.triggers.order(301 * S)
-    orders.writer.waiting = 3
+    orders.triggers.decide(301 * S)
+    orders.writer.queue_length = 3
     assert "wait for the disk" in late(orders, clock).text, "the open file is that of the recording before"
 
 
 def test_a_stop_is_not_kept_waiting_for_a_file_that_cannot_come(orders, clock):
     ask(orders, "start", 100 * S)
-    orders.triggers.order(101 * S)
+    orders.triggers.decide(101 * S)
     orders.writer.trouble = "disk full"
     stop = ask(orders, "stop", 102 * S)
-    orders.triggers.order(103 * S)
-    orders.overdue()
+    orders.triggers.decide(103 * S)
+    orders.answer_overdue()
     assert not stop.replies, "its frames may just be handed over"
     clock[0] += SETTLED_S + 0.1
-    orders.overdue()
+    orders.answer_overdue()
     (reply,) = stop.replies
     assert not reply.ok and reply.text == "ERROR: stopped; nothing was written: disk full"
 
 
 def test_a_stop_while_a_clip_that_has_ended_is_being_closed_is_answered_with_that_clip(orders):
-    orders.triggers.happened(100 * S, "motion", utc_ns=0)
-    event = orders.triggers.order(100 * S)
+    orders.triggers.note_event(100 * S, "motion", utc_ns=0)
+    event = orders.triggers.decide(100 * S)
     orders.triggers.expire(200 * S)
-    orders.writer.open = (event, Path("event.mp4"), 10, 0)
+    orders.writer.current = (event, Path("event.mp4"), 10, 0)
     stop = ask(orders, "stop", 201 * S)
     assert not stop.replies
-    orders.writer.open = None
+    orders.writer.current = None
     close(orders, event, "event.mp4", reason="over")
     assert [reply.data["file"] for reply in stop.replies] == ["event.mp4"]
     assert [reply.status for reply in ask(orders, "stop", 202 * S).replies] == ["not_recording"]
@@ -151,23 +148,23 @@ def test_a_stop_while_a_clip_that_has_ended_is_being_closed_is_answered_with_tha
 
 def test_a_trigger_while_the_last_clip_is_being_closed_is_answered_with_its_own(orders):
     ask(orders, "start", 100 * S)
-    session = orders.triggers.order(101 * S)
+    session = orders.triggers.decide(101 * S)
     ask(orders, "stop", 110 * S)
     orders.triggers.expire(111 * S)
-    orders.writer.open = (session, Path("session.mp4"), 10, 0)
+    orders.writer.current = (session, Path("session.mp4"), 10, 0)
     asked = ask(orders, "trigger", 112 * S)
     assert not asked.replies
-    event = orders.triggers.order(112 * S)
-    orders.noticed(Opened(event, Path("event.mp4"), 7, 107 * S))
+    event = orders.triggers.decide(112 * S)
+    orders.answer(Opened(event, Path("event.mp4"), 7, 107 * S))
     assert [reply.data["file"] for reply in asked.replies] == ["event.mp4"]
 
 
 def test_neither_stop_nor_status_name_a_file_that_is_gone(orders):
     ask(orders, "start", 100 * S)
-    order = orders.triggers.order(101 * S)
+    order = orders.triggers.decide(101 * S)
     stop = ask(orders, "stop", 110 * S)
-    orders.triggers.order(111 * S)
+    orders.triggers.decide(111 * S)
     close(orders, order, "a.mp4", reason="a.mp4 was taken away", intact=False, kept=False)
     (reply,) = stop.replies
     assert not reply.ok and reply.data["file"] == "" and reply.text.startswith("ERROR: ")
-    assert "taken away" in orders.status().text and orders.status().data["file"] == ""
+    assert "taken away" in orders.make_status_reply().text and orders.make_status_reply().data["file"] == ""

@@ -32,8 +32,8 @@ def clock(monkeypatch):
 class Kept(ResumeFile):
     writes = 0
 
-    def remember(self, state):
-        super().remember(state)
+    def write(self, state):
+        super().write(state)
         self.writes += 1
 
 
@@ -53,7 +53,7 @@ def filming(clock, folder, seconds, last=None):
     triggers.start(BEGAN_NS, "session", "manual", utc_ns=7, label="long")
     for second in range(seconds + 1):
         clock.ns = BEGAN_NS + second * NS
-        one.keep(last and last(triggers.session, second))
+        one.save(last and last(triggers.session, second))
     return memory.writes
 
 
@@ -104,11 +104,11 @@ def test_a_file_of_which_nothing_was_whole_takes_the_recording_back_to_no_earlie
 def test_a_session_that_ended_is_forgotten(clock, tmp_path):
     one, triggers, _ = recorder(tmp_path)
     triggers.start(BEGAN_NS, "session", "manual", utc_ns=7)
-    one.keep(None)
+    one.save(None)
     assert (tmp_path / "m.json").exists()
     triggers.stop(BEGAN_NS + NS)
     triggers.expire(BEGAN_NS + 2 * NS)
-    one.keep(None)
+    one.save(None)
     assert not (tmp_path / "m.json").exists()
 
 
@@ -121,7 +121,7 @@ def test_what_is_noted_waits_for_no_disk(clock, tmp_path, monkeypatch):
 def test_a_disk_that_turns_read_only_ends_no_recorder_whose_session_ends(clock, tmp_path, monkeypatch):
     one, triggers, _ = recorder(tmp_path)
     triggers.start(BEGAN_NS, "session", "manual", utc_ns=7)
-    one.keep(None)
+    one.save(None)
 
     def refuse(path, **_how):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
@@ -129,7 +129,7 @@ def test_a_disk_that_turns_read_only_ends_no_recorder_whose_session_ends(clock, 
     monkeypatch.setattr(Path, "unlink", refuse)
     triggers.stop(BEGAN_NS + NS)
     triggers.expire(BEGAN_NS + 2 * NS)
-    one.keep(None)
+    one.save(None)
 
 
 def resumed(clock, tmp_path, after_s):
@@ -143,9 +143,9 @@ def resumed(clock, tmp_path, after_s):
 def motion(clock, tmp_path):
     """A recorder that heard of motion at BEGAN_NS, wrote its first 8 s, and passed once more."""
     one, triggers, memory = recorder(tmp_path)
-    triggers.began(BEGAN_NS, "motion", utc_ns=7)
+    triggers.note_begin(BEGAN_NS, "motion", utc_ns=7)
     clock.ns = BEGAN_NS + 8 * NS
-    one.keep(closed(triggers.event.order, clock.ns))
+    one.save(closed(triggers.event.order, clock.ns))
     return one, triggers, memory
 
 
@@ -154,38 +154,38 @@ def test_an_event_that_lasts_is_taken_up_again_and_ends_when_it_ends(clock, tmp_
     event = triggers.event
     assert event.order.start_ns == BEGAN_NS + 8 * NS + PTS_NS
     assert (event.order.kind, event.order.trigger, event.order.utc_ns) == ("event", "motion", 7)
-    triggers.began(BEGAN_NS, "motion", utc_ns=7)  # told again by the hub: it is the same
-    assert triggers.event is event and triggers.order(BEGAN_NS + 60 * NS) is not None
-    triggers.ended(BEGAN_NS + 61 * NS, "motion")
-    assert triggers.order(BEGAN_NS + 70 * NS) is not None, "the post-roll"
-    assert triggers.order(BEGAN_NS + 72 * NS) is None
+    triggers.note_begin(BEGAN_NS, "motion", utc_ns=7)  # told again by the hub: it is the same
+    assert triggers.event is event and triggers.decide(BEGAN_NS + 60 * NS) is not None
+    triggers.note_end(BEGAN_NS + 61 * NS, "motion")
+    assert triggers.decide(BEGAN_NS + 70 * NS) is not None, "the post-roll"
+    assert triggers.decide(BEGAN_NS + 72 * NS) is None
 
 
 def test_an_event_that_is_over_is_taken_up_for_the_rest_of_its_post_roll(clock, tmp_path, motion):
     one, triggers, _ = motion
-    triggers.ended(BEGAN_NS + 7 * NS, "motion")
-    one.keep(None)
+    triggers.note_end(BEGAN_NS + 7 * NS, "motion")
+    one.save(None)
     triggers = resumed(clock, tmp_path, 2)
-    assert triggers.order(BEGAN_NS + 16 * NS) is not None
-    assert triggers.order(BEGAN_NS + 17 * NS) is None
+    assert triggers.decide(BEGAN_NS + 16 * NS) is not None
+    assert triggers.decide(BEGAN_NS + 17 * NS) is None
 
 
 def test_a_resumed_event_is_cut_off_when_it_would_have_been(clock, tmp_path, motion):
     triggers = resumed(clock, tmp_path, 2)
     last_ns = BEGAN_NS + int((OWN.max_event_s - OWN.pre_roll_s) * NS)
-    assert triggers.order(last_ns - 1) is not None
-    assert triggers.order(last_ns) is None
+    assert triggers.decide(last_ns - 1) is not None
+    assert triggers.decide(last_ns) is None
 
 
 def test_an_event_that_ended_is_forgotten_even_if_it_was_only_resumed(clock, tmp_path, motion):
     clock.ns += 30 * NS
     one, triggers, memory = recorder(tmp_path)
     one.begin(OWN, [])
-    triggers.ended(BEGAN_NS + 9 * NS, "motion")
+    triggers.note_end(BEGAN_NS + 9 * NS, "motion")
     triggers.expire(clock.ns)
     assert triggers.event is None
-    one.keep(None)
-    assert memory.recall(clock.ns, 0) is None
+    one.save(None)
+    assert memory.read(clock.ns, 0) is None
 
 
 def test_auto_start_begins_beside_an_event_that_is_taken_up(clock, tmp_path, motion):
@@ -197,30 +197,30 @@ def test_auto_start_begins_beside_an_event_that_is_taken_up(clock, tmp_path, mot
 def test_an_event_during_rolling_clips_marks_what_is_recorded_of_it_after_a_kill(clock, tmp_path):
     one, triggers, _ = recorder(tmp_path)
     triggers.start(BEGAN_NS, "rolling", "rolling", utc_ns=7)
-    triggers.happened(BEGAN_NS + 6 * NS, "command", utc_ns=8, protect=True)
+    triggers.note_event(BEGAN_NS + 6 * NS, "command", utc_ns=8, protect=True)
     clock.ns = BEGAN_NS + 8 * NS
-    one.keep(None)
+    one.save(None)
     clock.ns += NS
     one, triggers, _ = recorder(tmp_path)
     one.begin(OWN, [], BEGAN_NS + 7 * NS)
-    order = triggers.order(BEGAN_NS + 8 * NS)
+    order = triggers.decide(BEGAN_NS + 8 * NS)
     assert order is not None and (order.kind, order.trigger, order.protect) == ("rolling", "command", True)
-    assert triggers.order(BEGAN_NS + 15 * NS) is order
+    assert triggers.decide(BEGAN_NS + 15 * NS) is order
     assert triggers.event is not None and triggers.event.end_ns == BEGAN_NS + int((6 + OWN.post_roll_s) * NS)
 
 
 def test_a_stopped_event_marks_nothing_that_is_recorded_after_a_kill(clock, tmp_path):
     one, triggers, _ = recorder(tmp_path)
     triggers.start(BEGAN_NS, "rolling", "rolling", utc_ns=7)
-    triggers.happened(BEGAN_NS + 2 * NS, "command", utc_ns=8)
-    one.keep(None)
+    triggers.note_event(BEGAN_NS + 2 * NS, "command", utc_ns=8)
+    one.save(None)
     triggers.stop(BEGAN_NS + 3 * NS)
-    one.keep(None)
+    one.save(None)
     triggers.expire(BEGAN_NS + 4 * NS)
     triggers.start(BEGAN_NS + 4 * NS, "rolling", "rolling", utc_ns=9)
     clock.ns = BEGAN_NS + 5 * NS
-    one.keep(None)
+    one.save(None)
     one, triggers, _ = recorder(tmp_path)
     one.begin(OWN, [])
-    order = triggers.order(BEGAN_NS + 5 * NS)
+    order = triggers.decide(BEGAN_NS + 5 * NS)
     assert order is not None and order.trigger == "rolling" and triggers.event is None

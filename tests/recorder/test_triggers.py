@@ -24,7 +24,7 @@ def wanted(triggers: Triggers, start_s: float, end_s: float, step_s: float = 0.5
     """(time, file number, trigger) of each frame that is recorded."""
     found, at = [], start_s
     while at < end_s:
-        order = triggers.order(int(at * S))
+        order = triggers.decide(int(at * S))
         if order is not None:
             found.append((at, order.number, order.trigger))
         at += step_s
@@ -37,7 +37,7 @@ def test_a_session_has_exactly_the_frames_from_start_to_stop():
     triggers.stop(110 * S)
     times = [at for at, _, _ in wanted(triggers, 95, 120)]
     assert times[0] == 100.0 and times[-1] == 109.5 and len(times) == 20
-    assert not triggers.active
+    assert not triggers.is_active
 
 
 def test_a_second_start_is_refused_while_a_session_runs():
@@ -68,7 +68,7 @@ def test_a_session_with_a_duration_ends_by_itself():
     triggers = machine()
     triggers.start(100 * S, "session", "manual", utc_ns=0, duration_s=3)
     assert [at for at, _, _ in wanted(triggers, 100, 110)] == [100 + n / 2 for n in range(6)]
-    assert not triggers.active
+    assert not triggers.is_active
 
 
 def test_a_long_session_is_cut_into_files_without_a_gap():
@@ -88,32 +88,32 @@ def test_rolling_clips_have_the_configured_length():
 
 def test_an_event_is_recorded_from_before_to_after_it():
     triggers = machine()
-    triggers.happened(100 * S, "command", utc_ns=0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
     assert triggers.start_ns == 95 * S
     times = [at for at, _, _ in wanted(triggers, 90, 120)]
     assert times[0] == 95.0 and times[-1] == 109.5
-    assert not triggers.active
+    assert not triggers.is_active
 
 
 def test_events_that_touch_are_one_clip_and_others_are_two():
     triggers = machine()
-    triggers.happened(100 * S, "command", utc_ns=0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
     frames = wanted(triggers, 95, 108)
-    triggers.happened(108 * S, "motion", utc_ns=0)
+    triggers.note_event(108 * S, "motion", utc_ns=0)
     frames += wanted(triggers, 108, 130)
     assert {number for _, number, _ in frames} == {1}
     assert frames[-1][0] == 117.5
-    triggers.happened(140 * S, "motion", utc_ns=0)
+    triggers.note_event(140 * S, "motion", utc_ns=0)
     assert {number for _, number, _ in wanted(triggers, 130, 160)} == {2}
 
 
 def test_what_happens_while_something_lasts_neither_splits_nor_shortens_its_clip():
     triggers = machine(replace(LIMITS, event_ns=600 * S))
-    triggers.began(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
     frames = wanted(triggers, 95, 150)
-    triggers.happened(150 * S, "command", utc_ns=0, protect=True)
+    triggers.note_event(150 * S, "command", utc_ns=0, protect=True)
     frames += wanted(triggers, 150, 200)
-    triggers.ended(200 * S, "motion")
+    triggers.note_end(200 * S, "motion")
     frames += wanted(triggers, 200, 230)
     assert {number for _, number, _ in frames} == {1}
     assert frames[-1][0] == 209.5 and len(frames) == 2 * (209.5 - 95) + 1
@@ -122,20 +122,20 @@ def test_what_happens_while_something_lasts_neither_splits_nor_shortens_its_clip
 def test_an_event_behind_the_present_one_costs_none_of_its_frames():
     """The encoder still works on the pre-roll when the next thing happens."""
     triggers = machine()
-    triggers.happened(100 * S, "command", utc_ns=0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
     frames = wanted(triggers, 95, 98)
-    triggers.happened(130 * S, "motion", utc_ns=0)
+    triggers.note_event(130 * S, "motion", utc_ns=0)
     frames += wanted(triggers, 98, 150)
     assert [at for at, number, _ in frames if number == 1] == [95 + n / 2 for n in range(30)]
     assert [at for at, number, _ in frames if number == 2] == [125 + n / 2 for n in range(30)]
-    assert not triggers.active
+    assert not triggers.is_active
 
 
 def test_what_happens_after_the_longest_clip_is_another_clip():
     triggers = machine(replace(LIMITS, event_ns=12 * S))
-    triggers.happened(100 * S, "command", utc_ns=0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
     frames = wanted(triggers, 95, 106)
-    triggers.happened(108 * S, "command", utc_ns=0)  # told before the frame of that instant came
+    triggers.note_event(108 * S, "command", utc_ns=0)  # told before the frame of that instant came
     frames += wanted(triggers, 106, 130)
     assert [at for at, number, _ in frames if number == 1][-1] == 106.5
     assert [at for at, number, _ in frames if number == 2] == [107 + n / 2 for n in range(16)]
@@ -143,34 +143,34 @@ def test_what_happens_after_the_longest_clip_is_another_clip():
 
 def test_a_lasting_event_is_recorded_until_its_post_roll_is_over():
     triggers = machine()
-    triggers.began(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
     frames = wanted(triggers, 95, 130)
     assert frames[-1][0] == 129.5
-    triggers.ended(130 * S, "motion")
+    triggers.note_end(130 * S, "motion")
     assert wanted(triggers, 130, 160)[-1][0] == 139.5
-    assert not triggers.active
+    assert not triggers.is_active
 
 
 def test_an_event_that_never_ends_is_cut_off_and_counts_again_after_it_ended():
     triggers = machine()
-    triggers.began(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
     assert wanted(triggers, 95, 300)[-1][0] < 95 + 60
-    triggers.began(100 * S, "motion", utc_ns=0)
-    assert not triggers.active, "told again, it is still the one that was cut off"
-    triggers.ended(310 * S, "motion")
-    triggers.began(320 * S, "motion", utc_ns=0)
-    assert triggers.active
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    assert not triggers.is_active, "told again, it is still the one that was cut off"
+    triggers.note_end(310 * S, "motion")
+    triggers.note_begin(320 * S, "motion", utc_ns=0)
+    assert triggers.is_active
 
 
 def test_motion_counts_again_although_the_end_of_the_last_one_was_never_told():
     """The analyzer died in the middle of it."""
     triggers = machine()
-    triggers.began(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
     wanted(triggers, 95, 300)
-    assert not triggers.active
-    triggers.began(300 * S, "motion", utc_ns=0)
+    assert not triggers.is_active
+    triggers.note_begin(300 * S, "motion", utc_ns=0)
     frames = wanted(triggers, 295, 310)
-    triggers.ended(310 * S, "motion")
+    triggers.note_end(310 * S, "motion")
     frames += wanted(triggers, 310, 340)
     assert frames[0][0] == 295.0 and frames[-1][0] == 319.5
 
@@ -179,7 +179,7 @@ def test_an_event_during_a_session_makes_no_second_file():
     triggers = machine()
     triggers.start(0, "session", "manual", utc_ns=0)
     frames = wanted(triggers, 0, 50)
-    triggers.happened(50 * S, "motion", utc_ns=0)
+    triggers.note_event(50 * S, "motion", utc_ns=0)
     frames += wanted(triggers, 50, 100)
     assert {number for _, number, _ in frames} == {1}
     assert {trigger for _, _, trigger in frames} == {"manual"}
@@ -190,7 +190,7 @@ def test_an_event_that_began_before_a_resumed_session_makes_no_second_file_eithe
     triggers = machine()
     triggers.resumed_ns = 100 * S
     triggers.start(100 * S, "rolling", "rolling", utc_ns=0)
-    triggers.began(97 * S, "motion", utc_ns=0)
+    triggers.note_begin(97 * S, "motion", utc_ns=0)
     assert triggers.start_ns == 100 * S
     frames = wanted(triggers, 90, 120)
     assert frames[0][0] == 100.0 and len({number for _, number, _ in frames}) == 1
@@ -201,7 +201,7 @@ def test_an_event_marks_the_rolling_clip_it_falls_into():
     triggers = machine()
     triggers.start(0, "rolling", "rolling", utc_ns=0)
     wanted(triggers, 0, 40)
-    triggers.happened(40 * S, "motion", utc_ns=0)
+    triggers.note_event(40 * S, "motion", utc_ns=0)
     assert {trigger for _, _, trigger in wanted(triggers, 40, 60)} == {"motion"}, "to the end of the file"
     assert {trigger for _, _, trigger in wanted(triggers, 60, 90)} == {"rolling"}
 
@@ -210,10 +210,10 @@ def test_a_second_event_takes_nothing_of_the_first_ones_mark_away():
     """A protected clip into which motion fell later was no longer protected."""
     triggers = machine()
     triggers.start(0, "rolling", "rolling", utc_ns=0)
-    triggers.happened(5 * S, "command", utc_ns=0, label="owl", protect=True)
+    triggers.note_event(5 * S, "command", utc_ns=0, label="owl", protect=True)
     wanted(triggers, 5, 20)
-    triggers.happened(20 * S, "motion", utc_ns=0)
-    orders = [triggers.order(at * S) for at in range(20, 30)]
+    triggers.note_event(20 * S, "motion", utc_ns=0)
+    orders = [triggers.decide(at * S) for at in range(20, 30)]
     assert {(order.trigger, order.label, order.protect) for order in orders} == {("command", "owl", True)}
     assert len({id(order) for order in orders}) == 1, "what is taken in one pass has one order"
 
@@ -221,14 +221,14 @@ def test_a_second_event_takes_nothing_of_the_first_ones_mark_away():
 def test_a_session_that_somebody_ordered_is_protected_by_an_event_and_stays_what_it_is():
     triggers = machine()
     triggers.start(0, "session", "manual", utc_ns=0)
-    triggers.happened(5 * S, "command", utc_ns=0, protect=True)
-    order = triggers.order(5 * S)
+    triggers.note_event(5 * S, "command", utc_ns=0, protect=True)
+    order = triggers.decide(5 * S)
     assert (order.kind, order.trigger, order.protect) == ("session", "manual", True)
 
 
 def test_stop_ends_a_lasting_event_too():
     triggers = machine()
-    triggers.began(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
     wanted(triggers, 95, 105)
     assert triggers.stop(105 * S)
     assert wanted(triggers, 105, 200) == []
@@ -239,7 +239,7 @@ def test_an_event_that_outlives_a_session_goes_on_in_its_own_clip():
     triggers = machine()
     triggers.start(0, "session", "manual", utc_ns=0, duration_s=100)
     wanted(triggers, 0, 99)
-    triggers.happened(99 * S, "motion", utc_ns=0)
+    triggers.note_event(99 * S, "motion", utc_ns=0)
     frames = wanted(triggers, 99, 120)
     assert [trigger for _, _, trigger in frames].count("manual") == 2
     assert frames[-1][0] == 108.5 and frames[-1][2] == "motion"
@@ -248,7 +248,7 @@ def test_an_event_that_outlives_a_session_goes_on_in_its_own_clip():
 def test_two_cameras_told_at_different_moments_record_the_same_instants():
     one, two = machine(), machine()
     one.start(100 * S, "session", "manual", utc_ns=0)
-    [two.order(at * S // 30) for at in range(3000, 3100)]
+    [two.decide(at * S // 30) for at in range(3000, 3100)]
     two.start(100 * S, "session", "manual", utc_ns=0)
     one.stop(104 * S)
     two.stop(104 * S)
@@ -259,28 +259,28 @@ def test_a_step_of_the_wall_clock_begins_another_file_and_a_slew_does_not():
     triggers = machine()
     triggers.start(0, "session", "manual", utc_ns=0)
     offsets = {0: 0, 10: 500, 20: 1500, 30: 1500 + 3_600_000, 40: -86_400_000, 50: -86_400_000}
-    orders = [triggers.order(at * S, milliseconds * 1_000_000) for at, milliseconds in offsets.items()]
+    orders = [triggers.decide(at * S, milliseconds * 1_000_000) for at, milliseconds in offsets.items()]
     assert [order.number for order in orders] == [1, 1, 1, 2, 3, 3]
     assert [order.because for order in orders] == ["next file"] * 3 + ["the clock was set"] * 3
     assert {order.start_ns for order in orders} == {0}, "still one recording"
-    assert [triggers.order(at * S).number for at in (60, 3639, 3640)] == [3, 3, 4], "the new file has its full length"
+    assert [triggers.decide(at * S).number for at in (60, 3639, 3640)] == [3, 3, 4], "the new file has its full length"
 
 
 def test_a_step_of_the_wall_clock_cuts_an_event_but_not_its_length():
     triggers = machine()
-    triggers.happened(100 * S, "command", utc_ns=0)
-    assert triggers.order(100 * S, 0).number == 1
-    assert triggers.order(101 * S, -3600 * S).number == 2
+    triggers.note_event(100 * S, "command", utc_ns=0)
+    assert triggers.decide(100 * S, 0).number == 1
+    assert triggers.decide(101 * S, -3600 * S).number == 2
     assert [at for at, _, _ in wanted(triggers, 102, 120)][-1] == 109.5
 
 
 def test_a_step_of_the_wall_clock_between_two_recordings_is_no_matter():
     triggers = machine()
-    triggers.happened(100 * S, "command", utc_ns=0)
-    triggers.order(100 * S, 0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
+    triggers.decide(100 * S, 0)
     triggers.expire(200 * S)
-    triggers.happened(300 * S, "command", utc_ns=0)
-    assert triggers.order(300 * S, 3600 * S) == triggers.event.order
+    triggers.note_event(300 * S, "command", utc_ns=0)
+    assert triggers.decide(300 * S, 3600 * S) == triggers.event.order
     assert triggers.event.order.because == "next file" and triggers.event.order.number == 2
 
 
@@ -305,7 +305,7 @@ def test_whatever_happens_files_are_contiguous_and_bounded(steps):
         if what == "frames":
             for _ in range(seconds):
                 now += S
-                order = triggers.order(now)
+                order = triggers.decide(now)
                 if order is not None:
                     assert order.number >= max(spans, default=0)
                     spans.setdefault(order.number, (now, order.kind))
@@ -317,11 +317,11 @@ def test_whatever_happens_files_are_contiguous_and_bounded(steps):
         elif what == "stop":
             triggers.stop(now)
         elif what == "happened":
-            triggers.happened(now, "command", utc_ns=0)
+            triggers.note_event(now, "command", utc_ns=0)
         elif what == "began":
-            triggers.began(now, "motion", utc_ns=0)
+            triggers.note_begin(now, "motion", utc_ns=0)
         else:
-            triggers.ended(now, "motion")
+            triggers.note_end(now, "motion")
     triggers.stop(now)
-    assert triggers.order(now + 1) is None
-    assert not triggers.active
+    assert triggers.decide(now + 1) is None
+    assert not triggers.is_active

@@ -63,7 +63,7 @@ def fails(folder, opener, form):
     try:
         clip = film.clip_file(folder, opener, form)
         for unit in film.units():
-            clip.add(unit, unit.row)
+            clip.add(unit)
         clip.close()
     except OSError:
         if clip is not None:
@@ -83,7 +83,7 @@ SOME = [*range(1, 8), 20, 21, *range(103, 116)]
 )
 def test_a_fault_at_any_write_leaves_what_was_complete(tmp_path, fault, container, at):
     """n = 1, 2, 3 … each time the files that are left play and agree with their CSV."""
-    form, hit = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), 0
+    form, hit = film.ClipFormat(container, 0.5 * (container == "mp4"), csv=True, plain=True), 0
     for n in at:
         folder = tmp_path / f"{n}"
         folder.mkdir()
@@ -109,7 +109,7 @@ def refuse(*_some, **_more):
 def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, monkeypatch, container):
     """After it the kernel may have dropped the pages: only what the sync before confirmed is certainly there."""
     film.at_once(monkeypatch)
-    form, written, counts = film.Form(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
+    form, written, counts = film.ClipFormat(container, 0.5 * (container == "mp4"), csv=True, plain=True), [], []
     for at in (2, 4, 6, 8)[: 3 if container == "mp4" else 4]:  # each second one is the video's
         folder = tmp_path / f"{at}"
         folder.mkdir()
@@ -143,8 +143,8 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
     """Every look at the closed file fails, too."""
     clip = film.clip_file(tmp_path)
     for unit in film.units():
-        clip.add(unit, unit.row)
-    present = OpenClip("cam0", clip, film.ORDER, film.track(), 0)
+        clip.add(unit)
+    clip_of_writer = OpenClip("cam0", clip, film.ORDER, film.track(), 0)
     clip.close()
     (tmp_path / "config.toml").touch()
     settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
@@ -156,23 +156,23 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
             closed=queue.SimpleQueue(),
             notices=notices,
         )
-        kept = present.closed("over", intact=True)
+        kept = clip_of_writer.to_closed("over", intact=True)
         with monkeypatch.context() as broken:
             for name in ("exists", "stat"):
                 broken.setattr(Path, name, refuse)
-            assert not present.closed("over", intact=True).kept
+            assert not clip_of_writer.to_closed("over", intact=True).kept
             finisher._finish(kept)
         assert notices.empty()
         finisher._finish(kept)
-        assert notices.get().closed.path == clip.place.clip
+        assert notices.get().closed.path == clip.paths.clip
 
 
 def test_the_same_trouble_with_other_numbers_is_no_news():
-    patience = RetryState()
-    assert patience.suffered("disk full: 3.1 MB short of 20.0 MB", 0)
-    assert not patience.suffered("disk full: 2.9 MB short of 20.0 MB", 40)
-    assert patience.trouble.startswith("disk full: 2.9")
-    assert patience.suffered("Read-only file system", 80)
+    retry = RetryState()
+    assert retry.note_failure("disk full: 3.1 MB short of 20.0 MB", 0)
+    assert not retry.note_failure("disk full: 2.9 MB short of 20.0 MB", 40)
+    assert retry.trouble.startswith("disk full: 2.9")
+    assert retry.note_failure("Read-only file system", 80)
 
 
 # ---- real file systems, in a mount namespace of their own

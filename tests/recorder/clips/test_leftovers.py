@@ -22,13 +22,13 @@ from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
 
 
-def part(folder, frames=100, form=film.FORM):
+def part(folder, frames=100, form=film.FORMAT):
     """A clip whose recorder died after so many frames."""
     clip = film.clip_file(folder, form=form)
     for unit in film.units(frames):
-        clip.add(unit, unit.row)
+        clip.add(unit)
     film.killed(clip)
-    return clip.place, clip.place.growing.read_bytes(), clip.place.growing_timing.read_bytes() if form.csv else b""
+    return clip.paths, clip.paths.growing.read_bytes(), clip.paths.growing_timing.read_bytes() if form.csv else b""
 
 
 CASES = {
@@ -66,7 +66,7 @@ def test_every_leftover_is_adopted_or_removed(tmp_path, case):
         path.unlink()
         if data is not None:
             path.write_bytes(data)
-    closed = recovery.adopt(tmp_path, "cam0")
+    closed = recovery.adopt_leftovers(tmp_path, "cam0")
     assert not list(tmp_path.glob("*.part")), sorted(tmp_path.iterdir())
     for one in closed:
         ids = numbers(one.path)
@@ -85,18 +85,18 @@ def test_every_leftover_is_adopted_or_removed(tmp_path, case):
 def test_a_clip_that_was_finished_but_not_yet_renamed_is_adopted_whole(tmp_path):
     clip = film.clip_file(tmp_path)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
-    clip.place.clip.rename(clip.place.growing)
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    clip.paths.clip.rename(clip.paths.growing)
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     assert closed.totals.frames == 100 == len(numbers(closed.path))
     assert closed.timing is not None
 
 
 @pytest.mark.parametrize("container", ["mkv", "h264"])
 def test_other_containers_are_adopted_too(tmp_path, container):
-    place, _, _ = part(tmp_path, form=film.Form(container, 0.5, csv=True, plain=True))
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    place, _, _ = part(tmp_path, form=film.ClipFormat(container, 0.5, csv=True, plain=True))
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     ids = numbers(closed.path)
     assert closed.path == place.clip and closed.totals.frames == len(ids) > 60
     assert [int(line["frame_number"]) for line in rows(timing_of(closed.path))] == ids
@@ -105,7 +105,7 @@ def test_other_containers_are_adopted_too(tmp_path, container):
 def test_files_of_other_cameras_and_of_other_programs_are_left_alone(tmp_path):
     for name in ("cam1_640x360_30fps_x.mp4.part", "cam0.part", "notes.txt.part", ".cam0_x.mp4.part"):
         (tmp_path / name).write_bytes(b"mine")
-    assert recovery.adopt(tmp_path, "cam0") == []
+    assert recovery.adopt_leftovers(tmp_path, "cam0") == []
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -117,7 +117,7 @@ def test_half_a_description_or_copy_goes_unless_somebody_writes_it(tmp_path):
         (session / name).write_bytes(b"half")
     with whole_file(session / "cam1_x.mp4") as file:
         file.write(b"growing")
-        assert recovery.adopt(tmp_path, "cam0") == []
+        assert recovery.adopt_leftovers(tmp_path, "cam0") == []
         assert len(list(session.iterdir())) == 1
     assert [path.name for path in session.iterdir()] == ["cam1_x.mp4"]
 
@@ -127,7 +127,7 @@ def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tm
     names = [stem + end for stem in names for end in (".mp4.part", "_frame_timing.csv.part")]
     for name in names:
         (tmp_path / name).write_bytes(b"live")
-    assert recovery.adopt(tmp_path, "front") == []
+    assert recovery.adopt_leftovers(tmp_path, "front") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert all(path.read_bytes() == b"live" for path in tmp_path.iterdir())
 
@@ -135,11 +135,11 @@ def test_a_live_file_of_a_camera_whose_longer_name_begins_alike_is_left_alone(tm
 def test_a_clip_that_is_being_written_is_left_alone_until_its_writer_is_gone(tmp_path):
     clip = film.clip_file(tmp_path)
     for unit in film.units():
-        clip.add(unit, unit.row)
-    assert recovery.adopt(tmp_path, "cam0") == []
-    assert clip.place.growing.exists() and clip.place.growing_timing.exists()
+        clip.add(unit)
+    assert recovery.adopt_leftovers(tmp_path, "cam0") == []
+    assert clip.paths.growing.exists() and clip.paths.growing_timing.exists()
     clip.close()
-    assert clip.place.clip.exists() and clip.place.timing.exists()
+    assert clip.paths.clip.exists() and clip.paths.timing.exists()
 
 
 def test_where_files_cannot_be_locked_only_a_recorder_that_has_just_begun_adopts(tmp_path, monkeypatch):
@@ -150,15 +150,15 @@ def test_where_files_cannot_be_locked_only_a_recorder_that_has_just_begun_adopts
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert recovery.adopt(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    assert recovery.adopt_leftovers(tmp_path, "cam0", alone=False) == [] and place.growing.exists()
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     assert closed.path == place.clip and closed.totals.frames == 90
 
 
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     place, video, _ = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     assert place.clip.read_bytes() == b"an older clip"
     assert closed.path.name.endswith("_2.mp4") and len(numbers(closed.path)) == 90
     assert len(video) > 0
@@ -169,7 +169,7 @@ def test_a_video_that_says_nonsense_of_itself_is_adopted_with_what_is_known(tmp_
     about = {"camera": "cam0", "kind": value, "first_frame": value, "captured_ns": value, "captured_utc_ns": value}
     monkeypatch.setattr(film, "about", lambda: about)
     part(tmp_path)
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     assert closed.totals.frames == 90 and closed.totals.first_ns == 0 and closed.order.kind == "session"
     assert closed.started_utc_ns > 1_600_000_000_000_000_000
 
@@ -178,24 +178,24 @@ def test_the_timing_of_an_older_clip_of_that_name_is_not_overwritten(tmp_path):
     place, _, csv = part(tmp_path)
     place.clip.write_bytes(b"an older clip")
     place.timing.write_bytes(b"its lines")
-    (closed,) = recovery.adopt(tmp_path, "cam0")
+    (closed,) = recovery.adopt_leftovers(tmp_path, "cam0")
     assert place.timing.read_bytes() == b"its lines"
     assert closed.timing == timing_of(closed.path) and csv.startswith(closed.timing.read_bytes())
 
 
 def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
-    assert recovery.closed_until_ns(tmp_path, "cam0") == 0
+    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0
     clip = film.clip_file(tmp_path)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
     last_ns = film.units()[-1].row.captured_ns
-    assert recovery.closed_until_ns(tmp_path, "cam0") == last_ns
-    assert recovery.closed_until_ns(tmp_path, "cam1") == 0
-    clip.place.timing.write_bytes(clip.place.timing.read_bytes()[:-3] + bytes(3))
-    assert recovery.closed_until_ns(tmp_path, "cam0") == 0
-    clip.place.timing.write_text(f"9,{time.time() - 500:.6f},{last_ns},0,0\n")
-    assert recovery.closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
+    assert recovery.read_closed_until_ns(tmp_path, "cam0") == last_ns
+    assert recovery.read_closed_until_ns(tmp_path, "cam1") == 0
+    clip.paths.timing.write_bytes(clip.paths.timing.read_bytes()[:-3] + bytes(3))
+    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0
+    clip.paths.timing.write_text(f"9,{time.time() - 500:.6f},{last_ns},0,0\n")
+    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
 
 
 def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):
@@ -205,18 +205,18 @@ def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_re
     session.mkdir(parents=True)
     clip = film.clip_file(session)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
     (session / "holiday.mp4").write_bytes(b"somebody else's")
     for times in (1, 2):
         process = made.start()
         made.ready(times=times)
-        until(lambda: (session / (clip.place.clip.name + ".json")).exists(), 10, made.log())
+        until(lambda: (session / (clip.paths.clip.name + ".json")).exists(), 10, made.log())
         assert made.stop(process) == 0
     with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
         (entry,) = library.find()
-    assert (entry.path, entry.frames, entry.first_frame) == (clip.place.clip, 100, 1000)
-    assert entry.companions == (clip.place.timing.name,)
+    assert (entry.path, entry.frames, entry.first_frame) == (clip.paths.clip, 100, 1000)
+    assert entry.companions == (clip.paths.timing.name,)
     assert made.log().count("closed clip put into the library") == 1 and "index moved to the front" in made.log()
 
 
@@ -246,18 +246,18 @@ def interrupted(**changes):
 
 def test_only_a_recent_session_of_this_boot_is_resumed(tmp_path):
     memory = ResumeFile(tmp_path / "m.json")
-    assert memory.recall(now_ns(), 0) is None
-    memory.remember(interrupted())
-    assert memory.recall(now_ns(), 0) is not None
+    assert memory.read(now_ns(), 0) is None
+    memory.write(interrupted())
+    assert memory.read(now_ns(), 0) is not None
     later = now_ns() - 1_000_000_000
-    assert memory.recall(now_ns(), later).last_ns == later, "what is on disk counts if it is newer"
+    assert memory.read(now_ns(), later).last_ns == later, "what is on disk counts if it is newer"
     for change in ({"boot": "another"}, {"last_ns": now_ns() - 200_000_000_000}, {"stop_ns": now_ns() - 6_000_000_000}):
-        memory.remember(interrupted(**change))
-        assert memory.recall(now_ns(), 0) is None, change
-    memory.remember(interrupted(stop_ns=now_ns() - 1))
-    assert memory.recall(now_ns(), 0) is not None, "its end is not on disk, but perhaps in the ring"
+        memory.write(interrupted(**change))
+        assert memory.read(now_ns(), 0) is None, change
+    memory.write(interrupted(stop_ns=now_ns() - 1))
+    assert memory.read(now_ns(), 0) is not None, "its end is not on disk, but perhaps in the ring"
     for rubbish in (b"", b"{}", b"[1]", b'{"boot": 3}', b"\xff"):
         (tmp_path / "m.json").write_bytes(rubbish)
-        assert memory.recall(now_ns(), 0) is None
-    memory.forget()
-    memory.forget()
+        assert memory.read(now_ns(), 0) is None
+    memory.remove()
+    memory.remove()

@@ -29,14 +29,14 @@ def clips(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         clip = film.clip_file(folder)
         for unit in film.units(FRAMES):
-            clip.add(unit, unit.row)
+            clip.add(unit)
         if name == "torn":
-            made[name] = clip.place.growing.rename(folder / "torn.mp4")
+            made[name] = clip.paths.growing.rename(folder / "torn.mp4")
             continue
         clip.close()
-        made[name] = clip.place.clip
+        made[name] = clip.paths.clip
         if name == "front":
-            assert finish.faststart(clip.place.clip, Stop())
+            assert finish.move_index_to_front(clip.paths.clip, Stop())
     return made
 
 
@@ -120,31 +120,33 @@ def test_chromium_plays_finished_and_torn_clips(clips, tmp_path):
 def test_a_copy_that_is_interrupted_or_has_no_room_changes_nothing(tmp_path, monkeypatch):
     clip = film.clip_file(tmp_path)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
-    before = clip.place.clip.read_bytes()
+    before = clip.paths.clip.read_bytes()
     stop = Stop()
     stop.request()
-    assert not finish.faststart(clip.place.clip, stop)
-    assert not finish.fits(clip.place.clip, DiskRoom(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60))
-    monkeypatch.setattr(finish, "_packets", lambda _path: 99)
+    assert not finish.move_index_to_front(clip.paths.clip, stop)
+    assert not finish.has_room_for_copy(
+        clip.paths.clip, DiskRoom(free_bytes=1 << 60, total_bytes=1 << 60, reserve_bytes=1 << 60)
+    )
+    monkeypatch.setattr(finish, "_count_frames", lambda _path: 99)
     with pytest.raises(ValueError, match="99 frames of 100"):
-        finish.faststart(clip.place.clip, Stop())
-    assert clip.place.clip.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([clip.place.clip.name, clip.place.timing.name])
+        finish.move_index_to_front(clip.paths.clip, Stop())
+    assert clip.paths.clip.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([clip.paths.clip.name, clip.paths.timing.name])
 
 
 def test_a_copy_in_hand_is_not_swept_as_a_leftover(tmp_path, monkeypatch):
     """The exporter sweeps on its start, whatever the recorder is at."""
-    clip, swept, packets = film.clip_file(tmp_path), [], finish._packets
+    clip, swept, packets = film.clip_file(tmp_path), [], finish._count_frames
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
 
     def counted(copy):
         swept.append((len(list(tmp_path.glob(f".*{PART}"))), sweep(tmp_path)))
         return packets(copy)
 
-    monkeypatch.setattr(finish, "_packets", counted)
-    assert finish.faststart(clip.place.clip, Stop()) and swept == [(1, [])]
-    assert packets(str(clip.place.clip)) == 100 and not list(tmp_path.glob(".*"))
+    monkeypatch.setattr(finish, "_count_frames", counted)
+    assert finish.move_index_to_front(clip.paths.clip, Stop()) and swept == [(1, [])]
+    assert packets(str(clip.paths.clip)) == 100 and not list(tmp_path.glob(".*"))

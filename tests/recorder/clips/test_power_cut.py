@@ -58,7 +58,7 @@ def journals(tmp_path_factory):
         film.at_once(patch)
         clip = film.clip_file(tmp_path_factory.mktemp("film"), opener)
         for unit in film.units():
-            clip.add(unit, unit.row)
+            clip.add(unit)
         clip.close()
     return kept
 
@@ -118,7 +118,7 @@ def check_replays(journals, folder, seeds):
         (place / video.path.name).write_bytes(image)
         lines = csv.done[: max(1, round(len(csv.done) * cut / len(video.done)))]
         (place / csv.path.name).write_bytes(after_power_cut(lines, rng))
-        closed = recovery.adopt(place, "cam0")
+        closed = recovery.adopt_leftovers(place, "cam0")
         assert not list(place.glob("*.part")), f"seed {seed}: a leftover stays"
         if least:
             assert len(closed) == 1, f"seed {seed}: {least} synced frames are lost"
@@ -152,9 +152,9 @@ def test_a_backlog_is_synced_less_often_than_live_video_but_never_more_than_is_l
     kept: list[Journal] = []
     clip = film.clip_file(tmp_path, type("Opener", (JournalFile,), {"journals": kept}))
     for unit in film.units():
-        now_s = unit.row.captured_ns / 1e9 + 1e6
+        now_s = unit.meta.captured_ns / 1e9 + 1e6
         monkeypatch.setattr(clip_file, "time", SimpleNamespace(monotonic=lambda now_s=now_s: now_s, time=time.time))
-        clip.add(unit, unit.row)
+        clip.add(unit)
     assert max(unsynced(kept[0])) == 1, "live, nothing waits"
     clip.close()
 
@@ -170,7 +170,7 @@ def test_without_the_barrier_before_the_head_is_overwritten_a_power_cut_costs_th
     opener = type("Opener", (JournalFile,), {"journals": kept, "sync": lambda self: None})
     clip = film.clip_file(tmp_path, opener)
     for unit in film.units():
-        clip.add(unit, unit.row)
+        clip.add(unit)
     clip.close()
     video = min(kept, key=lambda journal: journal.path.name.endswith("csv.part"))
     head_only = bytearray()
@@ -190,8 +190,8 @@ def growing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("growing")
     clip = film.clip_file(folder)
     for unit in film.units():
-        clip.add(unit, unit.row)
-    data = clip.place.growing.read_bytes()
+        clip.add(unit)
+    data = clip.paths.growing.read_bytes()
     clip.abandon()
     return data
 
@@ -220,7 +220,7 @@ def check_tails(growing, folder, seeds):
             # FFmpeg refuses a file that ends inside a fragment's header (160 bytes) until the recorder has cut it off.
             if least and not ends_inside_moof(path):
                 assert len(numbers(path)) >= least, f"{fate} {seed}: a player stops before the last whole fragment"
-            closed = recovery.adopt(folder, "cam0")
+            closed = recovery.adopt_leftovers(folder, "cam0")
             assert closed or not least, f"{fate} {seed}"
             for one in closed:
                 ids = numbers(one.path)

@@ -13,9 +13,9 @@ from msgspec.structs import asdict
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding import select
-from recorder.encoding.encoder import Encoder, Plan, plan
-from recorder.encoding.frames import EncoderInput, Wrapper, wraps
-from recorder.encoding.select import candidates, open_encoder, prove
+from recorder.encoding.encoder import Encoder, EncoderPlan, plan_encoder
+from recorder.encoding.frames import EncoderInput, Wrapper, can_wrap
+from recorder.encoding.select import list_candidates, open_encoder, prove
 from recorder.encoding.session import EncoderSession
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import OverlaySettings, RecorderSettings
@@ -70,11 +70,11 @@ def bgr_of(frame):
 def test_what_comes_back_is_what_went_in(pixel_format, width, height, strides):
     shape, payload = picture(pixel_format, width, height, strides)
     wrapper = Wrapper(shape)
-    encoder = open_encoder(SOFT, wrapper.picture, 30.0)
+    encoder = open_encoder(SOFT, wrapper.encoder_input, 30.0)
     units = []
     for number in range(3):
         meta = FrameMeta(number, number * 33_333_000, 0)
-        units += encoder.encode(wrapper.frame(payload), row=meta, order=None, key=number == 0)
+        units += encoder.encode(wrapper.wrap(payload), meta=meta, order=None, key=number == 0)
     shown = decode(units)[-1]
     assert (shown.width, shown.height) == (width + width % 2, height + height % 2)
     got = bgr_of(shown)[:height, :width].astype(int)
@@ -88,12 +88,12 @@ def test_the_common_layouts_cost_no_copy_and_hold_no_memory():
     for pixel_format, width, height in (("yuv420p", 1280, 720), ("yuv420p", 1920, 1080), ("nv12", 1280, 720)):
         shape, payload = picture(pixel_format, width, height)
         wrapper = Wrapper(shape)
-        assert wraps(shape) and not wrapper.copies
-        frame = wrapper.frame(payload)
+        assert can_wrap(shape) and not wrapper.copies
+        frame = wrapper.wrap(payload)
         assert frame.planes[0].buffer_ptr == payload.ctypes.data
         before = sys.getrefcount(payload)
-        encoder = open_encoder(SOFT, wrapper.picture, 30.0)
-        encoder.encode(frame, row=FrameMeta(1, 1, 0), order=None, key=True)
+        encoder = open_encoder(SOFT, wrapper.encoder_input, 30.0)
+        encoder.encode(frame, meta=FrameMeta(1, 1, 0), order=None, key=True)
         del frame
         gc.collect()
         assert sys.getrefcount(payload) < before, "the encoder lets go of the ring's memory"
@@ -104,12 +104,12 @@ def test_the_ring_may_overwrite_a_frame_as_soon_as_encode_has_returned():
     shape, payload = picture("yuv420p", 640, 480)
     memory = payload.copy()
     wrapper = Wrapper(shape)
-    encoder = open_encoder(SOFT, wrapper.picture, 30.0)
+    encoder = open_encoder(SOFT, wrapper.encoder_input, 30.0)
     units = []
     for number in range(6):
         memory[:] = picture("yuv420p", 640, 480, number=number)[1]
         units += encoder.encode(
-            wrapper.frame(memory), row=FrameMeta(number, number * 33_333_000, 0), order=None, key=not number
+            wrapper.wrap(memory), meta=FrameMeta(number, number * 33_333_000, 0), order=None, key=not number
         )
         memory[:] = 255
     assert [frame_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == list(range(6))
@@ -118,15 +118,15 @@ def test_the_ring_may_overwrite_a_frame_as_soon_as_encode_has_returned():
 def test_times_are_the_sensors_whatever_the_rate():
     shape, payload = picture("yuv420p", 320, 240)
     wrapper = Wrapper(shape)
-    encoder = open_encoder(SOFT, wrapper.picture, 30.0)
+    encoder = open_encoder(SOFT, wrapper.encoder_input, 30.0)
     times = [
         10**15 + n for n in (0, 33_333_333, 66_666_667, 2_066_666_667, 4_066_000_000, 4_066_000_400, 9_999_999_999)
     ]
     units = []
     for number, captured_ns in enumerate(times):
         meta = FrameMeta(number, captured_ns, 0)
-        units += encoder.encode(wrapper.frame(payload), row=meta, order=ORDER, key=not number)
-    assert [unit.row.frame_id for unit in units] == list(range(len(times)))
+        units += encoder.encode(wrapper.wrap(payload), meta=meta, order=ORDER, key=not number)
+    assert [unit.meta.frame_id for unit in units] == list(range(len(times)))
     assert all(abs(unit.packet.pts - meta_ns / 1000) <= 1 for unit, meta_ns in zip(units, times, strict=True))
     assert all(unit.packet.time_base == Fraction(1, 1_000_000) for unit in units)
     pts = [unit.packet.pts for unit in units]
@@ -137,7 +137,7 @@ class Stand:
     """A frame as `Encoding` borrows it."""
 
     def __init__(self, shape, payload):
-        self.picture, self.payload = shape, payload
+        self.picture_geometry, self.payload = shape, payload
 
 
 def metas(count, start=0, period_us=33_333, **more):
@@ -154,7 +154,7 @@ def test_key_frames_come_by_time_at_each_clip_and_when_forced():
         order = ORDER if meta.frame_id < 50 else ClipOrder(2, "session", "manual", 0, 0)
         if meta.frame_id == 70:
             encoding.force_key()
-        keys += [unit.row.frame_id for unit in encoding.feed(Stand(shape, payload), meta, order) if unit.key]
+        keys += [unit.meta.frame_id for unit in encoding.encode(Stand(shape, payload), meta, order) if unit.is_key]
     assert keys == [0, 30, 50, 70]
 
 
@@ -163,10 +163,10 @@ def test_a_fast_camera_and_a_slow_one_have_a_key_frame_a_second_in_time():
     for period_us, every in ((8_333, 120), (500_000, 2), (2_000_000, 1)):
         encoding = EncoderSession(SOFT)
         keys = [
-            unit.row.frame_id
+            unit.meta.frame_id
             for meta in metas(every * 3, period_us=period_us)
-            for unit in encoding.feed(Stand(shape, payload), meta, ORDER)
-            if unit.key
+            for unit in encoding.encode(Stand(shape, payload), meta, ORDER)
+            if unit.is_key
         ]
         assert keys == [0, every, 2 * every]
 
@@ -177,7 +177,7 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
 
     class Hardware(Encoder):
         def __init__(self, plan):
-            super().__init__(Plan(**{**{f: getattr(plan, f) for f in plan.__slots__}, "codec": "libx264"}))
+            super().__init__(EncoderPlan(**{**{f: getattr(plan, f) for f in plan.__slots__}, "codec": "libx264"}))
             self.plan = plan
             self.seen = 0
 
@@ -196,18 +196,18 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
 
     monkeypatch.setattr("recorder.encoding.session.open_encoder", opener)
     encoding = EncoderSession(RecorderSettings(threads=1))
-    units = [unit for meta in metas(60) for unit in encoding.feed(Stand(shape, payload), meta, ORDER)]
+    units = [unit for meta in metas(60) for unit in encoding.encode(Stand(shape, payload), meta, ORDER)]
     assert opened == [select.HARDWARE, select.SOFTWARE]
-    assert [unit.row.frame_id for unit in units] == list(range(60))
+    assert [unit.meta.frame_id for unit in units] == list(range(60))
     assert len(decode(units)) == 60
     assert encoding.failures == 1 and encoding.codec == select.SOFTWARE
 
 
 def test_hardware_has_to_prove_itself():
     """x86 builds of FFmpeg list h264_v4l2m2m too; libx264 is always there to fall back to."""
-    assert candidates("auto", frozenset()) == ["h264_v4l2m2m", "libx264"]
-    assert candidates("libx264", frozenset()) == ["libx264"]
-    assert candidates("h264_v4l2m2m", frozenset({"h264_v4l2m2m"})) == ["libx264"]
+    assert list_candidates("auto", frozenset()) == ["h264_v4l2m2m", "libx264"]
+    assert list_candidates("libx264", frozenset()) == ["libx264"]
+    assert list_candidates("h264_v4l2m2m", frozenset({"h264_v4l2m2m"})) == ["libx264"]
 
 
 def test_a_hardware_encoder_that_shears_the_picture_is_not_used(caplog):
@@ -217,7 +217,7 @@ def test_a_hardware_encoder_that_shears_the_picture_is_not_used(caplog):
     class Shearing(Encoder):
         def __init__(self, plan):
             self.real = plan.codec == "libx264"
-            super().__init__(Plan(**{**{f: getattr(plan, f) for f in plan.__slots__}, "codec": "libx264"}))
+            super().__init__(EncoderPlan(**{**{f: getattr(plan, f) for f in plan.__slots__}, "codec": "libx264"}))
             self.plan = plan
 
         def encode(self, frame, **more):
@@ -239,7 +239,7 @@ def test_hardware_that_is_not_there_or_does_not_work_is_not_tried_at_each_openin
     tried = []
 
     def broken(wanted):
-        tried.append((wanted.codec, wanted.picture.width))
+        tried.append((wanted.codec, wanted.input.width))
         if wanted.codec != select.SOFTWARE:
             raise EncoderUnavailable(f"{wanted.codec} is broken")
         return Encoder(wanted)
@@ -257,7 +257,7 @@ def test_without_a_video_device_no_hardware_is_tried(monkeypatch, tmp_path):
     monkeypatch.setattr("recorder.encoding.encoder.DEVICES", "no-such-device*")
     monkeypatch.setattr("recorder.encoding.encoder.CodecContext.create", lambda *_: pytest.fail("tried"))
     with pytest.raises(EncoderUnavailable, match=r"h264_v4l2m2m does not open .*: there is no /dev/no-such-device"):
-        Encoder(plan(SOFT, select.HARDWARE, EncoderInput("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
+        Encoder(plan_encoder(SOFT, select.HARDWARE, EncoderInput("yuv420p", 320, 240, "bt709", "pc"), 30.0, 1))
 
 
 def test_a_software_encoder_passes_the_proof():
@@ -277,8 +277,8 @@ def test_presets_change_under_load_without_a_new_file():
     encoding = EncoderSession(SOFT)
     tracks, units = set(), []
     for meta in metas(90):
-        units += encoding.feed(Stand(shape, payload), meta, ORDER)
-        encoding.pace(lag=40 if meta.frame_id < 45 else 0, slots=64)
+        units += encoding.encode(Stand(shape, payload), meta, ORDER)
+        encoding.adapt_preset(lag=40 if meta.frame_id < 45 else 0, slots=64)
         tracks.add(encoding.track)
     assert encoding.epoch >= 3, "to ultrafast and back"
     assert len(tracks) == 1
@@ -290,7 +290,7 @@ def test_another_mode_is_another_track():
     encoding = EncoderSession(SOFT)
     tracks = []
     for meta in [*metas(3), *metas(6, 3, flags=int(Flags.NIGHT)), *metas(9, 6, 2_000_000)]:
-        encoding.feed(Stand(shape, payload), meta, ORDER)
+        encoding.encode(Stand(shape, payload), meta, ORDER)
         tracks.append(encoding.track)
     assert len(set(tracks)) == 3
     assert [track.fps for track in tracks][::3] == pytest.approx([30, 30, 0.5], rel=0.01)
@@ -303,7 +303,7 @@ def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
     encoding = EncoderSession(SOFT, overlay)
     units = []
     for meta in metas(40):
-        units += encoding.feed(Stand(shape, payload), meta, ORDER)
+        units += encoding.encode(Stand(shape, payload), meta, ORDER)
     assert (payload == before).all(), "the ring is never written"
     shown = decode(units)[-1].to_ndarray(format="yuv420p")
     plain = before[: 640 * 480].reshape(480, 640)
