@@ -58,7 +58,7 @@ def main() -> int:
             LiveRing(settings.ring_name(camera, own.stream), stop) as ring,
             Plugins(own, settings.ring_name(camera, own.stream), settings.folder) as plugins,
             Daybook(own, settings.paths, camera) as daybook,
-            Hooks(camera) as hooks,
+            Hooks(camera, stop) as hooks,
         ):
             log.info("ready camera=%s stream=%s plugins=%s", camera, own.stream, ",".join(own.plugins) or "-")
             mind = watcher_for(settings, camera)

@@ -148,11 +148,12 @@ def _parts(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Ana
     from analyzer.keogram.keeper import Daybook
     from analyzer.plugins.host import Plugins
     from analyzer.settings import AnalyzerSettings
+    from shmcam.runtime.stop import Stop
 
     own = world.settings.table(AnalyzerSettings, "cam0")
     plugins = stack.enter_context(Plugins(own, world.writer.name, world.root))
     daybook = stack.enter_context(Daybook(own, world.settings.paths, "cam0"))
-    hooks = stack.enter_context(Hooks("cam0"))
+    hooks = stack.enter_context(Hooks("cam0", Stop()))
     mind = watcher_for(world.settings, "cam0")
     return Analyzer("cam0", world.settings, mind, Scorer(scores), NoControl(), plugins, daybook, hooks)  # type: ignore[arg-type]
 

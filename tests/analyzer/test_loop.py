@@ -20,6 +20,7 @@ from shm_ring.formats import geometry
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, SOURCES, Scores, parse
 from shmcam.config.settings import Settings
 from shmcam.control.messages import ModeRequested, NightBegan
+from shmcam.runtime.stop import Stop
 
 SECOND = 1_000_000_000
 
@@ -58,7 +59,7 @@ class World:
             self.control,
             enter(Plugins(own, self.frames.name, self.folder)),
             enter(Daybook(own, self.settings.paths, "cam0")),
-            enter(Hooks("cam0")),
+            enter(Hooks("cam0", Stop())),
         )
         return self
 
