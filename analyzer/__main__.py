@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 
+from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import Daybook
-from analyzer.loop import COMMANDS, Analyzer, watch, watcher_for
+from analyzer.keogram.keeper import KeogramKeeper
+from analyzer.loop import COMMANDS, Analyzer, run, settings_of
 from analyzer.plugins.host import Plugins
-from analyzer.scores_writer import Scorer
+from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
 from shm_ring import LiveRing, RingTooLarge, RingWriter
 from shm_ring.records.scores import SCORE, STREAM
@@ -20,11 +21,11 @@ from shmcam.runtime.timers import Backoff
 log = logging.getLogger("analyzer")
 
 OOM_SCORE_ADJ = 200
-"""The kernel takes the analyzer before capture and recorder: its loss costs no frame."""
+"""The kernel kills the analyzer before capture and recorder: its loss costs no frame."""
 
 
 def open_scores(process: Process, control: ControlClient, slots: int) -> RingWriter:
-    """Make the scores ring; while shared memory is full, say so and try again."""
+    """Creates the scores ring; while shared memory is full, reports it and tries again."""
     settings, camera = process.settings, process.camera
     settings.paths.run.mkdir(parents=True, exist_ok=True)
     backoff = Backoff()
@@ -46,7 +47,7 @@ def open_scores(process: Process, control: ControlClient, slots: int) -> RingWri
 
 
 def main() -> int:
-    """Run until asked to stop; bad configuration: one line, exit 78."""
+    """Runs until stop is requested; bad configuration: one line, exit 78."""
     with startup("analyzer", oom_score_adj=OOM_SCORE_ADJ) as process:
         settings, camera, stop = process.settings, process.camera, process.stop
         own = settings.table(AnalyzerSettings, camera)
@@ -57,12 +58,12 @@ def main() -> int:
             open_scores(process, control, own.scores_size) as scores,
             LiveRing(settings.ring_name(camera, own.stream), stop) as ring,
             Plugins(own, settings.ring_name(camera, own.stream), settings.folder) as plugins,
-            Daybook(own, settings.paths, camera) as daybook,
+            KeogramKeeper(own, settings.paths, camera) as keogram,
             Hooks(camera, stop) as hooks,
         ):
             log.info("ready camera=%s stream=%s plugins=%s", camera, own.stream, ",".join(own.plugins) or "-")
-            mind = watcher_for(settings, camera)
-            watch(ring, Analyzer(camera, settings, mind, Scorer(scores), control, plugins, daybook, hooks), stop)
+            frames = FrameAnalyzer(*settings_of(settings, camera))
+            run(ring, Analyzer(camera, settings, frames, ScoresWriter(scores), control, plugins, keogram, hooks), stop)
     return 0
 
 

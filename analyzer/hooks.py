@@ -45,7 +45,7 @@ class Hooks:
         """The state of the last command, for the heartbeat: empty, running, ok, failed …."""
 
     def run(self, argv: Sequence[str], change: str, reason: str, timeout_s: float) -> None:
-        """Run `argv` soon, unless it is empty; `change`: began or ended. Replaces a command that still waits."""
+        """Runs `argv` soon, unless it is empty; `change`: began or ended. Replaces a command that still waits."""
         if not argv:
             return
         with self._changed:
@@ -61,7 +61,7 @@ class Hooks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill a running command: night may end when no analyzer waits for it."""
+        """Kills a running command: night may end when no analyzer waits for it."""
         with self._changed:
             self._closing, self._next = True, None
             if self._child is not None and self._child.poll() is None:
@@ -108,7 +108,7 @@ class Hooks:
         return "ok" if code == 0 else f"failed: exit code {code}"
 
     def _kill(self) -> None:
-        """End the command and what it started: it leads a session, and so a process group, of its own."""
+        """Ends the command and what it started: it leads a session, and so a process group, of its own."""
         if self._child is None:
             return
         with suppress(ProcessLookupError):  # at the end of the process `__exit__` may have come first

@@ -1,8 +1,6 @@
-"""What the analyzer does all day: look at the newest frame, publish its record, tell what happened, obey.
+"""The analyzer's loop: analyses the newest frame, publishes its record, reports what happened.
 
-Obeys commands and settings between two frames.
-
-What the analyzer's loop works with, and how it tells what happened: messages, log lines, hooks.
+It reports by messages, log lines and hooks; commands and changed settings are obeyed between two frames.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ import msgspec
 from analyzer import replies
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import Daybook
+from analyzer.keogram.keeper import KeogramKeeper
 from analyzer.night.controller import ExposureRequest
 from analyzer.night.decision import Decision, Override
-from analyzer.pixels import look_at
+from analyzer.pixels import sample_frame
 from analyzer.plugins.host import Plugins
-from analyzer.scores_writer import Scorer
+from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import FrameOverwritten, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings, apply_change
@@ -39,23 +37,37 @@ from shmcam.runtime.timers import Timer
 
 log = logging.getLogger(__name__)
 
+COMMANDS = ("night_level", "night", "keogram")
+OVERRIDES: tuple[Override, ...] = get_args(Override)
+
+BEAT_S = 0.25
+"""Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""
+IDLE_S = 0.1
+"""Between long night frames commands are answered this late at most."""
+SILENCE_S = 5.0
+"""No frame for so long (and three exposures) is worth telling."""
+RATE_WINDOW_S = 1.0
+"""The frame rate is measured over so long (and three exposures)."""
+RATE_INTERVALS = 240
+"""One second of the fastest cameras."""
+
 
 @dataclass
 class Analyzer:
-    """What the loop works with; `__main__` opens and closes them."""
+    """The parts that the loop works with; `__main__` opens and closes them."""
 
     camera: str
     settings: Settings
-    watcher: FrameAnalyzer
-    scorer: Scorer
+    frames: FrameAnalyzer
+    scores: ScoresWriter
     control: ControlClient
     plugins: Plugins
-    daybook: Daybook
+    keogram: KeogramKeeper
     hooks: Hooks
 
 
-def rules_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
-    """Read a camera's tables; the scale of the thresholds follows its frame rate. Raises: SettingsError."""
+def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
+    """Reads a camera's tables; the scale of the thresholds follows its frame rate. Raises: SettingsError."""
     night = settings.table(NightSettings, camera)
     framerate = settings.value(f"cameras.{camera}.framerate")
     if not night.reference_exposure_us and framerate:
@@ -63,58 +75,94 @@ def rules_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSe
     return night, settings.table(AnalyzerSettings, camera), settings.table(MotionSettings, camera)
 
 
-def watcher_for(settings: Settings, camera: str) -> FrameAnalyzer:
-    """The analyzer's mind, with this camera's settings."""
-    return FrameAnalyzer(*rules_of(settings, camera))
+def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
+    """Works until stop is requested. Frames that came in during the analysis of another are skipped and counted."""
+    count, rate, beats = 0, FrameRate(), Timer()
+    for item in ring.sequences(newest_first=True, idle_s=IDLE_S):
+        obey(analyzer)
+        analyzer.plugins.poll()
+        lag = 0
+        if item is None:
+            report_saved(analyzer.keogram.end_day_if_over(time.time_ns()), analyzer)
+        else:
+            reader, sequence = item
+            result = analyze_frame(reader, sequence, analyzer)
+            if result is None:
+                continue
+            count += 1
+            rate.add(now_ns(), result.sample.meta.exposure_us)
+            report(result, analyzer)
+            lag = max(0, reader.head - 1 - sequence)
+        if beats.due(now_ns(), BEAT_S):
+            beat(ring, analyzer, rate, lag)
+    log.info("stopped frames=%d skipped=%d night=%s", count, ring.skipped, analyzer.frames.is_night)
 
 
-def tell(seen: FrameResult, parts: Analyzer) -> None:
-    """Announce, log and remember what one frame brought."""
-    camera, control = parts.camera, parts.control
-    if seen.decision:
-        tell_night(seen.decision, seen, parts)
-    if seen.request:
-        ask(seen.request, parts)
-    if seen.movement:
-        event = replies.motion_event(seen.movement, camera, seen)
-        control.announce(event)
-        word = "began" if seen.movement.began else "ended"
-        log.info("motion %s score=%.4f zone=%s frame_id=%d", word, event.score, event.zone or "-", event.frame_id)
-    tell_saved(parts.daybook.note(seen, parts.watcher.night), parts)
+def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> FrameResult | None:
+    """Analyses one frame and publishes its record; None where it was overwritten meanwhile, or is no picture."""
+    try:
+        with reader.borrow(sequence) as frame:
+            sample = sample_frame(frame, analyzer.keogram.column_position(frame.captured_ns))
+    except FrameOverwritten:
+        return None
+    except (RingError, ValueError) as problem:  # a payload that is not what its header says
+        log.warning("frame not understood sequence=%d: %s", sequence, problem)
+        return None
+    result = analyzer.frames.analyze(sample)
+    analyzer.scores.publish(result, analyzer.frames, analyzer.plugins.results)
+    return result
 
 
-def tell_saved(paths: list[Path], parts: Analyzer) -> None:
-    """Announce files that are safely on disk, and enter the pictures into the library."""
+# ---- reports
+
+
+def report(result: FrameResult, analyzer: Analyzer) -> None:
+    """Announces and logs what one frame brought, and keeps its column of the keogram."""
+    if result.decision:
+        report_night(result.decision, result, analyzer)
+    if result.request:
+        request_exposure(result.request, analyzer)
+    if result.motion_event:
+        event = replies.motion_event_of(result.motion_event, analyzer.camera, result)
+        analyzer.control.announce(event)
+        change = "began" if result.motion_event.began else "ended"
+        log.info("motion %s score=%.4f zone=%s frame_id=%d", change, event.score, event.zone or "-", event.frame_id)
+    report_saved(analyzer.keogram.add(result, analyzer.frames.is_night), analyzer)
+
+
+def report_saved(paths: list[Path], analyzer: Analyzer) -> None:
+    """Announces files that are safely on disk, and enters the pictures into the library."""
     for path in paths:
-        parts.control.announce(Saved(camera=parts.camera, path=str(path), kind="keogram"))
+        analyzer.control.announce(Saved(camera=analyzer.camera, path=str(path), kind="keogram"))
     pictures = [path for path in paths if path.suffix == ".png"]
     if not pictures:
         return
     try:
-        with Catalogue.of(parts.settings) as catalogue:
+        with Catalogue.of(analyzer.settings) as catalogue:
             for path in pictures:
                 catalogue.add(read(path))
     except (OSError, sqlite3.Error, LibraryError) as problem:  # it finds them by itself at its next look at the disk
         log.warning("keogram not entered into the library: %s", problem)
 
 
-def tell_night(decision: Decision, seen: FrameResult, parts: Analyzer) -> None:
-    """Announce and log that night began or ended, and run the user's command."""
-    parts.control.announce(replies.night_event(decision, parts.camera, seen))
-    word = "began" if decision.night else "ended"
-    verdict = seen.verdict
+def report_night(decision: Decision, result: FrameResult, analyzer: Analyzer) -> None:
+    """Announces and logs that night began or ended, and runs the user's command."""
+    analyzer.control.announce(replies.night_event_of(decision, analyzer.camera, result))
+    change = "began" if decision.night else "ended"
+    assessment = result.assessment
     log.info(
         "night %s %s low=%.1f high=%.1f ev=%.2f source=%s dark_score=%.1f frame_id=%d",
-        word, decision.reason, verdict.low, verdict.high, verdict.ev, verdict.source.name.lower(),
-        seen.measured.dark_score[0], seen.look.meta.frame_id,
+        change, decision.reason, assessment.low, assessment.high, assessment.ev, assessment.source.name.lower(),
+        result.measurement.dark_score[0], result.sample.meta.frame_id,
     )  # fmt: skip
-    rules = parts.watcher.night_rules
-    parts.hooks.run(rules.on_night if decision.night else rules.on_day, word, decision.reason, rules.hook_timeout_s)
+    settings = analyzer.frames.night_settings
+    argv = settings.on_night if decision.night else settings.on_day
+    analyzer.hooks.run(argv, change, decision.reason, settings.hook_timeout_s)
 
 
-def ask(request: ExposureRequest, parts: Analyzer) -> None:
-    """Ask capture for another mode or exposure."""
-    parts.control.announce(replies.mode_request(request, parts.camera))
+def request_exposure(request: ExposureRequest, analyzer: Analyzer) -> None:
+    """Asks capture for another mode or exposure."""
+    analyzer.control.announce(replies.mode_request_of(request, analyzer.camera))
     exposure = request.exposure
     log.info(
         "asked for mode=%s exposure_us=%d gain=%.2f %s",
@@ -125,121 +173,66 @@ def ask(request: ExposureRequest, parts: Analyzer) -> None:
     )
 
 
-COMMANDS = ("night_level", "night", "keogram")
-
-
-def obey(parts: Analyzer) -> None:
-    """Answer what was asked since the last frame, and take changed settings over."""
-    for request in parts.control.receive():
-        match request.message:
-            case NightLevel():
-                request.reply(replies.night_level(parts.watcher, parts.camera, now_ns()))
-            case Night(action=action):
-                _night(action, request, parts)
-            case Keogram():
-                _keogram(request, parts)
-            case SettingChanged() as changed:
-                _change(changed, parts)
-
-
-def _night(action: str, request: Request, parts: Analyzer) -> None:
-    watcher = parts.watcher
-    for override in (one for one in _OVERRIDES if one == action):  # `status` changes nothing
-        decision, exposure = watcher.force(override)
-        log.info("night forced action=%s", action)
-        if decision and watcher.last:
-            tell_night(decision, watcher.last, parts)
-        if exposure:
-            ask(exposure, parts)
-    request.reply(replies.night_status(watcher, parts.camera))
-
-
-def _keogram(request: Request, parts: Analyzer) -> None:
-    try:
-        paths = parts.daybook.draw()
-    except OSError as problem:
-        request.reply(error(f"keogram not written: {problem}", "not_saved"))
-        return
-    request.reply(replies.keogram(paths, parts.camera, parts.daybook.columns))
-
-
-def _change(changed: SettingChanged, parts: Analyzer) -> None:
-    """Adopt one live setting; what does not fit leaves everything as it was."""
-    if changed.camera in ("", parts.camera):
-        parts.settings = apply_change(parts.settings, changed.key, changed.new, changed.camera)
-        parts.watcher.adopt(*rules_of(parts.settings, parts.camera))
-
-
-_OVERRIDES: tuple[Override, ...] = get_args(Override)
-
-
-BEAT_S = 0.25
-"""Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""
-IDLE_S = 0.1
-"""Between long night frames commands are answered this late at most."""
-
-
-def watch(ring: LiveRing, parts: Analyzer, stop: Stop) -> None:
-    """Until stop is requested. Frames that came in between while one was looked at are skipped and counted."""
-    frames, rate, beats = 0, FrameRate(), Timer()
-    for found in ring.sequences(newest_first=True, idle_s=IDLE_S):
-        obey(parts)
-        parts.plugins.tend()
-        lag = 0
-        if found is None:
-            tell_saved(parts.daybook.tend(time.time_ns()), parts)
-        else:
-            reader, sequence = found
-            seen = take(reader, sequence, parts)
-            if seen is None:
-                continue
-            frames += 1
-            rate.add(now_ns(), seen.look.meta.exposure_us)
-            tell(seen, parts)
-            lag = max(0, reader.head - 1 - sequence)
-        if beats.due(now_ns(), BEAT_S):
-            beat(ring, parts, rate, lag)
-    log.info("stopped frames=%d skipped=%d night=%s", frames, ring.skipped, parts.watcher.night)
-
-
-def beat(ring: LiveRing, parts: Analyzer, rate: FrameRate, lag: int) -> None:
-    """Say that the loop turns."""
+def beat(ring: LiveRing, analyzer: Analyzer, rate: FrameRate, lag: int) -> None:
+    """Sends a heartbeat."""
     now = now_ns()
     silent = rate.is_silent(now)
-    parts.control.beat(
+    analyzer.control.beat(
         "waiting" if silent else "running",
         "no frames" if silent else "",
         fps=rate.per_s(now),
         lag=lag,
         laps=ring.laps,
         skipped=ring.skipped,
-        plugins=parts.plugins.states(),
-        hooks=parts.hooks.state,
-        **replies.figures(parts.watcher),
+        plugins=analyzer.plugins.states,
+        hooks=analyzer.hooks.state,
+        **replies.figures_of(analyzer.frames),
     )
 
 
-def take(reader: RingReader, sequence: int, parts: Analyzer) -> FrameResult | None:
-    """Look at one frame and publish its record; None where it was overwritten meanwhile, or is no picture."""
+# ---- commands
+
+
+def obey(analyzer: Analyzer) -> None:
+    """Answers the commands that came since the last frame, and takes changed settings over."""
+    for request in analyzer.control.receive():
+        match request.message:
+            case NightLevel():
+                request.reply(replies.answer_night_level(analyzer.frames, analyzer.camera, now_ns()))
+            case Night(action=action):
+                _answer_night(action, request, analyzer)
+            case Keogram():
+                _answer_keogram(request, analyzer)
+            case SettingChanged() as changed:
+                _apply_change(changed, analyzer)
+
+
+def _answer_night(action: str, request: Request, analyzer: Analyzer) -> None:
+    frames = analyzer.frames
+    for override in (value for value in OVERRIDES if value == action):  # `status` changes nothing
+        decision, exposure = frames.force(override)
+        log.info("night forced action=%s", action)
+        if decision and frames.last:
+            report_night(decision, frames.last, analyzer)
+        if exposure:
+            request_exposure(exposure, analyzer)
+    request.reply(replies.answer_night(frames, analyzer.camera))
+
+
+def _answer_keogram(request: Request, analyzer: Analyzer) -> None:
     try:
-        with reader.borrow(sequence) as frame:
-            look = look_at(frame, parts.daybook.column_due(frame.captured_ns))
-    except FrameOverwritten:
-        return None
-    except (RingError, ValueError) as problem:  # a payload that is not what its header says
-        log.warning("frame not understood sequence=%d: %s", sequence, problem)
-        return None
-    seen = parts.watcher.observe(look)
-    parts.scorer.publish(seen, parts.watcher, parts.plugins.results)
-    return seen
+        paths = analyzer.keogram.draw()
+    except OSError as problem:
+        request.reply(error(f"keogram not written: {problem}", "not_saved"))
+        return
+    request.reply(replies.answer_keogram(paths, analyzer.camera, analyzer.keogram.columns))
 
 
-SILENCE_S = 5.0
-"""No frame for so long (and three exposures) is worth telling."""
-RATE_WINDOW_S = 1.0
-"""The frame rate is measured over so long (and three exposures)."""
-RATE_INTERVALS = 240
-"""One second of the fastest cameras."""
+def _apply_change(changed: SettingChanged, analyzer: Analyzer) -> None:
+    """Takes one live setting over; what does not fit leaves everything as it was."""
+    if changed.camera in ("", analyzer.camera):
+        analyzer.settings = apply_change(analyzer.settings, changed.key, changed.new, changed.camera)
+        analyzer.frames.apply_settings(*settings_of(analyzer.settings, analyzer.camera))
 
 
 class FrameRate:
@@ -249,17 +242,17 @@ class FrameRate:
         self._rate = RateMeter(RATE_INTERVALS, window_s=RATE_WINDOW_S)
 
     def add(self, at_ns: int, exposure_us: int) -> None:
-        """Count a frame; its exposure explains a longer wait for the next ones."""
+        """Counts a frame; its exposure explains a longer wait for the next ones."""
         self._rate.window_s = max(RATE_WINDOW_S, 3e-6 * exposure_us)
         self._rate.add(at_ns)
 
     def per_s(self, now_ns: int) -> float:
-        """Frames a second; 0 once none has come for longer than the rate is measured over."""
+        """Returns frames a second; 0 once none has come for longer than the rate is measured over."""
         window_s = max(self._rate.window_s, 2e-9 * self._rate.period_ns)
         return 0.0 if self._quiet_s(now_ns) > window_s else self._rate.per_s
 
     def is_silent(self, now_ns: int) -> bool:
-        """Whether no frame has come for longer than the last one's exposure explains."""
+        """Tells whether no frame has come for longer than the last one's exposure explains."""
         return self._quiet_s(now_ns) > max(SILENCE_S, self._rate.window_s)
 
     def _quiet_s(self, now_ns: int) -> float:

@@ -1,4 +1,4 @@
-"""The words of the analyzer: replies to commands and events, from what is known. Pure."""
+"""The analyzer's replies to commands, and its events. Pure."""
 
 from __future__ import annotations
 
@@ -20,72 +20,72 @@ from shmcam.control.messages import (
 )
 
 STALE_S = 5.0
-"""A level older than this (and than two exposures) is told with its age."""
+"""The reply names the age of a level that is older than this (and than two exposures)."""
 
 
-def night_level(watcher: FrameAnalyzer, camera: str, now_ns: int) -> Reply:
-    """Answer `night_level`, in the words of the user's first service, with the source of the level at the end."""
-    seen = watcher.last
-    if seen is None:
+def answer_night_level(frame_analyzer: FrameAnalyzer, camera: str, now_ns: int) -> Reply:
+    """Answers `night_level`, in the words of the user's first service, with the source of the level at the end."""
+    result = frame_analyzer.last
+    if result is None:
         return Reply(ok=False, status="no_data", text="NO_DATA", data={"camera": camera})
-    rules, verdict = watcher.night_rules, seen.verdict
-    status = "NIGHT" if seen.night else "DAY"
-    relevant = rules.bright_threshold if watcher.night else rules.dark_threshold
-    age_s = max(0.0, (now_ns - seen.look.meta.captured_ns) / 1e9)
-    source = verdict.source.name.lower()
+    settings, assessment = frame_analyzer.night_settings, result.assessment
+    status = "NIGHT" if result.is_night else "DAY"
+    relevant = settings.bright_threshold if frame_analyzer.is_night else settings.dark_threshold
+    age_s = max(0.0, (now_ns - result.sample.meta.captured_ns) / 1e9)
+    source = assessment.source.name.lower()
     text = (
-        f"LEVEL={verdict.level:.1f} relevant threshold={relevant:g} dark_threshold: < {rules.dark_threshold:g} "
-        f"bright_threshold: > {rules.bright_threshold:g} STATUS={status} SOURCE={source}"
+        f"LEVEL={assessment.level:.1f} relevant threshold={relevant:g} dark_threshold: < {settings.dark_threshold:g} "
+        f"bright_threshold: > {settings.bright_threshold:g} STATUS={status} SOURCE={source}"
     )
-    if watcher.override != "auto":
-        text += f" FORCED={watcher.override}"
-    if (locked_s := watcher.locked_s(seen.look.meta.captured_ns)) > 0:
+    if frame_analyzer.override != "auto":
+        text += f" FORCED={frame_analyzer.override}"
+    if (locked_s := frame_analyzer.locked_s(result.sample.meta.captured_ns)) > 0:
         text += f" LOCKED={locked_s:.0f}s"
-    if age_s > max(STALE_S, 2e-6 * seen.look.meta.exposure_us):
+    if age_s > max(STALE_S, 2e-6 * result.sample.meta.exposure_us):
         text += f" AGE={age_s:.0f}s"
-    return Reply(status="night_level", text=text, data={"camera": camera, "age_s": age_s, **figures(watcher)})
+    return Reply(status="night_level", text=text, data={"camera": camera, "age_s": age_s, **figures_of(frame_analyzer)})
 
 
-def figures(watcher: FrameAnalyzer) -> dict[str, JSON]:
-    """The numbers of the newest frame, for `status`, heartbeats and JSON."""
-    seen = watcher.last
-    if seen is None:
+def figures_of(frame_analyzer: FrameAnalyzer) -> dict[str, JSON]:
+    """Returns the numbers of the newest frame, for `status`, heartbeats and JSON."""
+    result = frame_analyzer.last
+    if result is None:
         return {}
-    verdict, rules = seen.verdict, watcher.night_rules
+    assessment, settings = result.assessment, frame_analyzer.night_settings
     return {
-        "level": round(verdict.level, 2),
-        "low": round(verdict.low, 2),
-        "high": round(verdict.high, 2),
-        "scene_ev": round(verdict.ev, 2),
-        "dark_score": round(float(seen.measured.dark_score[0]), 2),
-        "source": verdict.source.name.lower(),
-        "night": seen.night,
-        "override": watcher.override,
-        "locked_s": round(watcher.locked_s(seen.look.meta.captured_ns), 1),
-        "dark_threshold": rules.dark_threshold,
-        "bright_threshold": rules.bright_threshold,
-        "motion": round(seen.motion.score, 4),
-        "moving": watcher.moving,
-        "saturated": round(float(seen.measured.saturated[0]), 4),
-        "sharpness": round(seen.look.sharpness, 3),
-        "frame_id": seen.look.meta.frame_id,
+        "level": round(assessment.level, 2),
+        "low": round(assessment.low, 2),
+        "high": round(assessment.high, 2),
+        "scene_ev": round(assessment.ev, 2),
+        "dark_score": round(float(result.measurement.dark_score[0]), 2),
+        "source": assessment.source.name.lower(),
+        "night": result.is_night,
+        "override": frame_analyzer.override,
+        "locked_s": round(frame_analyzer.locked_s(result.sample.meta.captured_ns), 1),
+        "dark_threshold": settings.dark_threshold,
+        "bright_threshold": settings.bright_threshold,
+        "motion": round(result.motion.score, 4),
+        "moving": frame_analyzer.is_moving,
+        "saturated": round(float(result.measurement.saturated[0]), 4),
+        "sharpness": round(result.sample.sharpness, 3),
+        "frame_id": result.sample.meta.frame_id,
     }
 
 
-def night_event(decision: Decision, camera: str, seen: FrameResult) -> NightBegan:
-    """NightBegan or NightEnded."""
+def night_event_of(decision: Decision, camera: str, result: FrameResult) -> NightBegan:
+    """Returns NightBegan or NightEnded."""
     event = NightBegan if decision.night else NightEnded
     return event(
         camera=camera,
-        score=seen.verdict.level,
-        frame_id=seen.look.meta.frame_id,
+        score=result.assessment.level,
+        frame_id=result.sample.meta.frame_id,
         captured_ns=max(0, decision.captured_ns),
         reason=decision.reason[:300],
     )
 
 
-def mode_request(request: ExposureRequest, camera: str) -> ModeRequested:
-    """What capture is asked for."""
+def mode_request_of(request: ExposureRequest, camera: str) -> ModeRequested:
+    """Returns the event that asks capture for a mode and an exposure."""
     return ModeRequested(
         camera=camera,
         mode=request.mode,
@@ -95,35 +95,35 @@ def mode_request(request: ExposureRequest, camera: str) -> ModeRequested:
     )
 
 
-def motion_event(movement: MotionEvent, camera: str, seen: FrameResult) -> MotionBegan:
-    """MotionBegan or MotionEnded, the box in pixels."""
-    x, y, width, height = movement.peak.box
-    across, down = seen.look.width, seen.look.height
+def motion_event_of(event: MotionEvent, camera: str, result: FrameResult) -> MotionBegan:
+    """Returns MotionBegan or MotionEnded, the box in pixels."""
+    x, y, width, height = event.peak.box
+    frame_width, frame_height = result.sample.width, result.sample.height
     began = MotionBegan(
         camera=camera,
-        score=movement.peak.score,
-        box=(round(x * across), round(y * down), round(width * across), round(height * down)),
-        zone=movement.peak.zone,
-        frame_id=movement.frame_id,
-        captured_ns=max(0, movement.captured_ns),
+        score=event.peak.score,
+        box=(round(x * frame_width), round(y * frame_height), round(width * frame_width), round(height * frame_height)),
+        zone=event.peak.zone,
+        frame_id=event.frame_id,
+        captured_ns=max(0, event.captured_ns),
     )
-    return began if movement.began else MotionEnded(**values_of(began), duration_s=max(0.0, movement.duration_s))
+    return began if event.began else MotionEnded(**values_of(began), duration_s=max(0.0, event.duration_s))
 
 
-def night_status(watcher: FrameAnalyzer, camera: str) -> Reply:
-    """Answer `night on|off|auto|status`."""
-    mode = "night" if watcher.night else "day"
-    by = "automatic" if watcher.override == "auto" else f"forced {watcher.override}"
-    if watcher.override == "auto" and not watcher.night_rules.enable:
+def answer_night(frame_analyzer: FrameAnalyzer, camera: str) -> Reply:
+    """Answers `night on|off|auto|status`."""
+    mode = "night" if frame_analyzer.is_night else "day"
+    by = "automatic" if frame_analyzer.override == "auto" else f"forced {frame_analyzer.override}"
+    if frame_analyzer.override == "auto" and not frame_analyzer.night_settings.enable:
         by = "night.enable = false"
     text = f"OK: {camera} {mode} ({by})"
-    if (locked_s := figures(watcher).get("locked_s", 0.0)) and watcher.override == "auto":
+    if (locked_s := figures_of(frame_analyzer).get("locked_s", 0.0)) and frame_analyzer.override == "auto":
         text += f"; no switch for the next {locked_s:.0f} s (night.hold_s)"
-    return Reply(status="night", text=text, data={"camera": camera, **figures(watcher)})
+    return Reply(status="night", text=text, data={"camera": camera, **figures_of(frame_analyzer)})
 
 
-def keogram(paths: tuple[Path, ...], camera: str, columns: int) -> Reply:
-    """Answer `keogram`."""
+def answer_keogram(paths: tuple[Path, ...], camera: str, columns: int) -> Reply:
+    """Answers `keogram`."""
     if not paths:
         return Reply(ok=False, status="no_data", text="NO_DATA", data={"camera": camera})
     text = "\n".join(f"Saved keogram: {path}" for path in paths)

@@ -1,4 +1,4 @@
-"""Writes what was seen of a frame into one record of the scores ring."""
+"""Writes the scores of a frame into one record of the scores ring."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from shm_ring import FrameMeta, RingWriter
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, VERSION
 
 
-class Scorer:
-    """Publishes records; the buffer is reused for every frame."""
+class ScoresWriter:
+    """The writer of one camera's records; the buffer is reused for every frame."""
 
     def __init__(self, ring: RingWriter) -> None:
         self._ring = ring
@@ -23,31 +23,36 @@ class Scorer:
         self._row["version"] = VERSION
         self._plugins: object = None
 
-    def publish(self, seen: FrameResult, watcher: FrameAnalyzer, plugins: Mapping[str, Mapping[str, object]]) -> None:
-        """Publish the record of one frame; `plugins`: what each returned last."""
-        meta, verdict, measured = seen.look.meta, seen.verdict, seen.measured
+    def publish(
+        self, result: FrameResult, frame_analyzer: FrameAnalyzer, plugins: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """Publishes the record of one frame; `plugins`: the last result of each."""
+        meta, assessment, measurement = result.sample.meta, result.assessment, result.measurement
         row = self._row
         row["frame_id"], row["captured_ns"] = meta.frame_id, meta.captured_ns
-        row["dark_score"] = measured.dark_score[0]
-        row["scene_brightness"], row["scene_low"], row["scene_high"] = verdict.level, verdict.low, verdict.high
-        row["scene_ev"] = verdict.ev
-        row["dark_threshold"] = watcher.night_rules.dark_threshold
-        row["bright_threshold"] = watcher.night_rules.bright_threshold
-        row["exposure_s"], row["lux"] = seen.look.own.product_s, seen.look.own.lux
-        row["locked_s"], row["night_since_s"] = watcher.locked_s(meta.captured_ns), watcher.since_s(meta.captured_ns)
-        row["p10"], row["p50"], row["p90"], row["p99"] = measured.percentiles[0]
-        row["saturated"], row["black"] = measured.saturated[0], measured.black[0]
-        row["sharpness"] = seen.look.sharpness
-        row["motion_score"], row["motion_box"] = seen.motion.score, seen.motion.box
-        row["night"], row["source"], row["settled"] = seen.night, verdict.source, verdict.settled
-        row["moving"], row["forced"] = watcher.moving, watcher.override != "auto"
-        self._put(plugins)
+        row["dark_score"] = measurement.dark_score[0]
+        row["scene_brightness"], row["scene_low"], row["scene_high"] = assessment.level, assessment.low, assessment.high
+        row["scene_ev"] = assessment.ev
+        row["dark_threshold"] = frame_analyzer.night_settings.dark_threshold
+        row["bright_threshold"] = frame_analyzer.night_settings.bright_threshold
+        row["exposure_s"], row["lux"] = result.sample.exposure.product_s, result.sample.exposure.lux
+        row["locked_s"], row["night_since_s"] = (
+            frame_analyzer.locked_s(meta.captured_ns),
+            frame_analyzer.since_s(meta.captured_ns),
+        )
+        row["p10"], row["p50"], row["p90"], row["p99"] = measurement.percentiles[0]
+        row["saturated"], row["black"] = measurement.saturated[0], measurement.black[0]
+        row["sharpness"] = result.sample.sharpness
+        row["motion_score"], row["motion_box"] = result.motion.score, result.motion.box
+        row["night"], row["source"], row["settled"] = result.is_night, assessment.source, assessment.settled
+        row["moving"], row["forced"] = frame_analyzer.is_moving, frame_analyzer.override != "auto"
+        self._put_plugins(plugins)
         self._ring.publish(
             self._bytes, FrameMeta(meta.frame_id, meta.captured_ns, meta.captured_utc_ns, flags=meta.flags)
         )
 
-    def _put(self, plugins: Mapping[str, Mapping[str, object]]) -> None:
-        """Store the plug-ins' results; whole ones only, the first ones first, when they do not all fit."""
+    def _put_plugins(self, plugins: Mapping[str, Mapping[str, object]]) -> None:
+        """Stores the plug-ins' results; whole ones only, the first ones first, when they do not all fit."""
         if plugins is self._plugins:
             return
         fitting: dict[str, Mapping[str, object]] = {}

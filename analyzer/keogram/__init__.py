@@ -1,1 +1,1 @@
-"""analyzer/keogram."""
+"""The keogram: one column of pixels per minute of a day."""

@@ -1,6 +1,6 @@
-"""One day of one camera as columns: a strip of pixels and a few numbers per minute; memory bounded by the day.
+"""Draws one day of one camera as columns: a strip of pixels and a few numbers per minute.
 
-Rules of this file: no files and no clock. Time is local time of day in seconds, as the owner reads a clock.
+Rules of this file: no files and no clock; memory bounded by the day. Time is local time of day in seconds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ EV_RANGE = (-18.0, 10.0)
 NIGHT_RGB, DAY_RGB, TICK_RGB = (44, 62, 130), (226, 178, 64), (255, 255, 255)
 
 
-def column_dtype(height: int) -> np.dtype[np.void]:
-    """One column as it is kept in memory and on disk."""
+def column_dtype_of(height: int) -> np.dtype[np.void]:
+    """Returns the type of one column in memory and on disk."""
     return np.dtype(
         [
             ("index", "u4"),  # columns since the day began
@@ -34,7 +34,7 @@ def column_dtype(height: int) -> np.dtype[np.void]:
 
 
 class Column:
-    """The column that is being gathered."""
+    """The present column, a mean of samples."""
 
     def __init__(self, index: int, height: int) -> None:
         self.index = index
@@ -43,23 +43,23 @@ class Column:
         self._frames = 0
 
     def add(self, strip: Bytes, level: float, ev: float, dark_score: float, *, night: bool) -> None:
-        """Average one sample in. `strip`: (rows, 3) RGB of any number of rows."""
-        self._rgb += resized(strip, len(self._rgb))
+        """Adds one sample to the mean. `strip`: (rows, 3) RGB of any number of rows."""
+        self._rgb += resize_strip(strip, len(self._rgb))
         self._sums += (level, ev, dark_score, night)
         self._frames += 1
 
-    def row(self) -> NDArray[np.void]:
-        """The column so far, one record."""
+    def to_row(self) -> NDArray[np.void]:
+        """Returns the column so far, one record."""
         count = max(1, self._frames)
-        row = np.zeros(1, column_dtype(len(self._rgb)))
+        row = np.zeros(1, column_dtype_of(len(self._rgb)))
         row["index"], row["frames"] = self.index, self._frames
         row["level"], row["ev"], row["dark_score"], row["night"] = self._sums / count
         row["rgb"][0] = np.rint(self._rgb / count).astype(np.uint8)
         return row
 
 
-def resized(strip: Bytes, height: int) -> NDArray[np.float32]:
-    """(rows, 3) to (height, 3): means of neighbouring rows, or rows repeated where there are too few."""
+def resize_strip(strip: Bytes, height: int) -> NDArray[np.float32]:
+    """Resizes (rows, 3) to (height, 3): means of neighbouring rows, or rows repeated where there are too few."""
     rows = len(strip)
     if rows < height:
         return strip[np.arange(height) * rows // height].astype(np.float32)
@@ -68,17 +68,17 @@ def resized(strip: Bytes, height: int) -> NDArray[np.float32]:
     return (sums / np.diff(np.append(starts, rows))[:, None]).astype(np.float32)
 
 
-def keogram(columns: NDArray[np.void], column_s: float, day_starts_s: float) -> Bytes:
-    """Draw the strips side by side, (height, n, 3), from the first column to the last; gaps stay black."""
-    first, width = _span(columns)
+def draw_keogram(columns: NDArray[np.void], column_s: float, day_starts_s: float) -> Bytes:
+    """Draws the strips side by side, (height, n, 3), from the first column to the last; gaps stay black."""
+    first, width = _span_of(columns)
     picture = np.zeros((columns["rgb"].shape[1], width, 3), np.uint8)
     picture[:, columns["index"] - first] = columns["rgb"].transpose(1, 0, 2)
-    return _ticked(picture, first, column_s, day_starts_s)
+    return _draw_ticks(picture, first, column_s, day_starts_s)
 
 
-def brightness_strip(columns: NDArray[np.void], column_s: float, day_starts_s: float) -> Bytes:
-    """Draw brightness as the camera would see it (top) and in stops (below, blue at night), (120, n, 3)."""
-    first, width = _span(columns)
+def draw_brightness_strip(columns: NDArray[np.void], column_s: float, day_starts_s: float) -> Bytes:
+    """Draws brightness as the camera would see it (top) and in stops (below, blue at night), (120, n, 3)."""
+    first, width = _span_of(columns)
     at = columns["index"] - first
     picture = np.zeros((STRIP_ROWS + GRAPH_ROWS, width, 3), np.uint8)
     grey = np.clip(columns["level"], 0, 255).astype(np.uint8)
@@ -88,16 +88,16 @@ def brightness_strip(columns: NDArray[np.void], column_s: float, day_starts_s: f
     filled = np.arange(GRAPH_ROWS)[:, None] >= tops[None, :]
     colour = np.where((columns["night"] >= 0.5)[:, None], np.array(NIGHT_RGB), np.array(DAY_RGB)).astype(np.uint8)
     picture[STRIP_ROWS:, at] = filled[..., None] * colour[None]
-    return _ticked(picture, first, column_s, day_starts_s)
+    return _draw_ticks(picture, first, column_s, day_starts_s)
 
 
-def _span(columns: NDArray[np.void]) -> tuple[int, int]:
+def _span_of(columns: NDArray[np.void]) -> tuple[int, int]:
     first = int(columns["index"].min())
     return first, int(columns["index"].max()) - first + 1
 
 
-def _ticked(picture: Bytes, first: int, column_s: float, day_starts_s: float) -> Bytes:
-    """Mark full hours at the lower edge, every sixth one higher."""
+def _draw_ticks(picture: Bytes, first: int, column_s: float, day_starts_s: float) -> Bytes:
+    """Marks full hours at the lower edge, every sixth one higher."""
     begin_s, end_s = day_starts_s + first * column_s, day_starts_s + (first + picture.shape[1]) * column_s
     for hour in range(int(np.ceil(begin_s / 3600)), int(np.ceil(end_s / 3600))):
         x = int((hour * 3600 - day_starts_s) / column_s) - first

@@ -1,10 +1,10 @@
-"""Keeps the day on disk as it goes, draws it, and saves it when it is over.
+"""Keeps the keogram of the present day on disk, draws it, and saves it when the day is over.
 
     <captures>/keogram/.<camera>_<date>.columns       the day so far: one record appended per column (no rewriting)
     <run>/keogram_<camera>.png, brightness_<camera>.png   the day so far, drawn anew every keogram_refresh_s
     <captures>/keogram/<camera>_<date>_keogram.png, …_brightness.png, …_brightness.csv      a day that is over
 
-A restart loses the column under way. A full disk costs columns on disk, never in memory, and is logged once.
+A restart loses the present column. A full disk costs columns on disk, never in memory, and is logged once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.frame_analyzer import FrameResult
-from analyzer.keogram.day_file import DayFile, Sheet, csv, describe, moment, pictures
-from analyzer.keogram.drawing import DAY_S, Column, column_dtype
+from analyzer.keogram.day_file import DayFile, DayInfo, day_time_of, draw_pictures, format_csv, write_description
+from analyzer.keogram.drawing import DAY_S, Column, column_dtype_of
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
 from shmcam.runtime.files import unused, whole_file
@@ -29,33 +29,33 @@ from shmcam.runtime.files import unused, whole_file
 log = logging.getLogger(__name__)
 
 SAMPLE_S = 1.0
-"""A column is the mean of one strip a second; more would not look different."""
+"""Time between the strips of which a column is the mean; more of them would not look different."""
 
 
-class Daybook:
-    """Keogram and brightness strip of one camera; a context manager."""
+class KeogramKeeper:
+    """The keogram and the brightness strip of one camera; a context manager."""
 
     def __init__(self, settings: AnalyzerSettings, paths: Paths, camera: str) -> None:
         hour, _, minute = settings.day_starts_at.partition(":")
         self._starts_s = int(hour) * 3600.0 + int(minute) * 60.0
         self._settings, self._camera = settings, camera
         self._folder, self._run = paths.captures / "keogram", paths.run
-        self._dtype = column_dtype(settings.keogram_height)
+        self._dtype = column_dtype_of(settings.keogram_height)
         self._limit = int(DAY_S / settings.keogram_column_s) + 1
         self._day: date | None = None
         self._column: Column | None = None
         self._rows: dict[int, NDArray[np.void]] = {}
         self._sampled_ns: int | None = None
         self._drawn_s = time.monotonic()
-        self._trouble = ""
+        self._problem = ""
 
     @property
     def columns(self) -> int:
-        """Columns of the day so far."""
+        """The number of columns of the day so far."""
         return len(self._rows) + (self._column is not None)
 
-    def column_due(self, captured_ns: int) -> float | None:
-        """Where to cut a strip from this frame, 0..1; None: none is due."""
+    def column_position(self, captured_ns: int) -> float | None:
+        """Returns where to cut a strip from this frame, 0..1; None: none is due. It counts as cut."""
         if not self._settings.keogram:
             return None
         if self._sampled_ns is not None and 0 <= captured_ns - self._sampled_ns < SAMPLE_S * 1e9:
@@ -63,41 +63,42 @@ class Daybook:
         self._sampled_ns = captured_ns
         return self._settings.keogram_position
 
-    def note(self, seen: FrameResult, night: bool) -> list[Path]:
-        """Take one frame. Returns the files saved, when it is the first of a new day."""
-        if seen.look.column is None or not seen.verdict.settled:
+    def add(self, result: FrameResult, night: bool) -> list[Path]:
+        """Adds one frame. Returns: the files saved, when it is the first of a new day."""
+        sample, assessment = result.sample, result.assessment
+        if sample.column is None or not assessment.settled:
             return []
-        now = moment(seen.look.meta.captured_utc_ns, self._starts_s)
-        saved = self._turn(now.day)
+        now = day_time_of(sample.meta.captured_utc_ns, self._starts_s)
+        saved = self._begin_day(now.day)
         index = int(now.second / self._settings.keogram_column_s)
         if self._column is None or self._column.index != index:
             self._close_column()
             self._column = Column(index, self._settings.keogram_height)
-        dark_score = float(seen.measured.dark_score[0])
-        self._column.add(seen.look.column, seen.verdict.level, seen.verdict.ev, dark_score, night=night)
+        dark_score = float(result.measurement.dark_score[0])
+        self._column.add(sample.column, assessment.level, assessment.ev, dark_score, night=night)
         if time.monotonic() - self._drawn_s >= self._settings.keogram_refresh_s:
-            self._guarded(self.draw)
+            self._try(self.draw)
         return saved
 
-    def tend(self, utc_ns: int) -> list[Path]:
-        """While no frames come: end the day when the clock does. Returns the files saved."""
-        day = moment(utc_ns, self._starts_s).day
-        return self._turn(day) if self._day is not None else []
+    def end_day_if_over(self, utc_ns: int) -> list[Path]:
+        """Ends the day by the clock while no frames come. Returns: the files saved."""
+        day = day_time_of(utc_ns, self._starts_s).day
+        return self._begin_day(day) if self._day is not None else []
 
     def draw(self) -> tuple[Path, ...]:
-        """Draw the day so far into the run folder. Raises: OSError. Nothing seen yet: no files."""
+        """Draws the day so far into the run folder; no files before the first column. Raises: OSError."""
         self._drawn_s = time.monotonic()
-        columns = self._table()
+        columns = self._join_columns()
         if columns is None:
             return ()
-        places = tuple(self._run / f"{kind}_{self._camera}.png" for kind in ("keogram", "brightness"))
-        for place, picture in zip(places, pictures(columns, self._sheet()), strict=True):
-            with whole_file(place, replace=True) as file:
+        paths = tuple(self._run / f"{kind}_{self._camera}.png" for kind in ("keogram", "brightness"))
+        for path, picture in zip(paths, draw_pictures(columns, self._day_info()), strict=True):
+            with whole_file(path, replace=True) as file:
                 file.write(picture)
-        return places
+        return paths
 
-    def __enter__(self) -> Daybook:
-        self._guarded(self._recover)
+    def __enter__(self) -> KeogramKeeper:
+        self._try(self._recover)
         return self
 
     def __exit__(
@@ -108,82 +109,82 @@ class Daybook:
 
     # ---- the day
 
-    def _turn(self, day: date) -> list[Path]:
-        """Begin `day`, saving the one before if it is another."""
+    def _begin_day(self, day: date) -> list[Path]:
+        """Begins `day`; saves the one before if it is another."""
         if day == self._day:
             return []
         self._close_column()
         saved = self._save() if self._day is not None else []
         self._day, self._rows = day, {}
-        self._guarded(lambda: self._rows.update(self._file(day).load(self._limit)))
+        self._try(lambda: self._rows.update(self._file_of(day).load(self._limit)))
         return saved
 
     def _close_column(self) -> None:
         if self._column is None or self._day is None:
             return
-        row, day = self._column.row(), self._day
+        row, day = self._column.to_row(), self._day
         self._rows[self._column.index] = row
         self._column = None
-        self._guarded(lambda: self._file(day).append(row))
+        self._try(lambda: self._file_of(day).append(row))
 
     def _save(self) -> list[Path]:
-        """Save the finished day; its columns go only once the pictures are safely there."""
-        columns = self._table()
+        """Saves the finished day; its columns go only once the pictures are safely there."""
+        columns = self._join_columns()
         if columns is None or self._day is None:
             return []
         saved: list[Path] = []
-        if self._guarded(lambda: saved.extend(self._written(columns))):
-            self._file(self._day).remove()
+        if self._try(lambda: saved.extend(self._write_files(columns))):
+            self._file_of(self._day).remove()
         return saved
 
-    def _written(self, columns: NDArray[np.void]) -> list[Path]:
+    def _write_files(self, columns: NDArray[np.void]) -> list[Path]:
         if self._day is None:
             return []
         self._folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self._camera}_{self._day:%Y%m%d}"
         names = (f"{stem}_keogram.png", f"{stem}_brightness.png", f"{stem}_brightness.csv")
-        contents = (*pictures(columns, self._sheet()), csv(columns, self._sheet()))
-        places = [unused(self._folder / name) for name in names]
-        for place, content in zip(places, contents, strict=True):
-            with whole_file(place) as file:
+        contents = (*draw_pictures(columns, self._day_info()), format_csv(columns, self._day_info()))
+        paths = [unused(self._folder / name) for name in names]
+        for path, content in zip(paths, contents, strict=True):
+            with whole_file(path) as file:
                 file.write(content)
-        for place, companions in ((places[0], ()), (places[1], (places[2].name,))):
-            describe(place, columns, self._sheet(), self._day, companions)
-        log.info("day saved day=%s columns=%d path=%s", self._day, len(columns), places[0])
-        return places
+        for path, companions in ((paths[0], ()), (paths[1], (paths[2].name,))):
+            write_description(path, columns, self._day_info(), self._day, companions)
+        log.info("day saved day=%s columns=%d path=%s", self._day, len(columns), paths[0])
+        return paths
 
     # ---- files
 
-    def _guarded(self, action: Callable[[], object]) -> bool:
-        """Do something with the disk; trouble is logged when it changes. Returns whether it went well."""
+    def _try(self, work: Callable[[], object]) -> bool:
+        """Works with the disk; an error is logged when it changes. Returns: whether the work succeeded."""
         try:
-            action()
+            work()
         except OSError as problem:
-            if str(problem) != self._trouble:
+            if str(problem) != self._problem:
                 log.warning("keogram not written: %s", problem)
-            self._trouble = str(problem)
+            self._problem = str(problem)
             return False
-        self._trouble = ""
+        self._problem = ""
         return True
 
-    def _file(self, day: date) -> DayFile:
+    def _file_of(self, day: date) -> DayFile:
         return DayFile(self._folder / f".{self._camera}_{day:%Y%m%d}.columns", self._dtype)
 
     def _recover(self) -> None:
-        """Save the days a crash or a switched-off night left behind, then carry today on."""
-        today = moment(time.time_ns(), self._starts_s).day
-        for left in sorted(self._folder.glob(f".{self._camera}_{'[0-9]' * 8}.columns")):
-            day = datetime.strptime(left.stem[-8:], "%Y%m%d").date()
+        """Saves the days that a crash or a switched-off machine left behind, then goes on with today."""
+        today = day_time_of(time.time_ns(), self._starts_s).day
+        for path in sorted(self._folder.glob(f".{self._camera}_{'[0-9]' * 8}.columns")):
+            day = datetime.strptime(path.stem[-8:], "%Y%m%d").date()
             if day != today:
-                self._day, self._rows = day, self._file(day).load(self._limit)
+                self._day, self._rows = day, self._file_of(day).load(self._limit)
                 self._save()
         self._day, self._rows = None, {}
 
-    def _table(self) -> NDArray[np.void] | None:
+    def _join_columns(self) -> NDArray[np.void] | None:
         rows = dict(self._rows)
         if self._column is not None:
-            rows[self._column.index] = self._column.row()
+            rows[self._column.index] = self._column.to_row()
         return np.concatenate([rows[index] for index in sorted(rows)]) if rows else None
 
-    def _sheet(self) -> Sheet:
-        return Sheet(self._camera, str(self._day), self._settings.keogram_column_s, self._starts_s)
+    def _day_info(self) -> DayInfo:
+        return DayInfo(self._camera, str(self._day), self._settings.keogram_column_s, self._starts_s)

@@ -1,1 +1,1 @@
-"""analyzer/motion."""
+"""Motion in the frame, and the events made of it."""

@@ -1,4 +1,4 @@
-"""How much of the frame moves, and where: differences from a running background on a coarse luma grid.
+"""Measures how much of the frame moves, and where: differences from a running background on a coarse luma grid.
 
 Robust by construction against what else changes pixels: a new exposure (the background is taken through the response
 curve to the new exposure), a cloud or a lamp (the common change is taken out, and when most of the frame changes at
@@ -6,9 +6,7 @@ once the background starts again), noise (each cell is compared with its own noi
 needs a moving neighbour). What moves differs from the background, else it is only what a mover has uncovered, and
 from a moment ago, else it has come to rest. Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
 
-Motion cells: 2x2 grid pixels each, and what can be asked of a plane of them.
-
-Zones and masks as sets of motion cells, from corners in fractions of the frame.
+A cell is 2x2 pixels of the grid; zones and masks are sets of cells, from corners in fractions of the frame.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from analyzer.settings import Corner, MotionSettings
 Cells = NDArray[np.bool_]
 
 EVERYWHERE = ""
-"""Name of the one zone there is when none is configured."""
+"""The name of the only zone when none is configured."""
 
 
-def area(corners: Sequence[Corner], shape: tuple[int, int]) -> Cells:
-    """The cells whose centre lies inside: a rectangle from two opposite corners, else the polygon (even-odd rule)."""
+def find_cells(corners: Sequence[Corner], shape: tuple[int, int]) -> Cells:
+    """Returns the cells whose centre is inside: a rectangle (two opposite corners) or a polygon (even-odd rule)."""
     rows, columns = shape
     y = ((np.arange(rows) + 0.5) / rows)[:, None]
     x = ((np.arange(columns) + 0.5) / columns)[None, :]
@@ -45,26 +43,26 @@ def area(corners: Sequence[Corner], shape: tuple[int, int]) -> Cells:
     return inside
 
 
-def watched(
+def find_zones(
     zones: Mapping[str, Sequence[Corner]], masks: Sequence[Sequence[Corner]], shape: tuple[int, int]
 ) -> dict[str, Cells]:
-    """The cells of each zone less the masks; one zone EVERYWHERE where none is named."""
+    """Returns the cells of each zone less the masks; one zone EVERYWHERE where none is named."""
     allowed = np.ones(shape, bool)
     for corners in masks:
-        allowed &= ~area(corners, shape)
+        allowed &= ~find_cells(corners, shape)
     if not zones:
         return {EVERYWHERE: allowed}
-    return {name: area(corners, shape) & allowed for name, corners in zones.items()}
+    return {name: find_cells(corners, shape) & allowed for name, corners in zones.items()}
 
 
 Floats = NDArray[np.float32]
 
 CLIPPED = 247.0
-"""Luma above which a cell may have lost what it saw."""
+"""Luma above which a cell may be saturated."""
 
 
-def coarse(pixels: Bytes) -> Floats:
-    """Means of 2x2 grid pixels, (rows // 2, columns // 2): half the noise, a quarter of the work."""
+def average_cells(pixels: Bytes) -> Floats:
+    """Returns the means of 2x2 grid pixels, (rows // 2, columns // 2): half the noise, a quarter of the work."""
     rows, columns = pixels.shape
     if rows < 2 or columns < 2:
         return pixels.astype(np.float32)
@@ -73,8 +71,8 @@ def coarse(pixels: Bytes) -> Floats:
     return (pairs[:, 0::2] + pairs[:, 1::2]).astype(np.float32) * np.float32(0.25)
 
 
-def common_change(cells: Floats, background: Floats) -> np.float32:
-    """The factor by which most of the frame changed: clouds, auto exposure of unknown size."""
+def measure_common_change(cells: Floats, background: Floats) -> np.float32:
+    """Returns the factor by which most of the frame changed: clouds, auto exposure of unknown size."""
     now, then = cells[1::4, 1::4], background[1::4, 1::4]
     usable = (then > 8.0) & (then < CLIPPED) & (now > 2.0) & (now < CLIPPED)
     if np.count_nonzero(usable) < 16:
@@ -83,8 +81,8 @@ def common_change(cells: Floats, background: Floats) -> np.float32:
     return np.float32(np.partition(ratios, ratios.size // 2)[ratios.size // 2])
 
 
-def in_company(moving: Cells) -> Cells:
-    """Drop moving cells without a moving neighbour above, below, left or right."""
+def drop_lone_cells(moving: Cells) -> Cells:
+    """Drops moving cells without a moving neighbour above, below, left or right."""
     if not moving.any():
         return moving
     near = np.zeros_like(moving)
@@ -95,8 +93,8 @@ def in_company(moving: Cells) -> Cells:
     return moving & near
 
 
-def bounds(moving: Cells) -> tuple[float, float, float, float]:
-    """x, y, width, height around the moving cells, fractions of the frame; at least one cell must move."""
+def bounds_of(moving: Cells) -> tuple[float, float, float, float]:
+    """Returns x, y, width, height around the moving cells, fractions of the frame; at least one cell must move."""
     rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
     height, width = moving.shape
     left, top = columns[0] / width, rows[0] / height
@@ -106,7 +104,7 @@ def bounds(moving: Cells) -> tuple[float, float, float, float]:
 BACKGROUND_S = 8.0
 """Time in which the background follows; something put down is part of it after a few of these."""
 MOMENT_S = 0.5
-"""What has not changed since the frame half as long to so long ago is at rest."""
+"""A cell that has not changed since the frame half as long to so long ago is at rest."""
 MOVING_SLOWDOWN = 4.0
 """Where something moves, the background follows so many times slower, or the mover would leave a ghost."""
 NOISE_S = 20.0
@@ -114,7 +112,7 @@ LEAST_NOISE = 0.7
 """Luma; below it 8-bit rounding itself is the noise."""
 FIRST_NOISE = 4.0
 LEAST_STEP = 6.0
-"""A change smaller than this is invisible to people, whatever the noise."""
+"""A smaller change of luma is invisible, whatever the noise."""
 FLASH = 0.5
 """More of the frame changing at once is light, not motion (Frigate: 0.8, Motion: lightswitch)."""
 EXPOSURE_STEP = 0.02
@@ -125,7 +123,7 @@ LONGEST_STEP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What one frame shows."""
+    """The motion that one frame shows."""
 
     score: float
     """Moving fraction of the zone where most moves, 0..1."""
@@ -137,7 +135,7 @@ class Motion:
     """Moving fraction of the whole frame within zones and masks."""
 
 
-NOTHING = Motion(0.0, (0.0, 0.0, 0.0, 0.0), "", 0.0)
+NO_MOTION = Motion(0.0, (0.0, 0.0, 0.0, 0.0), "", 0.0)
 
 
 class MotionDetector:
@@ -155,60 +153,56 @@ class MotionDetector:
 
     @property
     def settings(self) -> MotionSettings:
-        """What counts as motion; zones are cut anew when it is replaced."""
+        """The settings in force; zones are computed anew when they are replaced."""
         return self._settings
 
     @settings.setter
     def settings(self, settings: MotionSettings) -> None:
         self._settings = settings
         if self._background is not None:
-            self._cut(self._background.shape)
+            self._find_zones(self._background.shape)
 
     def observe(self, pixels: Bytes, captured_ns: int, exposure_s: float, response: Response) -> Motion:
-        """Compare the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
-        cells = coarse(pixels)
+        """Compares the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
+        cells = average_cells(pixels)
         if self._background is None or self._background.shape != cells.shape:
             self._start(cells, captured_ns, exposure_s)
-            return NOTHING
+            return NO_MOTION
         self._follow_exposure(exposure_s, response)
-        background, before = self._background, self._moment_ago(cells, captured_ns)
+        background, before = self._background, self._find_moment_ago(cells, captured_ns)
         step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
-        size = np.abs(cells - background * common_change(cells, background))
+        size = np.abs(cells - background * measure_common_change(cells, background))
         limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
         moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
         if np.count_nonzero(moving) > FLASH * moving.size:
             self._background, self._before = cells, (cells, cells)
-            return NOTHING
-        moving &= np.abs(cells - before * common_change(cells, before)) > limit * MOMENT_SHARE
-        moving = in_company(moving)
+            return NO_MOTION
+        moving &= np.abs(cells - before * measure_common_change(cells, before)) > limit * MOMENT_SHARE
+        moving = drop_lone_cells(moving)
         self._learn(cells, background, size, moving, step_s)
-        return self._found(moving)
-
-    def restart(self) -> None:
-        """Forget the background: the next frame begins a new one (another camera position, another format)."""
-        self._background = None
+        return self._summarize(moving)
 
     def _start(self, cells: Floats, captured_ns: int, exposure_s: float) -> None:
         self._background, self._before, self._kept_ns = cells, (cells, cells), captured_ns
         self._noise = np.full(cells.shape, FIRST_NOISE, np.float32)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
-        self._cut(cells.shape)
+        self._find_zones(cells.shape)
 
-    def _cut(self, shape: tuple[int, ...]) -> None:
-        self._zones = watched(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
+    def _find_zones(self, shape: tuple[int, ...]) -> None:
+        self._zones = find_zones(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
 
     def _follow_exposure(self, exposure_s: float, response: Response) -> None:
-        """Take what is remembered to how it would look at this frame's exposure."""
+        """Converts the remembered cells to this frame's exposure."""
         ratio = exposure_s / self._exposure_s  # NaN where either is unknown: then the common change must do
         if not abs(ratio - 1.0) > EXPOSURE_STEP or self._background is None or self._before is None:
             return
-        table = _exposed(response, ratio)
-        self._background = _through(table, self._background)
-        self._before = _through(table, self._before[0]), _through(table, self._before[1])
+        table = _exposure_table_of(response, ratio)
+        self._background = _apply_table(table, self._background)
+        self._before = _apply_table(table, self._before[0]), _apply_table(table, self._before[1])
 
-    def _moment_ago(self, cells: Floats, captured_ns: int) -> Floats:
-        """The frame of MOMENT_S / 2 to MOMENT_S ago, the one before this where frames come more slowly."""
+    def _find_moment_ago(self, cells: Floats, captured_ns: int) -> Floats:
+        """Returns the frame of MOMENT_S / 2 to MOMENT_S ago, the one before this where frames come more slowly."""
         older, newer = self._before or (cells, cells)
         if not 0 <= captured_ns - self._kept_ns < MOMENT_S / 2 * 1e9:
             self._before, self._kept_ns = (newer, cells), captured_ns
@@ -226,25 +220,25 @@ class MotionDetector:
         noise = self._noise + (size * np.float32(1.25) - self._noise) * share
         self._noise = np.where(moving, self._noise, np.maximum(noise, np.float32(LEAST_NOISE)))
 
-    def _found(self, moving: Cells) -> Motion:
-        best, zone, all_of_it = 0.0, "", np.zeros_like(moving)
+    def _summarize(self, moving: Cells) -> Motion:
+        best, zone, all_moving = 0.0, "", np.zeros_like(moving)
         for name, cells in self._zones.items():
             inside = moving & cells
             share = float(np.count_nonzero(inside)) / max(1, int(np.count_nonzero(cells)))
-            all_of_it |= inside
+            all_moving |= inside
             if share > best:
                 best, zone = share, name
         if not best:
-            return NOTHING
-        return Motion(best, bounds(all_of_it), zone, float(np.count_nonzero(all_of_it)) / moving.size)
+            return NO_MOTION
+        return Motion(best, bounds_of(all_moving), zone, float(np.count_nonzero(all_moving)) / moving.size)
 
 
-def _through(table: Floats, cells: Floats) -> Floats:
+def _apply_table(table: Floats, cells: Floats) -> Floats:
     return np.take(table, (cells * 4.0).astype(np.intp), mode="clip")
 
 
 @lru_cache(maxsize=32)
-def _exposed(response: Response, ratio: float) -> Floats:
-    """Table from luma (in quarters, 0..1023) to luma at `ratio` times the exposure."""
+def _exposure_table_of(response: Response, ratio: float) -> Floats:
+    """Returns the table from luma (in quarters, 0..1023) to luma at `ratio` times the exposure."""
     luma = np.arange(1024) / 4.0
     return response.luma(response.to_light(luma) * ratio).astype(np.float32)

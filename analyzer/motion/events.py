@@ -1,4 +1,4 @@
-"""When movement begins and ends: from the motion of single frames to events with time before and after.
+"""Makes events of the motion of single frames, with time before and after.
 
 Rules of this file: no clock but the frames', no messages; at most one event is open at a time.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analyzer.motion.detector import NOTHING, Motion
+from analyzer.motion.detector import NO_MOTION, Motion
 from analyzer.settings import MotionSettings
 
 
@@ -17,7 +17,7 @@ class MotionEvent:
 
     began: bool
     captured_ns: int
-    """Sensor time the event is said to begin (pre_s before the first motion) or to end (post_s after the last)."""
+    """Sensor time of the event's beginning (pre_s before the first motion) or end (post_s after the last)."""
     frame_id: int
     """First moving frame, or last."""
     peak: Motion
@@ -27,48 +27,48 @@ class MotionEvent:
 
 
 class MotionEvents:
-    """Movement in front of one camera."""
+    """The motion events of one camera."""
 
     def __init__(self, settings: MotionSettings) -> None:
         self.settings = settings
-        self.active = False
+        self.is_active = False
         self._frames = 0
         self._first = (0, 0)
         self._last = (0, 0)
         self._began_ns = 0
-        self._peak = NOTHING
+        self._peak = NO_MOTION
 
     def update(self, motion: Motion, frame_id: int, captured_ns: int) -> MotionEvent | None:
-        """Take one frame's motion; returns an event that begins or ends with it."""
+        """Takes one frame's motion. Returns: an event that begins or ends with it."""
         if captured_ns < self._last[1]:
             self._frames = 0  # time ran backward: another recording
         moving = motion.area >= self.settings.min_area
         if moving:
             self._note(motion, frame_id, captured_ns)
-        elif not self.active:
+        elif not self.is_active:
             self._frames = 0
-        if self.active:
-            return self._ending(captured_ns)
+        if self.is_active:
+            return self._end_if_still(captured_ns)
         if moving and self._frames >= self.settings.min_frames:
-            self.active = True
+            self.is_active = True
             self._began_ns = self._first[1] - round(self.settings.pre_s * 1e9)
             return MotionEvent(True, self._began_ns, self._first[0], self._peak, 0.0)
         return None
 
     def _note(self, motion: Motion, frame_id: int, captured_ns: int) -> None:
-        if not self.active and self._frames == 0:
+        if not self.is_active and self._frames == 0:
             self._first, self._peak = (frame_id, captured_ns), motion
         self._frames += 1
         self._last = (frame_id, captured_ns)
         if motion.score > self._peak.score:
             self._peak = motion
 
-    def _ending(self, now_ns: int) -> MotionEvent | None:
+    def _end_if_still(self, now_ns: int) -> MotionEvent | None:
         settings = self.settings
         still_s = (now_ns - self._last[1]) / 1e9
-        over = (now_ns - self._began_ns) / 1e9 >= settings.max_event_s
-        if still_s < max(settings.gap_s, settings.post_s) and still_s >= 0 and not over:
+        is_over = (now_ns - self._began_ns) / 1e9 >= settings.max_event_s
+        if still_s < max(settings.gap_s, settings.post_s) and still_s >= 0 and not is_over:
             return None
-        self.active, self._frames = False, 0
+        self.is_active, self._frames = False, 0
         ended_ns = self._last[1] + round(settings.post_s * 1e9)
         return MotionEvent(False, ended_ns, self._last[0], self._peak, (ended_ns - self._began_ns) / 1e9)

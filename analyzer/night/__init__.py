@@ -1,1 +1,1 @@
-"""analyzer/night."""
+"""Day, night and the exposure at night."""

@@ -1,4 +1,4 @@
-"""What one frame's luma says about light: mean, percentiles, saturation, and how bright the scene itself is.
+"""Measures the light of a frame from its luma: mean, percentiles, saturation, and the brightness of the scene itself.
 
 Everything is computed from a histogram of a sparse grid of pixels, so a 1080p frame costs a small part of one pass
 over its luma plane. Functions take histograms of any number of frames at once (`(n, 256)`), which is how the
@@ -27,20 +27,20 @@ over a dark foreground still counts almost in full. Chosen on the simulated days
 PERCENTILES = (0.10, 0.50, 0.90, 0.99)
 
 
-def grid(luma: Bytes) -> Bytes:
-    """Every n-th pixel of every n-th row, about `GRID_ROWS` rows, as a copy. `luma`: (height, width) uint8."""
+def sample_grid(luma: Bytes) -> Bytes:
+    """Returns every n-th pixel of every n-th row, about `GRID_ROWS` rows, as a copy. `luma`: (height, width) uint8."""
     step = max(1, min(luma.shape) // GRID_ROWS)
     return luma[step // 2 :: step, step // 2 :: step].copy()  # always: a view would change with the ring
 
 
-def histogram(pixels: Bytes) -> Floats:
-    """(1, 256) share of each luma value; sums to 1."""
+def histogram_of(pixels: Bytes) -> Floats:
+    """Returns the share of each luma value, (1, 256); sums to 1."""
     return (np.bincount(pixels.ravel(), minlength=256) / max(1, pixels.size))[None, :]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Frames in numbers, before anything is known about their exposure. Arrays of n frames."""
+    """The numbers of frames, before anything is known about their exposure. Arrays of n frames."""
 
     histogram: Floats
     """(n, 256), each row sums to 1."""
@@ -59,7 +59,7 @@ class Measurement:
 
 
 def measure(shares: Floats, response: Response) -> Measurement:
-    """Read n histograms `(n, 256)`."""
+    """Measures n frames by their histograms `(n, 256)`."""
     cumulative = shares.cumsum(axis=1)
     levels = np.minimum(np.count_nonzero(cumulative[:, None, :] < _SHARES, axis=2), 255)
     median = response.linear[np.maximum(levels[:, 1], response.black_to + 1)]
@@ -77,10 +77,10 @@ def measure(shares: Floats, response: Response) -> Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Brightness:
-    """How bright the scene is: the mean luma it would give at the reference exposure. Arrays of n frames.
+    """The brightness of the scene: the mean luma it would give at the reference exposure. Arrays of n frames.
 
-    A saturated pixel may have seen any more light and a black one any less, so the answer is a span; it is narrow
-    unless the frame is badly exposed, and only what holds for the whole span counts as evidence.
+    A saturated pixel may have seen any more light and a black one any less, so the answer is a range; it is
+    narrow unless the frame is badly exposed, and only what holds for the whole range counts as evidence.
     """
 
     value: Floats
@@ -91,31 +91,31 @@ class Brightness:
     """(n,) the scene is at most so bright."""
 
 
-def brightness(measured: Measurement, response: Response, ratio: Floats) -> Brightness:
-    """What the mean luma would be if the exposure were `ratio` (n,) times the frame's own.
+def estimate_brightness(measurement: Measurement, response: Response, ratio: Floats) -> Brightness:
+    """Estimates the mean luma that `ratio` (n,) times the frame's own exposure would give.
 
     Each bin of the histogram is taken back to light, scaled, and sent through the curve again. With ratio 1 and no
     lamp this is the mean luma itself, so the user's thresholds keep their meaning.
     """
     scale = ratio[:, None]
-    median_saturated = measured.percentiles[:, 1] >= response.white_from
-    cap = LAMP_FACTOR * measured.median_light[:, None] * scale
+    median_saturated = measurement.percentiles[:, 1] >= response.white_from
+    cap = LAMP_FACTOR * measurement.median_light[:, None] * scale
     luma = response.luma(np.minimum(response.linear * scale, cap))
-    value = (measured.histogram * luma).sum(axis=1)
+    value = (measurement.histogram * luma).sum(axis=1)
     dark = slice(0, response.black_to + 1)
     white = slice(response.white_from, 256)
     brightest = response.luma(np.where(median_saturated[:, None], 1.0, np.minimum(cap, 1.0)))
     # A dark pixel is known to half a luma value only; scaled up by a large ratio, that is much light.
     blackest = response.luma(np.minimum(response.black_high * scale, cap))
     darkest = response.luma(np.minimum(response.black_low * scale, cap))
-    spread = (measured.histogram[:, white] * (brightest - luma[:, white])).sum(axis=1)
-    lifted = (measured.histogram[:, dark] * (blackest - luma[:, dark])).sum(axis=1)
-    sunk = (measured.histogram[:, dark] * (luma[:, dark] - darkest)).sum(axis=1)
+    spread = (measurement.histogram[:, white] * (brightest - luma[:, white])).sum(axis=1)
+    lifted = (measurement.histogram[:, dark] * (blackest - luma[:, dark])).sum(axis=1)
+    sunk = (measurement.histogram[:, dark] * (luma[:, dark] - darkest)).sum(axis=1)
     return Brightness(value, value - sunk, value + np.maximum(spread, 0.0) + np.maximum(lifted, 0.0))
 
 
-def scene_ev(light: float, exposure_s: float) -> float:
-    """Scene brightness in stops, log2 of relative light per second of exposure at gain 1; unclipped.
+def scene_ev_of(light: float, exposure_s: float) -> float:
+    """Returns the scene brightness in stops, log2 of relative light per second of exposure at gain 1; unclipped.
 
     `exposure_s`: exposure time times gains.
     Source: libcamera src/ipa/rpi/controller/rpi/lux.cpp, whose lux is proportional to 2 ** scene_ev.
@@ -123,8 +123,8 @@ def scene_ev(light: float, exposure_s: float) -> float:
     return math.log2(max(light, _LEAST_LIGHT) / exposure_s)
 
 
-def sharpness(luma: Bytes) -> float:
-    """Contrast of fine detail, independent of brightness and of coarse contrast: 0 (flat) to about 4.
+def measure_sharpness(luma: Bytes) -> float:
+    """Measures the contrast of fine detail, independent of brightness and of coarse contrast: 0 (flat) to about 4.
 
     Brenner's gradient (pixels two apart) on 16 full-resolution rows, divided by their variance. It compares frames
     of one scene (focus, dew, condensation), not of different ones; noise raises it in the dark.

@@ -1,7 +1,7 @@
-"""From scored frames to decisions and exposures: what each frame says, and what the camera is to do.
+"""Turns measured frames into decisions about day and night, and into requests for the camera's exposure.
 
-Rules of this file: no I/O and no clock but the frames' own. `analyzer/loop.py` feeds it the ring, the simulation of
-docs/night.md feeds it whole days.
+Rules of this file: no I/O and no clock but the frames' own. `analyzer/loop.py` feeds it the frames of the ring, and
+the simulation of docs/night.md whole days.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer.night import exposure_control
-from analyzer.night.brightness import Bytes, Measurement, brightness, scene_ev
-from analyzer.night.decision import Decision, NightWatch, Override, one
+from analyzer.night.brightness import Bytes, Measurement, estimate_brightness, scene_ev_of
+from analyzer.night.decision import Decision, NightSwitch, Override, frame_of
 from analyzer.night.exposure_control import ExposureSetting
-from analyzer.night.exposure_estimate import PATIENCE, ExposureScale, ExposureSource
+from analyzer.night.exposure_estimate import DWELL_FACTOR, ExposureScale, ExposureSource
 from analyzer.night.response import Response
-from analyzer.night.settling import ExposureSettling, FrameExposure
+from analyzer.night.settling import ExposureSettling, FrameInfo
 from analyzer.settings import NightSettings
 
 REPEAT_S = 5.0
-"""Ask again where the camera is not in the mode it should be in (capture was restarted, or the hub was away)."""
+"""Pause between requests while the camera is not in its mode (capture was restarted, or the hub was away)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExposureRequest:
-    """What the camera is to do."""
+    """A mode and an exposure for the camera."""
 
     mode: str
     """video, still or slow_video."""
@@ -36,34 +36,38 @@ class ExposureRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameVerdict:
-    """What one frame came to."""
+class FrameAssessment:
+    """The scene brightness of one frame, and what follows from it."""
 
     level: float
-    """Scene brightness on the video-mode scale, mean luma 0-255: what the thresholds are compared with."""
+    """Scene brightness on the video-mode scale, mean luma 0-255; the thresholds are compared with it."""
     low: float
     high: float
     ev: float
     """Scene brightness in stops."""
     source: ExposureSource
     settled: bool
-    """Whether the frame counted."""
+    """True if the frame counted as evidence."""
     decision: Decision | None = None
     request: ExposureRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Exposed:
-    """A frame whose exposure has been judged."""
+class ExposedFrame:
+    """A frame whose exposure is known or estimated."""
 
-    shot: FrameExposure
+    info: FrameInfo
     pixels: Bytes
+    """Luma on a sparse grid."""
     light: float
+    """Mean relative light."""
     saturated: float
+    """Fraction of pixels at full scale."""
     product_s: float
     source: ExposureSource
     settled: bool
     retry: ExposureRequest | None
+    """A shorter exposure, where this one is too white to learn from."""
 
     @property
     def rate(self) -> float:
@@ -72,116 +76,122 @@ class Exposed:
 
 
 class NightController:
-    """Night and exposure of one camera."""
+    """The night and the exposure of one camera."""
 
-    def __init__(self, rules: NightSettings, *, night: bool = False) -> None:
-        self.watch = NightWatch(rules, night=night)
+    def __init__(self, settings: NightSettings, *, night: bool = False) -> None:
+        self.switch = NightSwitch(settings, night=night)
         self._scale = ExposureScale()
         self._settling = ExposureSettling()
-        self._asked_ns: int | None = None
-        self._seen: Exposed | None = None
+        self._requested_ns: int | None = None
+        self._last: ExposedFrame | None = None
 
     @property
-    def rules(self) -> NightSettings:
+    def settings(self) -> NightSettings:
         """The settings in force."""
-        return self.watch.rules
+        return self.switch.settings
 
-    @rules.setter
-    def rules(self, rules: NightSettings) -> None:
-        self.watch.rules = rules
+    @settings.setter
+    def settings(self, settings: NightSettings) -> None:
+        self.switch.settings = settings
 
-    def observe(self, shot: FrameExposure, pixels: Bytes, measured: Measurement, response: Response) -> FrameVerdict:
-        """Take the next frame: its grid and its measurement (of this one frame)."""
-        known = self.expose(shot, pixels, float(measured.light[0]), float(measured.saturated[0]), response)
-        ratio = np.array([exposure_control.reference_s(self.rules) / known.product_s])
-        return self.decide(known, *one(brightness(measured, response, ratio)))
+    def observe(self, info: FrameInfo, pixels: Bytes, measurement: Measurement, response: Response) -> FrameAssessment:
+        """Takes the next frame: its grid and its measurement (of this one frame)."""
+        frame = self.estimate_exposure(
+            info, pixels, float(measurement.light[0]), float(measurement.saturated[0]), response
+        )
+        ratio = np.array([exposure_control.reference_s_of(self.settings) / frame.product_s])
+        return self.decide(frame, *frame_of(estimate_brightness(measurement, response, ratio)))
 
-    def expose(self, shot: FrameExposure, pixels: Bytes, light: float, saturated: float, response: Response) -> Exposed:
-        """First half: whether the frame counts, and how much light its exposure gathered."""
-        settled = self._settling.passed(shot)
+    def estimate_exposure(
+        self, info: FrameInfo, pixels: Bytes, light: float, saturated: float, response: Response
+    ) -> ExposedFrame:
+        """Finds out whether the frame counts, and how much light its exposure gathered; the first half of `observe`."""
+        settled = self._settling.counts(info)
         retry = None
-        if settled and self._scale.learning:
-            retry = self._learn(shot, pixels, saturated, response)
-        reference_s = exposure_control.reference_s(self.rules)
-        known = self._scale.of(shot.own, light, saturated, reference_s, day=not self.watch.night)
-        return Exposed(shot, pixels, light, saturated, known.product_s, known.source, settled and retry is None, retry)
+        if settled and self._scale.is_learning:
+            retry = self._learn(info, pixels, saturated, response)
+        reference_s = exposure_control.reference_s_of(self.settings)
+        estimate = self._scale.estimate(info.reported, light, saturated, reference_s, day=not self.switch.is_night)
+        return ExposedFrame(
+            info, pixels, light, saturated, estimate.product_s, estimate.source, settled and retry is None, retry
+        )
 
-    def decide(self, frame: Exposed, level: float, low: float, high: float) -> FrameVerdict:
-        """Second half, once the brightness at the reference exposure is known."""
-        ev = scene_ev(frame.light, frame.product_s)
-        verdict = FrameVerdict(level, low, high, ev, frame.source, frame.settled)
+    def decide(self, frame: ExposedFrame, level: float, low: float, high: float) -> FrameAssessment:
+        """Decides on the brightness at the reference exposure; the second half of `observe`."""
+        ev = scene_ev_of(frame.light, frame.product_s)
+        assessment = FrameAssessment(level, low, high, ev, frame.source, frame.settled)
         if not frame.settled:
-            return replace(verdict, request=frame.retry or self._reconcile(frame.shot))
-        self._seen = frame
-        decision = self.watch.update(level, low, high, frame.shot.captured_ns, PATIENCE[frame.source])
+            return replace(assessment, request=frame.retry or self._request_mode_again(frame.info))
+        self._last = frame
+        decision = self.switch.update(level, low, high, frame.info.captured_ns, DWELL_FACTOR[frame.source])
         if decision:
-            return replace(verdict, decision=decision, request=self._switch(decision))
-        request = self._reconcile(frame.shot) or self._step(frame)
-        return replace(verdict, request=request) if request else verdict
+            return replace(assessment, decision=decision, request=self._request_switch(decision))
+        request = self._request_mode_again(frame.info) or self._request_step(frame)
+        return replace(assessment, request=request) if request else assessment
 
     def force(self, override: Override, captured_ns: int) -> tuple[Decision | None, ExposureRequest | None]:
-        """Obey `night on|off|auto`."""
-        decision = self.watch.force(override, captured_ns)
-        return decision, self._switch(decision) if decision else None
+        """Obeys `night on|off|auto`."""
+        decision = self.switch.force(override, captured_ns)
+        return decision, self._request_switch(decision) if decision else None
 
-    def _learn(
-        self, shot: FrameExposure, pixels: Bytes, saturated: float, response: Response
-    ) -> ExposureRequest | None:
-        """Unknown exposure, just changed: compare with the frame before. Returns what to try where that is white."""
-        commanded = self._settling.commanded
-        if not math.isnan(shot.own.product_s) or commanded is None:
+    def _learn(self, info: FrameInfo, pixels: Bytes, saturated: float, response: Response) -> ExposureRequest | None:
+        """Compares with the frame before a change of an unknown exposure. Returns: a request where that fails."""
+        exposure = self._settling.exposure
+        if not math.isnan(info.reported.product_s) or exposure is None:
             self._scale.forget()
         elif not self._scale.learn(pixels, saturated, response):
-            shorter = exposure_control.split(commanded.product_s * exposure_control.MOST_DOWN, self.rules)
-            return self._request(shorter, shot.captured_ns, f"learning the exposure, saturated={saturated:.2f}")
+            shorter = exposure_control.split_product(exposure.product_s * exposure_control.MOST_DOWN, self.settings)
+            return self._request(shorter, info.captured_ns, f"learning the exposure, saturated={saturated:.2f}")
         return None
 
-    def _switch(self, decision: Decision) -> ExposureRequest:
-        return self._change(self._first() if decision.night else None, decision.captured_ns, decision.reason)
+    def _request_switch(self, decision: Decision) -> ExposureRequest:
+        return self._request_change(
+            self._first_exposure() if decision.night else None, decision.captured_ns, decision.reason
+        )
 
-    def _first(self) -> ExposureSetting:
-        """Where the night's exposure starts."""
-        if self.rules.mode == "slow_video":
-            return exposure_control.longest(self.rules)
-        rate = self._seen.rate if self._seen else 0.0
-        return exposure_control.first(rate * exposure_control.reference_s(self.rules), self.rules)
+    def _first_exposure(self) -> ExposureSetting:
+        """Returns the exposure with which the night starts."""
+        if self.settings.mode == "slow_video":
+            return exposure_control.longest_exposure_of(self.settings)
+        rate = self._last.rate if self._last else 0.0
+        return exposure_control.choose_first(rate * exposure_control.reference_s_of(self.settings), self.settings)
 
-    def _step(self, frame: Exposed) -> ExposureRequest | None:
-        """The next rung of the ladder, where the night's exposure no longer fits."""
-        if not self.watch.night or self.rules.mode == "slow_video":
-            return None  # in slow_video the camera's own auto exposure is the ladder
-        commanded, now_s = self._settling.commanded, frame.product_s
+    def _request_step(self, frame: ExposedFrame) -> ExposureRequest | None:
+        """Requests the next exposure where the night's present one no longer fits."""
+        if not self.switch.is_night or self.settings.mode == "slow_video":
+            return None  # in slow_video the camera's own auto exposure follows the light
+        requested, now_s = self._settling.exposure, frame.product_s
         light, saturated = frame.light, frame.saturated
         if frame.source is ExposureSource.RAW:
-            # A guess at the scale moves no exposure, but rungs below the commanded one make a white frame readable.
-            if commanded is None or saturated < exposure_control.VERY_SATURATED:
+            # A guess at the scale moves no exposure, but one below the requested one makes a white frame readable.
+            if requested is None or saturated < exposure_control.VERY_SATURATED:
                 return None
-            now_s = commanded.product_s
-        rung = exposure_control.step(light, saturated, now_s, self.rules)
-        if rung is None or self._settling.refuses(rung, frame.shot):
+            now_s = requested.product_s
+        exposure = exposure_control.choose_next(light, saturated, now_s, self.settings)
+        if exposure is None or self._settling.refuses(exposure, frame.info):
             return None
-        return self._change(rung, frame.shot.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
+        return self._request_change(exposure, frame.info.captured_ns, f"light={light:.3f} saturated={saturated:.2f}")
 
-    def _reconcile(self, shot: FrameExposure) -> ExposureRequest | None:
-        """Ask again where capture is in the other mode, as after its restart."""
-        active = self.rules.enable or self.watch.override != "auto"
-        recently = self._asked_ns is not None and abs(shot.captured_ns - self._asked_ns) < REPEAT_S * 1e9
-        if not active or shot.night == self.watch.night or recently:
+    def _request_mode_again(self, info: FrameInfo) -> ExposureRequest | None:
+        """Requests the mode again where capture is in the other one, as after its restart."""
+        active = self.settings.enable or self.switch.override != "auto"
+        recently = self._requested_ns is not None and abs(info.captured_ns - self._requested_ns) < REPEAT_S * 1e9
+        if not active or info.is_night == self.switch.is_night or recently:
             return None
-        exposure = (self._settling.commanded or self._first()) if self.watch.night else None
-        return self._change(exposure, shot.captured_ns, "the camera is in the other mode")
+        exposure = (self._settling.exposure or self._first_exposure()) if self.switch.is_night else None
+        return self._request_change(exposure, info.captured_ns, "the camera is in the other mode")
 
-    def _change(self, exposure: ExposureSetting | None, now_ns: int, reason: str) -> ExposureRequest:
-        if exposure is None or self._seen is None or self.rules.mode == "slow_video":
+    def _request_change(self, exposure: ExposureSetting | None, now_ns: int, reason: str) -> ExposureRequest:
+        if exposure is None or self._last is None or self.settings.mode == "slow_video":
             self._scale.forget()
         else:
-            self._scale.changing(self._seen.pixels, self._seen.product_s)
+            self._scale.begin_learning(self._last.pixels, self._last.product_s)
         return self._request(exposure, now_ns, reason)
 
     def _request(self, exposure: ExposureSetting | None, now_ns: int, reason: str) -> ExposureRequest:
-        self._asked_ns = now_ns
+        self._requested_ns = now_ns
         if exposure is None:
-            self._settling.command(None)
+            self._settling.begin(None)
             return ExposureRequest("video", ExposureSetting(0, 0.0), reason)
-        self._settling.command(exposure if self.rules.mode == "still" else None)
-        return ExposureRequest(self.rules.mode, exposure, reason)
+        self._settling.begin(exposure if self.settings.mode == "still" else None)
+        return ExposureRequest(self.settings.mode, exposure, reason)

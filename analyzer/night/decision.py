@@ -1,7 +1,7 @@
-"""Where night is decided: a table of states, and the rules on when a change of state becomes a switch.
+"""Decides between day and night: a table of states, and the rules by which a change of state becomes a switch.
 
 Rules of this file: no camera, no clock, no messages. Brightness and the sensor's time come in, decisions go out, so
-that whole simulated days run through exactly the code that runs on the roof (docs/night.md). Brightness is on the
+that whole simulated days run through exactly the code that runs outdoors (docs/night.md). Brightness is on the
 video-mode scale and independent of the camera's own exposure (`analyzer.night.brightness`), which is why a switch
 cannot undo itself: the first service decided on the plain mean, and its own long exposure made it day again.
 """
@@ -18,7 +18,7 @@ from analyzer.settings import NightSettings
 
 
 class Reading(Enum):
-    """What one frame says about the scene."""
+    """The evidence of one frame about the scene."""
 
     DARK = "dark"
     """Certainly below the dark threshold."""
@@ -53,8 +53,8 @@ NEXT: dict[tuple[State, Reading], State] = {
 }
 """The state after a reading. One frame of doubt and the evidence starts again from nothing."""
 
-SETTLED = {State.DARKENING: State.NIGHT, State.BRIGHTENING: State.DAY}
-"""Where a gathering state leads when its evidence suffices: these are the two switches."""
+TARGET = {State.DARKENING: State.NIGHT, State.BRIGHTENING: State.DAY}
+"""The state that follows when the evidence of a gathering state suffices: these are the two switches."""
 
 Override = Literal["auto", "on", "off"]
 
@@ -73,18 +73,18 @@ class Decision:
     """The numbers behind it, for log and events."""
 
 
-def read(low: float, high: float, rules: NightSettings) -> Reading:
-    """What a brightness between `low` and `high` is evidence for."""
-    if high < rules.dark_threshold:
+def reading_of(low: float, high: float, settings: NightSettings) -> Reading:
+    """Returns the evidence of a brightness between `low` and `high`."""
+    if high < settings.dark_threshold:
         return Reading.DARK
-    return Reading.BRIGHT if low > rules.bright_threshold else Reading.BETWEEN
+    return Reading.BRIGHT if low > settings.bright_threshold else Reading.BETWEEN
 
 
-class NightWatch:
-    """Day or night of one camera."""
+class NightSwitch:
+    """The state of one camera: day or night."""
 
-    def __init__(self, rules: NightSettings, *, night: bool = False) -> None:
-        self.rules = rules
+    def __init__(self, settings: NightSettings, *, night: bool = False) -> None:
+        self.settings = settings
         """May be replaced at any time; evidence gathered so far is kept."""
         self.state = State.NIGHT if night else State.DAY
         self.override: Override = "auto"
@@ -94,86 +94,90 @@ class NightWatch:
         self._switches: deque[int] = deque(maxlen=1000)
 
     @property
-    def night(self) -> bool:
-        """Whether it is night now."""
+    def is_night(self) -> bool:
+        """True at night."""
         return self.state in (State.NIGHT, State.BRIGHTENING)
 
-    def update(self, value: float, low: float, high: float, captured_ns: int, patience: float = 1.0) -> Decision | None:
-        """Take one settled frame's brightness; returns a decision where this frame completes the evidence.
+    def update(
+        self, value: float, low: float, high: float, captured_ns: int, dwell_factor: float = 1.0
+    ) -> Decision | None:
+        """Takes one settled frame's brightness. Returns: a decision where this frame completes the evidence.
 
-        `patience` multiplies the dwell where the brightness is less trustworthy (unknown exposure).
+        `dwell_factor` multiplies the dwell where the brightness is less trustworthy (unknown exposure).
         """
-        self._watch_time(captured_ns)
+        self._check_gap(captured_ns)
         if self.override != "auto":
             return None
-        if not self.rules.enable:
-            return self._leave(captured_ns)
-        before, reading = self.state, read(low, high, self.rules)
+        if not self.settings.enable:
+            return self._end_night(captured_ns)
+        before, reading = self.state, reading_of(low, high, self.settings)
         self.state = NEXT[before, reading]
-        if self.state not in SETTLED:
+        if self.state not in TARGET:
             return None
         if self.state is not before:
             self._frames, self._since_ns = 0, captured_ns
         self._frames += 1
-        if not self._enough(captured_ns, patience) or self.locked_s(captured_ns) > 0:
+        if not self._has_evidence(captured_ns, dwell_factor) or self.locked_s(captured_ns) > 0:
             return None
-        self.state = SETTLED[self.state]
+        self.state = TARGET[self.state]
         self._switches.append(captured_ns)
-        return Decision(self.night, captured_ns, self._reason(value, captured_ns))
+        return Decision(self.is_night, captured_ns, self._explain(value, captured_ns))
 
     def force(self, override: Override, captured_ns: int) -> Decision | None:
-        """Obey a person: night `on` or `off` at once, or `auto` again from where it stands."""
+        """Obeys a user: night `on` or `off` at once, or `auto` again from the present state."""
         self.override = override
-        self.state = State.NIGHT if self.night else State.DAY
-        if override == "auto" or (override == "on") == self.night:
+        self.state = State.NIGHT if self.is_night else State.DAY
+        if override == "auto" or (override == "on") == self.is_night:
             return None
         self.state = State.NIGHT if override == "on" else State.DAY
         self._switches.append(captured_ns)
-        return Decision(self.night, captured_ns, f"forced {override}")
+        return Decision(self.is_night, captured_ns, f"forced {override}")
 
-    def _leave(self, captured_ns: int) -> Decision | None:
-        """`night.enable` was switched off: day, whatever the brightness."""
-        if not self.night:
+    def _end_night(self, captured_ns: int) -> Decision | None:
+        """Returns to day, whatever the brightness: `night.enable` was switched off."""
+        if not self.is_night:
             return None
         self.state = State.DAY
         return Decision(False, captured_ns, "night.enable = false")
 
     def locked_s(self, now_ns: int) -> float:
-        """Seconds until the next switch is allowed: `hold_s` after any, longer after many (lock-out).
+        """Returns the seconds until the next switch is allowed: `hold_s` after any, longer after many (lock-out).
 
         Precedent: Cisco's IP cameras lock for 20 minutes after 3 switches within 20 minutes.
         """
         if not self._switches:
             return 0.0
         since_s = (now_ns - self._switches[-1]) / 1e9
-        limit = self.rules.lockout_switches
+        limit = self.settings.lockout_switches
         if limit and len(self._switches) >= limit:
             span_s = (self._switches[-1] - self._switches[-limit]) / 1e9
-            if span_s <= self.rules.lockout_s:
-                return max(0.0, self.rules.hold_s - since_s, self.rules.lockout_s - since_s)
-        return max(0.0, self.rules.hold_s - since_s)
+            if span_s <= self.settings.lockout_s:
+                return max(0.0, self.settings.hold_s - since_s, self.settings.lockout_s - since_s)
+        return max(0.0, self.settings.hold_s - since_s)
 
-    def _enough(self, now_ns: int, patience: float) -> bool:
-        rules = self.rules
-        frames = rules.min_dark_frames if self.state is State.DARKENING else rules.min_bright_frames
-        return self._frames >= frames and now_ns - self._since_ns >= rules.dwell_s * patience * 1e9
+    def _has_evidence(self, now_ns: int, dwell_factor: float) -> bool:
+        settings = self.settings
+        frames = settings.min_dark_frames if self.state is State.DARKENING else settings.min_bright_frames
+        return self._frames >= frames and now_ns - self._since_ns >= settings.dwell_s * dwell_factor * 1e9
 
-    def _watch_time(self, captured_ns: int) -> None:
-        """Frames are consecutive evidence only if time runs forward and without a hole."""
+    def _check_gap(self, captured_ns: int) -> None:
+        """Drops the evidence unless time runs forward and without a gap: only then are frames consecutive."""
         last, self._last_ns = self._last_ns, captured_ns
         if last is None:
             return
         gap_s = (captured_ns - last) / 1e9
         if gap_s < 0:  # another machine's recording, or a replay started again: old times mean nothing now
             self._switches.clear()
-        if gap_s < 0 or gap_s > max(MIN_GAP_S, self.rules.dwell_s, 3e-6 * self.rules.exposure_us):
-            self.state = State.NIGHT if self.night else State.DAY
+        if gap_s < 0 or gap_s > max(MIN_GAP_S, self.settings.dwell_s, 3e-6 * self.settings.exposure_us):
+            self.state = State.NIGHT if self.is_night else State.DAY
 
-    def _reason(self, value: float, now_ns: int) -> str:
-        word, limit = ("<", self.rules.dark_threshold) if self.night else (">", self.rules.bright_threshold)
-        return f"level={value:.1f}{word}{limit:g} frames={self._frames} for={(now_ns - self._since_ns) / 1e9:.1f}s"
+    def _explain(self, value: float, now_ns: int) -> str:
+        relation, limit = (
+            ("<", self.settings.dark_threshold) if self.is_night else (">", self.settings.bright_threshold)
+        )
+        return f"level={value:.1f}{relation}{limit:g} frames={self._frames} for={(now_ns - self._since_ns) / 1e9:.1f}s"
 
 
-def one(span: Brightness, index: int = 0) -> tuple[float, float, float]:
-    """Value, low and high of one frame of a batch."""
-    return float(span.value[index]), float(span.low[index]), float(span.high[index])
+def frame_of(brightness: Brightness, index: int = 0) -> tuple[float, float, float]:
+    """Returns value, low and high of one frame of a batch."""
+    return float(brightness.value[index]), float(brightness.low[index]), float(brightness.high[index])

@@ -1,8 +1,8 @@
-"""How much light a frame's exposure gathered, from the best source there is.
+"""Estimates how much light a frame's exposure gathered, from the best source there is.
 
 Rules of this file: sources in order of trust are *lux* (libcamera's own, from linear statistics), *ev* (the frame's
 exposure time and gains), *learned* (exposure unknown: the step in brightness at our own switch of the exposure) and
-*raw* (nothing known: the plain mean). Whoever decides on the result is told which it was.
+*raw* (nothing known: the plain mean). The result names its source, because decisions depend on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from analyzer.night.response import Response
 
 
 class ExposureSource(IntEnum):
-    """Where the exposure of a frame was taken from; the number is what the scores ring holds."""
+    """The source of a frame's exposure; the scores ring holds the number."""
 
     RAW = 0
     LEARNED = 1
@@ -27,14 +27,14 @@ class ExposureSource(IntEnum):
     LUX = 3
 
 
-PATIENCE = {ExposureSource.RAW: 10.0, ExposureSource.LEARNED: 1.0, ExposureSource.EV: 1.0, ExposureSource.LUX: 1.0}
+DWELL_FACTOR = {ExposureSource.RAW: 10.0, ExposureSource.LEARNED: 1.0, ExposureSource.EV: 1.0, ExposureSource.LUX: 1.0}
 """Factor on the dwell: a plain mean may have been changed by the camera itself, so it must persist (imaging.md 1.2)."""
 
 
 LUX_LEARN_FRAMES, LUX_MEDIAN_FRAMES = 30, 301
-"""The constant is a running median, brought up to date once a second of video."""
+"""The constant is a running median, updated once a second of video."""
 LUX_MAX_STOPS_OFF = 2.0
-"""Further from the frame's own exposure than this, Lux belongs to another frame or another sensor."""
+"""A lux further from the frame's own exposure than this belongs to another frame or another sensor."""
 
 WELL_EXPOSED = (0.02, 0.5)
 """Relative light between which 8-bit luma is neither quantised nor clipped to speak of."""
@@ -42,15 +42,15 @@ WELL_EXPOSED = (0.02, 0.5)
 MIN_USABLE = 0.05
 """Fraction of pixels a learned ratio must rest on."""
 MAX_STEP = 4096.0
-"""12 stops: from the shortest to the longest exposure of any sensor we know at one change."""
+"""12 stops: from the shortest to the longest exposure of any known sensor at one change."""
 
 LEARN_TRIES = 3
-"""Rungs to try until a frame after the switch can be compared with the one before it."""
+"""Exposures to try until a frame after the switch can be compared with the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """A frame's own word on its exposure."""
+class ReportedExposure:
+    """A frame's exposure as its metadata tell it."""
 
     product_s: float
     """Exposure time times gains in seconds; NaN where any of them is unknown."""
@@ -59,23 +59,23 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An exposure product in seconds, and how it is known."""
+class ExposureEstimate:
+    """An exposure product, and how it is known."""
 
     product_s: float
     source: ExposureSource
 
 
-def gathered(exposure_us: int, analogue_gain: float, digital_gain: float, lux: float) -> Gathered:
-    """Read a frame's metadata; zero, negative and NaN mean unknown, whichever field they are in."""
+def reported_exposure_of(exposure_us: int, analogue_gain: float, digital_gain: float, lux: float) -> ReportedExposure:
+    """Reads a frame's metadata; zero, negative and NaN mean unknown, whichever field they are in."""
     digital = digital_gain if math.isfinite(digital_gain) and digital_gain > 0 else 1.0
-    known = exposure_us > 0 and math.isfinite(analogue_gain) and analogue_gain > 0
-    product_s = exposure_us * 1e-6 * analogue_gain * digital if known else math.nan
-    return Gathered(product_s, lux if math.isfinite(lux) and lux > 0 else math.nan)
+    complete = exposure_us > 0 and math.isfinite(analogue_gain) and analogue_gain > 0
+    product_s = exposure_us * 1e-6 * analogue_gain * digital if complete else math.nan
+    return ReportedExposure(product_s, lux if math.isfinite(lux) and lux > 0 else math.nan)
 
 
 class LuxScale:
-    """Maps libcamera's Lux onto our scale: relative light per (lux x second), learned from well exposed day frames.
+    """The relative light per (lux x second) of libcamera's lux, learned from well exposed day frames.
 
     Source: libcamera src/ipa/rpi/controller/rpi/lux.cpp; its calibration for imx219 gives 0.0070.
     """
@@ -86,28 +86,28 @@ class LuxScale:
         self._constant: float | None = None
 
     def learn(self, light: float, product_s: float, lux: float) -> None:
-        """Take one well exposed frame with all three known."""
+        """Takes one well exposed frame with all three known."""
         self._samples.append(light / (product_s * lux))
         self._count += 1
         if self._count % LUX_LEARN_FRAMES == 0:
             self._constant = float(np.median(self._samples))
 
-    def product_s(self, light: float, own: Gathered) -> float | None:
-        """The exposure under which `lux` gives this `light`; None where not to be trusted."""
-        if self._constant is None or math.isnan(own.lux):
+    def product_s(self, light: float, reported: ReportedExposure) -> float | None:
+        """Returns the exposure under which `lux` gives this `light`; None where it is not to be trusted."""
+        if self._constant is None or math.isnan(reported.lux):
             return None
-        product_s = light / (self._constant * own.lux)
-        off = abs(math.log2(product_s / own.product_s)) if own.product_s > 0 else 0.0
+        product_s = light / (self._constant * reported.lux)
+        off = abs(math.log2(product_s / reported.product_s)) if reported.product_s > 0 else 0.0
         return product_s if off <= LUX_MAX_STOPS_OFF else None
 
 
-def well_exposed(light: float, saturated: float) -> bool:
-    """Whether a frame's mean can be trusted to a few hundredths of a stop."""
+def is_well_exposed(light: float, saturated: float) -> bool:
+    """Tells whether a frame's mean can be trusted to a few hundredths of a stop."""
     return WELL_EXPOSED[0] <= light <= WELL_EXPOSED[1] and saturated < 0.02
 
 
-def light_ratio(before: Bytes, after: Bytes, response: Response) -> float | None:
-    """How much more light `after` gathered than `before`, from pixels well exposed in both; None: too few of them.
+def light_ratio_of(before: Bytes, after: Bytes, response: Response) -> float | None:
+    """Returns how much more light `after` gathered than `before`, from pixels well exposed in both; None: too few.
 
     Both are grids of the same scene and shape, moments apart, around a change of exposure.
     """
@@ -122,7 +122,7 @@ def light_ratio(before: Bytes, after: Bytes, response: Response) -> float | None
 
 
 class ExposureScale:
-    """The exposure product of each frame, whatever the camera tells."""
+    """The exposure product of each frame, also where the camera does not tell it."""
 
     def __init__(self) -> None:
         self._lux = LuxScale()
@@ -131,41 +131,45 @@ class ExposureScale:
         self._tries = 0
 
     @property
-    def learning(self) -> bool:
-        """An unknown exposure just changed and the step is not measured yet."""
+    def is_learning(self) -> bool:
+        """True while an unknown exposure has changed and the step is not measured yet."""
         return self._before is not None
 
-    def of(self, own: Gathered, light: float, saturated: float, reference_s: float, *, day: bool) -> Known:
-        """The exposure of a settled frame; `day`: it was taken in video mode."""
-        if math.isnan(own.product_s):
+    def estimate(
+        self, reported: ReportedExposure, light: float, saturated: float, reference_s: float, *, day: bool
+    ) -> ExposureEstimate:
+        """Returns the exposure of a settled frame; `day`: it was taken in video mode."""
+        if math.isnan(reported.product_s):
             if self._learned_s is None:
-                return Known(reference_s, ExposureSource.RAW)
+                return ExposureEstimate(reference_s, ExposureSource.RAW)
             # In video mode an unknown auto exposure is taken to be at its limit, as it is at dusk when it matters.
-            return Known(reference_s if day else self._learned_s, ExposureSource.LEARNED)
-        if not well_exposed(light, saturated) or math.isnan(own.lux):
-            return Known(own.product_s, ExposureSource.EV)
+            return ExposureEstimate(reference_s if day else self._learned_s, ExposureSource.LEARNED)
+        if not is_well_exposed(light, saturated) or math.isnan(reported.lux):
+            return ExposureEstimate(reported.product_s, ExposureSource.EV)
         if day:
-            self._lux.learn(light, own.product_s, own.lux)
-        by_lux = self._lux.product_s(light, own)
-        return Known(own.product_s, ExposureSource.EV) if by_lux is None else Known(by_lux, ExposureSource.LUX)
+            self._lux.learn(light, reported.product_s, reported.lux)
+        by_lux_s = self._lux.product_s(light, reported)
+        if by_lux_s is None:
+            return ExposureEstimate(reported.product_s, ExposureSource.EV)
+        return ExposureEstimate(by_lux_s, ExposureSource.LUX)
 
-    def changing(self, pixels: Bytes, product_s: float) -> None:
-        """The exposure is about to change: keep the last settled frame's grid to compare with."""
+    def begin_learning(self, pixels: Bytes, product_s: float) -> None:
+        """Keeps the last settled frame's grid to compare with: the exposure is about to change."""
         self._before, self._tries = (pixels, product_s), 0
 
     def forget(self) -> None:
-        """Nothing to compare: the exposure is known, or the camera is back in video mode."""
+        """Drops the kept grid: the exposure is known, or the camera is back in video mode."""
         self._before = None
 
     def learn(self, pixels: Bytes, saturated: float, response: Response) -> bool:
-        """Measure the step from the frame before to this settled one. Returns False: a shorter exposure is needed."""
+        """Measures the step from the frame before to this one. Returns: False if a shorter exposure is needed."""
         if self._before is None:
             return True
-        ratio = light_ratio(self._before[0], pixels, response)
+        ratio = light_ratio_of(self._before[0], pixels, response)
         self._tries += 1
         if ratio is None and saturated >= MIN_USABLE and self._tries <= LEARN_TRIES:
             return False
-        # Too dark to compare, or white at every rung: nothing is known, which is what `raw` means.
+        # Too dark to compare, or white at every exposure: nothing is known, which is what `raw` means.
         self._learned_s = None if ratio is None else self._before[1] * ratio
         self._before = None
         return True

@@ -1,4 +1,4 @@
-"""How pixel values follow light: the camera's transfer curve, there and back, with black level and value range."""
+"""The camera's transfer curve from light to pixel values and back, with black level and value range."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _CURVES = {
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """One transfer curve as tables over the 256 luma values."""
+    """A transfer curve as tables over the 256 luma values."""
 
     curve: str
     black: float
@@ -66,11 +66,11 @@ class Response:
     """(black_to + 1,) least and most light of each black luma value: 8 bits know it to half a step."""
 
     def luma(self, light: Floats) -> Floats:
-        """Luma value (not rounded) that this much relative light gives; clipped at full scale as a sensor does."""
+        """Returns the luma value (not rounded) of this much relative light; clipped at full scale as a sensor does."""
         return self.black + (self.white - self.black) * _CURVES[self.curve][1](np.minimum(light, 1.0))
 
     def to_light(self, luma: Floats) -> Floats:
-        """Inverse of `luma`, for values between the table's 256."""
+        """Returns the inverse of `luma`, for values between the table's 256."""
         return _to_light(self.curve, luma, self.black, self.white)
 
 
@@ -79,8 +79,8 @@ def _to_light(curve: str, luma: Floats, black: float, white: float) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def response(curve: str, *, limited: bool = False, black_level: float = 0.0) -> Response:
-    """The curve named in `analyzer.night.response`, for full-range or limited-range luma.
+def response_of(curve: str, *, limited: bool = False, black_level: float = 0.0) -> Response:
+    """Returns the curve named by the setting `analyzer.response`, for full-range or limited-range luma.
 
     `auto` means BT.709 for limited-range video and sRGB else: what libcamera's tuning files and JPEG files come
     close to. An error in the curve shifts brightness far from the reference exposure only; near it, it cancels.

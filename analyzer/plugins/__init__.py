@@ -1,1 +1,1 @@
-"""analyzer/plugins."""
+"""The user's score functions, each in a process of its own."""

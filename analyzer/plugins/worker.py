@@ -1,4 +1,4 @@
-"""One plug-in: calls the user's `score(frame) -> dict` on the newest frame and sends what it returns up the pipe."""
+"""The process of one plug-in: calls the user's `score(frame) -> dict` on the newest frame and sends the result."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ ITEMS_MAX = 32
 NAME_MAX = 32
 TEXT_MAX = 64
 NICE = 10
-"""Plug-ins give way to everything that handles frames."""
+"""Niceness: plug-ins give way to all processes that handle frames."""
 PR_SET_PDEATHSIG = 1
 
 Value = float | int | str | bool | None
 
 
-def cleaned(result: object) -> dict[str, Value]:
-    """Check what a function returned. Raises: TypeError saying what is wrong with it."""
+def check_result(result: object) -> dict[str, Value]:
+    """Checks the result of a function. Raises: TypeError that names what is wrong."""
     if not isinstance(result, dict):
         raise TypeError(f"score() returned {type(result).__name__}; expected a dict of numbers")
     if len(result) > ITEMS_MAX:
         raise TypeError(f"score() returned {len(result)} items; at most {ITEMS_MAX}")
-    return {_name(name): _value(name, value) for name, value in result.items()}
+    return {_check_name(name): _check_value(name, value) for name, value in result.items()}
 
 
-def _name(name: object) -> str:
+def _check_name(name: object) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= NAME_MAX:
         raise TypeError(f"score() returned a name {name!r:.80}; expected 1 to {NAME_MAX} characters")
     return name
 
 
-def _value(name: str, value: object) -> Value:
+def _check_value(name: str, value: object) -> Value:
     plain = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
     if isinstance(plain, float) and not math.isfinite(plain):
         return None
@@ -56,55 +56,56 @@ def _value(name: str, value: object) -> Value:
     raise TypeError(f"score() returned {name} = {type(plain).__name__}; expected a number, text, true, false or None")
 
 
-def find(function: str) -> Callable[[Frame], object]:
-    """Import `module:function`. Raises: ImportError, AttributeError, TypeError, or whatever the module raises."""
+def import_function(function: str) -> Callable[[Frame], object]:
+    """Imports `module:function`. Raises: ImportError, AttributeError, TypeError, or what the module raises."""
     module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    if not callable(found):
+    score = getattr(importlib.import_module(module), name)
+    if not callable(score):
         raise TypeError(f"{function} is not a function")
-    return found  # type: ignore[no-any-return]
+    return score  # type: ignore[no-any-return]
 
 
 class Pipe:
-    """The way up to the analyzer."""
+    """The pipe to the analyzer."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def send(self, **said: object) -> None:
-        """Send one line. Ends the process where nobody reads any more."""
+    def send(self, **message: object) -> None:
+        """Sends one line. Raises: SystemExit when the analyzer reads no more."""
         try:
-            os.write(self._fd, json.dumps(said).encode() + b"\n")
+            os.write(self._fd, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             raise SystemExit(0) from None
 
 
 def serve(ring: LiveRing, score: Callable[[Frame], object], pipe: Pipe, period_s: float, stop: Stop) -> None:
-    """Call the function on the newest frame, at most once per `period_s`, for ever."""
-    complained = ""
-    for found in ring.sequences(newest_first=True):
-        if found is None:
+    """Calls the function on the newest frame, at most once per `period_s`, for ever."""
+    reported = ""
+    for item in ring.sequences(newest_first=True):
+        if item is None:
             pipe.send(idle=True)
             continue
         began_s = time.monotonic()
         try:
-            with found[0].borrow(found[1]) as frame:
-                result = cleaned(score(frame))
+            reader, sequence = item
+            with reader.borrow(sequence) as frame:
+                result = check_result(score(frame))
         except FrameOverwritten:
             continue  # too slow for this one; the next is waiting
-        except Exception as problem:  # noqa: BLE001 - foreign code: whatever it raises is reported, and only its own
-            said = f"{type(problem).__name__}: {problem}"[:200]
-            pipe.send(error=said)
-            if said != complained:
+        except Exception as problem:  # noqa: BLE001 - foreign code: all it raises is reported
+            text = f"{type(problem).__name__}: {problem}"[:200]
+            pipe.send(error=text)
+            if text != reported:
                 traceback.print_exc()
-            complained = said
+            reported = text
         else:
             pipe.send(frame_id=frame.frame_id, result=result)
         stop.wait(period_s - (time.monotonic() - began_s))
 
 
 def main() -> int:
-    """Run until the analyzer ends."""
+    """Runs until the analyzer ends."""
     parser = argparse.ArgumentParser(prog="python -m analyzer.plugins.worker")
     for name, kind in (
         ("function", str),
@@ -116,7 +117,9 @@ def main() -> int:
     ):
         parser.add_argument(f"--{name}", type=kind, required=True)
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a killed analyzer must not leave us behind
+    ctypes.CDLL(None).prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0
+    )  # a killed analyzer must not leave this process behind
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_DATA, (options.memory_mb << 20, options.memory_mb << 20))
     stop = Stop()
@@ -124,7 +127,7 @@ def main() -> int:
     sys.path.insert(0, options.path)
     pipe = Pipe(options.fd)
     try:
-        score = find(options.function)
+        score = import_function(options.function)
     except (ImportError, AttributeError, TypeError) as problem:
         pipe.send(error=f"{type(problem).__name__}: {problem}"[:200])
         return 1

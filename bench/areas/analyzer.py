@@ -17,8 +17,9 @@ from typing import cast
 
 import numpy as np
 
-from analyzer.loop import Analyzer, take, watcher_for
-from analyzer.scores_writer import Scorer
+from analyzer.frame_analyzer import FrameAnalyzer
+from analyzer.loop import Analyzer, analyze_frame, settings_of
+from analyzer.scores_writer import ScoresWriter
 from bench.measure import Measured, Outcome, Row, Table, compared, paired, timed_us
 from shm_ring import FrameMeta, LiveRing, RingWriter
 from shm_ring.formats import geometry
@@ -114,7 +115,7 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
         LiveRing(world.writer.name) as ring,
         contextlib.ExitStack() as stack,
     ):
-        parts = _parts(world, scores, stack)
+        analyzer = _analyzer(world, scores, stack)
         for _ in range(SLOTS):
             world.publish()
         reader = ring.reader()
@@ -123,7 +124,7 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
 
         def analyse() -> None:
             # The oldest half of the ring: what was copied longest ago is what a real analyzer finds in no cache.
-            take(reader, world.count - SLOTS + 1 + next(turn) % (SLOTS - 1), parts)
+            analyze_frame(reader, world.count - SLOTS + 1 + next(turn) % (SLOTS - 1), analyzer)
 
         def luma() -> np.typing.NDArray[np.uint8]:
             with reader.borrow(world.count - SLOTS + 1 + next(clock) % (SLOTS - 1)) as frame:
@@ -143,19 +144,19 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield "per_frame_copy", compared(figures, "analyzer", "copy")
 
 
-def _parts(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Analyzer:
+def _analyzer(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Analyzer:
     from analyzer.hooks import Hooks
-    from analyzer.keogram.keeper import Daybook
+    from analyzer.keogram.keeper import KeogramKeeper
     from analyzer.plugins.host import Plugins
     from analyzer.settings import AnalyzerSettings
     from shmcam.runtime.stop import Stop
 
     own = world.settings.table(AnalyzerSettings, "cam0")
     plugins = stack.enter_context(Plugins(own, world.writer.name, world.root))
-    daybook = stack.enter_context(Daybook(own, world.settings.paths, "cam0"))
+    keogram = stack.enter_context(KeogramKeeper(own, world.settings.paths, "cam0"))
     hooks = stack.enter_context(Hooks("cam0", Stop()))
-    mind = watcher_for(world.settings, "cam0")
-    return Analyzer("cam0", world.settings, mind, Scorer(scores), NoControl(), plugins, daybook, hooks)  # type: ignore[arg-type]
+    frames = FrameAnalyzer(*settings_of(world.settings, "cam0"))
+    return Analyzer("cam0", world.settings, frames, ScoresWriter(scores), NoControl(), plugins, keogram, hooks)  # type: ignore[arg-type]
 
 
 def _process(world: World, seconds: float) -> Iterator[tuple[str, Outcome]]:

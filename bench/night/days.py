@@ -1,4 +1,4 @@
-"""Whole simulated days through the analyzer's own judge, beside the first service's logic: the proof of docs/night.md.
+"""Simulates whole days with the analyzer's controller, beside the first service's logic: the proof of docs/night.md.
 
     python -m bench.night.days            20 seeds of every scenario: a table, and the plots in docs/img
     python -m bench.night.days --seeds 2  a quick look
@@ -7,7 +7,7 @@ Many days run in step: their sensor is one array, so that a day costs seconds. A
 and in twilight (at 30 fps real frames come 60 times more often, so evidence here is scarcer than in life) and 8 s in
 full daylight. A new exposure shows after 6 frames, as with picamera2's 6 buffers: 12 s at night, one step by day.
 
-The sensor is the one of shared/imaging.md 1.4: linear, 8000 electrons full well, 3 electrons read noise, shot noise,
+The sensor is the one of shared/imaging.md 1.4: linear, 8000 electrons full well, 3 electrons read noise, info noise,
 8-bit sRGB, libcamera's imx219 calibration; auto exposure up to 1/30 s x 8 in video mode.
 """
 
@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.night import exposure_control
-from analyzer.night.brightness import brightness, measure
-from analyzer.night.controller import FrameVerdict, NightController
-from analyzer.night.decision import one
-from analyzer.night.exposure_estimate import gathered
-from analyzer.night.response import Response, response
-from analyzer.night.settling import FrameExposure
+from analyzer.night.brightness import estimate_brightness, measure
+from analyzer.night.controller import FrameAssessment, NightController
+from analyzer.night.decision import frame_of
+from analyzer.night.exposure_estimate import reported_exposure_of
+from analyzer.night.response import Response, response_of
+from analyzer.night.settling import FrameInfo
 from analyzer.settings import NightSettings
 
 Floats = NDArray[np.float64]
@@ -118,7 +118,7 @@ def drift(second: Floats, rng: np.random.Generator) -> Scene:
     """Brightness lingers at the dark threshold for an hour each evening, flickering by a tenth of a stop."""
     lux = clear_lux(second)
     at = (second > 18.2 * 3600) & (second < 19.2 * 3600)
-    threshold_lux = 0.0212 / (LUX_TO_SIGNAL * exposure_control.reference_s(NightSettings()))
+    threshold_lux = 0.0212 / (LUX_TO_SIGNAL * exposure_control.reference_s_of(NightSettings()))
     lux[at] = threshold_lux * 2.0 ** np.linspace(0.6, -0.6, at.sum())
     return Scene(lux * 2.0 ** rng.normal(0, 0.1, len(second)), np.zeros_like(second))
 
@@ -212,8 +212,8 @@ class Exposures:
         """Come to the next frame."""
         automatic = auto_exposure(self.now_s, light, limit_s)
         self.now_s = np.where(self.auto, automatic, self.now_s)
-        due = [one for one in self._pending if one[0] <= frame]
-        self._pending = [one for one in self._pending if one[0] > frame]
+        due = [command for command in self._pending if command[0] <= frame]
+        self._pending = [command for command in self._pending if command[0] > frame]
         for _, run, product_s in due:
             self.auto[run] = product_s == 0
             self.now_s[run] = product_s or limit_s
@@ -227,7 +227,7 @@ class Exposures:
 def simulate(
     names: list[str],
     seeds: range,
-    rules: NightSettings,
+    settings: NightSettings,
     *,
     keep: bool = False,
     seed: int = 0,
@@ -244,47 +244,47 @@ def simulate(
     scenes = [SCENARIOS[day.scenario](second, np.random.default_rng(1000 + day.seed)) for day in days]
     lux = np.stack([scene.lux for scene in scenes])
     lamps = np.stack([scene.lamp for scene in scenes])
-    curve = camera or response("srgb")
-    _run_judges(days, second, lux, lamps, rules, Sensor(len(days), seed, curve), keep=keep, tells=tells)
-    _run_first_service(days, second, lux, lamps, rules, Sensor(len(days), seed, curve), keep=keep)
+    curve = camera or response_of("srgb")
+    _run_analyzer(days, second, lux, lamps, settings, Sensor(len(days), seed, curve), keep=keep, tells=tells)
+    _run_first_service(days, second, lux, lamps, settings, Sensor(len(days), seed, curve), keep=keep)
     return days
 
 
-def _run_judges(
+def _run_analyzer(
     days: list[Day],
     second: Floats,
     lux: Floats,
     lamps: Floats,
-    rules: NightSettings,
+    settings: NightSettings,
     sensor: Sensor,
     *,
     keep: bool,
     tells: bool,
 ) -> None:
-    curve, limit_s = response("srgb"), exposure_control.reference_s(rules)
-    cameras, judges = Exposures(len(days), limit_s), [NightController(rules) for _ in days]
+    curve, limit_s = response_of("srgb"), exposure_control.reference_s_of(settings)
+    cameras, controllers = Exposures(len(days), limit_s), [NightController(settings) for _ in days]
     jumps = [_Jump() for _ in days]
     wanted_night = np.zeros(len(days), bool)
     for frame, now in enumerate(second):
-        exposure, gain = cameras.split(rules.exposure_us * 1e-6)
-        measured = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
+        exposure, gain = cameras.split(settings.exposure_us * 1e-6)
+        measurement = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
         exposed = []
-        for run, judge in enumerate(judges):
-            own = gathered(round(exposure[run] * 1e6) if tells else 0, gain[run], 1.0, np.nan)
-            shot = FrameExposure(int(now * 1e9), own, night=bool(wanted_night[run]))
-            light, saturated = float(measured.light[run]), float(measured.saturated[run])
-            exposed.append(judge.expose(shot, sensor.pixels[run], light, saturated, curve))
-        span = brightness(measured, curve, limit_s / np.array([one.product_s for one in exposed]))
-        for run, judge in enumerate(judges):
-            verdict = judge.decide(exposed[run], *one(span, run))
-            jumps[run].watch(verdict, float(lux[run, frame]), days[run], float(now))
-            if verdict.request:
-                wanted_night[run] = verdict.request.mode != "video"
-                cameras.command(run, frame, verdict.request.exposure.product_s)
+        for run, controller in enumerate(controllers):
+            reported = reported_exposure_of(round(exposure[run] * 1e6) if tells else 0, gain[run], 1.0, np.nan)
+            info = FrameInfo(int(now * 1e9), reported, is_night=bool(wanted_night[run]))
+            light, saturated = float(measurement.light[run]), float(measurement.saturated[run])
+            exposed.append(controller.estimate_exposure(info, sensor.pixels[run], light, saturated, curve))
+        brightness = estimate_brightness(measurement, curve, limit_s / np.array([item.product_s for item in exposed]))
+        for run, controller in enumerate(controllers):
+            assessment = controller.decide(exposed[run], *frame_of(brightness, run))
+            jumps[run].watch(assessment, float(lux[run, frame]), days[run], float(now))
+            if assessment.request:
+                wanted_night[run] = assessment.request.mode != "video"
+                cameras.command(run, frame, assessment.request.exposure.product_s)
             if keep:
-                days[run].level.append(verdict.level)
-                days[run].mean.append(float(measured.dark_score[run]))
-        cameras.advance(frame + 1, measured.light, limit_s)
+                days[run].level.append(assessment.level)
+                days[run].mean.append(float(measurement.dark_score[run]))
+        cameras.advance(frame + 1, measurement.light, limit_s)
 
 
 class _Jump:
@@ -293,40 +293,40 @@ class _Jump:
     def __init__(self) -> None:
         self._before: tuple[float, float] | None = None
 
-    def watch(self, verdict: FrameVerdict, lux: float, day: Day, now: float) -> None:
-        """Take one frame's verdict."""
-        if self._before is not None and verdict.settled:
+    def watch(self, assessment: FrameAssessment, lux: float, day: Day, now: float) -> None:
+        """Takes one frame's assessment."""
+        if self._before is not None and assessment.settled:
             ev, lux_then = self._before
             second, night, _ = day.switches[-1]
-            day.switches[-1] = (second, night, verdict.ev - ev - float(np.log2((lux + 1e-9) / lux_then)))
+            day.switches[-1] = (second, night, assessment.ev - ev - float(np.log2((lux + 1e-9) / lux_then)))
             self._before = None
-        if verdict.decision:
-            day.switches.append((now, verdict.decision.night, float("nan")))
-            self._before = verdict.ev, lux + 1e-9
+        if assessment.decision:
+            day.switches.append((now, assessment.decision.night, float("nan")))
+            self._before = assessment.ev, lux + 1e-9
 
 
 def _run_first_service(
-    days: list[Day], second: Floats, lux: Floats, lamps: Floats, rules: NightSettings, sensor: Sensor, *, keep: bool
+    days: list[Day], second: Floats, lux: Floats, lamps: Floats, settings: NightSettings, sensor: Sensor, *, keep: bool
 ) -> None:
     """The first service, as described: plain mean, two thresholds, ten frames, one fixed exposure at night."""
-    curve, limit_s = response("srgb"), exposure_control.reference_s(rules)
+    curve, limit_s = response_of("srgb"), exposure_control.reference_s_of(settings)
     cameras = Exposures(len(days), limit_s)
     night = np.zeros(len(days), bool)
     counted = np.zeros(len(days), int)
     for frame, now in enumerate(second):
-        exposure, gain = cameras.split(rules.exposure_us * 1e-6)
-        measured = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
-        mean = measured.dark_score
-        past = np.where(night, mean > rules.bright_threshold, mean < rules.dark_threshold)
+        exposure, gain = cameras.split(settings.exposure_us * 1e-6)
+        measurement = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
+        mean = measurement.dark_score
+        past = np.where(night, mean > settings.bright_threshold, mean < settings.dark_threshold)
         counted = np.where(past, counted + np.where(night, 1, VIDEO_FRAMES), 0)
         for run in np.flatnonzero(counted >= FIRST_SERVICE_FRAMES).tolist():
             night[run], counted[run] = not night[run], 0
             days[run].first_service.append((float(now), bool(night[run])))
-            cameras.command(run, frame, rules.exposure_us * 1e-6 * rules.gain if night[run] else 0.0)
+            cameras.command(run, frame, settings.exposure_us * 1e-6 * settings.gain if night[run] else 0.0)
         if keep:
             for run, day in enumerate(days):
                 day.first_mean.append(float(mean[run]))
-        cameras.advance(frame + 1, measured.light, limit_s)
+        cameras.advance(frame + 1, measurement.light, limit_s)
 
 
 def table(days: list[Day]) -> list[dict[str, object]]:
@@ -355,13 +355,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--plots", type=Path, default=Path(__file__).parents[2] / "docs" / "img")
     options = parser.parse_args()
-    rules = NightSettings(min_dark_frames=3, min_bright_frames=3)
-    days = simulate(list(SCENARIOS), range(options.seeds), rules)
+    settings = NightSettings(min_dark_frames=3, min_bright_frames=3)
+    days = simulate(list(SCENARIOS), range(options.seeds), settings)
     for row in table(days):
         print("  ".join(f"{key}={value}" for key, value in row.items()))
     from bench.night.plots import draw
 
-    for path in draw(days, simulate(["clear", "storm"], range(1), rules, keep=True), rules, options.plots):
+    for path in draw(days, simulate(["clear", "storm"], range(1), settings, keep=True), settings, options.plots):
         print(path)
     return 0
 

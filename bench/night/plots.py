@@ -13,10 +13,10 @@ from bench.night.days import SCENARIOS, Day, clear_lux, steps
 OURS, FIRST, NIGHT = "#1f5fa8", "#c2542d", "#dfe4f2"
 
 
-def draw(days: list[Day], kept: list[Day], rules: NightSettings, folder: Path) -> list[Path]:
+def draw(days: list[Day], kept: list[Day], settings: NightSettings, folder: Path) -> list[Path]:
     """Switches per day of every scenario, and what the scores of two days looked like. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [_counts(days, folder / "night-switches.png"), *(_day(day, rules, folder) for day in kept)]
+    return [_counts(days, folder / "night-switches.png"), *(_day(day, settings, folder) for day in kept)]
 
 
 def _figure(height: float) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ def _counts(days: list[Day], path: Path) -> Path:
     return path
 
 
-def _day(day: Day, rules: NightSettings, folder: Path) -> Path:
+def _day(day: Day, settings: NightSettings, folder: Path) -> Path:
     figure, axes = _figure(4.6)
     hour = steps() / 3600
     span = (hour > 17.5) & (hour < 20.5)
@@ -56,7 +56,7 @@ def _day(day: Day, rules: NightSettings, folder: Path) -> Path:
     axes.plot(
         hour[span], np.array(day.level)[span], color=OURS, lw=1.4, label="shmcam: scene brightness, which decides"
     )
-    for threshold in (rules.dark_threshold, rules.bright_threshold):
+    for threshold in (settings.dark_threshold, settings.bright_threshold):
         axes.axhline(threshold, color="#888888", lw=0.8, ls=":")
     began = [second / 3600 for second, night, _ in day.switches if night and 17.5 < second / 3600 < 20.5]
     for start in began:

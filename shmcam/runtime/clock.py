@@ -31,7 +31,7 @@ def stamp(utc_ns: int) -> str:
 
 
 def iso(utc_ns: int) -> str:
-    """ISO 8601 in UTC with milliseconds, as in logs and JSON replies."""
+    """ISOes 8601 in UTC with milliseconds, as in logs and JSON replies."""
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -49,7 +49,7 @@ class RateMeter:
         self._at_ns: deque[int] = deque(maxlen=intervals + 1)
 
     def add(self, at_ns: int) -> None:
-        """Count one event; a clock that went back begins anew."""
+        """Counts one event; a clock that went back begins anew."""
         if self._at_ns and at_ns <= self._at_ns[-1]:
             self._at_ns.clear()
         self._at_ns.append(at_ns)
@@ -57,7 +57,7 @@ class RateMeter:
             self._at_ns.popleft()
 
     def clear(self) -> None:
-        """Forget all events, so that the pause that follows is not an interval."""
+        """Forgets all events, so that the pause that follows is not an interval."""
         self._at_ns.clear()
 
     @property

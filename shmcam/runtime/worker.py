@@ -27,17 +27,17 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Starts the thread."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the thread. Returns: whether it has ended."""
+        """Waits for the end of the thread. Returns: whether it has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Log an exception that leaves the block and end the process; for work that goes on after a failed job."""
+        """Logs an exception that leaves the block and ends the process; for work that goes on after a failed job."""
         try:
             yield
         except Exception:
@@ -52,7 +52,7 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Request the stop and let the job in progress finish."""
+        """Requests the stop and lets the job in progress finish."""
         if self._stop is not None:
             self._stop.request()
         self.join(STOP_S)

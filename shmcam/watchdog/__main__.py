@@ -22,7 +22,7 @@ EXIT_NOT_LISTENING = 64
 
 
 def main() -> int:
-    """Watch until asked to stop."""
+    """Watches until asked to stop."""
     url = os.environ.get("SUPERVISOR_SERVER_URL", "")
     if not url:
         print("watchdog: started by supervisord only (see supervisord.conf, [eventlistener:watchdog])", file=sys.stderr)

@@ -75,7 +75,7 @@ class WatchedProcess:
     """When it was last killed."""
 
     def update(self, beat: Heartbeat, heard_s: float) -> None:
-        """Note a heartbeat."""
+        """Notes a heartbeat."""
         self.beat, self.heard_s = beat, heard_s
         frames = beat.figures.get("frames", -1)
         if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
@@ -86,11 +86,11 @@ class WatchedProcess:
         self.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
 
     def frameless_s(self, now_s: float) -> float:
-        """Return how long it has published nothing although it says it runs, less the exposure times."""
+        """Returns how long it has published nothing although it says it runs, less the exposure times."""
         return now_s - self.frames_s - EXPOSURES * self.exposure_s if self.frames >= 0 else 0.0
 
     def kill(self, now_s: float) -> bool:
-        """Note a kill. Returns: False if the one before was too short ago."""
+        """Notes a kill. Returns: False if the one before was too short ago."""
         if now_s - self.killed_s < KILL_AGAIN_S:
             return False
         self.killed_s = now_s
@@ -127,7 +127,7 @@ class HangDetector:
     _grace_given: bool = False
 
     def hear(self, beat: Heartbeat, now_s: float) -> None:
-        """Note a heartbeat that came through the hub."""
+        """Notes a heartbeat that came through the hub."""
         if beat.role == WATCHDOG:
             self._echo_s, self._hub_reported = now_s, False
             return
@@ -135,7 +135,7 @@ class HangDetector:
         self._unassigned[beat.pid] = UnassignedBeat(beat, now_s, earlier.first_s if earlier else now_s)
 
     def end(self, program: str, now_s: float, *, expected: bool) -> list[Action]:
-        """Note that a process ended; too many unexpected ends in a row are a storm, reported once per window."""
+        """Notes that a process ended; too many unexpected ends in a row are a storm, reported once per window."""
         self._processes.pop(program, None)
         if expected:
             return []
@@ -149,7 +149,7 @@ class HangDetector:
         return [Action("storm", program, reason)]
 
     def check(self, programs: Mapping[str, Program], now_s: float) -> list[Action]:
-        """Decide what to do now; called every half second, with the programs as supervisord sees them."""
+        """Decides what to do now; called every half second, with the programs as supervisord sees them."""
         self._assign_heartbeats(programs)
         strangers = self._find_strangers(programs, now_s) if programs else []
         self._follow_processes(programs, now_s)
@@ -169,7 +169,7 @@ class HangDetector:
     # ---- which process is which
 
     def _assign_heartbeats(self, programs: Mapping[str, Program]) -> None:
-        """Give each heartbeat to the program whose pid it bears, as far as supervisord knows that by now."""
+        """Gives each heartbeat to the program whose pid it bears, as far as supervisord knows that by now."""
         names = {program.pid: name for name, program in programs.items() if program.pid}
         for pid in self._unassigned.keys() & names.keys():
             name, waiting = names[pid], self._unassigned.pop(pid)
@@ -181,7 +181,7 @@ class HangDetector:
             self._grace_given = False
 
     def _find_strangers(self, programs: Mapping[str, Program], now_s: float) -> list[Action]:
-        """Report processes that call themselves one of supervisord's and are not: they hold what the real one needs.
+        """Reports processes that call themselves one of supervisord's and are not: they hold what the real one needs.
 
         A program may also run behind a wrapper whose pid is the one that supervisord knows: it is not silent then.
         """
@@ -199,7 +199,7 @@ class HangDetector:
         return actions
 
     def _follow_processes(self, programs: Mapping[str, Program], now_s: float) -> None:
-        """Forget processes that are gone; begin to watch new ones of which heartbeats are expected."""
+        """Forgets processes that are gone; begins to watch new ones of which heartbeats are expected."""
         for name, process in list(self._processes.items()):
             program = programs.get(name)
             if program is None or program.pid != process.pid or (process.beat is None and program.state not in ALIVE):
@@ -212,7 +212,7 @@ class HangDetector:
     # ---- pauses of the watchdog, the host or the hub
 
     def _was_paused(self, now_s: float) -> bool:
-        """Whether the watchdog itself did not run; once per period, as one that is always late must still act."""
+        """Tells whether the watchdog itself did not run; once per period, as one that is always late must still act."""
         pause_s = now_s - (self._checked_s or now_s)
         self._checked_s = now_s
         if pause_s <= OWN_PAUSE_S or now_s - self._paused_s <= 2 * self.settings.hang_kill_s:
@@ -225,7 +225,7 @@ class HangDetector:
         return [Action("grace", "", reason)]
 
     def _restart_clocks(self, now_s: float) -> None:
-        """Count the silence of every process from now: its heartbeats could not arrive."""
+        """Counts the silence of every process from now: its heartbeats could not arrive."""
         for process in self._processes.values():
             process.heard_s = process.frames_s = now_s
 
@@ -260,7 +260,7 @@ class HangDetector:
         return actions
 
     def _check_start(self, name: str, process: WatchedProcess, now_s: float) -> list[Action]:
-        """Check a process that has sent no heartbeat yet."""
+        """Checks a process that has sent no heartbeat yet."""
         silent_s, limit_s = now_s - process.heard_s, self.settings.startup_s
         reason = f"not a word since its start {silent_s:.0f} s ago"
         if silent_s > limit_s and process.kill(now_s):

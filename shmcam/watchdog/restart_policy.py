@@ -29,7 +29,7 @@ class RestartPolicy:
     _failed: dict[str, FailedProgram] = field(default_factory=dict)
 
     def note_state(self, name: str, state: str, now_s: float) -> float | None:
-        """Note a program's state. Returns: the pause before its next start if it has just been given up."""
+        """Notes a program's state. Returns: the pause before its next start if it has just been given up."""
         program = self._failed.get(name)
         if state == "FATAL":
             if program is None:
@@ -45,7 +45,7 @@ class RestartPolicy:
         return None
 
     def take_due(self, now_s: float) -> list[str]:
-        """Return the programs to start now, each once."""
+        """Returns the programs to start now, each once."""
         due = [name for name, program in self._failed.items() if program.due_s is not None and program.due_s <= now_s]
         for name in due:
             self._failed[name].due_s = None

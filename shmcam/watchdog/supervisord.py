@@ -51,7 +51,7 @@ class Supervisord:
         self._proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(url.removeprefix("unix://")))
 
     def programs(self) -> list[Program]:
-        """Return every program. Raises: SupervisordError, as all of these."""
+        """Returns every program. Raises: SupervisordError, as all of these."""
         rows = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         return [
             Program(r["name"], r["group"], r["statename"], r["pid"], r["start"], r["exitstatus"], r["spawnerr"] or "")
@@ -59,15 +59,15 @@ class Supervisord:
         ]
 
     def start(self, full_name: str) -> None:
-        """Start a program; does not wait until it runs."""
+        """Starts a program; does not wait until it runs."""
         self._call("startProcess", full_name, False)
 
     def kill(self, full_name: str) -> None:
-        """Send SIGKILL to what runs as this program now; supervisord knows its child, so no other process is hit."""
+        """Sends SIGKILL to what runs as this program now; supervisord knows its child, so no other process is hit."""
         self._call("signalProcess", full_name, "KILL")
 
     def stop(self, full_name: str) -> None:
-        """Ask a program to end (SIGTERM, later SIGKILL) and wait until it has."""
+        """Asks a program to end (SIGTERM, later SIGKILL) and waits until it has."""
         self._call("stopProcess", full_name, True)
 
     def _call(self, method: str, *arguments: object) -> object:
@@ -87,7 +87,7 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: object) -> http.client.HTTPConnection:
-        """Make a fresh one each time: supervisord closes idle ones."""
+        """Makes a fresh one each time: supervisord closes idle ones."""
         return _UnixConnection(Path(self._path))
 
 
@@ -119,13 +119,13 @@ class SupervisordEvent:
 
 
 class EventParser:
-    """Makes events of bytes; each event is answered with DONE + READY."""
+    """Parses bytes into events; each event is answered with DONE + READY."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[SupervisordEvent]:
-        """Take bytes as they come. Raises: ValueError on what is not the protocol."""
+        """Takes bytes as they come. Raises: ValueError on what is not the protocol."""
         self._data += data
         events: list[SupervisordEvent] = []
         while True:
@@ -145,5 +145,5 @@ class EventParser:
 
 
 def parse_pairs(line: str) -> dict[str, str]:
-    """Read `a:1 b:2`."""
+    """Reads `a:1 b:2`."""
     return dict(token.split(":", 1) for token in line.split() if ":" in token)

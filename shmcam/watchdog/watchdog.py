@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 CHECK_S = 0.5
 LIST_S = 3.0
-"""How often supervisord is asked for the state of every program; its events ask at once."""
+"""The period of asking supervisord for the state of every program; its events ask at once."""
 
 DOWN = ("EXITED", "STOPPED", "BACKOFF", "FATAL")
 
@@ -73,7 +73,7 @@ class Watchdog:
         """supervisord did not answer the last time."""
 
     def run(self, events: int, stop: Stop) -> None:
-        """Work until stop is requested or supervisord hangs up; `events` is the descriptor its events come from."""
+        """Works until stop is requested or supervisord hangs up; `events` is the descriptor its events come from."""
         parser = EventParser()
         self._answer(READY)
         while not stop.requested:
@@ -171,7 +171,7 @@ class Watchdog:
         self._ask(self._supervisord.start, name)
 
     def _tell(self, event: Event, level: int) -> None:
-        """Log and announce an event."""
+        """Logs and announces an event."""
         log.log(level, "%s", event)
         self._control.announce(event)
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import Daybook
-from analyzer.loop import Analyzer, FrameRate, take, tell, watcher_for
+from analyzer.keogram.keeper import KeogramKeeper
+from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
 from analyzer.plugins.host import Plugins
-from analyzer.scores_writer import Scorer
+from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
 from shm_ring import FrameMeta, RingMismatch, RingReader, RingWriter
 from shm_ring.formats import geometry
@@ -51,14 +52,14 @@ class World:
         self.reader = enter(RingReader.open(self.frames.name))
         own = self.settings.table(AnalyzerSettings, "cam0")
         self.control = Control()
-        self.parts = Analyzer(
+        self.analyzer = Analyzer(
             "cam0",
             self.settings,
-            watcher_for(self.settings, "cam0"),
-            Scorer(self.scores),
+            FrameAnalyzer(*settings_of(self.settings, "cam0")),
+            ScoresWriter(self.scores),
             self.control,
             enter(Plugins(own, self.frames.name, self.folder)),
-            enter(Daybook(own, self.settings.paths, "cam0")),
+            enter(KeogramKeeper(own, self.settings.paths, "cam0")),
             enter(Hooks("cam0", Stop())),
         )
         return self
@@ -75,15 +76,15 @@ class World:
         )
 
     def show(self, value, shape=("gray", 64, 48), **meta):
-        """Publish one flat frame and take it. Returns what was seen."""
+        """Publish one flat frame and take it. Returns the result."""
         form = geometry(*shape)
         self.number += 1
         given = FrameMeta(self.number, self.number * SECOND, self.number * SECOND + 10**18, **meta)
         self.frames.publish(np.full(form.payload_bytes, value, np.uint8), given, form)
-        seen = take(self.reader, self.reader.latest(), self.parts)
-        if seen:
-            tell(seen, self.parts)
-        return seen
+        result = analyze_frame(self.reader, self.reader.latest(), self.analyzer)
+        if result:
+            report(result, self.analyzer)
+        return result
 
     def latest(self):
         with Scores(self.scores.name) as scores:
@@ -116,8 +117,8 @@ def test_every_format_size_and_value_gives_a_sane_record(tmp_path, pixel_format,
 )
 def test_metadata_that_cannot_be_is_taken_for_unknown(tmp_path, meta):
     with World(tmp_path) as world:
-        seen = world.show(100, **meta)
-        assert seen.verdict.source.name == "RAW"
+        result = world.show(100, **meta)
+        assert result.assessment.source.name == "RAW"
         assert world.latest().source == "raw"
         assert world.latest().scene_brightness == pytest.approx(100, abs=0.5)
 
@@ -125,7 +126,7 @@ def test_metadata_that_cannot_be_is_taken_for_unknown(tmp_path, meta):
 def test_what_is_no_picture_is_passed_over_and_the_next_frame_counts(tmp_path, caplog):
     with World(tmp_path) as world:
         world.frames.publish(np.arange(100, dtype=np.uint8), FrameMeta(1, 1, 1))
-        assert take(world.reader, world.reader.latest(), world.parts) is None
+        assert analyze_frame(world.reader, world.reader.latest(), world.analyzer) is None
         assert "frame not understood" in caplog.text
         assert world.show(50)
 
@@ -152,16 +153,16 @@ def test_night_is_announced_with_its_numbers_and_the_exposure_it_wants(tmp_path)
 
 def test_the_scale_of_the_thresholds_follows_the_frame_rate(tmp_path):
     with World(tmp_path, "[camera]\nframerate = 10.0") as world:
-        assert world.parts.watcher.night_rules.reference_exposure_us == 100_000
-        seen = world.show(40, exposure_us=100_000, analogue_gain=8.0)
-        assert seen.verdict.level == pytest.approx(40, abs=0.5)
+        assert world.analyzer.frames.night_settings.reference_exposure_us == 100_000
+        result = world.show(40, exposure_us=100_000, analogue_gain=8.0)
+        assert result.assessment.level == pytest.approx(40, abs=0.5)
 
 
 def test_plugin_results_that_do_not_fit_the_record_are_left_out_whole(tmp_path):
     with World(tmp_path) as world:
-        seen = world.show(80)
+        result = world.show(80)
         many = {"a": {"x": 1.0}, "b": {f"k{n}": "y" * 60 for n in range(32)}, "c": {"z": 2}}
-        world.parts.scorer.publish(seen, world.parts.watcher, many)
+        world.analyzer.scores.publish(result, world.analyzer.frames, many)
         assert world.latest().plugins == {"a": {"x": 1.0}, "c": {"z": 2}}
 
 
@@ -210,7 +211,7 @@ def test_a_frame_overwritten_while_it_is_looked_at_is_forgotten(tmp_path):
         form = geometry("gray", 64, 48)
         for number in range(20):
             world.frames.publish(np.zeros(form.payload_bytes, np.uint8), FrameMeta(100 + number, 1, 1), form)
-        assert take(world.reader, gone, world.parts) is None
+        assert analyze_frame(world.reader, gone, world.analyzer) is None
         assert SimpleNamespace(id=world.latest().frame_id).id == 1
 
 

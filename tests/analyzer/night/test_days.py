@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analyzer.night.response import response
+from analyzer.night.response import response_of
 from analyzer.settings import NightSettings
 from bench.night.days import OPTIMUM, SCENARIOS, simulate
 
@@ -14,14 +14,14 @@ STEADY = ("clear", "moonlit", "cloudy", "dark_start")
 SUNRISE_S, SUNSET_S = 6 * 3600, 18 * 3600
 
 
-def check(days, rules):
+def check(days, settings):
     for day in days:
         what = f"{day.scenario} seed {day.seed}: {day.switches}"
         assert day.count <= OPTIMUM + 2, what
-        assert day.least_gap_s >= rules.hold_s, what
+        assert day.least_gap_s >= settings.hold_s, what
         assert [night for _, night, _ in day.switches[:3]] == [True, False, True], what
         begin, dawn, dusk = (second for second, _, _ in day.switches[:3])
-        assert begin <= rules.dwell_s + 2, f"started in the dark and noticed only after {begin} s"
+        assert begin <= settings.dwell_s + 2, f"started in the dark and noticed only after {begin} s"
         assert abs(dawn - SUNRISE_S) < 3600, what
         assert abs(dusk - SUNSET_S) < 3600, what
         if day.scenario in STEADY:  # below the noise floor (the first switch) brightness is only a bound
@@ -60,13 +60,17 @@ def test_twenty_seeds_of_every_scenario():
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("dark", "bright"), [(5, 10), (20, 200), (100, 110), (120, 250), (1, 250)])
 def test_any_thresholds_leave_the_night_after_sunrise(dark, bright):
-    rules = NightSettings(dark_threshold=dark, bright_threshold=bright, min_dark_frames=3)
-    for day in simulate(["clear", "storm"], range(2), rules):
+    settings = NightSettings(dark_threshold=dark, bright_threshold=bright, min_dark_frames=3)
+    for day in simulate(["clear", "storm"], range(2), settings):
         before_noon = [night for second, night, _ in day.switches if second < 12 * 3600]
         assert before_noon[-1:] in ([False], []), f"{day.scenario} {day.switches}"
 
 
-WRONG = {"bt709": response("bt709"), "black 12": response("srgb", black_level=12.0), "linear": response("linear")}
+WRONG = {
+    "bt709": response_of("bt709"),
+    "black 12": response_of("srgb", black_level=12.0),
+    "linear": response_of("linear"),
+}
 
 
 @pytest.mark.slow

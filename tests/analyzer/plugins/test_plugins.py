@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analyzer.plugins.host import Plugins
-from analyzer.plugins.worker import cleaned
+from analyzer.plugins.worker import check_result
 from analyzer.settings import AnalyzerSettings
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.formats import geometry
@@ -80,20 +80,20 @@ class Feeder:
 
 
 def run(ring, tmp_path, functions, until, timeout_s=75.0, **more):
-    """Tend plug-ins while frames come, until `until(plugins)`. Returns (plugins' states, longest tend in s)."""
+    """Poll plug-ins while frames come, until `until(plugins)`. Returns (plugins' states, longest poll in s)."""
     (tmp_path / "plugins").mkdir(exist_ok=True)
     (tmp_path / "plugins" / "mine.py").write_text(PLUGIN)
     settings = AnalyzerSettings(plugins=tuple(f"mine:{name}" for name in functions), plugin_fps=50.0, **more)
     longest_s, deadline = 0.0, time.monotonic() + timeout_s
     with Plugins(settings, ring.writer.name, tmp_path) as plugins:
         while not until(plugins):
-            assert time.monotonic() < deadline, plugins.states()
+            assert time.monotonic() < deadline, plugins.states
             ring.publish()
             before = time.monotonic()
-            plugins.tend()
+            plugins.poll()
             longest_s = max(longest_s, time.monotonic() - before)
             time.sleep(0.01)
-        pids = [plugin._child.pid for plugin in plugins._every if plugin._child]
+        pids = [plugin._child.pid for plugin in plugins._plugins if plugin._child]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -105,7 +105,7 @@ def test_a_plugin_s_numbers_arrive(ring, tmp_path):
     result = plugins.results["mine:mean"]
     assert result["mean"] == result["frame"] % 200
     assert result["odd"] == (result["frame"] % 2 == 1)
-    assert plugins.states()["mine:mean"] == "running"
+    assert plugins.states["mine:mean"] == "running"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_plugin_s_numbers_arrive(ring, tmp_path):
 def test_a_bad_plugin_is_reported_and_its_neighbour_goes_on(ring, tmp_path, bad, says):
     def both(plugins):
         neighbour = plugins.results.get("mine:mean", {}).get("frame", 0)
-        return says in plugins.states()[f"mine:{bad}"] and neighbour > 10
+        return says in plugins.states[f"mine:{bad}"] and neighbour > 10
 
     plugins, longest_s = run(ring, tmp_path, [bad, "mean"], both)
     assert f"mine:{bad}" not in plugins.results
@@ -131,10 +131,10 @@ def test_a_bad_plugin_is_reported_and_its_neighbour_goes_on(ring, tmp_path, bad,
 
 def test_a_hanging_plugin_is_killed_and_started_again_and_costs_nobody_else(ring, tmp_path):
     def restarted(plugins):
-        return plugins._every[0].restarts >= 2 and plugins.results.get("mine:mean", {}).get("frame", 0) > 100
+        return plugins._plugins[0].restarts >= 2 and plugins.results.get("mine:mean", {}).get("frame", 0) > 100
 
     plugins, _ = run(ring, tmp_path, ["hangs", "mean"], restarted, plugin_timeout_s=0.5)
-    assert "hung" in plugins.states()["mine:hangs"] or plugins.states()["mine:hangs"] == "starting"
+    assert "hung" in plugins.states["mine:hangs"] or plugins.states["mine:hangs"] == "starting"
 
 
 def test_what_a_plugin_prints_is_not_taken_for_its_result(ring, tmp_path):
@@ -146,7 +146,7 @@ def test_a_plugin_that_raises_now_and_then_works_now_and_then(ring, tmp_path):
     seen = set()
 
     def both(plugins):
-        seen.add(plugins.states()["mine:moody"])
+        seen.add(plugins.states["mine:moody"])
         return {"running", "RuntimeError: odd"} <= seen
 
     run(ring, tmp_path, ["moody"], both)
@@ -156,7 +156,7 @@ def test_a_plugin_killed_from_outside_comes_back(ring, tmp_path):
     killed = []
 
     def back(plugins):
-        child = plugins._every[0]._child
+        child = plugins._plugins[0]._child
         if not killed and plugins.results:
             os.kill(child.pid, signal.SIGKILL)
             killed.append(child.pid)
@@ -172,9 +172,9 @@ def test_a_plugin_without_frames_is_not_taken_for_hanging(ring, tmp_path):
     with Plugins(settings, ring.writer.name, tmp_path) as plugins:
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
-            plugins.tend()
+            plugins.poll()
             time.sleep(0.02)
-        assert plugins._every[0].restarts == 0
+        assert plugins._plugins[0].restarts == 0
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_a_plugin_without_frames_is_not_taken_for_hanging(ring, tmp_path):
 )
 def test_garbage_is_named(result, says):
     with pytest.raises(TypeError, match=says):
-        cleaned(result)
+        check_result(result)
 
 
 def test_numpy_numbers_nan_and_long_texts_are_made_fit_to_travel():
     given = {"a": np.float32(1.5), "b": np.int64(3), "c": float("nan"), "d": "x" * 100, "e": np.bool_(True), "f": None}
-    assert cleaned(given) == {"a": 1.5, "b": 3, "c": None, "d": "x" * 64, "e": True, "f": None}
+    assert check_result(given) == {"a": 1.5, "b": 3, "c": None, "d": "x" * 64, "e": True, "f": None}
 
 
 @pytest.mark.parametrize("name", ["nomodule", "a:b:c", "a.b:", ":f", "a b:c", "os;x:y"])

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.night.decision import NEXT, Decision, NightWatch, Reading, State, read
+from analyzer.night.decision import NEXT, Decision, NightSwitch, Reading, State, reading_of
 from analyzer.settings import NightSettings
 
 RULES = NightSettings(dwell_s=5.0, hold_s=60.0, min_dark_frames=3, min_bright_frames=2, lockout_s=600.0)
 SECOND = 1_000_000_000
 
 
-def feed(watch: NightWatch, level: float, start_s: float, seconds: float, step_s: float = 1.0) -> list[Decision]:
+def feed(switch: NightSwitch, level: float, start_s: float, seconds: float, step_s: float = 1.0) -> list[Decision]:
     """The same brightness for a while; returns the decisions."""
     count = round(seconds / step_s)
-    found = (watch.update(level, level, level, round((start_s + n * step_s) * SECOND)) for n in range(count))
+    found = (switch.update(level, level, level, round((start_s + n * step_s) * SECOND)) for n in range(count))
     return [one for one in found if one]
 
 
@@ -25,22 +25,22 @@ def test_every_state_has_an_answer_to_every_reading():
 
 
 def test_thresholds_are_exactly_the_users():
-    assert read(39.9, 39.9, RULES) is Reading.DARK
-    assert read(40.0, 40.0, RULES) is Reading.BETWEEN
-    assert read(80.0, 80.0, RULES) is Reading.BETWEEN
-    assert read(80.1, 80.1, RULES) is Reading.BRIGHT
+    assert reading_of(39.9, 39.9, RULES) is Reading.DARK
+    assert reading_of(40.0, 40.0, RULES) is Reading.BETWEEN
+    assert reading_of(80.0, 80.0, RULES) is Reading.BETWEEN
+    assert reading_of(80.1, 80.1, RULES) is Reading.BRIGHT
 
 
 def test_a_span_that_reaches_over_a_threshold_is_no_evidence():
-    assert read(10.0, 60.0, RULES) is Reading.BETWEEN
-    assert read(60.0, 255.0, RULES) is Reading.BETWEEN
-    assert read(10.0, 255.0, RULES) is Reading.BETWEEN
+    assert reading_of(10.0, 60.0, RULES) is Reading.BETWEEN
+    assert reading_of(60.0, 255.0, RULES) is Reading.BETWEEN
+    assert reading_of(10.0, 255.0, RULES) is Reading.BETWEEN
 
 
 def test_night_begins_after_dwell_and_at_most_a_frame_later():
-    watch = NightWatch(RULES)
-    assert feed(watch, 100.0, 0, 10) == []
-    (decision,) = feed(watch, 20.0, 10, 30)
+    switch = NightSwitch(RULES)
+    assert feed(switch, 100.0, 0, 10) == []
+    (decision,) = feed(switch, 20.0, 10, 30)
     assert decision.night
     delay_s = decision.captured_ns / SECOND - 10
     assert RULES.dwell_s <= delay_s <= RULES.dwell_s + 1.0
@@ -48,91 +48,91 @@ def test_night_begins_after_dwell_and_at_most_a_frame_later():
 
 
 def test_night_begins_only_after_enough_consecutive_frames():
-    watch = NightWatch(NightSettings(dwell_s=0.0, min_dark_frames=10))
-    assert feed(watch, 20.0, 0, 0.9, 0.1) == []
-    assert feed(watch, 60.0, 0.9, 0.1, 0.1) == []  # one frame of doubt
-    assert feed(watch, 20.0, 1.0, 0.9, 0.1) == []
-    assert len(feed(watch, 20.0, 1.9, 0.1, 0.1)) == 1
+    switch = NightSwitch(NightSettings(dwell_s=0.0, min_dark_frames=10))
+    assert feed(switch, 20.0, 0, 0.9, 0.1) == []
+    assert feed(switch, 60.0, 0.9, 0.1, 0.1) == []  # one frame of doubt
+    assert feed(switch, 20.0, 1.0, 0.9, 0.1) == []
+    assert len(feed(switch, 20.0, 1.9, 0.1, 0.1)) == 1
 
 
 def test_a_short_darkness_changes_nothing():
-    watch = NightWatch(RULES)
+    switch = NightSwitch(RULES)
     for start in range(0, 100, 10):
-        assert feed(watch, 20.0, start, 4) == []
-        assert feed(watch, 100.0, start + 4, 6) == []
-    assert watch.state is State.DAY
+        assert feed(switch, 20.0, start, 4) == []
+        assert feed(switch, 100.0, start + 4, 6) == []
+    assert switch.state is State.DAY
 
 
 def test_day_returns_above_the_bright_threshold_only():
-    watch = NightWatch(RULES, night=True)
-    assert feed(watch, 70.0, 0, 100) == []
-    (decision,) = feed(watch, 90.0, 100, 20)
+    switch = NightSwitch(RULES, night=True)
+    assert feed(switch, 70.0, 0, 100) == []
+    (decision,) = feed(switch, 90.0, 100, 20)
     assert not decision.night
-    assert not watch.night
+    assert not switch.is_night
 
 
 def test_no_second_switch_within_hold_but_right_after_it():
-    watch = NightWatch(RULES)
-    (night,) = feed(watch, 10.0, 0, 20)
-    decisions = feed(watch, 200.0, 20, 120)
+    switch = NightSwitch(RULES)
+    (night,) = feed(switch, 10.0, 0, 20)
+    decisions = feed(switch, 200.0, 20, 120)
     assert len(decisions) == 1
     assert RULES.hold_s <= (decisions[0].captured_ns - night.captured_ns) / SECOND <= RULES.hold_s + 1
 
 
 def test_three_switches_within_the_lockout_span_lock_the_mode():
-    watch = NightWatch(RULES)
+    switch = NightSwitch(RULES)
     times = []
     for start in range(0, 3000, 100):  # somebody plays with the light switch, 100 s dark, 100 s bright
         level = 10.0 if (start // 100) % 2 == 0 else 200.0
-        times += [one.captured_ns / SECOND for one in feed(watch, level, start, 100)]
+        times += [one.captured_ns / SECOND for one in feed(switch, level, start, 100)]
     third = times[2]
     assert times[3] - third >= RULES.lockout_s
-    assert watch.locked_s(round((third + 1) * SECOND)) > 500
+    assert switch.locked_s(round((third + 1) * SECOND)) > 500
 
 
 def test_a_person_overrules_and_auto_carries_on():
-    watch = NightWatch(RULES)
-    feed(watch, 100.0, 0, 5)
-    forced = watch.force("on", 5 * SECOND)
+    switch = NightSwitch(RULES)
+    feed(switch, 100.0, 0, 5)
+    forced = switch.force("on", 5 * SECOND)
     assert forced is not None and forced.night and forced.reason == "forced on"
-    assert feed(watch, 200.0, 5, 200) == []
-    assert watch.night
-    assert watch.force("on", 205 * SECOND) is None  # it is night already
-    assert watch.force("auto", 205 * SECOND) is None
-    (day,) = feed(watch, 200.0, 205, 100)
+    assert feed(switch, 200.0, 5, 200) == []
+    assert switch.is_night
+    assert switch.force("on", 205 * SECOND) is None  # it is night already
+    assert switch.force("auto", 205 * SECOND) is None
+    (day,) = feed(switch, 200.0, 205, 100)
     assert not day.night
 
 
 def test_switching_night_off_in_the_settings_ends_the_night():
-    watch = NightWatch(RULES, night=True)
-    watch.rules = NightSettings(enable=False)
-    (decision,) = feed(watch, 5.0, 0, 10)
+    switch = NightSwitch(RULES, night=True)
+    switch.settings = NightSettings(enable=False)
+    (decision,) = feed(switch, 5.0, 0, 10)
     assert not decision.night
     assert decision.reason == "night.enable = false"
-    assert feed(watch, 5.0, 10, 100) == []
+    assert feed(switch, 5.0, 10, 100) == []
 
 
 def test_frames_around_a_hole_are_not_consecutive():
-    watch = NightWatch(RULES)
-    assert feed(watch, 20.0, 0, 3) == []
-    assert watch.update(20.0, 20.0, 20.0, 600 * SECOND) is None  # capture was away for ten minutes
-    assert feed(watch, 20.0, 601, 3) == []
-    assert watch.update(20.0, 20.0, 20.0, 605 * SECOND) is not None
+    switch = NightSwitch(RULES)
+    assert feed(switch, 20.0, 0, 3) == []
+    assert switch.update(20.0, 20.0, 20.0, 600 * SECOND) is None  # capture was away for ten minutes
+    assert feed(switch, 20.0, 601, 3) == []
+    assert switch.update(20.0, 20.0, 20.0, 605 * SECOND) is not None
 
 
 def test_long_exposures_are_consecutive_although_they_are_minutes_apart():
-    watch = NightWatch(NightSettings(exposure_us=200_000_000, min_bright_frames=2), night=True)
-    assert watch.update(200.0, 200.0, 200.0, 0) is None
-    assert watch.update(200.0, 200.0, 200.0, 201 * SECOND) is not None
+    switch = NightSwitch(NightSettings(exposure_us=200_000_000, min_bright_frames=2), night=True)
+    assert switch.update(200.0, 200.0, 200.0, 0) is None
+    assert switch.update(200.0, 200.0, 200.0, 201 * SECOND) is not None
 
 
 def test_time_that_runs_backward_starts_again_and_cannot_lock_for_ever():
-    watch = NightWatch(RULES)
-    feed(watch, 10.0, 10_000, 20)
-    assert watch.night
-    feed(watch, 10.0, 0, 5)  # a replay began again
-    assert watch.locked_s(5 * SECOND) == 0.0
-    (day,) = feed(watch, 200.0, 5, 20)
+    switch = NightSwitch(RULES)
+    feed(switch, 10.0, 10_000, 20)
+    assert switch.is_night
+    feed(switch, 10.0, 0, 5)  # a replay began again
+    assert switch.locked_s(5 * SECOND) == 0.0
+    (day,) = feed(switch, 200.0, 5, 20)
     assert not day.night
 
 
@@ -146,14 +146,14 @@ def test_time_that_runs_backward_starts_again_and_cannot_lock_for_ever():
 )
 def test_no_brightness_whatever_makes_two_switches_within_hold(levels, dark, gap, dwell_s, hold_s):
     rules = NightSettings(dark_threshold=dark, bright_threshold=dark + gap, dwell_s=dwell_s, hold_s=hold_s)
-    watch, now_s, switches = NightWatch(rules), 0.0, []
+    switch, now_s, switches = NightSwitch(rules), 0.0, []
     for level, step_s in levels:
         now_s += step_s
-        before = watch.night
-        if decision := watch.update(level, level, level, round(now_s * SECOND)):
+        before = switch.is_night
+        if decision := switch.update(level, level, level, round(now_s * SECOND)):
             assert decision.night is not before
             switches.append(now_s)
-        assert watch.locked_s(round(now_s * SECOND)) <= max(hold_s, rules.lockout_s)
+        assert switch.locked_s(round(now_s * SECOND)) <= max(hold_s, rules.lockout_s)
     assert all(later - earlier >= hold_s - 1e-6 for earlier, later in itertools.pairwise(switches))
 
 
@@ -161,13 +161,13 @@ def test_no_brightness_whatever_makes_two_switches_within_hold(levels, dark, gap
 @given(dark=st.floats(1, 150), gap=st.floats(0.5, 100), level=st.floats(0, 255), period_s=st.floats(0.01, 2.5))
 def test_a_steady_brightness_is_answered_within_dwell_and_the_frames_asked_for(dark, gap, level, period_s):
     rules = NightSettings(dark_threshold=dark, bright_threshold=dark + gap)
-    watch = NightWatch(rules, night=level > dark)
+    switch = NightSwitch(rules, night=level > dark)
     frames, found = 0, None
     while found is None and frames < 2000:
-        found = watch.update(level, level, level, round(frames * period_s * SECOND))
+        found = switch.update(level, level, level, round(frames * period_s * SECOND))
         frames += 1
         if dark <= level <= dark + gap and frames > 50:
-            assert watch.night is (level > dark)
+            assert switch.is_night is (level > dark)
             return
     assert found is not None
     needed = rules.min_dark_frames if found.night else rules.min_bright_frames

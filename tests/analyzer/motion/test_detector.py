@@ -6,14 +6,14 @@ import av
 import numpy as np
 import pytest
 
-from analyzer.motion.detector import EVERYWHERE, MotionDetector, area, coarse, watched
+from analyzer.motion.detector import EVERYWHERE, MotionDetector, average_cells, find_cells, find_zones
 from analyzer.motion.events import MotionEvents
-from analyzer.night.brightness import grid
-from analyzer.night.response import response
+from analyzer.night.brightness import sample_grid
+from analyzer.night.response import response_of
 from analyzer.settings import MotionSettings
 
 SECOND = 1_000_000_000
-CURVE = response("srgb")
+CURVE = response_of("srgb")
 UNKNOWN = float("nan")
 
 
@@ -37,7 +37,7 @@ class World:
                 row, column = square(number)
                 light[row : row + 30, column : column + 30] = 0.8 * exposure_s
             picture = CURVE.luma(np.clip(light, 0, 1)) + self.rng.normal(0, self.noise, light.shape)
-            pixels = grid(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+            pixels = sample_grid(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
             self.frame += 1
             when = round(self.frame * step_s * SECOND)
             found.append(self.detector.observe(pixels, when, exposure_s if known else UNKNOWN, CURVE))
@@ -141,14 +141,14 @@ def test_the_smallest_and_emptiest_frames_are_no_trouble(shape, value):
 
 
 def test_a_rectangle_and_a_polygon_cover_what_they_should():
-    half = area(((0.0, 0.0), (0.5, 1.0)), (10, 20))
+    half = find_cells(((0.0, 0.0), (0.5, 1.0)), (10, 20))
     assert half[:, :10].all() and not half[:, 10:].any()
-    triangle = area(((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)), (50, 50))
+    triangle = find_cells(((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)), (50, 50))
     assert triangle.mean() == pytest.approx(0.5, abs=0.02)
     assert triangle[0, 0] and not triangle[-1, -1]
-    zones = watched({}, [((0.0, 0.0), (1.0, 0.5))], (10, 10))
+    zones = find_zones({}, [((0.0, 0.0), (1.0, 0.5))], (10, 10))
     assert zones[EVERYWHERE][5:].all() and not zones[EVERYWHERE][:5].any()
-    assert coarse(np.arange(16, dtype=np.uint8).reshape(4, 4))[0, 0] == (0 + 1 + 4 + 5) / 4
+    assert average_cells(np.arange(16, dtype=np.uint8).reshape(4, 4))[0, 0] == (0 + 1 + 4 + 5) / 4
 
 
 # ---- events
@@ -223,9 +223,10 @@ LABELS = [
 def test_real_clips_move_where_they_do_and_nowhere_else(name, first, last, corners, moves):
     frames, fps = clip(name, first, last)
     detector = MotionDetector(MotionSettings(zones={"label": corners}))
-    curve = response("bt709", limited=True)
+    curve = response_of("bt709", limited=True)
     found = [
-        detector.observe(grid(luma), round(number / fps * SECOND), UNKNOWN, curve) for number, luma in enumerate(frames)
+        detector.observe(sample_grid(luma), round(number / fps * SECOND), UNKNOWN, curve)
+        for number, luma in enumerate(frames)
     ]
     moving = [one.area >= MotionSettings().min_area for one in found[5:]]  # the first frames make the background
     if moves:
@@ -239,6 +240,7 @@ def test_a_cut_to_another_scene_in_a_real_clip_is_not_one_long_motion():
     frames, fps = clip("bikes.mp4", 120, 150)
     detector = MotionDetector(MotionSettings())
     found = [
-        detector.observe(grid(luma), round(number / fps * SECOND), UNKNOWN, CURVE) for number, luma in enumerate(frames)
+        detector.observe(sample_grid(luma), round(number / fps * SECOND), UNKNOWN, CURVE)
+        for number, luma in enumerate(frames)
     ]
     assert found[17].area == 0.0
