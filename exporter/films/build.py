@@ -139,14 +139,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     """The command line, also in the words of the socket: `timelapse build cam0 since=24h fps=25`, without `build`."""
     parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
-    parser.add_argument("place", nargs="?", default="", metavar="camera", help="which camera (default: the first)")
-    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
+    parser.add_argument("place", nargs="?", default="", metavar="CAMERA", help="which camera (default: the first)")
+    parser.add_argument(
+        "--config", type=Path, default=default_config(), metavar="FILE", help="config.toml (default: %(default)s)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
-    parser.add_argument("--camera", default="", help="the same as a bare word")
-    parser.add_argument("--since", "--from", default="", help="ISO 8601 time or an age such as 24h")
-    parser.add_argument("--until", "--to", default="", help="the same")
-    parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default: %(default)s)")
-    parser.add_argument("--label", default="", help="for the file name")
+    parser.add_argument("--camera", default="", metavar="CAMERA", help="the same as a bare word")
+    parser.add_argument("--since", "--from", default="", metavar="TIME", help="ISO 8601 time or an age such as 24h")
+    parser.add_argument("--until", "--to", default="", metavar="TIME", help="the same")
+    parser.add_argument(
+        "--fps", type=number, default=25.0, metavar="FPS", help="frames a second (default: %(default)s)"
+    )
+    parser.add_argument("--label", default="", metavar="LABEL", help="for the file name")
     parser.add_argument("--json", action="store_true", help="answer for programs")
     options = parser.parse_args(
         [f"--{word}" if "=" in word and word.partition("=")[0] in NAMED else word for word in argv]
@@ -154,6 +158,11 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     if not 0 < options.fps <= 120:
         parser.error(f"--fps {options.fps:g}: must be above 0 and at most 120")
     return options
+
+
+def number(text: str) -> float:
+    """Reads the value of an option; argparse puts this function's name into its message."""
+    return float(text)
 
 
 def _silent(_done: int, _total: int) -> None:

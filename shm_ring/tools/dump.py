@@ -101,15 +101,22 @@ def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
         table.writerows(rows)
 
 
+def number(text: str) -> int:
+    """Reads the value of an option; argparse puts this function's name into its message."""
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Dumps a ring. Exit code 0, 1 when there is nothing to dump."""
     parser = argparse.ArgumentParser(prog="shmcam dump-ring", description=__doc__)
-    parser.add_argument("ring", help="camera (cam0) or segment (/shmcam.cam0.main)")
-    parser.add_argument("--stream", default="main", help="with a camera: which stream (default main)")
-    parser.add_argument("--prefix", default="shmcam", help="with a camera: [ring] prefix of config.toml")
-    parser.add_argument("--to", type=Path, default=Path("dump"), help="folder (default ./dump)")
+    parser.add_argument("ring", metavar="CAMERA", help="camera (cam0) or segment (/shmcam.cam0.main)")
+    parser.add_argument("--stream", default="main", metavar="NAME", help="with a camera: which stream (default main)")
+    parser.add_argument(
+        "--prefix", default="shmcam", metavar="NAME", help="with a camera: [ring] prefix of config.toml"
+    )
+    parser.add_argument("--to", type=Path, default=Path("dump"), metavar="DIR", help="folder (default ./dump)")
     parser.add_argument("--format", choices=FORMATS, default="png", help="none: only frames.csv")
-    parser.add_argument("--last", type=int, help="only the newest N frames")
+    parser.add_argument("--last", type=number, metavar="N", help="only the newest N frames")
     wanted = parser.parse_args(argv)
     name = wanted.ring
     if not name.startswith("/"):

@@ -180,11 +180,18 @@ def to_text(lines: list[RingLine]) -> str:
     return "\n".join(rows)
 
 
+def number(text: str) -> float:
+    """Reads the value of an option; argparse puts this function's name into its message."""
+    return float(text)
+
+
 def main(argv: list[str] | None = None, figures: Figures | None = None) -> int:
     """Shows the table until Ctrl-C; `figures` adds what only the processes themselves know."""
     parser = argparse.ArgumentParser(prog="shmcam top", description=__doc__)
-    parser.add_argument("--prefix", help="only rings of this prefix ([ring] prefix in config.toml)")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks (default 1)")
+    parser.add_argument("--prefix", metavar="NAME", help="only rings of this prefix ([ring] prefix in config.toml)")
+    parser.add_argument(
+        "--interval", type=number, default=1.0, metavar="SECONDS", help="seconds between looks (default 1)"
+    )
     parser.add_argument("--once", action="store_true", help="one table, then stop")
     parser.add_argument("--json", action="store_true", help="one JSON array a look")
     wanted = parser.parse_args(argv)

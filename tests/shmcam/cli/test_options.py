@@ -14,6 +14,7 @@ from shmcam.cli.options import Options, UsageError, WordParser, read
 from shmcam.cli.run import build_parser as build_run_parser
 from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, help_of, summaries
 from shmcam.control.command_table import COMMANDS, JSON_WORDS, find
+from shmcam.runtime.programs import SHIPPED
 
 CONFIG = Path("/somewhere/config.toml")
 
@@ -94,8 +95,10 @@ def test_every_word_has_its_help_and_none_shows_python(word, capsys):
     own = {"run": build_run_parser, "library": library.build_parser, "gen-cert": build_certificate_parser}
     if word in own:
         text = own[word]().format_help()
-    elif word in {"top", "dump-ring", "timelapse"}:  # of other packages
-        return
+    elif word in {"top", "dump-ring", "timelapse"}:  # argparse ends the process after its help
+        with pytest.raises(SystemExit, match="0"):
+            main([word, "--help"])
+        text = capsys.readouterr().out
     else:
         assert main([word, "--help"]) == 0
         text = capsys.readouterr().out
@@ -104,7 +107,10 @@ def test_every_word_has_its_help_and_none_shows_python(word, capsys):
             spelled = word.upper().replace("_", "-")
             assert main(["-h", spelled]) == 0
             assert capsys.readouterr().out == text
-    assert not re.search(r"CONFIG\b|SOCKET\b|TIMEOUT|int value|float|Path\(|None|==", text.replace("-CONNECT", ""))
+    assert not re.search(
+        r"CONFIG\b|SOCKET\b|TIMEOUT|PREFIX|INTERVAL|STREAM\b|SINCE|int value|float|Path\(|None|==",
+        text.replace("-CONNECT", ""),
+    )
 
 
 def test_every_word_is_in_the_overview():
@@ -119,7 +125,7 @@ def test_every_word_is_in_the_overview():
 @pytest.mark.parametrize(
     "words", [["library", "show", "x"], ["library", "list", "--limit", "x"], ["gen-cert", "--days", "x"]]
 )
-def test_numbers_are_asked_for_in_plain_words(words, capsys):
+def test_whole_numbers_are_asked_for_in_plain_words(words, capsys):
     build = {"library": library.build_parser, "gen-cert": build_certificate_parser}[words[0]]
     with pytest.raises(SystemExit, match="2"):
         build().parse_args(words[1:])
@@ -140,3 +146,10 @@ def test_only_the_completion_loads_shtab_and_only_the_command_line_its_parser(pr
     code = f"import sys; {program}; print([name for name in {absent.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("line", ["top --interval x", "dump-ring cam0 --last x", "timelapse --fps x"])
+def test_numbers_are_asked_for_in_plain_words(line, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--config", str(SHIPPED), *line.split()])
+    assert "invalid number value: 'x'" in capsys.readouterr().err
