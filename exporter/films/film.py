@@ -27,7 +27,7 @@ from shmcam.library.entry import Entry, from_description
 from shmcam.runtime.files import PART
 from shmcam.video.color_tags import tag_colors
 from shmcam.video.disk_file import DiskFile, hold, put_in_place
-from shmcam.video.growing_mp4 import GrowingVideo, look, movflags, trim
+from shmcam.video.growing_mp4 import GrowingVideo, movflags_of, read_summary, trim
 
 GOP_S = 2.0
 """Seconds of film between key frames: how finely a player can seek."""
@@ -49,7 +49,7 @@ class Film:
         self.geometry = geometry
         self.frames = 0
         self._file = DiskFile(self.part, needs_lock=True)
-        self._video = GrowingVideo(self._file, about, {"movflags": movflags("frag_every_frame")})
+        self._video = GrowingVideo(self._file, about, {"movflags": movflags_of("frag_every_frame")})
         self._stream = self._video.container.add_stream("libx264", rate=Fraction(max(1, round(fps * 1000)), 1000))
         self._stream.width, self._stream.height = geometry.width & ~1, geometry.height & ~1
         self._stream.pix_fmt = "yuv420p"
@@ -61,7 +61,7 @@ class Film:
 
     def add(self, payload: Payload) -> None:
         """Append one frame. Raises: OSError where the disk refuses; close the film then."""
-        frame = _frame(payload, self.geometry)
+        frame = _video_frame_of(payload, self.geometry)
         frame.pts = self.frames
         for packet in self._stream.encode(frame):
             if self._video.mux(packet):
@@ -102,7 +102,7 @@ class Film:
             self.abandon()
 
 
-def adopted(part: Path, camera: str) -> Entry | None:
+def adopt_film(part: Path, camera: str) -> Entry | None:
     """Turn what a killed process left behind into a film with an entry. None where it holds no frame: then it is gone.
 
     A film of another camera, and one that is being written, is left alone.
@@ -110,11 +110,11 @@ def adopted(part: Path, camera: str) -> Entry | None:
     Raises: OSError.
     """
     with hold(part, without_locks=False) as is_free:  # not of another user's `shmcam timelapse`
-        return _adopted(part, camera) if is_free else None
+        return _adopt_held(part, camera) if is_free else None
 
 
-def _adopted(part: Path, camera: str) -> Entry | None:
-    found = look(part, suspect=SYNC_FRAMES + 1)
+def _adopt_held(part: Path, camera: str) -> Entry | None:
+    found = read_summary(part, suspect=SYNC_FRAMES + 1)
     if found is None or not found.frames:
         # Before its first fragment a film says nothing about itself; another camera may be about to write it.
         if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
@@ -128,7 +128,7 @@ def _adopted(part: Path, camera: str) -> Entry | None:
     return None if entry is None else replace(entry, frames=found.frames)
 
 
-def _frame(payload: Payload, geometry: Geometry) -> av.VideoFrame:
+def _video_frame_of(payload: Payload, geometry: Geometry) -> av.VideoFrame:
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     if geometry.pixel_format == "yuv420p" and even:
         return av.VideoFrame.from_ndarray(to_array(payload, geometry), format="yuv420p")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopted
+from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film, adopt_film
 from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring import FrameMeta
@@ -72,7 +72,7 @@ class RunningFilm:
     def adopt(self) -> None:
         """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
         for part in sorted(self.settings().paths.captures.glob(f"{self.what}_{self.camera}_*.mp4{PART}")):
-            entry = adopted(part, self.camera)
+            entry = adopt_film(part, self.camera)
             if entry is not None:
                 log.info(
                     "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames

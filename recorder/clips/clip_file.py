@@ -22,7 +22,7 @@ from shm_ring import FrameMeta
 from shmcam.runtime.files import sync_folder
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
-from shmcam.video.growing_mp4 import GrowingVideo, movflags
+from shmcam.video.growing_mp4 import GrowingVideo, movflags_of
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 CSV_HEADER = ",".join(COLUMNS) + "\n"
@@ -104,7 +104,7 @@ FileOpener = Callable[[Path], DiskFile]
 MUXERS = {"mp4": "mp4", "mkv": "matroska", "h264": "h264"}
 """FFmpeg's names of the containers."""
 
-UNSYNCED_FRAGMENTS = fmp4_reader.SUSPECT - 1
+UNSYNCED_FRAGMENTS = fmp4_reader.SUSPECT_FRAGMENTS - 1
 """While a backlog is written fragments come many times a second, and a card takes as long to sync one as to sync
 several. No more than are examined after a power cut."""
 
@@ -260,7 +260,7 @@ def _options_of(clip_format: ClipFormat) -> dict[str, str]:
     """Returns the muxer's options: after so much video a fragment or cluster ends."""
     if clip_format.container == "mp4":
         return {
-            "movflags": movflags("frag_keyframe", plain=clip_format.plain),
+            "movflags": movflags_of("frag_keyframe", plain=clip_format.plain),
             "frag_duration": str(int(clip_format.fragment_s * 1e6)),
             "video_track_timescale": str(TIME_BASE.denominator),
         }

@@ -21,7 +21,7 @@ from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
 from shmcam.runtime.files import PART, sweep, sync_folder, unused
 from shmcam.video.disk_file import hold
-from shmcam.video.growing_mp4 import VideoSummary, cut, look, trim
+from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def read_closed_until_ns(recordings: Path, camera: str) -> int:
 
 def read_closed(path: Path, camera: str) -> Closed | None:
     """Returns what a closed video and its CSV tell by themselves; None: nothing plays. Raises: OSError."""
-    summary = look(path)
+    summary = read_summary(path)
     if summary is None or summary.frames == 0:
         return None
     csv = path.with_name(path.stem + TIMING)
@@ -113,7 +113,7 @@ def _sweep(recordings: Path) -> None:
 
 
 def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
-    summary = look(path)
+    summary = read_summary(path)
     growing_csv = final.with_name(final.stem + TIMING + PART)
     if summary is None or summary.frames == 0:
         log.info("leftover removed path=%s reason=no whole fragment bytes=%d", path, path.stat().st_size)
@@ -139,7 +139,7 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
         growing.unlink()
         return []
     lines = growing.read_bytes().split(b"\n")[: len(rows) + 1]
-    cut(growing, sum(len(line) + 1 for line in lines))
+    truncate(growing, sum(len(line) + 1 for line in lines))
     growing.rename(final)
     return rows
 

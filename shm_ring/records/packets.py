@@ -175,7 +175,7 @@ def latest_key(ring: LiveRing) -> int | None:
     return None
 
 
-def nal_units(data: bytes) -> Iterator[bytes]:
+def split_nal_units(data: bytes) -> Iterator[bytes]:
     """Split at start codes (3 or 4 bytes); a unit never ends in a zero byte (7.4.1.1 of the standard)."""
     at = data.find(_START_CODE)
     while at >= 0:
@@ -189,7 +189,7 @@ def nal_units(data: bytes) -> Iterator[bytes]:
 def parameter_sets(unit: bytes) -> bytes:
     """The SPS and PPS in front of a key frame, with start codes; empty where there are none."""
     sets = b""
-    for nal_unit in nal_units(unit):
+    for nal_unit in split_nal_units(unit):
         if nal_unit[0] & _NAL_TYPE in (_SPS, _PPS):
             sets += b"\0" + _START_CODE + nal_unit
         elif sets:

@@ -68,7 +68,7 @@ def put_in_place(part: Path) -> Path:
 
 
 class DiskFile:
-    """An unbuffered file that PyAV writes into (`write`, `seek`, `tell`, `close`) and we `sync`.
+    """An unbuffered file that PyAV writes into (`write`, `seek`, `tell`, `close`) and its owner syncs.
 
     Once a write or a sync has failed the file is `broken`: what is left of it on disk up to `intact_bytes` is good,
     further writes are swallowed (FFmpeg insists on writing a trailer), and it is never synced again, because after a
@@ -104,49 +104,49 @@ class DiskFile:
         return self._descriptor < 0
 
     def write(self, data: bytes) -> int:
-        """Write all of `data` at the current place. Raises: OSError, once; afterwards it only pretends."""
+        """Writes all of `data` at the current place. Raises: OSError, once; later writes are swallowed."""
         if self.broken is None:
             if self._position < self.bytes:
                 # SYNC POINT: FFmpeg overwrites an mp4's head when the index it now points to is written. On disk the
                 # index must come first, else a power cut in between leaves a file without any.
                 self.sync()
-                was = os.pread(self._descriptor, len(data), self._position)
-                self._overwritten.append((self._position, was))
-            self._guarded(lambda: self._write_all(data))
+                before = os.pread(self._descriptor, len(data), self._position)
+                self._overwritten.append((self._position, before))
+            self._break_on_error(lambda: self._write_all(data))
         self._position += len(data)
         self.bytes = max(self.bytes, self._position)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the place of the next write or read. Returns: the new place."""
+        """Moves the place of the next write or read. Returns: the new place."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.bytes}[whence]
         self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """The place of the next write."""
+        """Returns the place of the next write."""
         return self._position
 
     def read(self, size: int) -> bytes:
-        """Read back what was written (FFmpeg's faststart moves the data of a file). Raises: OSError."""
+        """Reads back what was written (FFmpeg's faststart moves the data of a file). Raises: OSError."""
         data = os.pread(self._descriptor, size, self._position)
         self._position += len(data)
         return data
 
     def sync(self) -> None:
-        """Bring everything written so far to the disk. Raises: OSError, once; also if the file is not where it was."""
+        """Brings all written bytes to the disk. Raises: OSError, once; also if the file is no longer where it was."""
         if self._unsynced and self.broken is None:
-            self._guarded(lambda: self._sync_data(self._descriptor))
-            self._guarded(self._check_place)
+            self._break_on_error(lambda: self._sync_data(self._descriptor))
+            self._break_on_error(self._check_path)
             self._unsynced = False
 
     def checkpoint(self, end: int | None = None) -> None:
-        """Say that the bytes so far (or up to `end`) are good by themselves: a broken file is cut back to them."""
+        """Notes that the bytes so far (or up to `end`) are good by themselves: a broken file is cut back to them."""
         if self.broken is None:
             self.intact_bytes = self.bytes if end is None else end
 
     def close(self) -> None:
-        """Close; a broken file is first made again what it was when it was last intact. Once is enough.
+        """Closes; a broken file is first brought back to its last checkpoint. Further calls do nothing.
 
         Raises: OSError, but not of a broken file.
         """
@@ -157,14 +157,14 @@ class DiskFile:
             os.close(descriptor)
             return
         with suppress(OSError):  # a disk that is read-only or gone: readers stop at the torn tail by themselves
-            for place, was in reversed(self._overwritten):
-                os.pwrite(descriptor, was, place)
+            for position, before in reversed(self._overwritten):
+                os.pwrite(descriptor, before, position)
             os.ftruncate(descriptor, self.intact_bytes)
             self.bytes = self.intact_bytes
         with suppress(OSError):
             os.close(descriptor)
 
-    # ---- what tests replace
+    # ---- replaced by tests
 
     def _write_some(self, descriptor: int, data: memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
@@ -181,14 +181,14 @@ class DiskFile:
             written = self._write_some(self._descriptor, view, offset)
             view, offset = view[written:], offset + written
 
-    def _check_place(self) -> None:
-        """Nothing tells a writer that its file was deleted or moved, or its disk unmounted. Raises: OSError."""
+    def _check_path(self) -> None:
+        """Checks that the file is where it was: writes succeed after it was deleted or unmounted. Raises: OSError."""
         if not _is_at(self._descriptor, self.path):
             raise FileNotFoundError(
                 errno.ENOENT, "was moved, deleted or unmounted while it was written", str(self.path)
             )
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _break_on_error(self, work: Callable[[], None]) -> None:
         try:
             work()
         except OSError as error:

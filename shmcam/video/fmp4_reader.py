@@ -1,7 +1,8 @@
 """Reads the fragments of a growing or cut-off mp4: where the last complete one ends, and how many frames there are.
 
 ISO/IEC 14496-12: a file is a row of boxes: 32-bit size (1: a 64-bit size follows), 4 letters, body. A fragment is
-a `moof` (what is in it) followed by an `mdat` (the bytes). Only headers are read, so an hour takes a few ms.
+a `moof` (which describes the samples) followed by an `mdat` (their bytes). Only headers are read, so an hour takes a
+few ms.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import BinaryIO
 MAX_MOOF_BYTES = 1_000_000
 """Ours have a few hundred bytes."""
 
-SUSPECT = 4
-"""Fragments at the end that are looked into: a power cut tears what came after the last sync, never more than these."""
+SUSPECT_FRAGMENTS = 4
+"""Fragments at the end that are examined: a power cut tears what came after the last sync, never more than these."""
 
 _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """trun flags for 32 bits each of every sample: duration, size, flags, composition offset."""
@@ -39,7 +40,7 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What is whole in a file."""
+    """The part of a file that is whole."""
 
     bytes: int = 0
     """End of the last sound fragment; 0: there is none."""
@@ -50,13 +51,12 @@ class Extent:
     """A plain mp4: its index is there."""
 
 
-def extent(path: Path, suspect: int = SUSPECT) -> Extent:
-    """Measure what is whole; the last `suspect` fragments are looked into. Raises: OSError."""
+def measure_extent(path: Path, suspect: int = SUSPECT_FRAGMENTS) -> Extent:
+    """Measures what is whole; the data of the last `suspect` fragments is examined. Raises: OSError."""
     with path.open("rb") as file:
         fragments, finished = _scan(file, os.fstat(file.fileno()).st_size)
-        known = max(0, len(fragments) - suspect)
-        for number in range(known, len(fragments)):
-            if not sound(file, fragments[number]):
+        for number in range(max(0, len(fragments) - suspect), len(fragments)):
+            if not is_sound(file, fragments[number]):
                 del fragments[number:]  # sectors reach a disk in any order: one behind may be whole, and is given up
                 break
     if not fragments:
@@ -67,34 +67,34 @@ def extent(path: Path, suspect: int = SUSPECT) -> Extent:
 
 
 def _scan(file: BinaryIO, total: int) -> tuple[list[Fragment], bool]:
-    """Every fragment whose bytes are all there; and whether the file is a finished one instead."""
-    found: list[Fragment] = []
+    """Finds every fragment whose bytes are all there. Returns: also whether the file is a finished one instead."""
+    fragments: list[Fragment] = []
     moof, kinds = None, []
-    for kind, start, size in boxes(file, 0, total):
+    for kind, start, size in read_boxes(file, 0, total):
         if start + size > total:
             break
         kinds.append(kind)
         if kind == b"moof" and size <= MAX_MOOF_BYTES:
             file.seek(start)
-            moof = _moof(file.read(size))
+            moof = _parse_moof(file.read(size))
         elif kind == b"mdat" and moof is not None:
-            found.append(Fragment(start + size, start + 8, *moof))
+            fragments.append(Fragment(start + size, start + 8, *moof))
             moof = None
-    return found, b"moof" not in kinds and kinds[-1:] == [b"moov"] and b"mdat" in kinds
+    return fragments, b"moof" not in kinds and kinds[-1:] == [b"moov"] and b"mdat" in kinds
 
 
-def sound(file: BinaryIO, fragment: Fragment) -> bool:
-    """Whether its samples are made of H.264 units, each with its length in front, and none ends in zeros.
+def is_sound(file: BinaryIO, fragment: Fragment) -> bool:
+    """Whether a fragment's samples are made of H.264 units, each with its length in front, none ending in zeros.
 
     A unit never ends in a zero byte (ITU-T H.264, 7.4.1), so sectors that the disk never wrote show.
     """
     if fragment.data + sum(fragment.sizes) > fragment.end or not fragment.sizes:
         return False
     file.seek(fragment.data)
-    return all(_sound_sample(file.read(size)) for size in fragment.sizes)
+    return all(_is_sound_sample(file.read(size)) for size in fragment.sizes)
 
 
-def _sound_sample(data: bytes) -> bool:
+def _is_sound_sample(data: bytes) -> bool:
     at = 0
     while at + 5 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
@@ -104,8 +104,8 @@ def _sound_sample(data: bytes) -> bool:
     return at == len(data) > 0
 
 
-def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and size of each box between two offsets; stops at what is none."""
+def read_boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yields kind, start and size of each box between two offsets; stops at bytes that are no box."""
     while start + 8 <= end:
         file.seek(start)
         head = file.read(16)
@@ -120,44 +120,44 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, in
         start += size
 
 
-def _moof(data: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
-    """Decoding time of the first sample, duration and size of each; None for what is damaged."""
+def _parse_moof(data: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+    """Returns the decoding time of the first sample, and duration and size of each; None for a damaged moof."""
     try:
-        traf = _child(data, b"traf")
-        tfhd, tfdt, trun = (_child(traf, kind) for kind in (b"tfhd", b"tfdt", b"trun"))
+        traf = _find_child(data, b"traf")
+        tfhd, tfdt, trun = (_find_child(traf, kind) for kind in (b"tfhd", b"tfdt", b"trun"))
         first = struct.unpack_from(">Q" if tfdt[8] == 1 else ">I", tfdt, 12)[0]
-        duration, size = _defaults(tfhd)
-        return first, _column(trun, 0x100, duration), _column(trun, 0x200, size)
+        duration, size = _parse_defaults(tfhd)
+        return first, _parse_column(trun, 0x100, duration), _parse_column(trun, 0x200, size)
     except (struct.error, LookupError, ValueError):
         return None
 
 
-def _defaults(tfhd: bytes) -> tuple[int, int]:
-    """Duration and size of samples that do not say their own."""
-    flags, at, found = int.from_bytes(tfhd[9:12], "big"), 16, {}
+def _parse_defaults(tfhd: bytes) -> tuple[int, int]:
+    """Returns duration and size of samples that do not have their own."""
+    flags, at, values = int.from_bytes(tfhd[9:12], "big"), 16, {}
     for flag, width in ((0x1, 8), (0x2, 4), (0x8, 4), (0x10, 4)):
         if flags & flag:
-            found[flag] = int.from_bytes(tfhd[at : at + width], "big")
+            values[flag] = int.from_bytes(tfhd[at : at + width], "big")
             at += width
-    return found.get(0x8, 0), found.get(0x10, 0)
+    return values.get(0x8, 0), values.get(0x10, 0)
 
 
-def _column(trun: bytes, wanted: int, default: int) -> tuple[int, ...]:
-    """One property of every sample."""
+def _parse_column(trun: bytes, field: int, default: int) -> tuple[int, ...]:
+    """Returns one property of every sample."""
     flags = int.from_bytes(trun[9:12], "big")
     count = struct.unpack_from(">I", trun, 12)[0]
     at = 16 + (4 if flags & 1 else 0) + (4 if flags & 4 else 0)
-    present = [field for field in _SAMPLE_FIELDS if flags & field]
-    if at + count * 4 * len(present) > len(trun):
+    fields = [flag for flag in _SAMPLE_FIELDS if flags & flag]
+    if at + count * 4 * len(fields) > len(trun):
         raise ValueError("trun is longer than its box")
-    if wanted not in present:
+    if field not in fields:
         return tuple([default] * count)
-    at += 4 * present.index(wanted)
-    step = 4 * len(present)
+    at += 4 * fields.index(field)
+    step = 4 * len(fields)
     return tuple(int.from_bytes(trun[at + n * step : at + n * step + 4], "big") for n in range(count))
 
 
-def _child(data: bytes, kind: bytes) -> bytes:
+def _find_child(data: bytes, kind: bytes) -> bytes:
     at = 8
     while at + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, at)

@@ -4,7 +4,7 @@
     moof[ mfhd traf[ tfhd tfdt trun ] ]  mdat          again and again, made once for all viewers
 
 Each viewer's clock starts at 0 with its first frame, so only the 8 bytes of tfdt differ between viewers.
-PyAV could mux too, but writes one file per viewer and keeps state; this is 100 lines that can be checked byte by byte.
+PyAV could mux, too, but writes one file per viewer and keeps state; this is 100 lines that can be checked byte by byte.
 *Source*: ISO/IEC 14496-12 (boxes), 14496-15 (avcC).
 """
 
@@ -26,7 +26,7 @@ _SYNC, _NOT_SYNC = 0x02000000, 0x01010000
 
 @dataclass(frozen=True, slots=True)
 class MuxedFrame:
-    """One encoded frame, muxed; everything but its time."""
+    """One encoded frame, muxed; all but its time is the same for every viewer."""
 
     before: bytes
     """moof up to the time in tfdt."""
@@ -37,71 +37,75 @@ class MuxedFrame:
     key: bool
     """Decoding can begin here."""
     captured_ns: int
-    """When the frame was taken, sensor clock."""
+    """Capture time of the frame, sensor clock."""
 
-    def at(self, base_us: int) -> bytes:
-        """The bytes for a viewer whose clock began at `base_us`."""
+    def bytes_at(self, base_us: int) -> bytes:
+        """Returns the bytes for a viewer whose clock began at `base_us`."""
         return b"".join((self.before, struct.pack(">Q", max(0, self.time_us - base_us)), self.after))
 
 
-def header(sets: ParameterSets, width: int, height: int) -> bytes:
-    """The part before the first fragment."""
-    mvhd = _full(b"mvhd", 0, 0, struct.pack(">IIIIIHxxxxxxxxxx", 0, 0, TIMESCALE, 0, 0x10000, 0x100) + _MATRIX
+def make_header(sets: ParameterSets, width: int, height: int) -> bytes:
+    """Returns the part before the first fragment."""
+    mvhd = _make_full_box(b"mvhd", 0, 0, struct.pack(">IIIIIHxxxxxxxxxx", 0, 0, TIMESCALE, 0, 0x10000, 0x100) + _MATRIX
                  + bytes(24) + struct.pack(">I", TRACK + 1))  # fmt: skip
-    trex = _full(b"trex", 0, 0, struct.pack(">5I", TRACK, 1, 0, 0, 0))
-    moov = _box(b"moov", mvhd, _trak(sets, width, height), _box(b"mvex", trex))
-    return _box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6mp41avc1") + moov
+    trex = _make_full_box(b"trex", 0, 0, struct.pack(">5I", TRACK, 1, 0, 0, 0))
+    moov = _make_box(b"moov", mvhd, _make_trak(sets, width, height), _make_box(b"mvex", trex))
+    return _make_box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6mp41avc1") + moov
 
 
-def fragment(unit: bytes, *, number: int, time_us: int, duration_us: int, key: bool, captured_ns: int) -> MuxedFrame:
-    """Mux one frame; `unit` is in AVCC form (each NAL unit after its length)."""
-    mfhd = _full(b"mfhd", 0, 0, struct.pack(">I", number & 0xFFFFFFFF))
-    tfhd = _full(b"tfhd", 0, 0x020000, struct.pack(">I", TRACK))  # offsets count from the moof
+def make_fragment(
+    unit: bytes, *, number: int, time_us: int, duration_us: int, key: bool, captured_ns: int
+) -> MuxedFrame:
+    """Muxes one frame; `unit` is in AVCC form (each NAL unit after its length)."""
+    mfhd = _make_full_box(b"mfhd", 0, 0, struct.pack(">I", number & 0xFFFFFFFF))
+    tfhd = _make_full_box(b"tfhd", 0, 0x020000, struct.pack(">I", TRACK))  # offsets count from the moof
     sample = struct.pack(">III", max(1, duration_us), len(unit), _SYNC if key else _NOT_SYNC)
     # trun is fixed in size, so the offset of the data is known before it is written.
     moof_bytes = 8 + len(mfhd) + 8 + len(tfhd) + 20 + 32
-    trun = _full(b"trun", 0, 0x000701, struct.pack(">Ii", 1, moof_bytes + 8) + sample)
+    trun = _make_full_box(b"trun", 0, 0x000701, struct.pack(">Ii", 1, moof_bytes + 8) + sample)
     tfdt_head = struct.pack(">I4sI", 20, b"tfdt", 0x01000000)
     traf_head = struct.pack(">I4s", 8 + len(tfhd) + 20 + len(trun), b"traf")
     before = struct.pack(">I4s", moof_bytes, b"moof") + mfhd + traf_head + tfhd + tfdt_head
-    return MuxedFrame(before, time_us, trun + _box(b"mdat", unit), key, captured_ns)
+    return MuxedFrame(before, time_us, trun + _make_box(b"mdat", unit), key, captured_ns)
 
 
 # ---- boxes
 
 
-def _box(kind: bytes, *parts: bytes) -> bytes:
+def _make_box(kind: bytes, *parts: bytes) -> bytes:
     body = b"".join(parts)
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def _full(kind: bytes, version: int, flags: int, body: bytes) -> bytes:
-    return _box(kind, struct.pack(">I", version << 24 | flags), body)
+def _make_full_box(kind: bytes, version: int, flags: int, body: bytes) -> bytes:
+    return _make_box(kind, struct.pack(">I", version << 24 | flags), body)
 
 
-def _trak(sets: ParameterSets, width: int, height: int) -> bytes:
-    tkhd = _full(b"tkhd", 0, 3, struct.pack(">IIIII8xHHHH", 0, 0, TRACK, 0, 0, 0, 0, 0, 0) + _MATRIX
+def _make_trak(sets: ParameterSets, width: int, height: int) -> bytes:
+    tkhd = _make_full_box(b"tkhd", 0, 3, struct.pack(">IIIII8xHHHH", 0, 0, TRACK, 0, 0, 0, 0, 0, 0) + _MATRIX
                  + struct.pack(">II", width << 16, height << 16))  # fmt: skip
-    mdhd = _full(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, TIMESCALE, 0, 0x55C4, 0))  # language "und"
-    hdlr = _full(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, b"vide") + b"shmcam\0")
-    dref = _full(b"dref", 0, 0, struct.pack(">I", 1) + _full(b"url ", 0, 1, b""))
-    minf = _box(b"minf", _full(b"vmhd", 0, 1, bytes(8)), _box(b"dinf", dref), _stbl(sets, width, height))
-    return _box(b"trak", tkhd, _box(b"mdia", mdhd, hdlr, minf))
+    mdhd = _make_full_box(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, TIMESCALE, 0, 0x55C4, 0))  # language "und"
+    hdlr = _make_full_box(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, b"vide") + b"shmcam\0")
+    dref = _make_full_box(b"dref", 0, 0, struct.pack(">I", 1) + _make_full_box(b"url ", 0, 1, b""))
+    minf = _make_box(
+        b"minf", _make_full_box(b"vmhd", 0, 1, bytes(8)), _make_box(b"dinf", dref), _make_stbl(sets, width, height)
+    )
+    return _make_box(b"trak", tkhd, _make_box(b"mdia", mdhd, hdlr, minf))
 
 
-def _stbl(sets: ParameterSets, width: int, height: int) -> bytes:
-    """The sample table, empty but for the description of the codec: all samples are in fragments."""
-    avcc = _box(
+def _make_stbl(sets: ParameterSets, width: int, height: int) -> bytes:
+    """Returns the sample table, empty but for the description of the codec: all samples are in fragments."""
+    avcc = _make_box(
         b"avcC",
         bytes((1, *sets.sps[1:4], 0xFF, 0xE1)),  # profile, compatibility, level; 4-byte lengths; one SPS
         struct.pack(">H", len(sets.sps)) + sets.sps,
         b"\x01" + struct.pack(">H", len(sets.pps)) + sets.pps,
     )
-    avc1 = _box(
+    avc1 = _make_box(
         b"avc1",
         struct.pack(">6xH16xHHIIIH32sHh", 1, width, height, 0x480000, 0x480000, 0, 1, b"", 24, -1),
         avcc,
     )
-    empty = [_full(kind, 0, 0, struct.pack(">I", 0)) for kind in (b"stts", b"stsc", b"stco")]
-    stsz = _full(b"stsz", 0, 0, struct.pack(">II", 0, 0))
-    return _box(b"stbl", _full(b"stsd", 0, 0, struct.pack(">I", 1) + avc1), *empty, stsz)
+    empty = [_make_full_box(kind, 0, 0, struct.pack(">I", 0)) for kind in (b"stts", b"stsc", b"stco")]
+    stsz = _make_full_box(b"stsz", 0, 0, struct.pack(">II", 0, 0))
+    return _make_box(b"stbl", _make_full_box(b"stsd", 0, 0, struct.pack(">I", 1) + avc1), *empty, stsz)

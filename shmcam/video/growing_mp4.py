@@ -2,7 +2,7 @@
 
 An mp4 grows by fragments (`movflags`). Where FFmpeg has `hybrid_fragmented` (7.1), the clean close makes it a plain
 one: it writes one index at the end and 8 bytes at the front, and copies nothing. A crash or a power cut leaves
-fragments, of which the last ones may be torn: `look` finds and `trim` cuts them off.
+fragments, of which the last ones may be torn: `read_summary` finds and `trim` cuts them off.
 
 PyAV is imported when it is needed: most users of the library never do.
 """
@@ -31,10 +31,10 @@ HYBRID_SINCE = (61, 7, 0)
 
 @dataclass(frozen=True, slots=True)
 class VideoSummary:
-    """What is in a video."""
+    """The content of a video."""
 
     about: dict[str, Any]
-    """What its writer said of it (`comment`, JSON)."""
+    """The description that its writer put into it (`comment`, JSON)."""
     frames: int
     last_pts_us: int
     """Time of the last frame, where the track's unit is 1 µs."""
@@ -42,8 +42,8 @@ class VideoSummary:
     """Where its last whole fragment ends; 0: it is not made of fragments."""
 
 
-def movflags(cut: str, *, plain: bool = True) -> str:
-    """The muxer's flags. `cut`: when a fragment ends (frag_keyframe, frag_every_frame); `plain`: what a close makes."""
+def movflags_of(cut: str, *, plain: bool = True) -> str:
+    """Returns the muxer's flags. `cut`: where fragments end (frag_keyframe, frag_every_frame); `plain`: when closed."""
     # empty_moov: no frame outside a fragment, so that fmp4_reader counts them all
     return f"empty_moov+{cut}+default_base_moof{'+hybrid_fragmented' if plain and has_hybrid() else ''}"
 
@@ -98,8 +98,8 @@ class GrowingVideo:
             self.container.close()
 
 
-def look(path: Path, suspect: int = fmp4_reader.SUSPECT) -> VideoSummary | None:
-    """What is whole in a video. None: nothing plays. Raises: OSError.
+def read_summary(path: Path, suspect: int = fmp4_reader.SUSPECT_FRAGMENTS) -> VideoSummary | None:
+    """Returns what is whole in a video; None: nothing plays. Raises: OSError.
 
     `suspect`: how many fragments at the end were perhaps not synced.
     """
@@ -107,29 +107,29 @@ def look(path: Path, suspect: int = fmp4_reader.SUSPECT) -> VideoSummary | None:
 
     extent = fmp4_reader.Extent(finished=True)
     if ".mp4" in path.suffixes:
-        extent = fmp4_reader.extent(path, suspect)
+        extent = fmp4_reader.measure_extent(path, suspect)
         if not extent.bytes and not extent.finished:
             return None
     try:
         with path.open("rb") as whole, av.open(_Front(whole, extent.bytes) if extent.bytes else whole, "r") as file:
-            about = _about(file.metadata)
+            about = _read_about(file.metadata)
             if extent.bytes:
                 return VideoSummary(about, extent.frames, extent.last_pts_us, extent.bytes)
             packets = [packet for packet in file.demux(video=0) if packet.size]
-            times = [int(one.pts * one.time_base * 1_000_000) for one in packets if one.pts is not None]
+            times = [int(packet.pts * packet.time_base * 1_000_000) for packet in packets if packet.pts is not None]
             return VideoSummary(about, len(packets), max(times, default=0))
     except (av.FFmpegError, IndexError, ValueError):
         return None
 
 
-def trim(path: Path, found: VideoSummary) -> None:
-    """Cut the torn tail off: FFmpeg refuses a file that ends inside a fragment's header. Raises: OSError."""
-    if found.bytes:
-        cut(path, found.bytes)
+def trim(path: Path, summary: VideoSummary) -> None:
+    """Cuts the torn tail off: FFmpeg refuses a file that ends inside a fragment's header. Raises: OSError."""
+    if summary.bytes:
+        truncate(path, summary.bytes)
 
 
-def cut(path: Path, size: int) -> None:
-    """Cut a file, and have that on disk before it gets a name that nobody looks into again. Raises: OSError."""
+def truncate(path: Path, size: int) -> None:
+    """Cuts a file, on disk, too, before it gets a name under which it is not examined again. Raises: OSError."""
     with path.open("r+b") as file:
         file.truncate(size)
         os.fsync(file.fileno())
@@ -152,7 +152,7 @@ class _Front:
         return self._file.tell()
 
 
-def _about(metadata: dict[str, str]) -> dict[str, Any]:
+def _read_about(metadata: dict[str, str]) -> dict[str, Any]:
     text = metadata.get("comment") or metadata.get("COMMENT") or "{}"
     with suppress(ValueError):
         value = json.loads(text)

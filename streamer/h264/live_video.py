@@ -18,7 +18,7 @@ from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.worker import Worker
 from shmcam.video import fmp4_writer
-from shmcam.video.annexb import ParameterSets, parameter_sets, to_avcc
+from shmcam.video.annexb import ParameterSets, find_parameter_sets, to_avcc
 from shmcam.video.fmp4_writer import MuxedFrame
 
 GOP_BYTES_MAX = 8 * 1024 * 1024
@@ -144,9 +144,9 @@ class LiveFeed:
     def _mux(self, unit: Unit, call: Callable[..., object]) -> None:
         if now_ns() - unit.meta.captured_ns > max(OLD_NS, 2000 * unit.duration_us):
             return  # left in the ring by a recorder that has ended: not live any more
-        sets = parameter_sets(unit.data) if unit.key else None
+        sets = find_parameter_sets(unit.data) if unit.key else None
         self._number += 1
-        fragment = fmp4_writer.fragment(
+        fragment = fmp4_writer.make_fragment(
             to_avcc(unit.data),
             number=self._number,
             time_us=unit.pts_us,
@@ -159,4 +159,4 @@ class LiveFeed:
 
 def init_segment_of(sets: ParameterSets, width: int, height: int) -> InitSegment:
     """Returns the first bytes for a viewer of video with these parameter sets and this size."""
-    return InitSegment(fmp4_writer.header(sets, width, height), sets.codec, width, height)
+    return InitSegment(fmp4_writer.make_header(sets, width, height), sets.codec, width, height)

@@ -70,7 +70,7 @@ class HttpVideoViewer:
             return
         if self._base_us < 0:
             self._base_us = fragment.time_us
-        data = fragment.at(self._base_us)
+        data = fragment.bytes_at(self._base_us)
         self._blocked = not self._raw_stream.write(data)
         self.counts.sent += 1
         self.counts.bytes += len(data)
@@ -119,7 +119,7 @@ class WebSocketVideoViewer:
         self._needs_key = False
         if self._base_us < 0:
             self._base_us = fragment.time_us
-        self._queue.append(fragment.at(self._base_us))
+        self._queue.append(fragment.bytes_at(self._base_us))
         self._new_message.set()
 
     async def run(self, socket: web.WebSocketResponse) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from exporter.films import build
-from exporter.films.film import Film, adopted
+from exporter.films.film import Film, adopt_film
 from exporter.films.running_film import RunningFilm
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
@@ -144,7 +144,7 @@ def test_a_film_begins_anew_when_its_empty_file_was_taken_for_a_leftover(setting
 
     def late(descriptor: int, how: int) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        assert adopted(part, "cam0") is None and not part.exists()
+        assert adopt_film(part, "cam0") is None and not part.exists()
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -170,9 +170,9 @@ def test_a_disk_that_fills_up_costs_no_frame_that_was_written(settings, adopt, m
     with pytest.raises(OSError, match="No space"), film:
         for number in range(1, 31):
             film.add(np.full(LAYOUT.payload_bytes, 60 + number, np.uint8))
-            whole = fmp4_reader.extent(film.part).frames
-    assert film.frames > 1 and fmp4_reader.extent(film.part).frames >= whole > 0
-    size, leftover = film.part.stat().st_size, fmp4_reader.extent(film.part)
+            whole = fmp4_reader.measure_extent(film.part).frames
+    assert film.frames > 1 and fmp4_reader.measure_extent(film.part).frames >= whole > 0
+    size, leftover = film.part.stat().st_size, fmp4_reader.measure_extent(film.part)
     assert size == leftover.bytes, "nothing torn is left"
     monkeypatch.undo()
     assert adopt("cam0") == [film.path.name]
@@ -187,7 +187,7 @@ def test_what_a_power_cut_tore_is_cut_off_and_the_rest_is_a_film(settings, adopt
     film._file.close()
     data = film.part.read_bytes()
     with film.part.open("rb") as file:
-        ends = [start + size for kind, start, size in fmp4_reader.boxes(file, 0, len(data)) if kind == b"mdat"]
+        ends = [start + size for kind, start, size in fmp4_reader.read_boxes(file, 0, len(data)) if kind == b"mdat"]
     torn = {
         "truncated": data[: ends[29] + 40],  # inside the next one's header, where FFmpeg refuses to open it
         "zeroed": data[: ends[30] - 4] + bytes(5000),

@@ -15,7 +15,7 @@ import pytest
 from recorder.clips import clip_file, recovery
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
-from shmcam.video.growing_mp4 import look
+from shmcam.video.growing_mp4 import read_summary
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
 
@@ -98,7 +98,7 @@ def after_power_cut(done, rng):
 
 def counted(path):
     """Frames in complete fragments, or in all of a finished file."""
-    found = fmp4_reader.extent(path).frames
+    found = fmp4_reader.measure_extent(path).frames
     return found or len(numbers(path))
 
 
@@ -148,7 +148,7 @@ def test_a_backlog_is_synced_less_often_than_live_video_but_never_more_than_is_l
 ):
     """A card takes long for a sync, and at ten times the camera's rate there would be twenty a second."""
     backlog, _ = journals
-    assert max(unsynced(backlog)) == clip_file.UNSYNCED_FRAGMENTS < fmp4_reader.SUSPECT
+    assert max(unsynced(backlog)) == clip_file.UNSYNCED_FRAGMENTS < fmp4_reader.SUSPECT_FRAGMENTS
     kept: list[Journal] = []
     clip = film.clip_file(tmp_path, type("Opener", (JournalFile,), {"journals": kept}))
     for unit in film.units():
@@ -181,7 +181,7 @@ def test_without_the_barrier_before_the_head_is_overwritten_a_power_cut_costs_th
         head_only[offset : offset + len(data)] = data
     path = tmp_path / "cam0_x.mp4.part"
     path.write_bytes(bytes(head_only))
-    assert look(path) is None
+    assert read_summary(path) is None
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,9 @@ def growing(tmp_path_factory):
 def ends_inside_moof(path):
     with path.open("rb") as file:
         total = path.stat().st_size
-        return any(kind == b"moof" and start + size > total for kind, start, size in fmp4_reader.boxes(file, 0, total))
+        return any(
+            kind == b"moof" and start + size > total for kind, start, size in fmp4_reader.read_boxes(file, 0, total)
+        )
 
 
 def check_tails(growing, folder, seeds):
@@ -214,7 +216,7 @@ def check_tails(growing, folder, seeds):
             rng = random.Random(f"{fate}{seed}")
             cut = rng.randrange(1000, len(growing))
             whole.write_bytes(growing[:cut])
-            least = fmp4_reader.extent(whole).frames
+            least = fmp4_reader.measure_extent(whole).frames
             path = folder / "cam0_320x96_tail.mp4.part"
             path.write_bytes(growing[:cut] + tail(rng, len(growing) - cut))
             # FFmpeg refuses a file that ends inside a fragment's header (160 bytes) until the recorder has cut it off.
@@ -282,7 +284,7 @@ def check_growing(made):
         lines = clip.with_name(clip.name.replace(".mp4.part", "_frame_timing.csv.part")).read_text().splitlines()
         taken = [int(line.split(",")[2]) for line in lines[1:-1]]
         said = [int(line.split(",")[0]) for line in lines[1:-1]]
-        whole = fmp4_reader.extent(clip).frames
+        whole = fmp4_reader.measure_extent(clip).frames
         ids = numbers(clip)[:whole] if whole and not ends_inside_moof(clip) else []
         assert ids == said[: len(ids)] and len(ids) in (0, whole), f"{clip}: {whole} frames: {ids}"
         lost = taken[whole:]

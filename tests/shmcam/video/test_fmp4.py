@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from shm_ring.records.packets import nal_units
-from shmcam.video.annexb import parameter_sets, to_avcc
-from shmcam.video.fmp4_writer import fragment, header
+from shm_ring.records.packets import split_nal_units
+from shmcam.video.annexb import find_parameter_sets, to_avcc
+from shmcam.video.fmp4_writer import make_fragment, make_header
 
 TIMES_US = [0, 33_333, 66_667, 100_000, 133_333, 2_133_333, 4_133_333, 4_166_667, 4_200_000, 4_233_333, 4_300_001]
 GOP = 5
@@ -35,13 +35,13 @@ def encoded(times_us: list[int]) -> list[tuple[bytes, int, bool]]:
 
 
 def film(units: list[tuple[bytes, int, bool]]) -> bytes:
-    sets = parameter_sets(units[0][0])
+    sets = find_parameter_sets(units[0][0])
     assert sets is not None
     pieces = [
-        fragment(to_avcc(data), number=n + 1, time_us=pts, duration_us=33_333, key=key, captured_ns=0)
+        make_fragment(to_avcc(data), number=n + 1, time_us=pts, duration_us=33_333, key=key, captured_ns=0)
         for n, (data, pts, key) in enumerate(units)
     ]
-    return header(sets, 160, 120) + b"".join(piece.at(pieces[0].time_us) for piece in pieces)
+    return make_header(sets, 160, 120) + b"".join(piece.bytes_at(pieces[0].time_us) for piece in pieces)
 
 
 def test_ffmpeg_reads_every_frame_with_its_exact_time():
@@ -86,7 +86,7 @@ def test_a_film_cut_anywhere_plays_up_to_the_last_whole_fragment():
 
 
 def test_codec_name_comes_from_the_sequence_parameter_set():
-    sets = parameter_sets(b"\0\0\0\1\x67\x64\x00\x1f\xac\0\0\1\x68\xee\x3c\x80\0\0\1\x65data")
+    sets = find_parameter_sets(b"\0\0\0\1\x67\x64\x00\x1f\xac\0\0\1\x68\xee\x3c\x80\0\0\1\x65data")
     assert sets is not None
     assert sets.codec == "avc1.64001f"
     assert (sets.sps, sets.pps) == (b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80"), "the trailing zero is padding"
@@ -94,21 +94,21 @@ def test_codec_name_comes_from_the_sequence_parameter_set():
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\1", b"\0\0\1\x67", b"garbage", b"\0\0\1\x65only a picture"])
 def test_no_parameter_sets_are_found_where_there_are_none(data):
-    assert parameter_sets(data) is None
+    assert find_parameter_sets(data) is None
 
 
 def test_start_codes_of_both_lengths_become_lengths():
     data = b"\0\0\0\1\x09\x10" + b"\0\0\0\1\x67spsx" + b"\0\0\1\x68ppsx" + b"\0\0\1\x65slice one" + b"\0\0\0\1\x41two"
-    assert list(nal_units(data)) == [b"\x09\x10", b"\x67spsx", b"\x68ppsx", b"\x65slice one", b"\x41two"]
+    assert list(split_nal_units(data)) == [b"\x09\x10", b"\x67spsx", b"\x68ppsx", b"\x65slice one", b"\x41two"]
     assert to_avcc(data) == struct.pack(">I", 10) + b"\x65slice one" + struct.pack(">I", 4) + b"\x41two"
 
 
 def test_boxes_nest_to_the_byte():
     """Every box's size leads exactly to the next one; the data offset in trun points at the frame."""
-    sets = parameter_sets(b"\0\0\1\x67\x64\x00\x1f\xac\0\0\1\x68\xee\x3c\x80")
+    sets = find_parameter_sets(b"\0\0\1\x67\x64\x00\x1f\xac\0\0\1\x68\xee\x3c\x80")
     assert sets is not None
-    piece = fragment(b"\0\0\0\4ABCD", number=7, time_us=1000, duration_us=5, key=True, captured_ns=0).at(400)
-    data = header(sets, 640, 360) + piece
+    piece = make_fragment(b"\0\0\0\4ABCD", number=7, time_us=1000, duration_us=5, key=True, captured_ns=0).bytes_at(400)
+    data = make_header(sets, 640, 360) + piece
     kinds, at = [], 0
     while at < len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

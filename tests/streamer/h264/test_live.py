@@ -15,7 +15,7 @@ from shm_ring.records.packets import SLOT_BYTES, Unit, publish
 from shmcam.imaging import frame_code
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
-from shmcam.video.fmp4_writer import fragment, header
+from shmcam.video.fmp4_writer import make_fragment, make_header
 from streamer.h264.live_video import InitSegment, LiveFeed, LiveVideo
 from streamer.h264.routes import key_frame_timeout_s
 from streamer.h264.viewers import FRAGMENTS_MAX, HttpVideoViewer, WebSocketVideoViewer
@@ -135,11 +135,11 @@ def test_a_night_exposure_is_waited_for(frame_s, patience):
 
 
 SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
-INIT_SEGMENT = InitSegment(header(SETS, 64, 48), SETS.codec, 64, 48)
+INIT_SEGMENT = InitSegment(make_header(SETS, 64, 48), SETS.codec, 64, 48)
 
 
 def piece(number: int, key: bool = False):
-    return fragment(b"\0\0\0\1x", number=number, time_us=number * 1000, duration_us=1000, key=key, captured_ns=0)
+    return make_fragment(b"\0\0\0\1x", number=number, time_us=number * 1000, duration_us=1000, key=key, captured_ns=0)
 
 
 class FakeRawStream:
