@@ -36,7 +36,7 @@ def build(
 ) -> Reply:
     """Make a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
     camera = timelapse.camera_of(settings, command.camera)
-    pictures = timelapse.pictures_of(catalogue, [camera], command.since, command.until, now_utc_ns)
+    pictures = timelapse.find_pictures(catalogue, [camera], command.since, command.until, now_utc_ns)
 
     def tell(done: int, total: int) -> None:
         if done % TELL_FRAMES == 0 or done == total:

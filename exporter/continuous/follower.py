@@ -90,8 +90,8 @@ class CameraFollower:
     def _run(self) -> None:
         if self._own().startrails:
             self.trails.resume()
-        self._without_trouble(self.film.adopt)
-        self._without_trouble(self.trails_film.adopt)
+        self._without_trouble(self.film.adopt_leftovers)
+        self._without_trouble(self.trails_film.adopt_leftovers)
         while not self._stop.requested:
             self._watch()
         self._ended()
@@ -176,8 +176,8 @@ class CameraFollower:
                 "timelapse and startrails pause camera=%s for_s=%g reason=%s", self._camera.name, delay_s, problem
             )
             self.trouble = str(problem)
-            self.film.give_up()
-            self.trails_film.give_up()
+            self.film.abandon()
+            self.trails_film.abandon()
             return
         if self.trouble:
             self.trouble = ""

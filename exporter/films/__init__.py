@@ -1,1 +1,1 @@
-"""exporter/films."""
+"""Films of saved pictures: timelapse and startrails, growing all day or built in one go."""

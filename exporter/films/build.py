@@ -1,4 +1,4 @@
-"""`shmcam timelapse`: a film of saved pictures, with a progress bar."""
+"""`shmcam timelapse`: builds a film of saved pictures, with a progress bar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shmcam.runtime.progress import Progress, progress_bar
 from shmcam.runtime.startup import default_config
 
 NAMED = ("camera", "since", "from", "until", "to", "fps", "label")
-"""What may be written `name=value`, too."""
+"""Options that may be written `name=value`, too."""
 
 
 def build(
@@ -40,51 +40,51 @@ def build(
     label: str = "",
     progress: Progress = lambda _done, _total: None,
 ) -> Entry:
-    """Make a film of saved pictures (jpg, png, tiff), one frame each; others of another size are left out.
+    """Makes a film of saved pictures (jpg, png, tiff), one frame each; pictures of another size are left out.
 
     Memory does not grow with their number. Raises: NothingThere where there are none; NoRoom, OSError, sqlite3.Error.
     """
-    shown = [entry for entry in pictures if entry.path.suffix in (".jpg", ".png", ".tiff")]
-    first = next((one for one in map(_read, (entry.path for entry in shown)) if one is not None), None)
+    entries = [entry for entry in pictures if entry.path.suffix in (".jpg", ".png", ".tiff")]
+    first = next((picture for entry in entries if (picture := _read_picture(entry.path)) is not None), None)
     if first is None:
         raise NothingThere("timelapse: no pictures of that span in the library")
     own = settings.table(ExportSettings)
     folder = settings.paths.captures
-    spared, ahead = {entry.path for entry in shown}, min(len(shown), ROOM_FRAMES) * FRAME_BYTES
+    paths, need_bytes = {entry.path for entry in entries}, min(len(entries), ROOM_FRAMES) * FRAME_BYTES
 
-    def room() -> None:
-        retention.make_room(settings, catalogue, ahead, folder, kind="timelapse", writing=spared)
+    def make_room() -> None:
+        retention.make_room(settings, catalogue, need_bytes, folder, kind="timelapse", writing=paths)
 
-    room()
+    make_room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
-    camera = shown[0].camera
-    path = unused(folder / names.film_name("timelapse", camera, label, shown[0].started_utc_ns, "mp4"))
-    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=shown[0].description() | {"kind": "timelapse"})
+    camera = entries[0].camera
+    path = unused(folder / names.film_name("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
+    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].description() | {"kind": "timelapse"})
     try:
-        for number, entry in enumerate(shown):
-            progress(number, len(shown))
+        for number, entry in enumerate(entries):
+            progress(number, len(entries))
             if number % ROOM_FRAMES == ROOM_FRAMES - 1:
-                room()
-            picture = _read(entry.path)
+                make_room()
+            picture = _read_picture(entry.path)
             if picture is not None and picture.shape == first.shape:
                 film.add(picture.reshape(-1))
-        made = film.close()
+        closed_path = film.close()
     except BaseException:
         film.part.unlink(missing_ok=True)  # unlike a running film, this one can be made again
-        film.abandon()  # only now: nobody adopts it in between
+        film.abandon()  # only now, with the lock: no other process adopts it in between
         raise
-    progress(len(shown), len(shown))
-    if made is None:
+    progress(len(entries), len(entries))
+    if closed_path is None:
         raise NothingThere("timelapse: no picture could be read")
-    last = shown[-1]
+    last = entries[-1]
     return catalogue.add_when_writable(
         Entry(
             kind="timelapse",
             camera=camera,
-            path=made,
-            started_utc_ns=shown[0].started_utc_ns,
-            duration_s=(last.started_utc_ns - shown[0].started_utc_ns) / 1e9,
-            first_frame=shown[0].first_frame,
+            path=closed_path,
+            started_utc_ns=entries[0].started_utc_ns,
+            duration_s=(last.started_utc_ns - entries[0].started_utc_ns) / 1e9,
+            first_frame=entries[0].first_frame,
             last_frame=last.last_frame,
             frames=film.frames,
             trigger="timelapse",
@@ -94,28 +94,28 @@ def build(
 
 
 def camera_of(settings: Settings, name: str) -> str:
-    """The camera of this name, or the first. Raises: ValueError where there is none of this name."""
+    """Returns the camera of this name, or the first. Raises: ValueError where there is none of this name."""
     if name and name not in settings.cameras:
         raise ValueError(f"no camera {name}; known: {', '.join(settings.cameras)}")
     return name or settings.cameras[0]
 
 
-def pictures_of(catalogue: Catalogue, cameras: Iterable[str], since: str, until: str, now_utc_ns: int) -> list[Entry]:
-    """Saved pictures of a span in order of time, one per frame. Raises: ValueError for a time nobody understands."""
-    found = catalogue.find(
+def find_pictures(catalogue: Catalogue, cameras: Iterable[str], since: str, until: str, now_utc_ns: int) -> list[Entry]:
+    """Returns saved pictures of a span in order of time, one per frame. Raises: ValueError for an unknown time."""
+    entries = catalogue.find(
         kinds=["picture"],
         cameras=list(cameras),
         since_utc_ns=instant_ns(since, now_utc_ns),
         until_utc_ns=instant_ns(until, now_utc_ns),
         newest_first=False,
     )
-    by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in reversed(found)}
+    by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in reversed(entries)}
     return sorted(by_frame.values(), key=lambda entry: entry.started_utc_ns)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`shmcam timelapse`: make a film of saved pictures, with a progress bar. Returns: 0, 1, or 78."""
-    options = _options(sys.argv[1:] if argv is None else argv)
+    options = _parse_options(sys.argv[1:] if argv is None else argv)
     try:
         settings = Settings.load(options.config, options.set)
     except SettingsError as error:
@@ -124,20 +124,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Catalogue.of(settings) as catalogue:
             camera = camera_of(settings, options.camera or options.place)
-            wanted = pictures_of(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
-            bar = progress_bar("timelapse") if sys.stderr.isatty() else _silent
-            made = build(
-                settings, catalogue, wanted, fps=options.fps, label=names.check_label(options.label), progress=bar
+            pictures = find_pictures(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
+            bar = progress_bar("timelapse") if sys.stderr.isatty() else _ignore_progress
+            film = build(
+                settings, catalogue, pictures, fps=options.fps, label=names.check_label(options.label), progress=bar
             )
     except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(row(made)) if options.json else f"{made.path} ({made.frames} frames, {made.bytes / 1e6:.1f} MB)")
+    print(json.dumps(row(film)) if options.json else f"{film.path} ({film.frames} frames, {film.bytes / 1e6:.1f} MB)")
     return 0
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line, also in the words of the socket: `timelapse build cam0 since=24h fps=25`, without `build`."""
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line, also in the form of the socket: `timelapse build cam0 since=24h`, without `build`."""
     parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
     parser.add_argument("place", nargs="?", default="", metavar="CAMERA", help="which camera (default: the first)")
     parser.add_argument(
@@ -165,11 +165,11 @@ def number(text: str) -> float:
     return float(text)
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Nobody watches."""
+def _ignore_progress(_done: int, _total: int) -> None:
+    """Shows no progress: the output is no terminal."""
 
 
-def _read(path: Path) -> np.typing.NDArray[np.uint8] | None:
+def _read_picture(path: Path) -> np.typing.NDArray[np.uint8] | None:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return None if picture is None else np.asarray(picture, np.uint8)
 

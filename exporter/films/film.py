@@ -1,9 +1,9 @@
 """An H.264 film that grows frame by frame and plays at every moment, also after kill -9.
 
 The container is fragmented, a fragment per frame, and becomes a plain mp4 when it is closed (FFmpeg 7.1 and later).
-What is on disk at a kill is all but the last frame. While it grows it is called `….mp4.part`; leftovers of a crash are
-complete films of their frames and are adopted on the next start. Whoever writes a film holds its lock (flock), so that
-nobody takes it for a leftover: not another thread, not a second exporter, not `shmcam timelapse`.
+After a kill all but the last frame is on disk. While it grows its name is `….mp4.part`; leftovers of a crash are
+complete films of their frames and are adopted on the next start. The writer of a film holds its lock (flock), so that
+no other thread, second exporter or `shmcam timelapse` takes it for a leftover.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from shmcam.video.disk_file import DiskFile, hold, put_in_place
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of, read_summary, trim
 
 GOP_S = 2.0
-"""Seconds of film between key frames: how finely a player can seek."""
+"""Seconds of film between key frames: a player can seek to these."""
 SYNC_FRAMES = 25
-"""fsync at least every so many frames; more often costs an SD card more than a timelapse is worth."""
+"""Frames between two syncs; more often costs an SD card more than a timelapse is worth."""
 FRAME_BYTES = 200_000
-"""Room to ask for per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
+"""Room needed per frame: x264 crf 21 at 1080p takes about that for a picture unlike the last one."""
 ROOM_FRAMES = 50
-"""Frames between two looks at free space."""
+"""Frames between two checks of the free space."""
 
 
 class Film:
     """One film file; a context manager."""
 
     def __init__(self, path: Path, geometry: Geometry, *, fps: float, crf: int, about: Mapping[str, Any]) -> None:
-        """`path` ends in .mp4; `about` goes into the file, for whoever finds it. Raises: OSError, av.FFmpegError."""
+        """`path` ends in .mp4; `about` goes into the file, for its adopter. Raises: OSError, av.FFmpegError."""
         self.path = path
         self.part = path.with_name(path.name + PART)
         self.geometry = geometry
@@ -60,31 +60,31 @@ class Film:
             tag_colors(self._stream.codec_context, geometry.color_space, geometry.color_range)
 
     def add(self, payload: Payload) -> None:
-        """Append one frame. Raises: OSError where the disk refuses; close the film then."""
+        """Appends one frame. Raises: OSError where the disk refuses; abandon the film then."""
         frame = _video_frame_of(payload, self.geometry)
         frame.pts = self.frames
         for packet in self._stream.encode(frame):
             if self._video.mux(packet):
-                self._file.checkpoint()  # not synced yet, but all that a refusal of the disk needs to leave
+                self._file.checkpoint()  # not synced yet, but a disk that refuses the next frame leaves this one
         self.frames += 1
         if self.frames % SYNC_FRAMES == 1:
             self._video.sync()
 
     def close(self) -> Path | None:
-        """End the film and give it its name. Returns: the name; None without frames. Raises: OSError."""
+        """Ends the film and gives it its name. Returns: the name; None without frames. Raises: OSError."""
         try:
             for packet in self._stream.encode(None) if self.frames else ():
                 self._video.mux(packet)
             self._video.finish()
             if self.frames:
-                return put_in_place(self.part)  # under the lock: nobody adopts it first
+                return put_in_place(self.part)  # under the lock: no other process adopts it first
             self.part.unlink()
         finally:
             self._file.close()
         return None
 
     def abandon(self) -> None:
-        """Leave the file as it is: its fragments play, and the next start adopts them."""
+        """Leaves the frames so far as a leftover: its fragments play, and the next start adopts them."""
         self._video.abandon()
         self._file.close()
 
@@ -103,9 +103,9 @@ class Film:
 
 
 def adopt_film(part: Path, camera: str) -> Entry | None:
-    """Turn what a killed process left behind into a film with an entry. None where it holds no frame: then it is gone.
+    """Turns a killed process's leftover into a film. Returns: its entry; None if it held no frame and was removed.
 
-    A film of another camera, and one that is being written, is left alone.
+    A film of another camera, and one that is being written, is left alone; None, too.
 
     Raises: OSError.
     """
@@ -114,18 +114,18 @@ def adopt_film(part: Path, camera: str) -> Entry | None:
 
 
 def _adopt_held(part: Path, camera: str) -> Entry | None:
-    found = read_summary(part, suspect=SYNC_FRAMES + 1)
-    if found is None or not found.frames:
+    summary = read_summary(part, suspect=SYNC_FRAMES + 1)
+    if summary is None or not summary.frames:
         # Before its first fragment a film says nothing about itself; another camera may be about to write it.
         if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
             part.unlink()
         return None
-    if found.about.get("camera") != camera:
+    if summary.about.get("camera") != camera:
         return None
-    trim(part, found)
-    said = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **found.about}
-    entry = from_description(put_in_place(part), said)
-    return None if entry is None else replace(entry, frames=found.frames)
+    trim(part, summary)
+    description = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **summary.about}
+    entry = from_description(put_in_place(part), description)
+    return None if entry is None else replace(entry, frames=summary.frames)
 
 
 def _video_frame_of(payload: Payload, geometry: Geometry) -> av.VideoFrame:

@@ -21,32 +21,32 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunningFilm:
-    """A film, the next one when it is full, and its rows in the library."""
+    """A film that grows, the next one when it is full, and their rows in the library."""
 
     camera: str
     settings: Callable[[], Settings]
     catalogue: Catalogue
-    what: str = "timelapse"
-    """Kind of its entries, and how their names begin: timelapse or startrails."""
+    kind: str = "timelapse"
+    """Kind of the entries and beginning of the file names: timelapse or startrails."""
     film: Film | None = None
     _metas: list[FrameMeta] = field(default_factory=list)
     """First and last frame in the film."""
 
     def add(self, payload: Payload, geometry: Geometry, meta: FrameMeta) -> None:
-        """Append a picture; begins a film, and a new one when this is full or of another size. Raises: OSError."""
+        """Appends a picture; begins a new film when there is none, it is full or of another size. Raises: OSError."""
         settings = self.settings()
         own = settings.table(ExportSettings, self.camera)
-        if self.film is not None and self._ended(geometry, meta, own):
+        if self.film is not None and self._is_over(geometry, meta, own):
             self.close()
         if self.film is None:
-            self.film = self._begun(geometry, meta, settings, own)
+            self.film = self._begin(geometry, meta, settings, own)
         elif self.film.frames % ROOM_FRAMES == 0:
-            self._room(settings)
+            self._make_room(settings)
         self.film.add(payload)
         self._metas = [self._metas[0] if self._metas else meta, meta]
 
     def close(self) -> Entry | None:
-        """End the film and put it into the library. Returns: its row. Raises: OSError, sqlite3.Error."""
+        """Ends the film and puts it into the library. Returns: its row. Raises: OSError, sqlite3.Error."""
         film, self.film = self.film, None
         if film is None or not self._metas:
             return None
@@ -55,9 +55,9 @@ class RunningFilm:
         path = film.close()
         if path is None:
             return None
-        log.info("%s closed camera=%s path=%s frames=%d", self.what, self.camera, path, film.frames)
+        log.info("%s closed camera=%s path=%s frames=%d", self.kind, self.camera, path, film.frames)
         entry = Entry(
-            kind=self.what,
+            kind=self.kind,
             camera=self.camera,
             path=path,
             started_utc_ns=first.captured_utc_ns,
@@ -69,43 +69,43 @@ class RunningFilm:
         )
         return self.catalogue.add_when_writable(entry)
 
-    def adopt(self) -> None:
-        """Put films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
-        for part in sorted(self.settings().paths.captures.glob(f"{self.what}_{self.camera}_*.mp4{PART}")):
+    def adopt_leftovers(self) -> None:
+        """Puts films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
+        for part in sorted(self.settings().paths.captures.glob(f"{self.kind}_{self.camera}_*.mp4{PART}")):
             entry = adopt_film(part, self.camera)
             if entry is not None:
                 log.info(
-                    "%s film adopted camera=%s path=%s frames=%d", self.what, self.camera, entry.path, entry.frames
+                    "%s film adopted camera=%s path=%s frames=%d", self.kind, self.camera, entry.path, entry.frames
                 )
                 self.catalogue.add_when_writable(entry)
 
-    def give_up(self) -> None:
-        """The disk refused: leave what is there, to be adopted later, and begin anew."""
+    def abandon(self) -> None:
+        """Leaves the film on a disk that refused, to be adopted later; the next picture begins a new one."""
         if self.film is not None:
             self.film.abandon()
         self.film, self._metas = None, []
 
-    def _ended(self, geometry: Geometry, meta: FrameMeta, own: ExportSettings) -> bool:
-        assert self.film is not None  # noqa: S101 - asked only while there is one
-        full = meta.captured_ns - self._metas[0].captured_ns >= own.timelapse_roll_hours * 3600e9
-        return full or geometry != self.film.geometry
+    def _is_over(self, geometry: Geometry, meta: FrameMeta, own: ExportSettings) -> bool:
+        assert self.film is not None  # noqa: S101 - called only while there is one
+        is_full = meta.captured_ns - self._metas[0].captured_ns >= own.timelapse_roll_hours * 3600e9
+        return is_full or geometry != self.film.geometry
 
-    def _begun(self, geometry: Geometry, meta: FrameMeta, settings: Settings, own: ExportSettings) -> Film:
-        self.adopt()  # what was given up when the disk was full
-        self._room(settings)
+    def _begin(self, geometry: Geometry, meta: FrameMeta, settings: Settings, own: ExportSettings) -> Film:
+        self.adopt_leftovers()  # films that were abandoned when the disk was full
+        self._make_room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = unused(folder / names.film_name(self.what, self.camera, "", meta.captured_utc_ns, "mp4"))
+        path = unused(folder / names.film_name(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
-            "kind": self.what,
+            "kind": self.kind,
             "camera": self.camera,
             "started_utc_ns": meta.captured_utc_ns,
             "first_frame": meta.frame_id,
             "trigger": "timer",
         }
-        log.info("%s begun camera=%s path=%s fps=%g", self.what, self.camera, path, own.timelapse_fps)
+        log.info("%s begun camera=%s path=%s fps=%g", self.kind, self.camera, path, own.timelapse_fps)
         return Film(path, geometry, fps=own.timelapse_fps, crf=own.timelapse_crf, about=about)
 
-    def _room(self, settings: Settings) -> None:
-        need = ROOM_FRAMES * FRAME_BYTES
-        retention.make_room(settings, self.catalogue, need, settings.paths.captures, kind=self.what)
+    def _make_room(self, settings: Settings) -> None:
+        need_bytes = ROOM_FRAMES * FRAME_BYTES
+        retention.make_room(settings, self.catalogue, need_bytes, settings.paths.captures, kind=self.kind)

@@ -43,7 +43,7 @@ def adopt(settings: Settings) -> Iterator[Callable[[str], list[str]]]:
     with Catalogue.of(settings) as catalogue:
 
         def run(camera: str) -> list[str]:
-            RunningFilm(camera, lambda: settings, catalogue).adopt()
+            RunningFilm(camera, lambda: settings, catalogue).adopt_leftovers()
             return [entry.path.name for entry in catalogue.find(kinds=["timelapse"])]
 
         yield run
@@ -84,7 +84,7 @@ def test_a_film_is_built_while_the_exporter_looks_for_leftovers(settings, adopt)
             path = settings.paths.captures / f"p{number}.png"
             cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
             catalogue.add(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9))
-        pictures = build.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        pictures = build.find_pictures(catalogue, ["cam0"], "", "", 10**18)
         made = build.build(settings, catalogue, pictures, fps=5, progress=lambda _done, _total: adopt("cam0"))
         assert made.frames == 30 and [entry.id for entry in catalogue.find(kinds=["timelapse"])] == [made.id]
 
@@ -108,7 +108,7 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
 
         monkeypatch.setattr(room.os, "statvfs", disk)
-        pictures = build.pictures_of(catalogue, ["cam0"], "", "", 10**18)
+        pictures = build.find_pictures(catalogue, ["cam0"], "", "", 10**18)
         assert len(pictures) == 120
         with pytest.raises(NoRoom, match="MB short"):
             build.build(settings, catalogue, pictures, fps=5)
@@ -125,7 +125,7 @@ def test_films_beside_a_library_that_cannot_be_written_are_made_once_and_get_the
         begun(settings, "cam0", 3)._file.close()  # as a kill leaves it
         running = RunningFilm("cam0", lambda: settings, catalogue, "startrails")
         with closed():
-            RunningFilm("cam0", lambda: settings, catalogue).adopt()
+            RunningFilm("cam0", lambda: settings, catalogue).adopt_leftovers()
             running.add(np.zeros(LAYOUT.payload_bytes, np.uint8), LAYOUT, FrameMeta(7, 10**9, 10**18))
             built, trails = build.build(settings, catalogue, [picture], fps=5, label="trial"), running.close()
         films = set(folder.glob("*.mp4"))
