@@ -42,7 +42,7 @@ def open_scores(process: Process, control: ControlClient, slots: int) -> RingWri
         except RingTooLarge as problem:
             log.warning("%s", problem)
             control.beat("waiting", str(problem))
-        if process.stop.wait(backoff.delay_s()):
+        if process.stop.wait(backoff.next_delay_s()):
             raise SystemExit(0)
 
 

@@ -33,7 +33,7 @@ from shmcam.library import Catalogue, LibraryError
 from shmcam.library.sidecar import read
 from shmcam.runtime.clock import RateMeter, now_ns
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.timers import Timer
+from shmcam.runtime.timers import Interval
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, Analyze
 
 def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
     """Works until stop is requested. Frames that came in during the analysis of another are skipped and counted."""
-    count, rate, beats = 0, FrameRate(), Timer()
+    count, rate, beats = 0, FrameRate(), Interval()
     for item in ring.sequences(newest_first=True, idle_s=IDLE_S):
         obey(analyzer)
         analyzer.plugins.poll()
@@ -93,7 +93,7 @@ def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
             rate.add(now_ns(), result.sample.meta.exposure_us)
             report(result, analyzer)
             lag = max(0, reader.head - 1 - sequence)
-        if beats.due(now_ns(), BEAT_S):
+        if beats.take_due(now_ns(), BEAT_S):
             beat(ring, analyzer, rate, lag)
     log.info("stopped frames=%d skipped=%d night=%s", count, ring.skipped, analyzer.frames.is_night)
 

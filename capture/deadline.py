@@ -11,14 +11,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shmcam.runtime.log import crash_descriptor
+from shmcam.runtime.log import get_crash_descriptor
 
 log = logging.getLogger(__name__)
 
 
 def arm(seconds: float) -> None:
     """Ends the process with a traceback and exit code 1 after `seconds`, unless `disarm` comes first."""
-    faulthandler.dump_traceback_later(seconds, exit=True, file=crash_descriptor())
+    faulthandler.dump_traceback_later(seconds, exit=True, file=get_crash_descriptor())
 
 
 def disarm() -> None:

@@ -69,7 +69,7 @@ class CaptureLoop:
             except (CameraError, RingBusy, RingTooLarge) as error:
                 state = TROUBLE.get(type(error), "no camera")
                 self.status.report_lost(state, str(error))
-                self._wait_before_retry(state, str(error), backoff.delay_s())
+                self._wait_before_retry(state, str(error), backoff.next_delay_s())
         self.status.log_totals()
         if self._exit_code is not None:
             self.rings.leave()  # the next process goes on where this one stopped

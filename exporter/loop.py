@@ -42,7 +42,7 @@ from shmcam.control.messages import (
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.timers import Timer
+from shmcam.runtime.timers import Interval
 
 COMMANDS = (
     "save",
@@ -78,9 +78,9 @@ class Exporter:
     """What goes on all day, per camera."""
     later: list[tuple[int, Callable[[], Reply], Request]] = field(default_factory=list)
     """pastStacks whose span has not ended yet, with the instant when it will have."""
-    timers: dict[str, Timer] = field(default_factory=dict)
+    timers: dict[str, Interval] = field(default_factory=dict)
     """Auto-save, per camera."""
-    places: Timer = field(default_factory=Timer)
+    places: Interval = field(default_factory=Interval)
     """Looks at the disks, and for folders of the library that come back."""
 
     @property
@@ -157,14 +157,14 @@ def auto_save(parts: Exporter, now: int) -> None:
     """Save a picture of each camera whose interval has passed."""
     for camera in parts.settings.cameras:
         interval_s = parts.settings.table(ExportSettings, camera).auto_save_interval_s
-        if parts.timers.setdefault(camera, Timer()).due(now, interval_s):
+        if parts.timers.setdefault(camera, Interval()).take_due(now, interval_s):
             wish = Save(camera=camera)
             parts.saver.submit(lambda wish=wish: parts.pictures.save(wish, now, "auto"))  # type: ignore[misc]
 
 
 def look_at_places(parts: Exporter, now: int) -> None:
     """Notice a disk that others fill; have the library reconciled when it can be written, or a disk is there, again."""
-    if not parts.places.due(now, PLACES_LOOK_S) or parts.errands.waiting:
+    if not parts.places.take_due(now, PLACES_LOOK_S) or parts.errands.waiting:
         return
     parts.errands.submit(lambda: parts.disks.look(parts.settings))
     if parts.catalogue.missed.is_set():

@@ -11,7 +11,7 @@ from shm_ring import FrameMeta
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
 from shmcam.library.entry import Entry
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 
 PATHS_SHOWN = 40
 """The most paths in one reply; a message is at most 64 KiB, and the library lists the rest."""
@@ -97,7 +97,7 @@ class SavedFrame:
 
 def reply_saved(entries: Sequence[Entry], frame: SavedFrame) -> Reply:
     """Returns the reply to `save`; its status is "saved_oldest" where the ring no longer held the frame."""
-    timestamp = iso(entries[0].started_utc_ns)
+    timestamp = to_iso(entries[0].started_utc_ns)
     data = frame.to_data()
     details = [f"timestamp: {timestamp}", f"age: {data['age_s']:.3f}s", *filter(None, [frame.format_warning()])]
     return Reply(
@@ -114,7 +114,7 @@ def reply_snapshot(entries: Sequence[Entry], frames: Sequence[SavedFrame], missi
     """
     times = [frame.meta.captured_ns for frame in frames]
     sync_error_ms = (max(times) - min(times)) / 1e6
-    details = [f"timestamp: {iso(entries[0].started_utc_ns)}", f"sync error: {sync_error_ms:.3f} ms"]
+    details = [f"timestamp: {to_iso(entries[0].started_utc_ns)}", f"sync error: {sync_error_ms:.3f} ms"]
     details += [f"{frame.camera}: {frame.format_warning()}" for frame in frames if frame.is_late]
     cameras = sorted(frame.camera for frame in frames)
     text = f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_format_paths(entries)} "

@@ -16,7 +16,7 @@ from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.runtime.startup import default_config
+from shmcam.runtime.startup import find_config
 
 TIMEOUT_S = 20.0
 """Seconds to wait for the ring."""
@@ -29,7 +29,7 @@ MAX_FRAMES = 129
 def main(argv: Sequence[str] | None = None) -> int:
     """Take one dark frame. Returns: 0; 1 where there are no fitting frames; 78 for a bad config."""
     parser = argparse.ArgumentParser(prog="python -m exporter.take_dark", description=__doc__)
-    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml (default: %(default)s)")
+    parser.add_argument("--config", type=Path, default=find_config(), help="config.toml (default: %(default)s)")
     parser.add_argument("--camera", default="", help="which camera (default: the first)")
     parser.add_argument("--count", type=int, default=32, help="frames (default: %(default)s)")
     options = parser.parse_args(argv)

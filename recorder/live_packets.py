@@ -102,7 +102,7 @@ class LivePackets:
                 stream=packets.STREAM,
             )
         except (RingError, OSError) as error:
-            self._retry_s = time.monotonic() + self._backoff.delay_s()
+            self._retry_s = time.monotonic() + self._backoff.next_delay_s()
             log.warning("no live packets reason=%s", error)
             return None
         self._backoff.reset()

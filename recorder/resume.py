@@ -26,7 +26,7 @@ from recorder.clips.notices import Closed
 from recorder.settings import RecorderSettings
 from recorder.triggers import EventTrigger, Triggers
 from shmcam.runtime.clock import now_ns, to_utc_ns
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class ResumeFile:
 
         Not synced: after a power cut there is nothing to resume (`boot`), and the loop waits for no disk.
         """
-        with whole_file(self._path, replace=True, durable=False) as file:
+        with open_atomic(self._path, replace=True, durable=False) as file:
             file.write(json.dumps(asdict(state)).encode())
 
     def remove(self) -> None:
@@ -174,7 +174,7 @@ class EventMarks:
         newest = sorted(marks.values(), key=lambda mark: (mark.protect, mark.start_ns))[-MAX_MARKS:]
         self._marks, self._are_of_this_boot = tuple(sorted(newest, key=lambda mark: mark.start_ns)), True
         try:
-            with whole_file(self._path, replace=True, durable=False) as file:
+            with open_atomic(self._path, replace=True, durable=False) as file:
                 file.write(json.dumps(asdict(_MarksFile(self._boot, list(self._marks)))).encode())
         except OSError as error:
             log.warning("a restart would not know what this event marked reason=%s", error)

@@ -52,7 +52,7 @@ def wait_for_port(settings: Settings, stop: Stop, hub_link: HubLink) -> socket.s
         try:
             return listen(bind, port)
         except OSError as error:
-            delay_s = backoff.delay_s()
+            delay_s = backoff.next_delay_s()
             log.warning("%s; next try in %.0f s", error.strerror, delay_s)
             hub_link.idle("no port", error.strerror or str(error), delay_s)
     return socket.socket()

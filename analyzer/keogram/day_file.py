@@ -14,7 +14,7 @@ from analyzer.keogram.drawing import DAY_S, draw_brightness_strip, draw_keogram
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import write_sidecar
-from shmcam.runtime.files import unused
+from shmcam.runtime.files import find_unused_path
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class DayFile:
         whole = len(raw) // self.dtype.itemsize
         rows = np.frombuffer(raw[: whole * self.dtype.itemsize], self.dtype)
         if (rows["index"] >= limit).any():
-            aside = unused(self.path.with_suffix(".unreadable"))
+            aside = find_unused_path(self.path.with_suffix(".unreadable"))
             log.warning("columns of another format set aside path=%s", aside)
             self.path.rename(aside)
             return {}

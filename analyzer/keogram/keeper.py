@@ -24,7 +24,7 @@ from analyzer.keogram.day_file import DayFile, DayInfo, day_time_of, draw_pictur
 from analyzer.keogram.drawing import DAY_S, Column, column_dtype_of
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
-from shmcam.runtime.files import unused, whole_file
+from shmcam.runtime.files import find_unused_path, open_atomic
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class KeogramKeeper:
             return ()
         paths = tuple(self._run / f"{kind}_{self._camera}.png" for kind in ("keogram", "brightness"))
         for path, picture in zip(paths, draw_pictures(columns, self._day_info()), strict=True):
-            with whole_file(path, replace=True) as file:
+            with open_atomic(path, replace=True) as file:
                 file.write(picture)
         return paths
 
@@ -144,9 +144,9 @@ class KeogramKeeper:
         stem = f"{self._camera}_{self._day:%Y%m%d}"
         names = (f"{stem}_keogram.png", f"{stem}_brightness.png", f"{stem}_brightness.csv")
         contents = (*draw_pictures(columns, self._day_info()), format_csv(columns, self._day_info()))
-        paths = [unused(self._folder / name) for name in names]
+        paths = [find_unused_path(self._folder / name) for name in names]
         for path, content in zip(paths, contents, strict=True):
-            with whole_file(path) as file:
+            with open_atomic(path) as file:
                 file.write(content)
         for path, companions in ((paths[0], ()), (paths[1], (paths[2].name,))):
             write_description(path, columns, self._day_info(), self._day, companions)

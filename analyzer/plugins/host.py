@@ -80,7 +80,7 @@ class Plugin:
             )
         except OSError as problem:
             os.close(reading)
-            self._retry_s = now_s + self._backoff.delay_s()
+            self._retry_s = now_s + self._backoff.next_delay_s()
             self.state = f"cannot start: {problem.strerror}"
             return
         finally:
@@ -116,7 +116,7 @@ class Plugin:
     def _stop(self, reason: str, now_s: float) -> None:
         self.close()
         self.result, self.restarts = {}, self.restarts + 1
-        delay_s = self._backoff.delay_s()
+        delay_s = self._backoff.next_delay_s()
         self._retry_s = now_s + delay_s
         self._set_state(f"{reason}; again in {delay_s:g} s")
 

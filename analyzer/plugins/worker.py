@@ -123,7 +123,7 @@ def main() -> int:
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_DATA, (options.memory_mb << 20, options.memory_mb << 20))
     stop = Stop()
-    stop.on_signals()
+    stop.catch_signals()
     sys.path.insert(0, options.path)
     pipe = Pipe(options.fd)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from capture.sources.base import CameraError
 from capture.sources.picamera2 import device as libcamera_device
 from capture.sources.v4l2 import device as v4l2_device
-from shmcam.runtime.procfs import held_by
+from shmcam.runtime.procfs import name_holders
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def detect_picamera2() -> list[DetectedCamera]:
     reason, known = _list_libcamera()
     if reason:
         return []
-    others = libcamera_device.name_holders()
+    others = libcamera_device.name_lock_holders()
     busy = f"in use by {others}" if others else ""
     return [
         DetectedCamera("picamera2", one.index, one.model, one.id, tuple(f"{w}x{h}" for w, h in one.sizes), busy)
@@ -68,7 +68,7 @@ def detect_picamera2() -> list[DetectedCamera]:
 def detect_v4l2() -> list[DetectedCamera]:
     """Returns webcams and capture cards."""
     return [
-        DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), held_by([one.path]))
+        DetectedCamera("v4l2", i, one.card, one.path, tuple(map(str, one.modes)), name_holders([one.path]))
         for i, one in enumerate(v4l2_device.find_devices())
     ]
 

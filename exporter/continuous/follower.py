@@ -23,7 +23,7 @@ from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, LibraryError
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.timers import Backoff, Timer
+from shmcam.runtime.timers import Backoff, Interval
 from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class CameraFollower:
         self._ended_night: NightStack | None = None
         self._resting_until_ns = 0
         self._backoff = Backoff()
-        self._timer = Timer()
-        self._trails_timer = Timer()
+        self._timer = Interval()
+        self._trails_timer = Interval()
         self._ring = LiveRing(first.ring_name(camera.name), stop)
 
     @property
@@ -116,7 +116,7 @@ class CameraFollower:
         return self._own().startrails or self.long is not None
 
     def _take(self, reader: RingReader, sequence: int) -> None:
-        due = self._timer.due(now_ns(), self.interval_s) or (self.interval_s > 0 and self.film.film is None)
+        due = self._timer.take_due(now_ns(), self.interval_s) or (self.interval_s > 0 and self.film.film is None)
         every = self._every()
         if not due and not every:
             return
@@ -139,7 +139,7 @@ class CameraFollower:
         if night is None or not night.trails.count:
             return
         interval_s = self._own().startrails_film_interval_s
-        if self._trails_timer.due(now_ns(), interval_s) or (interval_s and self.trails_film.film is None):
+        if self._trails_timer.take_due(now_ns(), interval_s) or (interval_s and self.trails_film.film is None):
             self.trails_film.add(night.trails.value, night.geometry, night.last)
 
     def _keep_night(self, night: NightStack) -> None:
@@ -170,7 +170,7 @@ class CameraFollower:
         try:
             work()
         except TROUBLE as problem:
-            delay_s = self._backoff.delay_s()
+            delay_s = self._backoff.next_delay_s()
             self._resting_until_ns = now_ns() + round(delay_s * 1e9)
             log.warning(
                 "timelapse and startrails pause camera=%s for_s=%g reason=%s", self._camera.name, delay_s, problem

@@ -24,7 +24,7 @@ from shm_ring.color import luma
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack
 from shmcam.imaging.jpeg import to_jpeg
-from shmcam.runtime.files import DAMAGED, set_aside, whole_file
+from shmcam.runtime.files import DAMAGE_ERRORS, open_atomic, set_aside
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ class StarTrails:
         }
         buffer = io.BytesIO()
         np.savez(buffer, trails=night.trails.value, mean=night.mean.total, facts=np.array(json.dumps(facts)))
-        with whole_file(state, replace=True) as file:
+        with open_atomic(state, replace=True) as file:
             file.write(buffer.getbuffer())
-        with whole_file(picture, replace=True) as file:
+        with open_atomic(picture, replace=True) as file:
             file.write(to_jpeg(night.trails.value, night.geometry, 90))
 
     def resume(self) -> None:
@@ -128,7 +128,7 @@ class StarTrails:
         except OSError as problem:
             log.warning("night not resumed camera=%s reason=%s", self._camera, problem)
             return
-        except DAMAGED as problem:
+        except DAMAGE_ERRORS as problem:
             set_aside(state, problem)
             return
         log.info("night resumed camera=%s frames=%d", self._camera, self.night.trails.count)

@@ -23,9 +23,9 @@ from shmcam.library.entry import row
 from shmcam.library.errors import NothingThere
 from shmcam.library.instants import instant_ns
 from shmcam.runtime.clock import now_ns, to_utc_ns
-from shmcam.runtime.files import unused
-from shmcam.runtime.progress import Progress, progress_bar
-from shmcam.runtime.startup import default_config
+from shmcam.runtime.files import find_unused_path
+from shmcam.runtime.progress import Progress, make_progress_bar
+from shmcam.runtime.startup import find_config
 
 NAMED = ("camera", "since", "from", "until", "to", "fps", "label")
 """Options that may be written `name=value`, too."""
@@ -58,7 +58,7 @@ def build(
     make_room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
-    path = unused(folder / names.film_name("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
+    path = find_unused_path(folder / names.film_name("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].description() | {"kind": "timelapse"})
     try:
         for number, entry in enumerate(entries):
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Catalogue.of(settings) as catalogue:
             camera = camera_of(settings, options.camera or options.place)
             pictures = find_pictures(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
-            bar = progress_bar("timelapse") if sys.stderr.isatty() else _ignore_progress
+            bar = make_progress_bar("timelapse") if sys.stderr.isatty() else _ignore_progress
             film = build(
                 settings, catalogue, pictures, fps=options.fps, label=names.check_label(options.label), progress=bar
             )
@@ -141,7 +141,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
     parser.add_argument("place", nargs="?", default="", metavar="CAMERA", help="which camera (default: the first)")
     parser.add_argument(
-        "--config", type=Path, default=default_config(), metavar="FILE", help="config.toml (default: %(default)s)"
+        "--config", type=Path, default=find_config(), metavar="FILE", help="config.toml (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
     parser.add_argument("--camera", default="", metavar="CAMERA", help="the same as a bare word")

@@ -14,7 +14,7 @@ from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.imaging.accumulate import Payload
 from shmcam.library import Catalogue, Entry, retention
-from shmcam.runtime.files import PART, unused
+from shmcam.runtime.files import PART, find_unused_path
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RunningFilm:
         self._make_room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = unused(folder / names.film_name(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
+        path = find_unused_path(folder / names.film_name(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
             "kind": self.kind,
             "camera": self.camera,

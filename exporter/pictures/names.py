@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from shmcam.config.settings import LABEL
-from shmcam.runtime.clock import stamp
+from shmcam.runtime.clock import to_stamp
 
 
 def check_label(label: str) -> str:
@@ -34,12 +34,12 @@ def stack_name(camera: str, label: str, utc_ns: int, frame_id: int, *, count: in
 
 def snapshot_name(camera: str, label: str, utc_ns: int, kind: str) -> str:
     """Returns the name of one camera's part of a synchronised snapshot."""
-    return f"{'_'.join(part for part in ('snapshot', camera, check_label(label), stamp(utc_ns)) if part)}.{kind}"
+    return f"{'_'.join(part for part in ('snapshot', camera, check_label(label), to_stamp(utc_ns)) if part)}.{kind}"
 
 
 def film_name(what: str, camera: str, label: str, utc_ns: int, kind: str) -> str:
     """Returns the name of a timelapse or startrails file; `what` is its first word."""
-    return f"{'_'.join(part for part in (what, camera, check_label(label), stamp(utc_ns)) if part)}.{kind}"
+    return f"{'_'.join(part for part in (what, camera, check_label(label), to_stamp(utc_ns)) if part)}.{kind}"
 
 
 def is_film_of(name: str, what: str, camera: str) -> bool:
@@ -48,4 +48,4 @@ def is_film_of(name: str, what: str, camera: str) -> bool:
 
 
 def _join_stem(camera: str, label: str, utc_ns: int, frame_id: int) -> str:
-    return "_".join(part for part in (camera, check_label(label), stamp(utc_ns), f"f{frame_id}") if part)
+    return "_".join(part for part in (camera, check_label(label), to_stamp(utc_ns), f"f{frame_id}") if part)

@@ -28,7 +28,7 @@ from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.imaging.accumulate import Samples16
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import PICTURES, sidecar
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 
 log = logging.getLogger(__name__)
 
@@ -222,11 +222,11 @@ def _write_file(path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> N
     """
     has_sidecar = False
     try:
-        with whole_file(path) as file:
+        with open_atomic(path) as file:
             for part in parts:
                 file.write(part)
             if beside is not None:
-                with whole_file(sidecar(path)) as description:
+                with open_atomic(sidecar(path)) as description:
                     description.write(json.dumps(beside, indent=1).encode())
                 has_sidecar = True
     except BaseException:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exporter.stacking.tone_map import planes_of
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
-from shmcam.runtime.files import DAMAGED, set_aside, whole_file
+from shmcam.runtime.files import DAMAGE_ERRORS, open_atomic, set_aside
 
 FOLDER = "_darks"
 """Below export.base_dir; because of the underscore the library does not take them for pictures."""
@@ -72,7 +72,7 @@ def save_dark(dark: DarkFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, level=dark.level, hot=dark.hot)
-    with whole_file(path, replace=True) as file:
+    with open_atomic(path, replace=True) as file:
         file.write(buffer.getbuffer())
 
 
@@ -87,7 +87,7 @@ def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: in
             try:
                 with np.load(path, allow_pickle=False) as stored:
                     dark = DarkFrame(stored["level"], stored["hot"])
-            except DAMAGED as problem:
+            except DAMAGE_ERRORS as problem:
                 set_aside(path, problem)
                 continue
             return dark if dark.level.size == size else None

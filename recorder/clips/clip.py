@@ -14,7 +14,7 @@ from typing import Literal
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shmcam.library.entry import ORDINARY_TRIGGERS
-from shmcam.runtime.clock import stamp
+from shmcam.runtime.clock import to_stamp
 from shmcam.runtime.files import PART
 
 Kind = Literal["session", "rolling", "event"]
@@ -50,14 +50,14 @@ def folder_of(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) ->
     """Returns the folder of a recording that began then; one command's recordings of all cameras share a folder."""
     if kind == "rolling":
         return recordings / "rolling" / camera
-    return recordings / f"session_{stamp(started_utc_ns)}"
+    return recordings / f"session_{to_stamp(started_utc_ns)}"
 
 
 def find_free_paths(
     folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str
 ) -> ClipPaths:
     """Returns `cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
-    stem = f"{camera}_{size[0]}x{size[1]}_{rate_text_of(fps)}fps_{stamp(first_utc_ns)}"
+    stem = f"{camera}_{size[0]}x{size[1]}_{rate_text_of(fps)}fps_{to_stamp(first_utc_ns)}"
     number = 1
     while True:
         number_text = "" if number == 1 else f"_{number}"

@@ -27,7 +27,7 @@ from shmcam.library import Catalogue, Entry, LibraryError
 from shmcam.library.retention import keep_newest
 from shmcam.library.room import DiskRoom, room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from shmcam.runtime.stop import Stop
 
 COPY_FACTOR = 1.02
@@ -54,7 +54,7 @@ def move_index_to_front(path: Path, stop: Stop) -> bool:
     Raises: OSError, av.FFmpegError, ValueError (the copy is not what the original is); nothing has changed then.
     """
     try:
-        with whole_file(path, replace=True) as file:
+        with open_atomic(path, replace=True) as file:
             copy = f"/proc/self/fd/{file.fileno()}"  # FFmpeg reads it again to put the index in front: it needs a name
             count = _copy_packets(path, copy, stop)
             if (frames := _count_frames(copy)) != count:

@@ -19,7 +19,7 @@ from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.notices import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
-from shmcam.runtime.files import PART, sweep, sync_folder, unused
+from shmcam.runtime.files import PART, find_unused_path, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
 
@@ -122,7 +122,7 @@ def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
             growing_csv.unlink()
         return None
     trim(path, summary)
-    target = unused(final)
+    target = find_unused_path(final)
     path.rename(target)
     csv = target.with_name(target.stem + TIMING)
     rows = _adopt_timing(growing_csv, csv, summary.frames)

@@ -177,7 +177,7 @@ class RetryState:
     def note_failure(self, reason: str, unwritten: int) -> bool:
         """Notes and logs a refusal. Returns: whether this is news."""
         now_s, news = time.monotonic(), _without_numbers(reason) != _without_numbers(self.trouble)
-        self._retry_s = now_s + self._backoff.delay_s()
+        self._retry_s = now_s + self._backoff.next_delay_s()
         if news or now_s - self._logged_s > LOG_AGAIN_S:
             log.error("not recording reason=%s unwritten=%d", reason, unwritten)
             self._logged_s = now_s

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shmcam.cli.options import whole_number
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 
 DAYS = 825
 """The longest validity that Apple's and Chromium's verifiers accept."""
@@ -54,7 +54,7 @@ def make_certificate(folder: Path, alternatives: list[str], *, days: int, force:
         temporary = Path(name)
         _run_openssl(temporary / "cert.pem", temporary / "key.pem", alternatives, days)
         for source, target, mode in ((temporary / "key.pem", key, 0o600), (temporary / "cert.pem", cert, 0o644)):
-            with whole_file(target, replace=force, mode=mode) as file:
+            with open_atomic(target, replace=force, mode=mode) as file:
                 file.write(source.read_bytes())
     return cert, key
 

@@ -123,6 +123,6 @@ def _find_fields(row: CommandRow) -> tuple[str, ...]:
 
 def _find_keys() -> tuple[str, ...]:
     """Returns every key of config.toml."""
-    from shmcam.config.schema import keys, tables
+    from shmcam.config.schema import keys_of, load_tables
 
-    return tuple(key.path for name, section in tables().items() for key in keys(name, section))
+    return tuple(key.path for name, section in load_tables().items() for key in keys_of(name, section))

@@ -21,7 +21,7 @@ from shmcam.cli.console_view import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.control.call import call
 from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
-from shmcam.runtime.log_tail import LogFollower, merged_tail
+from shmcam.runtime.log_tail import LogFollower, merge_tails
 
 KEY_WAIT_S = 0.25
 """Wait for a key before the screen is drawn again."""
@@ -78,7 +78,7 @@ class ConsoleSession:
     def run_full_screen(self) -> None:
         """Draws four times a second and obeys keys until q or a signal."""
         folder = self._settings.paths.logs
-        follower, self._view.log = LogFollower(folder, ""), merged_tail(folder, "", LOG_LINES) or []
+        follower, self._view.log = LogFollower(folder, ""), merge_tails(folder, "", LOG_LINES) or []
         previous: list[str] = []
         try:
             while not self._obey_keys():

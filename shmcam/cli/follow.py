@@ -13,7 +13,7 @@ from shmcam.cli.send import print_reply
 from shmcam.control.call import no_hub_reply
 from shmcam.control.codec import READ_BYTES
 from shmcam.control.messages import Subscribe
-from shmcam.runtime.log_tail import LogFollower, log_files, merged_tail
+from shmcam.runtime.log_tail import LogFollower, find_logs, merge_tails
 
 POLL_S = 0.2
 """Time between two looks into the logs."""
@@ -24,9 +24,9 @@ def print_logs(options: Options) -> int:
     follow, lines, process = _read_log_options(options.rest)
     folder = options.settings().paths.logs
     follower = LogFollower(folder, process)
-    tail = merged_tail(folder, process, lines)
+    tail = merge_tails(folder, process, lines)
     if tail is None:
-        names = ", ".join(path.stem for path in log_files(folder, "")) or "none"
+        names = ", ".join(path.stem for path in find_logs(folder, "")) or "none"
         print(f"shmcam: no log of {process!r} in {folder}; there are: {names}", file=sys.stderr)
         return EXIT_FAILED
     if tail:

@@ -19,8 +19,8 @@ from shmcam.library.errors import LibraryError
 from shmcam.library.instants import instant_ns
 from shmcam.library.sidecar import MANIFEST
 from shmcam.runtime.clock import now_ns, to_utc_ns
-from shmcam.runtime.progress import progress_bar
-from shmcam.runtime.startup import default_config
+from shmcam.runtime.progress import make_progress_bar
+from shmcam.runtime.startup import find_config
 
 EXIT_FOUND = 1
 """check and verify: something is wrong. Other commands: refused."""
@@ -103,7 +103,7 @@ def verify_archives(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     archives: Path = options.settings.paths.archives
     results: dict[str, list[str]] = {}
     for name in options.names or sorted(path.parent.name for path in archives.glob(f"*/{MANIFEST}")):
-        bar = progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
+        bar = make_progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
         results[name] = manifest.verify(archives / checked_name(name), bar)
     lines = [f"{name}: {finding}" for name, findings in results.items() for finding in findings or ["ok"]]
     print_answer(options, results, "\n".join(lines) or "no archives yet")
@@ -180,7 +180,7 @@ def _build_shared(program: str) -> argparse.ArgumentParser:
     """Builds a parser of the options that every command here has."""
     parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
     parser.add_argument(
-        "--config", type=Path, default=default_config(), metavar="FILE", help="config.toml (default: %(default)s)"
+        "--config", type=Path, default=find_config(), metavar="FILE", help="config.toml (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
     parser.add_argument("--json", action="store_true", help="answer for programs")

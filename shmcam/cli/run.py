@@ -18,7 +18,7 @@ from pathlib import Path
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.document import OVERRIDES
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from shmcam.runtime.network import is_loopback
 from shmcam.runtime.programs import (
     HOME,
@@ -27,7 +27,7 @@ from shmcam.runtime.programs import (
     SHIPPED,
     TEMPLATE,
     is_home,
-    supervisord_conf,
+    render_supervisord_conf,
     write_programs,
 )
 from shmcam.watchdog.supervisord import Supervisord
@@ -80,7 +80,7 @@ def choose_config(config: Path) -> Path:
     if HOME != INSTALLED:
         print(f"no config.toml in this folder: running {config}")
         return config
-    with whole_file(here) as file:
+    with open_atomic(here) as file:
         file.write(config.read_bytes())
     print(f"no config.toml in this folder: wrote one, {here}; edit it as you like")
     return here
@@ -95,8 +95,8 @@ def prepare(settings: Settings) -> Path:
     conf = TEMPLATE
     if not is_home(settings):
         conf = paths.run / "supervisord.conf"
-        with whole_file(conf, replace=True) as file:
-            file.write(supervisord_conf(settings, TEMPLATE.read_text()).encode())
+        with open_atomic(conf, replace=True) as file:
+            file.write(render_supervisord_conf(settings, TEMPLATE.read_text()).encode())
     write_programs(settings, conf)
     return conf
 

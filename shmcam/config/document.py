@@ -50,7 +50,7 @@ def parse(file: Path, text: str) -> Document:
         raise SettingsError(f"{file.name}: {error}") from None
 
 
-def from_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+def read_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings.
 
     SHMCAM_SET holds what `shmcam run --set` was given, a line each and as it was written: names of cameras may have
@@ -68,10 +68,10 @@ def assign(document: Document, source: str, assignment: str) -> None:
     path, equals, raw = assignment.partition("=")
     if not equals or "." not in path:
         raise SettingsError(f"{source} {assignment!r}: must be TABLE.KEY=VALUE, for example camera.width=640")
-    put(document, path.strip().split("."), parsed_value(raw.strip()))
+    put(document, path.strip().split("."), parse_value(raw.strip()))
 
 
-def parsed_value(raw: str) -> Any:
+def parse_value(raw: str) -> Any:
     """What a person typed after `set KEY`: a TOML value where it is one, else the text itself."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]
@@ -79,7 +79,7 @@ def parsed_value(raw: str) -> Any:
         return raw
 
 
-def spelt(value: object) -> str:
+def to_toml(value: object) -> str:
     """A value as one writes it in config.toml; `unset` for an optional key without one."""
     if value is None:
         return "unset"
@@ -88,9 +88,9 @@ def spelt(value: object) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)  # JSON's escapes are TOML's
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(spelt, value)) + "]"
+        return "[" + ", ".join(map(to_toml, value)) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {spelt(inner)}" for name, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {to_toml(inner)}" for name, inner in value.items()) + "}"
     return str(value)
 
 
@@ -110,9 +110,9 @@ def put(document: Document, parts: list[str], value: Any) -> None:
         here[parts[-1]] = value
 
 
-def copied(value: Any) -> Any:
+def copy_tables(value: Any) -> Any:
     """A copy of tables within tables; other values are shared."""
-    return {key: copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    return {key: copy_tables(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 _HEADER = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
@@ -125,13 +125,13 @@ def line_of(text: str, place: Sequence[str]) -> int | None:
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
-            table = _parts(header[1])
+            table = _split_key(header[1])
             if table == wanted:
                 return number
-        elif (key := _KEY.match(line)) and [*table, *_parts(key[1])] == wanted:
+        elif (key := _KEY.match(line)) and [*table, *_split_key(key[1])] == wanted:
             return number
     return None
 
 
-def _parts(dotted: str) -> list[str]:
+def _split_key(dotted: str) -> list[str]:
     return [part.strip().strip("\"'") for part in dotted.split(".")]

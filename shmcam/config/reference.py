@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from shmcam.config.document import spelt
-from shmcam.config.schema import Key, keys, tables
+from shmcam.config.document import to_toml
+from shmcam.config.schema import Key, keys_of, load_tables
 
 HEAD = """# Every key of config.toml
 
@@ -18,20 +18,20 @@ Override for one start: `SHMCAM_CAMERA__WIDTH=640`, or `shmcam run --set camera.
 """
 
 
-def page() -> str:
+def render_page() -> str:
     """The whole page as Markdown."""
     parts = [HEAD]
-    for name, section in tables().items():
+    for name, section in load_tables().items():
         parts.append(f"\n## [{name}]\n\n| key | default | must be | | what it does |\n|---|---|---|---|---|\n")
-        parts += [_row(name, key) for key in keys(name, section)]
+        parts += [_render_row(name, key) for key in keys_of(name, section)]
     return "".join(parts)
 
 
-def _row(table: str, key: Key) -> str:
+def _render_row(table: str, key: Key) -> str:
     name = key.path.removeprefix(f"{table}.")
-    cells = [f"`{name}`", f"`{spelt(key.default)}`", key.expected, key.apply, key.help]
+    cells = [f"`{name}`", f"`{to_toml(key.default)}`", key.expected, key.apply, key.help]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    sys.stdout.write(render_page())

@@ -84,7 +84,7 @@ class Key:
 
 
 @cache
-def tables() -> Mapping[str, type[Section]]:
+def load_tables() -> Mapping[str, type[Section]]:
     """Every table any installed package declares, by name; two owners of one name is a packaging error."""
     found: dict[str, type[Section]] = {}
     for point in entry_points(group=TABLES_GROUP):
@@ -95,26 +95,28 @@ def tables() -> Mapping[str, type[Section]]:
 
 
 @cache
-def all_keys() -> Mapping[str, Key]:
+def list_keys() -> Mapping[str, Key]:
     """Every key of every table by its dotted path, in file order of the tables."""
-    return MappingProxyType({key.path: key for name, section in tables().items() for key in keys(name, section)})
+    return MappingProxyType(
+        {key.path: key for name, section in load_tables().items() for key in keys_of(name, section)}
+    )
 
 
-def table_name(section: type[Section]) -> str:
+def table_name_of(section: type[Section]) -> str:
     """The name a section is declared under."""
-    return next(name for name, declared in tables().items() if declared is section)
+    return next(name for name, declared in load_tables().items() if declared is section)
 
 
-def without_camera(path: str) -> str:
+def base_key_of(path: str) -> str:
     """The key that `cameras.<name>.…` overrides: night.enable for cameras.cam1.night.enable; others as they are."""
     parts = path.split(".")
     if parts[0] != "cameras" or len(parts) < 3:
         return path
     rest = parts[2:]
-    return ".".join(rest if rest[0] in tables() else [CAMERA_TABLE, *rest])
+    return ".".join(rest if rest[0] in load_tables() else [CAMERA_TABLE, *rest])
 
 
-def keys(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
+def keys_of(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
     """The keys of one table, nested tables dotted."""
     for field in inspect.type_info(section).fields:  # type: ignore[attr-defined]
         default = field.default if field.default is not msgspec.NODEFAULT else None
@@ -123,9 +125,9 @@ def keys(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
         described, meta = _unwrap(field.type)
         path = f"{name}.{field.encode_name}"
         if isinstance(described, inspect.StructType):
-            yield from keys(path, described.cls)
+            yield from keys_of(path, described.cls)
         else:
-            yield _key(path, described, meta, default)
+            yield _to_key(path, described, meta, default)
 
 
 _NAMES = {
@@ -149,7 +151,7 @@ def _unwrap(kind: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
     return kind, meta
 
 
-def _key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -> Key:
+def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -> Key:
     if isinstance(kind, inspect.UnionType):  # "text or nothing": the part that is not None describes it
         kind, inner = _unwrap(next(part for part in kind.types if not isinstance(part, inspect.NoneType)))
         meta = {**inner, **meta}

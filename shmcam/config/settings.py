@@ -18,9 +18,19 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from shmcam.config.document import Document, SettingsError, assign, copied, from_environ, parse, parsed_value, put, read
-from shmcam.config.errors import Refusals, nearest
-from shmcam.config.schema import CAMERA_TABLE, Key, Section, all_keys, setting, table_name, tables, without_camera
+from shmcam.config.document import (
+    Document,
+    SettingsError,
+    assign,
+    copy_tables,
+    parse,
+    parse_value,
+    put,
+    read,
+    read_environ,
+)
+from shmcam.config.errors import Diagnostics, suggest_key
+from shmcam.config.schema import CAMERA_TABLE, Key, Section, base_key_of, list_keys, load_tables, setting, table_name_of
 
 
 class PathSettings(Section, frozen=True):
@@ -63,7 +73,7 @@ LABEL = r"[A-Za-z0-9_-]{1,32}"
 
 S = TypeVar("S", bound=Section)
 
-__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "apply_change", "parsed_value", "table_name"]
+__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "apply_change", "parse_value", "table_name_of"]
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +109,7 @@ class Settings:
         file = Path(path).absolute()
         text = read(file)
         document = parse(file, text)
-        for source, assignment in [*from_environ(environ), *(("--set", one) for one in overrides)]:
+        for source, assignment in [*read_environ(environ), *(("--set", one) for one in overrides)]:
             assign(document, source, assignment)
         settings = cls(file, document, text)
         settings.check()
@@ -107,12 +117,12 @@ class Settings:
 
     def check(self) -> None:
         """Validate every table for every camera. Raises: SettingsError."""
-        known = tables()
+        known = load_tables()
         for name, value in self.document.items():
             if name != "cameras" and name not in known:
-                raise self.refusals.unknown((), name, [*known, "cameras"])
+                raise self.diagnostics.unknown_key((), name, [*known, "cameras"])
             if not isinstance(value, dict):
-                raise self.refusals.wrong((name,), value, "a table")
+                raise self.diagnostics.bad_value((name,), value, "a table")
         for camera, value in self._camera_documents().items():
             self._check_camera(camera, value)
         for section in known.values():
@@ -121,9 +131,9 @@ class Settings:
                 self.table(section, camera)
 
     @cached_property
-    def refusals(self) -> Refusals:
+    def diagnostics(self) -> Diagnostics:
         """Puts what is wrong into words."""
-        return Refusals(self.path, self.text)
+        return Diagnostics(self.path, self.text)
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
@@ -132,12 +142,12 @@ class Settings:
 
     def table(self, section: type[S], camera: str | None = None) -> S:
         """One table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
-        name = table_name(section)
+        name = table_name_of(section)
         merged, places = self._merged(name, camera)
         try:
             value = msgspec.convert(merged, section)
         except msgspec.ValidationError as error:
-            raise self.refusals.of(section, merged, places, str(error)) from None
+            raise self.diagnostics.from_msgspec(section, merged, places, str(error)) from None
         _refuse_non_finite(self, name, merged)
         return value
 
@@ -165,14 +175,14 @@ class Settings:
 
     def schema(self) -> tuple[Key, ...]:
         """Every key of every table, in file order of the tables."""
-        return tuple(all_keys().values())
+        return tuple(list_keys().values())
 
     def key(self, path: str) -> Key:
         """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
-        plain = without_camera(path)
-        known = all_keys()
+        plain = base_key_of(path)
+        known = list_keys()
         if plain not in known:
-            raise SettingsError(f"unknown key {path!r}; {nearest(plain)}")
+            raise SettingsError(f"unknown key {path!r}; {suggest_key(plain)}")
         return known[plain]
 
     def value(self, path: str) -> Any:
@@ -180,8 +190,8 @@ class Settings:
         self.key(path)
         parts = path.split(".")
         camera = parts[1] if parts[0] == "cameras" else None
-        table, *rest = without_camera(path).split(".")
-        here: Any = self.table(tables()[table], camera)
+        table, *rest = base_key_of(path).split(".")
+        here: Any = self.table(load_tables()[table], camera)
         for part in rest:
             here = getattr(here, part)
         return here
@@ -191,7 +201,7 @@ class Settings:
 
         None takes a key out. Raises: SettingsError and changes nothing.
         """
-        document = copied(self.document)
+        document = copy_tables(self.document)
         for path, value in changes.items():
             self.key(path)
             put(document, path.split("."), value)
@@ -204,14 +214,14 @@ class Settings:
     def _camera_documents(self) -> Document:
         cameras = self.document.get("cameras", {})
         if not isinstance(cameras, dict):
-            raise self.refusals.wrong(("cameras",), cameras, "tables [cameras.<name>]")
+            raise self.diagnostics.bad_value(("cameras",), cameras, "tables [cameras.<name>]")
         return cameras
 
     def _check_camera(self, camera: str, value: Any) -> None:
         if not re.fullmatch(LABEL, camera):
-            raise self.refusals.wrong(("cameras", camera), camera, f"a camera name of the form {LABEL}")
+            raise self.diagnostics.bad_value(("cameras", camera), camera, f"a camera name of the form {LABEL}")
         if not isinstance(value, dict):
-            raise self.refusals.wrong(("cameras", camera), value, "a table")
+            raise self.diagnostics.bad_value(("cameras", camera), value, "a table")
 
     def _merged(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
         """The raw table and, for each key of it, where it stands in the file."""
@@ -221,13 +231,13 @@ class Settings:
         if camera is not None:
             own = self._camera_documents().get(camera, {})
             if name == CAMERA_TABLE:
-                plain = {key: value for key, value in own.items() if key not in tables()}
+                plain = {key: value for key, value in own.items() if key not in load_tables()}
                 layers.append((("cameras", camera), plain))
             if name in own:
                 layers.append((("cameras", camera, name), own[name]))
         for place, layer in layers:
             if not isinstance(layer, dict):
-                raise self.refusals.wrong(place, layer, "a table")
+                raise self.diagnostics.bad_value(place, layer, "a table")
             for key, value in layer.items():
                 both = isinstance(value, dict) and isinstance(merged.get(key), dict)
                 merged[key] = {**merged[key], **value} if both else value
@@ -242,7 +252,7 @@ def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
             if isinstance(one, dict):
                 _refuse_non_finite(settings, f"{name}.{key}", one)
             elif isinstance(one, float) and not math.isfinite(one):
-                raise settings.refusals.wrong((*name.split("."), key), one, "a finite number")
+                raise settings.diagnostics.bad_value((*name.split("."), key), one, "a finite number")
 
 
 def apply_change(settings: Settings, key: str, value: Any, camera: str = "") -> Settings:

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, all_keys
-from shmcam.config.settings import Settings, SettingsError, parsed_value, use_log_level
+from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, list_keys
+from shmcam.config.settings import Settings, SettingsError, parse_value, use_log_level
 from shmcam.control.messages import SettingChanged
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 
 
 def put(document: Any, parts: list[str], value: Any) -> None:
@@ -138,7 +138,7 @@ class Configuration:
         text = tomlkit.dumps(document)
         saved = Settings(path, tomllib.loads(text), text)
         saved.check()
-        with whole_file(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
+        with open_atomic(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
             file.write(text.encode())
         self.base = self.base.with_changes(written)
         self.unsaved = {key: value for key, value in self.unsaved.items() if key not in written}
@@ -192,13 +192,13 @@ class Configuration:
             return value
         if key.choices and value in key.choices:
             return value
-        plain = parsed_value(value)
+        plain = parse_value(value)
         if key.type == "list" and isinstance(plain, str):
-            return [parsed_value(word) for word in re.split(r"[\s,]+", plain.strip(" []")) if word]
+            return [parse_value(word) for word in re.split(r"[\s,]+", plain.strip(" []")) if word]
         return float(plain) if key.type == "number" and type(plain) is int else plain
 
     def _write_journal(self, unsaved: dict[str, Any]) -> None:
-        with whole_file(self._journal, replace=True) as file:
+        with open_atomic(self._journal, replace=True) as file:
             file.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
 
     def _restore(self) -> None:
@@ -272,7 +272,7 @@ def _cameras(configuration: Configuration) -> dict[str, Any]:
 
 def _masked(configuration: Configuration, path: str, value: Any) -> Any:
     plain = path.split(".", 2)[-1]
-    if isinstance(value, dict) and not all_keys().keys() & {plain, f"camera.{plain}"}:
+    if isinstance(value, dict) and not list_keys().keys() & {plain, f"camera.{plain}"}:
         return {name: _masked(configuration, f"{path}.{name}", inner) for name, inner in value.items()}
     return _plain(configuration.shown(configuration.current.key(path), value))
 

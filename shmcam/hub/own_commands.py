@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from shmcam.config.document import spelt
+from shmcam.config.document import to_toml
 from shmcam.config.settings import SettingsError
 from shmcam.control.messages import (
     Cameras,
@@ -32,7 +32,7 @@ from shmcam.control.messages import (
 from shmcam.hub import status
 from shmcam.hub.live_settings import Change, Configuration, as_json, as_toml, restart_for
 from shmcam.hub.registry import Registry
-from shmcam.runtime.log_tail import merged_tail
+from shmcam.runtime.log_tail import merge_tails
 from shmcam.runtime.procfs import read_memory
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class OwnCommands:
         changes = self.configuration.change(command.changes)
         events: list[Event] = [*self.configuration.events(changes)]
         for change in changes:
-            log.info("setting changed key=%s from=%s to=%s", change.path, *map(spelt, self._shown(change)))
+            log.info("setting changed key=%s from=%s to=%s", change.path, *map(to_toml, self._shown(change)))
         data: dict[str, Any] = {
             "changes": [self._row(change) for change in changes],
             "restart": restart_for(changes),
@@ -97,7 +97,7 @@ class OwnCommands:
         return row | {"not_for": self.configuration.overriding(change)}
 
     def _changed(self, change: Change, *, saved: bool) -> str:
-        old, new = map(spelt, self._shown(change))
+        old, new = map(to_toml, self._shown(change))
         said = f"OK: changed {change.path} from {old} to {new}"
         own = self.configuration.overriding(change)
         but = f"; not for {', '.join(own)}, set cameras.{own[0]}.… for that" if own else ""
@@ -128,11 +128,11 @@ class OwnCommands:
             path = prefix if len(keys) == 1 and prefix.startswith("cameras.") else key.path
             values[path] = self.configuration.shown(key, settings.value(path))
         lines = [
-            f"{path} = {spelt(value)}{f' [{key.unit}]' if key.unit else ''}"
+            f"{path} = {to_toml(value)}{f' [{key.unit}]' if key.unit else ''}"
             for key, (path, value) in zip(keys, values.items(), strict=True)
         ]
         if len(keys) == 1:
-            lines.append(f"{keys[0].help}; {keys[0].expected}; default {spelt(keys[0].default)}; {keys[0].apply}")
+            lines.append(f"{keys[0].help}; {keys[0].expected}; default {to_toml(keys[0].default)}; {keys[0].apply}")
         return Reply(
             status="settings",
             text="\n".join(lines),
@@ -173,7 +173,7 @@ class OwnCommands:
         return status.health(self._roster, time.monotonic(), hub, machine)
 
     def _logs(self, command: Logs) -> Reply:
-        lines = merged_tail(self.configuration.current.paths.logs, command.process, command.lines)
+        lines = merge_tails(self.configuration.current.paths.logs, command.process, command.lines)
         if lines is None:
             known = sorted(path.stem for path in self.configuration.current.paths.logs.glob("*.log"))
             return error(f"no log of {command.process!r}; there are: {', '.join(known) or 'none'}", "unknown_process")

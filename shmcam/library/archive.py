@@ -28,7 +28,7 @@ from shmcam.library.errors import LibraryError, NothingThere
 from shmcam.library.files import holds
 from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, known, sha256, write
 from shmcam.library.sidecar import MANIFEST, is_archive, sidecar
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from shmcam.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def build(
                 journal.write(json.dumps(asdict(item)) + "\n")
                 journal.flush()
     if config:
-        with whole_file(folder / "config.toml", replace=True) as file:
+        with open_atomic(folder / "config.toml", replace=True) as file:
             file.write(config.encode())
     placed = [(entry, _place(entry.path, catalogue.root)) for entry in entries]
     entry = write(folder, span, placed, list(done.values()), now_utc_ns)
@@ -173,7 +173,7 @@ def _link(source: Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> str:
     total = hashlib.sha256()
-    with source.open("rb") as reading, whole_file(target, replace=True) as writing:
+    with source.open("rb") as reading, open_atomic(target, replace=True) as writing:
         while piece := reading.read(CHUNK_BYTES):
             total.update(piece)
             writing.write(piece)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shmcam.library.instants import LARGEST
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 
 GROUPS: dict[str, str] = {
     "clip": "clips",
@@ -145,7 +145,7 @@ def line(entry: Entry) -> str:
     frames = f" f{entry.first_frame}{last}" if entry.first_frame >= 0 else ""
     length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
     size = f"{entry.bytes / 1e6:.1f}MB"
-    when = iso(entry.started_utc_ns)
+    when = to_iso(entry.started_utc_ns)
     return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length}{frames} {size} {entry.path}{marks}"
 
 
@@ -154,7 +154,7 @@ def row(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.id,
         **entry.description(),
-        "started": iso(entry.started_utc_ns),
+        "started": to_iso(entry.started_utc_ns),
         "path": str(entry.path),
         "bytes": entry.bytes,
         "protected": entry.protected,

@@ -12,8 +12,8 @@ from typing import Any
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
 from shmcam.library.sidecar import MANIFEST, read_json
-from shmcam.runtime.clock import iso
-from shmcam.runtime.files import sync_folder, whole_file
+from shmcam.runtime.clock import to_iso
+from shmcam.runtime.files import open_atomic, sync_folder
 from shmcam.runtime.progress import Progress
 
 FORMAT = 1
@@ -148,9 +148,9 @@ def write(
     manifest = {
         "format": FORMAT,
         "name": folder.name,
-        "created": iso(now_utc_ns),
-        "since": None if span.since_utc_ns is None else iso(span.since_utc_ns),
-        "until": None if span.until_utc_ns is None else iso(span.until_utc_ns),
+        "created": to_iso(now_utc_ns),
+        "since": None if span.since_utc_ns is None else to_iso(span.since_utc_ns),
+        "until": None if span.until_utc_ns is None else to_iso(span.until_utc_ns),
         "cameras": cameras,
         "bytes": entry.bytes,
         "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
@@ -158,7 +158,7 @@ def write(
         "entries": [{**one.description(), "file": place} for one, place in entries],
         "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
     }
-    with whole_file(folder / MANIFEST, replace=True) as file:
+    with open_atomic(folder / MANIFEST, replace=True) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     sync_folder(folder.parent)
     return entry

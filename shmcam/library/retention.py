@@ -23,7 +23,7 @@ from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEn
 from shmcam.library.files import frees
 from shmcam.library.room import MB, room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import existing
+from shmcam.runtime.files import existing_parent_of
 
 DAY_S = 86_400.0
 
@@ -97,7 +97,7 @@ def make_room(
         raise NoRoom(
             errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
         )
-    folder = existing(folder)
+    folder = existing_parent_of(folder)
     deleted: list[Entry] = []
     closed = refusal(catalogue.path)
     for gone in () if closed else due(catalogue, own, need_bytes, kind=kind, writing=writing):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import existing
+from shmcam.runtime.files import existing_parent_of
 
 MB = 1_000_000
 
@@ -34,7 +34,7 @@ class DiskRoom:
 
 def room_at(folder: Path, settings: LibrarySettings) -> DiskRoom:
     """Look at the disk of a folder, which need not exist yet. Raises: OSError."""
-    disk = os.statvfs(existing(folder))
+    disk = os.statvfs(existing_parent_of(folder))
     total = disk.f_blocks * disk.f_frsize
     return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes(settings, total))
 

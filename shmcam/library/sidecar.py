@@ -18,7 +18,7 @@ from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.instants import LARGEST, storable
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
 """Formats that describe themselves."""
@@ -53,7 +53,7 @@ def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
     """Add `values` to the sidecar of `path`. Raises: OSError."""
     place = path if path.name == MANIFEST else sidecar(path)
     known = read_json(place) or {}
-    with whole_file(place, replace=True) as file:
+    with open_atomic(place, replace=True) as file:
         file.write(json.dumps({**known, **values}, indent=1).encode())
 
 

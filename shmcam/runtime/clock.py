@@ -25,12 +25,12 @@ def to_utc_ns(captured_ns: int) -> int:
     return captured_ns + utc_offset_ns()
 
 
-def stamp(utc_ns: int) -> str:
+def to_stamp(utc_ns: int) -> str:
     """Local time as used in file names, `YYYYmmdd_HHMMSS`."""
     return datetime.fromtimestamp(utc_ns / 1e9).strftime("%Y%m%d_%H%M%S")
 
 
-def iso(utc_ns: int) -> str:
+def to_iso(utc_ns: int) -> str:
     """ISOes 8601 in UTC with milliseconds, as in logs and JSON replies."""
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

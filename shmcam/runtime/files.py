@@ -29,7 +29,7 @@ def _open_descriptor(descriptor: int) -> BinaryIO:
 
 
 @contextmanager
-def whole_file(
+def open_atomic(
     path: Path,
     *,
     replace: bool = False,
@@ -87,14 +87,14 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what killed processes left of `whole_file` in a folder, not below it; other names are never touched.
+    """Remove what killed processes left of `open_atomic` in a folder, not below it; other names are never touched.
 
     Returns: what is gone. What cannot be removed stays for the next time.
     """
-    return [path for path in folder.glob(f".*{PART}") if _TEMPORARY.fullmatch(path.name) and _swept(path)]
+    return [path for path in folder.glob(f".*{PART}") if _TEMPORARY.fullmatch(path.name) and _sweep_file(path)]
 
 
-def _swept(path: Path) -> bool:
+def _sweep_file(path: Path) -> bool:
     with suppress(OSError):  # BlockingIOError: it is being written
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -129,12 +129,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def existing(folder: Path) -> Path:
+def existing_parent_of(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def unused(path: Path) -> Path:
+def find_unused_path(path: Path) -> Path:
     """`path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
     number, candidate = 1, path
     while candidate.exists():
@@ -145,15 +145,24 @@ def unused(path: Path) -> Path:
 
 log = logging.getLogger(__name__)
 
-ENDING = ".damaged"
+DAMAGED_SUFFIX = ".damaged"
 """Added to the name; one per file is kept, for whoever wants to know what happened."""
-DAMAGED = (EOFError, ValueError, KeyError, TypeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
+DAMAGE_ERRORS = (
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    NotImplementedError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What reading an .npz raises that is empty, torn, or not ours. OSError is none of these: the file may be whole."""
 
 
 def set_aside(path: Path, problem: Exception) -> None:
     """Rename a damaged file and say so; where the disk refuses that, it stays."""
-    aside = path.with_name(path.name + ENDING)
+    aside = path.with_name(path.name + DAMAGED_SUFFIX)
     try:
         path.replace(aside)
     except OSError as refused:

@@ -47,12 +47,12 @@ def hide(secret: str) -> None:
         _secrets.add(secret)
 
 
-def crash_descriptor() -> int:
+def get_crash_descriptor() -> int:
     """Where to write when no thread of ours can run any more: the log file itself, or stderr while there is none."""
     return _crash_reports[-1] if _crash_reports else 2
 
 
-class _Line(logging.Formatter):
+class _LineFormatter(logging.Formatter):
     """`2026-08-22T21:04:05.123Z INFO  analyzer.loop  night began score=0.13`."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _PipeHandler(logging.Handler):
             self.dropped += 1
 
 
-class _Printed(io.RawIOBase):
+class _PipeWriter(io.RawIOBase):
     """What Python code prints: into the pipe as well, and dropped rather than raised when that is full."""
 
     def writable(self) -> bool:
@@ -88,7 +88,7 @@ class _Printed(io.RawIOBase):
         return memoryview(block).nbytes
 
 
-class _Pump:
+class _FileWriter:
     """The thread between pipe and file."""
 
     def __init__(self, file: RotatingFile, handler_source: int, echo: int | None) -> None:
@@ -136,18 +136,18 @@ def _clean(block: bytes) -> bytes:
     return _CONTROL.sub(b"?", _ANSI.sub(b"", block).replace(b"\r", b""))
 
 
-def _onto(new: int, kept: int) -> None:
+def _replace_descriptor(new: int, kept: int) -> None:
     os.dup2(new, kept, inheritable=False)
 
 
-def _family() -> str:
+def _make_name_pattern() -> str:
     """The names of our logs: those of every installed package, of each camera, and supervisord's own."""
     roles = {point.name for point in entry_points(group=TABLES_GROUP)} | {"hub", "watchdog", "supervisord"}
     return rf"(?:{'|'.join(map(re.escape, sorted(roles)))})(?:-[A-Za-z0-9_-]+)?\.log"
 
 
 @contextmanager
-def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
+def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     """Send all output of this process to `path` until the block ends; an exception that leaves it is logged.
 
     Where stderr is a terminal (somebody runs the process by hand), lines go there as well.
@@ -159,22 +159,22 @@ def process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     crash = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     # faulthandler keeps one number for good; behind it is always the newest file.
-    quota = Quota(path.parent, _family(), settings.folder_bytes, settings.max_bytes)
-    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _onto(new, crash), quota)
+    quota = Quota(path.parent, _make_name_pattern(), settings.folder_bytes, settings.max_bytes)
+    file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _replace_descriptor(new, crash), quota)
     with suppress(OSError):  # no disk, no crash report; the process itself must still run
         file.descriptor()
     _crash_reports.append(crash)
     faulthandler.enable(file=crash, all_threads=True)
-    pump = _Pump(file, source, echo)
+    pump = _FileWriter(file, source, echo)
     handler = _PipeHandler(sink)
-    handler.setFormatter(_Line())
+    handler.setFormatter(_LineFormatter())
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_Printed()), errors="replace", line_buffering=True)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_PipeWriter()), errors="replace", line_buffering=True)
     pump.start()
     try:
         yield

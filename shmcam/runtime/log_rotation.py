@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-LOOK_BYTES = 1_000_000
+CHECK_BYTES = 1_000_000
 """So much one process writes before it looks again (less where whole logs are smaller)."""
 
 
@@ -29,7 +29,7 @@ class Quota:
         """`file_bytes` is where a running log is rotated."""
         self._folder, self._limit_bytes = folder, limit_bytes
         self._names = re.compile(rf"(?:{family})(?P<rotated>\.\d+)?")
-        self._look_bytes = min(LOOK_BYTES, file_bytes)
+        self._look_bytes = min(CHECK_BYTES, file_bytes)
         self._unlooked_bytes = 0
 
     def wrote(self, size: int) -> None:
@@ -42,16 +42,16 @@ class Quota:
         for path in self._folder.iterdir():
             match = self._names.fullmatch(path.name)
             if match and match["rotated"]:
-                rotated.append(_facts(path))
+                rotated.append(_stat_of(path))
             elif match:
-                room -= _facts(path)[1] + self._look_bytes  # what its process may write until it looks
+                room -= _stat_of(path)[1] + self._look_bytes  # what its process may write until it looks
         for _, size_bytes, path in sorted(rotated, reverse=True):
             room -= size_bytes
             if room < 0:
                 path.unlink(missing_ok=True)
 
 
-def _facts(path: Path) -> tuple[int, int, Path]:
+def _stat_of(path: Path) -> tuple[int, int, Path]:
     """When a file was last written, its size, itself; zeros where it has just gone."""
     with suppress(FileNotFoundError):
         found = path.stat()

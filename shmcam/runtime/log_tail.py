@@ -16,26 +16,26 @@ _OURS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 _SUPERVISORDS = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
 
 
-def merged_tail(folder: Path, process: str, lines: int) -> list[str] | None:
+def merge_tails(folder: Path, process: str, lines: int) -> list[str] | None:
     """Return the last lines of one process, or ("") of all merged by time, each behind its process's name.
 
     None: there is no log of that name.
     """
-    files = log_files(folder, process)
+    files = find_logs(folder, process)
     if process and not files:
         return None
-    tails = [_stamped(path.stem, tail(path, lines)) for path in files]
+    tails = [_stamp_lines(path.stem, read_tail(path, lines)) for path in files]
     merged = [line for _, line in heapq.merge(*tails, key=lambda stamped: stamped[0])]
     return merged[-lines:]
 
 
-def log_files(folder: Path, process: str) -> list[Path]:
+def find_logs(folder: Path, process: str) -> list[Path]:
     """Return the log files of a process (its own, and what supervisord caught before that was open), or of all."""
     names = [f"{process}.log", f"{process}.startup.log"] if process else ["*.log"]
     return sorted(path for name in names for path in folder.glob(name))
 
 
-def tail(path: Path, lines: int) -> list[str]:
+def read_tail(path: Path, lines: int) -> list[str]:
     """Return the last lines of one file; none if it went away."""
     try:
         with path.open("rb") as file:
@@ -47,12 +47,12 @@ def tail(path: Path, lines: int) -> list[str]:
     return found[1 if size > TAIL_BYTES else 0 :][-lines:]
 
 
-def _stamped(name: str, lines: list[str]) -> list[tuple[str, str]]:
+def _stamp_lines(name: str, lines: list[str]) -> list[tuple[str, str]]:
     """Give each line its time; a line without one (a traceback) belongs to the line before."""
     stamped, when = [], ""
     for line in lines:
         when = stamp_of(line) or when
-        stamped.append((when, named(name, line)))
+        stamped.append((when, add_name(name, line)))
     return stamped
 
 
@@ -66,7 +66,7 @@ def stamp_of(line: str) -> str:
     return ""
 
 
-def named(name: str, line: str) -> str:
+def add_name(name: str, line: str) -> str:
     """Put the process's name behind the time."""
     when = line.partition(" ")[0] if _OURS.match(line) else ""
     return f"{when} {name:<12} {line[len(when) + 1 :]}" if when else f"{name:<12} {line}"
@@ -80,12 +80,12 @@ class LogFollower:
         self._process = process
         self._places: dict[Path, tuple[int, int]] = {}
         """Inode and offset of what was read."""
-        for path in log_files(folder, process):
+        for path in find_logs(folder, process):
             self._places[path] = (path.stat().st_ino, path.stat().st_size)
 
     def new_lines(self) -> Iterator[str]:
         """Yield complete lines added since the last call, merged by time."""
-        fresh = [_stamped(path.stem, self._added(path)) for path in log_files(self._folder, self._process)]
+        fresh = [_stamp_lines(path.stem, self._added(path)) for path in find_logs(self._folder, self._process)]
         return (line for _, line in heapq.merge(*fresh, key=lambda stamped: stamped[0]))
 
     def _added(self, path: Path) -> list[str]:

@@ -62,7 +62,7 @@ def find_lock_holders(devices: Iterable[str], locks: Path = PROC / "locks") -> l
     return _holders(users)
 
 
-def held_by(devices: Iterable[str]) -> str:
+def name_holders(devices: Iterable[str]) -> str:
     """The processes that have one of `devices` open, in words: `held by motion (pid 812)`; empty if none is seen."""
     holders = ", ".join(map(str, find_holders(devices)))
     return f"held by {holders}" if holders else ""

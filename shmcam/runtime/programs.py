@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 
 PER_CAMERA = ("capture", "analyzer", "recorder")
 """Programs of which each camera has its own (design.md §2)."""
@@ -44,20 +44,20 @@ def is_home(settings: Settings) -> bool:
     )
 
 
-def supervisord_conf(settings: Settings, template: str) -> str:
+def render_supervisord_conf(settings: Settings, template: str) -> str:
     """The shipped file with this configuration's places and this interpreter written into it."""
     places: dict[str, str] = {
         "%(here)s/.venv/bin/python": shlex.quote(sys.executable),
         "%(here)s/config.toml": str(settings.path),
-        f"files=%(here)s/run/{PROGRAMS}": f"files={_pattern(settings.paths.run / PROGRAMS)}",
+        f"files=%(here)s/run/{PROGRAMS}": f"files={_to_glob(settings.paths.run / PROGRAMS)}",
         "%(here)s/run": str(settings.paths.run),
         "%(here)s/logs": str(settings.paths.logs),
         "directory=%(here)s": f"directory={settings.folder}",
     }
-    return "\n".join(_placed(line, places) for line in template.split("\n"))
+    return "\n".join(_fill_in(line, places) for line in template.split("\n"))
 
 
-def _placed(line: str, places: Mapping[str, str]) -> str:
+def _fill_in(line: str, places: Mapping[str, str]) -> str:
     """One line with our places in it, escaped as often as supervisord expands it (options.py: some twice)."""
     percent = "%%%%" if line.startswith(EXPANDED_TWICE) else "%%"
     for shipped, own in places.items():
@@ -65,12 +65,12 @@ def _placed(line: str, places: Mapping[str, str]) -> str:
     return line
 
 
-def _pattern(folder: Path) -> str:
+def _to_glob(folder: Path) -> str:
     """A folder for [include] files=, which is split at spaces and then globbed: a space becomes any character."""
     return "".join("?" if c.isspace() else c for c in glob.escape(str(folder)))
 
 
-def camera_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:
+def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:
     """File name → text for each camera but the first: a group of its own capture, analyzer and recorder.
 
     `conf` is the supervisord.conf in use, so that what its owner changed in [program:capture] holds for every
@@ -96,12 +96,12 @@ def camera_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
 def write_programs(settings: Settings, conf: Path) -> bool:
     """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
     folder = settings.paths.run / PROGRAMS
-    wanted = camera_programs(settings, conf.read_text(), str(conf.parent))
+    wanted = render_programs(settings, conf.read_text(), str(conf.parent))
     present = {path.name: path.read_text() for path in folder.glob("*.conf")}
     for name in present.keys() - wanted.keys():
         (folder / name).unlink()
     for name, text in wanted.items():
         if present.get(name) != text:
-            with whole_file(folder / name, replace=True) as file:
+            with open_atomic(folder / name, replace=True) as file:
                 file.write(text.encode())
     return dict(wanted) != present

@@ -12,7 +12,7 @@ BAR = 30
 """Characters of a progress bar."""
 
 
-def progress_bar(what: str) -> Progress:
+def make_progress_bar(what: str) -> Progress:
     """A bar on standard error, redrawn in place."""
 
     def draw(done: int, total: int) -> None:

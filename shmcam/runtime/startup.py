@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shmcam.config.settings import EXIT_CONFIG, LoggingSettings, Settings, SettingsError
-from shmcam.runtime.log import hide, process_log
+from shmcam.runtime.log import hide, open_process_log
 from shmcam.runtime.stop import Stop
 
 PR_SET_PDEATHSIG = 1
@@ -39,12 +39,12 @@ class Process:
     stop: Stop
 
 
-def program_name(role: str, camera: str, settings: Settings) -> str:
+def program_name_of(role: str, camera: str, settings: Settings) -> str:
     """`recorder` for the first camera, `recorder-cam1` for a further one."""
     return role if camera == settings.cameras[0] else f"{role}-{camera}"
 
 
-def default_config() -> Path:
+def find_config() -> Path:
     """SHMCAM_CONFIG, else config.toml in the current folder."""
     return Path(os.environ.get("SHMCAM_CONFIG", "config.toml"))
 
@@ -56,7 +56,7 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     `oom_score_adj` > 0 offers this process to the kernel first when memory runs out (proc_pid_oom_score_adj(5)).
     Exits 78 with one line on stderr where the configuration is wrong.
     """
-    options = _options(role, argv)
+    options = _parse_options(role, argv)
     try:
         settings = Settings.load(options.config, options.set)
         camera = options.camera or settings.cameras[0]
@@ -69,12 +69,12 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     if oom_score_adj > 0:
         with suppress(OSError):  # hidepid or a locked-down container: only a hint is lost
             Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
-    for secret in _secrets(settings):
+    for secret in _find_secrets(settings):
         hide(secret)
     stop = Stop()
-    stop.on_signals()
-    name = program_name(role, camera, settings)
-    with process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
+    stop.catch_signals()
+    name = program_name_of(role, camera, settings)
+    with open_process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
         log.info("started program=%s pid=%d camera=%s config=%s", name, os.getpid(), camera, settings.path)
         try:
             yield Process(role, camera, name, settings, stop)
@@ -86,15 +86,15 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
             raise SystemExit(1)
 
 
-def _options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {role}")
-    parser.add_argument("--config", type=Path, default=default_config(), help="config.toml to read")
+    parser.add_argument("--config", type=Path, default=find_config(), help="config.toml to read")
     parser.add_argument("--camera", help="which camera of [cameras.…] (default: the first)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
     return parser.parse_args(argv)
 
 
-def _secrets(settings: Settings) -> Iterator[str]:
+def _find_secrets(settings: Settings) -> Iterator[str]:
     """Every secret of the file, those of single cameras (a URL with its password) too."""
     for path in (key.path for key in settings.schema() if key.secret):
         for one in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):

@@ -48,7 +48,7 @@ class Stop:
         """Readable once stop was requested; for select, poll and asyncio's add_reader."""
         return self._read
 
-    def on_signals(self, *signals: signal.Signals) -> None:
+    def catch_signals(self, *signals: signal.Signals) -> None:
         """Let SIGTERM and SIGINT (or the given ones) request the stop. Main thread only."""
         for number in signals or (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)

@@ -16,7 +16,7 @@ class Backoff:
     limit_s: float = 30.0
     _next_s: float = field(default=0.0, init=False)
 
-    def delay_s(self) -> float:
+    def next_delay_s(self) -> float:
         """The wait before the next try; each call doubles the one after."""
         delay = self._next_s or self.first_s
         self._next_s = min(delay * 2, self.limit_s)
@@ -28,7 +28,7 @@ class Backoff:
 
 
 @dataclass
-class Timer:
+class Interval:
     """One thing that repeats."""
 
     _interval_s: float = 0.0
@@ -36,7 +36,7 @@ class Timer:
     missed: int = 0
     """Times that passed while nobody asked."""
 
-    def due(self, now_ns: int, interval_s: float) -> bool:
+    def take_due(self, now_ns: int, interval_s: float) -> bool:
         """Whether it is time; the first time one interval after it was switched on. An interval of 0 is never."""
         if interval_s <= 0:
             self._interval_s = 0.0

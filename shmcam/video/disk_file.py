@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shmcam.runtime.files import PART, create_locked, sync_folder, unused
+from shmcam.runtime.files import PART, create_locked, find_unused_path, sync_folder
 
 _NOT_OURS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
 """Gone, another user's, or a symbolic link, which no writer of ours makes."""
@@ -61,7 +61,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def put_in_place(part: Path) -> Path:
     """Gives a finished file its final name, or `…_2` where that exists. Returns: the name. Raises: OSError."""
-    path = unused(part.with_name(part.name.removesuffix(PART)))
+    path = find_unused_path(part.with_name(part.name.removesuffix(PART)))
     part.rename(path)
     sync_folder(path.parent)
     return path

@@ -37,7 +37,7 @@ class RestartPolicy:
                 program = self._failed[name] = FailedProgram(backoff)
             program.running_since_s = None
             if program.due_s is None:
-                pause_s = program.backoff.delay_s()
+                pause_s = program.backoff.next_delay_s()
                 program.due_s = now_s + pause_s
                 return pause_s
         elif program is not None:

@@ -23,7 +23,7 @@ from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
 from shmcam.library import Entry, LibraryError, NoSuchEntry
 from shmcam.library.instants import instant_ns
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail
 from streamer.http.context import Context
@@ -108,7 +108,7 @@ def row_of(entry: Entry) -> Row:
         **own,
         group=entry.group,
         name=entry.path.name,
-        started_utc=iso(entry.started_utc_ns),
+        started_utc=to_iso(entry.started_utc_ns),
         media=MEDIA_TYPES.get(entry.path.suffix.lower(), ""),
     )
 

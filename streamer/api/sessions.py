@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import msgspec
 
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Call, Endpoint
 
 
@@ -69,7 +69,7 @@ async def _list_viewers(call: Call) -> Viewers:
             camera=entry.camera,
             peer=entry.peer,
             variant=entry.variant,
-            since_utc=iso(int(entry.since_utc_s * 1e9)),
+            since_utc=to_iso(int(entry.since_utc_s * 1e9)),
             seconds=round(now - entry.since_s, 1),
             sent=entry.counts.sent,
             skipped=entry.counts.skipped,

@@ -11,7 +11,7 @@ from aiohttp import web
 from shm_ring import Flags
 from shm_ring.records.scores import Score
 from shmcam.control import messages as c
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 from streamer.api.actions import OfCamera, make_read_endpoint
 from streamer.api.endpoint import Call, Endpoint
 from streamer.http.context import Context, StreamedCamera
@@ -82,7 +82,7 @@ def camera_status_of(context: Context, camera: StreamedCamera) -> CameraStatus:
     if meta is not None:
         frame = FrameStatus(
             frame_id=meta.frame_id,
-            captured_utc=iso(meta.captured_utc_ns),
+            captured_utc=to_iso(meta.captured_utc_ns),
             exposure_us=meta.exposure_us or None,
             analogue_gain=meta.analogue_gain or None,
             lux=None if math.isnan(meta.lux) else meta.lux,

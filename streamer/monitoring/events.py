@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shmcam.control.messages import Event, values_of, wire_name
-from shmcam.runtime.clock import iso
+from shmcam.runtime.clock import to_iso
 
 EVENTS_KEPT = 200
 """Events kept for later subscribers and for `/api/v1/events`."""
@@ -47,7 +47,7 @@ class RecentEvents:
 
     def add(self, name: str, data: dict[str, Any]) -> None:
         """Keeps an event and puts it into the queue of each subscriber."""
-        event = Told(next(self._numbers), name, iso(time.time_ns()), data)
+        event = Told(next(self._numbers), name, to_iso(time.time_ns()), data)
         self.latest.append(event)
         for queue in self._queues:
             if queue.full():

@@ -11,7 +11,7 @@ from aiohttp import web
 from shmcam.config.settings import Settings
 from shmcam.library.room import room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.clock import iso, now_ns
+from shmcam.runtime.clock import now_ns, to_iso
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
 from streamer.monitoring.health import CameraHealth, DiskHealth, Health, find_reasons
 from streamer.monitoring.viewers import ViewerEntry
@@ -57,7 +57,7 @@ def health_of(context: Context) -> Health:
     return Health(
         ready=not reasons,
         reasons=reasons,
-        time_utc=iso(time.time_ns()),
+        time_utc=to_iso(time.time_ns()),
         uptime_s=round(time.time() - context.started_utc, 1),
         cameras=cameras,
         disk=disk,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from capture.sources.base import CameraBusy, CameraError
-from capture.sources.picamera2.device import STOP_S, list_cameras, name_holders
+from capture.sources.picamera2.device import STOP_S, list_cameras, name_lock_holders
 from tests.picamera2.camera import Camera, descriptors
 
 pytestmark = pytest.mark.picamera2
@@ -85,7 +85,7 @@ def test_a_camera_held_by_another_process_is_reported_with_its_name(rig):
     with subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         try:
             assert other.stdout.readline() == b"open\n"
-            assert name_holders() == f"python (pid {other.pid})"
+            assert name_lock_holders() == f"python (pid {other.pid})"
             before = descriptors()
             for _ in range(3):
                 with pytest.raises(CameraBusy, match=rf"imx708 is held by python \(pid {other.pid}\)"):

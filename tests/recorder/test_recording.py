@@ -15,7 +15,7 @@ import pytest
 from shm_ring import RingReader
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
-from shmcam.runtime.clock import now_ns, stamp
+from shmcam.runtime.clock import now_ns, to_stamp
 from tests.machine import needs, until
 from tests.recorder.rig import PERIOD_NS, TOLD_LATE, check_clip, decoded, numbers, rows, timing_of
 
@@ -342,7 +342,7 @@ def test_a_wall_clock_that_is_set_begins_another_file_and_no_time_within_goes_wr
     assert len({clip.parent for clip in clips}) == 1, "still one recording"
     for clip in clips:
         first = next(meta for meta in film.published if meta.frame_id == numbers(clip)[0])
-        assert stamp(first.captured_utc_ns) in clip.name
+        assert to_stamp(first.captured_utc_ns) in clip.name
 
 
 def test_the_oldest_rolling_clips_go_though_the_clock_says_otherwise(rig):
@@ -365,7 +365,7 @@ def test_the_oldest_rolling_clips_go_though_the_clock_says_otherwise(rig):
     assert ids == list(range(film.published[75].frame_id, ids[-1] + 1)), "all from the year before on, without a hole"
     firsts = {meta.frame_id: meta.captured_utc_ns for meta in film.published}
     for entry in entries:
-        assert entry.started_utc_ns == firsts[entry.first_frame] and stamp(entry.started_utc_ns) in entry.path.name
+        assert entry.started_utc_ns == firsts[entry.first_frame] and to_stamp(entry.started_utc_ns) in entry.path.name
     assert len(entries) == 5 and len({entry.path.name.split("_")[3][:4] for entry in entries}) == 2, "of both years"
     assert made.stop(made.processes[-1]) == 0
 

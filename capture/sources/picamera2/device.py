@@ -110,7 +110,7 @@ def open_camera(index: int) -> tuple[Any, ConnectedCamera]:
         _discard(camera)
         cause = _first_cause(error)
         if "busy" in str(cause).lower():
-            raise CameraBusy(f"{which.model} is held by {name_holders() or 'another process'}") from error
+            raise CameraBusy(f"{which.model} is held by {name_lock_holders() or 'another process'}") from error
         raise CameraError(f"{which.model} does not open: {cause}") from error
     atexit.unregister(_watch_exit)
     atexit.register(_watch_exit)  # runs before Picamera2's own hook, which would wait for ever
@@ -160,7 +160,7 @@ def close_camera(camera: Any, description: str, stopped: Callable[[], None] | No
             log.warning("%s closed with an error: %s", description, _first_cause(error))
 
 
-def name_holders() -> str:
+def name_lock_holders() -> str:
     """Names every other process that has a media device locked, as libcamera does while it uses a camera.
 
     Merely having it open says nothing: desktops keep cameras open to list them. Which media device belongs to which

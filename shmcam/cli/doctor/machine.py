@@ -18,7 +18,7 @@ import psutil
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
-from shmcam.runtime.files import existing
+from shmcam.runtime.files import existing_parent_of
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
@@ -93,7 +93,7 @@ def check_disk(options: Options) -> Iterator[Finding]:
     paths = options.settings().paths
     devices: set[int] = set()
     for folder in (paths.recordings, paths.captures, paths.logs):
-        there = existing(folder)
+        there = existing_parent_of(folder)
         if there.stat().st_dev in devices:
             continue
         devices.add(there.stat().st_dev)
@@ -133,7 +133,7 @@ def check_permissions(options: Options) -> Iterator[Finding]:
     settings = options.settings()
     closed = []
     for folder in (settings.paths.run, settings.paths.logs, settings.paths.captures, settings.paths.recordings):
-        there = existing(folder)
+        there = existing_parent_of(folder)
         if not os.access(there, os.W_OK | os.X_OK):
             closed.append(there)
     user = _user_name()

@@ -33,7 +33,7 @@ from capture.sources.v4l2.controls import (
 )
 from capture.sources.v4l2.device import Device, V4l2Mode, choose_device, describe
 from capture.sources.v4l2.source import WebcamSource
-from shmcam.runtime.procfs import find_holders, held_by
+from shmcam.runtime.procfs import find_holders, name_holders
 from shmcam.runtime.stop import Stop
 
 
@@ -168,7 +168,7 @@ def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(t
     )
     try:
         deadline = time.monotonic() + 30
-        while not held_by([str(node)]) and time.monotonic() < deadline:
+        while not name_holders([str(node)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         device = Device(str(node), "HD Webcam", "uvcvideo", "usb-1", tuple(MODES))
         monkeypatch.setattr(v4l2, "find_devices", lambda: [device])
@@ -178,7 +178,7 @@ def test_a_device_that_another_process_holds_is_reported_with_its_name_and_pid(t
     finally:
         holder.kill()
         holder.wait()
-    assert held_by([str(node)]) == ""
+    assert name_holders([str(node)]) == ""
 
 
 def test_this_process_does_not_count_as_a_stranger(tmp_path):

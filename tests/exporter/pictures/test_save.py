@@ -23,7 +23,7 @@ from shm_ring.records.scores import SCORE, VERSION
 from shmcam.imaging import frame_code
 from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue
-from shmcam.runtime.clock import iso, now_ns, stamp, to_utc_ns
+from shmcam.runtime.clock import now_ns, to_iso, to_stamp, to_utc_ns
 from tests.exporter.conftest import PERIOD_NS, Feed
 from tests.machine import until
 from tests.pipeline import BIN
@@ -51,7 +51,7 @@ def test_save_answers_in_the_words_of_the_first_shared(shared, feed):
     assert re.fullmatch(rf"\d{{8}}_\d{{6}}_f{feed.base + 19}\.jpg", path.name)
     assert number_in(path) == feed.base + 19 == reply.data["frame_id"]
     assert 0 <= float(match[3]) < 30 and reply.data["timestamp"] == match[2]
-    assert path.name.startswith(stamp(int(datetime.fromisoformat(match[2]).timestamp() * 1e9)))
+    assert path.name.startswith(to_stamp(int(datetime.fromisoformat(match[2]).timestamp() * 1e9)))
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "npy", "tiff"])
@@ -401,7 +401,7 @@ def test_timestamps_are_those_of_the_frame(shared, feed):
     reply = shared.call("save")
     captured_utc_ns = to_utc_ns(reply.data["captured_ns"])
     assert abs(datetime.fromisoformat(reply.data["timestamp"]).timestamp() - captured_utc_ns / 1e9) < 0.01
-    assert iso(captured_utc_ns)[:18] == reply.data["timestamp"][:18] and reply.data["age_s"] >= 3
+    assert to_iso(captured_utc_ns)[:18] == reply.data["timestamp"][:18] and reply.data["age_s"] >= 3
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from recorder.resume import InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from shmcam.runtime.procfs import boot_id
 from tests.machine import until
 from tests.recorder import film
@@ -115,7 +115,7 @@ def test_half_a_description_or_copy_goes_unless_somebody_writes_it(tmp_path):
     session.mkdir()
     for name in (".cam0_x.mp4.123.part", ".cam0_x.mp4.json.123.part"):
         (session / name).write_bytes(b"half")
-    with whole_file(session / "cam1_x.mp4") as file:
+    with open_atomic(session / "cam1_x.mp4") as file:
         file.write(b"growing")
         assert recovery.adopt_leftovers(tmp_path, "cam0") == []
         assert len(list(session.iterdir())) == 1

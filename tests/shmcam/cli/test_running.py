@@ -11,7 +11,7 @@ from supervisor.options import ServerOptions
 
 from shmcam.cli import run
 from shmcam.config.settings import Settings
-from shmcam.runtime.programs import TEMPLATE, camera_programs, supervisord_conf
+from shmcam.runtime.programs import TEMPLATE, render_programs, render_supervisord_conf
 from tests.machine import SHORT, needs
 
 ODD = "50% [a] 'b' c, d: {e} (f)!"
@@ -37,7 +37,9 @@ def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_pat
     supervisord = options.configroot.supervisord
     assert supervisord.environment["SHMCAM_CONFIG"] == str(settings.path)
     assert supervisord.directory == str(settings.folder)
-    assert camera_programs(settings, supervisord_conf(settings, TEMPLATE.read_text()), "").keys() == {"cam1.conf"}
+    assert render_programs(settings, render_supervisord_conf(settings, TEMPLATE.read_text()), "").keys() == {
+        "cam1.conf"
+    }
 
 
 @needs("socat")

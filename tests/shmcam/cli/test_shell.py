@@ -22,7 +22,7 @@ from shmcam.cli.words import summaries
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
 from shmcam.control.messages import Chunk, NightBegan, PreviewFrame, Reply
-from shmcam.runtime.log_tail import LogFollower, merged_tail
+from shmcam.runtime.log_tail import LogFollower, merge_tails
 from tests.machine import needs
 from tests.shmcam.hub.hubs import HubProcess, until
 from tests.shmcam.hub.test_server import serve
@@ -154,10 +154,10 @@ def test_logs_are_merged_by_time_and_followed(tmp_path):
 
     (tmp_path / "capture.log").write_text(line(1, "one") + line(4, "four") + "Traceback of four\n")
     (tmp_path / "recorder.log").write_text(line(2, "two") + line(5, "five"))
-    shown = merged_tail(tmp_path, "", 10)
+    shown = merge_tails(tmp_path, "", 10)
     assert [text.split()[-1] for text in shown] == ["one", "two", "four", "four", "five"]
-    assert merged_tail(tmp_path, "recorder", 1)[0].endswith("five")
-    assert merged_tail(tmp_path, "nobody", 1) is None
+    assert merge_tails(tmp_path, "recorder", 1)[0].endswith("five")
+    assert merge_tails(tmp_path, "nobody", 1) is None
     follower = LogFollower(tmp_path, "")
     with (tmp_path / "capture.log").open("a") as file:
         file.write(line(6, "six") + "half a li")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcam.config.schema import tables
+from shmcam.config.schema import load_tables
 from shmcam.config.settings import Settings, SettingsError, apply_change
 
 ROOT = Path(__file__).resolve().parents[3]
-NightSettings = tables()["night"]
-CameraSettings = tables()["camera"]
+NightSettings = load_tables()["night"]
+CameraSettings = load_tables()["camera"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from shmcam.library.archive import build
 from shmcam.library.instants import instant_ns
 from shmcam.library.manifest import Span, verify
 from shmcam.library.sidecar import USER_COMMENT_ASCII
-from shmcam.runtime.files import whole_file
+from shmcam.runtime.files import open_atomic
 from tests.shmcam.library.conftest import on_disk
 
 DESCRIPTIONS = [
@@ -192,7 +192,7 @@ def test_a_sidecar_is_no_leftover_while_its_file_is_being_written(settings):
     """On start leftovers are swept while the first picture is being saved already."""
     captures = settings.paths.captures
     captures.mkdir(parents=True)
-    with whole_file(captures / "a.npy") as file:
+    with open_atomic(captures / "a.npy") as file:
         file.write(b"half")
         (captures / "a.npy.json").write_text("{}")
         assert files.tidied([captures]) == []

@@ -12,12 +12,12 @@ import time
 import psutil
 import pytest
 
-from shmcam.runtime.files import sweep, unused, whole_file
+from shmcam.runtime.files import find_unused_path, open_atomic, sweep
 
 
 def test_a_file_appears_only_when_complete(tmp_path):
     path = tmp_path / "a.bin"
-    with whole_file(path) as file:
+    with open_atomic(path) as file:
         file.write(b"half")
         assert not path.exists()
         file.write(b" whole")
@@ -27,7 +27,7 @@ def test_a_file_appears_only_when_complete(tmp_path):
 
 
 def test_an_exception_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a") as file:
+    with pytest.raises(ZeroDivisionError), open_atomic(tmp_path / "a") as file:
         file.write(b"x")
         1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
@@ -36,10 +36,10 @@ def test_an_exception_leaves_nothing(tmp_path):
 def test_an_existing_file_is_refused_and_kept_unless_it_shall_be_replaced(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(FileExistsError), whole_file(path) as file:
+    with pytest.raises(FileExistsError), open_atomic(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"old"
-    with whole_file(path, replace=True) as file:
+    with open_atomic(path, replace=True) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
@@ -61,7 +61,7 @@ def test_a_disk_that_fills_leaves_the_old_file(tmp_path):
 
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="No space left"), whole_file(path, replace=True, opener=Full) as file:
+    with pytest.raises(OSError, match="No space left"), open_atomic(path, replace=True, opener=Full) as file:
         file.write(b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
@@ -70,10 +70,10 @@ def test_kill_at_any_moment_leaves_old_or_new_never_a_mixture(tmp_path):
     path = tmp_path / "config"
     old, new = b"o" * 200_000, b"n" * 200_000
     code = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom shmcam.runtime.files import whole_file\n"
+        "import sys, itertools\nfrom pathlib import Path\nfrom shmcam.runtime.files import open_atomic\n"
         "print('go', flush=True)\n"
         "for n in itertools.count():\n"
-        "    with whole_file(Path(sys.argv[1]), replace=True) as f:\n"
+        "    with open_atomic(Path(sys.argv[1]), replace=True) as f:\n"
         "        f.write((b'n' if n % 2 else b'o') * 100_000)\n"
         "        f.write((b'n' if n % 2 else b'o') * 100_000)\n"
     )
@@ -93,17 +93,17 @@ def test_a_planted_symlink_is_not_followed(tmp_path):
     target.write_bytes(b"precious")
     link = tmp_path / f".a.{os.getpid()}.part"
     link.symlink_to(target)
-    with whole_file(tmp_path / "a") as file:
+    with open_atomic(tmp_path / "a") as file:
         file.write(b"mine")
     assert target.read_bytes() == b"precious"
 
 
 def test_unused_counts_up(tmp_path):
     path = tmp_path / "p.jpg"
-    assert unused(path) == path
+    assert find_unused_path(path) == path
     path.touch()
     (tmp_path / "p_2.jpg").touch()
-    assert unused(path).name == "p_3.jpg"
+    assert find_unused_path(path).name == "p_3.jpg"
 
 
 def test_a_file_is_not_swept_on_the_way_to_its_name(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_file_is_not_swept_on_the_way_to_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", sweeping)
     before = psutil.Process().num_fds()
-    with whole_file(tmp_path / "a") as file:
+    with open_atomic(tmp_path / "a") as file:
         file.write(b"whole")
     assert (tmp_path / "a").read_bytes() == b"whole" and psutil.Process().num_fds() == before
 
@@ -127,7 +127,7 @@ def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path):
     for other in ("film.mp4.part", ".hidden.part", ".x.12.part.txt", "y.jpg"):
         (tmp_path / other).write_bytes(b"theirs")
     (tmp_path / ".link.1.part").symlink_to(tmp_path / "y.jpg")
-    with whole_file(tmp_path / "new.jpg") as file:
+    with open_atomic(tmp_path / "new.jpg") as file:
         file.write(b"whole")
         assert sorted(path.name for path in sweep(tmp_path)) == [
             f".config.toml.{os.getpid()}.part",

@@ -13,12 +13,12 @@ from shmcam.runtime.log_rotation import Quota, RotatingFile
 
 
 def run(tmp_path: Path, body: str, **tables: object) -> tuple[int, str]:
-    """Run `body` inside a process_log block of a fresh interpreter. Returns: exit code, text of the log."""
+    """Run `body` inside a open_process_log block of a fresh interpreter. Returns: exit code, text of the log."""
     path = tmp_path / "p.log"
     code = (
         "import logging, os, sys, ctypes\nfrom pathlib import Path\n"
-        "from shmcam.runtime.log import hide, process_log\nfrom shmcam.config.settings import LoggingSettings\n"
-        f"with process_log(Path({str(path)!r}), LoggingSettings(**{tables!r})):\n" + textwrap.indent(body, "    ")
+        "from shmcam.runtime.log import hide, open_process_log\nfrom shmcam.config.settings import LoggingSettings\n"
+        f"with open_process_log(Path({str(path)!r}), LoggingSettings(**{tables!r})):\n" + textwrap.indent(body, "    ")
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     return done.returncode, path.read_text() if path.exists() else ""
@@ -135,9 +135,9 @@ def test_a_blocked_parent_never_blocks_the_process(tmp_path):
     read, write = os.pipe()
     path = tmp_path / "p.log"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom shmcam.runtime.log import process_log\n"
+        "import sys\nfrom pathlib import Path\nfrom shmcam.runtime.log import open_process_log\n"
         "from shmcam.config.settings import LoggingSettings\n"
-        f"with process_log(Path({str(path)!r}), LoggingSettings()):\n" + textwrap.indent(body, "    ")
+        f"with open_process_log(Path({str(path)!r}), LoggingSettings()):\n" + textwrap.indent(body, "    ")
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=write, stderr=write)
     deadline = time.monotonic() + 90

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shmcam.runtime import procfs
-from shmcam.runtime.procfs import boot_id, find_holders, find_lock_holders, held_by, read_memory
+from shmcam.runtime.procfs import boot_id, find_holders, find_lock_holders, name_holders, read_memory
 
 
 @contextmanager
@@ -41,13 +41,13 @@ def device(tmp_path):
 def test_who_has_a_device_open_is_found_by_any_of_its_names(device, tmp_path):
     link = tmp_path / "by-id"
     link.symlink_to(device)
-    assert find_holders([device]) == [] and held_by([device]) == ""
+    assert find_holders([device]) == [] and name_holders([device]) == ""
     with another_process(device, "0") as pid:
         for name in (device, str(link)):
             (holder,) = find_holders([name, "/dev/absent"])
             assert (holder.pid, holder.devices) == (pid, (name,))
         assert holder.name.startswith("python") and holder.command.endswith(device)
-        assert held_by([device]) == f"held by {holder.name} (pid {pid})"
+        assert name_holders([device]) == f"held by {holder.name} (pid {pid})"
         assert find_lock_holders([device]) == []
 
 

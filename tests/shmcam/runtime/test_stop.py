@@ -14,7 +14,7 @@ CHILD = """
 import threading, sys
 from shmcam.runtime.stop import Stop
 stop = Stop()
-stop.on_signals()
+stop.catch_signals()
 thread = threading.Thread(target=lambda: stop.wait(60))
 thread.start()
 print("ready", flush=True)
