@@ -23,16 +23,16 @@ from shmcam.runtime.startup import Process, startup
 log = logging.getLogger("exporter")
 
 OOM_SCORE_ADJ = 500
-"""The kernel takes the exporter first: a stack can be repeated, a recording cannot."""
+"""The kernel kills the exporter first: a stack can be repeated, a recording cannot."""
 
 
 @contextmanager
-def parts_of(process: Process) -> Iterator[Exporter]:
-    """Open everything the loop works with."""
+def open_exporter(process: Process) -> Iterator[Exporter]:
+    """Opens the objects that the loop works with."""
     settings, stop = process.settings, process.stop
     own = settings.table(ExportSettings)
-    with ExitStack() as opened:
-        control = opened.enter_context(
+    with ExitStack() as stack:
+        control = stack.enter_context(
             ControlClient(
                 "exporter",
                 socket_path=settings.socket_path,
@@ -41,46 +41,52 @@ def parts_of(process: Process) -> Iterator[Exporter]:
                 subscribe=("setting_changed",),
             )
         )
-        cameras = {name: opened.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
-        # One connection per thread: none waits for what another one does with the library.
-        catalogue, writing = (opened.enter_context(Catalogue.of(settings)) for _ in range(2))
-        writing.missed = catalogue.missed  # one flag for all: whoever reconciles does it for every thread
-        saver = JobQueue("saver", own.queue, stop)
-        errands = JobQueue("errands", own.queue, stop)
+        cameras = {name: stack.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
+        # One connection per thread: none waits for the library work of another.
+        catalogue, picture_catalogue = (stack.enter_context(Catalogue.of(settings)) for _ in range(2))
+        picture_catalogue.missed = catalogue.missed  # one flag: a thread that reconciles does it for all
+        ring_jobs = JobQueue("saver", own.queue, stop)
+        file_jobs = JobQueue("errands", own.queue, stop)
 
-        picture_saver = PictureSaver(lambda: parts.settings, writing, control.announce)
-        pictures = PictureCommands(lambda: parts.settings, cameras, picture_saver)
-        parts = Exporter(
-            settings, control, pictures, catalogue, saver, errands, DiskMonitor(control.announce, catalogue.missed)
+        picture_saver = PictureSaver(lambda: exporter.settings, picture_catalogue, control.announce)
+        pictures = PictureCommands(lambda: exporter.settings, cameras, picture_saver)
+        exporter = Exporter(
+            settings,
+            control,
+            pictures,
+            catalogue,
+            ring_jobs,
+            file_jobs,
+            DiskMonitor(control.announce, catalogue.missed),
         )
-        opened.enter_context(saver.thread)
-        opened.enter_context(errands.thread)
+        stack.enter_context(ring_jobs.thread)
+        stack.enter_context(file_jobs.thread)
         for name in settings.cameras:
-            parts.followers[name] = follower(name, parts, process, opened)
-            opened.enter_context(parts.followers[name].thread)
-            if (long := parts.followers[name].long) is not None:
+            exporter.followers[name] = open_follower(name, exporter, process, stack)
+            stack.enter_context(exporter.followers[name].thread)
+            if (long := exporter.followers[name].long_exposure) is not None:
                 pictures.long_exposures[name] = long
-        yield parts
+        yield exporter
 
 
-def follower(name: str, parts: Exporter, process: Process, opened: ExitStack) -> CameraFollower:
-    """What goes on all day for one camera, with a reader and a connection of its own."""
-    camera = opened.enter_context(CameraFrames(name, process.settings, process.stop))
-    catalogue = opened.enter_context(Catalogue.of(process.settings))
-    catalogue.missed = parts.catalogue.missed
-    saver = PictureSaver(lambda: parts.settings, catalogue, parts.control.announce)
-    return CameraFollower(camera, lambda: parts.settings, process.stop, saver, catalogue)
+def open_follower(name: str, exporter: Exporter, process: Process, stack: ExitStack) -> CameraFollower:
+    """Opens the continuous work of one camera, with a ring reader and a library connection of its own."""
+    camera = stack.enter_context(CameraFrames(name, process.settings, process.stop))
+    catalogue = stack.enter_context(Catalogue.of(process.settings))
+    catalogue.missed = exporter.catalogue.missed
+    saver = PictureSaver(lambda: exporter.settings, catalogue, exporter.control.announce)
+    return CameraFollower(camera, lambda: exporter.settings, process.stop, saver, catalogue)
 
 
 def main() -> int:
-    """Run until asked to stop; bad configuration: one line, exit 78."""
+    """Runs until a signal; with a bad configuration it prints one line and exits with 78."""
     with startup("exporter", oom_score_adj=OOM_SCORE_ADJ) as process:
         own = process.settings.table(ExportSettings)
         os.nice(own.nice)  # saving gives way to capture, recorder and viewers; threads started from here inherit it
-        with parts_of(process) as parts:
+        with open_exporter(process) as exporter:
             cameras, folder = ",".join(process.settings.cameras), process.settings.paths.captures
             log.info("ready cameras=%s folder=%s formats=%s", cameras, folder, ",".join(own.formats))
-            run(parts, process.stop)
+            run(exporter, process.stop)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Says so when somebody else takes the room on disk that retention keeps free, or the library cannot be written."""
+"""Reports when other programs fill the room that retention keeps free, or the library cannot be written."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ log = logging.getLogger(__name__)
 
 
 class DiskMonitor:
-    """Looks at the disks of captures and recordings; announces each fall once. Used by one thread."""
+    """Checks the disks of captures and recordings; announces once that one is low. Used by one thread."""
 
     def __init__(self, announce: Callable[[Event], None], missed: threading.Event) -> None:
-        """`missed` is set where the library cannot be written: files of other processes may have got no row."""
+        """`missed` is set where the library cannot be written: files of other processes may have no row."""
         self._announce = announce
         self._missed = missed
         self._low: set[Path] = set()
-        self.closed = ""
-        """Why the library could not be written at the last look; empty: it could."""
+        self.library_trouble = ""
+        """The reason why the library could not be written at the last check; empty: it could."""
 
-    def look(self, settings: Settings) -> Reply:
-        """Compare what is free with the reserve. Raises: OSError."""
+    def check(self, settings: Settings) -> Reply:
+        """Compares free room with the reserve. Raises: OSError."""
         own = settings.table(LibrarySettings)
-        was_closed, self.closed = self.closed, refusal(settings.paths.library)
-        if self.closed:
+        had_trouble, self.library_trouble = self.library_trouble, refusal(settings.paths.library)
+        if self.library_trouble:
             self._missed.set()
-        if self.closed and not was_closed:
-            log.warning("library cannot be written reason=%s", self.closed)
+        if self.library_trouble and not had_trouble:
+            log.warning("library cannot be written reason=%s", self.library_trouble)
         for folder in (settings.paths.captures, settings.paths.recordings):
             room = room_at(folder, own)
             free, reserve = room.free_bytes, room.reserve_bytes

@@ -1,7 +1,7 @@
-"""Work that takes longer than a control loop may: a thread with a bounded queue.
+"""Carries out jobs that take too long for the control loop, in a thread with a bounded queue.
 
-What is expected to fail (disk, damaged file, encoder, wrong wish) becomes the answer. Anything else is a bug: it is
-logged, the process stops, and supervisord brings it back.
+An expected failure (disk, damaged file, encoder, wrong command) becomes the reply. Any other is a bug: the worker logs
+it, the process stops, and supervisord starts it again.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ Work = Callable[[], Reply]
 
 
 class JobQueue:
-    """One thread; when the process stops, the job in hand is finished and what waits is answered with an error."""
+    """One thread and its queue. When the process stops, the running job ends, and the waiting ones get an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
-        """`limit`: jobs that may wait."""
+        """`limit`: the most jobs that may wait."""
         self.thread = Worker(name, self._run, stop)
-        """Started by `with`."""
+        """The thread; `with` starts it."""
         self._stop = stop
         self._queue: queue.Queue[tuple[Work, Request | None]] = queue.Queue(limit)
-        self._since_s = 0.0
+        self._started_s = 0.0
         self.done = 0
-        """Jobs that succeeded."""
+        """The number of jobs that succeeded."""
         self.failed = 0
-        """Jobs whose answer was an error."""
+        """The number of jobs whose reply was an error."""
         self.refused = 0
-        """Jobs the full queue had no room for."""
+        """The number of jobs that the full queue refused."""
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """The number of jobs in the queue."""
         return self._queue.qsize()
 
     @property
     def busy_s(self) -> float:
-        """Seconds the present job has taken so far; 0 when idle."""
-        return time.monotonic() - self._since_s if self._since_s else 0.0
+        """The seconds that the present job has taken so far; 0 when idle."""
+        return time.monotonic() - self._started_s if self._started_s else 0.0
 
     def submit(self, work: Work, request: Request | None = None) -> bool:
-        """Queue a job; a full queue answers `request` at once. Returns: whether there was room."""
+        """Queues a job; a full queue replies to `request` at once. Returns: whether there was room."""
         try:
             self._queue.put_nowait((work, request))
         except queue.Full:
@@ -73,25 +73,25 @@ class JobQueue:
                 if self._stop.requested:
                     return
                 continue
-            answer = error("the exporter is stopping", "stopping")
+            reply = error("the exporter is stopping", "stopping")
             if not self._stop.requested:
-                answer = error("the exporter met a bug and starts again; its log tells", "failed")
+                reply = error("the exporter met a bug and starts again; its log tells", "failed")
                 with self.thread.guard():
-                    answer = self._carried_out(work)
-            self.done += answer.ok
-            self.failed += not answer.ok
+                    reply = self._carry_out(work)
+            self.done += reply.ok
+            self.failed += not reply.ok
             if request is not None:
-                request.reply(answer)
+                request.reply(reply)
 
-    def _carried_out(self, work: Work) -> Reply:
-        self._since_s = time.monotonic()
+    def _carry_out(self, work: Work) -> Reply:
+        self._started_s = time.monotonic()
         try:
             return work()
-        except (ValueError, NoSuchEntry) as problem:  # ours are the caller's fault and say what was expected
+        except (ValueError, NoSuchEntry) as problem:  # the caller's fault; the text says what was expected
             log.info("job refused worker=%s reason=%s", self.thread.name, problem)
             return replies.reply_refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
             return replies.reply_not_saved(str(problem))
         finally:
-            self._since_s = 0.0
+            self._started_s = 0.0

@@ -1,8 +1,6 @@
-"""What the exporter does all day: take commands, hand them to its workers, save by the clock, keep telling how it does.
+"""Receives commands, submits them to the job queues, makes auto-saves, checks the disks and sends heartbeats.
 
-Nothing here waits for a disk: the control loop answers and beats while a worker writes.
-
-What the exporter's loop works with, and the commands it answers.
+Nothing here waits for a disk: the loop answers and sends heartbeats while a worker writes.
 """
 
 from __future__ import annotations
@@ -44,6 +42,12 @@ from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Interval
 
+log = logging.getLogger(__name__)
+
+DISK_CHECK_S = 15.0
+"""Seconds between two checks of the disks, and of library folders whose disk was away."""
+MAX_WAIT_S = 0.2
+"""The longest wait for a message: the clock is read at least so often."""
 COMMANDS = (
     "save",
     "snapshot",
@@ -62,146 +66,149 @@ COMMANDS = (
 
 @dataclass
 class Exporter:
-    """What the loop works with; `__main__` opens and closes them."""
+    """The objects that the loop works with; `__main__` opens and closes them."""
 
     settings: Settings
     control: ControlClient
     pictures: PictureCommands
     catalogue: Catalogue
-    saver: JobQueue
-    """Carries out whatever reads the ring: it must not wait behind anything long."""
-    errands: JobQueue
+    ring_jobs: JobQueue
+    """The jobs that read a ring; they must not wait behind long work."""
+    file_jobs: JobQueue
     """Long work on files: archive, check, rebuild."""
-    disks: DiskMonitor
-    """Those that pictures and recordings go to; looked at as an errand."""
+    disk_monitor: DiskMonitor
+    """The disks of pictures and recordings; a file job checks them."""
     followers: dict[str, CameraFollower] = field(default_factory=dict)
-    """What goes on all day, per camera."""
-    later: list[tuple[int, Callable[[], Reply], Request]] = field(default_factory=list)
-    """pastStacks whose span has not ended yet, with the instant when it will have."""
-    timers: dict[str, Interval] = field(default_factory=dict)
-    """Auto-save, per camera."""
-    places: Interval = field(default_factory=Interval)
-    """Looks at the disks, and for folders of the library that come back."""
+    """The continuous work, by camera."""
+    delayed: list[tuple[int, Callable[[], Reply], Request]] = field(default_factory=list)
+    """The pastStacks whose span has not ended yet, with the instant of its end (sensor clock, ns)."""
+    auto_save_timers: dict[str, Interval] = field(default_factory=dict)
+    """The timer of auto-saves, by camera."""
+    disk_timer: Interval = field(default_factory=Interval)
+    """The timer of `check_disks`."""
 
     @property
     def own(self) -> ExportSettings:
-        """[export] of this moment."""
+        """The present [export] table."""
         return self.settings.table(ExportSettings)
 
 
-log = logging.getLogger(__name__)
-
-PLACES_LOOK_S = 15.0
-"""Seconds between looks at the disks, and whether a folder of the library that was empty has its files back."""
-TURN_S = 0.2
-"""Longest wait between two looks at the clock."""
-
-
-def run(parts: Exporter, stop: Stop) -> None:
-    """Until stop is requested."""
-    parts.errands.submit(lambda: library.reconcile(parts.catalogue))
-    parts.errands.submit(lambda: parts.disks.look(parts.settings))
+def run(exporter: Exporter, stop: Stop) -> None:
+    """Runs until stop is requested."""
+    exporter.file_jobs.submit(lambda: library.reconcile(exporter.catalogue))
+    exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
     while not stop.requested:
-        parts.control.wait(TURN_S)
-        for request in parts.control.receive():
-            take(request, parts, now_ns())
-        ripe(parts, now_ns())
-        auto_save(parts, now_ns())
-        look_at_places(parts, now_ns())
-        parts.pictures.let_go_if_retired()
-        beat(parts)
-    log.info("stopped saved=%d failed=%d refused=%d", parts.saver.done, parts.saver.failed, parts.saver.refused)
-
-
-def take(request: Request, parts: Exporter, now: int) -> None:
-    """One command or event."""
-    pictures, message, announce, utc = parts.pictures, request.message, parts.control.announce, to_utc_ns(now)
-    match message:
-        case Save():
-            parts.saver.submit(lambda: pictures.save(message, now), request)
-        case Snapshot():
-            parts.saver.submit(lambda: pictures.snapshot(message, now), request)
-        case PastStack():
-            _later(request, message, parts, now)
-        case Timelapse(action="build"):
-            parts.errands.submit(
-                lambda: timelapse.build(message, parts.settings, parts.catalogue, announce, utc), request
-            )
-        case Timelapse():
-            request.reply(timelapse.steer(message, parts.followers))
-        case Archive():
-            parts.errands.submit(
-                lambda: archive.build_archive(message, parts.settings, parts.catalogue, announce, utc), request
-            )
-        case Archives():
-            parts.errands.submit(
-                lambda: archive.answer_archives(message, parts.settings, parts.catalogue, announce), request
-            )
-        case Library(action="check" | "rebuild" as action):
-            parts.errands.submit(lambda: library.check_or_rebuild(parts.catalogue, action), request)
-        case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
-            request.reply(_from_shelf(message, parts, now))
-        case SettingChanged():
-            parts.settings = apply_change(parts.settings, message.key, message.new, message.camera)
-
-
-def ripe(parts: Exporter, now: int) -> None:
-    """Hand over the pastStacks whose span has ended."""
-    due = [one for one in parts.later if one[0] <= now]
-    parts.later = [one for one in parts.later if one[0] > now]
-    for _, work, request in due:
-        parts.saver.submit(work, request)
-
-
-def auto_save(parts: Exporter, now: int) -> None:
-    """Save a picture of each camera whose interval has passed."""
-    for camera in parts.settings.cameras:
-        interval_s = parts.settings.table(ExportSettings, camera).auto_save_interval_s
-        if parts.timers.setdefault(camera, Interval()).take_due(now, interval_s):
-            wish = Save(camera=camera)
-            parts.saver.submit(lambda wish=wish: parts.pictures.save(wish, now, "auto"))  # type: ignore[misc]
-
-
-def look_at_places(parts: Exporter, now: int) -> None:
-    """Notice a disk that others fill; have the library reconciled when it can be written, or a disk is there, again."""
-    if not parts.places.take_due(now, PLACES_LOOK_S) or parts.errands.waiting:
-        return
-    parts.errands.submit(lambda: parts.disks.look(parts.settings))
-    if parts.catalogue.missed.is_set():
-        parts.errands.submit(lambda: library.reconcile_reopened(parts.catalogue))
-    elif parts.catalogue.away:
-        parts.errands.submit(lambda: library.reconcile_returned(parts.catalogue))
-
-
-def beat(parts: Exporter) -> None:
-    """Tell how we do."""
-    saver = parts.saver
-    trouble = next((one.trouble for one in parts.followers.values() if one.trouble), parts.disks.closed)
-    parts.control.beat(
-        "saving" if saver.busy_s else "running",
-        trouble,
-        saved=saver.done,
-        failed=saver.failed + parts.errands.failed,
-        refused=saver.refused + parts.errands.refused,
-        waiting=saver.waiting + len(parts.later),
-        busy_s=round(saver.busy_s, 1),
-        films={name: one.frames for name, one in parts.followers.items() if one.frames},
+        exporter.control.wait(MAX_WAIT_S)
+        for request in exporter.control.receive():
+            handle_message(request, exporter, now_ns())
+        submit_due_past_stacks(exporter, now_ns())
+        auto_save(exporter, now_ns())
+        check_disks(exporter, now_ns())
+        exporter.pictures.let_go_if_retired()
+        send_heartbeat(exporter)
+    log.info(
+        "stopped saved=%d failed=%d refused=%d",
+        exporter.ring_jobs.done,
+        exporter.ring_jobs.failed,
+        exporter.ring_jobs.refused,
     )
 
 
-def _later(request: Request, command: PastStack, parts: Exporter, now: int) -> None:
-    """A pastStack whose span lies partly ahead waits here, not in the worker."""
-    own = parts.settings.table(ExportSettings, command.camera or parts.settings.cameras[0])
-    _, end_ns = span_of(command, own, now)
-    if len(parts.later) >= parts.own.queue:
-        request.reply(error(f"busy: {len(parts.later)} commands wait for the end of their span", "busy"))
+def handle_message(request: Request, exporter: Exporter, now: int) -> None:
+    """Handles one command or event."""
+    pictures, message, announce, utc = exporter.pictures, request.message, exporter.control.announce, to_utc_ns(now)
+    match message:
+        case Save():
+            exporter.ring_jobs.submit(lambda: pictures.save(message, now), request)
+        case Snapshot():
+            exporter.ring_jobs.submit(lambda: pictures.snapshot(message, now), request)
+        case PastStack():
+            _delay_past_stack(request, message, exporter, now)
+        case Timelapse(action="build"):
+            exporter.file_jobs.submit(
+                lambda: timelapse.build_timelapse(message, exporter.settings, exporter.catalogue, announce, utc),
+                request,
+            )
+        case Timelapse():
+            request.reply(timelapse.answer_timelapse(message, exporter.followers))
+        case Archive():
+            exporter.file_jobs.submit(
+                lambda: archive.build_archive(message, exporter.settings, exporter.catalogue, announce, utc), request
+            )
+        case Archives():
+            exporter.file_jobs.submit(
+                lambda: archive.answer_archives(message, exporter.settings, exporter.catalogue, announce), request
+            )
+        case Library(action="check" | "rebuild" as action):
+            exporter.file_jobs.submit(lambda: library.check_or_rebuild(exporter.catalogue, action), request)
+        case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
+            request.reply(_answer_library_command(message, exporter, now))
+        case SettingChanged():
+            exporter.settings = apply_change(exporter.settings, message.key, message.new, message.camera)
+
+
+def submit_due_past_stacks(exporter: Exporter, now: int) -> None:
+    """Submits the pastStacks whose span has ended."""
+    due = [job for job in exporter.delayed if job[0] <= now]
+    exporter.delayed = [job for job in exporter.delayed if job[0] > now]
+    for _, work, request in due:
+        exporter.ring_jobs.submit(work, request)
+
+
+def auto_save(exporter: Exporter, now: int) -> None:
+    """Submits a save for each camera whose auto-save interval has passed."""
+    for camera in exporter.settings.cameras:
+        interval_s = exporter.settings.table(ExportSettings, camera).auto_save_interval_s
+        if exporter.auto_save_timers.setdefault(camera, Interval()).take_due(now, interval_s):
+            command = Save(camera=camera)
+            exporter.ring_jobs.submit(lambda command=command: exporter.pictures.save(command, now, "auto"))  # type: ignore[misc]
+
+
+def check_disks(exporter: Exporter, now: int) -> None:
+    """Submits a check of the disks, and reconciles the library once it can be written, or a disk is mounted, again."""
+    if not exporter.disk_timer.take_due(now, DISK_CHECK_S) or exporter.file_jobs.waiting:
         return
-    parts.later.append((end_ns, lambda: parts.pictures.past_stack(command, now), request))
+    exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
+    if exporter.catalogue.missed.is_set():
+        exporter.file_jobs.submit(lambda: library.reconcile_if_writable(exporter.catalogue))
+    elif exporter.catalogue.away:
+        exporter.file_jobs.submit(lambda: library.reconcile_if_folder_returned(exporter.catalogue))
 
 
-def _from_shelf(command: Clips | Pictures | Library | Protect | Unprotect | Delete, parts: Exporter, now: int) -> Reply:
+def send_heartbeat(exporter: Exporter) -> None:
+    """Sends the heartbeat with trouble and counts."""
+    jobs = exporter.ring_jobs
+    followers = exporter.followers
+    trouble = next(
+        (follower.trouble for follower in followers.values() if follower.trouble), exporter.disk_monitor.library_trouble
+    )
+    exporter.control.beat(
+        "saving" if jobs.busy_s else "running",
+        trouble,
+        saved=jobs.done,
+        failed=jobs.failed + exporter.file_jobs.failed,
+        refused=jobs.refused + exporter.file_jobs.refused,
+        waiting=jobs.waiting + len(exporter.delayed),
+        busy_s=round(jobs.busy_s, 1),
+        films={name: follower.frames for name, follower in followers.items() if follower.frames},
+    )
+
+
+def _delay_past_stack(request: Request, command: PastStack, exporter: Exporter, now: int) -> None:
+    """Delays a pastStack to the end of its span here, so that it does not occupy the worker."""
+    own = exporter.settings.table(ExportSettings, command.camera or exporter.settings.cameras[0])
+    _, end_ns = span_of(command, own, now)
+    if len(exporter.delayed) >= exporter.own.queue:
+        request.reply(error(f"busy: {len(exporter.delayed)} commands wait for the end of their span", "busy"))
+        return
+    exporter.delayed.append((end_ns, lambda: exporter.pictures.past_stack(command, now), request))
+
+
+def _answer_library_command(
+    command: Clips | Pictures | Library | Protect | Unprotect | Delete, exporter: Exporter, now: int
+) -> Reply:
     try:
-        return library.answer_command(command, parts.catalogue, to_utc_ns(now))
+        return library.answer_command(command, exporter.catalogue, to_utc_ns(now))
     except ValueError as problem:
         return replies.reply_refused(problem)
     except (OSError, sqlite3.Error) as problem:

@@ -21,13 +21,13 @@ from shmcam.runtime.startup import find_config
 TIMEOUT_S = 20.0
 """Seconds to wait for the ring."""
 TOO_BRIGHT = 64
-"""Mean luma; a covered lens gives less, whatever the black level."""
+"""Mean luma; a covered lens gives less at any black level."""
 MAX_FRAMES = 129
-"""Frames; beyond it the median costs more than it improves."""
+"""The most frames; with more, the median costs more than it improves."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Take one dark frame. Returns: 0; 1 where there are no fitting frames; 78 for a bad config."""
+    """Takes one dark frame. Returns: 0; 1 where there are no fitting frames; 78 for a bad config."""
     parser = argparse.ArgumentParser(prog="python -m exporter.take_dark", description=__doc__)
     parser.add_argument("--config", type=Path, default=find_config(), help="config.toml (default: %(default)s)")
     parser.add_argument("--camera", default="", help="which camera (default: the first)")
@@ -60,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read_covered_frames(ring_name: str, count: int) -> list[Frame]:
-    """The next `count` frames, all of one exposure. Raises: ValueError where the lens is not covered; RingError."""
+    """Returns the next `count` frames, all of one exposure. Raises: ValueError where the lens is open; RingError."""
     frames: list[Frame] = []
     with LiveRing(ring_name) as ring:
         ring.wait_ready(TIMEOUT_S)
-        for found in ring.sequences(idle_s=TIMEOUT_S):
-            if found is None:
+        for position in ring.sequences(idle_s=TIMEOUT_S):
+            if position is None:
                 raise ValueError(f"{ring_name}: no frame within {TIMEOUT_S:.0f} s")
-            frame = found[0].copy(found[1])
+            frame = position[0].copy(position[1])
             if not frame.meta.exposure_us or not frame.meta.analogue_gain:
                 raise ValueError(
                     "the camera does not tell its exposure and gain; a dark frame could not be found again"
@@ -85,10 +85,9 @@ def _read_covered_frames(ring_name: str, count: int) -> list[Frame]:
 
 
 def _is_other_exposure(before: Frame, now: Frame) -> bool:
-    then, meta = before.meta, now.meta
-    return (then.exposure_us, then.analogue_gain) != (meta.exposure_us, meta.analogue_gain) or (
-        before.geometry != now.geometry
-    )
+    old, new = before.meta, now.meta
+    is_other_light = (old.exposure_us, old.analogue_gain) != (new.exposure_us, new.analogue_gain)
+    return is_other_light or before.geometry != now.geometry
 
 
 if __name__ == "__main__":

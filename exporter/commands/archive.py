@@ -1,4 +1,4 @@
-"""What `archive` and `archives` answer. Runs among the errands: copying may take an hour."""
+"""Answers `archive` and `archives`. Runs as a file job: copying may take an hour."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ FINDINGS_SHOWN = 50
 def build_archive(
     command: Archive, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
-    """Collect clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
+    """Collects clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
     cameras = tuple(command.cameras)
     span = manifest.Span(instant_ns(command.since, now_utc_ns), instant_ns(command.until, now_utc_ns), cameras)
     archives = settings.paths.archives
 
-    def room(need_bytes: int, spared: Collection[Path]) -> None:
+    def make_room(need_bytes: int, spared: Collection[Path]) -> None:
         retention.make_room(settings, catalogue, need_bytes, archives, kind="archive", writing=spared)
 
-    room(0, ())
+    make_room(0, ())
     entry = archive.build(
         catalogue,
         archives,
@@ -44,7 +44,7 @@ def build_archive(
         span,
         config=format_config(settings),
         progress=_announce_progress(f"archive {command.name}", announce),
-        room=room,
+        room=make_room,
         now_utc_ns=now_utc_ns,
     )
     files = len(manifest.known(entry.path.parent))
@@ -56,17 +56,20 @@ def build_archive(
 def answer_archives(
     command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]
 ) -> Reply:
-    """List, verify or delete. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
+    """Lists, verifies or deletes archives. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
     if command.action == "list" and not command.name:
         entries = catalogue.find(kinds=["archive"])
         lines = [f"{entry.label}: {line(entry)}" for entry in entries]
-        begun = archive.unfinished(settings.paths.archives)
-        lines += [f"{one}: unfinished; `archive {one}` goes on, `archives delete {one}` removes it" for one in begun]
-        data = {"rows": [row(entry) for entry in entries], "unfinished": begun}
+        unfinished = archive.unfinished(settings.paths.archives)
+        lines += [
+            f"{name}: unfinished; `archive {name}` goes on, `archives delete {name}` removes it" for name in unfinished
+        ]
+        data = {"rows": [row(entry) for entry in entries], "unfinished": unfinished}
         return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
     folder = settings.paths.archives / archive.checked_name(command.name)
     if command.action == "delete":
-        entry = next((one for one in catalogue.find(kinds=["archive"]) if one.path.parent == folder), None)
+        entries = catalogue.find(kinds=["archive"])
+        entry = next((entry for entry in entries if entry.path.parent == folder), None)
         if entry is None and command.name in archive.unfinished(settings.paths.archives):
             archive.discard(folder, catalogue.folders)
             return Reply(status="deleted", text=f"OK: deleted unfinished archive {command.name}")
@@ -80,30 +83,30 @@ def answer_archives(
 
 
 def format_config(settings: Settings) -> str:
-    """The configuration as TOML, secrets masked, to lie beside what was recorded with it."""
+    """Returns the configuration as TOML with secrets masked, for the archive of what was recorded with it."""
     secret = {key.path for key in settings.schema() if key.secret}
     return tomlkit.dumps(_mask(settings.document, "", secret))
 
 
-def _mask(table: dict[str, Any], place: str, secret: set[str]) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
+def _mask(table: dict[str, Any], prefix: str, secret: set[str]) -> dict[str, Any]:
+    masked: dict[str, Any] = {}
     for key, value in table.items():
-        path = f"{place}{key}"
+        path = f"{prefix}{key}"
         plain = path.split(".", 2)[2] if path.startswith("cameras.") and path.count(".") > 1 else path
         if isinstance(value, dict):
-            shown[key] = _mask(value, f"{path}.", secret)
+            masked[key] = _mask(value, f"{path}.", secret)
         else:
-            shown[key] = MASKED if plain in secret and value else value
-    return shown
+            masked[key] = MASKED if plain in secret and value else value
+    return masked
 
 
 def _announce_progress(task: str, announce: Callable[[Event], None]) -> Progress:
-    told_s = 0.0
+    announced_s = 0.0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told_s
-        if time.monotonic() - told_s >= PROGRESS_S or done == total:
-            told_s = time.monotonic()
+    def announce_progress(done: int, total: int) -> None:
+        nonlocal announced_s
+        if time.monotonic() - announced_s >= PROGRESS_S or done == total:
+            announced_s = time.monotonic()
             announce(Progressed(task=task, done=done, total=total))
 
-    return tell
+    return announce_progress

@@ -136,7 +136,7 @@ class PictureCommands:
 
     def _save_long_exposure(self, camera: CameraFrames, command: PastStack, received_ns: int) -> Reply:
         exposure = self.long_exposures.get(camera.name)
-        result = None if exposure is None else exposure.result()
+        result = None if exposure is None else exposure.read_stack()
         if exposure is None or result is None:
             text = f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)"
             return error(text, "not_possible")

@@ -1,4 +1,4 @@
-"""What `timelapse` answers: start, stop and status of running films, and building one from saved pictures."""
+"""Answers `timelapse`: start, stop and status of running films, and a film of saved pictures."""
 
 from __future__ import annotations
 
@@ -13,54 +13,53 @@ from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, 
 from shmcam.library import Catalogue
 from shmcam.library.entry import row
 
-TELL_FRAMES = 50
+PROGRESS_FRAMES = 50
 """Frames between two Progressed events."""
 
 
-def steer(command: Timelapse, followers: Mapping[str, CameraFollower]) -> Reply:
-    """Start or stop the running films, or tell how they are."""
-    chosen = {name: one for name, one in followers.items() if command.camera in ("", name)}
+def answer_timelapse(command: Timelapse, followers: Mapping[str, CameraFollower]) -> Reply:
+    """Starts or stops the running films. Returns: their state."""
+    chosen = {name: follower for name, follower in followers.items() if command.camera in ("", name)}
     if not chosen:
-        known = ", ".join(followers)
-        return error(f"no camera {command.camera}; known: {known}", "unknown_camera")
+        return error(f"no camera {command.camera}; known: {', '.join(followers)}", "unknown_camera")
     if command.action != "status":
-        for one in chosen.values():
-            one.forced = command.action == "start"
-    rows = {name: _state(one) for name, one in chosen.items()}
-    text = "\n".join(f"{name}: {_said(state)}" for name, state in rows.items())
+        for follower in chosen.values():
+            follower.forced = command.action == "start"
+    rows = {name: _state_of(follower) for name, follower in chosen.items()}
+    text = "\n".join(f"{name}: {_format_state(state)}" for name, state in rows.items())
     return Reply(status=f"timelapse_{command.action}", text=text, data={"cameras": rows})
 
 
-def build(
+def build_timelapse(
     command: Timelapse, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
-    """Make a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
+    """Makes a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
     camera = timelapse.camera_of(settings, command.camera)
     pictures = timelapse.find_pictures(catalogue, [camera], command.since, command.until, now_utc_ns)
 
-    def tell(done: int, total: int) -> None:
-        if done % TELL_FRAMES == 0 or done == total:
+    def announce_progress(done: int, total: int) -> None:
+        if done % PROGRESS_FRAMES == 0 or done == total:
             announce(Progressed(task=f"timelapse {camera}", done=done, total=total))
 
     label = names.check_label(command.label)
-    made = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=tell)
-    announce(Saved(camera=camera, path=str(made.path), kind="timelapse", frame_id=made.last_frame))
-    text = f"Saved timelapse: {replies.format_path(made)} (frames: {made.frames}, {made.bytes / 1e6:.1f} MB)"
-    return Reply(status="timelapse_saved", text=text, data=row(made))
+    entry = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress)
+    announce(Saved(camera=camera, path=str(entry.path), kind="timelapse", frame_id=entry.last_frame))
+    text = f"Saved timelapse: {replies.format_path(entry)} (frames: {entry.frames}, {entry.bytes / 1e6:.1f} MB)"
+    return Reply(status="timelapse_saved", text=text, data=row(entry))
 
 
-def _state(one: CameraFollower) -> dict[str, object]:
-    film = one.film.film
+def _state_of(follower: CameraFollower) -> dict[str, object]:
+    film = follower.timelapse.film
     return {
-        "running": one.interval_s > 0,
-        "interval_s": one.interval_s,
-        "frames": one.frames,
+        "running": follower.interval_s > 0,
+        "interval_s": follower.interval_s,
+        "frames": follower.frames,
         "path": "" if film is None else str(film.part),
-        "trouble": one.trouble,
+        "trouble": follower.trouble,
     }
 
 
-def _said(state: Mapping[str, object]) -> str:
+def _format_state(state: Mapping[str, object]) -> str:
     if not state["running"]:
         return "no timelapse runs"
     pauses = f", pauses: {state['trouble']}" if state["trouble"] else ""

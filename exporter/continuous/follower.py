@@ -1,6 +1,6 @@
-"""One thread per camera for what goes on all day: timelapse, startrails, virtual long exposure.
+"""Feeds timelapse, startrails and virtual long exposure of one camera from its ring, in a thread of its own.
 
-It reads the ring on its own, so commands never wait for it; and a disk that refuses only pauses the film.
+Commands never wait for it, and a disk that refuses only pauses the films.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from shmcam.runtime.worker import Worker
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.25
+"""Seconds between two checks of the settings while no frame comes."""
 DEFAULT_INTERVAL_S = 10.0
-"""`timelapse start` where timelapse_interval_s is 0."""
-TROUBLE = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
-"""What a disk, the library or the encoder may refuse; anything else is a bug and stops the process."""
+"""The interval of `timelapse start` where timelapse_interval_s is 0."""
+EXPECTED_ERRORS = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
+"""The refusals of a disk, the library or the encoder; any other error is a bug and stops the process."""
 
 
 class CameraFollower:
-    """Follows one camera."""
+    """Follows the ring of one camera."""
 
     def __init__(
         self,
@@ -46,39 +47,39 @@ class CameraFollower:
         saver: PictureSaver,
         catalogue: Catalogue,
     ) -> None:
-        """`camera`, `saver` and `catalogue` are this thread's own; `settings` gives those of this moment."""
+        """`camera`, `saver` and `catalogue` are used by this thread only; `settings` returns the present settings."""
         self.thread = Worker(f"follow-{camera.name}", self._run, stop)
-        """Started by `with`."""
+        """The thread; `with` starts it."""
         self._stop = stop
         self._camera = camera
         self._settings = settings
         self._saver = saver
-        first = settings()
-        self.film = RunningFilm(camera.name, settings, catalogue)
-        self.trails_film = RunningFilm(camera.name, settings, catalogue, "startrails")
-        self.trails = StarTrails(camera.name, lambda: settings().paths.captures)
+        present = settings()
+        self.timelapse = RunningFilm(camera.name, settings, catalogue)
+        self.startrails_film = RunningFilm(camera.name, settings, catalogue, "startrails")
+        self.startrails = StarTrails(camera.name, lambda: settings().paths.captures)
         own = self._own()
-        self.long = LongExposure(camera.name, first, own.long_exposure_s) if own.long_exposure_s else None
+        self.long_exposure = LongExposure(camera.name, present, own.long_exposure_s) if own.long_exposure_s else None
         self.forced: bool | None = None
-        """timelapse start (True) or stop (False) by command; None: as configured."""
+        """True after `timelapse start`, False after `timelapse stop`; None: as configured."""
         self.trouble = ""
-        """Why the film or the trails pause; empty: they do not."""
+        """The reason why the films pause; empty: they do not."""
         self._ended_night: NightStack | None = None
-        self._resting_until_ns = 0
+        self._paused_until_ns = 0
         self._backoff = Backoff()
         self._timer = Interval()
-        self._trails_timer = Interval()
-        self._ring = LiveRing(first.ring_name(camera.name), stop)
+        self._startrails_timer = Interval()
+        self._ring = LiveRing(present.ring_name(camera.name), stop)
 
     @property
     def frames(self) -> int:
-        """Frames in the film that is growing; 0 without one."""
-        film = self.film.film
+        """The number of frames in the growing timelapse; 0 without one."""
+        film = self.timelapse.film
         return 0 if film is None else film.frames
 
     @property
     def interval_s(self) -> float:
-        """Seconds between frames of the film; 0: no film."""
+        """The seconds between two frames of the timelapse; 0: no timelapse."""
         configured = self._own().timelapse_interval_s
         if self.forced is None:
             return configured
@@ -89,105 +90,106 @@ class CameraFollower:
 
     def _run(self) -> None:
         if self._own().startrails:
-            self.trails.resume()
-        self._without_trouble(self.film.adopt_leftovers)
-        self._without_trouble(self.trails_film.adopt_leftovers)
+            self.startrails.load_state()
+        self._try_work(self.timelapse.adopt_leftovers)
+        self._try_work(self.startrails_film.adopt_leftovers)
         while not self._stop.requested:
-            self._watch()
-        self._ended()
+            self._follow()
+        self._finish()
 
-    def _watch(self) -> None:
-        """Until something is switched on or off; idle costs nothing."""
-        every = self._every()
-        if not every and not self.interval_s and self.film.film is None:
+    def _follow(self) -> None:
+        """Follows the ring until a setting switches something on or off; while all is off it waits."""
+        all_frames = self._needs_all_frames()
+        if not all_frames and not self.interval_s and self.timelapse.film is None:
             self._ring.let_go_if_retired()
             self._camera.let_go_if_retired()
             self._stop.wait(IDLE_S)
             return
-        for found in self._ring.sequences(newest_first=not every, idle_s=IDLE_S):
-            if found is not None:
-                self._take(*found)
-            self._without_trouble(self._tend)
-            if self._every() != every or not (every or self.interval_s or self.film.film):
+        for position in self._ring.sequences(newest_first=not all_frames, idle_s=IDLE_S):
+            if position is not None:
+                self._add_frame(*position)
+            self._try_work(self._do_timed_work)
+            if self._needs_all_frames() != all_frames or not (all_frames or self.interval_s or self.timelapse.film):
                 return
 
-    def _every(self) -> bool:
-        """Whether each frame is wanted, not just one now and then."""
-        return self._own().startrails or self.long is not None
+    def _needs_all_frames(self) -> bool:
+        """Tells whether every frame is needed, and not only one per interval."""
+        return self._own().startrails or self.long_exposure is not None
 
-    def _take(self, reader: RingReader, sequence: int) -> None:
-        due = self._timer.take_due(now_ns(), self.interval_s) or (self.interval_s > 0 and self.film.film is None)
-        every = self._every()
-        if not due and not every:
+    def _add_frame(self, reader: RingReader, sequence: int) -> None:
+        is_due = self._timer.take_due(now_ns(), self.interval_s) or (
+            self.interval_s > 0 and self.timelapse.film is None
+        )
+        all_frames = self._needs_all_frames()
+        if not is_due and not all_frames:
             return
         try:
             frame = reader.copy(sequence)
         except RingError:
-            return  # overwritten: a newer one is there already
-        if self.long is not None:
-            self.long.add(frame)
+            return  # overwritten: the ring holds a newer one
+        if self.long_exposure is not None:
+            self.long_exposure.add(frame)
         if self._own().startrails:
-            self._without_trouble(lambda: self._trails(frame))
-        if due:
-            self._without_trouble(lambda: self.film.add(np.asarray(frame.payload), frame.picture, frame.meta))
+            self._try_work(lambda: self._add_to_startrails(frame))
+        if is_due:
+            self._try_work(lambda: self.timelapse.add(np.asarray(frame.payload), frame.picture, frame.meta))
 
-    def _trails(self, frame: Frame) -> None:
-        ended = self.trails.add(frame)
-        if ended is not None and ended.trails.count:
-            self._ended_night = ended
-        night = self.trails.night
+    def _add_to_startrails(self, frame: Frame) -> None:
+        ended_night = self.startrails.add(frame)
+        if ended_night is not None and ended_night.trails.count:
+            self._ended_night = ended_night
+        night = self.startrails.night
         if night is None or not night.trails.count:
             return
         interval_s = self._own().startrails_film_interval_s
-        if self._trails_timer.take_due(now_ns(), interval_s) or (interval_s and self.trails_film.film is None):
-            self.trails_film.add(night.trails.value, night.geometry, night.last)
+        if self._startrails_timer.take_due(now_ns(), interval_s) or (interval_s and self.startrails_film.film is None):
+            self.startrails_film.add(night.trails.value, night.geometry, night.last)
 
-    def _keep_night(self, night: NightStack) -> None:
-        self.trails_film.close()
+    def _save_night(self, night: NightStack) -> None:
+        self.startrails_film.close()
         more = {"night": night.summary}
         self._saver.save_stack(
             self._camera, night.brightest, more, SaveOptions(trigger="auto", kind="startrails", label="startrails")
         )
         self._saver.save_stack(self._camera, night.average, more, SaveOptions(trigger="auto", label="night"))
-        self._ended_night = None  # only now: where the disk refuses, it is tried again
-        self.trails.forget()
+        self._ended_night = None  # only after both saves: where the disk refuses, the next try saves it
+        self.startrails.delete_state()
 
-    def _tend(self) -> None:
-        """What is done by the clock."""
+    def _do_timed_work(self) -> None:
         self._camera.let_go_if_retired()
-        if self.long is not None:
-            self.long.publish(now_ns())
+        if self.long_exposure is not None:
+            self.long_exposure.publish(now_ns())
         if self._ended_night is not None:
-            self._keep_night(self._ended_night)
-        self.trails.keep(now_ns(), self._own().startrails_interval_s)
-        if not self.interval_s and self.film.film is not None:
-            self.film.close()
+            self._save_night(self._ended_night)
+        self.startrails.save_state(now_ns(), self._own().startrails_interval_s)
+        if not self.interval_s and self.timelapse.film is not None:
+            self.timelapse.close()
 
-    def _without_trouble(self, work: Callable[[], object]) -> None:
-        """Do it, unless the disk refused a moment ago; if it refuses now, rest and say so."""
-        if now_ns() < self._resting_until_ns:
+    def _try_work(self, work: Callable[[], object]) -> None:
+        """Does the work unless a refusal pauses it; a refusal now is logged and begins a longer pause."""
+        if now_ns() < self._paused_until_ns:
             return
         try:
             work()
-        except TROUBLE as problem:
+        except EXPECTED_ERRORS as problem:
             delay_s = self._backoff.next_delay_s()
-            self._resting_until_ns = now_ns() + round(delay_s * 1e9)
+            self._paused_until_ns = now_ns() + round(delay_s * 1e9)
             log.warning(
                 "timelapse and startrails pause camera=%s for_s=%g reason=%s", self._camera.name, delay_s, problem
             )
             self.trouble = str(problem)
-            self.film.abandon()
-            self.trails_film.abandon()
+            self.timelapse.abandon()
+            self.startrails_film.abandon()
             return
         if self.trouble:
             self.trouble = ""
             self._backoff.reset()
 
-    def _ended(self) -> None:
-        self._without_trouble(self.film.close)
-        self._without_trouble(self.trails_film.close)
+    def _finish(self) -> None:
+        self._try_work(self.timelapse.close)
+        self._try_work(self.startrails_film.close)
         if self._own().startrails:
-            self._without_trouble(lambda: self.trails.keep(now_ns() + (1 << 62), 0))
-        if self.long is not None:
-            self.long.close()
+            self._try_work(lambda: self.startrails.save_state(now_ns() + (1 << 62), 0))
+        if self.long_exposure is not None:
+            self.long_exposure.close()
         self._ring.close()

@@ -1,6 +1,6 @@
-"""The virtual long exposure: a running stack of short frames, so that night pictures come without stopping live video.
+"""Stacks short frames into a virtual long exposure, so that a night picture does not interrupt live video.
 
-It is published as a ring of its own, `/<prefix>.<camera>.long`, for the page, the stream and anybody's program; and
+It is published as a ring of its own, `/<prefix>.<camera>.long`, for the page, the stream and any other program;
 `pastStack method=long` saves it with all its bits.
 """
 
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 
 STREAM = "long"
 SLOTS = 4
-"""Nobody looks back in it: the newest, the one being written, and two for slow readers."""
+"""Its readers want only the newest frame: one slot for it, one for the writer, two for slow readers."""
 PUBLISH_NS = 500_000_000
-"""Time between two published pictures; toning one takes as long as adding twenty frames."""
+"""The time between two published pictures; tone-mapping one takes as long as adding twenty frames."""
 MOST_FRAMES = 65_536
-"""Frames whose times are remembered; at 120 fps nine minutes, and noise has long stopped falling."""
+"""The most frames whose times are stored; at 120 fps nine minutes, and more frames hardly lower the noise."""
 EXPOSURE_CHANGE = 1.1
-"""Factor of exposure times gain beyond which the frames before do not belong to the same picture."""
+"""The factor of exposure times gain from which on older frames belong to another picture."""
 
 
 class LongExposure:
-    """The running stack of one camera. `add` is called by one thread, `result` by any."""
+    """The running stack of one camera. One thread calls `add`; any thread may call `read_stack`."""
 
     def __init__(self, camera: str, settings: Settings, seconds: float) -> None:
-        """`seconds`: how much of the past the stack holds."""
+        """`seconds`: the length of the exposure."""
         self._camera = camera
         self._settings = settings
         self._seconds = seconds
@@ -48,7 +48,7 @@ class LongExposure:
         self._writer: RingWriter | None = None
 
     def add(self, frame: Frame) -> None:
-        """Add one frame; another size or exposure begins anew."""
+        """Adds one frame; another size or exposure begins a new stack."""
         meta, metas = frame.meta, self._metas
         if meta.flags & Flags.SETTLING:
             return
@@ -62,8 +62,8 @@ class LongExposure:
             self._mean.length = len(metas)
             self._mean.add(frame.payload)
 
-    def result(self) -> StackResult | None:
-        """The picture so far, 16 bits; None before the first frame."""
+    def read_stack(self) -> StackResult | None:
+        """Returns the picture so far, 16 bits; None before the first frame."""
         with self._lock:
             if not self._metas or self._geometry is None:
                 return None
@@ -72,26 +72,26 @@ class LongExposure:
 
     @property
     def frames(self) -> int:
-        """Frames that count in the picture."""
+        """The number of frames that count in the picture."""
         return min(self._mean.count, self._mean.length)
 
     def publish(self, now_ns: int) -> None:
-        """Show the picture so far in the ring, if it is time."""
+        """Publishes the picture so far in the ring, if it is time."""
         if now_ns - self._published_ns < PUBLISH_NS:
             return
-        result = self.result()
-        if result is None:
+        stack = self.read_stack()
+        if stack is None:
             return
         self._published_ns = now_ns
         try:
-            writer = self._ring(result.samples.size)
-            writer.publish(stretch_to_8_bits(result.samples, result.geometry), result.metas[-1], result.geometry)
-        except RingError as problem:  # no shared memory left, or another exporter: the stack itself goes on
+            writer = self._open_writer(stack.samples.size)
+            writer.publish(stretch_to_8_bits(stack.samples, stack.geometry), stack.metas[-1], stack.geometry)
+        except RingError as problem:  # no shared memory left, or another exporter: the stack itself continues
             log.warning("long exposure not shown camera=%s reason=%s", self._camera, problem)
             self._published_ns = now_ns + 10_000_000_000
 
     def close(self) -> None:
-        """Take the ring away, also one that a killed exporter before us left."""
+        """Retires the ring, also one that a killed exporter left behind."""
         if self._writer is not None:
             with suppress(RingError):
                 self._writer.retire()
@@ -101,7 +101,7 @@ class LongExposure:
         with suppress(RingError, OSError):
             discard(self._settings.ring_name(self._camera, STREAM), self._settings.paths.run, self._camera, STREAM)
 
-    def _ring(self, size: int) -> RingWriter:
+    def _open_writer(self, size: int) -> RingWriter:
         if self._writer is None or self._writer.payload_bytes < size:
             if self._writer is not None:
                 self.close()
@@ -117,7 +117,7 @@ class LongExposure:
 
 
 def _is_same_exposure(before: FrameMeta, now: FrameMeta) -> bool:
-    then_light, light = (meta.exposure_us * meta.analogue_gain for meta in (before, now))
-    if not then_light or not light:
-        return then_light == light
-    return 1 / EXPOSURE_CHANGE < light / then_light < EXPOSURE_CHANGE
+    old, new = (meta.exposure_us * meta.analogue_gain for meta in (before, now))
+    if not old or not new:
+        return old == new
+    return 1 / EXPOSURE_CHANGE < new / old < EXPOSURE_CHANGE

@@ -32,19 +32,19 @@ class NightFrame:
 def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
     trails = StarTrails("cam0", lambda: tmp_path)
     trails.add(NightFrame())
-    trails.keep(10**12, 1)
+    trails.save_state(10**12, 1)
     state = tmp_path / FOLDER / "cam0.npz"
     again = StarTrails("cam0", lambda: tmp_path)
-    again.resume()
+    again.load_state()
     assert again.night is not None and again.night.trails.count == 1
     damaged = DAMAGES[damage](state.read_bytes())
     state.write_bytes(damaged)
     again = StarTrails("cam0", lambda: tmp_path)
-    again.resume()
+    again.load_state()
     assert again.night is None and not state.exists()
     assert state.with_name("cam0.npz.damaged").read_bytes() == damaged
     again.add(NightFrame())
-    again.keep(10**12, 1)
+    again.save_state(10**12, 1)
     assert state.exists()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
-from exporter.loop import Exporter, look_at_places, ripe, take
+from exporter.loop import Exporter, check_disks, handle_message, submit_due_past_stacks
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply
 from shmcam.library import Catalogue, Entry
@@ -43,7 +43,7 @@ class Saver:
         return True
 
 
-def parts_of(tmp_path: Path, toml: str = TOML) -> Exporter:
+def make_exporter(tmp_path: Path, toml: str = TOML) -> Exporter:
     (tmp_path / "config.toml").write_text(toml)
     settings = Settings.load(tmp_path / "config.toml", environ={})
     pictures = SimpleNamespace(past_stack=lambda _command, _now: Reply())
@@ -54,13 +54,13 @@ def parts_of(tmp_path: Path, toml: str = TOML) -> Exporter:
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])
 def test_a_past_stack_waits_for_the_time_after_of_its_own_camera(tmp_path, camera, after_s):
-    parts = parts_of(tmp_path)
+    exporter = make_exporter(tmp_path)
     request = SimpleNamespace(message=PastStack(camera=camera), reply=lambda _reply: True)
-    take(request, parts, 100 * S)  # type: ignore[arg-type]
-    ripe(parts, round((100 + after_s - 0.1) * S))
-    assert parts.saver.work == []
-    ripe(parts, round((100 + after_s + 0.1) * S))
-    assert len(parts.saver.work) == 1
+    handle_message(request, exporter, 100 * S)  # type: ignore[arg-type]
+    submit_due_past_stacks(exporter, round((100 + after_s - 0.1) * S))
+    assert exporter.ring_jobs.work == []
+    submit_due_past_stacks(exporter, round((100 + after_s + 0.1) * S))
+    assert len(exporter.ring_jobs.work) == 1
 
 
 def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_first_try_fails(tmp_path, monkeypatch):
@@ -69,27 +69,27 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
     def locked(_catalogue: Catalogue) -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    parts, step = parts_of(tmp_path), 15 * S
-    parts.settings.paths.captures.mkdir(parents=True)
-    with Catalogue.of(parts.settings) as catalogue:
-        parts.catalogue = catalogue
-        parts.disks = DiskMonitor(lambda _event: None, catalogue.missed)
+    exporter, step = make_exporter(tmp_path), 15 * S
+    exporter.settings.paths.captures.mkdir(parents=True)
+    with Catalogue.of(exporter.settings) as catalogue:
+        exporter.catalogue = catalogue
+        exporter.disk_monitor = DiskMonitor(lambda _event: None, catalogue.missed)
 
         def look(number: int) -> str:
-            look_at_places(parts, number * step)
+            check_disks(exporter, number * step)
             try:
-                while parts.errands.work:
-                    parts.errands.work.pop(0)()
+                while exporter.file_jobs.work:
+                    exporter.file_jobs.work.pop(0)()
             except sqlite3.Error as problem:
                 return str(problem)
             return ""
 
-        path = parts.settings.paths.captures / "a.npy"
+        path = exporter.settings.paths.captures / "a.npy"
         path.write_bytes(b"a")
         look(1)
         with closed():
             catalogue.add_when_writable(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
-        assert parts.disks.closed == "" and catalogue.find() == []
+        assert exporter.disk_monitor.library_trouble == "" and catalogue.find() == []
         with monkeypatch.context() as patch:
             patch.setattr(Catalogue, "reconcile", locked)
             assert look(2) == "database is locked" and catalogue.find() == []
