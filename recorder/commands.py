@@ -43,7 +43,7 @@ class PendingReply:
     deadline_s: float
 
     def concerns(self, order: ClipOrder) -> bool:
-        """Whether an order is a file of the requested recording: all its files have the same start."""
+        """Tells whether an order is a file of the requested recording: all its files have the same start."""
         return self.order is None or self.order.start_ns == order.start_ns
 
 
@@ -264,7 +264,7 @@ class RecordCommands:
     # ---- inside
 
     def _is_source(self, source: str) -> bool:
-        """Whether events of this source are recorded."""
+        """Tells whether events of this source are recorded."""
         return self.settings.mode in ("event", "rolling") and source in self.settings.events
 
     def _start(self, request: Request, message: Record) -> None:
@@ -297,7 +297,7 @@ class RecordCommands:
         self._stops.add(request, order)
 
     def _is_settled(self, order: ClipOrder) -> bool:
-        """Whether nothing of a recording can come to the disk any more."""
+        """Tells whether nothing of a recording can come to the disk any more."""
         current = self.writer.current
         is_open = current is not None and current[0].start_ns == order.start_ns
         return not (self.triggers.is_on(order) or self.writer.queue_length or is_open)

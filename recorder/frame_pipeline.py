@@ -55,15 +55,15 @@ class FramePipeline:
         self._order: ClipOrder | None = None
         """The clip that the last frame belongs to."""
         self._last_ns = 0
-        """When the last encoded frame was captured."""
+        """Capture time of the last encoded frame."""
         self._sought_number = 0
         """Number of the last order to whose start the cursor was moved."""
         self._start_ns = 0
-        """When that order's first frame should have been captured; 0: it has been taken."""
+        """Start of that order, until its first frame has been taken; then 0."""
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether a recording or a viewer needs frames, now or soon."""
+    def needs_frames(self) -> bool:
+        """True if a recording or a viewer needs frames, now or soon."""
         return self._triggers.is_active or self._live.needs_frames
 
     def attach(self) -> bool:
@@ -89,7 +89,7 @@ class FramePipeline:
             self._set_order(None)
 
     def pause(self) -> None:
-        """Closes the clip and the encoder while frames are not wanted, and lets go of a ring that has ended."""
+        """Closes the clip and the encoder while no frames are needed, and lets go of a ring that has ended."""
         if self.is_busy:
             self._set_order(None)
             self._encoder.drain()

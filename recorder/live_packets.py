@@ -40,7 +40,7 @@ class LivePackets:
         self._lease_s = max(self._lease_s, time.monotonic() + seconds) if seconds else 0.0
 
     def should_publish(self, *, recording: bool) -> bool:
-        """Whether to publish a frame now. `recording`: it is recorded, too."""
+        """Tells whether to publish a frame now. `recording`: it is recorded, too."""
         if self._settings.live == "always":
             return True
         if self._settings.live == "recording":
@@ -49,7 +49,7 @@ class LivePackets:
 
     @property
     def needs_frames(self) -> bool:
-        """Whether frames should be published although nothing is recorded."""
+        """True if frames should be published although nothing is recorded."""
         return self.should_publish(recording=False)
 
     def publish(self, unit: AccessUnit, track: Track, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""The recorder's loop: obeys commands, announces what the writer has done, and takes frames while they are wanted.
+"""The recorder's loop: obeys commands, announces what the writer has done, and takes frames while they are needed.
 
 The loop never waits for a disk: the writer thread does.
 """
@@ -19,7 +19,7 @@ from shmcam.runtime.stop import Stop
 WAIT_S = 0.2
 """The longest time for which one pass waits for a frame or a command."""
 RING_S = 0.05
-"""Seconds between two tries to open a ring that does not exist yet: its first frames are wanted, too."""
+"""Seconds between two tries to open a ring that does not exist yet: its first frames are needed, too."""
 
 
 class RecorderLoop:
@@ -42,7 +42,7 @@ class RecorderLoop:
             yield
             if self._writer.failure is not None:
                 raise self._writer.failure
-            if not pipeline.is_wanted:
+            if not pipeline.needs_frames:
                 pipeline.pause()
                 self._control.wait(WAIT_S)
             elif not pipeline.attach():

@@ -6,7 +6,7 @@ Together with the leftover video it tells the next recorder from which frame on 
 in the ring by then are not lost.
 
 A video says in its metadata what it was ordered for when it began. The span, trigger, label and protection that an
-event adds later are known to the process alone until the library has the closed file. So the newest events are kept in
+event adds later are in the process alone until the library has the closed file. So the newest events are kept in
 a file of marks, and a recorder that adopts a clip applies them.
 """
 

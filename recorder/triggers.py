@@ -36,7 +36,7 @@ class Trigger:
         self._offset_ns = offset_ns
 
     def has_clock_stepped(self, offset_ns: int | None) -> bool:
-        """Whether a frame with this offset (None: unknown) has another wall clock than its file began with."""
+        """Tells whether a frame with this offset (None: unknown) has another wall clock than its file began with."""
         if self._offset_ns is None:
             self._offset_ns = offset_ns
         return offset_ns is not None and self._offset_ns is not None and _is_step(offset_ns, self._offset_ns)
@@ -76,7 +76,7 @@ class EventTrigger(Trigger):
     """Sources that have begun and not ended, and when they began."""
 
     def includes(self, start_ns: int, at_ns: int) -> bool:
-        """Whether something that happens at `at_ns`, with its pre-roll from `start_ns` on, is part of this event."""
+        """Tells whether something that happens at `at_ns`, with a pre-roll from `start_ns`, is part of this event."""
         return at_ns < self.latest_ns and (bool(self.lasting) or start_ns <= self.end_ns)
 
     def prolong(self, end_ns: int) -> None:
@@ -171,7 +171,7 @@ class Triggers:
 
     @property
     def is_active(self) -> bool:
-        """Whether frames are to be recorded, now or soon."""
+        """True if frames are to be recorded, now or soon."""
         return bool(self._sessions or self._events)
 
     @property
@@ -186,7 +186,7 @@ class Triggers:
         return self._sessions[-1].order if self._sessions else None
 
     def is_on(self, order: ClipOrder) -> bool:
-        """Whether frames of this session or event, in this file or its next, may still come."""
+        """Tells whether frames of this session or event, in this file or its next, may still come."""
         return order.start_ns in {trigger.order.start_ns for trigger in (*self._sessions, *self._events)}
 
     @property
@@ -252,7 +252,7 @@ class Triggers:
         return self._events[0].order
 
     def _is_over(self, event: EventTrigger, captured_ns: int) -> bool:
-        """Whether a frame comes after the event; an event that lasts too long is cut off."""
+        """Tells whether a frame comes after the event; an event that lasts too long is cut off."""
         if event.lasting and captured_ns >= event.latest_ns:
             self._silenced |= event.lasting
             event.lasting.clear()

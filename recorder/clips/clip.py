@@ -68,7 +68,7 @@ def find_free_paths(
 
 
 def is_of(name: str, camera: str) -> bool:
-    """Whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
+    """Tells whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
     return re.match(rf"{re.escape(camera)}_\d+x\d+_", name) is not None
 
 
@@ -144,7 +144,7 @@ class ClipFormat:
     fragment_s: float
     csv: bool
     plain: bool
-    """Whether an mp4 becomes a plain one when it is closed."""
+    """True if an mp4 becomes a plain one when it is closed."""
 
     @classmethod
     def of(cls, settings: RecorderSettings) -> ClipFormat:

@@ -41,7 +41,7 @@ class _Stopped(Exception):
 
 
 def has_room_for_copy(path: Path, room: DiskRoom) -> bool:
-    """Whether a copy of the file would leave the reserve untouched."""
+    """Tells whether a copy of the file would leave the reserve untouched."""
     return room.short_bytes(int(path.stat().st_size * COPY_FACTOR)) < 0
 
 

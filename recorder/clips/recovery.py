@@ -36,7 +36,7 @@ def find_leftovers(recordings: Path, camera: str, *, alone: bool) -> Iterator[Pa
 
 
 def _is_written(path: Path, alone: bool) -> bool:
-    """Whether a process writes the file; also if it cannot be opened."""
+    """Tells whether a process writes the file; also if it cannot be opened."""
     with suppress(OSError), hold(path, without_locks=alone) as is_free:
         return not is_free
     return True

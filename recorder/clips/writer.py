@@ -149,7 +149,7 @@ class OpenClip:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file is there; a disk that does not answer has none."""
+    """Tells whether a file is there; a disk that does not answer has none."""
     try:
         return path.exists()
     except OSError:
@@ -171,7 +171,7 @@ class RetryState:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to try (again)."""
+        """True if it is time to try (again)."""
         return time.monotonic() >= self._retry_s
 
     def note_failure(self, reason: str, unwritten: int) -> bool:

@@ -112,7 +112,7 @@ class Encoder:
 
     @property
     def has_frames(self) -> bool:
-        """Whether frames went in that have not come out."""
+        """True if frames went in that have not come out."""
         return bool(self._frames)
 
     def drain(self) -> list[AccessUnit]:

@@ -47,7 +47,7 @@ def encoder_input_of(geometry: Geometry) -> EncoderInput:
 
 
 def can_wrap(geometry: Geometry) -> bool:
-    """Whether `from_numpy_buffer` sees the planes where they are."""
+    """Tells whether `from_numpy_buffer` sees the planes where they are."""
     width, height, stride = geometry.width, geometry.height, geometry.strides[0]
     if geometry.pixel_format not in ("yuv420p", "nv12") or width % 2 or height % 4 or stride % 2:
         return False
@@ -65,7 +65,7 @@ class Wrapper:
         self.geometry = geometry
         self.encoder_input = encoder_input_of(geometry)
         self.copies = editable or not can_wrap(geometry)
-        """Whether each frame costs a copy."""
+        """True if each frame costs a copy."""
         self._staging: av.VideoFrame | None = None
 
     def wrap(self, payload: Plane) -> av.VideoFrame:

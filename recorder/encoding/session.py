@@ -40,7 +40,7 @@ class StreamSignature:
     period_us: int
 
     def fits(self, encoder_input: EncoderInput, meta: FrameMeta) -> bool:
-        """Whether a frame, whose expected time to the next is known, fits into the same file."""
+        """Tells whether a frame, whose expected time to the next is known, fits into the same file."""
         period_us = meta.frame_duration_us
         return (
             encoder_input == self.input
@@ -59,7 +59,7 @@ FASTEST: Preset = "ultrafast"
 BEHIND, CAUGHT_UP = 0.5, 0.1
 """Shares of the ring: with more frames waiting the fastest preset is used, with fewer the user's again."""
 LAGS = 15
-"""Frames over which it is seen whether the lag shrinks."""
+"""Frames over which the lag is compared, to see that it shrinks."""
 
 
 class PresetControl:
@@ -163,7 +163,7 @@ class EncoderSession:
 
     @property
     def has_frames(self) -> bool:
-        """Whether frames are inside the encoder."""
+        """True if frames are inside the encoder."""
         return self._encoder is not None and self._encoder.has_frames
 
     @property
@@ -172,7 +172,7 @@ class EncoderSession:
         return (self._signature.period_us if self._signature else DEFAULT_PERIOD_US) * 1000
 
     def needs_drain(self, frame: Frame, meta: FrameMeta) -> bool:
-        """Whether this frame needs another encoder while frames are inside the present one."""
+        """Tells whether this frame needs another encoder while frames are inside the present one."""
         if self._signature is None or not self.has_frames:
             return False
         return not self._signature.fits(encoder_input_of(frame.picture_geometry), self._with_period(meta))

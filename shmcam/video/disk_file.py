@@ -100,7 +100,7 @@ class DiskFile:
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` has been called."""
+        """True if `close` has been called."""
         return self._descriptor < 0
 
     def write(self, data: bytes) -> int:

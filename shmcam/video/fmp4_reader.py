@@ -84,7 +84,7 @@ def _scan(file: BinaryIO, total: int) -> tuple[list[Fragment], bool]:
 
 
 def is_sound(file: BinaryIO, fragment: Fragment) -> bool:
-    """Whether a fragment's samples are made of H.264 units, each with its length in front, none ending in zeros.
+    """Tells whether a fragment's samples are made of H.264 units, each with its length in front, none ending in zeros.
 
     A unit never ends in a zero byte (ITU-T H.264, 7.4.1), so sectors that the disk never wrote show.
     """

@@ -1,4 +1,4 @@
-"""A video that grows on disk: it plays at any moment, and what a crash or a power cut leaves of it is found and used.
+"""A video that grows on disk: it plays at any moment, and the whole part of what a crash leaves can be used.
 
 An mp4 grows by fragments (`movflags`). Where FFmpeg has `hybrid_fragmented` (7.1), the clean close makes it a plain
 one: it writes one index at the end and 8 bytes at the front, and copies nothing. A crash or a power cut leaves
@@ -39,7 +39,7 @@ class VideoSummary:
     last_pts_us: int
     """Time of the last frame, where the track's unit is 1 µs."""
     bytes: int = 0
-    """Where its last whole fragment ends; 0: it is not made of fragments."""
+    """The end of its last whole fragment; 0: it is not made of fragments."""
 
 
 def movflags_of(cut: str, *, plain: bool = True) -> str:
@@ -49,7 +49,7 @@ def movflags_of(cut: str, *, plain: bool = True) -> str:
 
 
 def has_hybrid() -> bool:
-    """Whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
+    """Tells whether this FFmpeg can turn fragments into a plain mp4 without a copy."""
     import av
 
     return av.library_versions["libavformat"] >= HYBRID_SINCE
