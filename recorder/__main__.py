@@ -65,7 +65,7 @@ def run(process: Process) -> None:
         LiveRing(settings.ring_name(camera), stop) as ring,
     ):
         storage = Storage(settings, own, catalogue)
-        writer = ClipWriter(camera, ClipFormat.of(own), storage)
+        writer = ClipWriter(camera, ClipFormat.of(own), storage, stop)
         marks = EventMarks(paths.run / f"{camera}.marks.json")
         finisher = Finisher(
             *(settings, own, camera),
@@ -73,6 +73,7 @@ def run(process: Process) -> None:
             catalogue=catalogue,
             closed=writer.closed_clips,
             notices=writer.notices,
+            stop=stop,
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         commands = RecordCommands(
@@ -105,8 +106,6 @@ def run(process: Process) -> None:
         log.info("ready mode=%s auto_start=%s recordings=%s", own.mode, own.auto_start, paths.recordings)
         with close_at_end(writer, CLOSE_S):
             for _ in loop.run(pipeline):
-                if finisher.failure is not None:
-                    raise finisher.failure
                 resume.save(commands.last)
                 while loop.changed:
                     event = loop.changed.popleft()

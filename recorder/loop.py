@@ -40,8 +40,6 @@ class RecorderLoop:
             self.announce()
             self._heartbeats.beat(busy=pipeline.is_busy)
             yield
-            if self._writer.failure is not None:
-                raise self._writer.failure
             if not pipeline.needs_frames:
                 pipeline.pause()
                 self._control.wait(WAIT_S)
@@ -57,7 +55,7 @@ class RecorderLoop:
         self._obey()
         self.announce()
         self._heartbeats.beat(busy=True)
-        return not self._stop.requested and self._writer.failure is None
+        return not self._stop.requested
 
     def announce(self) -> None:
         """Announces what the writer has done since the last call, and answers the requests that waited for it."""

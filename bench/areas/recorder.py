@@ -143,7 +143,7 @@ def ours(film: Film, *, overlay: bool = False, live: bool = False) -> tuple[floa
     drawing = overlay_of(OVERLAY) if overlay else None
     triggers = Triggers(ClipLimits.of(own))
     with Catalogue.of(film.settings) as catalogue:
-        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(film.settings, own, catalogue))
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(film.settings, own, catalogue), stop)
         packets = LivePackets(film.settings.ring_name("cam0", "h264"), film.folder / "run", "cam0", own)
         if live:
             packets.watch(3600)

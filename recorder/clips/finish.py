@@ -10,7 +10,6 @@ import logging
 import os
 import queue
 import sqlite3
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from shmcam.library.room import DiskRoom, room_at
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.files import open_atomic
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.worker import Worker
 
 COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
@@ -105,27 +105,27 @@ class Finisher:
         catalogue: Catalogue,
         closed: queue.SimpleQueue[Closed],
         notices: queue.SimpleQueue[Notice],
+        stop: Stop,
     ) -> None:
+        """`stop` fails if the thread meets a bug; a stop alone does not end the thread, `close` does."""
         self.own = own
         self.settings = settings
         """The loop replaces both when a live key changes."""
-        self.failure: BaseException | None = None
-        """The error that ended the thread: a bug; the process must end, too."""
         self._catalogue, self._marks = catalogue, marks
         self._closed, self._notices, self._camera = closed, notices, camera
         self._unfiled = find_unfiled(settings.paths.recordings, camera)
         self._disk_is_back = False
-        self._stop = Stop()
-        self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
+        self._close_request = Stop()
+        self._worker = Worker("finish", self._finish_clips, stop)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._worker.start()
 
     def close(self, timeout_s: float) -> None:
         """Stops the thread after the present file; a copy under way is given up."""
-        self._stop.request()
-        self._thread.join(timeout_s)
+        self._close_request.request()
+        self._worker.join(timeout_s)
 
     def adopt_leftovers(self) -> None:
         """Adopts leftovers soon: a disk that was read-only, full or away can be written again."""
@@ -133,26 +133,22 @@ class Finisher:
 
     # ---- in the thread
 
-    def _run(self) -> None:
+    def _finish_clips(self) -> None:
         lower_priority(FINISHER_STEPS)
-        try:
-            self._finish_unfiled()
-            while not (self._stop.requested and self._closed.empty()):
-                if self._disk_is_back:
-                    self._disk_is_back = False
-                    for closed in adopt_leftovers(self.settings.paths.recordings, self._camera, alone=False):
-                        self._finish(self._marks.apply_to(closed))
-                with suppress(queue.Empty):
-                    self._finish(self._closed.get(timeout=0.2))
-        except BaseException as error:
-            self.failure = error
-            raise
+        self._finish_unfiled()
+        while not (self._close_request.requested and self._closed.empty()):
+            if self._disk_is_back:
+                self._disk_is_back = False
+                for closed in adopt_leftovers(self.settings.paths.recordings, self._camera, alone=False):
+                    self._finish(self._marks.apply_to(closed))
+            with suppress(queue.Empty):
+                self._finish(self._closed.get(timeout=0.2))
 
     def _finish_unfiled(self) -> None:
         """Finishes the clips that a recorder before us closed and did not live to finish."""
         for path in self._unfiled:
             with suppress(OSError):
-                if not self._stop.requested and (closed := read_closed(path, self._camera)) is not None:
+                if not self._close_request.requested and (closed := read_closed(path, self._camera)) is not None:
                     log.info("closed clip put into the library path=%s", path)
                     self._finish(self._marks.apply_to(closed))
 
@@ -160,7 +156,7 @@ class Finisher:
         try:
             if not closed.path.exists():
                 return
-            if self._needs_copy(closed) and move_index_to_front(closed.path, self._stop):
+            if self._needs_copy(closed) and move_index_to_front(closed.path, self._close_request):
                 log.info("index moved to the front path=%s", closed.path)
         except (OSError, av.FFmpegError, ValueError) as error:
             log.warning("file stays as recorded path=%s reason=%s", closed.path, error)
@@ -175,7 +171,7 @@ class Finisher:
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)
 
     def _needs_copy(self, closed: Closed) -> bool:
-        if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._stop.requested:
+        if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._close_request.requested:
             return False
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice

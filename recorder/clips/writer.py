@@ -32,7 +32,9 @@ from recorder.clips.notices import Closed, Notice, Opened, Trouble
 from recorder.clips.storage import AHEAD_S, Storage
 from recorder.encoding.encoder import AccessUnit
 from recorder.errors import StorageUnavailable
+from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
+from shmcam.runtime.worker import Worker
 from shmcam.video.disk_file import DiskFile
 
 FRAMES = 600
@@ -215,7 +217,10 @@ def lower_priority(steps: int) -> None:
 class ClipWriter:
     """The thread that writes clips. `start` it; one thread feeds it with `put`; `close` it."""
 
-    def __init__(self, camera: str, clip_format: ClipFormat, storage: Storage, opener: FileOpener = DiskFile) -> None:
+    def __init__(
+        self, camera: str, clip_format: ClipFormat, storage: Storage, stop: Stop, opener: FileOpener = DiskFile
+    ) -> None:
+        """`stop` fails if the thread meets a bug."""
         self.clip_format = clip_format
         """The format of the next file."""
         self.notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
@@ -225,18 +230,16 @@ class ClipWriter:
         """A file waits for a key frame to begin with."""
         self.unwritten = 0
         """Frames that were encoded while no file could be opened."""
-        self.failure: BaseException | None = None
-        """The error that ended the thread: a bug; the process must end, too."""
         self._camera, self._storage, self._opener = camera, storage, opener
         self._queue = WriteQueue()
         self._clip: OpenClip | None = None
         self._retry = RetryState()
         self._room_checked_s, self._bytes_per_s = 0.0, 0.0
-        self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
+        self._worker = Worker("clips", self._write, stop)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._worker.start()
 
     def put(self, item: QueuedUnit | End, *, more: bool = False) -> bool:
         """Queues a frame; `more`: the next one is there already. Returns: False if too many wait; try again."""
@@ -265,22 +268,17 @@ class ClipWriter:
         """Ends the open clip and the thread. Returns: whether that was done in time."""
         deadline = time.monotonic() + timeout_s
         self._queue.close(reason)
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        return not self._thread.is_alive()
+        return self._worker.join(max(0.0, deadline - time.monotonic()))
 
     # ---- in the thread
 
-    def _run(self) -> None:
+    def _write(self) -> None:
         lower_priority(WRITER_STEPS)
-        try:
-            for item in self._queue.take_items():
-                if isinstance(item, End):
-                    self._close(item.reason)
-                elif item.unit.order is not None:
-                    self._take(item, item.unit.order)
-        except BaseException as error:
-            self.failure = error
-            raise
+        for item in self._queue.take_items():
+            if isinstance(item, End):
+                self._close(item.reason)
+            elif item.unit.order is not None:
+                self._take(item, item.unit.order)
 
     def _take(self, item: QueuedUnit, order: ClipOrder) -> None:
         if self._clip is not None and (reason := self._clip.reason_to_end(item, order)):

@@ -152,7 +152,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
     film, triggers, hub, stop = made.camera(slots=64), Triggers(ClipLimits.of(own)), Hub(), Stop()
     settings = Settings.load(made.folder / "config.toml", environ={})
     with Catalogue.of(settings) as catalogue, LiveRing(film.writer.name) as ring:
-        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), Hanging)
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), stop, Hanging)
         live = LivePackets(settings.ring_name("cam0", "h264"), settings.paths.run, "cam0", own)
         cursor, encoder = RingCursor(ring), EncoderSession(own)
         beats = Heartbeats(control=hub, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer)

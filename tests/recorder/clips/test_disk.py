@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from recorder.clips.clip import ClipFormat
 from recorder.clips.finish import Finisher
 from recorder.clips.storage import Storage
-from recorder.clips.writer import OpenClip, RetryState
+from recorder.clips.writer import ClipWriter, OpenClip, QueuedUnit, RetryState
 from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.runtime.stop import Stop
 from shmcam.video import disk_file
 from shmcam.video.disk_file import DiskFile
 from tests.machine import until
@@ -155,6 +157,7 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
             catalogue=catalogue,
             closed=queue.SimpleQueue(),
             notices=notices,
+            stop=Stop(),
         )
         kept = clip_of_writer.to_closed("over", intact=True)
         with monkeypatch.context() as broken:
@@ -165,6 +168,23 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
         assert notices.empty()
         finisher._finish(kept)
         assert notices.get().closed.path == clip.paths.clip
+
+
+def test_a_bug_in_the_writing_thread_ends_the_process_with_an_error(tmp_path, caplog):
+    """A recorder that takes frames and writes none would look alive."""
+
+    def buggy(_path):
+        raise ZeroDivisionError("a bug")
+
+    (tmp_path / "config.toml").touch()
+    settings, stop, own = Settings.load(tmp_path / "config.toml", environ={}), Stop(), RecorderSettings()
+    with Catalogue.of(settings) as catalogue:
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), stop, buggy)
+        writer.start()
+        writer.put(QueuedUnit(film.units(1)[0], film.track()))
+        assert stop.wait(10) and stop.failed
+        assert writer.close("done", 10)
+    assert "thread clips broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
 
 
 def test_the_same_trouble_with_other_numbers_is_no_news():
