@@ -368,3 +368,22 @@ def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(
     (made.recordings / ".shmcam-disk").touch()
     says(made, "recording began")
     assert made.log().count("not recording reason=") == 1, "the same trouble is told once a minute"
+
+
+def test_a_bug_in_the_finishing_thread_ends_the_process_with_an_error(tmp_path, caplog):
+    (tmp_path / "config.toml").touch()
+    settings, stop, closed = Settings.load(tmp_path / "config.toml", environ={}), Stop(), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        finisher = Finisher(
+            *(settings, RecorderSettings(), "cam0"),
+            marks=EventMarks(tmp_path / "marks.json"),
+            catalogue=catalogue,
+            closed=closed,
+            notices=queue.SimpleQueue(),
+            stop=stop,
+        )
+        closed.put(None)
+        finisher.start()
+        assert stop.wait(10) and stop.failed
+        finisher.close(10)
+    assert "thread finish broke" in caplog.text
