@@ -1,4 +1,4 @@
-"""analyzer: scores the newest frame, decides day and night, sees motion, draws the keogram."""
+"""The analyzer process: scores the newest frame, decides day and night, detects motion, draws the keogram."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""watchdog: kills what hangs, brings back what supervisord gave up, and tells everyone what goes up and down."""
+"""The process that kills what hangs, starts what supervisord gave up, and announces which processes run."""

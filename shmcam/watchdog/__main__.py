@@ -1,4 +1,4 @@
-"""watchdog: a supervisord event listener (`[eventlistener:watchdog]`)."""
+"""The watchdog process: a supervisord event listener (`[eventlistener:watchdog]`)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from shmcam.watchdog.watchdog import Watchdog
 log = logging.getLogger("shmcam.watchdog")
 
 EXIT_NOT_LISTENING = 64
-"""sysexits.h EX_USAGE: this is no program to start by hand."""
+"""sysexits.h EX_USAGE: the watchdog cannot be started by hand."""
 
 
 def main() -> int:
-    """Watches until asked to stop."""
+    """Watches until stop is requested."""
     url = os.environ.get("SUPERVISOR_SERVER_URL", "")
     if not url:
         print("watchdog: started by supervisord only (see supervisord.conf, [eventlistener:watchdog])", file=sys.stderr)
         return EXIT_NOT_LISTENING
-    answers = os.dup(1)  # supervisord reads our answers from here; the log takes descriptor 1 over
+    answers = os.dup(1)  # supervisord reads the answers from here; the log takes descriptor 1 over
     with startup("watchdog") as process:
         settings = process.settings
         with ControlClient(

@@ -19,7 +19,7 @@ class ProgramFiles:
         self._stamp = _stamp_of(self._path)
 
     def refresh(self) -> None:
-        """Acts on an edit, known by the file's time stamp; a file that is wrong is reported and left for its owner."""
+        """Acts on an edit, known by the file's time stamp; a wrong file is reported and left as it is."""
         stamp = _stamp_of(self._path)
         if stamp == self._stamp:
             return

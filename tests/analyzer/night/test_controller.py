@@ -22,7 +22,7 @@ SCENE = np.random.default_rng(1).uniform(0.5, 1.5, (90, 160))
 
 
 class Camera:
-    """A camera that obeys, as the judge sees it: auto exposure by day, what it is asked for at night."""
+    """A camera that obeys, as the controller sees it: auto exposure by day, what it is asked for at night."""
 
     def __init__(self, controller, *, known=True, lux_known=False, follows=True):
         self.controller, self.known, self.lux_known, self.follows = controller, known, lux_known, follows
@@ -207,7 +207,7 @@ def test_forcing_before_the_first_frame_is_possible():
     assert request.exposure == ExposureSetting(2_000_000, 6.0)
 
 
-# ---- the ladder
+# ---- the exposures of the night
 
 
 def test_time_comes_before_gain():

@@ -1,4 +1,4 @@
-"""Whole simulated days through the real judge: never more switches than the sky makes (issue 4, proof)."""
+"""Whole simulated days through the real controller: never more switches than the sky makes (issue 4, proof)."""
 
 import math
 
