@@ -11,11 +11,11 @@ from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.live_settings import Configuration
+from shmcam.hub.live_settings import LiveSettings
 from shmcam.hub.own_commands import OwnCommands
 from shmcam.hub.router import Router
 from shmcam.hub.server import Server
-from shmcam.hub.unix_socket import SocketTakenError, UnixPlace
+from shmcam.hub.unix_socket import SocketTakenError, UnixListener
 from shmcam.runtime.files import sweep
 from shmcam.runtime.programs import PROGRAMS
 from shmcam.runtime.startup import startup
@@ -27,38 +27,39 @@ EXIT_TAKEN = 75
 
 
 def main() -> int:
-    """Run the hub until asked to stop."""
+    """Runs the hub until a stop is requested. Returns the exit code."""
     with startup("hub") as process:
         settings = process.settings
-        place = UnixPlace(settings.socket_path)
+        listener = UnixListener(settings.socket_path)
         settings.paths.run.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for path in left_over(settings):
+        for path in sweep_leftovers(settings):
             log.info("removed what a killed process left: %s", path)
-        configuration = Configuration(settings, settings.paths.run / "changes.json", this_run())
-        hub = Router(settings.cameras)
-        server = Server(hub, OwnCommands(configuration, hub.roster), settings.table(NetworkSettings))
+        live_settings = LiveSettings(settings, settings.paths.run / "changes.json", run_id())
+        router = Router(settings.cameras)
+        own_commands = OwnCommands(live_settings, router.registry)
+        server = Server(router, own_commands, settings.table(NetworkSettings))
         try:
-            asyncio.run(server.serve(place, process.stop))
+            asyncio.run(server.serve(listener, process.stop))
         except SocketTakenError as problem:
             log.error("%s", problem)
             return EXIT_TAKEN
     return 0
 
 
-def left_over(settings: Settings) -> Iterator[Path]:
-    """Remove half-written files where the hub, the watchdog and `shmcam run` write; yield what is gone."""
+def sweep_leftovers(settings: Settings) -> Iterator[Path]:
+    """Removes half-written files where the hub, the watchdog and `shmcam run` write; yields their paths."""
     for folder in (settings.folder, settings.paths.run, settings.paths.run / PROGRAMS):
         yield from sweep(folder)
 
 
-def this_run() -> str:
-    """Name this run of the service: our parent (supervisord) and when it started."""
-    parent = os.getppid()
+def run_id() -> str:
+    """Returns the name of this run of the service: the pid of our parent (supervisord) and its start time."""
+    parent_pid = os.getppid()
     try:
-        started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+        start_ticks = Path(f"/proc/{parent_pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
-        started = "?"
-    return f"{parent}@{started}"
+        start_ticks = "?"
+    return f"{parent_pid}@{start_ticks}"
 
 
 if __name__ == "__main__":

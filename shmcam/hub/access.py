@@ -1,4 +1,4 @@
-"""Who may use the TCP trigger port, and how fast: token and rate limit. No I/O."""
+"""Guards the TCP trigger port: its token and its rate limit. No I/O."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hmac
 from dataclasses import dataclass, field
 
 ADDRESSES_MAX = 256
-"""Addresses remembered; the one not heard of for longest is forgotten first."""
+"""Addresses in the rate limit's table; the one silent for longest is dropped first."""
 
 TOKEN_LINE_MAX = 256
-"""Longest first line while the token is awaited."""
+"""Longest first line, in bytes, while the token is awaited."""
 
 BURST_S = 2.0
-"""Commands saved up while an address is quiet: rate times this."""
+"""A quiet address saves up the commands of this time, in seconds at the rate."""
 
 
 @dataclass
@@ -20,40 +20,43 @@ class RateLimit:
     """A token bucket per address, so that one cannot use up what another needs."""
 
     per_s: float
+    """Commands per second and address."""
     _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def allows(self, address: str, now_s: float) -> bool:
-        """Count one command of an address; tell whether it is within the rate."""
-        full = max(1.0, self.per_s * BURST_S)
-        left, last_s = self._buckets.pop(address, (full, now_s))
-        left = min(full, left + (now_s - last_s) * self.per_s)
-        self._buckets[address] = (left - 1.0 if left >= 1.0 else left, now_s)
+    def admit(self, address: str, now_s: float) -> bool:
+        """Counts one command of an address. Returns whether it is within the rate."""
+        capacity = max(1.0, self.per_s * BURST_S)
+        level, last_s = self._buckets.pop(address, (capacity, now_s))
+        level = min(capacity, level + (now_s - last_s) * self.per_s)
+        self._buckets[address] = (level - 1.0 if level >= 1.0 else level, now_s)
         if len(self._buckets) > ADDRESSES_MAX:
             del self._buckets[next(iter(self._buckets))]
-        return left >= 1.0
+        return level >= 1.0
 
 
-class TokenGate:
-    """Holds a connection's bytes back until its first line was `token <the right one>`."""
+class TokenCheck:
+    """The check of one connection: no byte passes before the first line was `token <the right one>`."""
 
     def __init__(self, token: str) -> None:
+        """An empty token lets every byte pass."""
         self._token = token.encode()
         self._line = bytearray()
-        self.open = not token
-        self.refused = False
+        self.is_passed = not token
+        self.is_refused = False
+        """True once a wrong token came."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what may go on to the decoder; sets `refused` when the token is wrong."""
-        if self.open or self.refused:
-            return b"" if self.refused else data
+        """Takes bytes as they come; returns those that may go on to the decoder."""
+        if self.is_passed or self.is_refused:
+            return b"" if self.is_refused else data
         self._line += data
         line, newline, rest = bytes(self._line).partition(b"\n")
         if not newline:
-            self.refused = len(line) > TOKEN_LINE_MAX
+            self.is_refused = len(line) > TOKEN_LINE_MAX
             return b""
-        word, _, given = line.strip().partition(b" ")
-        # compare_digest: how long a wrong token takes must not tell how much of it was right
-        self.open = hmac.compare_digest(word, b"token") and hmac.compare_digest(given.strip(), self._token)
-        self.refused = not self.open
+        word, _, token = line.strip().partition(b" ")
+        # compare_digest: its duration must not tell how much of a wrong token was right
+        self.is_passed = hmac.compare_digest(word, b"token") and hmac.compare_digest(token.strip(), self._token)
+        self.is_refused = not self.is_passed
         self._line.clear()
-        return rest if self.open else b""
+        return rest if self.is_passed else b""

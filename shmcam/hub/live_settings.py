@@ -1,12 +1,9 @@
-"""The settings in use: what config.toml says, plus what `set` has changed since. Owned by the hub.
+"""The live settings: those of config.toml with the changes of `set` on top. The hub owns them.
 
 Rules: a change is checked as a whole before any of it counts, then written to the journal in the run folder, and only
-then told to the processes: a hub killed at any instant leaves either none of it or all of it. The journal belongs to
-one run of the service (its supervisord); a new run starts from config.toml alone.
-
-Changed keys in a configuration's tables, plain ones or tomlkit's with their comments.
-
-The configuration in use, as JSON and as TOML with each key's meaning beside it.
+then sent to the processes: a hub killed at any instant leaves either none of it or all of it. The journal belongs to
+one run of the service (its supervisord); a new run starts from config.toml alone. Writing back into config.toml keeps
+its comments and order. As JSON and as TOML the settings are shown with secrets masked, TOML with each key's meaning.
 """
 
 from __future__ import annotations
@@ -19,93 +16,63 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from shmcam.config.document import put
 from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, list_keys
 from shmcam.config.settings import Settings, SettingsError, parse_value, use_log_level
 from shmcam.control.messages import SettingChanged
 from shmcam.runtime.files import open_atomic
-
-
-def put(document: Any, parts: list[str], value: Any) -> None:
-    """Set one key, making the tables on the way; None takes it out. *Raises* SettingsError."""
-    for part in parts[:-1]:
-        if part not in document:
-            document[part] = tomlkit.table() if isinstance(document, tomlkit.items.Table | tomlkit.TOMLDocument) else {}
-        document = document[part]
-        if not isinstance(document, dict):
-            raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
-    if value is None:  # TOML has no null: an optional key without a value is one that is not there
-        document.pop(parts[-1], None)
-        return
-    document[parts[-1]] = value
-
-
-def commented(path: Path) -> tomlkit.TOMLDocument:
-    """Return what stands in the file, with its comments. *Raises* SettingsError, OSError."""
-    try:
-        return tomlkit.parse(path.read_text(encoding="utf-8-sig"))
-    except (TOMLKitError, ValueError, RecursionError) as problem:
-        raise SettingsError(f"{path}: was edited and is not TOML any more: {problem}") from problem
-
-
-def has(document: dict[str, Any], camera: str, path: str) -> bool:
-    """Tell whether [cameras.<camera>…] sets a key itself."""
-    here: Any = document.get("cameras", {}).get(camera, {})
-    parts = path.split(".")
-    for part in parts[1:] if parts[0] == "camera" else parts:
-        if not isinstance(here, dict) or part not in here:
-            return False
-        here = here[part]
-    return True
-
 
 log = logging.getLogger(__name__)
 
 MASK = "***"
 """Shown instead of a secret."""
 
+SHARED_TABLES = frozenset({"service", "library", "control"})
+"""Entry points whose tables every process reads; the others belong to the process of their name."""
+
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that was changed."""
+    """One changed setting."""
 
     path: str
-    """As given: night.dark_threshold, or cameras.cam1.night.dark_threshold."""
+    """The path in the command: night.dark_threshold, or cameras.cam1.night.dark_threshold."""
     key: Key
     old: Any
     new: Any
 
     @property
     def camera(self) -> str:
-        """The camera it is for; "" for all."""
+        """The camera in the path; "" for all."""
         parts = self.path.split(".")
         return parts[1] if parts[0] == "cameras" else ""
 
 
-class Configuration:
-    """See the module. Not thread-safe: one writer at a time calls it."""
+class LiveSettings:
+    """The settings in use and those not saved yet; see the module. Not thread-safe: one writer at a time calls it."""
 
     def __init__(self, settings: Settings, journal: Path, run: str) -> None:
-        """Take the settings as started; `run` names this run of the service, so that an old journal is not believed."""
+        """Takes the settings at the start; `run` names this run of the service, a journal of another is ignored."""
         self.base = settings
         self.current = settings
         self.unsaved: dict[str, Any] = {}
-        """Path → value of what config.toml does not have yet."""
+        """Path → value of the changes that are not in config.toml."""
         self._journal = journal
         self._run = run
         self._restore()
 
-    def change(self, wanted: dict[str, Any]) -> list[Change]:
-        """Change settings, all or none. *Raises* SettingsError saying which is wrong; OSError of the journal's disk."""
-        if not wanted:
+    def change(self, values: dict[str, Any]) -> list[Change]:
+        """Changes settings by path, all or none. *Raises* SettingsError with the wrong one; OSError of the journal."""
+        if not values:
             raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
-        for path in wanted:
+        for path in values:
             self._check_camera(path)
-        typed = {path: self._typed(path, value) for path, value in wanted.items()}
+        typed = {path: self._convert(path, value) for path, value in values.items()}
         before = self.current
         after = before.with_changes(typed)
         changes = [Change(path, before.key(path), before.value(path), after.value(path)) for path in typed]
@@ -115,76 +82,69 @@ class Configuration:
         use_log_level(before, after)
         return changes
 
-    def _check_camera(self, path: str) -> None:
-        """A mistyped name would make a table, and saved beside no other, the only camera from then on."""
-        parts = path.split(".")
-        if parts[0] == "cameras" and len(parts) > 1 and parts[1] not in self.current.cameras:
-            known = ", ".join(self.current.cameras)
-            raise SettingsError(f"{path}: no camera {parts[1]!r}; cameras: {known} (new ones are added in config.toml)")
-
     def overwrite(self, only: Collection[str] | None = None) -> int:
-        """Write the unsaved changes (`only` these keys) into config.toml, keeping comments and order. Returns how many.
+        """Writes the unsaved changes (`only` these keys) into config.toml. Returns their number.
 
-        The file is read again first, so that what its owner edited meanwhile stays; the result is checked before it
-        takes the file's place. *Raises* SettingsError, OSError.
+        It reads the file again first, so that its owner's edits since the start stay, and checks the result before
+        it replaces the file. *Raises* SettingsError, OSError.
         """
-        written = {key: value for key, value in self.unsaved.items() if only is None or key in only}
-        if not written:
+        changes = {path: value for path, value in self.unsaved.items() if only is None or path in only}
+        if not changes:
             return 0
-        path = self.base.path
-        document = commented(path)
-        for key, value in written.items():
-            put(document, key.split("."), value)
+        file = self.base.path
+        document = read_with_comments(file)
+        for path, value in changes.items():
+            put(document, path.split("."), value)
         text = tomlkit.dumps(document)
-        saved = Settings(path, tomllib.loads(text), text)
+        saved = Settings(file, tomllib.loads(text), text)
         saved.check()
-        with open_atomic(path, replace=True, mode=path.stat().st_mode & 0o777) as file:
-            file.write(text.encode())
-        self.base = self.base.with_changes(written)
-        self.unsaved = {key: value for key, value in self.unsaved.items() if key not in written}
+        with open_atomic(file, replace=True, mode=file.stat().st_mode & 0o777) as stream:
+            stream.write(text.encode())
+        self.base = self.base.with_changes(changes)
+        self.unsaved = {path: value for path, value in self.unsaved.items() if path not in changes}
         if self.unsaved:
             self._write_journal(self.unsaved)
         else:
             self._journal.unlink(missing_ok=True)
-        return len(written)
+        return len(changes)
 
-    def live_changes(self) -> list[SettingChanged]:
-        """Return what a process that has just read config.toml must still be told."""
-        return [
-            event
-            for path in self.unsaved
-            for event in self.events(
-                [Change(path, self.current.key(path), self.base.value(path), self.current.value(path))]
-            )
-        ]
+    def unsaved_events(self) -> list[SettingChanged]:
+        """Returns the events that a process needs that has just read config.toml."""
+        base, current = self.base, self.current
+        changes = [Change(path, current.key(path), base.value(path), current.value(path)) for path in self.unsaved]
+        return self.events_of(changes)
 
-    def events(self, changes: list[Change]) -> list[SettingChanged]:
-        """Return what to tell the processes: live keys; one event for all, or one per camera the change reaches."""
-        told = []
+    def events_of(self, changes: list[Change]) -> list[SettingChanged]:
+        """Returns the events of live keys: one for all cameras, or one per camera that the change reaches."""
+        events = []
         for change in changes:
             if change.key.apply != "live":
                 continue
-            cameras = [change.camera] if change.camera else self._reached(change)
-            told += [SettingChanged(key=change.key.path, old=change.old, new=change.new, camera=c) for c in cameras]
-        return told
+            cameras = [change.camera] if change.camera else self._reached_cameras(change)
+            events += [SettingChanged(key=change.key.path, old=change.old, new=change.new, camera=c) for c in cameras]
+        return events
 
-    def overriding(self, change: Change) -> list[str]:
-        """Return the cameras that a change for all does not reach, because they have a value of their own."""
+    def cameras_with_own_value(self, change: Change) -> list[str]:
+        """Returns the cameras that a change for all does not reach, because they have a value of their own."""
         document, path = self.current.document, change.key.path
-        return [] if change.camera else [name for name in self.current.cameras if has(document, name, path)]
-
-    def shown(self, key: Key, value: Any) -> Any:
-        """Return a value as it may be shown: secrets masked."""
-        return MASK if key.secret and value else value
+        return [] if change.camera else [name for name in self.current.cameras if has_own_value(document, name, path)]
 
     # ---- inside
 
-    def _reached(self, change: Change) -> list[str]:
-        """Return [""] if the change holds for every camera, else those that have no value of their own."""
-        own = self.overriding(change)
+    def _check_camera(self, path: str) -> None:
+        """Refuses an unknown camera: its table, saved beside no other, would be the only camera from then on."""
+        parts = path.split(".")
+        if parts[0] == "cameras" and len(parts) > 1 and parts[1] not in self.current.cameras:
+            names = ", ".join(self.current.cameras)
+            raise SettingsError(f"{path}: no camera {parts[1]!r}; cameras: {names} (new ones are added in config.toml)")
+
+    def _reached_cameras(self, change: Change) -> list[str]:
+        """Returns [""] if the change holds for every camera, else those without a value of their own."""
+        own = self.cameras_with_own_value(change)
         return [camera for camera in self.current.cameras if camera not in own] if own else [""]
 
-    def _typed(self, path: str, value: Any) -> Any:
+    def _convert(self, path: str, value: Any) -> Any:
+        """Converts text of a command to the key's type; other values stay as they are."""
         key = self.current.key(path)
         if FILE_ONLY.search(key.path):
             raise SettingsError(f"{path} can only be changed in {self.base.path}, then: shmcam restart")
@@ -198,15 +158,15 @@ class Configuration:
         return float(plain) if key.type == "number" and type(plain) is int else plain
 
     def _write_journal(self, unsaved: dict[str, Any]) -> None:
-        with open_atomic(self._journal, replace=True) as file:
-            file.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
+        with open_atomic(self._journal, replace=True) as stream:
+            stream.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
 
     def _restore(self) -> None:
-        """Take over the journal of a hub that was killed in this same run."""
+        """Takes over the journal of a hub that was killed in this same run."""
         try:
-            found = json.loads(self._journal.read_bytes())
-            if found["run"] == self._run and found["config"] == str(self.base.path):
-                self.current, self.unsaved = self.base.with_changes(found["changes"]), found["changes"]
+            journal = json.loads(self._journal.read_bytes())
+            if journal["run"] == self._run and journal["config"] == str(self.base.path):
+                self.current, self.unsaved = self.base.with_changes(journal["changes"]), journal["changes"]
                 use_log_level(self.base, self.current)
                 log.info("took over unsaved settings count=%d", len(self.unsaved))
         except FileNotFoundError:
@@ -215,39 +175,56 @@ class Configuration:
             log.warning("journal of changed settings is unusable, starting from config.toml: %s", problem)
 
 
-def restart_for(changes: list[Change]) -> list[str]:
-    """Return the roles that must be restarted for changes that are not live; ["all"] for what everyone reads."""
-    tables = {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
-    owners = {tables[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
-    everyone = owners & {"service", "library", "control"}
-    return ["all"] if everyone else sorted(owners)
+def roles_to_restart(changes: list[Change]) -> list[str]:
+    """Returns the roles that need a restart for changes that are not live; ["all"] for the tables that all read."""
+    owner_of = {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
+    owners = {owner_of[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
+    return ["all"] if owners & SHARED_TABLES else sorted(owners)
 
 
-if TYPE_CHECKING:
-    pass
+def read_with_comments(file: Path) -> tomlkit.TOMLDocument:
+    """Returns the document in a file, with its comments. *Raises* SettingsError, OSError."""
+    try:
+        return tomlkit.parse(file.read_text(encoding="utf-8-sig"))
+    except (TOMLKitError, ValueError, RecursionError) as problem:
+        raise SettingsError(f"{file}: was edited and is not TOML any more: {problem}") from problem
 
 
-def as_json(configuration: Configuration) -> dict[str, Any]:
-    """Return {table: {key: value}}, nested as in the file, secrets masked."""
-    settings = configuration.current
-    found: dict[str, Any] = {}
+def has_own_value(document: dict[str, Any], camera: str, path: str) -> bool:
+    """Returns whether [cameras.<camera>…] sets a key itself."""
+    here: Any = document.get("cameras", {}).get(camera, {})
+    parts = path.split(".")
+    for part in parts[1:] if parts[0] == "camera" else parts:
+        if not isinstance(here, dict) or part not in here:
+            return False
+        here = here[part]
+    return True
+
+
+# ---- as text
+
+
+def as_json(live_settings: LiveSettings) -> dict[str, Any]:
+    """Returns {table: {key: value}}, nested as in the file, secrets masked."""
+    settings = live_settings.current
+    document: dict[str, Any] = {}
     for key in settings.schema():
         *tables, name = key.path.split(".")
-        here = found
+        here = document
         for table in tables:
             here = here.setdefault(table, {})
-        here[name] = _plain(configuration.shown(key, settings.value(key.path)))
-    if own := _cameras(configuration):
-        found["cameras"] = own
-    return found
+        here[name] = _to_plain(mask_secret(key, settings.value(key.path)))
+    if overrides := _camera_overrides(settings):
+        document["cameras"] = overrides
+    return document
 
 
-def as_toml(configuration: Configuration) -> str:
-    """Return a config.toml that says what is in use; keys without a value are left out."""
-    settings = configuration.current
+def as_toml(live_settings: LiveSettings) -> str:
+    """Returns a config.toml of the settings in use; keys without a value are left out."""
+    settings = live_settings.current
     document = tomlkit.document()
     for key in settings.schema():
-        value = _plain(configuration.shown(key, settings.value(key.path)))
+        value = _to_plain(mask_secret(key, settings.value(key.path)))
         if value is None:
             continue
         *tables, name = key.path.split(".")
@@ -255,35 +232,40 @@ def as_toml(configuration: Configuration) -> str:
         for table in tables:
             here = here.setdefault(table, tomlkit.table())
         item = tomlkit.item(value)
-        item.comment(_note(key, changed=key.path in configuration.unsaved))
+        item.comment(_comment_of(key, is_changed=key.path in live_settings.unsaved))
         here[name] = item
     text = tomlkit.dumps(document)
-    own = _cameras(configuration)
-    return text + ("\n" + tomlkit.dumps({"cameras": own}) if own else "")
+    overrides = _camera_overrides(settings)
+    return text + ("\n" + tomlkit.dumps({"cameras": overrides}) if overrides else "")
 
 
-def _cameras(configuration: Configuration) -> dict[str, Any]:
-    """Return what [cameras.…] overrides, secrets (a camera's URL holds its password) masked."""
+def mask_secret(key: Key, value: Any) -> Any:
+    """Returns a value as it may be shown: secrets masked."""
+    return MASK if key.secret and value else value
+
+
+def _camera_overrides(settings: Settings) -> dict[str, Any]:
+    """Returns the tables of [cameras.…], secrets (a camera's URL holds its password) masked."""
     return {
-        name: _masked(configuration, f"cameras.{name}", own)
-        for name, own in configuration.current.document.get("cameras", {}).items()
+        name: _mask_secrets(settings, f"cameras.{name}", table)
+        for name, table in settings.document.get("cameras", {}).items()
     }
 
 
-def _masked(configuration: Configuration, path: str, value: Any) -> Any:
+def _mask_secrets(settings: Settings, path: str, value: Any) -> Any:
     plain = path.split(".", 2)[-1]
     if isinstance(value, dict) and not list_keys().keys() & {plain, f"camera.{plain}"}:
-        return {name: _masked(configuration, f"{path}.{name}", inner) for name, inner in value.items()}
-    return _plain(configuration.shown(configuration.current.key(path), value))
+        return {name: _mask_secrets(settings, f"{path}.{name}", inner) for name, inner in value.items()}
+    return _to_plain(mask_secret(settings.key(path), value))
 
 
-def _note(key: Key, *, changed: bool) -> str:
+def _comment_of(key: Key, *, is_changed: bool) -> str:
     unit = f" [{key.unit}]" if key.unit else ""
-    return f"{key.help}{unit}; {key.apply}{'; CHANGED, not saved' if changed else ''}"
+    return f"{key.help}{unit}; {key.apply}{'; CHANGED, not saved' if is_changed else ''}"
 
 
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists, as TOML and JSON want them."""
+def _to_plain(value: Any) -> Any:
+    """Turns tuples into lists, as TOML and JSON need them."""
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return {str(k): _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [_to_plain(item) for item in value]
+    return {str(k): _to_plain(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -1,7 +1,8 @@
-"""What the hub itself answers: settings, logs, health, versions. The only part of the hub that touches files."""
+"""Answers the hub's own commands: settings, logs, health, versions. The only part of the hub that touches files."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -30,7 +31,7 @@ from shmcam.control.messages import (
     error,
 )
 from shmcam.hub import status
-from shmcam.hub.live_settings import Change, Configuration, as_json, as_toml, restart_for
+from shmcam.hub.live_settings import Change, LiveSettings, as_json, as_toml, mask_secret, roles_to_restart
 from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merge_tails
 from shmcam.runtime.procfs import read_memory
@@ -38,23 +39,23 @@ from shmcam.runtime.procfs import read_memory
 log = logging.getLogger(__name__)
 
 Answer = tuple[Reply, list[Event]]
-"""The reply, and what to tell the processes before it."""
+"""The reply, and the events that go to the processes before it."""
 
 
 class OwnCommands:
-    """Answers commands one after the other; `slow` ones in the server's worker thread."""
+    """The hub's own commands, answered one after the other; the `slow` ones in the server's worker thread."""
 
     slow = (Set, OverwriteConfig, DumpConfig, Logs)
-    """These read or sync files."""
+    """The commands that read or sync files."""
 
-    def __init__(self, configuration: Configuration, roster: Registry) -> None:
-        self.configuration = configuration
-        self._roster = roster
-        self._answers: dict[type[Command], Callable[[Any], Answer]] = {
-            Status: lambda _: (status.status(roster, time.monotonic()), []),
-            Cameras: lambda _: (status.cameras(roster), []),
+    def __init__(self, live_settings: LiveSettings, registry: Registry) -> None:
+        self.live_settings = live_settings
+        self._registry = registry
+        self._handlers: dict[type[Command], Callable[[Any], Answer]] = {
+            Status: lambda _: (status.status_reply(registry, time.monotonic()), []),
+            Cameras: lambda _: (status.cameras_reply(registry), []),
             Health: lambda _: (self._health(), []),
-            Version: lambda _: (_versions(), []),
+            Version: lambda _: (_version_reply(), []),
             Get: lambda command: (self._get(command.key), []),
             Set: self._set,
             DumpConfig: lambda command: (self._dump(command), []),
@@ -63,61 +64,62 @@ class OwnCommands:
         }
 
     def answer(self, command: Command) -> Answer:
-        """Carry out a command; every expected failure becomes a Reply."""
+        """Carries out a command; every expected failure becomes a Reply."""
         try:
-            return self._answers[type(command)](command)
+            return self._handlers[type(command)](command)
         except SettingsError as problem:
             return error(str(problem), "bad_setting"), []
         except OSError as problem:
             return error(f"{problem.filename or 'disk'}: {problem.strerror}; nothing was changed", "disk_error"), []
 
     def _set(self, command: Set) -> Answer:
-        changes = self.configuration.change(command.changes)
-        events: list[Event] = [*self.configuration.events(changes)]
+        changes = self.live_settings.change(command.changes)
+        events: list[Event] = [*self.live_settings.events_of(changes)]
         for change in changes:
-            log.info("setting changed key=%s from=%s to=%s", change.path, *map(to_toml, self._shown(change)))
+            log.info("setting changed key=%s from=%s to=%s", change.path, *map(to_toml, self._old_and_new(change)))
         data: dict[str, Any] = {
-            "changes": [self._row(change) for change in changes],
-            "restart": restart_for(changes),
+            "changes": [self._row_of(change) for change in changes],
+            "restart": roles_to_restart(changes),
             "saved": command.save,
         }
-        lines = [self._changed(change, saved=command.save) for change in changes]
+        lines = [self._describe_change(change, saved=command.save) for change in changes]
         if command.save:
             try:
-                self.configuration.overwrite(command.changes.keys())
+                self.live_settings.overwrite(command.changes.keys())
             except (SettingsError, OSError) as problem:
                 return error(f"changed, but not saved: {problem}", "not_saved", **{**data, "saved": False}), events
-            lines.append(self._saved())
+            lines.append(self._describe_saved())
         text = "\n".join(lines)
         return Reply(status="setting_changed", text=text, data={"message": text, **data}), events
 
-    def _row(self, change: Change) -> dict[str, Any]:
-        old, new = self._shown(change)
+    def _row_of(self, change: Change) -> dict[str, Any]:
+        old, new = self._old_and_new(change)
         row = {"key": change.path, "old": old, "new": new, "apply": change.key.apply}
-        return row | {"not_for": self.configuration.overriding(change)}
+        return row | {"not_for": self.live_settings.cameras_with_own_value(change)}
 
-    def _changed(self, change: Change, *, saved: bool) -> str:
-        old, new = map(to_toml, self._shown(change))
-        said = f"OK: changed {change.path} from {old} to {new}"
-        own = self.configuration.overriding(change)
-        but = f"; not for {', '.join(own)}, set cameras.{own[0]}.… for that" if own else ""
+    def _describe_change(self, change: Change, *, saved: bool) -> str:
+        old, new = map(to_toml, self._old_and_new(change))
+        text = f"OK: changed {change.path} from {old} to {new}"
+        own = self.live_settings.cameras_with_own_value(change)
+        exception = f"; not for {', '.join(own)}, set cameras.{own[0]}.… for that" if own else ""
         if change.key.apply == "live":
-            return f"{said} (live{but})"
-        programs = " ".join(restart_for([change]))
-        return f"{said} (needs: {'' if saved else 'overwrite_config, then '}supervisorctl restart {programs}{but})"
+            return f"{text} (live{exception})"
+        programs = " ".join(roles_to_restart([change]))
+        return (
+            f"{text} (needs: {'' if saved else 'overwrite_config, then '}supervisorctl restart {programs}{exception})"
+        )
 
-    def _saved(self) -> str:
-        """Tell what was written, and what was set before and is still only in memory."""
-        rest = ", ".join(sorted(self.configuration.unsaved))
-        told = f"saved to {self.configuration.base.path}"
-        return f"{told}; still unsaved: {rest} (overwrite_config writes them too)" if rest else told
+    def _describe_saved(self) -> str:
+        """Returns where the settings were saved, and which earlier ones are still only in memory."""
+        rest = ", ".join(sorted(self.live_settings.unsaved))
+        text = f"saved to {self.live_settings.base.path}"
+        return f"{text}; still unsaved: {rest} (overwrite_config writes them too)" if rest else text
 
-    def _shown(self, change: Change) -> tuple[Any, Any]:
-        shown = self.configuration.shown
-        return shown(change.key, change.old), shown(change.key, change.new)
+    def _old_and_new(self, change: Change) -> tuple[Any, Any]:
+        return mask_secret(change.key, change.old), mask_secret(change.key, change.new)
 
     def _get(self, prefix: str) -> Reply:
-        settings = self.configuration.current
+        settings = self.live_settings.current
         keys = [
             key for key in settings.schema() if not prefix or key.path == prefix or key.path.startswith(prefix + ".")
         ]
@@ -126,7 +128,7 @@ class OwnCommands:
         values = {}
         for key in keys:
             path = prefix if len(keys) == 1 and prefix.startswith("cameras.") else key.path
-            values[path] = self.configuration.shown(key, settings.value(path))
+            values[path] = mask_secret(key, settings.value(path))
         lines = [
             f"{path} = {to_toml(value)}{f' [{key.unit}]' if key.unit else ''}"
             for key, (path, value) in zip(keys, values.items(), strict=True)
@@ -136,28 +138,26 @@ class OwnCommands:
         return Reply(
             status="settings",
             text="\n".join(lines),
-            data={"settings": values, "unsaved": sorted(self.configuration.unsaved)},
+            data={"settings": values, "unsaved": sorted(self.live_settings.unsaved)},
         )
 
     def _dump(self, command: DumpConfig) -> Reply:
         if command.format == "toml":
             return Reply(
-                status="config", text=as_toml(self.configuration).rstrip(), data={"config": as_json(self.configuration)}
+                status="config", text=as_toml(self.live_settings).rstrip(), data={"config": as_json(self.live_settings)}
             )
-        import json
-
-        config = as_json(self.configuration)
+        config = as_json(self.live_settings)
         return Reply(status="config", text=json.dumps(config, indent=1, ensure_ascii=False), data={"config": config})
 
     def _overwrite(self) -> Reply:
-        path = self.configuration.base.path
-        count = self.configuration.overwrite()
-        said = (
+        path = self.live_settings.base.path
+        count = self.live_settings.overwrite()
+        text = (
             f"OK: {count} changed settings written to {path}"
             if count
             else f"OK: nothing to write; {path} is up to date"
         )
-        return Reply(status="config_written", text=said, data={"path": str(path), "count": count})
+        return Reply(status="config_written", text=text, data={"path": str(path), "count": count})
 
     def _health(self) -> Reply:
         swap, available = psutil.swap_memory(), psutil.virtual_memory().available
@@ -170,24 +170,27 @@ class OwnCommands:
             "swap_bytes": swap_bytes,
         }
         machine = {"swap_percent": swap.percent, "available_bytes": available, "load": os.getloadavg()[0]}
-        return status.health(self._roster, time.monotonic(), hub, machine)
+        return status.health_reply(self._registry, time.monotonic(), hub, machine)
 
     def _logs(self, command: Logs) -> Reply:
-        lines = merge_tails(self.configuration.current.paths.logs, command.process, command.lines)
+        lines = merge_tails(self.live_settings.current.paths.logs, command.process, command.lines)
         if lines is None:
-            known = sorted(path.stem for path in self.configuration.current.paths.logs.glob("*.log"))
-            return error(f"no log of {command.process!r}; there are: {', '.join(known) or 'none'}", "unknown_process")
+            programs = sorted(path.stem for path in self.live_settings.current.paths.logs.glob("*.log"))
+            return error(
+                f"no log of {command.process!r}; there are: {', '.join(programs) or 'none'}", "unknown_process"
+            )
         return Reply(status="logs", text="\n".join(lines), data={"lines": lines})
 
 
-def _versions() -> Reply:
+def _version_reply() -> Reply:
     names = ("shmcam", "numpy", "opencv-python-headless", "av", "aiohttp", "msgpack", "supervisor", "picamera2")
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    found = {"shmcam": found.pop("shmcam"), "python": platform.python_version(), "kernel": platform.release(), **found}
-    text = " ".join(f"{name}={value}" for name, value in found.items())
-    return Reply(status="version", text=text, data=found)
+            versions[name] = "absent"
+    system = {"python": platform.python_version(), "kernel": platform.release()}
+    versions = {"shmcam": versions.pop("shmcam"), **system, **versions}
+    text = " ".join(f"{name}={value}" for name, value in versions.items())
+    return Reply(status="version", text=text, data=versions)

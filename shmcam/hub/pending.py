@@ -1,4 +1,4 @@
-"""Commands under way: who asked, who has to answer, until when; and several cameras' answers made one. No I/O."""
+"""The table of pending commands: requester, owners, deadline; merges the answers of several cameras. No I/O."""
 
 from __future__ import annotations
 
@@ -9,110 +9,108 @@ from shmcam.control.command_table import CommandRow
 from shmcam.control.messages import Reply, error
 from shmcam.hub.registry import Peer
 
-UNDER_WAY_MAX = 1024
-"""Commands that may wait for answers at once over all connections; each costs under 1 KiB."""
+PENDING_MAX = 1024
+"""Pending commands at most, over all connections; each costs under 1 KiB."""
 
 
 @dataclass
 class PendingCommand:
-    """One command on its way."""
+    """One command that waits for its answers."""
 
-    ticket: int
-    """Its id towards those who answer."""
-    asker: int
-    """Peer that gets the answer."""
+    number: int
+    """The id under which its owners know it."""
+    requester: int
+    """The peer that gets the answer."""
     ident: Any
-    """The asker's own id for it; None: the asker reads answers in order."""
+    """The requester's own id for it; None: the requester reads answers in order."""
     row: CommandRow
     deadline_s: float
-    waiting: dict[int, Peer] = field(default_factory=dict)
-    """Peers whose Reply is outstanding."""
+    owners: dict[int, Peer] = field(default_factory=dict)
+    """The peers whose Reply is outstanding, by number."""
     replies: list[tuple[str, Reply]] = field(default_factory=list)
     """Camera (or "") and answer, as they came."""
 
-    def answer(self) -> Reply:
-        """Make one Reply of all."""
-        return merged(self.replies)
+    def merged_reply(self) -> Reply:
+        """Returns one Reply of all."""
+        return merge_replies(self.replies)
 
 
-def merged(replies: list[tuple[str, Reply]]) -> Reply:
-    """One answer as it is; several: each text behind its camera's name, data under "cameras"."""
+def merge_replies(replies: list[tuple[str, Reply]]) -> Reply:
+    """Returns a single answer as it is; of several, each text after its camera's name, and data under "cameras"."""
     if len(replies) == 1:
         return replies[0][1]
-    replies = sorted(replies, key=lambda named: named[0])
+    replies = sorted(replies, key=lambda pair: pair[0])
     failed = [reply for _, reply in replies if not reply.ok]
     return Reply(
         ok=not failed,
         status=(failed or [replies[0][1]])[0].status,
-        text="\n".join(_named(camera, reply.text) for camera, reply in replies),
+        text="\n".join(_prefix_camera(camera, reply.text) for camera, reply in replies),
         data={"cameras": {camera: {"ok": reply.ok, "status": reply.status, **reply.data} for camera, reply in replies}},
     )
 
 
-def _named(camera: str, text: str) -> str:
+def _prefix_camera(camera: str, text: str) -> str:
     return f"ERROR: {camera}: {text.removeprefix('ERROR: ')}" if text.startswith("ERROR: ") else f"{camera}: {text}"
 
 
 class PendingCommands:
-    """All of them, by ticket."""
+    """All pending commands, by number."""
 
     def __init__(self) -> None:
-        self._by_ticket: dict[int, PendingCommand] = {}
-        self._next = 1
+        self._commands: dict[int, PendingCommand] = {}
+        self._next_number = 1
 
-    def begin(self, asker: int, ident: Any, row: CommandRow, now_s: float, owners: list[Peer]) -> PendingCommand | None:
-        """Note a command that `owners` will answer (none: the hub itself). None: too many are under way."""
-        if len(self._by_ticket) >= UNDER_WAY_MAX:
+    def begin(
+        self, requester: int, ident: Any, row: CommandRow, now_s: float, owners: list[Peer]
+    ) -> PendingCommand | None:
+        """Adds a command for `owners` to answer (none: the hub itself). Returns None if too many are pending."""
+        if len(self._commands) >= PENDING_MAX:
             return None
-        waiting = {peer.number: peer for peer in owners}
-        errand = PendingCommand(self._next, asker, ident, row, now_s + row.timeout_s, waiting)
-        self._by_ticket[errand.ticket] = errand
-        self._next += 1
-        return errand
+        by_number = {peer.number: peer for peer in owners}
+        pending = PendingCommand(self._next_number, requester, ident, row, now_s + row.timeout_s, by_number)
+        self._commands[pending.number] = pending
+        self._next_number += 1
+        return pending
 
-    def find(self, ticket: Any, owner: int | None = None) -> PendingCommand | None:
-        """Return the errand of a ticket, if `owner` is one who was asked."""
-        errand = self._by_ticket.get(ticket) if isinstance(ticket, int) else None
-        return errand if errand and (owner is None or owner in errand.waiting) else None
+    def find(self, number: Any, owner: int | None = None) -> PendingCommand | None:
+        """Returns the command of a number, if `owner` (None: the hub) is one of its owners."""
+        pending = self._commands.get(number) if isinstance(number, int) else None
+        return pending if pending and (owner is None or owner in pending.owners) else None
 
-    def take(self, ticket: Any, owner: int | None, reply: Reply) -> PendingCommand | None:
-        """Note an answer. Returns the errand once it was the last one, and forgets it."""
-        errand = self.find(ticket, owner)
-        if errand is None:
+    def add_reply(self, number: Any, owner: int | None, reply: Reply) -> PendingCommand | None:
+        """Adds an owner's answer. Returns and removes the command if that was the last one."""
+        pending = self.find(number, owner)
+        if pending is None:
             return None
-        peer = errand.waiting.pop(owner, None) if owner is not None else None
-        errand.replies.append(((peer.hello.camera if peer and peer.hello else ""), reply))
-        if errand.waiting:
+        peer = pending.owners.pop(owner, None) if owner is not None else None
+        pending.replies.append(((peer.hello.camera if peer and peer.hello else ""), reply))
+        if pending.owners:
             return None
-        return self._by_ticket.pop(errand.ticket)
+        return self._commands.pop(pending.number)
 
-    def lost(self, owner: int, why: str) -> list[PendingCommand]:
-        """Answer for a peer that went away; return the errands that are complete now."""
-        return self._give_up([(e, owner) for e in self._by_ticket.values() if owner in e.waiting], why)
+    def fail_owner(self, owner: int, why: str) -> list[PendingCommand]:
+        """Answers with an error for a peer that went away; returns the commands that are complete now."""
+        return self._fail([(p, owner) for p in self._commands.values() if owner in p.owners], why)
 
-    def forget(self, asker: int) -> None:
-        """Drop what a closed connection asked for."""
-        for ticket in [e.ticket for e in self._by_ticket.values() if e.asker == asker]:
-            del self._by_ticket[ticket]
+    def drop_requester(self, requester: int) -> None:
+        """Removes the commands of a closed connection."""
+        for number in [p.number for p in self._commands.values() if p.requester == requester]:
+            del self._commands[number]
 
-    def overdue(self, now_s: float) -> list[PendingCommand]:
-        """Answer for owners that let the time run out; return the errands that are complete now."""
-        late = [e for e in self._by_ticket.values() if e.deadline_s <= now_s]
-        slow = [(e, owner) for e in late for owner in list(e.waiting)]
-        return self._give_up(slow, "")
+    def expire(self, now_s: float) -> list[PendingCommand]:
+        """Answers with an error for owners past the deadline; returns the commands that are complete now."""
+        overdue = [p for p in self._commands.values() if p.deadline_s <= now_s]
+        return self._fail([(p, owner) for p in overdue for owner in list(p.owners)], "")
 
-    def _give_up(self, waiting: list[tuple[PendingCommand, int]], why: str) -> list[PendingCommand]:
+    def _fail(self, outstanding: list[tuple[PendingCommand, int]], why: str) -> list[PendingCommand]:
         complete = []
-        for errand, owner in waiting:
-            who = errand.waiting[owner].program
-            said = (
-                why
-                or f"did not answer {errand.row.words[0]} within {errand.row.timeout_s:.0f} s; see: shmcam logs {who}"
-            )
-            if done := self.take(errand.ticket, owner, error(f"{who} {said}", "no_answer")):
+        for pending, owner in outstanding:
+            program, row = pending.owners[owner].program, pending.row
+            reason = why or f"did not answer {row.words[0]} within {row.timeout_s:.0f} s; see: shmcam logs {program}"
+            if done := self.add_reply(pending.number, owner, error(f"{program} {reason}", "no_answer")):
                 complete.append(done)
         return complete
 
-    def of(self, asker: int) -> int:
-        """Return how many answers a connection is waiting for."""
-        return sum(errand.asker == asker for errand in self._by_ticket.values())
+    def count_of(self, requester: int) -> int:
+        """Returns the number of commands that a connection waits for."""
+        return sum(pending.requester == requester for pending in self._commands.values())

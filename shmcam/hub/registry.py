@@ -1,4 +1,4 @@
-"""Who is connected to the hub, what each said last, and what is known of cameras and programs. No I/O."""
+"""The registry of connected peers with their last messages, and the state of cameras and programs. No I/O."""
 
 from __future__ import annotations
 
@@ -26,51 +26,53 @@ class Peer:
     number: int
     """Never used twice while the hub lives."""
     trusted: bool = True
-    """False: came over TCP; only the commands of `hub.TCP_COMMANDS`, no events."""
+    """False: a TCP connection; only the commands of `router.TCP_COMMANDS`, no events."""
     hello: Hello | None = None
-    """Set once the peer said it is one of our processes."""
+    """The hello of a process of ours; None for other peers, or before it came."""
     topics: frozenset[str] = frozenset()
-    beat: Heartbeat | None = None
-    beat_s: float = 0.0
-    """When the last heartbeat (or the hello) came."""
+    heartbeat: Heartbeat | None = None
+    """The last heartbeat."""
+    last_seen_s: float = 0.0
+    """Time of the last heartbeat or of the hello."""
     previews: dict[str, Preview] = field(default_factory=dict)
-    """Cameras it wants preview_frame messages of."""
+    """The preview requests of this peer, by camera."""
     preview_sent_s: dict[str, float] = field(default_factory=dict)
+    """Time of the last preview_frame, by camera."""
 
     @property
     def program(self) -> str:
-        """Supervisord's name of it, or "" if it is no process of ours."""
+        """Supervisord's name of the process, or "" if it is no process of ours."""
         return self.hello.program if self.hello else ""
 
 
 class Registry:
-    """Everything the hub remembers; nothing here outlives it."""
+    """The hub's memory of peers, events and programs; it ends with the hub."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:
         self._configured = cameras
         self.peers: dict[int, Peer] = {}
         self.latest: dict[tuple[str, str], Event] = {}
-        """Last event of each kind of messages.RETAINED and camera."""
+        """Last event of each kind (messages.RETAINED) and camera."""
         self.programs: dict[str, ProcessUp | ProcessDown] = {}
-        """Last word of the watchdog about each program."""
+        """Last event of the watchdog about each program."""
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """As configured when the hub began, less those supervisord has no program of, and those of any process here."""
-        states, first = self.states, self._configured[:1]
-        there = [c for c in self._configured[1:] if not states or any(name.endswith(f"-{c}") for name in states)]
-        found = (peer.hello.camera for peer in self.peers.values() if peer.hello and peer.hello.camera)
-        return tuple(dict.fromkeys([*first, *there, *found]))
+        """The first configured camera, further ones with a program in supervisord, and those of connected processes."""
+        states, first = self.program_states, self._configured[:1]
+        supervised = [c for c in self._configured[1:] if not states or any(name.endswith(f"-{c}") for name in states)]
+        connected = (peer.hello.camera for peer in self.peers.values() if peer.hello and peer.hello.camera)
+        return tuple(dict.fromkeys([*first, *supervised, *connected]))
 
     @property
-    def states(self) -> dict[str, str]:
-        """Supervisord's state of each program, as the watchdog last told it in its heartbeat; empty: not known."""
-        beats = (p.beat for p in self.peers.values() if p.hello and p.hello.role == "watchdog" and p.beat)
-        told = next((beat.figures.get("programs") for beat in beats), None)
-        return {str(name): str(state) for name, state in told.items()} if isinstance(told, dict) else {}
+    def program_states(self) -> dict[str, str]:
+        """Supervisord's state of each program, by the watchdog's last heartbeat; empty: not known."""
+        beats = (p.heartbeat for p in self.peers.values() if p.hello and p.hello.role == "watchdog" and p.heartbeat)
+        programs = next((beat.figures.get("programs") for beat in beats), None)
+        return {str(name): str(state) for name, state in programs.items()} if isinstance(programs, dict) else {}
 
     def remember(self, event: Event) -> None:
-        """Keep what tells how things are until further notice."""
+        """Keeps an event that describes a state until the next of its kind."""
         name = wire_name(event)
         if name in RETAINED:
             self.latest[RETAINED[name], str(getattr(event, "camera", ""))] = event
@@ -78,43 +80,44 @@ class Registry:
             self.programs[event.program] = event
 
     def processes(self) -> Iterator[Peer]:
-        """Yield the connections that said hello, oldest first."""
+        """Yields the peers that said hello, oldest first."""
         return (peer for peer in self.peers.values() if peer.hello is not None)
 
-    def concerns(self, hello: Hello, event: Event) -> bool:
-        """Tell whether a process that has just come has to know: the mode for a camera, motion for a recorder."""
-        kinds: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
-        kind = kinds.get(hello.role)
-        return kind is not None and isinstance(event, kind) and event.camera == (hello.camera or self.cameras[0])
+    def is_recipient(self, hello: Hello, event: Event) -> bool:
+        """Returns whether a process acts on a standing event: a capture on its mode, a recorder on motion."""
+        events: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
+        wanted = events.get(hello.role)
+        return wanted is not None and isinstance(event, wanted) and event.camera == (hello.camera or self.cameras[0])
 
-    def pids(self, topic: str) -> frozenset[int]:
-        """Return which processes asked for a topic, as far as they told their pid."""
+    def subscriber_pids(self, topic: str) -> frozenset[int]:
+        """Returns the pids of a topic's subscribers, of those that sent one in their hello."""
         return frozenset(peer.hello.pid for peer in self.subscribers(topic) if peer.hello and peer.hello.pid)
 
     def owners(self, command: str, camera: str | None) -> list[Peer]:
-        """Return who answers a command: one process, or (camera given) that of the camera, or ("") one of each camera.
+        """Returns the processes that answer a command.
 
-        Where two say they do, the newer one counts: the older is a connection about to be found dead.
+        `camera` None: one process; a name: the process of that camera; "": one process of each camera. Of two that
+        qualify the newer one counts: the older is a dead connection that the hub has not noticed yet.
         """
-        found = [peer for peer in self.processes() if peer.hello and command in peer.hello.commands]
+        peers = [peer for peer in self.processes() if peer.hello and command in peer.hello.commands]
         if camera is None:
-            return found[-1:]
-        by_camera = {peer.hello.camera or self.cameras[0]: peer for peer in found if peer.hello}
+            return peers[-1:]
+        by_camera = {peer.hello.camera or self.cameras[0]: peer for peer in peers if peer.hello}
         return list(by_camera.values()) if not camera else [by_camera[c] for c in (camera,) if c in by_camera]
 
-    def is_there(self, role: str, camera: str) -> bool:
-        """Tell whether a process of this role (and camera, if not "") is connected."""
+    def is_connected(self, role: str, camera: str) -> bool:
+        """Returns whether a process of this role (and camera, if not "") is connected."""
         return any(p.hello and p.hello.role == role and camera in {"", p.hello.camera} for p in self.processes())
 
     def subscribers(self, topic: str) -> list[Peer]:
-        """Return who asked for a topic."""
+        """Returns the peers that subscribed to a topic."""
         return [peer for peer in self.peers.values() if topic in peer.topics]
 
     def program_of(self, role: str, camera: str) -> str:
-        """Return a process's name: recorder, or recorder-cam1 for a further camera."""
+        """Returns a process's name: recorder, or recorder-cam1 for a further camera."""
         return role if camera in {"", self.cameras[0]} else f"{role}-{camera}"
 
-    def supervised(self, role: str, camera: str) -> str:
-        """Return the name to give supervisorctl: recorder, or cam1:recorder-cam1 (each further camera is a group)."""
+    def supervisor_name_of(self, role: str, camera: str) -> str:
+        """Returns the name for supervisorctl: recorder, or cam1:recorder-cam1 (each further camera is a group)."""
         program = self.program_of(role, camera)
         return program if program == role else f"{camera}:{program}"

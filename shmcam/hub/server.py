@@ -1,4 +1,4 @@
-"""The hub's sockets: carries out what `shmcam.hub.router` decides. One asyncio thread, one worker for slow answers."""
+"""Serves the hub's sockets and carries out the router's actions: one asyncio thread, one worker for slow commands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from shmcam.control.codec import Decoded, Received
 from shmcam.control.messages import Command, Event, Hello, Reply
 from shmcam.control.settings import NetworkSettings
 from shmcam.hub.access import RateLimit
 from shmcam.hub.connection import PeerConnection
 from shmcam.hub.own_commands import OwnCommands
-from shmcam.hub.router import Action, Close, Do, Router, Send
-from shmcam.hub.unix_socket import UnixPlace
+from shmcam.hub.router import Action, Close, Router, RunCommand, Send
+from shmcam.hub.unix_socket import UnixListener
 from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -23,136 +23,137 @@ CONNECTIONS_MAX = 128
 """Unix connections at once: far below the 1024 descriptors supervisord gives us (running out is a log bomb)."""
 
 TCP_CONNECTIONS_MAX = 16
+"""TCP connections at once."""
+
 TCP_RETRY_S = 2.0
+"""Pause before the next try to open the trigger port."""
+
 TICK_S = 0.5
+"""Time between two checks of deadlines, slow peers and the socket file."""
 
 
 class Server:
     """One hub on its sockets."""
 
-    def __init__(self, hub: Router, desk: OwnCommands, network: NetworkSettings) -> None:
-        self.hub = hub
-        self._desk = desk
+    def __init__(self, router: Router, own_commands: OwnCommands, network: NetworkSettings) -> None:
+        self._router = router
+        self._own_commands = own_commands
         self._network = network
-        self._rate = RateLimit(network.rate_per_s)
+        self._rate_limit = RateLimit(network.rate_per_s)
         self._connections: dict[int, PeerConnection] = {}
-        self._next = 1
+        self._next_number = 1
         self._tcp_server: asyncio.Server | None = None
-        self._tcp_next_s = 0.0
-        self._tcp_told = False
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="desk")
+        self._tcp_retry_s = 0.0
+        self._is_tcp_error_logged = False
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-commands")
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, place: UnixPlace, stop: Stop) -> None:
-        """Answer until stop is requested. *Raises* OSError where the sockets cannot be opened."""
+    async def serve(self, listener: UnixListener, stop: Stop) -> None:
+        """Serves until stop is requested. *Raises* OSError if the sockets cannot be opened."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         loop.add_reader(stop.fileno(), stopped.set)
         await self._open_tcp()
-        await place.open(self._unix)
-        log.info("ready socket=%s trigger_port=%s", place.path, self._network.trigger_port or "off")
+        await listener.open(self._make_unix_connection)
+        log.info("ready socket=%s trigger_port=%s", listener.path, self._network.trigger_port or "off")
         try:
             while not stopped.is_set():
-                await self._tick(place)
-                await _either(stopped, TICK_S)
+                await self._tick(listener)
+                await _wait_for(stopped, TICK_S)
         finally:
             loop.remove_reader(stop.fileno())
-            place.close()
+            listener.close()
             if self._tcp_server:
                 self._tcp_server.close()
             for connection in list(self._connections.values()):
                 connection.close("hub stops")
             self._worker.shutdown(wait=True)
-            log.info(
-                "stopped connections=%d lost_events=%d", self._next - 1, sum(c.lost for c in self._connections.values())
-            )
+            lost_events = sum(c.lost_count for c in self._connections.values())
+            log.info("stopped connections=%d lost_events=%d", self._next_number - 1, lost_events)
 
     async def _open_tcp(self) -> None:
-        """Open the trigger port, if there is to be one; a taken port is told once and tried again, like a camera."""
+        """Opens the trigger port, if there is one; a taken port is logged once and tried again, like a camera."""
         port, now_s = self._network.trigger_port, time.monotonic()
-        if not port or self._tcp_server or now_s < self._tcp_next_s:
+        if not port or self._tcp_server or now_s < self._tcp_retry_s:
             return
-        self._tcp_next_s = now_s + TCP_RETRY_S
+        self._tcp_retry_s = now_s + TCP_RETRY_S
+        make, bind = self._make_tcp_connection, self._network.bind
         try:
-            self._tcp_server = await asyncio.get_running_loop().create_server(self._tcp, self._network.bind, port)
+            self._tcp_server = await asyncio.get_running_loop().create_server(make, bind, port)
         except OSError as problem:
-            if not self._tcp_told:
-                log.error("trigger port %s:%d cannot be opened, trying on: %s", self._network.bind, port, problem)
-            self._tcp_told = True
+            if not self._is_tcp_error_logged:
+                log.error("trigger port %s:%d cannot be opened, trying on: %s", bind, port, problem)
+            self._is_tcp_error_logged = True
         else:
-            log.info("trigger port open address=%s:%d", self._network.bind, port)
+            log.info("trigger port open address=%s:%d", bind, port)
 
-    async def _tick(self, place: UnixPlace) -> None:
+    async def _tick(self, listener: UnixListener) -> None:
         now_s = time.monotonic()
-        self.execute(self.hub.tick(now_s))
+        self.execute(self._router.tick(now_s))
         for connection in list(self._connections.values()):
             connection.tick(now_s)
-        await place.reopen_if_gone(self._unix)
+        await listener.reopen_if_gone(self._make_unix_connection)
         await self._open_tcp()
 
-    def _unix(self) -> PeerConnection:
-        return self._connection(trusted=True)
+    def _make_unix_connection(self) -> PeerConnection:
+        return self._make_connection(trusted=True)
 
-    def _tcp(self) -> PeerConnection:
-        return self._connection(trusted=False)
+    def _make_tcp_connection(self) -> PeerConnection:
+        return self._make_connection(trusted=False)
 
-    def _connection(self, *, trusted: bool) -> PeerConnection:
-        number, self._next = self._next, self._next + 1
-        token = "" if trusted else self._network.token
-        return PeerConnection(self, number, self.hub.roster.cameras, trusted=trusted, token=token)
+    def _make_connection(self, *, trusted: bool) -> PeerConnection:
+        number, self._next_number = self._next_number, self._next_number + 1
+        return PeerConnection(
+            number,
+            self._router,
+            on_open=self._add_connection,
+            on_close=self._remove_connection,
+            on_message=self._take_message,
+            trusted=trusted,
+            token="" if trusted else self._network.token,
+        )
 
-    # ---- from connections
+    # ---- connections call these
 
-    def opened(self, connection: PeerConnection) -> bool:
-        """Take a new connection in. Returns False if there are too many."""
+    def _add_connection(self, connection: PeerConnection) -> bool:
+        """Adds a new connection. Returns False if there are too many."""
         limit = CONNECTIONS_MAX if connection.trusted else TCP_CONNECTIONS_MAX
         if sum(c.trusted == connection.trusted for c in self._connections.values()) >= limit:
             return False
         self._connections[connection.number] = connection
-        self.hub.opened(connection.number, trusted=connection.trusted)
+        self._router.add_peer(connection.number, trusted=connection.trusted)
         return True
 
-    def closed(self, connection: PeerConnection) -> None:
-        """Forget a connection."""
+    def _remove_connection(self, connection: PeerConnection) -> None:
         if self._connections.pop(connection.number, None):
-            peer = self.hub.roster.peers.get(connection.number)
+            peer = self._router.registry.peers.get(connection.number)
             if peer and peer.hello:
                 log.info("left program=%s pid=%d", peer.program, peer.hello.pid)
-            self.execute(self.hub.closed(connection.number))
+            self.execute(self._router.remove_peer(connection.number))
 
-    def received(self, connection: PeerConnection, decoded: Any) -> None:
-        """Let the hub decide about one message, and do it."""
+    def _take_message(self, connection: PeerConnection, decoded: Decoded) -> None:
+        """Routes one message and carries out the actions."""
         now_s = time.monotonic()
-        if not connection.trusted and not self._rate.allows(connection.address, now_s):
+        if not connection.trusted and not self._rate_limit.admit(connection.address, now_s):
             connection.refuse(f"more than {self._network.rate_per_s:g} commands a second; slow down")
             return
-        self.execute(self.hub.received(connection.number, decoded, now_s))
-        message = getattr(decoded, "message", None)
-        if isinstance(message, Hello):
-            self._welcome(connection)
+        self.execute(self._router.route(connection.number, decoded, now_s))
+        if isinstance(decoded, Received) and isinstance(decoded.message, Hello):
+            self._send_live_settings(connection)
 
-    def _welcome(self, connection: PeerConnection) -> None:
-        """Tell a process what was set since it read config.toml."""
-        peer = self.hub.roster.peers.get(connection.number)
+    def _send_live_settings(self, connection: PeerConnection) -> None:
+        """Sends a new process the settings that changed since it read config.toml."""
+        peer = self._router.registry.peers.get(connection.number)
         if peer and peer.hello:
-            connection.is_process()
+            connection.treat_as_process()
             log.info("joined program=%s pid=%d credentials=%s", peer.program, peer.hello.pid, connection.credentials)
-            for event in self._desk.configuration.live_changes():
+            for event in self._own_commands.live_settings.unsaved_events():
                 connection.send(event, None)
 
-    def is_busy(self, number: int) -> bool:
-        """Tell whether a connection waits for an answer."""
-        return self.hub.errands.of(number) > 0
-
-    def listens(self, number: int) -> bool:
-        """Tell whether a connection wants events, so that it stays although it says nothing more."""
-        peer = self.hub.roster.peers.get(number)
-        return bool(peer and (peer.topics or peer.previews))
-
-    # ---- doing
+    # ---- actions
 
     def execute(self, actions: list[Action]) -> None:
-        """Carry out what the hub decided."""
+        """Carries out the router's actions."""
         for action in actions:
             if isinstance(action, Send):
                 self._send(action)
@@ -160,7 +161,7 @@ class Server:
                 if connection := self._connections.get(action.peer):
                     connection.close(action.why)
             else:
-                self._do(action)
+                self._run_command(action)
 
     def _send(self, action: Send) -> None:
         encoded: dict[str, bytes] = {}
@@ -168,25 +169,26 @@ class Server:
             if connection := self._connections.get(number):
                 connection.send(action.message, action.id, encoded)
 
-    def _do(self, action: Do) -> None:
-        if not isinstance(action.command, self._desk.slow):
-            self._done(action.ticket, *self._desk.answer(action.command))
+    def _run_command(self, action: RunCommand) -> None:
+        if not isinstance(action.command, self._own_commands.slow):
+            self._finish_command(action.number, *self._own_commands.answer(action.command))
             return
-        task = asyncio.get_running_loop().create_task(self._slowly(action.ticket, action.command))
+        task = asyncio.get_running_loop().create_task(self._run_slow_command(action.number, action.command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _slowly(self, ticket: int, command: Command) -> None:
+    async def _run_slow_command(self, number: int, command: Command) -> None:
         loop = asyncio.get_running_loop()
-        self._done(ticket, *await loop.run_in_executor(self._worker, self._desk.answer, command))
+        answer = await loop.run_in_executor(self._worker, self._own_commands.answer, command)
+        self._finish_command(number, *answer)
 
-    def _done(self, ticket: int, reply: Reply, events: list[Event]) -> None:
+    def _finish_command(self, number: int, reply: Reply, events: list[Event]) -> None:
         for event in events:
-            self.execute(self.hub.announce(event))
-        self.execute(self.hub.answered(ticket, reply))
+            self.execute(self._router.announce(event))
+        self.execute(self._router.add_own_reply(number, reply))
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

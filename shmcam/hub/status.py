@@ -1,4 +1,4 @@
-"""The hub's own answers about processes, made from what it remembers: `status`, `health`, `cameras`. No I/O."""
+"""Builds the hub's answers to `status`, `health` and `cameras` from its registry. No I/O."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from shmcam.hub.registry import Peer, Registry
 from shmcam.runtime.programs import FOR_ALL, PER_CAMERA
 
 SILENT_S = 4.0
-"""A process that has not sent its heartbeat for this long is shown as silent."""
+"""A process without a heartbeat for this long is shown as silent."""
 
 MIB = 1024 * 1024
+
 LINE_MAX = 118
+"""Longest line in characters."""
+
 FIGURE_MAX = 32
-"""Longer figures (paths) are left to --json."""
+"""Longer figures (paths) appear with --json only."""
 
 
-def status(roster: Registry, now_s: float) -> Reply:
-    """Tell what every process is doing: one line each, then one per camera."""
-    rows = processes(roster, now_s)
-    cameras = camera_rows(roster)
-    lines = [f"{row['program']:<18} {row['state']:<10} {_doing(row)}".rstrip() for row in rows]
-    lines += [f"{row['camera']:<18} {_camera(row, LINE_MAX - 19)}" for row in cameras]
-    well = all(row["state"] not in {"silent", "missing", "FATAL", "EXITED", "BACKOFF"} for row in rows)
+def status_reply(registry: Registry, now_s: float) -> Reply:
+    """Returns the state of every process: one line each, then one per camera."""
+    rows = process_rows(registry, now_s)
+    cameras = camera_rows(registry)
+    lines = [f"{row['program']:<18} {row['state']:<10} {_show_figures(row)}".rstrip() for row in rows]
+    lines += [f"{row['camera']:<18} {_camera_line(row, LINE_MAX - 19)}" for row in cameras]
+    is_well = all(row["state"] not in {"silent", "missing", "FATAL", "EXITED", "BACKOFF"} for row in rows)
     return Reply(
-        ok=True, status="status", text="\n".join(lines), data={"ok": well, "processes": rows, "cameras": cameras}
+        ok=True, status="status", text="\n".join(lines), data={"ok": is_well, "processes": rows, "cameras": cameras}
     )
 
 
-def cameras(roster: Registry) -> Reply:
-    """List the configured cameras, what they are and what they deliver."""
-    rows = camera_rows(roster)
-    return Reply(
-        status="cameras", text="\n".join(f"{row['camera']:<8} {_camera(row)}" for row in rows), data={"cameras": rows}
-    )
+def cameras_reply(registry: Registry) -> Reply:
+    """Returns the configured cameras: their sources, modes and rates."""
+    rows = camera_rows(registry)
+    lines = [f"{row['camera']:<8} {_camera_line(row)}" for row in rows]
+    return Reply(status="cameras", text="\n".join(lines), data={"cameras": rows})
 
 
-def health(roster: Registry, now_s: float, hub: dict[str, Any], machine: dict[str, Any]) -> Reply:
-    """Tell memory, swap and state of every process; `hub` and `machine` are measured by the caller."""
-    rows = [hub, *processes(roster, now_s)]
+def health_reply(registry: Registry, now_s: float, hub: dict[str, Any], machine: dict[str, Any]) -> Reply:
+    """Returns memory, swap and state of every process; the caller measures `hub` and `machine`."""
+    rows = [hub, *process_rows(registry, now_s)]
     lines = [
         f"{row['program']:<18} {row['state']:<10} rss={row['rss_bytes'] / MIB:.0f}MiB "
         f"swap={row['swap_bytes'] / MIB:.0f}MiB {row.get('reason', '')}".rstrip()
@@ -54,39 +56,39 @@ def health(roster: Registry, now_s: float, hub: dict[str, Any], machine: dict[st
     return Reply(status="health", text="\n".join(lines), data={"processes": rows, "machine": machine})
 
 
-def processes(roster: Registry, now_s: float) -> list[dict[str, Any]]:
-    """Return a row for each program that should be there or is."""
-    by_program = {peer.program: peer for peer in roster.processes()}
-    states = roster.states
-    names = dict.fromkeys([*_expected(roster), *by_program, *states])
-    rows = {name: _row(name, by_program.get(name), roster, now_s) for name in names if name != "hub"}
+def process_rows(registry: Registry, now_s: float) -> list[dict[str, Any]]:
+    """Returns a row for each program that is expected or connected."""
+    by_program = {peer.program: peer for peer in registry.processes()}
+    states = registry.program_states
+    names = dict.fromkeys([*_expected_programs(registry), *by_program, *states])
+    rows = {name: _process_row(name, by_program.get(name), now_s) for name in names if name != "hub"}
     for name, row in rows.items():
         if row["state"] == "missing" and states.get(name, "RUNNING") not in {"RUNNING", "STARTING"}:
-            last = roster.programs.get(name)
+            last = registry.programs.get(name)
             row["state"], row["reason"] = states[name], last.reason if isinstance(last, ProcessDown) else ""
     return list(rows.values())
 
 
-def _expected(roster: Registry) -> Iterable[str]:
-    yield from (roster.program_of(role, camera) for camera in roster.cameras for role in PER_CAMERA)
+def _expected_programs(registry: Registry) -> Iterable[str]:
+    yield from (registry.program_of(role, camera) for camera in registry.cameras for role in PER_CAMERA)
     yield from FOR_ALL
 
 
-def _row(name: str, peer: Peer | None, roster: Registry, now_s: float) -> dict[str, Any]:
+def _process_row(name: str, peer: Peer | None, now_s: float) -> dict[str, Any]:
     row: dict[str, Any] = {"program": name, "state": "missing", "reason": "not connected"}
     row |= {"camera": "", "pid": 0, "fps": -1.0, "lag": -1, "laps": 0, "rss_bytes": 0, "swap_bytes": 0, "figures": {}}
     if peer is None or peer.hello is None:
         return row
     row |= {"camera": peer.hello.camera, "pid": peer.hello.pid, "state": "starting", "reason": ""}
-    if peer.beat:
-        row |= {key: value for key, value in values_of(peer.beat).items() if key != "role"}
-    if (silent_s := now_s - peer.beat_s) > SILENT_S:
+    if peer.heartbeat:
+        row |= {key: value for key, value in values_of(peer.heartbeat).items() if key != "role"}
+    if (silent_s := now_s - peer.last_seen_s) > SILENT_S:
         row |= {"state": "silent", "reason": f"no sign of life for {silent_s:.0f} s"}
     return row
 
 
-def _doing(row: dict[str, Any]) -> str:
-    """Put a row's figures into words; only those there are."""
+def _show_figures(row: dict[str, Any]) -> str:
+    """Returns a row's figures as words, without those it does not have."""
     words = [f"fps={row['fps']:.1f}"] if row["fps"] >= 0 else []
     words += [f"lag={row['lag']}"] if row["lag"] > 0 else []
     words += [f"laps={row['laps']}"] if row["laps"] else []
@@ -95,11 +97,11 @@ def _doing(row: dict[str, Any]) -> str:
     figures = [
         f"{n}={v}" for n, v in sorted(row["figures"].items()) if isinstance(v, int | float | str) and v not in {"", 0}
     ]
-    return _within(words + [figure for figure in figures if len(figure) <= FIGURE_MAX], LINE_MAX - 30)
+    return _join_within(words + [figure for figure in figures if len(figure) <= FIGURE_MAX], LINE_MAX - 30)
 
 
-def _within(words: list[str], cells: int) -> str:
-    """Join as many words as fit, so that status stays one line a process on any terminal."""
+def _join_within(words: list[str], cells: int) -> str:
+    """Joins as many words as fit, so that a process takes one line on any terminal."""
     line = ""
     for word in words:
         if line and len(line) + 1 + len(word) > cells:
@@ -108,10 +110,10 @@ def _within(words: list[str], cells: int) -> str:
     return line
 
 
-def camera_rows(roster: Registry) -> list[dict[str, Any]]:
-    """Return what is known of each configured camera."""
+def camera_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Returns a row for each configured camera, with its latest state."""
     rows = []
-    for camera in roster.cameras:
+    for camera in registry.cameras:
         row: dict[str, Any] = {
             "camera": camera,
             "state": "unknown",
@@ -122,23 +124,23 @@ def camera_rows(roster: Registry) -> list[dict[str, Any]]:
         }
         row |= {"recording": None, "device_id": "", "modes": [], "reason": ""}
         for kind in ("camera", "mode", "night", "recording"):
-            if event := roster.latest.get((kind, camera)):
-                row |= _known(event)
-        capture = next((p for p in roster.owners("detect", camera)), None)
-        row |= {"fps": capture.beat.fps, **_figures(capture, row)} if capture and capture.beat else {}
+            if event := registry.latest.get((kind, camera)):
+                row |= _state_of(event)
+        capture = next((p for p in registry.owners("detect", camera)), None)
+        row |= {"fps": capture.heartbeat.fps, **_capture_figures(capture, row)} if capture and capture.heartbeat else {}
         rows.append(row)
     return rows
 
 
-def _figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:
-    """Take what capture counts; its mode too, until the first mode_changed tells it."""
-    figures = peer.beat.figures if peer.beat else {}
+def _capture_figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures of capture's heartbeat; its mode too, until the first mode_changed."""
+    figures = peer.heartbeat.figures if peer.heartbeat else {}
     names = ("width", "height", "pixel_format", "exposure_us", "gain", "dropped")
     return {name: figures[name] for name in names if name in figures} | {"mode": row["mode"] or figures.get("mode", "")}
 
 
-def _known(event: Event) -> dict[str, Any]:
-    """Turn the latest event of a kind into what it says about now."""
+def _state_of(event: Event) -> dict[str, Any]:
+    """Returns the fields of a camera's row that the latest event of a kind sets."""
     values, name = values_of(event), wire_name(event)
     if name in {"camera_found", "camera_lost"}:
         return {k: v for k, v in values.items() if k != "camera"} | {
@@ -151,7 +153,7 @@ def _known(event: Event) -> dict[str, Any]:
     return {"recording": values["path"] if name == "recording_started" else None}
 
 
-def _camera(row: dict[str, Any], cells: int = 1000) -> str:
+def _camera_line(row: dict[str, Any], cells: int = 1000) -> str:
     size = f"{row['width']}x{row['height']}" if "width" in row else ""
     rate = f"{row['fps']:.1f}fps" if row.get("fps", -1) >= 0 else ""
     night = {True: "NIGHT", False: "DAY", None: ""}[row["night"]]

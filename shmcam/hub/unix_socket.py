@@ -1,4 +1,4 @@
-"""Where the control socket lives: who may reach it, what to do with an old one, and coming back when it is deleted."""
+"""Opens the control socket: its permissions, the replacement of an old file, and a new one if it is deleted."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from typing import TextIO
 log = logging.getLogger(__name__)
 
 SOCKET_UMASK = 0o117
-"""Set before bind, so that the socket is 0660 from its first instant."""
-
+"""The umask during bind, so that the socket is 0660 from its first instant."""
 
 ACCEPT_AT_ONCE = 8
-"""Connections asyncio accepts before it serves those it has: its default of 100 let a flood of connections delay
-everyone by 160 ms (bench control, flood_p99)."""
+"""Connections asyncio accepts before it serves those it has: with its default of 100, a flood of connections delayed
+all others by 160 ms (bench control, flood_p99)."""
 
 BACKLOG = 128
-"""Connections the kernel holds meanwhile; beyond it a client's connect fails with EAGAIN."""
+"""Connections the kernel holds meanwhile; beyond that a client's connect fails with EAGAIN."""
 
 
 class SocketTakenError(OSError):
     """Another hub answers at this path."""
 
 
-class UnixPlace:
+class UnixListener:
     """One listening Unix socket."""
 
     def __init__(self, path: Path) -> None:
@@ -40,15 +39,15 @@ class UnixPlace:
         self._lock: TextIO | None = None
 
     async def open(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Listen. A stale socket file is replaced; a live hub is respected. *Raises* SocketTakenError, OSError."""
+        """Listens. Replaces a stale socket file, never that of a live hub. *Raises* SocketTakenError, OSError."""
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        self._lock = self._lock or _locked(self.path)
-        if answers(self.path):
+        self._lock = self._lock or _take_lock(self.path)
+        if is_listening(self.path):
             raise SocketTakenError(f"another hub answers at {self.path}")
         await self._listen(factory)
 
     async def reopen_if_gone(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Listen anew if a tidy-up deleted the socket file; those connected do not notice."""
+        """Listens again if another program deleted the socket file; connected peers do not notice."""
         try:
             inode = self.path.stat().st_ino
         except OSError:
@@ -62,7 +61,7 @@ class UnixPlace:
                 await self._listen(factory)
 
     def close(self) -> None:
-        """Stop listening and remove the socket file, if it is still ours."""
+        """Stops listening and removes the socket file, if it is still ours."""
         if self._server:
             self._server.close()
         with contextlib.suppress(OSError):
@@ -73,20 +72,20 @@ class UnixPlace:
 
     async def _listen(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self.path.unlink(missing_ok=True)
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(SOCKET_UMASK)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(SOCKET_UMASK)
         try:
-            link.bind(str(self.path))
+            sock.bind(str(self.path))
         finally:
-            os.umask(before)
+            os.umask(umask)
         self._inode = self.path.stat().st_ino
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(factory, sock=link, backlog=ACCEPT_AT_ONCE)
-        link.listen(BACKLOG)
+        self._server = await loop.create_unix_server(factory, sock=sock, backlog=ACCEPT_AT_ONCE)
+        sock.listen(BACKLOG)
 
 
-def answers(path: Path) -> bool:
-    """Tell whether somebody listens at a socket file."""
+def is_listening(path: Path) -> bool:
+    """Returns whether a process listens at a socket file."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -99,8 +98,8 @@ def answers(path: Path) -> bool:
         return True
 
 
-def _locked(path: Path) -> TextIO:
-    """Hold the lock beside the socket, so that two hubs started at once cannot both replace it."""
+def _take_lock(path: Path) -> TextIO:
+    """Takes the lock beside the socket, so that two hubs started at once cannot both replace it."""
     file = path.with_suffix(".lock").open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

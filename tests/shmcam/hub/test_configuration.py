@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from shmcam.config.schema import FILE_ONLY
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.control.messages import SettingChanged
-from shmcam.hub.live_settings import Configuration, as_json, as_toml, restart_for
+from shmcam.hub.live_settings import LiveSettings, as_json, as_toml, roles_to_restart
 from tests.shmcam.hub.hubs import HubProcess, until
 
 CONFIG = """\
@@ -36,20 +36,20 @@ token = "0123456789abcdef0123"
 """
 
 
-def configured(tmp_path, text=CONFIG, run="1@1"):
+def live_settings_of(tmp_path, text=CONFIG, run="1@1"):
     path = tmp_path / "config.toml"
     if not path.exists():
         path.write_text(text)
     (tmp_path / "run").mkdir(exist_ok=True)
-    return Configuration(Settings.load(path, environ={}), tmp_path / "run/changes.json", run)
+    return LiveSettings(Settings.load(path, environ={}), tmp_path / "run/changes.json", run)
 
 
 def test_a_change_is_typed_checked_and_told(tmp_path):
-    configuration = configured(tmp_path)
-    [change] = configuration.change({"night.dark_threshold": "35"})
+    live_settings = live_settings_of(tmp_path)
+    [change] = live_settings.change({"night.dark_threshold": "35"})
     assert (change.old, change.new) == (40.0, 35.0)
-    assert configuration.events([change]) == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
-    assert configuration.current.value("night.dark_threshold") == 35.0
+    assert live_settings.events_of([change]) == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
+    assert live_settings.current.value("night.dark_threshold") == 35.0
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_a_change_is_typed_checked_and_told(tmp_path):
     ],
 )
 def test_a_wrong_change_is_refused_with_the_reason_and_changes_nothing(tmp_path, changes, said):
-    configuration = configured(tmp_path)
-    before = configuration.current
+    live_settings = live_settings_of(tmp_path)
+    before = live_settings.current
     with pytest.raises(SettingsError) as refusal:
-        configuration.change({"night.min_dark_frames": 5, **changes} if changes else {})
+        live_settings.change({"night.min_dark_frames": 5, **changes} if changes else {})
     assert said in str(refusal.value)
-    assert configuration.current is before
+    assert live_settings.current is before
     assert not (tmp_path / "run/changes.json").exists()
 
 
 def test_two_thresholds_that_cross_on_the_way_can_be_set_together(tmp_path):
-    configuration = configured(tmp_path)
-    configuration.change({"night.dark_threshold": 90, "night.bright_threshold": 120})
-    assert configuration.current.value("night.bright_threshold") == 120
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 90, "night.bright_threshold": 120})
+    assert live_settings.current.value("night.bright_threshold") == 120
 
 
 @pytest.mark.parametrize(
@@ -90,74 +90,74 @@ def test_two_thresholds_that_cross_on_the_way_can_be_set_together(tmp_path):
 )
 def test_keys_that_open_doors_or_run_programs_only_change_in_the_file(tmp_path, key):
     with pytest.raises(SettingsError, match="can only be changed in"):
-        configured(tmp_path).change({key: "x"})
+        live_settings_of(tmp_path).change({key: "x"})
 
 
 def test_every_key_that_runs_a_program_or_opens_a_port_is_guarded(tmp_path):
     """A new key of another package that sounds like running something must not slip past the guard."""
-    for key in configured(tmp_path).current.schema():
+    for key in live_settings_of(tmp_path).current.schema():
         words = key.help.lower()
         if "argv" in words or "shell command" in words or "python function" in words:
             assert FILE_ONLY.search(key.path), key.path
 
 
 def test_writing_back_keeps_comments_order_and_mode_and_changes_only_what_was_set(tmp_path):
-    configuration = configured(tmp_path)
+    live_settings = live_settings_of(tmp_path)
     path = tmp_path / "config.toml"
     path.chmod(0o600)
-    configuration.change({"night.dark_threshold": 35.5, "recorder.crf": 30})
-    assert configuration.overwrite() == 2
+    live_settings.change({"night.dark_threshold": 35.5, "recorder.crf": 30})
+    assert live_settings.overwrite() == 2
     text = path.read_text()
     assert text.startswith(CONFIG.replace("dark_threshold = 40.0", "dark_threshold = 35.5"))
     assert tomllib.loads(text)["recorder"] == {"crf": 30}
     assert path.stat().st_mode & 0o777 == 0o600
-    assert configuration.overwrite() == 0
+    assert live_settings.overwrite() == 0
     assert not (tmp_path / "run/changes.json").exists()
 
 
 def test_what_its_owner_edited_meanwhile_stays(tmp_path):
-    configuration = configured(tmp_path)
-    configuration.change({"night.dark_threshold": 35})
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 35})
     path = tmp_path / "config.toml"
     path.write_text(path.read_text().replace("height = 720", "height = 600   # edited by hand"))
-    configuration.overwrite()
+    live_settings.overwrite()
     assert "height = 600   # edited by hand" in path.read_text()
     assert "dark_threshold = 35" in path.read_text()
 
 
 @pytest.mark.parametrize("edit", ["[camera\n", "[camera]\nwidth = 'wide'\n", "[nonsense]\n", ""])
 def test_a_file_broken_meanwhile_is_not_made_worse(tmp_path, edit):
-    configuration = configured(tmp_path)
-    configuration.change({"night.dark_threshold": 35})
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 35})
     path = tmp_path / "config.toml"
     path.write_text(edit)
     if edit:
         with pytest.raises(SettingsError):
-            configuration.overwrite()
+            live_settings.overwrite()
         assert path.read_text() == edit
     else:
-        configuration.overwrite()
+        live_settings.overwrite()
         assert tomllib.loads(path.read_text()) == {"night": {"dark_threshold": 35}}
 
 
 @pytest.mark.parametrize("typed", ['["jpg", "png"]', "[jpg,png]", "jpg,png", "jpg png", "jpg, png"])
 def test_a_list_may_be_typed_without_its_quotes(tmp_path, typed):
     """Over socat the shell's quotes around ["jpg","png"] were eaten, and the list was refused."""
-    configuration = configured(tmp_path)
-    configuration.change({"export.formats": typed})
-    assert configuration.current.value("export.formats") == ("jpg", "png")
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"export.formats": typed})
+    assert live_settings.current.value("export.formats") == ("jpg", "png")
 
 
 def test_saving_one_key_leaves_the_others_that_were_tried_out_unsaved(tmp_path):
-    configuration = configured(tmp_path)
-    configuration.change({"night.dark_threshold": 35})
-    configuration.change({"recorder.crf": 30})
-    assert configuration.overwrite(["recorder.crf"]) == 1
-    assert configuration.unsaved == {"night.dark_threshold": 35}
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 35})
+    live_settings.change({"recorder.crf": 30})
+    assert live_settings.overwrite(["recorder.crf"]) == 1
+    assert live_settings.unsaved == {"night.dark_threshold": 35}
     written = tomllib.loads((tmp_path / "config.toml").read_text())
     assert (written["night"]["dark_threshold"], written["recorder"]["crf"]) == (40.0, 30)
-    assert configured(tmp_path).unsaved == {"night.dark_threshold": 35}, "a killed hub still knows it"
-    assert configuration.overwrite() == 1
+    assert live_settings_of(tmp_path).unsaved == {"night.dark_threshold": 35}, "a killed hub still knows it"
+    assert live_settings.overwrite() == 1
 
 
 def test_a_key_that_cannot_be_saved_alone_is_changed_and_says_so(tmp_path):
@@ -194,35 +194,35 @@ def test_a_camera_that_keeps_its_own_value_is_named(tmp_path):
 
 def test_a_camera_that_is_not_there_is_not_made_by_a_mistyped_name(tmp_path):
     """`set cameras.cam1.width 640`, saved into a config.toml without [cameras], took cam0 away at the next start."""
-    configuration = configured(tmp_path)
+    live_settings = live_settings_of(tmp_path)
     with pytest.raises(SettingsError, match=r"no camera 'cam1'; cameras: cam0 \(new ones are added in config.toml\)"):
-        configuration.change({"cameras.cam1.width": 640})
-    configuration.change({"cameras.cam0.width": 640})
-    configuration.overwrite()
-    assert configured(tmp_path).current.cameras == ("cam0",)
+        live_settings.change({"cameras.cam1.width": 640})
+    live_settings.change({"cameras.cam0.width": 640})
+    live_settings.overwrite()
+    assert live_settings_of(tmp_path).current.cameras == ("cam0",)
 
 
 def test_a_change_for_one_camera_is_told_for_that_camera(tmp_path):
-    configuration = configured(tmp_path, CONFIG + "[cameras.cam0]\n[cameras.cam1.night]\ndark_threshold = 20.0\n")
-    changes = configuration.change({"cameras.cam1.night.dark_threshold": 25})
-    assert configuration.events(changes) == [
+    live_settings = live_settings_of(tmp_path, CONFIG + "[cameras.cam0]\n[cameras.cam1.night]\ndark_threshold = 20.0\n")
+    changes = live_settings.change({"cameras.cam1.night.dark_threshold": 25})
+    assert live_settings.events_of(changes) == [
         SettingChanged(key="night.dark_threshold", old=20.0, new=25.0, camera="cam1")
     ]
-    changes = configuration.change({"night.dark_threshold": 30})  # cam1 has its own
-    assert [event.camera for event in configuration.events(changes)] == ["cam0"]
+    changes = live_settings.change({"night.dark_threshold": 30})  # cam1 has its own
+    assert [event.camera for event in live_settings.events_of(changes)] == ["cam0"]
 
 
 def test_secrets_are_masked_everywhere(tmp_path):
-    configuration = configured(tmp_path)
-    assert as_json(configuration)["http"]["token"] == "***"
-    assert "0123456789abcdef" not in as_toml(configuration)
+    live_settings = live_settings_of(tmp_path)
+    assert as_json(live_settings)["http"]["token"] == "***"
+    assert "0123456789abcdef" not in as_toml(live_settings)
 
 
 def test_an_optional_key_without_a_value_leaves_the_file(tmp_path):
     """JSON null, then any write of the file, used to end without an answer: TOML has no null."""
-    configuration = configured(tmp_path, "[camera.controls]\nBrightness = 0.5  # bright\n")
-    configuration.change({"camera.controls.Brightness": None})
-    configuration.overwrite()
+    live_settings = live_settings_of(tmp_path, "[camera.controls]\nBrightness = 0.5  # bright\n")
+    live_settings.change({"camera.controls.Brightness": None})
+    live_settings.overwrite()
     assert "Brightness" not in tomllib.loads((tmp_path / "config.toml").read_text())["camera"].get("controls", {})
 
 
@@ -239,47 +239,47 @@ enable = true
 [cameras.cam1.controls]
 Brightness = 0.5
 """
-    configuration = configured(tmp_path, text)
-    own = as_json(configuration)["cameras"]["cam1"]
+    live_settings = live_settings_of(tmp_path, text)
+    own = as_json(live_settings)["cameras"]["cam1"]
     assert own["url"] == "***" and own["width"] == 800 and own["night"] == {"enable": False}
     assert own["ring"] == {"downscale": {"enable": True}} and own["controls"] == {"Brightness": 0.5}
-    assert "hunter2" not in as_toml(configuration) + json.dumps(as_json(configuration))
+    assert "hunter2" not in as_toml(live_settings) + json.dumps(as_json(live_settings))
 
 
 def test_a_dump_is_a_config_that_loads_to_the_same(tmp_path):
-    configuration = configured(tmp_path)
-    configuration.change({"night.dark_threshold": 35})
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"night.dark_threshold": 35})
     dump = tmp_path / "dump.toml"
-    dump.write_text(as_toml(configuration).replace('"***"', '"0123456789abcdef0123"'))
+    dump.write_text(as_toml(live_settings).replace('"***"', '"0123456789abcdef0123"'))
     loaded = Settings.load(dump, environ={})
     for key in loaded.schema():
-        assert loaded.value(key.path) == configuration.current.value(key.path), key.path
+        assert loaded.value(key.path) == live_settings.current.value(key.path), key.path
 
 
 def test_restarts_are_named_by_the_owner_of_the_key(tmp_path):
-    configuration = configured(tmp_path)
-    schema = [key for key in configuration.current.schema() if key.apply == "restart"]
+    live_settings = live_settings_of(tmp_path)
+    schema = [key for key in live_settings.current.schema() if key.apply == "restart"]
     assert any(key.path.startswith("recorder.") for key in schema)
-    [change] = configuration.change({"recorder.container": "h264"})
-    assert restart_for([change]) == ["recorder"]
+    [change] = live_settings.change({"recorder.container": "h264"})
+    assert roles_to_restart([change]) == ["recorder"]
 
 
 def test_a_new_hub_of_the_same_run_takes_unsaved_changes_over_and_of_another_run_does_not(tmp_path):
-    configured(tmp_path).change({"night.dark_threshold": 35})
-    again = configured(tmp_path)
+    live_settings_of(tmp_path).change({"night.dark_threshold": 35})
+    again = live_settings_of(tmp_path)
     assert again.current.value("night.dark_threshold") == 35
-    assert again.live_changes() == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
-    assert configured(tmp_path, run="2@2").current.value("night.dark_threshold") == 40
+    assert again.unsaved_events() == [SettingChanged(key="night.dark_threshold", old=40.0, new=35.0)]
+    assert live_settings_of(tmp_path, run="2@2").current.value("night.dark_threshold") == 40
 
 
 def test_the_hub_s_own_log_follows_its_level_after_a_restart_too(tmp_path):
     root = logging.getLogger()
     level = root.level
     try:
-        configured(tmp_path).change({"logging.level": "ERROR"})
+        live_settings_of(tmp_path).change({"logging.level": "ERROR"})
         assert root.level == logging.ERROR
         root.setLevel(level)
-        configured(tmp_path)
+        live_settings_of(tmp_path)
         assert root.level == logging.ERROR
     finally:
         root.setLevel(level)
@@ -291,14 +291,14 @@ def test_the_hub_s_own_log_follows_its_level_after_a_restart_too(tmp_path):
 def test_a_journal_that_cannot_be_used_is_set_aside(tmp_path, journal):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/changes.json").write_text(journal)
-    assert configured(tmp_path).current.value("night.dark_threshold") == 40
+    assert live_settings_of(tmp_path).current.value("night.dark_threshold") == 40
 
 
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-import shmcam.hub.live_settings as c
 from shmcam.config.settings import Settings
+from shmcam.hub.live_settings import LiveSettings
 folder, after = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 def counted(frame, event, arg):
@@ -306,10 +306,11 @@ def counted(frame, event, arg):
     calls += 1
     if calls == after:
         os.kill(os.getpid(), signal.SIGKILL)
-configuration = c.Configuration(Settings.load(folder / "config.toml", environ={}), folder / "run/changes.json", "1@1")
+settings = Settings.load(folder / "config.toml", environ={})
+live_settings = LiveSettings(settings, folder / "run/changes.json", "1@1")
 sys.setprofile(counted)
-configuration.change({"night.dark_threshold": 50, "night.bright_threshold": 90})
-configuration.overwrite()
+live_settings.change({"night.dark_threshold": 50, "night.bright_threshold": 90})
+live_settings.overwrite()
 sys.setprofile(None)
 print(calls)
 """
@@ -328,7 +329,7 @@ def test_killed_anywhere_while_setting_and_saving_it_is_all_or_nothing(tmp_path,
         done = subprocess.run(command, timeout=60, capture_output=True, text=True)
         steps = steps or int(done.stdout)
         assert done.returncode == (-signal.SIGKILL if kill else 0)
-        found = configured(tmp_path).current
+        found = live_settings_of(tmp_path).current
         pair = (found.value("night.dark_threshold"), found.value("night.bright_threshold"))
         assert pair in {(40.0, 80.0), (50.0, 90.0)}
         seen.add(pair)
@@ -402,9 +403,9 @@ def test_200_bad_config_files_never_crash_anything(tmp_path, seed=20261121):
             assert "config.toml" in str(problem)
             continue
         (tmp_path / "run").mkdir(exist_ok=True)
-        configuration = Configuration(settings, tmp_path / "run/changes.json", "1@1")
-        configuration.change({"night.min_dark_frames": 7})
-        configuration.overwrite()
+        live_settings = LiveSettings(settings, tmp_path / "run/changes.json", "1@1")
+        live_settings.change({"night.min_dark_frames": 7})
+        live_settings.overwrite()
         assert Settings.load(path, environ={}).value("night.min_dark_frames") == 7
     assert refused > 100
 
@@ -429,16 +430,16 @@ VALUES = st.recursive(
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_value_for_any_key_does_more_than_be_refused(tmp_path_factory, data):
-    configuration = configured(tmp_path_factory.mktemp("c"))
-    path = data.draw(st.sampled_from([key.path for key in configuration.current.schema()]) | st.text(max_size=30))
+    live_settings = live_settings_of(tmp_path_factory.mktemp("c"))
+    path = data.draw(st.sampled_from([key.path for key in live_settings.current.schema()]) | st.text(max_size=30))
     try:
-        changes = configuration.change({path: data.draw(VALUES)})
+        changes = live_settings.change({path: data.draw(VALUES)})
     except SettingsError as problem:
         assert str(problem)
         return
-    json.dumps(configuration.unsaved)
-    configuration.events(changes)
-    configuration.overwrite()
+    json.dumps(live_settings.unsaved)
+    live_settings.events_of(changes)
+    live_settings.overwrite()
 
 
 def test_dump_config_in_both_forms_over_the_socket():

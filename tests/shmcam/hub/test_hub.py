@@ -28,8 +28,8 @@ from shmcam.control.messages import (
     Subscribe,
     error,
 )
-from shmcam.hub.pending import UNDER_WAY_MAX
-from shmcam.hub.router import EVENTS_MAX, WAITING_MAX, Close, Do, Router, Send
+from shmcam.hub.pending import PENDING_MAX
+from shmcam.hub.router import PENDING_PER_CONNECTION_MAX, REPLAY_EVENTS_MAX, Close, Router, RunCommand, Send
 
 PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)
 
@@ -38,18 +38,18 @@ class Scene:
     """A hub with people and processes, and a clock that stands still unless told."""
 
     def __init__(self, cameras=("cam0",)):
-        self.hub = Router(cameras)
+        self.router = Router(cameras)
         self.now_s = 100.0
-        self.hub.opened(PERSON)
-        self.hub.opened(TCP, trusted=False)
+        self.router.add_peer(PERSON)
+        self.router.add_peer(TCP, trusted=False)
 
     def process(self, number, role, *commands, camera="", subscribe=()):
-        self.hub.opened(number)
+        self.router.add_peer(number)
         hello = Hello(role=role, camera=camera, pid=number, commands=commands, subscribe=subscribe)
         return self.say(number, hello)
 
     def say(self, number, message, ident=None, *, again=False):
-        return self.hub.received(number, Received(message, ident, again), self.now_s)
+        return self.router.route(number, Received(message, ident, again), self.now_s)
 
     def replies(self, actions):
         return [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, Reply)]
@@ -102,21 +102,21 @@ def test_an_owner_that_dies_or_takes_too_long_is_answered_for():
     scene = Scene()
     scene.process(EXPORTER, "exporter", "save")
     scene.say(PERSON, Save(), 1)
-    [reply] = scene.replies(scene.hub.closed(EXPORTER))
+    [reply] = scene.replies(scene.router.remove_peer(EXPORTER))
     assert reply.text.startswith("ERROR: exporter went away before it answered")
     scene.process(EXPORTER, "exporter", "save")
     scene.say(PERSON, Save(), 2)
-    assert scene.hub.tick(scene.now_s + 29.0) == []
-    [reply] = scene.replies(scene.hub.tick(scene.now_s + 30.0))
+    assert scene.router.tick(scene.now_s + 29.0) == []
+    [reply] = scene.replies(scene.router.tick(scene.now_s + 30.0))
     assert "did not answer save within 30 s" in reply.text
-    assert scene.hub.tick(scene.now_s + 90.0) == []
+    assert scene.router.tick(scene.now_s + 90.0) == []
 
 
 def test_an_asker_that_went_away_gets_nothing():
     scene = Scene()
     scene.process(EXPORTER, "exporter", "save")
     [ask] = scene.say(PERSON, Save())
-    assert scene.hub.closed(PERSON) == []
+    assert scene.router.remove_peer(PERSON) == []
     assert scene.say(EXPORTER, Reply(), ask.id) == []
 
 
@@ -137,14 +137,14 @@ def test_events_reach_subscribers_and_settings_reach_every_process():
     scene.say(PERSON, Subscribe(topics=("night",)))
     assert scene.say(EXPORTER, night) == [Send((PERSON, RECORDER0), night)]
     changed = SettingChanged(key="night.enable", new=False)
-    assert scene.hub.announce(changed) == [Send((EXPORTER, RECORDER0), changed)]
+    assert scene.router.announce(changed) == [Send((EXPORTER, RECORDER0), changed)]
 
 
 def test_events_told_again_after_a_hub_restart_are_remembered_but_not_passed_on():
     scene = Scene()
     scene.process(EXPORTER, "analyzer", subscribe=("all",))
     assert scene.say(EXPORTER, NightBegan(camera="cam0"), again=True) == []
-    assert scene.hub.roster.latest["night", "cam0"] == NightBegan(camera="cam0")
+    assert scene.router.registry.latest["night", "cam0"] == NightBegan(camera="cam0")
 
 
 def test_a_requested_mode_reaches_that_cameras_capture_and_a_restarted_one():
@@ -154,7 +154,7 @@ def test_a_requested_mode_reaches_that_cameras_capture_and_a_restarted_one():
     scene.process(EXPORTER, "analyzer")
     request = ModeRequested(camera="cam0", mode="still", exposure_us=200_000)
     assert scene.say(EXPORTER, request) == [Send((CAPTURE,), request)]
-    scene.hub.closed(CAPTURE)
+    scene.router.remove_peer(CAPTURE)
     assert Send((CAPTURE,), request) in scene.process(CAPTURE, "capture", camera="cam0")
     assert Send((RECORDER1,), request) not in scene.process(RECORDER1, "capture", camera="cam1")
 
@@ -177,7 +177,7 @@ def test_the_trigger_port_takes_triggers_only(command):
 def test_previews_ask_the_streamer_for_the_most_anyone_wants_and_thin_it_for_the_others():
     scene = Scene()
     scene.process(STREAMER, "streamer", "preview")
-    scene.hub.opened(EXPORTER)
+    scene.router.add_peer(EXPORTER)
     asked = scene.say(PERSON, Preview(fps=30.0, width=640))[-1]
     assert asked == Send((STREAMER,), Preview(camera="cam0", fps=30.0, width=640))
     scene.say(EXPORTER, Preview(fps=10.0))
@@ -187,8 +187,8 @@ def test_previews_ask_the_streamer_for_the_most_anyone_wants_and_thin_it_for_the
         scene.now_s += 1 / 30
     assert sum(PERSON in peers for peers in sent) == 30
     assert sum(EXPORTER in peers for peers in sent) in range(9, 16)
-    assert scene.hub.closed(PERSON)[-1].message == Preview(camera="cam0", fps=10.0, width=320)
-    assert scene.hub.closed(EXPORTER)[-1].message.enabled is False
+    assert scene.router.remove_peer(PERSON)[-1].message == Preview(camera="cam0", fps=10.0, width=320)
+    assert scene.router.remove_peer(EXPORTER)[-1].message.enabled is False
 
 
 def test_a_streamer_that_comes_back_is_told_who_is_watching():
@@ -197,29 +197,31 @@ def test_a_streamer_that_comes_back_is_told_who_is_watching():
     assert scene.process(STREAMER, "streamer", "preview")[-1].message == Preview(camera="cam0", fps=5.0)
 
 
-def test_hub_commands_are_answered_at_once_or_given_to_the_desk():
+def test_hub_commands_are_answered_at_once_or_given_to_own_commands():
     scene = Scene()
     assert scene.say(PERSON, Ping(), 3) == [Send((PERSON,), Reply(status="pong", text="pong"), 3)]
     assert isinstance(scene.say(PERSON, Quit())[-1], Close)
     [work] = scene.say(PERSON, Status(), 4)
-    assert isinstance(work, Do)
-    assert scene.hub.answered(work.ticket, Reply(text="all well")) == [Send((PERSON,), Reply(text="all well"), 4)]
+    assert isinstance(work, RunCommand)
+    assert scene.router.add_own_reply(work.number, Reply(text="all well")) == [
+        Send((PERSON,), Reply(text="all well"), 4)
+    ]
 
 
 def test_unreadable_bytes_are_answered_and_fatal_ones_end_the_connection():
     scene = Scene()
     refusal = Refused(error("malformed"), fatal=True)
-    assert [type(a) for a in scene.hub.received(PERSON, refusal, 0.0)] == [Send, Close]
+    assert [type(a) for a in scene.router.route(PERSON, refusal, 0.0)] == [Send, Close]
 
 
 def test_commands_under_way_are_bounded_for_one_connection_and_for_all():
     scene = Scene()
     scene.process(EXPORTER, "exporter", "save")
-    for _ in range(WAITING_MAX):
+    for _ in range(PENDING_PER_CONNECTION_MAX):
         assert scene.say(PERSON, Save(), 1)[0].peers == (EXPORTER,)
     assert "under way" in scene.replies(scene.say(PERSON, Save(), 1))[0].text
-    for number in range(1000, 1000 + UNDER_WAY_MAX):
-        scene.hub.opened(number)
+    for number in range(1000, 1000 + PENDING_MAX):
+        scene.router.add_peer(number)
         actions = scene.say(number, Save(), 1)
     assert scene.replies(actions)[0].status == "busy"
 
@@ -228,10 +230,10 @@ def test_a_camera_added_while_the_hub_runs_counts_from_its_hello_on():
     scene = Scene()
     assert scene.replies(scene.say(PERSON, Record(camera="cam1")))[0].status == "unknown_camera"
     scene.process(RECORDER1, "recorder", "record", camera="cam1")
-    assert scene.hub.roster.cameras == ("cam0", "cam1")
+    assert scene.router.registry.cameras == ("cam0", "cam1")
     assert scene.say(PERSON, Record(camera="cam1"))[0].peers == (RECORDER1,)
-    scene.hub.closed(RECORDER1)
-    assert scene.hub.roster.cameras == ("cam0",)
+    scene.router.remove_peer(RECORDER1)
+    assert scene.router.registry.cameras == ("cam0",)
 
 
 def test_of_two_that_claim_the_same_command_the_newer_is_asked():
@@ -257,9 +259,9 @@ def test_a_camera_that_supervisord_no_longer_has_is_no_camera_any_more():
     scene.process(STREAMER, "watchdog")
     programs = {"capture": "RUNNING", "capture-cam2": "STOPPED"}
     scene.say(STREAMER, Heartbeat(role="watchdog", pid=1, state="running", figures={"programs": programs}))
-    assert scene.hub.roster.cameras == ("cam0", "cam2"), "a stopped one is still one"
+    assert scene.router.registry.cameras == ("cam0", "cam2"), "a stopped one is still one"
     scene.process(CAPTURE, "capture", camera="cam1")
-    assert scene.hub.roster.cameras == ("cam0", "cam2", "cam1")
+    assert scene.router.registry.cameras == ("cam0", "cam2", "cam1")
 
 
 def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
@@ -297,8 +299,8 @@ def test_who_heard_an_early_event_does_not_hear_it_again_and_his_successor_does(
     assert scene.say(CAPTURE, began) == [Send((RECORDER0,), began)]
     again = Hello(role="recorder", pid=RECORDER0, subscribe=("night",))
     assert scene.say(RECORDER0, again)[1:] == [], "a second hello"
-    scene.hub.closed(RECORDER0)
-    scene.hub.opened(STREAMER)
+    scene.router.remove_peer(RECORDER0)
+    scene.router.add_peer(STREAMER)
     assert scene.say(STREAMER, again)[1:] == [], "the same process on a new connection"
     _, *told = scene.process(RECORDER1, "recorder", subscribe=("night",))
     assert told == [Send((RECORDER1,), began)], "another process"
@@ -307,7 +309,7 @@ def test_who_heard_an_early_event_does_not_hear_it_again_and_his_successor_does(
 def test_of_a_flood_of_early_events_the_newest_are_told_in_order():
     scene = Scene()
     scene.process(EXPORTER, "exporter")
-    flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(EVENTS_MAX + 10)]
+    flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(REPLAY_EVENTS_MAX + 10)]
     for event in (*flood, NightBegan(camera="cam0")):
         scene.say(EXPORTER, event)
     _, *told = scene.process(STREAMER, "streamer", subscribe=("all",))
@@ -320,7 +322,7 @@ def test_a_new_capture_s_mode_is_not_the_old_one_s():
     changed = ModeChanged(camera="cam0", old="video", new="still")
     scene.say(CAPTURE, changed)
     scene.process(RECORDER0, "recorder", camera="cam0")
-    assert scene.hub.roster.latest["mode", "cam0"] == changed
-    scene.hub.closed(CAPTURE)
+    assert scene.router.registry.latest["mode", "cam0"] == changed
+    scene.router.remove_peer(CAPTURE)
     scene.process(CAPTURE, "capture", "detect", camera="cam0")
-    assert ("mode", "cam0") not in scene.hub.roster.latest, "until it tells, or its heartbeat does"
+    assert ("mode", "cam0") not in scene.router.registry.latest, "until it tells, or its heartbeat does"

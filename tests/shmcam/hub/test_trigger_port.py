@@ -7,7 +7,7 @@ import pytest
 
 from shmcam.control.command_table import BY_NAME
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.access import ADDRESSES_MAX, RateLimit, TokenGate
+from shmcam.hub.access import ADDRESSES_MAX, RateLimit, TokenCheck
 from shmcam.hub.router import TCP_COMMANDS
 from tests.shmcam.hub.hubs import HubProcess, read_all, until
 
@@ -91,21 +91,21 @@ def test_an_open_port_without_a_token_is_refused_in_the_config():
 
 
 def test_rates_are_counted_for_each_address_and_the_table_is_bounded():
-    rate = RateLimit(10.0)
-    assert [rate.allows("a", 0.0) for _ in range(21)].count(True) == 20
-    assert rate.allows("b", 0.0)
-    assert rate.allows("a", 0.2)
+    limit = RateLimit(10.0)
+    assert [limit.admit("a", 0.0) for _ in range(21)].count(True) == 20
+    assert limit.admit("b", 0.0)
+    assert limit.admit("a", 0.2)
     for number in range(10_000):
-        rate.allows(str(number), 1.0)
-    assert len(rate._buckets) == ADDRESSES_MAX
+        limit.admit(str(number), 1.0)
+    assert len(limit._buckets) == ADDRESSES_MAX
 
 
 @pytest.mark.parametrize("piece", [1, 5, 100])
 def test_a_token_may_come_in_pieces(piece):
-    gate, data, out = TokenGate(TOKEN), f"token {TOKEN}\r\nping\n".encode(), b""
+    check, data, out = TokenCheck(TOKEN), f"token {TOKEN}\r\nping\n".encode(), b""
     for start in range(0, len(data), piece):
-        out += gate.feed(data[start : start + piece])
-    assert (gate.open, gate.refused, out) == (True, False, b"ping\n")
+        out += check.feed(data[start : start + piece])
+    assert (check.is_passed, check.is_refused, out) == (True, False, b"ping\n")
 
 
 def test_a_taken_port_is_told_and_the_hub_goes_on_without_until_it_is_free():
