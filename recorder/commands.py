@@ -32,6 +32,8 @@ from shmcam.control.messages import (
 )
 from shmcam.runtime.clock import now_ns, to_utc_ns
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class PendingReply:
@@ -167,8 +169,6 @@ def idle_reply_of(last: Closed | None) -> Reply:
         text = f"IDLE last=(not kept: {last.reason})"
     return Reply(status="idle", text=text, data={"recording": False, **data_of(last)})
 
-
-log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 5.0
 """A start is answered with the file's name once it exists, or after this time with the reason why it does not."""

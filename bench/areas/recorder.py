@@ -190,7 +190,7 @@ def bare(film: Film) -> tuple[float, float]:
     pictures = [frame.reshape(rows, film.geometry.width) for frame in film.frames]
     plan = encoder.plan_encoder(SETTINGS, "libx264", encoder_input_of(film.geometry), 1e9 / PERIOD_NS, THREADS)
     began, cpu = time.perf_counter(), cpu_s()
-    context = encoder._open(plan)
+    context = encoder._open_context(plan)
     every = round(SETTINGS.gop_s * 1e9 / PERIOD_NS)
     for number, array in enumerate(pictures):
         if number == RUN_IN:

@@ -30,6 +30,8 @@ from shmcam.runtime.files import open_atomic
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.worker import Worker
 
+log = logging.getLogger(__name__)
+
 COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
 STOP_CHECK_PACKETS = 100
@@ -87,9 +89,6 @@ def _copy_packets(path: Path, copy: str, stop: Stop) -> int:
 def _count_frames(path: str) -> int:
     with av.open(path) as file:
         return file.streams.video[0].frames
-
-
-log = logging.getLogger(__name__)
 
 
 class Finisher:

@@ -37,9 +37,11 @@ from shmcam.runtime.timers import Backoff
 from shmcam.runtime.worker import Worker
 from shmcam.video.disk_file import DiskFile
 
-FRAMES = 600
+log = logging.getLogger(__name__)
+
+MAX_FRAMES = 600
 """20 s at 30 fps: an SD card that pauses for its garbage collection is back by then."""
-BYTES = 32_000_000
+MAX_BYTES = 32_000_000
 """Limit of the size of those frames; above it the encoder waits, for which the ring has room."""
 BUNDLE = 16
 """Frames of a backlog that wake the writer together."""
@@ -73,7 +75,7 @@ class WriteQueue:
 
     def put(self, item: QueuedUnit | End, *, more: bool) -> bool:
         """Adds an item; `more`: the next frame is there already. Returns: False, after a short sleep, if it is full."""
-        if self.length >= FRAMES or self._put_bytes - self._taken_bytes > BYTES:
+        if self.length >= MAX_FRAMES or self._put_bytes - self._taken_bytes > MAX_BYTES:
             self._send()
             time.sleep(FULL_S)
             return False
@@ -114,9 +116,6 @@ class WriteQueue:
 
 def _bytes_of(item: QueuedUnit | End) -> int:
     return item.unit.packet.size if isinstance(item, QueuedUnit) else 0
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ from shm_ring.formats import Geometry
 from shm_ring.records.packets import parameter_sets
 from shmcam.imaging.text_overlay import Overlay
 
+log = logging.getLogger(__name__)
+
 OTHER_RATE = 2.0
 """A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
 NIGHT = int(Flags.NIGHT)
@@ -78,8 +80,6 @@ class PresetControl:
         elif lag < CAUGHT_UP * slots:
             self.preset = user_preset
 
-
-log = logging.getLogger(__name__)
 
 DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""

@@ -13,7 +13,7 @@ import pytest
 
 from recorder.clips.clip import ClipFormat, ClipLimits
 from recorder.clips.storage import Storage
-from recorder.clips.writer import BUNDLE, FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
+from recorder.clips.writer import BUNDLE, MAX_FRAMES, ClipWriter, End, QueuedUnit, WriteQueue
 from recorder.commands import RecordCommands
 from recorder.encoding import select
 from recorder.encoding.encoder import Encoder
@@ -141,7 +141,7 @@ class Asked:
 
 def test_a_disk_that_hangs_keeps_nobody_waiting_for_an_answer(rig, monkeypatch):
     """The writer hangs in its first write, as a card does in its garbage collection, until no more frames fit."""
-    monkeypatch.setattr("recorder.clips.writer.FRAMES", 4)
+    monkeypatch.setattr("recorder.clips.writer.MAX_FRAMES", 4)
     made, go_on, own = rig(), threading.Event(), RecorderSettings(encoder="libx264", threads=1, on_close="plain")
 
     class Hanging(DiskFile):
@@ -192,35 +192,35 @@ def item(unit):
 
 
 def test_frames_of_a_backlog_wake_the_writer_in_bundles_and_the_last_of_them_at_once():
-    inbox, taken = WriteQueue(), []
-    thread = threading.Thread(target=lambda: taken.extend(inbox.take_items()), daemon=True)
+    write_queue, taken = WriteQueue(), []
+    thread = threading.Thread(target=lambda: taken.extend(write_queue.take_items()), daemon=True)
     thread.start()
     film = units(BUNDLE + 5)
     for unit in film[:3]:
-        assert inbox.put(item(unit), more=True)
-    assert inbox.length == 3 and not taken
-    inbox.put(item(film[3]), more=False)
+        assert write_queue.put(item(unit), more=True)
+    assert write_queue.length == 3 and not taken
+    write_queue.put(item(film[3]), more=False)
     until(lambda: len(taken) == 4, 5)
     for unit in film[4:]:
-        inbox.put(item(unit), more=True)
+        write_queue.put(item(unit), more=True)
     until(lambda: len(taken) == 4 + BUNDLE, 5)
-    inbox.put(End("over"), more=True)
-    until(lambda: inbox.length == 0, 5)
-    inbox.close("done")
+    write_queue.put(End("over"), more=True)
+    until(lambda: write_queue.length == 0, 5)
+    write_queue.close("done")
     thread.join(5)
     assert [one.unit.meta.frame_id for one in taken[:-2]] == [unit.meta.frame_id for unit in film]
     assert [one.reason for one in taken[-2:]] == ["over", "done"]
 
 
-def test_a_full_inbox_takes_nothing_more_but_wakes_the_writer():
-    inbox, unit = WriteQueue(), units(1)[0]
-    for _ in range(FRAMES):
-        assert inbox.put(item(unit), more=True)
-    assert not inbox.put(item(unit), more=True)
-    assert inbox.length == FRAMES
-    for _, _ in zip(range(FRAMES), inbox.take_items(), strict=False):
+def test_a_full_queue_takes_nothing_more_but_wakes_the_writer():
+    write_queue, unit = WriteQueue(), units(1)[0]
+    for _ in range(MAX_FRAMES):
+        assert write_queue.put(item(unit), more=True)
+    assert not write_queue.put(item(unit), more=True)
+    assert write_queue.length == MAX_FRAMES
+    for _, _ in zip(range(MAX_FRAMES), write_queue.take_items(), strict=False):
         pass
-    assert inbox.put(item(unit), more=False)
+    assert write_queue.put(item(unit), more=False)
 
 
 def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
