@@ -6,9 +6,9 @@ import logging
 import sys
 
 from analyzer.frame_analyzer import FrameAnalyzer
-from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import KeogramKeeper
+from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.loop import COMMANDS, Analyzer, run, settings_of
+from analyzer.night.user_command import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings

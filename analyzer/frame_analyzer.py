@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analyzer.frame_sample import FrameSample
 from analyzer.motion.detector import NO_MOTION, Motion, MotionDetector
 from analyzer.motion.events import MotionEvent, MotionEvents
 from analyzer.night.brightness import Measurement, histogram_of, measure
 from analyzer.night.controller import ExposureRequest, FrameAssessment, NightController
 from analyzer.night.decision import Decision, Override
-from analyzer.night.response import Response, response_of
 from analyzer.night.settling import FrameInfo
-from analyzer.pixels import FrameSample
+from analyzer.night.transfer_curve import Response, response_of
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import Flags
 

@@ -17,11 +17,11 @@ import msgspec
 
 from analyzer import replies
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
-from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import KeogramKeeper
+from analyzer.frame_sample import sample_frame
+from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.night.controller import ExposureRequest
 from analyzer.night.decision import Decision, Override
-from analyzer.pixels import sample_frame
+from analyzer.night.user_command import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from shmcam.runtime.atomic_files import sync_folder
 from shmcam.runtime.clock import now_ns
-from shmcam.runtime.files import sync_folder
 
 AHEAD = 200_000
 """Ids kept ready, and what a power cut skips at most; half of them are an hour at 30 frames a second."""

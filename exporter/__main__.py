@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from exporter.commands.pictures import PictureCommands
 from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import DiskMonitor
-from exporter.frames import CameraFrames
 from exporter.job_queue import JobQueue
 from exporter.loop import COMMANDS, Exporter, run
 from exporter.pictures.save import PictureSaver
+from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
 from shmcam.library import Catalogue

@@ -10,7 +10,7 @@ from pathlib import Path
 from shmcam.config.settings import Settings
 from shmcam.control.messages import DiskLow, Event, Reply
 from shmcam.library.database import refusal
-from shmcam.library.room import room_at
+from shmcam.library.disk_space import room_at
 from shmcam.library.settings import LibrarySettings
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from shm_ring import RingError
 from shmcam.control.client import Request
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

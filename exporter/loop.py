@@ -15,8 +15,8 @@ from exporter.commands import archive, library, timelapse
 from exporter.commands.pictures import PictureCommands
 from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import DiskMonitor
-from exporter.frames import span_of
 from exporter.job_queue import JobQueue
+from exporter.ring_frames import span_of
 from exporter.settings import ExportSettings
 from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.frames import RingContents
+from exporter.ring_frames import RingContents
 from shm_ring import FrameMeta
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry

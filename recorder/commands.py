@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recorder.clips.clip import ClipOrder
-from recorder.clips.notices import Closed, Notice, Opened, Trouble
 from recorder.clips.writer import ClipWriter
+from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.live_packets import LivePackets
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers

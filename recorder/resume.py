@@ -22,11 +22,11 @@ from pathlib import Path
 import msgspec
 
 from recorder.clips.clip import FOREVER, NS, ClipOrder, Kind
-from recorder.clips.notices import Closed
+from recorder.clips.writer_events import Closed
 from recorder.settings import RecorderSettings
 from recorder.triggers import EventTrigger, Triggers
+from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import now_ns, to_utc_ns
-from shmcam.runtime.files import open_atomic
 from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from recorder.clips.clip import NS
-from recorder.clips.notices import Closed, Filed, Notice, Opened, Trouble
 from recorder.clips.writer import ClipWriter
+from recorder.clips.writer_events import Closed, Filed, Notice, Opened, Trouble
 from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
 from recorder.triggers import Triggers

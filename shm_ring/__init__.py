@@ -15,9 +15,9 @@ from shm_ring.errors import (
 )
 from shm_ring.frame import Frame
 from shm_ring.layout import segment_name
-from shm_ring.live import LiveRing, RingCursor, Spot, StopSignal
+from shm_ring.live_ring import LiveRing, RingCursor, Spot, StopSignal
 from shm_ring.metadata import Flags, FrameMeta
-from shm_ring.opencv import SharedCapture
+from shm_ring.opencv_capture import SharedCapture
 from shm_ring.reader import RingReader
 from shm_ring.writer import RingWriter, Slot
 

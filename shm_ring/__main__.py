@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.reader import RingReader
-from shm_ring.tools import dump, listing, top
+from shm_ring.tools import dump_ring, list_rings, top
 
 
 def header(reader: RingReader) -> Iterator[str]:
@@ -44,14 +44,14 @@ def slots(reader: RingReader) -> Iterator[str]:
 def main(argv: list[str] | None = None) -> int:
     """Shows what is there."""
     words = sys.argv[1:] if argv is None else argv
-    commands = {"top": top.main, "dump": dump.main}
+    commands = {"top": top.main, "dump": dump_ring.main}
     if words and words[0] in commands:
         return commands[words[0]](words[1:])
     if words and words[0] in ("-h", "--help"):
         print(f"{__doc__}\n\nusage: python -m shm_ring [/PREFIX.CAMERA.STREAM | top … | dump …]")
         return 0
     try:
-        return max([0, *(show(name, whole=bool(words)) for name in words or listing.list_rings())])
+        return max([0, *(show(name, whole=bool(words)) for name in words or list_rings.list_rings())])
     except BrokenPipeError:
         return 0
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from shm_ring.errors import FrameOverwritten, RingError, RingNotReady
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import segment_name
-from shm_ring.live import LOOK_S, LiveRing, StopSignal
+from shm_ring.live_ring import LOOK_S, LiveRing, StopSignal
 from shm_ring.reader import RingReader
 
 

@@ -26,12 +26,12 @@ from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import credentials_of, identity_of, limits_of, listen, load_tls, run_server, warn_if_readable
 from streamer.hub_link import HubLink
-from streamer.monitoring.load import load_of
+from streamer.monitoring.system_load import load_of
 from streamer.monitoring.throttle import Load, LoadLimits
 from streamer.monitoring.viewers import ViewerTable
-from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import IDLE_S, Feed
+from streamer.pictures.live_overlay import Caption
 from streamer.pictures.long_exposure import STREAM, LongExposureReader
 from streamer.pictures.scores import ScoreReader
 from streamer.settings import HttpSettings, MjpegServerSettings

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 
 
 def number_in(path: Path) -> int | None:
@@ -30,7 +30,7 @@ def number_in_pixels(picture: np.ndarray) -> int | None:
     if picture.dtype == np.uint16:
         picture = (picture >> 8).astype(np.uint8)
     luma = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    return frame_code.read(luma)
+    return frame_number_code.read(luma)
 
 
 def number_in_jpeg(jpeg: bytes) -> int | None:
@@ -46,9 +46,11 @@ def numbers_in_clip(path: Path) -> list[int | None]:
         stream = clip.streams.video[0]
         try:
             for packet in clip.demux(stream):
-                numbers += [frame_code.read(frame.to_ndarray(format="gray")) for frame in packet.decode()]
+                numbers += [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in packet.decode()]
         except av.error.InvalidDataError:
-            numbers += [frame_code.read(frame.to_ndarray(format="gray")) for frame in stream.codec_context.decode(None)]
+            numbers += [
+                frame_number_code.read(frame.to_ndarray(format="gray")) for frame in stream.codec_context.decode(None)
+            ]
     return numbers
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shmcam.imaging.frame_code import read
+from shmcam.imaging.frame_number_code import read
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.shmcam.hub.hubs import Reader

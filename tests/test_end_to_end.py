@@ -36,11 +36,11 @@ def test_every_program_runs_and_says_so(shmcam):
 
 def test_frame_ids_in_the_ring_are_the_numbers_in_the_pixels(shmcam):
     with RingReader.open(shmcam.ring_name()) as ring:
-        from shmcam.imaging import frame_code
+        from shmcam.imaging import frame_number_code
 
         for sequence in ring.last(8):
             frame = ring.copy(sequence)
-            assert frame_code.read(frame.luma) == frame.frame_id
+            assert frame_number_code.read(frame.luma) == frame.frame_id
 
 
 def test_a_stranger_attaches_in_three_lines(shmcam):

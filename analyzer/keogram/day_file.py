@@ -14,7 +14,7 @@ from analyzer.keogram.drawing import DAY_S, draw_brightness_strip, draw_keogram
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import write_sidecar
-from shmcam.runtime.files import find_unused_path
+from shmcam.runtime.atomic_files import find_unused_path
 
 log = logging.getLogger(__name__)
 

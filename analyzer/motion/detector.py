@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.night.brightness import Bytes
-from analyzer.night.response import Response
+from analyzer.night.transfer_curve import Response
 from analyzer.settings import Corner, MotionSettings
 
 Cells = NDArray[np.bool_]

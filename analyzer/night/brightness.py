@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.night.response import Floats, Response
+from analyzer.night.transfer_curve import Floats, Response
 
 Bytes = NDArray[np.uint8]
 

@@ -16,8 +16,8 @@ from analyzer.night.brightness import Bytes, Measurement, estimate_brightness, s
 from analyzer.night.decision import Decision, NightSwitch, Override, frame_of
 from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import DWELL_FACTOR, ExposureScale, ExposureSource
-from analyzer.night.response import Response
 from analyzer.night.settling import ExposureSettling, FrameInfo
+from analyzer.night.transfer_curve import Response
 from analyzer.settings import NightSettings
 
 REPEAT_S = 5.0

@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 
 from analyzer.night.brightness import Bytes
-from analyzer.night.response import Response
+from analyzer.night.transfer_curve import Response
 
 
 class ExposureSource(IntEnum):

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.measure import Measured, Outcome, Row, paired, percentile, ratios
-from exporter.frames import CameraFrames
 from exporter.pictures.save import PictureSaver, SaveOptions
+from exporter.ring_frames import CameraFrames
 from exporter.stacking import align
 from exporter.stacking.median import median_of
 from exporter.stacking.sigma_clip import SigmaStack

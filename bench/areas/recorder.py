@@ -27,7 +27,7 @@ from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
 from recorder.encoding import encoder
-from recorder.encoding.frames import Wrapper, encoder_input_of
+from recorder.encoding.av_frames import Wrapper, encoder_input_of
 from recorder.encoding.session import EncoderSession
 from recorder.frame_pipeline import FramePipeline
 from recorder.live_packets import LivePackets

@@ -27,8 +27,8 @@ from analyzer.night.brightness import estimate_brightness, measure
 from analyzer.night.controller import FrameAssessment, NightController
 from analyzer.night.decision import frame_of
 from analyzer.night.exposure_estimate import reported_exposure_of
-from analyzer.night.response import Response, response_of
 from analyzer.night.settling import FrameInfo
+from analyzer.night.transfer_curve import Response, response_of
 from analyzer.settings import NightSettings
 
 Floats = NDArray[np.float64]

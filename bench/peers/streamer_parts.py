@@ -43,7 +43,7 @@ def camera(prefix: str, width: int, height: int, fps: float, seconds: float) -> 
     """Publish at a steady rate."""
     from shm_ring import FrameMeta, RingWriter, segment_name
     from shm_ring.formats import geometry, planes
-    from shmcam.imaging import frame_code
+    from shmcam.imaging import frame_number_code
     from shmcam.runtime.clock import now_ns, utc_offset_ns
 
     shape, payload = geometry("yuv420p", width, height), picture(width, height)
@@ -58,7 +58,7 @@ def camera(prefix: str, width: int, height: int, fps: float, seconds: float) -> 
         began, count = time.monotonic(), 0
         while time.monotonic() - began < seconds:
             number = ring.next_frame_id
-            frame_code.draw(luma, number)
+            frame_number_code.draw(luma, number)
             now = now_ns()
             meta = FrameMeta(number, now, now + utc_offset_ns(), frame_duration_us=round(1e6 / fps))
             ring.publish(payload, meta, shape)

@@ -15,8 +15,8 @@ from shmcam.control.messages import Archive, Archives, ArchiveSaved, Event, Prog
 from shmcam.library import Catalogue, archive, manifest, retention
 from shmcam.library.entry import line, row
 from shmcam.library.errors import NoSuchEntry
-from shmcam.library.instants import instant_ns
 from shmcam.library.sidecar import MANIFEST
+from shmcam.library.time_parsing import instant_ns
 from shmcam.runtime.progress import Progress
 
 PROGRESS_S = 1.0

@@ -15,7 +15,7 @@ from shmcam.library import Catalogue, Entry, LibraryError
 from shmcam.library.database import refusal
 from shmcam.library.entry import GROUPS, line, row, show
 from shmcam.library.files import found, tidied
-from shmcam.library.instants import instant_ns
+from shmcam.library.time_parsing import instant_ns
 
 log = logging.getLogger(__name__)
 

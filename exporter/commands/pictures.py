@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
-from exporter.frames import (
+from exporter.pictures import names
+from exporter.pictures.save import PictureSaver, SaveOptions
+from exporter.ring_frames import (
     LONG,
     CameraFrames,
     Candidate,
@@ -17,8 +19,6 @@ from exporter.frames import (
     period_ns_of,
     span_of,
 )
-from exporter.pictures import names
-from exporter.pictures.save import PictureSaver, SaveOptions
 from exporter.settings import ExportSettings
 from exporter.stacking.stack import SEPARATE, stack_frames
 from shm_ring import Frame, FrameMeta

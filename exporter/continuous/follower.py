@@ -15,16 +15,16 @@ import numpy as np
 from exporter.continuous.long_exposure import LongExposure
 from exporter.continuous.startrails import NightStack, StarTrails
 from exporter.films.running_film import RunningFilm
-from exporter.frames import CameraFrames
 from exporter.pictures.save import PictureSaver, SaveOptions
+from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
 from shm_ring import Frame, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, LibraryError
 from shmcam.runtime.clock import now_ns
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff, Interval
-from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from shm_ring.color import luma
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack
 from shmcam.imaging.jpeg import to_jpeg
-from shmcam.runtime.files import DAMAGE_ERRORS, open_atomic, set_aside
+from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import row
 from shmcam.library.errors import NothingThere
-from shmcam.library.instants import instant_ns
+from shmcam.library.time_parsing import instant_ns
+from shmcam.runtime.atomic_files import find_unused_path
 from shmcam.runtime.clock import now_ns, to_utc_ns
-from shmcam.runtime.files import find_unused_path
 from shmcam.runtime.progress import Progress, make_progress_bar
 from shmcam.runtime.startup import find_config
 

@@ -24,7 +24,7 @@ from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
 from shmcam.library.entry import Entry, from_description
-from shmcam.runtime.files import PART
+from shmcam.runtime.atomic_files import PART
 from shmcam.video.color_tags import tag_colors
 from shmcam.video.disk_file import DiskFile, hold, put_in_place
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of, read_summary, trim

@@ -14,7 +14,7 @@ from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.imaging.accumulate import Payload
 from shmcam.library import Catalogue, Entry, retention
-from shmcam.runtime.files import PART, find_unused_path
+from shmcam.runtime.atomic_files import PART, find_unused_path
 
 log = logging.getLogger(__name__)
 

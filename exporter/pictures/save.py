@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from exporter.frames import CameraFrames
 from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
+from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
 from exporter.stacking import dark_frames
 from exporter.stacking.stack import StackResult
@@ -28,7 +28,7 @@ from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.imaging.accumulate import Samples16
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import PICTURES, sidecar
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 
 log = logging.getLogger(__name__)
 

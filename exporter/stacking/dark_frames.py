@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exporter.stacking.tone_map import planes_of
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
-from shmcam.runtime.files import DAMAGE_ERRORS, open_atomic, set_aside
+from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
 
 FOLDER = "_darks"
 """Below export.base_dir; because of the underscore the library does not take them for pictures."""

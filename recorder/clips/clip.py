@@ -14,8 +14,8 @@ from typing import Literal
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shmcam.library.entry import ORDINARY_TRIGGERS
+from shmcam.runtime.atomic_files import PART
 from shmcam.runtime.clock import to_stamp
-from shmcam.runtime.files import PART
 
 Kind = Literal["session", "rolling", "event"]
 

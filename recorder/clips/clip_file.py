@@ -19,7 +19,7 @@ from pathlib import Path
 from recorder.clips.clip import ClipFormat, ClipPaths, ClipTotals, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
-from shmcam.runtime.files import sync_folder
+from shmcam.runtime.atomic_files import sync_folder
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of

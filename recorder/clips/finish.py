@@ -15,20 +15,20 @@ from pathlib import Path
 
 import av
 
-from recorder.clips.notices import Closed, Filed, Notice
 from recorder.clips.recovery import adopt_leftovers, find_unfiled, read_closed
 from recorder.clips.writer import FINISHER_STEPS, lower_priority
+from recorder.clips.writer_events import Closed, Filed, Notice
 from recorder.encoding.encoder import TIME_BASE
 from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
+from shmcam.library.disk_space import DiskRoom, room_at
 from shmcam.library.retention import keep_newest
-from shmcam.library.room import DiskRoom, room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
 from recorder.clips.clip_file import read_last_captured_ns, read_rows
-from recorder.clips.notices import Closed
+from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import sidecar
-from shmcam.runtime.files import PART, find_unused_path, sweep, sync_folder
+from shmcam.runtime.atomic_files import PART, find_unused_path, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
 

@@ -10,10 +10,10 @@ from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, LibraryError, NoRoom
+from shmcam.library.disk_space import room_at
 from shmcam.library.retention import make_room
-from shmcam.library.room import room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import sync_folder
+from shmcam.runtime.atomic_files import sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -28,13 +28,13 @@ import av
 
 from recorder.clips.clip import ClipFormat, ClipOrder, Track, describe, find_free_paths, folder_of
 from recorder.clips.clip_file import ClipFile, FileOpener
-from recorder.clips.notices import Closed, Notice, Opened, Trouble
 from recorder.clips.storage import AHEAD_S, Storage
+from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.encoding.encoder import AccessUnit
 from recorder.errors import StorageUnavailable
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
-from shmcam.runtime.worker import Worker
 from shmcam.video.disk_file import DiskFile
 
 log = logging.getLogger(__name__)

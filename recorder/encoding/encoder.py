@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from recorder.clips.clip import ClipOrder
-from recorder.encoding.frames import EncoderInput
+from recorder.encoding.av_frames import EncoderInput
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta

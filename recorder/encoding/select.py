@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import av
 import numpy as np
 
+from recorder.encoding.av_frames import EncoderInput, view_plane
 from recorder.encoding.encoder import AccessUnit, Encoder, EncoderPlan, plan_encoder
-from recorder.encoding.frames import EncoderInput, view_plane
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta

@@ -15,8 +15,8 @@ import av
 import msgspec
 
 from recorder.clips.clip import ClipOrder, Track
+from recorder.encoding.av_frames import EncoderInput, Wrapper, encoder_input_of
 from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
-from recorder.encoding.frames import EncoderInput, Wrapper, encoder_input_of
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings

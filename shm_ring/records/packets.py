@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten
-from shm_ring.live import LiveRing
+from shm_ring.live_ring import LiveRing
 from shm_ring.metadata import Flags, FrameMeta
 from shm_ring.reader import RingReader
 from shm_ring.writer import RingWriter

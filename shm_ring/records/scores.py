@@ -21,7 +21,7 @@ from types import TracebackType
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady
-from shm_ring.live import LiveRing, StopSignal
+from shm_ring.live_ring import LiveRing, StopSignal
 from shm_ring.reader import RingReader
 
 STREAM = "scores"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from shm_ring.errors import FrameOverwritten, RingError
 from shm_ring.reader import RingReader
-from shm_ring.tools import listing
+from shm_ring.tools import list_rings
 
 Figures = Callable[[], Mapping[int, Mapping[str, object]]]
 """Asks the hub what processes told it in their heartbeats: pid → {"lag": …, "laps": …}; readers register nowhere."""
@@ -68,8 +68,8 @@ class RingTop:
     def measure(self) -> list[RingLine]:
         """Measures every ring and its readers once."""
         self._loads.clear()
-        names = listing.list_rings(self._prefix)
-        readers = listing.find_readers(names)
+        names = list_rings.list_rings(self._prefix)
+        readers = list_rings.find_readers(names)
         told = self._figures() if self._figures is not None else {}
         lines = []
         for name in names:
@@ -105,7 +105,7 @@ class RingTop:
             drops=drops,
         )
 
-    def _reader_line_of(self, user: listing.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
+    def _reader_line_of(self, user: list_rings.Reader, told: Mapping[str, object], ring: RingReader) -> ReaderLine:
         """Returns the line of one process that maps it."""
         import psutil
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shmcam.cli.options import whole_number
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 
 DAYS = 825
 """The longest validity that Apple's and Chromium's verifiers accept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
+from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.command_table import GROUPS, JSON_WORDS, CommandRow
 from shmcam.control.help import SOCAT, describe_fields
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS

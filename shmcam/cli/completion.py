@@ -13,8 +13,8 @@ from typing import Any
 
 import shtab
 
+from shmcam.cli.local_commands import SUPERVISOR, find_word, summaries
 from shmcam.cli.options import Options, UsageError, WordParser
-from shmcam.cli.words import SUPERVISOR, find_word, summaries
 from shmcam.control.command_table import COMMANDS, CommandRow
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices
 

@@ -16,8 +16,8 @@ from shmcam.library.archive import checked_name
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry, line, row, show
 from shmcam.library.errors import LibraryError
-from shmcam.library.instants import instant_ns
 from shmcam.library.sidecar import MANIFEST
+from shmcam.library.time_parsing import instant_ns
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import make_progress_bar
 from shmcam.runtime.startup import find_config

@@ -1,7 +1,7 @@
 """`shmcam`: runs one word of the command line.
 
     shmcam save jpg png            any command of the control socket (shmcam help lists them)
-    shmcam run | console | doctor  what the command line carries out itself (`LOCAL` in shmcam/cli/words.py)
+    shmcam run | console | doctor  what the command line carries out itself (`LOCAL` in shmcam/cli/local_commands.py)
     shmcam restart recorder        supervisorctl, with the right configuration
 
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 no service there; 75 no answer in time; 78 config.toml is
@@ -16,8 +16,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 
 EXIT_INTERRUPTED = 130
 

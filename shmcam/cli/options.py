@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmcam.cli.words import find_word, help_of
+from shmcam.cli.local_commands import find_word, help_of
 
 if TYPE_CHECKING:
     from shmcam.config.settings import Settings
@@ -114,7 +114,7 @@ def default_config() -> Path:
     """Returns SHMCAM_CONFIG, ./config.toml, /etc/shmcam/config.toml if there is one, else the file that is shipped."""
     if path := os.environ.get("SHMCAM_CONFIG"):
         return Path(path)
-    from shmcam.runtime.programs import SHIPPED
+    from shmcam.runtime.supervisord_programs import SHIPPED
 
     places = [Path("config.toml"), Path("/etc/shmcam/config.toml"), SHIPPED]
     return next((place.absolute() for place in places if place.exists()), places[0])

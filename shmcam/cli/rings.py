@@ -26,9 +26,9 @@ def show_rings(options: Options) -> int:
 
 def dump_ring(options: Options) -> int:
     """Writes the frames of a ring to files, also after a crash."""
-    from shm_ring.tools import dump
+    from shm_ring.tools import dump_ring
 
-    return dump.main(["--help"] if options.help else _add_prefix(options))
+    return dump_ring.main(["--help"] if options.help else _add_prefix(options))
 
 
 def ask_figures(path: Path) -> Mapping[int, Mapping[str, object]]:

@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
-from shmcam.config.document import OVERRIDES
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.runtime.files import open_atomic
-from shmcam.runtime.network import is_loopback
-from shmcam.runtime.programs import (
+from shmcam.config.toml_file import OVERRIDES
+from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.loopback import is_loopback
+from shmcam.runtime.supervisord_programs import (
     HOME,
     INSTALLED,
     PROGRAMS,

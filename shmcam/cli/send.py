@@ -6,8 +6,8 @@ import json
 import shlex
 import sys
 
+from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.cli.options import EXIT_FAILED, EXIT_TIMEOUT, EXIT_UNAVAILABLE, EXIT_USAGE, Options, UsageError
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR
 from shmcam.control.call import call
 from shmcam.control.command_table import find, suggestion
 from shmcam.control.messages import Reply, Set

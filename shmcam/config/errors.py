@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from shmcam.config.document import Document, SettingsError, line_of, to_toml
 from shmcam.config.schema import Section, base_key_of, list_keys, load_tables, table_name_of
+from shmcam.config.toml_file import Document, SettingsError, line_of, to_toml
 
 NEAR_ENOUGH = 0.8
 """Likeness (difflib's) of a key that is worth suggesting: keys of one table are all a little alike."""

@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from shmcam.config.document import (
+from shmcam.config.errors import Diagnostics, suggest_key
+from shmcam.config.schema import CAMERA_TABLE, Key, Section, base_key_of, list_keys, load_tables, setting, table_name_of
+from shmcam.config.toml_file import (
     Document,
     SettingsError,
     assign,
@@ -29,8 +31,6 @@ from shmcam.config.document import (
     read,
     read_environ,
 )
-from shmcam.config.errors import Diagnostics, suggest_key
-from shmcam.config.schema import CAMERA_TABLE, Key, Section, base_key_of, list_keys, load_tables, setting, table_name_of
 
 
 class PathSettings(Section, frozen=True):

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
 from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Reply
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from shmcam.hub.own_commands import OwnCommands
 from shmcam.hub.router import Router
 from shmcam.hub.server import Server
 from shmcam.hub.unix_socket import SocketTakenError, UnixListener
-from shmcam.runtime.files import sweep
-from shmcam.runtime.programs import PROGRAMS
+from shmcam.runtime.atomic_files import sweep
 from shmcam.runtime.startup import startup
+from shmcam.runtime.supervisord_programs import PROGRAMS
 
 log = logging.getLogger("hub")
 

@@ -19,8 +19,8 @@ from typing import Any, cast
 
 from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, encode_or_error
 from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventsLost, Message, PreviewFrame, Reply, error
-from shmcam.hub.access import TokenCheck
 from shmcam.hub.router import Router
+from shmcam.hub.trigger_port_access import TokenCheck
 
 log = logging.getLogger(__name__)
 

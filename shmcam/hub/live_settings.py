@@ -21,11 +21,11 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from shmcam.config.document import put
 from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, list_keys
 from shmcam.config.settings import Settings, SettingsError, parse_value, use_log_level
+from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 
 log = logging.getLogger(__name__)
 

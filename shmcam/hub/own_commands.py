@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from shmcam.config.document import to_toml
 from shmcam.config.settings import SettingsError
+from shmcam.config.toml_file import to_toml
 from shmcam.control.messages import (
     Cameras,
     Command,

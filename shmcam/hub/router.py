@@ -43,7 +43,7 @@ from shmcam.control.messages import (
     topics_of,
     wire_name,
 )
-from shmcam.hub.pending import PendingCommand, PendingCommands
+from shmcam.hub.pending_commands import PendingCommand, PendingCommands
 from shmcam.hub.registry import Peer, Registry
 
 TCP_COMMANDS = frozenset(

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from shmcam.control.codec import Decoded, Received
 from shmcam.control.messages import Command, Event, Hello, Reply
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.access import RateLimit
 from shmcam.hub.connection import PeerConnection
 from shmcam.hub.own_commands import OwnCommands
 from shmcam.hub.router import Action, Close, Router, RunCommand, Send
+from shmcam.hub.trigger_port_access import RateLimit
 from shmcam.hub.unix_socket import UnixListener
 from shmcam.runtime.stop import Stop
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from shmcam.control.messages import Event, ProcessDown, Reply, values_of, wire_name
 from shmcam.hub.registry import Peer, Registry
-from shmcam.runtime.programs import FOR_ALL, PER_CAMERA
+from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
 
 SILENT_S = 4.0
 """A process without a heartbeat for this long is shown as silent."""

@@ -28,7 +28,7 @@ from shmcam.library.errors import LibraryError, NothingThere
 from shmcam.library.files import holds
 from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, known, sha256, write
 from shmcam.library.sidecar import MANIFEST, is_archive, sidecar
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.progress import Progress
 
 log = logging.getLogger(__name__)

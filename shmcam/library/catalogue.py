@@ -19,8 +19,8 @@ from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
-from shmcam.library.instants import storable
 from shmcam.library.mounts import Mounts
+from shmcam.library.time_parsing import storable
 
 log = logging.getLogger(__name__)
 

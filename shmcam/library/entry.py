@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from shmcam.library.instants import LARGEST
+from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.clock import to_iso
 
 GROUPS: dict[str, str] = {

@@ -13,7 +13,7 @@ from shmcam.library.entry import Entry, is_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.manifest import JOURNAL
 from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, is_archive, listed_bytes, read_json, sidecar
-from shmcam.runtime.files import PART, sweep
+from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
 """Seconds; a film gets a fragment at least that often, so one that is older is not being written."""

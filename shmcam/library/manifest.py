@@ -12,8 +12,8 @@ from typing import Any
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
 from shmcam.library.sidecar import MANIFEST, read_json
+from shmcam.runtime.atomic_files import open_atomic, sync_folder
 from shmcam.runtime.clock import to_iso
-from shmcam.runtime.files import open_atomic, sync_folder
 from shmcam.runtime.progress import Progress
 
 FORMAT = 1

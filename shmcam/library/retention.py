@@ -18,12 +18,12 @@ from pathlib import Path
 from shmcam.config.settings import Settings
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import in_group, refusal
+from shmcam.library.disk_space import MB, room_at
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from shmcam.library.files import frees
-from shmcam.library.room import MB, room_at
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import existing_parent_of
+from shmcam.runtime.atomic_files import existing_parent_of
 
 DAY_S = 86_400.0
 

@@ -17,8 +17,8 @@ from typing import Any
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
-from shmcam.library.instants import LARGEST, storable
-from shmcam.runtime.files import open_atomic
+from shmcam.library.time_parsing import LARGEST, storable
+from shmcam.runtime.atomic_files import open_atomic
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
 """Formats that describe themselves."""

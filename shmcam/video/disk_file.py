@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shmcam.runtime.files import PART, create_locked, find_unused_path, sync_folder
+from shmcam.runtime.atomic_files import PART, create_locked, find_unused_path, sync_folder
 
 _NOT_OURS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
 """Gone, another user's, or a symbolic link, which no writer of ours makes."""

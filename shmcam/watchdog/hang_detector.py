@@ -24,7 +24,7 @@ from typing import Literal
 
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
-from shmcam.runtime.programs import FOR_ALL, PER_CAMERA
+from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
 from shmcam.watchdog.supervisord import Program
 
 HUB = "hub"

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.runtime.programs import TEMPLATE, is_home, write_programs
+from shmcam.runtime.supervisord_programs import TEMPLATE, is_home, write_programs
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from shmcam.control.messages import Reply
-from streamer.http.body import read_body
 from streamer.http.context import CONTEXT, Context
+from streamer.http.request_body import read_body
 from streamer.monitoring.routes import json_response
 
 PREFIX = "/api/v1"

@@ -22,7 +22,7 @@ from aiohttp import web
 from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
 from shmcam.library import Entry, LibraryError, NoSuchEntry
-from shmcam.library.instants import instant_ns
+from shmcam.library.time_parsing import instant_ns
 from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail

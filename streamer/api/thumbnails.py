@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shmcam.imaging.dimensions import count_pixels
+from shmcam.imaging.image_header import count_pixels
 
 WIDTH = 320
 """Pixels; two columns on a phone with two pixels per point."""

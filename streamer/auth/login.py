@@ -9,10 +9,10 @@ import msgspec
 from aiohttp import web
 
 from streamer.auth.credentials import COOKIE, COOKIE_LIFETIME_S
-from streamer.http.body import read_body
 from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
 from streamer.http.errors import error_response
+from streamer.http.request_body import read_body
 
 R = TypeVar("R", bound=web.Response)
 

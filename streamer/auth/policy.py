@@ -11,7 +11,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from shmcam.runtime.network import is_loopback
+from shmcam.runtime.loopback import is_loopback
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 
 PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})

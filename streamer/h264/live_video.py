@@ -15,8 +15,8 @@ from typing import Protocol
 from shm_ring import LiveRing, RingNotReady
 from shm_ring.records.packets import Unit, follow, latest_key
 from shmcam.runtime.clock import now_ns
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 from shmcam.video import fmp4_writer
 from shmcam.video.annexb import ParameterSets, find_parameter_sets, to_avcc
 from shmcam.video.fmp4_writer import MuxedFrame

@@ -13,7 +13,7 @@ from shmcam.control.messages import Watch
 from streamer.h264.viewers import HttpVideoViewer, WebSocketVideoViewer
 from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
-from streamer.http.raw_stream import NO_STORE, start_raw_stream
+from streamer.http.endless_response import NO_STORE, start_raw_stream
 from streamer.pictures.fanout import TooManyViewers
 
 KEY_FRAME_S = 4.0

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from shmcam.video.fmp4_writer import MuxedFrame
 from streamer.h264.live_video import InitSegment
-from streamer.http.raw_stream import RawStream
+from streamer.http.endless_response import RawStream
 from streamer.monitoring.viewers import Sent
 
 FRAGMENTS_MAX = 120

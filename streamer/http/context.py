@@ -13,18 +13,18 @@ from aiohttp import web
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.library import Catalogue
-from shmcam.runtime.network import is_loopback
+from shmcam.runtime.loopback import is_loopback
 from streamer.auth.policy import Guard, ServerIdentity
 from streamer.h264.live_video import LiveVideo
 from streamer.http.connection import ConnectionTable
 from streamer.monitoring.events import RecentEvents
-from streamer.monitoring.load import SystemLoad
+from streamer.monitoring.system_load import SystemLoad
 from streamer.monitoring.throttle import Throttle
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import Feed
 from streamer.settings import HttpSettings, MjpegServerSettings
-from streamer.websocket.session import Sessions
+from streamer.websocket.session_rules import Sessions
 
 
 class CommandSender(Protocol):

@@ -15,14 +15,14 @@ from typing import Any
 from aiohttp import web
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.network import is_loopback
+from shmcam.runtime.loopback import is_loopback
 from streamer.auth.credentials import Credentials, find_weakness
 from streamer.auth.policy import ServerIdentity, find_exposure
 from streamer.http import expect_continue
-from streamer.http.body import BODY_BYTES_MAX
 from streamer.http.connection import ConnectionLimits, HttpConnection
 from streamer.http.context import CONTEXT, Context
 from streamer.http.middleware import add_security_headers, check_request
+from streamer.http.request_body import BODY_BYTES_MAX
 from streamer.http.routes import build_routes
 from streamer.settings import HttpSettings
 

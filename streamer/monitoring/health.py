@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from shmcam.library import room
+from shmcam.library import disk_space
 
 
 class CameraHealth(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class DiskHealth(msgspec.Struct, frozen=True):
     @property
     def is_low(self) -> bool:
         """True if files of other programs take the room."""
-        return self.total_bytes > 0 and room.is_low(self.free_bytes, self.reserve_bytes)
+        return self.total_bytes > 0 and disk_space.is_low(self.free_bytes, self.reserve_bytes)
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):

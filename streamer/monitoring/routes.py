@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from shmcam.config.settings import Settings
-from shmcam.library.room import room_at
+from shmcam.library.disk_space import room_at
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.clock import now_ns, to_iso
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of

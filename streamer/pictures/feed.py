@@ -15,11 +15,11 @@ from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.formats import Geometry
 from shm_ring.records.scores import Score
 from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
-from streamer.pictures.caption import Caption
 from streamer.pictures.fanout import Fanout
 from streamer.pictures.jpeg_picture import JpegPicture, encode_picture
+from streamer.pictures.live_overlay import Caption
 from streamer.pictures.live_stack import LiveStacks
 from streamer.pictures.long_exposure import LongExposureReader
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, draw_no_signal

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingNotReady, RingReader
 from shmcam.runtime.clock import now_ns, utc_offset_ns
-from streamer.pictures.caption import Caption
 from streamer.pictures.jpeg_picture import JpegPicture, encode_picture
+from streamer.pictures.live_overlay import Caption
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, draw_no_signal
 from streamer.pictures.scores import ScoreReader
 from streamer.pictures.variant import RateLimiter, Variant

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT, Context, camera_of
-from streamer.http.raw_stream import NO_STORE, RawStream, start_raw_stream
+from streamer.http.endless_response import NO_STORE, RawStream, start_raw_stream
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import Fanout, TooManyViewers
 from streamer.pictures.jpeg_picture import BOUNDARY_LINE, CONTENT_TYPE, NEXT_HEADER, JpegPicture, advance_part_of

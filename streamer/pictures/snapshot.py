@@ -8,7 +8,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from streamer.http.context import CONTEXT, StreamedCamera, camera_of
-from streamer.http.raw_stream import NO_STORE
+from streamer.http.endless_response import NO_STORE
 from streamer.pictures.fanout import TooManyViewers
 from streamer.pictures.jpeg_picture import JpegPicture, headers_of
 from streamer.pictures.mjpeg import read_variant

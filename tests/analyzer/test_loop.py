@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from analyzer.frame_analyzer import FrameAnalyzer
-from analyzer.hooks import Hooks
-from analyzer.keogram.keeper import KeogramKeeper
+from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
+from analyzer.night.user_command import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings

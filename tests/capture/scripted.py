@@ -16,7 +16,7 @@ from capture.sources.base import CameraError, OpenedSource, ShotMeta
 from capture.sources.select import Choice
 from capture.sources.video_file import Pacer
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 
 
@@ -64,7 +64,7 @@ class ScriptedSource:
         views = planes(payload, self._geometry)
         for plane in views:
             plane[:] = np.uint8(frame_id)
-        frame_code.draw(views[0], frame_id)
+        frame_number_code.draw(views[0], frame_id)
         lost, self._lost = self._lost, 0
         captured_ns = self._pacer.advance(now_ns(), self._period_ns)
         return ShotMeta(captured_ns=captured_ns, frame_duration_us=round(self._period_ns / 1e3), lost_before=lost)

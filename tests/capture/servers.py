@@ -14,7 +14,7 @@ import numpy as np
 from aiohttp import web
 
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.imaging.jpeg import to_jpeg
 
 SHAPE = geometry("yuv420p", 320, 240)
@@ -22,7 +22,7 @@ SHAPE = geometry("yuv420p", 320, 240)
 
 def picture(number: int) -> bytes:
     payload = np.full(SHAPE.payload_bytes, 128, np.uint8)
-    frame_code.draw(planes(payload, SHAPE)[0], number)
+    frame_number_code.draw(planes(payload, SHAPE)[0], number)
     return to_jpeg(payload, SHAPE, 60)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shm_ring import Flags, LiveRing, RingError
 from shmcam.control.messages import ModeRequested, NightBegan, NightEnded
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from tests.capture.harness import Processes
 from tests.capture.sources.test_video import BIKES
 from tests.machine import until
@@ -70,7 +70,7 @@ def test_frames_bear_their_number_in_the_pixels_and_everything_is_told_of_them()
     with Processes() as world:
         capture = world.start_capture()
         frames = follow(world, 40)
-        assert [frame_code.read(frame.luma) for frame in frames] == [frame.frame_id for frame in frames]
+        assert [frame_number_code.read(frame.luma) for frame in frames] == [frame.frame_id for frame in frames]
         for one, two in itertools.pairwise(frames):
             assert two.frame_id == one.frame_id + 1
             assert two.captured_ns > one.captured_ns
@@ -96,7 +96,7 @@ def test_frame_ids_go_on_over_kill_9_and_the_old_frames_are_still_there():
             assert ring.copy(before.sequence).frame_id == before.frame_id
             after = ring.copy(before.sequence + 1)
         assert after.frame_id == before.frame_id + 1
-        assert frame_code.read(after.luma) == after.frame_id
+        assert frame_number_code.read(after.luma) == after.frame_id
 
 
 def test_a_second_capture_of_the_same_camera_waits_and_names_the_first():

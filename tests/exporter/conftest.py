@@ -20,7 +20,7 @@ from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.control.client import call
 from shmcam.control.messages import Reply
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from tests.machine import until
 
@@ -52,7 +52,7 @@ class Feed:
         luma = planes(payload, self.layout)[0]
         values = np.linspace(base, base + 60, luma.shape[1])[None, :] + self.rng.normal(0, noise, luma.shape[:2])
         luma[...] = np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(luma.shape[:2] + (1,) * (luma.ndim - 2))
-        frame_code.draw(luma, frame_id)
+        frame_number_code.draw(luma, frame_id)
         return payload
 
     def publish(self, count: int = 1, ago_ns: int = 0, noise: float = 0.0, at_ns: int = 0, **meta: Any) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from shm_ring import Flags, attach
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.library import Catalogue
 from tests.exporter.conftest import HOME, Feed
 from tests.machine import until
@@ -259,7 +259,7 @@ def test_a_running_timelapse_needs_no_more_memory_with_time(tmp_path):
     payload = np.full(layout.payload_bytes, 90, np.uint8)
     with Film(tmp_path / "a.mp4", layout, fps=25, crf=28, about={}) as film:
         for number in range(1200):
-            frame_code.draw(planes(payload, layout)[0], number)
+            frame_number_code.draw(planes(payload, layout)[0], number)
             film.add(payload)
             if number == 200:
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -280,7 +280,7 @@ def test_films_of_any_format_and_size(tmp_path, pixel_format, width, height):
             payload = np.full(layout.payload_bytes, 128, np.uint8)
             plane = planes(payload, layout)[0]
             plane[...] = 90
-            frame_code.draw(plane, number)
+            frame_number_code.draw(plane, number)
             film.add(payload)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert json.loads(container.metadata["comment"]) == {"x": 1}

@@ -17,7 +17,7 @@ import pytest
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry
 from shmcam.library.manifest import JOURNAL
-from shmcam.runtime.files import PART
+from shmcam.runtime.atomic_files import PART
 from tests.exporter.conftest import Service, running
 from tests.machine import PATIENCE, need_shared_memory, until
 from tests.pipeline import BIN

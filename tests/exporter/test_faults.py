@@ -24,7 +24,7 @@ from shm_ring import FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 from tests.exporter.conftest import HOME, Feed, Service
 from tests.machine import until
 from tests.reading import number_in
@@ -76,7 +76,7 @@ class FailingFile(io.RawIOBase):
 def disk(monkeypatch):
     one = Disk()
     monkeypatch.setattr(
-        "shmcam.runtime.files.os.fsync", lambda _descriptor: None
+        "shmcam.runtime.atomic_files.os.fsync", lambda _descriptor: None
     )  # the real disk's pace is not the subject
     monkeypatch.setitem(open_atomic.__wrapped__.__kwdefaults__, "opener", one.opener)
     return one
@@ -177,7 +177,7 @@ import sys
 from pathlib import Path
 
 from exporter.__main__ import main
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 from tests.exporter.test_faults import Disk
 
 class Steered(Disk):

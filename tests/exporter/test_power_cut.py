@@ -23,7 +23,7 @@ from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
-from shmcam.runtime import files
+from shmcam.runtime import atomic_files
 
 SECTOR = 512
 """What a disk writes whole or not at all."""
@@ -33,7 +33,7 @@ CONFIG = "[library]\nfree_reserve_mb = 0\n"
 
 @dataclass
 class Journal:
-    """Everything done to the disk, in order; stands in for `os` in shmcam.runtime.files."""
+    """Everything done to the disk, in order; stands in for `os` in shmcam.runtime.atomic_files."""
 
     done: list[tuple[Any, ...]] = field(default_factory=list)
     syncs: bool = True
@@ -85,7 +85,7 @@ def journalled(monkeypatch: pytest.MonkeyPatch, journal: Journal) -> Iterator[No
         journal.done.append(("unlink", self.name))
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "os", journal)
+        patched.setattr(atomic_files, "os", journal)
         patched.setattr(pathlib.Path, "replace", replaced)
         patched.setattr(pathlib.Path, "unlink", unlinked)
         yield

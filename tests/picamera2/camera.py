@@ -13,7 +13,7 @@ import pytest
 from capture.sources.base import CameraRequest, ShotMeta
 from capture.sources.picamera2.source import PicameraSource
 from shm_ring.color import luma, to_bgr
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
 
 BARS = (
@@ -71,7 +71,7 @@ class Camera:
         """Take the next frame. Returns: the number drawn into it."""
         assert self.source.wait(timeout_s), f"no frame within {timeout_s} s"
         self.shot = self.source.write(self.payload, self.lores)
-        number = frame_code.read(self.luma)
+        number = frame_number_code.read(self.luma)
         assert number is not None, "no frame number in the picture"
         return number
 

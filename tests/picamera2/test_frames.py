@@ -10,7 +10,7 @@ import pytest
 from capture.sources.base import CameraError
 from shm_ring.color import luma
 from shm_ring.formats import planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from tests.picamera2.camera import BARS, bar_colours
 
 pytestmark = pytest.mark.picamera2
@@ -102,7 +102,7 @@ def test_lores_stream_shows_the_same_frame(camera, codec):
     assert (one.opened.lores.width, one.opened.lores.height) == (640, 360)
     for _ in range(5):
         number = one.frame()
-        assert frame_code.read(luma(one.lores, one.opened.lores)) == number
+        assert frame_number_code.read(luma(one.lores, one.opened.lores)) == number
 
 
 def test_no_lores_stream_where_the_camera_cannot_make_one(camera):

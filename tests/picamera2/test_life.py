@@ -10,7 +10,7 @@ import time
 import pytest
 
 from capture.sources.picamera2.device import list_cameras
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.picamera2.camera import Camera, descriptors, rss_kb
@@ -31,7 +31,7 @@ def test_two_cameras_at_once(camera):
     for number, one in enumerate(pair):
         for _ in range(5):
             one.frame()
-            assert frame_code.read_camera(one.luma) == number
+            assert frame_number_code.read_camera(one.luma) == number
     assert [one.source.description for one in pair] == ["imx708 (picamera2 0)", "imx296 (picamera2 1)"]
 
 

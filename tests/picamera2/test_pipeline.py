@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from shm_ring import Flags, RingError, RingReader
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from tests.machine import until
 from tests.picamera2.camera import Rig
 from tests.pipeline import Pipeline
@@ -46,7 +46,7 @@ def frames(shmcam, count, camera="cam0"):
     """The newest frames of a camera: frame id, number drawn by the sensor, metadata."""
     with RingReader.open(shmcam.ring_name(camera)) as ring:
         taken = [ring.copy(sequence) for sequence in ring.last(count)]
-    return [(frame.frame_id, frame_code.read(frame.luma), frame.meta, frame.geometry) for frame in taken]
+    return [(frame.frame_id, frame_number_code.read(frame.luma), frame.meta, frame.geometry) for frame in taken]
 
 
 def newest(shmcam, camera="cam0"):

@@ -14,14 +14,14 @@ import pytest
 
 from recorder.clips.clip import ClipFormat, ClipOrder, ClipPaths, Track
 from recorder.clips.clip_file import ClipFile, FileOpener
+from recorder.encoding.av_frames import Wrapper
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
-from recorder.encoding.frames import Wrapper
 from recorder.encoding.select import open_encoder
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shm_ring.records.packets import parameter_sets
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.video.disk_file import DiskFile
 
 WIDTH, HEIGHT = 320, 96
@@ -42,7 +42,7 @@ def encoded(count: int = 100) -> tuple[tuple[bytes, bool, FrameMeta], ...]:
         payload = np.full(shape.payload_bytes, 128, np.uint8)
         luma = payload[: WIDTH * HEIGHT].reshape(HEIGHT, WIDTH)
         luma[:] = rng.integers(80, 120, luma.shape, np.uint8)
-        frame_code.draw(luma, 1000 + number)
+        frame_number_code.draw(luma, 1000 + number)
         meta = FrameMeta(
             1000 + number,
             5_000_000_000 + number * PERIOD_US * 1000,

@@ -21,7 +21,7 @@ from shm_ring import Flags, FrameMeta, RingWriter, segment_name
 from shm_ring.formats import geometry, planes
 from shmcam.control.client import call
 from shmcam.control.messages import Reply
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from tests.machine import until
 
@@ -88,7 +88,7 @@ class Camera:
                 rows = luma[luma.shape[0] // 2 :]
                 rows[:] = self.rng.integers(128 - self.noise, 128 + self.noise, rows.shape, np.uint8)
             luma[40:60, (self.next_id * 7) % max(1, luma.shape[1] - 20) :][:, :20] = 235
-            frame_code.draw(luma, self.next_id)
+            frame_number_code.draw(luma, self.next_id)
             slot.meta, slot.geometry = meta, self.geometry
         self.next_id += 1
         self.published.append(meta)
@@ -220,7 +220,7 @@ def _number(frame: av.VideoFrame) -> tuple[int, int | None]:
     plane = frame.planes[0]
     luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
     pts_us = round(float(frame.pts * frame.time_base) * 1e6) if frame.pts is not None else -1
-    return pts_us, frame_code.read(luma)
+    return pts_us, frame_number_code.read(luma)
 
 
 def numbers(path: Path) -> list[int | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recorder.clips.clip import NS, ClipLimits, ClipOrder, ClipTotals
-from recorder.clips.notices import Closed
+from recorder.clips.writer_events import Closed
 from recorder.resume import MAX_MARKS, EventMarks
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
@@ -107,7 +107,7 @@ def test_marks_of_another_boot_are_for_what_that_boot_left_only(noted, monkeypat
 
 
 def test_only_news_is_written_only_the_newest_are_kept_and_rubbish_is_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
+    monkeypatch.setattr("shmcam.runtime.atomic_files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     path = tmp_path / "m.json"
     marks = EventMarks(path)
     marks.save([])

@@ -9,7 +9,7 @@ import pytest
 
 from recorder import commands
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
-from recorder.clips.notices import Closed, Opened
+from recorder.clips.writer_events import Closed, Opened
 from recorder.commands import CLOSE_TIMEOUT_S, SETTLED_S, RecordCommands
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers

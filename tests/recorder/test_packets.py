@@ -14,7 +14,7 @@ import pytest
 
 from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter
 from shm_ring.records import packets
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from tests.machine import until
 from tests.recorder import film
 
@@ -116,7 +116,7 @@ def test_several_viewers_get_live_video_while_they_ask_for_it_and_nothing_is_enc
             if one is None or stop.is_set() or len(shown[who]) > 40:
                 return
             for frame in decoder.decode(av.Packet(one.data)):
-                shown[who].append(frame_code.read(frame.to_ndarray(format="gray")))
+                shown[who].append(frame_number_code.read(frame.to_ndarray(format="gray")))
 
     try:
         made.start()

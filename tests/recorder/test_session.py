@@ -9,7 +9,7 @@ import pytest
 
 from recorder import resume
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
-from recorder.clips.notices import Closed
+from recorder.clips.writer_events import Closed
 from recorder.resume import ALIVE_S, PTS_NS, EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
@@ -114,7 +114,7 @@ def test_a_session_that_ended_is_forgotten(clock, tmp_path):
 
 def test_what_is_noted_waits_for_no_disk(clock, tmp_path, monkeypatch):
     """The loop notes it; a card may take seconds for an fsync, and after a power cut nothing is resumed anyway."""
-    monkeypatch.setattr("shmcam.runtime.files.os.fsync", lambda _descriptor: pytest.fail("synced"))
+    monkeypatch.setattr("shmcam.runtime.atomic_files.os.fsync", lambda _descriptor: pytest.fail("synced"))
     assert filming(clock, tmp_path, 10) > 0
 
 

@@ -20,7 +20,7 @@ from shm_ring import (
     SharedCapture,
     attach,
     layout,
-    live,
+    live_ring,
 )
 from shm_ring.formats import geometry
 from tests.shm_ring.frames import meta
@@ -187,7 +187,7 @@ def test_shared_capture_without_a_camera_is_not_opened_and_says_why(prefix, capl
 
 
 def test_shared_capture_goes_through_a_restart_of_its_camera(prefix, make_writer, monkeypatch):
-    monkeypatch.setattr(live, "LOOK_S", 0.0)
+    monkeypatch.setattr(live_ring, "LOOK_S", 0.0)
     writer = make_writer()
     with SharedCapture("cam0", prefix=prefix) as capture:
         writer.retire()

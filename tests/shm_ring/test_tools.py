@@ -17,7 +17,7 @@ import pytest
 from shm_ring import RingReader, RingWriter
 from shm_ring.formats import geometry
 from shm_ring.layout import SEGMENT_HEADER, offset_of
-from shm_ring.tools import dump, top
+from shm_ring.tools import dump_ring, top
 from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
 
 SHAPE = geometry("gray", 64, 48)
@@ -195,8 +195,8 @@ def test_dump_keeps_every_part_of_an_encoded_frame(make_writer, ring_name, tmp_p
     with make_writer() as writer:
         for part in (b"one", b"two"):
             writer.publish(part, meta(7))
-        assert dump.main([ring_name, "--to", str(tmp_path / "out")]) == 0
+        assert dump_ring.main([ring_name, "--to", str(tmp_path / "out")]) == 0
         assert {path.read_bytes() for path in (tmp_path / "out").glob("f0000000007_*.bin")} == {b"one", b"two"}
         (tmp_path / "file").touch()
-        assert dump.main([ring_name, "--to", str(tmp_path / "file")]) == 1
+        assert dump_ring.main([ring_name, "--to", str(tmp_path / "file")]) == 1
         assert "ERROR: [Errno 17] File exists" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from aiohttp import ClientSession
 from shm_ring import FrameMeta
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveVideo
@@ -61,12 +61,12 @@ def jpeg_of(number: int, width: int = 160, height: int = 120, noise: int = 0) ->
     plane = np.full((height, width), 90, np.uint8)
     if noise:
         plane[:] = np.random.default_rng(number).integers(0, 255, plane.shape, np.uint8)
-    frame_code.draw(plane, number)
+    frame_number_code.draw(plane, number)
     return simplejpeg.encode_jpeg_yuv_planes(plane, None, None, 90)
 
 
 def number_in(jpeg: bytes) -> int | None:
-    return frame_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
+    return frame_number_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
 
 
 def picture(number: int, jpeg: bytes | None = None, **more: Any) -> JpegPicture:

@@ -19,7 +19,7 @@ import simplejpeg
 
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, utc_offset_ns
 from tests.machine import PATIENCE, until
 from tests.pipeline import free_port
@@ -60,7 +60,7 @@ class Camera(threading.Thread):
                 if self.noise:
                     luma[:] = random.normal(100, self.noise, luma.shape).clip(0, 255)
                 for plane in [luma] if luma.ndim == 2 else np.moveaxis(luma, 2, 0):
-                    frame_code.draw(plane, number)
+                    frame_number_code.draw(plane, number)
                 now = self.clock()
                 meta = FrameMeta(number, now, now + utc_offset_ns(), frame_duration_us=round(1e6 / self.fps))
                 ring.publish(payload, meta, self.shape)
@@ -119,7 +119,7 @@ def streaming(folder: Path, text: str = ""):
 
 
 def shown(jpeg: bytes) -> int | None:
-    return frame_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
+    return frame_number_code.read(simplejpeg.decode_jpeg(jpeg, colorspace="GRAY")[:, :, 0])
 
 
 def parts(stream):
@@ -210,7 +210,7 @@ def test_ffmpeg_reads_the_stream_as_any_player_would(tmp_path):
         with av.open(f"{streamer.url}/stream", format="mpjpeg", timeout=PATIENCE * 10) as container:
             numbers = []
             for frame in container.decode(video=0):
-                numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
+                numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
                 if len(numbers) == 10:
                     break
         assert numbers == sorted(set(numbers))

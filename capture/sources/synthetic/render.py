@@ -20,7 +20,7 @@ from capture.sources.synthetic.sensor import (
     signal_of,
     to_stable,
 )
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 
 Plane = NDArray[np.uint8]
 
@@ -84,7 +84,7 @@ class FrameRenderer:
         self._draw_moving(moment, light)
         cv2.LUT(self._work, self._output(exposure.gain, moment.look), dst=out)
         if self._code:
-            frame_code.draw(out, moment.number)
+            frame_number_code.draw(out, moment.number)
 
     def chroma(self, blue: Plane, red: Plane, moment: RenderedFrame) -> None:
         """Draws the U and V planes: colours fade in the dark and where the picture is blown out."""
@@ -92,9 +92,9 @@ class FrameRenderer:
         for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
             cv2.LUT(full, table, dst=plane)
         if self._code:
-            cell = frame_code.cell_pixels(self._scenery.width)
+            cell = frame_number_code.cell_pixels(self._scenery.width)
             for plane in (blue, red):
-                plane[: (cell + 1) // 2, : (cell * frame_code.CELLS + 1) // 2] = 128
+                plane[: (cell + 1) // 2, : (cell * frame_number_code.CELLS + 1) // 2] = 128
 
     def _colourfulness(self, moment: RenderedFrame) -> float:
         level = self.measure_signal(moment.lux, moment.exposure)

@@ -18,7 +18,7 @@ import psutil
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
-from shmcam.runtime.files import existing_parent_of
+from shmcam.runtime.atomic_files import existing_parent_of
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives

@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from analyzer.frame_sample import cut_column
+from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.keogram.day_file import CSV_HEAD, day_time_of
 from analyzer.keogram.drawing import Column, column_dtype_of, draw_brightness_strip, draw_keogram, resize_strip
-from analyzer.keogram.keeper import KeogramKeeper
-from analyzer.pixels import cut_column
 from analyzer.settings import AnalyzerSettings
 from shm_ring.formats import geometry, planes
 from shmcam.imaging.png import to_png

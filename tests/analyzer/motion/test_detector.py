@@ -9,7 +9,7 @@ import pytest
 from analyzer.motion.detector import EVERYWHERE, MotionDetector, average_cells, find_cells, find_zones
 from analyzer.motion.events import MotionEvents
 from analyzer.night.brightness import sample_grid
-from analyzer.night.response import response_of
+from analyzer.night.transfer_curve import response_of
 from analyzer.settings import MotionSettings
 
 SECOND = 1_000_000_000

@@ -15,7 +15,7 @@ from analyzer.night.brightness import (
     sample_grid,
     scene_ev_of,
 )
-from analyzer.night.response import response_of
+from analyzer.night.transfer_curve import response_of
 
 CURVES = [("srgb", False), ("bt709", True), ("bt709", False), ("linear", False)]
 

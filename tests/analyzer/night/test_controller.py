@@ -10,8 +10,8 @@ from analyzer.night.brightness import histogram_of, measure, sample_grid
 from analyzer.night.controller import NightController
 from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import ExposureSource, LuxScale, light_ratio_of, reported_exposure_of
-from analyzer.night.response import response_of
 from analyzer.night.settling import UNSETTLED_FRAMES, FrameInfo
+from analyzer.night.transfer_curve import response_of
 from analyzer.settings import NightSettings
 
 SECOND = 1_000_000_000

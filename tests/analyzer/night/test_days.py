@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analyzer.night.response import response_of
+from analyzer.night.transfer_curve import response_of
 from analyzer.settings import NightSettings
 from bench.night.days import OPTIMUM, SCENARIOS, simulate
 

@@ -7,7 +7,7 @@ import pytest
 
 from capture.sources.base import CameraError, CameraRequest
 from capture.sources.replay import ReplaySource
-from shm_ring.tools.dump import dump
+from shm_ring.tools.dump_ring import dump
 from shmcam.control.client import ControlClient
 from shmcam.runtime.stop import Stop
 from tests.capture.harness import Processes

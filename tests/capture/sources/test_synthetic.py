@@ -12,7 +12,7 @@ from capture.sources.synthetic.scene import illuminance_lux, sun_altitude_deg
 from capture.sources.synthetic.sensor import CONTROL_LAG, MAX_VIDEO_GAIN, Exposure, signal_of
 from capture.sources.synthetic.source import CONTROLS, SyntheticSource
 from shm_ring.color import luma
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
 
 SIZE = (320, 240)
@@ -51,7 +51,7 @@ def test_the_frame_number_is_readable_in_every_format(codec, size):
     camera.number = 123_456
     for number in range(123_456, 123_459):
         _, bright = camera.shoot()
-        assert frame_code.read(bright) == number
+        assert frame_number_code.read(bright) == number
 
 
 def test_all_formats_show_the_same_picture():

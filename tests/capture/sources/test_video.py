@@ -17,7 +17,7 @@ from capture.sources.ffmpeg_stream import LiveSource
 from capture.sources.url import Address
 from capture.sources.video_file import FileSource
 from shm_ring.formats import planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from tests.capture.harness import Processes
@@ -51,7 +51,7 @@ def write_clip(path, count=40, rate=25, size=(640, 480)):
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number in range(count):
             frame = np.full((size[1] * 3 // 2, size[0]), 128, np.uint8)
-            frame_code.draw(frame[: size[1]], number)
+            frame_number_code.draw(frame[: size[1]], number)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "yuv420p")))
         out.mux(stream.encode(None))
     return path
@@ -81,7 +81,7 @@ def test_a_looping_file_starts_again_without_a_gap_in_time(tmp_path):
     source = FileSource(write_clip(tmp_path / "c.mp4"), loop=True, realtime=False)
     numbers, stamps = [], []
     for payload, shot in all_frames(source, 100):
-        numbers.append(frame_code.read(planes(payload, source._geometry)[0]))
+        numbers.append(frame_number_code.read(planes(payload, source._geometry)[0]))
         stamps.append(shot.captured_ns)
     assert numbers == [n % 40 for n in range(100)]
     assert {round((b - a) / 1e6) for a, b in itertools.pairwise(stamps)} == {40}
@@ -141,7 +141,7 @@ def test_under_memory_pressure_a_file_gives_every_second_picture_and_loses_none(
             assert source.apply(ASKED), "the pressure is over"
         assert source.wait(1)
         shots.append(source.write(payload))
-        numbers.append(frame_code.read(planes(payload, opened.geometry)[0]))
+        numbers.append(frame_number_code.read(planes(payload, opened.geometry)[0]))
     assert numbers == [0, 2, 4, 6, 8, 10, 11, 12, 13, 14, 15, 16]
     assert [round(shot.frame_duration_us / 1000) for shot in shots] == [80] * 6 + [40] * 6
     gaps = [round((b.captured_ns - a.captured_ns) / 1e6) for a, b in itertools.pairwise(shots)]
@@ -220,7 +220,7 @@ def test_an_http_mjpeg_camera_is_read_lost_and_found_again():
             with mjpeg_server(port):
                 until(lambda head=head: world.head() > head + 10, 15, world.log())
                 with world.reader() as ring:
-                    numbers = [frame_code.read(ring.copy(s).luma) for s in ring.last(8)]
+                    numbers = [frame_number_code.read(ring.copy(s).luma) for s in ring.last(8)]
                 assert all(0 < b - a < 10 for a, b in itertools.pairwise(numbers)), f"round {round_}: {numbers}"
                 assert all(number is not None for number in numbers)
             until(lambda: world.beat().get("state") in ("no camera", "stalled"), 15)
@@ -235,7 +235,7 @@ def test_an_rtsp_camera_over_tcp():
         with world.reader() as ring:
             frame = ring.copy(ring.latest())
         assert (frame.geometry.width, frame.geometry.height) == (320, 240)
-        assert frame_code.read(frame.luma) is not None
+        assert frame_number_code.read(frame.luma) is not None
 
 
 def test_choosing_a_source_loads_no_heavy_library():

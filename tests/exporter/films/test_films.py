@@ -21,7 +21,7 @@ from exporter.films.running_film import RunningFilm
 from shm_ring import FrameMeta
 from shm_ring.formats import geometry
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry, NoRoom, room
+from shmcam.library import Catalogue, Entry, NoRoom, disk_space
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
 from tests.mounts import closed
@@ -107,7 +107,7 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             free = 20_000_000 if len(looks) < 3 else 0
             return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
 
-        monkeypatch.setattr(room.os, "statvfs", disk)
+        monkeypatch.setattr(disk_space.os, "statvfs", disk)
         pictures = build.find_pictures(catalogue, ["cam0"], "", "", 10**18)
         assert len(pictures) == 120
         with pytest.raises(NoRoom, match="MB short"):

@@ -20,7 +20,7 @@ from PIL import Image
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import geometry, planes
 from shm_ring.records.scores import SCORE, VERSION
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns, to_iso, to_stamp, to_utc_ns
@@ -99,7 +99,7 @@ def test_ffprobe_and_pyav_open_what_we_write(shared, feed):
         done = subprocess.run(["ffprobe", "-v", "error", "-show_streams", name], capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr and "width=640" in done.stdout, done.stderr
         with av.open(name) as container:
-            assert frame_code.read(next(container.decode(video=0)).to_ndarray(format="gray")) == feed.base + 1
+            assert frame_number_code.read(next(container.decode(video=0)).to_ndarray(format="gray")) == feed.base + 1
 
 
 def test_npy_has_its_facts_beside_it(shared, feed):

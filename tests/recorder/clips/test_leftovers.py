@@ -14,8 +14,8 @@ from recorder.clips import recovery
 from recorder.resume import InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import now_ns
-from shmcam.runtime.files import open_atomic
 from shmcam.runtime.procfs import boot_id
 from tests.machine import until
 from tests.recorder import film

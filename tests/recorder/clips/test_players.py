@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from recorder.clips import finish
-from shmcam.library.room import DiskRoom
-from shmcam.runtime.files import PART, sweep
+from shmcam.library.disk_space import DiskRoom
+from shmcam.runtime.atomic_files import PART, sweep
 from shmcam.runtime.stop import Stop
 from tests.machine import needs
 from tests.recorder import film

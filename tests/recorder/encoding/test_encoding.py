@@ -13,8 +13,8 @@ from msgspec.structs import asdict
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding import select
+from recorder.encoding.av_frames import EncoderInput, Wrapper, can_wrap
 from recorder.encoding.encoder import Encoder, EncoderPlan, plan_encoder
-from recorder.encoding.frames import EncoderInput, Wrapper, can_wrap
 from recorder.encoding.select import list_candidates, open_encoder, prove
 from recorder.encoding.session import EncoderSession
 from recorder.errors import EncoderFailed, EncoderUnavailable
@@ -22,7 +22,7 @@ from recorder.settings import OverlaySettings, RecorderSettings
 from shm_ring import Flags, FrameMeta
 from shm_ring.color import to_bgr
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.imaging.text_overlay import overlay_of
 
 SOFT = RecorderSettings(encoder="libx264", threads=1, crf=12)
@@ -51,7 +51,7 @@ def picture(pixel_format, width, height, strides=None, number=7):
     parts[0][:] = ramp[..., None] if parts[0].ndim == 3 else ramp
     for index, part in enumerate(parts[1:]):
         part[:] = 110 + 30 * index
-    frame_code.draw(parts[0], number)
+    frame_number_code.draw(parts[0], number)
     payload.flags.writeable = False
     return shape, payload
 
@@ -81,7 +81,7 @@ def test_what_comes_back_is_what_went_in(pixel_format, width, height, strides):
     wanted = to_bgr(payload, shape).astype(int)
     assert np.abs(got - wanted)[24:].mean() < 4, "pixels differ"
     if width >= 320:
-        assert frame_code.read(shown.to_ndarray(format="gray")[:height, :width]) == 7
+        assert frame_number_code.read(shown.to_ndarray(format="gray")[:height, :width]) == 7
 
 
 def test_the_common_layouts_cost_no_copy_and_hold_no_memory():
@@ -112,7 +112,7 @@ def test_the_ring_may_overwrite_a_frame_as_soon_as_encode_has_returned():
             wrapper.wrap(memory), meta=FrameMeta(number, number * 33_333_000, 0), order=None, key=not number
         )
         memory[:] = 255
-    assert [frame_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == list(range(6))
+    assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == list(range(6))
 
 
 def test_times_are_the_sensors_whatever_the_rate():
@@ -282,7 +282,7 @@ def test_presets_change_under_load_without_a_new_file():
         tracks.add(encoding.track)
     assert encoding.epoch >= 3, "to ultrafast and back"
     assert len(tracks) == 1
-    assert [frame_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 90
+    assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 90
 
 
 def test_another_mode_is_another_track():

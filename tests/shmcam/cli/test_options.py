@@ -9,12 +9,12 @@ import pytest
 
 from shmcam.cli import library
 from shmcam.cli.certificate import build_parser as build_certificate_parser
+from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of, summaries
 from shmcam.cli.main import main
 from shmcam.cli.options import Options, UsageError, WordParser, read
 from shmcam.cli.run import build_parser as build_run_parser
-from shmcam.cli.words import ELSEWHERE, LOCAL, SUPERVISOR, help_of, summaries
 from shmcam.control.command_table import COMMANDS, JSON_WORDS, find
-from shmcam.runtime.programs import SHIPPED
+from shmcam.runtime.supervisord_programs import SHIPPED
 
 CONFIG = Path("/somewhere/config.toml")
 

@@ -11,7 +11,7 @@ from supervisor.options import ServerOptions
 
 from shmcam.cli import run
 from shmcam.config.settings import Settings
-from shmcam.runtime.programs import TEMPLATE, render_programs, render_supervisord_conf
+from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs, render_supervisord_conf
 from tests.machine import SHORT, needs
 
 ODD = "50% [a] 'b' c, d: {e} (f)!"

@@ -17,8 +17,8 @@ import pytest
 
 from shmcam.cli.completion import SHELLS, write_script
 from shmcam.cli.console_view import View, draw_half_blocks, fit_size, render
+from shmcam.cli.local_commands import summaries
 from shmcam.cli.shortstream import ShortStreamDecoder
-from shmcam.cli.words import summaries
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
 from shmcam.control.messages import Chunk, NightBegan, PreviewFrame, Reply

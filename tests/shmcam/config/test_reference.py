@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shmcam.config.reference import render_page
+from shmcam.config.reference_page import render_page
 
 
 def test_the_page_of_all_keys_is_current():
     shipped = Path(__file__).resolve().parents[3] / "docs" / "config.md"
-    assert shipped.read_text() == render_page(), "run: python -m shmcam.config.reference > docs/config.md"
+    assert shipped.read_text() == render_page(), "run: python -m shmcam.config.reference_page > docs/config.md"

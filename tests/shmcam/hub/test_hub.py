@@ -28,7 +28,7 @@ from shmcam.control.messages import (
     Subscribe,
     error,
 )
-from shmcam.hub.pending import PENDING_MAX
+from shmcam.hub.pending_commands import PENDING_MAX
 from shmcam.hub.router import PENDING_PER_CONNECTION_MAX, REPLAY_EVENTS_MAX, Close, Router, RunCommand, Send
 
 PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)

@@ -7,8 +7,8 @@ import pytest
 
 from shmcam.control.command_table import BY_NAME
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.access import ADDRESSES_MAX, RateLimit, TokenCheck
 from shmcam.hub.router import TCP_COMMANDS
+from shmcam.hub.trigger_port_access import ADDRESSES_MAX, RateLimit, TokenCheck
 from tests.shmcam.hub.hubs import HubProcess, read_all, until
 
 TOKEN = "abcdefghijklmnop0123"

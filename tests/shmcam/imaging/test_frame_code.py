@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from shm_ring.formats import geometry, planes
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.imaging.jpeg import to_jpeg
 
 NUMBERS = [0, 1, 0x5A5A5A5A, 123_456_789, 2**32 - 1]
@@ -28,9 +28,9 @@ def frame(width=1280, height=720, seed=0):
 def test_what_is_drawn_is_read(number, width):
     payload, shape = frame(width, 144)
     bright = planes(payload, shape)[0]
-    frame_code.draw(bright, number, camera=5)
-    assert frame_code.read(bright) == number
-    assert frame_code.read_camera(bright) == 5
+    frame_number_code.draw(bright, number, camera=5)
+    assert frame_number_code.read(bright) == number
+    assert frame_number_code.read_camera(bright) == 5
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -38,9 +38,9 @@ def test_what_is_drawn_is_read(number, width):
 @pytest.mark.parametrize("scaled_to", [None, 640, 480, 320])
 def test_it_survives_jpeg_and_scaling(number, quality, scaled_to):
     payload, shape = frame()
-    frame_code.draw(planes(payload, shape)[0], number)
+    frame_number_code.draw(planes(payload, shape)[0], number)
     jpeg = to_jpeg(payload, shape, quality, width=scaled_to)
-    assert frame_code.read(simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0]) == number
+    assert frame_number_code.read(simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0]) == number
 
 
 def test_it_survives_h264():
@@ -54,10 +54,10 @@ def test_it_survives_h264():
 
     def decode(packets):
         for packet in packets:
-            seen.extend(frame_code.read(one.to_ndarray()[:480]) for one in decoder.decode(packet))
+            seen.extend(frame_number_code.read(one.to_ndarray()[:480]) for one in decoder.decode(packet))
 
     for number in range(100, 130):
-        frame_code.draw(bright, number)
+        frame_number_code.draw(bright, number)
         decode(encoder.encode(av.VideoFrame.from_ndarray(payload.reshape(720, 640), "yuv420p")))
     decode([*encoder.encode(None), None])
     assert seen == list(range(100, 130))
@@ -66,12 +66,12 @@ def test_it_survives_h264():
 def test_a_picture_without_a_code_reads_as_none():
     for seed in range(200):
         payload, shape = frame(640, 64, seed)
-        assert frame_code.read(planes(payload, shape)[0]) is None
-    assert frame_code.read(np.zeros((64, 640), np.uint8)) is None
-    assert frame_code.read(np.full((4, 30), 255, np.uint8)) is None
+        assert frame_number_code.read(planes(payload, shape)[0]) is None
+    assert frame_number_code.read(np.zeros((64, 640), np.uint8)) is None
+    assert frame_number_code.read(np.full((4, 30), 255, np.uint8)) is None
 
 
 def test_it_is_drawn_into_rgb_too():
     picture = np.zeros((48, 640, 3), np.uint8)
-    frame_code.draw(picture, 77)
-    assert frame_code.read(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)) == 77
+    frame_number_code.draw(picture, 77)
+    assert frame_number_code.read(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)) == 77

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcam.library import Catalogue, NoRoom, database, retention, room
+from shmcam.library import Catalogue, NoRoom, database, disk_space, retention
 from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
+from shmcam.library.disk_space import reserve_bytes
 from shmcam.library.entry import Entry
 from shmcam.library.manifest import Span
 from shmcam.library.retention import GroupLimits, due, keep_newest, limits_of, make_room, too_many
-from shmcam.library.room import reserve_bytes
 from shmcam.library.settings import LibrarySettings
 from tests.shmcam.library.conftest import make_settings
 
@@ -184,7 +184,7 @@ class Disk:
 def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, saved, settings, monkeypatch):
     for _ in range(5):
         saved(size=2 * MB)
-    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 90 * MB))
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 90 * MB))
     deleted = make_room(settings, catalogue, 4 * MB)  # reserve: 1 MB, so 5 MB must be free: three must go
     assert [e.id for e in deleted] == [1, 2, 3]
     assert make_room(settings, catalogue, 4 * MB) == []
@@ -193,7 +193,7 @@ def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, save
 def test_no_room_says_what_is_missing_and_leaves_protected_files_alone(catalogue, saved, settings, monkeypatch):
     entries = [saved(size=2 * MB) for _ in range(2)]
     catalogue.protect(entries[0].id)
-    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 96 * MB))
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 96 * MB))
     with pytest.raises(NoRoom, match=r"2\.0 MB short of 3\.0 MB plus the reserve .*free_reserve_mb"):
         make_room(settings, catalogue, 3 * MB)
     assert entries[0].path.exists() and not entries[1].path.exists()
@@ -205,7 +205,7 @@ def test_a_file_whose_bytes_an_archive_keeps_is_not_deleted_for_space(
     """Deleting one of two hard links frees nothing: it would be lost for no gain."""
     linked, plain = saved(size=MB), saved(size=MB)
     (tmp_path / "kept").hardlink_to(linked.path)
-    monkeypatch.setattr(room.os, "statvfs", Disk(settings.paths.recordings, 98 * MB))
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 98 * MB))
     assert [e.id for e in make_room(settings, catalogue, MB)] == [plain.id]
     assert linked.path.exists()
 

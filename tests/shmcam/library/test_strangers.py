@@ -16,10 +16,10 @@ from shmcam.imaging.png import encode_chunk
 from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
 from shmcam.library.archive import build
-from shmcam.library.instants import instant_ns
 from shmcam.library.manifest import Span, verify
 from shmcam.library.sidecar import USER_COMMENT_ASCII
-from shmcam.runtime.files import open_atomic
+from shmcam.library.time_parsing import instant_ns
+from shmcam.runtime.atomic_files import open_atomic
 from tests.shmcam.library.conftest import on_disk
 
 DESCRIPTIONS = [

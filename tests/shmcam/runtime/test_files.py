@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from shmcam.runtime.files import find_unused_path, open_atomic, sweep
+from shmcam.runtime.atomic_files import find_unused_path, open_atomic, sweep
 
 
 def test_a_file_appears_only_when_complete(tmp_path):
@@ -70,7 +70,7 @@ def test_kill_at_any_moment_leaves_old_or_new_never_a_mixture(tmp_path):
     path = tmp_path / "config"
     old, new = b"o" * 200_000, b"n" * 200_000
     code = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom shmcam.runtime.files import open_atomic\n"
+        "import sys, itertools\nfrom pathlib import Path\nfrom shmcam.runtime.atomic_files import open_atomic\n"
         "print('go', flush=True)\n"
         "for n in itertools.count():\n"
         "    with open_atomic(Path(sys.argv[1]), replace=True) as f:\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 
 
 def meet_a_bug() -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shmcam.imaging.dimensions import count_pixels
+from shmcam.imaging.image_header import count_pixels
 from streamer.api import thumbnails
 
 MEDIA = {"jpg": "image/jpeg", "png": "image/png", "tiff": "image/tiff"}

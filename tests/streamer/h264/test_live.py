@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.records.packets import SLOT_BYTES, Unit, publish
-from shmcam.imaging import frame_code
+from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
 from shmcam.video.fmp4_writer import make_fragment, make_header
@@ -52,7 +52,7 @@ class Recorder(threading.Thread):
             number = 0
             while not self.ended.wait(1 / FPS):
                 picture = np.full((HEIGHT * 3 // 2, WIDTH), 120, np.uint8)
-                frame_code.draw(picture[:HEIGHT], number)
+                frame_number_code.draw(picture[:HEIGHT], number)
                 frame = av.VideoFrame.from_ndarray(picture, "yuv420p")
                 captured = now_ns()
                 frame.pts, frame.time_base = captured // 1000, codec.time_base
@@ -78,7 +78,7 @@ def test_ffmpeg_plays_the_film_frame_by_frame(tmp_path):
         with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as container:
             numbers, times = [], []
             for frame in container.decode(video=0):
-                numbers.append(frame_code.read(frame.to_ndarray(format="gray")))
+                numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
                 times.append(frame.time)
                 if len(numbers) == 2 * GOP:
                     break
@@ -95,7 +95,7 @@ def test_a_second_player_begins_within_the_group_of_pictures(tmp_path):
                 with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=PATIENCE * 15) as other:
                     frame = next(other.decode(video=0))
                     assert frame.key_frame
-                    assert frame_code.read(frame.to_ndarray(format="gray")) % GOP == 0
+                    assert frame_number_code.read(frame.to_ndarray(format="gray")) % GOP == 0
 
 
 def test_the_websocket_says_what_comes_and_sends_it_in_pieces(tmp_path):

@@ -1,15 +1,15 @@
-"""Writes docs/config.md: every key of config.toml from its own declaration (`python -m shmcam.config.reference`)."""
+"""Writes docs/config.md: every key of config.toml from its declaration (`python -m shmcam.config.reference_page`)."""
 
 from __future__ import annotations
 
 import sys
 
-from shmcam.config.document import to_toml
 from shmcam.config.schema import Key, keys_of, load_tables
+from shmcam.config.toml_file import to_toml
 
 HEAD = """# Every key of config.toml
 
-Made from the declarations by `python -m shmcam.config.reference`; a test fails when this page is not current.
+Made from the declarations by `python -m shmcam.config.reference_page`; a test fails when this page is not current.
 
 `live` keys take effect at once with `set KEY VALUE` (text, JSON, command line or page); for the others the reply
 says which process to restart. `overwrite_config` writes what was set into the file and keeps its comments.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic
 
 PER_CAMERA = ("capture", "analyzer", "recorder")
 """Programs of which each camera has its own (design.md §2)."""

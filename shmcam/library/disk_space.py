@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.files import existing_parent_of
+from shmcam.runtime.atomic_files import existing_parent_of
 
 MB = 1_000_000
 

@@ -24,7 +24,7 @@ from analyzer.keogram.day_file import DayFile, DayInfo, day_time_of, draw_pictur
 from analyzer.keogram.drawing import DAY_S, Column, column_dtype_of
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
-from shmcam.runtime.files import find_unused_path, open_atomic
+from shmcam.runtime.atomic_files import find_unused_path, open_atomic
 
 log = logging.getLogger(__name__)
 

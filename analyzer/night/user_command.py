@@ -17,8 +17,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
+from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
-from shmcam.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
