@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MASK = "***"
 """Shown instead of a secret."""
 
-SHARED_TABLES = frozenset({"service", "library", "control"})
+SHARED_TABLES = frozenset({"control", "library", "runtime"})
 """Entry points whose tables every process reads; the others belong to the process of their name."""
 
 
