@@ -140,3 +140,15 @@ def test_no_class_is_called_as_another_one():
                 places[node.name].add(module)
     twice = {name: sorted(modules) for name, modules in places.items() if len(modules) > 1}
     assert twice.keys() == SEEN_BY_USERS, twice
+
+
+def test_modules_are_imported_under_their_own_names():
+    """Two of one name in one file excepted: `device as v4l2_device`. `c` is the messages, in tables of them."""
+    wrong = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            for alias in node.names if isinstance(node, ast.ImportFrom) else []:
+                plain = alias.asname in (None, alias.name, "c") or str(alias.asname).endswith(f"_{alias.name}")
+                if f"{node.module}.{alias.name}" in MODULES and not plain:
+                    wrong.append(f"{module}: {node.module}.{alias.name} as {alias.asname}")
+    assert not wrong

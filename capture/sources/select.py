@@ -57,20 +57,19 @@ def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 
 
 def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
-    from capture.sources.v4l2 import device as v4l2
-    from capture.sources.v4l2 import source as webcam
     from capture.sources.v4l2.controls import V4l2Controls
-    from capture.sources.v4l2.source import WebcamSource
+    from capture.sources.v4l2.device import choose_device, find_devices
+    from capture.sources.v4l2.source import WebcamSource, address_of
     from shmcam.runtime.procfs import name_holders
 
-    known = v4l2.find_devices()
-    device = v4l2.choose_device(camera.device, index, known)
+    known = find_devices()
+    device = choose_device(camera.device, index, known)
     if device is None:
         names = ", ".join(f"{one.path} {one.card}" for one in known) or "none"
         raise CameraError(f"no V4L2 device {camera.device or f'number {index}'!r}; there are: {names}")
     if busy := name_holders([device.path]):
         raise CameraBusy(f"{device.path} ({device.card}) is {busy}")
-    return WebcamSource(lambda request: webcam.address_of(device, request), V4l2Controls(device.path))
+    return WebcamSource(lambda request: address_of(device, request), V4l2Controls(device.path))
 
 
 MAKERS: dict[str, Maker] = {

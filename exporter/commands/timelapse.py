@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from exporter import replies
 from exporter.continuous.follower import CameraFollower
-from exporter.films import build as timelapse
+from exporter.films.build import build, camera_of, find_pictures
 from exporter.pictures import names
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
@@ -34,15 +34,15 @@ def build_timelapse(
     command: Timelapse, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
     """Makes a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
-    camera = timelapse.camera_of(settings, command.camera)
-    pictures = timelapse.find_pictures(catalogue, [camera], command.since, command.until, now_utc_ns)
+    camera = camera_of(settings, command.camera)
+    pictures = find_pictures(catalogue, [camera], command.since, command.until, now_utc_ns)
 
     def announce_progress(done: int, total: int) -> None:
         if done % PROGRESS_FRAMES == 0 or done == total:
             announce(Progressed(task=f"timelapse {camera}", done=done, total=total))
 
     label = names.check_label(command.label)
-    entry = timelapse.build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress)
+    entry = build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress)
     announce(Saved(camera=camera, path=str(entry.path), kind="timelapse", frame_id=entry.last_frame))
     text = f"Saved timelapse: {replies.format_path(entry)} (frames: {entry.frames}, {entry.bytes / 1e6:.1f} MB)"
     return Reply(status="timelapse_saved", text=text, data=row(entry))

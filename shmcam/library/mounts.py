@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from shmcam.library import database as table
-from shmcam.library.database import Database, refusal
+from shmcam.library.database import Database, refusal, stored
 from shmcam.library.errors import LibraryError
 
 TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
@@ -39,7 +38,7 @@ class Mounts:
         """
         if refusal(self._database.path):
             return
-        apart = [(table.stored(folder, self._root),) for folder in self._folders if self._mounted(folder)]
+        apart = [(stored(folder, self._root),) for folder in self._folders if self._mounted(folder)]
         self._write(lambda db: db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", apart))
         self._known = None
 
@@ -69,7 +68,7 @@ class Mounts:
 
     def _stored(self) -> frozenset[Path]:
         places = self._database.read(_folders)
-        return frozenset(folder for folder in self._folders if table.stored(folder, self._root) in places)
+        return frozenset(folder for folder in self._folders if stored(folder, self._root) in places)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction(db: sqlite3.Connection) -> T:
