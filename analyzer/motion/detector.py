@@ -106,7 +106,7 @@ BACKGROUND_S = 8.0
 MOMENT_S = 0.5
 """A cell that has not changed since the frame half as long to so long ago is at rest."""
 MOVING_SLOWDOWN = 4.0
-"""Where something moves, the background follows so many times slower, or the mover would leave a ghost."""
+"""The background follows so many times slower under a moving thing, or that would leave a ghost."""
 NOISE_S = 20.0
 LEAST_NOISE = 0.7
 """Luma; below it 8-bit rounding itself is the noise."""

@@ -54,7 +54,7 @@ class NetworkSettings(Section, frozen=True):
     rate_per_s: Annotated[float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000)] = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse a port that the network can reach and nobody guards."""
+        """Refuses a port that the network can reach without a token."""
         if self.trigger_port and not self.token and not is_loopback(self.bind):
             raise ValueError(f"bind = {self.bind!r} with trigger_port = {self.trigger_port} needs a token")
 

@@ -62,17 +62,17 @@ class WatchedProcess:
 
     pid: int
     heard_s: float
-    """When its last heartbeat came; before the first one, when this watchdog first saw the process."""
+    """Time of its last heartbeat; before the first one, time at which this watchdog first saw the process."""
     beat: Heartbeat | None = None
     """Its last heartbeat."""
     frames: int = -1
     """Published frames of a capture process that says it is running; -1: not counted."""
     frames_s: float = 0.0
-    """When its frame count last moved."""
+    """Time at which its frame count last moved."""
     exposure_s: float = 0.0
     reported: bool = False
     killed_s: float = -1e9
-    """When it was last killed."""
+    """Time at which it was last killed."""
 
     def update(self, beat: Heartbeat, heard_s: float) -> None:
         """Notes a heartbeat."""
@@ -104,7 +104,7 @@ class UnassignedBeat:
     beat: Heartbeat
     heard_s: float
     first_s: float
-    """When the first heartbeat of this pid came."""
+    """Time of the first heartbeat of this pid."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ class HangDetector:
     """Reported pids of processes that supervisord did not start."""
     _ends_s: dict[str, deque[float]] = field(default_factory=dict)
     _echo_s: float | None = None
-    """When the watchdog's own heartbeat last came back through the hub."""
+    """Time at which the watchdog's own heartbeat last came back through the hub."""
     _hub_reported: bool = False
     _checked_s: float | None = None
     _paused_s: float = -1e9

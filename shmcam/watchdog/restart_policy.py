@@ -1,4 +1,4 @@
-"""When to start a program again that supervisord has given up. No I/O."""
+"""The times at which programs that supervisord has given up are started again. No I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FailedProgram:
 
     backoff: Backoff
     due_s: float | None = None
-    """When to start it; None: supervisord has not given it up now."""
+    """Time of the next start; None: supervisord has not given it up now."""
     running_since_s: float | None = None
 
 

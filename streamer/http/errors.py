@@ -12,7 +12,7 @@ class Problem(msgspec.Struct, frozen=True):
     status: int
     """The HTTP status again, for programs that only see the body."""
     reason: str
-    """What is wrong and what would be right."""
+    """The fault, and what would be right."""
 
 
 def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
