@@ -189,7 +189,7 @@ def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
     for unit in film.units():
         clip.add(unit)
     clip.close()
-    last_ns = film.units()[-1].row.captured_ns
+    last_ns = film.units()[-1].meta.captured_ns
     assert recovery.read_closed_until_ns(tmp_path, "cam0") == last_ns
     assert recovery.read_closed_until_ns(tmp_path, "cam1") == 0
     clip.paths.timing.write_bytes(clip.paths.timing.read_bytes()[:-3] + bytes(3))
