@@ -11,7 +11,7 @@ Method = Literal["mean", "median", "sigma", "trimmed", "max", "min"]
 
 
 class ExportSettings(Section, frozen=True):
-    """[export]."""
+    """The [export] table."""
 
     base_dir: Annotated[str, setting("folder of pictures, stacks and films, relative to config.toml")] = "captures"
     formats: Annotated[tuple[Format, ...], setting("written where a command names none", apply="live")] = ("jpg",)

@@ -51,7 +51,7 @@ class PictureCommands:
 
     def save(self, command: Save, received_ns: int, trigger: str = "save") -> Reply:
         """Saves one frame: the newest when the command came, an older one, or the next. Raises: OSError, ValueError."""
-        camera = self._camera(command.camera)
+        camera = self._camera_of(command.camera)
         own = self._own(camera)
         target_ns = received_ns - round(command.seconds_ago * 1e9)
         contents: RingContents | None = None
@@ -64,7 +64,9 @@ class PictureCommands:
             frame = camera.find_at(target_ns)
         if frame is None:
             return replies.reply_no_frames(camera.name, RING_IS_EMPTY)
-        name = names.picture_name(self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, "")
+        name = names.name_picture(
+            self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
+        )
         entries = self._saver.save_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
         return replies.reply_saved(
             entries, replies.SavedFrame(camera.name, frame.meta, contents, received_ns, target_ns)
@@ -72,7 +74,7 @@ class PictureCommands:
 
     def snapshot(self, command: Snapshot, received_ns: int) -> Reply:
         """Saves one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
-        cameras = [self._camera(name) for name in command.cameras] or list(self._cameras.values())
+        cameras = [self._camera_of(name) for name in command.cameras] or list(self._cameras.values())
         target_ns = received_ns - round(command.seconds_ago * 1e9)
         for camera in cameras if not command.seconds_ago else ():
             camera.wait_for_frame_after(received_ns, SYNC_WAIT_S)
@@ -91,7 +93,7 @@ class PictureCommands:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
         entries = []
         for camera, frame, _ in saved:
-            name = names.snapshot_name(camera.name, command.label, frame.meta.captured_utc_ns, "")
+            name = names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
             entries += self._saver.save_frame(
                 camera, frame, name, SaveOptions(command.formats, command.label, "snapshot")
             )
@@ -100,7 +102,7 @@ class PictureCommands:
 
     def past_stack(self, command: PastStack, received_ns: int) -> Reply:
         """Saves or stack the frames around the moment of the command. Raises: OSError, ValueError."""
-        camera = self._camera(command.camera)
+        camera = self._camera_of(command.camera)
         own = self._own(camera)
         start_ns, end_ns = span_of(command, own, received_ns)
         if command.method == LONG:
@@ -146,7 +148,7 @@ class PictureCommands:
         summary = replies.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last)
         return replies.reply_past_stack(entries, summary)
 
-    def _camera(self, name: str) -> CameraFrames:
+    def _camera_of(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
             raise ValueError(f"no camera {name[:32]}; known: {', '.join(self._cameras)}")
         return self._cameras[name] if name else next(iter(self._cameras.values()))
@@ -154,7 +156,7 @@ class PictureCommands:
     def _own(self, camera: CameraFrames) -> ExportSettings:
         return self._settings().table(ExportSettings, camera.name)
 
-    def _prefix(self, camera: CameraFrames) -> str:
+    def _prefix_of(self, camera: CameraFrames) -> str:
         """Returns the camera's name for file names; empty where there is only one camera."""
         return camera.name if len(self._cameras) > 1 else ""
 
@@ -181,8 +183,8 @@ class PictureCommands:
         entries: list[Entry] = []
         copies = list(camera.copy_frames(chosen))
         for frame in copies:
-            name = names.picture_name(
-                self._prefix(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
+            name = names.name_picture(
+                self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
             )
             entries += self._saver.save_frame(
                 camera, frame, name, SaveOptions(command.formats, command.label, "pastStack")

@@ -102,7 +102,7 @@ class StarTrails:
         if night is None or now_ns - self._saved_ns < interval_s * 1e9:
             return
         self._saved_ns = now_ns
-        state, picture = self._paths()
+        state, picture = self._paths
         state.parent.mkdir(parents=True, exist_ok=True)
         description = {
             "geometry": asdict(night.geometry),
@@ -119,7 +119,7 @@ class StarTrails:
 
     def load_state(self) -> None:
         """Continues the night of a killed process. A damaged state is set aside, and logged."""
-        state, _ = self._paths()
+        state, _ = self._paths
         try:
             with np.load(state, allow_pickle=False) as stored:
                 self.night = _restore_night(json.loads(str(stored["facts"])), stored["trails"], stored["mean"])
@@ -135,10 +135,11 @@ class StarTrails:
 
     def delete_state(self) -> None:
         """Deletes the state of a night whose pictures are saved."""
-        for path in self._paths():
+        for path in self._paths:
             with suppress(FileNotFoundError):
                 path.unlink()
 
+    @property
     def _paths(self) -> tuple[Path, Path]:
         folder = self._folder() / FOLDER
         return folder / f"{self._camera}.npz", folder / f"{self._camera}.jpg"

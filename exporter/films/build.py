@@ -58,7 +58,7 @@ def build(
     make_room()
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
-    path = find_unused_path(folder / names.film_name("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
+    path = find_unused_path(folder / names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].description() | {"kind": "timelapse"})
     try:
         for number, entry in enumerate(entries):

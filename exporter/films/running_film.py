@@ -95,7 +95,7 @@ class RunningFilm:
         self._make_room(settings)
         folder = settings.paths.captures
         folder.mkdir(parents=True, exist_ok=True)
-        path = find_unused_path(folder / names.film_name(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
+        path = find_unused_path(folder / names.name_film(self.kind, self.camera, "", meta.captured_utc_ns, "mp4"))
         about = {
             "kind": self.kind,
             "camera": self.camera,

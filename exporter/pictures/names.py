@@ -22,22 +22,22 @@ def check_label(label: str) -> str:
     return label
 
 
-def picture_name(camera: str, label: str, utc_ns: int, frame_id: int, kind: str) -> str:
+def name_picture(camera: str, label: str, utc_ns: int, frame_id: int, kind: str) -> str:
     """Returns the name of one frame; `camera` is empty where there is only one."""
     return f"{_join_stem(camera, label, utc_ns, frame_id)}.{kind}"
 
 
-def stack_name(camera: str, label: str, utc_ns: int, frame_id: int, *, count: int, kind: str) -> str:
+def name_stack(camera: str, label: str, utc_ns: int, frame_id: int, *, count: int, kind: str) -> str:
     """Returns the name of a stack of `count` frames that ends with `frame_id`."""
     return f"{_join_stem(camera, label, utc_ns, frame_id)}_stack{count}.{kind}"
 
 
-def snapshot_name(camera: str, label: str, utc_ns: int, kind: str) -> str:
+def name_snapshot(camera: str, label: str, utc_ns: int, kind: str) -> str:
     """Returns the name of one camera's part of a synchronised snapshot."""
     return f"{'_'.join(part for part in ('snapshot', camera, check_label(label), to_stamp(utc_ns)) if part)}.{kind}"
 
 
-def film_name(what: str, camera: str, label: str, utc_ns: int, kind: str) -> str:
+def name_film(what: str, camera: str, label: str, utc_ns: int, kind: str) -> str:
     """Returns the name of a timelapse or startrails file; `what` is its first word."""
     return f"{'_'.join(part for part in (what, camera, check_label(label), to_stamp(utc_ns)) if part)}.{kind}"
 

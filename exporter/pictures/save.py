@@ -91,7 +91,7 @@ class PictureSaver:
         entry = Entry(
             kind="picture",
             camera=camera.name,
-            path=self._folder() / name.rstrip("."),
+            path=self._folder / name.rstrip("."),
             started_utc_ns=meta.captured_utc_ns,
             first_frame=meta.frame_id,
             last_frame=meta.frame_id,
@@ -122,11 +122,11 @@ class PictureSaver:
         samples, is_corrected = self._subtract_dark(camera, result) if own.dark_frames else (result.samples, False)
         score = camera.find_score(last.frame_id)
         prefix = camera.name if len(settings.cameras) > 1 else ""
-        name = names.stack_name(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
+        name = names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
         entry = Entry(
             kind=options.kind,
             camera=camera.name,
-            path=self._folder() / name.rstrip("."),
+            path=self._folder / name.rstrip("."),
             started_utc_ns=first.captured_utc_ns,
             duration_s=round((last.captured_ns - first.captured_ns) / 1e9, 6),
             first_frame=first.frame_id,
@@ -153,13 +153,14 @@ class PictureSaver:
             )
         return entries
 
+    @property
     def _folder(self) -> Path:
         return self._settings().paths.captures
 
     def _subtract_dark(self, camera: CameraFrames, result: StackResult) -> tuple[Samples16, bool]:
         """Returns the samples without the dark frame, and whether there was one."""
         last = result.metas[-1]
-        folder = self._folder() / dark_frames.FOLDER
+        folder = self._folder / dark_frames.FOLDER
         dark = dark_frames.load_dark(folder, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
         if dark is None:
             return result.samples, False

@@ -20,7 +20,7 @@ Luma = NDArray[np.uint8]
 MIN_CORRELATION = 0.6
 """ECC's coefficient; noise of 20 DN on a real scene still gives about 0.8, another scene about 0."""
 MAX_SHIFT = 0.2
-"""Of the frame's width or height; beyond it too little of both frames is the same."""
+"""A share of the frame's width or height; with a larger shift the frames have too little in common."""
 ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-5)
 MIN_SIDE = 64
 """Pixels; below it there is nothing to correlate."""

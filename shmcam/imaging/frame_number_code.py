@@ -24,7 +24,7 @@ DRAWN_WIDTHS = (1280, 1920, 640, 1456, 1536, 1024, 800, 480, 320, 2304, 2560, 38
 """Widths to try when a picture was scaled after the code had been drawn."""
 
 
-def cell_pixels(width: int) -> int:
+def cell_pixels_of(width: int) -> int:
     """Returns the side of one cell in a frame of this width; 0 where the frame is too narrow for a code."""
     return min(max(8, (width // 64) & ~7), width // CELLS)
 
@@ -34,7 +34,7 @@ def draw(luma: NDArray[np.uint8], number: int, camera: int = 0) -> None:
 
     A frame narrower than 40 pixels gets none.
     """
-    cell = min(cell_pixels(luma.shape[1]), luma.shape[0])
+    cell = min(cell_pixels_of(luma.shape[1]), luma.shape[0])
     if not cell:
         return
     bits = (0b1010 << 36) | ((number & 0xFFFFFFFF) << 4) | (camera & 0xF)
@@ -60,7 +60,7 @@ def read_camera(luma: Plane) -> int | None:
 def _read_bits(luma: Plane) -> int | None:
     """Returns the 40 bits as one number; tries the cell size of this width first, then those of scaled frames."""
     width = luma.shape[1]
-    sizes = [float(cell_pixels(width)), *(cell_pixels(drawn) * width / drawn for drawn in DRAWN_WIDTHS)]
+    sizes = [float(cell_pixels_of(width)), *(cell_pixels_of(drawn) * width / drawn for drawn in DRAWN_WIDTHS)]
     for cell in dict.fromkeys(sizes):
         if cell >= 2 and CELLS * cell <= width and (code := _read_bits_of_cell(luma, cell)) is not None:
             return code

@@ -92,7 +92,7 @@ class FrameRenderer:
         for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
             cv2.LUT(full, table, dst=plane)
         if self._code:
-            cell = frame_number_code.cell_pixels(self._scenery.width)
+            cell = frame_number_code.cell_pixels_of(self._scenery.width)
             for plane in (blue, red):
                 plane[: (cell + 1) // 2, : (cell * frame_number_code.CELLS + 1) // 2] = 128
 
