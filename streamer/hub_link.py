@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from shmcam.config.settings import apply_change
-from shmcam.control.client import ControlClient, Request, acall
+from shmcam.control.call import acall
+from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Command, Event, Preview, Reply, SettingChanged, ShortStream, Viewers
 from shmcam.runtime.stop import Stop
 from streamer.http.context import Context, StreamedCamera

@@ -1,1 +1,1 @@
-"""CONTRACT 2: the messages; their dialects; hub, client and command line."""
+"""CONTRACT 2: the control messages, their dialects, and the client of the hub."""

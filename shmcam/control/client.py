@@ -23,13 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from shmcam.control.call import acall, call
 from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
 from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
-
-__all__ = ["ControlClient", "Request", "acall", "call"]
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from shmcam.runtime.loopback import is_loopback
 
 
 class ControlSettings(Section, frozen=True):
-    """[control]: when the watchdog speaks up and when it acts."""
+    """[control]: the limits at which the watchdog reports and acts."""
 
     hang_report_s: Annotated[
         float, setting("a process or camera that is silent this long is reported", unit="s", ge=2, le=600)

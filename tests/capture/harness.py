@@ -16,7 +16,8 @@ import tomlkit
 
 from shm_ring import RingError, RingReader
 from shmcam.config.settings import Settings
-from shmcam.control.client import ControlClient, call
+from shmcam.control.call import call
+from shmcam.control.client import ControlClient
 from shmcam.control.messages import Reply
 from tests.machine import SHORT, until
 

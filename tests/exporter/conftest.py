@@ -18,7 +18,7 @@ import pytest
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
-from shmcam.control.client import call
+from shmcam.control.call import call
 from shmcam.control.messages import Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, to_utc_ns

@@ -19,7 +19,7 @@ import tomlkit
 
 from shm_ring import Flags, FrameMeta, RingWriter, segment_name
 from shm_ring.formats import geometry, planes
-from shmcam.control.client import call
+from shmcam.control.call import call
 from shmcam.control.messages import Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring.formats import geometry
-from shmcam.control.client import acall
+from shmcam.control.call import acall
 from shmcam.library import Catalogue
 from tests.exporter.conftest import Feed
 from tests.exporter.conftest import running as exporting

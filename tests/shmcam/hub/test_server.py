@@ -16,7 +16,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from shmcam.control.client import ControlClient, acall, call
+from shmcam.control.call import acall, call
+from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
 from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save
 from shmcam.hub.server import CONNECTIONS_MAX
