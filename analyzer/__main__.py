@@ -8,7 +8,7 @@ import sys
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.loop import COMMANDS, Analyzer, run, settings_of
-from analyzer.night.user_command import Hooks
+from analyzer.night.day_night_hook import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings

@@ -20,8 +20,8 @@ from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.frame_sample import sample_frame
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.night.controller import ExposureRequest
+from analyzer.night.day_night_hook import Hooks
 from analyzer.night.decision import Decision, Override
-from analyzer.night.user_command import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from capture.camera_request import EVENTS, DesiredRequest
+from capture.desired_request import EVENTS, DesiredRequest
 from capture.frame_ids import FrameIds
 from capture.loop import CaptureLoop
 from capture.rings import Rings

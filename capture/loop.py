@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from capture import camera_request
-from capture.camera_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s_of
+from capture import desired_request
+from capture.desired_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s_of
 from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import CameraSettings
@@ -187,8 +187,8 @@ class CaptureLoop:
 
     def _check_memory(self) -> None:
         camera, before = self.desired.camera, self.desired.pressure
-        swap = camera_request.read_swap_percent()
-        now = camera_request.decide_pressure(swap, before, camera)
+        swap = desired_request.read_swap_percent()
+        now = desired_request.decide_pressure(swap, before, camera)
         if now is not before:
             self.desired.set_pressure(now)
             self.status.report_pressure(before, now, swap, camera)

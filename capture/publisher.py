@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.camera_request import DesiredRequest
+from capture.desired_request import DesiredRequest
 from capture.frame_checks import DropCounter, SettlingFlags
 from capture.rings import Rings, slots_for
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta

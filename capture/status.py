@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from capture.camera_request import Pressure, find_changes
+from capture.desired_request import Pressure, find_changes
 from capture.publisher import FramePublisher
 from capture.settings import CameraSettings
 from capture.sources.base import CameraRequest, OpenedSource
@@ -22,7 +22,7 @@ BEAT_NS = 200_000_000
 """The client sends one heartbeat a second; more often than this is only work."""
 
 OPENING_NS = 12_000_000_000
-"""A network camera may take 8 s to its first picture (capture.sources.ffmpeg_stream.OPEN_S)."""
+"""A network camera may take 8 s to its first picture (capture.sources.pyav_stream.OPEN_S)."""
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Command, Event, Preview, Reply, SettingChanged, ShortStream, Viewers
 from shmcam.runtime.stop import Stop
 from streamer.http.context import Context, StreamedCamera
-from streamer.previews import Previews
+from streamer.preview_messages import Previews
 from streamer.shortstream import send_short_stream
 
 log = logging.getLogger(__name__)

@@ -146,7 +146,7 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
 
 def _analyzer(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Analyzer:
     from analyzer.keogram.daily_keogram import KeogramKeeper
-    from analyzer.night.user_command import Hooks
+    from analyzer.night.day_night_hook import Hooks
     from analyzer.plugins.host import Plugins
     from analyzer.settings import AnalyzerSettings
     from shmcam.runtime.stop import Stop

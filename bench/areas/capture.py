@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.areas.ring import lent
 from bench.measure import Measured, Outcome, Row, compared, paired
-from capture.camera_request import DesiredRequest
+from capture.desired_request import DesiredRequest
 from capture.loop import CaptureLoop
 from capture.rings import Rings
 from capture.settings import SyntheticSettings

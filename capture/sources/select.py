@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from capture.settings import CameraSettings
 from capture.sources.base import CameraBusy, CameraError, FrameSource
-from capture.sources.url import Address, shown_url
+from capture.sources.stream_address import Address, shown_url
 
 Maker = Callable[[CameraSettings, int, Path], FrameSource]
 
@@ -46,7 +46,7 @@ def _replay(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 
 
 def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
-    from capture.sources.ffmpeg_stream import LiveSource
+    from capture.sources.pyav_stream import LiveSource
 
     scheme = urlsplit(camera.url).scheme
     if scheme not in ("rtsp", "rtsps", "http", "https"):

@@ -25,8 +25,8 @@ from shmcam.control.messages import (
 )
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
+from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
-from shmcam.watchdog.program_files import ProgramFiles
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord import (
     DONE,

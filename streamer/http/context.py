@@ -24,7 +24,7 @@ from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import Feed
 from streamer.settings import HttpSettings, MjpegServerSettings
-from streamer.websocket.session_rules import Sessions
+from streamer.websocket.session_state import Sessions
 
 
 class CommandSender(Protocol):

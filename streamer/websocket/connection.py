@@ -19,7 +19,7 @@ from streamer.http.context import CONTEXT, Context
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
 from streamer.websocket.sender import JSON, WebSocketSender, WebSocketWriter, describe_session, statistics_of
-from streamer.websocket.session_rules import SessionLimit, SessionOptions, WebSocketSession
+from streamer.websocket.session_state import SessionLimit, SessionOptions, WebSocketSession
 
 MESSAGE_BYTES_MAX = 4096
 """The longest honest message is a `create` of 300 bytes."""

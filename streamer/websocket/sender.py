@@ -18,7 +18,7 @@ from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
 from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
-from streamer.websocket.session_rules import PRESETS, SessionOptions, WebSocketSession
+from streamer.websocket.session_state import PRESETS, SessionOptions, WebSocketSession
 
 JSON = dict[str, Any]
 

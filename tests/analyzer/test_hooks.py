@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 
-from analyzer.night.user_command import Hooks
+from analyzer.night.day_night_hook import Hooks
 from shmcam.runtime.stop import Stop
 from tests.machine import until
 

@@ -12,7 +12,7 @@ import pytest
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
-from analyzer.night.user_command import Hooks
+from analyzer.night.day_night_hook import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings

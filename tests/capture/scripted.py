@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture import camera_request, loop
+from capture import desired_request, loop
 from capture.__main__ import main
 from capture.sources.base import CameraError, OpenedSource, ShotMeta
 from capture.sources.select import Choice
@@ -81,7 +81,7 @@ class ScriptedSource:
 def chooser(position: int, folder: Path):
     """Also lets the test say what /proc/meminfo says, where it has written one."""
     if (folder / "meminfo").exists():
-        camera_request.MEMINFO = folder / "meminfo"
+        desired_request.MEMINFO = folder / "meminfo"
     return lambda camera: Choice(ScriptedSource(folder / "camera"), "synthetic", "scripted")
 
 

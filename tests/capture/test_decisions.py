@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from capture.camera_request import (
+from capture.desired_request import (
     ExposureMode,
     Pressure,
     decide_pressure,
@@ -26,9 +26,9 @@ from capture.frame_checks import PATIENCE_FRAMES, DropCounter, SettlingFlags
 from capture.rings import LEAST_SLOTS, Rings, slots_for
 from capture.settings import CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
 from capture.sources.base import CameraError, CameraRequest, ShotMeta
-from capture.sources.ffmpeg_stream import ArrivalClock
+from capture.sources.pyav_stream import ArrivalClock
 from capture.sources.select import Chooser, choose_kind
-from capture.sources.url import shown_url
+from capture.sources.stream_address import shown_url
 from capture.sources.video_file import Pacer
 from capture.status import CaptureStatus
 from shm_ring import RingReader, RingTooLarge

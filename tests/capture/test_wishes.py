@@ -2,7 +2,7 @@
 
 import pytest
 
-from capture.camera_request import DesiredRequest, ExposureMode, Pressure
+from capture.desired_request import DesiredRequest, ExposureMode, Pressure
 from shmcam.config.settings import Settings
 from shmcam.control.messages import ModeRequested, NightBegan, NightEnded, SettingChanged
 

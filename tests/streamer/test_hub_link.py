@@ -9,7 +9,7 @@ from shmcam.runtime.stop import Stop
 from streamer import shortstream
 from streamer.hub_link import SHORT_STREAMS_MAX, HubLink, list_viewers
 from streamer.loop import measure_load
-from streamer.previews import Previews
+from streamer.preview_messages import Previews
 from streamer.shortstream import send_short_stream
 from tests.streamer.harness import browsing, eventually, jpeg_of, number_in, opened, picture, running, soon
 from tests.streamer.pictures.test_stream import run

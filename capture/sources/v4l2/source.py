@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
-from capture.sources.ffmpeg_stream import LiveSource
-from capture.sources.url import Address
+from capture.sources.pyav_stream import LiveSource
+from capture.sources.stream_address import Address
 from capture.sources.v4l2.controls import V4l2Controls
 from capture.sources.v4l2.device import Device, V4l2Mode
 from shmcam.runtime.clock import now_ns

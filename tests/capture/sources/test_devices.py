@@ -15,7 +15,7 @@ from capture.settings import CameraSettings
 from capture.sources import detect
 from capture.sources.base import CameraBusy, CameraError, CameraRequest
 from capture.sources.select import MAKERS
-from capture.sources.url import Address
+from capture.sources.stream_address import Address
 from capture.sources.v4l2 import device as v4l2
 from capture.sources.v4l2 import source as webcam
 from capture.sources.v4l2.controls import (

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from capture.sources.base import CameraError, CameraRequest, EndOfStream
-from capture.sources.ffmpeg_stream import LiveSource
-from capture.sources.url import Address
+from capture.sources.pyav_stream import LiveSource
+from capture.sources.stream_address import Address
 from capture.sources.video_file import FileSource
 from shm_ring.formats import planes
 from shmcam.imaging import frame_number_code

@@ -13,7 +13,7 @@ from streamer.h264 import routes
 from streamer.monitoring.throttle import Load
 from streamer.websocket import connection
 from streamer.websocket.connection import MESSAGES_PER_S
-from streamer.websocket.session_rules import RESUME_S, SessionLimit, SessionOptions, Sessions, WebSocketSession
+from streamer.websocket.session_state import RESUME_S, SessionLimit, SessionOptions, Sessions, WebSocketSession
 from tests.streamer.h264.test_live import INIT_SEGMENT, piece
 from tests.streamer.harness import UPGRADE, browsing, eventually, number_in, opened, picture, running, soon
 from tests.streamer.monitoring.test_throttle import LIMITS

@@ -18,7 +18,7 @@ import av
 
 from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
 from capture.sources.decoded_frame import geometry_of, write_frame
-from capture.sources.url import Address
+from capture.sources.stream_address import Address
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 
