@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.desired_request import DesiredRequest
-from capture.frame_checks import DropCounter, SettlingFlags
+from capture.drops_and_settling import DropCounter, SettlingFlags
 from capture.rings import Rings, slots_for
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter

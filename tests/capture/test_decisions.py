@@ -22,7 +22,7 @@ from capture.desired_request import (
     read_swap_percent,
     request_of,
 )
-from capture.frame_checks import PATIENCE_FRAMES, DropCounter, SettlingFlags
+from capture.drops_and_settling import PATIENCE_FRAMES, DropCounter, SettlingFlags
 from capture.rings import LEAST_SLOTS, Rings, slots_for
 from capture.settings import CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
 from capture.sources.base import CameraError, CameraRequest, ShotMeta
