@@ -9,8 +9,8 @@ from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.control.messages import DiskLow, Event, Reply
-from shmcam.library.database import refusal
-from shmcam.library.disk_space import room_at
+from shmcam.library.database import explain_not_writable
+from shmcam.library.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,15 @@ class DiskMonitor:
     def check(self, settings: Settings) -> Reply:
         """Compares free room with the reserve. Raises: OSError."""
         own = settings.table(LibrarySettings)
-        had_trouble, self.library_trouble = self.library_trouble, refusal(settings.paths.library)
+        had_trouble, self.library_trouble = self.library_trouble, explain_not_writable(settings.paths.library)
         if self.library_trouble:
             self._missed.set()
         if self.library_trouble and not had_trouble:
             log.warning("library cannot be written reason=%s", self.library_trouble)
         for folder in (settings.paths.captures, settings.paths.recordings):
-            room = room_at(folder, own)
+            room = measure_room(folder, own)
             free, reserve = room.free_bytes, room.reserve_bytes
-            if room.low and folder not in self._low:
+            if room.is_low and folder not in self._low:
                 self._low.add(folder)
                 log.warning("disk low folder=%s free_bytes=%d reserve_bytes=%d", folder, free, reserve)
                 self._announce(DiskLow(path=str(folder), free_bytes=free, need_bytes=reserve))

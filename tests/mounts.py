@@ -35,7 +35,7 @@ def remount(pid: int, folder: Path, how: str) -> bool:
 @contextmanager
 def closed(error: int = errno.EROFS) -> Iterator[None]:
     """While it lasts this process can write no library: the disk is read-only, or has the error that is given."""
-    with mock.patch.object(database, "opened_lock", side_effect=OSError(error, os.strerror(error))):
+    with mock.patch.object(database, "open_lock", side_effect=OSError(error, os.strerror(error))):
         yield
 
 

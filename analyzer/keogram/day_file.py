@@ -128,4 +128,4 @@ def write_description(path: Path, columns: Columns, info: DayInfo, day: date, co
         trigger="auto",
         companions=companions,
     )
-    write_sidecar(path, entry.description())
+    write_sidecar(path, entry.to_description())

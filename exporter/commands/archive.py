@@ -13,10 +13,10 @@ from exporter import replies
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Archive, Archives, ArchiveSaved, Event, Progressed, Reply
 from shmcam.library import Catalogue, archive, manifest, retention
-from shmcam.library.entry import line, row
+from shmcam.library.entry import to_line, to_row
 from shmcam.library.errors import NoSuchEntry
 from shmcam.library.sidecar import MANIFEST
-from shmcam.library.time_parsing import instant_ns
+from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.progress import Progress
 
 PROGRESS_S = 1.0
@@ -30,7 +30,9 @@ def build_archive(
 ) -> Reply:
     """Collects clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
     cameras = tuple(command.cameras)
-    span = manifest.Span(instant_ns(command.since, now_utc_ns), instant_ns(command.until, now_utc_ns), cameras)
+    span = manifest.Span(
+        parse_instant_ns(command.since, now_utc_ns), parse_instant_ns(command.until, now_utc_ns), cameras
+    )
     archives = settings.paths.archives
 
     def make_room(need_bytes: int, spared: Collection[Path]) -> None:
@@ -47,10 +49,10 @@ def build_archive(
         room=make_room,
         now_utc_ns=now_utc_ns,
     )
-    files = len(manifest.known(entry.path.parent))
+    files = len(manifest.read_items(entry.path.parent))
     announce(ArchiveSaved(name=command.name, path=str(entry.path), files=files))
     text = f"Saved archive {command.name}: {replies.format_path(entry)} (files: {files}, {entry.bytes / 1e6:.1f} MB)"
-    return Reply(status="archive_saved", text=text, data={**row(entry), "manifest": str(entry.path), "files": files})
+    return Reply(status="archive_saved", text=text, data={**to_row(entry), "manifest": str(entry.path), "files": files})
 
 
 def answer_archives(
@@ -59,24 +61,24 @@ def answer_archives(
     """Lists, verifies or deletes archives. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
     if command.action == "list" and not command.name:
         entries = catalogue.find(kinds=["archive"])
-        lines = [f"{entry.label}: {line(entry)}" for entry in entries]
-        unfinished = archive.unfinished(settings.paths.archives)
+        lines = [f"{entry.label}: {to_line(entry)}" for entry in entries]
+        unfinished = archive.find_unfinished(settings.paths.archives)
         lines += [
             f"{name}: unfinished; `archive {name}` goes on, `archives delete {name}` removes it" for name in unfinished
         ]
-        data = {"rows": [row(entry) for entry in entries], "unfinished": unfinished}
+        data = {"rows": [to_row(entry) for entry in entries], "unfinished": unfinished}
         return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
-    folder = settings.paths.archives / archive.checked_name(command.name)
+    folder = settings.paths.archives / archive.check_name(command.name)
     if command.action == "delete":
         entries = catalogue.find(kinds=["archive"])
         entry = next((entry for entry in entries if entry.path.parent == folder), None)
-        if entry is None and command.name in archive.unfinished(settings.paths.archives):
+        if entry is None and command.name in archive.find_unfinished(settings.paths.archives):
             archive.discard(folder, catalogue.folders)
             return Reply(status="deleted", text=f"OK: deleted unfinished archive {command.name}")
         if entry is None:
             raise NoSuchEntry(f"no archive {command.name}")
         catalogue.delete(entry.id)
-        return Reply(status="deleted", text=f"OK: deleted archive {command.name}", data=row(entry))
+        return Reply(status="deleted", text=f"OK: deleted archive {command.name}", data=to_row(entry))
     findings = manifest.verify(folder, _announce_progress(f"verify {command.name}", announce))
     text = "\n".join(findings[:FINDINGS_SHOWN]) or f"OK: {folder / MANIFEST} and all its files agree"
     return Reply(ok=not findings, status="archives", text=text, data={"findings": findings[:FINDINGS_SHOWN]})

@@ -11,7 +11,7 @@ from exporter.pictures import names
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
 from shmcam.library import Catalogue
-from shmcam.library.entry import row
+from shmcam.library.entry import to_row
 
 PROGRESS_FRAMES = 50
 """Frames between two Progressed events."""
@@ -45,7 +45,7 @@ def build_timelapse(
     entry = build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress)
     announce(Saved(camera=camera, path=str(entry.path), kind="timelapse", frame_id=entry.last_frame))
     text = f"Saved timelapse: {replies.format_path(entry)} (frames: {entry.frames}, {entry.bytes / 1e6:.1f} MB)"
-    return Reply(status="timelapse_saved", text=text, data=row(entry))
+    return Reply(status="timelapse_saved", text=text, data=to_row(entry))
 
 
 def _state_of(follower: CameraFollower) -> dict[str, object]:

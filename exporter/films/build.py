@@ -19,9 +19,9 @@ from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
-from shmcam.library.entry import row
+from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
-from shmcam.library.time_parsing import instant_ns
+from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.atomic_files import find_unused_path
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import Progress, make_progress_bar
@@ -59,7 +59,7 @@ def build(
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
     path = find_unused_path(folder / names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
-    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].description() | {"kind": "timelapse"})
+    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].to_description() | {"kind": "timelapse"})
     try:
         for number, entry in enumerate(entries):
             progress(number, len(entries))
@@ -105,8 +105,8 @@ def find_pictures(catalogue: Catalogue, cameras: Iterable[str], since: str, unti
     entries = catalogue.find(
         kinds=["picture"],
         cameras=list(cameras),
-        since_utc_ns=instant_ns(since, now_utc_ns),
-        until_utc_ns=instant_ns(until, now_utc_ns),
+        since_utc_ns=parse_instant_ns(since, now_utc_ns),
+        until_utc_ns=parse_instant_ns(until, now_utc_ns),
         newest_first=False,
     )
     by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in reversed(entries)}
@@ -132,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(row(film)) if options.json else f"{film.path} ({film.frames} frames, {film.bytes / 1e6:.1f} MB)")
+    print(
+        json.dumps(to_row(film)) if options.json else f"{film.path} ({film.frames} frames, {film.bytes / 1e6:.1f} MB)"
+    )
     return 0
 
 

@@ -36,7 +36,7 @@ def describe(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = Non
     values = {name: getattr(meta, name) for name in FRAME_FIELDS}
     frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
     flags = [name for flag, name in FLAG_NAMES.items() if meta.flags & flag]
-    return {**frame, "flags": flags, "captured": _format_captured(meta), **(more or {}), **entry.description()}
+    return {**frame, "flags": flags, "captured": _format_captured(meta), **(more or {}), **entry.to_description()}
 
 
 def tags_of(entry: Entry, meta: FrameMeta, description: Mapping[str, Any]) -> tuple[tiff.Tags, tiff.Tags]:

@@ -27,7 +27,7 @@ from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.imaging.accumulate import Samples16
 from shmcam.library import Catalogue, Entry, retention
-from shmcam.library.sidecar import PICTURES, sidecar
+from shmcam.library.sidecar import PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 
 log = logging.getLogger(__name__)
@@ -227,12 +227,12 @@ def _write_file(path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> N
             for part in parts:
                 file.write(part)
             if beside is not None:
-                with open_atomic(sidecar(path)) as description:
+                with open_atomic(sidecar_path_of(path)) as description:
                     description.write(json.dumps(beside, indent=1).encode())
                 has_sidecar = True
     except BaseException:
         if has_sidecar:
-            sidecar(path).unlink(missing_ok=True)
+            sidecar_path_of(path).unlink(missing_ok=True)
         raise
 
 

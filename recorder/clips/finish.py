@@ -23,7 +23,7 @@ from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
-from shmcam.library.disk_space import DiskRoom, room_at
+from shmcam.library.disk_space import DiskRoom, measure_room
 from shmcam.library.retention import keep_newest
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import open_atomic
@@ -44,7 +44,7 @@ class _Stopped(Exception):
 
 def has_room_for_copy(path: Path, room: DiskRoom) -> bool:
     """Tells whether a copy of the file would leave the reserve untouched."""
-    return room.short_bytes(int(path.stat().st_size * COPY_FACTOR)) < 0
+    return room.missing_bytes(int(path.stat().st_size * COPY_FACTOR)) < 0
 
 
 def move_index_to_front(path: Path, stop: Stop) -> bool:
@@ -174,7 +174,7 @@ class Finisher:
             return False
         if closed.order.kind == "rolling":
             return False  # written to be deleted: not worth writing twice
-        if has_room_for_copy(closed.path, room_at(closed.path.parent, self.settings.table(LibrarySettings))):
+        if has_room_for_copy(closed.path, measure_room(closed.path.parent, self.settings.table(LibrarySettings))):
             return True
         log.info("file stays as recorded path=%s reason=no room for a copy", closed.path)
         return False

@@ -18,7 +18,7 @@ from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
 from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
-from shmcam.library.sidecar import sidecar
+from shmcam.library.sidecar import sidecar_path_of
 from shmcam.runtime.atomic_files import PART, find_unused_path, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
@@ -76,7 +76,7 @@ def find_unfiled(recordings: Path, camera: str) -> list[Path]:
         unfiled += [
             Path(folder) / name
             for name in sorted(names)
-            if is_of(name, camera) and name.endswith(suffixes) and sidecar(Path(name)).name not in present
+            if is_of(name, camera) and name.endswith(suffixes) and sidecar_path_of(Path(name)).name not in present
         ]
     return unfiled
 

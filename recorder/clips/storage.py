@@ -10,7 +10,7 @@ from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, LibraryError, NoRoom
-from shmcam.library.disk_space import room_at
+from shmcam.library.disk_space import measure_room
 from shmcam.library.retention import make_room
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import sync_folder
@@ -70,7 +70,7 @@ class Storage:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
 
     def _check_free(self, folder: Path, need_bytes: int) -> None:
-        free_bytes = room_at(folder, self.settings.table(LibrarySettings)).free_bytes
+        free_bytes = measure_room(folder, self.settings.table(LibrarySettings)).free_bytes
         if free_bytes < need_bytes:
             raise StorageUnavailable(
                 f"disk full: {free_bytes / 1e6:.1f} MB free in {folder}, {need_bytes / 1e6:.1f} MB needed"

@@ -12,12 +12,12 @@ from pathlib import Path
 from shmcam.cli.options import whole_number
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import manifest
-from shmcam.library.archive import checked_name
+from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue
-from shmcam.library.entry import Entry, line, row, show
+from shmcam.library.entry import Entry, to_line, to_row, to_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.sidecar import MANIFEST
-from shmcam.library.time_parsing import instant_ns
+from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import make_progress_bar
 from shmcam.runtime.startup import find_config
@@ -51,13 +51,15 @@ def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
     entries = catalogue.find(
         kinds=options.kind,
         cameras=options.camera,
-        since_utc_ns=instant_ns(options.since, now),
-        until_utc_ns=instant_ns(options.until, now),
+        since_utc_ns=parse_instant_ns(options.since, now),
+        until_utc_ns=parse_instant_ns(options.until, now),
         protected=True if options.protected else None,
         limit=options.limit,
     )
     print_answer(
-        options, [row(entry) for entry in entries], "\n".join(line(entry) for entry in entries) or "nothing saved yet"
+        options,
+        [to_row(entry) for entry in entries],
+        "\n".join(to_line(entry) for entry in entries) or "nothing saved yet",
     )
     return 0
 
@@ -65,7 +67,7 @@ def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
 def show_entry(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Prints all of one row."""
     entry = catalogue.get(options.numbers[0])
-    print_answer(options, row(entry), show(entry))
+    print_answer(options, to_row(entry), to_text(entry))
     return 0
 
 
@@ -82,7 +84,7 @@ def delete_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
 def check_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Compares the library with the disk."""
     findings = catalogue.check(mend=options.mend)
-    rows = [{**row(entry), "finding": how} for entry, how in findings]
+    rows = [{**to_row(entry), "finding": how} for entry, how in findings]
     mended = " (mended)" if options.mend and findings else ""
     text = "\n".join(f"{how}: {entry.path}{mended}" for entry, how in findings)
     print_answer(options, rows, text or f"{len(catalogue.find())} rows, each with its file")
@@ -94,7 +96,7 @@ def rebuild_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
     count, kept = catalogue.rebuild(accept=options.accept)
     text = f"rebuilt {count} rows from the files below {', '.join(map(str, catalogue.folders))}"
     away = [str(folder) for folder in catalogue.away]
-    print_answer(options, {"rows": count, "kept": kept, "away": away}, text + catalogue.kept_text(kept))
+    print_answer(options, {"rows": count, "kept": kept, "away": away}, text + catalogue.describe_kept(kept))
     return 0
 
 
@@ -104,7 +106,7 @@ def verify_archives(options: argparse.Namespace, _catalogue: Catalogue) -> int:
     results: dict[str, list[str]] = {}
     for name in options.names or sorted(path.parent.name for path in archives.glob(f"*/{MANIFEST}")):
         bar = make_progress_bar(name) if sys.stderr.isatty() and not options.json else lambda _done, _total: None
-        results[name] = manifest.verify(archives / checked_name(name), bar)
+        results[name] = manifest.verify(archives / check_name(name), bar)
     lines = [f"{name}: {finding}" for name, findings in results.items() for finding in findings or ["ok"]]
     print_answer(options, results, "\n".join(lines) or "no archives yet")
     return EXIT_FOUND if any(results.values()) else 0
@@ -132,7 +134,7 @@ def run_command(options: argparse.Namespace) -> int:
 def _change_entries(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:
     for number in options.numbers:
         entry = work(number)
-        print_answer(options, row(entry), line(entry))
+        print_answer(options, to_row(entry), to_line(entry))
     return 0
 
 

@@ -25,9 +25,9 @@ from shmcam.config.settings import LABEL
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
-from shmcam.library.files import holds
-from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, known, sha256, write
-from shmcam.library.sidecar import MANIFEST, is_archive, sidecar
+from shmcam.library.files import holds_any
+from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, hash_file, read_items, write
+from shmcam.library.sidecar import MANIFEST, is_archive, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.progress import Progress
 
@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 """Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
 
-Room = Callable[[int, Collection[Path]], object]
+MakeRoom = Callable[[int, Collection[Path]], object]
 """Makes room for so many bytes without deleting any of these files. Raises: OSError."""
 
 
-def checked_name(name: str) -> str:
+def check_name(name: str) -> str:
     """The name of an archive, fit for a folder. Raises: ValueError."""
     if not re.fullmatch(LABEL, name):
         raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
@@ -55,7 +55,7 @@ def build(
     *,
     config: str = "",
     progress: Progress = lambda _done, _total: None,
-    room: Room = lambda _bytes, _spared: None,
+    room: MakeRoom = lambda _bytes, _spared: None,
     now_utc_ns: int = 0,
 ) -> Entry:
     """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
@@ -64,8 +64,8 @@ def build(
     Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
     again to go on).
     """
-    folder = archives / checked_name(name)
-    if holds(folder, catalogue.folders) or _taken(folder):
+    folder = archives / check_name(name)
+    if holds_any(folder, catalogue.folders) or _is_taken(folder):
         raise ValueError(f"archive name {name}: {folder} is not an archive's folder; choose another name")
     entries = [
         entry
@@ -77,12 +77,12 @@ def build(
     if not entries:
         raise NothingThere(f"archive {name}: the library holds nothing of that span")
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [(path, _place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
-    done, spared = known(folder), {entry.path for entry in entries}
+    sources = [(path, _to_place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
+    done, spared = read_items(folder), {entry.path for entry in entries}
     with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
             progress(number, len(sources))
-            item = _brought(source, folder, place, done.get(place), lambda size: room(size, spared))
+            item = _bring_in(source, folder, place, done.get(place), lambda size: room(size, spared))
             if item is None:
                 log.warning("archive %s: %s was deleted meanwhile", name, source)
             elif item != done.get(place):
@@ -92,14 +92,14 @@ def build(
     if config:
         with open_atomic(folder / "config.toml", replace=True) as file:
             file.write(config.encode())
-    placed = [(entry, _place(entry.path, catalogue.root)) for entry in entries]
+    placed = [(entry, _to_place(entry.path, catalogue.root)) for entry in entries]
     entry = write(folder, span, placed, list(done.values()), now_utc_ns)
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))
     return catalogue.add_when_writable(entry)
 
 
-def unfinished(archives: Path) -> list[str]:
+def find_unfinished(archives: Path) -> list[str]:
     """Names of archives that were begun and have no manifest yet."""
     begun = (journal.parent for journal in archives.glob(f"*/{JOURNAL}"))
     return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
@@ -110,7 +110,7 @@ def discard(folder: Path, folders: Collection[Path]) -> None:
 
     `folders`: those of the library.
     """
-    if holds(folder, folders):
+    if holds_any(folder, folders):
         raise LibraryError(f"{folder}: a folder of the library, no archive; not deleted (remove its {JOURNAL} by hand)")
     for item in folder.iterdir():
         if item.name != JOURNAL:  # goes last: without it what is left would be taken for single files
@@ -119,7 +119,7 @@ def discard(folder: Path, folders: Collection[Path]) -> None:
     folder.rmdir()
 
 
-def _taken(folder: Path) -> bool:
+def _is_taken(folder: Path) -> bool:
     """Whether somebody keeps something else in a folder of this name."""
     if not folder.exists() or (folder / JOURNAL).exists():
         return False
@@ -129,19 +129,19 @@ def _taken(folder: Path) -> bool:
 
 def _files_of(entry: Entry) -> Iterator[Path]:
     yield entry.path
-    for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
+    for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
         if extra.exists():
             yield extra
 
 
-def _place(path: Path, root: Path) -> str:
+def _to_place(path: Path, root: Path) -> str:
     """Where a file goes inside the archive: as below the library, so that names cannot collide."""
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
 
 
-def _brought(
+def _bring_in(
     source: Path, folder: Path, place: str, before: ManifestItem | None, room: Callable[[int], object]
 ) -> ManifestItem | None:
     """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
@@ -154,7 +154,7 @@ def _brought(
         linked = _link(source, target)
         if not linked:
             room(facts.st_size)
-        total = sha256(target) if linked else _copy(source, target)
+        total = hash_file(target) if linked else _copy(source, target)
     except FileNotFoundError:
         return None
     return ManifestItem(place, total, target.stat().st_size, linked, facts.st_mtime_ns)

@@ -20,7 +20,7 @@ from shmcam.library.database import Database
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
 from shmcam.library.mounts import Mounts
-from shmcam.library.time_parsing import storable
+from shmcam.library.time_parsing import to_storable
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Catalogue:
         Returns: the entry with its number and size. Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
         """
         if entry.bytes == 0:
-            entry = replace(entry, bytes=files.size(entry.path))
-        sidecar.describe(entry)
+            entry = replace(entry, bytes=files.size_of(entry.path))
+        sidecar.write_description(entry)
         return self.insert([entry])[0]
 
     def add_when_writable(self, entry: Entry) -> Entry:
@@ -83,15 +83,15 @@ class Catalogue:
         except NotWritable as problem:
             self.missed.set()
             log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
-            return replace(entry, bytes=entry.bytes or files.size(entry.path))
+            return replace(entry, bytes=entry.bytes or files.size_of(entry.path))
 
     def protect(self, number: int, protected: bool = True) -> Entry:
         """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
-        self._database.demand_writable()
+        self._database.require_writable()
         entry = replace(self.get(number), protected=protected)
-        files.size(entry.path)
+        files.size_of(entry.path)
         # The file first: if we die in between, `check` finds and mends the row that differs.
-        sidecar.describe(entry)
+        sidecar.write_description(entry)
         update = "UPDATE entries SET protected = ? WHERE id = ?"
         if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
             raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")
@@ -107,7 +107,7 @@ class Catalogue:
 
     def remove(self, entry: Entry) -> None:
         """Delete without asking whether it is protected. Raises: NotWritable, OSError."""
-        self._database.demand_writable()  # no row shall outlive its file
+        self._database.require_writable()  # no row shall outlive its file
         files.remove(entry, self.folders)
         self.forget([entry.id])
 
@@ -119,7 +119,7 @@ class Catalogue:
 
     def get(self, number: int) -> Entry:
         """One row. Raises: NoSuchEntry."""
-        found = self.select("id = ?", (storable(number),))
+        found = self.select("id = ?", (to_storable(number),))
         if not found:
             raise NoSuchEntry(f"no entry {number} in the library")
         return found[0]
@@ -152,7 +152,7 @@ class Catalogue:
         used = [(clause, value) for clause, value in where if value is not None]
         clauses, values = [clause for clause, _ in used], [value for _, value in used]
         if group:
-            clauses.append(database.in_group(group))
+            clauses.append(database.sql_of_group(group))
         for column, wanted in (("kind", kinds), ("camera", cameras)):
             if wanted:
                 clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
@@ -162,15 +162,15 @@ class Catalogue:
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
-        rows = self._database.read(lambda db: db.execute(query, (*values, storable(limit))).fetchall())
+        rows = self._database.read(lambda db: db.execute(query, (*values, to_storable(limit))).fetchall())
         return [database.entry_of(row, self.root) for row in rows]
 
-    def kinds(self) -> list[str]:
+    def find_kinds(self) -> list[str]:
         """Every kind there is a row of."""
         rows = self._database.read(lambda db: db.execute("SELECT DISTINCT kind FROM entries").fetchall())
         return [row["kind"] for row in rows]
 
-    def totals(self) -> dict[str, tuple[int, int]]:
+    def sum_groups(self) -> dict[str, tuple[int, int]]:
         """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
         query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
         found: dict[str, tuple[int, int]] = {}
@@ -180,9 +180,9 @@ class Catalogue:
             found[group] = (count + row["n"], size + row["size"])
         return found
 
-    def library_s(self) -> float:
+    def read_library_s(self) -> float:
         """Library time now (`shmcam.library.database`); entries carry it in the column `added_s`."""
-        return self._database.write(database.age)
+        return self._database.write(database.advance_library_time)
 
     # ---- agreeing with the disk
 
@@ -194,11 +194,11 @@ class Catalogue:
         """
         if not self.folders:
             return [], []
-        on_disk = self._look()
+        on_disk = self._scan()
         rows = {entry.path: entry for entry in self.find()}
         absent = [path for path in rows if path not in on_disk and not path.exists()]
         gone = [rows[path] for path in absent if not self._is_away(path)]
-        adopted = self.insert(sidecar.readable(on_disk - rows.keys()))
+        adopted = self.insert(sidecar.read_all(on_disk - rows.keys()))
         self.forget([entry.id for entry in gone])
         return adopted, gone
 
@@ -210,7 +210,7 @@ class Catalogue:
         if accept:
             self.mounts.forget()
         before = self.find()  # what others add while we look stays as they wrote it
-        entries = sidecar.readable(self._look())
+        entries = sidecar.read_all(self._scan())
         kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
         kept = [entry for entry in kept if not entry.path.exists()]
         keep = {entry.id for entry in kept}
@@ -222,7 +222,7 @@ class Catalogue:
         Returns: the rows that differed, and how.
         """
         before = {entry.path: entry for entry in self.find()}
-        actual = {entry.path: entry for entry in sidecar.readable(self._look())}
+        actual = {entry.path: entry for entry in sidecar.read_all(self._scan())}
         findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
         absent = [path for path in before if path not in actual and not path.exists()]
         findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]
@@ -234,7 +234,7 @@ class Catalogue:
             self.write(_unprotect([before[entry.path].id for entry in changed if not entry.protected]))
         return findings
 
-    def kept_text(self, kept: int) -> str:
+    def describe_kept(self, kept: int) -> str:
         """What to say of rows that a rebuild kept; empty where there are none."""
         if not kept:
             return ""
@@ -244,12 +244,12 @@ class Catalogue:
             "(`shmcam library rebuild --accept` forgets)"
         )
 
-    def _look(self) -> set[Path]:
+    def _scan(self) -> set[Path]:
         """Every file of the library; the catalogue then knows which folders are away."""
-        held = {folder: files.found([folder]) for folder in self.folders}
+        held = {folder: files.find_files([folder]) for folder in self.folders}
         self.mounts.remember()
         empty = {folder for folder, paths in held.items() if not paths}
-        self.away = tuple(folder for folder in held if folder in empty or self.mounts.away(folder))
+        self.away = tuple(folder for folder in held if folder in empty or self.mounts.is_away(folder))
         return set().union(*held.values())
 
     def _is_away(self, path: Path) -> bool:
@@ -263,7 +263,7 @@ class Catalogue:
         """Add rows of files that describe themselves already, `instead` of others. Returns: them with their numbers."""
 
         def work(db: sqlite3.Connection) -> list[Entry]:
-            added_s = database.age(db)
+            added_s = database.advance_library_time(db)
             database.delete(db, instead)
             return [database.insert(db, entry, self.root, added_s) for entry in entries]
 

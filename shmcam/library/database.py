@@ -45,32 +45,32 @@ from shmcam.library.errors import LibraryError, NotWritable
 from shmcam.runtime.procfs import boot_id
 
 
-def refusal(path: Path) -> str:
+def explain_not_writable(path: Path) -> str:
     """Why the library at `path` cannot be written; empty where it can."""
     disk = f"the disk of {path.name} is read-only"
     try:
         for place in (path.parent, path):
             if place.exists() and not os.access(place, os.W_OK):
                 return disk if os.statvfs(place).f_flag & os.ST_RDONLY else f"no permission to write {place}"
-        os.close(opened_lock(path))
+        os.close(open_lock(path))
     except PermissionError:
-        return f"no permission to write {_lock(path)}"
+        return f"no permission to write {_lock_path_of(path)}"
     except OSError as error:  # ext4 that found itself damaged is mounted as before, but lets nobody write
         gone = f"the disk of {path.name} does not answer: {os.strerror(errno.EIO)}"  # as when its stick was pulled
         return {errno.EROFS: disk, errno.EIO: gone}.get(error.errno or 0, "")
     return ""
 
 
-def opened_lock(path: Path) -> int:
+def open_lock(path: Path) -> int:
     """A descriptor of the lock file of the library at `path`. Raises: OSError."""
-    return os.open(_lock(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return os.open(_lock_path_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
-def _lock(path: Path) -> Path:
+def _lock_path_of(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-def connected(path: Path, why: str, version: int, timeout_s: float) -> sqlite3.Connection:
+def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> sqlite3.Connection:
     """Connect for one look at a library of this version that cannot be written, because of `why`.
 
     Raises: LibraryError, sqlite3.Error.
@@ -138,14 +138,14 @@ class Database:
         self._inode = -1
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def demand_writable(self) -> None:
+    def require_writable(self) -> None:
         """Raises: NotWritable, saying why."""
-        if why := refusal(self.path):
+        if why := explain_not_writable(self.path):
             raise NotWritable(f"{self.path} cannot be written: {why}")
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
-        self.demand_writable()
+        self.require_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN IMMEDIATE")
@@ -163,16 +163,16 @@ class Database:
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
         with self._mutex:
-            if why := refusal(self.path):
+            if why := explain_not_writable(self.path):
                 self.close()
-                with closing(connected(self.path, why, VERSION, BUSY_S)) as connection:
+                with closing(connect_read_only(self.path, why, VERSION, BUSY_S)) as connection:
                     return work(connection)
             for attempt in (1, 2):
                 try:
                     with self._lock(fcntl.LOCK_SH):
                         return work(self._open())
                 except sqlite3.DatabaseError as error:
-                    if attempt == 2 or not _damage(error):
+                    if attempt == 2 or not _is_damage(error):
                         raise
                     self.set_aside(str(error))
             raise AssertionError("unreachable")
@@ -182,7 +182,7 @@ class Database:
         seen, self._inode = self._inode, -1
         self.close()
         with self._lock(fcntl.LOCK_EX):
-            if _inode(self.path) == seen:
+            if _inode_of(self.path) == seen:
                 aside = self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d_%H%M%S')}-{os.getpid()}")
                 log.error("library set aside path=%s as=%s reason=%s", self.path, aside.name, reason)
                 for ending in ("", "-wal", "-shm"):
@@ -200,14 +200,14 @@ class Database:
     # ---- inside
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and _inode(self.path) == self._inode:
+        if self._connection is not None and _inode_of(self.path) == self._inode:
             return self._connection
         lost = self._inode > 0 and not self.path.exists()
         self.close()
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        self._inode = _inode(self.path)
+        self._inode = _inode_of(self.path)
         try:
-            _patiently(lambda: self._prepare(connection))
+            _retry_while_locked(lambda: self._prepare(connection))
         except BaseException:
             connection.close()
             raise
@@ -233,7 +233,7 @@ class Database:
     @contextmanager
     def _lock(self, how: int) -> Iterator[None]:
         """Hold the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
-        descriptor = opened_lock(self.path)
+        descriptor = open_lock(self.path)
         try:
             deadline = time.monotonic() + BUSY_S
             while True:
@@ -249,14 +249,14 @@ class Database:
             os.close(descriptor)
 
 
-def _damage(error: sqlite3.DatabaseError) -> bool:
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
     if isinstance(error, sqlite3.OperationalError):
         return "no such" in str(error)  # table or column: somebody else's file, or an emptied one
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
 
 
-def _patiently(work: Callable[[], None]) -> None:
+def _retry_while_locked(work: Callable[[], None]) -> None:
     """Two processes that switch a new file to WAL at once are told "locked" without SQLite's own waiting."""
     deadline = time.monotonic() + BUSY_S
     while True:
@@ -269,18 +269,18 @@ def _patiently(work: Callable[[], None]) -> None:
         time.sleep(0.02)
 
 
-def _inode(path: Path) -> int:
+def _inode_of(path: Path) -> int:
     try:
         return path.stat().st_ino
     except FileNotFoundError:
         return -1
 
 
-BELIEVED_OFF_S = 86_400.0
+MAX_OFF_S = 86_400.0
 """Seconds; longest time a machine is believed to have been switched off."""
 
 
-WRITTEN_S = 10.0
+CLOCK_WRITE_S = 10.0
 """Seconds between two readings that are written down: the most that a power cut makes files younger."""
 
 
@@ -308,7 +308,7 @@ def advance_library_s(library_s: float, before: ClockReading | None, now: ClockR
     if before.boot == now.boot:
         return library_s + max(0.0, now.up_s - before.up_s)
     off_s = now.wall_s - before.wall_s - now.up_s
-    return library_s + now.up_s + min(max(0.0, off_s), BELIEVED_OFF_S)
+    return library_s + now.up_s + min(max(0.0, off_s), MAX_OFF_S)
 
 
 COLUMNS = [field.name for field in fields(Entry)]
@@ -324,8 +324,8 @@ _INSERT = (
 def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> Entry:
     """Add a row, or update that of the same path. Returns: the entry with its number. Raises: sqlite3.Error."""
     values = {name: getattr(entry, name) for name in STORED}
-    path = stored(entry.path, root)
-    values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.triggered}
+    path = to_stored_path(entry.path, root)
+    values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.is_triggered}
     number, protected = db.execute(_INSERT, {**values, "added_s": added_s}).fetchone()
     return replace(entry, path=root / path, id=number, protected=bool(protected))
 
@@ -343,7 +343,7 @@ def entry_of(row: sqlite3.Row, root: Path) -> Entry:
     return Entry(**values)
 
 
-def in_group(group: str) -> str:
+def sql_of_group(group: str) -> str:
     """SQL that is true for the kinds of one group; all of it our own words. Raises: ValueError."""
     if group not in ("pictures", *GROUPS.values()):
         raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
@@ -351,19 +351,19 @@ def in_group(group: str) -> str:
     return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
 
 
-def stored(path: Path, root: Path) -> str:
+def to_stored_path(path: Path, root: Path) -> str:
     """Relative to the library where the file is inside, so that the whole tree may be moved."""
     path = path.absolute()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def age(db: sqlite3.Connection) -> float:
+def advance_library_time(db: sqlite3.Connection) -> float:
     """Advance library time to now and return it."""
     row = db.execute("SELECT * FROM ages").fetchone()
     before = ClockReading(row["boot"], row["up_s"], row["wall_s"]) if row else None
     now = read_clock()
     library_s = advance_library_s(row["library_s"] if row else 0.0, before, now)
-    if before is not None and before.boot == now.boot and now.up_s - before.up_s < WRITTEN_S:
+    if before is not None and before.boot == now.boot and now.up_s - before.up_s < CLOCK_WRITE_S:
         return library_s
     db.execute("REPLACE INTO ages VALUES (1, ?, ?, ?, ?)", (library_s, now.boot, now.up_s, now.wall_s))
     return library_s

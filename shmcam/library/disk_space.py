@@ -23,23 +23,23 @@ class DiskRoom:
     """What retention keeps free."""
 
     @property
-    def low(self) -> bool:
+    def is_low(self) -> bool:
         """Whether somebody else takes the reserve."""
         return is_low(self.free_bytes, self.reserve_bytes)
 
-    def short_bytes(self, need_bytes: int) -> int:
+    def missing_bytes(self, need_bytes: int) -> int:
         """Bytes that are missing for so many more above the reserve; 0 or less: they fit."""
         return need_bytes + self.reserve_bytes - self.free_bytes
 
 
-def room_at(folder: Path, settings: LibrarySettings) -> DiskRoom:
+def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
     """Look at the disk of a folder, which need not exist yet. Raises: OSError."""
     disk = os.statvfs(existing_parent_of(folder))
     total = disk.f_blocks * disk.f_frsize
-    return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes(settings, total))
+    return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes_of(settings, total))
 
 
-def reserve_bytes(settings: LibrarySettings, disk_bytes: int) -> int:
+def reserve_bytes_of(settings: LibrarySettings, disk_bytes: int) -> int:
     """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
     by_size = settings.free_reserve_mb * MB
     by_share = int(disk_bytes * settings.free_reserve_percent / 100)

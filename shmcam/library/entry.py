@@ -73,11 +73,11 @@ class Entry:
         return GROUPS.get(self.kind, "pictures")
 
     @property
-    def triggered(self) -> bool:
+    def is_triggered(self) -> bool:
         """Somebody or something asked for this very file."""
         return self.trigger not in ORDINARY_TRIGGERS
 
-    def description(self) -> dict[str, Any]:
+    def to_description(self) -> dict[str, Any]:
         """What must stand in the file or beside it, so that the row can be made again from the files alone."""
         values = {name: getattr(self, name) for name in DESCRIBED}
         return {**values, "companions": list(self.companions)}
@@ -110,14 +110,14 @@ def from_description(path: Path, values: Mapping[str, Any], *, protected: bool =
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if not _storable(entry):
+    if not _is_storable(entry):
         return None
     return replace(
         entry, companions=tuple(name for name in entry.companions if "/" not in name and name not in ("", ".."))
     )
 
 
-def _storable(entry: Entry) -> bool:
+def _is_storable(entry: Entry) -> bool:
     """Whether a row can hold it: SQLite knows no integers above 64 bits, takes NaN for NULL, and wants UTF-8."""
     numbers = (entry.started_utc_ns, entry.first_frame, entry.last_frame, entry.frames, entry.drops)
     words = (entry.kind, entry.camera, entry.trigger, entry.label, *entry.companions)
@@ -138,7 +138,7 @@ def is_text(word: str) -> bool:
     return True
 
 
-def line(entry: Entry) -> str:
+def to_line(entry: Entry) -> str:
     """One row in one line."""
     marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
     last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # unknown of what was adopted
@@ -149,11 +149,11 @@ def line(entry: Entry) -> str:
     return f"{entry.id} {entry.kind} {entry.camera or '-'} {when}{length}{frames} {size} {entry.path}{marks}"
 
 
-def row(entry: Entry) -> dict[str, Any]:
+def to_row(entry: Entry) -> dict[str, Any]:
     """One row for programs."""
     return {
         "id": entry.id,
-        **entry.description(),
+        **entry.to_description(),
         "started": to_iso(entry.started_utc_ns),
         "path": str(entry.path),
         "bytes": entry.bytes,
@@ -161,12 +161,12 @@ def row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def show(entry: Entry) -> str:
+def to_text(entry: Entry) -> str:
     """Everything about one row, a line each."""
-    return "\n".join(f"{key}: {_words(value)}" for key, value in row(entry).items())
+    return "\n".join(f"{key}: {_to_words(value)}" for key, value in to_row(entry).items())
 
 
-def _words(value: object) -> str:
+def _to_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):

@@ -12,7 +12,7 @@ from pathlib import Path
 from shmcam.library.entry import Entry, is_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.manifest import JOURNAL
-from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, is_archive, listed_bytes, read_json, sidecar
+from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, archive_bytes_of, is_archive, read_json, sidecar_path_of
 from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
@@ -22,7 +22,7 @@ HIDDEN = (".", "_")
 """First letters of names that are not part of the library: temporary files, dark frames, state."""
 
 
-def found(folders: Sequence[Path]) -> set[Path]:
+def find_files(folders: Sequence[Path]) -> set[Path]:
     """Every media file and every archive's manifest below the folders.
 
     Archives are not looked into, nor those being built. Names that are not UTF-8 are left out: a row cannot hold them.
@@ -36,29 +36,29 @@ def found(folders: Sequence[Path]) -> set[Path]:
                 paths.update([here / MANIFEST] if whole else [])
                 names.clear()
                 continue
-            names[:] = [name for name in names if _counts(name)]
-            paths.update(here / name for name in files if _counts(name) and Path(name).suffix in MEDIA)
-    return {path for path in paths if path.suffix not in VIDEOS or not _growing(path)}
+            names[:] = [name for name in names if _is_counted(name)]
+            paths.update(here / name for name in files if _is_counted(name) and Path(name).suffix in MEDIA)
+    return {path for path in paths if path.suffix not in VIDEOS or not _is_growing(path)}
 
 
-def tidied(folders: Sequence[Path]) -> list[Path]:
+def remove_leftovers(folders: Sequence[Path]) -> list[Path]:
     """Remove temporary files that nobody writes any more, and sidecars whose file is gone. Returns: what is gone."""
     gone = []
     for folder in folders:
         for place, _, names in os.walk(folder):
             here = Path(place)
             gone += sweep(here)
-            orphans = [here / name for name in names if name.endswith(".json") and _orphan(here / name)]
+            orphans = [here / name for name in names if name.endswith(".json") and _is_orphan(here / name)]
             for orphan in orphans:
                 orphan.unlink(missing_ok=True)
             gone += orphans
     return gone
 
 
-def size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes of a file; of an archive, of all it lists. Raises: OSError where the file is gone."""
     own = path.stat().st_size
-    return listed_bytes(read_json(path) or {}, own) if path.name == MANIFEST else own
+    return archive_bytes_of(read_json(path) or {}, own) if path.name == MANIFEST else own
 
 
 def remove(entry: Entry, folders: Sequence[Path]) -> None:
@@ -71,7 +71,7 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
     if entry.path.name == MANIFEST:
         _remove_archive(entry.path, folders)
         return
-    for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar(entry.path)):
+    for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
         with suppress(FileNotFoundError):
             path.unlink()
     if entry.path.parent.name.startswith("session_"):
@@ -79,12 +79,12 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
             entry.path.parent.rmdir()
 
 
-def holds(folder: Path, folders: Collection[Path]) -> bool:
+def holds_any(folder: Path, folders: Collection[Path]) -> bool:
     """Whether a folder is one of `folders` or holds one, also by another name: a link, or a disk without capitals."""
-    return any(_same(folder, place) for own in folders for place in (own, *own.parents, *own.resolve().parents))
+    return any(_is_same(folder, place) for own in folders for place in (own, *own.parents, *own.resolve().parents))
 
 
-def frees(entry: Entry) -> bool:
+def frees_space(entry: Entry) -> bool:
     """Whether deleting it gives space back: a hard link in an archive keeps the bytes on disk."""
     try:
         return entry.path.stat().st_nlink == 1
@@ -95,7 +95,7 @@ def frees(entry: Entry) -> bool:
 def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
     """The manifest goes last, so that a half-deleted archive is still known and can be deleted again."""
     folder = manifest.parent
-    if holds(folder, folders) or not is_archive(manifest):
+    if holds_any(folder, folders) or not is_archive(manifest):
         raise LibraryError(f"{manifest}: not the manifest of an archive; not deleted")
     for item in sorted(folder.rglob("*"), reverse=True):
         if item.is_dir() and not item.is_symlink():
@@ -106,26 +106,26 @@ def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
     folder.rmdir()
 
 
-def _same(folder: Path, other: Path) -> bool:
+def _is_same(folder: Path, other: Path) -> bool:
     try:
         return folder == other or folder.samefile(other)
     except OSError:
         return False
 
 
-def _counts(name: str) -> bool:
+def _is_counted(name: str) -> bool:
     return not name.startswith(HIDDEN) and is_text(name)
 
 
-def _growing(path: Path) -> bool:
+def _is_growing(path: Path) -> bool:
     """Whether a recorder may still be writing it: then it is added when it is closed."""
     try:
-        return not sidecar(path).exists() and abs(time.time() - path.stat().st_mtime) < GROWING_S
+        return not sidecar_path_of(path).exists() and abs(time.time() - path.stat().st_mtime) < GROWING_S
     except OSError:
         return True
 
 
-def _orphan(path: Path) -> bool:
+def _is_orphan(path: Path) -> bool:
     """Whether a sidecar's file is gone; one that is still being written bears its temporary name."""
     subject = path.with_suffix("")
     if subject.suffix not in MEDIA or subject.exists():

@@ -64,7 +64,7 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
     if manifest is None or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), list):
         raise ArchiveDamaged(f"{folder / MANIFEST}: missing, damaged, or not format {FORMAT}")
     findings = []
-    listed = _items(manifest["files"])
+    listed = _to_items(manifest["files"])
     if damaged := len(manifest["files"]) - len(listed):
         findings.append(f"damaged: {damaged} rows of the manifest")
     for number, item in enumerate(listed):
@@ -74,7 +74,7 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
             findings.append(f"missing: {item.file}")
         elif path.stat().st_size != item.bytes:
             findings.append(f"size {path.stat().st_size} instead of {item.bytes}: {item.file}")
-        elif sha256(path) != item.sha256:
+        elif hash_file(path) != item.sha256:
             findings.append(f"changed: {item.file}")
     progress(len(listed), len(listed))
     known = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
@@ -82,13 +82,13 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
     return findings + [f"not in the manifest: {place}" for place in sorted(found) if place not in known]
 
 
-def _items(rows: Iterable[object]) -> list[ManifestItem]:
+def _to_items(rows: Iterable[object]) -> list[ManifestItem]:
     """The rows that are what we write; the others are damage."""
     items = (ManifestItem(**row) for row in rows if isinstance(row, dict) and row.keys() == set(ManifestItem.__slots__))
     return [one for one in items if all(isinstance(getattr(one, name), kind) for name, kind in ITEM_TYPES.items())]
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Sum of a file, read in pieces. Raises: OSError."""
     total = hashlib.sha256()
     with path.open("rb") as file:
@@ -97,26 +97,26 @@ def sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def known(folder: Path) -> dict[str, ManifestItem]:
+def read_items(folder: Path) -> dict[str, ManifestItem]:
     """What an earlier run has brought in already, from its journal or its manifest."""
-    rows = _listed(folder, "files")
+    rows = _read_list(folder, "files")
     journal = folder / JOURNAL
     for line in journal.read_text("utf-8", errors="replace").splitlines() if journal.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue  # the line that was being written when the process died
-    return {item.file: item for item in _items(rows)}
+    return {item.file: item for item in _to_items(rows)}
 
 
-def _described(folder: Path) -> dict[str, Entry]:
+def _read_entries(folder: Path) -> dict[str, Entry]:
     """The entries of the manifest that is there, by their place in the archive."""
-    rows = [row for row in _listed(folder, "entries") if isinstance(row, dict) and isinstance(row.get("file"), str)]
+    rows = [row for row in _read_list(folder, "entries") if isinstance(row, dict) and isinstance(row.get("file"), str)]
     told = {row["file"]: from_description(folder / row["file"], row) for row in rows}
     return {place: one for place, one in told.items() if one is not None}
 
 
-def _listed(folder: Path, key: str) -> list[Any]:
+def _read_list(folder: Path, key: str) -> list[Any]:
     """A list of the manifest; empty where there is none."""
     rows = (read_json(folder / MANIFEST) or {}).get(key)
     return rows if isinstance(rows, list) else []
@@ -130,7 +130,9 @@ def write(
     `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
     Returns: the archive's row, not yet added. Raises: OSError.
     """
-    entries = [(one, place) for place, one in {**_described(folder), **{place: one for one, place in entries}}.items()]
+    entries = [
+        (one, place) for place, one in {**_read_entries(folder), **{place: one for one, place in entries}}.items()
+    ]
     started = min(entry.started_utc_ns for entry, _ in entries)
     ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
     cameras = sorted({entry.camera for entry, _ in entries})
@@ -154,8 +156,8 @@ def write(
         "cameras": cameras,
         "bytes": entry.bytes,
         "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
-        **entry.description(),
-        "entries": [{**one.description(), "file": place} for one, place in entries],
+        **entry.to_description(),
+        "entries": [{**one.to_description(), "file": place} for one, place in entries],
         "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
     }
     with open_atomic(folder / MANIFEST, replace=True) as file:

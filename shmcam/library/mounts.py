@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from shmcam.library.database import Database, refusal, stored
+from shmcam.library.database import Database, explain_not_writable, to_stored_path
 from shmcam.library.errors import LibraryError
 
 TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
@@ -36,9 +36,9 @@ class Mounts:
 
         Raises: sqlite3.Error, LibraryError.
         """
-        if refusal(self._database.path):
+        if explain_not_writable(self._database.path):
             return
-        apart = [(stored(folder, self._root),) for folder in self._folders if self._mounted(folder)]
+        apart = [(to_stored_path(folder, self._root),) for folder in self._folders if self._is_mounted(folder)]
         self._write(lambda db: db.executemany("INSERT OR IGNORE INTO mounts VALUES (?)", apart))
         self._known = None
 
@@ -46,29 +46,29 @@ class Mounts:
         """From now on the folders are what is there. Raises: sqlite3.Error, LibraryError."""
         self._write(lambda db: db.execute("DELETE FROM mounts"))
 
-    def away(self, folder: Path) -> bool:
+    def is_away(self, folder: Path) -> bool:
         """Whether a file in `folder` would land in a mount point whose disk is not there."""
-        known = self._known if self._known is not None else self._looked_up()
+        known = self._known if self._known is not None else self._refresh()
         own = next((one for one in known if folder.is_relative_to(one)), None)
-        if own is None and any(folder.is_relative_to(one) and self._mounted(one) for one in self._folders):
+        if own is None and any(folder.is_relative_to(one) and self._is_mounted(one) for one in self._folders):
             self.remember()  # made since the last look at all files, as by the first one of a new disk
-        if own is None or self._mounted(own):
+        if own is None or self._is_mounted(own):
             return False
-        return own in self._looked_up()  # before anything is refused: somebody may have accepted it meanwhile
+        return own in self._refresh()  # before anything is refused: somebody may have accepted it meanwhile
 
-    def _looked_up(self) -> frozenset[Path]:
+    def _refresh(self) -> frozenset[Path]:
         """What is stored now; while a library that cannot be written cannot be read either, what was known before."""
         try:
-            self._known = self._stored()
+            self._known = self._read_stored()
         except (LibraryError, sqlite3.Error, OSError):
-            if not refusal(self._database.path):
+            if not explain_not_writable(self._database.path):
                 raise
             return self._known or frozenset()
         return self._known
 
-    def _stored(self) -> frozenset[Path]:
-        places = self._database.read(_folders)
-        return frozenset(folder for folder in self._folders if stored(folder, self._root) in places)
+    def _read_stored(self) -> frozenset[Path]:
+        places = self._database.read(_read_folders)
+        return frozenset(folder for folder in self._folders if to_stored_path(folder, self._root) in places)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction(db: sqlite3.Connection) -> T:
@@ -77,7 +77,7 @@ class Mounts:
 
         return self._database.write(transaction)
 
-    def _mounted(self, folder: Path) -> bool:
+    def _is_mounted(self, folder: Path) -> bool:
         """Whether a folder is on another device than the database."""
         try:
             return folder.stat().st_dev != self._root.stat().st_dev
@@ -85,6 +85,6 @@ class Mounts:
             return error.errno == errno.EIO  # it is there and does not answer: writing will say so
 
 
-def _folders(db: sqlite3.Connection) -> set[str]:
+def _read_folders(db: sqlite3.Connection) -> set[str]:
     made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'mounts'").fetchone()
     return {row["folder"] for row in db.execute("SELECT folder FROM mounts")} if made else set()

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.library.catalogue import Catalogue
-from shmcam.library.database import in_group, refusal
-from shmcam.library.disk_space import MB, room_at
+from shmcam.library.database import explain_not_writable, sql_of_group
+from shmcam.library.disk_space import MB, measure_room
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
-from shmcam.library.files import frees
+from shmcam.library.files import frees_space
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
 
@@ -39,7 +39,7 @@ class GroupLimits:
     max_age_s: float = 0.0
     """Seconds of library time."""
 
-    def excess(self, count: int, size: int) -> tuple[int, int]:
+    def count_excess(self, count: int, size: int) -> tuple[int, int]:
         """Files and bytes that are too many."""
         over_count = max(0, count - self.max_count) if self.max_count else 0
         return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
@@ -57,7 +57,7 @@ def limits_of(settings: LibrarySettings) -> dict[str, GroupLimits]:
     }
 
 
-def too_many(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
+def select_excess(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
     """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
     remaining = iter(candidates)
     while count > 0 or size > 0:  # asked first: where nothing is too much, not a row is read
@@ -93,18 +93,18 @@ def make_room(
     """
     own = settings.table(LibrarySettings)
     folder = folder or settings.paths.captures
-    if catalogue.mounts.away(folder):
+    if catalogue.mounts.is_away(folder):
         raise NoRoom(
             errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
         )
     folder = existing_parent_of(folder)
     deleted: list[Entry] = []
-    closed = refusal(catalogue.path)
-    for gone in () if closed else due(catalogue, own, need_bytes, kind=kind, writing=writing):
+    closed = explain_not_writable(catalogue.path)
+    for gone in () if closed else select_due(catalogue, own, need_bytes, kind=kind, writing=writing):
         _remove(catalogue, gone, "limit", deleted)
-    short = room_at(folder, own).short_bytes(need_bytes)
+    short = measure_room(folder, own).missing_bytes(need_bytes)
     if short > 0 and not closed:
-        short = _freed(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
+        short = _free_space(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
     if short > 0:
         raise NoRoom(
             errno.ENOSPC,
@@ -116,7 +116,7 @@ def make_room(
     return deleted
 
 
-def _freed(
+def _free_space(
     catalogue: Catalogue,
     own: LibrarySettings,
     folder: Path,
@@ -127,14 +127,16 @@ def _freed(
 ) -> int:
     """Delete the oldest on this disk until enough is free. Returns: bytes that are still missing."""
     device = folder.stat().st_dev
-    candidates = _in_turn(catalogue, "kind != 'archive'", writing)
-    while (short := room_at(folder, own).short_bytes(need_bytes)) > 0 and (entry := next(candidates, None)) is not None:
-        if _device(entry.path) == device and frees(entry):
+    candidates = _iterate_in_order(catalogue, "kind != 'archive'", writing)
+    while (short := measure_room(folder, own).missing_bytes(need_bytes)) > 0 and (
+        entry := next(candidates, None)
+    ) is not None:
+        if _device_of(entry.path) == device and frees_space(entry):
             _remove(catalogue, entry, "free space", deleted)
     return short
 
 
-def due(
+def select_due(
     catalogue: Catalogue,
     settings: LibrarySettings,
     need_bytes: int = 0,
@@ -147,27 +149,31 @@ def due(
     own = limits_of(settings)
     if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
         return []  # as shipped: only the reserve of free space counts
-    totals = catalogue.totals()
-    now_s = catalogue.library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
+    totals = catalogue.sum_groups()
+    now_s = catalogue.read_library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
     chosen: dict[Path, Entry] = {}
     for group, limits in own.items():
         if limits.max_age_s:
-            where = f"{in_group(group)} AND added_s < ?"
-            expired = _in_turn(catalogue, where, writing, now_s - limits.max_age_s)
+            where = f"{sql_of_group(group)} AND added_s < ?"
+            expired = _iterate_in_order(catalogue, where, writing, now_s - limits.max_age_s)
             chosen |= {entry.path: entry for entry in expired}
         count, size = totals.get(group, (0, 0))
         gone = [entry.bytes for entry in chosen.values() if entry.group == group]
         count, size = count - len(gone), size - sum(gone)
-        excess = limits.excess(count + 1, size + need_bytes) if group == coming else limits.excess(count, size)
-        rest = (entry for entry in _in_turn(catalogue, in_group(group), writing) if entry.path not in chosen)
-        chosen |= {entry.path: entry for entry in too_many(rest, *excess)}
+        excess = (
+            limits.count_excess(count + 1, size + need_bytes) if group == coming else limits.count_excess(count, size)
+        )
+        rest = (
+            entry for entry in _iterate_in_order(catalogue, sql_of_group(group), writing) if entry.path not in chosen
+        )
+        chosen |= {entry.path: entry for entry in select_excess(rest, *excess)}
     if not settings.max_total_mb:
         return list(chosen.values())
     everything = sum(size for group, (_, size) in totals.items() if group != "archives")
     everything += need_bytes if coming != "archives" else 0
     everything -= sum(entry.bytes for entry in chosen.values() if entry.group != "archives")
-    rest = (entry for entry in _in_turn(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
-    return [*chosen.values(), *too_many(rest, 0, max(0, everything - settings.max_total_mb * MB))]
+    rest = (entry for entry in _iterate_in_order(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
+    return [*chosen.values(), *select_excess(rest, 0, max(0, everything - settings.max_total_mb * MB))]
 
 
 def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
@@ -184,7 +190,7 @@ def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
     return deleted
 
 
-def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
+def _iterate_in_order(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
     """Unprotected rows in order of deletion, read in batches."""
     triggered, number = 0, 0
     while True:
@@ -193,7 +199,7 @@ def _in_turn(catalogue: Catalogue, where: str, writing: Collection[Path], *value
         yield from (entry for entry in batch if entry.path not in writing)
         if len(batch) < BATCH:
             return
-        triggered, number = int(batch[-1].triggered), batch[-1].id
+        triggered, number = int(batch[-1].is_triggered), batch[-1].id
 
 
 def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
@@ -208,7 +214,7 @@ def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry
     deleted.append(entry)
 
 
-def _device(path: Path) -> int:
+def _device_of(path: Path) -> int:
     try:
         return path.stat().st_dev
     except OSError:

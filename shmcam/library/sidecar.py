@@ -17,7 +17,7 @@ from typing import Any
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
-from shmcam.library.time_parsing import LARGEST, storable
+from shmcam.library.time_parsing import LARGEST, to_storable
 from shmcam.runtime.atomic_files import open_atomic
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
@@ -33,7 +33,7 @@ MAX_HEADER_BYTES = 256 * 1024
 USER_COMMENT_ASCII = b"ASCII\0\0\0"
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_path_of(path: Path) -> Path:
     """Where the description of `path` lies if the format has no place for it."""
     return path.with_name(path.name + ".json")
 
@@ -51,19 +51,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
     """Add `values` to the sidecar of `path`. Raises: OSError."""
-    place = path if path.name == MANIFEST else sidecar(path)
+    place = path if path.name == MANIFEST else sidecar_path_of(path)
     known = read_json(place) or {}
     with open_atomic(place, replace=True) as file:
         file.write(json.dumps({**known, **values}, indent=1).encode())
 
 
-def describe(entry: Entry) -> None:
+def write_description(entry: Entry) -> None:
     """Make sure that the file and its sidecar tell all that the row will. Raises: OSError."""
     itself = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
-    if itself and not entry.protected and not sidecar(entry.path).exists() and entry.path.name != MANIFEST:
+    if itself and not entry.protected and not sidecar_path_of(entry.path).exists() and entry.path.name != MANIFEST:
         return  # as most pictures: nothing to say that is not inside
-    values: dict[str, Any] = {} if itself else entry.description()
-    known = read_json(entry.path if entry.path.name == MANIFEST else sidecar(entry.path)) or {}
+    values: dict[str, Any] = {} if itself else entry.to_description()
+    known = read_json(entry.path if entry.path.name == MANIFEST else sidecar_path_of(entry.path)) or {}
     if entry.protected != bool(known.get("protected", False)):
         values["protected"] = entry.protected
     if any(known.get(key) != value for key, value in values.items()):
@@ -73,14 +73,14 @@ def describe(entry: Entry) -> None:
 def read(path: Path) -> Entry:
     """What the file, its sidecar, or failing both its name and date tell. Raises: OSError where it is gone."""
     size = path.stat().st_size
-    beside = read_json(path if path.name == MANIFEST else sidecar(path)) or {}
+    beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
     protected = beside.get("protected") is True
     inside = read_exif(path) if path.suffix in PICTURES else {}
-    entry = from_description(path, {**inside, **beside}, protected=protected) or _guessed(path, protected)
-    return replace(entry, bytes=listed_bytes(beside, size) if path.name == MANIFEST else size)
+    entry = from_description(path, {**inside, **beside}, protected=protected) or _guess(path, protected)
+    return replace(entry, bytes=archive_bytes_of(beside, size) if path.name == MANIFEST else size)
 
 
-def listed_bytes(manifest: Mapping[str, Any], own: int) -> int:
+def archive_bytes_of(manifest: Mapping[str, Any], own: int) -> int:
     """The size of an archive by its manifest; where that does not tell, the manifest's `own`."""
     told = manifest.get("bytes")
     return told if isinstance(told, int) and 0 <= told <= LARGEST else own
@@ -95,7 +95,7 @@ def is_archive(manifest: Path) -> bool:
     return told is None or isinstance(told.get("files"), list)
 
 
-def readable(paths: Iterable[Path]) -> list[Entry]:
+def read_all(paths: Iterable[Path]) -> list[Entry]:
     """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
     entries = []
     for path in paths:
@@ -118,7 +118,7 @@ def read_exif(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _guessed(path: Path, protected: bool) -> Entry:
+def _guess(path: Path, protected: bool) -> Entry:
     """For a file without description (made by hand, or the process was killed before it wrote one)."""
     kind = "archive" if path.name == MANIFEST else "clip" if path.suffix in VIDEOS else "picture"
     camera = re.search(r"(?:^|[_.-])(cam[0-9a-z]+)", path.name) or re.search(r"(cam[0-9a-z]+)", path.parent.name)
@@ -135,7 +135,7 @@ def _guessed(path: Path, protected: bool) -> Entry:
         kind=kind,
         camera=camera[1] if camera else "",
         path=path,
-        started_utc_ns=storable(int(started_s * 1e9)),
+        started_utc_ns=to_storable(int(started_s * 1e9)),
         first_frame=number,
         last_frame=number,
         trigger="recovered",  # not ordinary: what nobody can explain goes last

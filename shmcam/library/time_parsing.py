@@ -11,7 +11,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
 
 
-def instant_ns(text: str, now_utc_ns: int) -> int | None:
+def parse_instant_ns(text: str, now_utc_ns: int) -> int | None:
     """Wall clock in ns since 1970; None for empty text. Times without zone are local. Raises: ValueError.
 
     Times that a row cannot have become the nearest one it can.
@@ -20,15 +20,15 @@ def instant_ns(text: str, now_utc_ns: int) -> int | None:
     if not text:
         return None
     if age := _AGE.fullmatch(text):
-        return storable(now_utc_ns - round(float(age[1]) * UNITS_S[age[2]] * 1e9))
+        return to_storable(now_utc_ns - round(float(age[1]) * UNITS_S[age[2]] * 1e9))
     try:
-        return storable(round(datetime.fromisoformat(text).timestamp() * 1e9))
+        return to_storable(round(datetime.fromisoformat(text).timestamp() * 1e9))
     except (ValueError, OverflowError):
         raise ValueError(
             f"time {text[:40]!r}: expected ISO 8601 such as 2026-11-21T08:15 or an age such as 90s, 2h, 3d"
         ) from None
 
 
-def storable(number: int) -> int:
+def to_storable(number: int) -> int:
     """The nearest number that a row can hold."""
     return max(-LARGEST, min(number, LARGEST))

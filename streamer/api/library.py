@@ -22,7 +22,7 @@ from aiohttp import web
 from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
 from shmcam.library import Entry, LibraryError, NoSuchEntry
-from shmcam.library.time_parsing import instant_ns
+from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail
@@ -117,7 +117,7 @@ def find_rows(context: Context, query: Wish) -> Rows:
     """Returns the rows of a query and the totals, from the disk. Raises: CommandRefused."""
     now_utc_ns = time.time_ns()
     try:
-        since, until = instant_ns(query.since, now_utc_ns), instant_ns(query.until, now_utc_ns)
+        since, until = parse_instant_ns(query.since, now_utc_ns), parse_instant_ns(query.until, now_utc_ns)
     except ValueError as problem:
         raise CommandRefused(400, str(problem)) from None
     with refuse_library_errors():
@@ -129,7 +129,7 @@ def find_rows(context: Context, query: Wish) -> Rows:
             before=query.before or None,
             limit=query.limit,
         )
-        totals = {name: Total(*counts) for name, counts in context.catalogue.totals().items()}
+        totals = {name: Total(*counts) for name, counts in context.catalogue.sum_groups().items()}
     return Rows([row_of(entry) for entry in entries], totals)
 
 

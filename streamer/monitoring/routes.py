@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from shmcam.config.settings import Settings
-from shmcam.library.disk_space import room_at
+from shmcam.library.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.clock import now_ns, to_iso
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
@@ -81,7 +81,7 @@ def camera_health_of(context: Context, camera: StreamedCamera) -> CameraHealth:
 def disk_health_of(settings: Settings) -> DiskHealth:
     """Returns the room on the disk of the recordings; the folder may not exist yet."""
     path = settings.paths.recordings
-    room = room_at(path, settings.table(LibrarySettings))
+    room = measure_room(path, settings.table(LibrarySettings))
     return DiskHealth(str(path), room.free_bytes, room.total_bytes, room.reserve_bytes)
 
 

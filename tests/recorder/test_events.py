@@ -59,7 +59,7 @@ def test_motion_is_recorded_from_before_it_began_until_after_it_ended(scene):
     assert ids == list(range(wanted[0], ids[-1] + 1)) and wanted[-1] <= ids[-1] <= wanted[-1] + TOLD_LATE
     with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
         (entry,) = until(lambda: library.find(kinds=["clip"]), 10)
-    assert entry.trigger == "motion" and entry.triggered
+    assert entry.trigger == "motion" and entry.is_triggered
 
 
 def test_the_coming_of_night_is_recorded_and_other_cameras_events_are_not(scene):

@@ -334,7 +334,7 @@ def test_every_picture_is_in_the_library_with_its_facts(shared, feed):
             feed.base + 15,
             feed.base + 19,
         )
-        assert entry.duration_s == pytest.approx(4 * PERIOD_NS / 1e9, abs=1e-5) and entry.triggered
+        assert entry.duration_s == pytest.approx(4 * PERIOD_NS / 1e9, abs=1e-5) and entry.is_triggered
         assert catalogue.check() == []
 
 

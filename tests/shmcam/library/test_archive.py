@@ -15,9 +15,9 @@ import pytest
 from shmcam.cli import library
 from shmcam.config.settings import LABEL, Settings
 from shmcam.library import Catalogue, LibraryError, NoRoom, archive, manifest
-from shmcam.library.archive import build, checked_name
+from shmcam.library.archive import build, check_name
 from shmcam.library.manifest import JOURNAL, Span, verify
-from shmcam.library.retention import due
+from shmcam.library.retention import select_due
 from shmcam.library.settings import LibrarySettings
 from tests.mounts import closed
 from tests.shmcam.library.conftest import STARTED, on_disk
@@ -46,9 +46,9 @@ def test_more_than_200_traversal_names_are_refused():
     assert len(names) >= 200
     for name in names:
         with pytest.raises(ValueError, match=r"1\.\.32 of A-Z"):
-            checked_name(name)
+            check_name(name)
     for name in ("a", "A-Z_09", "x" * 32, "-", "_"):
-        assert checked_name(name) == name
+        assert check_name(name) == name
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_an_interrupted_archive_goes_on_where_it_was(after, catalogue, settings,
     with (folder / JOURNAL).open("a") as journal:
         journal.write('{"file": "half a li')  # what a kill in mid-write leaves
     summed = []
-    real = manifest.sha256
-    monkeypatch.setattr(archive, "sha256", lambda path: summed.append(path) or real(path))
+    real = manifest.hash_file
+    monkeypatch.setattr(archive, "hash_file", lambda path: summed.append(path) or real(path))
     build(catalogue, settings.paths.archives, "trial", Span())
     assert len(summed) == 15 - after
     assert verify(folder) == []
@@ -180,7 +180,7 @@ def test_an_archive_takes_no_folder_that_is_something_else(side_by_side):
         for name in ("recordings", "photos", "linked"):
             with pytest.raises(ValueError, match="is not an archive's folder"):
                 build(catalogue, archives, name, Span())
-            assert name not in archive.unfinished(archives)
+            assert name not in archive.find_unfinished(archives)
         (archives / "recordings" / JOURNAL).touch()  # of an earlier version
         with pytest.raises(LibraryError, match="a folder of the library"):
             archive.discard(archives / "recordings", catalogue.folders)
@@ -195,7 +195,7 @@ def test_an_archive_beside_a_library_that_cannot_be_written_is_whole_and_gets_it
     with closed():
         entry = build(catalogue, settings.paths.archives, "trial", Span())
         assert entry.id == 0 and catalogue.missed.is_set() and verify(entry.path.parent) == []
-        assert archive.unfinished(settings.paths.archives) == []
+        assert archive.find_unfinished(settings.paths.archives) == []
     catalogue.reconcile()
     assert [one.path for one in catalogue.find(kinds=["archive"])] == [entry.path]
 
@@ -233,7 +233,7 @@ def test_archives_are_rebuilt_protected_and_cleaned_by_their_own_rule(catalogue,
     before = {entry.path: (entry.bytes, entry.protected, entry.started_utc_ns) for entry in catalogue.find()}
     catalogue.rebuild()
     assert {entry.path: (entry.bytes, entry.protected, entry.started_utc_ns) for entry in catalogue.find()} == before
-    gone = due(catalogue, LibrarySettings(free_reserve_mb=0, archives_max_count=2, max_total_mb=1))
+    gone = select_due(catalogue, LibrarySettings(free_reserve_mb=0, archives_max_count=2, max_total_mb=1))
     assert [entry.label for entry in gone] == ["two"] or [entry.kind for entry in gone].count("archive") == 1
     for entry in gone:
         if entry.kind == "archive":

@@ -352,5 +352,5 @@ def test_killed_at_any_point_no_row_and_no_file_is_lost(settings):
             catalogue.reconcile()
             assert catalogue.check() == []
             assert len(catalogue.find()) >= told
-    files.tidied([settings.paths.captures])
+    files.remove_leftovers([settings.paths.captures])
     assert not list(settings.paths.captures.glob(".*"))

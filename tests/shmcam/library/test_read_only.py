@@ -241,7 +241,7 @@ def test_room_is_made_beside_a_library_that_can_be_neither_written_nor_read(open
 def test_a_disk_that_does_not_answer_is_one_that_cannot_be_written(catalogue, saved, settings, monkeypatch):
     """Its stick was pulled: looking whether the file is there fails as well."""
     with closed(errno.EIO):
-        why = database.refusal(settings.paths.library)
+        why = database.explain_not_writable(settings.paths.library)
         assert why == "the disk of library.sqlite3 does not answer: Input/output error"
 
     def dead(self: Path, **_more: object) -> object:
@@ -249,11 +249,11 @@ def test_a_disk_that_does_not_answer_is_one_that_cannot_be_written(catalogue, sa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", dead)
-        assert database.refusal(settings.paths.library) == why
-        assert not catalogue.mounts.away(settings.paths.captures)
+        assert database.explain_not_writable(settings.paths.library) == why
+        assert not catalogue.mounts.is_away(settings.paths.captures)
         with pytest.raises(NotWritable):
             catalogue.insert([Entry(kind="clip", camera="", path=settings.paths.captures / "x.mp4", started_utc_ns=0)])
-    assert database.refusal(settings.paths.library) == ""
+    assert database.explain_not_writable(settings.paths.library) == ""
 
 
 def test_a_database_behind_a_link_is_read_with_its_latest_rows(catalogue, saved, settings, tmp_path):

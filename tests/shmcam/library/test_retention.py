@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from shmcam.library import Catalogue, NoRoom, database, disk_space, retention
 from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
-from shmcam.library.disk_space import reserve_bytes
+from shmcam.library.disk_space import reserve_bytes_of
 from shmcam.library.entry import Entry
 from shmcam.library.manifest import Span
-from shmcam.library.retention import GroupLimits, due, keep_newest, limits_of, make_room, too_many
+from shmcam.library.retention import GroupLimits, keep_newest, limits_of, make_room, select_due, select_excess
 from shmcam.library.settings import LibrarySettings
 from tests.shmcam.library.conftest import make_settings
 
@@ -29,14 +29,14 @@ def table(**values: object) -> LibrarySettings:
 
 def test_too_many_takes_candidates_in_order_until_both_counts_are_met():
     entries = [Entry(kind="clip", camera="", path=Path(f"/{n}"), started_utc_ns=0, bytes=10, id=n) for n in range(9)]
-    assert [e.id for e in too_many(entries, 3, 0)] == [0, 1, 2]
-    assert [e.id for e in too_many(entries, 1, 35)] == [0, 1, 2, 3]
-    assert list(too_many(entries, 0, 0)) == [] and len(list(too_many(entries, 99, 0))) == 9
+    assert [e.id for e in select_excess(entries, 3, 0)] == [0, 1, 2]
+    assert [e.id for e in select_excess(entries, 1, 35)] == [0, 1, 2, 3]
+    assert list(select_excess(entries, 0, 0)) == [] and len(list(select_excess(entries, 99, 0))) == 9
 
 
 @given(st.integers(0, 50), st.integers(0, 500), st.integers(0, 40), st.integers(0, 400))
 def test_what_remains_never_exceeds_the_limits(count, size, max_count, max_bytes):
-    over_count, over_size = GroupLimits(max_count, max_bytes).excess(count, size)
+    over_count, over_size = GroupLimits(max_count, max_bytes).count_excess(count, size)
     assert not max_count or count - over_count <= max_count
     assert not max_bytes or size - over_size <= max_bytes
     assert (over_count, over_size) == (0, 0) or max_count or max_bytes
@@ -44,11 +44,11 @@ def test_what_remains_never_exceeds_the_limits(count, size, max_count, max_bytes
 
 def test_the_smaller_of_both_reserves_counts_and_zero_switches_one_off():
     disk = 100_000 * MB
-    assert reserve_bytes(LibrarySettings(), disk) == 500 * MB
-    assert reserve_bytes(LibrarySettings(), 20 * MB) == 1 * MB
-    assert reserve_bytes(table(free_reserve_percent=1.0), disk) == 1000 * MB
-    assert reserve_bytes(table(free_reserve_mb=7, free_reserve_percent=0), disk) == 7 * MB
-    assert reserve_bytes(table(free_reserve_percent=0), disk) == 0
+    assert reserve_bytes_of(LibrarySettings(), disk) == 500 * MB
+    assert reserve_bytes_of(LibrarySettings(), 20 * MB) == 1 * MB
+    assert reserve_bytes_of(table(free_reserve_percent=1.0), disk) == 1000 * MB
+    assert reserve_bytes_of(table(free_reserve_mb=7, free_reserve_percent=0), disk) == 7 * MB
+    assert reserve_bytes_of(table(free_reserve_percent=0), disk) == 0
 
 
 def test_count_limits_hold_with_the_file_that_is_about_to_open(catalogue, saved, tmp_path):
@@ -65,9 +65,9 @@ def test_ordinary_files_go_before_triggered_ones_and_protected_ones_never(catalo
     for trigger in ("motion", "", "auto", "save", "rolling", ""):
         saved(trigger=trigger)
     catalogue.protect(2)
-    gone = due(catalogue, table(clips_max_count=1))
+    gone = select_due(catalogue, table(clips_max_count=1))
     assert [e.id for e in gone] == [3, 5, 6, 1, 4]
-    assert [e.id for e in due(catalogue, table(clips_max_count=3))] == [3, 5, 6]
+    assert [e.id for e in select_due(catalogue, table(clips_max_count=3))] == [3, 5, 6]
 
 
 def test_each_kind_has_its_own_limits(catalogue, saved):
@@ -75,29 +75,29 @@ def test_each_kind_has_its_own_limits(catalogue, saved):
         saved()
         saved(f"p{number}.npy", kind="picture")
         saved(f"t{number}.mp4", kind="timelapse")
-    assert {e.kind for e in due(catalogue, table(pictures_max_count=2))} == {"picture"}
-    assert {e.kind for e in due(catalogue, table(films_max_count=1))} == {"timelapse"}
-    assert len(due(catalogue, table(pictures_max_count=2, clips_max_count=1, films_max_count=3))) == 2 + 3 + 1
+    assert {e.kind for e in select_due(catalogue, table(pictures_max_count=2))} == {"picture"}
+    assert {e.kind for e in select_due(catalogue, table(films_max_count=1))} == {"timelapse"}
+    assert len(select_due(catalogue, table(pictures_max_count=2, clips_max_count=1, films_max_count=3))) == 2 + 3 + 1
 
 
 def test_size_limits_count_bytes_per_kind_and_in_all(catalogue, saved):
     for number in range(4):
         saved(size=MB)
         saved(f"p{number}.npy", kind="picture", size=MB)
-    assert [e.id for e in due(catalogue, table(clips_max_mb=2))] == [1, 3]
-    assert [e.id for e in due(catalogue, table(max_total_mb=5))] == [1, 2, 3]
-    assert [e.id for e in due(catalogue, table(max_total_mb=5), need_bytes=2 * MB)] == [1, 2, 3, 4, 5]
+    assert [e.id for e in select_due(catalogue, table(clips_max_mb=2))] == [1, 3]
+    assert [e.id for e in select_due(catalogue, table(max_total_mb=5))] == [1, 2, 3]
+    assert [e.id for e in select_due(catalogue, table(max_total_mb=5), need_bytes=2 * MB)] == [1, 2, 3, 4, 5]
 
 
 def test_a_file_that_is_being_written_is_never_deleted(catalogue, saved):
     entries = [saved() for _ in range(3)]
-    gone = due(catalogue, table(clips_max_count=1), writing=[entries[0].path])
+    gone = select_due(catalogue, table(clips_max_count=1), writing=[entries[0].path])
     assert [e.id for e in gone] == [2, 3]
 
 
 def age(catalogue: Catalogue, days: float) -> None:
     """Let library time pass."""
-    catalogue.library_s()
+    catalogue.read_library_s()
     with sqlite3.connect(catalogue.path) as db:
         db.execute("UPDATE ages SET library_s = library_s + ?", (days * 86_400,))
 
@@ -107,8 +107,8 @@ def test_files_go_when_they_are_older_than_their_limit_by_library_time(catalogue
     age(catalogue, 2)
     saved()
     age(catalogue, 2)
-    assert [e.id for e in due(catalogue, table(clips_max_days=3))] == [1]
-    assert due(catalogue, table(pictures_max_days=1)) == []
+    assert [e.id for e in select_due(catalogue, table(clips_max_days=3))] == [1]
+    assert select_due(catalogue, table(pictures_max_days=1)) == []
 
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 6 * 3600.0, 86_400 * 365 * 50.0, -86_400 * 365 * 50.0])
@@ -132,8 +132,8 @@ def test_a_jumping_clock_deletes_nothing_and_changes_no_order(catalogue, saved, 
     for year_ns in (4_000_000_000, 0, 1_700_000_000):
         saved(started_utc_ns=year_ns * 10**9)
     monkeypatch.setattr(database.time, "time", lambda: 4_070_908_800.0)
-    assert due(catalogue, table(clips_max_days=30)) == []
-    assert [e.id for e in due(catalogue, table(clips_max_count=1))] == [1, 2]
+    assert select_due(catalogue, table(clips_max_days=30)) == []
+    assert [e.id for e in select_due(catalogue, table(clips_max_count=1))] == [1, 2]
 
 
 def test_what_is_too_old_counts_before_anything_else_goes(catalogue, saved):
@@ -141,7 +141,7 @@ def test_what_is_too_old_counts_before_anything_else_goes(catalogue, saved):
     saved(trigger="motion")
     age(catalogue, 9)
     saved(), saved()
-    assert [e.id for e in due(catalogue, table(clips_max_days=3, clips_max_count=2))] == [1]
+    assert [e.id for e in select_due(catalogue, table(clips_max_days=3, clips_max_count=2))] == [1]
 
 
 def test_archives_do_not_count_in_the_limit_that_does_not_delete_them(catalogue, saved, settings):
@@ -149,13 +149,13 @@ def test_archives_do_not_count_in_the_limit_that_does_not_delete_them(catalogue,
     for _ in range(3):
         saved(size=MB)
     build(catalogue, settings.paths.archives, "trial", Span())
-    assert due(catalogue, table(max_total_mb=3)) == []
-    assert [e.id for e in due(catalogue, table(max_total_mb=3), need_bytes=1)] == [1]
+    assert select_due(catalogue, table(max_total_mb=3)) == []
+    assert [e.id for e in select_due(catalogue, table(max_total_mb=3), need_bytes=1)] == [1]
 
 
 def test_a_file_that_is_protected_after_it_was_chosen_stays(catalogue, saved, tmp_path, monkeypatch):
     entries = [saved() for _ in range(3)]
-    real = retention.due
+    real = retention.select_due
 
     def chosen(*args: object, **more: object) -> list[Entry]:
         found = real(*args, **more)
@@ -163,7 +163,7 @@ def test_a_file_that_is_protected_after_it_was_chosen_stays(catalogue, saved, tm
         catalogue.delete(2)  # and another process was faster
         return found
 
-    monkeypatch.setattr(retention, "due", chosen)
+    monkeypatch.setattr(retention, "select_due", chosen)
     assert make_room(make_settings(tmp_path, "library.clips_max_count=1"), catalogue, 0) == []
     assert entries[0].path.exists() and [e.id for e in catalogue.find()] == [3, 1]
 
@@ -238,7 +238,7 @@ def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):
 def test_thousands_of_files_are_decided_on_in_batches(catalogue, saved, settings):
     entry = saved()
     catalogue.insert([replace(entry, path=entry.path.with_name(f"x{n}.mp4")) for n in range(1000)])
-    assert [e.id for e in due(catalogue, table(clips_max_count=10))] == list(range(1, 992))
+    assert [e.id for e in select_due(catalogue, table(clips_max_count=10))] == list(range(1, 992))
 
 
 def test_every_group_of_limits_is_read_from_the_settings():

@@ -18,7 +18,7 @@ from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
 from shmcam.library.archive import build
 from shmcam.library.manifest import Span, verify
 from shmcam.library.sidecar import USER_COMMENT_ASCII
-from shmcam.library.time_parsing import instant_ns
+from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.atomic_files import open_atomic
 from tests.shmcam.library.conftest import on_disk
 
@@ -39,7 +39,7 @@ DESCRIPTIONS = [
 @pytest.mark.parametrize("text", ["9999-12-31", "1600-01-01", "999999999w", "9999999h"])
 def test_a_time_that_no_row_can_have_is_without_limit(text, catalogue, saved):
     entry = saved()
-    at = instant_ns(text, entry.started_utc_ns)
+    at = parse_instant_ns(text, entry.started_utc_ns)
     later = text.startswith("9999-")
     assert [e.id for e in catalogue.find(since_utc_ns=at)] == ([] if later else [entry.id])
     assert [e.id for e in catalogue.find(until_utc_ns=at)] == ([entry.id] if later else [])
@@ -97,7 +97,7 @@ def file_around(block: bytes, suffix: str) -> bytes:
 def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):
     before = [saved(), saved()]
     wrong = replace(before[0], path=before[0].path.with_name("\udcff.mp4"))
-    monkeypatch.setattr(sidecar, "readable", lambda _paths: [before[1], wrong])
+    monkeypatch.setattr(sidecar, "read_all", lambda _paths: [before[1], wrong])
     with pytest.raises(UnicodeEncodeError):
         catalogue.rebuild()
     assert catalogue.find(newest_first=False) == before
@@ -105,7 +105,7 @@ def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):
 
 def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settings, monkeypatch):
     saved()
-    read = sidecar.readable
+    read = sidecar.read_all
 
     def reading(paths: set[Path]) -> list[object]:
         entries = read(paths)
@@ -113,7 +113,7 @@ def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settin
             another_process.add(on_disk(settings, "meanwhile.npy", kind="picture"))
         return entries
 
-    monkeypatch.setattr(sidecar, "readable", reading)
+    monkeypatch.setattr(sidecar, "read_all", reading)
     catalogue.rebuild()
     assert {entry.path.name for entry in catalogue.find()} == {"clip0.mp4", "meanwhile.npy"}
     assert catalogue.check() == []
@@ -195,11 +195,11 @@ def test_a_sidecar_is_no_leftover_while_its_file_is_being_written(settings):
     with open_atomic(captures / "a.npy") as file:
         file.write(b"half")
         (captures / "a.npy.json").write_text("{}")
-        assert files.tidied([captures]) == []
-    assert files.tidied([captures]) == [] and len(list(captures.iterdir())) == 2
+        assert files.remove_leftovers([captures]) == []
+    assert files.remove_leftovers([captures]) == [] and len(list(captures.iterdir())) == 2
     (captures / "a.npy").unlink()
     (captures / ".a.npy.77.part").write_bytes(b"half")  # what a killed process leaves
-    assert len(files.tidied([captures])) == 2 and list(captures.iterdir()) == []
+    assert len(files.remove_leftovers([captures])) == 2 and list(captures.iterdir()) == []
 
 
 def test_protecting_a_file_that_is_gone_is_refused(catalogue, saved):
