@@ -177,8 +177,9 @@ class FramePipeline:
     def _set_order(self, order: ClipOrder | None) -> None:
         """Notes the clip that the last frame belongs to. If there is none, the clip before is closed."""
         if order is None and self._order is not None:
+            reason = "over" if self._triggers.is_active else "stopped"
             self.drain()
-            self._put(End("over" if self._triggers.is_active else "stopped"), more=False)
+            self._put(End(reason), more=False)
         self._order = order
 
     def _put(self, item: QueuedUnit | End, *, more: bool) -> None:

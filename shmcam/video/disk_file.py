@@ -78,7 +78,7 @@ class DiskFile:
     def __init__(self, path: Path, *, needs_lock: bool = False) -> None:
         """Creates `path`, locked; the name survives a power cut. Raises: OSError.
 
-        `needs_lock`: refuse a file system that knows no locks; some network file systems do not.
+        `needs_lock`: refuse a file system without locks, such as some network file systems.
         """
         self.path = path
         self.bytes = 0
