@@ -145,7 +145,7 @@ class CameraPreview:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._link: socket.socket | None = None
-        self._decoder = Decoder(limit=PROCESS_BYTES_MAX)
+        self._decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
         self._camera = ""
         self._jpeg = b""
         self._is_on = True
@@ -185,7 +185,7 @@ class CameraPreview:
             link.close()
             return
         link.setblocking(False)
-        self._link, self._camera, self._decoder = link, camera, Decoder(limit=PROCESS_BYTES_MAX)
+        self._link, self._camera, self._decoder = link, camera, Decoder(limit_bytes=PROCESS_BYTES_MAX)
 
     def _receive(self) -> None:
         with contextlib.suppress(BlockingIOError):

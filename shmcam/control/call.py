@@ -77,7 +77,7 @@ async def _ask(socket_path: Path | str, command: Command) -> Reply:
         await loop.sock_connect(sock, str(socket_path))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await loop.sock_sendall(sock, encode("msgpack", command, 1))
-        decoder = Decoder(limit=PROCESS_BYTES_MAX)
+        decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
         while data := await loop.sock_recv(sock, READ_BYTES):
             for message in _decode(decoder, data):
                 if isinstance(message, Reply):
@@ -106,7 +106,7 @@ def _timeout_reply(command: Command, limit_s: float) -> Reply:
 
 def _receive_messages(sock: socket.socket, deadline_s: float) -> Iterator[Message]:
     """Yields the hub's messages until it closes the connection. *Raises* TimeoutError at the deadline."""
-    decoder = Decoder(limit=PROCESS_BYTES_MAX)
+    decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
     while True:
         sock.settimeout(max(0.001, deadline_s - time.monotonic()))
         data = sock.recv(READ_BYTES)

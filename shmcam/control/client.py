@@ -154,11 +154,11 @@ class ControlClient:
         """Returns a descriptor that is readable while receive() has requests."""
         return self._ready.fileno()
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Sleeps until a request comes or stop is requested, at most so long. Returns whether a request came."""
         ready = self._ready.fileno()
         descriptors = [ready, *([self._stop.fileno()] if self._stop else [])]
-        return ready in select.select(descriptors, [], [], max(0.0, seconds))[0]
+        return ready in select.select(descriptors, [], [], max(0.0, timeout_s))[0]
 
     # ---- in the thread
 

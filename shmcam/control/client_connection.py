@@ -186,7 +186,7 @@ class ClientConnection:
 
     def _exchange_messages(self, sock: socket.socket) -> None:
         """Sends and receives until one end closes. *Raises* OSError when the hub is gone."""
-        decoder = Decoder(limit=PROCESS_BYTES_MAX)
+        decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
         first = self._first_messages()
         unsent = bytearray(b"".join(encode("msgpack", message, again=again) for message, again in first))
         sock.setblocking(False)

@@ -96,10 +96,10 @@ Decoded = Received | Refused
 class Decoder:
     """The decoder of one connection's bytes, at either end."""
 
-    def __init__(self, cameras: Collection[str] = (), *, limit: int = MESSAGE_BYTES_MAX) -> None:
+    def __init__(self, cameras: Collection[str] = (), *, limit_bytes: int = MESSAGE_BYTES_MAX) -> None:
         self.dialect = ""
         """"msgpack", "json" or "text"; empty before the first byte."""
-        self.limit = limit
+        self.limit_bytes = limit_bytes
         self._cameras = cameras
         self._line = bytearray()
         self._unpacker: msgpack.Unpacker | None = None
@@ -163,22 +163,22 @@ class Decoder:
             # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
             decoded.append(Refused(error(f"malformed msgpack: {shorten(problem)}", "bad_message"), fatal=True))
         is_broken = bool(decoded) and isinstance(decoded[-1], Refused) and decoded[-1].fatal
-        if self.pending_bytes > self.limit and not is_broken:
+        if self.pending_bytes > self.limit_bytes and not is_broken:
             decoded.append(self._refuse_too_long())
         return decoded
 
     def _split_lines(self, data: bytes) -> list[Decoded]:
-        limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
+        limit_bytes = LINE_BYTES_MAX if self.dialect == "text" else self.limit_bytes
         decoded: list[Decoded] = []
         self._line += data
         *lines, rest = self._line.split(b"\n")
         self._line = bytearray(rest)
         for line in lines:
-            if len(line) > limit:
+            if len(line) > limit_bytes:
                 return [*decoded, self._refuse_too_long()]
             if stripped := bytes(line).strip():
                 decoded.append(decode_json(stripped) if self.dialect == "json" else self._decode_text(stripped))
-        return [*decoded, self._refuse_too_long()] if len(rest) > limit else decoded
+        return [*decoded, self._refuse_too_long()] if len(rest) > limit_bytes else decoded
 
     def _decode_text(self, line: bytes) -> Decoded:
         """Decodes one line; after several mistyped ones without a suggestion, which costs as much as ten commands."""
@@ -187,9 +187,9 @@ class Decoder:
         return decoded
 
     def _refuse_too_long(self) -> Refused:
-        limit = LINE_BYTES_MAX if self.dialect == "text" else self.limit
+        limit_bytes = LINE_BYTES_MAX if self.dialect == "text" else self.limit_bytes
         self._line.clear()
-        return Refused(error(f"message longer than {limit} bytes", "too_long"), fatal=True)
+        return Refused(error(f"message longer than {limit_bytes} bytes", "too_long"), fatal=True)
 
 
 def dialect_of(first: int) -> str:

@@ -1,7 +1,7 @@
 """One connection of the hub: bytes in to messages, messages out to bytes, and the limits on both.
 
 Rules: a peer costs its own connection only. One that floods, never reads, never completes a message or sends only
-unreadable bytes is refused or dropped; the others wait for at most READ_AT_ONCE bytes of it. The kernel tells about
+unreadable bytes is refused or dropped; the others wait for at most READ_AT_ONCE_BYTES of it. The kernel tells about
 the other end: its credentials, and whether it is closed altogether.
 """
 
@@ -24,13 +24,13 @@ from shmcam.hub.trigger_port_access import TokenCheck
 
 log = logging.getLogger(__name__)
 
-READ_AT_ONCE = 4096
+READ_AT_ONCE_BYTES = 4096
 """Bytes read before other connections get their turn; a flooding peer delays them by no more than these take."""
 
-EVENTS_UNSENT_MAX = 256 * 1024
+EVENTS_UNSENT_BYTES_MAX = 256 * 1024
 """Unsent bytes above which events for this connection are dropped and counted."""
 
-UNSENT_MAX = 2 * 1024 * 1024
+UNSENT_BYTES_MAX = 2 * 1024 * 1024
 """Unsent bytes at most; a peer further behind never reads and is dropped."""
 
 STUCK_S = 10.0
@@ -71,7 +71,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._on_open, self._on_close, self._on_message = on_open, on_close, on_message
         self._decoder = Decoder(router.registry.cameras)
         self._token_check = TokenCheck(token)
-        self._buffer = bytearray(READ_AT_ONCE)
+        self._buffer = bytearray(READ_AT_ONCE_BYTES)
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Decoded] = deque()
         """Messages that wait for the answers to those before them."""
@@ -131,7 +131,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         unsent_bytes = transport.get_write_buffer_size()
         if isinstance(message, PreviewFrame) and unsent_bytes:
             return  # dropped rather than queued: the next one is newer
-        if isinstance(message, Event) and unsent_bytes > EVENTS_UNSENT_MAX:
+        if isinstance(message, Event) and unsent_bytes > EVENTS_UNSENT_BYTES_MAX:
             self.lost_count += 1
             self._unreported_losses += 1
             return
@@ -141,7 +141,7 @@ class PeerConnection(asyncio.BufferedProtocol):
             by_dialect[dialect] = encode_or_error(dialect, message, ident)
         self._report_losses(dialect)
         transport.write(by_dialect[dialect])
-        if transport.get_write_buffer_size() > UNSENT_MAX:
+        if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             log.warning("dropped a connection that does not read number=%d", self.number)
             transport.abort()
         elif isinstance(message, Reply) and not self._is_process:
@@ -150,7 +150,7 @@ class PeerConnection(asyncio.BufferedProtocol):
     def treat_as_process(self) -> None:
         """Grants what a process of ours needs: longer messages, and commands side by side."""
         self._is_process = True
-        self._decoder.limit = PROCESS_BYTES_MAX
+        self._decoder.limit_bytes = PROCESS_BYTES_MAX
 
     def refuse(self, why: str) -> None:
         """Sends the reason and closes the connection."""
@@ -180,7 +180,7 @@ class PeerConnection(asyncio.BufferedProtocol):
             transport.abort()
         elif not self.trusted and now_s - self._progress_s > TCP_IDLE_S and not self._router.is_busy(self.number):
             self.close("idle")
-        elif self._unreported_losses and self._unsent_bytes <= EVENTS_UNSENT_MAX // 2:
+        elif self._unreported_losses and self._unsent_bytes <= EVENTS_UNSENT_BYTES_MAX // 2:
             self._report_losses(self._decoder.dialect or "text")
 
     # ---- inside

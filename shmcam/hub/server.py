@@ -188,9 +188,9 @@ class Server:
         self.execute(self._router.add_own_reply(number, reply))
 
 
-async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout_s):
             await event.wait()
     except TimeoutError:
         return

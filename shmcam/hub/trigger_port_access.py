@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 ADDRESSES_MAX = 256
 """Addresses in the rate limit's table; the one silent for longest is dropped first."""
 
-TOKEN_LINE_MAX = 256
+TOKEN_LINE_BYTES_MAX = 256
 """Longest first line, in bytes, while the token is awaited."""
 
 BURST_S = 2.0
@@ -19,15 +19,15 @@ BURST_S = 2.0
 class RateLimit:
     """A token bucket per address, so that one cannot use up what another needs."""
 
-    per_s: float
+    rate_per_s: float
     """Commands per second and address."""
     _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def admit(self, address: str, now_s: float) -> bool:
         """Counts one command of an address. Returns whether it is within the rate."""
-        capacity = max(1.0, self.per_s * BURST_S)
+        capacity = max(1.0, self.rate_per_s * BURST_S)
         level, last_s = self._buckets.pop(address, (capacity, now_s))
-        level = min(capacity, level + (now_s - last_s) * self.per_s)
+        level = min(capacity, level + (now_s - last_s) * self.rate_per_s)
         self._buckets[address] = (level - 1.0 if level >= 1.0 else level, now_s)
         if len(self._buckets) > ADDRESSES_MAX:
             del self._buckets[next(iter(self._buckets))]
@@ -52,7 +52,7 @@ class TokenCheck:
         self._line += data
         line, newline, rest = bytes(self._line).partition(b"\n")
         if not newline:
-            self.is_refused = len(line) > TOKEN_LINE_MAX
+            self.is_refused = len(line) > TOKEN_LINE_BYTES_MAX
             return b""
         word, _, token = line.strip().partition(b" ")
         # compare_digest: its duration must not tell how much of a wrong token was right

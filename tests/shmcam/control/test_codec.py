@@ -42,31 +42,31 @@ SAMPLES = [
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
 def test_msgpack_goes_round_byte_by_byte(message):
-    decoder, found = Decoder(), []
+    decoder, decoded = Decoder(), []
     for byte in encode("msgpack", message, 42):
-        found += decoder.feed(bytes([byte]), 0.0)
-    assert found == [Received(message, 42)]
+        decoded += decoder.feed(bytes([byte]), 0.0)
+    assert decoded == [Received(message, 42)]
     assert decoder.pending_bytes == 0
 
 
 def test_many_messages_in_one_piece_come_out_in_order():
     data = b"".join(encode("msgpack", message, number) for number, message in enumerate(SAMPLES))
-    assert [one.id for one in Decoder().feed(data * 40, 0.0)] == list(range(len(SAMPLES))) * 40
+    assert [item.id for item in Decoder().feed(data * 40, 0.0)] == list(range(len(SAMPLES))) * 40
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
 def test_text_and_json_go_in_any_pieces(piece):
     for data in (b"save cam0 jpg\r\n\nrecord start\n", b'{"command":"save"}\n\n{"command": "start_recording"}\n'):
-        decoder, found = Decoder(), []
+        decoder, decoded = Decoder(), []
         for start in range(0, len(data), piece):
-            found += decoder.feed(data[start : start + piece], 0.0)
-        assert [type(one.message) for one in found] == [Save, Record]
+            decoded += decoder.feed(data[start : start + piece], 0.0)
+        assert [type(item.message) for item in decoded] == [Save, Record]
 
 
 def test_a_line_that_begins_with_a_letter_beyond_ascii_is_answered_like_any_other():
-    [found] = Decoder().feed("échec\n".encode(), 0.0)
-    assert found == Refused(Reply(ok=False, status="unknown_command", text=found.reply.text))
-    assert found.reply.text.startswith("UNKNOWN_COMMAND échec; ")
+    [decoded] = Decoder().feed("échec\n".encode(), 0.0)
+    assert decoded == Refused(Reply(ok=False, status="unknown_command", text=decoded.reply.text))
+    assert decoded.reply.text.startswith("UNKNOWN_COMMAND échec; ")
 
 
 def test_a_last_line_without_its_newline_counts_at_the_end():
@@ -107,43 +107,43 @@ def test_the_first_byte_settles_the_dialect(first, dialect):
 def test_msgpack_bombs_are_refused_at_once_and_cost_nothing(bomb):
     tracemalloc.start()
     decoder = Decoder()
-    found = decoder.feed(bomb, 0.0)
+    decoded = decoder.feed(bomb, 0.0)
     # a long header alone allocates nothing: it ends by the limit on bytes, or by the deadline for the message
-    found = found or decoder.feed(b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
+    decoded = decoded or decoder.feed(b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(found[-1], Refused)
-    assert found[-1].fatal or "malformed" in found[-1].reply.text or "UNKNOWN_COMMAND" in found[-1].reply.text
+    assert isinstance(decoded[-1], Refused)
+    assert decoded[-1].fatal or "malformed" in decoded[-1].reply.text or "UNKNOWN_COMMAND" in decoded[-1].reply.text
     assert peak < 4 << 20
 
 
 def test_a_message_longer_than_the_limit_is_refused_before_it_is_complete():
     decoder = Decoder()
     start = b"\x82\xa7message\xa4save\xa5label\xdb\x00\x03\x00\x00"
-    found = decoder.feed(start + b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
-    assert found[-1].fatal
-    assert "longer than 65536 bytes" in found[-1].reply.text
+    decoded = decoder.feed(start + b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
+    assert decoded[-1].fatal
+    assert "longer than 65536 bytes" in decoded[-1].reply.text
 
 
 def test_a_process_may_send_longer_messages_than_a_stranger():
     data = encode("msgpack", Reply(text="x" * (PROCESS_BYTES_MAX - 100)), 1)
-    decoder = Decoder(limit=PROCESS_BYTES_MAX)
+    decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
     assert decoder.feed(data, 0.0)[-1].message.text.endswith("x")
     assert Decoder().feed(data, 0.0)[-1].fatal
 
 
 def test_a_reply_too_long_for_the_other_end_becomes_an_error():
     data = encode("msgpack", Reply(text="x" * PROCESS_BYTES_MAX), 5)
-    found = Decoder().feed(data, 0.0)
-    assert found[0].id == 5
-    assert found[0].message.status == "too_long"
+    decoded = Decoder().feed(data, 0.0)
+    assert decoded[0].id == 5
+    assert decoded[0].message.status == "too_long"
 
 
 @pytest.mark.parametrize("first", [b"s", b"{"])
 def test_a_line_without_end_is_refused(first):
-    found = Decoder().feed(first + b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
-    assert found[-1].fatal
-    assert found[-1].reply.status == "too_long"
+    decoded = Decoder().feed(first + b"x" * (MESSAGE_BYTES_MAX + 1), 0.0)
+    assert decoded[-1].fatal
+    assert decoded[-1].reply.status == "too_long"
     assert LINE_BYTES_MAX < MESSAGE_BYTES_MAX
 
 
@@ -160,10 +160,10 @@ def test_a_line_without_end_is_refused(first):
     ],
 )
 def test_malformed_json_is_refused_and_the_next_line_still_read(line):
-    found = Decoder().feed(line + b'\n{"command": "save"}\n', 0.0)
-    assert isinstance(found[0], Refused)
-    assert found[0].reply.text.startswith("ERROR: ")
-    assert found[1].message == Save()
+    decoded = Decoder().feed(line + b'\n{"command": "save"}\n', 0.0)
+    assert isinstance(decoded[0], Refused)
+    assert decoded[0].reply.text.startswith("ERROR: ")
+    assert decoded[1].message == Save()
 
 
 def test_a_message_must_be_complete_in_time():
@@ -183,15 +183,15 @@ def test_one_byte_a_second_does_not_extend_the_deadline():
 
 
 def test_json_keeps_the_users_wording():
-    shown = json.loads(encode("json", Reply(status="recording_started", data={"file": "a.mp4"}), "7"))
-    assert list(shown) == ["type", "status", "timestamp", "data", "id"]
-    assert (shown["type"], shown["status"], shown["data"], shown["id"]) == (
+    value = json.loads(encode("json", Reply(status="recording_started", data={"file": "a.mp4"}), "7"))
+    assert list(value) == ["type", "status", "timestamp", "data", "id"]
+    assert (value["type"], value["status"], value["data"], value["id"]) == (
         "status",
         "recording_started",
         {"file": "a.mp4"},
         "7",
     )
-    assert shown["timestamp"].endswith("Z")
+    assert value["timestamp"].endswith("Z")
     picture = json.loads(encode("json", PreviewFrame(camera="cam0", jpeg=b"\xff\xd8\xff")))
     assert picture["type"] == "preview_frame"
     assert base64.b64decode(picture["data"]["frame"]) == b"\xff\xd8\xff"
@@ -201,8 +201,8 @@ def test_json_keeps_the_users_wording():
 
 def test_numbers_of_numpy_and_objects_of_any_kind_cannot_stop_a_heartbeat():
     beat = Heartbeat(role="capture", figures={"a": numpy.int64(5), "b": numpy.float32(0.5), "c": Path("/x")})
-    [found] = Decoder().feed(encode("msgpack", beat), 0.0)
-    assert found.message.figures == {"a": 5, "b": 0.5, "c": "/x"}
+    [decoded] = Decoder().feed(encode("msgpack", beat), 0.0)
+    assert decoded.message.figures == {"a": 5, "b": 0.5, "c": "/x"}
 
 
 def test_text_shows_events_on_one_line_whatever_they_hold():
@@ -215,8 +215,8 @@ def test_text_shows_events_on_one_line_whatever_they_hold():
 @given(st.binary(max_size=2000))
 def test_no_bytes_break_the_decoder(data):
     decoder = Decoder()
-    for one in [*decoder.feed(data, 0.0), *decoder.finish()]:
-        assert isinstance(one, Received | Refused)
+    for item in [*decoder.feed(data, 0.0), *decoder.finish()]:
+        assert isinstance(item, Received | Refused)
 
 
 @given(st.data())
@@ -238,8 +238,8 @@ def test_no_msgpack_value_breaks_the_decoder(data):
     fields["message"] = data.draw(
         st.sampled_from(["save", "set", "hello", "heartbeat", "reply", "preview_frame"]) | values
     )
-    for one in Decoder().feed(msgpack.packb(fields, unicode_errors="surrogatepass"), 0.0):
-        assert isinstance(one, Received | Refused)
+    for item in Decoder().feed(msgpack.packb(fields, unicode_errors="surrogatepass"), 0.0):
+        assert isinstance(item, Received | Refused)
 
 
 def test_seeded_garbage_never_raises(seed=20261121):

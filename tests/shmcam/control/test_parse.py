@@ -92,7 +92,7 @@ def test_control_characters_of_a_stranger_are_escaped():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ({"command": "start_recording"}, Record(action="start")),
         ({"command": "stop_recording", "camera_id": 1}, Record(action="stop", camera="cam1")),
@@ -103,8 +103,8 @@ def test_control_characters_of_a_stranger_are_escaped():
         ({"message": "past_stack", "count": 4}, PastStack(count=4)),
     ],
 )
-def test_objects(given, message):
-    assert parse_object(given) == (message, None)
+def test_objects(value, message):
+    assert parse_object(value) == (message, None)
 
 
 def test_an_id_comes_back():

@@ -105,8 +105,8 @@ class Reader:
 
     def message(self) -> dict:
         while True:
-            for found in self._unpacker:
-                return found
+            for message in self._unpacker:
+                return message
             data = self.link.recv(65536)
             if not data:
                 raise EOFError
@@ -126,10 +126,10 @@ class Reader:
 
 
 def read_all(link: socket.socket) -> bytes:
-    found = b""
-    while data := link.recv(65536):
-        found += data
-    return found
+    data = b""
+    while piece := link.recv(65536):
+        data += piece
+    return data
 
 
 def connectable(path: Path) -> bool:

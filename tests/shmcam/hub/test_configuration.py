@@ -53,7 +53,7 @@ def test_a_change_is_typed_checked_and_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"night.dark_treshold": 5}, "did you mean night.dark_threshold?"),
         ({"night.dark_threshold": "bright"}, "must be number"),
@@ -69,12 +69,12 @@ def test_a_change_is_typed_checked_and_told(tmp_path):
         ({"": 5}, "unknown key"),
     ],
 )
-def test_a_wrong_change_is_refused_with_the_reason_and_changes_nothing(tmp_path, changes, said):
+def test_a_wrong_change_is_refused_with_the_reason_and_changes_nothing(tmp_path, changes, expected):
     live_settings = live_settings_of(tmp_path)
     before = live_settings.current
     with pytest.raises(SettingsError) as refusal:
         live_settings.change({"night.min_dark_frames": 5, **changes} if changes else {})
-    assert said in str(refusal.value)
+    assert expected in str(refusal.value)
     assert live_settings.current is before
     assert not (tmp_path / "run/changes.json").exists()
 
@@ -163,12 +163,12 @@ def test_saving_one_key_leaves_the_others_that_were_tried_out_unsaved(tmp_path):
 def test_a_key_that_cannot_be_saved_alone_is_changed_and_says_so(tmp_path):
     with HubProcess(CONFIG) as hub:
         assert hub.text("set night.bright_threshold 120").startswith("OK")
-        told = hub.text("set night.dark_threshold 90 --save")
-        assert told.startswith("ERROR: changed, but not saved: "), told
-        assert "bright_threshold" in told
+        answer = hub.text("set night.dark_threshold 90 --save")
+        assert answer.startswith("ERROR: changed, but not saved: "), answer
+        assert "bright_threshold" in answer
         assert hub.text("get night.dark_threshold").startswith("night.dark_threshold = 90")
-        told = hub.json({"command": "set", "key": "recorder.crf", "value": 30, "save": True})
-        message = told["data"]["message"]
+        answer = hub.json({"command": "set", "key": "recorder.crf", "value": 30, "save": True})
+        message = answer["data"]["message"]
         assert message.startswith("OK: changed recorder.crf from 23 to 30 (needs: supervisorctl restart recorder)")
         assert "still unsaved: night.bright_threshold, night.dark_threshold" in message
 
@@ -187,8 +187,8 @@ def test_answers_are_spelt_as_in_the_file(tmp_path):
 
 def test_a_camera_that_keeps_its_own_value_is_named(tmp_path):
     with HubProcess("[cameras.cam0]\nwidth = 640\n[cameras.cam1]\n") as hub:
-        told = hub.text("set camera.width 320")
-        assert told == "OK: changed camera.width from 1280 to 320 (live; not for cam0, set cameras.cam0.… for that)"
+        answer = hub.text("set camera.width 320")
+        assert answer == "OK: changed camera.width from 1280 to 320 (live; not for cam0, set cameras.cam0.… for that)"
         assert "not for" not in hub.text("set camera.height 240")
 
 
@@ -329,8 +329,8 @@ def test_killed_anywhere_while_setting_and_saving_it_is_all_or_nothing(tmp_path,
         done = subprocess.run(command, timeout=60, capture_output=True, text=True)
         steps = steps or int(done.stdout)
         assert done.returncode == (-signal.SIGKILL if kill else 0)
-        found = live_settings_of(tmp_path).current
-        pair = (found.value("night.dark_threshold"), found.value("night.bright_threshold"))
+        settings = live_settings_of(tmp_path).current
+        pair = (settings.value("night.dark_threshold"), settings.value("night.bright_threshold"))
         assert pair in {(40.0, 80.0), (50.0, 90.0)}
         seen.add(pair)
         assert "# tuned on 2026-08-01" in (tmp_path / "config.toml").read_text()
@@ -342,8 +342,8 @@ def test_two_writers_at_once_leave_what_one_of_them_wanted():
 
         def write(dark, bright):
             for _ in range(15):
-                said = hub.text(f"set night.dark_threshold={dark} night.bright_threshold={bright} --save")
-                assert said.startswith("OK: changed"), said
+                answer = hub.text(f"set night.dark_threshold={dark} night.bright_threshold={bright} --save")
+                assert answer.startswith("OK: changed"), answer
 
         writers = [threading.Thread(target=write, args=pair) for pair in ((20, 60), (120, 160))]
         for writer in writers:
@@ -352,8 +352,8 @@ def test_two_writers_at_once_leave_what_one_of_them_wanted():
             writer.join()
         night = tomllib.loads(hub.config.read_text())["night"]
         assert (night["dark_threshold"], night["bright_threshold"]) in {(20, 60), (120, 160)}
-        shown = hub.json({"command": "get", "key": "night"})["data"]["settings"]
-        assert shown["night.dark_threshold"] == night["dark_threshold"]
+        values = hub.json({"command": "get", "key": "night"})["data"]["settings"]
+        assert values["night.dark_threshold"] == night["dark_threshold"]
         assert "# tuned on 2026-08-01" in hub.config.read_text()
 
 

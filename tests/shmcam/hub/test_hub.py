@@ -35,7 +35,7 @@ PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)
 
 
 class Scene:
-    """A hub with people and processes, and a clock that stands still unless told."""
+    """A hub with people and processes, and a clock that stands still unless a test moves it."""
 
     def __init__(self, cameras=("cam0",)):
         self.router = Router(cameras)
@@ -248,9 +248,9 @@ def test_night_level_of_one_camera_is_worded_as_its_owner_said():
     scene = Scene()
     scene.process(EXPORTER, "analyzer", "night_level", camera="cam0")
     [ask] = scene.say(PERSON, NightLevel())
-    said = "LEVEL=12.0 relevant threshold=40.0 dark_threshold: < 40.0 bright_threshold: > 80.0 STATUS=NIGHT"
-    [done] = scene.say(EXPORTER, Reply(status="night", text=said), ask.id)
-    assert done.message.text == said
+    text = "LEVEL=12.0 relevant threshold=40.0 dark_threshold: < 40.0 bright_threshold: > 80.0 STATUS=NIGHT"
+    [done] = scene.say(EXPORTER, Reply(status="night", text=text), ask.id)
+    assert done.message.text == text
 
 
 def test_a_camera_that_supervisord_no_longer_has_is_no_camera_any_more():
@@ -269,13 +269,13 @@ def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
     began = MotionBegan(camera="cam1", captured_ns=5)
     scene.process(CAPTURE, "analyzer", camera="cam1")
     scene.say(CAPTURE, began)
-    welcome, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1", subscribe=("motion_began",))
-    assert isinstance(welcome.message, Reply) and told == [Send((RECORDER1,), began)]
+    welcome, *sent = scene.process(RECORDER1, "recorder", "record", camera="cam1", subscribe=("motion_began",))
+    assert isinstance(welcome.message, Reply) and sent == [Send((RECORDER1,), began)]
     assert len(scene.process(RECORDER0, "recorder", "record")) == 1, "of another camera"
     ended = MotionEnded(camera="cam1", captured_ns=9)
     scene.say(CAPTURE, ended)
-    _, *told = scene.process(RECORDER1, "recorder", "record", camera="cam1")
-    assert told == [Send((RECORDER1,), ended)]
+    _, *sent = scene.process(RECORDER1, "recorder", "record", camera="cam1")
+    assert sent == [Send((RECORDER1,), ended)]
 
 
 def test_what_was_announced_while_processes_came_back_reaches_those_who_came_last():
@@ -285,8 +285,8 @@ def test_what_was_announced_while_processes_came_back_reaches_those_who_came_las
     assert scene.say(CAPTURE, began) == scene.say(CAPTURE, beat) == []
     scene.now_s += 1
     assert scene.process(STREAMER, "streamer", subscribe=("night_ended",))[1:] == [], "not its topic"
-    _, *told = scene.process(RECORDER0, "recorder", subscribe=("all",))
-    assert told == [Send((RECORDER0,), began)], "no signs of life"
+    _, *sent = scene.process(RECORDER0, "recorder", subscribe=("all",))
+    assert sent == [Send((RECORDER0,), began)], "no signs of life"
     scene.now_s += 3
     assert scene.process(RECORDER1, "recorder", subscribe=("all",))[1:] == [], "a process that is started later"
 
@@ -302,8 +302,8 @@ def test_who_heard_an_early_event_does_not_hear_it_again_and_his_successor_does(
     scene.router.remove_peer(RECORDER0)
     scene.router.add_peer(STREAMER)
     assert scene.say(STREAMER, again)[1:] == [], "the same process on a new connection"
-    _, *told = scene.process(RECORDER1, "recorder", subscribe=("night",))
-    assert told == [Send((RECORDER1,), began)], "another process"
+    _, *sent = scene.process(RECORDER1, "recorder", subscribe=("night",))
+    assert sent == [Send((RECORDER1,), began)], "another process"
 
 
 def test_of_a_flood_of_early_events_the_newest_are_told_in_order():
@@ -312,8 +312,8 @@ def test_of_a_flood_of_early_events_the_newest_are_told_in_order():
     flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(REPLAY_EVENTS_MAX + 10)]
     for event in (*flood, NightBegan(camera="cam0")):
         scene.say(EXPORTER, event)
-    _, *told = scene.process(STREAMER, "streamer", subscribe=("all",))
-    assert [send.message for send in told] == [*flood[11:], NightBegan(camera="cam0")]
+    _, *sent = scene.process(STREAMER, "streamer", subscribe=("all",))
+    assert [send.message for send in sent] == [*flood[11:], NightBegan(camera="cam0")]
 
 
 def test_a_new_capture_s_mode_is_not_the_old_one_s():

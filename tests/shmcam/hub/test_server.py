@@ -64,8 +64,8 @@ def test_socat_gets_its_answer_although_it_half_closes(hub):
     command = ["socat", "-t10", "-", f"UNIX-CONNECT:{hub.socket}"]
     assert subprocess.run(command, input=b"ping\n", capture_output=True, timeout=60).stdout == b"pong\n"
     assert subprocess.run(command, input=b"ping", capture_output=True, timeout=60).stdout == b"pong\n"
-    said = subprocess.run(command, input=b"savee\nping\n", capture_output=True, timeout=60).stdout.decode()
-    assert said == "UNKNOWN_COMMAND savee; did you mean save?\npong\n"
+    output = subprocess.run(command, input=b"savee\nping\n", capture_output=True, timeout=60).stdout.decode()
+    assert output == "UNKNOWN_COMMAND savee; did you mean save?\npong\n"
     helped = subprocess.run(command, input=b"help\n", capture_output=True, timeout=60).stdout.decode()
     assert "pastStack" in helped
 
@@ -111,8 +111,13 @@ def test_all_three_dialects_reach_the_same_command(hub):
         until(lambda: exporter.is_connected, "exporter connected")
         stop = serve(exporter, answer)
         assert hub.text("save cam0 jpg") == "ok"
-        shown = hub.json({"command": "take_snapshot", "camera_id": 0, "formats": ["jpg"], "id": 7})
-        assert (shown["type"], shown["status"], shown["data"]["path"], shown["id"]) == ("status", "saved", "/x.jpg", 7)
+        answer = hub.json({"command": "take_snapshot", "camera_id": 0, "formats": ["jpg"], "id": 7})
+        assert (answer["type"], answer["status"], answer["data"]["path"], answer["id"]) == (
+            "status",
+            "saved",
+            "/x.jpg",
+            7,
+        )
         assert call(hub.socket, Save(camera="cam0", formats=("jpg",))).data == {"path": "/x.jpg"}
         stop()
     assert seen == [Save(camera="cam0", formats=("jpg",))] * 3
@@ -231,13 +236,13 @@ def test_subscribers_that_went_away_make_room_and_half_closed_ones_stay(hub):
 
 
 def test_a_killed_process_that_subscribed_leaves_the_status(hub):
-    def shown():
+    def is_shown():
         return "tester" in [row["program"] for row in rows(hub)]
 
     with hub.connect() as link:
         link.sendall(encode("msgpack", Hello(role="tester", pid=os.getpid(), subscribe=("night",))))
-        until(shown, "it is shown")
-    until(lambda: not shown(), "it is gone")
+        until(is_shown, "it is shown")
+    until(lambda: not is_shown(), "it is gone")
 
 
 def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
@@ -257,7 +262,7 @@ def test_a_peer_that_never_reads_is_dropped_and_others_do_not_notice(hub):
         else:
             raise AssertionError("still connected")
     assert hub.rss_bytes() - before < 16 << 20
-    until(lambda: "does not read" in hub.log or "takes nothing" in hub.log, "it is told")
+    until(lambda: "does not read" in hub.log or "takes nothing" in hub.log, "it is logged")
 
 
 def test_events_a_slow_subscriber_loses_are_counted_and_told(hub):
@@ -346,9 +351,10 @@ def test_a_killed_hub_comes_back_and_all_reconnect():
             lambda: all(client.is_connected for client in clients), "all reconnected"
         )  # how fast: bench control, reconnect
         until(lambda: "NIGHT" in hub.text("cameras"), "the hub knows again")
-        heard = []
+        requests = []
         until(
-            lambda: heard.extend(clients[2].receive()) or any(r.message.score == 1.0 for r in heard), "event passed on"
+            lambda: requests.extend(clients[2].receive()) or any(r.message.score == 1.0 for r in requests),
+            "event passed on",
         )
         for client in clients:
             client.__exit__(None, None, None)

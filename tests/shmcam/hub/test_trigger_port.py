@@ -1,4 +1,4 @@
-"""The TCP trigger port: off unless set, loopback unless told, token, rate limit, triggers only."""
+"""The TCP trigger port: off and loopback by default, token, rate limit, triggers only."""
 
 import socket
 import time
@@ -31,7 +31,7 @@ def nc(port, data):
 
 def test_it_is_off_by_default():
     with HubProcess() as hub:
-        until(lambda: "trigger_port=off" in hub.log, "it is told")
+        until(lambda: "trigger_port=off" in hub.log, "it is logged")
 
 
 def test_it_answers_triggers_and_nothing_else():
@@ -41,9 +41,9 @@ def test_it_answers_triggers_and_nothing_else():
         assert nc(port, b"SNAP\n").startswith("ERROR: exporter is not connected")
         assert nc(port, b"set night.enable false\n").endswith("is not for the trigger port\n")
         assert nc(port, b'{"command": "delete", "number": 5}\n').count("not for the trigger port") >= 1
-        said = nc(port, b"POST / HTTP/1.1\r\nHost: x\r\n\r\nping\n")
-        assert said.startswith("UNKNOWN_COMMAND POST")
-        assert "pong" not in said, "a browser's body was obeyed"
+        answer = nc(port, b"POST / HTTP/1.1\r\nHost: x\r\n\r\nping\n")
+        assert answer.startswith("UNKNOWN_COMMAND POST")
+        assert "pong" not in answer, "a browser's body was obeyed"
         assert hub.text("ping") == "pong"
 
 
@@ -52,8 +52,9 @@ def test_every_command_that_is_no_trigger_is_refused():
     with HubProcess(f"[network]\ntrigger_port = {port}\nrate_per_s = 1000\n"):
         others = [row.example for name, row in BY_NAME.items() if name not in TCP_COMMANDS]
         assert "delete 12" in others and len(others) > 15
-        said = [nc(port, f"{line}\n".encode()) for line in others]
-        assert {line: one for line, one in zip(others, said, strict=True) if not one.endswith(REFUSED)} == {}
+        answers = [nc(port, f"{line}\n".encode()) for line in others]
+        wrong = {line: answer for line, answer in zip(others, answers, strict=True) if not answer.endswith(REFUSED)}
+        assert wrong == {}
 
 
 def test_a_token_is_asked_for_and_a_wrong_one_is_refused():
@@ -68,7 +69,7 @@ def test_a_token_is_asked_for_and_a_wrong_one_is_refused():
             f"token {TOKEN}x\nping\n".encode(),
         ):
             assert nc(port, wrong) == "ERROR: expected `token <the token of config.toml>` as the first line\n"
-        until(lambda: "wrong token from 127.0.0.1" in hub.log, "it is told")
+        until(lambda: "wrong token from 127.0.0.1" in hub.log, "it is logged")
         assert TOKEN not in hub.log
 
 
@@ -76,9 +77,9 @@ def test_too_many_commands_a_second_end_the_connection():
     port = free_port()
     with HubProcess(f"[network]\ntrigger_port = {port}\nrate_per_s = 5\n") as hub:
         begun = time.monotonic()
-        said = nc(port, b"ping\n" * 100)
-        assert 5 <= said.count("pong") <= 10 + 5 * (time.monotonic() - begun) + 1, "the burst, and the rate meanwhile"
-        assert "more than 5 commands a second" in said
+        answer = nc(port, b"ping\n" * 100)
+        assert 5 <= answer.count("pong") <= 10 + 5 * (time.monotonic() - begun) + 1, "the burst, and the rate meanwhile"
+        assert "more than 5 commands a second" in answer
         until(lambda: nc(port, b"ping\n") == "pong\n", "allowed again later")
         assert hub.text("ping") == "pong"
 
@@ -115,7 +116,7 @@ def test_a_taken_port_is_told_and_the_hub_goes_on_without_until_it_is_free():
         port = taken.getsockname()[1]
         with HubProcess(f"[network]\ntrigger_port = {port}\n") as hub:
             assert hub.text("ping") == "pong"
-            until(lambda: f"trigger port 127.0.0.1:{port} cannot be opened" in hub.log, "it is told")
+            until(lambda: f"trigger port 127.0.0.1:{port} cannot be opened" in hub.log, "it is logged")
             taken.close()
             until(lambda: "trigger port open" in hub.log, "the port is free")
             assert nc(port, b"ping\n") == "pong\n"
