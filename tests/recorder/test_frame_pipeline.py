@@ -118,7 +118,7 @@ class Hub:
         self.statuses = []
 
     def receive(self):
-        yield Asked(Record(action="status"), self.statuses)
+        yield FakeRequest(Record(action="status"), self.statuses)
 
     def announce(self, _event):
         return
@@ -131,7 +131,7 @@ class Hub:
 
 
 @dataclass
-class Asked:
+class FakeRequest:
     message: Record
     answers: list
 

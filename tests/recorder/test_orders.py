@@ -19,7 +19,7 @@ S = NS
 
 
 @dataclass
-class Asked:
+class FakeRequest:
     message: Record
     replies: list[Reply] = field(default_factory=list)
 
@@ -42,9 +42,9 @@ def orders():
 
 
 def ask(orders, action, at_ns):
-    asked = Asked(Record(action=action, at_ns=at_ns))
-    orders.obey(asked)
-    return asked
+    request = FakeRequest(Record(action=action, at_ns=at_ns))
+    orders.obey(request)
+    return request
 
 
 def close(orders, order, name, *, reason="next file", intact=True, kept=True):
@@ -152,11 +152,11 @@ def test_a_trigger_while_the_last_clip_is_being_closed_is_answered_with_its_own(
     ask(orders, "stop", 110 * S)
     orders.triggers.expire(111 * S)
     orders.writer.current = (session, Path("session.mp4"), 10, 0)
-    asked = ask(orders, "trigger", 112 * S)
-    assert not asked.replies
+    request = ask(orders, "trigger", 112 * S)
+    assert not request.replies
     event = orders.triggers.decide(112 * S)
     orders.answer(Opened(event, Path("event.mp4"), 7, 107 * S))
-    assert [reply.data["file"] for reply in asked.replies] == ["event.mp4"]
+    assert [reply.data["file"] for reply in request.replies] == ["event.mp4"]
 
 
 def test_neither_stop_nor_status_name_a_file_that_is_gone(orders):
