@@ -19,7 +19,7 @@ Override for one start: `SHMCAM_CAMERA__WIDTH=640`, or `shmcam run --set camera.
 
 
 def render_page() -> str:
-    """The whole page as Markdown."""
+    """Returns the whole page as Markdown."""
     parts = [HEAD]
     for name, section in load_tables().items():
         parts.append(f"\n## [{name}]\n\n| key | default | must be | | what it does |\n|---|---|---|---|---|\n")

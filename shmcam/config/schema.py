@@ -1,8 +1,8 @@
-"""How a table of config.toml is declared: one frozen struct per table, one annotated field per key.
+"""Declares tables of config.toml: one frozen struct for each table, one annotated field for each key.
 
-Each package keeps its tables in its own `settings.py` and exports them as `TABLES`; pyproject.toml names those
-modules under the entry point group `shmcam.settings`, so that every process knows every table without importing
-its neighbours' code.
+Each package keeps its tables in its own `settings.py` and exports them as `TABLES`. pyproject.toml names these
+modules under the entry point group `shmcam.settings`, so that every process knows every table without an import of
+another process's code.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from msgspec import inspect
 Apply = Literal["live", "restart"]
 
 TABLES_GROUP = "shmcam.settings"
-"""The entry points of pyproject.toml that name each package's settings module."""
+"""The group of entry points in pyproject.toml that name the settings module of each package."""
 
 FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
-"""Keys that only the owner of config.toml may change: they run programs, open ports or say where files go."""
+"""Keys that only the owner of config.toml may change: they run programs, open ports or choose where files go."""
 
 CAMERA_TABLE = "camera"
-"""Its keys stand in [cameras.<name>] without the table's name."""
+"""The table whose keys stand in [cameras.<name>] without its name."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every table; `__post_init__` may raise ValueError where two keys contradict each other."""
+    """The base of every table; `__post_init__` may raise ValueError for keys that contradict each other."""
 
 
 def setting(
@@ -46,10 +46,10 @@ def setting(
     pattern: str | None = None,
     max_length: int | None = None,
 ) -> msgspec.Meta:
-    """Describe one key: `width: Annotated[int, setting("frame width", unit="pixels", ge=16, le=8192)] = 1280`.
+    """Describes one key: `width: Annotated[int, setting("frame width", unit="pixels", ge=16, le=8192)] = 1280`.
 
-    `apply` says whether `set` takes effect at once ("live") or after a restart of the owner; a `secret` is masked
-    in every output.
+    `apply`: `set` takes effect at once ("live") or after a restart of the key's process ("restart"). A `secret` is
+    masked in every output.
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "pattern": pattern, "max_length": max_length}
     return msgspec.Meta(description=help, extra={"unit": unit, "apply": apply, "secret": secret}, **bounds)
@@ -57,12 +57,12 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of config.toml, as `set`, the docs, the page and the shell completion see it."""
+    """One key of config.toml, as `set`, the docs, the page and the shell completion use it."""
 
     path: str
     """Dotted, as in `set camera.width 640`."""
     type: str
-    """What a person would call it: integer, number, true/false, text, list, table."""
+    """The type in words: integer, number, true or false, text, list, table."""
     default: Any
     unit: str
     help: str
@@ -74,7 +74,7 @@ class Key:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words, for error messages."""
+        """The values that are allowed, in words, for error messages."""
         if self.choices:
             return "one of " + ", ".join(repr(choice) for choice in self.choices)
         low, high = self.minimum, self.maximum
@@ -85,30 +85,30 @@ class Key:
 
 @cache
 def load_tables() -> Mapping[str, type[Section]]:
-    """Every table any installed package declares, by name; two owners of one name is a packaging error."""
-    found: dict[str, type[Section]] = {}
+    """Returns the tables of all installed packages by name. Raises: TypeError if two packages declare one name."""
+    sections: dict[str, type[Section]] = {}
     for point in entry_points(group=TABLES_GROUP):
         for name, section in point.load().TABLES.items():
-            if found.setdefault(name, section) is not section:
+            if sections.setdefault(name, section) is not section:
                 raise TypeError(f"config table [{name}] is declared twice, the second time by {point.value}")
-    return MappingProxyType(found)
+    return MappingProxyType(sections)
 
 
 @cache
 def list_keys() -> Mapping[str, Key]:
-    """Every key of every table by its dotted path, in file order of the tables."""
+    """Returns every key of every table by its dotted path, in file order of the tables."""
     return MappingProxyType(
         {key.path: key for name, section in load_tables().items() for key in keys_of(name, section)}
     )
 
 
 def table_name_of(section: type[Section]) -> str:
-    """The name a section is declared under."""
+    """Returns the name of the table that a section declares."""
     return next(name for name, declared in load_tables().items() if declared is section)
 
 
 def base_key_of(path: str) -> str:
-    """The key that `cameras.<name>.…` overrides: night.enable for cameras.cam1.night.enable; others as they are."""
+    """Returns the key that `cameras.<name>.…` overrides: night.enable for cameras.cam1.night.enable."""
     parts = path.split(".")
     if parts[0] != "cameras" or len(parts) < 3:
         return path
@@ -117,7 +117,7 @@ def base_key_of(path: str) -> str:
 
 
 def keys_of(name: str, section: type[msgspec.Struct]) -> Iterator[Key]:
-    """The keys of one table, nested tables dotted."""
+    """Yields the keys of one table; those of tables within it have dotted names."""
     for field in inspect.type_info(section).fields:  # type: ignore[attr-defined]
         default = field.default if field.default is not msgspec.NODEFAULT else None
         if field.default_factory is not msgspec.NODEFAULT:
@@ -152,7 +152,7 @@ def _unwrap(kind: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
 
 
 def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -> Key:
-    if isinstance(kind, inspect.UnionType):  # "text or nothing": the part that is not None describes it
+    if isinstance(kind, inspect.UnionType):  # an optional key: the part that is not None describes it
         kind, inner = _unwrap(next(part for part in kind.types if not isinstance(part, inspect.NoneType)))
         meta = {**inner, **meta}
     low = getattr(kind, "ge", None)

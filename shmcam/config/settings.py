@@ -1,6 +1,6 @@
-"""Reads config.toml into typed tables; whatever is wrong is refused with file, line, key, value and expectation.
+"""Reads config.toml into typed tables and takes over live changes; declares the tables [paths] and [logging].
 
-The tables of config.toml that belong to no single process: [paths] and [logging].
+A wrong file is refused with file, line, key, value and expectation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from shmcam.config.toml_file import (
 
 
 class PathSettings(Section, frozen=True):
-    """[paths]: where things live, relative to the folder of config.toml."""
+    """[paths]: files and folders, relative to the folder of config.toml."""
 
     run: Annotated[str, setting("sockets, pid and lock files; a tmpfs such as /run/shmcam spares the SD card")] = "run"
     logs: Annotated[str, setting("one log per process, at most 3 x 5 MB each and 50 MB together")] = "logs"
@@ -46,7 +46,7 @@ class PathSettings(Section, frozen=True):
 
 
 class LoggingSettings(Section, frozen=True):
-    """[logging]."""
+    """[logging]: what is logged, and how much room the logs may take."""
 
     level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], setting("least severe line that is kept", apply="live")
@@ -67,9 +67,10 @@ TABLES: dict[str, type[Section]] = {"paths": PathSettings, "logging": LoggingSet
 
 
 EXIT_CONFIG = 78
-"""sysexits.h EX_CONFIG; supervisord.conf lists it in `exitcodes`, so a bad file is not retried for ever."""
+"""EX_CONFIG of sysexits.h; supervisord.conf lists it in `exitcodes`, so that a bad file is not tried for ever."""
 
 LABEL = r"[A-Za-z0-9_-]{1,32}"
+"""The pattern of a camera's name and of a label."""
 
 S = TypeVar("S", bound=Section)
 
@@ -80,7 +81,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Paths:
-    """Absolute places on disk."""
+    """The files and folders of [paths], absolute."""
 
     run: Path
     logs: Path
@@ -92,38 +93,38 @@ class Paths:
 
 @dataclass(frozen=True)
 class Settings:
-    """One loaded configuration: the file, with the overrides of this start on top."""
+    """A checked configuration: the file, with the overrides of this start and the live changes on top."""
 
     path: Path
     document: Document
     text: str = field(default="", repr=False)
     refused: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """Live changes that did not fit so far, by path: the next one may make room for them (see `apply_change`)."""
+    """Live changes that did not fit so far, by path; `apply_change` tries them again with the next one."""
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read, override (`--set` beats environment beats file) and check the whole file.
+        """Reads, overrides (`--set` beats environment beats file) and checks the whole file.
 
-        Raises: SettingsError. A missing file is an error too: a typo in --config must not mean "all defaults".
+        Raises: SettingsError. A missing file is an error, too: a typo in --config must not mean "all defaults".
         """
         file = Path(path).absolute()
         text = read(file)
         document = parse(file, text)
-        for source, assignment in [*read_environ(environ), *(("--set", one) for one in overrides)]:
+        for source, assignment in [*read_environ(environ), *(("--set", line) for line in overrides)]:
             assign(document, source, assignment)
         settings = cls(file, document, text)
         settings.check()
         return settings
 
     def check(self) -> None:
-        """Validate every table for every camera. Raises: SettingsError."""
+        """Checks every table for every camera. Raises: SettingsError."""
         known = load_tables()
         for name, value in self.document.items():
             if name != "cameras" and name not in known:
                 raise self.diagnostics.unknown_key((), name, [*known, "cameras"])
             if not isinstance(value, dict):
                 raise self.diagnostics.bad_value((name,), value, "a table")
-        for camera, value in self._camera_documents().items():
+        for camera, value in self._read_cameras().items():
             self._check_camera(camera, value)
         for section in known.values():
             self.table(section)
@@ -132,18 +133,18 @@ class Settings:
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
-        """Puts what is wrong into words."""
+        """Makes the errors about this file."""
         return Diagnostics(self.path, self.text)
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
-        """Camera names in file order; `cam0` alone where the file has no [cameras.…]."""
-        return tuple(self._camera_documents()) or ("cam0",)
+        """The names of the cameras in file order; `cam0` alone if the file has no [cameras.…]."""
+        return tuple(self._read_cameras()) or ("cam0",)
 
     def table(self, section: type[S], camera: str | None = None) -> S:
-        """One table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
+        """Returns one table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
         name = table_name_of(section)
-        merged, places = self._merged(name, camera)
+        merged, places = self._merge(name, camera)
         try:
             value = msgspec.convert(merged, section)
         except msgspec.ValidationError as error:
@@ -153,12 +154,12 @@ class Settings:
 
     @cached_property
     def folder(self) -> Path:
-        """What relative paths in the file are relative to."""
+        """The folder of the file; relative paths in the file start there."""
         return self.path.parent
 
     @cached_property
     def paths(self) -> Paths:
-        """Every place of [paths] and export.base_dir, absolute."""
+        """The places of [paths] and export.base_dir, absolute."""
         own = self.table(PathSettings)
         captures = str(self.value("export.base_dir"))
         places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
@@ -170,15 +171,15 @@ class Settings:
         return self.paths.run / "control.sock"
 
     def ring_name(self, camera: str, stream: str = "main") -> str:
-        """Segment name of one ring, `/<prefix>.<camera>.<stream>`."""
+        """Returns the name of one ring's segment, `/<prefix>.<camera>.<stream>`."""
         return f"/{self.value('ring.prefix')}.{camera}.{stream}"
 
     def schema(self) -> tuple[Key, ...]:
-        """Every key of every table, in file order of the tables."""
+        """Returns every key of every table, in file order of the tables."""
         return tuple(list_keys().values())
 
     def key(self, path: str) -> Key:
-        """Find one key; `cameras.<name>.…` paths find the key they override. Raises: SettingsError, nearest named."""
+        """Returns one key; `cameras.<name>.…` gives the key that it overrides. Raises: SettingsError with a hint."""
         plain = base_key_of(path)
         known = list_keys()
         if plain not in known:
@@ -186,20 +187,20 @@ class Settings:
         return known[plain]
 
     def value(self, path: str) -> Any:
-        """The effective value of a dotted key. Raises: SettingsError."""
+        """Returns the value of a dotted key that is in use. Raises: SettingsError."""
         self.key(path)
         parts = path.split(".")
         camera = parts[1] if parts[0] == "cameras" else None
         table, *rest = base_key_of(path).split(".")
-        here: Any = self.table(load_tables()[table], camera)
+        value: Any = self.table(load_tables()[table], camera)
         for part in rest:
-            here = getattr(here, part)
-        return here
+            value = getattr(value, part)
+        return value
 
     def with_changes(self, changes: Mapping[str, Any]) -> Settings:
-        """A copy with new values by dotted path, checked once at the end: single steps may contradict each other.
+        """Returns a copy with new values by dotted path, checked as a whole: single values may contradict each other.
 
-        None takes a key out. Raises: SettingsError and changes nothing.
+        None removes a key. Raises: SettingsError.
         """
         document = copy_tables(self.document)
         for path, value in changes.items():
@@ -211,7 +212,7 @@ class Settings:
 
     # ---- inside
 
-    def _camera_documents(self) -> Document:
+    def _read_cameras(self) -> Document:
         cameras = self.document.get("cameras", {})
         if not isinstance(cameras, dict):
             raise self.diagnostics.bad_value(("cameras",), cameras, "tables [cameras.<name>]")
@@ -223,13 +224,13 @@ class Settings:
         if not isinstance(value, dict):
             raise self.diagnostics.bad_value(("cameras", camera), value, "a table")
 
-    def _merged(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
-        """The raw table and, for each key of it, where it stands in the file."""
+    def _merge(self, name: str, camera: str | None) -> tuple[Document, dict[str, tuple[str, ...]]]:
+        """Returns the raw table and the place of each of its keys in the file."""
         merged: Document = {}
         places: dict[str, tuple[str, ...]] = {}
         layers: list[tuple[tuple[str, ...], Document]] = [((name,), self.document.get(name, {}))]
         if camera is not None:
-            own = self._camera_documents().get(camera, {})
+            own = self._read_cameras().get(camera, {})
             if name == CAMERA_TABLE:
                 plain = {key: value for key, value in own.items() if key not in load_tables()}
                 layers.append((("cameras", camera), plain))
@@ -246,21 +247,21 @@ class Settings:
 
 
 def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:
-    """TOML has nan and inf; no key of ours has a use for them, and nan passes every comparison."""
+    """Refuses nan and inf, which TOML has: no key has a use for them, and nan passes every comparison."""
     for key, value in merged.items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                _refuse_non_finite(settings, f"{name}.{key}", one)
-            elif isinstance(one, float) and not math.isfinite(one):
-                raise settings.diagnostics.bad_value((*name.split("."), key), one, "a finite number")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                _refuse_non_finite(settings, f"{name}.{key}", item)
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise settings.diagnostics.bad_value((*name.split("."), key), item, "a finite number")
 
 
 def apply_change(settings: Settings, key: str, value: Any, camera: str = "") -> Settings:
     """Takes over a live change of one key, for all cameras or for one, and logs it.
 
-    The hub checks several changes as a whole, but tells them one by one, so a step may contradict the old value of
-    the next. A change that does not fit is kept in `refused` and tried again together with the next one.
-    Returns: the new settings; where the change is refused, the old ones.
+    The hub checks several changes as a whole but sends them one by one, so a change may contradict the old value of
+    a later one. A change that does not fit is kept in `refused` and tried again together with the next one.
+    Returns: the new settings; the old ones if the change is refused.
     """
     path = f"cameras.{camera}.{key}" if camera and not key.startswith("cameras.") else key
     together = {**settings.refused, path: value}
@@ -280,7 +281,7 @@ def apply_change(settings: Settings, key: str, value: Any, camera: str = "") -> 
 
 
 def use_log_level(before: Settings, now: Settings) -> None:
-    """Sets the level of this process's log where a change of the settings is one of [logging] level."""
+    """Sets the level of this process's log if [logging] level has changed."""
     level = now.value("logging.level")
     if level != before.value("logging.level"):
         logging.getLogger().setLevel(level)

@@ -1,6 +1,6 @@
-"""Reads config.toml into plain tables and lays the overrides of one start on top; knows nothing of any key.
+"""Reads config.toml into plain tables, puts the overrides of one start on top, and finds the line of a key.
 
-Finds the line of a TOML file on which a key stands, for error messages (tomllib does not tell).
+This module knows no key. It looks for lines itself, as tomllib does not tell them; error messages name them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 MAX_FILE_BYTES = 1_000_000
-"""A hand-written config is a few KB; this bounds what a wrong path (a video, a device) can cost."""
+"""A config written by hand has a few KB. The limit bounds what a wrong path (a video, a device) can cost."""
 
 OVERRIDES = "SHMCAM_SET"
+"""The variable with the assignments of `shmcam run --set`, one a line."""
 
 Document = dict[str, Any]
 
@@ -25,7 +26,7 @@ class SettingsError(ValueError):
 
 
 def read(file: Path) -> str:
-    """The text of the file. Raises: SettingsError."""
+    """Returns the text of the file. Raises: SettingsError."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
@@ -41,30 +42,30 @@ def read(file: Path) -> str:
 
 
 def parse(file: Path, text: str) -> Document:
-    """The tables of the text. Raises: SettingsError with the line."""
+    """Returns the tables of the text. Raises: SettingsError with the line."""
     try:
         return tomllib.loads(text)
-    except RecursionError:  # tomllib lets it through for deeply nested arrays
+    except RecursionError:  # tomllib does not catch it for deeply nested arrays
         raise SettingsError(f"{file.name}: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or int() refusing 5000 digits
         raise SettingsError(f"{file.name}: {error}") from None
 
 
 def read_environ(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """SHMCAM_CAMERA__WIDTH=640 means camera.width=640; names without the double underscore are not settings.
+    """Returns the overrides in the environment, each with its source: SHMCAM_CAMERA__WIDTH=640 is camera.width=640.
 
-    SHMCAM_SET holds what `shmcam run --set` was given, a line each and as it was written: names of cameras may have
-    capitals, which names of variables cannot keep apart.
+    Names without the double underscore are not settings. SHMCAM_SET holds the assignments of `shmcam run --set` as
+    they were written, because names of cameras may have capitals, which names of variables lose.
     """
-    found = []
+    overrides = []
     for name, value in sorted(environ.items()):
         if name.startswith("SHMCAM_") and "__" in name:
-            found.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
-    return [*found, *(("--set", line) for line in environ.get(OVERRIDES, "").splitlines() if line)]
+            overrides.append((name, f"{name.removeprefix('SHMCAM_').lower().replace('__', '.')}={value}"))
+    return [*overrides, *(("--set", line) for line in environ.get(OVERRIDES, "").splitlines() if line)]
 
 
 def assign(document: Document, source: str, assignment: str) -> None:
-    """Carry out one `TABLE.KEY=VALUE` from `source`. Raises: SettingsError."""
+    """Carries out one `TABLE.KEY=VALUE` from `source`. Raises: SettingsError."""
     path, equals, raw = assignment.partition("=")
     if not equals or "." not in path:
         raise SettingsError(f"{source} {assignment!r}: must be TABLE.KEY=VALUE, for example camera.width=640")
@@ -72,7 +73,7 @@ def assign(document: Document, source: str, assignment: str) -> None:
 
 
 def parse_value(raw: str) -> Any:
-    """What a person typed after `set KEY`: a TOML value where it is one, else the text itself."""
+    """Returns the value of a text typed after `set KEY`: as TOML if it is valid TOML, else the text itself."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):
@@ -80,7 +81,7 @@ def parse_value(raw: str) -> Any:
 
 
 def to_toml(value: object) -> str:
-    """A value as one writes it in config.toml; `unset` for an optional key without one."""
+    """Returns a value as it is written in config.toml; `unset` for an optional key without a value."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -95,23 +96,23 @@ def to_toml(value: object) -> str:
 
 
 def put(document: Document, parts: list[str], value: Any) -> None:
-    """Set a dotted key, making the tables on the way; None takes it out, as TOML has no null.
+    """Sets a dotted key and makes the tables on the way; None removes the key, as TOML has no null.
 
     Raises: SettingsError where a key stands in the place of a table.
     """
-    here = document
+    table = document
     for part in parts[:-1]:
-        here = here.setdefault(part, {})
-        if not isinstance(here, dict):
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
             raise SettingsError(f"{'.'.join(parts)}: {part} is not a table")
     if value is None:
-        here.pop(parts[-1], None)
+        table.pop(parts[-1], None)
     else:
-        here[parts[-1]] = value
+        table[parts[-1]] = value
 
 
 def copy_tables(value: Any) -> Any:
-    """A copy of tables within tables; other values are shared."""
+    """Copies tables within tables; other values are shared."""
     return {key: copy_tables(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
@@ -120,7 +121,7 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+?)\s*=")
 
 
 def line_of(text: str, place: Sequence[str]) -> int | None:
-    """Line (from 1) of `place`, a table or a key as its dotted parts; None where it is not written in the text."""
+    """Returns the line (from 1) of `place`, a table or key as its dotted parts; None if the text does not have it."""
     wanted = list(place)
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
