@@ -83,7 +83,7 @@ class ConsoleSession:
         try:
             while not self._obey_keys():
                 self._refresh()
-                self._view.log = [*self._view.log, *follower.new_lines()][-LOG_LINES:]
+                self._view.log = [*self._view.log, *follower.read_new()][-LOG_LINES:]
                 columns, lines = shutil.get_terminal_size()
                 self._view.picture = self._preview.draw(self._view.camera, columns, lines)
                 fresh = render(self._view, columns, lines)

@@ -32,7 +32,7 @@ def print_logs(options: Options) -> int:
     if tail:
         print("\n".join(tail), flush=True)
     while follow:
-        for line in follower.new_lines():
+        for line in follower.read_new():
             print(line, flush=True)
         time.sleep(POLL_S)
     return 0

@@ -1,4 +1,4 @@
-"""What makes a program a polite child of supervisord: settings, log, stop, startup.
+"""Makes a program a child of supervisord: settings, log, stop, startup.
 
 with startup("analyzer") as process:
     night = process.settings.table(NightSettings, process.camera)

@@ -1,7 +1,4 @@
-"""Files that are there whole or not at all.
-
-State of our own that a power cut or a person damaged: put aside, so that it stops nobody a second time.
-"""
+"""Writes files that exist whole or not at all, and renames damaged ones so that they cause no second failure."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 PART = ".part"
-"""Suffix of a file that is being written. What a crash leaves behind bears it and may be removed on start."""
+"""The suffix of a file that is being written. A file with it that a crash left may be removed on start."""
 
 _TEMPORARY = re.compile(r"\..+\.\d+" + re.escape(PART))
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,19 +34,19 @@ def open_atomic(
     mode: int = 0o640,
     opener: Callable[[int], BinaryIO] = _open_descriptor,
 ) -> Iterator[BinaryIO]:
-    """Write `path` so that a crash at any instant leaves the old file, the new one or none, never a half.
+    """Writes `path` so that a crash at any instant leaves the old file, the new one or none, never a half.
 
-    Yields a binary file; on clean exit it is fsynced, renamed to `path`, and the folder is fsynced. On an
-    exception the temporary file is removed and nothing has changed. Not `durable`: nothing is fsynced, so that no
-    disk is waited for, and that holds for a crash of the program only. `opener` makes the file object from the
+    Yields a binary file. At the end of the block the file is fsynced and renamed to `path`, and the folder is fsynced;
+    an exception removes the temporary file and changes nothing. If not `durable`, nothing is fsynced: the call does not
+    wait for the disk, and the promise holds for a crash of the program only. `opener` makes the file object from the
     descriptor (tests inject faults there).
-    Raises: FileExistsError where `path` exists and `replace` is not set; OSError of the disk.
+    Raises: FileExistsError if `path` exists and `replace` is not set; OSError of the disk.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     with suppress(FileNotFoundError):
-        temporary.unlink()  # our own pid: left by an earlier process of this number
+        temporary.unlink()  # it has our pid: an earlier process of this number left it
     descriptor = create_locked(temporary, os.O_WRONLY, mode=mode)
-    lock = os.dup(descriptor)  # until the file has its name: nobody sweeps it in between
+    lock = os.dup(descriptor)  # held until the file has its name, so that no sweep takes it before
     try:
         with opener(descriptor) as file:
             yield file
@@ -68,7 +65,7 @@ def open_atomic(
 
 
 def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: bool = True) -> int:
-    """Creates a file that is locked as long as it is open: by that `sweep` and others know that it is being written.
+    """Creates a file that is locked as long as it is open: the lock tells `sweep` and others that it is in use.
 
     `access`: O_WRONLY or O_RDWR. `needs_lock`: refuse a file system that knows no locks.
     Returns: the descriptor. Raises: OSError; FileExistsError where `path` exists.
@@ -77,7 +74,9 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
         descriptor = os.open(path, access | _CREATE_FLAGS, mode)
         try:
             with suppress(*(() if needs_lock else (OSError,))):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # whoever takes it for a leftover holds it only for a moment
+                fcntl.flock(
+                    descriptor, fcntl.LOCK_EX
+                )  # a sweep that takes it for a leftover holds it only for a moment
             if os.fstat(descriptor).st_nlink:
                 return descriptor
         except BaseException:
@@ -87,9 +86,9 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what killed processes left of `open_atomic` in a folder, not below it; other names are never touched.
+    """Removes the files that killed processes left of `open_atomic` in a folder, not below it, and no others.
 
-    Returns: what is gone. What cannot be removed stays for the next time.
+    Returns: the files removed. One that cannot be removed stays for the next time.
     """
     return [path for path in folder.glob(f".*{PART}") if _TEMPORARY.fullmatch(path.name) and _sweep_file(path)]
 
@@ -121,7 +120,7 @@ def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a created, renamed or removed name in `folder` survive a power cut."""
+    """Makes a created, renamed or removed name in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -130,12 +129,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def existing_parent_of(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    """Returns the folder, or the nearest one above it that exists."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def find_unused_path(path: Path) -> Path:
-    """`path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
+    """Returns `path`, or the first of `name_2.ext`, `name_3.ext` … that does not exist (two saves in one second)."""
     number, candidate = 1, path
     while candidate.exists():
         number += 1
@@ -146,7 +145,7 @@ def find_unused_path(path: Path) -> Path:
 log = logging.getLogger(__name__)
 
 DAMAGED_SUFFIX = ".damaged"
-"""Added to the name; one per file is kept, for whoever wants to know what happened."""
+"""The suffix of a damaged file; the newest one of each file is kept for an inquiry."""
 DAMAGE_ERRORS = (
     EOFError,
     ValueError,
@@ -157,11 +156,11 @@ DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading an .npz raises that is empty, torn, or not ours. OSError is none of these: the file may be whole."""
+"""Errors of reading an .npz that is empty, torn, or not ours. OSError is none of them: the file may be whole."""
 
 
 def set_aside(path: Path, problem: Exception) -> None:
-    """Rename a damaged file and say so; where the disk refuses that, it stays."""
+    """Renames a damaged file and logs it; if the disk refuses, the file stays."""
     aside = path.with_name(path.name + DAMAGED_SUFFIX)
     try:
         path.replace(aside)

@@ -1,4 +1,4 @@
-"""The two clocks: the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump at any time); rates by them."""
+"""Reads the two clocks, the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump), and measures rates."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from datetime import UTC, datetime
 
 
 def now_ns() -> int:
-    """The sensor clock: libcamera stamps frames with CLOCK_BOOTTIME (control_ids_core.yaml, SensorTimestamp)."""
+    """Returns the sensor clock: libcamera stamps frames with it (control_ids_core.yaml, SensorTimestamp)."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def utc_offset_ns() -> int:
-    """Wall clock minus sensor clock, now; the wall reading is sandwiched, so the error is about 0.1 µs."""
+    """Returns wall clock minus sensor clock; it is read between two sensor readings, so the error is about 0.1 µs."""
     before = now_ns()
     wall = time.time_ns()
     return wall - (before + now_ns()) // 2
 
 
 def to_utc_ns(captured_ns: int) -> int:
-    """Wall clock (ns since 1970, UTC) of a sensor timestamp, by today's offset."""
+    """Returns the wall clock (ns since 1970, UTC) of a sensor timestamp, by the present offset."""
     return captured_ns + utc_offset_ns()
 
 
 def to_stamp(utc_ns: int) -> str:
-    """Local time as used in file names, `YYYYmmdd_HHMMSS`."""
+    """Returns local time as in file names, `YYYYmmdd_HHMMSS`."""
     return datetime.fromtimestamp(utc_ns / 1e9).strftime("%Y%m%d_%H%M%S")
 
 
 def to_iso(utc_ns: int) -> str:
-    """ISOes 8601 in UTC with milliseconds, as in logs and JSON replies."""
+    """Returns ISO 8601 in UTC with milliseconds, as in logs and JSON replies."""
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 INTERVALS = 31
-"""Intervals counted: about a second of video, and the length shared/imaging.md 5 uses for its rolling figures."""
+"""The intervals that count: about a second of video, as the rolling figures of shared/imaging.md 5."""
 
 
 class RateMeter:
@@ -45,7 +45,7 @@ class RateMeter:
     def __init__(self, intervals: int = INTERVALS, *, window_s: float = math.inf) -> None:
         """`intervals`: the number of intervals that count at most."""
         self.window_s = window_s
-        """Age at which an interval no longer counts, unless it is the only one."""
+        """The age at which an interval no longer counts, unless it is the only one."""
         self._at_ns: deque[int] = deque(maxlen=intervals + 1)
 
     def add(self, at_ns: int) -> None:

@@ -14,7 +14,7 @@ from shmcam.runtime.stop import Stop
 log = logging.getLogger(__name__)
 
 STOP_S = 4.0
-"""Longest wait for a thread when its process stops; supervisord allows the process 5 s."""
+"""The longest wait for a thread when its process stops; supervisord allows the process 5 s."""
 
 
 class Worker:

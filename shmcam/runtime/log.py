@@ -1,8 +1,8 @@
-"""The log of one process, which also owns file descriptors 1 and 2.
+"""Writes the log of one process, which also owns file descriptors 1 and 2.
 
 Every line, ours or a C library's (libcamera, ffmpeg), goes into one pipe; a thread moves it to the log file. The
-pipe is the bounded queue: its writing end never blocks, and what does not fit is dropped and counted. So a slow SD
-card, a full disk or a stopped supervisord can delay no frame (shared/faults.md 0.1 and 0.2).
+pipe is the bounded queue: a write to it never blocks, and a line that does not fit is dropped and counted. So a slow
+SD card, a full disk or a stopped supervisord can delay no frame (shared/faults.md 0.1 and 0.2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 PIPE_BYTES = 1 << 20
-"""About 10,000 lines: seconds of the worst flood, while costing nothing when unused."""
+"""About 10,000 lines, seconds of the worst flood; an empty pipe costs nothing."""
 MAX_LINE_BYTES = 4000
 """Below PIPE_BUF (4096), so that lines of several threads and libraries never mix (pipe(7))."""
 
@@ -42,18 +42,18 @@ _crash_reports: list[int] = []
 
 
 def hide(secret: str) -> None:
-    """Never write this string into a log; tokens and passwords are named here as soon as they are known."""
+    """Replaces this string by *** in the log from now on; for tokens and passwords, as soon as they are read."""
     if secret:
         _secrets.add(secret)
 
 
 def get_crash_descriptor() -> int:
-    """Where to write when no thread of ours can run any more: the log file itself, or stderr while there is none."""
+    """Returns a descriptor for when no thread can run any more: of the log file, or stderr while there is none."""
     return _crash_reports[-1] if _crash_reports else 2
 
 
 class _LineFormatter(logging.Formatter):
-    """`2026-08-22T21:04:05.123Z INFO  analyzer.loop  night began score=0.13`."""
+    """The format of a line: `2026-08-22T21:04:05.123Z INFO  analyzer.loop  night began score=0.13`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s  %(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -61,7 +61,7 @@ class _LineFormatter(logging.Formatter):
 
 
 class _PipeHandler(logging.Handler):
-    """Writes a line into the pipe, or drops it; never waits."""
+    """A handler that writes a line into the pipe or drops it, and never waits."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _PipeHandler(logging.Handler):
 
 
 class _PipeWriter(io.RawIOBase):
-    """What Python code prints: into the pipe as well, and dropped rather than raised when that is full."""
+    """The standard output of Python code: written into the pipe, too; a full pipe drops it and raises nothing."""
 
     def writable(self) -> bool:
         return True
@@ -89,7 +89,7 @@ class _PipeWriter(io.RawIOBase):
 
 
 class _FileWriter:
-    """The thread between pipe and file."""
+    """The thread that moves lines from the pipe to the file."""
 
     def __init__(self, file: RotatingFile, handler_source: int, echo: int | None) -> None:
         self._file = file
@@ -117,7 +117,7 @@ class _FileWriter:
                 continue
             block = rest + os.read(self._source, 1 << 16)
             whole, _, rest = block.rpartition(b"\n")
-            if len(rest) > MAX_LINE_BYTES:  # a library that never ends its line
+            if len(rest) > MAX_LINE_BYTES:  # a library that writes no line end
                 whole, rest = whole + b"\n" + rest if whole else rest, b""
             if whole:
                 self._write(_clean(whole) + b"\n")
@@ -130,7 +130,7 @@ class _FileWriter:
 
 
 def _clean(block: bytes) -> bytes:
-    """No colours, no control characters (nobody's terminal is driven by a line in a log), and no secrets."""
+    """Removes colours, control characters (a line in a log must not drive a terminal) and secrets."""
     for secret in _secrets:
         block = block.replace(secret.encode(), b"***")
     return _CONTROL.sub(b"?", _ANSI.sub(b"", block).replace(b"\r", b""))
@@ -141,31 +141,31 @@ def _replace_descriptor(new: int, kept: int) -> None:
 
 
 def _make_name_pattern() -> str:
-    """The names of our logs: those of every installed package, of each camera, and supervisord's own."""
+    """Returns the pattern of our logs' names: of every installed package and camera, and supervisord's own."""
     roles = {point.name for point in entry_points(group=TABLES_GROUP)} | {"hub", "watchdog", "supervisord"}
     return rf"(?:{'|'.join(map(re.escape, sorted(roles)))})(?:-[A-Za-z0-9_-]+)?\.log"
 
 
 @contextmanager
 def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
-    """Send all output of this process to `path` until the block ends; an exception that leaves it is logged.
+    """Sends all output of this process to `path` until the block ends; logs an exception that leaves the block.
 
-    Where stderr is a terminal (somebody runs the process by hand), lines go there as well.
+    If stderr is a terminal (the process was started by hand), lines go there, too.
     """
     echo = os.dup(2) if os.isatty(2) else None
     source, sink = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(sink, False)
-    with suppress(OSError):  # unprivileged pipe limits are lower on some systems; the default 64 KiB will do
+    with suppress(OSError):  # some systems allow users less; the default 64 KiB will do
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     crash = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    # faulthandler keeps one number for good; behind it is always the newest file.
+    # faulthandler keeps this descriptor for good; _replace_descriptor puts each new file behind it.
     quota = Quota(path.parent, _make_name_pattern(), settings.folder_bytes, settings.max_bytes)
     file = RotatingFile(path, settings.max_bytes, settings.files, lambda new: _replace_descriptor(new, crash), quota)
-    with suppress(OSError):  # no disk, no crash report; the process itself must still run
+    with suppress(OSError):  # without a disk there is no crash report, but the process must run
         file.descriptor()
     _crash_reports.append(crash)
     faulthandler.enable(file=crash, all_threads=True)
-    pump = _FileWriter(file, source, echo)
+    writer = _FileWriter(file, source, echo)
     handler = _PipeHandler(sink)
     handler.setFormatter(_LineFormatter())
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)
@@ -175,7 +175,7 @@ def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_PipeWriter()), errors="replace", line_buffering=True)
-    pump.start()
+    writer.start()
     try:
         yield
     except SystemExit:
@@ -186,4 +186,4 @@ def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     finally:
         if handler.dropped:
             logging.getLogger("shmcam.runtime.log").warning("log lines dropped=%d", handler.dropped)
-        pump.stop()
+        writer.stop()

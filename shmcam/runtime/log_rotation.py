@@ -1,9 +1,8 @@
-"""A log file of limited size that never blocks on, nor breaks through, a full disk.
+"""Writes a log file of limited size, and limits the size of all logs together; a full disk does no harm.
 
-supervisord's own rotation loses the log for ever when it meets a full disk (shared/faults.md 0.1); this one counts
-what it could not write, says so when it can again, and re-creates a file that somebody deleted.
-
-How much all logs of the service may take together; every process sees to it while it writes.
+supervisord's own rotation loses the log for ever when it meets a full disk (shared/faults.md 0.1). This one counts
+the lines that it could not write, logs their number when it can write again, and creates a deleted file anew. Every
+process checks the limit of all logs while it writes.
 """
 
 from __future__ import annotations
@@ -15,36 +14,36 @@ from contextlib import suppress
 from pathlib import Path
 
 CHECK_BYTES = 1_000_000
-"""So much one process writes before it looks again (less where whole logs are smaller)."""
+"""Bytes that one process writes between two checks (fewer if whole logs are smaller)."""
 
 
 class Quota:
-    """`limit_bytes` for the files in `folder` whose names, without .1 or .2, match the pattern `family`.
+    """A limit for the files in `folder` whose names, without .1 or .2, match the pattern `names`.
 
-    The oldest rotated logs go first, whoever wrote them; a running one never does. Nothing else in the folder is
-    touched, were it /var/log itself.
+    The oldest rotated logs are deleted first, those of other processes, too; a log in use never is. No other file of
+    the folder is touched, so that it may be /var/log itself.
     """
 
-    def __init__(self, folder: Path, family: str, limit_bytes: int, file_bytes: int) -> None:
-        """`file_bytes` is where a running log is rotated."""
+    def __init__(self, folder: Path, names: str, limit_bytes: int, file_bytes: int) -> None:
+        """`file_bytes`: the size at which a log is rotated."""
         self._folder, self._limit_bytes = folder, limit_bytes
-        self._names = re.compile(rf"(?:{family})(?P<rotated>\.\d+)?")
-        self._look_bytes = min(CHECK_BYTES, file_bytes)
-        self._unlooked_bytes = 0
+        self._names = re.compile(rf"(?:{names})(?P<rotated>\.\d+)?")
+        self._check_bytes = min(CHECK_BYTES, file_bytes)
+        self._unchecked_bytes = 0
 
-    def wrote(self, size: int) -> None:
-        """Count what was written, and look at the folder now and then. Raises: OSError of the folder."""
-        self._unlooked_bytes += size
-        if self._unlooked_bytes < self._look_bytes:
+    def add(self, size: int) -> None:
+        """Counts the bytes written, and checks the folder now and then. Raises: OSError of the folder."""
+        self._unchecked_bytes += size
+        if self._unchecked_bytes < self._check_bytes:
             return
-        self._unlooked_bytes = 0
+        self._unchecked_bytes = 0
         room, rotated = self._limit_bytes, []
         for path in self._folder.iterdir():
             match = self._names.fullmatch(path.name)
             if match and match["rotated"]:
                 rotated.append(_stat_of(path))
             elif match:
-                room -= _stat_of(path)[1] + self._look_bytes  # what its process may write until it looks
+                room -= _stat_of(path)[1] + self._check_bytes  # its process may write so much before its next check
         for _, size_bytes, path in sorted(rotated, reverse=True):
             room -= size_bytes
             if room < 0:
@@ -52,15 +51,15 @@ class Quota:
 
 
 def _stat_of(path: Path) -> tuple[int, int, Path]:
-    """When a file was last written, its size, itself; zeros where it has just gone."""
+    """Returns the time of a file's last change, its size, and itself; zeros if it has just been deleted."""
     with suppress(FileNotFoundError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, path
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size, path
     return 0, 0, path
 
 
 class RotatingFile:
-    """`name.log`, `name.log.1`, `name.log.2`: at most `files` times `max_bytes`."""
+    """The files `name.log`, `name.log.1`, `name.log.2`: at most `files` times `max_bytes`."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class RotatingFile:
         opened: Callable[[int], None] = lambda _descriptor: None,
         quota: Quota | None = None,
     ) -> None:
-        """`opened` is told the descriptor of each new file; `quota` of what was written."""
+        """`opened` takes the descriptor of each new file; `quota` counts the bytes written."""
         self.path = path
         self._opened = opened
         self._quota = quota
@@ -80,7 +79,7 @@ class RotatingFile:
         self._descriptor = -1
 
     def write(self, block: bytes) -> None:
-        """Append whole lines; what the disk refuses is counted in `dropped_lines`, never raised."""
+        """Appends whole lines; those that the disk refuses are counted in `dropped_lines`, no error is raised."""
         try:
             self._make_ready(len(block))
             if self.dropped_lines:
@@ -88,24 +87,24 @@ class RotatingFile:
                 self.dropped_lines = 0
             self._append(block)
             if self._quota:
-                self._quota.wrote(len(block))
+                self._quota.add(len(block))
         except OSError:
             self.dropped_lines += block.count(b"\n")
 
     def descriptor(self) -> int:
-        """For faulthandler, which must not depend on threads; opens the file if needed. Raises: OSError."""
+        """Returns the descriptor for faulthandler, which must not depend on threads. Raises: OSError."""
         self._make_ready(0)
         return self._descriptor
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Closes the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _append(self, block: bytes) -> None:
         written = os.write(self._descriptor, block)
-        if written < len(block):  # a short write is the first sign of a full disk; take the half line back
+        if written < len(block):  # a short write is the first sign of a full disk: remove the half line
             size = os.fstat(self._descriptor).st_size
             os.ftruncate(self._descriptor, size - written)
             raise OSError("short write")
@@ -129,7 +128,7 @@ class RotatingFile:
             for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
                 with suppress(FileNotFoundError):
                     newer.replace(older)
-        except OSError:  # cannot rename here: the bound matters more than the history
+        except OSError:  # renaming is impossible: the limit matters more than old lines
             os.ftruncate(self._descriptor, 0)
             return
         if len(names) == 1:

@@ -1,4 +1,4 @@
-"""The last lines of the processes' logs, merged by time."""
+"""Reads the last lines of the processes' logs, merged by time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 TAIL_BYTES = 256 * 1024
-"""Read at most so much from the end of each file; 400 lines of 150 characters are 60 KB."""
+"""Bytes read from the end of each file at most; 400 lines of 150 characters are 60 KB."""
 
 _OURS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 _SUPERVISORDS = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
 
 
 def merge_tails(folder: Path, process: str, lines: int) -> list[str] | None:
-    """Return the last lines of one process, or ("") of all merged by time, each behind its process's name.
+    """Returns the last lines of one process, or ("") of all merged by time, each after its process's name.
 
-    None: there is no log of that name.
+    None if there is no log of that name.
     """
     files = find_logs(folder, process)
     if process and not files:
@@ -30,13 +30,13 @@ def merge_tails(folder: Path, process: str, lines: int) -> list[str] | None:
 
 
 def find_logs(folder: Path, process: str) -> list[Path]:
-    """Return the log files of a process (its own, and what supervisord caught before that was open), or of all."""
+    """Returns the log files of a process (its own, and supervisord's from before it was open), or of all."""
     names = [f"{process}.log", f"{process}.startup.log"] if process else ["*.log"]
     return sorted(path for name in names for path in folder.glob(name))
 
 
 def read_tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of one file; none if it went away."""
+    """Returns the last lines of one file; none if the file is gone."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -48,7 +48,7 @@ def read_tail(path: Path, lines: int) -> list[str]:
 
 
 def _stamp_lines(name: str, lines: list[str]) -> list[tuple[str, str]]:
-    """Give each line its time; a line without one (a traceback) belongs to the line before."""
+    """Returns each line with its time; a line without one (a traceback) has the time of the line before."""
     stamped, when = [], ""
     for line in lines:
         when = stamp_of(line) or when
@@ -57,45 +57,45 @@ def _stamp_lines(name: str, lines: list[str]) -> list[tuple[str, str]]:
 
 
 def stamp_of(line: str) -> str:
-    """Return the time a line begins with, as sortable UTC text; "" if it has none."""
-    if found := _OURS.match(line):
-        return found[1]
-    if found := _SUPERVISORDS.match(line):  # supervisord writes local time
-        local = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").astimezone()
-        return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{found[2]}Z"
+    """Returns the time at the start of a line, as UTC text that can be sorted; "" if there is none."""
+    if match := _OURS.match(line):
+        return match[1]
+    if match := _SUPERVISORDS.match(line):  # supervisord writes local time
+        local = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").astimezone()
+        return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{match[2]}Z"
     return ""
 
 
 def add_name(name: str, line: str) -> str:
-    """Put the process's name behind the time."""
+    """Returns the line with the process's name after the time."""
     when = line.partition(" ")[0] if _OURS.match(line) else ""
     return f"{when} {name:<12} {line[len(when) + 1 :]}" if when else f"{name:<12} {line}"
 
 
 class LogFollower:
-    """Reads what is added to a set of log files, also when they are rotated or appear later."""
+    """A reader of the lines that are added to log files, also when these are rotated or created later."""
 
     def __init__(self, folder: Path, process: str) -> None:
         self._folder = folder
         self._process = process
         self._places: dict[Path, tuple[int, int]] = {}
-        """Inode and offset of what was read."""
+        """The inode of each file and the offset up to which it was read."""
         for path in find_logs(folder, process):
             self._places[path] = (path.stat().st_ino, path.stat().st_size)
 
-    def new_lines(self) -> Iterator[str]:
-        """Yield complete lines added since the last call, merged by time."""
-        fresh = [_stamp_lines(path.stem, self._added(path)) for path in find_logs(self._folder, self._process)]
+    def read_new(self) -> Iterator[str]:
+        """Yields the complete lines added since the last call, merged by time."""
+        fresh = [_stamp_lines(path.stem, self._read_added(path)) for path in find_logs(self._folder, self._process)]
         return (line for _, line in heapq.merge(*fresh, key=lambda stamped: stamped[0]))
 
-    def _added(self, path: Path) -> list[str]:
+    def _read_added(self, path: Path) -> list[str]:
         try:
             with path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                inode, size = found.st_ino, found.st_size
-                known, offset = self._places.get(path, (inode, 0))
-                if known != inode or size < offset:
-                    offset = 0  # rotated: a new file stands here
+                status = os.fstat(file.fileno())
+                inode, size = status.st_ino, status.st_size
+                last_inode, offset = self._places.get(path, (inode, 0))
+                if last_inode != inode or size < offset:
+                    offset = 0  # rotated: this is a new file
                 file.seek(offset)
                 data = file.read(TAIL_BYTES)
         except OSError:

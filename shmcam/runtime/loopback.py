@@ -1,4 +1,4 @@
-"""Which network addresses only this machine can reach."""
+"""Tells which network addresses only this machine can reach."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether nobody but this machine can reach what is bound to an address."""
+    """Returns True if only this machine can reach a socket that is bound to this address."""
     try:
         return ip_address(address).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reads /proc: the memory of a process, which processes hold a device, and which boot of the machine this is.
+"""Reads /proc: the memory of a process, the processes that hold a device, and the identity of this boot.
 
 shm_ring reads /proc by its own code (readers of a ring, life of a writer), as that folder imports nothing of ours.
 """
@@ -25,14 +25,14 @@ class DeviceHolder:
     command: str
     """The command line, with spaces between its words."""
     devices: tuple[str, ...]
-    """The devices it uses, as they were asked for, sorted."""
+    """The devices that it uses, by the names that were given, sorted."""
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})"
 
 
 def find_holders(devices: Iterable[str]) -> list[DeviceHolder]:
-    """The processes other than this one that have one of `devices` open, by pid.
+    """Returns the processes other than this one that have one of `devices` open, by pid.
 
     Processes of other users are not visible without root: the list may be empty although the device is busy.
     """
@@ -47,7 +47,7 @@ def find_holders(devices: Iterable[str]) -> list[DeviceHolder]:
 
 
 def find_lock_holders(devices: Iterable[str], locks: Path = PROC / "locks") -> list[DeviceHolder]:
-    """The processes other than this one that have one of `devices` locked, by pid."""
+    """Returns the processes other than this one that have one of `devices` locked, by pid."""
     wanted = {}
     for device in devices:
         with suppress(OSError):
@@ -63,7 +63,7 @@ def find_lock_holders(devices: Iterable[str], locks: Path = PROC / "locks") -> l
 
 
 def name_holders(devices: Iterable[str]) -> str:
-    """The processes that have one of `devices` open, in words: `held by motion (pid 812)`; empty if none is seen."""
+    """Returns the processes that have one of `devices` open: `held by motion (pid 812)`; empty if none is seen."""
     holders = ", ".join(map(str, find_holders(devices)))
     return f"held by {holders}" if holders else ""
 
@@ -97,18 +97,18 @@ def _target(link: Path) -> str:
 def read_memory(pid: int | str = "self") -> tuple[int, int]:
     """Reads a process's own resident memory and what is swapped out, in bytes.
 
-    Shared memory is left out: the ring's pages count in every process that looks at it, and belong to none.
+    Shared memory is left out: the pages of a ring count in every process that reads it.
     """
-    found = {"VmRSS": 0, "RssShmem": 0, "VmSwap": 0}
+    sizes = {"VmRSS": 0, "RssShmem": 0, "VmSwap": 0}
     with (PROC / str(pid) / "status").open() as lines:
         for line in lines:
             name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024  # the kernel writes "kB" and means KiB
-    return found["VmRSS"] - found["RssShmem"], found["VmSwap"]
+            if name in sizes:
+                sizes[name] = int(value.split()[0]) * 1024  # the kernel writes "kB" and means KiB
+    return sizes["VmRSS"] - sizes["RssShmem"], sizes["VmSwap"]
 
 
 @cache
 def boot_id() -> str:
-    """The identity of the kernel's present boot: times of the sensor clock mean nothing in another one."""
+    """Returns the identity of the kernel's present boot: times of the sensor clock mean nothing in another one."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""A progress bar for long work at a terminal."""
+"""Draws a progress bar for long work at a terminal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Told units done, and units in all."""
+"""Takes the units done and the units in all."""
 
 BAR = 30
-"""Characters of a progress bar."""
+"""The characters of a progress bar."""
 
 
 def make_progress_bar(what: str) -> Progress:
-    """A bar on standard error, redrawn in place."""
+    """Returns a function that draws a bar on standard error, each time over the last one."""
 
     def draw(done: int, total: int) -> None:
         filled = BAR * done // max(1, total)

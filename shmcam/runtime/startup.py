@@ -1,4 +1,4 @@
-"""What every process does first: command line, settings, log, stop, and dying with supervisord."""
+"""Starts every process: command line, settings, log, stop, and the end together with supervisord."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from shmcam.runtime.stop import Stop
 PR_SET_PDEATHSIG = 1
 
 _PARENT = os.getppid()
-"""As early as this package can see it."""
+"""The parent, read as early as this package can."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Process:
-    """What a `__main__` needs to wire its process."""
+    """The parts that a `__main__` needs to wire its process."""
 
     role: str
-    """Folder name: capture, analyzer, …"""
+    """The folder name: capture, analyzer, …"""
     camera: str
-    """The camera this process belongs to (the first one for processes that serve all)."""
+    """The camera of this process (the first one for processes that serve all)."""
     name: str
-    """Program name, as in supervisord and logs: `recorder`, `recorder-cam1`."""
+    """The program name, as in supervisord and logs: `recorder`, `recorder-cam1`."""
     settings: Settings
     stop: Stop
 
 
 def program_name_of(role: str, camera: str, settings: Settings) -> str:
-    """`recorder` for the first camera, `recorder-cam1` for a further one."""
+    """Returns `recorder` for the first camera, `recorder-cam1` for another one."""
     return role if camera == settings.cameras[0] else f"{role}-{camera}"
 
 
 def find_config() -> Path:
-    """SHMCAM_CONFIG, else config.toml in the current folder."""
+    """Returns SHMCAM_CONFIG, else config.toml in the current folder."""
     return Path(os.environ.get("SHMCAM_CONFIG", "config.toml"))
 
 
 @contextmanager
 def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = None) -> Iterator[Process]:
-    """Make this process a polite child: yields once settings are read, log and stop are in place.
+    """Starts this process as a child of supervisord: yields once settings, log and stop are ready.
 
-    `oom_score_adj` > 0 offers this process to the kernel first when memory runs out (proc_pid_oom_score_adj(5)).
-    Exits 78 with one line on stderr where the configuration is wrong.
+    `oom_score_adj` > 0 lets the kernel end this process first when memory runs out (proc_pid_oom_score_adj(5)).
+    Exits 78 with one line on stderr if the configuration is wrong.
     """
     options = _parse_options(role, argv)
     try:
@@ -95,17 +95,17 @@ def _parse_options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _find_secrets(settings: Settings) -> Iterator[str]:
-    """Every secret of the file, those of single cameras (a URL with its password) too."""
+    """Yields every secret of the file, those of single cameras (a URL with its password), too."""
     for path in (key.path for key in settings.schema() if key.secret):
-        for one in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):
-            yield str(settings.value(one) or "")
+        for key in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):
+            yield str(settings.value(key) or "")
 
 
 def _die_with_supervisord() -> None:
-    """A killed supervisord must not leave children behind that hold the camera (shared/faults.md 0.5).
+    """Lets the kernel kill this process when supervisord dies: no child may keep the camera (shared/faults.md 0.5).
 
-    SIGKILL, because a process that hangs must not survive either, and every process is crash-only. If supervisord
-    died before this call, no signal comes any more: then we have another parent now, and leave by ourselves.
+    The signal is SIGKILL, because a process that hangs must not survive, and every process is crash-only. If
+    supervisord died before this call, no signal comes any more: the process then has another parent and exits itself.
     """
     if "SUPERVISOR_ENABLED" in os.environ:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

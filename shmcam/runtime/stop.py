@@ -1,4 +1,4 @@
-"""Being asked to stop: a flag and a pipe, never a lock.
+"""The request to stop a process: a flag and a pipe, never a lock.
 
 `threading.Event.set()` in a signal handler can hang the process for good when the signal lands inside the same
 event's `wait()` (shared/style.md §1.9). So the handler sets a boolean, and the interpreter itself writes the
@@ -14,16 +14,16 @@ from types import FrameType
 
 
 class Stop:
-    """Passed to everything that waits. The pipe is never drained, so it wakes all waiters, for ever."""
+    """A stop flag for everything that waits. The pipe is never drained, so it wakes all waiters, for ever."""
 
     def __init__(self) -> None:
         self.requested = False
         self.failed = False
-        """The process must end with an error: part of it broke (see `fail`)."""
+        """True if the process must end with an error, because a part of it failed (see `fail`)."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def request(self) -> None:
-        """Ask to stop; callable from any thread and from a signal handler."""
+        """Requests the stop; callable from any thread and from a signal handler."""
         self.requested = True
         try:
             os.write(self._write, b"!")
@@ -31,25 +31,25 @@ class Stop:
             return  # full: it has been readable for 65,536 requests already
 
     def fail(self) -> None:
-        """End the process because one of its threads or tasks broke; callable from any thread.
+        """Ends the process because one of its threads or tasks failed; callable from any thread.
 
-        `startup` then exits 1: supervisord takes 0 for the end of a process that was asked to stop, and leaves it.
+        `startup` then exits 1: after a 0 supervisord would not start the process again.
         """
         self.failed = True
         self.request()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until asked to stop, at most `seconds`. Returns: whether it was asked."""
+        """Sleeps until the stop is requested, at most `seconds`. Returns: True if it is requested."""
         if not self.requested and select.select([self._read], [], [], max(0.0, seconds))[0]:
             self.requested = True
         return self.requested
 
     def fileno(self) -> int:
-        """Readable once stop was requested; for select, poll and asyncio's add_reader."""
+        """Returns a descriptor that is readable once the stop is requested; for select, poll and asyncio."""
         return self._read
 
     def catch_signals(self, *signals: signal.Signals) -> None:
-        """Let SIGTERM and SIGINT (or the given ones) request the stop. Main thread only."""
+        """Lets SIGTERM and SIGINT (or the given ones) request the stop. Main thread only."""
         for number in signals or (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
         # Wakes select() in every thread even while the main thread sits in C code and cannot run the handler.

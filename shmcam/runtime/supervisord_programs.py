@@ -1,6 +1,6 @@
-"""The supervisord programs of a configuration: supervisord.conf as shipped, and one file per further camera.
+"""Makes the supervisord programs of a configuration: supervisord.conf as shipped, and one file per further camera.
 
-`write_programs` alone touches the disk; everything else is text in, text out.
+Only `write_programs` touches the disk; the other functions make text from text.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import open_atomic
 
 PER_CAMERA = ("capture", "analyzer", "recorder")
-"""Programs of which each camera has its own (design.md §2)."""
+"""Programs that each camera has one of (design.md §2)."""
 FOR_ALL = ("exporter", "streamer", "watchdog")
-"""Programs that serve every camera; the hub, whom they report to, is not among them."""
+"""Programs that serve every camera, without the hub, to which they report."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INSTALLED = Path(sys.prefix) / "share/shmcam"
 HOME = CHECKOUT if (CHECKOUT / "supervisord.conf").exists() else INSTALLED
-"""Where the shipped config.toml and supervisord.conf are: in the clone, or where pip put them."""
+"""The folder of the shipped config.toml and supervisord.conf: the clone, or where pip put them."""
 TEMPLATE = HOME / "supervisord.conf"
 SHIPPED = HOME / "config.toml"
 EXPANDED_TWICE = ("environment=", "stdout_logfile=", "stderr_logfile=")
 PROGRAMS = "programs"
-"""Folder under [paths] run that supervisord.conf includes."""
+"""The folder in [paths] run that supervisord.conf includes."""
 
 
 def is_home(settings: Settings) -> bool:
-    """Whether the shipped supervisord.conf serves this configuration as it stands."""
+    """Returns True if the shipped supervisord.conf fits this configuration without a change."""
     paths = settings.paths
     return (
         settings.path == SHIPPED
@@ -45,7 +45,7 @@ def is_home(settings: Settings) -> bool:
 
 
 def render_supervisord_conf(settings: Settings, template: str) -> str:
-    """The shipped file with this configuration's places and this interpreter written into it."""
+    """Returns the shipped file with this configuration's paths and this interpreter in it."""
     places: dict[str, str] = {
         "%(here)s/.venv/bin/python": shlex.quote(sys.executable),
         "%(here)s/config.toml": str(settings.path),
@@ -58,7 +58,7 @@ def render_supervisord_conf(settings: Settings, template: str) -> str:
 
 
 def _fill_in(line: str, places: Mapping[str, str]) -> str:
-    """One line with our places in it, escaped as often as supervisord expands it (options.py: some twice)."""
+    """Returns one line with our paths, escaped as often as supervisord expands it (its options.py: some twice)."""
     percent = "%%%%" if line.startswith(EXPANDED_TWICE) else "%%"
     for shipped, own in places.items():
         line = line.replace(shipped, own.replace("%", percent))
@@ -66,15 +66,15 @@ def _fill_in(line: str, places: Mapping[str, str]) -> str:
 
 
 def _to_glob(folder: Path) -> str:
-    """A folder for [include] files=, which is split at spaces and then globbed: a space becomes any character."""
+    """Returns a folder for [include] files=, which is split at spaces and then globbed: a space becomes `?`."""
     return "".join("?" if c.isspace() else c for c in glob.escape(str(folder)))
 
 
 def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:
-    """File name → text for each camera but the first: a group of its own capture, analyzer and recorder.
+    """Returns file name → text for each camera but the first: a group of its own capture, analyzer and recorder.
 
-    `conf` is the supervisord.conf in use, so that what its owner changed in [program:capture] holds for every
-    camera; `here` is the folder it stands in (an included file would expand %(here)s to its own).
+    `conf`: the text of the supervisord.conf in use, so that a change in its [program:capture] holds for every camera;
+    `here`: its folder (an included file would expand %(here)s to its own).
     """
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";",), strict=False)
     parser.read_string(conf)
@@ -94,7 +94,7 @@ def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
 
 
 def write_programs(settings: Settings, conf: Path) -> bool:
-    """Bring run/programs/ in line with [cameras.…]. Returns: whether anything changed."""
+    """Brings run/programs/ in line with [cameras.…]. Returns: True if anything changed."""
     folder = settings.paths.run / PROGRAMS
     wanted = render_programs(settings, conf.read_text(), str(conf.parent))
     present = {path.name: path.read_text() for path in folder.glob("*.conf")}

@@ -1,7 +1,4 @@
-"""How long to wait before trying again: 1, 2, 4 … 30 s, for cameras, peers and disks that are away.
-
-When something that happens every so often is due: on an absolute grid, so that it does not drift. Pure.
-"""
+"""Computes the wait before the next try (1, 2, 4 … 30 s) and when something that repeats is due. Pure."""
 
 from __future__ import annotations
 
@@ -10,34 +7,34 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Doubling delays with an upper limit; `reset()` after a success."""
+    """Delays that double up to a limit, for cameras, peers and disks that are away; `reset()` after a success."""
 
     first_s: float = 1.0
     limit_s: float = 30.0
     _next_s: float = field(default=0.0, init=False)
 
     def next_delay_s(self) -> float:
-        """The wait before the next try; each call doubles the one after."""
+        """Returns the wait before the next try; each call doubles the next one."""
         delay = self._next_s or self.first_s
         self._next_s = min(delay * 2, self.limit_s)
         return delay
 
     def reset(self) -> None:
-        """Start again from the first delay."""
+        """Starts again with the first delay."""
         self._next_s = 0.0
 
 
 @dataclass
 class Interval:
-    """One thing that repeats."""
+    """Something that repeats on an absolute grid, so that it does not drift."""
 
     _interval_s: float = 0.0
     _next_ns: int = 0
     missed: int = 0
-    """Times that passed while nobody asked."""
+    """Times that passed between two calls."""
 
     def take_due(self, now_ns: int, interval_s: float) -> bool:
-        """Whether it is time; the first time one interval after it was switched on. An interval of 0 is never."""
+        """Returns True once an interval has passed, first one interval after it was switched on; never if it is 0."""
         if interval_s <= 0:
             self._interval_s = 0.0
             return False

@@ -162,10 +162,10 @@ def test_logs_are_merged_by_time_and_followed(tmp_path):
     with (tmp_path / "capture.log").open("a") as file:
         file.write(line(6, "six") + "half a li")
     (tmp_path / "exporter.log").write_text(line(7, "seven"))
-    assert [text.split()[-1] for text in follower.new_lines()] == ["six", "seven"]
+    assert [text.split()[-1] for text in follower.read_new()] == ["six", "seven"]
     (tmp_path / "recorder.log").rename(tmp_path / "recorder.log.1")
     (tmp_path / "recorder.log").write_text(line(8, "eight"))
-    assert [text.split()[-1] for text in follower.new_lines()] == ["eight"]
+    assert [text.split()[-1] for text in follower.read_new()] == ["eight"]
 
 
 def test_logs_f_shows_what_follows(hub):
