@@ -130,6 +130,9 @@ class AttachedRing(LiveRing):
             return None
         return HeldFrame(reader, sequence, frame._header)
 
+    held = hold
+    """Its former name."""
+
     def latest(self) -> Frame | None:
         """Returns the newest frame now; None before the first. Raises: RingNotReady while there is no ring."""
         reader = self.reader()

@@ -51,3 +51,15 @@ def test_files_and_modules_that_are_named_are_there(page):
             module = ROOT / text.replace(".", "/")
             gone += [text] * (module.parent.is_dir() and not (module.is_dir() or module.with_suffix(".py").exists()))
     assert not gone
+
+
+IMPORT = re.compile(
+    r"^(?:from (?:shm_ring|shmcam)[\w.]* import [\w, ]+|import (?:shm_ring|shmcam)[\w.]*)$", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_imports_of_examples_work(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    for line in IMPORT.findall("\n".join(blocks)):
+        exec(line, {})

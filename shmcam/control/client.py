@@ -117,6 +117,9 @@ class ControlClient:
         while self._requests:
             yield self._requests.popleft()
 
+    received, connected, lost = receive, is_connected, lost_count
+    """Their former names, which programs use."""
+
     def announce(self, event: Event) -> None:
         """Sends an event to its subscribers; it waits in the queue while the hub is away."""
         name = wire_name(event)

@@ -1,4 +1,4 @@
-"""What has been saved: catalogue, retention, archive."""
+"""Everything saved: catalogue, retention, archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects files of a time span in a folder of their own, with a manifest by which anybody can check them.
+"""Collects files of a time span in a folder of their own, with a manifest to check them by.
 
     archives/<name>/manifest.json             what is in it, SHA-256 of each file, the span
     archives/<name>/config.toml               the configuration in use, secrets masked
@@ -34,7 +34,7 @@ from shmcam.runtime.progress import Progress
 log = logging.getLogger(__name__)
 
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
-"""Why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
+"""Reasons why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
 
 MakeRoom = Callable[[int, Collection[Path]], object]
 """Makes room for so many bytes without deleting any of these files. Raises: OSError."""
@@ -58,7 +58,7 @@ def build(
     room: MakeRoom = lambda _bytes, _spared: None,
     now_utc_ns: int = 0,
 ) -> Entry:
-    """Make or complete an archive; `room` is asked before a file is copied, not linked. Returns: its row.
+    """Makes or completes an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
     Where the library cannot be written, that has no number yet (`Catalogue.add_when_writable`).
     Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
@@ -106,7 +106,9 @@ def find_unfinished(archives: Path) -> list[str]:
 
 
 def discard(folder: Path, folders: Collection[Path]) -> None:
-    """Delete what an unfinished archive has brought in. Raises: LibraryError for one of the library's folders; OSError.
+    """Deletes what an unfinished archive has brought in.
+
+    Raises: LibraryError for one of the library's folders; OSError.
 
     `folders`: those of the library.
     """
@@ -120,7 +122,7 @@ def discard(folder: Path, folders: Collection[Path]) -> None:
 
 
 def _is_taken(folder: Path) -> bool:
-    """Whether somebody keeps something else in a folder of this name."""
+    """Tells whether a folder of this name holds something else."""
     if not folder.exists() or (folder / JOURNAL).exists():
         return False
     manifest = folder / MANIFEST
@@ -135,7 +137,7 @@ def _files_of(entry: Entry) -> Iterator[Path]:
 
 
 def _to_place(path: Path, root: Path) -> str:
-    """Where a file goes inside the archive: as below the library, so that names cannot collide."""
+    """Returns the place of a file inside the archive: as below the library, so that names cannot collide."""
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return f"other/{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}/{path.name}"
@@ -144,7 +146,7 @@ def _to_place(path: Path, root: Path) -> str:
 def _bring_in(
     source: Path, folder: Path, place: str, before: ManifestItem | None, room: Callable[[int], object]
 ) -> ManifestItem | None:
-    """Link or copy one file and sum it, unless that was done before. None where the source is gone."""
+    """Links or copies one file and sums it, unless that was done before. None where the source is gone."""
     target = folder / place
     try:
         facts = source.stat()

@@ -58,13 +58,13 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
-        """Give the database back; it opens again by itself when used."""
+        """Gives the database back; it opens again by itself when used."""
         self._database.close()
 
     # ---- writing
 
     def add(self, entry: Entry) -> Entry:
-        """Add a file that is safely on disk; adding it again updates its row and never loses its protection.
+        """Adds a file that is safely on disk; adding it again updates its row and never loses its protection.
 
         Returns: the entry with its number and size. Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
         """
@@ -86,7 +86,7 @@ class Catalogue:
             return replace(entry, bytes=entry.bytes or files.size_of(entry.path))
 
     def protect(self, number: int, protected: bool = True) -> Entry:
-        """Keep an entry for ever, or give it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
+        """Keeps an entry for ever, or gives it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
         self._database.require_writable()
         entry = replace(self.get(number), protected=protected)
         files.size_of(entry.path)
@@ -98,7 +98,10 @@ class Catalogue:
         return entry
 
     def delete(self, number: int) -> Entry:
-        """Delete a file, what belongs to it, and its row. Raises: NoSuchEntry, EntryProtected, NotWritable, OSError."""
+        """Deletes a file, what belongs to it, and its row.
+
+        Raises: NoSuchEntry, EntryProtected, NotWritable, OSError.
+        """
         entry = self.get(number)
         if entry.protected:
             raise EntryProtected(f"{number} is protected: {entry.path.name}; unprotect {number} first")
@@ -106,13 +109,13 @@ class Catalogue:
         return entry
 
     def remove(self, entry: Entry) -> None:
-        """Delete without asking whether it is protected. Raises: NotWritable, OSError."""
+        """Deletes without asking whether it is protected. Raises: NotWritable, OSError."""
         self._database.require_writable()  # no row shall outlive its file
         files.remove(entry, self.folders)
         self.forget([entry.id])
 
     def forget(self, numbers: Collection[int]) -> None:
-        """Remove rows, not files."""
+        """Removes rows, not files."""
         self._database.write(lambda db: database.delete(db, numbers))
 
     # ---- reading
@@ -171,7 +174,7 @@ class Catalogue:
         return [row["kind"] for row in rows]
 
     def sum_groups(self) -> dict[str, tuple[int, int]]:
-        """Group (pictures, clips, films, archives) → number of files and their bytes, protected ones included."""
+        """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included."""
         query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
         found: dict[str, tuple[int, int]] = {}
         for row in self._database.read(lambda db: db.execute(query).fetchall()):
@@ -187,7 +190,7 @@ class Catalogue:
     # ---- agreeing with the disk
 
     def reconcile(self) -> tuple[list[Entry], list[Entry]]:
-        """Adopt files without a row, forget rows without a file. Returns: both, adopted first.
+        """Adopts files without a row, forgets rows without a file. Returns: both, adopted first.
 
         Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
         forgotten below a folder that is `away`: run it again when it is back.
@@ -203,7 +206,7 @@ class Catalogue:
         return adopted, gone
 
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
-        """Make every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
+        """Makes every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
 
         `accept`: nothing is away, what is not there is gone. Raises: sqlite3.Error, LibraryError.
         """
@@ -217,7 +220,7 @@ class Catalogue:
         return len(self.insert(entries, instead=[one.id for one in before if one.id not in keep])), len(kept)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
-        """Compare every row with its file and every file with its row; `mend` makes the rows follow the files.
+        """Compares every row with its file and every file with its row; `mend` makes the rows follow the files.
 
         Returns: the rows that differed, and how.
         """
@@ -235,7 +238,7 @@ class Catalogue:
         return findings
 
     def describe_kept(self, kept: int) -> str:
-        """What to say of rows that a rebuild kept; empty where there are none."""
+        """Returns the words about rows that a rebuild kept; empty where there are none."""
         if not kept:
             return ""
         places = ", ".join(map(str, self.away))
@@ -260,7 +263,10 @@ class Catalogue:
         return self._database.write(work)
 
     def insert(self, entries: Sequence[Entry], *, instead: Collection[int] = ()) -> list[Entry]:
-        """Add rows of files that describe themselves already, `instead` of others. Returns: them with their numbers."""
+        """Adds rows of files that describe themselves already, `instead` of others.
+
+        Returns: them with their numbers.
+        """
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             added_s = database.advance_library_time(db)

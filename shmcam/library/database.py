@@ -46,7 +46,7 @@ from shmcam.runtime.procfs import boot_id
 
 
 def explain_not_writable(path: Path) -> str:
-    """Why the library at `path` cannot be written; empty where it can."""
+    """Returns the reason why the library at `path` cannot be written; empty where it can."""
     disk = f"the disk of {path.name} is read-only"
     try:
         for place in (path.parent, path):
@@ -71,7 +71,7 @@ def _lock_path_of(path: Path) -> Path:
 
 
 def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> sqlite3.Connection:
-    """Connect for one look at a library of this version that cannot be written, because of `why`.
+    """Connects for one look at a library of this version that cannot be written, because of `why`.
 
     Raises: LibraryError, sqlite3.Error.
     """
@@ -144,7 +144,7 @@ class Database:
             raise NotWritable(f"{self.path} cannot be written: {why}")
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
+        """Runs `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
         self.require_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
@@ -161,7 +161,7 @@ class Database:
         return self.read(transaction)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
+        """Runs `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
         with self._mutex:
             if why := explain_not_writable(self.path):
                 self.close()
@@ -178,7 +178,7 @@ class Database:
             raise AssertionError("unreachable")
 
     def set_aside(self, reason: str) -> None:
-        """Rename the damaged file out of the way and rebuild; of several processes only one does it."""
+        """Renames the damaged file out of the way and rebuilds; of several processes only one does it."""
         seen, self._inode = self._inode, -1
         self.close()
         with self._lock(fcntl.LOCK_EX):
@@ -191,7 +191,7 @@ class Database:
         self._repair()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Gives the file back."""
         with self._mutex:
             if self._connection is not None:
                 self._connection.close()
@@ -232,7 +232,7 @@ class Database:
 
     @contextmanager
     def _lock(self, how: int) -> Iterator[None]:
-        """Hold the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
+        """Holds the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
         descriptor = open_lock(self.path)
         try:
             deadline = time.monotonic() + BUSY_S
@@ -250,7 +250,7 @@ class Database:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
+    """Tells whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
     if isinstance(error, sqlite3.OperationalError):
         return "no such" in str(error)  # table or column: somebody else's file, or an emptied one
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
@@ -322,7 +322,7 @@ _INSERT = (
 
 
 def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> Entry:
-    """Add a row, or update that of the same path. Returns: the entry with its number. Raises: sqlite3.Error."""
+    """Adds a row, or updates that of the same path. Returns: the entry with its number. Raises: sqlite3.Error."""
     values = {name: getattr(entry, name) for name in STORED}
     path = to_stored_path(entry.path, root)
     values |= {"path": path, "companions": json.dumps(entry.companions), "triggered": entry.is_triggered}
@@ -331,12 +331,12 @@ def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> 
 
 
 def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
-    """Remove rows. Raises: sqlite3.Error."""
+    """Removes rows. Raises: sqlite3.Error."""
     db.executemany("DELETE FROM entries WHERE id = ?", [(number,) for number in numbers])
 
 
 def entry_of(row: sqlite3.Row, root: Path) -> Entry:
-    """Make an entry of a row."""
+    """Makes an entry of a row."""
     values = {name: row[name] for name in COLUMNS}
     values |= {"path": root / row["path"], "protected": bool(row["protected"])}
     values |= {"companions": tuple(json.loads(row["companions"]))}

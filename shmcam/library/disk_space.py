@@ -1,4 +1,4 @@
-"""How much room the disk of a folder has, and how much of it is never taken."""
+"""The free space of a folder's disk, and the reserve that is never taken."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class DiskRoom:
     """One disk at one moment."""
 
     free_bytes: int
-    """What may be written without being root."""
+    """Bytes that may be written without being root."""
     total_bytes: int
     reserve_bytes: int
-    """What retention keeps free."""
+    """Bytes that retention keeps free."""
 
     @property
     def is_low(self) -> bool:
-        """Whether somebody else takes the reserve."""
+        """True while another program takes the reserve."""
         return is_low(self.free_bytes, self.reserve_bytes)
 
     def missing_bytes(self, need_bytes: int) -> int:
@@ -33,7 +33,7 @@ class DiskRoom:
 
 
 def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
-    """Look at the disk of a folder, which need not exist yet. Raises: OSError."""
+    """Looks at the disk of a folder, which need not exist yet. Raises: OSError."""
     disk = os.statvfs(existing_parent_of(folder))
     total = disk.f_blocks * disk.f_frsize
     return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes_of(settings, total))
@@ -47,5 +47,5 @@ def reserve_bytes_of(settings: LibrarySettings, disk_bytes: int) -> int:
 
 
 def is_low(free_bytes: int, reserve_bytes: int) -> bool:
-    """Whether somebody else takes the room: retention alone goes only a little below the reserve between two files."""
+    """Tells whether another program takes the space: retention alone goes only a little below the reserve."""
     return free_bytes < max(1, reserve_bytes // 2)

@@ -24,15 +24,15 @@ GROUPS: dict[str, str] = {
 """Kind → group of limits in [library]; every other kind is one of the pictures."""
 
 ORDINARY_TRIGGERS = frozenset({"", "auto", "rolling", "timer"})
-"""Files nobody asked for in particular; retention takes them before any triggered one."""
+"""Files without a trigger; retention takes them before any triggered one."""
 
 NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected"})
-"""What the place on disk tells (path, size, the marker of protection) or only the database knows (id)."""
+"""The fields that the place on disk gives (path, size, the marker of protection) or only the database knows (id)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the library knows of one file."""
+    """One saved file."""
 
     kind: str
     """picture, stack, clip, session, timelapse, startrails, keogram, archive …"""
@@ -57,9 +57,9 @@ class Entry:
     score: float | None = None
     """Dark score (mean luma 0-255 at day exposure) of its last frame; None: unknown."""
     trigger: str = ""
-    """What caused it: "" or auto, rolling, timer (ordinary), save, motion, night, record, … (triggered)."""
+    """Its cause: "" or auto, rolling, timer (ordinary), save, motion, night, record, … (triggered)."""
     label: str = ""
-    """What a person called it, `[A-Za-z0-9_-]{0,32}`."""
+    """Its label, `[A-Za-z0-9_-]{0,32}`."""
     companions: tuple[str, ...] = ()
     """Names of files in the same folder that belong to it and go with it (frame timing CSV)."""
     protected: bool = False
@@ -74,11 +74,11 @@ class Entry:
 
     @property
     def is_triggered(self) -> bool:
-        """Somebody or something asked for this very file."""
+        """True if a command or an event asked for this file."""
         return self.trigger not in ORDINARY_TRIGGERS
 
     def to_description(self) -> dict[str, Any]:
-        """What must stand in the file or beside it, so that the row can be made again from the files alone."""
+        """Returns the fields that stand in the file or beside it, from which the row can be made again."""
         values = {name: getattr(self, name) for name in DESCRIBED}
         return {**values, "companions": list(self.companions)}
 
@@ -87,7 +87,7 @@ DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT
 
 
 def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
-    """Make an entry from a description found in or beside a file; None where it is not one of ours.
+    """Makes an entry from a description found in or beside a file; None where it is not one of ours.
 
     Anybody may put a file into our folders: what a row could not hold makes the description none of ours.
     """
@@ -118,7 +118,7 @@ def from_description(path: Path, values: Mapping[str, Any], *, protected: bool =
 
 
 def _is_storable(entry: Entry) -> bool:
-    """Whether a row can hold it: SQLite knows no integers above 64 bits, takes NaN for NULL, and wants UTF-8."""
+    """Tells whether a row can hold it: SQLite knows no integers above 64 bits, takes NaN for NULL, and wants UTF-8."""
     numbers = (entry.started_utc_ns, entry.first_frame, entry.last_frame, entry.frames, entry.drops)
     words = (entry.kind, entry.camera, entry.trigger, entry.label, *entry.companions)
     return (
@@ -130,7 +130,7 @@ def _is_storable(entry: Entry) -> bool:
 
 
 def is_text(word: str) -> bool:
-    """Whether it can be written as UTF-8; a file name of another encoding cannot."""
+    """Tells whether it can be written as UTF-8; a file name of another encoding cannot."""
     try:
         word.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What can go wrong with the library, and whose fault it is."""
+"""The errors of the library, by who must act."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NothingThere(LibraryError, ValueError):
 
 
 class NotWritable(LibraryError):
-    """The database is on a read-only disk or belongs to somebody else: it can be read, no more."""
+    """The database is on a read-only disk or belongs to another user: it can be read, no more."""
 
 
 class EntryProtected(LibraryError, PermissionError):

@@ -42,7 +42,7 @@ def find_files(folders: Sequence[Path]) -> set[Path]:
 
 
 def remove_leftovers(folders: Sequence[Path]) -> list[Path]:
-    """Remove temporary files that nobody writes any more, and sidecars whose file is gone. Returns: what is gone."""
+    """Removes temporary files that no process writes any more, and sidecars without a file. Returns: the paths."""
     gone = []
     for folder in folders:
         for place, _, names in os.walk(folder):
@@ -62,7 +62,7 @@ def size_of(path: Path) -> int:
 
 
 def remove(entry: Entry, folders: Sequence[Path]) -> None:
-    """Delete an entry's files, the main one first; what is gone already does not matter.
+    """Deletes an entry's files, the main one first; what is gone already does not matter.
 
     Raises: LibraryError for a file outside the library's folders (a damaged row must delete nothing else); OSError.
     """
@@ -80,12 +80,12 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
 
 
 def holds_any(folder: Path, folders: Collection[Path]) -> bool:
-    """Whether a folder is one of `folders` or holds one, also by another name: a link, or a disk without capitals."""
+    """Tells whether a folder is or holds one of `folders`, also by another name: a link, a disk without capitals."""
     return any(_is_same(folder, place) for own in folders for place in (own, *own.parents, *own.resolve().parents))
 
 
 def frees_space(entry: Entry) -> bool:
-    """Whether deleting it gives space back: a hard link in an archive keeps the bytes on disk."""
+    """Tells whether deleting it gives space back: a hard link in an archive keeps the bytes on disk."""
     try:
         return entry.path.stat().st_nlink == 1
     except OSError:
@@ -118,7 +118,7 @@ def _is_counted(name: str) -> bool:
 
 
 def _is_growing(path: Path) -> bool:
-    """Whether a recorder may still be writing it: then it is added when it is closed."""
+    """Tells whether a recorder may still be writing it: then it is added when it is closed."""
     try:
         return not sidecar_path_of(path).exists() and abs(time.time() - path.stat().st_mtime) < GROWING_S
     except OSError:
@@ -126,7 +126,7 @@ def _is_growing(path: Path) -> bool:
 
 
 def _is_orphan(path: Path) -> bool:
-    """Whether a sidecar's file is gone; one that is still being written bears its temporary name."""
+    """Tells whether a sidecar's file is gone; one that is still being written bears its temporary name."""
     subject = path.with_suffix("")
     if subject.suffix not in MEDIA or subject.exists():
         return False

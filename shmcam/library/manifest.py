@@ -20,7 +20,7 @@ FORMAT = 1
 """Of the manifest; readers refuse another."""
 CHUNK_BYTES = 1 << 20
 JOURNAL = ".done.jsonl"
-"""What an unfinished run has brought in, a line for each file."""
+"""The journal of an unfinished run, a line for each file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class ManifestItem:
 
 
 ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_ns": int}
-"""What JSON must hold to be an Item."""
+"""The fields that JSON must hold to be an item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is asked for; None is without limit."""
+    """The time span asked for; None is without limit."""
 
     since_utc_ns: int | None = None
     """Wall clock, ns."""
@@ -56,7 +56,7 @@ class Span:
 
 
 def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> list[str]:
-    """Compare an archive with its manifest. Returns: what is wrong, in words; empty where nothing is.
+    """Compares an archive with its manifest. Returns: what is wrong, in words; empty where nothing is.
 
     Raises: ArchiveDamaged without a manifest that can be read.
     """
@@ -89,7 +89,7 @@ def _to_items(rows: Iterable[object]) -> list[ManifestItem]:
 
 
 def hash_file(path: Path) -> str:
-    """Sum of a file, read in pieces. Raises: OSError."""
+    """Returns the SHA-256 sum of a file, read in pieces. Raises: OSError."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK_BYTES):
@@ -98,7 +98,7 @@ def hash_file(path: Path) -> str:
 
 
 def read_items(folder: Path) -> dict[str, ManifestItem]:
-    """What an earlier run has brought in already, from its journal or its manifest."""
+    """Returns the files that an earlier run has brought in already, from its journal or its manifest."""
     rows = _read_list(folder, "files")
     journal = folder / JOURNAL
     for line in journal.read_text("utf-8", errors="replace").splitlines() if journal.exists() else ():
@@ -125,7 +125,7 @@ def _read_list(folder: Path, key: str) -> list[Any]:
 def write(
     folder: Path, span: Span, entries: Sequence[tuple[Entry, str]], items: Sequence[ManifestItem], now_utc_ns: int
 ) -> Entry:
-    """Put the manifest in place, last of all: an archive with a manifest is complete.
+    """Puts the manifest in place, last of all: an archive with a manifest is complete.
 
     `entries`: each with its place in the archive; those of an earlier run stay, their originals may be gone by now.
     Returns: the archive's row, not yet added. Raises: OSError.

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Mounts:
-    """What one catalogue knows of its folders' disks."""
+    """The disks of one catalogue's folders."""
 
     def __init__(self, database: Database, folders: Sequence[Path], root: Path) -> None:
         """`root`: the database's folder, which files in a mount point without its disk share a device with."""
@@ -32,7 +32,7 @@ class Mounts:
         self._known: frozenset[Path] | None = None
 
     def remember(self) -> None:
-        """Take note of the folders that lie on a disk of their own now, where anything can be noted.
+        """Takes note of the folders that lie on a disk of their own now, where anything can be noted.
 
         Raises: sqlite3.Error, LibraryError.
         """
@@ -47,7 +47,7 @@ class Mounts:
         self._write(lambda db: db.execute("DELETE FROM mounts"))
 
     def is_away(self, folder: Path) -> bool:
-        """Whether a file in `folder` would land in a mount point whose disk is not there."""
+        """Tells whether a file in `folder` would land in a mount point whose disk is not there."""
         known = self._known if self._known is not None else self._refresh()
         own = next((one for one in known if folder.is_relative_to(one)), None)
         if own is None and any(folder.is_relative_to(one) and self._is_mounted(one) for one in self._folders):
@@ -57,7 +57,7 @@ class Mounts:
         return own in self._refresh()  # before anything is refused: somebody may have accepted it meanwhile
 
     def _refresh(self) -> frozenset[Path]:
-        """What is stored now; while a library that cannot be written cannot be read either, what was known before."""
+        """Returns the stored folders; the ones known before, while the library cannot be read."""
         try:
             self._known = self._read_stored()
         except (LibraryError, sqlite3.Error, OSError):
@@ -78,7 +78,7 @@ class Mounts:
         return self._database.write(transaction)
 
     def _is_mounted(self, folder: Path) -> bool:
-        """Whether a folder is on another device than the database."""
+        """Tells whether a folder is on another device than the database."""
         try:
             return folder.stat().st_dev != self._root.stat().st_dev
         except OSError as error:

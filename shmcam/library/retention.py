@@ -1,4 +1,4 @@
-"""What is deleted to make room, and in which order. Decided without touching the disk; `make_room` carries it out.
+"""The files to delete, and their order. Decided without touching the disk; `make_room` carries it out.
 
 Order: ordinary files before triggered ones, oldest first, protected ones never. "Oldest" is the order in which files
 were added, and ages are library time (`library.database`), so a wall clock that jumps deletes nothing. Archives were
@@ -30,7 +30,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class GroupLimits:
-    """How much of one group may stay; 0 does not limit."""
+    """The limits of one group; 0 does not limit."""
 
     max_count: int = 0
     """Files."""
@@ -84,7 +84,7 @@ def make_room(
     kind: str = "",
     writing: Collection[Path] = (),
 ) -> list[Entry]:
-    """Apply every limit, then delete until `need_bytes` fit into `folder` (default: captures) above the reserve.
+    """Applies every limit, then deletes until `need_bytes` fit into `folder` (default: captures) above the reserve.
 
     Called before a file of `kind` opens, so that its group's limits hold with it; `writing` are files that are
     catalogued already but still being written. What cannot be deleted is skipped with a warning; nothing is where the
@@ -125,7 +125,7 @@ def _free_space(
     writing: Collection[Path],
     deleted: list[Entry],
 ) -> int:
-    """Delete the oldest on this disk until enough is free. Returns: bytes that are still missing."""
+    """Deletes the oldest on this disk until enough is free. Returns: bytes that are still missing."""
     device = folder.stat().st_dev
     candidates = _iterate_in_order(catalogue, "kind != 'archive'", writing)
     while (short := measure_room(folder, own).missing_bytes(need_bytes)) > 0 and (
@@ -144,7 +144,7 @@ def select_due(
     kind: str = "",
     writing: Collection[Path] = (),
 ) -> list[Entry]:
-    """What has to go by count, size and age, free space left aside."""
+    """Returns the entries to delete by count, size and age, free space left aside."""
     coming = GROUPS.get(kind, "pictures") if kind else ""
     own = limits_of(settings)
     if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
@@ -177,7 +177,7 @@ def select_due(
 
 
 def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
-    """Delete all but the newest `count` unprotected files whose columns equal `which` (kind, camera, trigger).
+    """Deletes all but the newest `count` unprotected files whose columns equal `which` (kind, camera, trigger).
 
     For the recorder's `rolling_clips_count`. Returns: what was deleted.
     """

@@ -1,4 +1,4 @@
-"""What files say about themselves, so that the library can be rebuilt from the files alone.
+"""The descriptions in and beside files, from which the library can be rebuilt.
 
 jpg, png and tiff carry their description as JSON in EXIF's UserComment. Every other file has it beside it in
 `<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not rewrite a picture.
@@ -34,7 +34,7 @@ USER_COMMENT_ASCII = b"ASCII\0\0\0"
 
 
 def sidecar_path_of(path: Path) -> Path:
-    """Where the description of `path` lies if the format has no place for it."""
+    """Returns the sidecar of `path`, for formats without a place for the description."""
     return path.with_name(path.name + ".json")
 
 
@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
-    """Add `values` to the sidecar of `path`. Raises: OSError."""
+    """Adds `values` to the sidecar of `path`. Raises: OSError."""
     place = path if path.name == MANIFEST else sidecar_path_of(path)
     known = read_json(place) or {}
     with open_atomic(place, replace=True) as file:
@@ -58,7 +58,7 @@ def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_description(entry: Entry) -> None:
-    """Make sure that the file and its sidecar tell all that the row will. Raises: OSError."""
+    """Makes sure that the file and its sidecar tell all that the row will. Raises: OSError."""
     itself = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
     if itself and not entry.protected and not sidecar_path_of(entry.path).exists() and entry.path.name != MANIFEST:
         return  # as most pictures: nothing to say that is not inside
@@ -71,7 +71,10 @@ def write_description(entry: Entry) -> None:
 
 
 def read(path: Path) -> Entry:
-    """What the file, its sidecar, or failing both its name and date tell. Raises: OSError where it is gone."""
+    """Reads the description from the file, its sidecar, or failing both from its name and date.
+
+    Raises: OSError where it is gone.
+    """
     size = path.stat().st_size
     beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
     protected = beside.get("protected") is True
@@ -87,7 +90,7 @@ def archive_bytes_of(manifest: Mapping[str, Any], own: int) -> int:
 
 
 def is_archive(manifest: Path) -> bool:
-    """Whether a file of this name is an archive's, not somebody's who uses the name for something else.
+    """Tells whether a file of this name is an archive's, and no other file that bears the name.
 
     A damaged one counts: what it lists must not turn into single pictures, which retention would delete.
     """
@@ -107,7 +110,7 @@ def read_all(paths: Iterable[Path]) -> list[Entry]:
 
 
 def read_exif(path: Path) -> dict[str, Any]:
-    """Return the JSON in a picture's UserComment; empty where there is none, or the file is damaged."""
+    """Returns the JSON in a picture's UserComment; empty where there is none, or the file is damaged."""
     try:
         with path.open("rb") as file:
             block = tiff.find_exif(file.read(MAX_HEADER_BYTES))
