@@ -4,8 +4,8 @@
     archives/<name>/config.toml               the configuration in use, secrets masked
     archives/<name>/captures/…, recordings/…  the files, hard links where the disk allows it
 
-Building may be interrupted at any moment and done again: what is there already is not copied or summed twice
-(`.done.jsonl` remembers). Building an archive of the same name again adds what is new.
+A build may be interrupted at any moment and started again: files that are in the archive already are not copied or
+summed twice (`.done.jsonl` lists them). A second build of the same name adds the files that are new.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 """Reasons why a file cannot be linked and is copied instead: other disk, FAT, protected_hardlinks, too many links."""
 
 MakeRoom = Callable[[int, Collection[Path]], object]
-"""Makes room for so many bytes without deleting any of these files. Raises: OSError."""
+"""Frees so many bytes without deleting any of these files. Raises: OSError."""
 
 
 def check_name(name: str) -> str:
-    """The name of an archive, fit for a folder. Raises: ValueError."""
+    """Returns the name of an archive if it can be that of a folder. Raises: ValueError."""
     if not re.fullmatch(LABEL, name):
         raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
     return name
@@ -60,7 +60,7 @@ def build(
 ) -> Entry:
     """Makes or completes an archive; `room` is asked before a file is copied, not linked. Returns: its row.
 
-    Where the library cannot be written, that has no number yet (`Catalogue.add_when_writable`).
+    If the library cannot be written, the row has no number yet (`Catalogue.add_when_writable`).
     Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
     again to go on).
     """
@@ -100,7 +100,7 @@ def build(
 
 
 def find_unfinished(archives: Path) -> list[str]:
-    """Names of archives that were begun and have no manifest yet."""
+    """Returns the names of archives that were begun and have no manifest yet."""
     begun = (journal.parent for journal in archives.glob(f"*/{JOURNAL}"))
     return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
 
@@ -115,7 +115,7 @@ def discard(folder: Path, folders: Collection[Path]) -> None:
     if holds_any(folder, folders):
         raise LibraryError(f"{folder}: a folder of the library, no archive; not deleted (remove its {JOURNAL} by hand)")
     for item in folder.iterdir():
-        if item.name != JOURNAL:  # goes last: without it what is left would be taken for single files
+        if item.name != JOURNAL:  # deleted last: without it the rest would be taken for single files
             shutil.rmtree(item) if item.is_dir() else item.unlink()
     (folder / JOURNAL).unlink()
     folder.rmdir()
@@ -149,17 +149,17 @@ def _bring_in(
     """Links or copies one file and sums it, unless that was done before. None where the source is gone."""
     target = folder / place
     try:
-        facts = source.stat()
-        if before and target.exists() and (before.bytes, before.mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+        status = source.stat()
+        if before and target.exists() and (before.bytes, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
             return before
         target.parent.mkdir(parents=True, exist_ok=True)
         linked = _link(source, target)
         if not linked:
-            room(facts.st_size)
+            room(status.st_size)
         total = hash_file(target) if linked else _copy(source, target)
     except FileNotFoundError:
         return None
-    return ManifestItem(place, total, target.stat().st_size, linked, facts.st_mtime_ns)
+    return ManifestItem(place, total, target.stat().st_size, linked, status.st_mtime_ns)
 
 
 def _link(source: Path, target: Path) -> bool:

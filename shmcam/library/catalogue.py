@@ -1,7 +1,7 @@
-"""The catalogue of everything saved: added after a file is safely on disk, found again, protected, deleted.
+"""The catalogue of all saved files: adds a file once it is safely on disk, finds, protects and deletes it.
 
-The files are the truth and the rows their index: every row can be made again from the files alone (`library.sidecar`),
-and `reconcile` makes both agree after a crash.
+The rows are an index of the files: every row can be made again from the files alone (`shmcam.library.sidecar`), and
+`reconcile` makes both agree after a crash.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ AWAY = "away: its folder is empty or its disk not mounted; the row is kept"
 
 
 class Catalogue:
-    """One process' view of the library; any number of processes and threads may write."""
+    """The library as one process uses it; any number of processes and threads may write."""
 
     def __init__(self, path: Path, folders: Sequence[Path] = ()) -> None:
-        """`folders` are where files are looked for when the catalogue is rebuilt, and the only ones deleted from."""
+        """`folders`: searched for files when the catalogue is rebuilt; files elsewhere are never deleted."""
         self.path = path
         self.root = path.parent
         self.folders = tuple(folders)
         self.away: tuple[Path, ...] = ()
-        """Folders that the last look found empty, or without their disk: perhaps it is not mounted (yet)."""
+        """The folders that were empty or without their disk at the last scan: it may not be mounted yet."""
         self.missed = threading.Event()
-        """Set when a file got no row because the library cannot be written (`add_when_writable`)."""
+        """Set when a file got no row because the library could not be written (`add_when_writable`)."""
         self._database = Database(path, self.reconcile)
         self.mounts = Mounts(self._database, self.folders, self.root)
 
     @classmethod
     def of(cls, settings: Settings) -> Catalogue:
-        """The library of this configuration."""
+        """Returns the library of this configuration."""
         paths = settings.paths
         return cls(paths.library, (paths.captures, paths.recordings, paths.archives))
 
@@ -74,7 +74,7 @@ class Catalogue:
         return self.insert([entry])[0]
 
     def add_when_writable(self, entry: Entry) -> Entry:
-        """As `add`; where the library cannot be written, the row has no number and `missed` is set.
+        """Adds a file as `add` does; if the library cannot be written, the row has no number and `missed` is set.
 
         Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
         """
@@ -90,7 +90,7 @@ class Catalogue:
         self._database.require_writable()
         entry = replace(self.get(number), protected=protected)
         files.size_of(entry.path)
-        # The file first: if we die in between, `check` finds and mends the row that differs.
+        # The file first: if the process dies in between, `check` finds and mends the row that differs.
         sidecar.write_description(entry)
         update = "UPDATE entries SET protected = ? WHERE id = ?"
         if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
@@ -110,7 +110,7 @@ class Catalogue:
 
     def remove(self, entry: Entry) -> None:
         """Deletes without asking whether it is protected. Raises: NotWritable, OSError."""
-        self._database.require_writable()  # no row shall outlive its file
+        self._database.require_writable()  # a row must not outlive its file
         files.remove(entry, self.folders)
         self.forget([entry.id])
 
@@ -121,11 +121,11 @@ class Catalogue:
     # ---- reading
 
     def get(self, number: int) -> Entry:
-        """One row. Raises: NoSuchEntry."""
-        found = self.select("id = ?", (to_storable(number),))
-        if not found:
+        """Returns one row. Raises: NoSuchEntry."""
+        rows = self.select("id = ?", (to_storable(number),))
+        if not rows:
             raise NoSuchEntry(f"no entry {number} in the library")
-        return found[0]
+        return rows[0]
 
     def find(
         self,
@@ -141,7 +141,7 @@ class Catalogue:
         newest_first: bool = True,
         limit: int = -1,
     ) -> list[Entry]:
-        """Rows that overlap the span and match all that is given, in the order they were added (`limit` -1: all).
+        """Returns the rows that overlap the span and match all that is given, by order of adding (`limit` -1: all).
 
         `group`: pictures, clips, films or archives; `before`: added before this row. Raises: ValueError (no group).
         """
@@ -163,28 +163,28 @@ class Catalogue:
         return self.select(" AND ".join(clauses) or "1", values, "id DESC" if newest_first else "id", limit)
 
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
-        """Rows by our own SQL (never by text from outside)."""
+        """Returns rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
         rows = self._database.read(lambda db: db.execute(query, (*values, to_storable(limit))).fetchall())
         return [database.entry_of(row, self.root) for row in rows]
 
     def find_kinds(self) -> list[str]:
-        """Every kind there is a row of."""
+        """Returns every kind that has a row."""
         rows = self._database.read(lambda db: db.execute("SELECT DISTINCT kind FROM entries").fetchall())
         return [row["kind"] for row in rows]
 
     def sum_groups(self) -> dict[str, tuple[int, int]]:
         """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included."""
         query = "SELECT kind, count(*) AS n, sum(bytes) AS size FROM entries GROUP BY kind"  # the index holds all of it
-        found: dict[str, tuple[int, int]] = {}
+        sums: dict[str, tuple[int, int]] = {}
         for row in self._database.read(lambda db: db.execute(query).fetchall()):
             group = GROUPS.get(row["kind"], "pictures")
-            count, size = found.get(group, (0, 0))
-            found[group] = (count + row["n"], size + row["size"])
-        return found
+            count, size = sums.get(group, (0, 0))
+            sums[group] = (count + row["n"], size + row["size"])
+        return sums
 
     def read_library_s(self) -> float:
-        """Library time now (`shmcam.library.database`); entries carry it in the column `added_s`."""
+        """Returns library time now (`shmcam.library.database`); the column `added_s` holds it."""
         return self._database.write(database.advance_library_time)
 
     # ---- agreeing with the disk
@@ -212,12 +212,12 @@ class Catalogue:
         """
         if accept:
             self.mounts.forget()
-        before = self.find()  # what others add while we look stays as they wrote it
+        before = self.find()  # rows that others add during the scan stay as they are
         entries = sidecar.read_all(self._scan())
         kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
         kept = [entry for entry in kept if not entry.path.exists()]
         keep = {entry.id for entry in kept}
-        return len(self.insert(entries, instead=[one.id for one in before if one.id not in keep])), len(kept)
+        return len(self.insert(entries, instead=[entry.id for entry in before if entry.id not in keep])), len(kept)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
         """Compares every row with its file and every file with its row; `mend` makes the rows follow the files.
@@ -248,18 +248,18 @@ class Catalogue:
         )
 
     def _scan(self) -> set[Path]:
-        """Every file of the library; the catalogue then knows which folders are away."""
-        held = {folder: files.find_files([folder]) for folder in self.folders}
+        """Returns every file of the library, and brings `away` up to date."""
+        found = {folder: files.find_files([folder]) for folder in self.folders}
         self.mounts.remember()
-        empty = {folder for folder, paths in held.items() if not paths}
-        self.away = tuple(folder for folder in held if folder in empty or self.mounts.is_away(folder))
-        return set().union(*held.values())
+        empty = {folder for folder, paths in found.items() if not paths}
+        self.away = tuple(folder for folder in found if folder in empty or self.mounts.is_away(folder))
+        return set().union(*found.values())
 
     def _is_away(self, path: Path) -> bool:
         return any(path.is_relative_to(folder) for folder in self.away)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction of our own. Raises: sqlite3.Error, LibraryError."""
+        """Runs `work` in one transaction. Raises: sqlite3.Error, LibraryError."""
         return self._database.write(work)
 
     def insert(self, entries: Sequence[Entry], *, instead: Collection[int] = ()) -> list[Entry]:

@@ -1,27 +1,22 @@
-"""The SQLite file itself: its tables, its lock, and what happens when it is damaged.
+"""Opens, locks and repairs the library's SQLite file; converts entries to rows and back; counts library time.
 
-WAL mode, so that readers never wait for the one writer of the moment. Commits are not fsynced one by one
-(`synchronous=NORMAL`): after a power cut the last rows may be missing, and the files they told of are adopted on the
-next start. Every use holds `<name>.lock` shared; setting a damaged file aside holds it alone, so that no process can
-commit into a file that has just been renamed away. Where nothing can be written it is still read (mode=ro).
+The file is in WAL mode, so that readers never wait for the one writer. Commits are not fsynced one by one
+(`synchronous=NORMAL`): after a power cut the last rows may be missing, and their files are adopted at the next start.
+Every use holds a shared lock on `<name>.lock`. Renaming a damaged file holds the lock alone, so that no process can
+commit into a file that has just been renamed.
 
-How an entry becomes a row and a row an entry; and library time, which is kept beside them.
+A library that cannot be written (a read-only disk, another user's file) is still read (mode=ro). SQLite reads a
+database in WAL mode through `-wal` and `-shm` and makes them if they are missing. If it may not:
 
-A library that cannot be written, on a read-only disk or because it is somebody else's: why, and how it is read.
+- Both exist, because a process writes or was killed: they are used as they are. All rows are seen, later ones, too.
+- Neither exists, because the last user closed it: the database is whole and is opened as `immutable`, without locks.
+  Such a connection would not see a process that begins to write then, so it is used for one read and closed.
+- Only `-wal` exists, as after a copy by hand: its rows cannot be read, and without them the others may be torn.
 
-A database in WAL mode is read through `-wal` and `-shm`, which SQLite makes where they are missing. Where it may not:
-
-- Both are there, because somebody writes or was killed: they are used as they are. All rows are seen, later ones, too.
-- Neither is there, because the last user closed it: the database is whole and is opened as `immutable`, without locks.
-  Such a connection would not notice anybody who begins to write just then: it is used for one look and no longer.
-- Only `-wal` is there, as after a copy by hand: its rows cannot be read, and without them the others may be torn.
-
-How old a file is, told so that no jump of the wall clock can make it older.
-
-Library time counts seconds that really passed: within one boot by the kernel's clock, which never steps. What passed
-while the machine was off is only known from the wall clock; of that at most one day is believed at a time, because a
-clock that comes up wrong would otherwise age everything by years and retention would delete it. The price: files on a
-machine that was off for a month live on for up to a month longer.
+Library time is the age of files that no jump of the wall clock changes. It counts seconds that really passed: within
+one boot by the kernel's clock, which never steps. The time while the machine was off is only known from the wall
+clock; at most one day of it counts at a time, because a clock that starts wrong would else age all files by years and
+retention would delete them. The price: files on a machine that was off for a month live up to a month longer.
 """
 
 from __future__ import annotations
@@ -55,14 +50,14 @@ def explain_not_writable(path: Path) -> str:
         os.close(open_lock(path))
     except PermissionError:
         return f"no permission to write {_lock_path_of(path)}"
-    except OSError as error:  # ext4 that found itself damaged is mounted as before, but lets nobody write
-        gone = f"the disk of {path.name} does not answer: {os.strerror(errno.EIO)}"  # as when its stick was pulled
-        return {errno.EROFS: disk, errno.EIO: gone}.get(error.errno or 0, "")
+    except OSError as error:  # an ext4 with errors stays mounted and refuses writes
+        silent = f"the disk of {path.name} does not answer: {os.strerror(errno.EIO)}"  # as after its stick was pulled
+        return {errno.EROFS: disk, errno.EIO: silent}.get(error.errno or 0, "")
     return ""
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of the lock file of the library at `path`. Raises: OSError."""
+    """Returns a descriptor of the lock file of the library at `path`. Raises: OSError."""
     return os.open(_lock_path_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
@@ -77,7 +72,7 @@ def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> s
     """
     if not path.exists():
         raise LibraryError(f"{path} is not there and cannot be made: {why}")
-    path = path.resolve()  # SQLite keeps -wal and -shm beside the file that a link leads to
+    path = path.resolve()  # SQLite keeps -wal and -shm beside the target of a link
     wal, shm = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
     for place in (path, wal, shm):
         if place.exists() and not os.access(place, os.R_OK):
@@ -91,9 +86,9 @@ def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> s
     connection = sqlite3.connect(address, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True)
     connection.row_factory = sqlite3.Row
     try:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != version:
-            raise LibraryError(f"{path}: of version {found}, this is {version}, and it cannot be made anew: {why}")
+        stored = connection.execute("PRAGMA user_version").fetchone()[0]
+        if stored != version:
+            raise LibraryError(f"{path}: of version {stored}, this is {version}, and it cannot be made anew: {why}")
     except BaseException:
         connection.close()
         raise
@@ -103,10 +98,10 @@ def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> s
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""PRAGMA user_version; another number means another shmcam wrote it, and the file is rebuilt."""
+"""PRAGMA user_version; a file of another version is rebuilt."""
 
 BUSY_S = 10.0
-"""Seconds a writer waits for another process' transaction; ours take about a millisecond."""
+"""Seconds that a writer waits for another process' transaction; ours take about a millisecond."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -127,10 +122,10 @@ T = TypeVar("T")
 
 
 class Database:
-    """One process' connection; safe to use from several threads; opens the file anew when it was set aside."""
+    """One process' connection, for several threads; it opens the file anew after it was renamed."""
 
     def __init__(self, path: Path, repair: Callable[[], object]) -> None:
-        """`repair` fills an empty database after a damaged one was set aside, or one was removed under us."""
+        """`repair` fills an empty database after a damaged one was renamed, or one in use was removed."""
         self.path = path
         self._repair = repair
         self._mutex = threading.RLock()
@@ -139,7 +134,7 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def require_writable(self) -> None:
-        """Raises: NotWritable, saying why."""
+        """Raises NotWritable with the reason if the library cannot be written."""
         if why := explain_not_writable(self.path):
             raise NotWritable(f"{self.path} cannot be written: {why}")
 
@@ -202,7 +197,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and _inode_of(self.path) == self._inode:
             return self._connection
-        lost = self._inode > 0 and not self.path.exists()
+        is_lost = self._inode > 0 and not self.path.exists()
         self.close()
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._inode = _inode_of(self.path)
@@ -212,7 +207,7 @@ class Database:
             connection.close()
             raise
         self._connection = connection
-        if lost:
+        if is_lost:
             log.error("library removed while in use, made anew from the files path=%s", self.path)
             self._repair()
         return connection
@@ -224,9 +219,9 @@ class Database:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, VERSION):
             raise sqlite3.DatabaseError(f"library version {version}, this is {VERSION}")
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
+        result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise sqlite3.DatabaseError(result)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
 
@@ -252,12 +247,12 @@ class Database:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Tells whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
     if isinstance(error, sqlite3.OperationalError):
-        return "no such" in str(error)  # table or column: somebody else's file, or an emptied one
+        return "no such" in str(error)  # table or column: another program's file, or an emptied one
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
 
 
 def _retry_while_locked(work: Callable[[], None]) -> None:
-    """Two processes that switch a new file to WAL at once are told "locked" without SQLite's own waiting."""
+    """Runs `work` again while the file is locked: SQLite does not wait when two processes switch a new file to WAL."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -277,19 +272,19 @@ def _inode_of(path: Path) -> int:
 
 
 MAX_OFF_S = 86_400.0
-"""Seconds; longest time a machine is believed to have been switched off."""
+"""Seconds; the longest time that counts while a machine was off."""
 
 
 CLOCK_WRITE_S = 10.0
-"""Seconds between two readings that are written down: the most that a power cut makes files younger."""
+"""Seconds between two stored readings: a power cut makes files younger by so much at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """All clocks at one moment."""
+    """The clocks at one moment."""
 
     boot: str
-    """The kernel's name of this boot."""
+    """The kernel's identity of this boot."""
     up_s: float
     """Seconds since that boot, sleep included (CLOCK_BOOTTIME)."""
     wall_s: float
@@ -297,12 +292,12 @@ class ClockReading:
 
 
 def read_clock() -> ClockReading:
-    """The clocks now."""
+    """Reads the clocks."""
     return ClockReading(boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
 
 def advance_library_s(library_s: float, before: ClockReading | None, now: ClockReading) -> float:
-    """Library time now, given what it was at the reading `before`."""
+    """Returns library time now; `library_s` is that of the reading `before`."""
     if before is None:
         return library_s
     if before.boot == now.boot:
@@ -344,7 +339,7 @@ def entry_of(row: sqlite3.Row, root: Path) -> Entry:
 
 
 def sql_of_group(group: str) -> str:
-    """SQL that is true for the kinds of one group; all of it our own words. Raises: ValueError."""
+    """Returns SQL that is true for the kinds of one group, without any text from outside. Raises: ValueError."""
     if group not in ("pictures", *GROUPS.values()):
         raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
     kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
@@ -352,13 +347,13 @@ def sql_of_group(group: str) -> str:
 
 
 def to_stored_path(path: Path, root: Path) -> str:
-    """Relative to the library where the file is inside, so that the whole tree may be moved."""
+    """Returns a path as a row holds it: relative if it is inside the library, so that the whole tree may be moved."""
     path = path.absolute()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def advance_library_time(db: sqlite3.Connection) -> float:
-    """Advance library time to now and return it."""
+    """Advances library time to now and returns it."""
     row = db.execute("SELECT * FROM ages").fetchone()
     before = ClockReading(row["boot"], row["up_s"], row["wall_s"]) if row else None
     now = read_clock()

@@ -14,7 +14,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class DiskRoom:
-    """One disk at one moment."""
+    """The space on one disk at one moment."""
 
     free_bytes: int
     """Bytes that may be written without being root."""
@@ -28,7 +28,7 @@ class DiskRoom:
         return is_low(self.free_bytes, self.reserve_bytes)
 
     def missing_bytes(self, need_bytes: int) -> int:
-        """Bytes that are missing for so many more above the reserve; 0 or less: they fit."""
+        """Returns the bytes that are missing for `need_bytes` above the reserve; 0 or less: they fit."""
         return need_bytes + self.reserve_bytes - self.free_bytes
 
 
@@ -40,7 +40,7 @@ def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
 
 
 def reserve_bytes_of(settings: LibrarySettings, disk_bytes: int) -> int:
-    """Free space that is never taken: the smaller of the two keys, but a 0 in either switches only that one off."""
+    """Returns the free space that is never used: the smaller of the two keys; a 0 in one switches only that one off."""
     by_size = settings.free_reserve_mb * MB
     by_share = int(disk_bytes * settings.free_reserve_percent / 100)
     return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)

@@ -1,7 +1,4 @@
-"""One row of the library: what a saved file is, where it is and why it was saved.
-
-Rows of the library as people and programs read them. Pure.
-"""
+"""One row of the library: a saved file, its place and its cause; and rows as text and JSON. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ GROUPS: dict[str, str] = {
     "startrails": "films",
     "archive": "archives",
 }
-"""Kind → group of limits in [library]; every other kind is one of the pictures."""
+"""Kind → group of limits in [library]; every other kind belongs to the pictures."""
 
 ORDINARY_TRIGGERS = frozenset({"", "auto", "rolling", "timer"})
 """Files without a trigger; retention takes them before any triggered one."""
@@ -37,39 +34,39 @@ class Entry:
     kind: str
     """picture, stack, clip, session, timelapse, startrails, keogram, archive …"""
     camera: str
-    """Camera name; empty for an archive of several."""
+    """The camera's name; empty for an archive of several."""
     path: Path
-    """Absolute; an archive's is its manifest."""
+    """The absolute path; of an archive, that of its manifest."""
     started_utc_ns: int
-    """Wall clock of its first frame, ns since 1970, as the clock stood then."""
+    """The wall-clock time of its first frame, ns since 1970, by the clock of that moment."""
     duration_s: float = 0.0
-    """From first to last frame by the sensor's clock; 0 for one frame."""
+    """The time from first to last frame by the sensor's clock; 0 for one frame."""
     bytes: int = 0
-    """Size on disk; filled in by `Catalogue.add`."""
+    """The size on disk; `Catalogue.add` fills it in."""
     first_frame: int = -1
-    """Frame id of the first frame; -1: unknown."""
+    """The frame id of the first frame; -1: unknown."""
     last_frame: int = -1
-    """Frame id of the last frame; -1: unknown."""
+    """The frame id of the last frame; -1: unknown."""
     frames: int = 1
-    """Frames in it."""
+    """The number of frames in it."""
     drops: int = 0
-    """Frames that are missing between first and last."""
+    """The number of frames missing between first and last."""
     score: float | None = None
-    """Dark score (mean luma 0-255 at day exposure) of its last frame; None: unknown."""
+    """The dark score (mean luma 0-255 at day exposure) of its last frame; None: unknown."""
     trigger: str = ""
     """Its cause: "" or auto, rolling, timer (ordinary), save, motion, night, record, … (triggered)."""
     label: str = ""
     """Its label, `[A-Za-z0-9_-]{0,32}`."""
     companions: tuple[str, ...] = ()
-    """Names of files in the same folder that belong to it and go with it (frame timing CSV)."""
+    """The names of files in the same folder that belong to it and are deleted with it (frame timing CSV)."""
     protected: bool = False
-    """Never deleted by retention."""
+    """True if retention never deletes it."""
     id: int = 0
-    """Row number; 0 before it is added."""
+    """The row number; 0 before it is added."""
 
     @property
     def group(self) -> str:
-        """The group of limits it counts against: pictures, clips, films or archives."""
+        """The group whose limits hold for it: pictures, clips, films or archives."""
         return GROUPS.get(self.kind, "pictures")
 
     @property
@@ -87,7 +84,7 @@ DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT
 
 
 def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
-    """Makes an entry from a description found in or beside a file; None where it is not one of ours.
+    """Makes an entry from a description in or beside a file; None if it is not one of ours.
 
     Anybody may put a file into our folders: what a row could not hold makes the description none of ours.
     """
@@ -139,9 +136,9 @@ def is_text(word: str) -> bool:
 
 
 def to_line(entry: Entry) -> str:
-    """One row in one line."""
+    """Returns one row as one line."""
     marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
-    last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # unknown of what was adopted
+    last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # an adopted file has no last frame
     frames = f" f{entry.first_frame}{last}" if entry.first_frame >= 0 else ""
     length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
     size = f"{entry.bytes / 1e6:.1f}MB"
@@ -150,7 +147,7 @@ def to_line(entry: Entry) -> str:
 
 
 def to_row(entry: Entry) -> dict[str, Any]:
-    """One row for programs."""
+    """Returns one row as JSON for programs."""
     return {
         "id": entry.id,
         **entry.to_description(),
@@ -162,7 +159,7 @@ def to_row(entry: Entry) -> dict[str, Any]:
 
 
 def to_text(entry: Entry) -> str:
-    """Everything about one row, a line each."""
+    """Returns all about one row, a line for each column."""
     return "\n".join(f"{key}: {_to_words(value)}" for key, value in to_row(entry).items())
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 class LibraryError(Exception):
-    """Base of all errors of this package."""
+    """The base of all errors of this package."""
 
 
 class NoSuchEntry(LibraryError, LookupError):
-    """No row with this number; the caller's fault."""
+    """No row has this number; the caller's fault."""
 
 
 class NothingThere(LibraryError, ValueError):
-    """The library holds nothing of what was asked for: a sound wish, but not possible now."""
+    """The library holds nothing that fits a valid request."""
 
 
 class NotWritable(LibraryError):
@@ -24,8 +24,8 @@ class EntryProtected(LibraryError, PermissionError):
 
 
 class NoRoom(LibraryError, OSError):
-    """Nothing more may be deleted and the disk is still too full."""
+    """The disk is too full and nothing more may be deleted."""
 
 
 class ArchiveDamaged(LibraryError, ValueError):
-    """An archive does not hold what its manifest says."""
+    """An archive does not hold what its manifest lists."""

@@ -1,4 +1,4 @@
-"""The files behind the rows: finding, measuring, removing them."""
+"""Finds, measures and removes the files behind the rows."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, archive_bytes_of, is
 from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
-"""Seconds; a film gets a fragment at least that often, so one that is older is not being written."""
+"""Seconds without a change after which a video is not being written: it gets a fragment more often."""
 
 HIDDEN = (".", "_")
-"""First letters of names that are not part of the library: temporary files, dark frames, state."""
+"""First characters of names that the library leaves out: temporary files, dark frames, state."""
 
 
 def find_files(folders: Sequence[Path]) -> set[Path]:
-    """Every media file and every archive's manifest below the folders.
+    """Returns every media file and every archive's manifest below the folders.
 
-    Archives are not looked into, nor those being built. Names that are not UTF-8 are left out: a row cannot hold them.
+    Files inside an archive, also one being built, are left out, as are names that are not UTF-8: no row can hold them.
     """
     paths: set[Path] = set()
     for folder in folders:
-        for place, names, files in os.walk(folder):
-            here = Path(place)
-            whole = here != folder and MANIFEST in files and is_archive(here / MANIFEST)
-            if whole or (here != folder and JOURNAL in files):
-                paths.update([here / MANIFEST] if whole else [])
+        for walked, names, files in os.walk(folder):
+            subfolder = Path(walked)
+            is_whole = subfolder != folder and MANIFEST in files and is_archive(subfolder / MANIFEST)
+            if is_whole or (subfolder != folder and JOURNAL in files):
+                paths.update([subfolder / MANIFEST] if is_whole else [])
                 names.clear()
                 continue
             names[:] = [name for name in names if _is_counted(name)]
-            paths.update(here / name for name in files if _is_counted(name) and Path(name).suffix in MEDIA)
+            paths.update(subfolder / name for name in files if _is_counted(name) and Path(name).suffix in MEDIA)
     return {path for path in paths if path.suffix not in VIDEOS or not _is_growing(path)}
 
 
 def remove_leftovers(folders: Sequence[Path]) -> list[Path]:
     """Removes temporary files that no process writes any more, and sidecars without a file. Returns: the paths."""
-    gone = []
+    removed = []
     for folder in folders:
-        for place, _, names in os.walk(folder):
-            here = Path(place)
-            gone += sweep(here)
-            orphans = [here / name for name in names if name.endswith(".json") and _is_orphan(here / name)]
+        for walked, _, names in os.walk(folder):
+            subfolder = Path(walked)
+            removed += sweep(subfolder)
+            orphans = [subfolder / name for name in names if name.endswith(".json") and _is_orphan(subfolder / name)]
             for orphan in orphans:
                 orphan.unlink(missing_ok=True)
-            gone += orphans
-    return gone
+            removed += orphans
+    return removed
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; of an archive, of all it lists. Raises: OSError where the file is gone."""
+    """Returns the bytes of a file; for an archive, of all files that it lists. Raises: OSError if the file is gone."""
     own = path.stat().st_size
     return archive_bytes_of(read_json(path) or {}, own) if path.name == MANIFEST else own
 
@@ -75,13 +75,13 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
         with suppress(FileNotFoundError):
             path.unlink()
     if entry.path.parent.name.startswith("session_"):
-        with suppress(OSError):  # not empty: other files of the session are still there
+        with suppress(OSError):  # not empty: the session has other files
             entry.path.parent.rmdir()
 
 
 def holds_any(folder: Path, folders: Collection[Path]) -> bool:
     """Tells whether a folder is or holds one of `folders`, also by another name: a link, a disk without capitals."""
-    return any(_is_same(folder, place) for own in folders for place in (own, *own.parents, *own.resolve().parents))
+    return any(_is_same(folder, parent) for own in folders for parent in (own, *own.parents, *own.resolve().parents))
 
 
 def frees_space(entry: Entry) -> bool:
@@ -93,7 +93,7 @@ def frees_space(entry: Entry) -> bool:
 
 
 def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
-    """The manifest goes last, so that a half-deleted archive is still known and can be deleted again."""
+    """Removes an archive, its manifest last, so that a half-deleted archive is still found and can be deleted again."""
     folder = manifest.parent
     if holds_any(folder, folders) or not is_archive(manifest):
         raise LibraryError(f"{manifest}: not the manifest of an archive; not deleted")
@@ -130,5 +130,5 @@ def _is_orphan(path: Path) -> bool:
     subject = path.with_suffix("")
     if subject.suffix not in MEDIA or subject.exists():
         return False
-    being_written = any(path.parent.glob(f".{escape(subject.name)}.*{PART}"))
-    return not being_written and not subject.exists()  # looked at again: it may have got its name in between
+    is_being_written = any(path.parent.glob(f".{escape(subject.name)}.*{PART}"))
+    return not is_being_written and not subject.exists()  # checked again: it may have got its name in between

@@ -1,4 +1,4 @@
-"""The manifest of an archive: what is in it, and whether it still is."""
+"""Writes, reads and verifies the manifest of an archive: the list of its files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shmcam.runtime.clock import to_iso
 from shmcam.runtime.progress import Progress
 
 FORMAT = 1
-"""Of the manifest; readers refuse another."""
+"""The format of the manifest; readers refuse another one."""
 CHUNK_BYTES = 1 << 20
 JOURNAL = ".done.jsonl"
 """The journal of an unfinished run, a line for each file."""
@@ -28,15 +28,15 @@ class ManifestItem:
     """One file in an archive."""
 
     file: str
-    """Path inside the archive, with `/`."""
+    """The path inside the archive, with `/`."""
     sha256: str
-    """Of its bytes, hex."""
+    """The checksum of its bytes, hex."""
     bytes: int
-    """Its size."""
+    """The size of the file."""
     linked: bool
-    """A hard link to the original, not a copy."""
+    """True for a hard link to the original, False for a copy."""
     mtime_ns: int = 0
-    """Of the original, to know it again."""
+    """The modification time of the original, by which it is recognized."""
 
 
 ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_ns": int}
@@ -48,11 +48,11 @@ class Span:
     """The time span asked for; None is without limit."""
 
     since_utc_ns: int | None = None
-    """Wall clock, ns."""
+    """Wall-clock time, ns since 1970."""
     until_utc_ns: int | None = None
-    """Wall clock, ns."""
+    """Wall-clock time, ns since 1970."""
     cameras: tuple[str, ...] = ()
-    """Empty: all."""
+    """The names of the cameras; empty: all."""
 
 
 def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> list[str]:
@@ -77,15 +77,15 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
         elif hash_file(path) != item.sha256:
             findings.append(f"changed: {item.file}")
     progress(len(listed), len(listed))
-    known = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return findings + [f"not in the manifest: {place}" for place in sorted(found) if place not in known]
+    expected = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
+    present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return findings + [f"not in the manifest: {file}" for file in sorted(present) if file not in expected]
 
 
 def _to_items(rows: Iterable[object]) -> list[ManifestItem]:
-    """The rows that are what we write; the others are damage."""
+    """Returns the rows that are valid; the others are damaged."""
     items = (ManifestItem(**row) for row in rows if isinstance(row, dict) and row.keys() == set(ManifestItem.__slots__))
-    return [one for one in items if all(isinstance(getattr(one, name), kind) for name, kind in ITEM_TYPES.items())]
+    return [item for item in items if all(isinstance(getattr(item, name), kind) for name, kind in ITEM_TYPES.items())]
 
 
 def hash_file(path: Path) -> str:
@@ -105,19 +105,19 @@ def read_items(folder: Path) -> dict[str, ManifestItem]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            continue  # the line that was being written when the process died
+            continue  # the process died while it wrote this line
     return {item.file: item for item in _to_items(rows)}
 
 
 def _read_entries(folder: Path) -> dict[str, Entry]:
-    """The entries of the manifest that is there, by their place in the archive."""
+    """Returns the entries of the manifest by their place in the archive."""
     rows = [row for row in _read_list(folder, "entries") if isinstance(row, dict) and isinstance(row.get("file"), str)]
-    told = {row["file"]: from_description(folder / row["file"], row) for row in rows}
-    return {place: one for place, one in told.items() if one is not None}
+    entries = {row["file"]: from_description(folder / row["file"], row) for row in rows}
+    return {place: entry for place, entry in entries.items() if entry is not None}
 
 
 def _read_list(folder: Path, key: str) -> list[Any]:
-    """A list of the manifest; empty where there is none."""
+    """Returns a list of the manifest; empty if there is none."""
     rows = (read_json(folder / MANIFEST) or {}).get(key)
     return rows if isinstance(rows, list) else []
 
@@ -131,7 +131,8 @@ def write(
     Returns: the archive's row, not yet added. Raises: OSError.
     """
     entries = [
-        (one, place) for place, one in {**_read_entries(folder), **{place: one for one, place in entries}}.items()
+        (entry, place)
+        for place, entry in {**_read_entries(folder), **{place: entry for entry, place in entries}}.items()
     ]
     started = min(entry.started_utc_ns for entry, _ in entries)
     ended = max(entry.started_utc_ns + round(entry.duration_s * 1e9) for entry, _ in entries)
@@ -157,7 +158,7 @@ def write(
         "bytes": entry.bytes,
         "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
         **entry.to_description(),
-        "entries": [{**one.to_description(), "file": place} for one, place in entries],
+        "entries": [{**entry.to_description(), "file": place} for entry, place in entries],
         "files": [asdict(item) for item in sorted(items, key=lambda item: item.file)],
     }
     with open_atomic(folder / MANIFEST, replace=True) as file:

@@ -1,6 +1,6 @@
-"""Folders on a disk of their own, remembered, so that a disk that is not mounted is not taken for an emptied folder.
+"""Remembers the folders on disks of their own, so that a disk that is not mounted is not taken for an empty folder.
 
-A folder that lay on another device than the database and now lies on the same one is a mount point without its disk.
+A folder that was on another device than the database and now is on the same one is a mount point without its disk.
 Devices are compared with each other, never with those of an earlier day: their numbers change from boot to boot.
 """
 
@@ -16,7 +16,7 @@ from shmcam.library.database import Database, explain_not_writable, to_stored_pa
 from shmcam.library.errors import LibraryError
 
 TABLE = "CREATE TABLE IF NOT EXISTS mounts (folder TEXT PRIMARY KEY)"
-"""Made where it is used: it came after the other tables, and a new VERSION would set every library aside."""
+"""Made at its first use: it is newer than the other tables, and a new VERSION would rename every library."""
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Mounts:
     """The disks of one catalogue's folders."""
 
     def __init__(self, database: Database, folders: Sequence[Path], root: Path) -> None:
-        """`root`: the database's folder, which files in a mount point without its disk share a device with."""
+        """`root`: the database's folder, on whose device a mount point without its disk is."""
         self._database = database
         self._folders = folders
         self._root = root
@@ -43,21 +43,21 @@ class Mounts:
         self._known = None
 
     def forget(self) -> None:
-        """From now on the folders are what is there. Raises: sqlite3.Error, LibraryError."""
+        """Forgets the disks: the folders as they are now count from now on. Raises: sqlite3.Error, LibraryError."""
         self._write(lambda db: db.execute("DELETE FROM mounts"))
 
     def is_away(self, folder: Path) -> bool:
         """Tells whether a file in `folder` would land in a mount point whose disk is not there."""
         known = self._known if self._known is not None else self._refresh()
-        own = next((one for one in known if folder.is_relative_to(one)), None)
-        if own is None and any(folder.is_relative_to(one) and self._is_mounted(one) for one in self._folders):
-            self.remember()  # made since the last look at all files, as by the first one of a new disk
+        own = next((mount for mount in known if folder.is_relative_to(mount)), None)
+        if own is None and any(folder.is_relative_to(mount) and self._is_mounted(mount) for mount in self._folders):
+            self.remember()  # created since the last scan, as by the first file of a new disk
         if own is None or self._is_mounted(own):
             return False
-        return own in self._refresh()  # before anything is refused: somebody may have accepted it meanwhile
+        return own in self._refresh()  # read again: another process may have forgotten it meanwhile
 
     def _refresh(self) -> frozenset[Path]:
-        """Returns the stored folders; the ones known before, while the library cannot be read."""
+        """Returns the stored folders; those read before while the library cannot be read."""
         try:
             self._known = self._read_stored()
         except (LibraryError, sqlite3.Error, OSError):
@@ -82,9 +82,9 @@ class Mounts:
         try:
             return folder.stat().st_dev != self._root.stat().st_dev
         except OSError as error:
-            return error.errno == errno.EIO  # it is there and does not answer: writing will say so
+            return error.errno == errno.EIO  # it is mounted and does not answer: a write reports that
 
 
 def _read_folders(db: sqlite3.Connection) -> set[str]:
-    made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'mounts'").fetchone()
-    return {row["folder"] for row in db.execute("SELECT folder FROM mounts")} if made else set()
+    exists = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'mounts'").fetchone()
+    return {row["folder"] for row in db.execute("SELECT folder FROM mounts")} if exists else set()

@@ -1,10 +1,9 @@
-"""The files to delete, and their order. Decided without touching the disk; `make_room` carries it out.
+"""Deletes files to make room: the limits of [library], and the order in which files exceed them.
 
-Order: ordinary files before triggered ones, oldest first, protected ones never. "Oldest" is the order in which files
-were added, and ages are library time (`library.database`), so a wall clock that jumps deletes nothing. Archives were
-made on purpose: they go only by their own limits, never for free space.
-
-The limits of [library], and what exceeds them. Pure.
+Only `make_room` and `keep_newest` delete; the other functions decide. The order: ordinary files before triggered ones,
+oldest first, protected ones never. "Oldest" is the order in which files were added, and ages are library time
+(`shmcam.library.database`), so a wall clock that jumps deletes nothing. Archives were made on purpose: they are deleted
+only by their own limits, never for free space.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ class GroupLimits:
     """The limits of one group; 0 does not limit."""
 
     max_count: int = 0
-    """Files."""
+    """The number of files."""
     max_bytes: int = 0
-    """Bytes."""
+    """The bytes of all files."""
     max_age_s: float = 0.0
-    """Seconds of library time."""
+    """The age in seconds of library time."""
 
     def count_excess(self, count: int, size: int) -> tuple[int, int]:
-        """Files and bytes that are too many."""
+        """Returns the files and the bytes above the limits."""
         over_count = max(0, count - self.max_count) if self.max_count else 0
         return over_count, max(0, size - self.max_bytes) if self.max_bytes else 0
 
 
 def limits_of(settings: LibrarySettings) -> dict[str, GroupLimits]:
-    """The limits of each group, from the user's keys."""
+    """Returns the limits of each group by the keys of [library]."""
     return {
         group: GroupLimits(
             getattr(settings, f"{group}_max_count"),
@@ -58,9 +57,9 @@ def limits_of(settings: LibrarySettings) -> dict[str, GroupLimits]:
 
 
 def select_excess(candidates: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
-    """Of candidates in order of deletion, those that must go so that `count` files and `size` bytes less remain."""
+    """Yields the candidates, given in order of deletion, until they are `count` files and `size` bytes."""
     remaining = iter(candidates)
-    while count > 0 or size > 0:  # asked first: where nothing is too much, not a row is read
+    while count > 0 or size > 0:  # checked first, so that without an excess no row is read
         entry = next(remaining, None)
         if entry is None:
             return
@@ -72,7 +71,7 @@ def select_excess(candidates: Iterable[Entry], count: int, size: int) -> Iterato
 log = logging.getLogger(__name__)
 
 BATCH = 200
-"""Rows looked at per step; make_room runs before every file, so it must not read a library of 100,000 rows."""
+"""Rows read in one step: make_room runs before every file and must not read a library of 100,000 rows."""
 
 
 def make_room(
@@ -86,10 +85,10 @@ def make_room(
 ) -> list[Entry]:
     """Applies every limit, then deletes until `need_bytes` fit into `folder` (default: captures) above the reserve.
 
-    Called before a file of `kind` opens, so that its group's limits hold with it; `writing` are files that are
-    catalogued already but still being written. What cannot be deleted is skipped with a warning; nothing is where the
-    library cannot be written, for a row shall not outlive its file.
-    Returns: what was deleted. Raises: NoRoom, OSError, sqlite3.Error.
+    To be called before a file of `kind` is opened, so that the limits of its group hold with it. `writing`: files in
+    the catalogue that are still being written. A file that cannot be deleted is skipped with a warning; if the library
+    cannot be written, none is deleted, as a row must not outlive its file.
+    Returns: the entries deleted. Raises: NoRoom, OSError, sqlite3.Error.
     """
     own = settings.table(LibrarySettings)
     folder = folder or settings.paths.captures
@@ -100,8 +99,8 @@ def make_room(
     folder = existing_parent_of(folder)
     deleted: list[Entry] = []
     closed = explain_not_writable(catalogue.path)
-    for gone in () if closed else select_due(catalogue, own, need_bytes, kind=kind, writing=writing):
-        _remove(catalogue, gone, "limit", deleted)
+    for entry in () if closed else select_due(catalogue, own, need_bytes, kind=kind, writing=writing):
+        _remove(catalogue, entry, "limit", deleted)
     short = measure_room(folder, own).missing_bytes(need_bytes)
     if short > 0 and not closed:
         short = _free_space(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
@@ -144,11 +143,11 @@ def select_due(
     kind: str = "",
     writing: Collection[Path] = (),
 ) -> list[Entry]:
-    """Returns the entries to delete by count, size and age, free space left aside."""
+    """Returns the entries to delete by count, size and age, without regard to free space."""
     coming = GROUPS.get(kind, "pictures") if kind else ""
     own = limits_of(settings)
     if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
-        return []  # as shipped: only the reserve of free space counts
+        return []  # the shipped settings: only the reserve of free space counts
     totals = catalogue.sum_groups()
     now_s = catalogue.read_library_s() if any(limits.max_age_s for limits in own.values()) else 0.0
     chosen: dict[Path, Entry] = {}
@@ -158,8 +157,8 @@ def select_due(
             expired = _iterate_in_order(catalogue, where, writing, now_s - limits.max_age_s)
             chosen |= {entry.path: entry for entry in expired}
         count, size = totals.get(group, (0, 0))
-        gone = [entry.bytes for entry in chosen.values() if entry.group == group]
-        count, size = count - len(gone), size - sum(gone)
+        expired_bytes = [entry.bytes for entry in chosen.values() if entry.group == group]
+        count, size = count - len(expired_bytes), size - sum(expired_bytes)
         excess = (
             limits.count_excess(count + 1, size + need_bytes) if group == coming else limits.count_excess(count, size)
         )
@@ -191,7 +190,7 @@ def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
 
 
 def _iterate_in_order(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
-    """Unprotected rows in order of deletion, read in batches."""
+    """Yields the unprotected rows in order of deletion, read in batches."""
     triggered, number = 0, 0
     while True:
         page = f"protected = 0 AND (triggered, id) > (?, ?) AND {where}"
@@ -206,7 +205,7 @@ def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry
     try:
         catalogue.delete(entry.id)
     except (NoSuchEntry, EntryProtected):
-        return  # another process made room, too; or somebody said so since it was chosen
+        return  # another process deleted it, or it was protected since it was chosen
     except (LibraryError, OSError) as error:
         log.warning("not deleted path=%s reason=%s", entry.path, error)
         return

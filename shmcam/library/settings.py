@@ -1,4 +1,4 @@
-"""The [library] table of config.toml: how much of what was saved is kept."""
+"""The table [library] of config.toml: how many saved files are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shmcam.config.schema import Section, setting
 
 
 class LibrarySettings(Section, frozen=True):
-    """[library]. A limit of 0 does not limit."""
+    """[library]: what is kept; a limit of 0 is none."""
 
     free_reserve_mb: Annotated[
         int, setting("free space never taken; the oldest files go first", unit="MB", ge=0, le=10_000_000, apply="live")

@@ -1,6 +1,6 @@
-"""The descriptions in and beside files, from which the library can be rebuilt.
+"""Reads and writes the descriptions of files, from which alone the library can be made again.
 
-jpg, png and tiff carry their description as JSON in EXIF's UserComment. Every other file has it beside it in
+jpg, png and tiff carry their description as JSON in EXIF's UserComment. Every other file has a sidecar,
 `<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not rewrite a picture.
 """
 
@@ -21,15 +21,15 @@ from shmcam.library.time_parsing import LARGEST, to_storable
 from shmcam.runtime.atomic_files import open_atomic
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
-"""Formats that describe themselves."""
+"""Formats that carry their description."""
 VIDEOS = frozenset({".mp4", ".h264", ".mkv", ".ts", ".mov"})
 MEDIA = PICTURES | VIDEOS | {".npy", ".npz"}
 MANIFEST = "manifest.json"
 
 MAX_SIDECAR_BYTES = 64_000_000
-"""Ours have a few hundred; a manifest of 100,000 files has 50 MB."""
+"""The limit of a sidecar: ours have a few hundred bytes, a manifest of 100,000 files has 50 MB."""
 MAX_HEADER_BYTES = 256 * 1024
-"""A JPEG's EXIF has at most 64 KB; ours stands at the beginning of every format."""
+"""The bytes that are searched for EXIF: it has at most 64 KB in a JPEG, and stands at the start of our files."""
 USER_COMMENT_ASCII = b"ASCII\0\0\0"
 
 
@@ -39,7 +39,7 @@ def sidecar_path_of(path: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None where there is none, or it is damaged or absurdly large."""
+    """Returns the JSON object in a file; None if there is none, or it is damaged or far too large."""
     try:
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             return None
@@ -52,21 +52,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
     """Adds `values` to the sidecar of `path`. Raises: OSError."""
     place = path if path.name == MANIFEST else sidecar_path_of(path)
-    known = read_json(place) or {}
+    stored = read_json(place) or {}
     with open_atomic(place, replace=True) as file:
-        file.write(json.dumps({**known, **values}, indent=1).encode())
+        file.write(json.dumps({**stored, **values}, indent=1).encode())
 
 
 def write_description(entry: Entry) -> None:
     """Makes sure that the file and its sidecar tell all that the row will. Raises: OSError."""
-    itself = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
-    if itself and not entry.protected and not sidecar_path_of(entry.path).exists() and entry.path.name != MANIFEST:
-        return  # as most pictures: nothing to say that is not inside
-    values: dict[str, Any] = {} if itself else entry.to_description()
-    known = read_json(entry.path if entry.path.name == MANIFEST else sidecar_path_of(entry.path)) or {}
-    if entry.protected != bool(known.get("protected", False)):
+    is_described = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
+    if (
+        is_described
+        and not entry.protected
+        and not sidecar_path_of(entry.path).exists()
+        and entry.path.name != MANIFEST
+    ):
+        return  # as for most pictures: all is inside the file
+    values: dict[str, Any] = {} if is_described else entry.to_description()
+    stored = read_json(entry.path if entry.path.name == MANIFEST else sidecar_path_of(entry.path)) or {}
+    if entry.protected != bool(stored.get("protected", False)):
         values["protected"] = entry.protected
-    if any(known.get(key) != value for key, value in values.items()):
+    if any(stored.get(key) != value for key, value in values.items()):
         write_sidecar(entry.path, values)
 
 
@@ -76,17 +81,17 @@ def read(path: Path) -> Entry:
     Raises: OSError where it is gone.
     """
     size = path.stat().st_size
-    beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
-    protected = beside.get("protected") is True
-    inside = read_exif(path) if path.suffix in PICTURES else {}
-    entry = from_description(path, {**inside, **beside}, protected=protected) or _guess(path, protected)
-    return replace(entry, bytes=archive_bytes_of(beside, size) if path.name == MANIFEST else size)
+    sidecar = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
+    protected = sidecar.get("protected") is True
+    exif = read_exif(path) if path.suffix in PICTURES else {}
+    entry = from_description(path, {**exif, **sidecar}, protected=protected) or _guess(path, protected)
+    return replace(entry, bytes=archive_bytes_of(sidecar, size) if path.name == MANIFEST else size)
 
 
 def archive_bytes_of(manifest: Mapping[str, Any], own: int) -> int:
-    """The size of an archive by its manifest; where that does not tell, the manifest's `own`."""
-    told = manifest.get("bytes")
-    return told if isinstance(told, int) and 0 <= told <= LARGEST else own
+    """Returns the size of an archive by its manifest; if that does not have it, the manifest's `own`."""
+    size = manifest.get("bytes")
+    return size if isinstance(size, int) and 0 <= size <= LARGEST else own
 
 
 def is_archive(manifest: Path) -> bool:
@@ -94,12 +99,12 @@ def is_archive(manifest: Path) -> bool:
 
     A damaged one counts: what it lists must not turn into single pictures, which retention would delete.
     """
-    told = read_json(manifest)
-    return told is None or isinstance(told.get("files"), list)
+    values = read_json(manifest)
+    return values is None or isinstance(values.get("files"), list)
 
 
 def read_all(paths: Iterable[Path]) -> list[Entry]:
-    """Entries of these files, oldest first; a file that vanishes meanwhile is left out."""
+    """Returns the entries of these files, oldest first; a file that is deleted meanwhile is left out."""
     entries = []
     for path in paths:
         try:
@@ -122,7 +127,7 @@ def read_exif(path: Path) -> dict[str, Any]:
 
 
 def _guess(path: Path, protected: bool) -> Entry:
-    """For a file without description (made by hand, or the process was killed before it wrote one)."""
+    """Makes the entry of a file without a description: made by hand, or its process was killed before it wrote one."""
     kind = "archive" if path.name == MANIFEST else "clip" if path.suffix in VIDEOS else "picture"
     camera = re.search(r"(?:^|[_.-])(cam[0-9a-z]+)", path.name) or re.search(r"(cam[0-9a-z]+)", path.parent.name)
     stamp = re.search(r"\d{8}_\d{6}", path.name)
@@ -141,6 +146,6 @@ def _guess(path: Path, protected: bool) -> Entry:
         started_utc_ns=to_storable(int(started_s * 1e9)),
         first_frame=number,
         last_frame=number,
-        trigger="recovered",  # not ordinary: what nobody can explain goes last
+        trigger="recovered",  # not ordinary: a file of unknown origin is deleted last
         protected=protected,
     )

@@ -1,4 +1,4 @@
-"""Times as people write them: ISO 8601, or an age such as 90s, 15m, 2h, 3d. Pure."""
+"""Parses times as people write them: ISO 8601, or an age such as 90s, 15m, 2h, 3d. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from datetime import datetime
 
 LARGEST = (1 << 63) - 1
-"""Of a database's integers: as nanoseconds the year 2262; what lies beyond is without limit, too."""
+"""The largest integer of a database; as nanoseconds the year 2262, beyond which a time is without limit, too."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
 
 
 def parse_instant_ns(text: str, now_utc_ns: int) -> int | None:
-    """Wall clock in ns since 1970; None for empty text. Times without zone are local. Raises: ValueError.
+    """Returns a wall-clock time in ns since 1970; None for an empty text. Times without a zone are local.
 
-    Times that a row cannot have become the nearest one it can.
+    A time that a row cannot hold becomes the nearest one that it can. Raises: ValueError.
     """
     text = text.strip()
     if not text:
@@ -30,5 +30,5 @@ def parse_instant_ns(text: str, now_utc_ns: int) -> int | None:
 
 
 def to_storable(number: int) -> int:
-    """The nearest number that a row can hold."""
+    """Returns the nearest number that a row can hold."""
     return max(-LARGEST, min(number, LARGEST))
