@@ -46,7 +46,7 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
         catalogue, picture_catalogue = (stack.enter_context(Catalogue.of(settings)) for _ in range(2))
         picture_catalogue.missed = catalogue.missed  # one flag: a thread that reconciles does it for all
         ring_jobs = JobQueue("saver", own.queue, stop)
-        file_jobs = JobQueue("errands", own.queue, stop)
+        file_jobs = JobQueue("file_jobs", own.queue, stop)
 
         picture_saver = PictureSaver(lambda: exporter.settings, picture_catalogue, control.announce)
         pictures = PictureCommands(lambda: exporter.settings, cameras, picture_saver)

@@ -104,7 +104,7 @@ def run(exporter: Exporter, stop: Stop) -> None:
         submit_due_past_stacks(exporter, now_ns())
         auto_save(exporter, now_ns())
         check_disks(exporter, now_ns())
-        exporter.pictures.let_go_if_retired()
+        exporter.pictures.release_if_retired()
         send_heartbeat(exporter)
     log.info(
         "stopped saved=%d failed=%d refused=%d",

@@ -150,10 +150,10 @@ class CameraFrames:
             return reader
         return None
 
-    def let_go_if_retired(self) -> None:
+    def release_if_retired(self) -> None:
         """Releases the memory of retired rings, since commands may be hours apart; from any thread."""
-        self._ring.let_go_if_retired()
-        self._scores.let_go_if_retired()
+        self._ring.release_if_retired()
+        self._scores.release_if_retired()
 
     def read_contents(self) -> RingContents | None:
         """Returns what the ring holds now; None without frames."""

@@ -199,7 +199,7 @@ class LiveRing:
         time.sleep(seconds)
         return False
 
-    def let_go_if_retired(self) -> None:
+    def release_if_retired(self) -> None:
         """Gives an ended generation's memory back, where `reader` is asked only now and then; from any thread."""
         reader = self._reader
         if reader is not None and reader.retired and self._reader is reader:

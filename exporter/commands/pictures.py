@@ -131,10 +131,10 @@ class PictureCommands:
         )
         return replies.reply_past_stack(entries, summary)
 
-    def let_go_if_retired(self) -> None:
+    def release_if_retired(self) -> None:
         """Releases the memory of retired rings; from any thread."""
         for camera in self._cameras.values():
-            camera.let_go_if_retired()
+            camera.release_if_retired()
 
     def _save_long_exposure(self, camera: CameraFrames, command: PastStack, received_ns: int) -> Reply:
         exposure = self.long_exposures.get(camera.name)

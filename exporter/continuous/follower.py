@@ -101,8 +101,8 @@ class CameraFollower:
         """Follows the ring until a setting switches something on or off; while all is off it waits."""
         all_frames = self._needs_all_frames()
         if not all_frames and not self.interval_s and self.timelapse.film is None:
-            self._ring.let_go_if_retired()
-            self._camera.let_go_if_retired()
+            self._ring.release_if_retired()
+            self._camera.release_if_retired()
             self._stop.wait(IDLE_S)
             return
         for position in self._ring.sequences(newest_first=not all_frames, idle_s=IDLE_S):
@@ -156,7 +156,7 @@ class CameraFollower:
         self.startrails.delete_state()
 
     def _do_timed_work(self) -> None:
-        self._camera.let_go_if_retired()
+        self._camera.release_if_retired()
         if self.long_exposure is not None:
             self.long_exposure.publish(now_ns())
         if self._ended_night is not None:

@@ -157,9 +157,9 @@ class Scores:
         at = bisect_right(every, frame_id, key=lambda sequence: self._frame_id(reader, sequence))
         return self._read(reader, every[at - 1]) if at else None
 
-    def let_go_if_retired(self) -> None:
+    def release_if_retired(self) -> None:
         """Gives an ended ring's memory back; from any thread."""
-        self._ring.let_go_if_retired()
+        self._ring.release_if_retired()
 
     def close(self) -> None:
         """Lets go of the ring."""

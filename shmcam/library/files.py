@@ -16,7 +16,7 @@ from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, archive_bytes_of, is
 from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
-"""Seconds without a change after which a video is not being written: it gets a fragment more often."""
+"""Seconds without a change after which a video counts as closed: while it is written, it changes more often."""
 
 HIDDEN = (".", "_")
 """First characters of names that the library leaves out: temporary files, dark frames, state."""

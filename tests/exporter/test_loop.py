@@ -64,7 +64,7 @@ def test_a_past_stack_waits_for_the_time_after_of_its_own_camera(tmp_path, camer
 
 
 def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_first_try_fails(tmp_path, monkeypatch):
-    """Read-only between two looks, or while an archive held the errands up; then another process held the lock."""
+    """Read-only between two looks, or while an archive delayed the file jobs; then another process held the lock."""
 
     def locked(_catalogue: Catalogue) -> None:
         raise sqlite3.OperationalError("database is locked")

@@ -106,7 +106,7 @@ def test_a_writer_replaces_a_damaged_segment(left_behind, make_writer, field, da
         assert reader.copy(0).frame_id == 12
 
 
-def test_readers_of_another_version_say_so_through_every_door(left_behind):
+def test_readers_of_another_version_say_so_through_every_way_of_opening(left_behind):
     patch(left_behind, offset_of(SEGMENT_HEADER, "version"), b"\2\0\0\0")
     with LiveRing(left_behind) as ring, pytest.raises(RingMismatch, match="version 2, this program reads 1"):
         next(ring.sequences())

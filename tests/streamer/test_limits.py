@@ -2,7 +2,8 @@
 
 Where each row of shared/faults.md 3 that concerns the network is driven (files of this folder; `limits` is this one):
 
-1 bind          guard: an_open_door_to_the_network_is_refused; process: an_open_door_to_the_network_ends_with_78
+1 bind          guard: an_open_address_without_a_secret_is_refused;
+                process: an_open_address_without_a_secret_ends_with_78
 2 trigger port  control/test_trigger_port: every_command_that_is_no_trigger_is_refused, too_many_commands_a_second
 3 every route   limits: no_route_answers_without_the_secret
 4 token         guard: secrets_are_never_compared_with_equals; process: no_secret_comes_into_the_log

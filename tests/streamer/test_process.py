@@ -246,7 +246,7 @@ def test_a_killed_streamer_leaves_nothing_and_comes_back(tmp_path):
     streamer.remove_segments()
 
 
-def test_an_open_door_to_the_network_ends_with_78_and_one_line(tmp_path):
+def test_an_open_address_without_a_secret_ends_with_78_and_one_line(tmp_path):
     streamer = Streamer(tmp_path, '[http]\nbind = "0.0.0.0"\n')
     _, said = streamer.process.communicate(timeout=PATIENCE * 20)
     assert streamer.process.returncode == 78

@@ -88,7 +88,7 @@ def test_two_thresholds_that_cross_on_the_way_can_be_set_together(tmp_path):
 @pytest.mark.parametrize(
     "key", ["http.bind", "http.token", "network.trigger_port", "mjpeg_server.port", "paths.run", "night.on_night"]
 )
-def test_keys_that_open_doors_or_run_programs_only_change_in_the_file(tmp_path, key):
+def test_keys_that_open_listeners_or_run_programs_only_change_in_the_file(tmp_path, key):
     with pytest.raises(SettingsError, match="can only be changed in"):
         live_settings_of(tmp_path).change({key: "x"})
 

@@ -65,7 +65,7 @@ def test_on_the_network_other_names_are_not_ours():
 # ---- who may in
 
 
-def test_without_secrets_the_door_stands_open():
+def test_without_secrets_every_request_is_allowed():
     assert status(Guard(LOCAL, Credentials())) == 200
 
 
@@ -84,7 +84,7 @@ def test_with_a_secret_nobody_gets_in_without_showing_it(more):
         {"token": TOKEN},
     ],
 )
-def test_token_and_password_open_the_door_in_every_usual_way(more):
+def test_token_and_password_are_accepted_in_every_usual_way(more):
     assert status(Guard(LAN, Credentials(TOKEN, PASSWORD)), host="camera.example", **more) == 200
 
 
@@ -263,7 +263,7 @@ def test_a_websocket_is_opened_by_our_page_or_by_a_program(origin, expected):
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.168.1.5", "camera.local", ""])
-def test_an_open_door_to_the_network_is_refused(bind):
+def test_an_open_address_without_a_secret_is_refused(bind):
     assert "reachable from other machines" in find_exposure(bind, Credentials(), insecure=False)
     assert not find_exposure(bind, Credentials(TOKEN), insecure=False)
     assert not find_exposure(bind, Credentials("", PASSWORD), insecure=False)
