@@ -191,6 +191,7 @@ def send_heartbeat(exporter: Exporter) -> None:
         waiting=jobs.waiting + len(exporter.delayed),
         busy_s=round(jobs.busy_s, 1),
         films={name: follower.frames for name, follower in followers.items() if follower.frames},
+        startrails={name: state for name, follower in followers.items() if (state := follower.startrails_state)},
     )
 
 

@@ -19,6 +19,7 @@ from analyzer.night.exposure_estimate import DWELL_FACTOR, ExposureScale, Exposu
 from analyzer.night.settling import ExposureSettling, FrameInfo
 from analyzer.night.transfer_curve import Response
 from analyzer.settings import NightSettings
+from shmcam.imaging.night_light import VERY_SATURATED
 
 REPEAT_S = 5.0
 """Pause between requests while the camera is not in its mode (capture was restarted, or the hub was away)."""
@@ -164,7 +165,7 @@ class NightController:
         light, saturated = frame.light, frame.saturated
         if frame.source is ExposureSource.RAW:
             # A guess at the scale moves no exposure, but one below the requested one makes a white frame readable.
-            if requested is None or saturated < exposure_control.VERY_SATURATED:
+            if requested is None or saturated < VERY_SATURATED:
                 return None
             now_s = requested.product_s
         exposure = exposure_control.choose_next(light, saturated, now_s, self.settings)

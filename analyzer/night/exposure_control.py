@@ -10,15 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analyzer.settings import NightSettings
+from shmcam.imaging.night_light import DIM_LIGHT, GLARING_LIGHT, TARGET_LIGHT, VERY_SATURATED
 
-TARGET_LIGHT = 0.2
-"""Mean relative light aimed at, about luma 124 with sRGB: mid grey (18 %) plus what lamps leave."""
-DIM_LIGHT = 0.08
-GLARING_LIGHT = 0.5
-"""Outside these the exposure changes; 2.6 stops apart, so that a step never calls for the opposite step."""
 SATURATED = 0.25
 """With more of the frame saturated the mean says little, and the exposure goes down by a fixed factor."""
-VERY_SATURATED = 0.75
 VIDEO_EXPOSURE_US = 33_333
 """At 30 fps, where the frame rate is not known."""
 MOST_UP, MOST_DOWN = 4.0, 1 / 16

@@ -13,13 +13,14 @@ import av
 import numpy as np
 
 from exporter.continuous.long_exposure import LongExposure
-from exporter.continuous.startrails import NightStack, StarTrails
+from exporter.continuous.startrails import NightStack, StarTrails, format_reasons
 from exporter.films.running_film import RunningFilm
 from exporter.pictures.save import PictureSaver, SaveOptions
 from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
 from shm_ring import Frame, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings
+from shmcam.control.messages import Failed
 from shmcam.library import Catalogue, LibraryError
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.guarded_thread import Worker
@@ -64,6 +65,8 @@ class CameraFollower:
         """True after `timelapse start`, False after `timelapse stop`; None: as configured."""
         self.trouble = ""
         """The reason why the films pause; empty: they do not."""
+        self.last_night = ""
+        """The end of the last night's startrails in words; empty: none since this process began."""
         self._ended_night: NightStack | None = None
         self._paused_until_ns = 0
         self._backoff = Backoff()
@@ -76,6 +79,12 @@ class CameraFollower:
         """The number of frames in the growing timelapse; 0 without one."""
         film = self.timelapse.film
         return 0 if film is None else film.frames
+
+    @property
+    def startrails_state(self) -> str:
+        """Tonight's startrails so far, or those of the last night, in words; empty: none are collected."""
+        night = self.startrails.night
+        return self.last_night if night is None else f"tonight so far {night.describe()}"
 
     @property
     def interval_s(self) -> float:
@@ -136,7 +145,7 @@ class CameraFollower:
 
     def _add_to_startrails(self, frame: Frame) -> None:
         ended_night = self.startrails.add(frame)
-        if ended_night is not None and ended_night.trails.count:
+        if ended_night is not None:
             self._ended_night = ended_night
         night = self.startrails.night
         if night is None or not night.trails.count:
@@ -147,13 +156,22 @@ class CameraFollower:
 
     def _save_night(self, night: NightStack) -> None:
         self.startrails_film.close()
-        more = {"night": night.summary}
-        self._saver.save_stack(
-            self._camera, night.brightest, more, SaveOptions(trigger="auto", kind="startrails", label="startrails")
-        )
-        self._saver.save_stack(self._camera, night.average, more, SaveOptions(trigger="auto", label="night"))
+        if night.trails.count:
+            self._save_pictures(night)
+            self.last_night = f"last night {night.describe()}"
+        else:
+            self.last_night = f"no startrails of last night: {night.describe()}"
+            self._saver.announce(Failed(what=self.last_night, program="exporter", camera=self._camera.name))
+        log.info("night ended camera=%s %s", self._camera.name, self.last_night)
         self._ended_night = None  # only after both saves: where the disk refuses, the next try saves it
         self.startrails.delete_state()
+
+    def _save_pictures(self, night: NightStack) -> None:
+        more, reason = {"night": night.summary}, format_reasons(night.left_out)
+        trails = SaveOptions(trigger="auto", kind="startrails", label="startrails", reason=reason)
+        self._saver.save_stack(self._camera, night.brightest, more, trails)
+        mean = SaveOptions(trigger="auto", label="night", reason=reason)
+        self._saver.save_stack(self._camera, night.average, more, mean)
 
     def _do_timed_work(self) -> None:
         self._camera.release_if_retired()

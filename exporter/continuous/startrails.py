@@ -9,22 +9,26 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.stacking.stack import StackResult
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.color import luma
-from shm_ring.formats import Geometry
-from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack
+from shm_ring.formats import Geometry, planes
+from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack, Payload
 from shmcam.imaging.jpeg import to_jpeg
+from shmcam.imaging.night_light import TRAIL_SKY, VERY_SATURATED
 from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
+from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +36,14 @@ FOLDER = "_night"
 """The folder below export.base_dir for the state of tonight, and the trails so far as a picture."""
 SAME_NIGHT_S = 4 * 3600.0
 """Seconds without night frames after which a new night begins (or the camera was off for most of this one)."""
-TOO_BRIGHT = 0.35 * 255
-"""Mean luma; a passing car or dawn would wash the trails out (0.35 is allsky's limit)."""
 DAY_FRAMES_TO_END = 3
 """Day frames in a row that end a night; the flag of a single one may be late."""
 SAMPLE_STEP = 8
 """Every 8th pixel of every 8th row counts for the brightness of a frame."""
+SKY_BLOCKS = 32
+"""Blocks of 1/32 of the frame's shorter side measure the sky: moonlight is smooth at that scale, stars are not."""
+WHITE, SETTLING = "white", "settling"
+"""Why a frame is left out: it shows nothing but white, or the camera was still changing its exposure."""
 
 
 @dataclass
@@ -49,28 +55,53 @@ class NightStack:
     last: FrameMeta
     trails: ExtremeStack
     mean: MeanStack
-    left_out: int = 0
-    """The number of frames that were too bright."""
+    seen: FrameMeta
+    """The last frame of the night, used or not."""
+    duration_ns: int = 0
+    """From the first frame used to the last one seen."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """The number of frames left out, by reason."""
+    lowered: int = 0
+    """The number of frames whose bright sky was lowered (moon, city, dusk)."""
 
     @property
     def brightest(self) -> StackResult:
         """The startrails so far."""
-        return StackResult(
-            self.trails.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.trails.count
-        )
+        return self._result_of(self.trails)
 
     @property
     def average(self) -> StackResult:
         """The mean of the night so far."""
-        return StackResult(
-            self.mean.to_16_bits(), self.geometry, (self.first, self.last), self.left_out, self.mean.count
-        )
+        return self._result_of(self.mean)
 
     @property
     def summary(self) -> dict[str, object]:
         """The fields for the pictures' EXIF."""
-        hours = (self.last.captured_ns - self.first.captured_ns) / 3600e9
-        return {"frames": self.trails.count, "left_out": self.left_out, "hours": round(hours, 3)}
+        return {
+            "frames": self.trails.count,
+            "left_out": self.left_out.total(),
+            "left_out_why": dict(self.left_out),
+            "bright_sky_lowered": self.lowered,
+            "hours": round(self.duration_ns / 3600e9, 3),
+        }
+
+    def describe(self) -> str:
+        """Returns the night so far in words."""
+        words = f"{self.trails.count} frames"
+        if self.left_out:
+            words += f", {self.left_out.total()} left out ({format_reasons(self.left_out)})"
+        return words + (f", bright sky lowered in {self.lowered}" if self.lowered else "")
+
+    def _result_of(self, stack: ExtremeStack | MeanStack) -> StackResult:
+        ends = (self.first, self.last)
+        return StackResult(
+            stack.to_16_bits(), self.geometry, ends, self.left_out.total(), stack.count, self.duration_ns
+        )
+
+
+def format_reasons(left_out: Mapping[str, int]) -> str:
+    """Returns reasons and numbers of frames in words: "white 12, settling 3"."""
+    return ", ".join(f"{reason} {count}" for reason, count in left_out.items())
 
 
 class StarTrails:
@@ -82,6 +113,8 @@ class StarTrails:
         self._folder = folder
         self._saved_ns = 0
         self._day_frames = 0
+        self._boot_id = boot_id()
+        self._seen_boot_id = self._boot_id
         self.night: NightStack | None = None
 
     def add(self, frame: Frame) -> NightStack | None:
@@ -92,7 +125,7 @@ class StarTrails:
         ended = self.night if self._is_over(frame) else None
         if ended is not None:
             self.night = None
-        if is_night and not meta.flags & Flags.SETTLING:
+        if is_night:
             self._add_to_night(frame)
         return ended
 
@@ -108,7 +141,11 @@ class StarTrails:
             "geometry": asdict(night.geometry),
             "first": asdict(night.first),
             "last": asdict(night.last),
-            "counts": [night.trails.count, night.mean.count, night.left_out],
+            "seen": asdict(night.seen),
+            "boot_id": self._boot_id,
+            "duration_ns": night.duration_ns,
+            "counts": [night.trails.count, night.mean.count, night.lowered],
+            "left_out": dict(night.left_out),
         }
         buffer = io.BytesIO()
         np.savez(buffer, trails=night.trails.value, mean=night.mean.total, facts=np.array(json.dumps(description)))
@@ -122,7 +159,9 @@ class StarTrails:
         state, _ = self._paths
         try:
             with np.load(state, allow_pickle=False) as stored:
-                self.night = _restore_night(json.loads(str(stored["facts"])), stored["trails"], stored["mean"])
+                facts = json.loads(str(stored["facts"]))
+                self.night = _restore_night(facts, stored["trails"], stored["mean"])
+                self._seen_boot_id = str(facts["boot_id"])
         except FileNotFoundError:
             return
         except OSError as problem:
@@ -147,22 +186,69 @@ class StarTrails:
     def _is_over(self, frame: Frame) -> bool:
         if self.night is None:
             return False
-        # The wall clock of the frames: the sensor's clock starts at 0 with each boot.
-        pause_s = abs(frame.meta.captured_utc_ns - self.night.last.captured_utc_ns) / 1e9
-        return self._day_frames >= DAY_FRAMES_TO_END or pause_s > SAME_NIGHT_S or frame.geometry != self.night.geometry
+        is_paused = abs(self._pause_ns(self.night.seen, frame.meta)) > SAME_NIGHT_S * 1e9
+        return self._day_frames >= DAY_FRAMES_TO_END or is_paused or frame.geometry != self.night.geometry
+
+    def _pause_ns(self, before: FrameMeta, now: FrameMeta) -> int:
+        """Returns the time between two frames.
+
+        By the sensor's clock, because the wall clock may be set at any time; after a reboot the sensor's clock has
+        begun anew, and the wall clock is all there is.
+        """
+        pause_ns = now.captured_ns - before.captured_ns
+        if self._seen_boot_id != self._boot_id or pause_ns < 0:
+            return now.captured_utc_ns - before.captured_utc_ns
+        return pause_ns
 
     def _add_to_night(self, frame: Frame) -> None:
-        size = frame.payload.size
+        size, meta = frame.payload.size, frame.meta
         if self.night is None:
-            self.night = NightStack(frame.picture, frame.meta, frame.meta, ExtremeStack(size), MeanStack(size))
+            self.night = NightStack(frame.picture, meta, meta, ExtremeStack(size), MeanStack(size), meta)
         night = self.night
-        if float(luma(frame.payload, frame.picture)[::SAMPLE_STEP, ::SAMPLE_STEP].mean()) > TOO_BRIGHT:
-            night.left_out += 1
+        pause_ns = max(0, self._pause_ns(night.seen, meta))
+        night.seen, self._seen_boot_id = meta, self._boot_id
+        night.duration_ns += pause_ns if night.trails.count else 0
+        if (reason := _why_useless(frame)) is not None:
+            night.left_out[reason] += 1
             return
-        night.trails.add(frame.payload)
+        payload = np.asarray(frame.payload)
+        lowered = lower_sky(payload, frame.picture)
+        night.lowered += lowered is not payload
+        night.first = night.first if night.trails.count else meta
+        night.trails.add(lowered)
         if night.mean.count < MAX_FRAMES:
-            night.mean.add(frame.payload)
-        night.last = frame.meta
+            night.mean.add(payload)
+        night.last = meta
+
+
+def _why_useless(frame: Frame) -> str | None:
+    """Returns why a night frame cannot add to the trails; None: it can."""
+    if frame.meta.flags & Flags.SETTLING:
+        return SETTLING
+    sample = luma(frame.payload, frame.picture)[::SAMPLE_STEP, ::SAMPLE_STEP]
+    white = 230 if frame.picture.color_range == "tv" else 250
+    return WHITE if float((sample >= white).mean()) >= VERY_SATURATED else None
+
+
+def lower_sky(payload: Payload, geometry: Geometry) -> Payload:
+    """Returns the frame with its bright sky lowered to TRAIL_SKY; the same array where no part of it is brighter.
+
+    What is lowered is the mean of blocks, smoothed: moonlight, the glow of a city, dusk. Stars are smaller than a
+    block and keep their height above it, so that one bright hour does not hide the trails of a night.
+    """
+    grey = luma(payload, geometry)
+    block = max(8, min(grey.shape) // SKY_BLOCKS)
+    small = (max(1, grey.shape[1] // block), max(1, grey.shape[0] // block))
+    sky = cv2.blur(cv2.resize(grey, small, interpolation=cv2.INTER_AREA), (3, 3)).astype(np.int16)
+    limit = round(16 + TRAIL_SKY * 219 / 255) if geometry.color_range == "tv" else round(TRAIL_SKY)
+    excess = np.clip(sky - limit, 0, 255).astype(np.uint8)
+    if not excess.any():
+        return payload
+    result = payload.copy()
+    plane = planes(result, geometry)[0]
+    lowered = cv2.resize(excess, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    plane[...] = cv2.subtract(plane, lowered if plane.ndim == 2 else cv2.merge([lowered] * 3))
+    return result
 
 
 def _restore_night(description: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
@@ -178,7 +264,10 @@ def _restore_night(description: dict[str, Any], trails: NDArray[Any], mean: NDAr
         FrameMeta(**description["last"]),
         ExtremeStack(trails.size),
         MeanStack(mean.size),
+        FrameMeta(**description["seen"]),
+        int(description["duration_ns"]),
+        Counter({str(reason): int(count) for reason, count in description["left_out"].items()}),
     )
     night.trails.value, night.mean.total = trails, mean
-    night.trails.count, night.mean.count, night.left_out = (int(count) for count in description["counts"])
+    night.trails.count, night.mean.count, night.lowered = (int(count) for count in description["counts"])
     return night

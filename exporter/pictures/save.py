@@ -49,6 +49,8 @@ class SaveOptions:
     """The cause; see Entry.trigger."""
     kind: str = "stack"
     """The kind of a stack's entry: stack or startrails."""
+    reason: str = ""
+    """Why frames were left out of a stack, for the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class PictureSaver:
         """`settings` returns the present settings: they change at run time."""
         self._settings = settings
         self._catalogue = catalogue
-        self._announce = announce
+        self.announce = announce
+        """Sends an event."""
 
     def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
         """Saves one frame in each format. Returns: the rows.
@@ -106,7 +109,7 @@ class PictureSaver:
         kind = options.trigger if options.trigger in ("snapshot", "auto") else "picture"
         for entry in entries:
             path = str(entry.path)
-            self._announce(
+            self.announce(
                 Saved(camera=camera.name, path=path, kind=kind, frame_id=meta.frame_id, captured_ns=meta.captured_ns)
             )
         return entries
@@ -128,7 +131,7 @@ class PictureSaver:
             camera=camera.name,
             path=self._folder / name.rstrip("."),
             started_utc_ns=first.captured_utc_ns,
-            duration_s=round((last.captured_ns - first.captured_ns) / 1e9, 6),
+            duration_s=result.duration_s,
             first_frame=first.frame_id,
             last_frame=last.frame_id,
             frames=count,
@@ -139,7 +142,7 @@ class PictureSaver:
         picture = PictureToSave(samples, result.geometry, last, entry, {**more, "dark_frame": is_corrected})
         entries = self._save_formats(picture, options.formats or own.stack_formats, own)
         for entry in entries:
-            self._announce(
+            self.announce(
                 StackSaved(
                     camera=camera.name,
                     path=str(entry.path),
@@ -149,6 +152,8 @@ class PictureSaver:
                     count=count,
                     first=first.frame_id,
                     last=last.frame_id,
+                    left_out=result.left_out,
+                    reason=options.reason,
                 )
             )
         return entries

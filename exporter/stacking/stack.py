@@ -70,6 +70,14 @@ class StackResult:
     """The number of frames of another size, or that could not be aligned."""
     frames: int = 0
     """The number of frames where `metas` holds only the first and the last; 0: as many as `metas`."""
+    span_ns: int = -1
+    """From the first to the last frame where their clocks cannot tell (a reboot in between); -1: by their clocks."""
+
+    @property
+    def duration_s(self) -> float:
+        """From the first to the last frame."""
+        span_ns = self.metas[-1].captured_ns - self.metas[0].captured_ns if self.span_ns < 0 else self.span_ns
+        return round(span_ns / 1e9, 6)
 
     @property
     def count(self) -> int:

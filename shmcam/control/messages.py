@@ -544,6 +544,8 @@ class StackSaved(Saved):
     count: Annotated[int, describe("frames in it", ge=0)] = 0
     first: FrameId = -1
     last: FrameId = -1
+    left_out: Annotated[int, describe("frames left out of it", ge=0)] = 0
+    reason: Annotated[str, describe("why frames were left out; empty: none, or not known", max_length=300)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,8 @@ class Overview(msgspec.Struct, frozen=True):
     """By camera."""
     nights: dict[str, NightStatus | None]
     """By camera; null: no analyzer runs, or no picture comes."""
+    startrails: dict[str, str]
+    """By camera, in words: the frames of tonight's startrails or the last night's, and why some were left out."""
     cpu_percent: float
     viewers: int
     throttle: Throttled
@@ -181,6 +183,7 @@ async def _show_overview(call: Call) -> Overview:
         cameras=[camera_status_of(context, camera) for camera in context.cameras.values()],
         recordings={name: _recording_of(context, name) for name in context.cameras},
         nights={name: _night_of(camera.feed.status.score) for name, camera in context.cameras.items()},
+        startrails=_startrails_of(context),
         cpu_percent=round(context.system_load.cpu_percent, 1),
         viewers=len(context.viewers.entries),
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
@@ -199,6 +202,12 @@ def _recording_of(context: Context, camera: str) -> Recording:
         drops=int(process.get_figure("drops")) if process else 0,
         behind_s=process.get_figure("behind_s") if process else 0.0,
     )
+
+
+def _startrails_of(context: Context) -> dict[str, str]:
+    exporter = next((row for row in context.system_load.processes if row.program == "exporter"), None)
+    states = exporter.figures.get("startrails") if exporter else None
+    return {str(name): str(state) for name, state in states.items()} if isinstance(states, dict) else {}
 
 
 def _night_of(score: Score | None) -> NightStatus | None:

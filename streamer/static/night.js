@@ -39,6 +39,7 @@ export class NightTab {
     this.state.textContent = night ? (night.night ? "It is night" : "It is day") : unknown;
     const rows = night ? [["Level (decides)", night.level.toFixed(2)], ["Night below", night.dark_threshold], ["Day above", night.bright_threshold], ["Mean luma of the frame", night.dark_score.toFixed(2)],
       ["Next switch", night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand" : "brightness"]] : [];
+    if (over.startrails[this.page.camera]) rows.push(["Startrails", over.startrails[this.page.camera]]);
     fill(this.figures, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
   }
 }
