@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from capture import desired_request
 from capture.desired_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s_of
 from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import CameraSettings
-from capture.sources.base import CameraError, EndOfStream, OpenedSource
+from capture.sources.base import CameraError, EndOfStream, GeometryChanged, OpenedSource
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
@@ -99,13 +99,19 @@ class CaptureLoop:
             with self.status.beat_while_opening():
                 opened = choice.source.open(request, self.stop)
                 self.status.log_opened(choice, opened, request)
-                publisher = FramePublisher(choice.source, opened, request, self.desired, self.rings)
-            try:
-                self._publish_frames(choice, opened, publisher)
-            finally:
-                self.status.add_counts(publisher)
-                if publisher.frames:
-                    backoff.reset()
+            while True:
+                with self.status.beat_while_opening():
+                    publisher = FramePublisher(choice.source, opened, request, self.desired, self.rings)
+                try:
+                    self._publish_frames(choice, opened, publisher)
+                    return
+                except GeometryChanged as change:
+                    log.info("%s: a new generation follows", change)
+                    opened, request = replace(opened, geometry=change.geometry), publisher.request
+                finally:
+                    self.status.add_counts(publisher)
+                    if publisher.frames:
+                        backoff.reset()
 
     def _publish_frames(self, choice: Choice, opened: OpenedSource, publisher: FramePublisher) -> None:
         """Publishes frame after frame; returns when the camera must be opened anew, or to end."""

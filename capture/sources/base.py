@@ -36,6 +36,17 @@ class CameraBusy(CameraError):
     """Another process holds the camera; the message names it."""
 
 
+class GeometryChanged(CameraError):
+    """The frame that is ready has another size or format; the source stays open and goes on with it.
+
+    The loop makes new generations of the rings for `geometry` and writes the frame into them.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(f"frames are now {geometry.width}x{geometry.height} {geometry.pixel_format}")
+        self.geometry = geometry
+
+
 class EndOfStream(CameraError):
     """A file that does not loop has ended; nothing more will come."""
 
@@ -68,7 +79,7 @@ class CameraRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """The stream that an open source delivers, constant until it is closed."""
+    """The stream that an open source delivers, constant until it is closed or `wait` raises GeometryChanged."""
 
     geometry: Geometry
     lores: Geometry | None = None
@@ -113,7 +124,7 @@ class FrameSource(Protocol):
         """Starts the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for the next frame. Returns: whether one is ready. Raises: CameraError.
+        """Waits for the next frame. Returns: whether one is ready. Raises: CameraError, GeometryChanged.
 
         A source without a clock of its own (file, synthetic) keeps time here, by absolute deadlines (`video_file`).
         May return later than `timeout_s` only if the device's driver hangs: then the watchdog ends the process.

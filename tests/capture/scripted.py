@@ -1,7 +1,8 @@
 """A capture process whose camera does what a file says: `python -m tests.capture.scripted --config …`.
 
 The file `camera` beside config.toml holds one word, read before every call: ok, absent, error, short, odd, stall,
-hang (in wait), hang_close. What is under test is the real process around it.
+lose, grey (another format while it is open), hang (in wait), hang_close. What is under test is the real process
+around it.
 """
 
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 
 from capture import desired_request, loop
 from capture.__main__ import main
-from capture.sources.base import CameraError, OpenedSource, ShotMeta
+from capture.sources.base import CameraError, GeometryChanged, OpenedSource, ShotMeta
 from capture.sources.select import Choice
 from capture.sources.video_file import Pacer
 from shm_ring.formats import geometry, planes
@@ -52,6 +53,9 @@ class ScriptedSource:
                 time.sleep(3600)
             case "lose":
                 self._lost, _ = 3, self._script.write_text("ok")
+            case "grey" if self._geometry.pixel_format != "gray":
+                self._geometry = geometry("gray", self._geometry.width // 2, self._geometry.height)
+                raise GeometryChanged(self._geometry)
         if not self._pacer.due_ns:
             self._pacer.begin(now_ns())
         due_s = self._pacer.wait_ns(now_ns()) / 1e9

@@ -67,6 +67,26 @@ def test_a_camera_that_fails_while_it_runs_is_reported_within_3_s_and_comes_back
         assert capture.poll() is None
 
 
+def test_another_size_or_format_inside_a_source_is_a_new_generation_of_an_open_camera():
+    """A camera that turned grey at night stayed grey by day, and one that changed its size was closed for it."""
+    with Processes(ring={"size": 64, "downscale": {"enable": True, "width": 80, "height": 60}}) as world:
+        world.start_hub()
+        world.start_capture(SCRIPTED)
+        with world.reader() as ring:
+            before = ring.copy(ring.latest())
+            world.script.write_text("grey")
+            until(lambda: ring.retired, 10)
+        until(lambda: world.head() > before.meta.frame_id + 5, 10)
+        with world.reader() as ring:
+            after = ring.copy(ring.latest())
+        with world.reader(stream="lores") as small:
+            assert small.copy(small.latest()).geometry.pixel_format == "gray"
+        assert (after.geometry.pixel_format, after.geometry.width) == ("gray", 160)
+        assert world.log().count("opened scripted camera") == 1
+        assert "frames are now 160x240 gray" in world.log()
+        until(lambda: world.beat().get("state") == "running", 10)
+
+
 def test_a_stall_that_lasts_ends_in_a_new_attempt():
     with Processes(camera={"lost_after_s": 2.0}) as world:
         world.start_hub()
