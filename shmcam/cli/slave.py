@@ -26,6 +26,12 @@ READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 15.0
 """Time from SIGTERM to SIGKILL for the service of --start."""
 
+GREETING = b'{"command": "ping"}\n'
+"""The first line to the hub: it makes the connection a JSON one, whatever the master's first line is."""
+
+SHOWN_MAX = 60
+"""Bytes of a line without JSON that the refusal shows."""
+
 LINE_BYTES_MAX = 64 * 1024
 """Longest line of the master; a longer line ends the session."""
 
@@ -48,47 +54,68 @@ def _run_session(path: Path, *, started: bool) -> int:
         message = f"no hub at {path} ({problem.strerror}); try: shmcam slave --start"
         _write_status("error", "no_hub", {"message": message})
         return EXIT_UNAVAILABLE
-    _write_status("status", "ready", {"socket": str(path), "pid": os.getpid(), "started": started})
     with link:
-        return _relay(link)
+        return _relay(link, {"socket": str(path), "pid": os.getpid(), "started": started})
 
 
-def _relay(link: socket.socket) -> int:
-    """Carries bytes both ways. Reads stdin unbuffered, because select does not see what a buffer holds."""
-    lines, ended = b"", False
+def _relay(link: socket.socket, facts: dict[str, object]) -> int:
+    """Carries bytes both ways. Reads stdin unbuffered, because select does not see what a buffer holds.
+
+    A line that is no JSON goes to the hub too, as a JSON string: so its refusal comes in the order of the lines.
+    """
+    if not _greet(link):
+        _write_status("error", "no_hub", {"message": "the hub closed the connection"})
+        return EXIT_UNAVAILABLE
+    _write_status("status", "ready", facts)
+    lines, unsent, ended = b"", b"", False
     while True:
-        descriptors = [link.fileno(), *([] if ended else [0])]
-        ready = select.select(descriptors, [], [])[0]
-        if link.fileno() in ready:
-            data = link.recv(READ_BYTES)
-            if not data:
-                break
-            _write(data)
-        if 0 in ready:
-            data = os.read(0, READ_BYTES)
-            *whole, lines = (lines + data).split(b"\n")
-            for line in whole:
-                if line.lstrip().startswith(b"{"):
-                    link.sendall(line.strip() + b"\n")
-                else:
-                    _refuse(line)
-            if not data or len(lines) > LINE_BYTES_MAX:
-                ended = True
+        # no more is read from the master while the hub takes nothing, and what it says is read in any case
+        reading = [link.fileno(), *([] if ended or unsent else [0])]
+        readable, writable, _ = select.select(reading, [link.fileno()] if unsent else [], [])
+        try:
+            if readable and readable[0] == link.fileno():
+                data = link.recv(READ_BYTES)
+                if not data:
+                    break
+                _write(data)
+            if writable:
+                unsent = unsent[link.send(unsent) :]
+            if 0 in readable:
+                data = os.read(0, READ_BYTES)
+                *whole, lines = (lines + data).split(b"\n")
+                unsent += b"".join(map(_to_json_line, whole))
+                ended = not data or len(lines) > LINE_BYTES_MAX
+                if len(lines) > LINE_BYTES_MAX:
+                    _write_status("error", "too_long", {"message": f"line longer than {LINE_BYTES_MAX} bytes"})
+                elif ended:
+                    unsent += _to_json_line(lines)
+            if ended and not unsent:
                 link.shutdown(socket.SHUT_WR)  # the hub still answers what it has got
+        except OSError:  # the hub hung up while something was on its way
+            break
     if not ended:
         _write_status("status", "closed", {"message": "session ended"})
     return 0
 
 
-def _refuse(line: bytes) -> None:
-    """Answers a line that is not JSON; the hub would take its first byte for another dialect."""
-    if line.strip():
-        shown = line[:60].decode(errors="replace")
-        _write_status(
-            "error",
-            "bad_message",
-            {"message": f'expected an object such as {{"command": "get_status"}}, got {shown!r}'},
-        )
+def _greet(link: socket.socket) -> bool:
+    """Makes the connection a JSON one and waits for the answer. Returns False if the hub hung up."""
+    link.sendall(GREETING)
+    data = b""
+    while not data.endswith(b"\n"):
+        more = link.recv(READ_BYTES)
+        if not more:
+            return False
+        data += more
+    return True
+
+
+def _to_json_line(line: bytes) -> bytes:
+    """Returns a line of the master as the hub can read it in order; nothing for an empty one."""
+    line = line.strip()
+    if not line or line.startswith(b"{"):
+        return line + b"\n" if line else b""
+    return json.dumps(line[:SHOWN_MAX].decode(errors="replace")).encode() + b"\n"
 
 
 def _write_status(kind: str, status: str, data: dict[str, object]) -> None:

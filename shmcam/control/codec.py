@@ -6,6 +6,9 @@ The first byte of a connection tells its dialect:
     {                       JSON objects, one a line              master programs
     below 0x80, or UTF-8    text, one command a line              people, shells
 
+A msgpack message with a long list, or of many bytes, is sent as its JSON, cut into `Part`s. msgpack allocates a list
+from its header, so long lists are refused; JSON allocates only what has come.
+
 Rules: a Decoder never raises on untrusted bytes and never holds more than its limit. It returns bytes that are no
 message as Refused; `fatal` means that the byte stream is not reliable any more and the connection should be closed.
 
@@ -25,11 +28,13 @@ import msgpack
 import msgspec
 
 from shmcam.control.messages import (
+    CHUNK_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     PROCESS_BYTES_MAX,
     Chunk,
     Event,
     Message,
+    Part,
     PreviewFrame,
     Reply,
     error,
@@ -56,11 +61,11 @@ READ_BYTES = 16 * 1024
 """Bytes a Decoder takes at once; it unpacks after each piece, which keeps its buffer near the limit."""
 
 MSGPACK_LIMITS: dict[str, Any] = {
-    "max_buffer_size": PROCESS_BYTES_MAX + READ_BYTES,
+    "max_buffer_size": MESSAGE_BYTES_MAX + READ_BYTES,
     "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
     "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
     "max_map_len": 512,
-    "max_str_len": PROCESS_BYTES_MAX,
+    "max_str_len": MESSAGE_BYTES_MAX,
     "max_bin_len": MESSAGE_BYTES_MAX,
     "max_ext_len": 0,
     "strict_map_key": True,
@@ -102,6 +107,8 @@ class Decoder:
         self.limit_bytes = limit_bytes
         self._cameras = cameras
         self._line = bytearray()
+        self._parts = bytearray()
+        """The parts of a long message that have come."""
         self._unpacker: msgpack.Unpacker | None = None
         self._refused_lines = 0
         """Refused text lines in a row."""
@@ -137,7 +144,9 @@ class Decoder:
     @property
     def pending_bytes(self) -> int:
         """The bytes of a message not complete yet."""
-        return self._fed_bytes - self._unpacker.tell() if self._unpacker else len(self._line)
+        if self._unpacker is None:
+            return len(self._line)
+        return self._fed_bytes - int(self._unpacker.tell()) + len(self._parts)
 
     def _feed_piece(self, data: bytes) -> list[Decoded]:
         if not self.dialect:
@@ -158,14 +167,30 @@ class Decoder:
             unpacker.feed(data)
             self._fed_bytes += len(data)
             for value in unpacker:
-                decoded.append(decode_map(value))
+                decoded += self._join_parts(decode_map(value))
         except (ValueError, msgpack.UnpackException, RecursionError) as problem:
-            # ValueError covers limits, bad UTF-8, unhashable keys, stack and format errors of msgpack
+            # ValueError covers limits, bad UTF-8, bad JSON, unhashable keys, stack and format errors of msgpack
             decoded.append(Refused(error(f"malformed msgpack: {shorten(problem)}", "bad_message"), fatal=True))
         is_broken = bool(decoded) and isinstance(decoded[-1], Refused) and decoded[-1].fatal
-        if self.pending_bytes > self.limit_bytes and not is_broken:
-            decoded.append(self._refuse_too_long())
+        if self._fed_bytes - unpacker.tell() > MESSAGE_BYTES_MAX and not is_broken:
+            decoded.append(self._refuse_too_long(MESSAGE_BYTES_MAX))
         return decoded
+
+    def _join_parts(self, decoded: Decoded) -> list[Decoded]:
+        """Keeps a part until the last one; returns any other message, and the message that the parts make."""
+        if isinstance(decoded, Refused) or not isinstance(decoded.message, Part):
+            return [decoded]
+        self._parts += decoded.message.data
+        if len(self._parts) > self.limit_bytes:
+            return [self._refuse_too_long(self.limit_bytes)]
+        if not decoded.message.end:
+            return []
+        text = bytes(self._parts)
+        self._parts.clear()
+        joined = decode_map(msgspec.json.decode(text))
+        if isinstance(joined, Received) and isinstance(joined.message, Part):
+            return [Refused(error("malformed msgpack: a part within parts", "bad_message"), fatal=True)]
+        return [joined]
 
     def _split_lines(self, data: bytes) -> list[Decoded]:
         limit_bytes = LINE_BYTES_MAX if self.dialect == "text" else self.limit_bytes
@@ -175,10 +200,10 @@ class Decoder:
         self._line = bytearray(rest)
         for line in lines:
             if len(line) > limit_bytes:
-                return [*decoded, self._refuse_too_long()]
+                return [*decoded, self._refuse_too_long(limit_bytes)]
             if stripped := bytes(line).strip():
                 decoded.append(decode_json(stripped) if self.dialect == "json" else self._decode_text(stripped))
-        return [*decoded, self._refuse_too_long()] if len(rest) > limit_bytes else decoded
+        return [*decoded, self._refuse_too_long(limit_bytes)] if len(rest) > limit_bytes else decoded
 
     def _decode_text(self, line: bytes) -> Decoded:
         """Decodes one line; after several mistyped ones without a suggestion, which costs as much as ten commands."""
@@ -186,9 +211,9 @@ class Decoder:
         self._refused_lines = self._refused_lines + 1 if isinstance(decoded, Refused) else 0
         return decoded
 
-    def _refuse_too_long(self) -> Refused:
-        limit_bytes = LINE_BYTES_MAX if self.dialect == "text" else self.limit_bytes
+    def _refuse_too_long(self, limit_bytes: int) -> Refused:
         self._line.clear()
+        self._parts.clear()
         return Refused(error(f"message longer than {limit_bytes} bytes", "too_long"), fatal=True)
 
 
@@ -215,7 +240,8 @@ def decode_json(line: bytes) -> Decoded:
     except (ValueError, RecursionError) as problem:  # DecodeError and bad UTF-8 are ValueErrors
         return Refused(error(f"malformed JSON: {shorten(problem)}", "bad_message"))
     if not isinstance(value, dict):
-        return Refused(error('malformed JSON: expected an object such as {"command": "status"}', "bad_message"))
+        shown = f", got {value[:60]!r}" if isinstance(value, str) else ""
+        return Refused(error(f'expected an object such as {{"command": "get_status"}}{shown}', "bad_message"))
     return _decode_with(parse_object, value, _id_of(value))
 
 
@@ -264,7 +290,7 @@ def encode(
     PROCESS_BYTES_MAX that is not a Reply; a Reply of that length becomes an error.
     """
     if dialect == "msgpack":
-        return _limit_size(_pack(message, ident, again=again), message, ident)
+        return _encode_msgpack(message, ident, again=again)
     timestamp = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return _encode_json(message, ident, timestamp) if dialect == "json" else _encode_text(message, timestamp)
 
@@ -278,31 +304,47 @@ def encode_or_error(dialect: str, message: Message, ident: Any) -> bytes:
         return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
 
 
-def _pack(message: Message, ident: Any, *, again: bool = False) -> bytes:
+def _encode_msgpack(message: Message, ident: Any, *, again: bool) -> bytes:
     values = {"message": wire_name(message), **values_of(message)}
     if ident is not None:
         values["id"] = ident
     if again:
         values["again"] = True
+    packed = _pack(values)
+    # a list that is too long has more bytes than items, so most messages are not searched
+    if len(packed) <= MSGPACK_LIMITS["max_array_len"] or (
+        len(packed) <= MESSAGE_BYTES_MAX and not _has_long_list(values)
+    ):
+        return packed
+    text = msgspec.json.encode(values, enc_hook=_to_number)
+    if len(text) > PROCESS_BYTES_MAX:
+        problem = f"{len(text)} bytes long, limit {PROCESS_BYTES_MAX}"
+        if not isinstance(message, Reply):
+            raise ValueError(f"{wire_name(message)} is {problem}")
+        return _encode_msgpack(error(f"the answer is {problem}; ask for less", "too_long"), ident, again=False)
+    starts = range(0, len(text), CHUNK_BYTES_MAX)
+    parts = [Part(data=text[at : at + CHUNK_BYTES_MAX], end=at == starts[-1]) for at in starts]
+    return b"".join(_pack({"message": wire_name(part), **values_of(part)}) for part in parts)
+
+
+def _pack(values: dict[str, Any]) -> bytes:
     packed: bytes = msgpack.packb(values, default=_to_number)
     return packed
+
+
+def _has_long_list(value: Any) -> bool:
+    """Returns whether a list or map in a value is longer than a Decoder takes from msgpack."""
+    if isinstance(value, dict):
+        return len(value) > MSGPACK_LIMITS["max_map_len"] or any(map(_has_long_list, value.values()))
+    return isinstance(value, list | tuple) and (
+        len(value) > MSGPACK_LIMITS["max_array_len"] or any(map(_has_long_list, value))
+    )
 
 
 def _to_number(value: Any) -> Any:
     """Turns numpy's numbers into Python's, so that a figure of a heartbeat cannot stop a process."""
     item = getattr(value, "item", None)
     return item() if callable(item) else str(value)
-
-
-def _limit_size(packed: bytes, message: Message, ident: Any) -> bytes:
-    """Returns the bytes, or an error in their place where they are too long for the other end."""
-    if len(packed) <= PROCESS_BYTES_MAX:
-        return packed
-    if not isinstance(message, Reply):
-        raise ValueError(f"{wire_name(message)} is {len(packed)} bytes long, limit {PROCESS_BYTES_MAX}")
-    return _pack(
-        error(f"the answer is {len(packed)} bytes long, limit {PROCESS_BYTES_MAX}; ask for less", "too_long"), ident
-    )
 
 
 def _encode_json(message: Message, ident: Any, timestamp: str) -> bytes:

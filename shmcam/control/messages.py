@@ -27,8 +27,8 @@ JSON: TypeAlias = Any
 MESSAGE_BYTES_MAX = 64 * 1024
 """Longest message of a connection that did not say hello: any command fits, a flood does not."""
 
-PROCESS_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
-"""Longest message from a process that said hello, or from the hub: a dump of all settings, 200 rows with paths."""
+PROCESS_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
+"""Longest message from a process that said hello, or from the hub: 400 log lines twice, 2,000 rows with paths."""
 
 CHUNK_BYTES_MAX = 48 * 1024
 """Largest payload of a Chunk or PreviewFrame: in base64, for the JSON dialect, it still fits the limit above."""
@@ -84,6 +84,14 @@ class Chunk(Message):
     """At most CHUNK_BYTES_MAX bytes."""
     end: bool = False
     """True in the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Message):
+    """A piece of a message that is too long for one map; the pieces follow each other and together are its JSON."""
+
+    data: Annotated[bytes, describe("JSON, or a piece of it", max_length=CHUNK_BYTES_MAX)]
+    end: Annotated[bool, describe("true in the last one")]
 
 
 def error(text: str, status: str = "error", **data: JSON) -> Reply:
@@ -702,7 +710,7 @@ def _subclasses_of(base: type[MessageT]) -> dict[str, type[MessageT]]:
 EVENTS: dict[str, type[Event]] = _subclasses_of(Event)
 """Every event by wire name."""
 
-MESSAGES: dict[str, type[Message]] = {**_subclasses_of(Command), **EVENTS, "reply": Reply, "chunk": Chunk}
+MESSAGES: dict[str, type[Message]] = {**_subclasses_of(Command), **EVENTS, "reply": Reply, "chunk": Chunk, "part": Part}
 """Every class whose wire name may stand under "message"."""
 
 TOPIC_GROUPS: dict[str, tuple[str, ...]] = {

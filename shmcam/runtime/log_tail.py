@@ -12,6 +12,12 @@ from pathlib import Path
 TAIL_BYTES = 256 * 1024
 """Bytes read from the end of each file at most; 400 lines of 150 characters are 60 KB."""
 
+LINE_CHARACTERS_MAX = 1000
+"""Longer lines are cut: a line of a terminal has some hundred characters, and an answer must fit one message."""
+
+ANSWER_CHARACTERS_MAX = 200_000
+"""Characters of all lines together; the oldest lines give way. 400 lines of 500 characters."""
+
 _OURS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
 _SUPERVISORDS = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ")
 
@@ -25,8 +31,14 @@ def merge_tails(folder: Path, process: str, lines: int) -> list[str] | None:
     if process and not files:
         return None
     tails = [_stamp_lines(path.stem, read_tail(path, lines)) for path in files]
-    merged = [line for _, line in heapq.merge(*tails, key=lambda stamped: stamped[0])]
-    return merged[-lines:]
+    merged = [_shorten(line) for _, line in heapq.merge(*tails, key=lambda stamped: stamped[0])][-lines:]
+    while sum(map(len, merged)) > ANSWER_CHARACTERS_MAX:
+        merged = merged[len(merged) // 10 + 1 :]
+    return merged
+
+
+def _shorten(line: str) -> str:
+    return line if len(line) <= LINE_CHARACTERS_MAX else f"{line[:LINE_CHARACTERS_MAX]} … ({len(line)} characters)"
 
 
 def find_logs(folder: Path, process: str) -> list[Path]:

@@ -230,6 +230,23 @@ def test_the_end_of_stdin_ends_the_slave_after_its_answers(hub):
     assert done.returncode == 0
 
 
+def test_the_slave_answers_in_the_order_of_the_lines_whatever_they_are(hub):
+    """A line that is no JSON was answered before the commands that stood above it, and a master took it for theirs."""
+    lines = ["no json", '{"command": "take_snapshot"}', "[1]", '{"command": "nosuch"}', '{"x"', '{"command": "ping"}']
+    done = shmcam(hub, "slave", input="\n".join(lines * 20))  # the last one without a newline
+    statuses = [json.loads(line)["status"] for line in done.stdout.splitlines()]
+    assert statuses == [
+        "ready",
+        *["bad_message", "saved", "bad_message", "unknown_command", "bad_message", "pong"] * 20,
+    ]
+    assert done.returncode == 0
+
+
+def test_a_line_of_the_master_that_is_too_long_is_told(hub):
+    done = shmcam(hub, "slave", input="x" * 100_000)
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ready", "too_long"]
+
+
 def test_a_slave_without_a_service_says_so_in_json(tmp_path):
     done = subprocess.run(
         [SHMCAM, "--socket", str(tmp_path / "x"), "slave"], capture_output=True, text=True, timeout=30

@@ -20,10 +20,12 @@ from shmcam.control.messages import (
     Heartbeat,
     Hello,
     NightBegan,
+    Part,
     PreviewFrame,
     Record,
     Reply,
     Save,
+    Set,
     SettingChanged,
 )
 
@@ -130,6 +132,48 @@ def test_a_process_may_send_longer_messages_than_a_stranger():
     decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
     assert decoder.feed(data, 0.0)[-1].message.text.endswith("x")
     assert Decoder().feed(data, 0.0)[-1].fatal
+
+
+LISTS = {
+    "logs": {"lines": ["2026-11-29T20:00:00.000Z INFO  capture.loop  frame " + "x" * 100] * 400},
+    "library": {"rows": [{"id": row, "path": f"/captures/picture_{row}.jpg", "label": "é"} for row in range(2000)]},
+    "sessions": {"viewers": [{"id": row, "kind": "mjpeg"} for row in range(1000)]},
+    "cameras": {"cameras": [{"camera": f"cam{row}", "modes": list(range(300))} for row in range(300)]},
+    "events": {"events": [[row, {"camera": "cam0"}] for row in range(257)]},
+    "settings": {"settings": {f"cameras.cam{row}.width": row for row in range(1500)}},
+    "archive": {"files": [f"clip_{row}.mp4" for row in range(5000)]},
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_reply_with_a_long_list_arrives_whole(name):
+    """The Logs tab said "malformed msgpack: 300 exceeds max_array_len(256)" after a quarter of an hour."""
+    reply = Reply(status=name, text="\n".join("x" * 70 for _ in range(400)), data=LISTS[name])
+    data = encode("msgpack", reply, 7) + encode("msgpack", Reply(text="next"), 8)
+    decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
+    decoded = [one for start in range(0, len(data), 1000) for one in decoder.feed(data[start : start + 1000], 0.0)]
+    assert [(one.id, one.message) for one in decoded] == [(7, reply), (8, Reply(text="next"))]
+    assert decoder.pending_bytes == 0
+
+
+def test_a_stranger_may_send_a_long_list_too_but_not_more_bytes_than_others():
+    decoded = Decoder().feed(encode("msgpack", Set(changes={"privacy.mask": list(range(1000))}), 1), 0.0)
+    assert decoded[0].message.changes == {"privacy.mask": list(range(1000))}
+    decoder = Decoder()
+    part = encode("msgpack", Part(data=b"[" * 40_000, end=False))
+    assert decoder.feed(part, 0.0) == []
+    assert not decoder.is_overdue(COMPLETE_WITHIN_S)
+    assert decoder.is_overdue(COMPLETE_WITHIN_S + 1)
+    assert "longer than 65536 bytes" in decoder.feed(part, 0.0)[-1].reply.text
+    assert decoder.pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "inside", [b"", b"[", b"{}", b"[1]", b"\xff", b"[" * 40_000, b'{"message":"part","data":"","end":true}']
+)
+def test_parts_that_make_no_message_are_refused(inside):
+    decoded = Decoder().feed(encode("msgpack", Part(data=inside, end=True)), 0.0)
+    assert isinstance(decoded[-1], Refused)
 
 
 def test_a_reply_too_long_for_the_other_end_becomes_an_error():
