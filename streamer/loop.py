@@ -24,7 +24,16 @@ from streamer.h264.live_video import LiveFeed, LiveVideo
 from streamer.h264.routes import request_live_packets
 from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import credentials_of, identity_of, limits_of, listen, load_tls, run_server, warn_if_readable
+from streamer.http.server import (
+    credentials_of,
+    identity_of,
+    limits_of,
+    listen,
+    load_tls,
+    proxies_of,
+    run_server,
+    warn_if_readable,
+)
 from streamer.hub_link import HubLink
 from streamer.monitoring.system_load import load_of
 from streamer.monitoring.throttle import Load, LoadLimits
@@ -77,6 +86,7 @@ async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.
             ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
             ConnectionTable(limits_of(http)),
             hub_link,
+            proxies_of(http),
         )
         feeds = _create_feeds(context, stop, stack, loop)
         hub_link.begin(context, loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated
 
 from shmcam.config.schema import Section, setting
@@ -69,7 +70,11 @@ class HttpSettings(Section, frozen=True):
     ] = ()
     origins: Annotated[
         tuple[Annotated[str, setting("one origin", pattern=_ORIGIN)], ...],
-        setting("origins of other pages that may use this server, e.g. https://home.example"),
+        setting("origins of other pages that may use this server (CORS) and frame it, e.g. https://home.example"),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, setting("one address or network", max_length=64)], ...],
+        setting("reverse proxies whose X-Forwarded-For, -Host and -Proto count, e.g. 192.168.1.2 or 10.0.0.0/8"),
     ] = ()
     downloads: Annotated[
         bool | None,
@@ -94,6 +99,16 @@ class HttpSettings(Section, frozen=True):
     body_s: Annotated[float, setting("a request's body must be complete within this", unit="s", ge=1, le=120)] = 10.0
     write_s: Annotated[float, setting("a peer that takes no byte for this long is reset", unit="s", ge=1, le=120)] = 5.0
     send_buffer_kib: Annotated[int, setting("kernel send buffer per connection", unit="KiB", ge=16, le=8192)] = 256
+
+    def __post_init__(self) -> None:
+        """Refuses proxies that are no addresses. Raises: ValueError."""
+        for text in self.trusted_proxies:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"trusted_proxies: {text!r}: must be an address or network, such as 192.168.1.2 or 10.0.0.0/8"
+                ) from None
 
 
 TABLES: dict[str, type[Section]] = {"mjpeg_server": MjpegServerSettings, "http": HttpSettings}

@@ -19,7 +19,7 @@ from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES
 from shmcam.runtime.atomic_files import open_atomic
-from shmcam.runtime.loopback import is_loopback
+from shmcam.runtime.ip_addresses import is_loopback
 from shmcam.runtime.supervisord_programs import (
     HOME,
     INSTALLED,

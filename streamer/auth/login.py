@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
 from streamer.auth.credentials import COOKIE, COOKIE_LIFETIME_S
-from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT
+from streamer.http.context import CONTEXT, client_of
 from streamer.http.errors import error_response
 from streamer.http.request_body import read_body
 
@@ -28,8 +27,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     """Checks the secret and answers with a login cookie."""
     context = request.app[CONTEXT]
     body = await read_body(request, Login)
-    peer = cast(HttpConnection, request.protocol).peer
-    refusal = context.guard.check_guess(body.secret, peer, time.monotonic())
+    refusal = context.guard.check_guess(body.secret, client_of(request).address, time.monotonic())
     if refusal is not None:
         return error_response(refusal.status, refusal.reason, refusal.headers)
     return add_login_cookie(request, web.Response(status=204))
@@ -43,7 +41,7 @@ def add_login_cookie(request: web.Request, response: R) -> R:
         max_age=COOKIE_LIFETIME_S,
         httponly=True,
         samesite="Strict",
-        secure=request.secure,
+        secure=client_of(request).is_secure,
     )
     return response
 

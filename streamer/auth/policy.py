@@ -8,10 +8,10 @@ that is not allowed here is refused; the few public paths are listed by name.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from shmcam.runtime.loopback import is_loopback
+from shmcam.runtime.ip_addresses import is_loopback
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 
 PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
@@ -28,10 +28,10 @@ class RequestFacts:
 
     method: str
     path: str
-    host: str
-    """The Host header."""
+    host: str | None
+    """The host that the client addressed; None: HTTP/1.0 without a Host header."""
     peer: str
-    """The address of the other end."""
+    """The address of the client."""
     origin: str | None = None
     content_type: str = ""
     authorization: str = ""
@@ -41,6 +41,8 @@ class RequestFacts:
     own_header: bool = False
     upgrade: bool = False
     """True if the request opens a WebSocket."""
+    preflight: bool = False
+    """True for the question of a browser whether a page of another origin may send a request (CORS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Refusal:
 
     status: int
     reason: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,13 @@ class Guard:
 
     def check(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
         """Decides about one request; None lets it in. `now_s` is monotonic, `wall_s` is wall time."""
-        if not is_own_host(self._identity, request.host):
+        # Only programs leave Host out; every browser sends it, so there is no rebinding to fear.
+        if request.host is not None and not is_own_host(self._identity, request.host):
             return Refusal(421, f"this server is not called {request.host[:80]!r}; add the name to http.hosts")
         if (request.upgrade or request.method not in SAFE_METHODS) and not self._is_origin_allowed(request):
             return Refusal(403, f"origin {str(request.origin)[:80]!r} may not do this; see http.origins")
+        if request.preflight:
+            return None  # it bears no secret, and changes nothing
         if request.method not in SAFE_METHODS and request.content_type != "application/json":
             return Refusal(415, f"{request.method} needs Content-Type: application/json")
         if request.path in PUBLIC_PATHS or not self._credentials.is_set:
@@ -103,10 +108,11 @@ class Guard:
     def _check_secret(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
         guess = request.token if request.token is not None else guess_of(request.authorization)
         if guess is not None:
-            return self.check_guess(guess, request.peer, now_s)
+            refusal = self.check_guess(guess, request.peer, now_s)
+            return replace(refusal, headers=_challenges_for(request)) if refusal and refusal.status == 401 else refusal
         if request.cookie and self.cookies.is_valid(request.cookie, wall_s):
             return None if _is_deliberate(request) else Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
-        return Refusal(401, "token or password needed", {"WWW-Authenticate": 'Bearer realm="shmcam"'})
+        return Refusal(401, "token or password needed", _challenges_for(request))
 
     def _is_origin_allowed(self, request: RequestFacts) -> bool:
         """Returns whether the Origin is our page or a listed one; programs send none, which is allowed."""
@@ -114,7 +120,7 @@ class Guard:
             return True
         if request.origin in self._identity.origins:
             return True
-        return bool(request.host) and _netloc_of(request.origin) == request.host.lower()
+        return bool(request.host) and _netloc_of(request.origin) == str(request.host).lower()
 
 
 def is_own_host(identity: ServerIdentity, host: str) -> bool:
@@ -142,6 +148,18 @@ def find_exposure(bind: str, credentials: Credentials, *, insecure: bool) -> str
     )
 
 
+def _challenges_for(request: RequestFacts) -> tuple[tuple[str, str], ...]:
+    """Returns the challenges of a 401 (RFC 9110, 11.6.1), each in a line of its own, as simple clients read one a line.
+
+    Programs wait for Basic before they send a password. A script in a browser gets Bearer alone: for Basic the browser
+    would open a dialog of its own, where our page goes to its login page.
+    """
+    bearer = ("WWW-Authenticate", 'Bearer realm="shmcam"')
+    if request.own_header or request.origin is not None or request.cookie:
+        return (bearer,)
+    return ("WWW-Authenticate", 'Basic realm="shmcam", charset="UTF-8"'), bearer
+
+
 def _is_deliberate(request: RequestFacts) -> bool:
     """Returns whether our own page sent the request: a browser adds the cookie by itself, so a change needs more."""
     return request.method in SAFE_METHODS or request.own_header or request.origin is not None
@@ -162,4 +180,4 @@ def _netloc_of(origin: str) -> str:
 
 
 def _refuse_for(wait_s: float) -> Refusal:
-    return Refusal(429, f"too many wrong guesses; wait {wait_s:.0f} s", {"Retry-After": str(int(wait_s) + 1)})
+    return Refusal(429, f"too many wrong guesses; wait {wait_s:.0f} s", (("Retry-After", str(int(wait_s) + 1)),))

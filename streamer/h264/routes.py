@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import cast
 
 from aiohttp import web
 
 from shmcam.control.messages import Watch
 from streamer.h264.viewers import HttpVideoViewer, WebSocketVideoViewer
-from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of
+from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of, client_of
 from streamer.http.endless_response import NO_STORE, start_raw_stream
 from streamer.pictures.fanout import TooManyViewers
 
@@ -41,9 +39,8 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
     viewer = HttpVideoViewer()
     with join_live_video(context, camera, viewer):
         await _wait_for_key_frame(camera, viewer.opened)
-        peer = cast(HttpConnection, request.protocol).peer
         lost = asyncio.Event()
-        with context.viewers.track("h264", camera.name, peer, "mp4", viewer.counts):
+        with context.viewers.track("h264", camera.name, client_of(request).address, "mp4", viewer.counts):
             raw_stream = start_raw_stream(request, "video/mp4", viewer.resume, lost.set)
             viewer.begin(raw_stream)
             try:
@@ -61,8 +58,7 @@ async def serve_live_websocket(request: web.Request) -> web.StreamResponse:
         await _wait_for_key_frame(camera, viewer.opened)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=4096, compress=False)
         await socket.prepare(request)
-        peer = cast(HttpConnection, request.protocol).peer
-        with context.viewers.track("h264", camera.name, peer, "websocket", viewer.counts):
+        with context.viewers.track("h264", camera.name, client_of(request).address, "websocket", viewer.counts):
             task = asyncio.create_task(viewer.run(socket))
             try:
                 async for _ in socket:  # no message is expected; reading is what notices that the peer has left

@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.library import Catalogue
-from shmcam.runtime.loopback import is_loopback
+from shmcam.runtime.ip_addresses import is_loopback
+from streamer.auth.forwarded import Client, TrustedProxies
 from streamer.auth.policy import Guard, ServerIdentity
 from streamer.h264.live_video import LiveVideo
-from streamer.http.connection import ConnectionTable
+from streamer.http.connection import ConnectionTable, HttpConnection
 from streamer.monitoring.events import RecentEvents
 from streamer.monitoring.system_load import SystemLoad
 from streamer.monitoring.throttle import Throttle
@@ -56,6 +57,7 @@ class Context:
     viewer_slots: ViewerSlots
     connections: ConnectionTable
     hub: CommandSender
+    proxies: TrustedProxies
     sessions: Sessions = field(default_factory=Sessions)
     events: RecentEvents = field(default_factory=RecentEvents)
     session_throttle: Throttle = field(default_factory=Throttle)
@@ -105,14 +107,35 @@ class Context:
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+_CLIENT: web.RequestKey[Client] = web.RequestKey("client")
+
+
+def client_of(request: web.Request) -> Client:
+    """Returns the client of a request: the other end of the connection, or whom a trusted proxy names."""
+    if _CLIENT not in request:
+        host = request.headers.get("Host", None if request.version < HttpVersion11 else "")
+        request[_CLIENT] = request.app[CONTEXT].proxies.find_client(
+            cast(HttpConnection, request.protocol).peer,
+            request.headers,
+            request.headers.getall("X-Forwarded-For", ()),
+            host=host,
+            is_secure=request.secure,
+        )
+    return request[_CLIENT]
 
 
 def camera_of(context: Context, request: web.Request) -> StreamedCamera:
-    """Returns the camera that the path or `?cam=` names, the first one by default. Raises: HTTPNotFound."""
+    """Returns the camera that the path, `?cam=` or mjpg-streamer's `?action=stream_1` names; by default the first.
+
+    Raises: HTTPNotFound.
+    """
     name = request.match_info.get("camera") or request.query.get("cam", "")
     names = list(context.cameras)
     if not name:
-        return context.cameras[names[0]]
+        _, _, number = request.query.get("action", "").partition("_")
+        if number and not (number.isdecimal() and len(number) < 4 and int(number) < len(names)):
+            raise web.HTTPNotFound(text=f"no input {number[:32]!r}; there is: 0..{len(names) - 1} ({', '.join(names)})")
+        return context.cameras[names[int(number or 0)]]
     if name not in context.cameras:
         raise web.HTTPNotFound(text=f"no camera {name[:32]!r}; there is: {', '.join(names)}")
     return context.cameras[name]

@@ -102,6 +102,6 @@ def start_raw_stream(
 
 
 def _build_header(request: web.Request, fields: Mapping[str, str]) -> bytes:
-    fields = {**fields, **security_headers_of(request.app[CONTEXT].identity)}
+    fields = {**fields, **security_headers_of(request.app[CONTEXT].identity, request.headers.get("Origin"))}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.{request.version.minor} 200 OK\r\n{lines}\r\n".encode()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -15,17 +18,14 @@ class Problem(msgspec.Struct, frozen=True):
     """The fault, and what would be right."""
 
 
-def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Returns a refusal as JSON."""
+def error_response(status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> web.Response:
+    """Returns a refusal as JSON; a header may occur more than once."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(Problem(status, reason)),
         content_type="application/json",
         # The last three too: an answer to what is no valid request passes no route and no middleware.
-        headers={
-            "Cache-Control": "no-store",
-            "Server": "shmcam",
-            "X-Content-Type-Options": "nosniff",
-            **(headers or {}),
-        },
+        headers=CIMultiDict(
+            [("Cache-Control", "no-store"), ("Server", "shmcam"), ("X-Content-Type-Options", "nosniff"), *headers]
+        ),
     )

@@ -12,7 +12,8 @@ from streamer.auth.credentials import COOKIE
 from streamer.auth.policy import OWN_HEADER, RequestFacts, ServerIdentity
 from streamer.http import expect_continue
 from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT
+from streamer.http.context import CONTEXT, client_of
+from streamer.http.cors import cors_headers_of, preflight_headers_of
 from streamer.http.errors import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -25,11 +26,12 @@ CONTENT_SECURITY_POLICY = (
 
 def facts_of(request: web.Request) -> RequestFacts:
     """Returns the parts of a request that the guard reads."""
+    client = client_of(request)
     return RequestFacts(
         method=request.method,
         path=request.path,
-        host=request.headers.get("Host", ""),
-        peer=cast(HttpConnection, request.protocol).peer,
+        host=client.host,
+        peer=client.address,
         origin=request.headers.get("Origin"),
         content_type=request.content_type,
         authorization=request.headers.get("Authorization", ""),
@@ -37,6 +39,7 @@ def facts_of(request: web.Request) -> RequestFacts:
         cookie=request.cookies.get(COOKIE, ""),
         own_header=OWN_HEADER in request.headers,
         upgrade=request.headers.get("Upgrade", "").lower() == "websocket",
+        preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
     )
 
 
@@ -57,33 +60,39 @@ async def check_request(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
-    refusal = request.app[CONTEXT].guard.check(facts_of(request), time.monotonic(), time.time())
+    facts = facts_of(request)
+    refusal = request.app[CONTEXT].guard.check(facts, time.monotonic(), time.time())
+    if refusal is None and facts.preflight:
+        return web.Response(status=204, headers=preflight_headers_of(request.headers))
     if refusal is None:
         expect_continue.check_expectation(request)
         return await handler(request)
     if refusal.status == 401 and _is_page_request(request):
-        raise web.HTTPSeeOther("/login")
+        raise web.HTTPSeeOther("login")  # relative: a proxy may serve us below a path of its own
     return error_response(refusal.status, refusal.reason, refusal.headers)
 
 
-def security_headers_of(identity: ServerIdentity) -> dict[str, str]:
-    """Returns the headers of every response."""
+def security_headers_of(identity: ServerIdentity, origin: str | None) -> dict[str, str]:
+    """Returns the headers of every response to a request with this Origin."""
     return {
         "Server": "shmcam",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         # Another port of this host (OctoPrint, Home Assistant) may embed the stream; another site only if it is listed.
         "Cross-Origin-Resource-Policy": "cross-origin" if identity.origins else "same-site",
+        **cors_headers_of(identity.origins, origin),
     }
 
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Adds the headers to a response; aiohttp calls it as `on_response_prepare`."""
-    for name, value in security_headers_of(request.app[CONTEXT].identity).items():
+    identity = request.app[CONTEXT].identity
+    for name, value in security_headers_of(identity, request.headers.get("Origin")).items():
         response.headers[name] = value
     if response.content_type == "text/html":
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        response.headers["Content-Security-Policy"] = " ".join([CONTENT_SECURITY_POLICY, *sorted(identity.origins)])
+        if not identity.origins:  # it can name no other origin, and would forbid what the line above allows
+            response.headers["X-Frame-Options"] = "SAMEORIGIN"
 
 
 def _is_page_request(request: web.Request) -> bool:
@@ -97,5 +106,5 @@ def _to_json(problem: web.HTTPException) -> web.StreamResponse:
     reason = problem.text or problem.reason
     if problem.text == f"{problem.status}: {problem.reason}":
         reason = {404: "no such path", 405: "this path does not know this method"}.get(problem.status, problem.reason)
-    headers = {name: value for name, value in problem.headers.items() if name in {"Retry-After", "Allow"}}
+    headers = [(name, value) for name, value in problem.headers.items() if name in {"Retry-After", "Allow"}]
     return error_response(problem.status, reason, headers)

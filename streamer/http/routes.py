@@ -20,11 +20,12 @@ async def serve_root(request: web.Request) -> web.StreamResponse:
     action = request.query.get("action")
     if action is None:
         return await static_files.serve_page(request)
-    if action == "stream":
+    word, _, _ = action.partition("_")  # stream_1: mjpg-streamer's name for its second input; `camera_of` reads it
+    if word == "stream":
         return await serve_mjpeg(request)
-    if action == "snapshot":
+    if word == "snapshot":
         return await serve_snapshot(request)
-    raise web.HTTPBadRequest(text=f"action={action[:32]!r}: must be stream or snapshot")
+    raise web.HTTPBadRequest(text=f"action={action[:32]!r}: must be stream or snapshot, or stream_0, snapshot_0, …")
 
 
 def build_routes() -> list[web.RouteDef]:

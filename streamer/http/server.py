@@ -15,12 +15,14 @@ from typing import Any
 from aiohttp import web
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.loopback import is_loopback
+from shmcam.runtime.ip_addresses import is_loopback
 from streamer.auth.credentials import Credentials, find_weakness
+from streamer.auth.forwarded import TrustedProxies
 from streamer.auth.policy import ServerIdentity, find_exposure
 from streamer.http import expect_continue
 from streamer.http.connection import ConnectionLimits, HttpConnection
 from streamer.http.context import CONTEXT, Context
+from streamer.http.cors import normalize_origin
 from streamer.http.middleware import add_security_headers, check_request
 from streamer.http.request_body import BODY_BYTES_MAX
 from streamer.http.routes import build_routes
@@ -53,7 +55,7 @@ def identity_of(http: HttpSettings) -> ServerIdentity:
     if not is_loopback(http.bind):
         own_name = socket.gethostname().lower()
         hosts |= {own_name, f"{own_name}.local"}
-    return ServerIdentity(http.bind, frozenset(hosts), frozenset(http.origins))
+    return ServerIdentity(http.bind, frozenset(hosts), frozenset(map(normalize_origin, http.origins)))
 
 
 def credentials_of(http: HttpSettings) -> Credentials:
@@ -74,6 +76,11 @@ def warn_if_readable(settings: Settings) -> None:
     with suppress(OSError):  # the file is gone, so it cannot be read
         if path.stat().st_mode & stat.S_IROTH:
             log.warning("everybody on this machine can read the secret in %s; type: chmod o= %s", path.name, path)
+
+
+def proxies_of(http: HttpSettings) -> TrustedProxies:
+    """Returns the reverse proxies whose word counts."""
+    return TrustedProxies(http.trusted_proxies)
 
 
 def limits_of(http: HttpSettings) -> ConnectionLimits:

@@ -40,14 +40,14 @@ def _respond_with_asset(name: str) -> web.Response:
 async def serve_page(request: web.Request) -> web.StreamResponse:
     """Answers with the page; a link with `?token=` logs in, and the redirect removes the token from the address bar."""
     if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
-        raise add_login_cookie(request, web.HTTPSeeOther("/"))
+        raise add_login_cookie(request, web.HTTPSeeOther("./"))
     return _respond_with_asset("index.html")
 
 
 async def serve_login_page(request: web.Request) -> web.StreamResponse:
     """Answers with the login page; redirects to the page if no login is required."""
     if not request.app[CONTEXT].guard.is_login_required:
-        raise web.HTTPSeeOther("/")
+        raise web.HTTPSeeOther("./")
     return _respond_with_asset("login.html")
 
 

@@ -7,12 +7,10 @@ kernel has no room, the newest picture waits, and only that one; a slow viewer s
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 from aiohttp import web
 
-from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT, Context, camera_of
+from streamer.http.context import CONTEXT, Context, camera_of, client_of
 from streamer.http.endless_response import NO_STORE, RawStream, start_raw_stream
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import Fanout, TooManyViewers
@@ -74,8 +72,7 @@ async def serve_mjpeg(request: web.Request) -> web.StreamResponse:
         fanout.join(variant, viewer)
     except TooManyViewers as error:
         raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
-    peer = cast(HttpConnection, request.protocol).peer
-    number = context.viewers.add("mjpeg", fanout.camera, peer, str(variant), viewer.counts)
+    number = context.viewers.add("mjpeg", fanout.camera, client_of(request).address, str(variant), viewer.counts)
     on_lost = partial(_remove_viewer, context, fanout, variant, viewer, number)
     viewer.begin(start_raw_stream(request, CONTENT_TYPE, viewer.resume, on_lost))
     return web.Response()  # never sent: the connection belongs to the RawStream now

@@ -151,7 +151,7 @@ function theme(change = false) {
 
 byId("theme").addEventListener("click", () => theme(true));
 byId("help").addEventListener("click", help);
-byId("logout").addEventListener("click", async () => { await post("/logout"); location.replace("/login"); });
+byId("logout").addEventListener("click", async () => { await post("/logout"); location.replace("login"); });
 
 theme();
 page.camera = localStorage.getItem("camera") ?? "";

@@ -63,7 +63,7 @@ export class LibraryTab {
   }
 
   item(row) {
-    const image = h("img", { src: `/api/v1/library/${row.id}/thumbnail`, alt: "", loading: "lazy", onerror: () => image.replaceWith(h("span", { class: "none" }, BARE[row.group] ?? "File")) });
+    const image = h("img", { src: `api/v1/library/${row.id}/thumbnail`, alt: "", loading: "lazy", onerror: () => image.replaceWith(h("span", { class: "none" }, BARE[row.group] ?? "File")) });
     const shown = row.group === "archives" ? h("span", { class: "none" }, BARE.archives) : image;
     const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.name}`, onclick: () => this.view(row) }, shown, row.duration_s > 0 && h("span", { class: "length" }, length(row.duration_s)));
     const facts = [row.group === "archives" ? row.label || row.name : row.camera, row.kind, row.trigger !== row.kind && row.trigger, size(row.bytes), row.drops > 0 && `${row.drops} missing`];
@@ -71,12 +71,12 @@ export class LibraryTab {
       h("div", { class: "text" }, h("div", {}, day(row.started_utc)), h("div", { class: "soft" }, facts.filter(Boolean).map((fact) => h("span", {}, fact)))),
       h("div", { class: "buttons" },
         h("button", { class: "quiet", "aria-pressed": String(row.protected), title: "Never deleted by itself", onclick: () => this.change(row, row.protected ? "unprotect" : "protect") }, row.protected ? "🔒 Protected" : "Protect"),
-        row.media && h("a", { class: "button", href: `/api/v1/library/${row.id}/file`, download: row.name }, "Download"),
+        row.media && h("a", { class: "button", href: `api/v1/library/${row.id}/file`, download: row.name }, "Download"),
         h("button", { class: "quiet danger", disabled: row.protected, onclick: () => this.remove(row) }, "Delete")));
   }
 
   view(row) {
-    const source = `/api/v1/library/${row.id}/file`;
+    const source = `api/v1/library/${row.id}/file`;
     const frames = row.last_frame > row.first_frame ? `frames ${row.first_frame}–${row.last_frame}` : `frame ${row.first_frame}`;
     const facts = [`${row.camera}, ${row.kind}`, day(row.started_utc), row.first_frame >= 0 && frames, size(row.bytes)].filter(Boolean).join(" · ");
     let content = h("p", { class: "empty" }, "This kind of file can only be downloaded.");

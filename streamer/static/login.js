@@ -9,13 +9,13 @@ const problem = document.getElementById("problem");
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   problem.textContent = "";
-  const answer = await fetch("/api/v1/login", {
+  const answer = await fetch("api/v1/login", {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-Shmcam": "1" },
     body: JSON.stringify({ secret: secret.value }),
   }).catch(() => null);
   if (answer?.ok) {
-    location.replace("/");
+    location.replace("./");
     return;
   }
   problem.textContent = answer ? (await answer.json()).reason : "The server does not answer";

@@ -29,8 +29,8 @@ export class NightTab {
   chosen() { this.strips(); }
 
   strips() {
-    this.keogram.src = `/cam/${this.page.camera}/keogram.png?t=${Date.now()}`;
-    this.brightness.src = `/cam/${this.page.camera}/brightness.png?t=${Date.now()}`;
+    this.keogram.src = `cam/${this.page.camera}/keogram.png?t=${Date.now()}`;
+    this.brightness.src = `cam/${this.page.camera}/brightness.png?t=${Date.now()}`;
   }
 
   async update(over, camera) {

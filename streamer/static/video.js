@@ -71,7 +71,7 @@ export class Video {
     this.shown("mjpeg");
     const width = this.width ? `&width=${this.width}` : "";
     const exposure = this.long ? "&exposure=long" : "";
-    this.image.src = `/cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
+    this.image.src = `cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
   }
 
   // ---- H.264
@@ -79,7 +79,7 @@ export class Video {
   startH264() {
     if (this.ended || document.hidden && this.kind) return this.later("film", () => this.startH264(), RETRY_MS);
     this.closeH264();
-    const link = socket(`/ws/live?cam=${this.camera}`);
+    const link = socket(`ws/live?cam=${this.camera}`);
     link.binaryType = "arraybuffer";
     this.link = link;
     clearInterval(this.watch);

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT, Context
+from streamer.http.context import CONTEXT, Context, client_of
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
 from streamer.websocket.sender import JSON, WebSocketSender, WebSocketWriter, describe_session, statistics_of
@@ -190,8 +189,7 @@ async def serve_sessions(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False)
     await socket.prepare(request)
-    peer = cast(HttpConnection, request.protocol).peer
     handler = WebSocketHandler(context, socket)
-    with context.viewers.track("session", "", peer, "websocket", handler.counts):
+    with context.viewers.track("session", "", client_of(request).address, "websocket", handler.counts):
         await handler.run()
     return socket

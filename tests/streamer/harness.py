@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveVideo
 from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import credentials_of, identity_of, limits_of, listen, run_server
+from streamer.http.server import credentials_of, identity_of, limits_of, listen, proxies_of, run_server
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import FeedStatus
@@ -116,7 +117,7 @@ class Server:
         self.cameras = {name: FakeCamera(name, slots) for name in cameras}
         self.context = Context(
             settings, identity, Guard(identity, credentials_of(http)), {n: c.camera for n, c in self.cameras.items()},
-            ViewerTable(), slots, ConnectionTable(limits_of(http)), self.hub,
+            ViewerTable(), slots, ConnectionTable(limits_of(http)), self.hub, proxies_of(http),
         )  # fmt: skip
         self.url = ""
         self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection
@@ -187,6 +188,20 @@ async def opened(server: Server, path: str, headers: str = "", receive_buffer: i
 async def soon(awaited: Awaitable[T], seconds: float = 10.0) -> T:
     """Wait for what should come at once; the deadline is against hangs only."""
     return await asyncio.wait_for(awaited, PATIENCE * seconds)
+
+
+async def raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
+    """Send bytes, read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    try:
+        return await soon(reader.read(), seconds)
+    finally:
+        writer.close()
+
+
+def body_of(answer: bytes) -> dict:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
 async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:

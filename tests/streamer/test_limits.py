@@ -33,25 +33,11 @@ import time
 
 import pytest
 
-from tests.streamer.harness import UPGRADE, browsing, eventually, opened, running, soon
+from tests.streamer.harness import UPGRADE, body_of, browsing, eventually, opened, raw, running, soon
 from tests.streamer.pictures.test_stream import run
 
 TOKEN = "t" * 24
 LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
-
-
-async def raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
-    """Send bytes, read until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
-    try:
-        return await soon(reader.read(), seconds)
-    finally:
-        writer.close()
-
-
-def body_of(answer: bytes) -> dict:
-    return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
 # ---- every route is behind the check
@@ -112,7 +98,7 @@ def test_logging_in_at_the_page(tmp_path):
             browsing(server) as browser,
         ):
             first = await browser.get("/", headers={"Accept": "text/html"}, allow_redirects=False)
-            assert (first.status, first.headers["Location"]) == (303, "/login")
+            assert (first.status, first.headers["Location"]) == (303, "login")
             assert (await browser.get("/login")).status == 200
             wrong = await browser.post("/api/v1/login", json={"secret": "battery staple"})
             assert (wrong.status, (await wrong.json())["reason"]) == (401, "wrong token or password")
@@ -139,13 +125,13 @@ def test_a_link_with_the_token_logs_in_and_leaves_the_address_bar_without_it(tmp
         async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
             accept = {"Accept": "text/html"}
             link = await browser.get("/", params={"token": TOKEN}, headers=accept, allow_redirects=False)
-            assert (link.status, link.headers["Location"]) == (303, "/")
+            assert (link.status, link.headers["Location"]) == (303, "./")
             cookie = link.headers["Set-Cookie"]
             assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict"))
             mine = {"Cookie": cookie.partition(";")[0]}
             assert (await browser.get("/api/v1/overview", headers=mine)).status == 200
             wrong = await browser.get("/", params={"token": "wrong"}, headers=accept, allow_redirects=False)
-            assert (wrong.status, wrong.headers["Location"], wrong.headers.get("Set-Cookie")) == (303, "/login", None)
+            assert (wrong.status, wrong.headers["Location"], wrong.headers.get("Set-Cookie")) == (303, "login", None)
 
     run(test())
 

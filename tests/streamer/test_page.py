@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from aiohttp import ClientSession, web
 
 from shmcam.library import Entry
 from tests.machine import until
@@ -398,7 +399,7 @@ def test_names_and_log_lines_cannot_become_scripts(pipeline, browser):
         assert "unsafe" not in policy
         page.evaluate(
             """async () => {
-              const { toast } = await import("/static/dom.js");
+              const { toast } = await import("./static/dom.js");
               toast("<img src=x onerror='window.broken = true'><script>window.broken = true</script>");
             }"""
         )
@@ -450,6 +451,65 @@ def test_a_person_logs_in_and_out(tmp_path, browser):
         page.goto(served.server.url)
         assert page.url.endswith("/login")
         context.close()
+
+
+class SubPath:
+    """A reverse proxy that serves a server below /webcam/ and strips that path, as nginx and Home Assistant do."""
+
+    def __init__(self, port: int) -> None:
+        self._upstream = f"http://127.0.0.1:{port}"
+
+    async def __aenter__(self) -> str:
+        app = web.Application()
+        app.router.add_route("*", "/webcam/{rest:.*}", self._pass_on)
+        self._session = ClientSession(auto_decompress=False)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._runner.cleanup()
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        url = f"{self._upstream}/{request.match_info['rest']}?{request.query_string}"
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return web.Response(status=503)
+        body = await request.read()
+        async with self._session.request(
+            request.method, url, headers=request.headers, data=body or None, allow_redirects=False
+        ) as answer:
+            response = web.StreamResponse(status=answer.status, headers=answer.headers)
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            return response
+
+
+def test_the_page_works_below_a_path_of_a_proxy(tmp_path, browser):
+    """nginx, Caddy, OctoPi's haproxy, Home Assistant: all addresses of the page were absolute, so nothing came."""
+    with Threaded(tmp_path, '[http]\npassword = "correct horse"\n', fps=10.0) as served:
+        proxy = SubPath(served.server.port)
+        url = served.call(proxy.__aenter__)
+        context = browser.new_context()
+        page = context.new_page()
+        outside: list[str] = []
+        page.on("request", lambda asked: None if "/webcam/" in asked.url else outside.append(asked.url))
+        page.goto(f"{url}/webcam/")
+        page.wait_for_url("**/webcam/login")
+        page.get_by_label("Password or token").fill("correct horse")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/webcam/#live")
+        playwright.expect(page.locator("#badges")).to_contain_text("Live ·")
+        until(lambda: in_pixels(page), 15, "a picture")
+        for tab in ("Library", "Night", "Settings", "Logs", "Sessions"):
+            page.get_by_role("tab", name=tab).click()
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/webcam/login")
+        assert outside == []
+        context.close()
+        served.call(lambda: proxy.__aexit__())
 
 
 def test_a_large_library_shows_older_rows_when_asked(tmp_path, browser):
