@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from exporter import replies
 from shmcam.control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect
 from shmcam.library import Catalogue, Entry, LibraryError
 from shmcam.library.database import explain_not_writable
+from shmcam.library.disk_space import MB
 from shmcam.library.entry import GROUPS, to_line, to_row, to_text
 from shmcam.library.files import find_files, remove_leftovers
+from shmcam.library.query import Query, find_next_cursor
 from shmcam.library.time_parsing import parse_instant_ns
+from shmcam.library.timeline import TimelineSpan, to_lines
 
 log = logging.getLogger(__name__)
 
 CLIP_KINDS = tuple(kind for kind, group in GROUPS.items() if group == "clips")
 FINDINGS_SHOWN = 100
 """The most findings in one reply; `shmcam library check` on the files shows all."""
+TIMELINE_CELLS_SHOWN = 500
+"""The most cells in one reply: with EVENTS_MAX events they fit a message of the control socket."""
 
 
 def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
@@ -29,14 +35,27 @@ def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> R
     try:
         match command:
             case Clips():
-                reply = reply_rows("clips", find_rows(command, catalogue, now_utc_ns, CLIP_KINDS))
+                reply = reply_page("clips", make_query(command, now_utc_ns, CLIP_KINDS), catalogue)
             case Pictures(kind=kind):
-                reply = reply_rows("pictures", find_rows(command, catalogue, now_utc_ns, (kind,) if kind else ()))
+                kinds = (kind,) if kind else picture_kinds_of(catalogue)
+                reply = reply_page("pictures", make_query(command, now_utc_ns, kinds), catalogue)
             case Library(action="show", number=number):
                 entry = catalogue.get(number)
                 reply = Reply(status="library", text=to_text(entry), data=to_row(entry))
-            case Library(limit=limit):
-                reply = reply_rows("library", catalogue.find(limit=limit))
+            case Library(action="timeline"):
+                reply = reply_timeline(command, catalogue, now_utc_ns)
+            case Library(kind=kind):
+                query = replace(
+                    make_query(command, now_utc_ns, (kind,) if kind else ()),
+                    text=command.text,
+                    group=command.group,
+                    label=command.label or None,
+                    trigger=command.trigger or None,
+                    min_bytes=round(command.min_mb * MB),
+                    max_bytes=round(command.max_mb * MB) if command.max_mb else None,
+                    order=command.order,
+                )
+                reply = reply_page("library", query, catalogue)
             case Protect(number=number):
                 reply = reply_change("protected", catalogue.protect(number))
             case Unprotect(number=number):
@@ -50,13 +69,14 @@ def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> R
     return reply
 
 
-def find_rows(command: Clips | Pictures, catalogue: Catalogue, now_utc_ns: int, kinds: Sequence[str]) -> list[Entry]:
-    """Returns the rows of these kinds, newest first; no kinds: every kind that is neither clip nor archive."""
-    return catalogue.find(
-        kinds=kinds or picture_kinds_of(catalogue),
+def make_query(command: Clips | Pictures | Library, now_utc_ns: int, kinds: Sequence[str]) -> Query:
+    """Returns the search that the three commands share. Raises: ValueError."""
+    return Query(
+        kinds=kinds,
         cameras=[command.camera] if command.camera else [],
         since_utc_ns=parse_instant_ns(command.since, now_utc_ns),
         until_utc_ns=parse_instant_ns(command.until, now_utc_ns),
+        cursor=command.cursor,
         limit=command.limit,
     )
 
@@ -66,10 +86,28 @@ def picture_kinds_of(catalogue: Catalogue) -> list[str]:
     return [kind for kind in catalogue.find_kinds() if kind not in (*CLIP_KINDS, "archive")] or ["picture"]
 
 
-def reply_rows(what: str, entries: Sequence[Entry]) -> Reply:
-    """Returns a reply with rows; `what` is its status."""
-    text = "\n".join(to_line(entry) for entry in entries) or f"no {what} yet"
-    return Reply(status=what, text=text, data={"rows": [to_row(entry) for entry in entries]})
+def reply_page(what: str, query: Query, catalogue: Catalogue) -> Reply:
+    """Returns a reply with one page of rows; `what` is its status. Raises: ValueError."""
+    entries = catalogue.search(query)
+    following = find_next_cursor(query, entries)
+    lines = [to_line(entry) for entry in entries] or [f"no {what} yet" if query.cursor == "" else f"no more {what}"]
+    more = [f"more: cursor={following}"] if following else []
+    rows = [to_row(entry) for entry in entries]
+    return Reply(status=what, text="\n".join([*lines, *more]), data={"rows": rows, "next": following})
+
+
+def reply_timeline(command: Library, catalogue: Catalogue, now_utc_ns: int) -> Reply:
+    """Returns a reply with the timeline; one that is too long for a message is refused. Raises: ValueError."""
+    since = parse_instant_ns(command.since, now_utc_ns)
+    span = TimelineSpan.of(since, parse_instant_ns(command.until, now_utc_ns), command.step_s, now_utc_ns)
+    timeline = catalogue.read_timeline(span, [command.camera] if command.camera else [])
+    if (count := sum(len(camera.cells) for camera in timeline.cameras)) > TIMELINE_CELLS_SHOWN:
+        raise ValueError(
+            f"the timeline has {count} cells that hold something, one reply {TIMELINE_CELLS_SHOWN}: take a larger "
+            "step_s, a shorter span or one camera (GET /api/v1/library/timeline has no such limit)"
+        )
+    text = "\n".join(to_lines(timeline)) or "nothing in this span"
+    return Reply(status="library", text=text, data=asdict(timeline))
 
 
 def reply_change(what: str, entry: Entry) -> Reply:

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from shmcam.cli.options import whole_number
@@ -14,10 +15,13 @@ from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import manifest
 from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue
-from shmcam.library.entry import Entry, to_line, to_row, to_text
+from shmcam.library.disk_space import MB
+from shmcam.library.entry import GROUPS, Entry, to_line, to_row, to_text
 from shmcam.library.errors import LibraryError
+from shmcam.library.query import ORDERS, Query, find_next_cursor
 from shmcam.library.sidecar import MANIFEST
 from shmcam.library.time_parsing import parse_instant_ns
+from shmcam.library.timeline import DAY_S, TimelineSpan, to_lines
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import make_progress_bar
 from shmcam.runtime.startup import find_config
@@ -46,21 +50,38 @@ def archive_main(argv: Sequence[str] | None = None) -> int:
 
 
 def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
-    """Prints rows, newest first."""
+    """Prints one page of rows; the mark of the next page goes to stderr."""
     now = to_utc_ns(now_ns())
-    entries = catalogue.find(
+    query = Query(
+        text=" ".join(options.words),
+        group=options.group,
         kinds=options.kind,
         cameras=options.camera,
+        label=options.label,
+        trigger=options.trigger,
         since_utc_ns=parse_instant_ns(options.since, now),
         until_utc_ns=parse_instant_ns(options.until, now),
+        min_bytes=round(options.min_mb * MB),
+        max_bytes=None if options.max_mb is None else round(options.max_mb * MB),
         protected=True if options.protected else None,
+        order=options.order,
+        cursor=options.cursor,
         limit=options.limit,
     )
-    print_answer(
-        options,
-        [to_row(entry) for entry in entries],
-        "\n".join(to_line(entry) for entry in entries) or "nothing saved yet",
-    )
+    entries = catalogue.search(query)
+    text = "\n".join(to_line(entry) for entry in entries)
+    print_answer(options, [to_row(entry) for entry in entries], text or "nothing found")
+    if following := find_next_cursor(query, entries):
+        print(f"more: --cursor {following}", file=sys.stderr)
+    return 0
+
+
+def show_timeline(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    """Prints what exists of each camera in each step of a span."""
+    now = to_utc_ns(now_ns())
+    since, until = parse_instant_ns(options.since, now), parse_instant_ns(options.until, now)
+    timeline = catalogue.read_timeline(TimelineSpan.of(since, until, options.step, now), options.camera)
+    print_answer(options, asdict(timeline), "\n".join(to_lines(timeline)) or "nothing in this span")
     return 0
 
 
@@ -148,15 +169,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _build_shared("shmcam library")
     words = parser.add_subparsers(required=True, metavar="COMMAND")
     command = words.add_parser("list", help="what has been saved, newest first")
-    for name, text in (("kind", "picture, stack, clip, timelapse … (repeatable)"), ("camera", "camera (repeatable)")):
-        command.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=text)
-    command.add_argument("--since", "--from", default="", metavar="TIME", help="ISO 8601 time or an age such as 2h")
-    command.add_argument("--until", "--to", default="", metavar="TIME", help="the same")
+    command.add_argument("words", nargs="*", metavar="WORD", help="words in kind, camera, trigger, label or file name")
+    command.add_argument("--group", choices=sorted({"pictures", *GROUPS.values()}), default="", help="group of kinds")
+    command.add_argument(
+        "--kind", action="append", default=[], metavar="NAME", help="picture, stack, clip, timelapse … (repeatable)"
+    )
+    _add_span(command)
+    command.add_argument("--label", metavar="LABEL", help="the whole label")
+    command.add_argument("--trigger", metavar="WORD", help="its event or command: motion, night, save …")
+    command.add_argument("--min-mb", type=float, default=0.0, metavar="MB", help="least size")
+    command.add_argument("--max-mb", type=float, metavar="MB", help="greatest size")
     command.add_argument("--protected", action="store_true", help="only protected ones")
+    command.add_argument(
+        "--order", choices=ORDERS, default="newest", help="newest, oldest: by adding; latest, earliest: by time"
+    )
+    command.add_argument("--cursor", default="", metavar="MARK", help="the page after this mark")
     command.add_argument(
         "--limit", type=whole_number, default=50, metavar="ROWS", help="rows; -1: all (default: %(default)s)"
     )
     command.set_defaults(work=list_entries)
+    command = words.add_parser("timeline", help="what exists of each camera in each step of time")
+    _add_span(command)
+    command.add_argument(
+        "--step", type=_parse_step, default=3600, metavar="SECONDS", help="length of a step (default: %(default)s)"
+    )
+    command.set_defaults(work=show_timeline)
     for word, work, text in (
         ("show", show_entry, "all about one entry"),
         ("protect", protect_entries, "never delete these by retention"),
@@ -176,6 +213,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(work=rebuild_library)
     return parser
+
+
+def _add_span(command: argparse.ArgumentParser) -> None:
+    """Adds the options of cameras and a time span."""
+    command.add_argument("--camera", action="append", default=[], metavar="NAME", help="camera (repeatable)")
+    command.add_argument("--since", "--from", default="", metavar="TIME", help="ISO 8601 time or an age such as 2h")
+    command.add_argument("--until", "--to", default="", metavar="TIME", help="the same")
+
+
+def _parse_step(text: str) -> int:
+    step_s = whole_number(text)
+    if not 1 <= step_s <= DAY_S:
+        raise argparse.ArgumentTypeError(f"{step_s}: must be 1 to {DAY_S} s")
+    return step_s
 
 
 def _build_shared(program: str) -> argparse.ArgumentParser:

@@ -44,6 +44,9 @@ def describe(text: str, *, unit: str = "", **limits: Any) -> msgspec.Meta:
 Camera = Annotated[str, describe("camera, such as cam0; empty: see the command", pattern=rf"^({LABEL})?$")]
 Label = Annotated[str, describe("label for file names", pattern=rf"^({LABEL})?$")]
 Instant = Annotated[str, describe("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
+RowCount = Annotated[int, describe("rows", ge=1, le=200)]
+Cursor = Annotated[str, describe('the next page: "next" of the answer before', max_length=40)]
+Kind = Annotated[str, describe("picture, stack, timelapse, keogram …; empty: all", max_length=32)]
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
 
 
@@ -260,7 +263,8 @@ class Clips(Command):
     camera: Camera = ""
     since: Instant = ""
     until: Instant = ""
-    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
+    limit: RowCount = 20
+    cursor: Cursor = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,17 +274,34 @@ class Pictures(Command):
     camera: Camera = ""
     since: Instant = ""
     until: Instant = ""
-    kind: Annotated[str, describe("picture, stack, timelapse, keogram …; empty: all", max_length=32)] = ""
-    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
+    kind: Kind = ""
+    limit: RowCount = 20
+    cursor: Cursor = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library(Command):
-    """Show one row, check the library against the disk, or rebuild it."""
+    """Search what is saved, show one row or the timeline, check the library against the disk, or rebuild it."""
 
-    action: Annotated[Literal["list", "show", "check", "rebuild"], describe("what to do")] = "list"
+    action: Annotated[Literal["list", "show", "timeline", "check", "rebuild"], describe("what to do")] = "list"
     number: Annotated[int, describe("row number as listed; 0: none", ge=0)] = 0
-    limit: Annotated[int, describe("rows", ge=1, le=200)] = 20
+    text: Annotated[str, describe("words in kind, camera, trigger, label or file name", max_length=100)] = ""
+    label: Annotated[str, describe("the whole label", max_length=32)] = ""
+    camera: Camera = ""
+    since: Instant = ""
+    until: Instant = ""
+    group: Annotated[Literal["", "clips", "pictures", "films", "archives"], describe("group of kinds")] = ""
+    kind: Kind = ""
+    trigger: Annotated[str, describe("its event or command: motion, night, save …", max_length=32)] = ""
+    min_mb: Annotated[float, describe("least size", unit="MB", ge=0, le=1e9)] = 0.0
+    max_mb: Annotated[float, describe("greatest size; 0: no limit", unit="MB", ge=0, le=1e9)] = 0.0
+    order: Annotated[
+        Literal["newest", "oldest", "latest", "earliest", "largest", "smallest", "longest"],
+        describe("newest and oldest: by adding; latest and earliest: by time"),
+    ] = "newest"
+    limit: RowCount = 20
+    cursor: Cursor = ""
+    step_s: Annotated[int, describe("length of a cell of the timeline", unit="s", ge=1, le=86_400)] = 3600
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,9 @@ from shmcam.library.database import Database
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
 from shmcam.library.mounts import Mounts
+from shmcam.library.query import Query, to_sql
 from shmcam.library.time_parsing import to_storable
+from shmcam.library.timeline import Timeline, TimelineRow, TimelineSpan, make_timeline
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +137,6 @@ class Catalogue:
         cameras: Collection[str] = (),
         since_utc_ns: int | None = None,
         until_utc_ns: int | None = None,
-        before: int | None = None,
         trigger: str | None = None,
         protected: bool | None = None,
         newest_first: bool = True,
@@ -143,30 +144,40 @@ class Catalogue:
     ) -> list[Entry]:
         """Returns the rows that overlap the span and match all that is given, by order of adding (`limit` -1: all).
 
-        `group`: pictures, clips, films or archives; `before`: added before this row. Raises: ValueError (no group).
+        `group`: pictures, clips, films or archives. Raises: ValueError (no group).
         """
-        where: list[tuple[str, Any]] = [
-            ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", since_utc_ns),
-            ("started_utc_ns <= ?", until_utc_ns),
-            ("id < ?", before),
-            ("trigger = ?", trigger),
-            ("protected = ?", protected),
-        ]
-        used = [(clause, value) for clause, value in where if value is not None]
-        clauses, values = [clause for clause, _ in used], [value for _, value in used]
-        if group:
-            clauses.append(database.sql_of_group(group))
-        for column, wanted in (("kind", kinds), ("camera", cameras)):
-            if wanted:
-                clauses.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-                values.extend(wanted)
-        return self.select(" AND ".join(clauses) or "1", values, "id DESC" if newest_first else "id", limit)
+        return self.search(
+            Query(
+                kinds=kinds,
+                group=group,
+                cameras=cameras,
+                since_utc_ns=since_utc_ns,
+                until_utc_ns=until_utc_ns,
+                trigger=trigger,
+                protected=protected,
+                order="newest" if newest_first else "oldest",
+                limit=limit,
+            )
+        )
+
+    def search(self, query: Query) -> list[Entry]:
+        """Returns the rows of a search. Raises: ValueError for an unknown group, order or cursor."""
+        return self.select(*to_sql(query), query.limit)
 
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Returns rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
         rows = self._database.read(lambda db: db.execute(query, (*values, to_storable(limit))).fetchall())
         return [database.entry_of(row, self.root) for row in rows]
+
+    def read_timeline(self, span: TimelineSpan, cameras: Collection[str] = ()) -> Timeline:
+        """Returns what exists of these cameras, or of all, in a span."""
+        query = Query(cameras=cameras, since_utc_ns=span.since_utc_ns, until_utc_ns=span.until_utc_ns - 1)
+        where, values, _ = to_sql(query)
+        columns = ", ".join(TimelineRow._fields)
+        sql = f"SELECT {columns} FROM entries WHERE {where} ORDER BY id"  # noqa: S608 - our own SQL
+        rows = self._database.read(lambda db: [TimelineRow(*row) for row in db.execute(sql, values)])
+        return make_timeline(rows, span)
 
     def find_kinds(self) -> list[str]:
         """Returns every kind that has a row."""

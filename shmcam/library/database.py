@@ -35,7 +35,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from shmcam.library.entry import GROUPS, Entry
+from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NotWritable
 from shmcam.runtime.procfs import boot_id
 
@@ -336,14 +336,6 @@ def entry_of(row: sqlite3.Row, root: Path) -> Entry:
     values |= {"path": root / row["path"], "protected": bool(row["protected"])}
     values |= {"companions": tuple(json.loads(row["companions"]))}
     return Entry(**values)
-
-
-def sql_of_group(group: str) -> str:
-    """Returns SQL that is true for the kinds of one group, without any text from outside. Raises: ValueError."""
-    if group not in ("pictures", *GROUPS.values()):
-        raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
-    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
-    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
 
 
 def to_stored_path(path: Path, root: Path) -> str:

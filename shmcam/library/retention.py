@@ -16,11 +16,12 @@ from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.library.catalogue import Catalogue
-from shmcam.library.database import explain_not_writable, sql_of_group
+from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import MB, measure_room
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from shmcam.library.files import frees_space
+from shmcam.library.query import sql_of_group
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
 

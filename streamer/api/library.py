@@ -22,7 +22,9 @@ from aiohttp import web
 from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
 from shmcam.library import Entry, LibraryError, NoSuchEntry
+from shmcam.library.query import ORDERS, Query, find_next_cursor
 from shmcam.library.time_parsing import parse_instant_ns
+from shmcam.library.timeline import Timeline, TimelineSpan
 from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail
@@ -54,12 +56,35 @@ class OfRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The rows to list."""  # the class is called as its schema in /openapi.json
 
+    text: Annotated[str, msgspec.Meta(max_length=100, description="words in kind, camera, trigger, label, name")] = ""
     group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
+    kind: Annotated[str, msgspec.Meta(max_length=32, description="picture, stack, clip …")] = ""
     camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
+    label: Annotated[str, msgspec.Meta(max_length=32, description="the whole label")] = ""
+    trigger: Annotated[str, msgspec.Meta(max_length=32, description="its event or command: motion, save …")] = ""
     since: Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601, or an age such as 2h")] = ""
     until: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    min_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    max_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="0: no limit")] = 0
+    order: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=f"^({'|'.join(ORDERS)})$",
+            description="newest, oldest: by adding; latest, earliest: by time",
+        ),
+    ] = "newest"
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
-    before: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="older than this row: the next page")] = 0
+    cursor: Annotated[str, msgspec.Meta(max_length=40, description="`next` of the page before")] = ""
+    before: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="added before this row")] = 0
+
+
+class TimelineWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The span of a timeline."""
+
+    camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$", description="empty: all")] = ""
+    since: Annotated[str, msgspec.Meta(max_length=40, description="empty: a day before `until`")] = ""
+    until: Annotated[str, msgspec.Meta(max_length=40, description="empty: now")] = ""
+    step_s: Annotated[int, msgspec.Meta(ge=1, le=86_400, description="length of a cell, s")] = 60
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -87,10 +112,12 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """Rows, newest first, and the totals of all files."""
+    """One page of rows, and the totals of all files."""
 
     rows: list[Row]
     totals: dict[str, Total]
+    next: str
+    """The cursor of the next page; empty after the last."""
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -115,22 +142,41 @@ def row_of(entry: Entry) -> Row:
 
 def find_rows(context: Context, query: Wish) -> Rows:
     """Returns the rows of a query and the totals, from the disk. Raises: CommandRefused."""
-    now_utc_ns = time.time_ns()
-    try:
-        since, until = parse_instant_ns(query.since, now_utc_ns), parse_instant_ns(query.until, now_utc_ns)
-    except ValueError as problem:
-        raise CommandRefused(400, str(problem)) from None
+    since, until = _parse_span(query)
+    search = Query(
+        text=query.text,
+        group=query.group,
+        kinds=[query.kind] if query.kind else [],
+        cameras=[query.camera] if query.camera else [],
+        label=query.label or None,
+        trigger=query.trigger or None,
+        since_utc_ns=since,
+        until_utc_ns=until,
+        before=query.before or None,
+        min_bytes=query.min_bytes,
+        max_bytes=query.max_bytes or None,
+        order=query.order,
+        cursor=query.cursor,
+        limit=query.limit,
+    )
     with refuse_library_errors():
-        entries = context.catalogue.find(
-            group=query.group,
-            cameras=[query.camera] if query.camera else [],
-            since_utc_ns=since,
-            until_utc_ns=until,
-            before=query.before or None,
-            limit=query.limit,
-        )
+        entries = context.catalogue.search(search)
         totals = {name: Total(*counts) for name, counts in context.catalogue.sum_groups().items()}
-    return Rows([row_of(entry) for entry in entries], totals)
+    return Rows([row_of(entry) for entry in entries], totals, find_next_cursor(search, entries))
+
+
+def find_timeline(context: Context, query: TimelineWish) -> Timeline:
+    """Returns the timeline of a span, from the disk. Raises: CommandRefused."""
+    since, until = _parse_span(query)
+    with refuse_library_errors():
+        span = TimelineSpan.of(since, until, query.step_s, time.time_ns())
+        return context.catalogue.read_timeline(span, [query.camera] if query.camera else [])
+
+
+def _parse_span(query: Wish | TimelineWish) -> tuple[int | None, int | None]:
+    now_utc_ns = time.time_ns()
+    with refuse_library_errors():
+        return parse_instant_ns(query.since, now_utc_ns), parse_instant_ns(query.until, now_utc_ns)
 
 
 @contextmanager
@@ -140,6 +186,8 @@ def refuse_library_errors() -> Iterator[None]:
         yield
     except NoSuchEntry as problem:
         raise CommandRefused(404, str(problem)) from None
+    except ValueError as problem:
+        raise CommandRefused(400, str(problem)) from None
     except (sqlite3.Error, LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
         raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
 
@@ -170,6 +218,10 @@ def _is_in_our_folders(context: Context, path: Path) -> bool:
 
 async def _list_rows(call: Call) -> Rows:
     return await asyncio.to_thread(find_rows, call.context, call.query)
+
+
+async def _show_timeline(call: Call) -> Timeline:
+    return await asyncio.to_thread(find_timeline, call.context, call.query)
 
 
 async def _show_row(call: Call) -> Row:
@@ -208,7 +260,11 @@ def _make_change_endpoint(word: str, command: type[c.Protect | c.Unprotect | c.D
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/library", "library", "List what has been saved, newest first", _list_rows, Rows, query=Wish),
+    Endpoint("GET", "/library", "library", "Search what has been saved, by pages", _list_rows, Rows, query=Wish),
+    Endpoint(
+        "GET", "/library/timeline", "library", "Show what exists of each camera in each minute",
+        _show_timeline, Timeline, query=TimelineWish,
+    ),
     Endpoint("GET", "/library/{id}", "library", "Show one row", _show_row, Row, path_params=OfRow),
     Endpoint(
         "GET", "/library/{id}/file", "library", "Fetch the file, or a range of it", _send_file, None,

@@ -406,6 +406,16 @@ def test_the_library_lists_shows_and_fetches(tmp_path):
             page = {"limit": 2, "before": entries[1].id}
             older = await (await browser.get("/api/v1/library", params=page)).json()
             assert [row["id"] for row in older["rows"]] == [entries[0].id], "the next page"
+            searched = {"text": "jpg", "order": "oldest", "limit": 2}
+            first = await (await browser.get("/api/v1/library", params=searched)).json()
+            last = await (await browser.get("/api/v1/library", params={**searched, "cursor": first["next"]})).json()
+            assert [row["name"] for row in first["rows"] + last["rows"]] == ["0.jpg", "1.jpg", "2.jpg"]
+            assert last["next"] == ""
+            (line,) = (await (await browser.get("/api/v1/library/timeline")).json())["cameras"]
+            assert sum(cell["pictures"] for cell in line["cells"]) == 3
+            for bad in ("since=never", "step_s=1&since=7d", "step_s=0", "camera=%2e%2e"):
+                assert (await browser.get(f"/api/v1/library/timeline?{bad}")).status == 400
+            assert (await browser.get("/api/v1/library?cursor=x")).status == 400
             assert found["totals"]["pictures"]["files"] == 3
             assert found["rows"][0]["name"] == "2.jpg"
             assert str(tmp_path) not in json.dumps(found), "no path of the server"
