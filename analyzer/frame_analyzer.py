@@ -12,7 +12,7 @@ from analyzer.motion.detector import NO_MOTION, Motion, MotionDetector
 from analyzer.motion.events import MotionEvent, MotionEvents
 from analyzer.night.brightness import Measurement, histogram_of, measure
 from analyzer.night.controller import ExposureRequest, FrameAssessment, NightController
-from analyzer.night.decision import Decision, Override
+from analyzer.night.decision import Decision, Lock, Override
 from analyzer.night.settling import FrameInfo
 from analyzer.night.transfer_curve import Response, response_of
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
@@ -91,8 +91,8 @@ class FrameAnalyzer:
 
     @property
     def is_night(self) -> bool:
-        """True at night."""
-        return self._controller is not None and self._controller.switch.is_night
+        """True at night; before the first frame only a user can have decided so."""
+        return self._override == "on" if self._controller is None else self._controller.switch.is_night
 
     @property
     def override(self) -> Override:
@@ -104,9 +104,11 @@ class FrameAnalyzer:
         """True during a motion event."""
         return self._motion_events.is_active
 
-    def locked_s(self, captured_ns: int) -> float:
-        """Returns the seconds until the next switch is allowed."""
-        return self._controller.switch.locked_s(captured_ns) if self._controller else 0.0
+    def lock_at(self, captured_ns: int) -> Lock:
+        """Returns how long no switch is allowed; while a user's choice holds, none is locked."""
+        if self._controller is None or self._override != "auto":
+            return Lock(0.0)
+        return self._controller.switch.lock_at(captured_ns)
 
     def since_s(self, captured_ns: int) -> float:
         """Returns the seconds since day or night began; -1 where it has not changed since this process started."""

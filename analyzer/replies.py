@@ -7,7 +7,7 @@ from pathlib import Path
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.motion.events import MotionEvent
 from analyzer.night.controller import ExposureRequest
-from analyzer.night.decision import Decision
+from analyzer.night.decision import Decision, Lock
 from shmcam.control.messages import (
     JSON,
     ModeRequested,
@@ -39,7 +39,7 @@ def answer_night_level(frame_analyzer: FrameAnalyzer, camera: str, now_ns: int) 
     )
     if frame_analyzer.override != "auto":
         text += f" FORCED={frame_analyzer.override}"
-    if (locked_s := frame_analyzer.locked_s(result.sample.meta.captured_ns)) > 0:
+    if (locked_s := frame_analyzer.lock_at(result.sample.meta.captured_ns).seconds) > 0:
         text += f" LOCKED={locked_s:.0f}s"
     if age_s > max(STALE_S, 2e-6 * result.sample.meta.exposure_us):
         text += f" AGE={age_s:.0f}s"
@@ -61,7 +61,7 @@ def figures_of(frame_analyzer: FrameAnalyzer) -> dict[str, JSON]:
         "source": assessment.source.name.lower(),
         "night": result.is_night,
         "override": frame_analyzer.override,
-        "locked_s": round(frame_analyzer.locked_s(result.sample.meta.captured_ns), 1),
+        "locked_s": round(frame_analyzer.lock_at(result.sample.meta.captured_ns).seconds, 1),
         "dark_threshold": settings.dark_threshold,
         "bright_threshold": settings.bright_threshold,
         "motion": round(result.motion.score, 4),
@@ -111,15 +111,24 @@ def motion_event_of(event: MotionEvent, camera: str, result: FrameResult) -> Mot
 
 
 def answer_night(frame_analyzer: FrameAnalyzer, camera: str) -> Reply:
-    """Answers `night on|off|auto|status`."""
+    """Answers `night on|off|auto|status` with one sentence: what holds, and until when."""
     mode = "night" if frame_analyzer.is_night else "day"
-    by = "automatic" if frame_analyzer.override == "auto" else f"forced {frame_analyzer.override}"
-    if frame_analyzer.override == "auto" and not frame_analyzer.night_settings.enable:
-        by = "night.enable = false"
-    text = f"OK: {camera} {mode} ({by})"
-    if (locked_s := figures_of(frame_analyzer).get("locked_s", 0.0)) and frame_analyzer.override == "auto":
-        text += f"; no switch for the next {locked_s:.0f} s (night.hold_s)"
+    text = f"OK: {camera} {mode} ({_explain_mode(frame_analyzer)})"
     return Reply(status="night", text=text, data={"camera": camera, **figures_of(frame_analyzer)})
+
+
+def _explain_mode(frame_analyzer: FrameAnalyzer) -> str:
+    """Returns who decides between day and night, and until when the present one holds."""
+    settings, result = frame_analyzer.night_settings, frame_analyzer.last
+    if frame_analyzer.override != "auto":
+        return f"forced {frame_analyzer.override}, until `night auto` or a restart of the analyzer"
+    if not settings.enable:
+        return "night.enable = false, until it is true or `night on`"
+    limit = "above" if frame_analyzer.is_night else "below"
+    threshold = settings.bright_threshold if frame_analyzer.is_night else settings.dark_threshold
+    text = f"automatic, until the brightness is {limit} {threshold:g} for {settings.dwell_s:g} s"
+    lock = Lock(0.0) if result is None else frame_analyzer.lock_at(result.sample.meta.captured_ns)
+    return text + (f", and not within the next {lock.seconds:.0f} s ({lock.key})" if lock.seconds else "")
 
 
 def answer_keogram(paths: tuple[Path, ...], camera: str, columns: int) -> Reply:

@@ -37,7 +37,7 @@ class ScoresWriter:
         row["bright_threshold"] = frame_analyzer.night_settings.bright_threshold
         row["exposure_s"], row["lux"] = result.sample.exposure.product_s, result.sample.exposure.lux
         row["locked_s"], row["night_since_s"] = (
-            frame_analyzer.locked_s(meta.captured_ns),
+            frame_analyzer.lock_at(meta.captured_ns).seconds,
             frame_analyzer.since_s(meta.captured_ns),
         )
         row["p10"], row["p50"], row["p90"], row["p99"] = measurement.percentiles[0]

@@ -63,6 +63,16 @@ MIN_GAP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Lock:
+    """A time without switches."""
+
+    seconds: float
+    """Until the next switch is allowed; 0: it is."""
+    key: str = ""
+    """The setting that it follows from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """A switch between day and night."""
 
@@ -117,20 +127,22 @@ class NightSwitch:
         if self.state is not before:
             self._frames, self._since_ns = 0, captured_ns
         self._frames += 1
-        if not self._has_evidence(captured_ns, dwell_factor) or self.locked_s(captured_ns) > 0:
+        if not self._has_evidence(captured_ns, dwell_factor) or self.lock_at(captured_ns).seconds > 0:
             return None
         self.state = TARGET[self.state]
         self._switches.append(captured_ns)
         return Decision(self.is_night, captured_ns, self._explain(value, captured_ns))
 
     def force(self, override: Override, captured_ns: int) -> Decision | None:
-        """Obeys a user: night `on` or `off` at once, or `auto` again from the present state."""
+        """Obeys a user: night `on` or `off` at once, or `auto` again from the present state.
+
+        A user's switches do not count for `hold_s` and the lock-out: presses of a button must not bind the automatic.
+        """
         self.override = override
         self.state = State.NIGHT if self.is_night else State.DAY
         if override == "auto" or (override == "on") == self.is_night:
             return None
         self.state = State.NIGHT if override == "on" else State.DAY
-        self._switches.append(captured_ns)
         return Decision(self.is_night, captured_ns, f"forced {override}")
 
     def _end_night(self, captured_ns: int) -> Decision | None:
@@ -140,20 +152,20 @@ class NightSwitch:
         self.state = State.DAY
         return Decision(False, captured_ns, "night.enable = false")
 
-    def locked_s(self, now_ns: int) -> float:
-        """Returns the seconds until the next switch is allowed: `hold_s` after any, longer after many (lock-out).
+    def lock_at(self, now_ns: int) -> Lock:
+        """Returns how long no switch is allowed: `hold_s` after any, longer after many (lock-out).
 
         Precedent: Cisco's IP cameras lock for 20 minutes after 3 switches within 20 minutes.
         """
         if not self._switches:
-            return 0.0
+            return Lock(0.0)
         since_s = (now_ns - self._switches[-1]) / 1e9
         limit = self.settings.lockout_switches
         if limit and len(self._switches) >= limit:
             span_s = (self._switches[-1] - self._switches[-limit]) / 1e9
-            if span_s <= self.settings.lockout_s:
-                return max(0.0, self.settings.hold_s - since_s, self.settings.lockout_s - since_s)
-        return max(0.0, self.settings.hold_s - since_s)
+            if span_s <= self.settings.lockout_s and self.settings.lockout_s > self.settings.hold_s:
+                return Lock(max(0.0, self.settings.lockout_s - since_s), "night.lockout_s")
+        return Lock(max(0.0, self.settings.hold_s - since_s), "night.hold_s")
 
     def _has_evidence(self, now_ns: int, dwell_factor: float) -> bool:
         settings = self.settings

@@ -38,7 +38,7 @@ export class NightTab {
     const unknown = camera.live ? "No analyzer runs: nobody decides between day and night" : "No picture comes: nobody knows whether it is day or night";
     this.state.textContent = night ? (night.night ? "It is night" : "It is day") : unknown;
     const rows = night ? [["Level (decides)", night.level.toFixed(2)], ["Night below", night.dark_threshold], ["Day above", night.bright_threshold], ["Mean luma of the frame", night.dark_score.toFixed(2)],
-      ["Next switch", night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand" : "brightness"]] : [];
+      ["Next switch", night.forced ? "by hand only" : night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand, until “Decide by itself” or a restart of the analyzer" : "brightness"]] : [];
     if (over.startrails[this.page.camera]) rows.push(["Startrails", over.startrails[this.page.camera]]);
     fill(this.figures, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
   }

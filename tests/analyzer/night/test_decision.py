@@ -87,7 +87,8 @@ def test_three_switches_within_the_lockout_span_lock_the_mode():
         times += [one.captured_ns / SECOND for one in feed(switch, level, start, 100)]
     third = times[2]
     assert times[3] - third >= RULES.lockout_s
-    assert switch.locked_s(round((third + 1) * SECOND)) > 500
+    assert switch.lock_at(round((third + 1) * SECOND)).seconds > 500
+    assert switch.lock_at(round((third + 1) * SECOND)).key == "night.lockout_s"
 
 
 def test_a_person_overrules_and_auto_carries_on():
@@ -101,6 +102,21 @@ def test_a_person_overrules_and_auto_carries_on():
     assert switch.force("auto", 205 * SECOND) is None
     (day,) = feed(switch, 200.0, 205, 100)
     assert not day.night
+
+
+@pytest.mark.parametrize(
+    "presses", [("on", "off", "on", "auto"), ("off", "on", "auto"), ("on", "off") * 10 + ("on", "auto")]
+)
+def test_presses_of_a_button_do_not_lock_the_automatic_mode(presses):
+    """A camera stayed in night mode in daylight for 20 minutes, and the answer named night.hold_s."""
+    switch = NightSwitch(RULES)
+    feed(switch, 100.0, 0, 5)
+    for number, press in enumerate(presses):
+        switch.force(press, (5 + number) * SECOND)
+    assert switch.is_night and switch.lock_at((5 + len(presses)) * SECOND).seconds == 0
+    (day,) = feed(switch, 200.0, 5 + len(presses), 20)
+    assert not day.night
+    assert switch.lock_at(day.captured_ns).key == "night.hold_s"  # its own switches still hold
 
 
 def test_switching_night_off_in_the_settings_ends_the_night():
@@ -131,7 +147,7 @@ def test_time_that_runs_backward_starts_again_and_cannot_lock_for_ever():
     feed(switch, 10.0, 10_000, 20)
     assert switch.is_night
     feed(switch, 10.0, 0, 5)  # a replay began again
-    assert switch.locked_s(5 * SECOND) == 0.0
+    assert switch.lock_at(5 * SECOND).seconds == 0.0
     (day,) = feed(switch, 200.0, 5, 20)
     assert not day.night
 
@@ -153,7 +169,7 @@ def test_no_brightness_whatever_makes_two_switches_within_hold(levels, dark, gap
         if decision := switch.update(level, level, level, round(now_s * SECOND)):
             assert decision.night is not before
             switches.append(now_s)
-        assert switch.locked_s(round(now_s * SECOND)) <= max(hold_s, rules.lockout_s)
+        assert switch.lock_at(round(now_s * SECOND)).seconds <= max(hold_s, rules.lockout_s)
     assert all(later - earlier >= hold_s - 1e-6 for earlier, later in itertools.pairwise(switches))
 
 
