@@ -37,6 +37,13 @@ class StackSummary:
     """The frame id and age in seconds of the first frame used."""
     last: tuple[int, float]
     """The frame id and age in seconds of the last frame used."""
+    least: int = 0
+    """The number of frames for which the command reached back beyond its span; 0: the span as it was."""
+
+    @property
+    def span_s(self) -> float:
+        """The time from the first to the last frame used."""
+        return self.first[1] - self.last[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +150,14 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
         f"count: {summary.used}",
         f"first: f{summary.first[0]} age: {summary.first[1]:.3f}s",
         f"last: f{summary.last[0]} age: {summary.last[1]:.3f}s",
+        f"span: {summary.span_s:.3f}s",
         f"available: {summary.available}",
         f"already gone: {summary.overwritten}",
     ]
     if summary.left_out:
         details.append(f"left out: {summary.left_out}")
+    if summary.available < summary.least:
+        details.append(f"fewer than {summary.least}: the ring holds no more of this exposure")
     return Reply(
         status="stack_saved",
         text=f"{what}: {_format_paths(entries)} ({', '.join(details)})",
@@ -159,6 +169,7 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
             "available": summary.available,
             "already_gone": summary.overwritten,
             "left_out": summary.left_out,
+            "span_s": round(summary.span_s, 6),
             "first": {"frame_id": summary.first[0], "age_s": round(summary.first[1], 6)},
             "last": {"frame_id": summary.last[0], "age_s": round(summary.last[1], 6)},
         },

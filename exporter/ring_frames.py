@@ -23,6 +23,10 @@ LONG = "long"
 """pastStack's method that saves the virtual long exposure."""
 POLL_S = 0.1
 """Seconds between two checks of `stop` while waiting for a frame."""
+LATE_FRAMES = 3
+"""Frame times after which a camera that delivered nothing new is taken to be away."""
+SAME_EXPOSURE = 1.5
+"""The factor of exposure times gain within which frames fit into one stack: half a stop."""
 SCORE_FRAMES = 30
 """The farthest frame whose score counts; the analyzer may skip some, and brightness does not change in a second."""
 
@@ -76,6 +80,40 @@ def method_of(command: PastStack, own: ExportSettings, candidates: Sequence[Cand
     night = bool(candidates[-1].meta.flags & Flags.NIGHT)
     stack = own.stack_dark_frames if night else own.stack_bright_frames
     return command.method or (own.stack_method if stack else SEPARATE)
+
+
+def select_span(held: Sequence[Candidate], start_ns: int, least: int) -> list[Candidate]:
+    """Returns the frames from `start_ns` on, and older ones until there are `least` that count.
+
+    `held`: what the ring holds up to the end of the span, oldest first. Older frames are taken only while they are like
+    the newest, of the same mode and exposure, and only if the camera still delivers: two seconds of the past hold a
+    single frame at night, and a stack of one frame is none. `least` 0: the span as it is.
+    """
+    inside = [candidate for candidate in held if candidate.meta.captured_ns >= start_ns]
+    missing = least - sum(not candidate.meta.flags & Flags.SETTLING for candidate in inside)
+    if not held or missing <= 0 or _is_old(held[-1].meta, start_ns):
+        return inside
+    older: list[Candidate] = []
+    for candidate in reversed(held[: len(held) - len(inside)]):
+        if missing == 0 or not _is_alike(candidate.meta, held[-1].meta):
+            break
+        if not candidate.meta.flags & Flags.SETTLING:
+            older.append(candidate)
+            missing -= 1
+    return older[::-1] + inside
+
+
+def _is_old(newest: FrameMeta, start_ns: int) -> bool:
+    """Tells whether the newest frame lies further before the span than its exposure explains: no camera delivers."""
+    frame_us = max(newest.exposure_us, newest.frame_duration_us)
+    return start_ns - newest.captured_ns > LATE_FRAMES * 1000 * frame_us
+
+
+def _is_alike(old: FrameMeta, new: FrameMeta) -> bool:
+    if (old.flags ^ new.flags) & Flags.NIGHT:
+        return False
+    products = [meta.exposure_us * meta.analogue_gain for meta in (old, new)]
+    return 0 in products or max(products) <= SAME_EXPOSURE * min(products)
 
 
 def choose_frames(

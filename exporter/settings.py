@@ -27,7 +27,13 @@ class ExportSettings(Section, frozen=True):
         float, setting("pastStack: ends so long after the trigger", unit="s", ge=0, le=3600, apply="live")
     ] = 0.0
     stack_count: Annotated[
-        int, setting("pastStack: at most so many frames of the span; 0 is all", ge=0, le=100_000, apply="live")
+        int,
+        setting(
+            "pastStack: so many frames, for a stack also older ones if need be; 0 is all of the span",
+            ge=0,
+            le=100_000,
+            apply="live",
+        ),
     ] = 16
     stack_choice: Annotated[
         Literal["sharpest", "newest", "spread"],

@@ -17,6 +17,7 @@ from exporter.ring_frames import (
     count_overwritten,
     method_of,
     period_ns_of,
+    select_span,
     span_of,
 )
 from exporter.settings import ExportSettings
@@ -107,13 +108,16 @@ class PictureCommands:
         start_ns, end_ns = span_of(command, own, received_ns)
         if command.method == LONG:
             return self._save_long_exposure(camera, command, received_ns)
-        candidates = camera.list_span(start_ns, end_ns)
+        held = camera.list_span(-1 << 62, end_ns)
+        method = method_of(command, own, held) if held else SEPARATE
+        count = command.count or own.stack_count
+        least = 0 if command.before_s >= 0 else 1 if method == SEPARATE else count
+        candidates = select_span(held, start_ns, least)
         if not candidates:
             newest = camera.find_at(1 << 62)
             age = f"the newest is {(received_ns - newest.captured_ns) / 1e9:.1f}s old" if newest else RING_IS_EMPTY
             return replies.reply_no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
-        method = method_of(command, own, candidates)
-        chosen = self._choose(camera, candidates, command.count or own.stack_count, own, method)
+        chosen = self._choose(camera, candidates, count, own, method)
         period = period_ns_of([candidate.meta for candidate in candidates])
         overwritten = count_overwritten(start_ns, candidates[0].meta, period)
         if method == SEPARATE:
@@ -127,7 +131,7 @@ class PictureCommands:
         ages = [(meta.frame_id, (received_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
         overwritten += len(chosen) - len(metas) - left_out
         summary = replies.StackSummary(
-            camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1]
+            camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least
         )
         return replies.reply_past_stack(entries, summary)
 
