@@ -131,10 +131,19 @@ class CameraSettings(Section, frozen=True):
     ] = 30.0
     codec: Annotated[
         Literal["auto", "yuv420", "nv12", "rgb888", "bgr888", "xrgb8888", "yuyv", "mjpeg"],
-        setting("format asked of the camera, in Picamera2's names; auto prefers yuv420", apply="live"),
+        setting(
+            "format asked of the camera, in Picamera2's names; auto prefers yuv420; rgb, as formerly, is auto",
+            apply="live",
+            spellings={"rgb": "auto", "h264": "auto"},
+        ),
     ] = "auto"
     video_mode: Annotated[
-        bool, setting("start in video mode (auto exposure); false = still mode with exposure_us and gain", apply="live")
+        bool,
+        setting(
+            "start in video mode (auto exposure); false = still mode with exposure_us and gain; or stream, still",
+            apply="live",
+            spellings={"stream": True, "video": True, "still": False},
+        ),
     ] = True
     exposure_us: Annotated[int, setting("exposure in still mode", unit="µs", apply="live", ge=1, le=300_000_000)] = (
         200_000

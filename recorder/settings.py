@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from shmcam.config.schema import Section, setting
+from shmcam.config.settings import LABEL
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
@@ -66,6 +67,10 @@ class RecorderSettings(Section, frozen=True):
         tuple[Literal["motion", "night"], ...],
         setting("what starts an event clip besides the command (only in mode event and rolling)"),
     ] = ("motion",)
+    session_prefix: Annotated[
+        str,
+        setting("first part of the name of a session's folder", pattern=rf"^{LABEL}$", apply="live"),
+    ] = "session"
     pre_roll_s: Annotated[
         float, setting("seconds before an event, taken from the ring", unit="s", ge=0, le=600, apply="live")
     ] = 5.0

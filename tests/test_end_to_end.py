@@ -108,7 +108,7 @@ def test_a_recording_holds_every_frame_and_its_csv_agrees(shmcam):
     reply = shmcam.text("record stop", 30)
     assert "ERROR" not in reply, reply
     (clip,) = until(lambda: sorted((shmcam.folder / "recordings").glob("session_*/*.mp4")), 20, "a clip")
-    assert re.fullmatch(r"cam0_640x480_30fps_\d{8}_\d{6}\.mp4", clip.name)
+    assert re.fullmatch(r"cam0_640x480_30\.0fps_\d{8}_\d{6}\.mp4", clip.name)
     assert re.fullmatch(r"session_\d{8}_\d{6}", clip.parent.name)
     numbers = numbers_in_clip(clip)
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) and len(numbers) >= 80

@@ -46,18 +46,22 @@ class ClipPaths:
         return self.timing.with_name(self.timing.name + PART)
 
 
-def folder_of(recordings: Path, kind: Kind, camera: str, started_utc_ns: int) -> Path:
-    """Returns the folder of a recording that began then; one command's recordings of all cameras share a folder."""
-    if kind == "rolling":
+def folder_of(recordings: Path, camera: str, order: ClipOrder, prefix: str) -> Path:
+    """Returns the folder of a recording: `session_20260822_210405`, a label behind it; `prefix`: its first part.
+
+    One command's recordings of all cameras share a folder.
+    """
+    if order.kind == "rolling":
         return recordings / "rolling" / camera
-    return recordings / f"session_{to_stamp(started_utc_ns)}"
+    return recordings / _join(prefix, to_stamp(order.utc_ns), order.label)
 
 
 def find_free_paths(
-    folder: Path, camera: str, *, size: tuple[int, int], fps: float, first_utc_ns: int, container: str
+    folder: Path, camera: str, track: Track, *, first_utc_ns: int, label: str, container: str
 ) -> ClipPaths:
-    """Returns `cam0_1280x720_30fps_20260822_210405.mp4`, or `…_2.mp4` where that one exists in any form."""
-    stem = f"{camera}_{size[0]}x{size[1]}_{rate_text_of(fps)}fps_{to_stamp(first_utc_ns)}"
+    """Returns `cam0_1280x720_30.0fps_20260822_210405_trial7.mp4`, or `…_2.mp4` where that exists in any form."""
+    size, rate = f"{track.width}x{track.height}", f"{rate_text_of(track.fps)}fps"
+    stem = _join(camera, size, rate, to_stamp(first_utc_ns), label)
     number = 1
     while True:
         number_text = "" if number == 1 else f"_{number}"
@@ -73,8 +77,12 @@ def is_of(name: str, camera: str) -> bool:
 
 
 def rate_text_of(fps: float) -> str:
-    """Returns the rate as it stands in a name: `30`, `7.5`, `0.5`."""
-    return f"{fps:.2f}".rstrip("0").rstrip(".")
+    """Returns the rate as it stands in a name: `30.0`, `7.5`, `29.97`."""
+    return str(round(fps, 2))
+
+
+def _join(*parts: str) -> str:
+    return "_".join(filter(None, parts))
 
 
 NS = 1_000_000_000
@@ -145,11 +153,14 @@ class ClipFormat:
     csv: bool
     plain: bool
     """True if an mp4 becomes a plain one when it is closed."""
+    session_prefix: str = "session"
+    """The first part of the name of a session's folder."""
 
     @classmethod
     def of(cls, settings: RecorderSettings) -> ClipFormat:
         """Returns the format of these settings."""
-        return cls(settings.container, settings.fragment_s, settings.csv, settings.on_close != "fragmented")
+        is_plain = settings.on_close != "fragmented"
+        return cls(settings.container, settings.fragment_s, settings.csv, is_plain, settings.session_prefix)
 
 
 @dataclass(frozen=True, slots=True)

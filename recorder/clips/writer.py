@@ -304,13 +304,13 @@ class ClipWriter:
         if not item.unit.is_key:
             self.needs_key = True
             return None
-        folder = folder_of(self._storage.recordings, order.kind, self._camera, order.utc_ns)
-        utc_ns, size = meta.captured_utc_ns, (track.width, track.height)
+        folder = folder_of(self._storage.recordings, self._camera, order, self.clip_format.session_prefix)
+        utc_ns = meta.captured_utc_ns
         try:
             self._storage.prepare(folder, self._bytes_per_s)
             container = self.clip_format.container
             paths = find_free_paths(
-                folder, self._camera, size=size, fps=track.fps, first_utc_ns=utc_ns, container=container
+                folder, self._camera, track, first_utc_ns=utc_ns, label=order.label, container=container
             )
             about = describe(self._camera, order, meta)
             file = ClipFile(paths, self.clip_format, track, about, self._opener)

@@ -42,6 +42,17 @@ LOCAL: dict[str, Word] = {
         "start everything in the foreground",
         parser="shmcam.cli.run:build_parser",
     ),
+    "import": Word(
+        "shmcam.cli.config_import.command:main",
+        "import FILE [--force]",
+        "write config.toml from a former program's config.json or config.txt",
+        "shmcam import FILE [--output config.toml] [--force]: write a config.toml from the config.json or config.txt "
+        "of a\nformer program, and print what became of each key; an existing file is replaced only with --force",
+        (
+            WordOption(("--output",), "file to write instead of config.toml", "FILE"),
+            WordOption(("--force",), "replace an existing file"),
+        ),
+    ),
     "console": Word(
         "shmcam.cli.console:main",
         "console [--plain]",

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect
 
+from shmcam.config.toml_file import parse_value
+
 Apply = Literal["live", "restart"]
 
 TABLES_GROUP = "shmcam.settings"
@@ -25,6 +27,9 @@ TABLES_GROUP = "shmcam.settings"
 
 FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
 """Keys that only the owner of config.toml may change: they run programs, open ports or choose where files go."""
+
+SWITCH_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+"""Words for true and false in text; config.toml itself has only true and false."""
 
 CAMERA_TABLE = "camera"
 """The table whose keys stand in [cameras.<name>] without its name."""
@@ -45,14 +50,17 @@ def setting(
     gt: float | None = None,
     pattern: str | None = None,
     max_length: int | None = None,
+    spellings: Mapping[str, Any] = MappingProxyType({}),
 ) -> msgspec.Meta:
     """Describes one key: `width: Annotated[int, setting("frame width", unit="pixels", ge=16, le=8192)] = 1280`.
 
     `apply`: `set` takes effect at once ("live") or after a restart of the key's process ("restart"). A `secret` is
-    masked in every output.
+    masked in every output. `spellings`: further words for a value, in small letters, such as those of the former
+    programs, and the value that each stands for.
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "pattern": pattern, "max_length": max_length}
-    return msgspec.Meta(description=help, extra={"unit": unit, "apply": apply, "secret": secret}, **bounds)
+    extra = {"unit": unit, "apply": apply, "secret": secret, "spellings": spellings}
+    return msgspec.Meta(description=help, extra=extra, **bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,27 @@ class Key:
     maximum: float | None
     apply: Apply
     secret: bool
+    spellings: Mapping[str, Any]
+
+    def respell(self, value: Any) -> Any:
+        """Returns the declared value that a word stands for: INFO for info. Other values stay as they are."""
+        if not isinstance(value, str):
+            return value
+        word = value.lower()
+        declared = {choice.lower(): choice for choice in self.choices if isinstance(choice, str)}
+        return self.spellings.get(word, declared.get(word, value))
+
+    def parse_text(self, text: str) -> Any:
+        """Returns the value of a text behind `set KEY` or in a former config.txt; unfit text stays as it is."""
+        value = self.respell(text)
+        if value != text or (self.type == "text" and (not self.choices or text in self.choices)):
+            return value
+        if self.type == "true or false" and text.lower() in SWITCH_WORDS:
+            return SWITCH_WORDS[text.lower()]
+        plain = parse_value(text)
+        if self.type == "list" and isinstance(plain, str):
+            return [parse_value(word) for word in re.split(r"[\s,]+", plain.strip(" []")) if word]
+        return float(plain) if self.type == "number" and type(plain) is int else plain
 
     @property
     def expected(self) -> str:
@@ -167,4 +196,5 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         maximum=getattr(kind, "le", None),
         apply=meta.get("apply", "restart"),
         secret=meta.get("secret", False),
+        spellings=meta.get("spellings", {}),
     )

@@ -49,11 +49,14 @@ class LoggingSettings(Section, frozen=True):
     """[logging]: what is logged, and how much room the logs may take."""
 
     level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], setting("least severe line that is kept", apply="live")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        setting("least severe line that is kept", apply="live", spellings={"warn": "WARNING", "fatal": "CRITICAL"}),
     ] = "INFO"
     libcamera: Annotated[
         Literal["DEBUG", "INFO", "WARN", "ERROR", "FATAL"],
-        setting("LIBCAMERA_LOG_LEVELS of the capture process, unless its environment has it"),
+        setting(
+            "LIBCAMERA_LOG_LEVELS of the capture process, unless its environment has it", spellings={"warning": "WARN"}
+        ),
     ] = "WARN"
     max_bytes: Annotated[int, setting("size of one log file", unit="bytes", ge=10_000, le=100_000_000)] = 5_000_000
     files: Annotated[int, setting("log files kept per process", ge=1, le=20)] = 3
@@ -243,7 +246,19 @@ class Settings:
                 both = isinstance(value, dict) and isinstance(merged.get(key), dict)
                 merged[key] = {**merged[key], **value} if both else value
                 places[key] = (*place, key)
-        return merged, places
+        return _respell(name, merged), places
+
+
+def _respell(table: str, values: Document) -> Document:
+    """Returns the values of a table as they are declared, whichever of their spellings the file has."""
+    keys, respelled = list_keys(), {}
+    for name, value in values.items():
+        path = f"{table}.{name}"
+        if path in keys:
+            respelled[name] = keys[path].respell(value)
+        else:
+            respelled[name] = _respell(path, value) if isinstance(value, dict) else value
+    return respelled
 
 
 def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, list_keys
-from shmcam.config.settings import Settings, SettingsError, parse_value, use_log_level
+from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
 from shmcam.runtime.atomic_files import open_atomic
@@ -148,14 +147,7 @@ class LiveSettings:
         key = self.current.key(path)
         if FILE_ONLY.search(key.path):
             raise SettingsError(f"{path} can only be changed in {self.base.path}, then: shmcam restart")
-        if not isinstance(value, str) or (key.type == "text" and not key.choices):
-            return value
-        if key.choices and value in key.choices:
-            return value
-        plain = parse_value(value)
-        if key.type == "list" and isinstance(plain, str):
-            return [parse_value(word) for word in re.split(r"[\s,]+", plain.strip(" []")) if word]
-        return float(plain) if key.type == "number" and type(plain) is int else plain
+        return key.parse_text(value) if isinstance(value, str) else value
 
     def _write_journal(self, unsaved: dict[str, Any]) -> None:
         with open_atomic(self._journal, replace=True) as stream:

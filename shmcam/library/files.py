@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -17,6 +18,9 @@ from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
 """Seconds without a change after which a video counts as closed: while it is written, it changes more often."""
+
+SESSION_FOLDER = re.compile(r".+_\d{8}_\d{6}(_.+)?")
+"""The name of a session's folder: prefix, time, label."""
 
 HIDDEN = (".", "_")
 """First characters of names that the library leaves out: temporary files, dark frames, state."""
@@ -74,7 +78,7 @@ def remove(entry: Entry, folders: Sequence[Path]) -> None:
     for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
         with suppress(FileNotFoundError):
             path.unlink()
-    if entry.path.parent.name.startswith("session_"):
+    if SESSION_FOLDER.fullmatch(entry.path.parent.name):
         with suppress(OSError):  # not empty: the session has other files
             entry.path.parent.rmdir()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -76,7 +77,8 @@ def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
     assert stopped.ok and stopped.status == "recording_stopped", stopped
     (clip,) = made.clips()
     assert str(clip) == started.data["file"] == stopped.data["file"]
-    assert clip.parent.name.startswith("session_") and clip.name.startswith("cam0_640x360_30fps_")
+    assert re.fullmatch(r"session_\d{8}_\d{6}_trial_1", clip.parent.name)
+    assert re.fullmatch(r"cam0_640x360_30\.0fps_\d{8}_\d{6}_trial_1\.mp4", clip.name)
     ids = check_clip(clip, film)
     times = {meta.frame_id: meta.captured_ns for meta in film.published}
     assert ids == list(range(ids[0], ids[-1] + 1))
@@ -317,7 +319,7 @@ def test_night_frames_of_two_seconds_and_a_change_of_size_begin_new_files(rig):
     assert made.stop(made.processes[-1]) == 0
     clips = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
     assert [clip.name.split("_")[1] for clip in clips] == ["640x360", "640x360", "640x360", "802x602"]
-    assert [clip.name.split("_")[2] for clip in clips] == ["30fps", "0.5fps", "30fps", "30fps"]
+    assert [clip.name.split("_")[2] for clip in clips] == ["30.0fps", "0.5fps", "30.0fps", "30.0fps"]
     assert [len(check_clip(clip, small)) for clip in clips[:3]] == [30, 5, 10]
     assert len(check_clip(clips[3], large)) == 10
     night = [pts for pts, _ in decoded(clips[1])]

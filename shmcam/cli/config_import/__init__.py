@@ -1,0 +1,1 @@
+"""Turns the configuration of the programs before this one into a config.toml."""

@@ -1,0 +1,192 @@
+"""`shmcam import`: the configurations of the former programs, as their users have them on disk."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from shmcam.cli.config_import.conversion import JSON_KEYS, TEXT_KEYS, WAYS
+from shmcam.config.schema import list_keys
+from shmcam.config.settings import Settings
+
+CAMERA = {"width": 1024, "height": 768, "framerate": 10, "codec": "rgb", "video_mode": "stream"}
+RING = {"size": 300, "downscale": {"enable": True, "width": 256, "height": 192}}
+NIGHT = {
+    "enable": True,
+    "dark_threshold": 35,
+    "bright_threshold": 55,
+    "min_dark_frames": 20,
+    "mode": "still",
+    "exposure_us": 2000000,
+    "gain": 6.0,
+}
+EXPORT = {
+    "auto_save_use_ring": False,
+    "base_dir": "./captures",
+    "formats": ["jpg", "png"],
+    "save_before_s": 5,
+    "stack_dark_frames": True,
+    "stack_count": 4,
+    "auto_save_interval_s": 900,
+}
+FIRST = {
+    "camera": CAMERA,
+    "ring": RING,
+    "night": NIGHT,
+    "export": EXPORT,
+    "network": {"trigger_port": 9999},
+    "logging": {"level": "INFO"},
+}
+SECOND = {
+    **FIRST,
+    "night": {**NIGHT, "dark_threshold": 50, "bright_threshold": 240},
+    "mjpeg_server": {"enable": True, "fps": 2, "port": 8080},
+}
+TEXT = """
+# Recording
+resolution_preset = 3
+target_fps = 25        # frames a second
+auto_start_recording = yes
+disable_mp4_conversion = true
+output_dir = "recordings/cameras"
+session_prefix = mouse
+[Display & Preview]
+show_preview = true
+preview_preset = 7
+show_frame_number = true
+font_scale_base = 0.8
+thickness_base = 3
+text_color_b = 0
+text_color_g = 128
+text_color_r = 255
+margin_left = 20
+line_start_y = 30
+enable_csv_timing_log = false
+log_level = critical
+console_output = false
+libcamera_log_level = warn
+"""
+
+
+@pytest.fixture
+def run_import(tmp_path):
+    def run(text, *options, name="config.json"):
+        (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text))
+        command = [sys.executable, "-m", "shmcam.cli.main", "import", name, *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def flatten(document, prefix=""):
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@pytest.mark.parametrize("former", [FIRST, SECOND], ids=["first", "second"])
+def test_every_key_of_the_users_config_json_is_in_use_afterwards(run_import, tmp_path, former):
+    done = run_import(former)
+    assert done.returncode == 0, done.stderr
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    for key, value in flatten(former):
+        expected = {"camera.codec": "auto", "camera.video_mode": True}.get(key, value)
+        found = settings.value(key)
+        assert (list(found) if isinstance(found, tuple) else found) == expected, key
+        assert f"{key} = " in done.stdout, key
+    text = (tmp_path / "config.toml").read_text()
+    assert "# frame width [pixels]" in text and "#   ring.size = 300" in text
+    assert "# trusted = true" in text, "the port was open to the network, and now is not: the file says how"
+
+
+def test_every_key_of_config_txt_is_in_use_afterwards_or_says_where_it_went(run_import, tmp_path):
+    done = run_import(TEXT, name="config.txt")
+    assert done.returncode == 0, done.stderr
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    expected = {
+        "camera.preset": 3,
+        "camera.framerate": 25.0,
+        "recorder.auto_start": True,
+        "recorder.container": "h264",
+        "paths.recordings": "recordings/cameras",
+        "recorder.session_prefix": "mouse",
+        "mjpeg_server.width": 320,
+        "recorder.overlay.enable": True,
+        "recorder.overlay.show_frame_number": True,
+        "recorder.csv": False,
+        "recorder.overlay.font_scale_base": 0.8,
+        "recorder.overlay.thickness_base": 3,
+        "logging.libcamera": "WARN",
+        "recorder.overlay.text_color": (255, 128, 0),
+        "recorder.overlay.margin_left": 20,
+        "recorder.overlay.line_start_y": 30,
+        "logging.level": "CRITICAL",
+    }
+    assert {key: settings.value(key) for key in expected} == expected
+    keys = {*TEXT_KEYS, *WAYS, "disable_mp4_conversion", "preview_preset", "text_color_g"}
+    assert {key for key in keys if f"{key} = " in done.stdout} == keys
+    assert "shmcam run --preview" in done.stdout
+
+
+def test_an_unknown_key_is_listed_and_the_rest_is_taken_over(run_import, tmp_path):
+    done = run_import({"camera": {"width": 640, "widht": 1, "lens": None}, "foo": [1, {"a": 2}]})
+    assert done.returncode == 0, done.stderr
+    assert "camera.widht = 1" in done.stdout and "unknown; did you mean camera.width?" in done.stdout
+    assert "foo = " in done.stdout and "camera.lens = " in done.stdout
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.width") == 640
+    done = run_import("target_fps = 5\ntarget_fps = 7\nfps_target = 9\n", "--force", name="config.txt")
+    assert done.returncode == 0 and "given again below" in done.stdout and "fps_target = 9" in done.stdout
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.framerate") == 7.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", '{"camera": {"width": "wide"}}', "config.json: camera.width = wide: must be integer 16..8192"),
+        ("config.json", '{"camera": {"width": 4}}', "camera.width = 4: must be integer 16..8192 (pixels)"),
+        ("config.json", '{"camera": {"codec": "avi"}}', "camera.codec = avi: must be one of 'auto'"),
+        ("config.json", '{"camera": 5, "night": {"mode": "dark"}}', "night.mode = dark: must be one of"),
+        ("config.json", '{"export": {"formats": ["jpg", "gif"]}}', "export.formats = "),
+        ("config.json", '{"camera": {"width": 640,}}', "config.json:1: not JSON"),
+        ("config.json", "[1]", "config.json: expected an object"),
+        ("config.txt", "target_fps = fast\n", "config.txt: target_fps = fast: must be number"),
+        ("config.txt", "\ntarget_fps 30\n", "config.txt:2: 'target_fps 30': expected `key = value`"),
+        ("config.txt", "preview_preset = 9\n", "preview_preset = 9: must be a preset 0..7"),
+        ("config.txt", "text_color_r = red\n", "text_color_r = red: must be a whole number 0..255"),
+        ("config.txt", "log_level = loud\n", "log_level = loud: must be one of 'CRITICAL', 'DEBUG'"),
+        ("config.txt", "session_prefix = a/../b\n", "session_prefix = a/../b: must be text"),
+        ("config.txt", "disable_mp4_conversion = maybe\n", "disable_mp4_conversion = maybe: must be true or false"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_key_value_and_expectation(run_import, tmp_path, name, text, message):
+    done = run_import(text, name=name)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "config.toml").exists()
+
+
+def test_an_existing_config_toml_stays_without_force(run_import, tmp_path):
+    (tmp_path / "config.toml").write_text("# mine\n")
+    done = run_import(FIRST)
+    assert done.returncode == 1 and "--force" in done.stderr
+    assert (tmp_path / "config.toml").read_text() == "# mine\n"
+    assert run_import(FIRST, "--output", "other.toml").returncode == 0
+    assert run_import(FIRST, "--force").returncode == 0
+    assert (tmp_path / "config.toml").read_text() == (tmp_path / "other.toml").read_text()
+
+
+def test_the_tables_name_keys_that_exist():
+    assert {*JSON_KEYS, *TEXT_KEYS.values()} <= list_keys().keys()
+
+
+def test_former_values_count_in_config_toml_itself(tmp_path):
+    (tmp_path / "config.toml").write_text(
+        '[camera]\ncodec = "rgb"\nvideo_mode = "still"\n[logging]\nlevel = "critical"\nlibcamera = "warning"\n'
+        '[cameras.cam0]\nvideo_mode = "Stream"\n[cameras.cam1]\n'
+    )
+    settings = Settings.load(tmp_path / "config.toml", environ={"SHMCAM_RECORDER__CONTAINER": "MP4"})
+    assert settings.value("camera.codec") == "auto" and settings.value("recorder.container") == "mp4"
+    assert settings.value("logging.level") == "CRITICAL" and settings.value("logging.libcamera") == "WARN"
+    assert settings.value("cameras.cam0.video_mode") is True and settings.value("cameras.cam1.video_mode") is False
