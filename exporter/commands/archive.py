@@ -29,10 +29,8 @@ def build_archive(
     command: Archive, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
     """Collects clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
-    cameras = tuple(command.cameras)
-    span = manifest.Span(
-        parse_instant_ns(command.since, now_utc_ns), parse_instant_ns(command.until, now_utc_ns), cameras
-    )
+    since, until = (parse_instant_ns(instant, now_utc_ns) for instant in (command.since, command.until))
+    span = manifest.Span(since, until, tuple(command.cameras), command.label, command.session)
     archives = settings.paths.archives
 
     def make_room(need_bytes: int, spared: Collection[Path]) -> None:

@@ -75,9 +75,22 @@ EXIT_CONFIG = 78
 LABEL = r"[A-Za-z0-9_-]{1,32}"
 """The pattern of a camera's name and of a label."""
 
+LONG_NAME = r"[A-Za-z0-9_-]{1,64}"
+"""The pattern of an archive's name and of a session's folder, which holds a prefix, a time and a label."""
+
 S = TypeVar("S", bound=Section)
 
-__all__ = ["EXIT_CONFIG", "LABEL", "Paths", "Settings", "SettingsError", "apply_change", "parse_value", "table_name_of"]
+__all__ = [
+    "EXIT_CONFIG",
+    "LABEL",
+    "LONG_NAME",
+    "Paths",
+    "Settings",
+    "SettingsError",
+    "apply_change",
+    "parse_value",
+    "table_name_of",
+]
 
 log = logging.getLogger(__name__)
 

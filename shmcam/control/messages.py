@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from shmcam.config.settings import LABEL
+from shmcam.config.settings import LABEL, LONG_NAME
 from shmcam.runtime.clock import now_ns
 
 JSON: TypeAlias = Any
@@ -242,10 +242,12 @@ class Detect(Command):
 class Archive(Command):
     """Copy clips and pictures of a time span into an experiment folder with a manifest."""
 
-    name: Annotated[str, describe("folder name", pattern=rf"^{LABEL}$")]
+    name: Annotated[str, describe("folder name", pattern=rf"^{LONG_NAME}$")]
     since: Instant = ""
     until: Instant = ""
     cameras: Annotated[Words, describe("camera names; empty: all")] = ()
+    label: Annotated[str, describe("only files with this label", pattern=rf"^({LABEL})?$")] = ""
+    session: Annotated[str, describe("only files of this session's folder", pattern=rf"^({LONG_NAME})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +255,7 @@ class Archives(Command):
     """List, verify or delete archives."""
 
     action: Annotated[Literal["list", "verify", "delete"], describe("what to do")] = "list"
-    name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({LABEL})?$")] = ""
+    name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({LONG_NAME})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

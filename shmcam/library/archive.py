@@ -21,12 +21,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from shmcam.config.settings import LABEL
+from shmcam.config.settings import LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
 from shmcam.library.files import holds_any
 from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, hash_file, read_items, write
+from shmcam.library.query import Query
 from shmcam.library.sidecar import MANIFEST, is_archive, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.progress import Progress
@@ -42,8 +43,8 @@ MakeRoom = Callable[[int, Collection[Path]], object]
 
 def check_name(name: str) -> str:
     """Returns the name of an archive if it can be that of a folder. Raises: ValueError."""
-    if not re.fullmatch(LABEL, name):
-        raise ValueError(f"archive name {name[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
+    if not re.fullmatch(LONG_NAME, name):
+        raise ValueError(f"archive name {name[:80]!r}: 1..64 of A-Z a-z 0-9 _ -")
     return name
 
 
@@ -67,15 +68,20 @@ def build(
     folder = archives / check_name(name)
     if holds_any(folder, catalogue.folders) or _is_taken(folder):
         raise ValueError(f"archive name {name}: {folder} is not an archive's folder; choose another name")
+    query = Query(
+        cameras=span.cameras,
+        since_utc_ns=span.since_utc_ns,
+        until_utc_ns=span.until_utc_ns,
+        label=span.label or None,
+        order="oldest",
+    )
     entries = [
         entry
-        for entry in catalogue.find(
-            cameras=span.cameras, since_utc_ns=span.since_utc_ns, until_utc_ns=span.until_utc_ns, newest_first=False
-        )
-        if entry.kind != "archive"
+        for entry in catalogue.search(query)
+        if entry.kind != "archive" and span.session in ("", entry.path.parent.name)
     ]
     if not entries:
-        raise NothingThere(f"archive {name}: the library holds nothing of that span")
+        raise NothingThere(f"archive {name}: the library holds nothing of that {span.describe()}")
     folder.mkdir(parents=True, exist_ok=True)
     sources = [(path, _to_place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
     done, spared = read_items(folder), {entry.path for entry in entries}

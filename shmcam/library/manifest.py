@@ -45,7 +45,7 @@ ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_n
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time span asked for; None is without limit."""
+    """What is asked for: a time span, of which None is without limit, and whose files."""
 
     since_utc_ns: int | None = None
     """Wall-clock time, ns since 1970."""
@@ -53,6 +53,15 @@ class Span:
     """Wall-clock time, ns since 1970."""
     cameras: tuple[str, ...] = ()
     """The names of the cameras; empty: all."""
+    label: str = ""
+    """The label of its files; empty: any."""
+    session: str = ""
+    """The name of the session's folder; empty: any."""
+
+    def describe(self) -> str:
+        """Returns what was asked for, in words."""
+        words = [f"session {self.session}"] * bool(self.session) + [f"label {self.label}"] * bool(self.label)
+        return " and ".join(words) or "span"
 
 
 def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> list[str]:
@@ -155,6 +164,8 @@ def write(
         "since": None if span.since_utc_ns is None else to_iso(span.since_utc_ns),
         "until": None if span.until_utc_ns is None else to_iso(span.until_utc_ns),
         "cameras": cameras,
+        "session": span.session or None,
+        "label_wanted": span.label or None,
         "bytes": entry.bytes,
         "protected": (read_json(folder / MANIFEST) or {}).get("protected", False),
         **entry.to_description(),

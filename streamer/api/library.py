@@ -60,7 +60,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: Annotated[str, msgspec.Meta(pattern="^(|clips|pictures|films|archives)$")] = ""
     kind: Annotated[str, msgspec.Meta(max_length=32, description="picture, stack, clip …")] = ""
     camera: Annotated[str, msgspec.Meta(pattern=rf"^({LABEL})?$")] = ""
-    label: Annotated[str, msgspec.Meta(max_length=32, description="the whole label")] = ""
+    label: Annotated[str, msgspec.Meta(max_length=64, description="the whole label")] = ""
     trigger: Annotated[str, msgspec.Meta(max_length=32, description="its event or command: motion, save …")] = ""
     since: Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601, or an age such as 2h")] = ""
     until: Annotated[str, msgspec.Meta(max_length=40)] = ""

@@ -1,4 +1,4 @@
-"""The endpoints of the service itself: settings, logs, events, archives."""
+"""The endpoints of the service itself: settings, logs, events."""
 
 from __future__ import annotations
 
@@ -116,7 +116,4 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         lambda call: c.Logs(process=call.query.process, lines=call.query.lines),
         query=LogWish,
     ),
-    make_read_endpoint("/archives", "archives", "List the archives", lambda _: c.Archives()),
-    make_command_endpoint("POST", "/archives", "archives", c.Archive),
-    make_command_endpoint("POST", "/archives/change", "archives", c.Archives),
 )
