@@ -19,13 +19,12 @@ from shmcam.control.messages import Status
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
-from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveFeed, LiveVideo
 from streamer.h264.routes import request_live_packets
 from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
 from streamer.http.server import (
-    credentials_of,
+    guard_of,
     identity_of,
     limits_of,
     listen,
@@ -70,8 +69,7 @@ def wait_for_port(settings: Settings, stop: Stop, hub_link: HubLink) -> socket.s
 async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.socket) -> None:
     """Serves on a listening socket until stop is requested, also by a feed that fails. Raises: CannotServe."""
     http, mjpeg = settings.table(HttpSettings), settings.table(MjpegServerSettings)
-    identity, tls = identity_of(http), load_tls(settings)
-    guard = Guard(identity, credentials_of(http))
+    identity, tls, guard = identity_of(http), load_tls(settings), guard_of(http)
     warn_if_readable(settings)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()

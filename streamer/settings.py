@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 from shmcam.config.schema import Section, setting
 
@@ -56,6 +56,21 @@ class HttpSettings(Section, frozen=True):
     password: Annotated[
         str, setting("secret for people at the login page, at least 8 characters", secret=True, max_length=256)
     ] = ""
+    viewer_token: Annotated[
+        str,
+        setting("secret for programs that may only look, at least 16 characters", secret=True, max_length=256),
+    ] = ""
+    viewer_password: Annotated[
+        str,
+        setting("secret for people who may only look, at least 8 characters", secret=True, max_length=256),
+    ] = ""
+    local: Annotated[
+        Literal["owner", "look", "all"],
+        setting(
+            "without token and password, what users of this machine may do who are neither root, nor the service's "
+            "user, nor in its group: nothing, look, everything"
+        ),
+    ] = "look"
     insecure_no_auth: Annotated[bool, setting("let everybody in on any address; a warning is logged at each start")] = (
         False
     )
@@ -76,11 +91,23 @@ class HttpSettings(Section, frozen=True):
         tuple[Annotated[str, setting("one address or network", max_length=64)], ...],
         setting("reverse proxies whose X-Forwarded-For, -Host and -Proto count, e.g. 192.168.1.2 or 10.0.0.0/8"),
     ] = ()
+    trusted_header: Annotated[
+        str,
+        setting(
+            "header by which a trusted proxy names the person who has logged in there (SSO), e.g. Remote-User; the "
+            "proxy must take it out of what clients send",
+            pattern=r"^(|[A-Za-z][A-Za-z0-9-]{0,63})$",
+        ),
+    ] = ""
+    trusted_owners: Annotated[
+        tuple[Annotated[str, setting("one name", max_length=128)], ...],
+        setting("people named so in trusted_header that are owners; the others may look"),
+    ] = ()
     downloads: Annotated[
         bool | None,
         setting(
-            "clips and pictures of the library may be seen and fetched; left out: yes, except where insecure_no_auth "
-            "lets everybody in",
+            "clips and pictures of the library may be seen and fetched; left out: yes, but not by those of whom "
+            "nothing is known (other users of this machine, anybody with insecure_no_auth)",
             apply="live",
         ),
     ] = None
@@ -101,7 +128,9 @@ class HttpSettings(Section, frozen=True):
     send_buffer_kib: Annotated[int, setting("kernel send buffer per connection", unit="KiB", ge=16, le=8192)] = 256
 
     def __post_init__(self) -> None:
-        """Refuses proxies that are no addresses. Raises: ValueError."""
+        """Refuses proxies that are no addresses, and a header that no proxy may send. Raises: ValueError."""
+        if self.trusted_header and not self.trusted_proxies:
+            raise ValueError("trusted_header needs trusted_proxies, the addresses of the proxies that may send it")
         for text in self.trusted_proxies:
             try:
                 ip_network(text, strict=False)

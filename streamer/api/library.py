@@ -28,7 +28,7 @@ from shmcam.library.timeline import Timeline, TimelineSpan
 from shmcam.runtime.clock import to_iso
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail
-from streamer.http.context import Context
+from streamer.http.context import Context, access_of
 from streamer.http.errors import error_response
 
 MEDIA_TYPES = {
@@ -192,10 +192,11 @@ def refuse_library_errors() -> Iterator[None]:
         raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
 
 
-async def find_download(context: Context, entry: Entry) -> tuple[Path, str]:
+async def find_download(call: Call, entry: Entry) -> tuple[Path, str]:
     """Returns path and media type of a file that may be fetched. Raises: CommandRefused."""
-    if not context.is_download_allowed:
-        raise CommandRefused(403, "http.downloads is off")
+    context = call.context
+    if not context.may_download(access_of(call.request)):
+        raise CommandRefused(403, "http.downloads is off for you")
     media_type = MEDIA_TYPES.get(entry.path.suffix.lower())
     if media_type is None or not await asyncio.to_thread(_is_in_our_folders, context, entry.path):
         raise CommandRefused(404, f"{entry.path.name} cannot be fetched")
@@ -231,14 +232,14 @@ async def _show_row(call: Call) -> Row:
 async def _send_file(call: Call) -> web.StreamResponse:
     """Sends the file; ranges, If-Modified-Since and ETag are aiohttp's."""
     entry = await _find_entry(call)
-    path, media_type = await find_download(call.context, entry)
+    path, media_type = await find_download(call, entry)
     disposition = content_disposition_of(entry.path.name, media_type)
     return web.FileResponse(path, headers={"Content-Type": media_type, "Content-Disposition": disposition})
 
 
 async def _send_thumbnail(call: Call) -> web.StreamResponse:
     entry = await _find_entry(call)
-    path, media_type = await find_download(call.context, entry)
+    path, media_type = await find_download(call, entry)
     jpeg = await get_thumbnail(path, media_type, entry.bytes)
     if jpeg is None:
         return error_response(404, f"no picture can be made of {entry.path.name}")

@@ -14,7 +14,7 @@ from shmcam.control import messages as c
 from shmcam.runtime.clock import to_iso
 from streamer.api.actions import OfCamera, make_read_endpoint
 from streamer.api.endpoint import Call, Endpoint
-from streamer.http.context import Context, StreamedCamera
+from streamer.http.context import Context, StreamedCamera, access_of
 from streamer.monitoring.health import Health
 from streamer.monitoring.routes import camera_health_of, health_of
 
@@ -140,6 +140,10 @@ class Overview(msgspec.Struct, frozen=True):
     """Number of the newest event."""
     login: bool
     """A login is required, so the page offers a logout."""
+    role: str
+    """owner: may do everything; viewer: may look."""
+    role_reason: str
+    """For a viewer: why nothing may be changed, and what would help."""
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -177,7 +181,7 @@ class Throttled(msgspec.Struct, frozen=True):
 
 
 async def _show_overview(call: Call) -> Overview:
-    context = call.context
+    context, access = call.context, access_of(call.request)
     return Overview(
         health=health_of(context),
         cameras=[camera_status_of(context, camera) for camera in context.cameras.values()],
@@ -189,6 +193,8 @@ async def _show_overview(call: Call) -> Overview:
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
         login=context.guard.is_login_required,
+        role=access.role.name.lower(),
+        role_reason=access.reason,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TypeVar
 
@@ -9,6 +10,8 @@ import msgspec
 from aiohttp import web
 
 from streamer.auth.credentials import COOKIE, COOKIE_LIFETIME_S
+from streamer.auth.policy import Refusal
+from streamer.auth.roles import Role
 from streamer.http.context import CONTEXT, client_of
 from streamer.http.errors import error_response
 from streamer.http.request_body import read_body
@@ -20,24 +23,26 @@ class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body that the login page sends."""
 
     secret: str
-    """The token or the password."""
+    """A token or a password, of the owner or of the viewer."""
 
 
 async def login(request: web.Request) -> web.StreamResponse:
     """Checks the secret and answers with a login cookie."""
     context = request.app[CONTEXT]
     body = await read_body(request, Login)
-    refusal = context.guard.check_guess(body.secret, client_of(request).address, time.monotonic())
-    if refusal is not None:
-        return error_response(refusal.status, refusal.reason, refusal.headers)
-    return add_login_cookie(request, web.Response(status=204))
+    peer = client_of(request).address
+    await asyncio.sleep(context.guard.take_turn(peer, time.monotonic()))
+    answer = context.guard.check_guess(body.secret, peer, time.monotonic())
+    if isinstance(answer, Refusal):
+        return error_response(answer.status, answer.reason, answer.headers)
+    return add_login_cookie(request, web.Response(status=204), answer)
 
 
-def add_login_cookie(request: web.Request, response: R) -> R:
-    """Adds a new login cookie to the response to a request that has just shown a secret. Returns: the response."""
+def add_login_cookie(request: web.Request, response: R, role: Role) -> R:
+    """Adds a new login cookie of a role whose secret the request has just shown. Returns: the response."""
     response.set_cookie(
         COOKIE,
-        request.app[CONTEXT].guard.cookies.issue(time.time()),
+        request.app[CONTEXT].guard.cookies.issue(role, time.time()),
         max_age=COOKIE_LIFETIME_S,
         httponly=True,
         samesite="Strict",

@@ -1,23 +1,23 @@
 """The check of every request before its route: deny by default, decide without I/O.
 
 The order of the checks: does the Host header name this server (DNS rebinding)? does another site drive the browser
-(Origin)? has the peer guessed too often? does the request carry a secret? may this method change anything? A request
-that is not allowed here is refused; the few public paths are listed by name.
+(Origin)? who sends it, by a secret, by a trusted proxy's word, or as a user of this machine? may that role do this
+(roles.py)? A request that is not allowed here is refused; the few public paths are listed by name.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from urllib.parse import urlsplit
 
-from shmcam.runtime.ip_addresses import is_loopback
+from shmcam.runtime.ip_addresses import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
+from streamer.auth.local_users import LocalUsers
+from streamer.auth.roles import SAFE_METHODS, Access, Role, find_role_needed
 
-PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
-"""Paths without a login: all that the login page needs, and nothing that shows or changes anything."""
-
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 OWN_HEADER = "X-Shmcam"
 """A header that neither a form nor an image can send; the page sends it with each change."""
 
@@ -43,6 +43,19 @@ class RequestFacts:
     """True if the request opens a WebSocket."""
     preflight: bool = False
     """True for the question of a browser whether a page of another origin may send a request (CORS)."""
+    user: str = ""
+    """The person who has logged in at a trusted proxy (`http.trusted_header`)."""
+    is_local: bool = False
+    """True if the other end of the connection is on this machine."""
+    is_forwarded: bool = False
+    """True if a proxy has sent the request for somebody else, whether we trust that proxy or not."""
+    uid: int | None = None
+    """The user at the other end of a local connection; None: not known, or not asked for."""
+
+    @property
+    def guess(self) -> str | None:
+        """The secret that the request shows; None: none."""
+        return self.token if self.token is not None else guess_of(self.authorization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,26 @@ class ServerIdentity:
     """Origins of other pages that may use this server."""
 
 
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Those who get in without a secret."""
+
+    local: Literal["owner", "look", "all"] = "look"
+    """Without secrets, what users of this machine may do who are no owners: nothing, look, everything."""
+    insecure: bool = False
+    """True: without secrets, everybody may do everything (`http.insecure_no_auth`)."""
+    users: LocalUsers = field(default_factory=lambda: LocalUsers(os.geteuid(), os.getegid()))
+    proxy_owners: frozenset[str] = frozenset()
+    """The people whom a trusted proxy names that are owners; others are viewers."""
+
+
 class Guard:
     """The check of all requests; one per process."""
 
-    def __init__(self, identity: ServerIdentity, credentials: Credentials) -> None:
+    def __init__(self, identity: ServerIdentity, credentials: Credentials, accounts: Accounts) -> None:
         self._identity = identity
         self._credentials = credentials
+        self._accounts = accounts
         self._limiter = GuessLimiter()
         self.cookies = LoginCookies(credentials)
 
@@ -79,40 +106,103 @@ class Guard:
         """True if a request must show a secret."""
         return self._credentials.is_set
 
-    def check(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
-        """Decides about one request; None lets it in. `now_s` is monotonic, `wall_s` is wall time."""
+    @property
+    def is_open(self) -> bool:
+        """True if everybody may do everything."""
+        return not self._credentials.is_set and (self._accounts.insecure or self._accounts.local == "all")
+
+    def needs_uid(self, request: RequestFacts) -> bool:
+        """Returns whether the decision depends on the user at the other end of a local connection."""
+        return request.is_local and (bool(request.user) or not (self._credentials.is_set or self.is_open))
+
+    def take_turn(self, peer: str, now_s: float) -> float:
+        """Returns the seconds to wait before a guess of this peer is checked; `now_s` is monotonic."""
+        return self._limiter.take_turn(peer_key_of(peer), now_s)
+
+    def check(self, request: RequestFacts, now_s: float, wall_s: float) -> Access | Refusal:
+        """Decides about one request. `now_s` is monotonic, `wall_s` is wall time."""
+        if (refusal := self._check_site(request)) is not None:
+            return refusal
+        needed = find_role_needed(request.method, request.path)
+        if needed is Role.NOBODY or request.preflight:
+            return Access(Role.NOBODY)  # a preflight bears no secret, and changes nothing
+        access = self._find_access(request, now_s, wall_s)
+        if isinstance(access, Access) and access.role < needed:
+            return Refusal(403, f"only an owner may do this: {access.reason}")
+        return access
+
+    def check_guess(self, guess: str, peer: str, now_s: float) -> Role | Refusal:
+        """Compares a guess with the secrets and counts a wrong one; `now_s` is monotonic.
+
+        The right one is right however many wrong ones came before it; `take_turn` tells when to ask.
+        """
+        if role := self._credentials.find_role(guess):
+            return role
+        key = peer_key_of(peer)
+        if wait_s := self._limiter.get_wait_s(key, now_s):
+            return _refuse_for(wait_s)
+        self._limiter.count_failure(key, now_s)
+        return Refusal(401, "wrong token or password")
+
+    # ---- inside
+
+    def _check_site(self, request: RequestFacts) -> Refusal | None:
+        """Checks that the request is for this server, and that no other site makes a browser send it."""
         # Only programs leave Host out; every browser sends it, so there is no rebinding to fear.
         if request.host is not None and not is_own_host(self._identity, request.host):
             return Refusal(421, f"this server is not called {request.host[:80]!r}; add the name to http.hosts")
         if (request.upgrade or request.method not in SAFE_METHODS) and not self._is_origin_allowed(request):
             return Refusal(403, f"origin {str(request.origin)[:80]!r} may not do this; see http.origins")
-        if request.preflight:
-            return None  # it bears no secret, and changes nothing
-        if request.method not in SAFE_METHODS and request.content_type != "application/json":
+        if request.method not in SAFE_METHODS and request.content_type != "application/json" and not request.preflight:
             return Refusal(415, f"{request.method} needs Content-Type: application/json")
-        if request.path in PUBLIC_PATHS or not self._credentials.is_set:
+        return None
+
+    def _find_access(self, request: RequestFacts, now_s: float, wall_s: float) -> Access | Refusal:
+        """Returns what the sender of a request may do."""
+        if (access := self._find_proxy_user(request)) is not None:
+            return access
+        return self._check_secret(request, now_s, wall_s) if self._credentials.is_set else self._find_local(request)
+
+    def _find_proxy_user(self, request: RequestFacts) -> Access | Refusal | None:
+        """Returns the access of a person who has logged in at a trusted proxy; None: there is none."""
+        if not request.user:
             return None
-        return self._check_secret(request, now_s, wall_s)
+        users = self._accounts.users
+        if request.is_local and (request.uid is None or not users.is_proxy(request.uid)):
+            return None  # any program of this machine may connect from loopback, and invent the header
+        if not _is_deliberate(request):
+            return Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
+        if request.user in self._accounts.proxy_owners:
+            return Access(Role.OWNER)
+        return Access(Role.VIEWER, reason=f"{request.user[:64]} is not in http.trusted_owners")
 
-    def check_guess(self, guess: str, peer: str, now_s: float) -> Refusal | None:
-        """Compares a guess with the secrets and counts a wrong one; None: it is right. `now_s` is monotonic."""
-        if wait_s := self._limiter.get_wait_s(peer, now_s):
-            return _refuse_for(wait_s)
-        if self._credentials.match(guess):
-            return None
-        self._limiter.count_failure(peer, now_s)
-        return Refusal(401, "wrong token or password")
-
-    # ---- inside
-
-    def _check_secret(self, request: RequestFacts, now_s: float, wall_s: float) -> Refusal | None:
-        guess = request.token if request.token is not None else guess_of(request.authorization)
+    def _check_secret(self, request: RequestFacts, now_s: float, wall_s: float) -> Access | Refusal:
+        guess = request.guess
         if guess is not None:
-            refusal = self.check_guess(guess, request.peer, now_s)
-            return replace(refusal, headers=_challenges_for(request)) if refusal and refusal.status == 401 else refusal
-        if request.cookie and self.cookies.is_valid(request.cookie, wall_s):
-            return None if _is_deliberate(request) else Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
+            answer = self.check_guess(guess, request.peer, now_s)
+            if isinstance(answer, Refusal):
+                return replace(answer, headers=_challenges_for(request)) if answer.status == 401 else answer
+            return _access_by_secret(answer)
+        if request.cookie and (role := self.cookies.find_role(request.cookie, wall_s)):
+            if not _is_deliberate(request):
+                return Refusal(403, f"a change needs the header {OWN_HEADER}: 1")
+            return _access_by_secret(role)
         return Refusal(401, "token or password needed", _challenges_for(request))
+
+    def _find_local(self, request: RequestFacts) -> Access | Refusal:
+        """Returns the access of a request that need show no secret."""
+        accounts = self._accounts
+        if self.is_open:
+            return Access(Role.OWNER, is_known=is_loopback(self._identity.bind))
+        if request.is_forwarded:  # the proxy's own user says nothing about whom it serves
+            reason = "it comes through a proxy; log in with a password (http.password)"
+        elif request.uid is not None and accounts.users.is_owner(request.uid):
+            return Access(Role.OWNER)
+        else:
+            reason = accounts.users.explain(request.uid)
+        if accounts.local == "look":
+            return Access(Role.VIEWER, is_known=False, reason=reason)
+        return Refusal(403, 'only an owner may do this (http.local = "owner")')
 
     def _is_origin_allowed(self, request: RequestFacts) -> bool:
         """Returns whether the Origin is our page or a listed one; programs send none, which is allowed."""
@@ -177,6 +267,11 @@ def _netloc_of(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
+
+
+def _access_by_secret(role: Role) -> Access:
+    reason = "you are logged in as a viewer; log out, and in with the owner's password" if role < Role.OWNER else ""
+    return Access(role, reason=reason)
 
 
 def _refuse_for(wait_s: float) -> Refusal:

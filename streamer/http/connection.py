@@ -23,6 +23,7 @@ from typing import Protocol, cast
 import msgspec
 from aiohttp import web
 
+from streamer.auth.local_users import find_uid
 from streamer.http.errors import Problem, error_response
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ def _is_local(peer: str) -> bool:
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol of one connection, with our limits."""
 
-    __slots__ = ("_deadline", "connections", "peer", "requests")
+    __slots__ = ("_deadline", "_uid", "connections", "peer", "requests")
 
     def __init__(self, connections: ConnectionTable, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -188,6 +189,7 @@ class HttpConnection(web.RequestHandler):
         )
         self.connections = connections
         self._deadline: WriteDeadline | None = None
+        self._uid: asyncio.Task[int | None] | None = None
         self.peer = ""
         self.requests = 0
         """The number of requests in progress; with none the connection is idle."""
@@ -210,6 +212,15 @@ class HttpConnection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+
+    async def find_uid(self) -> int | None:
+        """Returns the user at the other end of a local connection, who stays the same; None if it is not seen."""
+        if self._uid is None:
+            if self.transport is None:
+                return None
+            ends = (self.transport.get_extra_info(end)[:2] for end in ("peername", "sockname"))
+            self._uid = asyncio.create_task(asyncio.to_thread(find_uid, *ends))
+        return await self._uid
 
     def hand_over(self, successor: OpenConnection) -> None:
         """Puts another protocol, which has the transport already, in our place; to aiohttp the peer seems gone."""

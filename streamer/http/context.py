@@ -13,9 +13,9 @@ from aiohttp import HttpVersion11, web
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.library import Catalogue
-from shmcam.runtime.ip_addresses import is_loopback
 from streamer.auth.forwarded import Client, TrustedProxies
 from streamer.auth.policy import Guard, ServerIdentity
+from streamer.auth.roles import Access
 from streamer.h264.live_video import LiveVideo
 from streamer.http.connection import ConnectionTable, HttpConnection
 from streamer.monitoring.events import RecentEvents
@@ -99,15 +99,21 @@ class Context:
         """The current settings of [http]."""
         return self.settings.table(HttpSettings)
 
-    @property
-    def is_download_allowed(self) -> bool:
-        """True if saved files may be fetched. The default: yes, unless other machines need no login for it."""
+    def may_download(self, access: Access) -> bool:
+        """Returns whether saved files may be fetched. The default: by those of whom we know who they are."""
         downloads = self.http.downloads
-        return self.guard.is_login_required or is_loopback(self.identity.bind) if downloads is None else downloads
+        return access.is_known if downloads is None else downloads
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
+ACCESS: web.RequestKey[Access] = web.RequestKey("access")
+"""Set by the middleware when the guard has let a request in."""
 _CLIENT: web.RequestKey[Client] = web.RequestKey("client")
+
+
+def access_of(request: web.Request) -> Access:
+    """Returns what a request that was let in may do."""
+    return request[ACCESS]
 
 
 def client_of(request: web.Request) -> Client:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import cast
 
 from aiohttp import web
 
+from shmcam.runtime.ip_addresses import is_loopback
 from streamer.auth.credentials import COOKIE
-from streamer.auth.policy import OWN_HEADER, RequestFacts, ServerIdentity
+from streamer.auth.policy import OWN_HEADER, Refusal, RequestFacts, ServerIdentity
 from streamer.http import expect_continue
 from streamer.http.connection import HttpConnection
-from streamer.http.context import CONTEXT, client_of
+from streamer.http.context import ACCESS, CONTEXT, client_of
 from streamer.http.cors import cors_headers_of, preflight_headers_of
 from streamer.http.errors import error_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_FORWARDED = frozenset({"X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"})
+"""The headers by which a proxy tells that it sends the request of somebody else."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
@@ -40,6 +46,9 @@ def facts_of(request: web.Request) -> RequestFacts:
         own_header=OWN_HEADER in request.headers,
         upgrade=request.headers.get("Upgrade", "").lower() == "websocket",
         preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
+        user=client.user,
+        is_local=is_loopback(cast(HttpConnection, request.protocol).peer),
+        is_forwarded=not _FORWARDED.isdisjoint(request.headers),
     )
 
 
@@ -60,13 +69,23 @@ async def check_request(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
-    facts = facts_of(request)
-    refusal = request.app[CONTEXT].guard.check(facts, time.monotonic(), time.time())
-    if refusal is None and facts.preflight:
+    facts, guard = facts_of(request), request.app[CONTEXT].guard
+    if guard.needs_uid(facts):
+        facts = replace(facts, uid=await cast(HttpConnection, request.protocol).find_uid())
+    if facts.guess is not None and (turn_s := guard.take_turn(facts.peer, time.monotonic())):
+        await asyncio.sleep(turn_s)
+    answer = guard.check(facts, time.monotonic(), time.time())
+    if isinstance(answer, Refusal):
+        return _refuse(request, answer)
+    if facts.preflight:
         return web.Response(status=204, headers=preflight_headers_of(request.headers))
-    if refusal is None:
-        expect_continue.check_expectation(request)
-        return await handler(request)
+    request[ACCESS] = answer
+    expect_continue.check_expectation(request)
+    return await handler(request)
+
+
+def _refuse(request: web.Request, refusal: Refusal) -> web.StreamResponse:
+    """Returns the answer to a refused request. Raises: HTTPSeeOther, which leads a person to the login page."""
     if refusal.status == 401 and _is_page_request(request):
         raise web.HTTPSeeOther("login")  # relative: a proxy may serve us below a path of its own
     return error_response(refusal.status, refusal.reason, refusal.headers)

@@ -18,7 +18,7 @@ from shmcam.config.settings import Settings
 from shmcam.runtime.ip_addresses import is_loopback
 from streamer.auth.credentials import Credentials, find_weakness
 from streamer.auth.forwarded import TrustedProxies
-from streamer.auth.policy import ServerIdentity, find_exposure
+from streamer.auth.policy import Accounts, Guard, ServerIdentity, find_exposure
 from streamer.http import expect_continue
 from streamer.http.connection import ConnectionLimits, HttpConnection
 from streamer.http.context import CONTEXT, Context
@@ -59,8 +59,8 @@ def identity_of(http: HttpSettings) -> ServerIdentity:
 
 
 def credentials_of(http: HttpSettings) -> Credentials:
-    """Returns token and password. Raises: CannotServe if one is too weak, or if the network could come in without."""
-    credentials = Credentials(http.token, http.password)
+    """Returns the secrets. Raises: CannotServe if one is too weak, or if the network could come in without."""
+    credentials = Credentials(http.token, http.password, http.viewer_token, http.viewer_password)
     if problem := find_weakness(credentials) or find_exposure(http.bind, credentials, insecure=http.insecure_no_auth):
         raise CannotServe(problem)
     if not credentials.is_set and not is_loopback(http.bind):
@@ -71,7 +71,8 @@ def credentials_of(http: HttpSettings) -> Credentials:
 def warn_if_readable(settings: Settings) -> None:
     """Logs a warning if every user of this machine can read a secret in the file."""
     http, path = settings.table(HttpSettings), settings.path
-    if not any(secret and secret in settings.text for secret in (http.token, http.password)):
+    secrets = (http.token, http.password, http.viewer_token, http.viewer_password)
+    if not any(secret and secret in settings.text for secret in secrets):
         return
     with suppress(OSError):  # the file is gone, so it cannot be read
         if path.stat().st_mode & stat.S_IROTH:
@@ -80,7 +81,13 @@ def warn_if_readable(settings: Settings) -> None:
 
 def proxies_of(http: HttpSettings) -> TrustedProxies:
     """Returns the reverse proxies whose word counts."""
-    return TrustedProxies(http.trusted_proxies)
+    return TrustedProxies(http.trusted_proxies, http.trusted_header)
+
+
+def guard_of(http: HttpSettings) -> Guard:
+    """Returns the check of all requests. Raises: CannotServe."""
+    accounts = Accounts(local=http.local, insecure=http.insecure_no_auth, proxy_owners=frozenset(http.trusted_owners))
+    return Guard(identity_of(http), credentials_of(http), accounts)
 
 
 def limits_of(http: HttpSettings) -> ConnectionLimits:

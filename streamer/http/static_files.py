@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from streamer.auth.login import add_login_cookie
-from streamer.http.context import CONTEXT, camera_of
+from streamer.http.context import CONTEXT, access_of, camera_of
 
 STATIC = Path(__file__).parents[1] / "static"
 STRIP_BYTES_MAX = 16 * 1024 * 1024
@@ -40,7 +40,7 @@ def _respond_with_asset(name: str) -> web.Response:
 async def serve_page(request: web.Request) -> web.StreamResponse:
     """Answers with the page; a link with `?token=` logs in, and the redirect removes the token from the address bar."""
     if "token" in request.query and request.app[CONTEXT].guard.is_login_required:
-        raise add_login_cookie(request, web.HTTPSeeOther("./"))
+        raise add_login_cookie(request, web.HTTPSeeOther("./"), access_of(request).role)
     return _respond_with_asset("index.html")
 
 

@@ -68,6 +68,7 @@ async function look() {
     if (!page.over.cameras.some((camera) => camera.name === page.camera)) page.camera = page.over.cameras[0].name;
     showCameras();
     showBanners(page.over);
+    document.documentElement.dataset.role = page.over.role; // the style takes back what only an owner may do
     byId("logout").hidden = !page.over.login;
     show1();
   } catch (error) {

@@ -72,6 +72,7 @@ export function showBanners(over, problem) {
     const away = over.health.processes.filter((one) => one.state === "STOPPED");
     const dark = away.filter(({ program }) => program.startsWith("capture")).map(({ program }) => program.slice(8) || over.cameras[0].name);
     found.push(...away.map((one) => stopped(one, over)), ...over.health.reasons.filter((reason) => !dark.some((name) => reason.startsWith(`${name}:`))).map((reason) => toDo(reason, over)));
+    if (over.role === "viewer") found.push(["plain", "You may look, not change", over.role_reason]);
     if (over.throttle.share < 1) found.push(["warn", `Viewers are slowed to ${Math.round(over.throttle.share * 100)} %`, `${over.throttle.reason}. Recording comes first; it goes back by itself`]);
   }
   fill(byId("banners"), ...found.slice(0, 4).map(([kind, what, todo]) =>

@@ -18,7 +18,7 @@ export class LiveTab {
     this.watching = true;
     this.long = false;
     this.mode = localStorage.getItem("mode") ?? "auto";
-    this.recordButton = this.button("Record", "r", () => this.record());
+    this.recordButton = this.button("Record", "r", () => this.record(), "changes");
     this.modeSelect = h("select", { "aria-label": "How the picture comes", onchange: (event) => this.setMode(event.target.value) },
       MODES.map((mode) => h("option", { value: mode }, MODE_NAMES[mode])));
     this.modeSelect.value = this.mode;
@@ -29,9 +29,9 @@ export class LiveTab {
     this.controls = new ControlsCard(page);
     const actions = h("div", { class: "actions" },
       this.recordButton,
-      this.button("Save", "s", () => page.act(() => post(`/cameras/${page.camera}/save`)), "primary"),
-      this.button("Past stack", "p", () => page.act(() => post(`/cameras/${page.camera}/stack`))),
-      this.button("Snapshot", "a", () => page.act(() => post("/snapshot"))),
+      this.button("Save", "s", () => page.act(() => post(`/cameras/${page.camera}/save`)), "primary changes"),
+      this.button("Past stack", "p", () => page.act(() => post(`/cameras/${page.camera}/stack`)), "changes"),
+      this.button("Snapshot", "a", () => page.act(() => post("/snapshot")), "changes"),
       h("span", { class: "space" }),
       this.longButton = this.button("Long exposure", "x", () => this.toggleLong()),
       this.gridButton = this.button("Grid", "g", () => this.grid()),

@@ -23,11 +23,10 @@ from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
-from streamer.auth.policy import Guard
 from streamer.h264.live_video import LiveVideo
 from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import credentials_of, identity_of, limits_of, listen, proxies_of, run_server
+from streamer.http.server import guard_of, identity_of, limits_of, listen, proxies_of, run_server
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import FeedStatus
@@ -116,7 +115,7 @@ class Server:
         slots = ViewerSlots(mjpeg.max_streams, mjpeg.max_variants)
         self.cameras = {name: FakeCamera(name, slots) for name in cameras}
         self.context = Context(
-            settings, identity, Guard(identity, credentials_of(http)), {n: c.camera for n, c in self.cameras.items()},
+            settings, identity, guard_of(http), {n: c.camera for n, c in self.cameras.items()},
             ViewerTable(), slots, ConnectionTable(limits_of(http)), self.hub, proxies_of(http),
         )  # fmt: skip
         self.url = ""

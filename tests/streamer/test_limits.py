@@ -45,7 +45,7 @@ LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
 
 def test_no_route_answers_without_the_secret(tmp_path):
     """Walks the router itself, so a route that somebody adds tomorrow is checked tomorrow."""
-    from streamer.auth.policy import PUBLIC_PATHS
+    from streamer.auth.roles import PUBLIC_PATHS
     from streamer.http.routes import build_routes
 
     async def test():
@@ -142,9 +142,12 @@ def test_a_hundred_guesses_end_after_five(tmp_path):
             found = [(await browser.get("/healthz", params={"token": f"guess {n}"})).status for n in range(100)]
             assert found[:5] == [401] * 5
             assert set(found[5:]) == {429}
-            last = await browser.get("/healthz", params={"token": TOKEN})
-            assert last.status == 429
+            last = await browser.get("/healthz", params={"token": "guess"})
             assert 0 < int(last.headers["Retry-After"]) <= 61
+            right = await browser.get("/state", params={"token": TOKEN})
+            assert right.status == 200, "a stranger at the same address cannot lock its owner out"
+            login = await browser.post("/api/v1/login", json={"secret": TOKEN})
+            assert login.status == 204
 
     run(test())
 

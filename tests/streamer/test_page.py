@@ -453,6 +453,24 @@ def test_a_person_logs_in_and_out(tmp_path, browser):
         context.close()
 
 
+def test_a_viewer_is_told_why_nothing_can_be_changed(tmp_path, browser):
+    accounts = '[http]\npassword = "correct horse"\nviewer_password = "battery staple"\n'
+    with Threaded(tmp_path, accounts, fps=10.0) as served:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(served.server.url)
+        page.get_by_label("Password or token").fill("battery staple")
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator("#banners")).to_contain_text("in with the owner's password")
+        playwright.expect(page.get_by_role("tab", name="Settings")).to_be_hidden()
+        playwright.expect(page.get_by_role("tab", name="Logs")).to_be_hidden()
+        until(lambda: in_pixels(page), 15, "a picture")
+        page.get_by_role("button", name="Save").click()
+        playwright.expect(page.locator("#toasts")).to_contain_text("only an owner may do this")
+        assert not [command for command in served.server.hub.asked if type(command).__name__ == "Save"]
+        context.close()
+
+
 class SubPath:
     """A reverse proxy that serves a server below /webcam/ and strips that path, as nginx and Home Assistant do."""
 

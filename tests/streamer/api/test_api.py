@@ -551,7 +551,10 @@ def test_downloads_can_be_switched_off(tmp_path):
         async with running(tmp_path, "[http]\ndownloads = false\n") as server, browsing(server) as browser:
             entry = saved(server, "a.jpg")
             answer = await browser.get(f"/api/v1/library/{entry.id}/file")
-            assert (answer.status, (await answer.json())["reason"]) == (403, "http.downloads is off")
+            assert (answer.status, (await answer.json())["reason"]) == (
+                403,
+                "http.downloads is off for you",
+            )
             assert (await browser.get("/api/v1/library")).status == 200
 
     run(test())
