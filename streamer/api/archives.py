@@ -117,7 +117,7 @@ def zip_pieces(folder: Path, files: list[str]) -> Iterator[bytes]:
 
 
 def _is_own_archive(folder: Path) -> bool:
-    return not folder.is_symlink() and is_archive(folder / MANIFEST)
+    return not folder.is_symlink() and (folder / MANIFEST).is_file() and is_archive(folder / MANIFEST)
 
 
 async def _find_folder(call: Call) -> Path:
