@@ -13,7 +13,7 @@ from recorder.triggers import Triggers
 from shm_ring import RingCursor
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted, RecordingStopped
-from shmcam.runtime.clock import RateMeter, now_ns
+from shmcam.runtime.clock import RateMeter, now_ns, to_utc_ns
 
 BEAT_S = 0.2
 """Seconds between two heartbeats at least; the hub passes on one a second."""
@@ -81,6 +81,7 @@ class Heartbeats:
             file=str(current[1]) if current else "",
             frames=current[2] if current else 0,
             drops=current[3] if current else 0,
+            since_utc_ns=to_utc_ns(current[0].start_ns) if current else 0,
             unwritten=self._writer.unwritten,
             queued=self._writer.queue_length,
             encoder=self._encoder.codec,

@@ -54,6 +54,11 @@ class HubLink:
         """Sends one command and waits for its reply; an unreachable hub gives a reply too (ok = False)."""
         return await acall(self._socket_path, command, timeout_s)
 
+    def restart_process(self, after_s: float) -> None:
+        """Ends the streamer a little later; supervisord starts it again."""
+        log.info("restart requested")
+        asyncio.get_running_loop().call_later(after_s, self._stop.fail)  # after an end without error it would not
+
     def begin(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to read requests, on the loop's thread, and to send heartbeats."""
         self._context = context

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import shlex
@@ -15,11 +16,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.ip_addresses import is_loopback
+from shmcam.runtime.supervisord import Supervisord
 from shmcam.runtime.supervisord_programs import (
     HOME,
     INSTALLED,
@@ -30,7 +34,6 @@ from shmcam.runtime.supervisord_programs import (
     render_supervisord_conf,
     write_programs,
 )
-from shmcam.watchdog.supervisord import Supervisord
 
 SECRETS = ("token", "password", "insecure_no_auth")
 """Keys of [http]; an address that other machines can reach needs one of them."""
@@ -109,9 +112,12 @@ def banner_of(settings: Settings, conf: Path) -> str:
     port = settings.value("mjpeg_server.port")
     supervisorctl = "supervisorctl" if conf == TEMPLATE else f"supervisorctl -c {shlex.quote(_shorten(conf))}"
     address = shlex.quote("UNIX-CONNECT:" + SOCAT_SPECIAL.sub(r"\\\g<0>", _shorten(settings.socket_path)))
+    taken = find_port_holder(bind, port)
+    page = {"page": f"{scheme}://{host}:{port}/", "stream": f"{scheme}://{host}:{port}/stream"}
+    if taken:
+        page = {"! page": f"not yet: port {port} is taken by {taken}; end that, or set mjpeg_server.port"}
     lines = {
-        "page": f"{scheme}://{host}:{port}/",
-        "stream": f"{scheme}://{host}:{port}/stream",
+        **page,
         "save": f"echo save | socat -t10 - {address}",
         "record": f"echo record start | socat -t10 - {address}",
         "status": f"{supervisorctl} status",
@@ -122,6 +128,30 @@ def banner_of(settings: Settings, conf: Path) -> str:
         lines["! page"] = f"not served: http.bind = {bind} needs http.token or http.password"
     rows = "\n".join(f"  {name:7} {text}" for name, text in lines.items())
     return f"shmcam  {', '.join(settings.cameras)}  ({settings.path})\n{rows}"
+
+
+def find_port_holder(bind: str, port: int) -> str:
+    """Returns who has a TCP port, such as "pid 812 (python3)"; "" if it is free."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError as problem:
+            return _name_port_holder(port) if problem.errno == errno.EADDRINUSE else ""
+    return ""
+
+
+def _name_port_holder(port: int) -> str:
+    with suppress(psutil.Error):  # other users' sockets have no pid
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and getattr(connection.laddr, "port", 0) == port
+                and connection.pid
+            ):
+                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "another program"
 
 
 def is_listening(path: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class LiveSettings:
         self.current = settings
         self.unsaved: dict[str, Any] = {}
         """Path → value of the changes that are not in config.toml."""
+        self.restart_keys: dict[str, float] = {}
+        """Path → Unix time of the last change, for the keys that take effect with a restart of their process."""
         self._journal = journal
         self._run = run
         self._restore()
@@ -70,7 +73,7 @@ class LiveSettings:
         if not values:
             raise SettingsError("set: expected KEY VALUE; `get` lists the keys")
         for path in values:
-            self._check_camera(path)
+            self.check_camera(path)
         typed = {path: self._convert(path, value) for path, value in values.items()}
         before = self.current
         after = before.with_changes(typed)
@@ -78,6 +81,7 @@ class LiveSettings:
         unsaved = {**self.unsaved, **typed}
         self._write_journal(unsaved)
         self.current, self.unsaved = after, unsaved
+        self._note_restart_keys(typed)
         use_log_level(before, after)
         return changes
 
@@ -100,6 +104,7 @@ class LiveSettings:
         with open_atomic(file, replace=True, mode=file.stat().st_mode & 0o777) as stream:
             stream.write(text.encode())
         self.base = self.base.with_changes(changes)
+        self._note_restart_keys(changes)
         self.unsaved = {path: value for path, value in self.unsaved.items() if path not in changes}
         if self.unsaved:
             self._write_journal(self.unsaved)
@@ -128,14 +133,33 @@ class LiveSettings:
         document, path = self.current.document, change.key.path
         return [] if change.camera else [name for name in self.current.cameras if has_own_value(document, name, path)]
 
-    # ---- inside
+    def own_values(self) -> dict[str, Any]:
+        """Returns the values that cameras have of their own, by path, such as cameras.cam1.night.enable."""
+        settings = self.current
+        return {
+            path: settings.value(path)
+            for camera in settings.cameras
+            for key in settings.schema()
+            if has_own_value(settings.document, camera, key.path)
+            for path in [f"cameras.{camera}.{key.path.removeprefix('camera.')}"]
+        }
 
-    def _check_camera(self, path: str) -> None:
-        """Refuses an unknown camera: its table, saved beside no other, would be the only camera from then on."""
+    def check_camera(self, path: str) -> None:
+        """Refuses an unknown camera: its table, saved beside no other, would be the only camera from then on.
+
+        *Raises* SettingsError.
+        """
         parts = path.split(".")
         if parts[0] == "cameras" and len(parts) > 1 and parts[1] not in self.current.cameras:
             names = ", ".join(self.current.cameras)
             raise SettingsError(f"{path}: no camera {parts[1]!r}; cameras: {names} (new ones are added in config.toml)")
+
+    # ---- inside
+
+    def _note_restart_keys(self, paths: Collection[str]) -> None:
+        """Notes the time of changes that need a restart: a process that started before does not know them."""
+        now_utc_s = time.time()
+        self.restart_keys |= {path: now_utc_s for path in paths if self.current.key(path).apply == "restart"}
 
     def _reached_cameras(self, change: Change) -> list[str]:
         """Returns [""] if the change holds for every camera, else those without a value of their own."""
@@ -169,8 +193,13 @@ class LiveSettings:
 
 def roles_to_restart(changes: list[Change]) -> list[str]:
     """Returns the roles that need a restart for changes that are not live; ["all"] for the tables that all read."""
+    return roles_of([change.key for change in changes if change.key.apply != "live"])
+
+
+def roles_of(keys: Collection[Key]) -> list[str]:
+    """Returns the roles whose processes read these keys; ["all"] for the tables that all read."""
     owner_of = {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
-    owners = {owner_of[c.key.path.split(".")[0]] for c in changes if c.key.apply != "live"}
+    owners = {owner_of[key.path.split(".")[0]] for key in keys}
     return ["all"] if owners & SHARED_TABLES else sorted(owners)
 
 

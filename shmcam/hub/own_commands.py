@@ -31,7 +31,7 @@ from shmcam.control.messages import (
     error,
 )
 from shmcam.hub import status
-from shmcam.hub.live_settings import Change, LiveSettings, as_json, as_toml, mask_secret, roles_to_restart
+from shmcam.hub.live_settings import Change, LiveSettings, as_json, as_toml, mask_secret, roles_of, roles_to_restart
 from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merge_tails
 from shmcam.runtime.procfs import read_memory
@@ -119,27 +119,32 @@ class OwnCommands:
         return mask_secret(change.key, change.old), mask_secret(change.key, change.new)
 
     def _get(self, prefix: str) -> Reply:
-        settings = self.live_settings.current
-        keys = [
-            key for key in settings.schema() if not prefix or key.path == prefix or key.path.startswith(prefix + ".")
-        ]
-        if not keys:
-            keys = [settings.key(prefix)]  # cameras.cam1.…, or raises with the nearest name
-        values = {}
-        for key in keys:
-            path = prefix if len(keys) == 1 and prefix.startswith("cameras.") else key.path
-            values[path] = mask_secret(key, settings.value(path))
+        settings, own = self.live_settings.current, self.live_settings.own_values()
+        if prefix == "cameras" or (prefix.startswith("cameras.") and prefix.count(".") == 1):
+            self.live_settings.check_camera(prefix)
+            paths = [path for path in own if path.startswith(f"{prefix}.")]
+        else:
+            paths = [key.path for key in settings.schema() if f"{key.path}.".startswith(f"{prefix}." * bool(prefix))]
+            paths = paths or [prefix]  # cameras.cam1.…, or what key() refuses with the nearest name
+        keys = {path: settings.key(path) for path in paths}
+        values = {path: mask_secret(key, settings.value(path)) for path, key in keys.items()}
         lines = [
-            f"{path} = {to_toml(value)}{f' [{key.unit}]' if key.unit else ''}"
-            for key, (path, value) in zip(keys, values.items(), strict=True)
+            f"{path} = {to_toml(values[path])}{f' [{key.unit}]' if key.unit else ''}" for path, key in keys.items()
         ]
-        if len(keys) == 1:
-            lines.append(f"{keys[0].help}; {keys[0].expected}; default {to_toml(keys[0].default)}; {keys[0].apply}")
-        return Reply(
-            status="settings",
-            text="\n".join(lines),
-            data={"settings": values, "unsaved": sorted(self.live_settings.unsaved)},
-        )
+        if len(keys) == 1 and prefix in keys:
+            key = keys[prefix]
+            lines.append(f"{key.help}; {key.expected}; default {to_toml(key.default)}; {key.apply}")
+        waiting = {
+            path: {"changed_utc_s": changed_utc_s, "roles": roles_of([settings.key(path)])}
+            for path, changed_utc_s in self.live_settings.restart_keys.items()
+        }
+        data = {
+            "settings": values,
+            "own": {path: mask_secret(settings.key(path), value) for path, value in own.items()},
+            "unsaved": sorted(self.live_settings.unsaved),
+            "waiting": waiting,
+        }
+        return Reply(status="settings", text="\n".join(lines) or "no camera has a value of its own", data=data)
 
     def _dump(self, command: DumpConfig) -> Reply:
         if command.format == "toml":

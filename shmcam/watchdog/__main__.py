@@ -9,10 +9,10 @@ import sys
 from shmcam.control.client import ControlClient
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.startup import startup
+from shmcam.runtime.supervisord import Supervisord
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.supervisord import Supervisord
 from shmcam.watchdog.watchdog import Watchdog
 
 log = logging.getLogger("shmcam.watchdog")

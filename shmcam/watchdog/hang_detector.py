@@ -24,8 +24,8 @@ from typing import Literal
 
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
+from shmcam.runtime.supervisord import Program
 from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
-from shmcam.watchdog.supervisord import Program
 
 HUB = "hub"
 WATCHDOG = "watchdog"

@@ -25,18 +25,11 @@ from shmcam.control.messages import (
 )
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.supervisord import (
-    DONE,
-    READY,
-    EventParser,
-    Program,
-    Supervisord,
-    SupervisordError,
-    SupervisordEvent,
-)
+from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from streamer.api import actions, archives, camera_controls, library, service, sessions, status
+from streamer.api import actions, archives, camera_controls, library, programs, service, sessions, status
 from streamer.api.endpoint import PREFIX, Endpoint
 from streamer.http.errors import Problem
 from streamer.monitoring.routes import json_response
@@ -21,6 +21,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *library.ENDPOINTS,
     *archives.ENDPOINTS,
     *service.ENDPOINTS,
+    *programs.ENDPOINTS,
     *sessions.ENDPOINTS,
 )
 """Every endpoint, by tag."""

@@ -144,18 +144,24 @@ class Overview(msgspec.Struct, frozen=True):
     """owner: may do everything; viewer: may look."""
     role_reason: str
     """For a viewer: why nothing may be changed, and what would help."""
+    config: str
+    """Path of config.toml, for commands that a person types: `shmcam --config PATH …`."""
 
 
 class Recording(msgspec.Struct, frozen=True):
     """The state of a camera's recorder."""
 
     state: str
-    """recording, idle, waiting, live, silent, missing …"""
+    """recording, idle, armed, waiting, silent, missing …; armed: an event starts a clip."""
     file: str
     """Name of the file being written."""
     frames: int
     drops: int
     behind_s: float
+    since_utc: str
+    """Time of the first frame of the recording; empty: none runs."""
+    reason: str
+    """The reason why nothing is written although it should be."""
 
 
 class NightStatus(msgspec.Struct, frozen=True):
@@ -195,18 +201,27 @@ async def _show_overview(call: Call) -> Overview:
         login=context.guard.is_login_required,
         role=access.role.name.lower(),
         role_reason=access.reason,
+        config=str(context.settings.path),
     )
 
 
 def _recording_of(context: Context, camera: str) -> Recording:
     program = "recorder" if camera == next(iter(context.cameras)) else f"recorder-{camera}"
     process = next((row for row in context.system_load.processes if row.program == program), None)
+    if process is None:
+        return Recording("missing", "", 0, 0, 0.0, "", "")
+    value = context.settings.value
+    own = f"cameras.{camera}.recorder"
+    is_armed = value(f"{own}.mode") in {"event", "rolling"} and bool(value(f"{own}.events"))
+    since_utc_ns = int(process.get_figure("since_utc_ns"))
     return Recording(
-        state=process.state if process else "missing",
-        file=Path(str(process.figures.get("file", ""))).name if process else "",
-        frames=int(process.get_figure("frames")) if process else 0,
-        drops=int(process.get_figure("drops")) if process else 0,
-        behind_s=process.get_figure("behind_s") if process else 0.0,
+        state="armed" if is_armed and process.state in {"idle", "live"} else process.state,
+        file=Path(str(process.figures.get("file", ""))).name,
+        frames=int(process.get_figure("frames")),
+        drops=int(process.get_figure("drops")),
+        behind_s=process.get_figure("behind_s"),
+        since_utc=to_iso(since_utc_ns) if since_utc_ns else "",
+        reason=process.reason,
     )
 
 

@@ -34,6 +34,9 @@ class CommandSender(Protocol):
     async def ask(self, command: Command, timeout_s: float) -> Reply:
         """Sends one command and waits for its reply; for an unreachable hub that is a reply with ok = False."""
 
+    def restart_process(self, after_s: float) -> None:
+        """Ends the streamer a little later; supervisord starts it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamedCamera:

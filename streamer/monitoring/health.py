@@ -91,11 +91,12 @@ def find_reasons(
     cameras: Mapping[str, CameraHealth], disk: DiskHealth, *, hub: bool, processes: Sequence[ProcessHealth]
 ) -> list[str]:
     """Returns the reasons why the service is not ready; empty: it is ready."""
-    reasons = [_reason_of(name, camera) for name, camera in cameras.items() if not camera.live]
+    said = {process.camera: process.reason for process in processes if process.program.startswith("capture")}
+    reasons = [_reason_of(name, camera, said.get(name, "")) for name, camera in cameras.items() if not camera.live]
     if disk.is_low:
         reasons.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
     if not hub:
-        reasons.append("hub: does not answer (supervisorctl start hub)")
+        reasons.append("hub: does not answer")
     reasons += [
         f"{process.program}: {process.state}{f', {process.reason}' if process.reason else ''}"
         for process in processes
@@ -104,10 +105,10 @@ def find_reasons(
     return reasons
 
 
-def _reason_of(name: str, camera: CameraHealth) -> str:
-    if camera.age_s is None:
-        return f"{name}: no picture yet"
-    return f"{name}: last picture {camera.age_s:.1f} s ago"
+def _reason_of(name: str, camera: CameraHealth, said: str) -> str:
+    """Returns the reason for a camera without pictures, with what its capture process says."""
+    text = f"{name}: no picture yet" if camera.age_s is None else f"{name}: last picture {camera.age_s:.1f} s ago"
+    return f"{text}: {said}" if said else text
 
 
 def _has_failed(process: ProcessHealth) -> bool:

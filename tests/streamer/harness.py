@@ -55,6 +55,9 @@ class FakeHub:
         self.asked.append(command)
         return self.replies.get(type(command), self.reply)
 
+    def restart_process(self, after_s: float) -> None:
+        self.asked.append(("restart", after_s))
+
 
 def jpeg_of(number: int, width: int = 160, height: int = 120, noise: int = 0) -> bytes:
     """A JPEG that carries `number` in its pixels; `noise` makes it large."""

@@ -11,7 +11,7 @@ from shmcam.cli.options import Options
 from shmcam.cli.run import is_listening, supervisord_of
 from shmcam.control.call import call
 from shmcam.control.messages import Status
-from shmcam.watchdog.supervisord import SupervisordError
+from shmcam.runtime.supervisord import SupervisordError
 
 
 def check_ports(options: Options) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """What `shmcam run` writes and prints, wherever it is run."""
 
+import os
 import socket
 import subprocess
 import tempfile
@@ -78,3 +79,16 @@ def test_without_a_config_the_clone_s_own_is_named_and_an_installed_one_copied(t
     assert run.choose_config(run.SHIPPED) == tmp_path / "config.toml"
     assert (tmp_path / "config.toml").read_text() == run.SHIPPED.read_text()
     assert "wrote one" in capsys.readouterr().out
+
+
+def test_a_taken_port_is_printed_instead_of_an_address_that_another_instance_answers(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        (tmp_path / "config.toml").write_text(f"[mjpeg_server]\nport = {port}\n")
+        settings = Settings.load(tmp_path / "config.toml", environ={})
+        banner = run.banner_of(settings, settings.paths.run / "supervisord.conf")
+        assert f"port {port} is taken by pid {os.getpid()} (" in banner
+        assert "http://" not in banner
+    assert f"http://127.0.0.1:{port}/stream" in run.banner_of(settings, settings.paths.run / "supervisord.conf")

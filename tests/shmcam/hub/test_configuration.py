@@ -453,3 +453,29 @@ def test_dump_config_in_both_forms_over_the_socket():
         assert "CHANGED, not saved" in hub.text("dump_config")
         assert hub.text("overwrite_config").startswith("OK: 1 changed settings written to")
         until(lambda: "39" in hub.config.read_text(), "the file has it")
+
+
+CAMERAS = """
+[cameras.cam0]
+[cameras.cam1]
+width = 640
+url = "rtsp://u:geheim@h/x"
+[cameras.cam1.night]
+enable = false
+"""
+
+
+def test_get_cameras_shows_what_cameras_have_of_their_own():
+    with HubProcess(CONFIG + CAMERAS) as hub:
+        own = ['cameras.cam1.url = "***"', "cameras.cam1.width = 640 [pixels]", "cameras.cam1.night.enable = false"]
+        assert sorted(hub.text("get cameras").splitlines()) == sorted(own)
+        assert sorted(hub.text("get cameras.cam1").splitlines()) == sorted(own)
+        assert hub.text("get cameras.cam0") == "no camera has a value of its own\n"
+        assert "no camera 'cam9'; cameras: cam0, cam1" in hub.text("get cameras.cam9")
+        hub.text("set cameras.cam1.height=480 night.dark_threshold=30")
+        data = hub.json({"command": "get"})["data"]
+        assert data["own"]["cameras.cam1.height"] == 480
+        assert data["own"]["cameras.cam1.url"] == "***"
+        assert data["unsaved"] == ["cameras.cam1.height", "night.dark_threshold"]
+        assert data["waiting"]["cameras.cam1.height"]["roles"] == ["capture"]
+        assert "night.dark_threshold" not in data["waiting"], "that is live"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shmcam.watchdog.supervisord import Program, Supervisord, SupervisordError
+from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from tests.shmcam.hub.hubs import HubProcess, connectable, until
 
 CONF = """

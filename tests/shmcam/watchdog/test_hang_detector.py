@@ -4,9 +4,10 @@ import pytest
 
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
+from shmcam.runtime.supervisord import Program
 from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.supervisord import EventParser, Program, SupervisordEvent
+from shmcam.watchdog.supervisord_events import EventParser, SupervisordEvent
 
 SETTINGS = ControlSettings(startup_s=60)
 
