@@ -25,6 +25,7 @@ from shmcam.runtime.clock import to_iso
 from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.library import MEDIA_TYPES, content_disposition_of
+from streamer.http.context import access_of
 
 VERIFY_S = 600.0
 """The longest wait for a check; it reads every byte of the archive."""
@@ -166,8 +167,8 @@ async def _send_zip(call: Call) -> web.StreamResponse:
 
 
 def _refuse_unless_allowed(call: Call) -> None:
-    if not call.context.is_download_allowed:
-        raise CommandRefused(403, "http.downloads is off")
+    if not call.context.may_download(access_of(call.request)):
+        raise CommandRefused(403, "http.downloads is off for you")
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (

@@ -14,6 +14,7 @@ from shmcam.control import messages as c
 from shmcam.runtime.clock import to_iso
 from streamer.api.actions import OfCamera, make_read_endpoint
 from streamer.api.endpoint import Call, Endpoint
+from streamer.auth.roles import Role
 from streamer.http.context import Context, StreamedCamera, access_of
 from streamer.monitoring.health import Health
 from streamer.monitoring.routes import camera_health_of, health_of
@@ -145,7 +146,7 @@ class Overview(msgspec.Struct, frozen=True):
     role_reason: str
     """For a viewer: why nothing may be changed, and what would help."""
     config: str
-    """Path of config.toml, for commands that a person types: `shmcam --config PATH …`."""
+    """Path of config.toml, for commands that the owner types: `shmcam --config PATH …`; empty for viewers."""
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -201,7 +202,7 @@ async def _show_overview(call: Call) -> Overview:
         login=context.guard.is_login_required,
         role=access.role.name.lower(),
         role_reason=access.reason,
-        config=str(context.settings.path),
+        config=str(context.settings.path) if access.role is Role.OWNER else "",
     )
 
 
