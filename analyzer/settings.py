@@ -136,8 +136,17 @@ class AnalyzerSettings(Section, frozen=True):
             "local time at which a new keogram begins; 12:00 keeps a night whole", pattern=r"^([01]\d|2[0-3]):[0-5]\d$"
         ),
     ] = "00:00"
+    position: Annotated[
+        tuple[float, ...],
+        setting(
+            "latitude and longitude, for sunrise and sunset on the keogram: [52.5, 13.4]; empty: no marks",
+            unit="degrees, north and east positive",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
+        if self.position and (len(self.position) != 2 or abs(self.position[0]) > 90 or abs(self.position[1]) > 180):
+            raise ValueError(f"position: {list(self.position)} must be [latitude -90..90, longitude -180..180]")
         if len(self.plugins) > MAX_PLUGINS:
             raise ValueError(f"plugins: {len(self.plugins)} named; at most {MAX_PLUGINS}")
         for name in self.plugins:

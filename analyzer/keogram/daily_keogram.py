@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import date, datetime
+from datetime import time as Time
 from pathlib import Path
 from types import TracebackType
 
@@ -20,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.frame_analyzer import FrameResult
-from analyzer.keogram.day_file import DayFile, DayInfo, day_time_of, draw_pictures, format_csv, write_description
-from analyzer.keogram.drawing import DAY_S, Column, column_dtype_of
+from analyzer.keogram.day import Day, DayInfo, day_at, day_of
+from analyzer.keogram.day_file import DayFile, draw_pictures, format_csv, write_description
+from analyzer.keogram.drawing import Column, column_dtype_of, merge_into
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
 from shmcam.runtime.atomic_files import find_unused_path, open_atomic
@@ -36,13 +38,11 @@ class KeogramKeeper:
     """The keogram and the brightness strip of one camera; a context manager."""
 
     def __init__(self, settings: AnalyzerSettings, paths: Paths, camera: str) -> None:
-        hour, _, minute = settings.day_starts_at.partition(":")
-        self._starts_s = int(hour) * 3600.0 + int(minute) * 60.0
+        self._starts = Time.fromisoformat(settings.day_starts_at)
         self._settings, self._camera = settings, camera
         self._folder, self._run = paths.captures / "keogram", paths.run
         self._dtype = column_dtype_of(settings.keogram_height)
-        self._limit = int(DAY_S / settings.keogram_column_s) + 1
-        self._day: date | None = None
+        self._day: Day | None = None
         self._column: Column | None = None
         self._rows: dict[int, NDArray[np.void]] = {}
         self._sampled_ns: int | None = None
@@ -68,12 +68,12 @@ class KeogramKeeper:
         sample, assessment = result.sample, result.assessment
         if sample.column is None or not assessment.settled:
             return []
-        now = day_time_of(sample.meta.captured_utc_ns, self._starts_s)
-        saved = self._begin_day(now.day)
-        index = int(now.second / self._settings.keogram_column_s)
-        if self._column is None or self._column.index != index:
+        day, column_s = day_at(sample.meta.captured_utc_ns, self._starts), self._settings.keogram_column_s
+        saved = self._begin_day(day)
+        begin_s = day.begin_s + day.index_of(sample.meta.captured_utc_ns / 1e9, column_s) * column_s
+        if self._column is None or self._column.utc_s != begin_s:
             self._close_column()
-            self._column = Column(index, self._settings.keogram_height)
+            self._column = Column(begin_s, self._settings.keogram_height)
         dark_score = float(result.measurement.dark_score[0])
         self._column.add(sample.column, assessment.level, assessment.ev, dark_score, night=night)
         if time.monotonic() - self._drawn_s >= self._settings.keogram_refresh_s:
@@ -82,17 +82,16 @@ class KeogramKeeper:
 
     def end_day_if_over(self, utc_ns: int) -> list[Path]:
         """Ends the day by the clock while no frames come. Returns: the files saved."""
-        day = day_time_of(utc_ns, self._starts_s).day
-        return self._begin_day(day) if self._day is not None else []
+        return self._begin_day(day_at(utc_ns, self._starts)) if self._day is not None else []
 
     def draw(self) -> tuple[Path, ...]:
         """Draws the day so far into the run folder; no files before the first column. Raises: OSError."""
         self._drawn_s = time.monotonic()
         columns = self._join_columns()
-        if columns is None:
+        if columns is None or self._day is None:
             return ()
         paths = tuple(self._run / f"{kind}_{self._camera}.png" for kind in ("keogram", "brightness"))
-        for path, picture in zip(paths, draw_pictures(columns, self._day_info()), strict=True):
+        for path, picture in zip(paths, draw_pictures(columns, self._info_of(self._day)), strict=True):
             with open_atomic(path, replace=True) as file:
                 file.write(picture)
         return paths
@@ -109,23 +108,23 @@ class KeogramKeeper:
 
     # ---- the day
 
-    def _begin_day(self, day: date) -> list[Path]:
+    def _begin_day(self, day: Day) -> list[Path]:
         """Begins `day`; saves the one before if it is another."""
-        if day == self._day:
+        if self._day is not None and day.date == self._day.date:
             return []
         self._close_column()
         saved = self._save() if self._day is not None else []
         self._day, self._rows = day, {}
-        self._try(lambda: self._rows.update(self._file_of(day).load(self._limit)))
+        self._try(lambda: self._rows.update(self._load(day)))
         return saved
 
     def _close_column(self) -> None:
         if self._column is None or self._day is None:
             return
         row, day = self._column.to_row(), self._day
-        self._rows[self._column.index] = row
+        merge_into(self._rows, day.index_of(self._column.utc_s, self._settings.keogram_column_s), row)
         self._column = None
-        self._try(lambda: self._file_of(day).append(row))
+        self._try(lambda: self._file_of(day.date).append(row))
 
     def _save(self) -> list[Path]:
         """Saves the finished day; its columns go only once the pictures are safely there."""
@@ -134,23 +133,24 @@ class KeogramKeeper:
             return []
         saved: list[Path] = []
         if self._try(lambda: saved.extend(self._write_files(columns))):
-            self._file_of(self._day).remove()
+            self._file_of(self._day.date).remove()
         return saved
 
     def _write_files(self, columns: NDArray[np.void]) -> list[Path]:
         if self._day is None:
             return []
         self._folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{self._camera}_{self._day:%Y%m%d}"
+        info = self._info_of(self._day)
+        stem = f"{self._camera}_{self._day.date:%Y%m%d}"
         names = (f"{stem}_keogram.png", f"{stem}_brightness.png", f"{stem}_brightness.csv")
-        contents = (*draw_pictures(columns, self._day_info()), format_csv(columns, self._day_info()))
+        contents = (*draw_pictures(columns, info), format_csv(columns))
         paths = [find_unused_path(self._folder / name) for name in names]
         for path, content in zip(paths, contents, strict=True):
             with open_atomic(path) as file:
                 file.write(content)
         for path, companions in ((paths[0], ()), (paths[1], (paths[2].name,))):
-            write_description(path, columns, self._day_info(), self._day, companions)
-        log.info("day saved day=%s columns=%d path=%s", self._day, len(columns), paths[0])
+            write_description(path, columns, info, companions)
+        log.info("day saved day=%s columns=%d path=%s", self._day.date, len(columns), paths[0])
         return paths
 
     # ---- files
@@ -172,19 +172,26 @@ class KeogramKeeper:
 
     def _recover(self) -> None:
         """Saves the days that a crash or a switched-off machine left behind, then goes on with today."""
-        today = day_time_of(time.time_ns(), self._starts_s).day
+        today = day_at(time.time_ns(), self._starts).date
         for path in sorted(self._folder.glob(f".{self._camera}_{'[0-9]' * 8}.columns")):
-            day = datetime.strptime(path.stem[-8:], "%Y%m%d").date()
-            if day != today:
-                self._day, self._rows = day, self._file_of(day).load(self._limit)
+            first = datetime.strptime(path.stem[-8:], "%Y%m%d").date()
+            if first != today:
+                self._day = day_of(first, self._starts)
+                self._rows = self._load(self._day)
                 self._save()
         self._day, self._rows = None, {}
 
+    def _load(self, day: Day) -> dict[int, NDArray[np.void]]:
+        return self._file_of(day.date).load(day, self._settings.keogram_column_s)
+
     def _join_columns(self) -> NDArray[np.void] | None:
         rows = dict(self._rows)
-        if self._column is not None:
-            rows[self._column.index] = self._column.to_row()
+        if self._column is not None and self._day is not None:
+            index = self._day.index_of(self._column.utc_s, self._settings.keogram_column_s)
+            merge_into(rows, index, self._column.to_row())
         return np.concatenate([rows[index] for index in sorted(rows)]) if rows else None
 
-    def _day_info(self) -> DayInfo:
-        return DayInfo(self._camera, str(self._day), self._settings.keogram_column_s, self._starts_s)
+    def _info_of(self, day: Day) -> DayInfo:
+        position = self._settings.position
+        place = (position[0], position[1]) if position else None
+        return DayInfo(self._camera, day, self._settings.keogram_column_s, place)

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.keogram.drawing import DAY_S, draw_brightness_strip, draw_keogram
+from analyzer.keogram.day import Day, DayInfo
+from analyzer.keogram.drawing import draw_brightness_strip, draw_keogram, merge_into
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import write_sidecar
 from shmcam.runtime.atomic_files import find_unused_path
+from shmcam.runtime.clock import to_iso
 
 log = logging.getLogger(__name__)
 
-CSV_HEAD = "time,level,scene_ev,dark_score,night,samples"
+CSV_HEAD = "time,level,scene_ev,dark_score,night,samples,utc"
 
 Columns = NDArray[np.void]
 
-
-@dataclass(frozen=True, slots=True)
-class DayTime:
-    """An instant in the user's days."""
-
-    day: date
-    second: float
-    """Seconds since the day began (day_starts_at)."""
-
-
-def day_time_of(utc_ns: int, day_starts_s: float) -> DayTime:
-    """Returns the local time of an instant. Days of 23 or 25 hours (summer time) keep the clock's reading."""
-    local = datetime.fromtimestamp(utc_ns / 1e9, UTC).astimezone() - timedelta(seconds=day_starts_s)
-    return DayTime(local.date(), local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond * 1e-6)
+LONGEST_DAY_S = 2 * 86_400.0
+"""A day has 25 hours when the clocks go back; a machine that travels may see a longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +43,7 @@ class DayFile:
             file.truncate(file.tell() // self.dtype.itemsize * self.dtype.itemsize)
             file.write(row.tobytes())
 
-    def load(self, limit: int) -> dict[int, Columns]:
+    def load(self, day: Day, column_s: float) -> dict[int, Columns]:
         """Reads the columns of an earlier process, by index; a file of another height or format is set aside.
 
         Raises: OSError.
@@ -63,32 +53,19 @@ class DayFile:
         raw = self.path.read_bytes()
         whole = len(raw) // self.dtype.itemsize
         rows = np.frombuffer(raw[: whole * self.dtype.itemsize], self.dtype)
-        if (rows["index"] >= limit).any():
+        if not (np.abs(rows["utc_s"] - day.begin_s) < LONGEST_DAY_S).all():  # NaN, too
             aside = find_unused_path(self.path.with_suffix(".unreadable"))
             log.warning("columns of another format set aside path=%s", aside)
             self.path.rename(aside)
             return {}
-        return {int(row["index"]): rows[at : at + 1] for at, row in enumerate(rows)}
+        columns: dict[int, Columns] = {}
+        for at, row in enumerate(rows):
+            merge_into(columns, day.index_of(float(row["utc_s"]), column_s), rows[at : at + 1])
+        return columns
 
     def remove(self) -> None:
         """Removes the file: the day is saved elsewhere."""
         self.path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class DayInfo:
-    """The facts that belong to a day's columns."""
-
-    camera: str
-    day: str
-    column_s: float
-    starts_s: float
-    """The beginning of the day, seconds after midnight."""
-
-    def clock_of(self, index: int) -> str:
-        """Returns the local time of a column's beginning, HH:MM:SS."""
-        second = int((self.starts_s + index * self.column_s) % DAY_S)
-        return f"{second // 3600:02}:{second % 3600 // 60:02}:{second % 60:02}"
 
 
 def draw_pictures(columns: Columns, info: DayInfo) -> tuple[bytes, bytes]:
@@ -96,34 +73,37 @@ def draw_pictures(columns: Columns, info: DayInfo) -> tuple[bytes, bytes]:
     texts = {
         "Software": "shmcam",
         "Camera": info.camera,
-        "Day": info.day,
-        "Begin": info.clock_of(int(columns["index"][0])),
+        "Day": str(info.day.date),
+        "Begin": to_iso_local(float(columns["utc_s"][0])),
         "Seconds per column": f"{info.column_s:g}",
     }
-    drawn = [draw(columns, info.column_s, info.starts_s) for draw in (draw_keogram, draw_brightness_strip)]
-    return to_png(drawn[0], texts), to_png(drawn[1], texts)
+    return to_png(draw_keogram(columns, info), texts), to_png(draw_brightness_strip(columns, info), texts)
 
 
-def format_csv(columns: Columns, info: DayInfo) -> bytes:
-    """Formats the numbers of the day, a line per column."""
+def format_csv(columns: Columns) -> bytes:
+    """Formats the numbers of the day, a line per column; local time may come twice, UTC does not."""
     lines = [CSV_HEAD]
     for row in columns:
+        utc_s = float(row["utc_s"])
         numbers = f"{row['level']:.2f},{row['ev']:.3f},{row['dark_score']:.2f},{row['night']:.2f},{row['frames']}"
-        lines.append(f"{info.clock_of(int(row['index']))},{numbers}")
+        lines.append(f"{datetime.fromtimestamp(utc_s):%H:%M:%S},{numbers},{to_iso(round(utc_s * 1e9))}")
     return ("\n".join(lines) + "\n").encode()
 
 
-def write_description(path: Path, columns: Columns, info: DayInfo, day: date, companions: tuple[str, ...]) -> None:
+def to_iso_local(utc_s: float) -> str:
+    """Returns local time with its zone, `2026-10-25T02:30:00+01:00`."""
+    return datetime.fromtimestamp(utc_s).astimezone().isoformat(timespec="seconds")
+
+
+def write_description(path: Path, columns: Columns, info: DayInfo, companions: tuple[str, ...]) -> None:
     """Writes the library's description beside a saved picture. Raises: OSError."""
-    begin = datetime(day.year, day.month, day.day).astimezone() + timedelta(
-        seconds=info.starts_s + int(columns["index"][0]) * info.column_s
-    )
+    first_s, last_s = float(columns["utc_s"][0]), float(columns["utc_s"][-1])
     entry = Entry(
         kind="keogram",
         camera=info.camera,
         path=path,
-        started_utc_ns=round(begin.timestamp() * 1e9),
-        duration_s=(int(columns["index"][-1]) - int(columns["index"][0]) + 1) * info.column_s,
+        started_utc_ns=round(first_s * 1e9),
+        duration_s=last_s - first_s + info.column_s,
         frames=int(columns["frames"].sum()),
         trigger="auto",
         companions=companions,

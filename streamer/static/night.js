@@ -8,8 +8,8 @@ export class NightTab {
     this.page = page;
     this.figures = h("dl", { class: "figures" });
     this.state = h("h2", {});
-    this.keogram = h("img", { class: "strip", alt: "Keogram of today: one column of the picture a minute" });
-    this.brightness = h("img", { class: "strip", alt: "Brightness of today with both thresholds" });
+    this.keogram = h("img", { class: "strip", alt: "Keogram of today: one column of the picture a minute, with hours" });
+    this.brightness = h("img", { class: "strip", alt: "Brightness of today, day and night by colour, with hours" });
     this.missing = h("p", { class: "empty" }, "Keogram and brightness of today are drawn once the analyzer has run for some minutes.");
     for (const image of [this.keogram, this.brightness]) {
       image.hidden = true;

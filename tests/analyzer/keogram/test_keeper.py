@@ -2,7 +2,8 @@
 
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
+from datetime import time as Time
 from types import SimpleNamespace
 
 import av
@@ -11,8 +12,10 @@ import pytest
 
 from analyzer.frame_sample import cut_column
 from analyzer.keogram.daily_keogram import KeogramKeeper
-from analyzer.keogram.day_file import CSV_HEAD, day_time_of
-from analyzer.keogram.drawing import Column, column_dtype_of, draw_brightness_strip, draw_keogram, resize_strip
+from analyzer.keogram.day import day_at
+from analyzer.keogram.day_file import CSV_HEAD
+from analyzer.keogram.drawing import BOTTOM, LEFT, RIGHT, TOP, UNSEEN_RGB, Column, column_dtype_of, resize_strip
+from analyzer.keogram.sun import find_crossings
 from analyzer.settings import AnalyzerSettings
 from shm_ring.formats import geometry, planes
 from shmcam.imaging.png import to_png
@@ -44,6 +47,11 @@ def picture(path):
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
+def plot_of(drawn):
+    """The columns of a picture, without what is written around them."""
+    return drawn[TOP:-BOTTOM, LEFT:-RIGHT]
+
+
 def fill(keeper, begin_s, minutes, grey=lambda minute: 100):
     saved = []
     for minute in range(minutes):
@@ -58,17 +66,19 @@ def test_columns_stand_side_by_side_in_the_order_of_time(places):
         keogram_path, strip_path = keeper.draw()
         assert keeper.columns == 10
     drawn = picture(keogram_path)
-    assert drawn.shape == (16, 10, 3)
-    assert drawn[0, :, 0].tolist() == [minute * 20 for minute in range(10)]
-    assert picture(strip_path).shape == (120, 10, 3)
+    plot = plot_of(drawn)
+    assert plot.shape == (16, 1440, 3)  # the whole day
+    assert plot[0, 720:730, 0].tolist() == [minute * 20 for minute in range(10)]
+    assert (plot[:, 730:] == UNSEEN_RGB).all() and (plot[:, :720] == UNSEEN_RGB).all()
+    assert picture(strip_path).shape[1] == drawn.shape[1]
 
 
-def test_a_gap_stays_black_and_is_as_wide_as_it_was_long(places):
+def test_a_gap_stays_grey_and_is_as_wide_as_it_was_long(places):
     with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
         fill(keeper, NOON, 2)
         fill(keeper, NOON + 5 * 60, 2)
         drawn = picture(keeper.draw()[0])
-    assert drawn[0, :, 0].tolist() == [100, 100, 0, 0, 0, 100, 100]
+    assert plot_of(drawn)[0, 720:727, 0].tolist() == [100, 100, *[UNSEEN_RGB[0]] * 3, 100, 100]
 
 
 def test_a_restart_in_the_middle_of_the_day_loses_only_the_column_under_way(places):
@@ -142,7 +152,7 @@ def test_a_torn_tail_and_columns_of_another_height_are_survived(places):
     other.write_bytes(other.read_bytes()[:-7])
     fill(torn, NOON + 4 * 60, 3)
     assert other.stat().st_size % column_dtype_of(16).itemsize == 0
-    assert set(torn._file_of(torn._day).load(2000)) == {720, 721, 723, 724, 725}
+    assert set(torn._load(torn._day)) == {720, 721, 723, 724, 725}
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and os.access("/proc/1", os.W_OK), reason="needs a folder that refuses writing")
@@ -177,10 +187,102 @@ def test_memory_is_bounded_by_the_day(places):
 
 
 def test_a_day_may_begin_at_noon():
-    at = day_time_of(int((NOON - 60) * 1e9), 12 * 3600)
-    assert at.day.isoformat() == "2026-05-31"
-    assert at.second == pytest.approx(86_400 - 60)
-    assert day_time_of(int(NOON * 1e9), 12 * 3600).day.isoformat() == "2026-06-01"
+    day = day_at((NOON - 60) * 10**9, Time(12))
+    assert day.date.isoformat() == "2026-05-31" and day.end_s == NOON
+    assert day_at(NOON * 10**9, Time(12)).date.isoformat() == "2026-06-01"
+
+
+@pytest.fixture
+def zone(request, monkeypatch):
+    """The local time zone of one test."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+def utc(*when):
+    return datetime(*when, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin"], indirect=True)
+@pytest.mark.parametrize("starts", ["00:00", "02:30", "12:00"])
+def test_the_hour_that_the_clock_shows_twice_is_kept_twice(zone, starts, places):
+    """The second 02:00-03:00 of the night the clocks go back overwrote the first."""
+    settings = AnalyzerSettings(keogram_height=16, day_starts_at=starts)
+    begin_s, saved = utc(2026, 10, 24, 22, 30), []  # 00:30 CEST
+    with KeogramKeeper(settings, places, "cam0") as keeper:
+        for minute in range(300):  # to 04:30 CET
+            hour = minute + 30
+            grey = 10 if 120 <= hour < 180 else 200 if 180 <= hour < 240 else 100
+            saved += keeper.add(result_of(begin_s + minute * 60 + 5, grey), night=True)
+        saved += keeper.end_day_if_over(int(utc(2026, 10, 27, 0, 0) * 1e9))
+    tables = [path.read_text().splitlines()[1:] for path in saved if path.suffix == ".csv"]
+    rows = [row.split(",") for table in tables for row in table]
+    assert len(rows) == 300 and sum(int(row[5]) for row in rows) == 300
+    assert sum(row[3] == "10.00" for row in rows) == 60 == sum(row[3] == "200.00" for row in rows)
+    twice = [row[6] for row in rows if row[0] == "02:15:00"]
+    assert twice == ["2026-10-25T00:15:00.000Z", "2026-10-25T01:15:00.000Z"]
+    entries = [read(path) for path in saved if path.name.endswith("keogram.png")]
+    assert sum(entry.duration_s for entry in entries) == 5 * 3600
+    assert entries[0].started_utc_ns == begin_s * 10**9
+
+
+@pytest.mark.parametrize(
+    ("zone", "frame", "width"),
+    [
+        ("Europe/Berlin", (2026, 10, 25, 9, 0), 1500),  # clocks went back in the night before
+        ("Europe/Berlin", (2026, 3, 29, 8, 0), 1380),  # and forward
+        ("Asia/Kathmandu", (2026, 6, 1, 8, 0), 1440),
+        ("America/St_Johns", (2026, 11, 1, 20, 0), 1500),
+        ("Australia/Lord_Howe", (2026, 4, 5, 0, 0), 1470),  # half an hour
+        ("Pacific/Apia", (2026, 6, 1, 8, 0), 1440),
+    ],
+    indirect=["zone"],
+)
+def test_the_library_knows_when_a_keogram_began_and_the_day_is_as_long_as_it_was(zone, frame, width, places):
+    when_s = utc(*frame)
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, when_s, 10)
+        assert plot_of(picture(keeper.draw()[0])).shape[1] == width
+        saved = keeper.end_day_if_over(int((when_s + 2 * 86_400) * 1e9))
+    entry = read(saved[0])
+    assert (entry.started_utc_ns, entry.duration_s) == (when_s * 10**9, 600)
+
+
+def test_a_clock_that_is_set_back_within_the_day_overwrites_no_column(places):
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, NOON, 10, grey=lambda _: 100)
+        fill(keeper, NOON + 5 * 60, 10, grey=lambda _: 200)  # five minutes come again
+        assert keeper.columns == 15
+        plot = plot_of(picture(keeper.draw()[0]))
+    assert plot[0, 720:735, 0].tolist() == [100] * 5 + [150] * 5 + [200] * 5
+    again = KeogramKeeper(SETTINGS, places, "cam0")
+    again.add(result_of(NOON + 3600), night=False)  # reads the file
+    assert int(again._join_columns()["frames"].sum()) == 41
+
+
+def test_hours_and_sun_are_marked_around_the_columns(places):
+    there = AnalyzerSettings(keogram_height=16, position=(52.5, 13.4))
+    with KeogramKeeper(SETTINGS, places, "cam0") as plain, KeogramKeeper(there, places, "cam1") as placed:
+        for keeper in (plain, placed):
+            fill(keeper, NOON, 2)
+        drawn, marked = (picture(keeper.draw()[0]) for keeper in (plain, placed))
+    ticks = np.flatnonzero((drawn[16 + TOP] > 200).all(axis=1)) - LEFT
+    assert ticks.tolist() == list(range(0, 1441, 60))
+    assert drawn[TOP + 16 + 8 : TOP + 16 + 22].max() > 200  # hours
+    assert not (drawn[22:36] > 60).any() and (marked[22:36] > 200).any()
+    dawn, dusk = find_crossings(utc(2026, 6, 21), utc(2026, 6, 22), (52.52, 13.405))
+    assert (dawn[1], dusk[1]) == (True, False)
+    assert abs(dawn[0] - utc(2026, 6, 21, 2, 43)) < 60 and abs(dusk[0] - utc(2026, 6, 21, 19, 33)) < 60
+    assert find_crossings(utc(2026, 6, 21), utc(2026, 6, 22), (69.65, 18.96)) == []  # the sun does not set
+
+
+@pytest.mark.parametrize("position", [(91.0, 0.0), (0.0, 181.0), (52.0,)])
+def test_a_position_that_is_none_is_refused(position):
+    with pytest.raises(ValueError, match=r"position: .* must be"):
+        AnalyzerSettings(position=position)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 17, 1080])
@@ -197,19 +299,8 @@ def test_a_column_is_the_mean_of_its_samples():
     column.add(np.full((4, 3), 10, np.uint8), 20.0, -2.0, 10.0, night=False)
     column.add(np.full((4, 3), 20, np.uint8), 40.0, -4.0, 20.0, night=True)
     row = column.to_row()[0]
-    assert (row["index"], row["frames"], row["level"], row["ev"], row["night"]) == (7, 2, 30.0, -3.0, 0.5)
+    assert (row["utc_s"], row["frames"], row["level"], row["ev"], row["night"]) == (7, 2, 30.0, -3.0, 0.5)
     assert (row["rgb"] == 15).all()
-
-
-def test_full_hours_are_marked():
-    columns = np.zeros(180, column_dtype_of(20))
-    columns["index"] = np.arange(180) + 660  # 11:00 to 14:00
-    drawn = draw_keogram(columns, 60.0, 0.0)
-    marked = np.flatnonzero((drawn[-1] == 255).all(axis=1))
-    assert marked.tolist() == [0, 60, 120]
-    assert (drawn[-10:, 60] == 255).all()  # 12:00 is higher
-    assert (drawn[-10, 0] == 0).all()
-    assert draw_brightness_strip(columns, 60.0, 0.0).shape == (120, 180, 3)
 
 
 def test_png_is_read_by_others_and_keeps_its_notes(tmp_path):
