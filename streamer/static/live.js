@@ -4,9 +4,11 @@ import { get, post } from "./api.js";
 import { cameraBadges, fullness } from "./badges.js";
 import { ControlsCard } from "./controls.js";
 import { clock, fill, h, length, size, toast } from "./dom.js";
+import { Snapshots } from "./snapshots.js";
 import { Video } from "./video.js";
 
 const MODES = ["auto", "h264", "mjpeg"];
+const STREAMS_MAX = 3; // streams of MJPEG at once: each takes one of the browser's six connections
 const MODE_NAMES = { auto: "Automatic", h264: "H.264", mjpeg: "MJPEG" };
 
 export class LiveTab {
@@ -63,7 +65,8 @@ export class LiveTab {
     this.screens.forEach((screen) => screen.stop());
     const names = this.page.over?.cameras.map((camera) => camera.name) ?? [this.page.camera];
     const shown = this.inGrid ? names : [this.page.camera || names[0]];
-    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long));
+    const snapshots = shown.length > STREAMS_MAX ? new Snapshots() : null;
+    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long, snapshots));
     for (const screen of this.screens) {
       screen.over = h("div", { class: "over" });
       screen.notice = h("div", { class: "notice", hidden: true });

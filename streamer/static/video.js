@@ -1,22 +1,28 @@
 // One live picture: MJPEG at once, then H.264 through Media Source where a recorder delivers it; chosen by itself.
+// iPhones have ManagedMediaSource only (https://www.w3.org/TR/media-source-2/#managedmediasource-interface).
 
 import { h } from "./dom.js";
 import { socket } from "./api.js";
 
+const Source = window.ManagedMediaSource ?? window.MediaSource;
 const BEHIND_S = 1.2; // further behind the live edge than this: jump
 const KEPT_S = 10; // seconds of played video the browser keeps
 const SILENT_MS = 6000; // no data for so long: the recorder is away
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
 export class Video {
-  /** @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG */
-  constructor(camera, mode = "auto", width = 0, long = false) {
+  /**
+   * @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG
+   * @param snapshots in turn instead of a stream of MJPEG; null: a stream
+   */
+  constructor(camera, mode = "auto", width = 0, long = false, snapshots = null) {
+    this.snapshots = snapshots;
     this.camera = camera;
     this.mode = long ? "mjpeg" : mode;
     this.long = long;
     this.width = width;
     this.kind = "";
-    this.video = h("video", { muted: true, playsinline: true, autoplay: true, hidden: true, "aria-label": `Live picture of ${camera}` });
+    this.video = h("video", { muted: true, playsinline: true, disableremoteplayback: true, autoplay: true, hidden: true, "aria-label": `Live picture of ${camera}` });
     this.image = h("img", { alt: `Live picture of ${camera}`, hidden: true });
     this.element = h("div", { class: "screen" }, this.video, this.image);
     this.queue = [];
@@ -34,7 +40,7 @@ export class Video {
 
   start() {
     this.ended = false;
-    const films = this.mode !== "mjpeg" && "MediaSource" in window;
+    const films = this.mode !== "mjpeg" && Boolean(Source);
     if (this.mode !== "h264" || !films) this.startMjpeg(); // a recorder may need seconds to begin, or not be there
     if (films) this.startH264();
   }
@@ -43,7 +49,7 @@ export class Video {
     this.ended = true;
     Object.values(this.timers).forEach(clearTimeout);
     this.closeH264();
-    this.image.removeAttribute("src"); // else the browser keeps the stream open
+    this.endImage();
     this.kind = "";
   }
 
@@ -51,8 +57,13 @@ export class Video {
     this.kind = kind;
     this.video.hidden = kind !== "h264";
     this.image.hidden = kind !== "mjpeg";
-    if (kind === "h264") this.image.removeAttribute("src");
+    if (kind === "h264") this.endImage();
     this.element.dataset.kind = kind;
+  }
+
+  endImage() {
+    this.snapshots?.remove(this.image);
+    this.image.removeAttribute("src"); // else the browser keeps the stream open
   }
 
   shaped(width, height) {
@@ -71,7 +82,8 @@ export class Video {
     this.shown("mjpeg");
     const width = this.width ? `&width=${this.width}` : "";
     const exposure = this.long ? "&exposure=long" : "";
-    this.image.src = `cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
+    if (this.snapshots) this.snapshots.add(this.image, `cam/${this.camera}/snapshot.jpg?t=0${width}${exposure}`);
+    else this.image.src = `cam/${this.camera}/stream?advance_headers=1${width}${exposure}&t=${Date.now()}`;
   }
 
   // ---- H.264
@@ -94,9 +106,9 @@ export class Video {
   }
 
   open(film) {
-    if (!MediaSource.isTypeSupported(film.mime)) return this.fallBack();
+    if (!Source.isTypeSupported(film.mime)) return this.fallBack();
     this.queue = [];
-    this.source = new MediaSource();
+    this.source = new Source();
     URL.revokeObjectURL(this.video.src);
     this.video.src = URL.createObjectURL(this.source);
     this.buffer = null;

@@ -160,7 +160,7 @@ def test_the_long_exposure_is_switched_by_button_and_by_key_and_says_why_it_is_o
         button = page.get_by_role("button", name=re.compile("^Long exposure"))
         playwright.expect(button).to_have_attribute("aria-disabled", "false", timeout=20_000)
         button.click()
-        playwright.expect(page.locator(".screen img")).to_have_attribute("src", re.compile("/cam/cam0/.*exposure=long"))
+        playwright.expect(page.locator(".screen img")).to_have_attribute("src", re.compile("cam/cam0/.*exposure=long"))
         playwright.expect(button).to_have_attribute("aria-pressed", "true")
         playwright.expect(page.locator(".over")).to_contain_text("Long exposure")
         until(lambda: in_pixels(page), 20, "a picture")
@@ -468,6 +468,32 @@ def test_a_viewer_is_told_why_nothing_can_be_changed(tmp_path, browser):
         page.get_by_role("button", name="Save").click()
         playwright.expect(page.locator("#toasts")).to_contain_text("only an owner may do this")
         assert not [command for command in served.server.hub.asked if type(command).__name__ == "Save"]
+        context.close()
+
+
+def test_a_grid_of_twelve_cameras_stays_usable_without_media_source(tmp_path, browser):
+    """A browser opens six connections to a server: six tiles were black, and no button of the page did anything."""
+    names = tuple(f"cam{n}" for n in range(12))
+    with Threaded(tmp_path, cameras=names, fps=10.0) as served:
+        context = browser.new_context()
+        context.add_init_script("delete window.MediaSource; delete window.ManagedMediaSource")
+        page = context.new_page()
+        page.goto(served.server.url)
+        playwright.expect(page.locator("#badges")).to_contain_text("Live ·")
+        page.keyboard.press("g")
+        tiles = page.locator(".grid .screen img")
+        playwright.expect(tiles).to_have_count(12)
+        seen = "all => all.filter((one) => one.naturalWidth > 0 && !one.hidden).map((one) => one.src)"
+        until(lambda: len(tiles.evaluate_all(seen)) == 12, 20, "a picture in every tile")
+        first = tiles.evaluate_all(seen)
+        until(lambda: not set(first) & set(tiles.evaluate_all(seen)), 20, "a newer picture in every tile")
+        page.get_by_role("button", name="Save").click()
+        until(
+            lambda: any(type(command).__name__ == "Save" for command in served.server.hub.asked), 5, "the button works"
+        )
+        page.keyboard.press("g")
+        until(lambda: in_pixels(page), 15, "one camera again")
+        until(lambda: served.server.context.viewer_slots.streams == 1, 10, "the other tiles have ended")
         context.close()
 
 
