@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.ring_frames import RingContents
+from exporter.stacking.dark_frames import NO_DARK, DarkChoice
 from shm_ring import FrameMeta
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
@@ -39,6 +40,9 @@ class StackSummary:
     """The frame id and age in seconds of the last frame used."""
     least: int = 0
     """The number of frames for which the command reached back beyond its span; 0: the span as it was."""
+
+    dark: DarkChoice = NO_DARK
+    """The dark frame that was subtracted, or why none was."""
 
     @property
     def span_s(self) -> float:
@@ -158,6 +162,10 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
         details.append(f"left out: {summary.left_out}")
     if summary.available < summary.least:
         details.append(f"fewer than {summary.least}: the ring holds no more of this exposure")
+    if summary.dark.words:
+        details.append(
+            f"{'dark frame' if summary.dark.dark is not None else 'no dark frame fits'}: {summary.dark.words}"
+        )
     return Reply(
         status="stack_saved",
         text=f"{what}: {_format_paths(entries)} ({', '.join(details)})",
@@ -169,6 +177,7 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
             "available": summary.available,
             "already_gone": summary.overwritten,
             "left_out": summary.left_out,
+            "dark_frame": summary.dark.words,
             "span_s": round(summary.span_s, 6),
             "first": {"frame_id": summary.first[0], "age_s": round(summary.first[1], 6)},
             "last": {"frame_id": summary.last[0], "age_s": round(summary.last[1], 6)},

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from exporter.camera_id import read_camera_id
 from exporter.films.build import camera_of
 from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
@@ -46,12 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         last = frames[-1]
         dark = dark_frames.measure_dark(median_of([frame.payload for frame in frames]), last.picture)
         meta = last.meta
-        path = (
-            settings.paths.captures
-            / dark_frames.FOLDER
-            / dark_frames.name_dark_file(camera, meta.exposure_us, meta.analogue_gain)
-        )
-        dark_frames.save_dark(dark, path)
+        facts = dark_frames.facts_of(camera, meta, last.picture, read_camera_id(settings.socket_path, camera))
+        name = dark_frames.name_dark_file(camera, meta.exposure_us, meta.analogue_gain)
+        path = settings.paths.captures / dark_frames.FOLDER / name
+        dark_frames.save_dark(dark, path, facts)
     except (RingError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

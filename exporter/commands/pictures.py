@@ -21,6 +21,7 @@ from exporter.ring_frames import (
     span_of,
 )
 from exporter.settings import ExportSettings
+from exporter.stacking.dark_frames import NO_DARK, DarkChoice
 from exporter.stacking.stack import SEPARATE, stack_frames
 from shm_ring import Frame, FrameMeta
 from shmcam.config.settings import Settings
@@ -122,8 +123,9 @@ class PictureCommands:
         overwritten = count_overwritten(start_ns, candidates[0].meta, period)
         if method == SEPARATE:
             entries, metas, left_out = self._save_separately(camera, chosen, command)
+            dark = NO_DARK
         else:
-            entries, metas, left_out = self._save_stack(camera, chosen, method, command)
+            entries, metas, left_out, dark = self._save_stack(camera, chosen, method, command)
         if not entries:
             return replies.reply_no_frames(
                 camera.name, f"all {len(chosen)} frames were overwritten while they were read"
@@ -131,7 +133,7 @@ class PictureCommands:
         ages = [(meta.frame_id, (received_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
         overwritten += len(chosen) - len(metas) - left_out
         summary = replies.StackSummary(
-            camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least
+            camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least, dark
         )
         return replies.reply_past_stack(entries, summary)
 
@@ -147,10 +149,10 @@ class PictureCommands:
             text = f"{camera.name}: no virtual long exposure; set export.long_exposure_s (needs a restart)"
             return error(text, "not_possible")
         more = {"stack": {"method": LONG, "count": result.count, "aligned": False}}
-        entries = self._saver.save_stack(camera, result, more, SaveOptions(command.formats, command.label, "pastStack"))
+        saved = self._saver.save_stack(camera, result, more, SaveOptions(command.formats, command.label, "pastStack"))
         first, last = ((meta.frame_id, (received_ns - meta.captured_ns) / 1e9) for meta in result.metas)
-        summary = replies.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last)
-        return replies.reply_past_stack(entries, summary)
+        summary = replies.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last, 0, saved.dark)
+        return replies.reply_past_stack(saved.entries, summary)
 
     def _camera_of(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
@@ -197,12 +199,12 @@ class PictureCommands:
 
     def _save_stack(
         self, camera: CameraFrames, chosen: list[Candidate], method: str, command: PastStack
-    ) -> tuple[list[Entry], list[FrameMeta], int]:
+    ) -> tuple[list[Entry], list[FrameMeta], int, DarkChoice]:
         own = self._own(camera)
         align = command.align or own.stack_align
         result = stack_frames(camera.copy_frames(chosen), method, align=align)
         if result is None:
-            return [], [], 0
+            return [], [], 0, NO_DARK
         more = {"stack": {"method": method, "count": len(result.metas), "aligned": align}}
-        entries = self._saver.save_stack(camera, result, more, SaveOptions(command.formats, command.label, "pastStack"))
-        return entries, list(result.metas), result.left_out
+        saved = self._saver.save_stack(camera, result, more, SaveOptions(command.formats, command.label, "pastStack"))
+        return saved.entries, list(result.metas), result.left_out, saved.dark

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.camera_id import read_camera_id
 from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
 from exporter.ring_frames import CameraFrames
@@ -25,7 +27,6 @@ from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
-from shmcam.imaging.accumulate import Samples16
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
@@ -67,6 +68,14 @@ class PictureToSave:
     """The row, with the folder and any suffix as path."""
     more: Mapping[str, Any]
     """More fields for EXIF: how it was stacked, the scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStack:
+    """The rows of a saved stack, and its dark frame."""
+
+    entries: list[Entry]
+    dark: dark_frames.DarkChoice
 
 
 class PictureSaver:
@@ -116,13 +125,16 @@ class PictureSaver:
 
     def save_stack(
         self, camera: CameraFrames, result: StackResult, more: Mapping[str, Any], options: SaveOptions
-    ) -> list[Entry]:
-        """Saves a stack in each format, its dark frame subtracted. Returns and raises as `save_frame`."""
+    ) -> SavedStack:
+        """Saves a stack in each format, its dark frame subtracted. Raises as `save_frame`."""
         settings = self._settings()
         own = settings.table(ExportSettings, camera.name)
         first, last = result.metas[0], result.metas[-1]
         count = result.count
-        samples, is_corrected = self._subtract_dark(camera, result) if own.dark_frames else (result.samples, False)
+        choice = self._choose_dark(camera, result) if own.dark_frames else dark_frames.NO_DARK
+        samples, is_corrected = result.samples, choice.dark is not None
+        if choice.dark is not None:
+            samples = dark_frames.subtract_dark(samples, result.geometry, choice.dark)
         score = camera.find_score(last.frame_id)
         prefix = camera.name if len(settings.cameras) > 1 else ""
         name = names.name_stack(prefix, options.label, last.captured_utc_ns, last.frame_id, count=count, kind="")
@@ -139,7 +151,8 @@ class PictureSaver:
             trigger=options.trigger,
             label=options.label,
         )
-        picture = PictureToSave(samples, result.geometry, last, entry, {**more, "dark_frame": is_corrected})
+        about_dark = {"dark_frame": is_corrected, **({"dark_frame_choice": choice.words} if choice.words else {})}
+        picture = PictureToSave(samples, result.geometry, last, entry, {**more, **about_dark})
         entries = self._save_formats(picture, options.formats or own.stack_formats, own)
         for entry in entries:
             self.announce(
@@ -156,20 +169,24 @@ class PictureSaver:
                     reason=options.reason,
                 )
             )
-        return entries
+        if choice.words and not is_corrected:
+            log.info("no dark frame used camera=%s %s", camera.name, choice.words)
+        return SavedStack(entries, choice)
 
     @property
     def _folder(self) -> Path:
         return self._settings().paths.captures
 
-    def _subtract_dark(self, camera: CameraFrames, result: StackResult) -> tuple[Samples16, bool]:
-        """Returns the samples without the dark frame, and whether there was one."""
-        last = result.metas[-1]
+    def _choose_dark(self, camera: CameraFrames, result: StackResult) -> dark_frames.DarkChoice:
+        """Returns the dark frame that fits, or why none does."""
         folder = self._folder / dark_frames.FOLDER
-        dark = dark_frames.load_dark(folder, camera.name, last.exposure_us, last.analogue_gain, result.samples.size)
-        if dark is None:
-            return result.samples, False
-        return dark_frames.subtract_dark(result.samples, result.geometry, dark), True
+        if not folder.is_dir():
+            return dark_frames.NO_DARK
+        socket_path = self._settings().socket_path
+        wanted = dark_frames.facts_of(
+            camera.name, result.metas[-1], result.geometry, read_camera_id(socket_path, camera.name)
+        )
+        return dark_frames.choose_dark(folder, wanted, result.samples.size, time.time_ns())
 
     def _save_formats(self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
         return [self._save_format(picture, kind, own) for kind in check_formats(formats)]

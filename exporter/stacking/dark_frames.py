@@ -7,7 +7,9 @@ processed already, not raw sensor values; other programs call this hot-pixel rem
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.stacking.tone_map import planes_of
+from shm_ring import FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
 from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
@@ -28,8 +31,12 @@ HOT_SIGMAS = 8.0
 """A pixel so far above the dark frame's median is hot: its neighbours are better data than itself."""
 SIGMA_OF_MAD = 1.4826
 """Standard deviation of Gaussian noise with median absolute deviation 1."""
-EXPOSURE_TOLERANCE = 0.1
-"""Share by which exposure and gain may differ: the camera's own steps are finer."""
+GAIN_TOLERANCE = 0.1
+"""Share by which the gain may differ: the camera's own steps are finer."""
+MOST_TIMES_APART = 2.0
+"""Exposures so many times apart have dark current too different to be scaled."""
+REFUSALS_TOLD = 3
+UNKNOWN_GEOMETRY = ("", 0, 0)
 
 Mask = NDArray[np.bool_]
 
@@ -67,40 +74,125 @@ def subtract_dark(samples: Samples16, geometry: Geometry, dark: DarkFrame) -> Sa
     return result
 
 
-def save_dark(dark: DarkFrame, path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class DarkFacts:
+    """What a dark frame belongs to; it stands in its file."""
+
+    camera: str
+    exposure_us: int
+    gain: float
+    geometry: tuple[str, int, int]
+    """Pixel format, width, height."""
+    camera_id: str = ""
+    """What tells this camera from another one at the same place; empty: unknown."""
+    taken_utc_ns: int = 0
+
+    def describe_age(self, now_utc_ns: int) -> str:
+        """Returns the age in words."""
+        days = (now_utc_ns - self.taken_utc_ns) / 86_400e9
+        return f"{days:.0f} days old" if days >= 2 else f"{max(0.0, days * 24):.0f} h old"
+
+
+def facts_of(camera: str, meta: FrameMeta, geometry: Geometry, camera_id: str) -> DarkFacts:
+    """Returns what a dark frame of such frames belongs to."""
+    size = (geometry.pixel_format, geometry.width, geometry.height)
+    return DarkFacts(camera, meta.exposure_us, meta.analogue_gain, size, camera_id, meta.captured_utc_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class DarkChoice:
+    """The dark frame for a stack, or the reason why there is none."""
+
+    dark: DarkFrame | None
+    words: str
+    """Which one and how old, or why none fits; empty: none was ever taken for this camera."""
+
+
+NO_DARK = DarkChoice(None, "")
+
+
+def save_dark(dark: DarkFrame, path: Path, facts: DarkFacts) -> None:
     """Writes a dark frame to disk, whole or not at all. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, level=dark.level, hot=dark.hot)
+    np.savez_compressed(buffer, level=dark.level, hot=dark.hot, facts=np.array(json.dumps(asdict(facts))))
     with open_atomic(path, replace=True) as file:
         file.write(buffer.getbuffer())
 
 
-def load_dark(folder: Path, camera: str, exposure_us: int, gain: float, size: int) -> DarkFrame | None:
-    """Returns the dark frame of this camera, exposure, gain and payload size, if there is one. Raises: OSError."""
-    for path in sorted(folder.glob(f"{camera}_*us_*x.npz")):
-        name, *numbers = path.stem.rsplit("_", 2)
-        if name != camera:  # "front" and "front_door" begin alike
+def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns: int) -> DarkChoice:
+    """Chooses the dark frame of the nearest exposure, of the same camera, size and gain. Raises: OSError."""
+    refused: list[str] = []
+    fitting: list[tuple[float, Path, DarkFacts]] = []
+    for path in sorted(folder.glob(f"{wanted.camera}_*us_*x.npz")):
+        try:
+            facts = _read_facts(path)
+        except DAMAGE_ERRORS as problem:
+            set_aside(path, problem)
             continue
-        dark_us, dark_gain = (float(number.rstrip("usx")) for number in numbers)
-        if _is_close(dark_us, exposure_us) and _is_close(dark_gain, gain):
-            try:
-                with np.load(path, allow_pickle=False) as stored:
-                    dark = DarkFrame(stored["level"], stored["hot"])
-            except DAMAGE_ERRORS as problem:
-                set_aside(path, problem)
-                continue
-            return dark if dark.level.size == size else None
-    return None
+        if facts is None or facts.camera != wanted.camera:  # "front" and "front_door" begin alike
+            continue
+        if reason := _why_not(facts, wanted):
+            refused.append(f"{path.name}: {reason}")
+        else:
+            fitting.append((_times_apart(facts.exposure_us, wanted.exposure_us), path, facts))
+    for _, path, facts in sorted(fitting, key=lambda item: item[:2]):
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                dark = DarkFrame(stored["level"], stored["hot"])
+        except DAMAGE_ERRORS as problem:
+            set_aside(path, problem)
+            continue
+        if dark.level.size != payload_bytes:
+            refused.append(f"{path.name}: has {dark.level.size} bytes, the stack {payload_bytes}")
+            continue
+        words = f"{path.name}, {facts.exposure_us / 1e6:g} s, {facts.describe_age(now_utc_ns)}"
+        return DarkChoice(_scale(dark, wanted.exposure_us / facts.exposure_us), words)
+    return DarkChoice(None, "; ".join(refused[:REFUSALS_TOLD]))
+
+
+def _read_facts(path: Path) -> DarkFacts | None:
+    """Reads what a dark frame belongs to; of one without facts, as older versions wrote, from its name and size."""
+    with np.load(path, allow_pickle=False) as stored:
+        if "facts" in stored:
+            values = json.loads(str(stored["facts"]))
+            return DarkFacts(**{**values, "geometry": tuple(values["geometry"])})
+    camera, exposure, gain = path.stem.rsplit("_", 2)
+    taken_utc_ns = path.stat().st_mtime_ns
+    return DarkFacts(camera, int(exposure.rstrip("us")), float(gain.rstrip("x")), UNKNOWN_GEOMETRY, "", taken_utc_ns)
+
+
+def _why_not(facts: DarkFacts, wanted: DarkFacts) -> str:
+    """Returns why a dark frame does not fit; empty: it does."""
+    if facts.geometry not in (wanted.geometry, UNKNOWN_GEOMETRY):
+        size, needed = (f"{width}x{height} {pixels}" for pixels, width, height in (facts.geometry, wanted.geometry))
+        return f"is {size}, the stack {needed}"
+    if facts.camera_id and wanted.camera_id and facts.camera_id != wanted.camera_id:
+        return f"is of another camera ({facts.camera_id}; now {wanted.camera_id})"
+    if not wanted.exposure_us or wanted.gain <= 0:
+        return "the camera does not tell its exposure and gain"
+    if abs(facts.gain / wanted.gain - 1) > GAIN_TOLERANCE:
+        return f"has gain {facts.gain:g}, the stack {wanted.gain:g}"
+    if _times_apart(facts.exposure_us, wanted.exposure_us) >= MOST_TIMES_APART:
+        return f"has {facts.exposure_us / 1e6:g} s, the stack {wanted.exposure_us / 1e6:g} s: twice or half and more"
+    return ""
+
+
+def _times_apart(first_us: int, second_us: int) -> float:
+    low, high = sorted((first_us, second_us))
+    return high / low if low > 0 else math.inf
+
+
+def _scale(dark: DarkFrame, factor: float) -> DarkFrame:
+    """Returns the dark frame for a shorter exposure, as dark current grows with time; scaled up, its noise would be."""
+    if factor >= 1:
+        return dark
+    return DarkFrame(np.rint(dark.level * np.float32(factor)).astype(np.uint16), dark.hot)
 
 
 def name_dark_file(camera: str, exposure_us: int, gain: float) -> str:
     """Returns the file name: camera, exposure and gain."""
     return f"{camera}_{exposure_us}us_{gain:.2f}x.npz"
-
-
-def _is_close(dark: float, current: float) -> bool:
-    return current > 0 and abs(dark / current - 1) <= EXPOSURE_TOLERANCE
 
 
 def _median_of_neighbours(plane: NDArray[Any]) -> NDArray[Any]:

@@ -50,15 +50,16 @@ def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
-    size = NightFrame.payload.size
+    size, shape = NightFrame.payload.size, NightFrame.geometry
     dark = dark_frames.DarkFrame(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
-    first, second = (
-        tmp_path / dark_frames.name_dark_file("cam0", exposure_us, 2.0) for exposure_us in (1_000_000, 1_010_000)
-    )
-    dark_frames.save_dark(dark, first)
+    paths = []
+    for exposure_us in (1_000_000, 1_010_000):
+        paths.append(tmp_path / dark_frames.name_dark_file("cam0", exposure_us, 2.0))
+        meta = FrameMeta(1, 0, 0, exposure_us=exposure_us, analogue_gain=2.0)
+        dark_frames.save_dark(dark, paths[-1], dark_frames.facts_of("cam0", meta, shape, ""))
+    first, _ = paths
     first.write_bytes(DAMAGES[damage](first.read_bytes()))
-    assert dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size) is None
-    assert [path.name for path in tmp_path.iterdir()] == [first.name + ".damaged"]
-    dark_frames.save_dark(dark, second)
-    found = dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 2.0, size)
-    assert found is not None and np.array_equal(found.level, dark.level)
+    wanted = dark_frames.facts_of("cam0", FrameMeta(1, 0, 0, exposure_us=1_000_000, analogue_gain=2.0), shape, "")
+    found = dark_frames.choose_dark(tmp_path, wanted, size, 0)
+    assert found.dark is not None and "cam0_1010000us" in found.words
+    assert first.with_name(first.name + ".damaged").exists() and not first.exists()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from exporter.stacking import align, dark_frames
 from exporter.stacking.median import build_network, median_of, middle_of, sum_middle
 from exporter.stacking.sigma_clip import BRIGHTEST, SigmaStack
+from shm_ring import FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.imaging.accumulate import (
     SCALE_TO_16_BITS,
@@ -262,14 +263,10 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
         return payload
 
     dark = dark_frames.measure_dark(median_of([exposed(0) for _ in range(dark_frames.MIN_FRAMES)]), layout)
-    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("cam0", 2_000_000, 6.0))
-    again = dark_frames.load_dark(tmp_path, "cam0", 1_990_000, 6.0, layout.payload_bytes)
+    facts = dark_facts("cam0", 2_000_000, 6.0, layout)
+    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("cam0", 2_000_000, 6.0), facts)
+    again = dark_frames.choose_dark(tmp_path, facts, layout.payload_bytes, 0).dark
     assert again is not None and np.array_equal(again.level, dark.level) and np.array_equal(again.hot, dark.hot)
-    assert dark_frames.load_dark(tmp_path, "cam0", 1_000_000, 6.0, layout.payload_bytes) is None
-    assert dark_frames.load_dark(tmp_path, "cam1", 2_000_000, 6.0, layout.payload_bytes) is None
-    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("front_door", 2_000_000, 6.0))
-    assert dark_frames.load_dark(tmp_path, "front", 2_000_000, 6.0, layout.payload_bytes) is None
-    assert dark_frames.load_dark(tmp_path, "front_door", 2_000_000, 6.0, layout.payload_bytes) is not None
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
     clean = dark_frames.subtract_dark(stack, layout, again)
     before = planes(stack, layout)[0].astype(float) / SCALE_TO_16_BITS
@@ -277,6 +274,57 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
     assert before[warm].mean() - before[~warm & ~hot].mean() > 4
     assert abs(after[warm].mean() - after[~warm & ~hot].mean()) < 0.6
     assert np.abs(after[hot] - after[~hot].mean()).max() < 4
+
+
+def dark_facts(camera: str, exposure_us: int, gain: float, layout, camera_id: str = "", taken_s: int = 0):
+    meta = FrameMeta(1, 0, taken_s * 10**9, exposure_us=exposure_us, analogue_gain=gain)
+    return dark_frames.facts_of(camera, meta, layout, camera_id)
+
+
+def test_the_nearest_dark_frame_of_this_camera_is_taken_and_a_refused_one_says_why(tmp_path):
+    layout = geometry("yuv420p", 64, 48)
+    day_ns = 86_400 * 10**9
+
+    def save(exposure_us: int, gain: float, level: int, shape=layout, camera="cam0", camera_id="imx219 A") -> None:
+        dark = dark_frames.DarkFrame(
+            np.full(shape.payload_bytes, level, np.uint16), np.zeros(shape.payload_bytes, np.bool_)
+        )
+        path = tmp_path / dark_frames.name_dark_file(camera, exposure_us, gain)
+        dark_frames.save_dark(dark, path, dark_facts(camera, exposure_us, gain, shape, camera_id, 86_400))
+
+    def choose(exposure_us: int, gain: float = 6.0, shape=layout, camera="cam0", camera_id="imx219 A"):
+        wanted = dark_facts(camera, exposure_us, gain, shape, camera_id)
+        return dark_frames.choose_dark(tmp_path, wanted, shape.payload_bytes, 13 * day_ns)
+
+    assert choose(2_000_000) == dark_frames.NO_DARK  # none was ever taken: nothing to tell
+    for exposure_us, level in ((1_000_000, 1000), (1_500_000, 1500), (2_000_000, 2000)):
+        save(exposure_us, 6.0, level)
+    assert choose(1_900_000).words == "cam0_2000000us_6.00x.npz, 2 s, 12 days old"
+    assert {choose(us).dark.level[0] for us in (2_000_000, 3_000_000)} == {2000}  # nearest, and never scaled up
+    assert choose(1_600_000).dark.level[0] == 1500 and choose(1_400_000).dark.level[0] == 1400  # scaled to the time
+    refusals = {
+        "twice or half and more": choose(100_000),
+        "has gain 6, the stack 2": choose(2_000_000, gain=2.0),
+        "is 64x48 yuv420p, the stack 32x24 yuv420p": choose(2_000_000, shape=geometry("yuv420p", 32, 24)),
+        "is of another camera (imx219 A; now imx477 B)": choose(2_000_000, camera_id="imx477 B"),
+        "does not tell its exposure": choose(0),
+    }
+    for words, choice in refusals.items():
+        assert choice.dark is None and words in choice.words, choice.words
+    assert choose(2_000_000, camera_id="").dark is not None  # capture is away: the name is all there is
+    save(2_000_000, 6.0, 7, camera="front_door")
+    assert choose(2_000_000, camera="front") == dark_frames.NO_DARK
+    assert choose(2_000_000, camera="front_door").dark.level[0] == 7
+
+
+def test_a_dark_frame_of_an_older_version_is_still_found(tmp_path):
+    layout = geometry("gray", 16, 16)
+    with (tmp_path / "cam0_2000000us_6.00x.npz").open("wb") as file:
+        np.savez_compressed(file, level=np.full(256, 5, np.uint16), hot=np.zeros(256, np.bool_))
+    found = dark_frames.choose_dark(tmp_path, dark_facts("cam0", 2_000_000, 6.0, layout, "any"), 256, 0)
+    assert found.dark is not None and found.dark.level[0] == 5
+    other = dark_frames.choose_dark(tmp_path, dark_facts("cam0", 2_000_000, 6.0, layout), 999, 0)
+    assert other.dark is None and "has 256 bytes, the stack 999" in other.words
 
 
 @pytest.mark.parametrize("stack", [MeanStack, TrimmedStack, SigmaStack, ExtremeStack])
