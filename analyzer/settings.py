@@ -133,7 +133,9 @@ class AnalyzerSettings(Section, frozen=True):
     day_starts_at: Annotated[
         str,
         setting(
-            "local time at which a new keogram begins; 12:00 keeps a night whole", pattern=r"^([01]\d|2[0-3]):[0-5]\d$"
+            "local time at which a new keogram begins; 12:00 keeps a night whole",
+            pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+            apply="restart",
         ),
     ] = "00:00"
     position: Annotated[

@@ -99,12 +99,15 @@ class CameraSettings(Section, frozen=True):
 
     source: Annotated[
         Literal["auto", "picamera2", "v4l2", "file", "url", "replay", "synthetic"],
-        setting("where frames come from; auto: Picamera2 if a camera answers, else V4L2, else synthetic"),
+        setting("where frames come from; auto: Picamera2 if a camera answers, else V4L2, else synthetic", apply="file"),
     ] = "auto"
     index: Annotated[
         int,
         setting(
-            "which camera of its kind, as `shmcam detect` lists them; -1 = its place among [cameras]", ge=-1, le=15
+            "which camera of its kind, as `shmcam detect` lists them; -1 = its place among [cameras]",
+            ge=-1,
+            le=15,
+            apply="file",
         ),
     ] = -1
     device: Annotated[str, setting("V4L2 device, /dev/video0 or part of its name; empty = the first")] = ""

@@ -65,7 +65,7 @@ class RecorderSettings(Section, frozen=True):
     ] = "session"
     events: Annotated[
         tuple[Literal["motion", "night"], ...],
-        setting("what starts an event clip besides the command (only in mode event and rolling)"),
+        setting("what starts an event clip besides the command (only in mode event and rolling)", apply="restart"),
     ] = ("motion",)
     session_prefix: Annotated[
         str,

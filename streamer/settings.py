@@ -18,7 +18,9 @@ class MjpegServerSettings(Section, frozen=True):
     fps: Annotated[float, setting("most pictures a second to one viewer", unit="fps", gt=0, le=240, apply="live")] = (
         30.0
     )
-    port: Annotated[int, setting("TCP port of the HTTP server; 0 lets the kernel choose", ge=0, le=65535)] = 8080
+    port: Annotated[
+        int, setting("TCP port of the HTTP server; 0 lets the kernel choose", ge=0, le=65535, apply="file")
+    ] = 8080
     quality: Annotated[int, setting("JPEG quality of the live picture", ge=10, le=100, apply="live")] = 80
     width: Annotated[
         int, setting("width of the live picture, 0 keeps the camera's", unit="pixels", ge=0, le=8192, apply="live")
@@ -68,12 +70,13 @@ class HttpSettings(Section, frozen=True):
         Literal["owner", "look", "all"],
         setting(
             "without token and password, what users of this machine may do who are neither root, nor the service's "
-            "user, nor in its group: nothing, look, everything"
+            "user, nor in its group: nothing, look, everything",
+            apply="file",
         ),
     ] = "look"
-    insecure_no_auth: Annotated[bool, setting("let everybody in on any address; a warning is logged at each start")] = (
-        False
-    )
+    insecure_no_auth: Annotated[
+        bool, setting("let everybody in on any address; a warning is logged at each start", apply="file")
+    ] = False
     tls_cert: Annotated[
         str,
         setting("certificate chain (PEM), relative to the config file; `shmcam gen-cert` makes one", max_length=4096),
@@ -108,7 +111,7 @@ class HttpSettings(Section, frozen=True):
         setting(
             "clips and pictures of the library may be seen and fetched; left out: yes, but not by those of whom "
             "nothing is known (other users of this machine, anybody with insecure_no_auth)",
-            apply="live",
+            apply="file",
         ),
     ] = None
     max_connections: Annotated[

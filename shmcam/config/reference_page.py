@@ -11,8 +11,9 @@ HEAD = """# Every key of config.toml
 
 Made from the declarations by `python -m shmcam.config.reference_page`; a test fails when this page is not current.
 
-`live` keys take effect at once with `set KEY VALUE` (text, JSON, command line or page); for the others the reply
-says which process to restart. `overwrite_config` writes what was set into the file and keeps its comments.
+`live` keys take effect at once with `set KEY VALUE` (text, JSON, command line or page), `restart` keys when the process
+that the reply names is restarted. `file` keys (files, devices, addresses, programs, ports, secrets) change only in
+config.toml itself. `overwrite_config` writes what was set into the file and keeps its comments.
 Override for one start: `SHMCAM_CAMERA__WIDTH=640`, or `shmcam run --set camera.width=640`.
 `[cameras.<name>]` takes the keys of `[camera]`, `[cameras.<name>.night]` those of `[night]`, and so on.
 """

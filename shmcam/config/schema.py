@@ -20,13 +20,11 @@ from msgspec import inspect
 
 from shmcam.config.toml_file import parse_value
 
-Apply = Literal["live", "restart"]
+Apply = Literal["live", "restart", "file"]
+"""How a key changes: by `set` at once, by `set` and a restart of its process, or only by the owner of config.toml."""
 
 TABLES_GROUP = "shmcam.settings"
 """The group of entry points in pyproject.toml that name the settings module of each package."""
-
-FILE_ONLY = re.compile(r"^(paths|http|network)\.|^mjpeg_server\.port$|[._](on_|hook|command|plugin|exec|script)")
-"""Keys that only the owner of config.toml may change: they run programs, open ports or choose where files go."""
 
 SWITCH_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 """Words for true and false in text; config.toml itself has only true and false."""
@@ -43,7 +41,7 @@ def setting(
     help: str,
     *,
     unit: str = "",
-    apply: Apply = "restart",
+    apply: Apply | None = None,
     secret: bool = False,
     ge: float | None = None,
     le: float | None = None,
@@ -54,9 +52,11 @@ def setting(
 ) -> msgspec.Meta:
     """Describes one key: `width: Annotated[int, setting("frame width", unit="pixels", ge=16, le=8192)] = 1280`.
 
-    `apply`: `set` takes effect at once ("live") or after a restart of the key's process ("restart"). A `secret` is
-    masked in every output. `spellings`: further words for a value, in small letters, such as those of the former
-    programs, and the value that each stands for.
+    `apply` says how `set` changes the key: at once ("live"), after a restart of its process ("restart"), or not at all
+    ("file"), for keys that choose which file, device, address, program or port is used, and who is let in. Left out,
+    it is "restart" for numbers, switches and choices, and "file" for text, lists and tables. A `secret` is masked in
+    every output. `spellings`: further words for a value, in small letters, such as those of the former programs, and
+    the value that each stands for.
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "pattern": pattern, "max_length": max_length}
     extra = {"unit": unit, "apply": apply, "secret": secret, "spellings": spellings}
@@ -185,6 +185,7 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         kind, inner = _unwrap(next(part for part in kind.types if not isinstance(part, inspect.NoneType)))
         meta = {**inner, **meta}
     low = getattr(kind, "ge", None)
+    is_bounded = isinstance(kind, inspect.IntType | inspect.FloatType | inspect.BoolType | inspect.LiteralType)
     return Key(
         path=path,
         type=_NAMES.get(type(kind), "text" if isinstance(kind, inspect.LiteralType) else "value"),
@@ -194,7 +195,7 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         choices=tuple(kind.values) if isinstance(kind, inspect.LiteralType) else (),
         minimum=low if low is not None else getattr(kind, "gt", None),
         maximum=getattr(kind, "le", None),
-        apply=meta.get("apply", "restart"),
+        apply=meta.get("apply") or ("restart" if is_bounded else "file"),
         secret=meta.get("secret", False),
         spellings=meta.get("spellings", {}),
     )

@@ -39,7 +39,7 @@ class ControlSettings(Section, frozen=True):
 class NetworkSettings(Section, frozen=True):
     """[network]: commands over TCP, for machines that cannot reach the Unix socket."""
 
-    trigger_port: Annotated[int, setting("TCP port for `nc host 9999`; 0: off", ge=0, le=65_535)] = 0
+    trigger_port: Annotated[int, setting("TCP port for `nc host 9999`; 0: off", ge=0, le=65_535, apply="file")] = 0
     bind: Annotated[
         str, setting("address of the trigger port; anything but loopback needs a token", max_length=100)
     ] = "127.0.0.1"
@@ -51,7 +51,9 @@ class NetworkSettings(Section, frozen=True):
             pattern=r"^(|[!-~]{16,200})$",
         ),
     ] = ""
-    rate_per_s: Annotated[float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000)] = 10.0
+    rate_per_s: Annotated[
+        float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000, apply="file")
+    ] = 10.0
 
     def __post_init__(self) -> None:
         """Refuses a port that the network can reach without a token."""

@@ -21,7 +21,7 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from shmcam.config.schema import FILE_ONLY, TABLES_GROUP, Key, list_keys
+from shmcam.config.schema import TABLES_GROUP, Key, list_keys
 from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
@@ -169,7 +169,7 @@ class LiveSettings:
     def _convert(self, path: str, value: Any) -> Any:
         """Converts text of a command to the key's type; other values stay as they are."""
         key = self.current.key(path)
-        if FILE_ONLY.search(key.path):
+        if key.apply == "file":
             raise SettingsError(f"{path} can only be changed in {self.base.path}, then: shmcam restart")
         return key.parse_text(value) if isinstance(value, str) else value
 

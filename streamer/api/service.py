@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from shmcam.config.schema import FILE_ONLY
 from shmcam.control import messages as c
 from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, Endpoint, answer_of
@@ -101,7 +100,7 @@ async def _list_settings(call: Call) -> Settings:
                 choices=list(key.choices),
                 minimum=_finite_or_none(key.minimum),
                 maximum=_finite_or_none(key.maximum),
-                apply="file" if FILE_ONLY.search(key.path) else key.apply,
+                apply=key.apply,
                 secret=key.secret,
                 own={
                     camera: MASK if key.secret and own[full] else own[full]

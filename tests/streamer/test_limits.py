@@ -255,7 +255,9 @@ def test_bad_bodies_get_a_reason(tmp_path, body, status, reason):
     run(test())
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"{}"), gzip.compress(bytes(20_000_000)), b"\x1f\x8bbroken"])
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"{}"), gzip.compress(bytes(20_000_000)), b"\x1f\x8bbroken"], ids=["small", "bomb", "broken"]
+)
 def test_a_compressed_body_is_not_unpacked(tmp_path, caplog, body):
     async def test():
         async with running(tmp_path) as server, browsing(server) as browser:

@@ -200,7 +200,7 @@ def test_a_secret_of_the_wrong_type_is_refused_without_being_shown(load):
 
 def test_every_key_has_words_for_people(load):
     for key in load("").schema():
-        assert key.help and key.expected and key.apply in ("live", "restart"), key.path
+        assert key.help and key.expected and key.apply in ("live", "restart", "file"), key.path
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200))
