@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from exporter import replies
 from exporter.continuous.follower import CameraFollower
-from exporter.films.build import build, camera_of, find_pictures
+from exporter.films.build import build, camera_of, find_pictures, format_refused
 from exporter.pictures import names
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
@@ -42,10 +43,18 @@ def build_timelapse(
             announce(Progressed(task=f"timelapse {camera}", done=done, total=total))
 
     label = names.check_label(command.label)
-    entry = build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress)
-    announce(Saved(camera=camera, path=str(entry.path), kind="timelapse", frame_id=entry.last_frame))
-    text = f"Saved timelapse: {replies.format_path(entry)} (frames: {entry.frames}, {entry.bytes / 1e6:.1f} MB)"
-    return Reply(status="timelapse_saved", text=text, data=to_row(entry))
+    refused: list[tuple[Path, str]] = []
+
+    def refuse(path: Path, reason: str) -> None:
+        refused.append((path, reason))
+
+    film = build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress, refuse=refuse)
+    announce(Saved(camera=camera, path=str(film.path), kind="timelapse", frame_id=film.last_frame))
+    details = [f"frames: {film.frames}", f"{film.frames / command.fps:.1f} s", f"{film.bytes / 1e6:.1f} MB"]
+    details += filter(None, [format_refused(refused)])
+    text = f"Saved timelapse: {replies.format_path(film)} ({', '.join(details)})"
+    left_out = [{"path": str(path), "reason": reason} for path, reason in refused[: replies.PATHS_SHOWN]]
+    return Reply(status="timelapse_saved", text=text, data={**to_row(film), "left_out": left_out})
 
 
 def _state_of(follower: CameraFollower) -> dict[str, object]:

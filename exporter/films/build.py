@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import av
@@ -27,8 +28,19 @@ from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import Progress, make_progress_bar
 from shmcam.runtime.startup import find_config
 
+log = logging.getLogger(__name__)
+
+Pixels = np.typing.NDArray[np.uint8]
+READABLE = (".jpg", ".png", ".tiff")
+REFUSED_SHOWN = 10
+"""The most pictures that one answer names."""
 NAMED = ("camera", "since", "from", "until", "to", "fps", "label")
 """Options that may be written `name=value`, too."""
+
+
+def log_refused(path: Path, reason: str) -> None:
+    """Logs a picture that cannot be filmed."""
+    log.warning("picture left out of the film path=%s reason=%s", path, reason)
 
 
 def build(
@@ -39,12 +51,16 @@ def build(
     fps: float,
     label: str = "",
     progress: Progress = lambda _done, _total: None,
+    refuse: Callable[[Path, str], None] = log_refused,
 ) -> Entry:
-    """Makes a film of saved pictures (jpg, png, tiff), one frame each; pictures of another size are left out.
+    """Makes a film of saved pictures (jpg, png, tiff), one frame each, all of the size of the first.
 
-    Memory does not grow with their number. Raises: NothingThere where there are none; NoRoom, OSError, sqlite3.Error.
+    Another size is scaled to fit, with black bars where its shape differs. `refuse` is called with each picture that
+    cannot be read and the reason. Memory does not grow with their number.
+
+    Raises: NothingThere where there are none; NoRoom, OSError, sqlite3.Error.
     """
-    entries = [entry for entry in pictures if entry.path.suffix in (".jpg", ".png", ".tiff")]
+    entries = list(pictures)
     first = next((picture for entry in entries if (picture := _read_picture(entry.path)) is not None), None)
     if first is None:
         raise NothingThere("timelapse: no pictures of that span in the library")
@@ -60,14 +76,18 @@ def build(
     camera = entries[0].camera
     path = find_unused_path(folder / names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
     film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].to_description() | {"kind": "timelapse"})
+    filmed: list[Entry] = []
     try:
         for number, entry in enumerate(entries):
             progress(number, len(entries))
             if number % ROOM_FRAMES == ROOM_FRAMES - 1:
                 make_room()
             picture = _read_picture(entry.path)
-            if picture is not None and picture.shape == first.shape:
-                film.add(picture.reshape(-1))
+            if picture is None:
+                refuse(entry.path, _explain_unreadable(entry.path))
+                continue
+            film.add(fit_picture(picture, first.shape[1], first.shape[0]).reshape(-1))
+            filmed.append(entry)
         closed_path = film.close()
     except BaseException:
         film.part.unlink(missing_ok=True)  # unlike a running film, this one can be made again
@@ -76,21 +96,44 @@ def build(
     progress(len(entries), len(entries))
     if closed_path is None:
         raise NothingThere("timelapse: no picture could be read")
-    last = entries[-1]
+    begin, last = filmed[0], filmed[-1]
     return catalogue.add_when_writable(
         Entry(
             kind="timelapse",
             camera=camera,
             path=closed_path,
-            started_utc_ns=entries[0].started_utc_ns,
-            duration_s=(last.started_utc_ns - entries[0].started_utc_ns) / 1e9,
-            first_frame=entries[0].first_frame,
+            started_utc_ns=begin.started_utc_ns,
+            duration_s=(last.started_utc_ns - begin.started_utc_ns) / 1e9,
+            first_frame=begin.first_frame,
             last_frame=last.last_frame,
             frames=film.frames,
+            drops=len(entries) - len(filmed),
             trigger="timelapse",
             label=label,
         ),
     )
+
+
+def fit_picture(picture: Pixels, width: int, height: int) -> Pixels:
+    """Returns the picture in this size, its shape kept: black bars fill what is left."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    result = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    result[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=method)
+    return result
+
+
+def format_refused(refused: Sequence[tuple[Path, str]]) -> str:
+    """Returns the pictures that were left out, by name; empty where there are none."""
+    if not refused:
+        return ""
+    shown = "; ".join(f"{path.name}: {reason}" for path, reason in refused[:REFUSED_SHOWN])
+    more = len(refused) - REFUSED_SHOWN
+    return f"left out {len(refused)}: {shown}" + (f"; and {more} more" if more > 0 else "")
 
 
 def camera_of(settings: Settings, name: str) -> str:
@@ -109,7 +152,9 @@ def find_pictures(catalogue: Catalogue, cameras: Iterable[str], since: str, unti
         until_utc_ns=parse_instant_ns(until, now_utc_ns),
         newest_first=False,
     )
-    by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in reversed(entries)}
+    # Of a frame saved in several formats one that can be read is taken, the first of them.
+    entries.sort(key=lambda entry: entry.path.suffix in READABLE)
+    by_frame = {(entry.camera, entry.first_frame, entry.started_utc_ns): entry for entry in entries}
     return sorted(by_frame.values(), key=lambda entry: entry.started_utc_ns)
 
 
@@ -121,17 +166,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
+    refused: list[tuple[Path, str]] = []
     try:
         with Catalogue.of(settings) as catalogue:
             camera = camera_of(settings, options.camera or options.place)
             pictures = find_pictures(catalogue, [camera], options.since, options.until, to_utc_ns(now_ns()))
             bar = make_progress_bar("timelapse") if sys.stderr.isatty() else _ignore_progress
             film = build(
-                settings, catalogue, pictures, fps=options.fps, label=names.check_label(options.label), progress=bar
+                settings,
+                catalogue,
+                pictures,
+                fps=options.fps,
+                label=names.check_label(options.label),
+                progress=bar,
+                refuse=lambda path, reason: refused.append((path, reason)),
             )
     except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
+    if refused:
+        print(format_refused(refused), file=sys.stderr)
     print(
         json.dumps(to_row(film)) if options.json else f"{film.path} ({film.frames} frames, {film.bytes / 1e6:.1f} MB)"
     )
@@ -171,8 +225,14 @@ def _ignore_progress(_done: int, _total: int) -> None:
     """Shows no progress: the output is no terminal."""
 
 
-def _read_picture(path: Path) -> np.typing.NDArray[np.uint8] | None:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+def _explain_unreadable(path: Path) -> str:
+    if path.suffix not in READABLE:
+        return f"{path.suffix.removeprefix('.')} cannot be filmed"
+    return "is damaged" if path.exists() else "is gone"
+
+
+def _read_picture(path: Path) -> Pixels | None:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.suffix in READABLE else None
     return None if picture is None else np.asarray(picture, np.uint8)
 
 

@@ -199,3 +199,43 @@ def test_what_a_power_cut_tore_is_cut_off_and_the_rest_is_a_film(settings, adopt
         assert sum(1 for _ in played.decode(video=0)) == 30
     with Catalogue.of(settings) as catalogue:
         assert [entry.frames for entry in catalogue.find()] == [30]
+
+
+def test_pictures_of_other_sizes_are_scaled_and_unreadable_ones_refused_by_name(settings):
+    """Pictures of another size were dropped without a word, and the film was shorter than the night."""
+    shapes = [(48, 64), (96, 128), (24, 32), (64, 48), (49, 65)] * 4
+    folder, refused = settings.paths.captures, []
+    with Catalogue.of(settings) as catalogue:
+        for number, shape in enumerate(shapes):
+            path = folder / f"p{number}.{('png', 'jpg', 'tiff')[number % 3]}"
+            cv2.imwrite(str(path), np.full((*shape, 3) if number % 2 else shape, 200, np.uint8))
+            catalogue.add(
+                Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9, first_frame=number)
+            )
+        for number, (name, content) in enumerate((("torn.jpg", b"\xff\xd8x"), ("only.npy", b"x"), ("p19.npy", b"x"))):
+            (folder / name).write_bytes(content)
+            seconds = 19 if name.startswith("p19") else 30 + number
+            catalogue.add(
+                Entry(
+                    kind="picture",
+                    camera="cam0",
+                    path=folder / name,
+                    started_utc_ns=seconds * 10**9,
+                    first_frame=seconds,
+                )
+            )
+        pictures = build.find_pictures(catalogue, ["cam0"], "", "", 10**18)
+        film = build.build(
+            settings, catalogue, pictures, fps=5, refuse=lambda path, reason: refused.append((path, reason))
+        )
+    assert film.frames == 20 and film.drops == 2 and film.duration_s == 19
+    assert build.format_refused(refused) == "left out 2: torn.jpg: is damaged; only.npy: npy cannot be filmed"
+    with av.open(str(film.path)) as container:
+        stream = container.streams.video[0]
+        shown = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        assert (stream.width, stream.height) == (64, 48)
+        assert float(container.duration / av.time_base) == pytest.approx(4.0, abs=0.01)
+    assert len(shown) == 20
+    for number, picture in enumerate(shown):
+        assert picture[24, 32] > 150  # every one is there
+        assert (picture[24, 4] < 60) == (shapes[number] == (64, 48))  # bars beside an upright one only
