@@ -26,6 +26,8 @@ MIN_HISTORY = 5
 class DropCounter:
     """Counts lost frames; takes every frame, in order."""
 
+    from_gaps: bool = True
+    """False: only what the source itself counts; gaps between frames tell nothing."""
     total: int = field(default=0, init=False)
     """Frames lost so far."""
     _last_ns: int = field(default=0, init=False)
@@ -46,7 +48,7 @@ class DropCounter:
         period = frame_duration_us * 1000 or self._typical_ns()
         if gap > 0:
             self._gaps.append(gap)
-        missing = round(gap / period) - 1 if period and gap > LATE * period else 0
+        missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
         missing = max(0, missing, lost_before)
         self.total += missing
         return missing

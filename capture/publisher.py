@@ -92,7 +92,7 @@ class FramePublisher:
             self._small = rings.fit("lores", small, slots, exact=exact), small
         else:
             rings.drop("lores")
-        self.drops = DropCounter()
+        self.drops = DropCounter(from_gaps=not opened.counts_losses)
         self.settling = SettlingFlags()
         self.settling.begin(request)
         self.frames = 0

@@ -112,7 +112,10 @@ class CameraSettings(Section, frozen=True):
     ] = -1
     device: Annotated[str, setting("V4L2 device, /dev/video0 or part of its name; empty = the first")] = ""
     path: Annotated[str, setting("video file, or folder written by `shmcam dump-ring` for source = replay")] = ""
-    url: Annotated[str, setting("rtsp://… (over TCP) or http://… of a network camera", secret=True)] = ""
+    url: Annotated[
+        str,
+        setting("rtsp://… (over TCP) or http://… of a network camera; / ? # in a password as %2F %3F %23", secret=True),
+    ] = ""
     loop: Annotated[bool, setting("start a file again at its end")] = True
     realtime: Annotated[bool, setting("files at their own speed; false = as fast as possible")] = True
     preset: Annotated[

@@ -86,6 +86,8 @@ class OpenedSource:
     """Set if the camera itself delivers the smaller stream asked for; None: the loop scales."""
     framerate: float = 0.0
     """Frames per second as negotiated; 0 = unknown."""
+    counts_losses: bool = False
+    """The source tells in `ShotMeta.lost_before` all that was lost; a frame that comes late is then no loss."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Controls that were asked for and are not there, with the reason."""
 

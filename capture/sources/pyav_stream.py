@@ -144,7 +144,7 @@ class _Reader(threading.Thread):
         try:
             self._read()
         except (av.FFmpegError, OSError, IndexError) as error:
-            failure = str(error).replace(self._address.url, self._address.shown) or type(error).__name__
+            failure = self._address.hide_secrets(str(error)) or type(error).__name__
         with self._ready:
             self._failure = failure
             self._ready.notify_all()

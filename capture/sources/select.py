@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from capture.settings import CameraSettings
 from capture.sources.base import CameraBusy, CameraError, FrameSource
-from capture.sources.stream_address import Address, shown_url
+from capture.sources.stream_address import HTTP, parse_url
 
 Maker = Callable[[CameraSettings, int, Path], FrameSource]
 
@@ -46,14 +45,14 @@ def _replay(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 
 
 def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
+    address = parse_url(camera.url)
+    if address.scheme in HTTP:
+        from capture.sources.mjpeg.source import HttpSource
+
+        return HttpSource(address)
     from capture.sources.pyav_stream import LiveSource
 
-    scheme = urlsplit(camera.url).scheme
-    if scheme not in ("rtsp", "rtsps", "http", "https"):
-        raise CameraError(f"camera.url {shown_url(camera.url)!r}: must begin with rtsp:// or http://")
-    # TCP: UDP loses packets, and then pictures. No buffering: FFmpeg would hold back half a second of them.
-    options = {"fflags": "nobuffer", **({"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {})}
-    return LiveSource("url", Address(camera.url, shown_url(camera.url), options=options))
+    return LiveSource("url", address.for_ffmpeg())
 
 
 def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:

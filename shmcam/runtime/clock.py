@@ -66,6 +66,11 @@ class RateMeter:
         return self._at_ns[-1] if self._at_ns else None
 
     @property
+    def span_ns(self) -> int:
+        """The time from the oldest event that counts to the newest."""
+        return self._at_ns[-1] - self._at_ns[0] if self._at_ns else 0
+
+    @property
     def period_ns(self) -> int:
         """The mean interval; 0 while there are fewer than two events."""
         return (self._at_ns[-1] - self._at_ns[0]) // (len(self._at_ns) - 1) if len(self._at_ns) > 1 else 0
