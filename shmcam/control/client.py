@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +26,20 @@ from pathlib import Path
 from types import TracebackType
 
 from shmcam.control.client_connection import ClientConnection, WakeUp
-from shmcam.control.messages import JSON, RETAINED, Chunk, Event, Heartbeat, Hello, Message, Reply, error, wire_name
+from shmcam.control.event_ids import RecentEvents, has_id
+from shmcam.control.messages import (
+    JSON,
+    RETAINED,
+    Chunk,
+    Event,
+    EventId,
+    Heartbeat,
+    Hello,
+    Message,
+    Reply,
+    error,
+    wire_name,
+)
 from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
 
@@ -78,13 +93,18 @@ class ControlClient:
             program=program,
             commands=tuple(commands),
             subscribe=tuple(subscribe),
+            since_ns=time.monotonic_ns(),
         )
         self._stop = stop
         self._requests: deque[Request] = deque(maxlen=QUEUE_MAX)
         self._ready = WakeUp()
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
-        self._retained: dict[tuple[str, str], Event] = {}
+        self._announce_lock = threading.Lock()
+        self._retained: dict[tuple[str, str], tuple[EventId, Event]] = {}
+        self._recent = RecentEvents()
+        self._sender = secrets.randbits(62) | 1
+        self._announced_ns = 0
         self._connection = ClientConnection(
             Path(socket_path), self._first_messages, self._deliver, self._take_heartbeat, stop
         )
@@ -121,11 +141,18 @@ class ControlClient:
     """Their former names, which programs use."""
 
     def announce(self, event: Event) -> None:
-        """Sends an event to its subscribers; it waits in the queue while the hub is away."""
+        """Sends an event to its subscribers, to each of them once; it waits in the queue while the hub is away."""
+        if not has_id(event):
+            self._connection.put(event)
+            return
         name = wire_name(event)
-        if name in RETAINED:
-            self._retained[RETAINED[name], str(getattr(event, "camera", ""))] = event
-        self._connection.put(event)
+        with self._announce_lock:
+            self._announced_ns = max(self._announced_ns + 1, time.monotonic_ns())
+            event_id = (self._sender, self._announced_ns)
+            if name in RETAINED:
+                self._retained[RETAINED[name], str(getattr(event, "camera", ""))] = (event_id, event)
+            self._recent.add(event_id, event)
+            self._connection.put(event, event_id=event_id)
 
     def beat(
         self,
@@ -165,9 +192,14 @@ class ControlClient:
 
     # ---- in the thread
 
-    def _first_messages(self) -> list[tuple[Message, bool]]:
-        """Returns the messages that begin a connection: hello, then the retained events once more (True)."""
-        return [(self._hello, False), *((event, True) for event in list(self._retained.values()))]
+    def _first_messages(self) -> list[tuple[Message, EventId | None]]:
+        """Returns the messages that begin a connection: hello, then the retained and the last events, oldest first."""
+        with self._announce_lock:
+            events = dict([*self._retained.values(), *self._recent.since(0)])
+        return [
+            (self._hello, None),
+            *((event, event_id) for event_id, event in sorted(events.items(), key=lambda item: item[0][1])),
+        ]
 
     def _deliver(self, message: Message, ident: object) -> None:
         if isinstance(message, Reply):

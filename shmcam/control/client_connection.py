@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
-from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, Message, Reply
+from shmcam.control.event_ids import SeenEvents
+from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Message, Reply
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 
@@ -86,14 +87,14 @@ class ClientConnection:
     def __init__(
         self,
         path: Path,
-        first_messages: Callable[[], list[tuple[Message, bool]]],
+        first_messages: Callable[[], list[tuple[Message, EventId | None]]],
         deliver: Callable[[Message, object], None],
         take_heartbeat: Callable[[], Event | None],
         stop: Stop | None,
     ) -> None:
         """The three functions run in the thread; its failure requests `stop`, as no command could reach the process.
 
-        `first_messages` returns the messages that begin each connection, and whether each is sent once more.
+        `first_messages` returns the messages that begin each connection, events with their ids.
         `deliver` takes a message and its id. `take_heartbeat` returns the next heartbeat, if there is one.
         """
         self.is_welcomed = False
@@ -112,19 +113,20 @@ class ClientConnection:
         self._disconnected_s: float | None = None
         """Time at which the hub closed the connection; None once it is back or a warning told of it."""
         self._stop_retrying = threading.Event()
+        self._seen = SeenEvents()
         self._thread = Worker("control", self._run, stop)
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    def put(self, message: Message, ident: object = None) -> bool:
+    def put(self, message: Message, ident: object = None, event_id: EventId | None = None) -> bool:
         """Queues a message; never blocks. Returns False for an answer without a connection to send it on."""
         is_event = isinstance(message, Event)
         if not is_event and not self.is_welcomed:
             return False
         try:
-            data = encode("msgpack", message, ident)
+            data = encode("msgpack", message, ident, event_id=event_id)
         except (ValueError, OverflowError, TypeError) as problem:
             log.error("message cannot be sent: %s", problem)
             self.lost_count += 1
@@ -188,7 +190,7 @@ class ClientConnection:
         """Sends and receives until one end closes. *Raises* OSError when the hub is gone."""
         decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
         first = self._first_messages()
-        unsent = bytearray(b"".join(encode("msgpack", message, again=again) for message, again in first))
+        unsent = bytearray(b"".join(encode("msgpack", message, event_id=event_id) for message, event_id in first))
         sock.setblocking(False)
         beat_s, end_s = time.monotonic(), None
         poll = select.poll()
@@ -234,6 +236,8 @@ class ClientConnection:
             elif isinstance(decoded.message, Reply) and decoded.message.status == "welcome":
                 self.is_welcomed, self._disconnected_s = True, None
                 log.info("hub connected")
-            elif not isinstance(decoded.message, Chunk):
+            elif not isinstance(decoded.message, Chunk) and (
+                decoded.event_id is None or self._seen.add(decoded.event_id)
+            ):
                 self._deliver(decoded.message, decoded.id)
         return bool(data)

@@ -33,6 +33,7 @@ from shmcam.control.messages import (
     PROCESS_BYTES_MAX,
     Chunk,
     Event,
+    EventId,
     Message,
     Part,
     PreviewFrame,
@@ -82,8 +83,8 @@ class Received:
     message: Message
     id: Any = None
     """The sender's id for the answer; None: no id."""
-    again: bool = False
-    """True: an event sent once more, in case the hub was restarted since. The hub keeps it and does not pass it on."""
+    event_id: EventId | None = None
+    """Of an event of a process of ours; see messages.EventId."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def decode_map(value: Any) -> Decoded:
     """Decodes one unpacked value of a process."""
     if not isinstance(value, dict):
         return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
-    return _decode_with(parse_map, value, _id_of(value), again=value.get("again") is True)
+    return _decode_with(parse_map, value, _id_of(value), event_id=_event_id_of(value))
 
 
 def decode_json(line: bytes) -> Decoded:
@@ -255,7 +256,7 @@ def decode_text(line: bytes, cameras: Collection[str], *, suggest: bool) -> Deco
 
 
 def _decode_with(
-    parse: Callable[[Any], tuple[Message, Any]], value: Any, ident: Any, *, again: bool = False
+    parse: Callable[[Any], tuple[Message, Any]], value: Any, ident: Any, *, event_id: EventId | None = None
 ) -> Decoded:
     try:
         message, ident = parse(value)
@@ -263,7 +264,15 @@ def _decode_with(
         return Refused(Reply(ok=False, status="unknown_command", text=str(problem)), ident)
     except (ValueError, TypeError, RecursionError) as problem:
         return Refused(error(str(problem), "bad_arguments"), ident)
-    return Received(message, _id_of({"id": ident}), again)
+    return Received(message, _id_of({"id": ident}), event_id)
+
+
+def _event_id_of(value: dict[str, Any]) -> EventId | None:
+    """Returns a map's event id, or None if it has none that is well formed."""
+    event_id = value.get("event_id")
+    if isinstance(event_id, list) and len(event_id) == 2 and all(type(n) is int and 0 < n < 2**63 for n in event_id):
+        return event_id[0], event_id[1]
+    return None
 
 
 def _id_of(value: dict[str, Any]) -> Any:
@@ -282,34 +291,39 @@ def shorten(problem: BaseException) -> str:
 
 
 def encode(
-    dialect: str, message: Message, ident: Any = None, at_utc: datetime | None = None, *, again: bool = False
+    dialect: str,
+    message: Message,
+    ident: Any = None,
+    at_utc: datetime | None = None,
+    *,
+    event_id: EventId | None = None,
 ) -> bytes:
     """Encodes one message; `at_utc` is the time shown in JSON and text (None: now).
 
-    `again` marks an event of RETAINED that a process sends once more. *Raises* ValueError for a message longer than
+    People and master programs get no event ids. *Raises* ValueError for a message longer than
     PROCESS_BYTES_MAX that is not a Reply; a Reply of that length becomes an error.
     """
     if dialect == "msgpack":
-        return _encode_msgpack(message, ident, again=again)
+        return _encode_msgpack(message, ident, event_id)
     timestamp = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return _encode_json(message, ident, timestamp) if dialect == "json" else _encode_text(message, timestamp)
 
 
-def encode_or_error(dialect: str, message: Message, ident: Any) -> bytes:
+def encode_or_error(dialect: str, message: Message, ident: Any, event_id: EventId | None = None) -> bytes:
     """Encodes a message, or an error in its place if it cannot be sent (too long, an integer beyond 64 bits)."""
     try:
-        return encode(dialect, message, ident)
+        return encode(dialect, message, ident, event_id=event_id)
     except (ValueError, OverflowError, TypeError) as problem:
         log.error("message cannot be sent: %s", problem)
         return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
 
 
-def _encode_msgpack(message: Message, ident: Any, *, again: bool) -> bytes:
+def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> bytes:
     values = {"message": wire_name(message), **values_of(message)}
     if ident is not None:
         values["id"] = ident
-    if again:
-        values["again"] = True
+    if event_id is not None:
+        values["event_id"] = event_id
     packed = _pack(values)
     # a list that is too long has more bytes than items, so most messages are not searched
     if len(packed) <= MSGPACK_LIMITS["max_array_len"] or (
@@ -321,7 +335,7 @@ def _encode_msgpack(message: Message, ident: Any, *, again: bool) -> bytes:
         problem = f"{len(text)} bytes long, limit {PROCESS_BYTES_MAX}"
         if not isinstance(message, Reply):
             raise ValueError(f"{wire_name(message)} is {problem}")
-        return _encode_msgpack(error(f"the answer is {problem}; ask for less", "too_long"), ident, again=False)
+        return _encode_msgpack(error(f"the answer is {problem}; ask for less", "too_long"), ident, None)
     starts = range(0, len(text), CHUNK_BYTES_MAX)
     parts = [Part(data=text[at : at + CHUNK_BYTES_MAX], end=at == starts[-1]) for at in starts]
     return b"".join(_pack({"message": wire_name(part), **values_of(part)}) for part in parts)

@@ -65,6 +65,15 @@ class Event(Message):
     """A thing that happened; the hub sends it to the subscribers of its name. Events have no answer."""
 
 
+EventId = tuple[int, int]
+"""A random number for the process that announced an event, and its monotonic time in ns, which rises each time.
+
+Heartbeats and preview pictures have none. A process sends its last events to each new connection once more, and a hub
+its own to each process that connects; whoever has seen an id of the same or a later time drops the event. So each
+event arrives once, although the hub is killed at any instant.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply(Message):
     """The one answer to a command."""
@@ -469,6 +478,7 @@ class Hello(Event):
     program: Annotated[str, describe("supervisord's name for it; empty: not under supervisord", max_length=64)] = ""
     commands: Annotated[tuple[str, ...], describe("wire names of the commands it answers", max_length=64)] = ()
     subscribe: Annotated[tuple[str, ...], describe("events it wants", max_length=64)] = ()
+    since_ns: Annotated[int, describe("monotonic time from which on it wants events: its start", unit="ns", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -764,8 +774,8 @@ RETAINED: dict[str, str] = {
 }
 """The events that describe a state, with their kind: each holds until the next of its kind and camera.
 
-The hub keeps the latest. A process that reconnects sends its own once more, marked "again"; the hub keeps those and
-does not pass them on."""
+The hub keeps the latest of each; a process that reconnects sends its own once more.
+"""
 
 
 def topics_of(words: tuple[str, ...]) -> frozenset[str]:

@@ -63,7 +63,7 @@ def parse_map(value: dict[str, Any]) -> tuple[Message, Any]:
     message = MESSAGES.get(name) if isinstance(name, str) else None
     if message is None:
         raise UnknownCommandError(f"UNKNOWN_COMMAND {escape(str(name))}")
-    fields = {key: item for key, item in value.items() if key not in {"message", "id", "again"}}
+    fields = {key: item for key, item in value.items() if key not in {"message", "id", "event_id"}}
     return build(message, fields), value.get("id")
 
 

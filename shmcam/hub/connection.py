@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, encode_or_error
-from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventsLost, Message, PreviewFrame, Reply, error
+from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventId, EventsLost, Message, PreviewFrame, Reply, error
 from shmcam.hub.router import Router
 from shmcam.hub.trigger_port_access import TokenCheck
 
@@ -123,7 +123,13 @@ class PeerConnection(asyncio.BufferedProtocol):
 
     # ---- the server calls these
 
-    def send(self, message: Message, ident: Any, encoded: dict[str, bytes] | None = None) -> None:
+    def send(
+        self,
+        message: Message,
+        ident: Any,
+        encoded: dict[str, bytes] | None = None,
+        event_id: EventId | None = None,
+    ) -> None:
         """Sends a message, or drops it if the peer is too slow. `encoded`: its bytes by dialect, for all recipients."""
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -138,7 +144,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         dialect = self._decoder.dialect or "text"
         by_dialect = encoded if encoded is not None else {}
         if dialect not in by_dialect:
-            by_dialect[dialect] = encode_or_error(dialect, message, ident)
+            by_dialect[dialect] = encode_or_error(dialect, message, ident, event_id)
         self._report_losses(dialect)
         transport.write(by_dialect[dialect])
         if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:

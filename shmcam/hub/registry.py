@@ -29,6 +29,8 @@ class Peer:
     """False: a TCP connection; only the commands of `router.TCP_COMMANDS`, no events."""
     hello: Hello | None = None
     """The hello of a process of ours; None for other peers, or before it came."""
+    since_ns: int = 0
+    """It gets the events announced later than this monotonic time: its start, or that of its connection."""
     topics: frozenset[str] = frozenset()
     heartbeat: Heartbeat | None = None
     """The last heartbeat."""
@@ -88,10 +90,6 @@ class Registry:
         events: dict[str, type[ModeRequested | MotionBegan]] = {"capture": ModeRequested, "recorder": MotionBegan}
         wanted = events.get(hello.role)
         return wanted is not None and isinstance(event, wanted) and event.camera == (hello.camera or self.cameras[0])
-
-    def subscriber_pids(self, topic: str) -> frozenset[int]:
-        """Returns the pids of a topic's subscribers, of those that sent one in their hello."""
-        return frozenset(peer.hello.pid for peer in self.subscribers(topic) if peer.hello and peer.hello.pid)
 
     def owners(self, command: str, camera: str | None) -> list[Peer]:
         """Returns the processes that answer a command.

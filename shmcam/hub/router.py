@@ -4,27 +4,27 @@ Pure: bytes, sockets and clocks belong to `shmcam.hub.server`, commands about fi
 `shmcam.hub.own_commands`. A method takes what happened and returns the actions that the server carries out.
 
 Two routes have state of their own. The streamer makes one stream of small pictures per camera, at the highest rate and
-width of all previews; the hub drops pictures for peers that want fewer. And the events of a hub's first seconds are
-kept: when a hub is killed its processes connect again within a second, one after the other, and an event of the first
-must reach the last of them, too. A recorder must not miss that night began.
+width of all previews; the hub drops pictures for peers that want fewer. And the last events are kept: when a hub is
+killed its processes connect again one after the other, and an event of the first must reach the last of them, too. A
+recorder must not miss that night began.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from shmcam.control.codec import Decoded, Received
 from shmcam.control.command_table import BY_NAME, CommandRow
+from shmcam.control.event_ids import RecentEvents, SeenEvents
 from shmcam.control.help import explain
 from shmcam.control.messages import (
     Chunk,
     Command,
     Event,
+    EventId,
     EventsLost,
     Heartbeat,
     Hello,
@@ -57,11 +57,8 @@ PENDING_PER_CONNECTION_MAX = 64
 PERIOD_SHARE_MIN = 0.75
 """A preview picture goes out after at least this share of the peer's frame period: the streamer's pace jitters."""
 
-REPLAY_S = 3.0
-"""Twice the time that all processes need to come back on a busy machine; counted from the first hello."""
-
-REPLAY_EVENTS_MAX = 128
-"""Of a flood in these seconds the newest are kept: half of a process's queue (client.QUEUE_MAX)."""
+RECENT_EVENTS_MAX = 128
+"""Of a flood the newest are kept: half of a process's queue (client.QUEUE_MAX)."""
 
 
 # ---- actions: what the server carries out
@@ -74,6 +71,7 @@ class Send:
     peers: tuple[int, ...]
     message: Message
     id: Any = None
+    event_id: EventId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,37 +158,14 @@ def forward_preview(registry: Registry, frame: PreviewFrame, now_s: float) -> li
     return [Send(tuple(numbers), frame)] if numbers else []
 
 
-# ---- the first seconds
-
-
-class ReplayBuffer:
-    """The events of a hub's first seconds, for processes that connect after them."""
-
-    def __init__(self) -> None:
-        self._until_s = math.inf
-        self._events: deque[tuple[Event, frozenset[int]]] = deque(maxlen=REPLAY_EVENTS_MAX)
-        """Each with the pids of its recipients: a process that only lost its connection gets no event twice."""
-
-    def add(self, event: Event, recipients: frozenset[int], now_s: float) -> None:
-        """Keeps an event of the first seconds; preview pictures and heartbeats are worth nothing later."""
-        if now_s < self._until_s and not isinstance(event, Heartbeat | PreviewFrame):
-            self._events.append((event, recipients))
-
-    def missed_events(self, topics: Container[str], pid: int, now_s: float) -> list[Event]:
-        """Returns the events of these topics, oldest first, for a process that says hello now."""
-        self._until_s = min(self._until_s, now_s + REPLAY_S)
-        if now_s >= self._until_s:
-            self._events.clear()
-        return [event for event, pids in self._events if wire_name(event) in topics and pid not in pids]
-
-
 class Router:
     """The routes of one control socket."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:
         self.registry = Registry(cameras)
         self._pending = PendingCommands()
-        self._replay = ReplayBuffer()
+        self._recent = RecentEvents(RECENT_EVENTS_MAX)
+        self._seen = SeenEvents()
         self._handlers: dict[type[Command], Callable[[Peer, Any, Any], list[Action]]] = {
             Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],
             Help: lambda peer, m, i: [Send((peer.number,), explain(m.word), i)],
@@ -200,9 +175,9 @@ class Router:
             Preview: lambda peer, m, i: toggle_preview(self.registry, peer, m, i),
         }
 
-    def add_peer(self, number: int, *, trusted: bool = True) -> None:
+    def add_peer(self, number: int, now_s: float, *, trusted: bool = True) -> None:
         """Adds a new connection; `trusted=False`: it came over TCP."""
-        self.registry.peers[number] = Peer(number, trusted)
+        self.registry.peers[number] = Peer(number, trusted, since_ns=int(now_s * 1e9))
 
     def remove_peer(self, number: int) -> list[Action]:
         """Removes a closed connection; the requesters of its outstanding answers get an error."""
@@ -237,10 +212,10 @@ class Router:
             reply = error(f"{wire_name(message)}: only a process that said hello may send this", "not_allowed")
             return [Send((number,), reply, decoded.id)]
         if isinstance(message, Event):
-            return self._route_event(peer, message, now_s, again=decoded.again)
+            return self._route_event(peer, message, now_s, decoded.event_id)
         return self._route_answer(peer, message, decoded.id)
 
-    def announce(self, event: Event, now_s: float = 0.0) -> list[Action]:
+    def announce(self, event: Event, now_s: float = 0.0, event_id: EventId | None = None) -> list[Action]:
         """Sends an event, the hub's own or a process's, to its recipients."""
         if isinstance(event, PreviewFrame):
             return forward_preview(self.registry, event, now_s)
@@ -250,7 +225,9 @@ class Router:
         if isinstance(event, ModeRequested):
             processes = self.registry.processes()
             numbers |= {p.number for p in processes if p.hello and self.registry.is_recipient(p.hello, event)}
-        return [Send(tuple(sorted(numbers)), event)] if numbers else []
+        if event_id is not None:
+            numbers = {number for number in numbers if self.registry.peers[number].since_ns < event_id[1]}
+        return [Send(tuple(sorted(numbers)), event, event_id=event_id)] if numbers else []
 
     def add_own_reply(self, number: int, reply: Reply) -> list[Action]:
         """Takes the Reply of a RunCommand."""
@@ -309,7 +286,7 @@ class Router:
         pending = self._pending.find(ident, peer.number)
         return [Send((pending.requester,), message, pending.ident)] if pending and isinstance(message, Chunk) else []
 
-    def _route_event(self, peer: Peer, event: Event, now_s: float, *, again: bool) -> list[Action]:
+    def _route_event(self, peer: Peer, event: Event, now_s: float, event_id: EventId | None) -> list[Action]:
         if isinstance(event, Hello):
             return self._welcome(peer, event, now_s)
         if isinstance(event, EventsLost):
@@ -317,15 +294,17 @@ class Router:
         if isinstance(event, Heartbeat):
             peer.heartbeat, peer.last_seen_s = event, now_s
         self.registry.remember(event)
-        if again:
-            return []
-        self._replay.add(event, self.registry.subscriber_pids(wire_name(event)), now_s)
-        return self.announce(event, now_s)
+        if event_id is not None:
+            if not self._seen.add(event_id):
+                return []
+            self._recent.add(event_id, event)
+        return self.announce(event, now_s, event_id)
 
     def _welcome(self, peer: Peer, hello: Hello, now_s: float) -> list[Action]:
         program = hello.program or self.registry.program_of(hello.role, hello.camera)
         peer.hello = dataclasses.replace(hello, program=program)
         peer.last_seen_s = now_s
+        peer.since_ns = hello.since_ns or peer.since_ns
         if hello.role == "capture":  # a new one may have begun in another mode, and an old one sends its own again
             self.registry.latest.pop(("mode", hello.camera or self.registry.cameras[0]), None)
         try:
@@ -333,10 +312,10 @@ class Router:
         except ValueError as problem:
             return [Send((peer.number,), error(str(problem), "bad_arguments"))]
         actions: list[Action] = [Send((peer.number,), Reply(status="welcome", text="welcome"))]
-        events = self._replay.missed_events(peer.topics, hello.pid, now_s)
+        recent = [item for item in self._recent.since(peer.since_ns) if wire_name(item[1]) in peer.topics]
+        actions += [Send((peer.number,), event, event_id=event_id) for event_id, event in recent]
         standing = (event for event in self.registry.latest.values() if self.registry.is_recipient(hello, event))
-        events += [event for event in standing if event not in events]
-        actions += [Send((peer.number,), event) for event in events]
+        actions += [Send((peer.number,), event) for event in standing if all(event != sent for _, sent in recent)]
         return actions + (request_previews(self.registry) if hello.role == "streamer" else [])
 
 

@@ -121,7 +121,7 @@ class Server:
         if sum(c.trusted == connection.trusted for c in self._connections.values()) >= limit:
             return False
         self._connections[connection.number] = connection
-        self._router.add_peer(connection.number, trusted=connection.trusted)
+        self._router.add_peer(connection.number, time.monotonic(), trusted=connection.trusted)
         return True
 
     def _remove_connection(self, connection: PeerConnection) -> None:
@@ -167,7 +167,7 @@ class Server:
         encoded: dict[str, bytes] = {}
         for number in action.peers:
             if connection := self._connections.get(number):
-                connection.send(action.message, action.id, encoded)
+                connection.send(action.message, action.id, encoded, action.event_id)
 
     def _run_command(self, action: RunCommand) -> None:
         if not isinstance(action.command, self._own_commands.slow):

@@ -12,6 +12,7 @@ from shmcam.control.messages import (
     MotionBegan,
     MotionEnded,
     NightBegan,
+    NightEnded,
     NightLevel,
     Ping,
     Preview,
@@ -29,7 +30,7 @@ from shmcam.control.messages import (
     error,
 )
 from shmcam.hub.pending_commands import PENDING_MAX
-from shmcam.hub.router import PENDING_PER_CONNECTION_MAX, REPLAY_EVENTS_MAX, Close, Router, RunCommand, Send
+from shmcam.hub.router import PENDING_PER_CONNECTION_MAX, RECENT_EVENTS_MAX, Close, Router, RunCommand, Send
 
 PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)
 
@@ -40,16 +41,16 @@ class Scene:
     def __init__(self, cameras=("cam0",)):
         self.router = Router(cameras)
         self.now_s = 100.0
-        self.router.add_peer(PERSON)
-        self.router.add_peer(TCP, trusted=False)
+        self.router.add_peer(PERSON, self.now_s)
+        self.router.add_peer(TCP, self.now_s, trusted=False)
 
-    def process(self, number, role, *commands, camera="", subscribe=()):
-        self.router.add_peer(number)
-        hello = Hello(role=role, camera=camera, pid=number, commands=commands, subscribe=subscribe)
+    def process(self, number, role, *commands, camera="", subscribe=(), since_ns=1):
+        self.router.add_peer(number, self.now_s)
+        hello = Hello(role=role, camera=camera, pid=number, commands=commands, subscribe=subscribe, since_ns=since_ns)
         return self.say(number, hello)
 
-    def say(self, number, message, ident=None, *, again=False):
-        return self.router.route(number, Received(message, ident, again), self.now_s)
+    def say(self, number, message, ident=None, event_id=None):
+        return self.router.route(number, Received(message, ident, event_id), self.now_s)
 
     def replies(self, actions):
         return [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, Reply)]
@@ -140,13 +141,6 @@ def test_events_reach_subscribers_and_settings_reach_every_process():
     assert scene.router.announce(changed) == [Send((EXPORTER, RECORDER0), changed)]
 
 
-def test_events_told_again_after_a_hub_restart_are_remembered_but_not_passed_on():
-    scene = Scene()
-    scene.process(EXPORTER, "analyzer", subscribe=("all",))
-    assert scene.say(EXPORTER, NightBegan(camera="cam0"), again=True) == []
-    assert scene.router.registry.latest["night", "cam0"] == NightBegan(camera="cam0")
-
-
 def test_a_requested_mode_reaches_that_cameras_capture_and_a_restarted_one():
     scene = Scene(("cam0", "cam1"))
     scene.process(CAPTURE, "capture", camera="cam0")
@@ -177,7 +171,7 @@ def test_the_trigger_port_takes_triggers_only(command):
 def test_previews_ask_the_streamer_for_the_most_anyone_wants_and_thin_it_for_the_others():
     scene = Scene()
     scene.process(STREAMER, "streamer", "preview")
-    scene.router.add_peer(EXPORTER)
+    scene.router.add_peer(EXPORTER, scene.now_s)
     asked = scene.say(PERSON, Preview(fps=30.0, width=640))[-1]
     assert asked == Send((STREAMER,), Preview(camera="cam0", fps=30.0, width=640))
     scene.say(EXPORTER, Preview(fps=10.0))
@@ -221,7 +215,7 @@ def test_commands_under_way_are_bounded_for_one_connection_and_for_all():
         assert scene.say(PERSON, Save(), 1)[0].peers == (EXPORTER,)
     assert "under way" in scene.replies(scene.say(PERSON, Save(), 1))[0].text
     for number in range(1000, 1000 + PENDING_MAX):
-        scene.router.add_peer(number)
+        scene.router.add_peer(number, scene.now_s)
         actions = scene.say(number, Save(), 1)
     assert scene.replies(actions)[0].status == "busy"
 
@@ -278,40 +272,47 @@ def test_a_recorder_that_comes_in_the_middle_of_motion_is_told_of_it():
     assert sent == [Send((RECORDER1,), ended)]
 
 
-def test_what_was_announced_while_processes_came_back_reaches_those_who_came_last():
+def test_the_last_events_reach_a_process_that_connects_later():
     scene = Scene()
-    began, beat = NightBegan(camera="cam0"), Heartbeat(role="analyzer", pid=1)
+    began, beat = NightBegan(camera="cam0"), Heartbeat(role="analyzer", pid=CAPTURE)
     scene.process(CAPTURE, "analyzer")
-    assert scene.say(CAPTURE, began) == scene.say(CAPTURE, beat) == []
-    scene.now_s += 1
+    assert scene.say(CAPTURE, began, event_id=(CAPTURE, 500)) == scene.say(CAPTURE, beat) == []
+    scene.now_s += 600
     assert scene.process(STREAMER, "streamer", subscribe=("night_ended",))[1:] == [], "not its topic"
-    _, *sent = scene.process(RECORDER0, "recorder", subscribe=("all",))
-    assert sent == [Send((RECORDER0,), began)], "no signs of life"
-    scene.now_s += 3
-    assert scene.process(RECORDER1, "recorder", subscribe=("all",))[1:] == [], "a process that is started later"
+    _, *sent = scene.process(RECORDER0, "recorder", subscribe=("all",), since_ns=499)
+    assert sent == [Send((RECORDER0,), began, event_id=(CAPTURE, 500))], "no signs of life"
+    assert scene.process(RECORDER1, "recorder", subscribe=("all",), since_ns=500)[1:] == [], "it started afterwards"
 
 
-def test_who_heard_an_early_event_does_not_hear_it_again_and_his_successor_does():
+def test_an_event_that_is_sent_once_more_is_remembered_and_passed_on_once():
     scene = Scene()
-    began = NightBegan(camera="cam0")
+    began, ended = NightBegan(camera="cam0"), NightEnded(camera="cam0")
     scene.process(CAPTURE, "analyzer")
     scene.process(RECORDER0, "recorder", subscribe=("night",))
-    assert scene.say(CAPTURE, began) == [Send((RECORDER0,), began)]
-    again = Hello(role="recorder", pid=RECORDER0, subscribe=("night",))
-    assert scene.say(RECORDER0, again)[1:] == [], "a second hello"
-    scene.router.remove_peer(RECORDER0)
-    scene.router.add_peer(STREAMER)
-    assert scene.say(STREAMER, again)[1:] == [], "the same process on a new connection"
-    _, *sent = scene.process(RECORDER1, "recorder", subscribe=("night",))
-    assert sent == [Send((RECORDER1,), began)], "another process"
+    assert scene.say(CAPTURE, began, event_id=(CAPTURE, 500)) == [Send((RECORDER0,), began, event_id=(CAPTURE, 500))]
+    assert scene.say(CAPTURE, began, event_id=(CAPTURE, 500)) == []
+    assert scene.say(CAPTURE, ended, event_id=(CAPTURE, 501)) == [Send((RECORDER0,), ended, event_id=(CAPTURE, 501))]
+    assert scene.router.registry.latest["night", "cam0"] == ended
+    assert scene.say(CAPTURE, began) == [Send((RECORDER0,), began)], "without an id it is a new one"
 
 
-def test_of_a_flood_of_early_events_the_newest_are_told_in_order():
+def test_an_old_event_does_not_reach_who_came_after_it():
+    """A hub that is new gets events of hours ago from processes that connect again."""
+    scene = Scene()
+    scene.process(CAPTURE, "analyzer")
+    scene.process(RECORDER0, "recorder", subscribe=("night",), since_ns=400)
+    scene.process(RECORDER1, "recorder", subscribe=("night",), since_ns=600)
+    scene.say(PERSON, Subscribe(topics=("night",)))
+    [sent] = scene.say(CAPTURE, NightBegan(camera="cam0"), event_id=(CAPTURE, 500))
+    assert sent.peers == (RECORDER0,)
+
+
+def test_of_a_flood_of_events_the_newest_are_kept_in_order():
     scene = Scene()
     scene.process(EXPORTER, "exporter")
-    flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(REPLAY_EVENTS_MAX + 10)]
-    for event in (*flood, NightBegan(camera="cam0")):
-        scene.say(EXPORTER, event)
+    flood = [Saved(camera="cam0", path=f"/{number}.jpg", kind="jpg") for number in range(RECENT_EVENTS_MAX + 10)]
+    for number, event in enumerate((*flood, NightBegan(camera="cam0"))):
+        scene.say(EXPORTER, event, event_id=(EXPORTER, 1000 + number))
     _, *sent = scene.process(STREAMER, "streamer", subscribe=("all",))
     assert [send.message for send in sent] == [*flood[11:], NightBegan(camera="cam0")]
 

@@ -19,7 +19,7 @@ import pytest
 from shmcam.control.call import acall, call
 from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
-from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save
+from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved
 from shmcam.hub.server import CONNECTIONS_MAX
 from tests.machine import needs
 from tests.shmcam.hub.hubs import HubProcess, Reader, read_all, until
@@ -358,6 +358,41 @@ def test_a_killed_hub_comes_back_and_all_reconnect():
         )
         for client in clients:
             client.__exit__(None, None, None)
+
+
+def test_each_event_arrives_once_and_in_order_although_the_hub_is_killed_again_and_again(seed=20261129):
+    """An announcement around a hub's restart was lost, or came twice, depending on who connected first."""
+    rng = random.Random(seed)
+    with HubProcess() as hub, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client_of(hub, f"role{n}", subscribe=("saved",))) for n in range(5)]
+        until(lambda: all(client.is_connected for client in clients), "all connected")
+        received = [[] for _ in clients]
+        announced = [[] for _ in clients]
+
+        def announce(count):
+            for _ in range(count):
+                number = rng.randrange(len(clients))
+                announced[number].append(f"/{number}/{len(announced[number])}.jpg")
+                clients[number].announce(Saved(camera="cam0", path=announced[number][-1], kind="jpg"))
+
+        def all_received():
+            for seen, client in zip(received, clients, strict=True):
+                seen += [request.message.path for request in client.receive()]
+            return all(len(seen) >= sum(map(len, announced)) for seen in received)
+
+        for _ in range(4):
+            announce(10)
+            hub.kill()
+            announce(10)
+            hub.start()
+            announce(10)
+            until(lambda: all(client.is_connected for client in clients), "all reconnected")
+            announce(5)
+        until(all_received, lambda: f"received {[len(seen) for seen in received]} of {sum(map(len, announced))}")
+        for seen in received:
+            for number, paths in enumerate(announced):
+                assert [path for path in seen if path.startswith(f"/{number}/")] == paths
+            assert len(seen) == sum(map(len, announced))
 
 
 def test_without_a_hub_a_client_never_blocks_and_counts_what_it_drops(tmp_path):
