@@ -59,13 +59,22 @@ class WebcamSource(LiveSource):
 
 
 FFMPEG_NAMES = {
-    "YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": "mjpeg", "RGB3": "rgb24", "BGR3": "bgr24",
-    "BX24": "0rgb", "XR24": "bgr0", "GREY": "gray",
+    "YU12": "yuv420p", "YV12": "yuv420p", "NV12": "nv12", "UYVY": "uyvy422", "YUYV": "yuyv422", "NV16": "nv16",
+    "422P": "yuv422p", "NV24": "nv24", "411P": "yuv411p", "YUV9": "yuv410p", "YVU9": "yuv410p",
+    "MJPG": "mjpeg", "JPEG": "mjpeg",
+    "BGR3": "bgr24", "RGB3": "rgb24", "XR24": "bgr0", "BGR4": "bgr0", "AR24": "bgra", "BX24": "0rgb", "RGB4": "0rgb",
+    "BA24": "argb", "RGBP": "rgb565le", "RGBO": "rgb555le", "RGBR": "rgb565be", "RGBQ": "rgb555be",
+    "RGGB": "bayer_rggb8", "GRBG": "bayer_grbg8", "GBRG": "bayer_gbrg8", "BA81": "bayer_bggr8",
+    "GREY": "gray", "Y16": "gray16le", "Z16": "gray16le",
 }  # fmt: skip
-"""V4L2's four letters to FFmpeg's input_format."""
+"""V4L2's four letters to FFmpeg's input_format, least work first: 4:2:0 is copied, 4:2:2 averaged, JPEG decoded.
 
-PREFERENCE = ("YU12", "NV12", "YUYV", "MJPG", "BGR3", "RGB3", "XR24", "BX24", "GREY")
-"""Least work first: 4:2:0 is copied, 4:2:2 averaged, JPEG decoded."""
+FFmpeg has no way to read YVYU, NV21 and the others. *Source*: ff_fmt_conversion_table in libavdevice/v4l2-common.c.
+"""
+
+PREFERENCE = tuple(FFMPEG_NAMES)
+LAST_RESORT = ("RGGB", "GRBG", "GBRG", "BA81", "GREY", "Y16", "Z16")
+"""Only where there is nothing else: no colours, or such as no white balance has touched."""
 
 CODECS = {
     "yuv420": "YU12",
@@ -78,25 +87,27 @@ CODECS = {
 }
 """camera.codec (libcamera's names) to V4L2's."""
 
-ENOUGH = 0.95
-"""A mode is fast enough at this share of the rate asked for: 29.97 will do for 30."""
+ENOUGH = 0.8
+"""A mode is fast enough at this share of the rate asked for: 25 will do for 30, rather than a smaller picture."""
 
 
 def choose_mode(
     modes: Sequence[V4l2Mode], width: int, height: int, framerate: float, codec: str = "auto"
 ) -> V4l2Mode | None:
-    """Returns the mode nearest to the request by size, then rate, then the least work for its format.
+    """Returns the mode nearest to the request: fast enough, then by size, then rate, then the least work.
 
+    Without a rate (0) the fastest mode of the nearest size.
     Returns: None when the device offers no format we can read, or not the one that `codec` insists on.
     """
     wanted = CODECS.get(codec)
-    usable = [mode for mode in modes if mode.fourcc in PREFERENCE and (codec == "auto" or mode.fourcc == wanted)]
+    usable = [mode for mode in modes if mode.fourcc in FFMPEG_NAMES and (codec == "auto" or mode.fourcc == wanted)]
 
-    def distance(mode: V4l2Mode) -> tuple[float, float, int]:
-        too_slow = mode.rate and framerate and mode.rate < framerate * ENOUGH
-        missing = framerate - mode.rate if too_slow else 0.0
-        faster = -mode.rate if not framerate else 0.0
-        return abs(mode.width - width) + abs(mode.height - height), missing or faster, PREFERENCE.index(mode.fourcc)
+    def distance(mode: V4l2Mode) -> tuple[bool, float, int, float, int]:
+        missing = max(0.0, framerate - mode.rate) if mode.rate and framerate else 0.0
+        too_slow = missing if missing > (1 - ENOUGH) * framerate else 0.0
+        size = abs(mode.width - width) + abs(mode.height - height)
+        slower = missing if framerate else -mode.rate
+        return mode.fourcc in LAST_RESORT, round(too_slow, 2), size, round(slower, 1), PREFERENCE.index(mode.fourcc)
 
     return min(usable, key=distance, default=None)
 
@@ -113,5 +124,7 @@ def address_of(device: Device, request: CameraRequest) -> Address:
     mode = choose_mode(device.modes, request.width, request.height, request.framerate, request.codec)
     if mode is None:
         has = ", ".join(map(str, device.modes)) or "none"
-        raise CameraError(f"{device.path} ({device.card}): no format for codec = {request.codec}; it offers {has}")
+        raise CameraError(
+            f"{device.path} ({device.card}): no format for codec = {request.codec} that FFmpeg reads; it offers {has}"
+        )
     return Address(device.path, f"{device.path} ({device.card}) {mode}", "v4l2", options_of(mode, request.framerate))

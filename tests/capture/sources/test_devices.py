@@ -8,12 +8,14 @@ import sys
 import time
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
 from capture.settings import CameraSettings
 from capture.sources import detect
 from capture.sources.base import CameraBusy, CameraError, CameraRequest
+from capture.sources.decoded_frame import geometry_of, write_frame
 from capture.sources.select import MAKERS
 from capture.sources.stream_address import Address
 from capture.sources.v4l2 import device as v4l2
@@ -33,6 +35,7 @@ from capture.sources.v4l2.controls import (
 )
 from capture.sources.v4l2.device import Device, V4l2Mode, choose_device, describe
 from capture.sources.v4l2.source import WebcamSource
+from shm_ring.formats import planes
 from shmcam.runtime.procfs import find_holders, name_holders
 from shmcam.runtime.stop import Stop
 
@@ -145,13 +148,50 @@ MODES = [
         ((640, 480, 30), "auto", "640x480 NV12 30/s"),
         ((1280, 720, 30), "auto", "1280x720 MJPG 30/s"),
         ((1280, 720, 10), "auto", "1280x720 YUYV 10/s"),
-        ((1280, 720, 30), "yuyv", "1280x720 YUYV 10/s"),
+        ((1280, 720, 30), "yuyv", "640x480 YUYV 30/s"),
+        ((1280, 720, 0), "auto", "1280x720 MJPG 30/s"),
+        ((1920, 1080, 60), "auto", "1920x1080 MJPG 30/s"),
         ((1900, 1000, 30), "auto", "1920x1080 MJPG 30/s"),
         ((640, 480, 30), "rgb888", "None"),
     ],
 )
-def test_the_size_counts_first_then_the_rate_then_the_least_work(asked, codec, chosen):
+def test_the_rate_counts_first_then_the_size_then_the_least_work(asked, codec, chosen):
     assert str(webcam.choose_mode(MODES, *asked, codec)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked", "chosen"),
+    [
+        (["YUYV 640x480 25", "MJPG 320x240 30"], (640, 480, 30), "YUYV 640x480 25"),
+        (["YUYV 640x480 25", "MJPG 640x480 30"], (640, 480, 30), "MJPG 640x480 30"),
+        (["YUYV 640x480 29.97", "MJPG 640x480 30"], (640, 480, 30), "YUYV 640x480 29.97"),
+        (["GREY 1280x720 60", "UYVY 640x480 10"], (1280, 720, 60), "UYVY 640x480 10"),
+        (["RGGB 1280x720 30", "GREY 1280x720 30"], (1280, 720, 30), "RGGB 1280x720 30"),
+        (["UYVY 1280x720 0", "MJPG 1280x720 30"], (1280, 720, 30), "UYVY 1280x720 0"),
+        (["YVYU 1280x720 30", "NV21 1280x720 30", "Y16 160x120 9"], (1280, 720, 30), "Y16 160x120 9"),
+    ],
+)
+def test_modes_as_webcams_capture_cards_and_thermal_cameras_offer_them(offered, asked, chosen):
+    def mode(text):
+        fourcc, size, rate = text.split()
+        return V4l2Mode(fourcc, *map(int, size.split("x")), float(rate))
+
+    assert webcam.choose_mode([mode(text) for text in offered], *asked) == mode(chosen)
+
+
+def test_every_format_that_ffmpeg_s_device_reads_is_chosen_and_can_be_converted():
+    """Capture cards with UYVY only (TC358743), thermal and Bayer cameras were `no format for codec = auto`."""
+    for fourcc, name in webcam.FFMPEG_NAMES.items():
+        device = Device("/dev/video0", "Card", "uvcvideo", "usb-1", (V4l2Mode(fourcc, 64, 48, 30),))
+        assert webcam.address_of(device, asked()).options["input_format"] == name
+        if name != "mjpeg":
+            frame = av.VideoFrame(64, 48, name)
+            for plane in frame.planes:
+                plane.update(bytes([128]) * plane.buffer_size)
+            shape = geometry_of(frame)
+            payload = np.zeros(shape.payload_bytes, np.uint8)
+            write_frame(frame, payload, shape)
+            assert planes(payload, shape)[0].any(), name
 
 
 def test_options_ask_the_device_for_exactly_that():
