@@ -120,7 +120,7 @@ class AnalyzerSettings(Section, frozen=True):
         float, setting("each plug-in sees at most so many frames, the newest each time", unit="1/s", gt=0, le=240)
     ] = 10.0
     plugin_memory_mb: Annotated[int, setting("most memory of one plug-in", unit="MB", ge=32, le=100_000)] = 512
-    scores_size: Annotated[int, setting("slots of the scores ring", unit="frames", ge=4, le=100_000)] = 1024
+    scores_size: Annotated[int, setting("slots of the scores ring", unit="frames", ge=4, le=100_000)] = 512
     keogram: Annotated[bool, setting("draw keogram and brightness strip of the day")] = True
     keogram_column_s: Annotated[float, setting("time per column", unit="s", ge=20, le=3600)] = 60.0
     keogram_height: Annotated[int, setting("rows of the keogram", unit="pixels", ge=8, le=1080)] = 240

@@ -83,13 +83,11 @@ class FramePublisher:
         self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
         self._ready_made = opened.lores is not None and request.lores is not None
         rate = request.framerate or opened.framerate or DEFAULT_RATE
-        slots, exact = slots_for(desired.ring, "main", rate)
-        self._main = rings.fit("main", self._full, slots, exact=exact)
+        self._main = rings.fit("main", self._full, slots_for(desired.ring, "main", rate))
         self._small: tuple[RingWriter, Geometry] | None = None
         if request.lores:
             small = opened.lores or lores_geometry_of(self._full, *request.lores)
-            slots, exact = slots_for(desired.ring, "lores", rate)
-            self._small = rings.fit("lores", small, slots, exact=exact), small
+            self._small = rings.fit("lores", small, slots_for(desired.ring, "lores", rate)), small
         else:
             rings.drop("lores")
         self.drops = DropCounter(from_gaps=not opened.counts_losses)

@@ -13,7 +13,7 @@ from capture.settings import RingSettings
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.formats import Geometry
 from shm_ring.layout import MIN_SLOTS, RingShape
-from shm_ring.segment import MemoryRoom, available_room, fitting_slots
+from shm_ring.segment import MemoryRoom, available_room, fitting_slots, memory_account
 from shmcam.runtime.clock import now_ns
 
 LEAST_SLOTS = 8
@@ -44,11 +44,11 @@ class Rings:
     """Streams whose ring was given up for one that is not made yet; the first try may be refused for want of room."""
     _looked_ns: int = field(default=0, init=False)
 
-    def fit(self, stream: str, geometry: Geometry, slots: int, *, exact: bool) -> RingWriter:
+    def fit(self, stream: str, geometry: Geometry, slots: int) -> RingWriter:
         """Returns the ring for frames of this geometry: the one there is if it fits, else a new generation.
 
-        `exact`: the user named the number of slots, so anything less is refused instead of made smaller.
-        Raises: RingBusy, RingTooLarge, RingMismatch.
+        Where `slots` do not fit into memory, the ring gets fewer, with a warning. Raises: RingBusy, RingMismatch;
+        RingTooLarge where not even the least ring fits.
         """
         payload_bytes = geometry.payload_bytes
         name, shape = f"/{self.prefix}.{self.camera}.{stream}", RingShape(slots, payload_bytes)
@@ -59,8 +59,7 @@ class Rings:
             self._replace(stream, shape)
             if before > 0:
                 self._replaced.add(stream)
-        if not exact:
-            shape = shape._replace(slots=_fit_slots(name, shape))
+        shape = shape._replace(slots=_fit_slots(name, shape))
         try:
             writer = RingWriter.create(
                 name,
@@ -167,22 +166,33 @@ class Rings:
             self.close()
 
 
-def slots_for(ring: RingSettings, stream: str, rate: float) -> tuple[int, bool]:
-    """Returns the slots of a stream at `rate` frames per second, and True if the user set their number."""
-    size = ring.size if stream == "main" else ring.downscale.size
-    return (size, True) if size else (max(LEAST_SLOTS, math.ceil(ring.seconds * rate)), False)
+def slots_for(ring: RingSettings, stream: str, rate: float) -> int:
+    """Returns the slots wanted for a stream at `rate` frames per second.
+
+    [ring] is about the history: the main ring, or the lores ring where there is one, beside which the main ring holds
+    only downscale.full_seconds.
+    """
+    if stream == "main" and ring.downscale.enable:
+        return _slots_of_span(ring.downscale.full_seconds, rate)
+    size = (ring.downscale.size if stream == "lores" else 0) or ring.size
+    return size or _slots_of_span(ring.seconds, rate)
+
+
+def _slots_of_span(seconds: float, rate: float) -> int:
+    return max(LEAST_SLOTS, math.ceil(seconds * rate))
 
 
 def _fit_slots(name: str, shape: RingShape) -> int:
-    """Returns the slots that an automatic ring gets."""
-    fitting = fitting_slots(shape, available_room())
+    """Returns the slots that a ring gets: those wanted, or as many as memory allows."""
+    fitting = fitting_slots(shape, room := available_room())
     if fitting >= shape.slots:
         return shape.slots
     left_over = _slots_of(name, shape.payload_bytes)
     if MIN_SLOTS <= left_over <= shape.slots:
         return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
     if fitting:
-        log.warning("ring %s: only %d of %d slots fit", name, fitting, shape.slots)
+        text = memory_account(shape, room)
+        log.warning("ring %s: size adjusted requested=%d effective=%d: %s", name, shape.slots, fitting, text)
     return fitting or shape.slots  # none at all: let the ring's own refusal say why
 
 

@@ -197,14 +197,16 @@ class CameraSettings(Section, frozen=True):
 
 
 class DownscaleSettings(Section, frozen=True):
-    """[ring.downscale]: a second ring, `lores`, with the same frames smaller."""
+    """[ring.downscale]: saves memory: a second ring, `lores`, holds the history, with the same frames smaller."""
 
-    enable: Annotated[bool, setting("publish the small ring too")] = False
+    enable: Annotated[bool, setting("keep the history small, in a ring of its own")] = False
     width: Annotated[int, setting("its frame width", unit="pixels", ge=16, le=8192)] = 640
     height: Annotated[int, setting("its frame height", unit="pixels", ge=16, le=8192)] = 360
-    size: Annotated[
-        int, setting("its slots; 0 = as many seconds as [ring] seconds", unit="frames", ge=0, le=65_536)
-    ] = 0
+    size: Annotated[int, setting("its slots; 0 = as [ring] size and seconds say", unit="frames", ge=0, le=65_536)] = 0
+    full_seconds: Annotated[
+        float,
+        setting("full-size frames kept beside it, for save and the running recording", unit="s", gt=0, le=3600),
+    ] = 1.0
 
 
 class RingSettings(Section, frozen=True):
@@ -212,7 +214,7 @@ class RingSettings(Section, frozen=True):
 
     size: Annotated[
         int,
-        setting("slots; 0 = automatic, `seconds` of frames as far as memory allows", unit="frames", ge=0, le=65_536),
+        setting("slots; 0 = `seconds` of frames; fewer where memory is short", unit="frames", ge=0, le=65_536),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
     prefix: Annotated[str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=rf"^{LABEL}$")] = "shmcam"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.ring_frames import RingContents
+from exporter.ring_frames import CameraFrames, RingContents
 from exporter.stacking.dark_frames import NO_DARK, DarkChoice
-from shm_ring import FrameMeta
+from shm_ring import Frame, FrameMeta
 from shmcam.control.messages import Reply, error
 from shmcam.library import LibraryError, NoSuchEntry
 from shmcam.library.entry import Entry
@@ -54,16 +54,25 @@ class StackSummary:
 class SavedFrame:
     """One saved frame, and the frames that the ring held."""
 
-    camera: str
-    """The camera's name."""
-    meta: FrameMeta
-    """The frame's metadata."""
+    frames: CameraFrames
+    """The ring that the frame was found in."""
+    frame: Frame
     contents: RingContents | None
     """The frames in the ring; None where the command waited for the next frame."""
     received_ns: int
     """The instant when the command came, sensor clock."""
     target_ns: int
     """The instant that the command asks for, sensor clock."""
+
+    @property
+    def camera(self) -> str:
+        """The camera's name."""
+        return self.frames.name
+
+    @property
+    def meta(self) -> FrameMeta:
+        """The frame's metadata."""
+        return self.frame.meta
 
     @property
     def is_late(self) -> bool:
@@ -83,6 +92,7 @@ class SavedFrame:
             "age_s": round(max(0.0, self.age_s_of(self.meta)), 6),
             "asked_age_s": round((self.received_ns - self.target_ns) / 1e9, 6),
             "already_gone": self.overwritten,
+            "ring": self.frames.stream,
         }
         if self.contents is None:
             return data
@@ -99,22 +109,25 @@ class SavedFrame:
     def format_warning(self) -> str:
         """Returns the difference to what the command asked for, as text; empty where there is none."""
         ago_s = (self.received_ns - self.target_ns) / 1e9
-        return (
-            f"the oldest there is, {ago_s:g}s ago was asked for, already gone: {self.overwritten}"
-            if self.is_late
-            else ""
-        )
+        late = f"the oldest there is, {ago_s:g}s ago was asked for, already gone: {self.overwritten}"
+        return "; ".join(filter(None, [late * self.is_late, describe_ring(self.frames.stream)]))
+
+
+def describe_ring(stream: str) -> str:
+    """Returns the words for a frame that is not full-size; empty for one that is."""
+    return "from the small ring: the full-size one reaches less far back" if stream == "lores" else ""
 
 
 def reply_saved(entries: Sequence[Entry], frame: SavedFrame) -> Reply:
     """Returns the reply to `save`; its status is "saved_oldest" where the ring no longer held the frame."""
-    timestamp = to_iso(entries[0].started_utc_ns)
-    data = frame.to_data()
-    details = [f"timestamp: {timestamp}", f"age: {data['age_s']:.3f}s", *filter(None, [frame.format_warning()])]
+    utc_ns, data = frame.meta.captured_utc_ns, frame.to_data()
+    what = f"(timestamp: {utc_ns / 1e9:.3f}, age: {data['age_s']:.2f}s)"
+    is_one_in_library = len(entries) == 1 and entries[0].id
+    more = [frame.format_warning(), "" if is_one_in_library else f"files: {_format_paths(entries)}"]
     return Reply(
         status="saved_oldest" if frame.is_late else "saved",
-        text=f"Saved single full-resolution image: {_format_paths(entries)} ({', '.join(details)})",
-        data={**files_of(entries), "camera": frame.camera, "timestamp": timestamp, **data},
+        text="\n".join([f"Saved single full-resolution image: {entries[0].path} {what}", *filter(None, more)]),
+        data={**files_of(entries), "camera": frame.camera, "timestamp": to_iso(utc_ns), **data},
     )
 
 
@@ -126,7 +139,7 @@ def reply_snapshot(entries: Sequence[Entry], frames: Sequence[SavedFrame], missi
     times = [frame.meta.captured_ns for frame in frames]
     sync_error_ms = (max(times) - min(times)) / 1e6
     details = [f"timestamp: {to_iso(entries[0].started_utc_ns)}", f"sync error: {sync_error_ms:.3f} ms"]
-    details += [f"{frame.camera}: {frame.format_warning()}" for frame in frames if frame.is_late]
+    details += [f"{frame.camera}: {frame.format_warning()}" for frame in frames if frame.format_warning()]
     cameras = sorted(frame.camera for frame in frames)
     text = f"Saved snapshot of {len(cameras)} camera{'s' * (len(cameras) != 1)}: {_format_paths(entries)} "
     text += f"({', '.join(details)})"
@@ -143,17 +156,41 @@ def reply_snapshot(entries: Sequence[Entry], frames: Sequence[SavedFrame], missi
     return Reply(status="snapshot_oldest" if late else "snapshot_saved", text=text, data=data)
 
 
-def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
-    """Returns the reply to `pastStack`: exactly what was available, and what was made of it."""
+@dataclass(frozen=True, slots=True)
+class StackWindow:
+    """Where the frames of a pastStack came from, and when."""
+
+    stream: str
+    """The ring: main, or lores for the small frames."""
+    first_utc_ns: int
+    """Wall clock of the first frame used."""
+    last_utc_ns: int
+    before_s: float
+    """The time from the beginning of the span to the command."""
+    bright_threshold: float
+
+
+def reply_past_stack(entries: Sequence[Entry], summary: StackSummary, window: StackWindow) -> Reply:
+    """Returns the reply to `pastStack`: exactly what was available, and what was made of it.
+
+    The first line is as the user's second service wrote it; scripts read it.
+    """
+    first, last = (
+        f"timestamp: {utc_ns / 1e9:.3f} (age: {age_s:.2f}s)"
+        for utc_ns, (_, age_s) in ((window.first_utc_ns, summary.first), (window.last_utc_ns, summary.last))
+    )
+    before = f"(export.save_before_s: {window.before_s:.3f} s)"
     if summary.method == "separate":
-        what = f"Saved {summary.used} image{'s' * (summary.used != 1)}"
+        text = f"Saved {len(entries)} separate images from ring buffer, starting at {first}{before}"
+        text += f"bright_threshold: > {window.bright_threshold:g} "
     else:
-        what = f"Saved stack of {summary.used} frame{'s' * (summary.used != 1)}"
+        text = f"Saved stacked image: {entries[0].path} | stack of {summary.used} frames | "
+        text += f"first frame {first} | last frame {last}{before}"
     details = [
         f"method: {summary.method}",
         f"count: {summary.used}",
-        f"first: f{summary.first[0]} age: {summary.first[1]:.3f}s",
-        f"last: f{summary.last[0]} age: {summary.last[1]:.3f}s",
+        f"first: f{summary.first[0]}",
+        f"last: f{summary.last[0]}",
         f"span: {summary.span_s:.3f}s",
         f"available: {summary.available}",
         f"already gone: {summary.overwritten}",
@@ -166,13 +203,15 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
         details.append(
             f"{'dark frame' if summary.dark.dark is not None else 'no dark frame fits'}: {summary.dark.words}"
         )
+    details += filter(None, [describe_ring(window.stream)])
     return Reply(
         status="stack_saved",
-        text=f"{what}: {_format_paths(entries)} ({', '.join(details)})",
+        text="\n".join([text, ", ".join(details), f"files: {_format_paths(entries)}"]),
         data={
             **files_of(entries),
             "camera": summary.camera,
             "method": summary.method,
+            "ring": window.stream,
             "count": summary.used,
             "available": summary.available,
             "already_gone": summary.overwritten,
@@ -188,7 +227,7 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary) -> Reply:
 def reply_no_frames(camera: str, why: str) -> Reply:
     """Returns the reply where the ring holds no such frame."""
     return Reply(
-        ok=False, status="no_frames", text=f"NO_FRAMES: {camera}: {why}", data={"camera": camera, "message": why}
+        ok=False, status="no_frames", text=f"NO_FRAMES\n{camera}: {why}", data={"camera": camera, "message": why}
     )
 
 
@@ -204,7 +243,7 @@ def reply_refused(problem: ValueError | LibraryError) -> Reply:
 
 def reply_not_saved(why: str) -> Reply:
     """Returns the reply where there were frames, and the disk refused them."""
-    return Reply(ok=False, status="not_saved", text=f"NOT_SAVED: {why}", data={"message": why})
+    return Reply(ok=False, status="not_saved", text=f"NOT_SAVED\n{why}", data={"message": why})
 
 
 def files_of(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def method_of(command: PastStack, own: ExportSettings, candidates: Sequence[Cand
     if command.method and command.method not in (*METHODS, SEPARATE, LONG):
         raise ValueError(f"method {command.method!r}: must be one of {', '.join((*METHODS, SEPARATE, LONG))}")
     night = bool(candidates[-1].meta.flags & Flags.NIGHT)
-    stack = own.stack_dark_frames if night else own.stack_bright_frames
+    stack = own.stack_dark_frames and (night or own.stack_bright_frames)
     return command.method or (own.stack_method if stack else SEPARATE)
 
 
@@ -103,6 +103,23 @@ def select_span(held: Sequence[Candidate], start_ns: int, least: int) -> list[Ca
     return older[::-1] + inside
 
 
+def select_around(held: Sequence[Candidate], instant_ns: int, count: int) -> list[Candidate]:
+    """Returns the `count` frames nearest to an instant, in order of time, that are of one mode and exposure.
+
+    `held`: what the ring holds, oldest first. Empty where the camera no longer delivered then.
+    """
+    if not held or _is_old(held[-1].meta, instant_ns):
+        return []
+
+    def distance_ns(candidate: Candidate) -> int:
+        return abs(candidate.meta.captured_ns - instant_ns)
+
+    centre = min(held, key=distance_ns).meta
+    alike = [candidate for candidate in held if _is_alike(candidate.meta, centre)]
+    settled = [candidate for candidate in alike if not candidate.meta.flags & Flags.SETTLING] or alike
+    return sorted(sorted(settled, key=distance_ns)[:count], key=lambda candidate: candidate.sequence)
+
+
 def _is_old(newest: FrameMeta, start_ns: int) -> bool:
     """Tells whether the newest frame lies further before the span than its exposure explains: no camera delivers."""
     frame_us = max(newest.exposure_us, newest.frame_duration_us)
@@ -122,7 +139,8 @@ def choose_frames(
     """Returns at most `count` candidates (0: all), in order of time.
 
     Frames of the time when the camera's controls moved are left out unless there are no others. `how`: sharpest,
-    newest or spread; `sharpness` maps a frame id to its score, None where there is none (then newer frames win).
+    newest, spread, or around, which in a span that a command names is sharpest. `sharpness` maps a frame id to
+    its score, None where there is none (then newer frames win).
     """
     settled = [candidate for candidate in candidates if not candidate.meta.flags & Flags.SETTLING]
     settled = settled or list(candidates)
@@ -132,7 +150,7 @@ def choose_frames(
         case "spread":
             step = (len(settled) - 1) / max(1, count - 1)
             return [settled[round(number * step)] for number in range(count)]
-        case "sharpest":
+        case "sharpest" | "around":
             scores = {candidate.sequence: sharpness(candidate.meta.frame_id) or 0.0 for candidate in settled}
             best = sorted(settled, key=lambda candidate: (scores[candidate.sequence], candidate.sequence))[-count:]
             return sorted(best, key=lambda candidate: candidate.sequence)
@@ -163,10 +181,13 @@ def _period_ns_between(frames: int, first: FrameMeta, last: FrameMeta) -> float:
 class CameraFrames:
     """The frames and scores of one camera; a context manager. Without a ring there are no frames."""
 
-    def __init__(self, name: str, settings: Settings, stop: Stop) -> None:
+    def __init__(self, name: str, settings: Settings, stop: Stop, stream: str = "main") -> None:
+        """`stream`: main, or lores for the small frames."""
         self.name = name
+        self.stream = stream
+        self._small = CameraFrames(name, settings, stop, "lores") if stream == "main" else None
         self._stop = stop
-        self._ring = LiveRing(settings.ring_name(name), stop)
+        self._ring = LiveRing(settings.ring_name(name, stream), stop)
         self._scores = Scores(settings.ring_name(name, "scores"), stop)
 
     def __enter__(self) -> CameraFrames:
@@ -177,6 +198,20 @@ class CameraFrames:
     ) -> None:
         self._ring.close()
         self._scores.close()
+        if self._small is not None:
+            self._small.__exit__(kind, error, trace)
+
+    def reaching(self, captured_ns: int) -> CameraFrames:
+        """Returns the frames to look for an instant among: the full-size ones as far as they go, else the small ones.
+
+        [ring.downscale]: a short full-size ring and a long small one.
+        """
+        if self._small is None or ((own := self.read_contents()) and not own.begins_after(captured_ns)):
+            return self
+        small = self._small.read_contents()
+        if small is None or (own is not None and own.first.captured_ns <= small.first.captured_ns):
+            return self
+        return self._small
 
     def open_reader(self) -> RingReader | None:
         """Returns a reader of the current ring; None without a ring."""
@@ -192,6 +227,8 @@ class CameraFrames:
         """Releases the memory of retired rings, since commands may be hours apart; from any thread."""
         self._ring.release_if_retired()
         self._scores.release_if_retired()
+        if self._small is not None:
+            self._small.release_if_retired()
 
     def read_contents(self) -> RingContents | None:
         """Returns what the ring holds now; None without frames."""

@@ -15,6 +15,12 @@ class ExportSettings(Section, frozen=True):
 
     base_dir: Annotated[str, setting("folder of pictures, stacks and films, relative to config.toml")] = "captures"
     formats: Annotated[tuple[Format, ...], setting("written where a command names none", apply="live")] = ("jpg",)
+    npy: Annotated[
+        Literal["bgr", "planes"],
+        setting(
+            "npy files: (height, width, 3), blue first; or the camera's own planes, which are smaller", apply="live"
+        ),
+    ] = "bgr"
     jpg_quality: Annotated[int, setting("JPEG quality of pictures; 95 shows no loss", ge=1, le=100, apply="live")] = 92
     png_compression: Annotated[
         int, setting("zlib level: 1 is 3 x faster than 6 for 5 % more bytes", ge=0, le=9, apply="live")
@@ -36,15 +42,19 @@ class ExportSettings(Section, frozen=True):
         ),
     ] = 16
     stack_choice: Annotated[
-        Literal["sharpest", "newest", "spread"],
-        setting("pastStack: which frames where the span has more than stack_count", apply="live"),
-    ] = "sharpest"
+        Literal["around", "sharpest", "newest", "spread"],
+        setting(
+            "pastStack: which stack_count frames: those around save_before_s before the command, or the sharpest, the "
+            "newest or evenly spread ones of the span",
+            apply="live",
+        ),
+    ] = "around"
     stack_dark_frames: Annotated[
-        bool, setting("pastStack at night gives one stack (false: one picture per frame)", apply="live")
+        bool, setting("pastStack gives one stack (false: one picture per frame of the span)", apply="live")
     ] = True
     stack_bright_frames: Annotated[
-        bool, setting("pastStack by day gives one stack, too; moving things blur", apply="live")
-    ] = False
+        bool, setting("by day, too (false: then one picture per frame, as moving things blur)", apply="live")
+    ] = True
     stack_method: Annotated[Method, setting("how frames become one picture", apply="live")] = "sigma"
     stack_align: Annotated[bool, setting("shift the frames onto each other first", apply="live")] = False
     stack_formats: Annotated[

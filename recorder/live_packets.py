@@ -60,7 +60,7 @@ class LivePackets:
         if not self._has_key and not unit.is_key:
             self.needs_key = True
             return
-        ring = self._ring or self._create(track.fps)
+        ring = self._ring or self._create(track)
         if ring is None:
             return
         self._has_key, self.needs_key, self._last_ns = True, False, unit.meta.captured_ns
@@ -89,14 +89,14 @@ class LivePackets:
             with suppress(RingError, OSError):
                 discard(self._name, self._lock_dir, self._camera, packets.STREAM)
 
-    def _create(self, fps: float) -> RingWriter | None:
+    def _create(self, track: Track) -> RingWriter | None:
         if time.monotonic() < self._retry_s:
             return None
         try:
             self._ring = RingWriter.create(
                 self._name,
-                slots=packets.slots_for(self._settings.live_seconds, fps),
-                payload_bytes=packets.SLOT_BYTES,
+                slots=packets.slots_for(self._settings.live_seconds, track.fps),
+                payload_bytes=packets.slot_bytes_for(track.width, track.height),
                 lock_dir=self._lock_dir,
                 camera=self._camera,
                 stream=packets.STREAM,

@@ -20,7 +20,7 @@ import posix_ipc
 
 from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
-from shm_ring.layout import MIN_SLOTS, SEGMENT_HEADER, RingShape
+from shm_ring.layout import MAX_SEGMENT_BYTES, MIN_SLOTS, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, RingShape
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 MEMORY_SHARE = 0.8  # of available memory: the rest is for encoders and the page cache
@@ -68,8 +68,14 @@ def memory_account(shape: RingShape, room: MemoryRoom) -> str:
 
 def fitting_slots(shape: RingShape, room: MemoryRoom) -> int:
     """Returns how many slots of this size fit; 0 when not even the least ring does."""
-    slots = min(shape.slots, max(0, (room.usable_bytes - shape.payload_offset) // shape.slot_stride))
-    return slots if slots >= MIN_SLOTS else 0
+    usable_bytes = min(room.usable_bytes, MAX_SEGMENT_BYTES)
+    if shape.total_bytes <= usable_bytes:
+        return shape.slots
+    # Fewer slots need a shorter table of headers, too; it is rounded up to whole pages.
+    slots = (usable_bytes - PAGE_BYTES) // (shape.slot_stride + SLOT_HEADER_BYTES)
+    while slots >= MIN_SLOTS and shape._replace(slots=slots).total_bytes > usable_bytes:
+        slots -= 1
+    return min(slots, shape.slots) if slots >= MIN_SLOTS else 0
 
 
 def check_fits(name: str, shape: RingShape, room: MemoryRoom) -> str:

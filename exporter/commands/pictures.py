@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
@@ -17,6 +17,7 @@ from exporter.ring_frames import (
     count_overwritten,
     method_of,
     period_ns_of,
+    select_around,
     select_span,
     span_of,
 )
@@ -62,6 +63,7 @@ class PictureCommands:
             frame = camera.find_nearest(received_ns + 1)
             frame = frame if frame is not None and frame.captured_ns > received_ns else camera.find_at(1 << 62)
         else:
+            camera = camera.reaching(target_ns)
             contents = camera.read_contents()
             frame = camera.find_at(target_ns)
         if frame is None:
@@ -70,9 +72,7 @@ class PictureCommands:
             self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
         )
         entries = self._saver.save_frame(camera, frame, name, SaveOptions(command.formats, command.label, trigger))
-        return replies.reply_saved(
-            entries, replies.SavedFrame(camera.name, frame.meta, contents, received_ns, target_ns)
-        )
+        return replies.reply_saved(entries, replies.SavedFrame(camera, frame, contents, received_ns, target_ns))
 
     def snapshot(self, command: Snapshot, received_ns: int) -> Reply:
         """Saves one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
@@ -83,14 +83,14 @@ class PictureCommands:
         # The first camera's frame sets the instant: then every other is at most half its frame time away.
         instant_ns: int | None = None
         saved: list[tuple[CameraFrames, Frame, replies.SavedFrame]] = []
-        for camera in cameras:
+        for own in cameras:
+            wanted_ns = target_ns if instant_ns is None else instant_ns
+            camera = own.reaching(wanted_ns)
             contents = camera.read_contents()
-            frame = camera.find_nearest(target_ns if instant_ns is None else instant_ns)
+            frame = camera.find_nearest(wanted_ns)
             if frame is not None:
                 instant_ns = frame.captured_ns if instant_ns is None else instant_ns
-                saved.append(
-                    (camera, frame, replies.SavedFrame(camera.name, frame.meta, contents, received_ns, target_ns))
-                )
+                saved.append((camera, frame, replies.SavedFrame(camera, frame, contents, received_ns, target_ns)))
         if not saved:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
         entries = []
@@ -99,7 +99,7 @@ class PictureCommands:
             entries += self._saver.save_frame(
                 camera, frame, name, SaveOptions(command.formats, command.label, "snapshot")
             )
-        missing = [camera.name for camera in cameras if all(camera is not other for other, _, _ in saved)]
+        missing = [camera.name for camera in cameras if all(camera.name != other.name for other, _, _ in saved)]
         return replies.reply_snapshot(entries, [frame for _, _, frame in saved], missing)
 
     def past_stack(self, command: PastStack, received_ns: int) -> Reply:
@@ -109,16 +109,21 @@ class PictureCommands:
         start_ns, end_ns = span_of(command, own, received_ns)
         if command.method == LONG:
             return self._save_long_exposure(camera, command, received_ns)
+        camera = camera.reaching(start_ns)
         held = camera.list_span(-1 << 62, end_ns)
         method = method_of(command, own, held) if held else SEPARATE
-        count = command.count or own.stack_count
+        count = command.count or (0 if method == SEPARATE else own.stack_count)
         least = 0 if command.before_s >= 0 else 1 if method == SEPARATE else count
         candidates = select_span(held, start_ns, least)
         if not candidates:
             newest = camera.find_at(1 << 62)
             age = f"the newest is {(received_ns - newest.captured_ns) / 1e9:.1f}s old" if newest else RING_IS_EMPTY
             return replies.reply_no_frames(camera.name, f"none in the span of {(end_ns - start_ns) / 1e9:g}s; {age}")
-        chosen = self._choose(camera, candidates, count, own, method)
+        count = self._limit_copies(camera, count, own, method)
+        if method != SEPARATE and own.stack_choice == "around" and command.before_s < 0 and count:
+            chosen = select_around(held, start_ns, count)
+        else:
+            chosen = self._choose(camera, candidates, count, own.stack_choice)
         period = period_ns_of([candidate.meta for candidate in candidates])
         overwritten = count_overwritten(start_ns, candidates[0].meta, period)
         if method == SEPARATE:
@@ -135,7 +140,7 @@ class PictureCommands:
         summary = replies.StackSummary(
             camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least, dark
         )
-        return replies.reply_past_stack(entries, summary)
+        return replies.reply_past_stack(entries, summary, self._window_of(camera, metas, start_ns, received_ns))
 
     def release_if_retired(self) -> None:
         """Releases the memory of retired rings; from any thread."""
@@ -152,7 +157,15 @@ class PictureCommands:
         saved = self._saver.save_stack(camera, result, more, SaveOptions(command.formats, command.label, "pastStack"))
         first, last = ((meta.frame_id, (received_ns - meta.captured_ns) / 1e9) for meta in result.metas)
         summary = replies.StackSummary(camera.name, LONG, result.count, result.count, 0, 0, first, last, 0, saved.dark)
-        return replies.reply_past_stack(saved.entries, summary)
+        window = self._window_of(camera, result.metas, result.metas[0].captured_ns, received_ns)
+        return replies.reply_past_stack(saved.entries, summary, window)
+
+    def _window_of(
+        self, camera: CameraFrames, metas: Sequence[FrameMeta], start_ns: int, received_ns: int
+    ) -> replies.StackWindow:
+        threshold = self._settings().value(f"cameras.{camera.name}.night.bright_threshold")
+        utc_ns = metas[0].captured_utc_ns, metas[-1].captured_utc_ns
+        return replies.StackWindow(camera.stream, *utc_ns, (received_ns - start_ns) / 1e9, threshold)
 
     def _camera_of(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
@@ -166,21 +179,21 @@ class PictureCommands:
         """Returns the camera's name for file names; empty where there is only one camera."""
         return camera.name if len(self._cameras) > 1 else ""
 
-    def _choose(
-        self, camera: CameraFrames, candidates: list[Candidate], count: int, own: ExportSettings, method: str
-    ) -> list[Candidate]:
-        """Returns the frames to use; never more copies at once than memory allows."""
-        if method in (SEPARATE, "median"):
-            reader = camera.open_reader()
-            size = reader.payload_bytes if reader is not None else 1
-            max_copies = max(1, own.memory_mb * 1_000_000 // size)
-            count = min(count or max_copies, max_copies)
+    def _limit_copies(self, camera: CameraFrames, count: int, own: ExportSettings, method: str) -> int:
+        """Returns how many frames may be used: never more copies at once than memory allows."""
+        if method not in (SEPARATE, "median"):
+            return count
+        reader = camera.open_reader()
+        size = reader.payload_bytes if reader is not None else 1
+        max_copies = max(1, own.memory_mb * 1_000_000 // size)
+        return min(count or max_copies, max_copies)
 
+    def _choose(self, camera: CameraFrames, candidates: list[Candidate], count: int, how: str) -> list[Candidate]:
         def sharpness(frame_id: int) -> float | None:
             score = camera.find_score(frame_id)
             return None if score is None else score.sharpness
 
-        return choose_frames(candidates, count, own.stack_choice, sharpness)
+        return choose_frames(candidates, count, how, sharpness)
 
     def _save_separately(
         self, camera: CameraFrames, chosen: list[Candidate], command: PastStack

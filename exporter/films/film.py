@@ -131,6 +131,6 @@ def _adopt_held(part: Path, camera: str) -> Entry | None:
 def _video_frame_of(payload: Payload, geometry: Geometry) -> av.VideoFrame:
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
     if geometry.pixel_format == "yuv420p" and even:
-        return av.VideoFrame.from_ndarray(to_array(payload, geometry), format="yuv420p")
+        return av.VideoFrame.from_ndarray(to_array(payload, geometry, "planes"), format="yuv420p")
     bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")

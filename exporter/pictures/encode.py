@@ -1,7 +1,8 @@
 """Encodes one frame or stack as the bytes of a file: jpg, png, npy, tiff.
 
 8-bit frames go into JPEG from their planes. Stacks keep 16 bits in png, npy and tiff, and become a tone-mapped jpg.
-npy holds samples as the camera gave them where numpy can show them as one array, else BGR:
+npy is (height, width, 3), blue first, of 8 bits for a frame and 16 for a stack. With export.npy = "planes" it holds
+samples as the camera gave them where numpy can show them as one array:
 
     yuv420p, nv12 of even size   (height * 3 / 2, width): OpenCV's I420 / NV12 layout
     gray                         (height, width)
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -55,28 +57,29 @@ def encode_picture(samples: Samples, geometry: Geometry, kind: str, tags: Tags, 
             return _encode_png(_to_bgr_or_gray(samples, geometry), tags, settings.png_compression)
         case "npy":
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, to_array(samples, geometry), allow_pickle=False)
+            np.lib.format.write_array(buffer, to_array(samples, geometry, settings.npy), allow_pickle=False)
             return (buffer.getbuffer(),)
         case "tiff":
             return _encode_tiff(_to_bgr_or_gray(samples, geometry), tags)
     raise ValueError(f"format {kind!r}: must be one of jpg, png, npy, tiff")
 
 
-def to_array(samples: Samples, geometry: Geometry) -> Samples:
+def to_array(samples: Samples, geometry: Geometry, form: str) -> Samples:
     """Returns the array of an npy file, see the module."""
-    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
-    if geometry.pixel_format in ("yuv420p", "nv12") and even:
+    if form == "bgr":
+        picture = _to_bgr_or_gray(samples, geometry)
+        return picture if picture.ndim == 3 else cast("Samples", np.repeat(picture[..., None], 3, axis=2))
+    if array_layout_of(geometry, form) in ("i420", "nv12"):
         rows = [plane.reshape(-1) for plane in tone_map.planes_of(samples, geometry)]
         return np.concatenate(rows).reshape(-1, geometry.width)
     return _to_bgr_or_gray(samples, geometry)
 
 
-def array_layout_of(geometry: Geometry) -> str:
+def array_layout_of(geometry: Geometry, form: str) -> str:
     """Returns the layout of that array: i420, nv12, bgr or gray."""
     even = geometry.width % 2 == 0 and geometry.height % 2 == 0
-    return {"gray": "gray", "yuv420p": "i420" if even else "bgr", "nv12": "nv12" if even else "bgr"}.get(
-        geometry.pixel_format, "bgr"
-    )
+    planar = {"gray": "gray", "yuv420p": "i420" if even else "bgr", "nv12": "nv12" if even else "bgr"}
+    return planar.get(geometry.pixel_format, "bgr") if form == "planes" else "bgr"
 
 
 def _to_bgr_or_gray(samples: Samples, geometry: Geometry) -> Samples:

@@ -196,7 +196,7 @@ class PictureSaver:
         tags = exif.tags_of(picture.entry, picture.meta, description)
         parts = encode.encode_picture(picture.samples, picture.geometry, kind, tags, own)
         path = picture.entry.path.with_suffix(f".{kind}")
-        layout = encode.array_layout_of(picture.geometry)
+        layout = encode.array_layout_of(picture.geometry, own.npy)
         beside = None if path.suffix in PICTURES else {**description, "layout": layout}
         need_bytes = sum(len(part) for part in parts)
         self._make_room(path, need_bytes, picture.entry.kind)

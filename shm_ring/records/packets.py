@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten
+from shm_ring.layout import PAGE_BYTES, TRAILER_BYTES
 from shm_ring.live_ring import LiveRing
 from shm_ring.metadata import Flags, FrameMeta
 from shm_ring.reader import RingReader
@@ -29,8 +30,10 @@ from shm_ring.writer import RingWriter
 
 STREAM = "h264"
 MAGIC = 0x34363248  # "H264" in little-endian bytes
-SLOT_BYTES = 64 * 1024
-"""Holds most units of 1080p at 10 Mbit/s whole (41 KB on average); a key frame takes a few slots."""
+LEAST_SLOT_BYTES, MOST_SLOT_BYTES = 8 * 1024, 64 * 1024
+"""The size of slots; 64 KiB hold most units of 1080p at 10 Mbit/s whole (41 KB on average)."""
+PIXELS_PER_BYTE = 32
+"""1024x768 gets slots of 24 KiB, 1080p and more 64 KiB; a key frame takes a few slots in any case."""
 
 PACKET_HEADER = np.dtype(
     [
@@ -75,8 +78,14 @@ class Unit:
 
 
 def slots_for(seconds: float, fps: float) -> int:
-    """Slots for so many seconds: two a frame, which covers 20 Mbit/s at 30 fps; a power of two."""
-    return int(1 << max(4, int(np.ceil(np.log2(max(1.0, 2 * seconds * fps))))))
+    """Slots for so many seconds: two a frame, which covers 20 Mbit/s at 30 fps."""
+    return max(16, int(np.ceil(2 * seconds * fps)))
+
+
+def slot_bytes_for(width: int, height: int) -> int:
+    """Payload of a slot for pictures of this size: whole pages together with the slot's trailer."""
+    wanted = min(MOST_SLOT_BYTES, max(LEAST_SLOT_BYTES, width * height // PIXELS_PER_BYTE))
+    return -(-wanted // PAGE_BYTES) * PAGE_BYTES - TRAILER_BYTES
 
 
 def publish(ring: RingWriter, unit: Unit) -> None:

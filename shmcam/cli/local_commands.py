@@ -90,9 +90,10 @@ LOCAL: dict[str, Word] = {
     ),
     "shortstream": Word(
         "shmcam.cli.shortstream:main",
-        "shortstream [N] --out DIR",
+        "shortstream [N] [live] --out DIR",
         "save N frames as JPEG files",
-        "shmcam shortstream [N] --out DIR [--camera cam0]: save N frames as DIR/frame_0001.jpg …",
+        "shmcam shortstream [N] [live] --out DIR [--camera cam0]: save the last N frames, or with `live` the next N,\n"
+        "as DIR/frame_0001.jpg …",
         (
             WordOption(("--out",), "folder of the files", "DIR"),
             WordOption(("--camera",), "camera, such as cam0", "NAME"),

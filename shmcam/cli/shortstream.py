@@ -70,10 +70,14 @@ def _read_options(words: list[str]) -> tuple[ShortStream, Path]:
         name, equals, value = word.removeprefix("--").partition("=")
         if word.isdigit():
             fields["count"] = word
+        elif word in {"last", "live"}:
+            fields["when"] = word
         elif name in {"out", "camera", "quality", "count"}:
             fields[name] = value if equals else next(rest, "")
         else:
-            raise UsageError(f"shortstream: unknown option {word}; usage: shortstream [N] --out DIR [--camera NAME]")
+            raise UsageError(
+                f"shortstream: unknown option {word}; usage: shortstream [N] [live] --out DIR [--camera NAME]"
+            )
     if not fields.get("out"):
         raise UsageError("shortstream: --out DIR is missing; the frames are written there")
     folder = Path(fields.pop("out"))

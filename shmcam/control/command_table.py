@@ -120,7 +120,7 @@ GROUPS: dict[str, tuple[CommandRow, ...]] = {
         _row(c.OverwriteConfig, "hub", "overwrite_config", "overwrite_config"),
     ),
     "connection": (
-        _row(c.ShortStream, "streamer", "shortstream", "shortstream 3", "count camera", timeout_s=600.0),
+        _row(c.ShortStream, "streamer", "shortstream", "shortstream 3", "count when camera", timeout_s=600.0),
         _row(c.Preview, "hub", "preview", "preview enabled=false", "camera"),
         _row(c.Subscribe, "hub", "subscribe", "subscribe night motion", "topics"),
         _row(c.Unsubscribe, "hub", "unsubscribe", "unsubscribe", "topics"),

@@ -353,6 +353,7 @@ class ShortStream(Command):
     """Send n frames as JPEG on this connection, each after its length."""
 
     count: Annotated[int, describe("frames", ge=1, le=10_000)] = 10
+    when: Annotated[Literal["last", "live"], describe("the last frames, at once, or the next ones")] = "last"
     camera: Camera = ""
     quality: Annotated[int, describe("JPEG quality; 0: as configured", ge=0, le=100)] = 0
     exposure: Annotated[Literal["live", "long"], describe("single frames, or the virtual long exposure")] = "live"

@@ -10,7 +10,7 @@ from typing import Any
 
 from shmcam.control import command_table
 from shmcam.control.command_table import CommandRow, is_list
-from shmcam.control.messages import MESSAGES, Command, Message, Set, build
+from shmcam.control.messages import MESSAGES, Command, Message, Set, build, choices
 
 
 class UnknownCommandError(ValueError):
@@ -130,8 +130,8 @@ def _parse_positional(
             bare = [word for word in bare if word not in words]
         elif is_list(field):
             values[name], bare = bare, []
-        elif bare:
-            values[name] = bare.pop(0)
+        elif bare and not (choices(field) and name != row.positional[-1] and bare[0] in cameras):
+            values[name] = bare.pop(0)  # a camera's name stands behind a choice, which may be left out
     if bare:
         usage = f"{row.usage} {row.options}".strip()
         raise ValueError(f"{row.words[0]}: {escape(bare[0])!r} is too much; usage: {usage}")

@@ -323,45 +323,46 @@ def test_passwords_of_cameras_are_never_shown():
 @pytest.mark.parametrize(
     ("stream", "rate", "settings", "slots"),
     [
-        ("main", 30, RingSettings(), (180, False)),
-        ("main", 29.97, RingSettings(seconds=10), (300, False)),
-        ("main", 0.5, RingSettings(), (LEAST_SLOTS, False)),
-        ("main", 30, RingSettings(size=12), (12, True)),
-        ("lores", 30, RingSettings(size=12), (180, False)),
-        ("lores", 30, RingSettings(downscale=DownscaleSettings(size=900)), (900, True)),
+        ("main", 30, RingSettings(), 180),
+        ("main", 29.97, RingSettings(seconds=10), 300),
+        ("main", 0.5, RingSettings(), LEAST_SLOTS),
+        ("main", 30, RingSettings(size=12), 12),
+        ("main", 30, RingSettings(size=900, downscale=DownscaleSettings(enable=True)), 30),
+        ("main", 10, RingSettings(size=300, downscale=DownscaleSettings(enable=True, full_seconds=3)), 30),
+        ("lores", 10, RingSettings(size=300, downscale=DownscaleSettings(enable=True)), 300),
+        ("lores", 30, RingSettings(seconds=10, downscale=DownscaleSettings(enable=True)), 300),
+        ("lores", 30, RingSettings(size=12, downscale=DownscaleSettings(enable=True, size=900)), 900),
     ],
 )
 def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, settings, slots):
     assert slots_for(settings, stream, rate) == slots
 
 
-def test_an_automatic_ring_is_made_as_large_as_fits_and_an_exact_one_is_refused(monkeypatch, tmp_path):
+def test_a_ring_is_made_as_large_as_fits_and_the_log_has_the_sum(monkeypatch, tmp_path, caplog):
     """/dev/shm has room for about 20 frames, as in a container with Docker's 64 MB."""
     tight = MemoryRoom(10**12, 20 * 115_200)
     monkeypatch.setattr("capture.rings.available_room", lambda: tight)
     shape = geometry("yuv420p", 320, 240)
     with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
-        writer = rings.fit("main", shape, 180, exact=False)
+        writer = rings.fit("main", shape, 180)
         assert 8 <= writer.slots < 20
-        assert rings.fit("main", shape, 180, exact=False) is writer, "same wishes, same ring"
-    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings, pytest.raises(RingTooLarge, match="try slots"):
-        rings.fit("main", geometry("yuv420p", 1920, 1080), 60_000, exact=True)
-    with (
-        Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings,
-        pytest.raises(RingTooLarge, match="payload_bytes"),
-    ):
-        rings.fit("main", geometry("yuv420p", 8192, 8192), 60_000, exact=True)
+        assert rings.fit("main", shape, 180) is writer, "same wishes, same ring"
+        assert f"size adjusted requested=180 effective={writer.slots}: 180 slots of 0.115 MB need" in caplog.text
+    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
+        assert 8 <= rings.fit("main", shape, 60_000).slots < 20
+    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings, pytest.raises(RingTooLarge):
+        rings.fit("main", geometry("yuv420p", 8192, 8192), 60_000)
 
 
 def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(monkeypatch, tmp_path):
     shape, prefix = geometry("yuv420p", 320, 240), f"t{secrets.token_hex(4)}"
     crashed = Rings(prefix, "cam0", tmp_path)
     monkeypatch.setattr("capture.rings.available_room", lambda: MemoryRoom(10**12, 20 * 115_200))
-    slots = crashed.fit("main", shape, 180, exact=False).slots
+    slots = crashed.fit("main", shape, 180).slots
     crashed.leave()
     monkeypatch.setattr("capture.rings.available_room", lambda: MemoryRoom(10**12, 0))
     with Rings(prefix, "cam0", tmp_path) as rings:
-        writer = rings.fit("main", shape, 180, exact=False)
+        writer = rings.fit("main", shape, 180)
         assert (writer.slots, writer.took_over) == (slots, True)
 
 
@@ -387,19 +388,19 @@ def test_a_resize_waits_for_readers_and_one_that_holds_on_costs_size_only_while_
     monkeypatch.setattr("capture.rings.CHECK_NS", 0)
     small, large = geometry("yuv420p", 320, 240), geometry("yuv420p", 320, 256)
     with Rings(prefix, "cam0", tmp_path) as rings:
-        assert rings.fit("main", small, 20, exact=False).slots == 20
+        assert rings.fit("main", small, 20).slots == 20
         threading.Timer(0.2, RingReader.open(name).close).start()
-        assert rings.fit("main", large, 20, exact=False).slots == 20
+        assert rings.fit("main", large, 20).slots == 20
         assert rings.shortage == ""
         monkeypatch.setattr("capture.rings.RELEASE_NS", 50_000_000)
         reader = RingReader.open(name)
-        slots = rings.fit("main", small, 20, exact=False).slots
+        slots = rings.fit("main", small, 20).slots
         assert slots < 20
         assert rings.shortage == f"ring main holds {slots} of 20 frames: no room"
         assert not rings.check(), "no room yet"
         reader.close()
         assert rings.check(), "to be made anew"
-        assert rings.fit("main", small, 20, exact=False).slots == 20
+        assert rings.fit("main", small, 20).slots == 20
         assert rings.shortage == ""
         assert not rings.check()
 
@@ -415,14 +416,14 @@ def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeyp
     monkeypatch.setattr("capture.rings.CHECK_NS", 0)
     monkeypatch.setattr("capture.rings.RELEASE_NS", 50_000_000)
     with Rings(prefix, "cam0", tmp_path) as rings:
-        rings.fit("main", geometry("yuv420p", 320, 240), 20, exact=False)
+        rings.fit("main", geometry("yuv420p", 320, 240), 20)
         with RingReader.open(f"/{prefix}.cam0.main"):
             room_for(20)
             larger = geometry("yuv420p", 320, 256)
             with pytest.raises(RingTooLarge):
-                rings.fit("main", larger, 20, exact=False)
+                rings.fit("main", larger, 20)
             room_for(30)
-            assert 2 <= rings.fit("main", larger, 20, exact=False).slots < 20
+            assert 2 <= rings.fit("main", larger, 20).slots < 20
             assert not rings.check(), "no room yet"
         assert rings.check(), "to be made anew"
-        assert rings.fit("main", larger, 20, exact=False).slots == 20
+        assert rings.fit("main", larger, 20).slots == 20

@@ -106,12 +106,12 @@ def test_a_process_that_dies_between_the_jump_and_its_first_frame_does_not_turn_
     prefix, mark = f"t{secrets.token_hex(4)}", tmp_path / "mark"
     mark.write_text("5000")
     died = rings_of(prefix, tmp_path, mark)
-    assert died.fit("main", SHAPE, 8, exact=True).next_frame_id == 5000
+    assert died.fit("main", SHAPE, 8).next_frame_id == 5000
     until(lambda: marked(mark) == 5000 + AHEAD, 20, "the mark")
     died.leave()
     (tmp_path / "run" / "cam0.main.lock").write_text("1 0 1")  # written before the jump: kill -9 leaves it at that
     with rings_of(prefix, tmp_path, mark) as rings:
-        writer = rings.fit("main", SHAPE, 8, exact=True)
+        writer = rings.fit("main", SHAPE, 8)
         assert (writer.took_over, writer.next_frame_id) == (True, 5000 + AHEAD)
     assert marked(mark) == 5000 + AHEAD
 
@@ -120,11 +120,11 @@ def test_a_process_that_dies_between_the_jump_and_its_first_frame_does_not_turn_
 def test_frames_a_crash_has_left_are_counted_on_exactly_also_into_a_ring_of_another_size(tmp_path, slots):
     prefix, mark = f"t{secrets.token_hex(4)}", tmp_path / "mark"
     died = rings_of(prefix, tmp_path, mark)
-    died.fit("main", SHAPE, 8, exact=True).publish(b"", FrameMeta(41, captured_ns=1, captured_utc_ns=1))
+    died.fit("main", SHAPE, 8).publish(b"", FrameMeta(41, captured_ns=1, captured_utc_ns=1))
     until(lambda: marked(mark) == AHEAD, 20, "the mark")
     died.leave()
     with rings_of(prefix, tmp_path, mark) as rings:
-        writer = rings.fit("main", SHAPE, slots, exact=True)
+        writer = rings.fit("main", SHAPE, slots)
         assert (writer.took_over, writer.next_frame_id) == (slots == 8, 42)
     assert marked(mark) == 42
 

@@ -224,18 +224,6 @@ def test_masked_pixels_never_reach_the_ring():
         until(lambda: newest(world).luma[120:, 160:].any(), 10)
 
 
-def test_a_ring_that_cannot_fit_is_refused_with_a_number_that_would():
-    with Processes(camera={"width": 1920, "height": 1080}, ring={"size": 60_000}) as world:
-        world.start_hub()
-        capture = world.start_capture(frames=False)
-        beat = until(lambda: (b := world.beat()).get("state") == "no memory" and b, 20)
-        assert "slots of 3.110 MB need" in beat["reason"] and "try slots = " in beat["reason"]
-        assert capture.poll() is None
-        assert world.ask("set camera.preset 7").ok
-        assert world.log().count("no memory:") == 1, "trouble is said once"
-        assert world.segments() == []
-
-
 def test_above_its_memory_limit_capture_exits_42_and_leaves_the_ring_for_the_next():
     with Processes(camera={"memory_limit_mb": 1}) as world:
         capture = world.start_capture(frames=False)

@@ -214,7 +214,7 @@ def test_a_running_exporter_survives_every_failing_write(tmp_path, step):
             steer.write_text(f"{number} {error} {number}")
             reply = service.call("save jpg png npy tiff")
             refused += not reply.ok
-            assert reply.ok or reply.text.startswith("NOT_SAVED: "), reply
+            assert reply.ok or reply.text.startswith("NOT_SAVED\n"), reply
             assert not reply.ok or reply.data["files"] == 4
             kept, before = files(captures), kept
             assert before <= kept and all(opens(path) for path in kept - before), number
@@ -304,7 +304,7 @@ def test_on_a_full_disk_the_oldest_go_and_protected_ones_end_in_a_clear_error(tm
         for row in service.call("pictures limit=50").data["rows"]:
             assert service.call(f"protect {row['id']}").ok
         refused = service.call("save tiff")
-        assert not refused.ok and refused.text.startswith("NOT_SAVED: ") and "MB short" in refused.text
+        assert not refused.ok and refused.text.startswith("NOT_SAVED\n") and "MB short" in refused.text
         assert {path.name for path in inside.glob("*.tiff")} == kept and not list(inside.glob(".*"))
         assert service.call("unprotect " + str(service.call("pictures").data["rows"][-1]["id"])).ok
         assert service.call("save tiff").ok  # and it goes on

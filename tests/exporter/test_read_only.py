@@ -98,7 +98,7 @@ def test_a_disk_that_turns_read_only_in_the_middle_of_saving_is_told_and_used_ag
                 assert remount(exporter.pid, tmp_path / "disk", "rw")
                 until(lambda: replies[-1].ok, 30, "to save again")
         refused = [reply.text for reply in replies if not reply.ok]
-        assert all(text.startswith("NOT_SAVED: ") and READ_ONLY in text for text in refused), refused
+        assert all(text.startswith("NOT_SAVED\n") and READ_ONLY in text for text in refused), refused
         assert len(refused) >= 2 and exporter.poll() is None
         rows_are_files(service, inside)
 

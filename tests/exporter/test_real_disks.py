@@ -37,7 +37,7 @@ def exporting(tmp_path, disk, request) -> Iterator[tuple[Service, Feed]]:
 
 def refused(replies, text=READ_ONLY):
     until(lambda: not replies[-1].ok, 40, "a refusal")
-    assert replies[-1].text.startswith("NOT_SAVED: ") and text in replies[-1].text, replies[-1]
+    assert replies[-1].text.startswith("NOT_SAVED\n") and text in replies[-1].text, replies[-1]
 
 
 def repaired(disk: LoopDisk) -> None:

@@ -43,15 +43,16 @@ def test_save_answers_in_the_words_of_the_first_shared(shared, feed):
     feed.publish(20)
     reply = shared.call("save")
     match = re.fullmatch(
-        r"Saved single full-resolution image: (\S+) \(timestamp: (\S+), age: (\d+\.\d{3})s\)", reply.text
+        r"Saved single full-resolution image: (\S+) \(timestamp: (\d+\.\d{3}), age: (\d+\.\d{2})s\)", reply.text
     )
     assert reply.ok and match, reply.text
     path = Path(match[1])
     assert path.parent == shared.settings.paths.captures
     assert re.fullmatch(rf"\d{{8}}_\d{{6}}_f{feed.base + 19}\.jpg", path.name)
     assert number_in(path) == feed.base + 19 == reply.data["frame_id"]
-    assert 0 <= float(match[3]) < 30 and reply.data["timestamp"] == match[2]
-    assert path.name.startswith(to_stamp(int(datetime.fromisoformat(match[2]).timestamp() * 1e9)))
+    assert 0 <= float(match[3]) < 30 and reply.data["ring"] == "main"
+    assert abs(datetime.fromisoformat(reply.data["timestamp"]).timestamp() - float(match[2])) < 0.01
+    assert path.name.startswith(to_stamp(int(float(match[2]) * 1e9)))
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "npy", "tiff"])
@@ -102,9 +103,17 @@ def test_ffprobe_and_pyav_open_what_we_write(shared, feed):
             assert frame_number_code.read(next(container.decode(video=0)).to_ndarray(format="gray")) == feed.base + 1
 
 
-def test_npy_has_its_facts_beside_it(shared, feed):
+def test_npy_is_bgr_as_the_users_programs_read_it(shared, feed):
     feed.publish(1)
-    path = Path(shared.call("save npy").data["path"])
+    picture = np.load(Path(shared.call("save npy").data["path"]))
+    assert picture.shape == (360, 640, 3) and picture.dtype == np.uint8
+    assert frame_number_code.read(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)) == feed.base
+
+
+@pytest.mark.parametrize("service", ['[export]\nnpy = "planes"\n'], indirect=True)
+def test_npy_has_its_facts_beside_it(service, feed):
+    feed.publish(1)
+    path = Path(service.call("save npy").data["path"])
     beside = json.loads(path.with_name(path.name + ".json").read_text())
     assert beside["layout"] == "i420" and beside["frame_id"] == feed.base and beside["exposure_us"] == 10_000
     assert np.array_equal(np.load(path)[:360], planes(feed.payload(feed.base), feed.layout)[0])
@@ -129,7 +138,7 @@ def test_a_frame_that_is_gone_already_is_told_in_words_status_and_numbers(shared
     assert 60 <= data["available"] <= 63 and data["last"]["frame_id"] == feed.next_id - 1
     assert data["age_s"] == data["first"]["age_s"] < 30
     assert abs(data["already_gone"] - min(data["frame_id"], 999e9 / PERIOD_NS)) < 30e9 / PERIOD_NS
-    assert f"the oldest there is, 999s ago was asked for, already gone: {data['already_gone']})" in reply.text
+    assert f"the oldest there is, 999s ago was asked for, already gone: {data['already_gone']}" in reply.text
     assert number_in(Path(data["path"])) == data["frame_id"]
     reply = shared.call("save seconds_ago=1")
     assert (reply.status, reply.data["already_gone"]) == ("saved", 0) and "asked for" not in reply.text
@@ -144,7 +153,7 @@ def test_two_saves_in_one_second_do_not_overwrite_each_other(shared, feed):
 def test_without_frames_the_answer_is_no_frames(shared):
     for line in ("save", "SNAP", "snapshot", "pastStack"):
         reply = shared.call(line)
-        assert not reply.ok and reply.status == "no_frames" and reply.text.startswith("NO_FRAMES: cam0"), line
+        assert not reply.ok and reply.status == "no_frames" and reply.text.startswith("NO_FRAMES\ncam0: "), line
         assert "capture" in reply.text
 
 
@@ -181,11 +190,24 @@ def test_wrong_wishes_are_refused_with_what_was_expected(shared, feed):
     assert shared.call("library check").text.startswith("OK")
 
 
-def test_past_stack_by_day_saves_the_frames_of_the_span_one_by_one(shared, feed):
+@pytest.mark.parametrize("service", ["[export]\nstack_dark_frames = false\n"], indirect=True)
+def test_past_stack_without_stacking_saves_every_frame_of_the_window(service, feed):
+    feed.publish(80, flags=int(Flags.NIGHT))
+    reply = service.call("pastStack jpg before_s=1")
+    assert reply.ok and reply.data["method"] == "separate" and 25 <= reply.data["count"] <= 31, reply.text
+    assert reply.data["files"] == reply.data["count"] == reply.data["available"]
+
+
+def test_past_stack_saves_frames_one_by_one_where_it_is_asked_to(shared, feed):
     feed.publish(40, ago_ns=0)
-    reply = shared.call("pastStack cam0 png before_s=30 count=6")
+    reply = shared.call("pastStack cam0 png before_s=30 count=6 method=separate")
     assert reply.ok and reply.data["method"] == "separate" and reply.data["count"] == 6
-    assert re.match(r"Saved 6 images: .* \(method: separate, count: 6, first: f", reply.text), reply.text
+    first = reply.text.splitlines()[0]
+    assert re.fullmatch(
+        r"Saved 6 separate images from ring buffer, starting at timestamp: \d+\.\d{3} \(age: \d+\.\d\ds\)"
+        r"\(export.save_before_s: 30\.000 s\)bright_threshold: > 80 ",
+        first,
+    ), first
     assert [number_in(Path(path)) for path in reply.data["paths"]] == list(range(feed.base + 34, feed.base + 40))
     assert reply.data["first"]["frame_id"] == feed.base + 34 and reply.data["last"]["frame_id"] == feed.base + 39
     assert abs(reply.data["first"]["age_s"] - reply.data["last"]["age_s"] - 5 * PERIOD_NS / 1e9) < 1e-3
@@ -195,7 +217,7 @@ def test_past_stack_by_day_saves_the_frames_of_the_span_one_by_one(shared, feed)
 def test_past_stack_at_night_gives_one_16_bit_stack_and_a_toned_jpg(shared, feed):
     feed.publish(30, noise=4.0, flags=int(Flags.NIGHT))
     reply = shared.call("pastStack before_s=30 count=16")
-    assert reply.ok and reply.data["method"] == "sigma" and reply.text.startswith("Saved stack of 16 frames: ")
+    assert reply.ok and reply.data["method"] == "sigma" and " | stack of 16 frames | " in reply.text
     jpg, png = (Path(path) for path in reply.data["paths"])
     assert (jpg.suffix, png.suffix) == (".jpg", ".png") and png.name.endswith(f"_f{feed.base + 29}_stack16.png")
     deep = cv2.imread(str(png), cv2.IMREAD_UNCHANGED)
@@ -215,11 +237,27 @@ def test_past_stack_of_long_night_exposures_reaches_back_and_says_the_span(share
         feed.publish(1, ago_ns=ago * 2 * 10**9, **night)
     reply = shared.call("pastStack jpg")
     assert reply.ok and reply.data["count"] == 16 and reply.data["span_s"] == pytest.approx(30, abs=0.5), reply.text
-    assert reply.text.startswith("Saved stack of 16 frames") and f"span: {reply.data['span_s']:.3f}s" in reply.text
+    assert " | stack of 16 frames | " in reply.text and f"span: {reply.data['span_s']:.3f}s" in reply.text
     few = shared.call("pastStack jpg count=30")
     assert few.data["count"] == 20 and "fewer than 30: the ring holds no more" in few.text, few.text
     asked = shared.call("pastStack jpg before_s=5")  # a span that a person names is that span
     assert asked.data["count"] in (2, 3), asked.text
+
+
+@pytest.mark.parametrize("service", ["[export]\nsave_before_s = 1\nstack_count = 4\n"], indirect=True)
+def test_past_stack_takes_the_frames_around_the_moment_in_the_words_of_the_second_program(service, feed):
+    feed.publish(60)  # 2 s, by day
+    reply = service.call("pastStack jpg")
+    assert reply.ok and reply.data["method"] == "sigma" and reply.data["count"] == 4, reply.text
+    middle_s = (reply.data["first"]["age_s"] + reply.data["last"]["age_s"]) / 2
+    assert abs(middle_s - 1) < 10 * PERIOD_NS / 1e9, reply.data
+    match = re.fullmatch(
+        r"Saved stacked image: (\S+\.jpg) \| stack of 4 frames \| first frame timestamp: (\d+\.\d{3}) "
+        r"\(age: (\d+\.\d\d)s\) \| last frame timestamp: (\d+\.\d{3}) \(age: (\d+\.\d\d)s\)"
+        r"\(export.save_before_s: 1\.000 s\)",
+        reply.text.splitlines()[0],
+    )
+    assert match and Path(match[1]).exists() and float(match[4]) - float(match[2]) < 1, reply.text
 
 
 @pytest.mark.parametrize("method", ["mean", "median", "trimmed", "max", "min", "sigma"])
@@ -316,7 +354,7 @@ def test_snapshot_of_one_camera_says_which_is_missing(service, feed):
     assert reply.ok and reply.data["missing"] == ["porch"] and "without porch: no frames" in reply.text
     environ = {**os.environ, "SHMCAM_CONFIG": str(service.config)}
     done = subprocess.run([BIN / "shmcam", "save", "png", "porch"], env=environ, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("NO_FRAMES: porch: "), done
+    assert done.returncode == 1 and done.stderr.startswith("NO_FRAMES\nporch: "), done
 
 
 @pytest.mark.parametrize("service", ["[export]\nauto_save_interval_s = 0.4\n"], indirect=True)
