@@ -12,6 +12,8 @@ BASE_PYTHON = $(if $(SYSTEM_SITE),/usr/bin/python3,$(PYTHON))
 BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
+# Tests side by side: most of their time is waiting. Those that load or measure the machine are marked `alone`.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
 .DEFAULT_GOAL := setup
 .PHONY: help hooks setup run test soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
@@ -46,7 +48,10 @@ run: setup ## set up, start every process, print the URL to open; Ctrl-C stops i
 	@exec $(BIN)/shmcam run --config "$(CONFIG)"
 
 test: .venv/test.stamp ## set up and run the tests; ARGS="tests/recorder -k csv" for some
-	$(BIN)/python -m pytest -m "not slow and not picamera2" -rs $(ARGS)
+	@none=5; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs -m "not alone and not slow and not picamera2" $(ARGS); side_by_side=$$?; [ $$side_by_side != 2 ] || exit 2; \
+	$(BIN)/python -m pytest -rs -m "alone and not slow and not picamera2" $(ARGS); alone=$$?; \
+	case $$side_by_side-$$alone in 0-0|0-$$none|$$none-0) ;; *) exit 1;; esac
 
 soak: .venv/test.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not picamera2" --timeout 3000 -rs $(ARGS)

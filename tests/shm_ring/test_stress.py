@@ -15,6 +15,8 @@ import pytest
 from shm_ring import FrameOverwritten, RingReader
 from tests.shm_ring.frames import is_torn, start_writer
 
+pytestmark = pytest.mark.alone
+
 SIZE = 1 << 20
 ENOUGH_TORN = 100  # proof enough that a check is missing
 

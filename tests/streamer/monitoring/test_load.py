@@ -14,6 +14,8 @@ from tests.streamer.harness import soon
 from tests.streamer.test_process import Camera, streaming
 from tests.streamer.websocket.test_session import hear
 
+pytestmark = pytest.mark.alone
+
 MEASURE_S = 5.0
 
 
