@@ -41,6 +41,8 @@ def answer_night_level(frame_analyzer: FrameAnalyzer, camera: str, now_ns: int) 
         text += f" FORCED={frame_analyzer.override}"
     if (locked_s := frame_analyzer.lock_at(result.sample.meta.captured_ns).seconds) > 0:
         text += f" LOCKED={locked_s:.0f}s"
+    if assessment.own_lamp:
+        text += " LAMP=on"
     if age_s > max(STALE_S, 2e-6 * result.sample.meta.exposure_us):
         text += f" AGE={age_s:.0f}s"
     return Reply(status="night_level", text=text, data={"camera": camera, "age_s": age_s, **figures_of(frame_analyzer)})
@@ -61,6 +63,7 @@ def figures_of(frame_analyzer: FrameAnalyzer) -> dict[str, JSON]:
         "source": assessment.source.name.lower(),
         "night": result.is_night,
         "override": frame_analyzer.override,
+        "own_lamp": assessment.own_lamp,
         "locked_s": round(frame_analyzer.lock_at(result.sample.meta.captured_ns).seconds, 1),
         "dark_threshold": settings.dark_threshold,
         "bright_threshold": settings.bright_threshold,

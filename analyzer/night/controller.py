@@ -16,6 +16,7 @@ from analyzer.night.brightness import Bytes, Measurement, estimate_brightness, s
 from analyzer.night.decision import Decision, NightSwitch, Override, frame_of
 from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import DWELL_FACTOR, ExposureScale, ExposureSource
+from analyzer.night.own_lamp import OwnLamp
 from analyzer.night.settling import ExposureSettling, FrameInfo
 from analyzer.night.transfer_curve import Response
 from analyzer.settings import NightSettings
@@ -49,6 +50,8 @@ class FrameAssessment:
     source: ExposureSource
     settled: bool
     """True if the frame counted as evidence."""
+    own_lamp: bool = False
+    """True if the light of the camera's own lamp was taken off."""
     decision: Decision | None = None
     request: ExposureRequest | None = None
 
@@ -69,6 +72,12 @@ class ExposedFrame:
     settled: bool
     retry: ExposureRequest | None
     """A shorter exposure, where this one is too white to learn from."""
+    scene_share: float = 1.0
+    """The share of the light that does not come from the camera's own lamp."""
+
+    def ratio_to(self, reference_s: float) -> float:
+        """Returns the factor from this frame's light to that of the scene alone at the reference exposure."""
+        return reference_s / self.product_s * self.scene_share
 
     @property
     def rate(self) -> float:
@@ -83,6 +92,7 @@ class NightController:
         self.switch = NightSwitch(settings, night=night)
         self._scale = ExposureScale()
         self._settling = ExposureSettling()
+        self._own_lamp = OwnLamp()
         self._requested_ns: int | None = None
         self._last: ExposedFrame | None = None
 
@@ -100,7 +110,7 @@ class NightController:
         frame = self.estimate_exposure(
             info, pixels, float(measurement.light[0]), float(measurement.saturated[0]), response
         )
-        ratio = np.array([exposure_control.reference_s_of(self.settings) / frame.product_s])
+        ratio = np.array([frame.ratio_to(exposure_control.reference_s_of(self.settings))])
         return self.decide(frame, *frame_of(estimate_brightness(measurement, response, ratio)))
 
     def estimate_exposure(
@@ -113,14 +123,15 @@ class NightController:
             retry = self._learn(info, pixels, saturated, response)
         reference_s = exposure_control.reference_s_of(self.settings)
         estimate = self._scale.estimate(info.reported, light, saturated, reference_s, day=not self.switch.is_night)
-        return ExposedFrame(
-            info, pixels, light, saturated, estimate.product_s, estimate.source, settled and retry is None, retry
-        )
+        counts, share = settled and retry is None, 1.0
+        if counts and estimate.source in (ExposureSource.EV, ExposureSource.LUX) and self.switch.is_night:
+            share = self._own_lamp.observe(info.captured_ns, light / estimate.product_s, saturated)
+        return ExposedFrame(info, pixels, light, saturated, estimate.product_s, estimate.source, counts, retry, share)
 
     def decide(self, frame: ExposedFrame, level: float, low: float, high: float) -> FrameAssessment:
         """Decides on the brightness at the reference exposure; the second half of `observe`."""
         ev = scene_ev_of(frame.light, frame.product_s)
-        assessment = FrameAssessment(level, low, high, ev, frame.source, frame.settled)
+        assessment = FrameAssessment(level, low, high, ev, frame.source, frame.settled, frame.scene_share < 1.0)
         if not frame.settled:
             return replace(assessment, request=frame.retry or self._request_mode_again(frame.info))
         self._last = frame
@@ -146,6 +157,10 @@ class NightController:
         return None
 
     def _request_switch(self, decision: Decision) -> ExposureRequest:
+        if decision.night and self._last is not None:
+            self._own_lamp.begin_night(decision.captured_ns, self._last.rate)
+        else:
+            self._own_lamp.end_night()
         return self._request_change(
             self._first_exposure() if decision.night else None, decision.captured_ns, decision.reason
         )

@@ -69,6 +69,8 @@ class Scene:
 
     lux: Floats
     lamp: Floats
+    own_lamp_lux: float = 0.0
+    """Light of a lamp that burns while the camera is in night mode, on everything."""
 
 
 def clear(second: Floats, rng: np.random.Generator) -> Scene:
@@ -130,8 +132,14 @@ def dark_start(second: Floats, rng: np.random.Generator) -> Scene:
     return Scene(lux, np.zeros_like(second))
 
 
+def own_lamp(second: Floats, rng: np.random.Generator) -> Scene:
+    """The camera lights its own scene at night, brighter than the bright threshold (43 lux)."""
+    return Scene(clear_lux(second), np.zeros_like(second), float(rng.uniform(60, 600)))
+
+
 SCENARIOS: dict[str, Callable[[Floats, np.random.Generator], Scene]] = {
-    scenario.__name__: scenario for scenario in (clear, moonlit, cloudy, headlights, storm, lamp, drift, dark_start)
+    scenario.__name__: scenario
+    for scenario in (clear, moonlit, cloudy, headlights, storm, lamp, drift, dark_start, own_lamp)
 }
 
 
@@ -244,9 +252,10 @@ def simulate(
     scenes = [SCENARIOS[day.scenario](second, np.random.default_rng(1000 + day.seed)) for day in days]
     lux = np.stack([scene.lux for scene in scenes])
     lamps = np.stack([scene.lamp for scene in scenes])
+    own = np.array([scene.own_lamp_lux for scene in scenes])
     curve = camera or response_of("srgb")
-    _run_analyzer(days, second, lux, lamps, settings, Sensor(len(days), seed, curve), keep=keep, tells=tells)
-    _run_first_service(days, second, lux, lamps, settings, Sensor(len(days), seed, curve), keep=keep)
+    _run_analyzer(days, second, lux, lamps, own, settings, Sensor(len(days), seed, curve), keep=keep, tells=tells)
+    _run_first_service(days, second, lux, lamps, own, settings, Sensor(len(days), seed, curve), keep=keep)
     return days
 
 
@@ -255,6 +264,7 @@ def _run_analyzer(
     second: Floats,
     lux: Floats,
     lamps: Floats,
+    own: Floats,
     settings: NightSettings,
     sensor: Sensor,
     *,
@@ -267,14 +277,15 @@ def _run_analyzer(
     wanted_night = np.zeros(len(days), bool)
     for frame, now in enumerate(second):
         exposure, gain = cameras.split(settings.exposure_us * 1e-6)
-        measurement = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
+        light = lux[:, frame] + own * wanted_night
+        measurement = measure(sensor.histograms(light, lamps[:, frame], exposure, gain), curve)
         exposed = []
         for run, controller in enumerate(controllers):
             reported = reported_exposure_of(round(exposure[run] * 1e6) if tells else 0, gain[run], 1.0, np.nan)
             info = FrameInfo(int(now * 1e9), reported, is_night=bool(wanted_night[run]))
-            light, saturated = float(measurement.light[run]), float(measurement.saturated[run])
-            exposed.append(controller.estimate_exposure(info, sensor.pixels[run], light, saturated, curve))
-        brightness = estimate_brightness(measurement, curve, limit_s / np.array([item.product_s for item in exposed]))
+            gathered, saturated = float(measurement.light[run]), float(measurement.saturated[run])
+            exposed.append(controller.estimate_exposure(info, sensor.pixels[run], gathered, saturated, curve))
+        brightness = estimate_brightness(measurement, curve, np.array([item.ratio_to(limit_s) for item in exposed]))
         for run, controller in enumerate(controllers):
             assessment = controller.decide(exposed[run], *frame_of(brightness, run))
             jumps[run].watch(assessment, float(lux[run, frame]), days[run], float(now))
@@ -306,7 +317,15 @@ class _Jump:
 
 
 def _run_first_service(
-    days: list[Day], second: Floats, lux: Floats, lamps: Floats, settings: NightSettings, sensor: Sensor, *, keep: bool
+    days: list[Day],
+    second: Floats,
+    lux: Floats,
+    lamps: Floats,
+    own: Floats,
+    settings: NightSettings,
+    sensor: Sensor,
+    *,
+    keep: bool,
 ) -> None:
     """The first service, as described: plain mean, two thresholds, ten frames, one fixed exposure at night."""
     curve, limit_s = response_of("srgb"), exposure_control.reference_s_of(settings)
@@ -315,7 +334,8 @@ def _run_first_service(
     counted = np.zeros(len(days), int)
     for frame, now in enumerate(second):
         exposure, gain = cameras.split(settings.exposure_us * 1e-6)
-        measurement = measure(sensor.histograms(lux[:, frame], lamps[:, frame], exposure, gain), curve)
+        light = lux[:, frame] + own * night
+        measurement = measure(sensor.histograms(light, lamps[:, frame], exposure, gain), curve)
         mean = measurement.dark_score
         past = np.where(night, mean > settings.bright_threshold, mean < settings.dark_threshold)
         counted = np.where(past, counted + np.where(night, 1, VIDEO_FRAMES), 0)
