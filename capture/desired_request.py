@@ -95,7 +95,7 @@ def needs_reopening(old: CameraRequest, new: CameraRequest) -> bool:
 
 def period_s_of(request: CameraRequest, framerate: float = 0.0) -> float:
     """Returns the longest time a frame may normally take, in seconds (auto exposure may use all of it)."""
-    rate = request.framerate or framerate or 30.0
+    rate = min((rate for rate in (request.framerate, framerate) if rate), default=30.0)
     return max(1 / rate, request.exposure_us / 1e6)
 
 

@@ -20,11 +20,21 @@ HISTORY = 63
 """Gaps from which the frame duration is estimated where the camera does not tell it."""
 
 MIN_HISTORY = 5
+"""Gaps that an estimate needs; so many in a row that agree with one another are a new rate."""
+
+SAME_RATE = 1.25
+"""Gaps within this factor agree: jitter is less, and cameras halve their rate in the dark."""
+
+NEAR_DECLARED = 0.05
+"""A measured rate this near to the declared one is the declared one: the rest is jitter."""
+
+HALVES_FROM = 4.0
+"""From here on a measured rate is rounded to half a frame a second, below to two digits."""
 
 
 @dataclass
 class DropCounter:
-    """Counts lost frames; takes every frame, in order."""
+    """Counts lost frames and measures the rate that comes; takes every frame, in order."""
 
     from_gaps: bool = True
     """False: only what the source itself counts; gaps between frames tell nothing."""
@@ -45,16 +55,22 @@ class DropCounter:
         `lost_before` is what the device itself counted; it beats the clock where it says more.
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
-        period = frame_duration_us * 1000 or self._typical_ns()
+        period = frame_duration_us * 1000 or self.period_ns
         if gap > 0:
-            self._gaps.append(gap)
+            self._add(gap)
         missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
         missing = max(0, missing, lost_before)
         self.total += missing
         return missing
 
-    def _typical_ns(self) -> float:
-        """Returns the mean of the gaps that hold one frame; 0 while there are too few.
+    @property
+    def is_measured(self) -> bool:
+        """True once so many gaps were seen that a larger ring is worth its price."""
+        return len(self._gaps) == HISTORY
+
+    @property
+    def period_ns(self) -> float:
+        """The mean of the gaps that hold one frame; 0 while there are too few.
 
         The median alone carries the jitter.
         """
@@ -62,6 +78,26 @@ class DropCounter:
             return 0.0
         limit = LATE * median(self._gaps)
         return fmean(gap for gap in self._gaps if gap < limit)
+
+    def _add(self, gap: int) -> None:
+        """Notes a gap; gaps that agree with one another, but not with the estimate, begin it anew."""
+        typical = self.period_ns
+        self._gaps.append(gap)
+        newest = list(self._gaps)[-MIN_HISTORY:]
+        if typical and max(newest) < SAME_RATE * min(newest):
+            mean = fmean(newest)
+            if max(mean, typical) > SAME_RATE * min(mean, typical):
+                self._gaps = deque(newest, HISTORY)
+
+
+def nominal_rate(measured: float, declared: float) -> float:
+    """Returns the rate that a stream has by name: the declared one if it is true, else the measured one, rounded.
+
+    Frames a second; `measured` 0: not known yet.
+    """
+    if not measured or (declared and abs(measured / declared - 1) < NEAR_DECLARED):
+        return declared
+    return round(2 * measured) / 2 if measured >= HALVES_FROM else float(f"{measured:.2g}")
 
 
 TOLERANCE = 0.10

@@ -8,11 +8,19 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from capture import desired_request
-from capture.desired_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening, period_s_of
+from capture.desired_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening
 from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import CameraSettings
-from capture.sources.base import CameraError, EndOfStream, GeometryChanged, OpenedSource
+from capture.sources.base import (
+    CameraError,
+    CameraRequest,
+    EndOfStream,
+    FrameSource,
+    GeometryChanged,
+    OpenedSource,
+    StillOpening,
+)
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
@@ -96,44 +104,68 @@ class CaptureLoop:
         choice = self.choose(self.desired.camera)
         request = self.desired.request
         with closing(choice.source):
+            opened = self._open(choice.source, request)
+            if opened is None:
+                return
             with self.status.beat_while_opening():
-                opened = choice.source.open(request, self.stop)
                 self.status.log_opened(choice, opened, request)
-            while True:
-                with self.status.beat_while_opening():
-                    publisher = FramePublisher(choice.source, opened, request, self.desired, self.rings)
-                try:
-                    self._publish_frames(choice, opened, publisher)
-                    return
-                except GeometryChanged as change:
-                    log.info("%s: a new generation follows", change)
-                    opened, request = replace(opened, geometry=change.geometry), publisher.request
-                finally:
-                    self.status.add_counts(publisher)
-                    if publisher.frames:
-                        backoff.reset()
+                publisher = FramePublisher(choice.source, opened, request, self.desired, self.rings)
+            try:
+                self._publish_frames(choice, publisher)
+            finally:
+                self.status.add_counts(publisher)
+                if publisher.frames:
+                    backoff.reset()
 
-    def _publish_frames(self, choice: Choice, opened: OpenedSource, publisher: FramePublisher) -> None:
+    def _open(self, source: FrameSource, request: CameraRequest) -> OpenedSource | None:
+        """Opens the source. Returns: None if something else is wanted meanwhile. Raises: CameraError."""
+        reason = ""
+        while not self._is_leaving and self.desired.request is request:
+            try:
+                with self.status.beat_while_opening(reason):
+                    return source.open(request, self.stop)
+            except StillOpening as waiting:
+                reason = str(waiting)
+                self.rings.heartbeat()
+                self._poll()
+        return None
+
+    def _publish_frames(self, choice: Choice, publisher: FramePublisher) -> None:
         """Publishes frame after frame; returns when the camera must be opened anew, or to end."""
         source, since_ns, stalled = choice.source, now_ns(), False
         while not self._is_leaving:
             self._poll()
-            if self.rings.check():
-                return
+            if self.rings.check() or publisher.has_outgrown_rings:
+                self._fit(publisher, publisher.opened)
             if self.desired.request is not publisher.request and not self._apply_request(choice, publisher):
                 return
             if self.desired.pressure is Pressure.PAUSE:
                 self._pause()
                 publisher.resume()
                 since_ns = now_ns()
-            elif source.wait(TURN_S):
+            elif self._wait_for_frame(source, publisher):
+                fresh = publisher.is_fresh
                 publisher.publish_frame()
-                if stalled or publisher.frames == 1:
-                    self.status.report_found(choice, opened, (now_ns() - since_ns) / 1e9)
+                if stalled or fresh:
+                    self.status.report_found(choice, publisher.opened, (now_ns() - since_ns) / 1e9)
                 since_ns, stalled = now_ns(), False
                 self.status.beat("running", self.rings.shortage, publisher)
             elif not self.stop.requested:
-                stalled = self._check_stall(publisher, opened, (now_ns() - since_ns) / 1e9, stalled)
+                stalled = self._check_stall(publisher, (now_ns() - since_ns) / 1e9, stalled)
+
+    def _wait_for_frame(self, source: FrameSource, publisher: FramePublisher) -> bool:
+        """Waits for a frame; one of another size or format gets the next generation of the rings first."""
+        try:
+            return source.wait(TURN_S)
+        except GeometryChanged as changed:
+            log.info("%s: a new generation follows", changed)
+            self._fit(publisher, replace(publisher.opened, geometry=changed.geometry))
+            return source.wait(TURN_S)
+
+    def _fit(self, publisher: FramePublisher, opened: OpenedSource) -> None:
+        """Makes rings anew for an open source; that can take as long as opening one."""
+        with self.status.beat_while_opening("making the ring anew"):
+            publisher.fit(opened)
 
     def _apply_request(self, choice: Choice, publisher: FramePublisher) -> bool:
         """Asks the camera for the desired request. Returns: False if it must be opened anew for it."""
@@ -144,10 +176,10 @@ class CaptureLoop:
             publisher.change(new)
         return live
 
-    def _check_stall(self, publisher: FramePublisher, opened: OpenedSource, waited_s: float, stalled: bool) -> bool:
+    def _check_stall(self, publisher: FramePublisher, waited_s: float, stalled: bool) -> bool:
         """Reports a frame that is late. Raises: CameraError when it is so late that the camera is opened anew."""
         self.rings.heartbeat()
-        period, camera = period_s_of(publisher.request, opened.framerate), self.desired.camera
+        period, camera = publisher.period_s, self.desired.camera
         if waited_s > max(camera.lost_after_s, LOST_PERIODS * period):
             raise CameraError(f"no frame for {waited_s:.1f} s (camera.lost_after_s = {camera.lost_after_s})")
         if waited_s <= max(camera.capture_timeout_s, STALL_PERIODS * period):

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.desired_request import DesiredRequest
-from capture.drops_and_settling import DropCounter, SettlingFlags
+from capture.desired_request import DesiredRequest, period_s_of
+from capture.drops_and_settling import HISTORY, SAME_RATE, DropCounter, SettlingFlags, nominal_rate
 from capture.rings import Rings, slots_for
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
@@ -76,20 +76,10 @@ class FramePublisher:
     def __init__(
         self, source: FrameSource, opened: OpenedSource, request: CameraRequest, desired: DesiredRequest, rings: Rings
     ) -> None:
-        self._source, self._desired = source, desired
+        self._source, self._desired, self._rings = source, desired, rings
         self.description = source.description
         self.request = request
         """The last request to the camera."""
-        self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
-        self._ready_made = opened.lores is not None and request.lores is not None
-        rate = request.framerate or opened.framerate or DEFAULT_RATE
-        self._main = rings.fit("main", self._full, slots_for(desired.ring, "main", rate))
-        self._small: tuple[RingWriter, Geometry] | None = None
-        if request.lores:
-            small = opened.lores or lores_geometry_of(self._full, *request.lores)
-            self._small = rings.fit("lores", small, slots_for(desired.ring, "lores", rate)), small
-        else:
-            rings.drop("lores")
         self.drops = DropCounter(from_gaps=not opened.counts_losses)
         self.settling = SettlingFlags()
         self.settling.begin(request)
@@ -99,6 +89,44 @@ class FramePublisher:
         self.rate = RateMeter(RATE_INTERVALS)
         self._last_ns = 0
         self._offset_ns, self._offset_at_ns = utc_offset_ns(), now_ns()
+        self.opened = opened
+        """The stream of the next frame."""
+        self.is_fresh = True
+        """No frame of that stream was published yet."""
+        self.fit(opened)
+
+    def fit(self, opened: OpenedSource) -> None:
+        """Makes or keeps the rings for the stream that the source delivers from now on."""
+        self.is_fresh = self.is_fresh or opened is not self.opened
+        self.opened = opened
+        self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
+        self._ready_made = opened.lores is not None and self.request.lores is not None
+        self._planned_rate = max(opened.framerate or self.request.framerate or DEFAULT_RATE, self._measured_rate)
+        self._main = self._rings.fit("main", self._full, slots_for(self._desired.ring, "main", self._planned_rate))
+        self._small: tuple[RingWriter, Geometry] | None = None
+        if self.request.lores:
+            small = opened.lores or lores_geometry_of(self._full, *self.request.lores)
+            slots = slots_for(self._desired.ring, "lores", self._planned_rate)
+            self._small = self._rings.fit("lores", small, slots), small
+        else:
+            self._rings.drop("lores")
+
+    @property
+    def has_outgrown_rings(self) -> bool:
+        """True, now and then, if more frames come than were declared: the rings hold less than [ring] seconds."""
+        return bool(self.frames) and not self.frames % HISTORY and self._measured_rate > SAME_RATE * self._planned_rate
+
+    @property
+    def period_s(self) -> float:
+        """The longest time that a frame may normally take, in seconds."""
+        return max(period_s_of(self.request, self.opened.framerate), self.drops.period_ns / 1e9)
+
+    @property
+    def _measured_rate(self) -> float:
+        """Frames per second that come, where the stream only declares its rate; 0 = not known."""
+        if not self.drops.is_measured or self.opened.tells_duration:
+            return 0.0
+        return nominal_rate(1e9 / self.drops.period_ns, self.opened.framerate)
 
     def change(self, request: CameraRequest) -> None:
         """Takes over a request that the camera applied while running."""
@@ -129,6 +157,7 @@ class FramePublisher:
                 downscale(slot.payload, self._full, little.payload, small)
                 little.meta, little.geometry = meta, small
         self.frames += 1
+        self.is_fresh = False
         return meta
 
     def _write_main(self, payload: Payload, frame_id: int) -> FrameMeta:
@@ -152,7 +181,11 @@ class FramePublisher:
         captured_ns = max(shot.captured_ns or now_ns(), self._last_ns + 1)  # readers search by time: never backwards
         self._last_ns = captured_ns
         self.rate.add(captured_ns)
-        missing = self.drops.count(captured_ns, shot.frame_duration_us, shot.lost_before)
+        duration_us = shot.frame_duration_us
+        own_us = duration_us if self.opened.tells_duration else 0
+        missing = self.drops.count(captured_ns, own_us, shot.lost_before)
+        if not self.opened.tells_duration:
+            duration_us = self._nominal_duration_us(duration_us)
         flags = shot.flags | (Flags.MASKED if self._desired.polygons else 0)
         if shot.frame_id < 0:  # a replayed frame keeps what was said of it
             settling = self.settling.update(shot)
@@ -166,11 +199,17 @@ class FramePublisher:
             digital_gain=shot.digital_gain,
             lux=shot.lux,
             colour_temperature_k=shot.colour_temperature_k,
-            frame_duration_us=shot.frame_duration_us,
+            frame_duration_us=duration_us,
             flags=int(flags),
             dropped_before=missing,
             total_dropped=self.drops.total,
         )
+
+    def _nominal_duration_us(self, declared_us: int) -> int:
+        """Returns the distance to the next frame by the rate that comes; what the stream declares until it is known."""
+        period_ns = self.drops.period_ns
+        rate = nominal_rate(1e9 / period_ns if period_ns else 0.0, 1e6 / declared_us if declared_us else 0.0)
+        return round(1e6 / rate) if rate else 0
 
     def _utc_offset_ns(self) -> int:
         now = now_ns()

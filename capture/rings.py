@@ -38,6 +38,8 @@ class Rings:
     """None: ids go on as far as the rings and their lock files remember."""
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
     """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
+    _geometries: dict[str, Geometry] = field(default_factory=dict, init=False)
+    """The geometry that each ring was made for."""
     _too_small: set[str] = field(default_factory=set, init=False)
     """Streams whose ring came out too small because a reader held on to the one before it."""
     _replaced: set[str] = field(default_factory=set, init=False)
@@ -54,7 +56,7 @@ class Rings:
         name, shape = f"/{self.prefix}.{self.camera}.{stream}", RingShape(slots, payload_bytes)
         if stream in self._writers:
             writer, before = self._writers[stream]
-            if writer.payload_bytes == payload_bytes and before == slots:
+            if self._geometries[stream] == geometry and before == slots:
                 return writer
             self._replace(stream, shape)
             if before > 0:
@@ -73,7 +75,7 @@ class Rings:
             if isinstance(error, RingError):
                 raise
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
-        self._writers[stream] = writer, slots
+        self._writers[stream], self._geometries[stream] = (writer, slots), geometry
         if shape.slots < slots and stream in self._replaced:
             self._too_small.add(stream)
         self._replaced.discard(stream)

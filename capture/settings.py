@@ -167,6 +167,16 @@ class CameraSettings(Section, frozen=True):
             "no frame for so long (and 5 frame periods): the camera is closed and opened again", unit="s", gt=0, le=600
         ),
     ] = 10.0
+    key_frame_wait_s: Annotated[
+        float,
+        setting(
+            "how long a network camera that was joined between two key frames is waited for", unit="s", ge=1, le=3600
+        ),
+    ] = 60.0
+    deinterlace: Annotated[
+        bool,
+        setting("make interlaced video of files and network cameras progressive; false = its frames bear a flag"),
+    ] = False
     buffers: Annotated[int, setting("Picamera2 frame buffers", ge=2, le=16)] = 6
     sync_mode: Annotated[
         Literal["off", "server", "client"], setting("Picamera2's own synchronisation of two cameras")

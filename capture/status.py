@@ -56,13 +56,15 @@ class CaptureStatus:
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
 
     @contextmanager
-    def beat_while_opening(self) -> Iterator[None]:
+    def beat_while_opening(self, reason: str = "") -> Iterator[None]:
         """Keeps the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
+
+        `reason`: what is waited for.
 
         Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
         """
         done = threading.Event()
-        reason = (self._trouble and self._reason) or "opening the camera"
+        reason = reason or (self._trouble and self._reason) or "opening the camera"
         thread = threading.Thread(target=self._beat_until, args=(done, reason), name="opening", daemon=True)
         thread.start()
         try:

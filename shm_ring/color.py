@@ -14,8 +14,12 @@ from shm_ring.formats import Geometry, planes
 
 Plane = NDArray[np.uint8]
 
-LUMA_WEIGHTS = {"smpte170m": (0.299, 0.587, 0.114), "bt709": (0.2126, 0.7152, 0.0722)}
-"""Shares of red, green and blue in luma (ITU-R BT.601 and BT.709)."""
+LUMA_WEIGHTS = {
+    "smpte170m": (0.299, 0.587, 0.114),
+    "bt709": (0.2126, 0.7152, 0.0722),
+    "bt2020nc": (0.2627, 0.6780, 0.0593),
+}
+"""Shares of red, green and blue in luma (ITU-R BT.601, BT.709 and BT.2020)."""
 
 
 def luma(payload: Plane, geometry: Geometry) -> Plane:
@@ -62,7 +66,7 @@ def to_bgr(payload: Plane, geometry: Geometry) -> Plane:
 def yuv_to_bgr(color_space: str, color_range: str) -> NDArray[np.float32]:
     """The 3x4 matrix that turns (Y, U, V, 1) in 0..255 into (B, G, R) in 0..255.
 
-    Source: ITU-R BT.601-7 and BT.709-6, section 3; range by ISO/IEC 23091-2.
+    Source: ITU-R BT.601-7, BT.709-6 and BT.2020-2, section 3; range by ISO/IEC 23091-2.
     """
     red, green, blue = LUMA_WEIGHTS[color_space]
     y_gain, c_gain, y_zero = (1.0, 1.0, 0.0) if color_range == "pc" else (255 / 219, 255 / 224, 16.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -18,14 +19,19 @@ PixelFormat = Literal["yuv420p", "nv12", "bgr24", "rgb24", "gray"]
 PIXEL_FORMATS: tuple[str, ...] = get_args(PixelFormat)
 """FFmpeg's names. libcamera's RGB888 is bgr24 in memory, its BGR888 is rgb24."""
 
-COLOR_SPACES = ("smpte170m", "bt709")
-"""FFmpeg's names of the YUV matrix: BT.601 (what JPEG uses) and BT.709 (HD video)."""
+COLOR_SPACES = ("smpte170m", "bt709", "bt2020nc")
+"""FFmpeg's names of the YUV matrix: BT.601 (what JPEG uses), BT.709 (HD video) and BT.2020 (UHD video)."""
 
 COLOR_RANGES = ("pc", "tv")
 """pc: luma 0..255. tv: luma 16..235, chroma 16..240."""
 
 MAX_SIDE = 16384
 """Pixels; 16384 x 16384 still fits signed 32-bit byte offsets, and no camera on a Pi comes near."""
+
+SQUARE = (1, 1)
+
+MAX_ASPECT = 0xFFFF
+"""H.264 stores the sides of a pixel in 16 bits each (Annex E)."""
 
 Plane = NDArray[np.uint8]
 
@@ -48,6 +54,14 @@ class Geometry:
     """One of COLOR_SPACES."""
     color_range: str = "pc"
     """One of COLOR_RANGES."""
+    sample_aspect: tuple[int, int] = SQUARE
+    """Width and height of one pixel; a DVR's 352x288 of 12:11 is shown 384 wide."""
+
+    @property
+    def shown_width(self) -> int:
+        """The width, in square pixels, at which the picture is shown in its height: a circle is round then."""
+        wide, high = self.sample_aspect
+        return max(1, min(MAX_SIDE, round(self.width * wide / high)))
 
     @property
     def payload_bytes(self) -> int:
@@ -84,17 +98,20 @@ def geometry(
     strides: tuple[int, ...] | None = None,
     color_space: str = "smpte170m",
     color_range: str = "pc",
+    sample_aspect: tuple[int, int] = SQUARE,
 ) -> Geometry:
     """Lays out the planes one after the other.
 
     Without `strides` the rows are tight, except that a YUV 4:2:0 luma row is rounded up to even, so that the chroma
     stride is exactly half of it: that is what FFmpeg's plain buffers need and what libcamera's single-buffer layout is.
 
-    Raises: ValueError for an unknown name, an absurd size, or a stride shorter than its row.
+    Raises: ValueError for an unknown name, an absurd size or pixel, or a stride shorter than its row.
     """
     shapes = plane_shapes(pixel_format, width, height)
     if color_space not in COLOR_SPACES or color_range not in COLOR_RANGES:
         raise ValueError(f"color {color_space!r}/{color_range!r}: must be of {COLOR_SPACES} and {COLOR_RANGES}")
+    if not all(1 <= side <= MAX_ASPECT for side in sample_aspect):
+        raise ValueError(f"sample_aspect {sample_aspect}: each side must be 1..{MAX_ASPECT}")
     rows = tuple(math.prod(shape[1:]) for shape in shapes)
     if strides is None:
         even = width + width % 2
@@ -104,7 +121,15 @@ def geometry(
     offsets = [0]
     for stride, shape in zip(strides, shapes, strict=True):
         offsets.append(offsets[-1] + stride * shape[0])
-    return Geometry(pixel_format, width, height, strides, tuple(offsets[:-1]), color_space, color_range)
+    return Geometry(pixel_format, width, height, strides, tuple(offsets[:-1]), color_space, color_range, sample_aspect)
+
+
+def sample_aspect_of(ratio: Fraction) -> tuple[int, int]:
+    """Returns a pixel's width and height as a Geometry holds them; square for what cannot be (0, 100:1)."""
+    if not 1 / 16 <= ratio <= 16:
+        return SQUARE
+    ratio = ratio.limit_denominator(MAX_ASPECT // 16)
+    return ratio.numerator, ratio.denominator
 
 
 def planes(payload: Plane, geometry: Geometry) -> tuple[Plane, ...]:

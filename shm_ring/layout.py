@@ -129,6 +129,7 @@ GEOMETRY = np.dtype(
         ("strides", "u4", (MAX_PLANES,)),  # 0 = no such plane
         ("color_space", "S16"),
         ("color_range", "S8"),
+        ("sample_aspect", "u2", (2,)),  # width and height of one pixel; 0 = square (earlier writers)
     ],
     align=True,
 )
@@ -139,7 +140,7 @@ SLOT_HEADER = np.dtype(
         ("pad_word", "u4"),
         ("frame", FRAME_FIELDS),
         ("geometry", GEOMETRY),
-        ("pad_slot", "u1", (48,)),
+        ("pad_slot", "u1", (40,)),
     ],
     align=True,
 )

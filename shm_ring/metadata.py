@@ -21,6 +21,7 @@ class Flags(IntFlag):
     SETTLING = 2
     KEY = 4
     MASKED = 8
+    INTERLACED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def pack_geometry(geometry: Geometry | None) -> bytes:
             record[field] = getattr(geometry, field)
         record["strides"][:count] = geometry.strides
         record["offsets"][:count] = geometry.offsets
+        record["sample_aspect"] = geometry.sample_aspect
     return record.tobytes()
 
 
@@ -90,11 +92,13 @@ def unpack_geometry(packed: bytes, used_bytes: int) -> Geometry | None:
         count = len(formats.plane_shapes(pixel_format, width, height))
         strides = tuple(int(stride) for stride in record["strides"][:count])
         names = {field: record[field].decode("ascii", "replace") for field in ("color_space", "color_range")}
+        wide, high = (int(side) for side in record["sample_aspect"])
+        aspect = (wide, high) if wide and high else formats.SQUARE
         formats.geometry(pixel_format, width, height, strides=strides, **names)  # refuses what cannot be
     except ValueError as error:
         raise RingMismatch(f"slot header: {error}") from None
     offsets = tuple(int(offset) for offset in record["offsets"][:count])
-    geometry = Geometry(pixel_format, width, height, strides, offsets, **names)
+    geometry = Geometry(pixel_format, width, height, strides, offsets, **names, sample_aspect=aspect)
     if geometry.payload_bytes > used_bytes:
         raise RingMismatch(f"slot header: planes of {geometry.payload_bytes} bytes in a payload of {used_bytes}")
     return geometry

@@ -51,6 +51,10 @@ class EndOfStream(CameraError):
     """A file that does not loop has ended; nothing more will come."""
 
 
+class StillOpening(CameraError):
+    """The camera answers but has no picture yet; the message says what is waited for. `open` again waits on."""
+
+
 @dataclass(frozen=True, slots=True)
 class CameraRequest:
     """The desired state of the camera. A source comes as near as it can and reports it in OpenedSource and ShotMeta."""
@@ -79,13 +83,15 @@ class CameraRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """The stream that an open source delivers, constant until it is closed or `wait` raises GeometryChanged."""
+    """The stream that an open source delivers; GeometryChanged brings another one."""
 
     geometry: Geometry
     lores: Geometry | None = None
     """Set if the camera itself delivers the smaller stream asked for; None: the loop scales."""
     framerate: float = 0.0
-    """Frames per second as negotiated; 0 = unknown."""
+    """Frames per second as negotiated, declared or measured; 0 = unknown."""
+    tells_duration: bool = True
+    """`frame_duration_us` is each frame's own. False: it is the declared one, and the rate that comes beats it."""
     counts_losses: bool = False
     """The source tells in `ShotMeta.lost_before` all that was lost; a frame that comes late is then no loss."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +129,10 @@ class FrameSource(Protocol):
         """The name for logs and status: `synthetic seed=1`, `imx708 (picamera2 0)`."""
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Starts the camera. Raises: CameraError. After it, `close` must be harmless, opened or not."""
+        """Starts the camera. Raises: CameraError; StillOpening, after which `open` is called again.
+
+        After it, `close` must be harmless, opened or not.
+        """
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the next frame. Returns: whether one is ready. Raises: CameraError, GeometryChanged.

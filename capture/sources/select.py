@@ -15,6 +15,9 @@ from capture.sources.stream_address import HTTP, parse_url
 
 Maker = Callable[[CameraSettings, int, Path], FrameSource]
 
+PAUSE_SHARE = 0.9
+"""A pause in a file may last so much of camera.lost_after_s: then the loop opens the file again, at its start."""
+
 
 def _synthetic(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
     from capture.sources.synthetic.source import SyntheticSource
@@ -33,7 +36,13 @@ def _file(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
 
     if not camera.path:
         raise CameraError('camera.path is empty: source = "file" needs a video file')
-    return FileSource(folder / camera.path, loop=camera.loop, realtime=camera.realtime)
+    return FileSource(
+        folder / camera.path,
+        loop=camera.loop,
+        realtime=camera.realtime,
+        longest_pause_s=PAUSE_SHARE * camera.lost_after_s,
+        deinterlace=camera.deinterlace,
+    )
 
 
 def _replay(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
@@ -49,10 +58,12 @@ def _url(camera: CameraSettings, index: int, folder: Path) -> FrameSource:
     if address.scheme in HTTP:
         from capture.sources.mjpeg.source import HttpSource
 
-        return HttpSource(address)
+        return HttpSource(address, key_wait_s=camera.key_frame_wait_s, deinterlace=camera.deinterlace)
     from capture.sources.pyav_stream import LiveSource
 
-    return LiveSource("url", address.for_ffmpeg())
+    return LiveSource(
+        *("url", address.for_ffmpeg()), key_wait_s=camera.key_frame_wait_s, deinterlace=camera.deinterlace
+    )
 
 
 def _v4l2(camera: CameraSettings, index: int, folder: Path) -> FrameSource:

@@ -26,6 +26,10 @@ _LEAST_SECRET = 4
 """Shorter passwords are not searched for in other people's texts: nothing would be left of these."""
 
 
+ANALYZE_US = "2000000"
+"""FFmpeg waits as long as 7 s for parameters that only come with the next key frame; decoding waits for it anyway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A network camera or a device."""
@@ -70,7 +74,8 @@ class NetworkAddress:
 
     def for_ffmpeg(self) -> Address:
         """Returns the address as it is opened. By TCP: UDP loses packets, and then pictures."""
-        options = {"fflags": "nobuffer"}  # FFmpeg would hold back half a second of pictures
+        # What FFmpeg reads to find out the format is kept (no fflags=nobuffer): it may hold the only key frame.
+        options = {"analyzeduration": ANALYZE_US}
         if self.scheme.startswith("rtsp"):
             options["rtsp_transport"] = "tcp"
         return Address(self.url, self.shown, options=options, hide_secrets=self.hide_secrets)

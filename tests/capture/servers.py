@@ -151,3 +151,41 @@ def _scan_and_tables(jpeg: bytes) -> tuple[bytes, bytes]:
         at += 2 + length
         if marker == 0xDA:
             return jpeg[at:-2], tables
+
+
+@contextmanager
+def ts_server(data: bytes, seconds: float, *, skip: int = 0) -> Iterator[tuple[int, list[float]]]:
+    """A live MPEG-TS camera over HTTP: `data` paced over `seconds`, again and again, from packet `skip` on.
+
+    Yields: its port, and the times at which connections came.
+    """
+    packets = [data[at : at + 188] for at in range(0, len(data) - 187, 188)]
+    connections: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        ending = threading.Event()
+
+        def accept() -> None:
+            while not ending.is_set():
+                with suppress(OSError):
+                    link, _ = server.accept()
+                    connections.append(time.monotonic())
+                    threading.Thread(target=send, args=(link,), daemon=True).start()
+
+        def send(link: socket.socket) -> None:
+            with suppress(OSError), link:
+                link.recv(4096)
+                link.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+                began, sent, at = time.monotonic(), 0, skip
+                while not ending.wait(max(0.0, began + sent * seconds / len(packets) - time.monotonic())):
+                    link.sendall(b"".join(packets[at : at + 7]))
+                    sent += len(packets[at : at + 7])
+                    at = at + 7 if at + 7 < len(packets) else 0
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1], connections
+        finally:
+            ending.set()
+            thread.join(10)

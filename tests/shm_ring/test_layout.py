@@ -23,7 +23,7 @@ def test_every_offset_of_the_segment_header_is_pinned():
 
 def test_every_offset_of_a_slot_header_is_pinned():
     assert layout.SLOT_HEADER.itemsize == 256
-    assert offsets(layout.SLOT_HEADER) == {"word": 0, "pad_word": 4, "frame": 8, "geometry": 112, "pad_slot": 208}
+    assert offsets(layout.SLOT_HEADER) == {"word": 0, "pad_word": 4, "frame": 8, "geometry": 112, "pad_slot": 216}
     assert offsets(layout.FRAME_FIELDS) == {
         "sequence": 0, "frame_id": 8, "captured_ns": 16, "captured_utc_ns": 24, "published_ns": 32, "used_bytes": 40,
         "analogue_gain": 48, "digital_gain": 56, "lux": 64, "total_dropped": 72, "exposure_us": 80,
@@ -31,7 +31,7 @@ def test_every_offset_of_a_slot_header_is_pinned():
     }  # fmt: skip
     assert offsets(layout.GEOMETRY) == {
         "pixel_format": 0, "width": 16, "height": 20, "offsets": 24, "strides": 56, "color_space": 72,
-        "color_range": 88,
+        "color_range": 88, "sample_aspect": 96,
     }  # fmt: skip
 
 

@@ -18,14 +18,13 @@ from dataclasses import replace
 import av
 
 from capture.sources.base import CameraError, CameraRequest, GeometryChanged, OpenedSource, Payload, ShotMeta
-from capture.sources.decoded_frame import geometry_of, write_frame
+from capture.sources.decoded_frame import FrameWriter, form_of
 from capture.sources.mjpeg.camera_clock import CameraClock
 from capture.sources.mjpeg.http_client import NOT_MODIFIED, Answer, HttpClient
 from capture.sources.mjpeg.jpeg_decoder import JpegDecoder, UnusablePicture
 from capture.sources.mjpeg.picture_scanner import SOI, PictureScanner, ScannedPicture, boundary_of
-from capture.sources.pyav_stream import OPEN_S, LiveSource
+from capture.sources.pyav_stream import KEY_WAIT_S, OPEN_S, LiveSource
 from capture.sources.stream_address import NetworkAddress
-from shm_ring.formats import Geometry
 from shmcam.runtime.clock import RateMeter, now_ns
 from shmcam.runtime.stop import Stop
 
@@ -49,13 +48,14 @@ log = logging.getLogger(__name__)
 class HttpSource:
     """Source "url" over HTTP; see capture.sources.base.FrameSource."""
 
-    def __init__(self, address: NetworkAddress) -> None:
-        self._address = address
+    def __init__(self, address: NetworkAddress, *, key_wait_s: float = KEY_WAIT_S, deinterlace: bool = False) -> None:
+        """`key_wait_s` and `deinterlace`: see LiveSource, which reads what is no JPEG."""
+        self._address, self._key_wait_s, self._deinterlace = address, key_wait_s, deinterlace
         self._reader: _Reader | None = None
         self._other: LiveSource | None = None
         """FFmpeg's stream, where the address gives no JPEG."""
         self._frame: av.VideoFrame | None = None
-        self._geometry: Geometry | None = None
+        self._writer: FrameWriter | None = None
         self._captured_ns = self._lost = self._unusable_count = 0
         self._unusable = ""
         """The last picture's trouble; empty: there was none yet."""
@@ -66,7 +66,9 @@ class HttpSource:
         return f"url {self._address.shown}"
 
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
-        """Connects, and waits for the first picture and the rate. Raises: CameraError."""
+        """Connects, and waits for the first picture and the rate. Raises: CameraError, StillOpening."""
+        if self._other is not None:
+            return self._other.open(request, stop)
         self.close()
         self._decoder, self._clock, self._frame = JpegDecoder(), CameraClock(), None
         self._unusable, self._unusable_count = "", 0
@@ -81,7 +83,9 @@ class HttpSource:
         except _OtherFormat as other:
             self.close()
             log.info("%s answers %s: read by FFmpeg", self.description, other)
-            self._other = LiveSource("url", self._address.for_ffmpeg())
+            self._other = LiveSource(
+                *("url", self._address.for_ffmpeg()), key_wait_s=self._key_wait_s, deinterlace=self._deinterlace
+            )
             return self._other.open(request, stop)
         except CameraError:
             self.close()
@@ -90,9 +94,9 @@ class HttpSource:
         while not self._reader.rate and now_ns() < until_ns and not stop.wait(0.02):
             pass
         self._lost = 0  # nothing is missing before the first picture
-        self._geometry = geometry_of(frame)
+        self._writer = FrameWriter(form_of(frame))
         refused = dict.fromkeys(request.controls, "not offered by this kind of camera")
-        return OpenedSource(self._geometry, framerate=self._reader.rate, refused=refused, counts_losses=True)
+        return OpenedSource(self._writer.form.shown, framerate=self._reader.rate, refused=refused, counts_losses=True)
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a picture that can be decoded. Raises: CameraError, GeometryChanged."""
@@ -101,21 +105,22 @@ class HttpSource:
         frame = self._decode_next(timeout_s)
         if frame is None:
             return False
-        geometry = geometry_of(frame)
-        if geometry != self._geometry:
-            self._geometry = geometry
-            raise GeometryChanged(geometry)
+        form, before = form_of(frame), self._writer.form if self._writer else None
+        if form != before:
+            self._writer = FrameWriter(form)
+            if before is None or form.shown != before.shown:
+                raise GeometryChanged(form.shown)
         return True
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Copies or converts the picture that waits."""
         if self._other is not None:
             return self._other.write(payload, lores, frame_id)
-        if self._frame is None or self._reader is None or self._geometry is None:
+        if self._frame is None or self._reader is None or self._writer is None:
             raise CameraError(f"{self.description}: no picture is waiting")
         frame, self._frame = self._frame, None
         lost, self._lost = self._lost, 0
-        write_frame(frame, payload, self._geometry)
+        self._writer.write(frame, payload)
         rate = self._reader.rate
         return ShotMeta(
             captured_ns=self._captured_ns, frame_duration_us=round(1e6 / rate) if rate else 0, lost_before=lost

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 
 from capture.sources.base import CameraError, CameraRequest, GeometryChanged
-from capture.sources.decoded_frame import geometry_of
+from capture.sources.decoded_frame import form_of
 from capture.sources.mjpeg.camera_clock import CameraClock
 from capture.sources.mjpeg.http_auth import choose_challenge
 from capture.sources.mjpeg.jpeg_decoder import JpegDecoder, UnusablePicture
@@ -168,7 +168,7 @@ def test_every_subsampling_keeps_its_colours(subsampling):
     color = np.full((64, 80, 3), (40, 90, 200), np.uint8)
     jpeg = simplejpeg.encode_jpeg(color if subsampling != "Gray" else color[..., :1].copy(), 95,
                                   "BGR" if subsampling != "Gray" else "Gray", subsampling)  # fmt: skip
-    shape = geometry_of(JpegDecoder().decode(jpeg))
+    shape = form_of(JpegDecoder().decode(jpeg)).shown
     assert shape.pixel_format == ("gray" if subsampling == "Gray" else "yuv420p")
     assert shape.color_range == "pc"
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from capture.publisher import downscale, lores_geometry_of, mask_polygons
-from capture.sources.base import CameraError
-from capture.sources.decoded_frame import RING_FORMATS, geometry_of, write_frame
+from capture.sources.decoded_frame import RING_FORMATS, FrameWriter, form_of
 from shm_ring.color import to_bgr
 from shm_ring.formats import geometry, planes
 
@@ -43,23 +42,26 @@ def psnr(one, other):
 def test_every_format_a_webcam_gives_ends_up_as_the_same_picture(name, size):
     rgb = picture(*size)
     frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=name, dst_colorspace="smpte170m")
-    shape = geometry_of(frame)
+    shape = form_of(frame).shown
     payload = np.zeros(shape.payload_bytes, np.uint8)
-    write_frame(frame, payload, shape)
+    FrameWriter(form_of(frame)).write(frame, payload)
     wanted = rgb[..., ::-1] if name != "gray" else np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, -1)
     assert psnr(to_bgr(payload, shape), wanted) > 33
     assert shape.pixel_format == RING_FORMATS[name]
 
 
-@pytest.mark.parametrize("name", ["yuv420p10le", "yuv411p", "pal8", "gbrp"])
-def test_formats_without_a_path_of_their_own_go_through_ffmpeg_s_scaler(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("yuv420p10le", "yuv420p"), ("yuv411p", "yuv420p"), ("pal8", "bgr24"), ("gbrp", "bgr24"), ("gray10le", "gray")],
+)
+def test_formats_without_a_path_of_their_own_go_through_ffmpeg_s_scaler(name, kind):
     if name == "pal8":
         frame = av.VideoFrame(64, 48, "pal8")
     else:
         frame = av.VideoFrame.from_ndarray(picture(64, 48), "rgb24").reformat(format=name)
-    shape = geometry_of(frame)
-    write_frame(frame, np.zeros(shape.payload_bytes, np.uint8), shape)
-    assert shape.pixel_format == "yuv420p"
+    shape = form_of(frame).shown
+    FrameWriter(form_of(frame)).write(frame, np.zeros(shape.payload_bytes, np.uint8))
+    assert shape.pixel_format == kind
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -72,18 +74,20 @@ def test_planes_arrive_bit_for_bit_whatever_the_size(name, size):
     for plane in frame.planes:
         plane.update(rng.integers(0, 256, plane.buffer_size, dtype=np.uint8).tobytes())
         held.append(np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size))
-    shape = geometry_of(frame)
+    shape = form_of(frame).shown
     payload = np.zeros(shape.payload_bytes, np.uint8)
-    write_frame(frame, payload, shape)
+    FrameWriter(form_of(frame)).write(frame, payload)
     for view, raw in zip(planes(payload, shape), held, strict=True):
         rows = view.reshape(view.shape[0], -1)
         assert (rows == raw[: rows.shape[0], : rows.shape[1]]).all()
 
 
-def test_a_frame_of_another_size_is_refused():
+def test_a_frame_of_another_size_or_format_has_another_form():
+    """The source then says GeometryChanged, and the frame gets a slot of its own size."""
     frame = av.VideoFrame(64, 48, "yuv420p")
-    with pytest.raises(CameraError, match="64x48 from a camera opened at 65x48"):
-        write_frame(frame, np.zeros(9999, np.uint8), geometry("yuv420p", 65, 48))
+    assert form_of(frame) == form_of(av.VideoFrame(64, 48, "yuv420p"))
+    for other in (av.VideoFrame(65, 48, "yuv420p"), av.VideoFrame(64, 48, "nv12"), av.VideoFrame(64, 48, "gray")):
+        assert form_of(other).shown != form_of(frame).shown
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_a_frame_of_another_size_is_refused():
 def test_colours_are_what_the_file_says_or_what_players_assume(size, told, meant):
     frame = av.VideoFrame(*size, "yuv420p")
     frame.colorspace, frame.color_range = told
-    shape = geometry_of(frame)
+    shape = form_of(frame).shown
     assert (shape.color_space, shape.color_range) == meant
 
 

@@ -64,7 +64,7 @@ def test_every_frame_of_a_real_clip_arrives_once_bit_for_bit(clip, count, size):
         decoded = reference.decode(video=0)
         stamps = []
         for payload, shot in all_frames(source):
-            shape = source._geometry
+            shape = source._writer.form.shown
             assert (shape.width, shape.height) == size
             frame = next(decoded)
             for plane, held in zip(planes(payload, shape), frame.planes, strict=True):
@@ -81,7 +81,7 @@ def test_a_looping_file_starts_again_without_a_gap_in_time(tmp_path):
     source = FileSource(write_clip(tmp_path / "c.mp4"), loop=True, realtime=False)
     numbers, stamps = [], []
     for payload, shot in all_frames(source, 100):
-        numbers.append(frame_number_code.read(planes(payload, source._geometry)[0]))
+        numbers.append(frame_number_code.read(planes(payload, source._writer.form.shown)[0]))
         stamps.append(shot.captured_ns)
     assert numbers == [n % 40 for n in range(100)]
     assert {round((b - a) / 1e6) for a, b in itertools.pairwise(stamps)} == {40}
