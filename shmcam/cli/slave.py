@@ -52,7 +52,7 @@ def _run_session(path: Path, *, started: bool) -> int:
         link.connect(str(path))
     except OSError as problem:
         message = f"no hub at {path} ({problem.strerror}); try: shmcam slave --start"
-        _write_status("error", "no_hub", {"message": message})
+        _write_status("error", "error", {"message": message, "reason": "no_hub"})
         return EXIT_UNAVAILABLE
     with link:
         return _relay(link, {"socket": str(path), "pid": os.getpid(), "started": started})
@@ -64,7 +64,7 @@ def _relay(link: socket.socket, facts: dict[str, object]) -> int:
     A line that is no JSON goes to the hub too, as a JSON string: so its refusal comes in the order of the lines.
     """
     if not _greet(link):
-        _write_status("error", "no_hub", {"message": "the hub closed the connection"})
+        _write_status("error", "error", {"message": "the hub closed the connection", "reason": "no_hub"})
         return EXIT_UNAVAILABLE
     _write_status("status", "ready", facts)
     lines, unsent, ended = b"", b"", False
@@ -86,7 +86,9 @@ def _relay(link: socket.socket, facts: dict[str, object]) -> int:
                 unsent += b"".join(map(_to_json_line, whole))
                 ended = not data or len(lines) > LINE_BYTES_MAX
                 if len(lines) > LINE_BYTES_MAX:
-                    _write_status("error", "too_long", {"message": f"line longer than {LINE_BYTES_MAX} bytes"})
+                    _write_status(
+                        "error", "error", {"message": f"line longer than {LINE_BYTES_MAX} bytes", "reason": "too_long"}
+                    )
                 elif ended:
                     unsent += _to_json_line(lines)
             if ended and not unsent:

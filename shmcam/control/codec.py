@@ -361,17 +361,28 @@ def _to_number(value: Any) -> Any:
     return item() if callable(item) else str(value)
 
 
+MASTER_STATUSES = {
+    **dict.fromkeys(("saved", "saved_oldest", "snapshot_saved", "snapshot_oldest"), "snapshot_taken"),
+    "status": "status_report",
+}
+"""Our status words → those that master programs of the former camera module know."""
+
+
 def _encode_json(message: Message, ident: Any, timestamp: str) -> bytes:
     value: dict[str, Any]
     if isinstance(message, Reply):
-        value = {"type": "status" if message.ok else "error", "status": message.status, "timestamp": timestamp}
+        status = MASTER_STATUSES.get(message.status, message.status) if message.ok else "error"
+        value = {"type": "status" if message.ok else "error", "status": status, "timestamp": timestamp}
         one_line = message.text and "\n" not in message.text  # tables are for people; their data says the same
         value["data"] = {"message": message.text, **message.data} if one_line or not message.data else message.data
+        if not message.ok:
+            value["data"] = {**value["data"], "reason": message.status}
     elif isinstance(message, PreviewFrame):
         fields = values_of(message)
         jpeg_base64 = base64.b64encode(fields.pop("jpeg")).decode()
         value = {
             "type": "preview_frame",
+            "status": "preview_frame",
             "timestamp": timestamp,
             "data": {"camera_id": message.camera, "frame": jpeg_base64, **fields},
         }

@@ -427,7 +427,7 @@ class Get(Command):
 class DumpConfig(Command):
     """Show the whole configuration in use."""
 
-    format: Annotated[Literal["toml", "json"], describe("how")] = "toml"
+    format: Annotated[Literal["json", "toml"], describe("how")] = "json"
 
 
 @dataclass(frozen=True, kw_only=True)

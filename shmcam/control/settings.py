@@ -51,14 +51,28 @@ class NetworkSettings(Section, frozen=True):
             pattern=r"^(|[!-~]{16,200})$",
         ),
     ] = ""
+    trusted: Annotated[
+        bool,
+        setting(
+            "everybody on the network is trusted: the port is open to all of it without a token, also for set, "
+            "dump_config and overwrite_config; a warning is logged at each start",
+            apply="file",
+        ),
+    ] = False
     rate_per_s: Annotated[
         float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000, apply="file")
     ] = 10.0
 
     def __post_init__(self) -> None:
         """Refuses a port that the network can reach without a token."""
-        if self.trigger_port and not self.token and not is_loopback(self.bind):
-            raise ValueError(f"bind = {self.bind!r} with trigger_port = {self.trigger_port} needs a token")
+        if self.trigger_port and not (self.token or self.trusted or is_loopback(self.bind)):
+            port = f"trigger_port = {self.trigger_port}"
+            raise ValueError(f"bind = {self.bind!r} with {port} needs a token, or trusted = true on a trusted network")
+
+    @property
+    def address(self) -> str | None:
+        """The address to listen on; None: all of this machine, as a trusted network may reach it."""
+        return None if self.trusted and is_loopback(self.bind) else self.bind
 
 
 TABLES: dict[str, type[Section]] = {"control": ControlSettings, "network": NetworkSettings}

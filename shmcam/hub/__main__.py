@@ -13,7 +13,7 @@ from shmcam.config.settings import Settings
 from shmcam.control.settings import NetworkSettings
 from shmcam.hub.live_settings import LiveSettings
 from shmcam.hub.own_commands import OwnCommands
-from shmcam.hub.router import Router
+from shmcam.hub.router import TCP_COMMANDS, TRUSTED_TCP_COMMANDS, Router
 from shmcam.hub.server import Server
 from shmcam.hub.unix_socket import SocketTakenError, UnixListener
 from shmcam.runtime.atomic_files import sweep
@@ -35,9 +35,10 @@ def main() -> int:
         for path in sweep_leftovers(settings):
             log.info("removed what a killed process left: %s", path)
         live_settings = LiveSettings(settings, settings.paths.run / "changes.json", run_id())
-        router = Router(settings.cameras)
+        network = settings.table(NetworkSettings)
+        router = Router(settings.cameras, TRUSTED_TCP_COMMANDS if network.trusted else TCP_COMMANDS)
         own_commands = OwnCommands(live_settings, router.registry)
-        server = Server(router, own_commands, settings.table(NetworkSettings))
+        server = Server(router, own_commands, network)
         try:
             asyncio.run(server.serve(listener, process.stop))
         except SocketTakenError as problem:

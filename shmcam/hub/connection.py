@@ -40,14 +40,18 @@ QUEUED_MAX = 400
 """Commands that wait for those before them; with more, the hub stops reading until there is room."""
 
 TCP_IDLE_S = 60.0
-"""Longest silence of a TCP connection."""
+"""Longest time without a byte from a TCP connection that waits for no answer."""
 
 REFUSALS_MAX = 100
 """Unreadable messages in a row that end the connection: it is no process of ours and no person."""
 
 
 class PeerConnection(asyncio.BufferedProtocol):
-    """One connection. Text and JSON commands without an id are answered one after the other, in order."""
+    """One connection. Text and JSON commands without an id are answered one after the other, in order.
+
+    They are carried out also if the peer is gone by then: `nc` may close at once. Over TCP the connection is closed
+    after the answers to its lines of text, as most kinds of `nc` wait for that.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,10 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._is_process = False
         self._is_half_closed = False
         """True once the peer has closed its sending half; its commands are still answered (socat)."""
+        self._is_lost = False
+        """True once the connection is gone; what it had sent is still carried out."""
         self._refusals = 0
+        self._heard_s = time.monotonic()
         self._progress_s = time.monotonic()
         self._unsent_bytes = 0
 
@@ -106,8 +113,8 @@ class PeerConnection(asyncio.BufferedProtocol):
             log.warning("trigger port: wrong token from %s", self.address)
             self.refuse("expected `token <the token of config.toml>` as the first line")
             return
-        self._progress_s = time.monotonic()
-        self._take_messages(self._decoder.feed(data, self._progress_s))
+        self._heard_s = self._progress_s = time.monotonic()
+        self._take_messages(self._decoder.feed(data, self._heard_s))
 
     def eof_received(self) -> bool:
         """Keeps the connection: a peer that closed only its sending half still gets its answers."""
@@ -117,9 +124,9 @@ class PeerConnection(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends it."""
-        self._queue.clear()
-        self._on_close(self)
+        """Ends it, after the commands that have come."""
+        self._is_lost = True
+        self._take_next()
 
     # ---- the server calls these
 
@@ -133,6 +140,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         """Sends a message, or drops it if the peer is too slow. `encoded`: its bytes by dialect, for all recipients."""
         transport = self._transport
         if transport is None or transport.is_closing():
+            self._after_reply(message)
             return
         unsent_bytes = transport.get_write_buffer_size()
         if isinstance(message, PreviewFrame) and unsent_bytes:
@@ -150,7 +158,11 @@ class PeerConnection(asyncio.BufferedProtocol):
         if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             log.warning("dropped a connection that does not read number=%d", self.number)
             transport.abort()
-        elif isinstance(message, Reply) and not self._is_process:
+        else:
+            self._after_reply(message)
+
+    def _after_reply(self, message: Message) -> None:
+        if isinstance(message, Reply) and not self._is_process:
             asyncio.get_running_loop().call_soon(self._take_next)
 
     def treat_as_process(self) -> None:
@@ -184,7 +196,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         elif self._is_stuck(transport, now_s):
             log.warning("dropped a connection that takes nothing number=%d unsent=%d", self.number, self._unsent_bytes)
             transport.abort()
-        elif not self.trusted and now_s - self._progress_s > TCP_IDLE_S and not self._router.is_busy(self.number):
+        elif not self.trusted and now_s - self._heard_s > TCP_IDLE_S and not self._is_in_use:
             self.close("idle")
         elif self._unreported_losses and self._unsent_bytes <= EVENTS_UNSENT_BYTES_MAX // 2:
             self._report_losses(self._decoder.dialect or "text")
@@ -216,9 +228,22 @@ class PeerConnection(asyncio.BufferedProtocol):
         if self._transport and len(self._queue) <= QUEUED_MAX and self._is_paused(self._transport):
             self._decoder.restart_timer(time.monotonic())
             self._transport.resume_reading()
-        router, number = self._router, self.number
-        if self._is_half_closed and not (self._queue or router.is_busy(number) or router.wants_events(number)):
+        if self._is_lost:
+            if not (self._queue or self._router.is_busy(self.number)):
+                self._on_close(self)
+        elif (self._is_half_closed or self._is_answered_line) and not self._is_in_use:
             self.close("done")
+
+    @property
+    def _is_in_use(self) -> bool:
+        """True while it waits for answers or gets events."""
+        router, number = self._router, self.number
+        return bool(self._queue) or router.is_busy(number) or router.wants_events(number)
+
+    @property
+    def _is_answered_line(self) -> bool:
+        """True for a TCP connection that speaks text, once a whole line has come and nothing behind it."""
+        return not self.trusted and self._decoder.dialect == "text" and not self._decoder.pending_bytes
 
     @staticmethod
     def _is_paused(transport: asyncio.Transport) -> bool:

@@ -152,7 +152,11 @@ class OwnCommands:
                 status="config", text=as_toml(self.live_settings).rstrip(), data={"config": as_json(self.live_settings)}
             )
         config = as_json(self.live_settings)
-        return Reply(status="config", text=json.dumps(config, indent=1, ensure_ascii=False), data={"config": config})
+        return Reply(
+            status="config",
+            text=json.dumps(config, indent=4, sort_keys=True, ensure_ascii=False),
+            data={"config": config},
+        )
 
     def _overwrite(self) -> Reply:
         path = self.live_settings.base.path

@@ -47,9 +47,12 @@ from shmcam.hub.pending_commands import PendingCommand, PendingCommands
 from shmcam.hub.registry import Peer, Registry
 
 TCP_COMMANDS = frozenset(
-    "save snapshot past_stack record night_level short_stream status ping help quit".split()  # noqa: SIM905
+    "save snapshot past_stack record night_level health short_stream status ping help quit".split()  # noqa: SIM905
 )
 """The commands of the trigger port: pictures, recording and status; none that changes settings or deletes."""
+
+TRUSTED_TCP_COMMANDS = TCP_COMMANDS | {"set", "get", "dump_config", "overwrite_config"}
+"""With network.trusted: all commands of the user's former trigger server."""
 
 PENDING_PER_CONNECTION_MAX = 64
 """Answers that one connection may wait for; beyond that the hub refuses its next command."""
@@ -161,8 +164,9 @@ def forward_preview(registry: Registry, frame: PreviewFrame, now_s: float) -> li
 class Router:
     """The routes of one control socket."""
 
-    def __init__(self, cameras: tuple[str, ...]) -> None:
+    def __init__(self, cameras: tuple[str, ...], tcp_commands: frozenset[str] = TCP_COMMANDS) -> None:
         self.registry = Registry(cameras)
+        self._tcp_commands = tcp_commands
         self._pending = PendingCommands()
         self._recent = RecentEvents(RECENT_EVENTS_MAX)
         self._seen = SeenEvents()
@@ -255,7 +259,7 @@ class Router:
         return [Send(tuple(pending.owners), command, pending.number)]
 
     def _refusal_of(self, peer: Peer, row: CommandRow, command: Command, owners: list[Peer]) -> Reply | None:
-        if not peer.trusted and row.name not in TCP_COMMANDS:
+        if not peer.trusted and row.name not in self._tcp_commands:
             return error(f"{row.words[0]} is not for the trigger port", "not_allowed")
         if self._pending.count_of(peer.number) >= PENDING_PER_CONNECTION_MAX:
             text = f"{PENDING_PER_CONNECTION_MAX} commands of this connection are under way; wait for answers"

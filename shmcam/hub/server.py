@@ -77,15 +77,17 @@ class Server:
         if not port or self._tcp_server or now_s < self._tcp_retry_s:
             return
         self._tcp_retry_s = now_s + TCP_RETRY_S
-        make, bind = self._make_tcp_connection, self._network.bind
+        make, bind = self._make_tcp_connection, self._network.address
         try:
             self._tcp_server = await asyncio.get_running_loop().create_server(make, bind, port)
         except OSError as problem:
             if not self._is_tcp_error_logged:
-                log.error("trigger port %s:%d cannot be opened, trying on: %s", bind, port, problem)
+                log.error("trigger port %s:%d cannot be opened, trying on: %s", bind or "*", port, problem)
             self._is_tcp_error_logged = True
         else:
-            log.info("trigger port open address=%s:%d", bind, port)
+            log.info("trigger port open address=%s:%d", bind or "*", port)
+            if self._network.trusted and not self._network.token:
+                log.warning("trigger port: network.trusted lets everybody on the network in, also to change settings")
 
     async def _tick(self, listener: UnixListener) -> None:
         now_s = time.monotonic()

@@ -53,6 +53,8 @@ def health_reply(registry: Registry, now_s: float, hub: dict[str, Any], machine:
         f"{'machine':<29} rss={total:.0f}MiB in all, swap {machine['swap_percent']:.0f}% used, "
         f"{machine['available_bytes'] / MIB:.0f}MiB memory available, load {machine['load']:.2f}"
     )
+    former = f"RSS={total:.1f}MiB SWAP={machine['swap_percent']:.1f}%"  # the whole reply of the former programs
+    lines.insert(0, former)
     return Reply(status="health", text="\n".join(lines), data={"processes": rows, "machine": machine})
 
 

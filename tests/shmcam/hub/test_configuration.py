@@ -477,13 +477,13 @@ def test_no_value_for_any_key_does_more_than_be_refused(tmp_path_factory, data):
 
 def test_dump_config_in_both_forms_over_the_socket():
     with HubProcess(CONFIG) as hub:
-        dumped = tomllib.loads(hub.text("dump_config"))
+        dumped = tomllib.loads(hub.text("dump_config toml"))
         assert dumped["night"]["dark_threshold"] == 40.0
         assert dumped["http"]["token"] == "***"
-        assert json.loads(hub.text("dump_config json"))["camera"]["width"] == 1280
+        assert json.loads(hub.text("dump_config"))["camera"]["width"] == 1280
         assert hub.json({"command": "dump_config"})["data"]["config"]["camera"]["width"] == 1280
         hub.text("set night.dark_threshold 39")
-        assert "CHANGED, not saved" in hub.text("dump_config")
+        assert "CHANGED, not saved" in hub.text("dump_config toml")
         assert hub.text("overwrite_config").startswith("OK: 1 changed settings written to")
         until(lambda: "39" in hub.config.read_text(), "the file has it")
 

@@ -114,7 +114,7 @@ def test_all_three_dialects_reach_the_same_command(hub):
         answer = hub.json({"command": "take_snapshot", "camera_id": 0, "formats": ["jpg"], "id": 7})
         assert (answer["type"], answer["status"], answer["data"]["path"], answer["id"]) == (
             "status",
-            "saved",
+            "snapshot_taken",
             "/x.jpg",
             7,
         )

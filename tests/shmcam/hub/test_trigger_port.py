@@ -1,13 +1,18 @@
 """The TCP trigger port: off and loopback by default, token, rate limit, triggers only."""
 
+import re
+import shutil
 import socket
+import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from shmcam.control.command_table import BY_NAME
 from shmcam.control.settings import NetworkSettings
-from shmcam.hub.router import TCP_COMMANDS
+from shmcam.hub.connection import TCP_IDLE_S, PeerConnection
+from shmcam.hub.router import TCP_COMMANDS, Router
 from shmcam.hub.trigger_port_access import ADDRESSES_MAX, RateLimit, TokenCheck
 from tests.shmcam.hub.hubs import HubProcess, read_all, until
 
@@ -130,3 +135,105 @@ def test_an_idle_stranger_does_not_hold_the_port_for_ever():
         assert any(b"too many connections" in link.recv(200) for link in links[16:])
         for link in links:
             link.close()
+
+
+NETCATS = {
+    "nc.openbsd": ("nc.openbsd", "127.0.0.1"),
+    "nc.traditional": ("nc.traditional", "127.0.0.1"),
+    "busybox": ("busybox", "nc", "127.0.0.1"),
+    "ncat": ("ncat", "127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize("name", NETCATS)
+@pytest.mark.parametrize(
+    ("lines", "answer"), [("ping\n", "pong\n"), ("ping", "pong\n"), ("ping\nping\n", "pong\n" * 2)]
+)
+def test_plain_echo_into_any_netcat_returns_with_the_answer(name, lines, answer, trusted_port):
+    """nc.traditional waited for ever: it never closes its half, and the hub waited for more lines."""
+    if not shutil.which(NETCATS[name][0]):
+        pytest.skip(f"{name} is not installed")
+    if name == "nc.traditional" and not lines.endswith("\n"):
+        pytest.skip("a line without its end, from a peer that never ends it, is no line")
+    if name == "nc.openbsd" and not lines.endswith("\n"):
+        pytest.skip("as above")
+    command = [*NETCATS[name], str(trusted_port)]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=20)
+    assert done.stdout == answer, done
+
+
+@pytest.fixture(scope="module")
+def trusted_hub():
+    port = free_port()
+    with HubProcess(f"[network]\ntrigger_port = {port}\ntrusted = true\nrate_per_s = 100\n") as hub:
+        hub.port = port
+        yield hub
+
+
+@pytest.fixture
+def trusted_port(trusted_hub):
+    return trusted_hub.port
+
+
+def test_a_trusted_network_gets_all_commands_of_the_former_server_and_the_log_says_so(trusted_hub):
+    port = trusted_hub.port
+    assert "network.trusted lets everybody" in trusted_hub.log
+    assert nc(port, b"set night.dark_threshold 41\n").startswith("OK: changed night.dark_threshold from 40.0 to 41.0")
+    assert '"dark_threshold": 41.0' in nc(port, b"dump_config\n")
+    assert nc(port, b"overwrite_config\n").startswith("OK: ")
+    assert re.match(r"RSS=[\d.]+MiB SWAP=[\d.]+%\n", nc(port, b"health\n"))
+    assert nc(port, b"delete 3\n").endswith(REFUSED)
+    assert nc(port, b"set network.trigger_port 1\n").startswith("ERROR: network.trigger_port can only be changed in")
+    other = next(address for address in addresses() if not address.startswith("127."))
+    with socket.create_connection((other, port), timeout=20) as link:
+        link.sendall(b"ping\n")
+        assert read_all(link) == b"pong\n"
+
+
+def addresses():
+    """The addresses of this machine."""
+    found = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+    return found or pytest.skip("no address but loopback")
+
+
+def test_all_lines_count_although_the_peer_closes_at_once(trusted_hub):
+    """`printf 'set …\\nset …\\n' | nc -q0`: the first line was carried out, the others were forgotten."""
+    for family, address in (
+        (socket.AF_INET, ("127.0.0.1", trusted_hub.port)),
+        (socket.AF_UNIX, str(trusted_hub.socket)),
+    ):
+        for value in (33, 34):
+            with socket.socket(family) as link:
+                link.connect(address)
+                lines = [
+                    f"set night.dark_threshold {value}",
+                    "set export.stack_count 3",
+                    f"set export.stack_count {value}",
+                ]
+                link.sendall("\n".join([*lines, ""]).encode())
+            first, last = f"night.dark_threshold = {value}.0", f"export.stack_count = {value}"
+            until(lambda first=first: first in trusted_hub.text("get night.dark_threshold"), "the first line")
+            until(lambda last=last: last in trusted_hub.text("get export.stack_count"), "the last line")
+
+
+def test_a_silent_connection_is_closed_and_makes_room():
+    """16 silent connections held the port for ever: each tick renewed the time that the limit was compared with."""
+    router = Router(("cam0",))
+    closed = []
+    connection = PeerConnection(
+        1, router, on_open=lambda c: True, on_close=closed.append, on_message=lambda *_: None, trusted=False, token=""
+    )
+    transport = SimpleNamespace(
+        get_extra_info=lambda name, default=None: ("10.0.0.1", 5),
+        get_write_buffer_size=lambda: 0,
+        is_closing=lambda: False,
+        is_reading=lambda: True,
+        close=lambda: closed.append("closed"),
+    )
+    connection.connection_made(transport)
+    start_s = time.monotonic()
+    for second in range(int(TCP_IDLE_S)):
+        connection.tick(start_s + second)
+    assert closed == []
+    connection.tick(start_s + TCP_IDLE_S + 1)
+    assert closed == ["closed"]
