@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import simplejpeg
 
 from bench.areas.ring import lent
 from bench.measure import Measured, Outcome, Row, compared, paired
@@ -19,11 +23,15 @@ from capture.loop import CaptureLoop
 from capture.rings import Rings
 from capture.settings import SyntheticSettings
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
+from capture.sources.mjpeg.source import HttpSource
+from capture.sources.pyav_stream import LiveSource
 from capture.sources.select import Choice
+from capture.sources.stream_address import Address, parse_url
 from capture.sources.synthetic.source import SyntheticSource
 from capture.sources.video_file import FileSource
 from capture.status import CaptureStatus
 from shm_ring import RingWriter
+from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.control.client import ControlClient
@@ -46,6 +54,15 @@ ROWS = (
     Row("capture_1080p", "x", 1.3, "the same, 1080p"),
     Row("file_720p", "x", 1.0, "CPU per frame from an H.264 file / (decoding it + 1.3 x bare copy), 720p"),
     Row("file_1080p", "x", 1.0, "the same, 1080p"),
+    Row(
+        "url_720p",
+        "x",
+        1.2,
+        "CPU per picture of MJPEG over HTTP, all threads / (libjpeg-turbo to BGR + 1.3 x bare copy)",
+    ),
+    Row("url_1080p", "x", 1.2, "the same, 1080p"),
+    Row("webcam_720p", "x", 1.5, "the same of 4:2:2 MJPEG through FFmpeg's reader, as webcams send it, 720p"),
+    Row("webcam_1080p", "x", 1.5, "the same, 1080p"),
     Row("synthetic_720p", "ms", None, "CPU per frame of the synthetic camera, drawing included, 720p"),
     Row("synthetic_1080p", "ms", None, "the same, 1080p"),
 )
@@ -82,8 +99,8 @@ class HeldFrames:
 class Counted:
     """Ends the loop after so many frames; measures the CPU time once everything has been announced."""
 
-    def __init__(self, source: FrameSource, frames: int, stop: Stop) -> None:
-        self._source, self._frames, self._stop = source, frames, stop
+    def __init__(self, source: FrameSource, frames: int, stop: Stop, clock: Callable[[], float]) -> None:
+        self._source, self._frames, self._stop, self._clock = source, frames, stop, clock
         self._left = frames + FIRST
         self._started_s = 0.0
         self.cpu_us = 0.0
@@ -93,17 +110,22 @@ class Counted:
 
     def wait(self, timeout_s: float) -> bool:
         if self._left == self._frames:
-            self._started_s = time.thread_time()
+            self._started_s = self._clock()
         if self._left == 0:
-            self.cpu_us = (time.thread_time() - self._started_s) / self._frames * 1e6
+            self.cpu_us = (self._clock() - self._started_s) / self._frames * 1e6
             self._stop.request()
             return False
         self._left -= 1
         return self._source.wait(timeout_s)
 
 
-def loop_us(make: Callable[[], FrameSource], size: tuple[int, int], frames: int) -> float:
-    """CPU per frame of a whole capture loop, in this process, without a hub."""
+def loop_us(
+    make: Callable[[], FrameSource],
+    size: tuple[int, int],
+    frames: int,
+    clock: Callable[[], float] = time.thread_time,
+) -> float:
+    """CPU per frame of a whole capture loop, in this process, without a hub; of all its threads by process_time."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
         prefix = f"bench{uuid.uuid4().hex[:8]}"
@@ -112,7 +134,7 @@ def loop_us(make: Callable[[], FrameSource], size: tuple[int, int], frames: int)
             f'[ring]\nsize = {SLOTS}\nprefix = "{prefix}"\n'
         )
         settings, stop = Settings.load(config, environ={}), Stop()
-        source = Counted(make(), frames, stop)
+        source = Counted(make(), frames, stop, clock)
         wishes = DesiredRequest(settings, "cam0")
         with (
             ControlClient("capture", "cam0", socket_path=settings.socket_path, stop=stop) as control,
@@ -175,6 +197,80 @@ def decode_us(path: Path, frames: int) -> float:
     return (time.thread_time() - started) / frames * 1e6
 
 
+CAMERA = """
+import itertools, pathlib, socket, sys, time
+jpegs = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[1]).glob("*.jpg"))]
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    link, _ = server.accept()
+    is_http, due = sys.argv[2] == "http", time.monotonic()
+    try:
+        if is_http:
+            link.recv(4096)
+            link.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: multipart/x-mixed-replace; boundary=cut\\r\\n\\r\\n")
+        for jpeg in itertools.cycle(jpegs):
+            head = b"--cut\\r\\nContent-Type: image/jpeg\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(jpeg)
+            link.sendall(head + jpeg + b"\\r\\n" if is_http else jpeg)
+            due += 1 / 30
+            time.sleep(max(0.0, due - time.monotonic()))
+    except OSError:
+        link.close()
+"""
+"""A camera of 30 pictures a second in a process of its own: over HTTP, or the bare JPEGs one after the other."""
+
+
+@contextmanager
+def camera(jpegs: list[bytes], kind: str) -> Iterator[int]:
+    """Starts CAMERA with these pictures. Yields: its port."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, jpeg in enumerate(jpegs):
+            (Path(folder) / f"{number:03}.jpg").write_bytes(jpeg)
+        child = subprocess.Popen([sys.executable, "-c", CAMERA, folder, kind], stdout=subprocess.PIPE)
+        try:
+            assert child.stdout is not None
+            yield int(child.stdout.readline())
+        finally:
+            child.kill()
+            child.wait()
+
+
+def jpegs_of(size: tuple[int, int], subsampling: str) -> list[bytes]:
+    """Pictures of the synthetic scene."""
+    source = SyntheticSource(SyntheticSettings())
+    opened = source.open(CameraRequest(*size, 0), Stop())
+    payload, jpegs = np.zeros(opened.geometry.payload_bytes, np.uint8), []
+    for number in range(HELD):
+        source.write(payload, frame_id=number)
+        jpegs.append(bytes(simplejpeg.encode_jpeg(to_bgr(payload, opened.geometry), 80, "BGR", subsampling)))
+    return jpegs
+
+
+def libjpeg_us(jpegs: list[bytes], frames: int) -> float:
+    """CPU per picture of libjpeg-turbo alone, to BGR: no package gives its planes."""
+    started = time.thread_time()
+    for number in range(frames):
+        simplejpeg.decode_jpeg(jpegs[number % len(jpegs)], "BGR")
+    return (time.thread_time() - started) / frames * 1e6
+
+
+def measure_jpegs(size: tuple[int, int], kind: str, frames: int, repeats: int) -> Measured:
+    """Compares a source of JPEGs with libjpeg-turbo and a bare copy. `kind`: http (4:2:0) or webcam (4:2:2)."""
+    jpegs = jpegs_of(size, "420" if kind == "http" else "422")
+    with camera(jpegs, kind) as port:
+
+        def make() -> FrameSource:
+            if kind == "http":
+                return HttpSource(parse_url(f"http://127.0.0.1:{port}/"))
+            return LiveSource("v4l2", Address(f"tcp://127.0.0.1:{port}", "camera", format="mjpeg"))
+
+        subjects = {
+            kind: lambda: loop_us(make, size, frames, time.process_time),
+            "allowed": lambda: libjpeg_us(jpegs, frames) + 1.3 * bare_us(size, frames),
+        }
+        return compared(paired(subjects, repeats), kind, "allowed")
+
+
 class OneThread(FileSource):
     """Decodes in the calling thread, whose CPU time is the one measured."""
 
@@ -201,5 +297,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
                 "allowed": lambda size=size, path=path: decode_us(path, some) + 1.3 * bare_us(size, some),
             }
             yield f"file_{name}", compared(paired(files, repeats), "file", "allowed")
+            yield f"url_{name}", measure_jpegs(size, "http", some, 3)
+            yield f"webcam_{name}", measure_jpegs(size, "webcam", some, 3)
             drawn = [loop_us(lambda: SyntheticSource(SyntheticSettings()), size, some) / 1e3 for _ in range(3)]
             yield f"synthetic_{name}", Measured(sorted(drawn)[1], f"{min(drawn):.2f} … {max(drawn):.2f}")

@@ -70,6 +70,8 @@ class PictureScanner:
         """The buffer begins with a picture; else with what stands between two."""
         self._delimiter = b"--" + boundary if boundary else b""
         self._lost = self._searched = 0
+        self._are_lengths_right = False
+        """The last picture ended where its length said: then nothing has to be searched for."""
         self._begin_picture(0, b"")
 
     def feed(self, data: bytes, arrived_ns: int) -> Iterator[ScannedPicture]:
@@ -131,6 +133,11 @@ class PictureScanner:
 
     def _take_picture(self) -> ScannedPicture | None:
         """Cuts the picture off the buffer. Returns: None while its end has not come, or if it was given up."""
+        if self._are_lengths_right and len(EOI) < self._length <= PICTURE_LIMIT_BYTES:
+            if len(self._buffer) < self._length:
+                return None
+            if self._buffer[self._length - len(EOI) : self._length] == EOI:
+                return self._cut(self._length)
         if self._marker_at is not None:
             self._marker_at = self._walk_head(self._marker_at)
         buffer, begin = self._buffer, self._searched
@@ -198,4 +205,5 @@ class PictureScanner:
             jpeg = _LINE_BREAK_BEFORE.sub(b"", jpeg)
         picture = ScannedPicture(jpeg, self._arrived_ns, self._own_s, self._lost, is_complete)
         self._lost, self._in_picture, self._searched = 0, False, 0
+        self._are_lengths_right = is_complete and end == self._length
         return picture

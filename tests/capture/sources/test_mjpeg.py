@@ -88,6 +88,15 @@ def test_pictures_without_an_end_are_whole_all_the_same(length, newline):
         assert frame_number_code.read(frame.to_ndarray()[:240]) == number
 
 
+def test_a_length_that_was_right_until_now_is_not_believed_for_ever():
+    """A camera that is cut off inside a picture begins the next one where the length did not expect it."""
+    data = part(PICTURES[0]) + part(PICTURES[1])[:1000] + b"\r\n" + b"".join(map(part, PICTURES[2:]))
+    for piece in (None, 1, 997):
+        found = scan(data, piece=piece)
+        assert [one.jpeg for one in found if one.is_complete] == [PICTURES[0], *PICTURES[2:]]
+        assert len(found) == len(PICTURES)
+
+
 def test_a_part_without_an_end_is_not_waited_for_longer_than_its_length():
     scanner = PictureScanner(b"cut")
     assert [one.jpeg for one in scanner.feed(part(PICTURES[0][:-2]), 1)] == [PICTURES[0][:-2]], "a period too late"
