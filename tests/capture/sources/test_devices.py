@@ -15,7 +15,7 @@ import pytest
 from capture.settings import CameraSettings
 from capture.sources import detect
 from capture.sources.base import CameraBusy, CameraError, CameraRequest
-from capture.sources.decoded_frame import geometry_of, write_frame
+from capture.sources.decoded_frame import FrameWriter, form_of
 from capture.sources.select import MAKERS
 from capture.sources.stream_address import Address
 from capture.sources.v4l2 import device as v4l2
@@ -188,9 +188,10 @@ def test_every_format_that_ffmpeg_s_device_reads_is_chosen_and_can_be_converted(
             frame = av.VideoFrame(64, 48, name)
             for plane in frame.planes:
                 plane.update(bytes([128]) * plane.buffer_size)
-            shape = geometry_of(frame)
+            writer = FrameWriter(form_of(frame))
+            shape = writer.form.shown
             payload = np.zeros(shape.payload_bytes, np.uint8)
-            write_frame(frame, payload, shape)
+            writer.write(frame, payload)
             assert planes(payload, shape)[0].any(), name
 
 
