@@ -65,11 +65,10 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
         return EXIT_ALREADY_RUNNING
     conf = prepare(settings)
     print(banner_of(settings, conf), flush=True)
-    supervisord = Path(sys.executable).with_name("supervisord")
-    arguments = [str(supervisord), "--nodaemon", "--configuration", str(conf)]
+    arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(conf)]
     if not options.verbose:
         arguments.append("--silent")  # its log file has the same lines
-    return os.execve(supervisord, arguments, environ)  # noqa: S606  (argv list, no shell)
+    return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
 
 
 def choose_config(config: Path) -> Path:
@@ -200,9 +199,9 @@ def run_supervisorctl(options: Options) -> int:
         return EXIT_UNAVAILABLE
     programs = options.rest or ([] if word in {"status", "update"} else [ALL])
     names = [_full_name_of(name, settings) for name in programs]
-    supervisorctl = Path(sys.executable).with_name("supervisorctl")
-    arguments = [str(supervisorctl), "--configuration", str(conf_of(settings)), word, *names]
-    return os.execv(supervisorctl, arguments)  # noqa: S606 - argv list, no shell
+    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
+    arguments = [*supervisorctl, "--configuration", str(conf_of(settings)), word, *names]
+    return os.execv(sys.executable, arguments)  # noqa: S606 - argv list, no shell
 
 
 def conf_of(settings: Settings) -> Path:

@@ -1,37 +1,77 @@
 #!/bin/bash
-# A new user's first hour, tried in a fresh Debian trixie: clone, make setup, make run, a picture over socat, a clip, doctor,
-# Ctrl-C; then make install, the service as its own user, an upgrade that keeps config.toml, uninstall, purge.
-#   make test-install            needs root and a Debian mirror; about 4 minutes from nothing, 2 when the root is there
-# The root is kept in $SHMCAM_INSTALL_ROOT (/var/tmp/shmcam-install); each run sees it through an overlay and leaves it as
-# it was. Where it cannot be built it says `SKIPPED: reason` and exits 0.
+# A new user's first hour, tried in fresh roots: clone, make setup, make run, a picture over socat, a clip, doctor, Ctrl-C; then
+# make install, the service as its own user, an upgrade that keeps config.toml, uninstall, purge.
+#   make test-install ARGS="bookworm trixie"      needs root and a mirror; about 4 minutes each from nothing, 2 when it is there
+# trixie: Debian, with apt's own (older) supervisor. bookworm: as Raspberry Pi OS has it, with numpy 1, a simplejpeg built for it
+# and Picamera2 among the system's packages. noble: Ubuntu 24.04.
+# The roots are kept in $SHMCAM_INSTALL_ROOT (/var/tmp/shmcam-install); each run sees its own through an overlay and leaves it as
+# it was. Where one cannot be built it says `SKIPPED: reason` and goes on.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
-kept=${SHMCAM_INSTALL_ROOT:-/var/tmp/shmcam-install}
-cannot() { echo "SKIPPED: $*"; exit 0; }
+place=${SHMCAM_INSTALL_ROOT:-/var/tmp/shmcam-install}
+cannot() { echo "SKIPPED: $suite: $*"; exit 0; }
+in_base() { chroot "$base" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 "$@"; }
 
-if [ "${1:-}" != inside ]; then
-    [ "$(id -u)" = 0 ] || cannot "needs root (chroot and mount)"
-    command -v debootstrap >/dev/null || cannot "debootstrap is not installed"
-    unshare --mount --net true 2>/dev/null || cannot "namespaces are not permitted here"
-    mkdir -p "$kept"
-    exec 9>"$kept/lock"
-    flock -w 1200 9 || { echo "another run holds $kept/lock"; exit 1; }
-    exec unshare --mount --propagation private -- bash "$0" inside
+# What docs/install.md tells a new user to install; curl, iproute2 and procps are for this test.
+user_packages="git make python3 python3-venv socat ca-certificates curl iproute2 procps"
+
+build_base() {
+    rm -rf "$base"
+    mirror=()
+    if [ "$suite" = noble ]; then mirror=(http://archive.ubuntu.com/ubuntu /usr/share/debootstrap/scripts/gutsy); fi
+    components=$([ "$suite" = noble ] && echo --no-check-gpg --components=main,universe || true)
+    # shellcheck disable=SC2086 - options or nothing
+    debootstrap --variant=minbase $components "$suite" "$base" "${mirror[@]}" >"$kept/debootstrap.log" 2>&1 ||
+        cannot "no mirror: $(tail -n1 "$kept/debootstrap.log")"
+    cp -L /etc/resolv.conf /etc/hosts "$base/etc/"
+    cp -L /etc/pip.conf "$base/etc/pip.conf" 2>/dev/null || true
+    mount -t proc proc "$base/proc"
+    # shellcheck disable=SC2086 - a list of packages
+    { in_base apt-get -qq update && in_base apt-get -y -qq install --no-install-recommends $user_packages; } \
+        >"$kept/apt.log" 2>&1 || cannot "apt-get failed: $(tail -n1 "$kept/apt.log")"
+    cp -L /etc/ssl/certs/ca-certificates.crt "$base/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
+    case $suite in
+        trixie) in_base apt-get -y -qq install --no-install-recommends supervisor >>"$kept/apt.log" 2>&1 ;;
+        bookworm) add_picamera2 >>"$kept/apt.log" 2>&1 || cannot "no Picamera2: $(tail -n1 "$kept/apt.log")" ;;
+    esac
+    umount "$base/proc"
+    touch "$kept/base.done"
+}
+
+# Debian has no python3-picamera2; Raspberry Pi OS has it in dist-packages, beside simplejpeg 1.8.1 built for numpy 1.24. PyPI's
+# 1.7.2 is built for numpy 1, too, and takes that number here. libcamera is a stand-in without cameras.
+add_picamera2() {
+    in_base apt-get -y -qq install --no-install-recommends python3-numpy python3-pil python3-piexif python3-jsonschema python3-av \
+        python3-libarchive-c python3-prctl python3-tqdm python3-pip python3-dev gcc libc6-dev
+    dist=/usr/lib/python3/dist-packages
+    in_base python3 -m pip install -q --no-deps --target "$dist" simplejpeg==1.7.2 picamera2==0.3.27 PiDNG==4.0.9 v4l2-python3
+    mv "$base$dist/simplejpeg-1.7.2.dist-info" "$base$dist/simplejpeg-1.8.1.dist-info"
+    sed -i 's/^Version: 1.7.2/Version: 1.8.1/' "$base$dist/simplejpeg-1.8.1.dist-info/METADATA"
+    mkdir "$base$dist/libcamera"
+    cp "$repo/tests/packaging/libcamera_standin.py" "$base$dist/libcamera/__init__.py"
+    in_base python3 -c 'import numpy, simplejpeg, picamera2; assert numpy.__version__ < "2"'
+}
+
+if [ "${INSIDE:-}" = "" ]; then
+    [ "$#" -gt 0 ] || set -- bookworm trixie
+    failed=0
+    for suite in "$@"; do
+        [ "$(id -u)" = 0 ] || cannot "needs root (chroot and mount)"
+        command -v debootstrap >/dev/null || cannot "debootstrap is not installed"
+        unshare --mount --net true 2>/dev/null || cannot "namespaces are not permitted here"
+        mkdir -p "$place/$suite"
+        exec 9>"$place/$suite/lock"
+        flock -w 1200 9 || { echo "another run holds $place/$suite/lock"; exit 1; }
+        INSIDE=1 unshare --mount --propagation private -- bash "$0" "$suite" || { echo "FAILED: $suite"; failed=1; }
+    done
+    exit $failed
 fi
 
 # ---- in a private mount namespace: nothing stays mounted on this machine
+suite=$1
+kept=$place/$suite
 base=$kept/base
-in_base() { chroot "$base" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 "$@"; }
-if [ ! -e "$kept/base.done" ]; then
-    rm -rf "$base"
-    debootstrap --variant=minbase trixie "$base" >"$kept/debootstrap.log" 2>&1 || cannot "no Debian mirror: $(tail -n1 "$kept/debootstrap.log")"
-    cp -L /etc/resolv.conf /etc/hosts "$base/etc/"
-    # what docs/install.md tells a new user to install, and curl and iproute2 for this test
-    { in_base apt-get -qq update &&
-        in_base apt-get -y -qq install --no-install-recommends git make python3 python3-venv socat ca-certificates curl iproute2 procps; } \
-        >"$kept/apt.log" 2>&1 || cannot "apt-get failed: $(tail -n1 "$kept/apt.log")"
-    touch "$kept/base.done"
-fi
+[ -e "$kept/base.done" ] || build_base
 top=$kept/top
 mkdir -p "$top"
 mount -t tmpfs -o size=3G tmpfs "$top"
@@ -43,8 +83,6 @@ mkdir -p "$root/dev/shm"
 mount -t tmpfs -o size=1G tmpfs "$root/dev/shm"
 chmod 1777 "$root/dev/shm" "$root/tmp"
 # this machine's way to the package index
-cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true
-cp -L /etc/pip.conf "$root/etc/pip.conf" 2>/dev/null || true
 for place in ${PIP_FIND_LINKS:-}; do
     if [ -d "$place" ]; then mkdir -p "$root$place" && mount --bind -o ro "$place" "$root$place"; fi
 done
@@ -55,18 +93,21 @@ as_ada() { in_root runuser -u ada -- env HOME=/home/ada sh -ec "cd ~ && $1"; }
 # as ada, in a network of its own: ports are free whatever runs on this machine, and nothing needs the internet any more
 offline() { in_root unshare --net -- sh -ec "ip link set lo up; $1"; }
 
-step() { echo "== $*"; }
+step() { echo "== $suite: $*"; }
 began=$SECONDS
 in_root useradd --create-home --shell /bin/bash ada
 in_root chown -R ada /srv/shmcam.git
 
-step "clone and make setup"
-as_ada "git clone -q /srv/shmcam.git shmcam && cd shmcam && make setup" >"$kept/setup.log" 2>&1 || { tail -n 30 "$kept/setup.log"; exit 1; }
+step "clone into a folder with a space, and make setup"
+as_ada "mkdir 'My Camera' && git clone -q /srv/shmcam.git 'My Camera/shmcam' && ln -s 'My Camera/shmcam' shmcam && cd shmcam && make setup" \
+    >"$kept/setup.log" 2>&1 || { tail -n 30 "$kept/setup.log"; exit 1; }
+as_ada 'cd shmcam && .venv/bin/python -c "import numpy, simplejpeg, supervisor; print(numpy.__file__, simplejpeg.__file__)" && test -x .venv/bin/supervisord'
+if [ "$suite" = bookworm ]; then as_ada 'cd shmcam && .venv/bin/python -c "import picamera2; print(picamera2.__file__)"'; fi
 
 step "make run, a picture, a clip, doctor, Ctrl-C"
 cat >"$root/home/ada/hour.sh" <<'END'
 set -eu
-cd ~/shmcam
+cd "$HOME/My Camera/shmcam"
 make run >~/run.out 2>&1 &
 make=$!
 tell() { echo "$1" | socat -t20 - UNIX-CONNECT:run/control.sock; }
@@ -84,14 +125,13 @@ sleep 3
 tell "record stop"
 ls -l recordings/session_*/*.mp4
 .venv/bin/shmcam status
-.venv/bin/shmcam doctor || true
+.venv/bin/shmcam doctor
 kill -INT "$(cat run/supervisord.pid)"      # what Ctrl-C does
 wait $make || true
 sleep 1
 [ -z "$(ls /dev/shm)" ] || { echo "left in /dev/shm: $(ls /dev/shm)"; exit 1; }
 END
 offline "runuser -u ada -- env HOME=/home/ada sh /home/ada/hour.sh"
-
 step "make install"
 in_root sh -ec "cd /home/ada/shmcam && git config --global --add safe.directory '*' && make install" >"$kept/install.log" 2>&1 || { tail -n 30 "$kept/install.log"; exit 1; }
 tail -n 3 "$kept/install.log"

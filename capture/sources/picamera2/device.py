@@ -45,13 +45,15 @@ def list_cameras(*, afresh: bool = False) -> tuple[ConnectedCamera, ...]:
     """
     try:
         from picamera2 import Picamera2
-
+    except Exception as error:  # a package built for another numpy raises ValueError, AttributeError and others
+        raise CameraError(f"Picamera2 does not work here: {error}") from error
+    try:
         with deadline(DETECT_S, "looking for cameras"):
             if afresh and not Picamera2._cm.cameras:
                 Picamera2._cm.reset()
             by_id = {camera.id: camera for camera in Picamera2._cm.cms.cameras}
             listed = Picamera2.global_camera_info()
-    except (ImportError, RuntimeError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         raise CameraError(f"Picamera2 does not work here: {error}") from error
     return tuple(
         ConnectedCamera(index, str(info["Model"]), info["Id"], "/usb" in info["Id"], _sizes(by_id[info["Id"]]))

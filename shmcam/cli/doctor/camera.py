@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
+from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
 from shmcam.runtime.procfs import find_holders
 
@@ -19,9 +20,9 @@ MODEL = Path("/proc/device-tree/model")
 def check_camera(options: Options) -> Iterator[Finding]:
     """Checks picamera2, the device nodes, their group, and the processes that have them open."""
     is_pi = "Raspberry Pi" in _read_text(MODEL)
-    yield from _check_picamera2(is_pi=is_pi)
-    nodes = sorted([*Path("/dev").glob("video*"), *Path("/dev").glob("media*")])
     source = str(options.settings().value("camera.source"))
+    yield from _check_picamera2(is_pi=is_pi, is_wanted=source in {"auto", "picamera2"})
+    nodes = sorted([*Path("/dev").glob("video*"), *Path("/dev").glob("media*")])
     if not nodes:
         text = "no camera device (/dev/video*, /dev/media*)"
         if is_pi or source in {"picamera2", "v4l2"}:
@@ -34,8 +35,12 @@ def check_camera(options: Options) -> Iterator[Finding]:
     yield from _check_holders(nodes)
 
 
-def _check_picamera2(*, is_pi: bool) -> Iterator[Finding]:
+def _check_picamera2(*, is_pi: bool, is_wanted: bool) -> Iterator[Finding]:
     if find_spec("picamera2") and find_spec("libcamera"):
+        for module, error in find_import_errors(["picamera2"]).items():
+            level = problem if is_wanted else note
+            yield level(f"{module} cannot be imported: {error}", "rm -rf .venv && make setup")
+            return
         yield ok(f"picamera2 {_version_of('picamera2')} on libcamera {_version_of('libcamera')}")
     elif (SYSTEM_PACKAGES / "picamera2").exists():
         text = "python3-picamera2 is installed, but this environment does not see the system's packages"

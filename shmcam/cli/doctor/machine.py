@@ -11,18 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
+from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
 from shmcam.runtime.atomic_files import existing_parent_of
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
-PACKAGES = ("numpy", "opencv-python-headless", "posix_ipc", "msgpack", "supervisor", "av", "aiohttp", "simplejpeg")
+MODULES = ("numpy", "cv2", "simplejpeg", "av", "posix_ipc", "msgpack", "msgspec", "aiohttp", "supervisor.supervisord")
 DISK_LOW_BYTES = 1024 * MIB
 PIPELINE_BYTES = 350 * MIB
 """Budget of all processes without the rings (design.md §2)."""
@@ -37,10 +37,10 @@ def check_software(_options: Options) -> Iterator[Finding]:
     """Checks Python, the packages of this program, and the libraries that the processor needs."""
     if sys.version_info < (3, 11):  # noqa: UP036 - the wrong interpreter may well run this
         yield problem(f"Python {platform.python_version()}: 3.11 or newer is needed", "make setup PYTHON=python3.11")
-    missing = [name for name in PACKAGES if not _is_installed(name)]
-    if missing:
-        yield problem(f"packages are missing: {', '.join(missing)}", "make setup")
-    else:
+    refused = find_import_errors(MODULES)
+    for module, error in refused.items():
+        yield problem(f"{module} cannot be imported: {error}", "rm -rf .venv && make setup")
+    if not refused:
         yield ok(f"Python {platform.python_version()} with all packages, {platform.machine()}")
     if platform.machine() not in {"x86_64", "i686"} and ctypes.util.find_library("atomic") is None:
         yield problem(
@@ -160,11 +160,3 @@ def _is_ipc_removed() -> bool:
         return "RemoveIPC=no" not in Path("/etc/systemd/logind.conf").read_text()
     except OSError:
         return True
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True

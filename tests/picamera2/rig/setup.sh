@@ -83,15 +83,15 @@ if ! is_done cameras "$cameras"; then
 fi
 
 # 3. shmcam's dependencies, on the root's own Python
-packages=$(stamp "$repo/pyproject.toml")-$base
+packages=$(stamp "$repo/pyproject.toml" "$repo/packaging/lock.txt")-$base
 if ! is_done packages "$packages"; then
   inside python3 -m venv --system-site-packages --clear /opt/venv
-  cp "$repo/pyproject.toml" "$root/opt/pyproject.toml"
+  cp "$repo/pyproject.toml" "$repo/packaging/lock.txt" "$root/opt/"
   inside python3 -c '
 import tomllib
 wanted = tomllib.load(open("/opt/pyproject.toml", "rb"))["project"]["dependencies"] + ["pytest>=8", "pytest-timeout>=2.3"]
 open("/opt/requirements.txt", "w").write("\n".join(wanted))'
-  inside /opt/venv/bin/pip install -q --cert /etc/ssl/certs/ca-certificates.crt -r /opt/requirements.txt \
+  inside /opt/venv/bin/pip install -q --cert /etc/ssl/certs/ca-certificates.crt -c /opt/lock.txt -r /opt/requirements.txt \
     >"$rig/venv.log" 2>&1 || cannot "pip cannot install shmcam's dependencies (see $rig/venv.log): $(tail -n1 "$rig/venv.log")"
 fi
 

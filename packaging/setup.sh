@@ -1,0 +1,85 @@
+#!/bin/sh
+# Brings .venv of this clone up to date; what `make setup`, `make run`, `make test`, `make install` begin with.
+#   setup.sh run|test|bench      bench: the peers of `make bench` too; those that cannot be installed are skipped there
+# The versions come from packaging/lock.txt, the set that was tested; another file: LOCK=FILE. A .venv that cannot be used any
+# more (its Python went with a system upgrade, the clone was moved or renamed, pip is missing) is made anew.
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:-run}
+lock=${LOCK:-packaging/lock.txt}
+here=$(pwd -P)
+
+refuse() {
+    echo "$*" >&2
+    exit 1
+}
+
+# The newest Python with all that a venv needs, else the newest: needs.sh then says what to install.
+find_python() {
+    for wanted in "sys, venv, ensurepip" sys; do
+        for candidate in python3.13 python3.12 python3.11 python3; do
+            if "$candidate" -c "import $wanted; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+                echo "$candidate"
+                return
+            fi
+        done
+    done
+}
+
+# Raspberry Pi OS brings libcamera and picamera2 as apt packages of the system's Python: then that very Python makes a
+# venv that sees them. pip puts its own numpy, simplejpeg and supervisor before the system's (pyproject.toml has the bounds).
+system=/usr/bin/python3
+if $system -c 'import sys, libcamera; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$system
+    see_system=--system-site-packages
+else
+    python=${PYTHON:-$(find_python)}
+    see_system=
+fi
+[ -n "$python" ] || refuse "Python 3.11 or newer is needed; please type: sudo apt-get install python3 python3-venv"
+"$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)' ||
+    refuse "shmcam needs a 64-bit system (aarch64 or x86-64), and this Python has 32 bits: half of the packages it needs are not built for that. On a Raspberry Pi install the 64-bit Raspberry Pi OS."
+case $here in
+    *:*) refuse "a folder with a colon in its path cannot hold a Python environment, please rename it: $here" ;;
+esac
+
+usable() {
+    .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+        grep -qsF "$here/.venv/bin/" .venv/bin/pip && { [ -z "$see_system" ] || sees_system; }
+}
+sees_system() {
+    grep -q '^include-system-site-packages = true' .venv/pyvenv.cfg &&
+        [ "$(.venv/bin/python -c "$version")" = "$($system -c "$version")" ]
+}
+version='import sys; print(sys.version_info[:2])'
+# what .venv was made from
+identity() { echo "$here $(.venv/bin/python --version) $see_system $(cat pyproject.toml "$lock" | cksum)"; }
+# the test set has all that runs
+is_done() { [ -x .venv/bin/shmcam ] && [ "$(cat ".venv/$1.stamp" 2>/dev/null)" = "$(identity)" ]; }
+up_to_date() { is_done "$what" || { [ "$what" = run ] && is_done test; }; }
+
+if usable && up_to_date; then exit 0; fi
+PYTHON=$python sh packaging/needs.sh "$([ "$what" = bench ] && echo test || echo "$what")"
+for place in .venv .; do
+    if [ -e "$place" ] && [ ! -w "$place" ]; then
+        refuse "$here/$place belongs to another user; please type: sudo chown -R $(id -un) '$here'"
+    fi
+done
+if ! usable; then
+    if [ -e .venv ]; then
+        [ -e .venv/pyvenv.cfg ] || refuse "$here/.venv is no Python environment; please remove or rename it"
+        echo "making .venv anew: its Python or pip is gone, the folder was moved, or picamera2 came later"
+        rm -rf .venv
+    fi
+    # shellcheck disable=SC2086 - an option or nothing
+    "$python" -m venv $see_system .venv
+fi
+rm -f .venv/*.stamp
+pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+case $what in
+    run) pip install -c "$lock" -e . ;;
+    *) pip install -c "$lock" -e '.[test]' ;;
+esac
+if [ "$what" = bench ]; then pip install -c "$lock" -e '.[bench]' || echo "some peers are missing and will be skipped"; fi
+identity >".venv/$what.stamp"
+if [ "$what" = bench ]; then identity >.venv/test.stamp; fi

@@ -1,0 +1,110 @@
+"""packaging/setup.sh on a .venv that was made elsewhere, by a Python that is gone, or without pip."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+FAKE = r"""#!/bin/sh
+# a Python whose venvs and pip take no time
+case "$*" in
+"-m venv"*)
+    mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo "include-system-site-packages = false" >.venv/pyvenv.cfg
+    printf '#!/bin/sh\nexec "%s/.venv/bin/python"\n' "$PWD" >.venv/bin/pip ;;
+"-m pip"*) echo "$*" >>pip.log && cp .venv/bin/pip .venv/bin/shmcam && chmod +x .venv/bin/shmcam ;;
+--version) echo "Python 3.11.2" ;;
+*maxsize*) exit ${BITS_32:-0} ;;
+*"import sys, pip"*) [ ! -e no_pip ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """What setup.sh needs of a clone, in a folder with an odd name."""
+    folder = tmp_path / "My Camera #1; 'ö' "
+    (folder / "packaging").mkdir(parents=True)
+    for name in ("setup.sh", "needs.sh", "lock.txt"):
+        shutil.copy(ROOT / "packaging" / name, folder / "packaging")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (tmp_path / "python").write_text(FAKE)
+    (tmp_path / "python").chmod(0o755)
+    return folder
+
+
+def setup(clone, *, what="run", command=("sh",), **environ):
+    return subprocess.run(
+        [*command, "packaging/setup.sh", what], cwd=clone, capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, "PYTHON": str(clone.parent / "python"), **environ},
+    )  # fmt: skip
+
+
+def test_a_venv_is_made_once_and_made_anew_where_it_cannot_be_used(clone):
+    """A moved clone ended with `.venv/bin/shmcam: not found`, and so did a system upgrade that took Python away."""
+    assert setup(clone).stdout == ""
+    assert setup(clone).stdout == "" and len((clone / "pip.log").read_text().splitlines()) == 1, "nothing to do"
+
+    moved = clone.rename(clone.with_name("renamed"))
+    assert "making .venv anew" in setup(moved).stdout
+    assert str(moved / ".venv/bin") in (moved / ".venv/bin/pip").read_text()
+
+    (moved / ".venv/bin/python").unlink()
+    (moved / ".venv/bin/python").symlink_to("/usr/bin/python3.9-gone")
+    assert "making .venv anew" in setup(moved).stdout
+
+    (moved / "no_pip").touch()
+    assert "making .venv anew" in setup(moved).stdout
+    (moved / "no_pip").unlink()
+    assert setup(moved).stdout == "" and len((moved / "pip.log").read_text().splitlines()) == 4
+
+
+def test_a_changed_project_is_installed_again_into_the_same_venv(clone):
+    setup(clone)
+    (clone / ".venv/mark").touch()
+    for name, what in (("packaging/lock.txt", "run"), ("pyproject.toml", "test")):
+        with (clone / name).open("a") as file:
+            file.write("# changed\n")
+        assert setup(clone, what=what).returncode == 0
+    assert (clone / ".venv/mark").exists()
+    assert [line.partition("-c ")[2] for line in (clone / "pip.log").read_text().splitlines()] == [
+        "packaging/lock.txt -e .",
+        "packaging/lock.txt -e .",
+        "packaging/lock.txt -e .[test]",
+    ]
+    setup(clone)
+    assert len((clone / "pip.log").read_text().splitlines()) == 3, "what the tests need has all that runs"
+
+
+def test_a_folder_that_is_no_venv_is_left_alone(clone):
+    (clone / ".venv").mkdir()
+    (clone / ".venv/notes.txt").write_text("mine")
+    done = setup(clone)
+    assert done.returncode == 1 and ".venv is no Python environment; please remove or rename it" in done.stderr
+    assert (clone / ".venv/notes.txt").read_text() == "mine"
+
+
+def test_a_32_bit_system_is_refused_with_the_sentence(clone):
+    """pip began to compile OpenCV there, for an hour."""
+    done = setup(clone, BITS_32="1")
+    assert done.returncode == 1 and "shmcam needs a 64-bit system (aarch64 or x86-64)" in done.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_a_folder_that_cannot_hold_a_venv_is_refused_by_name(clone):
+    done = setup(clone.rename(clone.with_name("a:b")))
+    assert done.returncode == 1 and "a folder with a colon in its path" in done.stderr and "a:b" in done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+def test_what_root_made_is_named_with_the_line_to_type(clone):
+    for folder in (clone.parent, *clone.parents[1:3]):
+        folder.chmod(0o755)
+    setup(clone)
+    (clone / "packaging/lock.txt").write_text("# renewed\n")
+    done = setup(clone, command=("setpriv", "--reuid=65534", "--clear-groups", "sh"))
+    assert done.returncode == 1 and "belongs to another user; please type: sudo chown -R nobody" in done.stderr, done
