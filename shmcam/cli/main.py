@@ -24,6 +24,9 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
+    if sys.getfilesystemencoding() != "utf-8":  # a path from config.toml, which is UTF-8, would name another file
+        arguments = [sys.executable, "-X", "utf8", "-m", "shmcam.cli.main", *(sys.argv[1:] if argv is None else argv)]
+        os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 - argv list, no shell
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # or a locale without "…" ends it with an exception

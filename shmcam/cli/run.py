@@ -44,6 +44,15 @@ SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
 ALL = "all"
 """supervisorctl's word for every program."""
 
+SUPERVISOR_SOCKET = "supervisor.sock"
+"""supervisord's socket in [paths] run (supervisord.conf); the longest name there."""
+
+SOCKET_PATH_MAX = 107
+"""sun_path of unix(7), less the final zero."""
+
+PID_SUFFIX_BYTES = len(".4194304")
+"""supervisord binds its socket under a name with its pid first, and renames it; the longest pid of proc(5)."""
+
 EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
 
@@ -54,11 +63,15 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     config = choose_config(options.config.absolute())
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
+    environ["PYTHONUTF8"] = "1"  # supervisord reads its file in the locale's encoding otherwise
     environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
     try:
         settings = Settings.load(config, options.set)
     except SettingsError as error:
         print(f"shmcam run: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if path_problem := find_path_problem(settings):
+        print(f"shmcam run: {path_problem}", file=sys.stderr)
         return EXIT_CONFIG
     if is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
@@ -69,6 +82,26 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     if not options.verbose:
         arguments.append("--silent")  # its log file has the same lines
     return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
+
+
+def find_path_problem(settings: Settings) -> str:
+    """Returns the reason why supervisord cannot use the paths of a configuration, and what to change; empty: it can."""
+    paths = settings.paths
+    for path in (settings.path, Path(sys.executable), paths.run, paths.logs):
+        if not str(path).isprintable() and any(c in str(path) for c in "\n\r\0"):
+            return f"{str(path)!r}: supervisord cannot use a path with a line break; rename that folder"
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            return f"{os.fsencode(path)!r}: supervisord cannot use a path that is not UTF-8; rename that folder"
+    longest = paths.run / SUPERVISOR_SOCKET
+    length, limit = len(os.fsencode(longest)), SOCKET_PATH_MAX - PID_SUFFIX_BYTES
+    if length > limit:
+        return (
+            f"the socket's path is {length} bytes long, {limit} are possible: {longest}; "
+            'set [paths] run = "/run/shmcam" in config.toml, or another short folder'
+        )
+    return ""
 
 
 def choose_config(config: Path) -> Path:

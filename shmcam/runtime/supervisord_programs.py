@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import glob
 import io
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,11 @@ HOME = CHECKOUT if (CHECKOUT / "supervisord.conf").exists() else INSTALLED
 """The folder of the shipped config.toml and supervisord.conf: the clone, or where pip put them."""
 TEMPLATE = HOME / "supervisord.conf"
 SHIPPED = HOME / "config.toml"
+PLAIN_PATH = re.compile(r"[\w./+@-]+")
+"""Paths that mean the same everywhere in supervisord.conf as they stand."""
 EXPANDED_TWICE = ("environment=", "stdout_logfile=", "stderr_logfile=")
+NOTHING = "%(here).0s"
+"""Expands to nothing, after the file was parsed: parts a space from what follows, or keeps it at the end of a line."""
 PROGRAMS = "programs"
 """The folder in [paths] run that supervisord.conf includes."""
 
@@ -40,29 +45,45 @@ def is_home(settings: Settings) -> bool:
         and paths.run == HOME / "run"
         and paths.logs == HOME / "logs"
         and (HOME / ".venv/bin/python").exists()
-        and "%" not in str(HOME)
+        and PLAIN_PATH.fullmatch(str(HOME)) is not None
     )
 
 
-def render_supervisord_conf(settings: Settings, template: str) -> str:
-    """Returns the shipped file with this configuration's paths and this interpreter in it."""
+def render_supervisord_conf(settings: Settings, template: str, logs: Path | None = None) -> str:
+    """Returns the shipped file with this configuration's paths and this interpreter in it.
+
+    `logs`: the folder of supervisord's own logs, if it is not that of [paths].
+    """
     places: dict[str, str] = {
         "%(here)s/.venv/bin/python": shlex.quote(sys.executable),
-        "%(here)s/config.toml": str(settings.path),
+        'SHMCAM_CONFIG="%(here)s/config.toml",': _assign_config(str(settings.path)),
         f"files=%(here)s/run/{PROGRAMS}": f"files={_to_glob(settings.paths.run / PROGRAMS)}",
         "%(here)s/run": str(settings.paths.run),
-        "%(here)s/logs": str(settings.paths.logs),
+        "%(here)s/logs": str(logs or settings.paths.logs),
         "directory=%(here)s": f"directory={settings.folder}",
     }
     return "\n".join(_fill_in(line, places) for line in template.split("\n"))
 
 
+def _assign_config(path: str) -> str:
+    """Returns the assignment of SHMCAM_CONFIG; none for a path with both quotes: the programs inherit the variable."""
+    quote = next((quote for quote in "\"'" if quote not in path), "")
+    return f"SHMCAM_CONFIG={quote}{path}{quote}," if quote else ""
+
+
 def _fill_in(line: str, places: Mapping[str, str]) -> str:
-    """Returns one line with our paths, escaped as often as supervisord expands it (its options.py: some twice)."""
+    """Returns one line with our paths, escaped as often as supervisord expands it (its options.py: some twice).
+
+    A space before ; or # would begin a comment, one at the end of a line would be lost, and a folder may be called
+    %(here)s, which supervisord replaces before it expands.
+    """
     percent = "%%%%" if line.startswith(EXPANDED_TWICE) else "%%"
-    for shipped, own in places.items():
-        line = line.replace(shipped, own.replace("%", percent))
-    return line
+
+    def escape(path: str) -> str:
+        path = re.sub(r"%(\(here\)s)?", lambda found: percent + (NOTHING + found[1] if found[1] else ""), path)
+        return re.sub(r"(?<=\s)(?=[;#]|$)", lambda _: NOTHING, path)
+
+    return re.sub("|".join(map(re.escape, places)), lambda found: escape(places[found[0]]), line)
 
 
 def _to_glob(folder: Path) -> str:
@@ -76,7 +97,7 @@ def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
     `conf`: the text of the supervisord.conf in use, so that a change in its [program:capture] holds for every camera;
     `here`: its folder (an included file would expand %(here)s to its own).
     """
-    parser = configparser.RawConfigParser(inline_comment_prefixes=(";",), strict=False)
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
     parser.read_string(conf)
     files = {}
     for camera in settings.cameras[1:]:

@@ -18,6 +18,7 @@ import psutil
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
+from shmcam.cli.run import find_path_problem
 from shmcam.runtime.atomic_files import existing_parent_of
 
 MIB = 1024 * 1024
@@ -26,8 +27,6 @@ MODULES = ("numpy", "cv2", "simplejpeg", "av", "posix_ipc", "msgpack", "msgspec"
 DISK_LOW_BYTES = 1024 * MIB
 PIPELINE_BYTES = 350 * MIB
 """Budget of all processes without the rings (design.md §2)."""
-SOCKET_PATH_MAX = 107
-"""sun_path of unix(7), less the final zero."""
 SYSTEM_UID_MAX = 999
 EARLIEST_S = 1_704_067_200
 """2024-01-01: a clock before this was never set (Unix time)."""
@@ -141,10 +140,8 @@ def check_permissions(options: Options) -> Iterator[Finding]:
         yield problem(f"{user} may not write in {folder}", f"sudo chown -R {user} {folder}")
     if not closed:
         yield ok(f"{user} may write where the configuration says")
-    length = len(str(settings.socket_path).encode())
-    if length > SOCKET_PATH_MAX:
-        text = f"the socket's path is {length} bytes long, {SOCKET_PATH_MAX} are possible"
-        yield problem(text, 'set [paths] run = "/run/shmcam" in config.toml')
+    if path_problem := find_path_problem(settings):
+        yield problem(*path_problem.split("; ", 1))
     if os.getuid() == 0:
         yield note("running as root; the service needs no root", "make install   # a system user of its own")
     elif os.getuid() > SYSTEM_UID_MAX and _is_ipc_removed():

@@ -1,8 +1,11 @@
 """What `shmcam run` writes and prints, wherever it is run."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -12,9 +15,11 @@ from supervisor.options import ServerOptions
 
 from shmcam.cli import run
 from shmcam.config.settings import Settings
+from shmcam.runtime import supervisord_programs
 from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs, render_supervisord_conf
 from tests.machine import SHORT, needs
 
+SHMCAM = Path(sys.executable).with_name("shmcam")
 ODD = "50% [a] 'b' c, d: {e} (f)!"
 
 
@@ -24,7 +29,11 @@ def settled(folder, text="[cameras.cam0]\n[cameras.cam1]\n"):
     return Settings.load(folder / "config.toml", environ={})
 
 
-@pytest.mark.parametrize("name", ["plain", ODD, "100%%"])
+NAMES = """plain|two words|cam #1|cam#1|north; south|a ;b|say "hi"|it's|"both" 'quotes'|50%|100%%|%(here)s|%(x)s
+%%(here)s|$HOME|a\\b|Höhle|日本|tab\there|*|[ab]|?|~x| lead|trail |nbsp\u00a0| #|;|-x|a=b|a,b|&|(x)|{y}|!|`ls`|<a>"""
+
+
+@pytest.mark.parametrize("name", [*re.split("[|\n]", NAMES), ODD])
 def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_path, name):
     """A % in the folder's name ended `shmcam run` with supervisord's words about format characters."""
     settings = settled(tmp_path / name)
@@ -36,11 +45,53 @@ def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_pat
     logs = {config.stdout_logfile for config in groups.values() if config.name != "watchdog"}
     assert logs == {str(settings.paths.logs / f"{n}.startup.log") for n in groups if n != "watchdog"}
     supervisord = options.configroot.supervisord
-    assert supervisord.environment["SHMCAM_CONFIG"] == str(settings.path)
+    if not {"'", '"'} <= set(name):  # then the programs inherit it
+        assert supervisord.environment["SHMCAM_CONFIG"] == str(settings.path)
+    assert options.configroot.supervisord.server_configs[0]["file"] == str(settings.paths.run / "supervisor.sock")
+    assert shlex.split(groups["hub"].command) == [sys.executable, "-m", "shmcam.hub"]
     assert supervisord.directory == str(settings.folder)
     assert render_programs(settings, render_supervisord_conf(settings, TEMPLATE.read_text()), "").keys() == {
         "cam1.conf"
     }
+
+
+def test_a_clone_s_own_conf_is_used_only_where_its_path_means_the_same_everywhere(tmp_path, monkeypatch):
+    """A clone in "My Camera" printed its banner, and all seven programs were FATAL."""
+    for name, is_plain in (("shmcam", True), ("Höhle", True), ("My Camera", False), ("a#b", False), ("x'y", False)):
+        home = tmp_path / name
+        (home / ".venv/bin").mkdir(parents=True)
+        (home / ".venv/bin/python").touch()
+        monkeypatch.setattr(supervisord_programs, "HOME", home)
+        monkeypatch.setattr(supervisord_programs, "SHIPPED", home / "config.toml")
+        assert supervisord_programs.is_home(settled(home)) == is_plain
+
+
+@pytest.mark.parametrize("length", [75, 84, 85, 91, 110])
+def test_a_path_too_long_for_a_socket_is_refused_by_name_before_anything_starts(length):
+    """`run` printed its banner, then supervisord said "AF_UNIX path too long"; doctor found nothing below 91."""
+    with tempfile.TemporaryDirectory(dir=SHORT) as short:
+        folder = Path(short) / ("x" * (length - len(short) - 1))
+        settings = settled(folder)
+        problem = run.find_path_problem(settings)
+        sock = f"{settings.paths.run / 'supervisor.sock'}.{4194304}"
+        with socket.socket(socket.AF_UNIX) as probe:
+            settings.paths.run.mkdir()
+            try:
+                probe.bind(sock)
+            except OSError:
+                assert f"{length + 20} bytes long, 99 are possible: {folder}/run/supervisor.sock" in problem
+                done = subprocess.run(
+                    [SHMCAM, "run", "--config", settings.path], capture_output=True, text=True, timeout=60
+                )
+                assert (done.returncode, done.stdout) == (78, "") and problem in done.stderr
+                assert not list(settings.paths.run.glob("supervisor*"))
+            else:
+                assert not problem
+
+
+def test_a_path_that_supervisord_cannot_read_is_refused_by_name(tmp_path):
+    for name, words in (("new\nline", "a line break"), ("latin\udce9", "not UTF-8")):
+        assert words in run.find_path_problem(settled(tmp_path / name))
 
 
 @needs("socat")
