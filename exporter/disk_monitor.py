@@ -12,6 +12,7 @@ from shmcam.control.messages import DiskLow, Event, Reply
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
+from shmcam.runtime.folders import find_folder_problems
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class DiskMonitor:
         self._low: set[Path] = set()
         self.library_trouble = ""
         """The reason why the library could not be written at the last check; empty: it could."""
+        self.folder_trouble = ""
+        """The folders of [paths] that could not be written at the last check, with reasons; empty: all could."""
 
     def check(self, settings: Settings) -> Reply:
         """Compares free room with the reserve. Raises: OSError."""
@@ -35,6 +38,7 @@ class DiskMonitor:
             self._missed.set()
         if self.library_trouble and not had_trouble:
             log.warning("library cannot be written reason=%s", self.library_trouble)
+        self._check_folders(settings)
         for folder in (settings.paths.captures, settings.paths.recordings):
             room = measure_room(folder, own)
             free, reserve = room.free_bytes, room.reserve_bytes
@@ -46,3 +50,12 @@ class DiskMonitor:
                 self._low.remove(folder)
                 log.info("disk has room again folder=%s free_bytes=%d", folder, free)
         return Reply(data={"low": sorted(map(str, self._low))})
+
+    def _check_folders(self, settings: Settings) -> None:
+        problems = find_folder_problems(settings, look_inside=False)
+        trouble = "; ".join(map(str, problems))
+        if trouble and trouble != self.folder_trouble:
+            log.warning("folders cannot be used: %s", trouble)
+        elif self.folder_trouble and not trouble:
+            log.info("all folders can be used again")
+        self.folder_trouble = trouble

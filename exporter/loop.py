@@ -179,9 +179,9 @@ def send_heartbeat(exporter: Exporter) -> None:
     """Sends the heartbeat with trouble and counts."""
     jobs = exporter.ring_jobs
     followers = exporter.followers
-    trouble = next(
-        (follower.trouble for follower in followers.values() if follower.trouble), exporter.disk_monitor.library_trouble
-    )
+    monitor = exporter.disk_monitor
+    troubles = (*(follower.trouble for follower in followers.values()), monitor.folder_trouble, monitor.library_trouble)
+    trouble = next(filter(None, troubles), "")
     exporter.control.beat(
         "saving" if jobs.busy_s else "running",
         trouble,

@@ -30,6 +30,7 @@ from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.folders import explain_unusable
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,11 @@ class PictureSaver:
     def _make_room(self, path: Path, need_bytes: int, kind: str) -> None:
         retention.make_room(self._settings(), self._catalogue, need_bytes, path.parent, kind=kind)
         if not path.parent.is_dir():  # only after make_room, which refuses where the disk is not mounted
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                reason = explain_unusable(self._settings().paths.captures) or problem.strerror
+                raise OSError(problem.errno, reason, str(path.parent)) from problem
 
     def _write(self, path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> Path:
         """Writes the file and its sidecar under a name that is free. Returns: the file's path."""

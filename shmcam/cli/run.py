@@ -22,6 +22,7 @@ from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES
 from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.folders import explain_unusable, make_folders
 from shmcam.runtime.ip_addresses import is_loopback
 from shmcam.runtime.supervisord import Supervisord
 from shmcam.runtime.supervisord_programs import (
@@ -53,6 +54,9 @@ SOCKET_PATH_MAX = 107
 PID_SUFFIX_BYTES = len(".4194304")
 """supervisord binds its socket under a name with its pid first, and renames it; the longest pid of proc(5)."""
 
+EXIT_CANNOT_CREATE = 73
+"""sysexits.h EX_CANTCREAT: nothing can be written in [paths] run."""
+
 EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
 
@@ -76,6 +80,11 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     if is_listening(settings.paths.run / "supervisor.sock"):
         print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
+    problems = make_folders(settings)
+    for item in problems:
+        print(f"shmcam run: {item}{'; please type: ' * bool(item.type_this)}{item.type_this}", file=sys.stderr)
+    if any(item.name == "run" for item in problems):
+        return EXIT_CANNOT_CREATE
     conf = prepare(settings)
     print(banner_of(settings, conf), flush=True)
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(conf)]
@@ -122,16 +131,21 @@ def choose_config(config: Path) -> Path:
 
 
 def prepare(settings: Settings) -> Path:
-    """Makes the folders and the supervisord.conf of this configuration. Returns: the path of that file."""
+    """Makes the folders and the supervisord.conf of this configuration. Returns: the path of that file.
+
+    A folder on a disk that is away is left to the process that needs it; supervisord, which would not start without
+    its logs, then writes them into the run folder.
+    """
     paths = settings.paths
-    for folder in (paths.run, paths.run / PROGRAMS, paths.logs, paths.captures, paths.recordings, paths.archives):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folders(settings)
+    (paths.run / PROGRAMS).mkdir(exist_ok=True)
     paths.run.chmod(0o750)
+    logs = paths.run if explain_unusable(paths.logs) else paths.logs
     conf = TEMPLATE
-    if not is_home(settings):
+    if not is_home(settings) or logs != paths.logs:
         conf = paths.run / "supervisord.conf"
         with open_atomic(conf, replace=True) as file:
-            file.write(render_supervisord_conf(settings, TEMPLATE.read_text()).encode())
+            file.write(render_supervisord_conf(settings, TEMPLATE.read_text(), logs).encode())
     write_programs(settings, conf)
     return conf
 

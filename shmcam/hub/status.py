@@ -95,7 +95,9 @@ def _show_figures(row: dict[str, Any]) -> str:
     words += [f"lag={row['lag']}"] if row["lag"] > 0 else []
     words += [f"laps={row['laps']}"] if row["laps"] else []
     words += [f"rss={row['rss_bytes'] / MIB:.0f}MiB"] if row["rss_bytes"] else []
-    words += [row["reason"]] if row["reason"] else []
+    if row["reason"]:  # cut rather than left out: it is what a person looks for
+        room = LINE_MAX - 31 - len(" ".join(words))
+        words += [row["reason"] if len(row["reason"]) <= room else row["reason"][: room - 1] + "…"]
     figures = [
         f"{n}={v}" for n, v in sorted(row["figures"].items()) if isinstance(v, int | float | str) and v not in {"", 0}
     ]

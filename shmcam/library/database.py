@@ -131,7 +131,7 @@ class Database:
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
 
     def require_writable(self) -> None:
         """Raises NotWritable with the reason if the library cannot be written."""
@@ -194,11 +194,17 @@ class Database:
 
     # ---- inside
 
+    def _make_folder(self) -> None:
+        """Makes the folder of the file; one on a disk that is away comes later, and SQLite says that until then."""
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and _inode_of(self.path) == self._inode:
             return self._connection
         is_lost = self._inode > 0 and not self.path.exists()
         self.close()
+        self._make_folder()
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._inode = _inode_of(self.path)
         try:

@@ -49,6 +49,7 @@ add_picamera2() {
     sed -i 's/^Version: 1.7.2/Version: 1.8.1/' "$base$dist/simplejpeg-1.8.1.dist-info/METADATA"
     mkdir "$base$dist/libcamera"
     cp "$repo/tests/packaging/libcamera_standin.py" "$base$dist/libcamera/__init__.py"
+    cp "$repo/tests/picamera2/rig/pykms.py" "$base$dist/"
     in_base python3 -c 'import numpy, simplejpeg, picamera2; assert numpy.__version__ < "2"'
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes.util
 import os
 import platform
-import pwd
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,9 @@ from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
 from shmcam.cli.run import find_path_problem
+from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
+from shmcam.runtime.folders import find_folder_problems, user_name
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
@@ -119,26 +120,18 @@ def check_clock(_options: Options) -> Iterator[Finding]:
     yield note(f"{text}, not synchronized", "sudo timedatectl set-ntp true") if synchronized == "no" else ok(text)
 
 
-def _user_name() -> str:
-    """Returns the name of this user, or the number where /etc/passwd has none, as in many containers."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def check_permissions(options: Options) -> Iterator[Finding]:
     """Checks the folders, the length of the socket's path, and the user."""
     settings = options.settings()
-    closed = []
-    for folder in (settings.paths.run, settings.paths.logs, settings.paths.captures, settings.paths.recordings):
-        there = existing_parent_of(folder)
-        if not os.access(there, os.W_OK | os.X_OK):
-            closed.append(there)
-    user = _user_name()
-    for folder in dict.fromkeys(closed):
-        yield problem(f"{user} may not write in {folder}", f"sudo chown -R {user} {folder}")
-    if not closed:
+    problems = find_folder_problems(settings)
+    owner = owner_of_service(settings)
+    if owner not in {None, 0, os.getuid()}:
+        yield note(f"the service runs as {user_name(int(owner or 0))}, which may write where this user may not")
+    else:
+        for item in problems:
+            yield problem(str(item), item.type_this)
+    user = user_name(os.getuid())
+    if not problems:
         yield ok(f"{user} may write where the configuration says")
     if path_problem := find_path_problem(settings):
         yield problem(*path_problem.split("; ", 1))
@@ -147,6 +140,14 @@ def check_permissions(options: Options) -> Iterator[Finding]:
     elif os.getuid() > SYSTEM_UID_MAX and _is_ipc_removed():
         text = "logind removes this user's shared memory when the last session ends (RemoveIPC)"
         yield note(text, f"sudo loginctl enable-linger {user}")
+
+
+def owner_of_service(settings: Settings) -> int | None:
+    """Returns the user id of the service's control socket; None: there is no socket."""
+    try:
+        return settings.socket_path.stat().st_uid
+    except OSError:
+        return None
 
 
 def _is_ipc_removed() -> bool:
