@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_hold_a_venv_is_refused_by_name(clone):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
 def test_what_root_made_is_named_with_the_line_to_type(clone):
-    for folder in (clone.parent, *clone.parents[1:3]):
+    for folder in (parent for parent in clone.parents if "pytest-of" in str(parent)):
         folder.chmod(0o755)
     setup(clone)
     (clone / "packaging/lock.txt").write_text("# renewed\n")

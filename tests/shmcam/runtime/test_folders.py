@@ -61,7 +61,7 @@ def problems_of_nobody(config):
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, to be another user")
 def test_what_a_run_with_sudo_left_is_found_wherever_it_lies_and_the_lines_to_type_mend_it(tmp_path):
     """After doctor's four lines library and archives were still root's: pictures got no row, nothing was deleted."""
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
+    for parent in (tmp_path, *(parent for parent in tmp_path.parents if "pytest-of" in str(parent))):
         parent.chmod(0o755)
     settings = settings_of(tmp_path)
     make_folders(settings)
