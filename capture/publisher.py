@@ -123,8 +123,10 @@ class FramePublisher:
 
     @property
     def _measured_rate(self) -> float:
-        """Frames per second that come, where the stream only declares its rate; 0 = not known."""
-        if not self.drops.is_measured or self.opened.tells_duration:
+        """Frames per second that come; 0 = not known."""
+        if self.opened.tells_duration:
+            return 1e6 / self.shot.frame_duration_us if self.shot.frame_duration_us else 0.0
+        if not self.drops.is_measured:
             return 0.0
         return nominal_rate(1e9 / self.drops.period_ns, self.opened.framerate)
 

@@ -121,6 +121,8 @@ class VideoDecoder:
         """
         self.stream = choose_stream(container, name)
         self.stream.thread_type = threads
+        if self.stream.codec_context.name == "mjpeg":  # else a picture that was cut off would end in grey
+            self.stream.codec_context.options = {"err_detect": "explode"}
         self.packets = 0
         """Packets of the stream that came."""
         self.damaged = 0

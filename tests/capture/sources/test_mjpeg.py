@@ -20,7 +20,8 @@ from capture.sources.mjpeg.http_auth import choose_challenge
 from capture.sources.mjpeg.jpeg_decoder import JpegDecoder, UnusablePicture
 from capture.sources.mjpeg.picture_scanner import PICTURE_LIMIT_BYTES, PictureScanner, boundary_of
 from capture.sources.mjpeg.source import HttpSource
-from capture.sources.stream_address import parse_url
+from capture.sources.pyav_stream import LiveSource
+from capture.sources.stream_address import Address, parse_url
 from shm_ring.formats import planes
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
@@ -353,6 +354,25 @@ def test_pictures_rate_and_losses_of_a_camera_that_sends_one_bad_picture_in_six(
     steps = [(later - earlier) % 6 for earlier, later in itertools.pairwise(numbers)]
     assert [shot.lost_before for shot in shots[1:]] == [step - 1 for step in steps], "nothing else is lost"
     assert len(camera.requests) == 1, "one connection"
+
+
+@pytest.mark.parametrize("bad", ["cut", "empty", "noise"])
+def test_a_webcam_s_bad_picture_is_one_lost_picture_too(bad):
+    """FFmpeg's multipart reader stands in for a V4L2 device; cut pictures came with a grey lower half."""
+    jpegs = [PICTURES[0], PICTURES[1], UNUSABLE[bad], *PICTURES[3:]]
+    camera = Camera(lambda number, head: stream(jpegs=jpegs))
+    with camera.serve() as port:
+        source = LiveSource("v4l2", Address(f"http://127.0.0.1:{port}/", "webcam", format="mpjpeg"))
+        opened = source.open(CameraRequest(320, 240, 30.0), Stop())
+        payload, numbers, lost = np.zeros(opened.geometry.payload_bytes, np.uint8), [], 0
+        while len(numbers) < 18:
+            assert source.wait(5)
+            lost += source.write(payload).lost_before
+            numbers.append(frame_number_code.read(planes(payload, opened.geometry)[0]))
+        source.close()
+    assert set(numbers) == {0, 1, 3, 4, 5}
+    assert lost >= 3
+    assert len(camera.requests) == 1
 
 
 def test_grey_at_night_and_colour_by_day_in_one_connection():

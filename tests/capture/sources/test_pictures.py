@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from capture.publisher import downscale, lores_geometry_of, mask_polygons
-from capture.sources.decoded_frame import RING_FORMATS, FrameWriter, form_of
+from capture.sources.decoded_frame import RING_FORMATS, FrameWriter, _average, form_of
 from shm_ring.color import to_bgr
 from shm_ring.formats import geometry, planes
 
@@ -160,3 +160,12 @@ def test_small_frames_are_area_averages_of_the_full_ones(kind, size, small):
     for index, plane in enumerate(planes(target, little)):
         assert (plane[: plane.shape[0] // 2 - 1] == 40 * (index + 1) + 60).all()
         assert (plane[plane.shape[0] // 2 + 1 :] == 40 * (index + 1)).all()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 2), (1, 50)])
+def test_the_fast_mean_of_two_rows_is_what_the_general_one_gives(size):
+    width, height = size
+    rows = np.random.default_rng(5).integers(0, 256, (height, width), np.uint8)
+    fast = np.zeros((height // 2, width), np.uint8)
+    _average(rows, fast)
+    assert (fast == cv2.resize(rows, (width, height // 2), interpolation=cv2.INTER_AREA)).all()
