@@ -96,13 +96,37 @@ def _both(shmcam):
 
 
 def test_a_camera_is_added_and_removed_by_editing_config_and_supervisorctl_update(shmcam):
+    """It is whole: commands, pictures, stream, settings and page know it, and forget it, without another restart."""
+    mine, recorder = shmcam.pid("capture"), shmcam.pid("recorder")
     document = tomlkit.parse(shmcam.config.read_text())
     document["cameras"]["cam2"] = {"width": 192, "height": 144}
     shmcam.config.write_text(tomlkit.dumps(document))
     until(lambda: "cam2: added process group" in shmcam.supervisorctl("update"), 20, "cam2 to be added")
     until(lambda: shmcam.frames("cam2"), 30, lambda: "frames of cam2\n" + shmcam.logs("capture-cam2"))
+    saved = until(lambda: _done(shmcam, "save cam2"), 40, lambda: shmcam.logs("watchdog"))
+    assert "cam2" in saved, saved
+    until(lambda: _camera_names(shmcam) == ["cam0", "cam1", "cam2"], 30, "the page's list")
+    assert number_in_jpeg(shmcam.http("/cam/cam2/snapshot.jpg")) is not None
+    assert "snapshot_cam2_" in until(lambda: _done(shmcam, "snapshot"), 30, "a snapshot")
+    assert _done(shmcam, "set cameras.cam2.night.dark_threshold 33")
     del document["cameras"]["cam2"]
     shmcam.config.write_text(tomlkit.dumps(document))
     until(lambda: "cam2: removed process group" in shmcam.supervisorctl("update"), 20, "cam2 to be removed")
     until(lambda: not list(shmcam.segments()[0].parent.glob(f"{shmcam.prefix}.cam2.*")), 10, "its rings to go")
+    until(lambda: "no camera 'cam2'" in shmcam.text("save cam2", 30), 40, lambda: shmcam.logs("watchdog"))
+    until(lambda: _camera_names(shmcam) == ["cam0", "cam1"], 30, "the page to forget it")
     assert shmcam.frames("cam0") and shmcam.frames("cam1")
+    assert (shmcam.pid("capture"), shmcam.pid("recorder")) == (mine, recorder), "other processes do not notice"
+
+
+def _done(shmcam, command):
+    """The reply to a command, or "" if it is an error: the program that answers is being restarted."""
+    reply = shmcam.text(command, 30)
+    return "" if reply.startswith("ERROR") else reply
+
+
+def _camera_names(shmcam):
+    try:
+        return [camera["name"] for camera in json.loads(shmcam.http("/api/v1/cameras"))["cameras"]]
+    except OSError:
+        return []  # the streamer is being restarted

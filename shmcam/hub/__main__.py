@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from shmcam.hub.router import TCP_COMMANDS, TRUSTED_TCP_COMMANDS, Router
 from shmcam.hub.server import Server
 from shmcam.hub.unix_socket import SocketTakenError, UnixListener
 from shmcam.runtime.atomic_files import sweep
+from shmcam.runtime.procfs import run_id
 from shmcam.runtime.startup import startup
 from shmcam.runtime.supervisord_programs import PROGRAMS
 
@@ -51,16 +51,6 @@ def sweep_leftovers(settings: Settings) -> Iterator[Path]:
     """Removes half-written files where the hub, the watchdog and `shmcam run` write; yields their paths."""
     for folder in (settings.folder, settings.paths.run, settings.paths.run / PROGRAMS):
         yield from sweep(folder)
-
-
-def run_id() -> str:
-    """Returns the name of this run of the service: the pid of our parent (supervisord) and its start time."""
-    parent_pid = os.getppid()
-    try:
-        start_ticks = Path(f"/proc/{parent_pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        start_ticks = "?"
-    return f"{parent_pid}@{start_ticks}"
 
 
 if __name__ == "__main__":

@@ -149,10 +149,14 @@ class LiveSettings:
 
         *Raises* SettingsError.
         """
+        if not self._has_camera_of(path):
+            name, names = path.split(".")[1], ", ".join(self.base.cameras)
+            raise SettingsError(f"{path}: no camera {name!r}; cameras: {names} (new ones are added in config.toml)")
+
+    def _has_camera_of(self, path: str) -> bool:
+        """Returns False for a key of a camera that is not in config.toml (any more)."""
         parts = path.split(".")
-        if parts[0] == "cameras" and len(parts) > 1 and parts[1] not in self.current.cameras:
-            names = ", ".join(self.current.cameras)
-            raise SettingsError(f"{path}: no camera {parts[1]!r}; cameras: {names} (new ones are added in config.toml)")
+        return parts[0] != "cameras" or len(parts) < 2 or parts[1] in self.base.cameras
 
     # ---- inside
 
@@ -182,12 +186,13 @@ class LiveSettings:
         try:
             journal = json.loads(self._journal.read_bytes())
             if journal["run"] == self._run and journal["config"] == str(self.base.path):
-                self.current, self.unsaved = self.base.with_changes(journal["changes"]), journal["changes"]
+                changes = {path: value for path, value in journal["changes"].items() if self._has_camera_of(path)}
+                self.current, self.unsaved = self.base.with_changes(changes), changes
                 use_log_level(self.base, self.current)
                 log.info("took over unsaved settings count=%d", len(self.unsaved))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             log.warning("journal of changed settings is unusable, starting from config.toml: %s", problem)
 
 

@@ -112,3 +112,13 @@ def read_memory(pid: int | str = "self") -> tuple[int, int]:
 def boot_id() -> str:
     """Returns the identity of the kernel's present boot: times of the sensor clock mean nothing in another one."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def run_id() -> str:
+    """Returns the name of this run of the service: the pid of our parent (supervisord) and its start time."""
+    parent_pid = os.getppid()
+    try:
+        start_ticks = Path(f"/proc/{parent_pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        start_ticks = "?"
+    return f"{parent_pid}@{start_ticks}"

@@ -61,6 +61,10 @@ class Supervisord:
         """Sends SIGKILL to what runs as this program now; supervisord knows its child, so no other process is hit."""
         self._call("signalProcess", full_name, "KILL")
 
+    def terminate(self, full_name: str) -> None:
+        """Sends SIGTERM, without waiting; supervisord starts the program again when it has ended."""
+        self._call("signalProcess", full_name, "TERM")
+
     def stop(self, full_name: str) -> None:
         """Asks a program to end (SIGTERM, later SIGKILL) and waits until it has."""
         self._call("stopProcess", full_name, True)

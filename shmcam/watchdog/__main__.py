@@ -8,8 +8,10 @@ import sys
 
 from shmcam.control.client import ControlClient
 from shmcam.control.settings import ControlSettings
+from shmcam.runtime.procfs import run_id
 from shmcam.runtime.startup import startup
 from shmcam.runtime.supervisord import Supervisord
+from shmcam.watchdog.camera_groups import CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
@@ -42,6 +44,7 @@ def main() -> int:
                 detector=HangDetector(own),
                 restarts=RestartPolicy(own),
                 files=ProgramFiles(settings),
+                groups=CameraGroups(settings.paths.run / "camera_groups.json", run_id()),
                 answer=lambda data: _write(answers, data),
             )
             watchdog.run(0, process.stop)

@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Callable
 
-from shmcam.config.settings import Settings, apply_change
+from shmcam.config.settings import Settings, SettingsError, apply_change
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import (
     Event,
@@ -26,6 +26,7 @@ from shmcam.control.messages import (
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
+from shmcam.watchdog.camera_groups import MUST_KNOW, CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
@@ -52,11 +53,13 @@ class Watchdog:
         detector: HangDetector,
         restarts: RestartPolicy,
         files: ProgramFiles,
+        groups: CameraGroups,
         answer: Callable[[bytes], None],
     ) -> None:
         """`answer` sends bytes to supervisord, in reply to its events."""
         self._control, self._supervisord = control, supervisord
         self._detector, self._restarts, self._files = detector, restarts, files
+        self._groups = groups
         self._answer = answer
         self._settings = settings
         self._programs: dict[str, Program] = {}
@@ -136,6 +139,22 @@ class Watchdog:
                     pause_s,
                     program.spawn_error,
                 )
+        self._follow_cameras(programs)
+
+    def _follow_cameras(self, programs: list[Program]) -> None:
+        """Restarts the programs for all cameras after `supervisorctl update` added or removed one."""
+        try:
+            if not self._groups.have_changed(programs):
+                return
+            for name in MUST_KNOW:
+                program = self._programs.get(name)
+                if program and program.state == "RUNNING":
+                    log.info("restarting program=%s, as a camera was added or removed", name)
+                    self._ask(self._supervisord.terminate, name)
+            self._settings = Settings.load(self._settings.path)
+            self._groups.note(programs)
+        except (OSError, SettingsError) as problem:
+            log.error("cameras were added or removed, and not every program knows: %s", problem)
 
     # ---- actions
 
