@@ -21,13 +21,12 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
 from streamer.h264.live_video import LiveFeed, LiveVideo
 from streamer.h264.routes import request_live_packets
-from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
+from streamer.http.listener import listen
 from streamer.http.server import (
+    connections_of,
     guard_of,
     identity_of,
-    limits_of,
-    listen,
     load_tls,
     proxies_of,
     run_server,
@@ -82,7 +81,7 @@ async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.
             {},
             ViewerTable(),
             ViewerSlots(mjpeg.max_streams, mjpeg.max_variants),
-            ConnectionTable(limits_of(http)),
+            connections_of(http, mjpeg),
             hub_link,
             proxies_of(http),
         )

@@ -20,7 +20,8 @@ from typing import Any, cast
 from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, encode_or_error
 from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventId, EventsLost, Message, PreviewFrame, Reply, error
 from shmcam.hub.router import Router
-from shmcam.hub.trigger_port_access import TokenCheck
+from shmcam.hub.trigger_port_access import TOKEN_WITHIN_S, WRONG_TOKEN_S, TokenCheck
+from shmcam.runtime.ip_addresses import peer_key_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ QUEUED_MAX = 400
 TCP_IDLE_S = 60.0
 """Longest time without a byte from a TCP connection that waits for no answer."""
 
+HELLO_WITHIN_S = 2.0
+"""A connection at one of the last places must be known as a process of ours within this time."""
+
 REFUSALS_MAX = 100
 """Unreadable messages in a row that end the connection: it is no process of ours and no person."""
 
@@ -61,6 +65,7 @@ class PeerConnection(asyncio.BufferedProtocol):
         on_open: Callable[[PeerConnection], bool],
         on_close: Callable[[PeerConnection], None],
         on_message: Callable[[PeerConnection, Decoded], None],
+        on_wrong_token: Callable[[PeerConnection], None],
         trusted: bool,
         token: str,
     ) -> None:
@@ -68,11 +73,18 @@ class PeerConnection(asyncio.BufferedProtocol):
         self.number = number
         self.trusted = trusted
         self.address = "unix"
+        """IP address of the other end."""
+        self.peer_key = "unix"
+        """The key under which the limits of this peer are counted."""
+        self.opened_s = time.monotonic()
+        self.is_provisional = False
+        """True if it has one of the last places, which are for processes of ours: it must say hello soon."""
         self.credentials = ""
         self.lost_count = 0
         """Events dropped because the peer was too slow."""
         self._router = router
         self._on_open, self._on_close, self._on_message = on_open, on_close, on_message
+        self._on_wrong_token = on_wrong_token
         self._decoder = Decoder(router.registry.cameras)
         self._token_check = TokenCheck(token)
         self._buffer = bytearray(READ_AT_ONCE_BYTES)
@@ -99,6 +111,7 @@ class PeerConnection(asyncio.BufferedProtocol):
             self.credentials = credentials_of(transport.get_extra_info("socket"))
         else:
             self.address = str(transport.get_extra_info("peername", ("?",))[0])
+            self.peer_key = peer_key_of(self.address)
         if not self._on_open(self):
             self.refuse("too many connections; close one")
 
@@ -110,8 +123,13 @@ class PeerConnection(asyncio.BufferedProtocol):
         """Takes new bytes."""
         data = self._token_check.feed(bytes(self._buffer[:nbytes]))
         if self._token_check.is_refused:
-            log.warning("trigger port: wrong token from %s", self.address)
-            self.refuse("expected `token <the token of config.toml>` as the first line")
+            self._on_wrong_token(self)
+            if self._transport:
+                self._transport.pause_reading()
+            why = "expected `token <the token of config.toml>` as the first line"
+            asyncio.get_running_loop().call_later(WRONG_TOKEN_S, self.refuse, why)
+            return
+        if not self._token_check.is_passed:
             return
         self._heard_s = self._progress_s = time.monotonic()
         self._take_messages(self._decoder.feed(data, self._heard_s))
@@ -119,6 +137,8 @@ class PeerConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keeps the connection: a peer that closed only its sending half still gets its answers."""
         self._is_half_closed = True
+        if not self._token_check.is_passed:
+            return self._token_check.is_refused  # kept only for the answer to a wrong token
         self._take_messages(self._decoder.finish())
         self._take_next()
         return True
@@ -165,9 +185,29 @@ class PeerConnection(asyncio.BufferedProtocol):
         if isinstance(message, Reply) and not self._is_process:
             asyncio.get_running_loop().call_soon(self._take_next)
 
+    @property
+    def may_make_room(self) -> bool:
+        """True if nobody would miss it: not let in yet; or without an answer under way, a process or a subscriber."""
+        if not self._token_check.is_passed:
+            return True
+        is_needed = self._is_process or self._router.wants_events(self.number)
+        return not self._router.is_busy(self.number) and (self.is_gone or not is_needed)
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the other end has closed the connection altogether, which asyncio tells only of those that send."""
+        transport = self._transport
+        return self._is_half_closed and (transport is None or transport.is_closing() or is_gone(transport))
+
+    @property
+    def last_heard_s(self) -> float:
+        """The time of the last bytes that counted, monotonic."""
+        return self._heard_s
+
     def treat_as_process(self) -> None:
-        """Grants what a process of ours needs: longer messages, and commands side by side."""
+        """Grants what a process of ours needs: a place of its own, longer messages, and commands side by side."""
         self._is_process = True
+        self.is_provisional = False
         self._decoder.limit_bytes = PROCESS_BYTES_MAX
 
     def refuse(self, why: str) -> None:
@@ -189,8 +229,12 @@ class PeerConnection(asyncio.BufferedProtocol):
             if transport and self._is_stuck(transport, now_s):
                 transport.abort()
             return
-        if self._is_half_closed and is_gone(transport):
+        if self.is_gone:
             transport.abort()
+        elif not self._token_check.is_passed and now_s - self.opened_s > TOKEN_WITHIN_S:
+            self.refuse(f"token not complete within {TOKEN_WITHIN_S:g} s")
+        elif self.is_provisional and now_s - self.opened_s > HELLO_WITHIN_S:
+            self.refuse("too many connections; close one")
         elif self._decoder.is_overdue(now_s) and not self._is_paused(transport):
             self.refuse("message not complete within 5 s")
         elif self._is_stuck(transport, now_s):

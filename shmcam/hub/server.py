@@ -13,7 +13,7 @@ from shmcam.control.settings import NetworkSettings
 from shmcam.hub.connection import PeerConnection
 from shmcam.hub.own_commands import OwnCommands
 from shmcam.hub.router import Action, Close, Router, RunCommand, Send
-from shmcam.hub.trigger_port_access import RateLimit
+from shmcam.hub.trigger_port_access import LogLimit, RateLimit
 from shmcam.hub.unix_socket import UnixListener
 from shmcam.runtime.stop import Stop
 
@@ -22,8 +22,15 @@ log = logging.getLogger(__name__)
 CONNECTIONS_MAX = 128
 """Unix connections at once: far below the 1024 descriptors supervisord gives us (running out is a log bomb)."""
 
+RESERVED_CONNECTIONS = 32
+"""Further ones for processes of ours, which must find a place when they are started again: with twelve cameras there
+are 53 of them."""
+
 TCP_CONNECTIONS_MAX = 16
 """TCP connections at once."""
+
+TCP_CONNECTIONS_PER_PEER_MAX = 8
+"""TCP connections at once from one address."""
 
 TCP_RETRY_S = 2.0
 """Pause before the next try to open the trigger port."""
@@ -40,6 +47,7 @@ class Server:
         self._own_commands = own_commands
         self._network = network
         self._rate_limit = RateLimit(network.rate_per_s)
+        self._wrong_token_log = LogLimit()
         self._connections: dict[int, PeerConnection] = {}
         self._next_number = 1
         self._tcp_server: asyncio.Server | None = None
@@ -111,6 +119,7 @@ class Server:
             on_open=self._add_connection,
             on_close=self._remove_connection,
             on_message=self._take_message,
+            on_wrong_token=self._log_wrong_token,
             trusted=trusted,
             token="" if trusted else self._network.token,
         )
@@ -118,13 +127,40 @@ class Server:
     # ---- connections call these
 
     def _add_connection(self, connection: PeerConnection) -> bool:
-        """Adds a new connection. Returns False if there are too many."""
-        limit = CONNECTIONS_MAX if connection.trusted else TCP_CONNECTIONS_MAX
-        if sum(c.trusted == connection.trusted for c in self._connections.values()) >= limit:
+        """Adds a new connection, if necessary in place of an idle one. Returns False if there are too many."""
+        if not (self._has_unix_place(connection) if connection.trusted else self._has_tcp_place(connection)):
             return False
         self._connections[connection.number] = connection
         self._router.add_peer(connection.number, time.monotonic(), trusted=connection.trusted)
         return True
+
+    def _has_unix_place(self, newcomer: PeerConnection) -> bool:
+        """Returns whether there is a place; one of the last is given for a moment, as it may be a process of ours."""
+        connections = [c for c in self._connections.values() if c.trusted]
+        newcomer.is_provisional = len(connections) >= CONNECTIONS_MAX and not self._make_room(connections)
+        return not newcomer.is_provisional or len(connections) < CONNECTIONS_MAX + RESERVED_CONNECTIONS
+
+    def _has_tcp_place(self, newcomer: PeerConnection) -> bool:
+        connections = [c for c in self._connections.values() if not c.trusted]
+        of_peer = [c for c in connections if c.peer_key == newcomer.peer_key]
+        if len(of_peer) >= TCP_CONNECTIONS_PER_PEER_MAX:
+            return self._make_room(of_peer)
+        return len(connections) < TCP_CONNECTIONS_MAX or self._make_room(connections)
+
+    def _make_room(self, connections: list[PeerConnection]) -> bool:
+        """Closes the connection that nobody would miss and that was heard of longest ago. Returns False if none is."""
+        candidates = [c for c in connections if c.may_make_room]
+        idle = min(candidates, key=lambda c: (not c.is_gone, c.last_heard_s), default=None)
+        if idle is None:
+            return False
+        self._remove_connection(idle)
+        idle.refuse("closed to make room for another connection")
+        return True
+
+    def _log_wrong_token(self, connection: PeerConnection) -> None:
+        if (omitted := self._wrong_token_log.admit(time.monotonic())) is not None:
+            more = f" ({omitted} more were not logged)" if omitted else ""
+            log.warning("trigger port: wrong token from %s%s", connection.address, more)
 
     def _remove_connection(self, connection: PeerConnection) -> None:
         if self._connections.pop(connection.number, None):
@@ -136,7 +172,7 @@ class Server:
     def _take_message(self, connection: PeerConnection, decoded: Decoded) -> None:
         """Routes one message and carries out the actions."""
         now_s = time.monotonic()
-        if not connection.trusted and not self._rate_limit.admit(connection.address, now_s):
+        if not connection.trusted and not self._rate_limit.admit(connection.peer_key, now_s):
             connection.refuse(f"more than {self._network.rate_per_s:g} commands a second; slow down")
             return
         self.execute(self._router.route(connection.number, decoded, now_s))

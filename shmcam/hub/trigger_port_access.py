@@ -1,12 +1,23 @@
-"""Guards the TCP trigger port: its token and its rate limit. No I/O."""
+"""Guards the TCP trigger port: its token, its rate limit, and what is logged about wrong tokens. No I/O."""
 
 from __future__ import annotations
 
 import hmac
+import math
 from dataclasses import dataclass, field
 
 ADDRESSES_MAX = 256
 """Addresses in the rate limit's table; the one silent for longest is dropped first."""
+
+TOKEN_WITHIN_S = 5.0
+"""A connection must have shown its token within this time; bytes of half a line do not prolong it."""
+
+WRONG_TOKEN_S = 1.0
+"""The answer to a wrong token comes after this time."""
+
+LOG_LINES_MAX = 5
+LOG_WINDOW_S = 60.0
+"""At most so many lines about wrong tokens in this time, of all addresses together."""
 
 TOKEN_LINE_BYTES_MAX = 256
 """Longest first line, in bytes, while the token is awaited."""
@@ -32,6 +43,27 @@ class RateLimit:
         if len(self._buckets) > ADDRESSES_MAX:
             del self._buckets[next(iter(self._buckets))]
         return level >= 1.0
+
+
+@dataclass
+class LogLimit:
+    """Limits log lines, so that a flood cannot fill the log; the next line tells how many were left out."""
+
+    _window_s: float = -math.inf
+    """Begin of the present window."""
+    _lines: int = 0
+    _omitted: int = 0
+
+    def admit(self, now_s: float) -> int | None:
+        """Returns the number of lines left out before this one; None: this one is left out, too."""
+        if now_s - self._window_s >= LOG_WINDOW_S:
+            self._window_s, self._lines = now_s, 0
+        if self._lines >= LOG_LINES_MAX:
+            self._omitted += 1
+            return None
+        self._lines += 1
+        omitted, self._omitted = self._omitted, 0
+        return omitted
 
 
 class TokenCheck:

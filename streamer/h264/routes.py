@@ -11,7 +11,7 @@ from aiohttp import web
 from shmcam.control.messages import Watch
 from streamer.h264.viewers import HttpVideoViewer, WebSocketVideoViewer
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of, client_of
-from streamer.http.endless_response import NO_STORE, start_raw_stream
+from streamer.http.endless_response import NO_STORE, hold_connection, start_raw_stream
 from streamer.pictures.fanout import TooManyViewers
 
 KEY_FRAME_S = 4.0
@@ -36,6 +36,7 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": "video/mp4", **NO_STORE})
+    hold_connection(request)
     viewer = HttpVideoViewer()
     with join_live_video(context, camera, viewer):
         await _wait_for_key_frame(camera, viewer.opened)
@@ -53,6 +54,7 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
 async def serve_live_websocket(request: web.Request) -> web.StreamResponse:
     """Serves one WebSocket until it ends."""
     context, camera = request.app[CONTEXT], camera_of(request.app[CONTEXT], request)
+    hold_connection(request)
     viewer = WebSocketVideoViewer()
     with join_live_video(context, camera, viewer):
         await _wait_for_key_frame(camera, viewer.opened)

@@ -1,7 +1,8 @@
 """The connections of the server, and the limits that no HTTP library sets (measured in shared/faults.md 0.11 and 0.12).
 
 - The number of connections is limited, in all and per peer. When all are taken, the one that is idle longest makes
-  room, so that a flood of idle connections cannot lock a person out.
+  room, so that a flood of idle connections cannot lock a person out. One that waits for a body is as good as idle.
+- Responses without end (streams, WebSockets) leave some connections to pages and logins, in all and of each peer.
 - A peer that takes no byte for `write_s` is reset, also in the middle of an endless stream.
 - The header of a request must be complete within `header_s`, and an idle connection ends after it (aiohttp's keep-alive
   timer does both).
@@ -16,6 +17,7 @@ import logging
 import socket
 import struct
 import termios
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -23,6 +25,7 @@ from typing import Protocol, cast
 import msgspec
 from aiohttp import web
 
+from shmcam.runtime.ip_addresses import is_loopback, peer_key_of
 from streamer.auth.local_users import find_uid
 from streamer.http.errors import Problem, error_response
 
@@ -32,6 +35,12 @@ _LINGER_0 = struct.pack("ii", 1, 0)
 
 WRITE_TOTAL_S = 60.0
 """The time for one write to a peer that takes a byte now and then."""
+
+REFUSED_S = 1.0
+"""How long a refused connection waits for the request that it refuses."""
+
+REFUSED_MAX = 64
+"""Refused connections that wait at once; beyond it they are closed without waiting."""
 
 TCP_USER_TIMEOUT_MS = 15_000
 """The time after which the kernel ends a half-open connection (shared/faults.md 2.D row 39)."""
@@ -84,7 +93,7 @@ class OpenConnection(Protocol):
 
     @property
     def requests(self) -> int:
-        """The number of requests in progress; with none the connection is idle."""
+        """The number of requests that we work on; with none the connection is idle, and may make room."""
 
     def reset(self) -> None:
         """Ends the connection at once."""
@@ -99,6 +108,9 @@ class ConnectionLimits:
 
     connections: int
     per_peer: int
+    """Connections of one peer (`peer_key_of`); not for loopback and trusted proxies, which many clients share."""
+    endless_shared: int
+    """Responses without end of one address that many clients share."""
     header_s: float
     write_s: float
     send_buffer_bytes: int
@@ -111,45 +123,75 @@ class ConnectionCounts:
     accepted: int = 0
     refused: int = 0
     """Connections refused because a limit was reached."""
+    refused_open: int = 0
+    """Of them, those that still wait for their request."""
     evicted: int = 0
     """Idle connections closed to make room."""
     reset: int = 0
     """Connections reset because the peer did not take its bytes in time."""
 
 
+class TooManyConnections(Exception):
+    """A limit on responses without end is reached; the message says which."""
+
+
 class ConnectionTable:
     """The table of open connections."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, is_shared: Callable[[str], bool] = is_loopback) -> None:
+        """`is_shared` tells for an address whether many clients may come from it."""
         self.limits = limits
         self.counts = ConnectionCounts()
-        self.open: dict[OpenConnection, None] = {}  # in the order of arrival
-        self._per_peer: dict[str, int] = {}
+        self.open: dict[OpenConnection, str] = {}
+        """Connection → key of its peer, in the order of arrival."""
+        self._is_shared = is_shared
+        self._per_peer: Counter[str] = Counter()
+        self._endless: dict[OpenConnection, str] = {}
+        """The connections with a response without end → key of the client."""
 
     def add(self, connection: OpenConnection) -> bool:
         """Adds a new connection, if necessary in place of the longest idle one. Returns: False if it is refused."""
-        peer = connection.peer
-        peer_full = not _is_local(peer) and self._per_peer.get(peer, 0) >= self.limits.per_peer
-        if peer_full or (len(self.open) >= self.limits.connections and not self._evict_idle()):
+        key, limits = peer_key_of(connection.peer), self.limits
+        peer_full = not self._is_shared(connection.peer) and self._per_peer[key] >= limits.per_peer
+        full = len(self.open) >= limits.connections
+        if (peer_full and not self._evict_idle(key)) or (full and not peer_full and not self._evict_idle()):
             self.counts.refused += 1
             return False
-        self.open[connection] = None
-        self._per_peer[peer] = self._per_peer.get(peer, 0) + 1
+        self.open[connection] = key
+        self._per_peer[key] += 1
         self.counts.accepted += 1
         return True
 
     def remove(self, connection: OpenConnection) -> None:
         """Removes a connection that is gone; a second call does nothing."""
-        if connection in self.open:
-            del self.open[connection]
-            self._per_peer[connection.peer] -= 1
-            if not self._per_peer[connection.peer]:
-                del self._per_peer[connection.peer]
+        if (key := self.open.pop(connection, None)) is not None:
+            self._per_peer[key] -= 1
+            if not self._per_peer[key]:
+                del self._per_peer[key]
+            self.release(connection)
 
     def replace(self, connection: OpenConnection, successor: OpenConnection) -> None:
         """Puts another protocol in the place of a connection."""
-        del self.open[connection]
-        self.open[successor] = None
+        self.open[successor] = self.open.pop(connection)
+        if (client := self._endless.pop(connection, None)) is not None:
+            self._endless[successor] = client
+
+    def hold(self, connection: OpenConnection, client: str) -> None:
+        """Lets a connection have a response without end for this client address. Raises: TooManyConnections."""
+        limits, key = self.limits, peer_key_of(client)
+        of_client = sum(holder == key for holder in self._endless.values())
+        most, name = limits.per_peer - limits.per_peer // 4, "http.max_connections_per_peer"
+        if self._is_shared(client):
+            most, name = limits.endless_shared, "mjpeg_server.max_streams"
+        if of_client >= most:
+            raise TooManyConnections(f"too many connections: {of_client} streams from one address ({name})")
+        if len(self._endless) >= limits.connections - limits.connections // 16:
+            raise TooManyConnections("too many connections: the last are for pages and logins (http.max_connections)")
+        self._endless[connection] = key
+
+    def release(self, connection: OpenConnection) -> None:
+        """Ends what `hold` began; a second call does nothing."""
+        self._endless.pop(connection, None)
 
     def start_deadline(self, transport: asyncio.Transport) -> WriteDeadline:
         """Starts the write deadline of a peer that takes no more."""
@@ -158,8 +200,9 @@ class ConnectionTable:
     def _count_reset(self) -> None:
         self.counts.reset += 1
 
-    def _evict_idle(self) -> bool:
-        idle = next((connection for connection in self.open if not connection.requests), None)
+    def _evict_idle(self, peer_key: str = "") -> bool:
+        """Ends the longest idle connection, of one peer or of all. Returns: False if there is none."""
+        idle = next((one for one, key in self.open.items() if not one.requests and peer_key in {"", key}), None)
         if idle is None:
             return False
         self.remove(idle)
@@ -168,14 +211,10 @@ class ConnectionTable:
         return True
 
 
-def _is_local(peer: str) -> bool:
-    return peer.startswith("127.") or peer in {"::1", "?"}
-
-
 class HttpConnection(web.RequestHandler):
     """aiohttp's protocol of one connection, with our limits."""
 
-    __slots__ = ("_deadline", "_uid", "connections", "peer", "requests")
+    __slots__ = ("_deadline", "_is_refused", "_uid", "connections", "peer", "requests")
 
     def __init__(self, connections: ConnectionTable, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -189,10 +228,11 @@ class HttpConnection(web.RequestHandler):
         )
         self.connections = connections
         self._deadline: WriteDeadline | None = None
+        self._is_refused = False
         self._uid: asyncio.Task[int | None] | None = None
         self.peer = ""
         self.requests = 0
-        """The number of requests in progress; with none the connection is idle."""
+        """The number of requests that we work on; with none the connection is idle."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Sets the limits of the socket, then adds the connection to the table or refuses it."""
@@ -204,7 +244,23 @@ class HttpConnection(web.RequestHandler):
         super().connection_made(transport)
         if not self.connections.add(self):
             transport.write(_build_refusal())
+            self._is_refused = True
+            if self.connections.counts.refused_open >= REFUSED_MAX:
+                self.force_close()
+            else:  # closed before its request has come, the peer would see a reset instead of the refusal
+                self.connections.counts.refused_open += 1
+                asyncio.get_running_loop().call_later(REFUSED_S, self._end_refused)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes of a request; of a refused peer, whose request ends here, none."""
+        if self._is_refused:
             self.force_close()
+        else:
+            super().data_received(data)
+
+    def _end_refused(self) -> None:
+        self.connections.counts.refused_open -= 1
+        self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Removes the connection from the table."""

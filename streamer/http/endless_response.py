@@ -13,8 +13,8 @@ from typing import cast
 
 from aiohttp import web
 
-from streamer.http.connection import ConnectionTable, HttpConnection, WriteDeadline, reset
-from streamer.http.context import CONTEXT
+from streamer.http.connection import ConnectionTable, HttpConnection, TooManyConnections, WriteDeadline, reset
+from streamer.http.context import CONTEXT, client_of
 from streamer.http.middleware import security_headers_of
 
 NO_STORE = {
@@ -77,6 +77,18 @@ class RawStream(asyncio.Protocol):
     def force_close(self) -> None:
         """Ends the connection when everything written is out."""
         self.transport.close()
+
+
+def hold_connection(request: web.Request) -> None:
+    """Takes a place for a response without end, until its connection or its handler ends.
+
+    Raises: HTTPServiceUnavailable.
+    """
+    connection = cast(HttpConnection, request.protocol)
+    try:
+        connection.connections.hold(connection, client_of(request).address)
+    except TooManyConnections as error:
+        raise web.HTTPServiceUnavailable(text=str(error), headers={"Retry-After": "5"}) from None
 
 
 def start_raw_stream(

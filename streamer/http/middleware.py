@@ -63,6 +63,7 @@ async def check_request(request: web.Request, handler: Handler) -> web.StreamRes
         response = _to_json(problem)
     finally:
         connection.requests -= 1
+        connection.connections.release(connection)
     if expect_continue.expectation_of(request):
         response.force_close()  # the body was not asked for, so what comes next may be the body or a request
     return response

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
 
 from shmcam.control.messages import build
 from streamer.http import expect_continue
+from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
 
 BODY_BYTES_MAX = 64 * 1024
@@ -26,11 +27,15 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
     expect_continue.send_continue(request)
+    connection = cast(HttpConnection, request.protocol)
+    connection.requests -= 1  # a flood of bodies that never come must not keep others out
     try:
         async with asyncio.timeout(request.app[CONTEXT].http.body_s):
             raw = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not come in time") from None
+    finally:
+        connection.requests += 1
     try:
         return _convert(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
     except RecursionError:

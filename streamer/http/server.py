@@ -1,16 +1,14 @@
-"""The aiohttp application, and the socket that it listens on."""
+"""The aiohttp application with what the settings say about it, and its run on a listening socket."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from aiohttp import web
 
@@ -20,20 +18,16 @@ from streamer.auth.credentials import Credentials, find_weakness
 from streamer.auth.forwarded import TrustedProxies
 from streamer.auth.policy import Accounts, Guard, ServerIdentity, find_exposure
 from streamer.http import expect_continue
-from streamer.http.connection import ConnectionLimits, HttpConnection
+from streamer.http.connection import ConnectionLimits, ConnectionTable, HttpConnection
 from streamer.http.context import CONTEXT, Context
 from streamer.http.cors import normalize_origin
+from streamer.http.listener import accept_forever
 from streamer.http.middleware import add_security_headers, check_request
 from streamer.http.request_body import BODY_BYTES_MAX
 from streamer.http.routes import build_routes
-from streamer.settings import HttpSettings
+from streamer.settings import HttpSettings, MjpegServerSettings
 
 log = logging.getLogger(__name__)
-
-BACKLOG = 512
-ACCEPT_AT_ONCE = 4
-"""The connections accepted before others are served again, so that a flood neither delays viewers nor takes memory."""
-TLS_HANDSHAKE_S = 10.0
 
 
 class CannotServe(ValueError):
@@ -90,15 +84,18 @@ def guard_of(http: HttpSettings) -> Guard:
     return Guard(identity_of(http), credentials_of(http), accounts)
 
 
-def limits_of(http: HttpSettings) -> ConnectionLimits:
-    """Returns the limits on connections."""
-    return ConnectionLimits(
+def connections_of(http: HttpSettings, mjpeg: MjpegServerSettings) -> ConnectionTable:
+    """Returns the table of connections with its limits."""
+    proxies = proxies_of(http)
+    limits = ConnectionLimits(
         connections=http.max_connections,
         per_peer=http.max_connections_per_peer,
+        endless_shared=mjpeg.max_streams - mjpeg.max_streams // 8,
         header_s=http.header_s,
         write_s=http.write_s,
         send_buffer_bytes=http.send_buffer_kib * 1024,
     )
+    return ConnectionTable(limits, lambda address: is_loopback(address) or proxies.is_trusted(address))
 
 
 def load_tls(settings: Settings) -> ssl.SSLContext | None:
@@ -117,21 +114,6 @@ def load_tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def listen(bind: str, port: int) -> socket.socket:
-    """Opens the listening socket. Raises: OSError, which names address and port."""
-    family, _, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {bind}:{port}: {os.strerror(error.errno or 0)}") from None
-    sock.setblocking(False)
-    return sock
-
-
 @asynccontextmanager
 async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serves on a listening socket for the length of the block. Yields: the URL."""
@@ -142,20 +124,16 @@ async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext 
     if web_server is None:
         raise RuntimeError("aiohttp has set nothing up")
     web_server.request_factory = expect_continue.hide_expectations(web_server.request_factory)
-    extra: dict[str, Any] = {"ssl_handshake_timeout": TLS_HANDSHAKE_S} if tls else {}
-    server = await loop.create_server(
-        lambda: HttpConnection(context.connections, web_server, loop),
-        sock=sock,
-        ssl=tls,
-        backlog=ACCEPT_AT_ONCE,
-        **extra,
+    accepting = loop.create_task(
+        accept_forever(sock, lambda: HttpConnection(context.connections, web_server, loop), tls)
     )
-    sock.listen(BACKLOG)  # again: asyncio has one number for the backlog and for how many it accepts at once
     try:
         yield url_of(sock, tls)
     finally:
         context.closing.set()
-        server.close()
+        accepting.cancel()
+        await asyncio.wait([accepting])  # only then may its descriptor be closed
+        sock.close()
         for connection in list(context.connections.open):
             connection.force_close() if not connection.requests else connection.reset()
         await runner.cleanup()

@@ -11,7 +11,7 @@ from functools import partial
 from aiohttp import web
 
 from streamer.http.context import CONTEXT, Context, camera_of, client_of
-from streamer.http.endless_response import NO_STORE, RawStream, start_raw_stream
+from streamer.http.endless_response import NO_STORE, RawStream, hold_connection, start_raw_stream
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import Fanout, TooManyViewers
 from streamer.pictures.jpeg_picture import BOUNDARY_LINE, CONTENT_TYPE, NEXT_HEADER, JpegPicture, advance_part_of
@@ -67,6 +67,7 @@ async def serve_mjpeg(request: web.Request) -> web.StreamResponse:
     variant = read_variant(context, request)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": CONTENT_TYPE, **NO_STORE})
+    hold_connection(request)
     viewer = MjpegViewer(advance=request.query.get("advance_headers", "0") == "1")
     try:
         fanout.join(variant, viewer)

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from streamer.http.context import CONTEXT, Context, client_of
+from streamer.http.endless_response import hold_connection
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
 from streamer.websocket.sender import JSON, WebSocketSender, WebSocketWriter, describe_session, statistics_of
@@ -24,6 +25,12 @@ MESSAGE_BYTES_MAX = 4096
 """The longest honest message is a `create` of 300 bytes."""
 
 HEARTBEAT_S = 20.0
+SILENT_S = 10.0
+"""A connection without session and subscription ends after this: its heartbeats alone would keep the place for ever."""
+
+PULL_SILENT_S = 60.0
+"""A session in mode pull ends its connection after this long without a message; it may be resumed."""
+
 MESSAGES_PER_S = 200
 """The limit of messages from one client, beyond which it is cut off; one request_frame per picture at 60 fps is far
 below."""
@@ -42,6 +49,8 @@ class WebSocketHandler:
         """The sender of the connection's session; None: no session."""
         self._push_task: asyncio.Task[None] | None = None
         self._event_task: asyncio.Task[None] | None = None
+        self._idle_since_s = time.monotonic()
+        """The time from which the connection has had no session."""
         self.counts = Sent()
         self._handlers: dict[str, Callable[[JSON], Awaitable[None]]] = {
             "create": self._create,
@@ -67,7 +76,14 @@ class WebSocketHandler:
 
     async def _read_messages(self) -> None:
         second, count = 0, 0
-        async for message in self._socket:
+        while True:
+            try:
+                message = await self._socket.receive(self._find_silence_s())
+            except TimeoutError:
+                await self._send_error("silent", "say create, resume or subscribe; in mode pull, request_frame or ping")
+                return
+            if message.type in {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}:
+                return
             now = int(time.monotonic())
             second, count = (now, 1) if now != second else (second, count + 1)
             if count > MESSAGES_PER_S:
@@ -77,6 +93,14 @@ class WebSocketHandler:
                 await self._send_error("bad_message", "messages are JSON text")
                 continue
             await self._handle(message.data)
+
+    def _find_silence_s(self) -> float | None:
+        """Returns the longest wait for the next message, seconds; None: without end, as the client need say nothing."""
+        if self._sender is None and self._event_task is None:
+            return max(0.0, self._idle_since_s + SILENT_S - time.monotonic())
+        if self._sender is not None and self._event_task is None and self._sender.session.options.mode == "pull":
+            return PULL_SILENT_S
+        return None
 
     async def _handle(self, text: str) -> None:
         try:
@@ -162,6 +186,7 @@ class WebSocketHandler:
         if self._sender is not None:
             self._sender.leave()
         self._sender = self._push_task = None
+        self._idle_since_s = time.monotonic()
 
     async def _forward_events(self) -> None:
         with self._context.events.subscribe() as queue:
@@ -187,6 +212,7 @@ class WebSocketHandler:
 async def serve_sessions(request: web.Request) -> web.StreamResponse:
     """Serves one connection until it ends."""
     context = request.app[CONTEXT]
+    hold_connection(request)
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False)
     await socket.prepare(request)
     handler = WebSocketHandler(context, socket)

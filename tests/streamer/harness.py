@@ -24,9 +24,9 @@ from shmcam.control.messages import Command, Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from streamer.h264.live_video import LiveVideo
-from streamer.http.connection import ConnectionTable
 from streamer.http.context import Context, StreamedCamera
-from streamer.http.server import guard_of, identity_of, limits_of, listen, proxies_of, run_server
+from streamer.http.listener import listen
+from streamer.http.server import connections_of, guard_of, identity_of, load_tls, proxies_of, run_server
 from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import FeedStatus
@@ -119,7 +119,7 @@ class Server:
         self.cameras = {name: FakeCamera(name, slots) for name in cameras}
         self.context = Context(
             settings, identity, guard_of(http), {n: c.camera for n, c in self.cameras.items()},
-            ViewerTable(), slots, ConnectionTable(limits_of(http)), self.hub, proxies_of(http),
+            ViewerTable(), slots, connections_of(http, mjpeg), self.hub, proxies_of(http),
         )  # fmt: skip
         self.url = ""
         self.held: list[asyncio.StreamWriter] = []  # a writer that is collected closes its connection
@@ -138,7 +138,7 @@ async def running(folder: Path, text: str = "", cameras: tuple[str, ...] = ("cam
     server.port = sock.getsockname()[1]
     tasks = [asyncio.create_task(camera.run(fps, **more)) for camera in server.cameras.values() if fps]
     try:
-        async with run_server(server.context, sock) as url:
+        async with run_server(server.context, sock, load_tls(server.context.settings)) as url:
             server.url = url.rstrip("/")
             yield server
     finally:

@@ -466,7 +466,7 @@ def test_one_peer_cannot_take_all_places():
             self.ended = True
 
     table = ConnectionTable(
-        ConnectionLimits(connections=10, per_peer=3, header_s=1, write_s=1, send_buffer_bytes=65536)
+        ConnectionLimits(connections=10, per_peer=3, endless_shared=9, header_s=1, write_s=1, send_buffer_bytes=65536)
     )
     taken = [table.add(Peer("10.0.0.1")) for _ in range(5)]
     assert taken == [True, True, True, False, False]
@@ -477,6 +477,106 @@ def test_one_peer_cannot_take_all_places():
     assert idle.ended
     assert not table.add(Peer("10.0.2.2")), "nobody is idle any more"
     assert (table.counts.accepted, table.counts.refused, table.counts.evicted) == (11, 3, 1)
+
+
+def test_a_household_with_ipv6_is_one_peer_and_its_own_idle_connections_make_room():
+    """Each machine of the internet has 2^64 addresses there."""
+    from streamer.http.connection import ConnectionLimits, ConnectionTable
+
+    class Peer:
+        def __init__(self, number: int) -> None:
+            self.peer, self.requests, self.ended = f"2001:db8:1:1::{number:x}", 1, False
+
+        def reset(self) -> None:
+            self.ended = True
+
+    limits = ConnectionLimits(
+        connections=10, per_peer=3, endless_shared=9, header_s=1, write_s=1, send_buffer_bytes=65536
+    )
+    table = ConnectionTable(limits)
+    peers = [Peer(n) for n in range(1, 6)]
+    assert [table.add(peer) for peer in peers] == [True, True, True, False, False]
+    peers[1].requests = 0
+    assert table.add(peers[3])
+    assert peers[1].ended, "its own idle connection made room"
+    assert table.add(Peer(0xFFFF)) is False, "still the same /64"
+
+
+def test_streams_leave_connections_of_a_peer_and_of_all_to_pages_and_logins():
+    from streamer.http.connection import ConnectionLimits, ConnectionTable, TooManyConnections
+
+    class Peer:
+        requests = 1
+
+        def __init__(self, peer: str) -> None:
+            self.peer = peer
+
+    def held(table, address: str, wanted: int) -> int:
+        count = 0
+        for _ in range(wanted):
+            peer = Peer(address)
+            assert table.add(peer)
+            try:
+                table.hold(peer, address)
+                count += 1
+            except TooManyConnections:
+                table.remove(peer)
+        return count
+
+    limits = ConnectionLimits(
+        connections=64, per_peer=16, endless_shared=20, header_s=1, write_s=1, send_buffer_bytes=65536
+    )
+    table = ConnectionTable(limits)
+    assert held(table, "10.0.0.1", 14) == 12, "a quarter of a peer's connections is not for streams"
+    assert held(table, "127.0.0.1", 30) == 20, "and one program of this machine cannot take all places of viewers"
+    assert sum(held(table, f"10.0.1.{n}", 4) for n in range(10)) == 60 - 32
+    first = next(iter(table.open))
+    table.release(first)
+    table.hold(first, "10.0.0.1")
+    successor = Peer("10.0.0.1")
+    table.replace(first, successor)
+    table.remove(successor)
+    assert held(table, "10.0.0.1", 2) == 1, "a place is given back with its connection"
+
+
+def test_a_flood_of_logins_whose_bodies_never_come_keeps_nobody_out(tmp_path):
+    async def test():
+        text = '[http]\npassword = "correct horse"\nmax_connections = 16\nbody_s = 60.0\n'
+        async with running(tmp_path, text) as server, browsing(server) as browser:
+            head = "POST /api/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            for _ in range(40):
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                server.held.append(writer)
+                writer.write(f"{head}Content-Length: 30\r\n\r\n{{".encode())
+            await eventually(lambda: server.context.connections.counts.accepted >= 40, what="all have come")
+            login = await browser.post("/api/v1/login", json={"secret": "correct horse"})
+            assert login.status == 204
+            assert server.context.connections.counts.refused == 0
+
+    run(test())
+
+
+def test_peers_that_never_finish_their_tls_handshake_make_room(tmp_path, monkeypatch):
+    """They had no limit: a thousand took all descriptors of the process for ten seconds."""
+    import ssl
+
+    from shmcam.cli.certificate import make_certificate, names_of
+
+    monkeypatch.setattr("streamer.http.listener.HANDSHAKES_MAX", 8)
+
+    async def test():
+        make_certificate(tmp_path, names_of([]), days=1, force=False)
+        text = '[http]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n'
+        async with running(tmp_path, text, fps=30) as server:
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(40)]
+            trusting = ssl.create_default_context()
+            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+            reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port, ssl=trusting))
+            writer.write(b"GET /snapshot.jpg HTTP/1.0\r\n\r\n")
+            assert (await soon(reader.readline())).endswith(b"200 OK\r\n")
+            await eventually(lambda: sum(end.at_eof() for end, _ in silent) >= 32, what="the oldest make room")
+
+    run(test())
 
 
 def test_a_client_that_downloads_and_never_reads_is_reset(tmp_path):

@@ -1,6 +1,5 @@
 """A real hub process on its real socket: socat, half-closed connections, floods, peers that never read, restarts."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from shmcam.control.call import acall, call
+from shmcam.control.call import call
 from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
 from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved
@@ -203,16 +202,38 @@ def test_an_incomplete_message_ends_the_connection(hub):
         assert time.monotonic() - begun > COMPLETE_WITHIN_S - 1.0
 
 
-def test_too_many_connections_are_refused_with_words(hub):
+def test_idle_connections_make_room_for_people_and_processes(hub):
+    """128 of them kept everybody out, the service's own processes too, for as long as they liked."""
     links = []
     try:
         for number in range(CONNECTIONS_MAX + 3):
             links.append(hub.connect())
             if number % 20 == 0:
                 hub.text("ping")  # or the queue of connections not yet accepted overflows
-        assert b"too many connections" in read_all(links[-1])
-        for reply in (call(hub.socket, "ping"), asyncio.run(acall(hub.socket, "ping"))):
-            assert (reply.ok, reply.text) == (False, "ERROR: too many connections; close one")
+        assert b"closed to make room" in read_all(links[0]), "the one that was silent longest"
+        assert call(hub.socket, "ping").ok
+        with client_of(hub, "analyzer") as analyzer:
+            until(lambda: analyzer.is_connected, "a process finds a place")
+    finally:
+        for link in links:
+            link.close()
+    until(lambda: hub.text("ping") == "pong", "room again")
+
+
+def test_subscribers_leave_the_last_places_to_processes_of_ours(hub):
+    """A subscriber is never closed for another one; but who takes a place beyond the last must be one of ours."""
+    links = []
+    try:
+        for _ in range(CONNECTIONS_MAX):
+            links.append(hub.connect())
+            links[-1].sendall(b"subscribe saved\n")
+            assert Reader(links[-1]).line().startswith(b"subscribed to")
+        with client_of(hub, "analyzer") as analyzer:
+            until(lambda: analyzer.is_connected, "a process finds a place")
+            assert hub.text("ping") == "pong", "and so does a quick question"
+            links.append(hub.connect())
+            assert b"too many connections" in read_all(links[-1]), "but nobody who stays"
+            assert analyzer.is_connected
     finally:
         for link in links:
             link.close()

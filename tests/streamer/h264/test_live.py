@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 
 from shm_ring import Flags, FrameMeta, RingWriter
-from shm_ring.records.packets import SLOT_BYTES, Unit, publish
+from shm_ring.records.packets import Unit, publish, slot_bytes_for
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from shmcam.video.annexb import ParameterSets
@@ -46,7 +46,7 @@ class Recorder(threading.Thread):
             "x264-params": f"keyint={GOP}:scenecut=0:repeat-headers=1:annexb=1",
         }  # fmt: skip
         with RingWriter.create(
-            f"/{self.prefix}.cam0.h264", slots=128, payload_bytes=SLOT_BYTES, lock_dir=self.folder,
+            f"/{self.prefix}.cam0.h264", slots=128, payload_bytes=slot_bytes_for(WIDTH, HEIGHT), lock_dir=self.folder,
             camera="cam0", stream="h264",
         ) as ring:  # fmt: skip
             number = 0

@@ -16,7 +16,7 @@ from shm_ring import FrameMeta, RingReader
 from shm_ring.formats import planes
 from shmcam.control.messages import Reply, SettingChanged
 from shmcam.runtime.stop import Stop
-from streamer.http.server import listen
+from streamer.http.listener import listen
 from streamer.hub_link import HubLink
 from streamer.loop import serve
 from tests.streamer.harness import settings_of

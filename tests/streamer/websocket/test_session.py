@@ -476,3 +476,32 @@ def test_a_session_that_left_costs_no_encoding(tmp_path):
             assert server.context.sessions.all == ()
 
     run(test())
+
+
+def test_silent_websockets_give_their_places_back(tmp_path, monkeypatch):
+    """256 of them, which only answered the heartbeats, took every connection for ever."""
+    monkeypatch.setattr("streamer.websocket.connection.SILENT_S", 0.5)
+    monkeypatch.setattr("streamer.websocket.connection.PULL_SILENT_S", 0.5)
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            silent = await browser.ws_connect("/ws")
+            talking = await browser.ws_connect("/ws")
+            for _ in range(3):
+                await talking.send_json({"type": "ping"})
+                assert (await talking.receive_json())["type"] == "pong"
+            pulling, pushed, subscribed = [await browser.ws_connect("/ws") for _ in range(3)]
+            await pulling.send_json({"type": "create", "mode": "pull"})
+            await pushed.send_json({"type": "create", "mode": "push"})
+            await subscribed.send_json({"type": "subscribe"})
+            assert (await pulling.receive_json())["type"] == "session"
+            for socket in (silent, talking, pulling):
+                error = await soon(socket.receive_json())
+                assert (error["type"], error["code"]) == ("error", "silent")
+                await soon(socket.receive())
+                assert socket.closed
+            assert len(server.context.viewers.entries) == 2
+            assert not pushed.closed
+            assert not subscribed.closed
+
+    run(test())
