@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import time
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from shmcam.control.call import call
 from tests.machine import until
-from tests.pipeline import Pipeline
+from tests.pipeline import BIN, Pipeline
 
 SHM_BYTES_MAX = 40_000_000
 """Issue 17: what the user's own configuration may take of shared memory."""
@@ -79,3 +84,76 @@ def test_shortstream_sends_the_last_frames_at_once(shmcam):
     assert line == "STREAM_DONE: sent=30, skipped=0, available=30, from the small ring\n"
     live = call(shmcam.socket, "shortstream 2 live", on_chunk=lambda data: None)
     assert live.data["sent"] == 2 and live.data["ring"] == "main"
+
+
+MANUAL = """
+import subprocess
+import json
+import time
+
+# Start camera system in slave mode
+proc = subprocess.Popen(
+    ["shmcam", "run", "--mode", "slave", "--discovery-retry", "3", "--output-dir", "recordings/cameras"],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    bufsize=1  # Line buffered
+)
+
+# Wait for initialization
+time.sleep(2)
+
+# Send start recording command
+proc.stdin.write(json.dumps({"command": "start_recording"}) + "\\n")
+proc.stdin.flush()
+
+# Read status response
+status = json.loads(proc.stdout.readline())
+print(f"Recording started: {status}")
+
+# Record for 10 seconds
+time.sleep(10)
+
+# Stop recording
+proc.stdin.write(json.dumps({"command": "stop_recording"}) + "\\n")
+proc.stdin.flush()
+status = json.loads(proc.stdout.readline())
+print(f"Recording stopped: {status}")
+
+# Get status
+proc.stdin.write(json.dumps({"command": "get_status"}) + "\\n")
+proc.stdin.flush()
+status = json.loads(proc.stdout.readline())
+print(f"System status: {status}")
+
+# Cleanup
+proc.stdin.write(json.dumps({"command": "quit"}) + "\\n")
+proc.stdin.flush()
+proc.wait()
+"""
+"""The example program of the camera module's manual; only the command that it starts is another one."""
+
+
+def test_the_example_program_of_the_manual_runs_unchanged(tmp_path):
+    pipeline = Pipeline()  # its folder and config.toml; the example starts it
+    environ = {**os.environ, "SHMCAM_CONFIG": str(pipeline.config), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", MANUAL], capture_output=True, text=True, timeout=120, env=environ, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        expected = {
+            "Recording started: ": "recording_started",
+            "Recording stopped: ": "recording_stopped",
+            "System status: ": "status_report",
+        }
+        for line, (word, status) in zip(lines, expected.items(), strict=True):
+            reply = ast.literal_eval(line.removeprefix(word))
+            assert (reply["type"], reply["status"]) == ("status", status), line
+            assert datetime.fromisoformat(reply["timestamp"]) and reply["data"]
+        (clip,) = (tmp_path / "recordings/cameras").glob("session_*/cam0_640x480_30.0fps_*.mp4")
+        assert clip.stat().st_size > 10_000
+    finally:
+        pipeline.stop()

@@ -19,6 +19,7 @@ from typing import Literal, cast
 
 from shmcam.cli.console_view import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
+from shmcam.cli.run import BackgroundService
 from shmcam.control.call import call
 from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
 from shmcam.runtime.log_tail import LogFollower, merge_tails
@@ -34,7 +35,14 @@ ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 def main(options: Options) -> int:
-    """Shows the console until q."""
+    """Shows the console until q; with --start the service runs as long."""
+    if "--start" in options.rest:
+        with BackgroundService(options.config, options.settings()):
+            return _show(options)
+    return _show(options)
+
+
+def _show(options: Options) -> int:
     session = ConsoleSession(options)
     if "--plain" in options.rest or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return session.run_plain()

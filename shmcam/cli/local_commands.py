@@ -38,7 +38,7 @@ class Word:
 LOCAL: dict[str, Word] = {
     "run": Word(
         "shmcam.cli.run:run",
-        "run [--set TABLE.KEY=VALUE]",
+        "run [--set TABLE.KEY=VALUE] [--mode slave] …",
         "start everything in the foreground",
         parser="shmcam.cli.run:build_parser",
     ),
@@ -60,7 +60,10 @@ LOCAL: dict[str, Word] = {
         "`shmcam console`: status, picture and log of a running service on one screen; keys r, s, q.\n\n"
         "On a terminal it is full screen; with --plain, or when stdin is no terminal, it reads r, s, q + Enter line by "
         "line.",
-        (WordOption(("--plain",), "read keys line by line"),),
+        (
+            WordOption(("--plain",), "read keys line by line"),
+            WordOption(("--start",), "start the whole service first, stop it at the end"),
+        ),
     ),
     "slave": Word(
         "shmcam.cli.slave:main",
@@ -68,9 +71,12 @@ LOCAL: dict[str, Word] = {
         "JSON on stdin and stdout for a master program",
         "`shmcam slave`: the JSON dialect on stdin and stdout, for a master program that started us.\n\n"
         'One object a line in, one object a line out; `{"command": "quit"}` or the end of stdin ends the session. '
-        "With --start\nthe whole service is started first, and stopped again at the end. "
-        "Nothing but JSON is ever written to stdout.",
-        (WordOption(("--start",), "start the whole service first"),),
+        "With --start\nthe whole service is started first, and stopped again at the end; with --silent nothing is "
+        "written before the first answer. Nothing but JSON is ever written to stdout.",
+        (
+            WordOption(("--start",), "start the whole service first"),
+            WordOption(("--silent",), "write no status ready at the start"),
+        ),
     ),
     "subscribe": Word(
         "shmcam.cli.follow:print_events",

@@ -6,21 +6,28 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import os
 import re
 import shlex
+import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from capture.settings import PRESETS
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.config.toml_file import OVERRIDES
+from shmcam.config.toml_file import OVERRIDES, to_toml
+from shmcam.control.call import call
+from shmcam.control.messages import Status
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folders import explain_unusable, make_folders
 from shmcam.runtime.ip_addresses import is_loopback
@@ -61,16 +68,30 @@ EXIT_ALREADY_RUNNING = 75
 """sysexits.h EX_TEMPFAIL: stop the other instance, or give this one its own [paths] run."""
 
 
+FOREGROUND = {"interactive": ("console", "--start"), "slave": ("slave", "--start", "--silent")}
+"""Modes in which the service runs in the background of another word."""
+
+READY_WITHIN_S = 90.0
+"""Longest wait for a service in the background; a Pi needs several seconds."""
+
+STOP_WITHIN_S = 15.0
+"""Time from SIGTERM to SIGKILL for a service in the background."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal to a child whose parent has ended."""
+
+
 def run_supervised(argv: Sequence[str] | None = None) -> int:
     """Starts every process in the foreground; Ctrl-C or SIGTERM stops them all. Returns only where it cannot start."""
     options = build_parser().parse_args(argv)
-    config = choose_config(options.config.absolute())
+    config = options.config.absolute() if options.mode == "slave" else choose_config(options.config.absolute())
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
     environ["PYTHONUTF8"] = "1"  # supervisord reads its file in the locale's encoding otherwise
-    environ[OVERRIDES] = "\n".join(options.set)  # reaches every child, also those that supervisord starts later
+    overrides = [*_overrides_of(options), *options.set]
+    environ[OVERRIDES] = "\n".join(overrides)  # reaches every child, also those that supervisord starts later
     try:
-        settings = Settings.load(config, options.set)
+        settings = Settings.load(config, overrides)
     except SettingsError as error:
         print(f"shmcam run: {error}", file=sys.stderr)
         return EXIT_CONFIG
@@ -86,6 +107,12 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     if any(item.name == "run" for item in problems):
         return EXIT_CANNOT_CREATE
     conf = prepare(settings)
+    if options.console:
+        _print_log(config)
+    if options.mode in FOREGROUND:
+        words = [*FOREGROUND[options.mode], *["--plain"] * (options.mode == "interactive" and options.preview is False)]
+        arguments = [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), *words]
+        return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
     print(banner_of(settings, conf), flush=True)
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(conf)]
     if not options.verbose:
@@ -111,6 +138,72 @@ def find_path_problem(settings: Settings) -> str:
             'set [paths] run = "/run/shmcam" in config.toml, or another short folder'
         )
     return ""
+
+
+def _overrides_of(options: argparse.Namespace) -> list[str]:
+    """Returns the settings of this start that the options of the former camera module stand for."""
+    wanted = {
+        "camera.preset": options.resolution,
+        "camera.framerate": options.target_fps,
+        "mjpeg_server.width": None if options.preview_size is None else PRESETS[options.preview_size][0],
+        "paths.recordings": None if options.output_dir is None else str(Path(options.output_dir).absolute()),
+        "recorder.session_prefix": options.session_prefix,
+        "recorder.auto_start": True if options.mode == "headless" else None,
+        "logging.level": options.log_level,
+        "logging.libcamera": options.libcamera_log_level,
+    }
+    if options.auto_start_recording is not None:
+        wanted["recorder.auto_start"] = options.auto_start_recording
+    return [f"{path}={to_toml(value)}" for path, value in wanted.items() if value is not None]
+
+
+def _print_log(config: Path) -> None:
+    """Prints the log on stderr from now on, by a process that ends with this one or with the supervisord it becomes."""
+    prctl = ctypes.CDLL(None).prctl
+    subprocess.Popen(
+        [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), "logs", "-f", "-n", "0"],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - there are no threads yet
+    )
+
+
+class BackgroundService:
+    """The whole service as a child of this program, for the time of a `with` block; its output is in logs/run.out."""
+
+    def __init__(self, config: Path, settings: Settings) -> None:
+        self._config, self._settings = config, settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> BackgroundService:
+        """Starts it, and waits until all its processes are there and every camera delivers."""
+        self._settings.paths.logs.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "shmcam.cli.run", "--config", str(self._config)]
+        command += [word for line in os.environ.get(OVERRIDES, "").splitlines() for word in ("--set", line)]
+        with (self._settings.paths.logs / "run.out").open("ab") as out:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        self._process, end_s = process, time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < end_s and process.poll() is None and not self._is_ready():
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _is_ready(self) -> bool:
+        if not is_listening(self._settings.socket_path):
+            return False
+        reply = call(self._settings.socket_path, Status(), 5.0)
+        cameras = reply.data.get("cameras", [])
+        return reply.ok and reply.data["ok"] and all(row.get("fps", 0) > 0 for row in cameras)
 
 
 def choose_config(config: Path) -> Path:
@@ -228,6 +321,28 @@ def build_parser() -> argparse.ArgumentParser:
         help="config.toml to run (default: %(default)s)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
+    add = parser.add_argument_group("as in the former camera module, for this start only").add_argument
+    add(
+        "--mode",
+        choices=("interactive", "headless", "slave"),
+        help="interactive: the console here; headless: record from the start; slave: JSON on stdin and stdout",
+    )
+    presets = ", ".join(f"{number} = {width}x{height}" for number, (width, height) in enumerate(PRESETS))
+    add("--resolution", type=int, choices=range(len(PRESETS)), metavar="N", help=f"size: {presets}")
+    add("--target-fps", type=float, metavar="F", help="frames per second")
+    add("--preview-size", type=int, choices=range(len(PRESETS)), metavar="N", help="size of the live picture, as above")
+    add("--output-dir", metavar="DIR", help="where sessions go")
+    add("--session-prefix", metavar="NAME", help="first part of a session folder's name")
+    add("--auto-start-recording", action=argparse.BooleanOptionalAction, help="record from the start, or not")
+    add(
+        "--preview",
+        action=argparse.BooleanOptionalAction,
+        help="windows with the live pictures, where it can show them",
+    )
+    add("--console", action=argparse.BooleanOptionalAction, help="print the log here, too")
+    add("--log-level", metavar="LEVEL", help="debug, info, warning, error, critical")
+    add("--libcamera-log-level", metavar="LEVEL", help="DEBUG, INFO, WARN, ERROR, FATAL")
+    add("--discovery-retry", metavar="N", help="taken for old command lines: a camera is looked for until it comes")
     parser.add_argument("--verbose", action="store_true", help="show supervisord's own lines too")
     return parser
 

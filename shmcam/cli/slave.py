@@ -9,22 +9,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import socket
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
+from shmcam.cli.run import BackgroundService
 from shmcam.control.codec import READ_BYTES
-
-READY_WITHIN_S = 30.0
-"""Longest wait of --start for the hub; a Pi needs several seconds."""
-
-STOP_WITHIN_S = 15.0
-"""Time from SIGTERM to SIGKILL for the service of --start."""
 
 GREETING = b'{"command": "ping"}\n'
 """The first line to the hub: it makes the connection a JSON one, whatever the master's first line is."""
@@ -38,15 +29,19 @@ LINE_BYTES_MAX = 64 * 1024
 
 def main(options: Options) -> int:
     """Passes lines between the master and the hub until one of them ends."""
-    service = _start_service(options) if "--start" in options.rest else None
-    try:
-        return _run_session(options.socket_path, started=service is not None)
-    finally:
-        if service:
-            _stop_service(service)
+    greet = "--silent" not in options.rest
+    if "--start" not in options.rest:
+        return _run_session(options.socket_path, started=False, greet=greet)
+    with BackgroundService(options.config, options.settings()):
+        return _run_session(options.socket_path, started=True, greet=greet)
 
 
-def _run_session(path: Path, *, started: bool) -> int:
+def _run_session(path: Path, *, started: bool, greet: bool) -> int:
+    """Passes lines until the master or the hub ends.
+
+    `started`: this program started the service. `greet`: the first line out is the status `ready`, which the former
+    camera module did not send.
+    """
     try:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.connect(str(path))
@@ -55,18 +50,21 @@ def _run_session(path: Path, *, started: bool) -> int:
         _write_status("error", "error", {"message": message, "reason": "no_hub"})
         return EXIT_UNAVAILABLE
     with link:
-        return _relay(link, {"socket": str(path), "pid": os.getpid(), "started": started})
+        return _relay(link, {"socket": str(path), "pid": os.getpid(), "started": started} if greet else None)
 
 
-def _relay(link: socket.socket, facts: dict[str, object]) -> int:
-    """Carries bytes both ways. Reads stdin unbuffered, because select does not see what a buffer holds.
+def _relay(link: socket.socket, facts: dict[str, object] | None) -> int:
+    """Carries bytes both ways; `facts`: those of the status `ready`.
+
+    Reads stdin unbuffered, because select does not see what a buffer holds.
 
     A line that is no JSON goes to the hub too, as a JSON string: so its refusal comes in the order of the lines.
     """
     if not _greet(link):
         _write_status("error", "error", {"message": "the hub closed the connection", "reason": "no_hub"})
         return EXIT_UNAVAILABLE
-    _write_status("status", "ready", facts)
+    if facts is not None:
+        _write_status("status", "ready", facts)
     lines, unsent, ended = b"", b"", False
     while True:
         # no more is read from the master while the hub takes nothing, and what it says is read in any case
@@ -128,34 +126,3 @@ def _write_status(kind: str, status: str, data: dict[str, object]) -> None:
 def _write(data: bytes) -> None:
     while data:
         data = data[os.write(1, data) :]
-
-
-def _start_service(options: Options) -> subprocess.Popen[bytes]:
-    """Starts the service with its output in logs/run.out, and waits until the hub answers."""
-    settings = options.settings()
-    settings.paths.logs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "shmcam.cli.run", "--config", str(options.config)]
-    with (settings.paths.logs / "run.out").open("ab") as out:
-        service = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    end_s = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < end_s and service.poll() is None and not _is_answering(options.socket_path):
-        time.sleep(0.05)
-    return service
-
-
-def _is_answering(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
-def _stop_service(service: subprocess.Popen[bytes]) -> None:
-    if service.poll() is None:
-        service.send_signal(signal.SIGTERM)
-        try:
-            service.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            service.kill()

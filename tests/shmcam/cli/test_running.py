@@ -143,3 +143,27 @@ def test_a_taken_port_is_printed_instead_of_an_address_that_another_instance_ans
         assert f"port {port} is taken by pid {os.getpid()} (" in banner
         assert "http://" not in banner
     assert f"http://127.0.0.1:{port}/stream" in run.banner_of(settings, settings.paths.run / "supervisord.conf")
+
+
+def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_path):
+    line = (
+        "--resolution 2 --target-fps 25 --preview-size 7 --output-dir out --session-prefix 007 --mode headless "
+        "--no-auto-start-recording --no-preview --no-console --libcamera-log-level warn --log-level debug "
+        "--discovery-retry 3"
+    )
+    overrides = run._overrides_of(run.build_parser().parse_args(line.split()))
+    (tmp_path / "config.toml").write_text("")
+    settings = Settings.load(tmp_path / "config.toml", overrides, environ={})
+    expected = {
+        "camera.preset": 2,
+        "camera.framerate": 25.0,
+        "mjpeg_server.width": 320,
+        "paths.recordings": str(Path("out").absolute()),
+        "recorder.session_prefix": "007",
+        "recorder.auto_start": False,
+        "logging.level": "DEBUG",
+        "logging.libcamera": "WARN",
+    }
+    assert {key: settings.value(key) for key in expected} == expected
+    assert run._overrides_of(run.build_parser().parse_args(["--mode", "headless"])) == ["recorder.auto_start=true"]
+    assert run._overrides_of(run.build_parser().parse_args([])) == []
