@@ -140,7 +140,8 @@ def report_saved(paths: list[Path], analyzer: Analyzer) -> None:
     try:
         with Catalogue.of(analyzer.settings) as catalogue:
             for path in pictures:
-                catalogue.add(read(path))
+                if (entry := read(path, catalogue.owner)) is not None:
+                    catalogue.add(entry)
     except (OSError, sqlite3.Error, LibraryError) as problem:  # it finds them by itself at its next look at the disk
         log.warning("keogram not entered into the library: %s", problem)
 

@@ -17,6 +17,7 @@ from exporter.pictures.save import PictureSaver
 from exporter.ring_frames import CameraFrames
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
+from shmcam.control.messages import Deleted
 from shmcam.library import Catalogue
 from shmcam.runtime.startup import Process, startup
 
@@ -44,6 +45,9 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
         cameras = {name: stack.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
         # One connection per thread: none waits for the library work of another.
         catalogue, picture_catalogue = (stack.enter_context(Catalogue.of(settings)) for _ in range(2))
+        catalogues = (catalogue, picture_catalogue)
+        for each in catalogues:
+            each.on_deleted = lambda **fields: control.announce(Deleted(**fields))
         picture_catalogue.missed = catalogue.missed  # one flag: a thread that reconciles does it for all
         ring_jobs = JobQueue("saver", own.queue, stop)
         file_jobs = JobQueue("file_jobs", own.queue, stop)
@@ -58,6 +62,7 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
             ring_jobs,
             file_jobs,
             DiskMonitor(control.announce, catalogue.missed),
+            catalogues=catalogues,
         )
         stack.enter_context(ring_jobs.thread)
         stack.enter_context(file_jobs.thread)

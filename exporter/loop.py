@@ -84,6 +84,8 @@ class Exporter:
     """The pastStacks whose span has not ended yet, with the instant of its end (sensor clock, ns)."""
     auto_save_timers: dict[str, Interval] = field(default_factory=dict)
     """The timer of auto-saves, by camera."""
+    catalogues: tuple[Catalogue, ...] = ()
+    """The library as each thread uses it: what is wrong with one is the exporter's trouble."""
     disk_timer: Interval = field(default_factory=Interval)
     """The timer of `check_disks`."""
 
@@ -169,6 +171,9 @@ def check_disks(exporter: Exporter, now: int) -> None:
     if not exporter.disk_timer.take_due(now, DISK_CHECK_S) or exporter.file_jobs.waiting:
         return
     exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
+    for catalogue in exporter.catalogues:
+        if catalogue.trouble:  # it ends here, also while nothing is saved
+            exporter.file_jobs.submit(lambda catalogue=catalogue: library.make_room_again(catalogue, exporter.settings))  # type: ignore[misc]
     if exporter.catalogue.missed.is_set():
         exporter.file_jobs.submit(lambda: library.reconcile_if_writable(exporter.catalogue))
     elif exporter.catalogue.away:
@@ -180,7 +185,11 @@ def send_heartbeat(exporter: Exporter) -> None:
     jobs = exporter.ring_jobs
     followers = exporter.followers
     monitor = exporter.disk_monitor
-    troubles = (*(follower.trouble for follower in followers.values()), monitor.folder_trouble, monitor.library_trouble)
+    retention = next((catalogue.trouble for catalogue in exporter.catalogues if catalogue.trouble), "")
+    troubles = (
+        *(follower.trouble for follower in followers.values()),
+        *(monitor.folder_trouble, monitor.library_trouble, retention),
+    )
     trouble = next(filter(None, troubles), "")
     exporter.control.beat(
         "saving" if jobs.busy_s else "running",
@@ -190,6 +199,7 @@ def send_heartbeat(exporter: Exporter) -> None:
         refused=jobs.refused + exporter.file_jobs.refused,
         waiting=jobs.waiting + len(exporter.delayed),
         busy_s=round(jobs.busy_s, 1),
+        retention=retention,
         films={name: follower.frames for name, follower in followers.items() if follower.frames},
         startrails={name: state for name, follower in followers.items() if (state := follower.startrails_state)},
     )

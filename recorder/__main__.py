@@ -28,6 +28,7 @@ from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock, WriterRecord
 from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient
+from shmcam.control.messages import Deleted
 from shmcam.imaging.text_overlay import Overlay, overlay_of
 from shmcam.library import Catalogue
 from shmcam.runtime.startup import Process, startup
@@ -64,6 +65,7 @@ def run(process: Process) -> None:
         ) as control,
         LiveRing(settings.ring_name(camera), stop) as ring,
     ):
+        catalogue.on_deleted = lambda **fields: control.announce(Deleted(**fields))
         storage = Storage(settings, own, catalogue)
         writer = ClipWriter(camera, ClipFormat.of(own), storage, stop)
         marks = EventMarks(paths.run / f"{camera}.marks.json")
@@ -97,7 +99,7 @@ def run(process: Process) -> None:
             serve=loop.serve,
         )
         resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
-        adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera)]
+        adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera, catalogue.owner)]
         resume.begin(own, adopted, read_closed_until_ns(paths.recordings, camera))
         writer.start()
         finisher.start()

@@ -73,7 +73,7 @@ class Heartbeats:
         state = "recording" if current else "waiting" if self._triggers.is_active else "live" if busy else "idle"
         self._control.beat(
             state=state,
-            reason=self._writer.trouble,
+            reason=self._writer.trouble or self._writer.retention_trouble,
             fps=self._rate.per_s,
             lag=self._cursor.lag if busy else 0,
             laps=self._cursor.lost,
@@ -88,6 +88,7 @@ class Heartbeats:
             encoder_failures=self._encoder.failures,
             live_frames=self._live.published,
             encoded=self.encoded,
+            retention=self._writer.retention_trouble,
         )
         self._live.send_heartbeat()
 

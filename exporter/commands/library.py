@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from exporter import replies
+from shmcam.config.settings import Settings
 from shmcam.control.messages import Clips, Command, Delete, Library, Pictures, Protect, Reply, Unprotect
-from shmcam.library import Catalogue, Entry, LibraryError
+from shmcam.library import Catalogue, Entry, LibraryError, NoRoom
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import MB
 from shmcam.library.entry import GROUPS, to_line, to_row, to_text
 from shmcam.library.files import find_files, remove_leftovers
 from shmcam.library.query import Query, find_next_cursor
+from shmcam.library.retention import make_room
 from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.library.timeline import TimelineSpan, to_lines
 
@@ -123,7 +126,7 @@ def reconcile(catalogue: Catalogue) -> Reply:
     except BaseException:
         catalogue.missed.set()  # the next check of the disks tries again
         raise
-    leftovers = remove_leftovers(catalogue.folders)
+    leftovers = remove_leftovers(catalogue.folders, catalogue.owner)
     for folder in catalogue.away:
         if catalogue.mounts.is_away(folder):
             log.warning("library folder without its disk, rows kept and nothing written folder=%s", folder)
@@ -146,6 +149,13 @@ def reconcile_if_writable(catalogue: Catalogue) -> Reply:
         return Reply(data={"adopted": 0, "gone": 0})
     log.info("library can be written again path=%s", catalogue.path)
     return reconcile(catalogue)
+
+
+def make_room_again(catalogue: Catalogue, settings: Settings) -> Reply:
+    """Tries once more to make room where that was not possible: the trouble ends with its cause."""
+    with suppress(NoRoom):
+        make_room(settings, catalogue, 0)
+    return Reply(data={"trouble": catalogue.trouble})
 
 
 def check_or_rebuild(catalogue: Catalogue, action: str) -> Reply:

@@ -22,6 +22,7 @@ from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
+from shmcam.library.sidecar import INSTALLATION
 from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.atomic_files import find_unused_path
 from shmcam.runtime.clock import now_ns, to_utc_ns
@@ -75,7 +76,8 @@ def build(
     layout = geometry("bgr24", first.shape[1], first.shape[0])
     camera = entries[0].camera
     path = find_unused_path(folder / names.name_film("timelapse", camera, label, entries[0].started_utc_ns, "mp4"))
-    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=entries[0].to_description() | {"kind": "timelapse"})
+    about = entries[0].to_description() | {"kind": "timelapse", INSTALLATION: catalogue.owner.id}
+    film = Film(path, layout, fps=fps, crf=own.timelapse_crf, about=about)
     filmed: list[Entry] = []
     try:
         for number, entry in enumerate(entries):

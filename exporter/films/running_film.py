@@ -14,6 +14,7 @@ from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.imaging.accumulate import Payload
 from shmcam.library import Catalogue, Entry, retention
+from shmcam.library.sidecar import INSTALLATION
 from shmcam.runtime.atomic_files import PART, find_unused_path
 
 log = logging.getLogger(__name__)
@@ -102,10 +103,13 @@ class RunningFilm:
             "started_utc_ns": meta.captured_utc_ns,
             "first_frame": meta.frame_id,
             "trigger": "timer",
+            INSTALLATION: self.catalogue.owner.id,
         }
         log.info("%s begun camera=%s path=%s fps=%g", self.kind, self.camera, path, own.timelapse_fps)
         return Film(path, geometry, fps=own.timelapse_fps, crf=own.timelapse_crf, about=about)
 
     def _make_room(self, settings: Settings) -> None:
         need_bytes = ROOM_FRAMES * FRAME_BYTES
-        retention.make_room(settings, self.catalogue, need_bytes, settings.paths.captures, kind=self.kind)
+        retention.make_room(
+            settings, self.catalogue, need_bytes, settings.paths.captures, kind=self.kind, trigger="timer"
+        )

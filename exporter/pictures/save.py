@@ -28,12 +28,13 @@ from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.library import Catalogue, Entry, retention
-from shmcam.library.sidecar import PICTURES, sidecar_path_of
+from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folders import explain_unusable
 
 log = logging.getLogger(__name__)
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FORMATS = ("jpg", "png", "npy", "tiff")
 NAME_TRIES = 100
 """Two saves of one frame in one second get numbers; a hundred of them mean that something else is wrong."""
@@ -90,6 +91,8 @@ class PictureSaver:
         self._catalogue = catalogue
         self.announce = announce
         """Sends an event."""
+        self._is_refused = False
+        """The last write failed although there seemed to be room, and files were deleted for it."""
 
     def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
         """Saves one frame in each format. Returns: the rows.
@@ -193,27 +196,36 @@ class PictureSaver:
         return [self._save_format(picture, kind, own) for kind in check_formats(formats)]
 
     def _save_format(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
-        description = exif.describe(picture.entry, picture.meta, picture.more)
+        description = exif.describe(
+            picture.entry, picture.meta, {**picture.more, INSTALLATION: self._catalogue.owner.id}
+        )
         tags = exif.tags_of(picture.entry, picture.meta, description)
         parts = encode.encode_picture(picture.samples, picture.geometry, kind, tags, own)
         path = picture.entry.path.with_suffix(f".{kind}")
         layout = encode.array_layout_of(picture.geometry, own.npy)
         beside = None if path.suffix in PICTURES else {**description, "layout": layout}
         need_bytes = sum(len(part) for part in parts)
-        self._make_room(path, need_bytes, picture.entry.kind)
+        self._make_room(path, need_bytes, picture.entry)
         try:
             path = self._write(path, parts, beside)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in FULL or self._is_refused:
                 raise
-            # The disk was fuller than it looked (quota, another writer): make twice the room, once.
-            log.warning("disk full path=%s need_bytes=%d", path, need_bytes)
-            self._make_room(path, 2 * need_bytes, picture.entry.kind)
+            # The disk was fuller than it looked (quota, another writer): free twice the room, once until a write works.
+            log.warning("disk full path=%s need_bytes=%d reason=%s", path, need_bytes, error.strerror)
+            self._is_refused = True
+            self._make_room(path, need_bytes, picture.entry, at_least_bytes=2 * need_bytes)
             path = self._write(path, parts, beside)
+        self._is_refused = False
         return self._catalogue.add_when_writable(replace(picture.entry, path=path))
 
-    def _make_room(self, path: Path, need_bytes: int, kind: str) -> None:
-        retention.make_room(self._settings(), self._catalogue, need_bytes, path.parent, kind=kind)
+    def _make_room(self, path: Path, need_bytes: int, entry: Entry, *, at_least_bytes: int = 0) -> None:
+        retention.make_room(
+            *(self._settings(), self._catalogue, need_bytes, path.parent),
+            kind=entry.kind,
+            trigger=entry.trigger,
+            at_least_bytes=at_least_bytes,
+        )
         if not path.parent.is_dir():  # only after make_room, which refuses where the disk is not mounted
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +267,7 @@ def _write_file(path: Path, parts: Parts, beside: Mapping[str, Any] | None) -> N
                 file.write(part)
             if beside is not None:
                 with open_atomic(sidecar_path_of(path)) as description:
-                    description.write(json.dumps(beside, indent=1).encode())
+                    description.write(json.dumps({**beside, FILE: path.name}, indent=1).encode())
                 has_sidecar = True
     except BaseException:
         if has_sidecar:

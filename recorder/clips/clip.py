@@ -14,13 +14,13 @@ from typing import Literal
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shmcam.library.entry import ORDINARY_TRIGGERS
+from shmcam.library.sidecar import INSTALLATION, TIMING
 from shmcam.runtime.atomic_files import PART
 from shmcam.runtime.clock import to_stamp
 
 Kind = Literal["session", "rolling", "event"]
 
 SUFFIXES = {"mp4": ".mp4", "h264": ".h264", "mkv": ".mkv"}
-TIMING = "_frame_timing.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def find_free_paths(
 
 def is_of(name: str, camera: str) -> bool:
     """Tells whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
-    return re.match(rf"{re.escape(camera)}_\d+x\d+_", name) is not None
+    return re.match(rf"{re.escape(camera)}_\d+x\d+_[\d.]+fps_\d{{8}}_\d{{6}}", name) is not None
 
 
 def rate_text_of(fps: float) -> str:
@@ -200,9 +200,10 @@ class ClipTotals:
         return (self.last_ns - self.first_ns) / 1e9
 
 
-def describe(camera: str, order: ClipOrder, first: FrameMeta) -> dict[str, object]:
-    """Returns what a video says about itself, so that it can be adopted from its bytes alone."""
+def describe(camera: str, order: ClipOrder, first: FrameMeta, installation: str) -> dict[str, object]:
+    """Returns what a video says about itself, so that it can be adopted from its bytes alone, and by us only."""
     return {
+        INSTALLATION: installation,
         "camera": camera,
         "kind": order.kind,
         "trigger": order.trigger,

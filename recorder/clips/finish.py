@@ -10,6 +10,8 @@ import logging
 import os
 import queue
 import sqlite3
+import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +36,10 @@ log = logging.getLogger(__name__)
 
 COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
+RETRY_S = 15.0
+"""Seconds until a clip that could not be put into the library is tried again."""
+WAITING_MAX = 1000
+"""Clips that wait for that; earlier ones are found at the next start."""
 STOP_CHECK_PACKETS = 100
 """Packets between two checks of `stop`."""
 
@@ -114,6 +120,8 @@ class Finisher:
         self._closed, self._notices, self._camera = closed, notices, camera
         self._unfiled = find_unfiled(settings.paths.recordings, camera)
         self._disk_is_back = False
+        self._waiting: deque[Closed] = deque(maxlen=WAITING_MAX)
+        self._retry_s = 0.0
         self._close_request = Stop()
         self._worker = Worker("finish", self._finish_clips, stop)
 
@@ -138,16 +146,25 @@ class Finisher:
         while not (self._close_request.requested and self._closed.empty()):
             if self._disk_is_back:
                 self._disk_is_back = False
-                for closed in adopt_leftovers(self.settings.paths.recordings, self._camera, alone=False):
+                for closed in self._adopt_late():
                     self._finish(self._marks.apply_to(closed))
             with suppress(queue.Empty):
                 self._finish(self._closed.get(timeout=0.2))
+            if self._waiting and time.monotonic() >= self._retry_s:
+                self._finish(self._waiting.popleft())
+
+    def _adopt_late(self) -> list[Closed]:
+        recordings = self.settings.paths.recordings
+        return adopt_leftovers(recordings, self._camera, self._catalogue.owner, alone=False)
 
     def _finish_unfiled(self) -> None:
         """Finishes the clips that a recorder before us closed and did not live to finish."""
         for path in self._unfiled:
             with suppress(OSError):
-                if not self._close_request.requested and (closed := read_closed(path, self._camera)) is not None:
+                if (
+                    not self._close_request.requested
+                    and (closed := read_closed(path, self._camera, self._catalogue.owner)) is not None
+                ):
                     log.info("closed clip put into the library path=%s", path)
                     self._finish(self._marks.apply_to(closed))
 
@@ -166,8 +183,10 @@ class Finisher:
                 count = self.own.rolling_clips_count
                 keep_newest(self._catalogue, count, kind="clip", camera=closed.camera, trigger="rolling")
         except (OSError, sqlite3.Error, LibraryError) as error:
-            # The file is safe; the library finds it when it next compares itself with the disk.
+            # The file is safe, and its description is written when there is room again.
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)
+            self._waiting.append(closed)
+            self._retry_s = time.monotonic() + RETRY_S
 
     def _needs_copy(self, closed: Closed) -> bool:
         if self.own.on_close != "faststart" or closed.path.suffix != ".mp4" or self._close_request.requested:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recorder.clips.clip import SUFFIXES, TIMING, ClipOrder, ClipTotals, is_of
+from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, is_of
 from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
-from shmcam.library.sidecar import sidecar_path_of
+from shmcam.library.sidecar import TIMING, Owner, sidecar_path_of
 from shmcam.runtime.atomic_files import PART, find_unused_path, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
@@ -42,10 +42,11 @@ def _is_written(path: Path, alone: bool) -> bool:
     return True
 
 
-def adopt_leftovers(recordings: Path, camera: str, *, alone: bool = True) -> list[Closed]:
+def adopt_leftovers(recordings: Path, camera: str, owner: Owner | None = None, *, alone: bool = True) -> list[Closed]:
     """Adopts or removes every leftover of this camera; a file that is being written is left alone.
 
     `alone`: the camera's recorder has just begun, so no process can be writing, also where files cannot be locked.
+    `owner`: clips of other installations, which may record into the same folder, are left alone, too.
     Returns: the adopted clips, oldest first.
     """
     _sweep(recordings)
@@ -55,7 +56,7 @@ def adopt_leftovers(recordings: Path, camera: str, *, alone: bool = True) -> lis
         if final.suffix not in SUFFIXES.values():
             continue  # a CSV goes with its video; those without follow below
         try:
-            clip = _adopt(path, final, camera)
+            clip = _adopt(path, final, camera, owner)
         except OSError as error:
             log.warning("leftover stays path=%s reason=%s", path, error)
             continue
@@ -94,14 +95,21 @@ def read_closed_until_ns(recordings: Path, camera: str) -> int:
     return 0
 
 
-def read_closed(path: Path, camera: str) -> Closed | None:
-    """Returns what a closed video and its CSV tell by themselves; None: nothing plays. Raises: OSError."""
+def read_closed(path: Path, camera: str, owner: Owner | None = None) -> Closed | None:
+    """Returns what a closed video and its CSV tell by themselves; None: nothing plays, or not ours. Raises: OSError."""
     summary = read_summary(path)
-    if summary is None or summary.frames == 0:
+    if summary is None or summary.frames == 0 or not _is_ours(path, summary, owner):
         return None
     csv = path.with_name(path.stem + TIMING)
     rows = read_rows(csv)[: summary.frames] if csv.exists() else []
     return _closed_of(camera, path, csv if csv.exists() else None, summary, rows)
+
+
+def _is_ours(path: Path, summary: VideoSummary, owner: Owner | None) -> bool:
+    """Tells whether this installation recorded it. Raw H.264 holds no description: there the name has to do."""
+    if owner is None or ".h264" in path.suffixes:
+        return True
+    return "camera" in summary.about and owner.is_named(summary.about)
 
 
 def _sweep(recordings: Path) -> None:
@@ -112,8 +120,11 @@ def _sweep(recordings: Path) -> None:
                 log.info("leftover removed path=%s reason=half written", path)
 
 
-def _adopt(path: Path, final: Path, camera: str) -> Closed | None:
+def _adopt(path: Path, final: Path, camera: str, owner: Owner | None) -> Closed | None:
     summary = read_summary(path)
+    if summary is not None and not _is_ours(path, summary, owner):
+        log.info("leftover stays path=%s reason=not of this installation", path)
+        return None
     growing_csv = final.with_name(final.stem + TIMING + PART)
     if summary is None or summary.frames == 0:
         log.info("leftover removed path=%s reason=no whole fragment bytes=%d", path, path.stat().st_size)

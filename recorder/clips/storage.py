@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from pathlib import Path
 
 from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, LibraryError, NoRoom
-from shmcam.library.disk_space import measure_room
+from shmcam.library import Catalogue, NoRoom
+from shmcam.library.disk_space import max_file_bytes_of
 from shmcam.library.retention import make_room
-from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import sync_folder
 
 log = logging.getLogger(__name__)
@@ -32,13 +30,25 @@ class Storage:
         self.recordings = settings.paths.recordings
         self._marker = own.disk_marker
         self._catalogue = catalogue
+        self.owner = catalogue.owner
+        """The installation that the clips belong to."""
+        self.was_refused = False
+        """A clip ended because its disk was full or its quota used up although there seemed to be room."""
+        self.max_file_bytes = 0
+        """The largest file of this file system; 0: unknown."""
 
-    def prepare(self, folder: Path, bytes_per_s: float) -> None:
+    @property
+    def trouble(self) -> str:
+        """What is wrong with making room; empty: nothing."""
+        return self._catalogue.trouble
+
+    def prepare(self, folder: Path, bytes_per_s: float, trigger: str = "manual") -> None:
         """Makes the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
         self.check_mounted()
         self._make_folder(self.recordings)
-        self.make_room(folder, bytes_per_s)
+        self.make_room(folder, bytes_per_s, trigger)
         self._make_folder(folder)
+        self.max_file_bytes = max_file_bytes_of(folder)
 
     def check_mounted(self) -> None:
         """Refuses an empty mount point. Raises: StorageUnavailable."""
@@ -48,33 +58,28 @@ class Storage:
                 f" (then: touch {self.recordings / self._marker})"
             )
 
-    def make_room(self, folder: Path, bytes_per_s: float) -> None:
+    def make_room(self, folder: Path, bytes_per_s: float, trigger: str = "manual") -> None:
         """Deletes the oldest clips until the next seconds fit above the reserve. Raises: StorageUnavailable."""
         need_bytes = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
+        at_least_bytes, self.was_refused = need_bytes * self.was_refused, False
         try:
             # Not in `folder`: with the last clip that is deleted in it a folder goes.
-            make_room(self.settings, self._catalogue, need_bytes, self.recordings, kind="clip")
+            make_room(
+                *(self.settings, self._catalogue, need_bytes, self.recordings),
+                kind="clip",
+                trigger=trigger,
+                at_least_bytes=at_least_bytes,
+            )
         except NoRoom as error:
             raise StorageUnavailable(f"disk full: {error.strerror or error}") from error
         except OSError as error:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
-        except (sqlite3.Error, LibraryError) as error:
-            # Without its index the library cannot delete, but that alone is no reason not to record.
-            log.warning("library is not usable, nothing deleted reason=%s", error)
-            self._check_free(self.recordings, need_bytes)
 
     def _make_folder(self, folder: Path) -> None:
         try:
             _make_folder(folder)
         except OSError as error:
             raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
-
-    def _check_free(self, folder: Path, need_bytes: int) -> None:
-        free_bytes = measure_room(folder, self.settings.table(LibrarySettings)).free_bytes
-        if free_bytes < need_bytes:
-            raise StorageUnavailable(
-                f"disk full: {free_bytes / 1e6:.1f} MB free in {folder}, {need_bytes / 1e6:.1f} MB needed"
-            )
 
 
 def _make_folder(folder: Path) -> None:

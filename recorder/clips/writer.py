@@ -13,6 +13,7 @@ priority.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -118,6 +119,11 @@ def _bytes_of(item: QueuedUnit | End) -> int:
     return item.unit.packet.size if isinstance(item, QueuedUnit) else 0
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FILE_SHARE = 15 / 16
+"""The share of the largest file after which the next one begins: the rest holds what comes until a key frame."""
+
+
 @dataclass(slots=True)
 class OpenClip:
     """The clip that is being written."""
@@ -129,8 +135,13 @@ class OpenClip:
     track: Track
     started_utc_ns: int
 
-    def reason_to_end(self, item: QueuedUnit, order: ClipOrder) -> str:
-        """Returns why this frame belongs into another file; empty: it belongs into this one."""
+    def reason_to_end(self, item: QueuedUnit, order: ClipOrder, max_bytes: int = 0) -> str:
+        """Returns why this frame belongs into another file; empty: it belongs into this one.
+
+        `max_bytes`: the file system's limit; the next file begins with a key frame before it, so no frame is lost.
+        """
+        if max_bytes and item.unit.is_key and self.file.totals.bytes > max_bytes * FILE_SHARE:
+            return "the file system allows no larger file"
         if order.number != self.order.number:
             return order.because
         return "the picture changed" if item.track != self.track else ""
@@ -259,6 +270,11 @@ class ClipWriter:
         return self._retry.trouble
 
     @property
+    def retention_trouble(self) -> str:
+        """What is wrong with making room on the disk; empty: nothing."""
+        return self._storage.trouble
+
+    @property
     def queue_length(self) -> int:
         """Frames that wait in the queue."""
         return self._queue.length
@@ -280,7 +296,7 @@ class ClipWriter:
                 self._take(item, item.unit.order)
 
     def _take(self, item: QueuedUnit, order: ClipOrder) -> None:
-        if self._clip is not None and (reason := self._clip.reason_to_end(item, order)):
+        if self._clip is not None and (reason := self._clip.reason_to_end(item, order, self._storage.max_file_bytes)):
             self._close(reason)
         clip = self._clip or self._open(item, order)
         if clip is None:
@@ -289,12 +305,12 @@ class ClipWriter:
         clip.order = order
         try:
             clip.file.add(item.unit)
-            self._check_storage(clip.file)
+            self._check_storage(clip.file, order.trigger)
         except StorageUnavailable as error:
             self._close(str(error))
             self._note_failure(str(error))
         except (OSError, av.FFmpegError) as error:
-            self._abandon(str(error))
+            self._abandon(str(error), error.errno or 0)
 
     def _open(self, item: QueuedUnit, order: ClipOrder) -> OpenClip | None:
         """Begins a file with this frame. Returns: None if the disk refuses, or if no file can begin with this frame."""
@@ -307,12 +323,12 @@ class ClipWriter:
         folder = folder_of(self._storage.recordings, self._camera, order, self.clip_format.session_prefix)
         utc_ns = meta.captured_utc_ns
         try:
-            self._storage.prepare(folder, self._bytes_per_s)
+            self._storage.prepare(folder, self._bytes_per_s, order.trigger)
             container = self.clip_format.container
             paths = find_free_paths(
                 folder, self._camera, track, first_utc_ns=utc_ns, label=order.label, container=container
             )
-            about = describe(self._camera, order, meta)
+            about = describe(self._camera, order, meta, self._storage.owner.id)
             file = ClipFile(paths, self.clip_format, track, about, self._opener)
         except OSError as error:
             self._note_failure(str(error))
@@ -335,8 +351,9 @@ class ClipWriter:
             return
         self._report_closed(reason, intact=True)
 
-    def _abandon(self, reason: str) -> None:
+    def _abandon(self, reason: str, code: int = 0) -> None:
         if self._clip is not None:
+            self._storage.was_refused = code in FULL and self._clip.file.totals.frames > 0
             self._clip.file.abandon()
             self._note_failure(reason)
             self._report_closed(reason, intact=False)
@@ -349,7 +366,7 @@ class ClipWriter:
             if closed.kept:
                 self.closed_clips.put(closed)
 
-    def _check_storage(self, file: ClipFile) -> None:
+    def _check_storage(self, file: ClipFile, trigger: str) -> None:
         """Checks twice per AHEAD_S that there is still room, and the disk still there. Raises: StorageUnavailable."""
         now_s = time.monotonic()
         if now_s - self._room_checked_s > AHEAD_S / 2:
@@ -357,7 +374,7 @@ class ClipWriter:
             totals = file.totals
             self._bytes_per_s = totals.bytes / max(1.0, totals.duration_s)
             self._storage.check_mounted()
-            self._storage.make_room(file.paths.clip.parent, self._bytes_per_s)
+            self._storage.make_room(file.paths.clip.parent, self._bytes_per_s, trigger)
 
     def _note_failure(self, reason: str) -> None:
         if self._retry.note_failure(reason, self.unwritten):

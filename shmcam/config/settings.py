@@ -175,11 +175,17 @@ class Settings:
 
     @cached_property
     def paths(self) -> Paths:
-        """The places of [paths] and export.base_dir, absolute."""
+        """The places of [paths] and export.base_dir, absolute; those of saved files also without links and `..`.
+
+        The library compares the paths of files with those of its folders, and deletes only inside them.
+        """
         own = self.table(PathSettings)
-        captures = str(self.value("export.base_dir"))
         places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
-        return Paths(**places, captures=self.folder / captures)
+        places["captures"] = self.folder / str(self.value("export.base_dir"))
+        for name in ("captures", "recordings", "archives"):
+            places[name] = Path(os.path.realpath(places[name]))
+        places["library"] = Path(os.path.realpath(places["library"].parent)) / places["library"].name
+        return Paths(**places)
 
     @property
     def socket_path(self) -> Path:

@@ -705,6 +705,19 @@ class DiskLow(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deleted(Event):
+    """A saved file was deleted, by a command or to make room."""
+
+    row: Annotated[int, describe("its number in the library")] = 0
+    camera: Camera = ""
+    path: Path
+    kind: Annotated[str, describe("picture, clip, session …", max_length=32)] = ""
+    trigger: Annotated[str, describe("what had caused the file: manual, motion, rolling …", max_length=32)] = ""
+    bytes: Annotated[int, describe("its size", unit="B", ge=0)] = 0
+    reason: Annotated[str, describe("command, limit, count or free space", max_length=32)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemoryHigh(Event):
     """Memory or swap passed a limit."""
 
@@ -752,7 +765,7 @@ TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
     "motion": ("motion_began", "motion_ended"),
     "recording": ("recording_started", "recording_stopped", "clip_closed"),
     "clip": ("clip_closed",),
-    "pictures": ("saved", "stack_saved", "archive_saved"),
+    "pictures": ("saved", "stack_saved", "archive_saved", "deleted"),
     "camera": ("camera_found", "camera_lost", "mode_changed"),
     "process": ("process_up", "process_down", "process_stalled"),
     "system": ("disk_low", "memory_high", "failed"),

@@ -16,17 +16,29 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from shmcam.config.settings import LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
-from shmcam.library.files import holds_any
-from shmcam.library.manifest import CHUNK_BYTES, JOURNAL, ManifestItem, Span, hash_file, read_items, write
+from shmcam.library.files import holds_any, remove_listed
+from shmcam.library.manifest import (
+    BEGUN,
+    CHUNK_BYTES,
+    CONFIG,
+    JOURNAL,
+    ManifestItem,
+    Span,
+    hash_file,
+    read_begun,
+    read_items,
+    write,
+)
 from shmcam.library.query import Query
 from shmcam.library.sidecar import MANIFEST, is_archive, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
@@ -88,18 +100,19 @@ def build(
     with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
             progress(number, len(sources))
+            if place not in done:  # before the file, so that `discard` knows it after a kill
+                _append(journal, {BEGUN: place})
             item = _bring_in(source, folder, place, done.get(place), lambda size: room(size, spared))
             if item is None:
                 log.warning("archive %s: %s was deleted meanwhile", name, source)
             elif item != done.get(place):
                 done[place] = item
-                journal.write(json.dumps(asdict(item)) + "\n")
-                journal.flush()
+                _append(journal, asdict(item))
     if config:
-        with open_atomic(folder / "config.toml", replace=True) as file:
+        with open_atomic(folder / CONFIG, replace=True) as file:
             file.write(config.encode())
     placed = [(entry, _to_place(entry.path, catalogue.root)) for entry in entries]
-    entry = write(folder, span, placed, list(done.values()), now_utc_ns)
+    entry = write(folder, span, placed, list(done.values()), now_utc_ns=now_utc_ns, owner=catalogue.owner)
     (folder / JOURNAL).unlink(missing_ok=True)
     progress(len(sources), len(sources))
     return catalogue.add_when_writable(entry)
@@ -112,19 +125,21 @@ def find_unfinished(archives: Path) -> list[str]:
 
 
 def discard(folder: Path, folders: Collection[Path]) -> None:
-    """Deletes what an unfinished archive has brought in.
+    """Deletes what an unfinished archive has brought in, by its journal; other files stay.
 
-    Raises: LibraryError for one of the library's folders; OSError.
-
-    `folders`: those of the library.
+    `folders`: those of the library. Raises: LibraryError for one of the library's folders; OSError.
     """
     if holds_any(folder, folders):
         raise LibraryError(f"{folder}: a folder of the library, no archive; not deleted (remove its {JOURNAL} by hand)")
-    for item in folder.iterdir():
-        if item.name != JOURNAL:  # deleted last: without it the rest would be taken for single files
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-    (folder / JOURNAL).unlink()
-    folder.rmdir()
+    remove_listed(folder, [*read_begun(folder), CONFIG])
+    (folder / JOURNAL).unlink()  # deleted last: without it the rest would be taken for single files
+    with suppress(OSError):  # not empty: somebody put files of his own into it
+        folder.rmdir()
+
+
+def _append(journal: TextIO, row: object) -> None:
+    journal.write(json.dumps(row) + "\n")
+    journal.flush()
 
 
 def _is_taken(folder: Path) -> bool:

@@ -10,7 +10,9 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +20,10 @@ from shmcam.config.settings import Settings
 from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database
 from shmcam.library.entry import GROUPS, Entry
-from shmcam.library.errors import EntryProtected, NoSuchEntry, NotWritable
+from shmcam.library.errors import EntryProtected, LibraryError, NoSuchEntry
 from shmcam.library.mounts import Mounts
 from shmcam.library.query import Query, to_sql
+from shmcam.library.sidecar import Owner
 from shmcam.library.time_parsing import to_storable
 from shmcam.library.timeline import Timeline, TimelineRow, TimelineSpan, make_timeline
 
@@ -44,6 +47,10 @@ class Catalogue:
         """The folders that were empty or without their disk at the last scan: it may not be mounted yet."""
         self.missed = threading.Event()
         """Set when a file got no row because the library could not be written (`add_when_writable`)."""
+        self.trouble = ""
+        """What is wrong with making room: files that cannot be deleted, or a disk that others fill; empty: nothing."""
+        self.on_deleted: Callable[..., None] = lambda **_fields: None
+        """Called after each deletion with the fields of the event `deleted`."""
         self._database = Database(path, self.reconcile)
         self.mounts = Mounts(self._database, self.folders, self.root)
 
@@ -52,6 +59,11 @@ class Catalogue:
         """Returns the library of this configuration."""
         paths = settings.paths
         return cls(paths.library, (paths.captures, paths.recordings, paths.archives))
+
+    @cached_property
+    def owner(self) -> Owner:
+        """The installation whose files the library holds and may delete."""
+        return Owner.of(self.path)
 
     def __enter__(self) -> Catalogue:
         return self
@@ -72,20 +84,36 @@ class Catalogue:
         """
         if entry.bytes == 0:
             entry = replace(entry, bytes=files.size_of(entry.path))
-        sidecar.write_description(entry)
+        sidecar.write_description(entry, self.owner)
         return self.insert([entry])[0]
 
     def add_when_writable(self, entry: Entry) -> Entry:
-        """Adds a file as `add` does; if the library cannot be written, the row has no number and `missed` is set.
+        """Adds a file as `add` does; if that is not possible now, the row has no number and `missed` is set.
 
-        Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        A file is worth more than its row: on a full or locked disk the call ends soon. Raises: OSError (the file is
+        gone).
         """
         try:
-            return self.add(entry)
-        except NotWritable as problem:
+            with self.hurry():
+                return self.add(entry)
+        except (LibraryError, OSError, sqlite3.Error) as problem:
+            entry = replace(entry, bytes=entry.bytes or files.size_of(entry.path))
             self.missed.set()
             log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
-            return replace(entry, bytes=entry.bytes or files.size_of(entry.path))
+            return entry
+
+    def hurry(self) -> AbstractContextManager[None]:
+        """Returns a block in which nothing waits long for other processes that hold the library."""
+        return self._database.hurry()
+
+    def report_trouble(self, trouble: str) -> None:
+        """Notes and logs what is wrong with making room, when it changes; empty: nothing is."""
+        if trouble != self.trouble:
+            self.trouble = trouble
+            if trouble:
+                log.error("no room can be made reason=%s", trouble)
+            else:
+                log.info("room can be made again")
 
     def protect(self, number: int, protected: bool = True) -> Entry:
         """Keeps an entry for ever, or gives it back to retention. Raises: NoSuchEntry, NotWritable, OSError."""
@@ -93,28 +121,40 @@ class Catalogue:
         entry = replace(self.get(number), protected=protected)
         files.size_of(entry.path)
         # The file first: if the process dies in between, `check` finds and mends the row that differs.
-        sidecar.write_description(entry)
+        sidecar.write_description(entry, self.owner)
         update = "UPDATE entries SET protected = ? WHERE id = ?"
         if not self._database.write(lambda db: db.execute(update, (protected, number)).rowcount):
             raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")
         return entry
 
-    def delete(self, number: int) -> Entry:
+    def delete(self, number: int, reason: str = "command") -> Entry:
         """Deletes a file, what belongs to it, and its row.
 
-        Raises: NoSuchEntry, EntryProtected, NotWritable, OSError.
+        Raises: NoSuchEntry, EntryProtected, NotWritable, LibraryError (not ours), OSError.
         """
         entry = self.get(number)
         if entry.protected:
             raise EntryProtected(f"{number} is protected: {entry.path.name}; unprotect {number} first")
-        self.remove(entry)
+        self.remove(entry, reason)
         return entry
 
-    def remove(self, entry: Entry) -> None:
-        """Deletes without asking whether it is protected. Raises: NotWritable, OSError."""
+    def remove(self, entry: Entry, reason: str = "command") -> None:
+        """Deletes without asking whether it is protected. Raises: NotWritable, LibraryError (not ours), OSError."""
         self._database.require_writable()  # a row must not outlive its file
-        files.remove(entry, self.folders)
+        files.remove(entry, self.folders, self.owner)
         self.forget([entry.id])
+        log.info(
+            *("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
+        )
+        self.on_deleted(
+            row=entry.id,
+            camera=entry.camera,
+            path=str(entry.path),
+            kind=entry.kind,
+            trigger=entry.trigger,
+            bytes=entry.bytes,
+            reason=reason,
+        )
 
     def forget(self, numbers: Collection[int]) -> None:
         """Removes rows, not files."""
@@ -167,8 +207,11 @@ class Catalogue:
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Returns rows by our own SQL (never by text from outside)."""
         query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
-        rows = self._database.read(lambda db: db.execute(query, (*values, to_storable(limit))).fetchall())
-        return [database.entry_of(row, self.root) for row in rows]
+
+        def read(db: sqlite3.Connection) -> list[Entry]:
+            return [database.entry_of(row, self.root) for row in db.execute(query, (*values, to_storable(limit)))]
+
+        return self._database.read(read)
 
     def read_timeline(self, span: TimelineSpan, cameras: Collection[str] = ()) -> Timeline:
         """Returns what exists of these cameras, or of all, in a span."""
@@ -212,7 +255,7 @@ class Catalogue:
         rows = {entry.path: entry for entry in self.find()}
         absent = [path for path in rows if path not in on_disk and not path.exists()]
         gone = [rows[path] for path in absent if not self._is_away(path)]
-        adopted = self.insert(sidecar.read_all(on_disk - rows.keys()))
+        adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))
         self.forget([entry.id for entry in gone])
         return adopted, gone
 
@@ -224,7 +267,7 @@ class Catalogue:
         if accept:
             self.mounts.forget()
         before = self.find()  # rows that others add during the scan stay as they are
-        entries = sidecar.read_all(self._scan())
+        entries = sidecar.read_all(self._scan(), self.owner)
         kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
         kept = [entry for entry in kept if not entry.path.exists()]
         keep = {entry.id for entry in kept}
@@ -236,7 +279,7 @@ class Catalogue:
         Returns: the rows that differed, and how.
         """
         before = {entry.path: entry for entry in self.find()}
-        actual = {entry.path: entry for entry in sidecar.read_all(self._scan())}
+        actual = {entry.path: entry for entry in sidecar.read_all(self._scan(), self.owner)}
         findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
         absent = [path for path in before if path not in actual and not path.exists()]
         findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]

@@ -44,6 +44,8 @@ def explain_not_writable(path: Path) -> str:
     """Returns the reason why the library at `path` cannot be written; empty where it can."""
     disk = f"the disk of {path.name} is read-only"
     try:
+        if path.exists() and not path.is_file():  # SQLite would say no more than "unable to open"
+            return f"{path} is no regular file; move it away"
         for place in (path.parent, path):
             if place.exists() and not os.access(place, os.W_OK):
                 return disk if os.statvfs(place).f_flag & os.ST_RDONLY else f"no permission to write {place}"
@@ -58,7 +60,7 @@ def explain_not_writable(path: Path) -> str:
 
 def open_lock(path: Path) -> int:
     """Returns a descriptor of the lock file of the library at `path`. Raises: OSError."""
-    return os.open(_lock_path_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return os.open(_lock_path_of(path), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
 
 
 def _lock_path_of(path: Path) -> Path:
@@ -70,8 +72,8 @@ def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> s
 
     Raises: LibraryError, sqlite3.Error.
     """
-    if not path.exists():
-        raise LibraryError(f"{path} is not there and cannot be made: {why}")
+    if not path.is_file():
+        raise LibraryError(why if path.exists() else f"{path} is not there and cannot be made: {why}")
     path = path.resolve()  # SQLite keeps -wal and -shm beside the target of a link
     wal, shm = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
     for place in (path, wal, shm):
@@ -102,6 +104,8 @@ VERSION = 1
 
 BUSY_S = 10.0
 """Seconds that a writer waits for another process' transaction; ours take about a millisecond."""
+HURRY_S = 0.5
+"""The same where a file is being saved, which is worth more than its row."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -131,6 +135,7 @@ class Database:
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
+        self._busy_s = BUSY_S
         self._make_folder()
 
     def require_writable(self) -> None:
@@ -143,6 +148,7 @@ class Database:
         self.require_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._busy_s * 1000)}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
@@ -171,6 +177,16 @@ class Database:
                         raise
                     self.set_aside(str(error))
             raise AssertionError("unreachable")
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Waits at most HURRY_S for other processes inside the block."""
+        with self._mutex:
+            before, self._busy_s = self._busy_s, HURRY_S
+            try:
+                yield
+            finally:
+                self._busy_s = before
 
     def set_aside(self, reason: str) -> None:
         """Renames the damaged file out of the way and rebuilds; of several processes only one does it."""
@@ -205,10 +221,10 @@ class Database:
         is_lost = self._inode > 0 and not self.path.exists()
         self.close()
         self._make_folder()
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         self._inode = _inode_of(self.path)
         try:
-            _retry_while_locked(lambda: self._prepare(connection))
+            _retry_while_locked(lambda: self._prepare(connection), self._busy_s)
         except BaseException:
             connection.close()
             raise
@@ -236,14 +252,16 @@ class Database:
         """Holds the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
         descriptor = open_lock(self.path)
         try:
-            deadline = time.monotonic() + BUSY_S
+            deadline = time.monotonic() + self._busy_s
             while True:
                 try:
                     fcntl.flock(descriptor, how | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise LibraryError(f"{self.path}.lock: held by another process for {BUSY_S:.0f} s") from None
+                        raise LibraryError(
+                            f"{self.path}.lock: held by another process for {self._busy_s:g} s"
+                        ) from None
                     time.sleep(0.02)
             yield
         finally:
@@ -253,13 +271,14 @@ class Database:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Tells whether the file is at fault: not when it is locked, the disk is full, or our SQL is wrong."""
     if isinstance(error, sqlite3.OperationalError):
-        return "no such" in str(error)  # table or column: another program's file, or an emptied one
+        # a table or column: another program's file, one that was edited, or an emptied one
+        return "no such" in str(error) or "no column named" in str(error)
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
 
 
-def _retry_while_locked(work: Callable[[], None]) -> None:
+def _retry_while_locked(work: Callable[[], None], busy_s: float) -> None:
     """Runs `work` again while the file is locked: SQLite does not wait when two processes switch a new file to WAL."""
-    deadline = time.monotonic() + BUSY_S
+    deadline = time.monotonic() + busy_s
     while True:
         try:
             work()
@@ -313,6 +332,12 @@ def advance_library_s(library_s: float, before: ClockReading | None, now: ClockR
 
 
 COLUMNS = [field.name for field in fields(Entry)]
+COLUMN_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("id", "started_utc_ns", "bytes", "first_frame", "last_frame", "frames", "drops"), int),
+    **dict.fromkeys(("kind", "camera", "trigger", "label"), str),
+    "duration_s": (int, float),
+    "score": (int, float, type(None)),
+}
 STORED = [name for name in COLUMNS if name != "id"]
 _INSERT = (
     f"INSERT INTO entries ({', '.join(STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
@@ -337,10 +362,15 @@ def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
 
 
 def entry_of(row: sqlite3.Row, root: Path) -> Entry:
-    """Makes an entry of a row."""
-    values = {name: row[name] for name in COLUMNS}
-    values |= {"path": root / row["path"], "protected": bool(row["protected"])}
-    values |= {"companions": tuple(json.loads(row["companions"]))}
+    """Makes an entry of a row. Raises: sqlite3.DatabaseError for one that somebody edited: SQLite checks no types."""
+    try:
+        values = {name: row[name] for name in COLUMNS}
+        values |= {"path": root / row["path"], "protected": bool(row["protected"])}
+        values |= {"companions": tuple(json.loads(row["companions"]))}
+    except (IndexError, TypeError, ValueError) as problem:
+        raise sqlite3.DatabaseError(f"damaged row: {problem}") from None
+    if wrong := [name for name, kinds in COLUMN_TYPES.items() if not isinstance(values[name], kinds)]:
+        raise sqlite3.DatabaseError(f"damaged row: {wrong[0]} is {values[wrong[0]]!r}"[:200])
     return Entry(**values)
 
 

@@ -1,8 +1,9 @@
-"""The free space of a folder's disk, and the reserve that is never taken."""
+"""The free space of a folder's disk, in bytes and in files (inodes), and the reserve that is never taken."""
 
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
 
 MB = 1_000_000
+RESERVE_FILES = 1000
+"""Inodes kept free; on a small file system a fiftieth of all."""
+NEEDED_FILES = 4
+"""Inodes that saving one file takes: the file, its sidecar, its CSV, a folder."""
+FAT = frozenset({"vfat", "msdos"})
+FAT_MAX_BYTES = (1 << 32) - 1
+"""The largest file of FAT32."""
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +30,25 @@ class DiskRoom:
     total_bytes: int
     reserve_bytes: int
     """Bytes that retention keeps free."""
+    free_files: int = 0
+    total_files: int = 0
+    """Inodes; 0: this file system has no fixed number."""
 
     @property
     def is_low(self) -> bool:
         """True while another program takes the reserve."""
-        return is_low(self.free_bytes, self.reserve_bytes)
+        few_files = self.total_files > 0 and self.free_files < max(NEEDED_FILES, self.reserve_files // 2)
+        return few_files or is_low(self.free_bytes, self.reserve_bytes)
+
+    @property
+    def reserve_files(self) -> int:
+        """Inodes that retention keeps free."""
+        return min(RESERVE_FILES, self.total_files // 50)
+
+    @property
+    def missing_files(self) -> int:
+        """Inodes that are missing for one more file above the reserve; 0 or less: it fits."""
+        return NEEDED_FILES + self.reserve_files - self.free_files if self.total_files else 0
 
     def missing_bytes(self, need_bytes: int) -> int:
         """Returns the bytes that are missing for `need_bytes` above the reserve; 0 or less: they fit."""
@@ -36,7 +59,29 @@ def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
     """Looks at the disk of a folder, which need not exist yet. Raises: OSError."""
     disk = os.statvfs(existing_parent_of(folder))
     total = disk.f_blocks * disk.f_frsize
-    return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve_bytes_of(settings, total))
+    reserve = reserve_bytes_of(settings, total)
+    return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve, disk.f_favail, disk.f_files)
+
+
+def max_file_bytes_of(folder: Path) -> int:
+    """Returns the largest size of a file there, by file system and by the limit of this process; 0: unknown."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = [FAT_MAX_BYTES] if _read_file_system(existing_parent_of(folder)) in FAT else []
+    limits += [] if soft == resource.RLIM_INFINITY else [soft]
+    return min(limits, default=0)
+
+
+def _read_file_system(folder: Path) -> str:
+    """Returns the kernel's name of a folder's file system; empty if it is unknown."""
+    try:
+        device = folder.stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in MOUNTS.read_text(errors="replace").splitlines():
+            if line.split()[2] == wanted:
+                return line.partition(" - ")[2].split()[0]
+    except (OSError, IndexError):
+        pass
+    return ""
 
 
 def reserve_bytes_of(settings: LibrarySettings, disk_bytes: int) -> int:

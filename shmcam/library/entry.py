@@ -23,6 +23,9 @@ GROUPS: dict[str, str] = {
 ORDINARY_TRIGGERS = frozenset({"", "auto", "rolling", "timer"})
 """Files without a trigger; retention takes them before any triggered one."""
 
+BY_HAND = frozenset({"manual", "record", "save", "snapshot", "command"})
+"""Files that a person asked for; retention never takes them for an ordinary one."""
+
 NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected"})
 """The fields that the place on disk gives (path, size, the marker of protection) or only the database knows (id)."""
 

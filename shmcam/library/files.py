@@ -10,10 +10,21 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
+from shmcam.library import sidecar
 from shmcam.library.entry import Entry, is_text
 from shmcam.library.errors import LibraryError
-from shmcam.library.manifest import JOURNAL
-from shmcam.library.sidecar import MANIFEST, MEDIA, VIDEOS, archive_bytes_of, is_archive, read_json, sidecar_path_of
+from shmcam.library.manifest import CONFIG, JOURNAL, read_items
+from shmcam.library.sidecar import (
+    DATE,
+    MANIFEST,
+    MEDIA,
+    VIDEOS,
+    Owner,
+    archive_bytes_of,
+    is_archive,
+    read_json,
+    sidecar_path_of,
+)
 from shmcam.runtime.atomic_files import PART, sweep
 
 GROWING_S = 30.0
@@ -22,41 +33,53 @@ GROWING_S = 30.0
 SESSION_FOLDER = re.compile(r".+_\d{8}_\d{6}(_.+)?")
 """The name of a session's folder: prefix, time, label."""
 
-HIDDEN = (".", "_")
-"""First characters of names that the library leaves out: temporary files, dark frames, state."""
+HIDDEN = (".", "_", "@", "#", "$", "~")
+"""First characters of names that the library leaves out: temporary files, dark frames, state, bins and thumbnails."""
+SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 
 
 def find_files(folders: Sequence[Path]) -> set[Path]:
-    """Returns every media file and every archive's manifest below the folders.
+    """Returns every media file below the folders that may be ours by its name, and every archive's manifest.
 
     Files inside an archive, also one being built, are left out, as are names that are not UTF-8: no row can hold them.
+    `sidecar.read` tells which of them are ours.
     """
     paths: set[Path] = set()
     for folder in folders:
         for walked, names, files in os.walk(folder):
-            subfolder = Path(walked)
-            is_whole = subfolder != folder and MANIFEST in files and is_archive(subfolder / MANIFEST)
-            if is_whole or (subfolder != folder and JOURNAL in files):
+            subfolder, present = Path(walked), set(files)
+            is_whole = subfolder != folder and MANIFEST in present and is_archive(subfolder / MANIFEST)
+            if is_whole or (subfolder != folder and JOURNAL in present):
                 paths.update([subfolder / MANIFEST] if is_whole else [])
                 names.clear()
                 continue
-            names[:] = [name for name in names if _is_counted(name)]
-            paths.update(subfolder / name for name in files if _is_counted(name) and Path(name).suffix in MEDIA)
+            names[:] = [name for name in names if _is_counted(name) and name not in SYSTEM_FOLDERS]
+            paths.update(subfolder / name for name in files if _may_be_ours(name, present))
     return {path for path in paths if path.suffix not in VIDEOS or not _is_growing(path)}
 
 
-def remove_leftovers(folders: Sequence[Path]) -> list[Path]:
-    """Removes temporary files that no process writes any more, and sidecars without a file. Returns: the paths."""
+def remove_leftovers(folders: Sequence[Path], owner: Owner) -> list[Path]:
+    """Removes temporary files that no process writes any more, and our sidecars without a file. Returns: the paths."""
     removed = []
     for folder in folders:
         for walked, _, names in os.walk(folder):
             subfolder = Path(walked)
             removed += sweep(subfolder)
-            orphans = [subfolder / name for name in names if name.endswith(".json") and _is_orphan(subfolder / name)]
-            for orphan in orphans:
-                orphan.unlink(missing_ok=True)
-            removed += orphans
+            for name in names:
+                if name.endswith(".json") and _is_orphan(subfolder / name, owner):
+                    removed += _remove_orphan(subfolder / name)
     return removed
+
+
+def _remove_orphan(path: Path) -> list[Path]:
+    """Removes a sidecar whose file is gone, and the companions that it lists."""
+    values = read_json(path) or {}
+    listed = values.get("companions", [])
+    names = [name for name in listed if isinstance(name, str) and Path(name).name == name] if listed else []
+    paths = [companion for name in names if (companion := path.with_name(name)).is_file()] + [path]
+    for gone in paths:
+        gone.unlink(missing_ok=True)
+    return paths
 
 
 def size_of(path: Path) -> int:
@@ -65,22 +88,31 @@ def size_of(path: Path) -> int:
     return archive_bytes_of(read_json(path) or {}, own) if path.name == MANIFEST else own
 
 
-def remove(entry: Entry, folders: Sequence[Path]) -> None:
+def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     """Deletes an entry's files, the main one first; what is gone already does not matter.
 
-    Raises: LibraryError for a file outside the library's folders (a damaged row must delete nothing else); OSError.
+    Raises: LibraryError for a file that is not ours, or outside the library's folders (a damaged row must delete
+    nothing else); OSError.
     """
-    if (folders and not any(entry.path.is_relative_to(folder) for folder in folders)) or ".." in entry.path.parts:
-        raise LibraryError(f"{entry.path}: not inside {', '.join(map(str, folders))}; not deleted")
-    if entry.path.name == MANIFEST:
-        _remove_archive(entry.path, folders)
+    path = entry.path
+    if (folders and not any(path.is_relative_to(folder) for folder in folders)) or ".." in path.parts:
+        raise LibraryError(f"{path}: not inside {', '.join(map(str, folders))}; not deleted")
+    if path.name == MANIFEST:
+        _remove_archive(path, folders, owner)
         return
-    for path in (entry.path, *(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
+    with suppress(FileNotFoundError):
+        if sidecar.read(path, owner) is None:
+            raise LibraryError(f"{path}: nothing proves that this installation made it; not deleted")
+        path.unlink()
+    for name in entry.companions:
         with suppress(FileNotFoundError):
-            path.unlink()
-    if SESSION_FOLDER.fullmatch(entry.path.parent.name):
+            path.with_name(name).unlink()
+    beside = sidecar_path_of(path)
+    if owner.is_our_sidecar(read_json(beside)):
+        beside.unlink(missing_ok=True)
+    if SESSION_FOLDER.fullmatch(path.parent.name) and path.parent not in folders:
         with suppress(OSError):  # not empty: the session has other files
-            entry.path.parent.rmdir()
+            path.parent.rmdir()
 
 
 def holds_any(folder: Path, folders: Collection[Path]) -> bool:
@@ -96,18 +128,40 @@ def frees_space(entry: Entry) -> bool:
         return False
 
 
-def _remove_archive(manifest: Path, folders: Sequence[Path]) -> None:
-    """Removes an archive, its manifest last, so that a half-deleted archive is still found and can be deleted again."""
+def _remove_archive(manifest: Path, folders: Sequence[Path], owner: Owner) -> None:
+    """Removes the files that an archive lists, its manifest last, and the folders that are empty then.
+
+    A half-deleted archive is still found and can be deleted again. Files that the archive does not list stay.
+    """
     folder = manifest.parent
     if holds_any(folder, folders) or not is_archive(manifest):
         raise LibraryError(f"{manifest}: not the manifest of an archive; not deleted")
-    for item in sorted(folder.rglob("*"), reverse=True):
-        if item.is_dir() and not item.is_symlink():
-            item.rmdir()
-        elif item != manifest:
-            item.unlink()
-    manifest.unlink(missing_ok=True)
-    folder.rmdir()
+    if not manifest.exists():
+        return
+    if not owner.is_ours(manifest, read_json(manifest) or {}):
+        raise LibraryError(f"{manifest}: nothing proves that this installation made it; not deleted")
+    remove_listed(folder, [*read_items(folder), CONFIG, JOURNAL])
+    manifest.unlink()
+    with suppress(OSError):  # not empty: somebody put files of his own into it
+        folder.rmdir()
+
+
+def remove_listed(folder: Path, places: Collection[str]) -> None:
+    """Removes these files of an archive's folder, our temporary ones, and the subfolders that are empty then.
+
+    Raises: OSError.
+    """
+    for place in places:
+        path = folder / place
+        if path.parent.resolve().is_relative_to(folder.resolve()):  # no manifest leads elsewhere
+            with suppress(FileNotFoundError):
+                path.unlink()
+    subfolders = [Path(walked) for walked, _, _ in os.walk(folder)]
+    for subfolder in reversed(subfolders):
+        sweep(subfolder)
+        if subfolder != folder:
+            with suppress(OSError):
+                subfolder.rmdir()
 
 
 def _is_same(folder: Path, other: Path) -> bool:
@@ -121,6 +175,13 @@ def _is_counted(name: str) -> bool:
     return not name.startswith(HIDDEN) and is_text(name)
 
 
+def _may_be_ours(name: str, present: Collection[str]) -> bool:
+    """Tells whether it is worth reading: a medium with a sidecar, or with a date in its name as all of ours."""
+    if Path(name).suffix not in MEDIA or not _is_counted(name):
+        return False
+    return f"{name}.json" in present or DATE.search(name) is not None
+
+
 def _is_growing(path: Path) -> bool:
     """Tells whether a recorder may still be writing it: then it is added when it is closed."""
     try:
@@ -129,10 +190,10 @@ def _is_growing(path: Path) -> bool:
         return True
 
 
-def _is_orphan(path: Path) -> bool:
-    """Tells whether a sidecar's file is gone; one that is still being written bears its temporary name."""
+def _is_orphan(path: Path, owner: Owner) -> bool:
+    """Tells whether it is our sidecar of a file that is gone; one that is being written bears a temporary name."""
     subject = path.with_suffix("")
-    if subject.suffix not in MEDIA or subject.exists():
+    if subject.suffix not in MEDIA or subject.exists() or not owner.is_our_sidecar(read_json(path)):
         return False
     is_being_written = any(path.parent.glob(f".{escape(subject.name)}.*{PART}"))
     return not is_being_written and not subject.exists()  # checked again: it may have got its name in between

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
-from shmcam.library.sidecar import MANIFEST, read_json
+from shmcam.library.sidecar import INSTALLATION, MANIFEST, MAX_SIDECAR_BYTES, Owner, read_json, read_regular
 from shmcam.runtime.atomic_files import open_atomic, sync_folder
 from shmcam.runtime.clock import to_iso
 from shmcam.runtime.progress import Progress
@@ -21,6 +22,10 @@ FORMAT = 1
 CHUNK_BYTES = 1 << 20
 JOURNAL = ".done.jsonl"
 """The journal of an unfinished run, a line for each file."""
+BEGUN = "begun"
+"""The key of a line of the journal about a file that is being brought in."""
+CONFIG = "config.toml"
+"""The configuration in use, beside the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
         elif hash_file(path) != item.sha256:
             findings.append(f"changed: {item.file}")
     progress(len(listed), len(listed))
-    expected = {item.file for item in listed} | {MANIFEST, JOURNAL, "config.toml"}
+    expected = {item.file for item in listed} | {MANIFEST, JOURNAL, CONFIG}
     present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return findings + [f"not in the manifest: {file}" for file in sorted(present) if file not in expected]
 
@@ -108,14 +113,22 @@ def hash_file(path: Path) -> str:
 
 def read_items(folder: Path) -> dict[str, ManifestItem]:
     """Returns the files that an earlier run has brought in already, from its journal or its manifest."""
-    rows = _read_list(folder, "files")
-    journal = folder / JOURNAL
-    for line in journal.read_text("utf-8", errors="replace").splitlines() if journal.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # the process died while it wrote this line
+    rows = [*_read_list(folder, "files"), *_read_journal(folder)]
     return {item.file: item for item in _to_items(rows)}
+
+
+def read_begun(folder: Path) -> list[str]:
+    """Returns the files that an unfinished run has brought in or had just begun to, and those of its manifest."""
+    begun = [row[BEGUN] for row in _read_journal(folder) if isinstance(row, dict) and isinstance(row.get(BEGUN), str)]
+    return [*begun, *read_items(folder)]
+
+
+def _read_journal(folder: Path) -> list[Any]:
+    rows = []
+    for line in (read_regular(folder / JOURNAL, MAX_SIDECAR_BYTES) or b"").splitlines():
+        with suppress(ValueError):  # the process died while it wrote this line
+            rows.append(json.loads(line))
+    return rows
 
 
 def _read_entries(folder: Path) -> dict[str, Entry]:
@@ -132,7 +145,13 @@ def _read_list(folder: Path, key: str) -> list[Any]:
 
 
 def write(
-    folder: Path, span: Span, entries: Sequence[tuple[Entry, str]], items: Sequence[ManifestItem], now_utc_ns: int
+    folder: Path,
+    span: Span,
+    entries: Sequence[tuple[Entry, str]],
+    items: Sequence[ManifestItem],
+    *,
+    now_utc_ns: int,
+    owner: Owner,
 ) -> Entry:
     """Puts the manifest in place, last of all: an archive with a manifest is complete.
 
@@ -160,6 +179,7 @@ def write(
     manifest = {
         "format": FORMAT,
         "name": folder.name,
+        INSTALLATION: owner.id,
         "created": to_iso(now_utc_ns),
         "since": None if span.since_utc_ns is None else to_iso(span.since_utc_ns),
         "until": None if span.until_utc_ns is None else to_iso(span.until_utc_ns),

@@ -3,22 +3,26 @@
 Only `make_room` and `keep_newest` delete; the other functions decide. The order: ordinary files before triggered ones,
 oldest first, protected ones never. "Oldest" is the order in which files were added, and ages are library time
 (`shmcam.library.database`), so a wall clock that jumps deletes nothing. Archives were made on purpose: they are deleted
-only by their own limits, never for free space.
+only by their own limits, never for free space. What a person recorded is never deleted for an ordinary file.
+
+Nothing is deleted for free space unless all that may go is enough: if another program fills the disk, recordings would
+be lost for nothing. `Catalogue.trouble` says then what is wrong, and so it does where files cannot be deleted.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Collection, Iterable, Iterator
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shmcam.config.settings import Settings
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
-from shmcam.library.disk_space import MB, measure_room
-from shmcam.library.entry import GROUPS, Entry
+from shmcam.library.disk_space import MB, DiskRoom, measure_room
+from shmcam.library.entry import BY_HAND, GROUPS, ORDINARY_TRIGGERS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
 from shmcam.library.files import frees_space
 from shmcam.library.query import sql_of_group
@@ -71,6 +75,7 @@ def select_excess(candidates: Iterable[Entry], count: int, size: int) -> Iterato
 
 log = logging.getLogger(__name__)
 
+NOT_MOUNTED = "its disk is not mounted (`shmcam library rebuild --accept` does without it)"
 BATCH = 200
 """Rows read in one step: make_room runs before every file and must not read a library of 100,000 rows."""
 
@@ -82,58 +87,127 @@ def make_room(
     folder: Path | None = None,
     *,
     kind: str = "",
+    trigger: str = "save",
     writing: Collection[Path] = (),
+    at_least_bytes: int = 0,
 ) -> list[Entry]:
     """Applies every limit, then deletes until `need_bytes` fit into `folder` (default: captures) above the reserve.
 
-    To be called before a file of `kind` is opened, so that the limits of its group hold with it. `writing`: files in
-    the catalogue that are still being written. A file that cannot be deleted is skipped with a warning; if the library
-    cannot be written, none is deleted, as a row must not outlive its file.
-    Returns: the entries deleted. Raises: NoRoom, OSError, sqlite3.Error.
+    To be called before a file of `kind`, caused by `trigger`, is opened, so that the limits of its group hold with it.
+    `writing`: files in the catalogue that are still being written. `at_least_bytes`: to be freed although the disk says
+    that it has room, where a quota refused a file. If the library cannot be used, nothing is deleted, as a row must not
+    outlive its file. Returns: the entries deleted. Raises: NoRoom, OSError.
     """
     own = settings.table(LibrarySettings)
-    folder = folder or settings.paths.captures
-    if catalogue.mounts.is_away(folder):
-        raise NoRoom(
-            errno.ENODEV, "its disk is not mounted (`shmcam library rebuild --accept` does without it)", str(folder)
-        )
-    folder = existing_parent_of(folder)
-    deleted: list[Entry] = []
-    closed = explain_not_writable(catalogue.path)
-    for entry in () if closed else select_due(catalogue, own, need_bytes, kind=kind, writing=writing):
-        _remove(catalogue, entry, "limit", deleted)
-    short = measure_room(folder, own).missing_bytes(need_bytes)
-    if short > 0 and not closed:
-        short = _free_space(catalogue, own, folder, need_bytes, writing=writing, deleted=deleted)
-    if short > 0:
-        raise NoRoom(
-            errno.ENOSPC,
-            f"{short / MB:.1f} MB short of {need_bytes / MB:.1f} MB plus the reserve (library.free_reserve_mb, "
-            "library.free_reserve_percent); "
-            + (f"nothing can be deleted: {closed}" if closed else "what is left is protected, archived or not ours"),
-            str(folder),
-        )
-    return deleted
+    target = folder or settings.paths.captures
+    place = existing_parent_of(target)
+    spared = BY_HAND if trigger in ORDINARY_TRIGGERS else frozenset()
+    work = _Deletions(catalogue)
+    try:
+        with catalogue.hurry():
+            if catalogue.mounts.is_away(target):
+                raise NoRoom(errno.ENODEV, NOT_MOUNTED, str(target))
+            closed = explain_not_writable(catalogue.path)
+            if not closed:
+                for entry in select_due(catalogue, own, need_bytes, kind=kind, writing=writing, spared=spared):
+                    work.delete(entry, "limit")
+                candidates = _OnDisk(catalogue, place.stat().st_dev, writing, spared)
+                _free_space(work, candidates, lambda: measure_room(place, own), need_bytes, at_least_bytes)
+    except (sqlite3.Error, LibraryError) as problem:
+        if isinstance(problem, NoRoom):
+            raise
+        log.warning("library is not usable, nothing deleted reason=%s", problem)
+        closed = str(problem)
+    short = _describe_shortage(measure_room(place, own), need_bytes)
+    why = f"nothing can be deleted: {closed}" if closed else work.reason
+    catalogue.report_trouble(f"disk full: {short}; {why}" if short and not closed else work.trouble)
+    if short:
+        raise NoRoom(errno.ENOSPC, f"{short}; {why}", str(place))
+    return work.deleted
+
+
+def _describe_shortage(room: DiskRoom, need_bytes: int) -> str:
+    """Returns what is missing for a file, in words; empty where it fits."""
+    if (short := room.missing_bytes(need_bytes)) > 0:
+        keys = "library.free_reserve_mb, library.free_reserve_percent"
+        return f"{short / MB:.1f} MB short of {need_bytes / MB:.1f} MB plus the reserve ({keys})"
+    if room.missing_files > 0:
+        return f"{room.missing_files} inodes short: {room.free_files} of {room.total_files} are free"
+    return ""
+
+
+class _Deletions:
+    """The deletions of one call: what went, and what could not."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.deleted: list[Entry] = []
+        self.refused: dict[Path, str] = {}
+        self.reason = "what is left is protected, archived, recorded by hand or not ours"
+
+    @property
+    def trouble(self) -> str:
+        """The files that could not be deleted, in words; empty where all could."""
+        if not self.refused:
+            return ""
+        path, reason = next(iter(self.refused.items()))
+        return f"{len(self.refused)} files cannot be deleted, such as {path}: {reason}"
+
+    def delete(self, entry: Entry, reason: str) -> None:
+        """Deletes one entry; notes an error."""
+        try:
+            self.catalogue.delete(entry.id, reason)
+        except (NoSuchEntry, EntryProtected):
+            return  # another process deleted it, or it was protected since it was chosen
+        except (LibraryError, OSError) as error:
+            self.refused[entry.path] = str(error)
+            return
+        self.deleted.append(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """The entries of one disk that may go for free space, in order of deletion."""
+
+    catalogue: Catalogue
+    device: int
+    writing: Collection[Path]
+    spared: Collection[str]
+    """Triggers of files that stay."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in _iterate_in_order(self.catalogue, "kind != 'archive'", self.writing):
+            if entry.trigger not in self.spared and _device_of(entry.path) == self.device and frees_space(entry):
+                yield entry
 
 
 def _free_space(
-    catalogue: Catalogue,
-    own: LibrarySettings,
-    folder: Path,
-    need_bytes: int,
-    *,
-    writing: Collection[Path],
-    deleted: list[Entry],
-) -> int:
-    """Deletes the oldest on this disk until enough is free. Returns: bytes that are still missing."""
-    device = folder.stat().st_dev
-    candidates = _iterate_in_order(catalogue, "kind != 'archive'", writing)
-    while (short := measure_room(folder, own).missing_bytes(need_bytes)) > 0 and (
-        entry := next(candidates, None)
-    ) is not None:
-        if _device_of(entry.path) == device and frees_space(entry):
-            _remove(catalogue, entry, "free space", deleted)
-    return short
+    work: _Deletions, candidates: _OnDisk, measure: Callable[[], DiskRoom], need_bytes: int, at_least_bytes: int
+) -> None:
+    """Deletes the oldest until enough is free; nothing if all that may go is not enough."""
+    while True:
+        room = measure()
+        short, short_files = max(room.missing_bytes(need_bytes), at_least_bytes), room.missing_files
+        chosen: list[Entry] = []
+        size = files = 0
+        if short <= 0 and short_files <= 0:
+            return
+        for entry in candidates:
+            if size >= short and files >= short_files:
+                break
+            if entry.path not in work.refused:
+                chosen.append(entry)
+                size, files = size + entry.bytes, files + 1 + len(entry.companions)
+        if size < short or files < short_files:
+            work.reason = (
+                f"all {len(chosen)} files that may go have {size / MB:.1f} MB, so none was deleted; the others are "
+                "protected, archived, recorded by hand or not ours"
+            )
+            return
+        before = len(work.deleted)
+        for entry in chosen:
+            work.delete(entry, "free space")
+        at_least_bytes -= sum(entry.bytes for entry in work.deleted[before:])
 
 
 def select_due(
@@ -143,8 +217,12 @@ def select_due(
     *,
     kind: str = "",
     writing: Collection[Path] = (),
+    spared: Collection[str] = (),
 ) -> list[Entry]:
-    """Returns the entries to delete by count, size and age, without regard to free space."""
+    """Returns the entries to delete by count, size and age, without regard to free space.
+
+    `spared`: triggers of files that go by their age only.
+    """
     coming = GROUPS.get(kind, "pictures") if kind else ""
     own = limits_of(settings)
     if not settings.max_total_mb and set(own.values()) == {GroupLimits()}:
@@ -164,7 +242,9 @@ def select_due(
             limits.count_excess(count + 1, size + need_bytes) if group == coming else limits.count_excess(count, size)
         )
         rest = (
-            entry for entry in _iterate_in_order(catalogue, sql_of_group(group), writing) if entry.path not in chosen
+            entry
+            for entry in _iterate_in_order(catalogue, sql_of_group(group), writing)
+            if entry.path not in chosen and entry.trigger not in spared
         )
         chosen |= {entry.path: entry for entry in select_excess(rest, *excess)}
     if not settings.max_total_mb:
@@ -172,7 +252,11 @@ def select_due(
     everything = sum(size for group, (_, size) in totals.items() if group != "archives")
     everything += need_bytes if coming != "archives" else 0
     everything -= sum(entry.bytes for entry in chosen.values() if entry.group != "archives")
-    rest = (entry for entry in _iterate_in_order(catalogue, "kind != 'archive'", writing) if entry.path not in chosen)
+    rest = (
+        entry
+        for entry in _iterate_in_order(catalogue, "kind != 'archive'", writing)
+        if entry.path not in chosen and entry.trigger not in spared
+    )
     return [*chosen.values(), *select_excess(rest, 0, max(0, everything - settings.max_total_mb * MB))]
 
 
@@ -184,10 +268,10 @@ def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
     if unknown := which.keys() - {"kind", "camera", "trigger"}:
         raise ValueError(f"keep_newest: cannot choose by {', '.join(sorted(unknown))}")
     where = " AND ".join(["protected = 0", *(f"{column} = ?" for column in which)])
-    deleted: list[Entry] = []
+    work = _Deletions(catalogue)
     for entry in catalogue.select(where, list(which.values()), "id DESC")[count:]:
-        _remove(catalogue, entry, "count", deleted)
-    return deleted
+        work.delete(entry, "count")
+    return work.deleted
 
 
 def _iterate_in_order(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
@@ -200,18 +284,6 @@ def _iterate_in_order(catalogue: Catalogue, where: str, writing: Collection[Path
         if len(batch) < BATCH:
             return
         triggered, number = int(batch[-1].is_triggered), batch[-1].id
-
-
-def _remove(catalogue: Catalogue, entry: Entry, reason: str, deleted: list[Entry]) -> None:
-    try:
-        catalogue.delete(entry.id)
-    except (NoSuchEntry, EntryProtected):
-        return  # another process deleted it, or it was protected since it was chosen
-    except (LibraryError, OSError) as error:
-        log.warning("not deleted path=%s reason=%s", entry.path, error)
-        return
-    log.info("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
-    deleted.append(entry)
 
 
 def _device_of(path: Path) -> int:

@@ -1,23 +1,33 @@
-"""Reads and writes the descriptions of files, from which alone the library can be made again.
+"""Reads and writes the descriptions of files, from which alone the library can be made again, and tells which are ours.
 
-jpg, png and tiff carry their description as JSON in EXIF's UserComment. Every other file has a sidecar,
-`<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not rewrite a picture.
+jpg, png and tiff carry their description as JSON in EXIF's UserComment, videos as a comment. Every file but such a
+picture has a sidecar, `<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not
+rewrite a picture.
+
+A file is ours (`is_ours`) if its description names this installation and the file still bears the name that we gave
+it. Only such files get rows, and only such files are ever deleted. A description without an installation, of an earlier
+version, counts as ours if it is complete and the file's name holds a date as all our names do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import socket
+import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
-from shmcam.library.time_parsing import LARGEST, to_storable
+from shmcam.library.errors import LibraryError
+from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.atomic_files import open_atomic
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
@@ -33,59 +43,173 @@ MAX_HEADER_BYTES = 256 * 1024
 USER_COMMENT_ASCII = b"ASCII\0\0\0"
 
 
+INSTALLATION, FILE = "installation", "file"
+"""The keys of a description that prove whose the file is: our id, and the name that we gave the file."""
+MACHINE_ID = Path("/etc/machine-id")
+MAX_ID_BYTES = 4096
+DATE = re.compile(r"(?<!\d)\d{8}(?!\d)")
+"""The date in every name of ours."""
+CLIP_KINDS = {"event": "clip", "rolling": "clip"}
+"""The recorder's kinds of clips that the library calls otherwise."""
+TIMING = "_frame_timing.csv"
+"""The end of the name of a clip's CSV."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The installation whose files are ours."""
+
+    ids: tuple[str, ...]
+    """Its id, and the ids of earlier installations whose files it has taken over."""
+
+    @classmethod
+    def of(cls, library: Path) -> Owner:
+        """Reads the ids from `library.id` beside the library, a line each; makes the file at its first use.
+
+        The id follows from machine and place, so that it stays the same if the file is lost.
+        """
+        path = library.with_name("library.id")
+        lines = (read_regular(path, MAX_ID_BYTES) or b"").decode(errors="replace").split()
+        if not lines:
+            with suppress(OSError):
+                machine = (read_regular(MACHINE_ID, MAX_ID_BYTES) or b"").decode(errors="replace").strip()
+                lines = [hashlib.sha256(f"{machine or socket.gethostname()} {library}".encode()).hexdigest()[:16]]
+                with open_atomic(path) as file:
+                    file.write(f"{lines[0]}\n".encode())
+        return cls(tuple(lines))
+
+    @property
+    def id(self) -> str:
+        """The id that new files bear."""
+        return self.ids[0]
+
+    def describe(self, entry: Entry) -> dict[str, Any]:
+        """Returns the description of a file of ours, with the proof that it is."""
+        return {**entry.to_description(), INSTALLATION: self.id, FILE: entry.path.name}
+
+    def is_ours(self, path: Path, values: Mapping[str, Any]) -> bool:
+        """Tells whether the file of this description is one that this installation made. The one place that decides."""
+        if from_description(path, values) is None or not self.is_named(values):
+            return False
+        name = path.parent.name if path.name == MANIFEST else path.name
+        given = values.get("name" if path.name == MANIFEST else FILE)
+        return name == given if isinstance(given, str) else DATE.search(name) is not None
+
+    def is_our_sidecar(self, values: Mapping[str, Any] | None) -> bool:
+        """Tells whether this is the content of a sidecar that we wrote; other programs use such names, too."""
+        if values is None or not self.is_named(values):
+            return False
+        return INSTALLATION in values or from_description(Path(), values) is not None or values.keys() == {"protected"}
+
+    def is_named(self, values: Mapping[str, Any]) -> bool:
+        """Tells whether a description names no other installation."""
+        return values.get(INSTALLATION, self.id) in self.ids
+
+
 def sidecar_path_of(path: Path) -> Path:
     """Returns the sidecar of `path`, for formats without a place for the description."""
     return path.with_name(path.name + ".json")
 
 
+def read_regular(path: Path, max_bytes: int) -> bytes | None:
+    """Returns the content of a regular file; None for a FIFO, device or folder, or if it is too large or gone.
+
+    Opening never waits: a FIFO without a writer would hold a process for ever.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+                return None
+            return file.read(max_bytes + 1)[:max_bytes]
+    except OSError:
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the JSON object in a file; None if there is none, or it is damaged or far too large."""
     try:
-        if path.stat().st_size > MAX_SIDECAR_BYTES:
-            return None
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        value = json.loads(read_regular(path, MAX_SIDECAR_BYTES) or b"")
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def write_sidecar(path: Path, values: Mapping[str, Any]) -> None:
-    """Adds `values` to the sidecar of `path`. Raises: OSError."""
+def write_sidecar(path: Path, values: Mapping[str, Any], owner: Owner | None = None) -> None:
+    """Adds `values` to the sidecar of `path`. Raises: OSError; LibraryError if another program wrote that file."""
     place = path if path.name == MANIFEST else sidecar_path_of(path)
-    stored = read_json(place) or {}
+    stored = read_json(place)
+    if owner is not None:
+        if os.path.lexists(place) and not owner.is_our_sidecar(stored):
+            raise LibraryError(f"{place}: not a description of ours; not changed")
+        values = {**values, INSTALLATION: owner.id, **({} if path.name == MANIFEST else {FILE: path.name})}
     with open_atomic(place, replace=True) as file:
-        file.write(json.dumps({**stored, **values}, indent=1).encode())
+        file.write(json.dumps({**(stored or {}), **values}, indent=1).encode())
 
 
-def write_description(entry: Entry) -> None:
-    """Makes sure that the file and its sidecar tell all that the row will. Raises: OSError."""
-    is_described = entry.path.suffix in PICTURES or entry.path.name == MANIFEST
-    if (
-        is_described
-        and not entry.protected
-        and not sidecar_path_of(entry.path).exists()
-        and entry.path.name != MANIFEST
-    ):
-        return  # as for most pictures: all is inside the file
-    values: dict[str, Any] = {} if is_described else entry.to_description()
-    stored = read_json(entry.path if entry.path.name == MANIFEST else sidecar_path_of(entry.path)) or {}
-    if entry.protected != bool(stored.get("protected", False)):
-        values["protected"] = entry.protected
-    if any(stored.get(key) != value for key, value in values.items()):
-        write_sidecar(entry.path, values)
+def write_description(entry: Entry, owner: Owner) -> None:
+    """Makes sure that the file and its sidecar tell all that the row will, and whose they are.
 
-
-def read(path: Path) -> Entry:
-    """Reads the description from the file, its sidecar, or failing both from its name and date.
-
-    Raises: OSError where it is gone.
+    Raises: OSError, LibraryError.
     """
-    size = path.stat().st_size
-    sidecar = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
-    protected = sidecar.get("protected") is True
-    exif = read_exif(path) if path.suffix in PICTURES else {}
-    entry = from_description(path, {**exif, **sidecar}, protected=protected) or _guess(path, protected)
-    return replace(entry, bytes=archive_bytes_of(sidecar, size) if path.name == MANIFEST else size)
+    path = entry.path
+    beside = read_json(path if path.name == MANIFEST else sidecar_path_of(path)) or {}
+    inside = read_exif(path) if path.suffix in PICTURES else {}
+    stored = {**inside, **beside}
+    is_complete = path.suffix in PICTURES or path.name == MANIFEST  # its description lies inside
+    is_proven = INSTALLATION in stored and owner.is_ours(path, stored)
+    values = {} if is_complete and is_proven else owner.describe(entry)
+    if entry.protected != bool(beside.get("protected", False)):
+        values["protected"] = entry.protected
+    if any(beside.get(key) != value for key, value in values.items()):
+        write_sidecar(path, values, owner)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Returns what a file and its sidecar tell of it; of a video without a sidecar, what the video itself tells."""
+    if path.name == MANIFEST:
+        return read_json(path) or {}
+    beside = read_json(sidecar_path_of(path))
+    if path.suffix in PICTURES:
+        return {**read_exif(path), **(beside or {})}
+    if path.suffix in VIDEOS and (beside is None or "kind" not in beside):
+        return {**_read_video(path), **(beside or {})}
+    return beside or {}
+
+
+def read(path: Path, owner: Owner) -> Entry | None:
+    """Returns the entry of a file of ours; None for every other file. Raises: OSError where it is gone."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    values = read_description(path)
+    if not owner.is_ours(path, values):
+        return None
+    entry = from_description(path, values, protected=values.get("protected") is True)
+    size = archive_bytes_of(values, status.st_size) if path.name == MANIFEST else status.st_size
+    return entry and replace(entry, bytes=size)
+
+
+def _read_video(path: Path) -> dict[str, Any]:
+    """Returns the description that a video carries, with what its frames and its CSV tell; empty for a foreign one."""
+    from shmcam.video.growing_mp4 import read_about, read_summary
+
+    about = read_about(path)
+    if "camera" not in about or (summary := read_summary(path)) is None:
+        return {}
+    csv = path.with_name(path.stem + TIMING)
+    first = about.get("first_frame")
+    return {
+        **about,
+        "kind": CLIP_KINDS.get(str(about.get("kind")), about.get("kind")),
+        "started_utc_ns": about.get("started_utc_ns", about.get("captured_utc_ns")),
+        "duration_s": summary.last_pts_us / 1e6,
+        "frames": summary.frames,
+        "last_frame": first + summary.frames - 1 if isinstance(first, int) and first >= 0 else -1,
+        "companions": [csv.name] if csv.is_file() else [],
+        "protected": about.get("protect") is True,
+    }
 
 
 def archive_bytes_of(manifest: Mapping[str, Any], own: int) -> int:
@@ -103,15 +227,13 @@ def is_archive(manifest: Path) -> bool:
     return values is None or isinstance(values.get("files"), list)
 
 
-def read_all(paths: Iterable[Path]) -> list[Entry]:
-    """Returns the entries of these files, oldest first; a file that is deleted meanwhile is left out."""
+def read_all(paths: Iterable[Path], owner: Owner) -> list[Entry]:
+    """Returns the entries of those files that are ours, oldest first; a file deleted meanwhile is left out."""
     entries = []
     for path in paths:
-        try:
-            entries.append(read(path))
-        except OSError:
-            continue
-    return sorted(entries, key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))
+        with suppress(OSError):
+            entries.append(read(path, owner))
+    return sorted(filter(None, entries), key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))
 
 
 def read_exif(path: Path) -> dict[str, Any]:
@@ -124,28 +246,3 @@ def read_exif(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _guess(path: Path, protected: bool) -> Entry:
-    """Makes the entry of a file without a description: made by hand, or its process was killed before it wrote one."""
-    kind = "archive" if path.name == MANIFEST else "clip" if path.suffix in VIDEOS else "picture"
-    camera = re.search(r"(?:^|[_.-])(cam[0-9a-z]+)", path.name) or re.search(r"(cam[0-9a-z]+)", path.parent.name)
-    stamp = re.search(r"\d{8}_\d{6}", path.name)
-    frame = re.search(r"_f(\d+)", path.name)
-    started_s = path.stat().st_mtime
-    if stamp:
-        try:
-            started_s = datetime.strptime(stamp[0], "%Y%m%d_%H%M%S").astimezone().timestamp()
-        except (ValueError, OverflowError):  # 99991231 west of Greenwich
-            started_s = path.stat().st_mtime
-    number = int(frame[1]) if frame else -1
-    return Entry(
-        kind=kind,
-        camera=camera[1] if camera else "",
-        path=path,
-        started_utc_ns=to_storable(int(started_s * 1e9)),
-        first_frame=number,
-        last_frame=number,
-        trigger="recovered",  # not ordinary: a file of unknown origin is deleted last
-        protected=protected,
-    )

@@ -98,6 +98,17 @@ class GrowingVideo:
             self.container.close()
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """Returns the description inside a video, without reading its frames; empty if there is none."""
+    import av
+
+    try:
+        with av.open(str(path), "r") as file:
+            return _read_about(file.metadata)
+    except (av.FFmpegError, OSError, ValueError):
+        return {}
+
+
 def read_summary(path: Path, suspect: int = fmp4_reader.SUSPECT_FRAGMENTS) -> VideoSummary | None:
     """Returns what is whole in a video; None: nothing plays. Raises: OSError.
 

@@ -102,6 +102,7 @@ def find_reasons(
         for process in processes
         if _has_failed(process) or _is_blocked(process, cameras)
     ]
+    reasons += [f"{p.program}: {retention}" for p in processes if (retention := p.figures.get("retention"))]
     return reasons
 
 

@@ -98,14 +98,14 @@ def test_a_film_never_costs_the_pictures_it_is_made_of(settings, monkeypatch):
             cv2.imwrite(str(path), np.full((48, 64, 3), number, np.uint8))
             entry = Entry(kind="picture", camera="cam0", path=path, started_utc_ns=number * 10**9, trigger="auto")
             entries.append(catalogue.add(entry))
-        other = catalogue.add(replace(entries[0], id=0, kind="stack", path=path.with_suffix(".npy"), bytes=1))
+        other = catalogue.add(replace(entries[0], id=0, kind="stack", path=path.with_suffix(".npy"), bytes=60_000_000))
         other.path.write_bytes(b"x")
         looks = []
 
         def disk(_folder: object) -> SimpleNamespace:
             looks.append(None)
             free = 20_000_000 if len(looks) < 3 else 0
-            return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9)
+            return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**9, f_files=0, f_favail=0)
 
         monkeypatch.setattr(disk_space.os, "statvfs", disk)
         pictures = build.find_pictures(catalogue, ["cam0"], "", "", 10**18)

@@ -9,6 +9,7 @@ import pytest
 
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry
+from shmcam.library.sidecar import Owner, write_description
 
 STARTED = 1_700_000_000_000_000_000
 
@@ -39,6 +40,13 @@ def saved(settings: Settings, catalogue: Catalogue) -> Callable[..., Entry]:
         return catalogue.add(on_disk(settings, name or f"clip{number}.mp4", size, number, **values))
 
     return save
+
+
+def saved_before_a_kill(settings: Settings, name: str, size: int = 1000, number: int = 0, **values: object) -> Entry:
+    """Puts a file of ours on disk whose process died before it wrote the row."""
+    entry = on_disk(settings, name, size, number, **values)
+    write_description(entry, Owner.of(settings.paths.library))
+    return entry
 
 
 def on_disk(settings: Settings, name: str, size: int = 1000, number: int = 0, **values: object) -> Entry:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,22 +139,8 @@ def test_rebuilt_from_the_files_alone_it_equals_what_it_was(catalogue, saved, se
         assert fresh.check() == []
 
 
-def test_files_without_description_are_adopted_by_name_and_date(catalogue, settings):
-    entry = on_disk(settings, "cam1_640x480_30fps_20260102_030405.mp4")
-    os.utime(entry.path, (1, 1))
-    on_disk(settings, "20260102_030405_f1234.png", kind="picture")
-    adopted, gone = catalogue.reconcile()
-    assert gone == [] and {(e.kind, e.camera, e.first_frame) for e in adopted} == {
-        ("clip", "cam1", -1),
-        ("picture", "", 1234),
-    }
-    assert all(
-        e.trigger == "recovered" and time.localtime(e.started_utc_ns / 1e9)[:5] == (2026, 1, 2, 3, 4) for e in adopted
-    )
-
-
 def test_a_film_that_is_still_growing_is_not_adopted(catalogue, settings):
-    on_disk(settings, "running.mp4")
+    on_disk(settings, "running_20260101.mp4")
     assert catalogue.reconcile() == ([], [])
 
 
@@ -195,7 +180,7 @@ from shmcam.library import Catalogue
 from shmcam.cli.library import main
 from shmcam.library.retention import make_room
 from shmcam.config.settings import Settings
-from tests.shmcam.library.conftest import on_disk
+from tests.shmcam.library.conftest import on_disk, saved_before_a_kill
 
 settings = Settings.load(Path(sys.argv[1]), environ={})
 captures = settings.paths.captures
@@ -206,7 +191,7 @@ with Catalogue.of(settings) as catalogue:
     kept = [catalogue.add(on_disk(settings, f"p{n}.npy", kind="picture", started_utc_ns=n + 1)) for n in range(3)]
     make_room(settings, catalogue, 10)  # sees that it is a disk, as before the second file of a new one
     shell(f"mkdir -p {captures}.aside && mount --bind {captures} {captures}.aside && umount {captures}")
-    stray = on_disk(settings, "stray.npy", kind="picture", started_utc_ns=9)
+    stray = saved_before_a_kill(settings, "stray.npy", kind="picture", started_utc_ns=9)
     assert [entry.path for entry in catalogue.reconcile()[0]] == [stray.path], "what was written there is adopted"
     assert len(catalogue.find()) == 4 and catalogue.away[0] == captures, catalogue.away
     findings = catalogue.check(mend=True)
@@ -352,5 +337,5 @@ def test_killed_at_any_point_no_row_and_no_file_is_lost(settings):
             catalogue.reconcile()
             assert catalogue.check() == []
             assert len(catalogue.find()) >= told
-    files.remove_leftovers([settings.paths.captures])
+    files.remove_leftovers([settings.paths.captures], catalogue.owner)
     assert not list(settings.paths.captures.glob(".*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcam.library import Catalogue, NoRoom, database, disk_space, retention
+from shmcam.control.messages import Deleted
+from shmcam.library import Catalogue, LibraryError, NoRoom, database, disk_space, retention
 from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
 from shmcam.library.disk_space import reserve_bytes_of
@@ -18,7 +20,7 @@ from shmcam.library.entry import Entry
 from shmcam.library.manifest import Span
 from shmcam.library.retention import GroupLimits, keep_newest, limits_of, make_room, select_due, select_excess
 from shmcam.library.settings import LibrarySettings
-from tests.shmcam.library.conftest import make_settings
+from tests.shmcam.library.conftest import make_settings, on_disk
 
 MB = 1_000_000
 
@@ -178,7 +180,19 @@ class Disk:
         from types import SimpleNamespace
 
         used = self.others + sum(p.stat().st_size for p in self.folder.rglob("*.mp4") if p.stat().st_nlink == 1)
-        return SimpleNamespace(f_bavail=max(0, 100 * MB - used), f_frsize=1, f_blocks=100 * MB)
+        return SimpleNamespace(
+            f_bavail=max(0, 100 * MB - used),
+            f_frsize=1,
+            f_blocks=100 * MB,
+            f_files=self.files,
+            f_favail=self.free_files(),
+        )
+
+    files = 0
+
+    def free_files(self) -> int:
+        """An inode for each file, sidecars included."""
+        return self.files - len(list(self.folder.rglob("*")))
 
 
 def test_the_oldest_go_until_the_new_file_fits_above_the_reserve(catalogue, saved, settings, monkeypatch):
@@ -194,9 +208,10 @@ def test_no_room_says_what_is_missing_and_leaves_protected_files_alone(catalogue
     entries = [saved(size=2 * MB) for _ in range(2)]
     catalogue.protect(entries[0].id)
     monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 96 * MB))
-    with pytest.raises(NoRoom, match=r"2\.0 MB short of 3\.0 MB plus the reserve .*free_reserve_mb"):
+    with pytest.raises(NoRoom, match=r"4\.0 MB short of 3\.0 MB plus the reserve .*free_reserve_mb"):
         make_room(settings, catalogue, 3 * MB)
-    assert entries[0].path.exists() and not entries[1].path.exists()
+    assert all(entry.path.exists() for entry in entries), "4 MB were short, 2 MB could be freed: nothing was gained"
+    assert "none was deleted" in catalogue.trouble and "disk full: 4.0 MB short" in catalogue.trouble
 
 
 def test_a_file_whose_bytes_an_archive_keeps_is_not_deleted_for_space(
@@ -210,19 +225,112 @@ def test_a_file_whose_bytes_an_archive_keeps_is_not_deleted_for_space(
     assert linked.path.exists()
 
 
+def test_room_is_inodes_too(catalogue, saved, settings, monkeypatch):
+    """A card of small pictures ran out of inodes with gigabytes free: nothing was deleted, nothing was saved."""
+    for _ in range(6):
+        saved()
+    disk = Disk(settings.paths.recordings, 0)
+    disk.files = 14  # a folder's worth is taken by six clips and their sidecars
+    monkeypatch.setattr(disk_space.os, "statvfs", disk)
+    assert [e.id for e in make_room(settings, catalogue, MB)] == [1, 2]
+    disk.files = 7
+    with pytest.raises(NoRoom, match="inodes short: -1 of 7 are free"):
+        make_room(settings, catalogue, MB)
+    assert len(catalogue.find()) == 4
+
+
+def test_a_recording_by_hand_is_not_deleted_for_a_rolling_clip(catalogue, saved, settings, monkeypatch, tmp_path):
+    for trigger in ("manual", "rolling", "manual", "motion"):
+        saved(size=2 * MB, trigger=trigger)
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 92 * MB))
+    assert [e.id for e in make_room(settings, catalogue, 3 * MB, kind="clip", trigger="rolling")] == [2, 4]
+    with pytest.raises(NoRoom, match="recorded by hand"):
+        make_room(settings, catalogue, 5 * MB, kind="clip", trigger="rolling")
+    limited = make_settings(tmp_path, "library.clips_max_count=1")
+    assert make_room(limited, catalogue, 0, kind="clip", trigger="rolling") == []
+    assert [e.id for e in make_room(settings, catalogue, 5 * MB, kind="clip", trigger="manual")] == [1]
+    age(catalogue, 9)
+    old = make_settings(tmp_path, "library.clips_max_days=3")
+    assert [e.id for e in make_room(old, catalogue, 0, kind="clip", trigger="rolling")] == [3], "its own age"
+
+
+def test_each_deletion_is_told_with_path_and_reason(catalogue, saved, tmp_path):
+    told = []
+    catalogue.on_deleted = lambda **fields: told.append(Deleted(**fields))
+    first, second, third = saved(), saved(trigger="manual"), saved()
+    make_room(make_settings(tmp_path, "library.clips_max_count=3"), catalogue, 0, kind="clip")
+    keep_newest(catalogue, 0, kind="clip", trigger="")
+    catalogue.delete(second.id)
+    assert [(event.path, event.reason, event.trigger) for event in told] == [
+        (str(first.path), "limit", ""), (str(third.path), "count", ""), (str(second.path), "command", "manual"),
+    ]  # fmt: skip
+
+
+def test_a_quota_that_refuses_a_file_costs_the_oldest_ones_once(catalogue, saved, settings):
+    for _ in range(4):
+        saved(size=2 * MB)
+    assert [e.id for e in make_room(settings, catalogue, MB, at_least_bytes=3 * MB)] == [1, 2]
+    assert make_room(settings, catalogue, MB, at_least_bytes=9 * MB) == [], "all together are not enough"
+
+
+def test_a_library_that_is_held_delays_no_file(catalogue, saved, settings, tmp_path):
+    """`save` took 10 s and answered NOT_SAVED although the picture was there."""
+    saved()
+    with sqlite3.connect(catalogue.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert make_room(make_settings(tmp_path, "library.clips_max_days=3"), catalogue, 0) == []
+        entry = catalogue.add_when_writable(on_disk(settings, "held.mp4"))
+        assert entry.id == 0 and entry.bytes == 1000 and catalogue.missed.is_set()
+        other.execute("ROLLBACK")
+    assert [entry.path.name for entry in catalogue.reconcile()[0]] == ["held.mp4"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_a_folder_or_fifo_in_the_librarys_place_is_told(settings, kind):
+    os.mkfifo(settings.paths.library) if kind == "fifo" else settings.paths.library.mkdir()
+    with Catalogue.of(settings) as catalogue:
+        assert make_room(settings, catalogue, 0) == []
+        assert catalogue.add_when_writable(on_disk(settings, "a.mp4")).id == 0
+        with pytest.raises(LibraryError, match="is no regular file; move it away"):
+            catalogue.find()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE entries SET bytes = 'many'", "UPDATE entries SET companions = '{'", "UPDATE entries SET kind = x'00'",
+        "ALTER TABLE entries RENAME COLUMN label TO tag", "ALTER TABLE entries DROP COLUMN score",
+        "UPDATE entries SET duration_s = 'x', started_utc_ns = 1.5",
+    ],
+)  # fmt: skip
+def test_a_library_that_somebody_edited_is_set_aside_and_made_anew(catalogue, saved, settings, damage):
+    entry = saved(label="fox", companions=("a.csv",))
+    catalogue.close()
+    with sqlite3.connect(settings.paths.library) as db:
+        db.execute(damage)
+    assert catalogue.find() == [entry]
+    assert catalogue.add(on_disk(settings, "new.mp4")).id == 2
+    assert len(list(settings.paths.library.parent.glob("library.sqlite3.damaged-*"))) >= 1
+
+
 def test_a_file_that_cannot_be_deleted_is_skipped(catalogue, saved, monkeypatch, tmp_path):
     saved(), saved(), saved()
     real = Catalogue.remove
 
-    def remove(self: Catalogue, entry: Entry) -> None:
+    def remove(self: Catalogue, entry: Entry, reason: str) -> None:
         if entry.id == 1:
             raise PermissionError(13, "read-only", str(entry.path))
-        real(self, entry)
+        real(self, entry, reason)
 
     monkeypatch.setattr(Catalogue, "remove", remove)
     settings = make_settings(tmp_path, "library.clips_max_count=1")
     assert [e.id for e in make_room(settings, catalogue, 0)] == [2]
     assert [e.id for e in catalogue.find()] == [3, 1]
+    assert catalogue.trouble.startswith("1 files cannot be deleted, such as ") and "read-only" in catalogue.trouble
+    monkeypatch.setattr(Catalogue, "remove", real)
+    assert [e.id for e in make_room(settings, catalogue, 0)] == [1] and catalogue.trouble == "", (
+        "it ends with its cause"
+    )
 
 
 def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):

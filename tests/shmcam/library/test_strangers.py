@@ -17,7 +17,7 @@ from shmcam.imaging.tiff import Tag
 from shmcam.library import Catalogue, LibraryError, NoSuchEntry, files, sidecar
 from shmcam.library.archive import build
 from shmcam.library.manifest import Span, verify
-from shmcam.library.sidecar import USER_COMMENT_ASCII
+from shmcam.library.sidecar import USER_COMMENT_ASCII, Owner, write_sidecar
 from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.atomic_files import open_atomic
 from tests.shmcam.library.conftest import on_disk
@@ -54,19 +54,20 @@ def test_numbers_that_no_row_can_have_are_no_rows(catalogue, saved):
     assert len(catalogue.find(limit=10**30)) == 1
 
 
-def test_strange_files_are_adopted_or_left_and_stop_nobody(catalogue, saved, settings):
+def test_strange_files_are_left_alone_and_stop_nobody(catalogue, saved, settings):
     known = [saved(), saved("a.npy", kind="picture")]
     captures = settings.paths.captures
     for number, text in enumerate(DESCRIPTIONS):
         on_disk(settings, f"strange{number}.npy", kind="picture")
         (captures / f"strange{number}.npy.json").write_text(text)
     on_disk(settings, "99991231_235959_f1.npy", kind="picture")
-    os.utime(on_disk(settings, "late.npy", kind="picture").path, (2**40, 2**40))
-    Path(os.fsdecode(os.fsencode(captures) + b"/caf\xe9.npy")).write_bytes(b"latin-1")
-    adopted, gone = catalogue.reconcile()
-    assert len(adopted) == len(DESCRIPTIONS) + 2 and gone == [] and catalogue.check() == []
-    assert catalogue.rebuild() == (len(adopted) + 2, 0)
-    assert {entry.path for entry in known} <= {entry.path for entry in catalogue.find()}
+    os.utime(on_disk(settings, "late_20261121.npy", kind="picture").path, (2**40, 2**40))
+    Path(os.fsdecode(os.fsencode(captures) + b"/caf\xe9_20261121.npy")).write_bytes(b"latin-1")
+    count = len(list(captures.iterdir()))
+    assert catalogue.reconcile() == ([], []) and catalogue.check() == [] and catalogue.rebuild() == (2, 0)
+    assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
+    assert {entry.path for entry in known} == {entry.path for entry in catalogue.find()}
+    assert len(list(captures.iterdir())) == count
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
@@ -80,9 +81,9 @@ def test_a_comment_of_any_type_and_damage_is_read_or_left_out(kind, suffix, cata
         comment = USER_COMMENT_ASCII + text
         block = tiff.encode_header({}, {Tag.USER_COMMENT: (kind, len(comment), comment)})
         (folder / f"{number}{suffix}").write_bytes(file_around(block, suffix))
-        (folder / f"cut{number}{suffix}").write_bytes(file_around(block, suffix)[:-1])
-    adopted, gone = catalogue.reconcile()
-    assert len(adopted) == 2 * len(texts) and gone == []
+        (folder / f"20260101_000000_f{number}{suffix}").write_bytes(file_around(block, suffix))
+        (folder / f"cut_20260101_{number}{suffix}").write_bytes(file_around(block, suffix)[:-1])
+    assert catalogue.reconcile() == ([], []) and len(list(folder.iterdir())) == 3 * len(texts)
     known = {"label": "fox"} if kind in (1, 2, 6, 7) else {}
     assert sidecar.read_exif(folder / f"0{suffix}") == known
     assert all(sidecar.read_exif(folder / f"{number}{suffix}") == {} for number in range(1, len(texts)))
@@ -97,7 +98,7 @@ def file_around(block: bytes, suffix: str) -> bytes:
 def test_a_rebuild_that_fails_leaves_every_row(catalogue, saved, monkeypatch):
     before = [saved(), saved()]
     wrong = replace(before[0], path=before[0].path.with_name("\udcff.mp4"))
-    monkeypatch.setattr(sidecar, "read_all", lambda _paths: [before[1], wrong])
+    monkeypatch.setattr(sidecar, "read_all", lambda *_: [before[1], wrong])
     with pytest.raises(UnicodeEncodeError):
         catalogue.rebuild()
     assert catalogue.find(newest_first=False) == before
@@ -107,8 +108,8 @@ def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settin
     saved()
     read = sidecar.read_all
 
-    def reading(paths: set[Path]) -> list[object]:
-        entries = read(paths)
+    def reading(paths: set[Path], owner: sidecar.Owner) -> list[object]:
+        entries = read(paths, owner)
         with Catalogue.of(settings) as another_process:
             another_process.add(on_disk(settings, "meanwhile.npy", kind="picture"))
         return entries
@@ -190,16 +191,19 @@ def test_a_library_nobody_may_write_is_one_line(catalogue, saved, settings, caps
 
 def test_a_sidecar_is_no_leftover_while_its_file_is_being_written(settings):
     """On start leftovers are swept while the first picture is being saved already."""
-    captures = settings.paths.captures
-    captures.mkdir(parents=True)
-    with open_atomic(captures / "a.npy") as file:
+    owner, captures = Owner.of(settings.paths.library), settings.paths.captures
+    entry = on_disk(settings, "a.npy", kind="picture", companions=("a.csv", "../b.csv", "c"))
+    entry.path.unlink()
+    for name in ("a.csv", "b.csv"):
+        (captures / name).write_text("x")
+    with open_atomic(entry.path) as file:
         file.write(b"half")
-        (captures / "a.npy.json").write_text("{}")
-        assert files.remove_leftovers([captures]) == []
-    assert files.remove_leftovers([captures]) == [] and len(list(captures.iterdir())) == 2
-    (captures / "a.npy").unlink()
+        write_sidecar(entry.path, entry.to_description(), owner)
+        assert files.remove_leftovers([captures], owner) == []
+    assert files.remove_leftovers([captures], owner) == [] and len(list(captures.iterdir())) == 4
+    entry.path.unlink()
     (captures / ".a.npy.77.part").write_bytes(b"half")  # what a killed process leaves
-    assert len(files.remove_leftovers([captures])) == 2 and list(captures.iterdir()) == []
+    assert len(files.remove_leftovers([captures], owner)) == 3 and [p.name for p in captures.iterdir()] == ["b.csv"]
 
 
 def test_protecting_a_file_that_is_gone_is_refused(catalogue, saved):

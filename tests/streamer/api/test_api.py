@@ -136,7 +136,7 @@ def test_a_recorder_without_room_is_not_ready_and_a_stopped_one_is_somebodys_wis
 @pytest.mark.parametrize(("free", "low"), [(40 * 10**9, False), (480 * 10**6, False), (240 * 10**6, True), (0, True)])
 def test_a_disk_that_retention_keeps_full_is_as_it_should_be(tmp_path, monkeypatch, free, low):
     """Rolling clips fill a 64 GB card up to library.free_reserve_mb (500), and then every day."""
-    disk = SimpleNamespace(f_blocks=64 * 10**9, f_bavail=free, f_frsize=1)
+    disk = SimpleNamespace(f_blocks=64 * 10**9, f_bavail=free, f_frsize=1, f_files=0, f_favail=0)
     monkeypatch.setattr("shmcam.library.disk_space.os.statvfs", lambda _: disk)
 
     async def test():

@@ -1,0 +1,242 @@
+"""Whose a file is: only what this installation made is listed and deleted, whatever else lies on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from shmcam.library import Catalogue, LibraryError, archive, files
+from shmcam.library.archive import build
+from shmcam.library.manifest import Span
+from shmcam.library.retention import make_room
+from shmcam.library.sidecar import FILE, INSTALLATION, Owner, read_regular, sidecar_path_of
+from shmcam.video.disk_file import DiskFile
+from shmcam.video.growing_mp4 import GrowingVideo
+from tests.shmcam.library.conftest import make_settings, on_disk
+
+TAKEOUT = '{"title": "IMG_1.jpg", "photoTakenTime": {"timestamp": "1546300800"}}'
+FOREIGN = (
+    "wedding1.mp4", "Family/2019 Wedding/film01.mp4", "Family/VID_20191224_183000.mp4", "IMG_20190101_120000.jpg",
+    "@eaDir/clip.mp4/SYNOVIDEO.jpg", "#recycle/old.mp4", "$RECYCLE.BIN/S-1/$R1.mp4", "lost+found/a_20200101.jpg",
+    "System Volume Information/x_20200101.jpg", ".Trash-1000/files/a.mp4", "cam0_640x480_30fps_20260101_000000.mp4",
+    "cam0_640x480_30fps_20260101_000000_frame_timing.csv", "20260101_000000_f7.jpg",
+    "timelapse_cam0_20260101_000000.mp4", "a.npy",
+    "session_20260101_000000/notes.txt", "DCIM/100/IMG_1.JPG", "c_20260101.mov", "page/manifest.json", "film.mp4.part",
+)  # fmt: skip
+
+
+def fill(folder: Path) -> dict[Path, bytes]:
+    """Puts files of an owner there. Returns: them and their content."""
+    for number, name in enumerate(FOREIGN):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(
+            b'{"name": "my cameras", "files": []}' if name.endswith("manifest.json") else b"x" * (number + 1)
+        )
+    for name in ("wedding1.mp4", "IMG_1.jpg", "far_20200101.mov", "20260101_000000_f7.jpg", "list_20260101.npy"):
+        (folder / f"{name}.json").write_text(TAKEOUT if "list" not in name else "[1]")
+    old = time.time() - 9e6
+    for path in folder.rglob("*"):
+        os.utime(path, (old, old))
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["clips_max_count=1", "pictures_max_count=1", "max_total_mb=1", "free_reserve_mb=10000000", "films_max_mb=1"],
+)
+def test_files_of_the_owner_get_no_row_and_outlive_every_limit(tmp_path, limit):
+    """On a share with his own films `wedding1.mp4` became a row and was deleted for free space."""
+    settings = make_settings(tmp_path, f"library.{limit}", "library.free_reserve_percent=0")
+    before = fill(settings.paths.recordings) | fill(settings.paths.captures)
+    with Catalogue.of(settings) as catalogue:
+        ours = [
+            catalogue.add(on_disk(settings, f"{n}{end}", 2_000_000, kind=kind))
+            for n, (end, kind) in enumerate([(".mp4", "clip"), (".npy", "picture"), (".mp4", "timelapse")] * 2)
+        ]
+        for work in (catalogue.reconcile, catalogue.rebuild, lambda: catalogue.check(mend=True)):
+            work()
+            assert {entry.path for entry in catalogue.find()} == {entry.path for entry in ours}
+        assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
+        for kind in ("clip", "picture"):
+            try:
+                make_room(settings, catalogue, 1000, kind=kind)
+            except OSError as problem:
+                assert "not ours" in str(problem)
+        for entry in catalogue.find():
+            catalogue.delete(entry.id)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_file_of_another_installation_on_the_same_share_is_left_alone(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    share = f"paths.recordings={tmp_path / 'share'}"
+    one, two = (make_settings(folder, share, "library.clips_max_count=1") for folder in folders)
+    with Catalogue.of(one) as first, Catalogue.of(two) as second:
+        mine, others = first.add(on_disk(one, "a.mp4")), second.add(on_disk(two, "b.mp4"))
+        assert (
+            first.reconcile() == ([], [])
+            and first.rebuild() == (1, 0)
+            and [e.path for e in first.find()] == [mine.path]
+        )
+        with pytest.raises(LibraryError, match="nothing proves"):
+            first.remove(replace(others, id=0))
+        assert [e.path for e in make_room(one, first, 0, kind="clip")] == [mine.path] and others.path.exists()
+        # an owner who has set up his Pi anew takes his old files over
+        (folders[0] / "library.id").write_text(f"{first.owner.id}\n{second.owner.id}\n")
+    with Catalogue.of(one) as again:
+        assert [entry.path for entry in again.reconcile()[0]] == [others.path]
+
+
+def test_the_id_stays_the_same_if_its_file_is_lost(settings):
+    first = Owner.of(settings.paths.library)
+    path = settings.paths.library.with_name("library.id")
+    assert path.read_text() == f"{first.id}\n" and Owner.of(settings.paths.library) == first
+    path.unlink()
+    assert Owner.of(settings.paths.library) == first
+    path.unlink()
+    os.mkfifo(path)
+    assert Owner.of(settings.paths.library) == first
+
+
+def test_a_renamed_copy_is_the_owners(catalogue, saved, settings):
+    """Somebody keeps his best pictures under names of his own; their EXIF still tells where they come from."""
+    entry = saved("20260101_000000_f7.npy", kind="picture")
+    for name in ("best.npy", "best_20260101.npy"):
+        shutil.copy(entry.path, entry.path.with_name(name))
+        shutil.copy(sidecar_path_of(entry.path), sidecar_path_of(entry.path.with_name(name)))
+    assert catalogue.reconcile() == ([], []) and catalogue.rebuild() == (1, 0)
+    catalogue.delete(catalogue.find()[0].id)
+    assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
+    assert sorted(path.name for path in settings.paths.captures.glob("*.npy")) == ["best.npy", "best_20260101.npy"]
+
+
+def test_a_row_whose_file_was_replaced_deletes_nothing(catalogue, saved):
+    entry = saved("a.npy", kind="picture")
+    sidecar_path_of(entry.path).write_text(TAKEOUT)
+    with pytest.raises(LibraryError, match="nothing proves"):
+        catalogue.delete(entry.id)
+    with pytest.raises(LibraryError, match="not a description of ours"):
+        catalogue.protect(entry.id)
+    assert entry.path.exists() and sidecar_path_of(entry.path).read_text() == TAKEOUT
+
+
+def test_what_an_earlier_version_described_without_an_id_is_still_ours(catalogue, saved, settings):
+    entry = saved("cam0_20260101_000000.mp4", label="fox")
+    beside = sidecar_path_of(entry.path)
+    old = {key: value for key, value in json.loads(beside.read_text()).items() if key not in (INSTALLATION, FILE)}
+    beside.write_text(json.dumps(old))
+    assert catalogue.rebuild() == (1, 0) and catalogue.find()[0].label == "fox"
+    catalogue.delete(catalogue.find()[0].id)
+    assert list(settings.paths.recordings.iterdir()) == []
+
+
+def film(path: Path, about: dict[str, object]) -> None:
+    """Writes ten frames of a video that says this about itself."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = DiskFile(path)
+    video = GrowingVideo(file, about, {"movflags": "empty_moov+frag_every_frame+default_base_moof"})
+    stream = video.container.add_stream("libx264", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for number in range(10):
+        frame = av.VideoFrame.from_ndarray(np.full((72, 64), number, np.uint8), "yuv420p")
+        frame.pts = number
+        for packet in stream.encode(frame):
+            video.mux(packet)
+    for packet in stream.encode(None):
+        video.mux(packet)
+    video.finish()
+    file.close()
+    os.utime(path, (1, 1))
+
+
+def test_a_clip_without_a_description_beside_it_is_asked_itself(catalogue, settings):
+    """A protected recording ended on a full disk: it came back unprotected, and its CSV stayed for ever."""
+    path = settings.paths.recordings / "session_20260101_000000" / "cam0_64x48_10fps_20260101_000000.mp4"
+    about = {
+        "camera": "cam0", "kind": "event", "trigger": "motion", "label": "fox", "protect": True, "first_frame": 100,
+        "captured_utc_ns": 10**18, INSTALLATION: catalogue.owner.id,
+    }  # fmt: skip
+    film(path, about)
+    film(path.with_name("cam0_64x48_10fps_20260101_000001.mp4"), {**about, INSTALLATION: "another"})
+    film(path.with_name("cam0_64x48_10fps_20260101_000002.mp4"), {"encoder": "somebody's"})
+    csv = path.with_name("cam0_64x48_10fps_20260101_000000_frame_timing.csv")
+    csv.write_text("frame_number\n")
+    ((entry,), gone) = catalogue.reconcile()
+    shown = (entry.kind, entry.trigger, entry.label, entry.protected, entry.frames, entry.last_frame, entry.companions)
+    assert shown == ("clip", "motion", "fox", True, 10, 109, (csv.name,)) and gone == [] and entry.path == path
+    catalogue.protect(entry.id, False)
+    catalogue.delete(entry.id)
+    assert not path.exists() and not csv.exists() and len(list(path.parent.iterdir())) == 2
+
+
+def test_what_somebody_put_into_an_archive_stays_when_it_is_deleted(catalogue, saved, settings):
+    saved("a.npy", kind="picture")
+    entry = build(catalogue, settings.paths.archives, "trial", Span(), config="x")
+    folder = entry.path.parent
+    (folder / "captures" / "notes.txt").write_text("mine")
+    catalogue.delete(entry.id)
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == ["captures", "captures/notes.txt"]
+
+    def killed(done: int, _total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(catalogue, settings.paths.archives, "half", Span(), progress=killed)
+    (settings.paths.archives / "half" / "mine.txt").write_text("mine")
+    archive.discard(settings.paths.archives / "half", catalogue.folders)
+    assert [path.name for path in (settings.paths.archives / "half").iterdir()] == ["mine.txt"]
+
+
+def test_an_archive_that_was_renamed_is_the_owners(catalogue, saved, settings):
+    saved("a.npy", kind="picture")
+    entry = build(catalogue, settings.paths.archives, "trial", Span())
+    kept = entry.path.parent.rename(settings.paths.archives / "for my parents")
+    assert catalogue.reconcile() == ([], [entry])
+    with pytest.raises(LibraryError, match="nothing proves"):
+        catalogue.remove(replace(entry, path=kept / "manifest.json"))
+    assert (kept / "captures" / "a.npy").exists()
+
+
+def test_special_files_in_our_folders_hold_nobody_up(catalogue, saved, settings):
+    """A FIFO in the recordings held the exporter's start for ever."""
+    entry = saved("session_20260101_000000/cam0_20260101.mp4")
+    folder = entry.path.parent
+    for name in ("x_20260101.mp4", "x_20260101.jpg", "y_20260101.npy.json", "z_20260101.npy"):
+        os.mkfifo(folder / name)
+    (folder / "y_20260101.npy").write_bytes(b"x")
+    (folder / "dangling_20260101.mp4").symlink_to(folder / "nowhere")
+    (folder / "link_20260101.mp4").symlink_to(entry.path)
+    (folder / "link_20260101.mp4.json").symlink_to(sidecar_path_of(entry.path))
+    with (folder / "big_20260101.mp4.json").open("wb") as file:
+        file.truncate(3 << 30)
+    (folder / "big_20260101.mp4").write_bytes(b"x")
+    os.mknod(folder / "s_20260101.mp4", stat.S_IFSOCK | 0o600)
+    assert catalogue.reconcile() == ([], []) and catalogue.check() == [] and catalogue.rebuild() == (1, 0)
+    assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
+    assert read_regular(folder / "z_20260101.npy", 10) is None and read_regular(Path("/dev/zero"), 10) is None
+
+
+@pytest.mark.parametrize("place", ["x/../recordings", "./recordings/", "link"])
+def test_a_configured_folder_with_dots_or_a_link_is_one_whose_files_can_be_deleted(tmp_path, place):
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "recordings")
+    settings = make_settings(tmp_path, f"paths.recordings={place}", "library.clips_max_count=1")
+    assert settings.paths.recordings == (tmp_path / "recordings").resolve()
+    with Catalogue.of(settings) as catalogue:
+        entries = [catalogue.add(on_disk(settings, f"{n}.mp4")) for n in range(3)]
+        assert [e.id for e in make_room(settings, catalogue, 0, kind="clip")] == [1, 2, 3]
+        assert not any(entry.path.exists() for entry in entries)
