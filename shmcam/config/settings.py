@@ -183,7 +183,8 @@ class Settings:
         places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
         places["captures"] = self.folder / str(self.value("export.base_dir"))
         for name in ("captures", "recordings", "archives"):
-            places[name] = Path(os.path.realpath(places[name]))
+            if places[name].exists() or not places[name].is_symlink():  # a link to a disk that is away is told as it is
+                places[name] = Path(os.path.realpath(places[name]))
         places["library"] = Path(os.path.realpath(places["library"].parent)) / places["library"].name
         return Paths(**places)
 
