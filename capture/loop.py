@@ -21,6 +21,7 @@ from capture.sources.base import (
     OpenedSource,
     StillOpening,
 )
+from capture.sources.guarded import GuardedSource, SourceFault
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
@@ -76,7 +77,7 @@ class CaptureLoop:
                 self._wait_before_retry("ended", str(ended), ENDED_WAIT_S)
             except (CameraError, RingBusy, RingTooLarge) as error:
                 state = TROUBLE.get(type(error), "no camera")
-                self.status.report_lost(state, str(error))
+                self.status.report_lost(state, str(error), error.__cause__ if isinstance(error, SourceFault) else None)
                 self._wait_before_retry(state, str(error), backoff.next_delay_s())
         self.status.log_totals()
         if self._exit_code is not None:
@@ -102,6 +103,7 @@ class CaptureLoop:
     def _run_camera(self, backoff: Backoff) -> None:
         """Opens the camera and publishes its frames until it must be opened anew."""
         choice = self.choose(self.desired.camera)
+        choice = choice._replace(source=GuardedSource(choice.source))
         request = self.desired.request
         with closing(choice.source):
             opened = self._open(choice.source, request)

@@ -101,11 +101,11 @@ class CaptureStatus:
         )
         self._control.announce(found)
 
-    def report_lost(self, state: str, reason: str) -> None:
-        """Reports trouble when it is new; the same trouble with other numbers is not."""
+    def report_lost(self, state: str, reason: str, fault: BaseException | None = None) -> None:
+        """Reports trouble when it is new; the same with other numbers is not. A `fault` brings its traceback."""
         kind = re.sub(r"[0-9.]+", "#", reason)
         if kind != self._trouble:
-            log.warning("%s: %s", state, reason)
+            log.warning("%s: %s", state, reason, exc_info=fault)
             self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
         self._trouble = kind
 

@@ -8,7 +8,7 @@ held open while the camera makes up its mind:
             shot = source.write(slot.payload)  # straight into shared memory; the device's buffer is given back at once
 
 Errors: CameraError means "this device, this time": the loop closes the source, reports it and opens it again with
-backoff. Anything else is a bug and ends the process.
+backoff. Anything else that a source raises becomes one, with its traceback in the log (`guarded`).
 """
 
 from __future__ import annotations

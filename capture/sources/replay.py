@@ -7,17 +7,24 @@ on counting frames and time where the first one ended.
 from __future__ import annotations
 
 import csv
+import errno
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from capture.sources.base import CameraError, CameraRequest, EndOfStream, OpenedSource, Payload, ShotMeta
-from shm_ring.formats import Geometry, geometry
+from shm_ring.formats import Geometry, geometry, planes
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 
 TABLE = "frames.csv"
+TABLE_BYTES_MAX = 1 << 28
+"""A row takes about 200 bytes: more than a million frames."""
+LARGEST_TIME, LARGEST_WORD = 1 << 62, (1 << 32) - 1
+"""The ring's fields hold no more (shm_ring/layout.py); times leave room for the passes of a loop."""
+LARGEST_STRIDE = 1 << 18
 
 Row = dict[str, str]
 
@@ -49,12 +56,13 @@ class ReplaySource:
         """Reads the table. Raises: CameraError where the folder is no dump, or holds no whole frame."""
         self._stop, self._next, self._pass, self._start_ns = stop, 0, 0, 0
         try:
-            with (self._folder / TABLE).open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row.get("file") and not row.get("problem")]
+            rows = read_table(self._folder / TABLE)
             self._frames = [RecordedFrame(self._folder / Path(row["file"]).name, shot_of(row)) for row in rows]
             shapes = {geometry_of(row) for row in rows}
-        except (OSError, ValueError, KeyError) as error:
-            raise CameraError(f"{self.description}: {error}") from error
+            for shape in shapes:
+                planes(np.zeros(shape.payload_bytes, np.uint8), shape)  # every plane lies within the bytes of a frame
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise CameraError(f"{self.description}: {TABLE}: {error}") from error
         if len(shapes) != 1:
             raise CameraError(f"{self.description}: {len(shapes)} kinds of frames; one dump holds one")
         (self._geometry,) = shapes
@@ -81,8 +89,9 @@ class ReplaySource:
         shot, file = self._shot(), self._frames[self._next].file
         self._next += 1
         pixels = read_pixels(file)
-        if pixels.size > payload.size:
-            raise CameraError(f"{self.description}: {file.name} has {pixels.size} bytes, not {payload.size}")
+        if pixels.size != self._geometry.payload_bytes:
+            expected = self._geometry.payload_bytes
+            raise CameraError(f"{self.description}: {file.name} has {pixels.size} bytes, not {expected}")
         payload[: pixels.size] = pixels
         return shot
 
@@ -111,21 +120,45 @@ class ReplaySource:
         )
 
 
+def read_table(path: Path) -> list[Row]:
+    """Returns the rows of the frames that are whole. Raises: OSError, ValueError, csv.Error."""
+    if not path.is_file():  # a FIFO would be waited for without end
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+    if path.stat().st_size > TABLE_BYTES_MAX:
+        raise ValueError(f"{path.stat().st_size} bytes; at most {TABLE_BYTES_MAX}")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row.get("file") and not row.get("problem")]
+
+
 def shot_of(row: Row) -> ShotMeta:
-    """Returns the metadata of a frame from its row of the table. Raises: KeyError, ValueError."""
+    """Returns the metadata of a frame from its row of the table. Raises: KeyError, ValueError, TypeError."""
     return ShotMeta(
-        captured_ns=int(row["captured_ns"]),
-        exposure_us=int(row["exposure_us"]),
-        analogue_gain=float(row["analogue_gain"]),
-        digital_gain=float(row["digital_gain"]),
+        captured_ns=_read_integer(row, "captured_ns", LARGEST_TIME),
+        exposure_us=_read_integer(row, "exposure_us", LARGEST_WORD),
+        analogue_gain=_read_gain(row, "analogue_gain"),
+        digital_gain=_read_gain(row, "digital_gain"),
         lux=float(row["lux"]),
-        colour_temperature_k=int(row["colour_temperature_k"]),
-        frame_duration_us=int(row["frame_duration_us"]),
-        lost_before=int(row["dropped_before"]),
-        captured_utc_ns=int(row["captured_utc_ns"]),
-        frame_id=int(row["frame_id"]),
-        flags=int(row["flags"]),
+        colour_temperature_k=_read_integer(row, "colour_temperature_k", LARGEST_WORD),
+        frame_duration_us=_read_integer(row, "frame_duration_us", LARGEST_WORD),
+        lost_before=_read_integer(row, "dropped_before", LARGEST_WORD),
+        captured_utc_ns=_read_integer(row, "captured_utc_ns", LARGEST_TIME),
+        frame_id=_read_integer(row, "frame_id", LARGEST_TIME),
+        flags=_read_integer(row, "flags", LARGEST_WORD),
     )
+
+
+def _read_integer(row: Row, name: str, largest: int) -> int:
+    value = int(row[name])
+    if not 0 <= value <= largest:
+        raise ValueError(f"{name} = {value}: must be 0..{largest}")
+    return value
+
+
+def _read_gain(row: Row, name: str) -> float:
+    value = float(row[name])
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} = {value}: must be finite and not negative")
+    return value
 
 
 def geometry_of(row: Row) -> Geometry:
@@ -134,6 +167,8 @@ def geometry_of(row: Row) -> Geometry:
     if not row["file"].endswith(".npy"):
         return geometry("bgr24", *size)
     strides, offsets = (tuple(map(int, row[name].split())) for name in ("strides", "offsets"))
+    if any(stride > LARGEST_STRIDE for stride in strides):
+        raise ValueError(f"strides {strides}: at most {LARGEST_STRIDE}")
     checked = geometry(
         row["pixel_format"],
         *size,
@@ -141,18 +176,22 @@ def geometry_of(row: Row) -> Geometry:
         color_space=row["color_space"],
         color_range=row["color_range"],
     )
+    if len(offsets) != len(strides) or any(not 0 <= at <= checked.payload_bytes for at in offsets):
+        raise ValueError(f"offsets {offsets}: must be {len(strides)} of 0..{checked.payload_bytes}")
     return replace(checked, offsets=offsets)
 
 
 def read_pixels(file: Path) -> Payload:
     """Returns the bytes of one frame. Raises: CameraError."""
+    if not file.is_file():
+        raise CameraError(f"{file.name}: no such file")
     try:
         if file.suffix == ".npy":
             return np.asarray(np.load(file, allow_pickle=False), np.uint8).reshape(-1)
         import cv2
 
         picture = cv2.imread(str(file))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy and OpenCV raise whatever a damaged header makes them
         raise CameraError(f"{file.name}: {error}") from error
     if picture is None:
         raise CameraError(f"{file.name}: not a picture")

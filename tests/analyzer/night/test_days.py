@@ -43,7 +43,8 @@ def test_exposures_that_are_never_told_are_learned_well_enough_not_to_flap():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_seeds_without_being_told_the_exposure():
-    for day in simulate(list(SCENARIOS), range(20), RULES, tells=False):
+    # docs/night.md: a lamp of the camera's own is found by exposures that are known.
+    for day in simulate([name for name in SCENARIOS if name != "own_lamp"], range(20), RULES, tells=False):
         assert day.count <= OPTIMUM + 2, f"{day.scenario} seed {day.seed} {day.switches}"
         assert day.least_gap_s >= RULES.hold_s
 

@@ -1,11 +1,16 @@
 """What was dumped from a ring comes back as it was."""
 
+import csv
+import io
 import itertools
+import os
+import shutil
 
 import numpy as np
 import pytest
 
 from capture.sources.base import CameraError, CameraRequest
+from capture.sources.guarded import GuardedSource, SourceFault
 from capture.sources.replay import ReplaySource
 from shm_ring.tools.dump_ring import dump
 from shmcam.control.client import ControlClient
@@ -127,3 +132,137 @@ def test_a_recorded_dusk_replayed_is_the_same_night_again(tmp_path):
     assert [type(event).__name__ for event in told] == ["NightBegan"]
     assert abs(told[0].frame_id - recorded.frame_id) <= 5, "the analyzer may skip a frame of a busy machine"
     assert told[0].score == pytest.approx(recorded.score, abs=5)
+
+
+@pytest.fixture(scope="module")
+def whole_dump(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dump")
+    with Processes() as world:
+        world.start_capture()
+        dumped(world, folder, 5)
+    return folder
+
+
+WRONG_CELLS = [
+    "",
+    "x",
+    "-1",
+    "9" * 30,
+    "nan",
+    "inf",
+    "-inf",
+    "1e9",
+    "0x10",
+    "4294967296",
+    "1.5",
+    "\0",
+    "'",
+    "\ud7ff",
+    "1 2",
+]
+
+
+def play(folder) -> None:
+    """Reads a dump to its end, as capture does. Raises: CameraError only, or the test fails."""
+    source = GuardedSource(ReplaySource(folder, realtime=False))
+    try:
+        opened = source.open(CameraRequest(1, 1, 30), Stop())
+        payload = np.zeros(opened.geometry.payload_bytes + 64, np.uint8)
+        while source.wait(0.1):
+            source.write(payload)
+    finally:
+        source.close()
+
+
+def test_a_table_with_any_wrong_cell_is_a_camera_error_with_a_reason(whole_dump, tmp_path):
+    """Numbers out of range went on to the ring and ended capture, again and again."""
+    rows = list(csv.DictReader(io.StringIO((whole_dump / "frames.csv").read_text())))
+    shutil.copytree(whole_dump, tmp_path / "d")
+    reasons = 0
+    for name in rows[0]:
+        for wrong in WRONG_CELLS:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(rows[0]))
+            writer.writeheader()
+            writer.writerows([*rows[:2], {**rows[2], name: wrong}, *rows[3:]])
+            (tmp_path / "d" / "frames.csv").write_text(text.getvalue())
+            with pytest.raises(CameraError) as caught:
+                play(tmp_path / "d")
+            assert not isinstance(caught.value, SourceFault), f"{name}={wrong!r}: {caught.value!r}"
+            reasons += "has ended" not in str(caught.value)
+    assert reasons > 12 * len(WRONG_CELLS) / 2
+
+
+def swap(path, make):
+    path.unlink()
+    make(path)
+
+
+HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999,)}"
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "noise": lambda path: path.write_bytes(bytes(range(256)) * 40),
+    "gone": lambda path: path.unlink(),
+    "folder": lambda path: swap(path, lambda where: where.mkdir()),
+    "fifo": lambda path: swap(path, os.mkfifo),
+    "loop": lambda path: swap(path, lambda where: where.symlink_to(where)),
+}
+FRAME_DAMAGES = {
+    **DAMAGES,
+    "huge": lambda path: path.write_bytes(HUGE),
+    "header": lambda path: path.write_bytes(path.read_bytes().replace(b"'descr'", b"((((((]")),
+    "floats": lambda path: np.save(path, np.zeros((3, 3), np.float64)),
+    "records": lambda path: np.save(path, np.zeros(3, [("a", "u1")])),
+}
+
+
+@pytest.mark.parametrize(
+    ("which", "damage"),
+    [("frames.csv", name) for name in DAMAGES] + [("npy", name) for name in FRAME_DAMAGES],
+)
+def test_a_damaged_file_of_a_dump_is_a_camera_error(whole_dump, tmp_path, damage, which):
+    shutil.copytree(whole_dump, tmp_path / "d")
+    path = tmp_path / "d" / which if which == "frames.csv" else sorted((tmp_path / "d").glob("*.npy"))[1]
+    FRAME_DAMAGES[damage](path)
+    with pytest.raises(CameraError) as caught:
+        play(tmp_path / "d")
+    assert not isinstance(caught.value, SourceFault) and "has ended" not in str(caught.value)
+
+
+def test_whatever_a_source_raises_is_a_camera_error():
+    class Broken:
+        description = "broken 1"
+
+        def __getattr__(self, name):
+            def fail(*_args):
+                raise ZeroDivisionError(f"in {name}")
+
+            return fail
+
+    source = GuardedSource(Broken())
+    for call in (
+        lambda: source.open(CameraRequest(1, 1, 30), Stop()),
+        lambda: source.wait(1),
+        lambda: source.write(np.zeros(1, np.uint8)),
+        lambda: source.apply(CameraRequest(1, 1, 30)),
+    ):
+        with pytest.raises(CameraError, match="broken 1: ZeroDivisionError: in "):
+            call()
+    source.close()  # never raises
+
+
+def test_capture_stays_with_a_damaged_dump_says_why_and_plays_it_once_it_is_whole(whole_dump, tmp_path):
+    shutil.copytree(whole_dump, tmp_path / "d")
+    table = tmp_path / "d" / "frames.csv"
+    text = table.read_text()
+    table.write_text(text.replace("yuv420p", "yuv999p"))
+    camera = {"source": "replay", "path": str(tmp_path / "d"), "loop": True, "realtime": True}
+    with Processes(camera=camera) as world:
+        world.start_hub()
+        capture = world.start_capture(frames=False)
+        until(lambda: "yuv999p" in str(world.beat().get("reason")), 20, lambda: f"{world.beat()} {world.log()}")
+        assert world.beat()["state"] == "no camera" and capture.poll() is None
+        table.write_text(text)
+        until(lambda: world.beat().get("state") == "running", 20, lambda: f"{world.beat()} {world.log()}")
+        assert capture.poll() is None
