@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analyzer.night.brightness import Bytes, measure_sharpness, sample_grid
 from analyzer.night.exposure_estimate import ReportedExposure, reported_exposure_of
 from shm_ring import Flags, Frame, FrameMeta
+from shm_ring.color import LUMA_WEIGHTS
 
 RGB_CHANNELS = {"bgr24": (2, 1, 0), "rgb24": (0, 1, 2)}
 """The channels of red, green and blue."""
@@ -38,8 +39,18 @@ def detail_plane_of(planes: tuple[Bytes, ...], pixel_format: str) -> Bytes:
     return planes[0][..., 1] if pixel_format in RGB_CHANNELS else planes[0]
 
 
-def cut_column(planes: tuple[Bytes, ...], pixel_format: str, position: float, *, limited: bool, bt709: bool) -> Bytes:
-    """Returns one pixel column as RGB, (height, 3) uint8. `position`: 0 = left edge, 1 = right edge."""
+def cut_column(
+    planes: tuple[Bytes, ...],
+    pixel_format: str,
+    position: float,
+    *,
+    limited: bool,
+    weights: tuple[float, float, float],
+) -> Bytes:
+    """Returns one pixel column as RGB, (height, 3) uint8. `position`: 0 = left edge, 1 = right edge.
+
+    `weights`: shares of red, green and blue in luma.
+    """
     height, width = planes[0].shape[:2]
     x = min(width - 1, int(position * width))
     if pixel_format in RGB_CHANNELS:
@@ -52,19 +63,24 @@ def cut_column(planes: tuple[Bytes, ...], pixel_format: str, position: float, *,
     else:
         blue, red = planes[1][:, x // 2], planes[2][:, x // 2]
     chroma = [np.repeat(plane.astype(np.float32) - 128.0, 2)[:height] for plane in (blue, red)]
-    return yuv_to_rgb(luma, chroma[0], chroma[1], limited=limited, bt709=bt709)
+    return yuv_to_rgb(luma, chroma[0], chroma[1], limited=limited, weights=weights)
 
 
 def yuv_to_rgb(
-    luma: NDArray[np.float32], blue: NDArray[np.float32], red: NDArray[np.float32], *, limited: bool, bt709: bool
+    luma: NDArray[np.float32],
+    blue: NDArray[np.float32],
+    red: NDArray[np.float32],
+    *,
+    limited: bool,
+    weights: tuple[float, float, float],
 ) -> Bytes:
-    """Converts a run of pixels; `blue` and `red` are centred on 0. Source: ITU-R BT.601, BT.709."""
+    """Converts a run of pixels; `blue` and `red` are centred on 0. Source: ITU-R BT.601, BT.709, BT.2020."""
     if limited:
         luma, blue, red = (luma - 16) * (255 / 219), blue * (255 / 224), red * (255 / 224)
-    red_share, blue_share = (0.2126, 0.0722) if bt709 else (0.299, 0.114)
+    red_share, green_share, blue_share = weights
     r = luma + 2 * (1 - red_share) * red
     b = luma + 2 * (1 - blue_share) * blue
-    g = (luma - red_share * r - blue_share * b) / (1 - red_share - blue_share)
+    g = (luma - red_share * r - blue_share * b) / green_share
     return _to_bytes(np.stack([r, g, b], axis=1))
 
 
@@ -108,8 +124,8 @@ def sample_frame(frame: Frame, column_position: float | None) -> FrameSample:
     limited = shape.color_range == "tv"
     column = None
     if column_position is not None:
-        bt709 = shape.color_space == "bt709"
-        column = cut_column(planes, shape.pixel_format, column_position, limited=limited, bt709=bt709)
+        weights = LUMA_WEIGHTS[shape.color_space]
+        column = cut_column(planes, shape.pixel_format, column_position, limited=limited, weights=weights)
     return FrameSample(
         meta=frame.meta,
         width=shape.width,

@@ -68,7 +68,10 @@ class LivePackets:
         meta = replace(unit.meta, flags=int(flags))
         pts_us = unit.packet.pts or 0
         data, duration_us = bytes(unit.packet), unit.meta.frame_duration_us
-        packets.publish(ring, packets.Unit(data, meta, pts_us, duration_us, track.width, track.height, epoch))
+        size = (track.width, track.height)
+        packets.publish(
+            ring, packets.Unit(data, meta, pts_us, duration_us, *size, epoch, sample_aspect=track.sample_aspect)
+        )
         self.published += 1
 
     def pause(self) -> None:

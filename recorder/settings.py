@@ -103,6 +103,10 @@ class RecorderSettings(Section, frozen=True):
         Literal["auto", "h264_v4l2m2m", "libx264"],
         setting("auto: the hardware encoder if two test frames come out of it, else libx264"),
     ] = "auto"
+    full_range: Annotated[
+        bool,
+        setting("keep the full range of cameras that have it (luma 0-255); QuickTime and some TVs refuse such H.264"),
+    ] = False
     crf: Annotated[int, setting("libx264 quality when bitrate is 0; smaller is better", ge=0, le=51)] = 23
     bitrate: Annotated[
         int, setting("bits per second; 0 = by quality (libx264) or by size and rate (hardware)", unit="bit/s", ge=0)

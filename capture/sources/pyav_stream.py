@@ -1,6 +1,6 @@
 """Cameras that FFmpeg reads: RTSP and HTTP streams, V4L2 devices.
 
-A thread waits for them, so that the loop never does. The newest frame waits in a queue of two; frames that the loop
+A thread waits for them, so that the loop never does. The newest frames wait in a short queue; frames that the loop
 does not fetch in time are dropped and counted.
 
 ArrivalClock puts frames of a device with a clock of its own on the sensor clock, without the jitter of their way. A
@@ -79,7 +79,8 @@ OPEN_S = 8.0
 """Longest wait for a network camera to answer and send its first picture."""
 READ_S = 5.0
 """FFmpeg gives a silent connection up after this; the loop has reported the stall long before."""
-QUEUE_LENGTH = 2
+QUEUE_LENGTH = 8
+"""Encoded video comes in bunches: several frames in one packet of the network."""
 
 KEY_WAIT_S = 60.0
 REPORT_S = 2.0

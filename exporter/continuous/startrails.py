@@ -254,7 +254,8 @@ def lower_sky(payload: Payload, geometry: Geometry) -> Payload:
 def _restore_night(description: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
     """Returns the night of a saved state. Raises: ValueError, KeyError, TypeError where the state is not ours."""
     shape = description["geometry"]
-    layout = Geometry(**{**shape, "strides": tuple(shape["strides"]), "offsets": tuple(shape["offsets"])})
+    lists = {name: tuple(value) for name, value in shape.items() if isinstance(value, list)}
+    layout = Geometry(**{**shape, **lists})
     fits = trails.ndim == 1 and trails.shape == mean.shape and trails.size >= layout.payload_bytes
     if trails.dtype != np.uint8 or mean.dtype != np.float32 or not fits:
         raise ValueError("accumulators of another type or size")

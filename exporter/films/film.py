@@ -17,6 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 from exporter.pictures import names
 from exporter.pictures.encode import to_array
@@ -56,8 +57,9 @@ class Film:
         # zerolatency: each picture leaves the encoder at once, nothing is held in memory to be lost
         self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf)}
         self._stream.codec_context.gop_size = max(1, round(fps * GOP_S))
-        if geometry.pixel_format in ("yuv420p", "nv12"):
-            tag_colors(self._stream.codec_context, geometry.color_space, geometry.color_range)
+        color_space = geometry.color_space if _keeps_planes(geometry) else "smpte170m"  # FFmpeg's own conversion
+        tag_colors(self._stream.codec_context, color_space, "tv")
+        self._stream.codec_context.sample_aspect_ratio = Fraction(*geometry.sample_aspect)
 
     def add(self, payload: Payload) -> None:
         """Appends one frame. Raises: OSError where the disk refuses; abandon the film then."""
@@ -128,9 +130,16 @@ def _adopt_held(part: Path, camera: str) -> Entry | None:
     return None if entry is None else replace(entry, frames=summary.frames)
 
 
+def _keeps_planes(geometry: Geometry) -> bool:
+    """Tells whether frames keep their planes, and so their matrix."""
+    return geometry.pixel_format == "yuv420p" and geometry.width % 2 == 0 and geometry.height % 2 == 0
+
+
 def _video_frame_of(payload: Payload, geometry: Geometry) -> av.VideoFrame:
-    even = geometry.width % 2 == 0 and geometry.height % 2 == 0
-    if geometry.pixel_format == "yuv420p" and even:
-        return av.VideoFrame.from_ndarray(to_array(payload, geometry, "planes"), format="yuv420p")
+    """Returns a frame of limited range, which every player shows right."""
+    if _keeps_planes(geometry):
+        frame = av.VideoFrame.from_ndarray(to_array(payload, geometry, "planes"), format="yuv420p")
+        own = ColorRange.JPEG if geometry.color_range == "pc" else ColorRange.MPEG
+        return frame.reformat(src_color_range=own, dst_color_range=ColorRange.MPEG)
     bgr = to_bgr(payload, geometry)[: geometry.height & ~1, : geometry.width & ~1]
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format="yuv420p")

@@ -54,13 +54,13 @@ def encode_picture(samples: Samples, geometry: Geometry, kind: str, tags: Tags, 
             jpeg = to_jpeg(payload, geometry, settings.jpg_quality)
             return jpeg[:2], _encode_app1(tags), memoryview(jpeg)[2:]
         case "png":
-            return _encode_png(_to_bgr_or_gray(samples, geometry), tags, settings.png_compression)
+            return _encode_png(_to_square_pixels(samples, geometry), tags, settings.png_compression)
         case "npy":
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, to_array(samples, geometry, settings.npy), allow_pickle=False)
             return (buffer.getbuffer(),)
         case "tiff":
-            return _encode_tiff(_to_bgr_or_gray(samples, geometry), tags)
+            return _encode_tiff(_to_square_pixels(samples, geometry), tags)
     raise ValueError(f"format {kind!r}: must be one of jpg, png, npy, tiff")
 
 
@@ -89,6 +89,15 @@ def _to_bgr_or_gray(samples: Samples, geometry: Geometry) -> Samples:
     if geometry.pixel_format == "gray" and geometry.color_range == "pc":
         return np.ascontiguousarray(tone_map.planes_of(samples, geometry)[0])
     return to_bgr(_as_payload(samples), geometry)
+
+
+def _to_square_pixels(samples: Samples, geometry: Geometry) -> Samples:
+    """Returns BGR or grey as wide as it is shown: a circle is round. Only npy keeps the camera's own pixels."""
+    picture, width = _to_bgr_or_gray(samples, geometry), geometry.shown_width
+    if width == geometry.width:
+        return picture
+    how = cv2.INTER_LINEAR if width > geometry.width else cv2.INTER_AREA
+    return cast("Samples", cv2.resize(picture, (width, geometry.height), interpolation=how))
 
 
 def _as_payload(samples: Samples) -> Payload:

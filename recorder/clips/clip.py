@@ -13,6 +13,7 @@ from typing import Literal
 
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
+from shm_ring.formats import SQUARE
 from shmcam.library.entry import ORDINARY_TRIGGERS
 from shmcam.library.sidecar import INSTALLATION, TIMING
 from shmcam.runtime.atomic_files import PART
@@ -174,6 +175,8 @@ class Track:
     parameter_sets: bytes
     mode: int = 0
     """Counts changes of size, format and camera mode."""
+    sample_aspect: tuple[int, int] = SQUARE
+    """Width and height of one pixel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 `VideoFrame.from_numpy_buffer` wraps memory, but derives every plane from the first row's stride: planes must follow
 each other, chroma rows must be half a luma row, and it computes the height as rows // 6 * 4, so it is only right for
 heights that are multiples of 4 (imaging.md 3.4). Every other layout goes through one staging frame that is used again
-and again: libx264 and v4l2m2m both copy what they are given before `encode` returns.
+and again: libx264 and v4l2m2m both copy what they are given before `encode` returns. So do frames of full range, which
+are squeezed into limited range on the way unless the user wants them as they are: QuickTime refuses the other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
-from shm_ring.formats import Geometry, planes
+from shm_ring.color import compression_tables
+from shm_ring.formats import SQUARE, Geometry, planes
 
 Plane = NDArray[np.uint8]
 
@@ -34,16 +36,22 @@ class EncoderInput:
     """Pixels, even."""
     color_space: str
     color_range: str
+    sample_aspect: tuple[int, int] = SQUARE
+    """Width and height of one pixel."""
 
 
-def encoder_input_of(geometry: Geometry) -> EncoderInput:
-    """Returns the form of frames of this geometry: 4:2:0 of even size (an odd last row or column is repeated once)."""
+def encoder_input_of(geometry: Geometry, *, full_range: bool = True) -> EncoderInput:
+    """Returns the form of frames of this geometry: 4:2:0 of even size (an odd last row or column is repeated once).
+
+    `full_range`: frames that have it keep it; False: they become limited.
+    """
     width, height = geometry.width + geometry.width % 2, geometry.height + geometry.height % 2
     rgb = geometry.pixel_format in ("bgr24", "rgb24")
     pixel_format = "nv12" if geometry.pixel_format == "nv12" else "yuv420p"
     if rgb:  # FFmpeg's own conversion makes BT.601 limited range
-        return EncoderInput(pixel_format, width, height, "smpte170m", "tv")
-    return EncoderInput(pixel_format, width, height, geometry.color_space, geometry.color_range)
+        return EncoderInput(pixel_format, width, height, "smpte170m", "tv", geometry.sample_aspect)
+    color_range = geometry.color_range if full_range else "tv"
+    return EncoderInput(pixel_format, width, height, geometry.color_space, color_range, geometry.sample_aspect)
 
 
 def can_wrap(geometry: Geometry) -> bool:
@@ -60,11 +68,12 @@ def can_wrap(geometry: Geometry) -> bool:
 class Wrapper:
     """Turns payloads of one geometry into frames."""
 
-    def __init__(self, geometry: Geometry, *, editable: bool = False) -> None:
-        """`editable`: frames are copies whose luma may be drawn on."""
+    def __init__(self, geometry: Geometry, *, editable: bool = False, full_range: bool = True) -> None:
+        """`editable`: frames are copies whose luma may be drawn on. `full_range`: see `encoder_input_of`."""
         self.geometry = geometry
-        self.encoder_input = encoder_input_of(geometry)
-        self.copies = editable or not can_wrap(geometry)
+        self.encoder_input = encoder_input_of(geometry, full_range=full_range)
+        self._is_squeezed = geometry.color_range != self.encoder_input.color_range
+        self.copies = editable or self._is_squeezed or not can_wrap(geometry)
         """True if each frame costs a copy."""
         self._staging: av.VideoFrame | None = None
 
@@ -90,7 +99,10 @@ class Wrapper:
             flat = source.reshape(source.shape[0], -1)
             target = view_plane(frame, index)
             rows, columns = flat.shape
-            target[:rows, :columns] = flat
+            if self._is_squeezed:
+                _look_up(flat, compression_tables()[min(index, 1)], target[:rows, :columns])
+            else:
+                target[:rows, :columns] = flat
             if index == 0:
                 _repeat_edges(target, rows, columns, self.encoder_input)
         frame.pict_type = 0
@@ -110,6 +122,13 @@ class Wrapper:
         for index in range(len(frame.planes)):
             view_plane(frame, index)[:] = NEUTRAL_CHROMA
         return frame
+
+
+def _look_up(source: Plane, table: Plane, target: Plane) -> None:
+    import cv2  # 16 MB, only for cameras of full range
+
+    cv2.setNumThreads(1)  # a plane is too little work to share, and the cores belong to the encoder
+    cv2.LUT(source, table, dst=target)
 
 
 def view_plane(frame: av.VideoFrame, index: int) -> Plane:

@@ -149,6 +149,7 @@ def _open_context(plan: EncoderPlan) -> VideoCodecContext:
     context.time_base, context.framerate = TIME_BASE, Fraction(plan.fps).limit_denominator(1000)
     context.gop_size, context.max_b_frames = MAX_GOP_FRAMES, 0
     tag_colors(context, plan.input.color_space, plan.input.color_range)
+    context.sample_aspect_ratio = Fraction(*plan.input.sample_aspect)
     if plan.bitrate:
         context.bit_rate = plan.bitrate
     context.thread_count = plan.threads

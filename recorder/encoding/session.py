@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 OTHER_RATE = 2.0
 """A frame period that differs by this factor is another mode: 30 fps by day, 0.5 fps at night."""
+NEW_NAME_RATE = 1.1
+"""A clip is named by the rate of its first frames where that differs by this factor from the one before: the camera
+told another rate than it delivers, or it exposes longer at dusk."""
 NIGHT = int(Flags.NIGHT)
 """A plain number: it is tested on every frame."""
 
@@ -125,8 +128,10 @@ class EncoderSession:
         Raises: EncoderUnavailable (nothing can encode this), RingError (not a picture).
         """
         meta = self._with_period(meta)
-        wrapper, signature = self._follow(frame.picture_geometry, meta)
         number = order.number if order else 0
+        if number not in (0, self._order_number):
+            self._follow_rate(meta.frame_duration_us)
+        wrapper, signature = self._follow(frame.picture_geometry, meta)
         gop_over = meta.captured_ns - self._last_key_ns >= self.settings.gop_s * 1e9 - meta.frame_duration_us * 500
         key = self._key_is_due or self._encoder is None or gop_over or number not in (0, self._order_number)
         video_frame = wrapper.wrap(frame.payload)
@@ -175,7 +180,8 @@ class EncoderSession:
         """Tells whether this frame needs another encoder while frames are inside the present one."""
         if self._signature is None or not self.has_frames:
             return False
-        return not self._signature.fits(encoder_input_of(frame.picture_geometry), self._with_period(meta))
+        encoder_input = encoder_input_of(frame.picture_geometry, full_range=self.settings.full_range)
+        return not self._signature.fits(encoder_input, self._with_period(meta))
 
     def adapt_preset(self, lag: int, slots: int) -> None:
         """Uses the fastest preset while too many frames wait; all presets write the same parameter sets."""
@@ -199,7 +205,8 @@ class EncoderSession:
         """Notices another mode, size or format; the encoder is opened anew then."""
         if geometry is not self._geometry or self._wrapper is None:  # the ring gives one object for the same bytes
             self._geometry = geometry
-            self._wrapper = Wrapper(geometry, editable=self._overlay is not None)
+            editable, full_range = self._overlay is not None, self.settings.full_range
+            self._wrapper = Wrapper(geometry, editable=editable, full_range=full_range)
         if self._signature is not None and self._signature.fits(self._wrapper.encoder_input, meta):
             return self._wrapper, self._signature
         signature = signature_of(self._wrapper.encoder_input, meta)
@@ -207,6 +214,14 @@ class EncoderSession:
         self._signature, self._encoder = signature, None
         self._signatures += 1
         return self._wrapper, signature
+
+    def _follow_rate(self, period_us: int) -> None:
+        """Takes over the period with which a clip begins; no frame of another clip may be inside the encoder."""
+        before = self._signature
+        if before is not None and not self.has_frames:
+            low, high = sorted((before.period_us, period_us))
+            if high > NEW_NAME_RATE * low:
+                self._signature = replace(before, period_us=period_us)
 
     def _encode(
         self, signature: StreamSignature, frame: av.VideoFrame, meta: FrameMeta, order: ClipOrder | None, key: bool
@@ -250,5 +265,6 @@ class EncoderSession:
             packet.time_base, packet.is_keyframe = TIME_BASE, True
             unit = replace(unit, packet=packet)
         width, height = signature.input.width, signature.input.height
-        self.track = Track(width, height, 1e6 / signature.period_us, sets, self._signatures)
+        rate, aspect = 1e6 / signature.period_us, signature.input.sample_aspect
+        self.track = Track(width, height, rate, sets, self._signatures, aspect)
         return unit

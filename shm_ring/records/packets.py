@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shm_ring.errors import FrameOverwritten
+from shm_ring.formats import SQUARE
 from shm_ring.layout import PAGE_BYTES, TRAILER_BYTES
 from shm_ring.live_ring import LiveRing
 from shm_ring.metadata import Flags, FrameMeta
@@ -45,7 +46,7 @@ PACKET_HEADER = np.dtype(
         ("duration_us", "u4"),  # expected time to the next frame
         ("width", "u4"),
         ("height", "u4"),
-        ("pad", "u4"),
+        ("sample_aspect", "u2", (2,)),  # width and height of one pixel; 0 = square (earlier writers)
     ],
     align=True,
 )
@@ -70,6 +71,8 @@ class Unit:
     height: int
     stream: int
     """Counts openings of the encoder; at another number everything may differ."""
+    sample_aspect: tuple[int, int] = SQUARE
+    """Width and height of one pixel."""
 
     @property
     def key(self) -> bool:
@@ -95,6 +98,7 @@ def publish(ring: RingWriter, unit: Unit) -> None:
     header["magic"], header["stream"], header["unit_bytes"] = MAGIC, unit.stream, len(unit.data)
     header["pts_us"], header["duration_us"] = unit.pts_us, unit.duration_us
     header["width"], header["height"] = unit.width, unit.height
+    header["sample_aspect"] = unit.sample_aspect
     data = np.frombuffer(unit.data, np.uint8)
     for offset in range(0, len(data), room):
         part = data[offset : offset + room]
@@ -148,7 +152,9 @@ class _Assembly:
             return None
         data = b"".join(self._parts)
         pts_us, duration_us = int(head["pts_us"]), int(head["duration_us"])
-        return Unit(data, meta, pts_us, duration_us, int(head["width"]), int(head["height"]), self._stream)
+        wide, high = (int(side) or 1 for side in head["sample_aspect"])
+        size = (int(head["width"]), int(head["height"]))
+        return Unit(data, meta, pts_us, duration_us, *size, self._stream, sample_aspect=(wide, high))
 
 
 def follow(ring: LiveRing, *, start: str | int = "new", idle_s: float = 0.5) -> Iterator[Unit | None]:

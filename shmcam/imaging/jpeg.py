@@ -19,31 +19,31 @@ Plane = NDArray[np.uint8]
 def to_jpeg(
     payload: Plane, geometry: Geometry, quality: int = 85, *, gray: bool = False, width: int | None = None
 ) -> bytes:
-    """Encodes one frame.
+    """Encodes one frame, with square pixels: browsers know no others in a JPEG.
 
     `quality` is 1..100. `width` scales down to that many pixels, height in proportion (never up). `gray` leaves the
     colour out.
 
     Raises: ValueError for a payload that is too short.
     """
+    size = jpeg_size_of(geometry, width)
     if geometry.pixel_format in ("bgr24", "rgb24") and not gray:
-        picture = _scale_to_width(planes(payload, geometry)[0], width)
+        picture = _resize(planes(payload, geometry)[0], *size)
         order = "BGR" if geometry.pixel_format == "bgr24" else "RGB"
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, order, "420"))
-    bright = _scale_to_width(luma(payload, geometry), width)
+    bright = _resize(luma(payload, geometry), *size)
     if gray or geometry.pixel_format == "gray":
         return bytes(simplejpeg.encode_jpeg_yuv_planes(_to_full_range(bright, geometry, 0), None, None, quality))
     chroma = _copy_chroma(payload, geometry)
-    if bright.shape[1] != geometry.width:
-        half = (bright.shape[1] + 1) // 2, (bright.shape[0] + 1) // 2
-        chroma = (_resize(chroma[0], *half), _resize(chroma[1], *half))
+    half = (size[0] + 1) // 2, (size[1] + 1) // 2
+    chroma = (_resize(chroma[0], *half), _resize(chroma[1], *half))
     full = (
         _to_full_range(bright, geometry, 0),
         _to_full_range(chroma[0], geometry, 1),
         _to_full_range(chroma[1], geometry, 1),
     )
-    if geometry.color_space == "bt709":
-        full = _to_bt601(*full)
+    if geometry.color_space != "smpte170m":
+        full = _to_bt601(*full, geometry.color_space)
     return bytes(simplejpeg.encode_jpeg_yuv_planes(*full, quality))
 
 
@@ -54,16 +54,20 @@ def _copy_chroma(payload: Plane, geometry: Geometry) -> tuple[Plane, Plane]:
     return np.ascontiguousarray(views[1][..., 0]), np.ascontiguousarray(views[1][..., 1])
 
 
-def _scale_to_width(plane: Plane, width: int | None) -> Plane:
-    if width is None or width >= plane.shape[1]:
-        return plane
-    return _resize(plane, max(1, width), max(1, round(plane.shape[0] * width / plane.shape[1])))
+def jpeg_size_of(geometry: Geometry, width: int | None = None) -> tuple[int, int]:
+    """Returns width and height of a JPEG of such a frame, of at most `width` pixels."""
+    shown = geometry.shown_width
+    wide = max(1, min(width or shown, shown))
+    return wide, max(1, round(geometry.height * wide / shown))
 
 
 def _resize(plane: Plane, width: int, height: int) -> Plane:
+    if plane.shape[:2] == (height, width):
+        return plane
     import cv2
 
-    return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    how = cv2.INTER_LINEAR if width > plane.shape[1] else cv2.INTER_AREA
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=how), np.uint8)
 
 
 def _to_full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
@@ -75,16 +79,16 @@ def _to_full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
     return np.asarray(cv2.LUT(plane, expansion_tables()[table]), np.uint8)
 
 
-def _to_bt601(bright: Plane, blue: Plane, red: Plane) -> tuple[Plane, Plane, Plane]:
-    """Converts full-range BT.709 planes to full-range BT.601 planes.
+def _to_bt601(bright: Plane, blue: Plane, red: Plane, color_space: str) -> tuple[Plane, Plane, Plane]:
+    """Converts full-range planes of another matrix to full-range BT.601 planes.
 
     The matrix has the form Y' = Y + a*U + b*V, (U', V') = 2x2 * (U, V), because grey is grey in both.
     """
     import cv2
 
-    kr, kg, kb = LUMA_WEIGHTS["bt709"]
+    kr, kg, kb = LUMA_WEIGHTS[color_space]
     nr, ng, nb = LUMA_WEIGHTS["smpte170m"]
-    # What R, G and B differ from luma by, per unit of U and of V, under BT.709.
+    # What R, G and B differ from luma by, per unit of U and of V, under that matrix.
     per_u = np.array([0.0, -2 * (1 - kb) * kb / kg, 2 * (1 - kb)])
     per_v = np.array([2 * (1 - kr), -2 * (1 - kr) * kr / kg, 0.0])
     weights = np.array([nr, ng, nb])

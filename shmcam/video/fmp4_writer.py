@@ -44,12 +44,12 @@ class MuxedFrame:
         return b"".join((self.before, struct.pack(">Q", max(0, self.time_us - base_us)), self.after))
 
 
-def make_header(sets: ParameterSets, width: int, height: int) -> bytes:
-    """Returns the part before the first fragment."""
+def make_header(sets: ParameterSets, width: int, height: int, sample_aspect: tuple[int, int] = (1, 1)) -> bytes:
+    """Returns the part before the first fragment. `sample_aspect`: width and height of one pixel."""
     mvhd = _make_full_box(b"mvhd", 0, 0, struct.pack(">IIIIIHxxxxxxxxxx", 0, 0, TIMESCALE, 0, 0x10000, 0x100) + _MATRIX
                  + bytes(24) + struct.pack(">I", TRACK + 1))  # fmt: skip
     trex = _make_full_box(b"trex", 0, 0, struct.pack(">5I", TRACK, 1, 0, 0, 0))
-    moov = _make_box(b"moov", mvhd, _make_trak(sets, width, height), _make_box(b"mvex", trex))
+    moov = _make_box(b"moov", mvhd, _make_trak(sets, width, height, sample_aspect), _make_box(b"mvex", trex))
     return _make_box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6mp41avc1") + moov
 
 
@@ -81,19 +81,23 @@ def _make_full_box(kind: bytes, version: int, flags: int, body: bytes) -> bytes:
     return _make_box(kind, struct.pack(">I", version << 24 | flags), body)
 
 
-def _make_trak(sets: ParameterSets, width: int, height: int) -> bytes:
+def _make_trak(sets: ParameterSets, width: int, height: int, sample_aspect: tuple[int, int]) -> bytes:
+    wide, high = sample_aspect
     tkhd = _make_full_box(b"tkhd", 0, 3, struct.pack(">IIIII8xHHHH", 0, 0, TRACK, 0, 0, 0, 0, 0, 0) + _MATRIX
-                 + struct.pack(">II", width << 16, height << 16))  # fmt: skip
+                 + struct.pack(">II", (width << 16) * wide // high, height << 16))  # fmt: skip
     mdhd = _make_full_box(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, TIMESCALE, 0, 0x55C4, 0))  # language "und"
     hdlr = _make_full_box(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, b"vide") + b"shmcam\0")
     dref = _make_full_box(b"dref", 0, 0, struct.pack(">I", 1) + _make_full_box(b"url ", 0, 1, b""))
     minf = _make_box(
-        b"minf", _make_full_box(b"vmhd", 0, 1, bytes(8)), _make_box(b"dinf", dref), _make_stbl(sets, width, height)
+        b"minf",
+        _make_full_box(b"vmhd", 0, 1, bytes(8)),
+        _make_box(b"dinf", dref),
+        _make_stbl(sets, width, height, sample_aspect),
     )
     return _make_box(b"trak", tkhd, _make_box(b"mdia", mdhd, hdlr, minf))
 
 
-def _make_stbl(sets: ParameterSets, width: int, height: int) -> bytes:
+def _make_stbl(sets: ParameterSets, width: int, height: int, sample_aspect: tuple[int, int]) -> bytes:
     """Returns the sample table, empty but for the description of the codec: all samples are in fragments."""
     avcc = _make_box(
         b"avcC",
@@ -105,6 +109,7 @@ def _make_stbl(sets: ParameterSets, width: int, height: int) -> bytes:
         b"avc1",
         struct.pack(">6xH16xHHIIIH32sHh", 1, width, height, 0x480000, 0x480000, 0, 1, b"", 24, -1),
         avcc,
+        _make_box(b"pasp", struct.pack(">II", *sample_aspect)) if sample_aspect != (1, 1) else b"",
     )
     empty = [_make_full_box(kind, 0, 0, struct.pack(">I", 0)) for kind in (b"stts", b"stsc", b"stco")]
     stsz = _make_full_box(b"stsz", 0, 0, struct.pack(">II", 0, 0))

@@ -92,8 +92,10 @@ def _decode_first_frame(path: Path) -> NDArray[np.uint8] | None:
 
     try:
         with av.open(str(path)) as container:
+            aspect = container.streams.video[0].sample_aspect_ratio or 1
             for frame in container.decode(video=0):
-                return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+                square = frame.reformat(width=max(1, round(frame.width * aspect)))
+                return np.asarray(square.to_ndarray(format="bgr24"), np.uint8)
     except (av.error.FFmpegError, IndexError):  # IndexError: a file without video
         return None
     return None

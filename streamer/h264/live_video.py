@@ -38,6 +38,7 @@ class InitSegment:
     codec: str
     """`avc1.64001f`."""
     width: int
+    """At which it is shown, in square pixels."""
     height: int
 
 
@@ -154,9 +155,11 @@ class LiveFeed:
             key=unit.key,
             captured_ns=unit.meta.captured_ns,
         )
-        call(self._live.deliver, unit.stream, sets and init_segment_of(sets, unit.width, unit.height), fragment)
+        call(self._live.deliver, unit.stream, sets and init_segment_of(sets, unit), fragment)
 
 
-def init_segment_of(sets: ParameterSets, width: int, height: int) -> InitSegment:
-    """Returns the first bytes for a viewer of video with these parameter sets and this size."""
-    return InitSegment(fmp4_writer.make_header(sets, width, height), sets.codec, width, height)
+def init_segment_of(sets: ParameterSets, unit: Unit) -> InitSegment:
+    """Returns the first bytes for a viewer of video with these parameter sets and this unit's size."""
+    header = fmp4_writer.make_header(sets, unit.width, unit.height, unit.sample_aspect)
+    shown_width = round(unit.width * unit.sample_aspect[0] / unit.sample_aspect[1])
+    return InitSegment(header, sets.codec, shown_width, unit.height)

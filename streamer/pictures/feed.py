@@ -163,7 +163,7 @@ class Feed:
             return
         self.status = replace(self.status, fps=0.0, score=None)  # both are true of the last frame only
         meta, geometry, age_s = self.status.meta, self.status.geometry, self.status.get_age_s(now)
-        size = (geometry.width, geometry.height) if geometry else DEFAULT_SIZE
+        size = (geometry.shown_width, geometry.height) if geometry else DEFAULT_SIZE
         frame_id = meta.frame_id if meta else -1
         pictures = {
             variant: draw_no_signal(variant, size, age_s, frame_id=frame_id, now_utc_ns=now + utc_offset_ns())

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from shm_ring import Flags, Frame
 from shm_ring.records.scores import Score
-from shmcam.imaging.jpeg import to_jpeg
+from shmcam.imaging.jpeg import jpeg_size_of, to_jpeg
 from shmcam.runtime.clock import now_ns
 from streamer.pictures.variant import Variant
 
@@ -95,14 +95,14 @@ def encode_picture(payload: NDArray[np.uint8], frame: Frame, variant: Variant, s
     started_ns = now_ns()
     geometry, meta = frame.picture_geometry, frame.meta
     jpeg = to_jpeg(payload, geometry, variant.quality, gray=variant.gray, width=variant.width or None)
-    width = min(variant.width or geometry.width, geometry.width)
+    width, height = jpeg_size_of(geometry, variant.width or None)
     return JpegPicture(
         jpeg=jpeg,
         frame_id=meta.frame_id,
         captured_ns=meta.captured_ns,
         captured_utc_ns=meta.captured_utc_ns,
         width=width,
-        height=max(1, round(geometry.height * width / geometry.width)),
+        height=height,
         dark_score=score.dark_score if score else None,
         night=score.night if score else bool(meta.flags & Flags.NIGHT),
         published_ns=frame.published_ns,

@@ -78,7 +78,7 @@ class LongExposureReader:
     ) -> dict[Variant, JpegPicture]:
         with reader.borrow(sequence) as frame:
             meta, geometry = frame.meta, frame.picture_geometry
-            self._size, self._frame_id = (geometry.width, geometry.height), meta.frame_id
+            self._size, self._frame_id = (geometry.shown_width, geometry.height), meta.frame_id
             age_s = (now - meta.captured_ns) / 1e9
             # The age of the newest frame in it, because the exporter goes on publishing while the camera is away.
             if age_s > max(self._get_stale_after_s(), STALE_FRAMES * max(PERIOD_S, meta.frame_duration_us / 1e6)):

@@ -50,7 +50,7 @@ def describe_session(context: Context, session: WebSocketSession) -> JSON:
         "presets": {name: dict(zip(("width", "quality", "fps"), v, strict=True)) for name, v in PRESETS.items()},
         "capacity": {"sessions": len(context.sessions.all), "most": context.mjpeg.max_sessions},
         "source": {
-            "width": status.geometry.width if status.geometry else 0,
+            "width": status.geometry.shown_width if status.geometry else 0,
             "height": status.geometry.height if status.geometry else 0,
             "fps": round(status.fps, 2),
         },

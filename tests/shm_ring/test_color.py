@@ -159,3 +159,23 @@ def test_luma_never_loads_opencv():
         "assert 'cv2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_jpeg_has_square_pixels():
+    """A DVR's 352x288 of 16:11 was shown too narrow."""
+    shape = geometry("yuv420p", 352, 288, sample_aspect=(16, 11))
+    payload = np.full(shape.payload_bytes, 128, np.uint8)
+    assert simplejpeg.decode_jpeg_header(to_jpeg(payload, shape))[:2] == (288, 512)
+    assert simplejpeg.decode_jpeg_header(to_jpeg(payload, shape, width=256))[:2] == (144, 256)
+    narrow = geometry("bgr24", 720, 480, sample_aspect=(8, 9))
+    assert simplejpeg.decode_jpeg_header(to_jpeg(np.zeros(narrow.payload_bytes, np.uint8), narrow))[:2] == (480, 640)
+
+
+@pytest.mark.parametrize("span", ["pc", "tv"])
+def test_a_jpeg_of_bt_2020_has_the_colours_of_the_frame(span):
+    shape = geometry("yuv420p", 64, 64, color_space="bt2020nc", color_range=span)
+    payload = np.zeros(shape.payload_bytes, np.uint8)
+    for plane, value in zip(planes(payload, shape), (120, 100, 170), strict=True):
+        plane[:] = value
+    seen = simplejpeg.decode_jpeg(to_jpeg(payload, shape, 95), "BGR")[32, 32].astype(int)
+    assert np.abs(seen - to_bgr(payload, shape)[32, 32]).max() <= 3

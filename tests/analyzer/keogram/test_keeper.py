@@ -17,6 +17,7 @@ from analyzer.keogram.day_file import CSV_HEAD
 from analyzer.keogram.drawing import BOTTOM, LEFT, RIGHT, TOP, UNSEEN_RGB, Column, column_dtype_of, resize_strip
 from analyzer.keogram.sun import find_crossings
 from analyzer.settings import AnalyzerSettings
+from shm_ring.color import LUMA_WEIGHTS
 from shm_ring.formats import geometry, planes
 from shmcam.imaging.png import to_png
 from shmcam.library.sidecar import Owner, read
@@ -319,7 +320,7 @@ def test_png_is_read_by_others_and_keeps_its_notes(tmp_path):
 def test_the_column_of_every_format_has_the_colour_of_the_frame(pixel_format, size):
     shape = geometry(pixel_format, *size)
     payload = np.full(shape.payload_bytes, 128, np.uint8)
-    strip = cut_column(planes(payload, shape), pixel_format, 0.5, limited=False, bt709=False)
+    strip = cut_column(planes(payload, shape), pixel_format, 0.5, limited=False, weights=LUMA_WEIGHTS["smpte170m"])
     assert strip.shape == (size[1], 3)
     assert (strip == 128).all()
 
@@ -329,7 +330,7 @@ def test_a_red_frame_gives_a_red_column():
     payload = np.empty(shape.payload_bytes, np.uint8)
     luma, blue, red = planes(payload, shape)
     luma[:], blue[:], red[:] = 76, 85, 255  # BT.601 full range red
-    strip = cut_column((luma, blue, red), "yuv420p", 1.0, limited=False, bt709=False)
+    strip = cut_column((luma, blue, red), "yuv420p", 1.0, limited=False, weights=LUMA_WEIGHTS["smpte170m"])
     assert np.abs(strip.astype(int) - (254, 0, 0)).max() <= 2
 
 

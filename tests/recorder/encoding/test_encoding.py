@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -13,7 +14,7 @@ from msgspec.structs import asdict
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding import select
-from recorder.encoding.av_frames import EncoderInput, Wrapper, can_wrap
+from recorder.encoding.av_frames import EncoderInput, Wrapper, can_wrap, view_plane
 from recorder.encoding.encoder import Encoder, EncoderPlan, plan_encoder
 from recorder.encoding.select import list_candidates, open_encoder, prove
 from recorder.encoding.session import EncoderSession
@@ -313,3 +314,34 @@ def test_the_overlay_is_drawn_on_a_copy_of_the_luma_only():
     assert np.abs(shown[480:].astype(int).reshape(2, -1)[0].mean() - 110) < 3, "chroma is not touched"
     lines = overlay.format_lines(metas(41)[-1])
     assert lines[1] == "#40  30.0 fps" and lines[2] == "Garden" and lines[0][:3] in ("197", "196")
+
+
+# ---- colours and shape of pixels
+
+
+@pytest.mark.parametrize("kind", ["yuv420p", "nv12", "gray"])
+@pytest.mark.parametrize("size", [(320, 240), (65, 51)])
+def test_full_range_frames_become_limited_range_with_tags_that_say_so(kind, size):
+    """QuickTime refuses H.264 of full range, and so do some TVs."""
+    shape = replace(geometry(kind, *size, color_space="bt709", color_range="pc"), sample_aspect=(16, 11))
+    payload = np.zeros(shape.payload_bytes, np.uint8)
+    for plane, value in zip(planes(payload, shape), (255, 30, 220), strict=False):
+        plane[:] = value
+    wrapper = Wrapper(shape, full_range=False)
+    encoder = Encoder(plan_encoder(RecorderSettings(threads=1, crf=1), "libx264", wrapper.encoder_input, 30.0, 1))
+    units = encoder.encode(wrapper.wrap(payload), meta=FrameMeta(0, 10**9, 0), order=None, key=True) + encoder.drain()
+    decoder = av.CodecContext.create("h264", "r")
+    (frame, *_) = [frame for unit in units for frame in decoder.decode(unit.packet)] + decoder.decode(None)
+    assert (int(frame.color_range), int(frame.colorspace), int(frame.color_primaries)) == (1, 1, 1)
+    assert decoder.sample_aspect_ratio == Fraction(16, 11)
+    seen = to_bgr(
+        frame_payload(frame), geometry("yuv420p", frame.width, frame.height, color_space="bt709", color_range="tv")
+    )
+    wanted = to_bgr(payload, shape)
+    assert np.abs(seen[: size[1], : size[0]].astype(int) - wanted).max() <= 3
+
+
+def frame_payload(frame):
+    return np.concatenate(
+        [view_plane(frame, n)[: frame.height >> bool(n), : frame.width >> bool(n)].ravel() for n in range(3)]
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shm_ring.records.packets import split_nal_units
-from shmcam.video.annexb import find_parameter_sets, to_avcc
+from shmcam.video.annexb import ParameterSets, find_parameter_sets, to_avcc
 from shmcam.video.fmp4_writer import make_fragment, make_header
 
 TIMES_US = [0, 33_333, 66_667, 100_000, 133_333, 2_133_333, 4_133_333, 4_166_667, 4_200_000, 4_233_333, 4_300_001]
@@ -119,3 +119,12 @@ def test_boxes_nest_to_the_byte():
     offset = struct.unpack_from(">i", piece, piece.index(b"trun") + 12)[0]
     assert piece[offset : offset + 8] == b"\0\0\0\4ABCD"
     assert struct.unpack_from(">Q", piece, piece.index(b"tfdt") + 8)[0] == 600
+
+
+def test_the_header_tells_the_shape_of_pixels():
+    """352x288 of 16:11 is shown 512 wide: by the track's width and by its pasp box."""
+    sets = ParameterSets(b"\x67\x64\x00\x1f\x00", b"\x68\x00")
+    header = make_header(sets, 352, 288, (16, 11))
+    assert b"pasp" + struct.pack(">II", 16, 11) in header
+    assert struct.pack(">II", 512 << 16, 288 << 16) in header
+    assert b"pasp" not in make_header(sets, 352, 288)
