@@ -5,6 +5,8 @@ Nothing heavy is imported until it is asked for; the command line and the captur
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,6 +75,15 @@ def detect_v4l2() -> list[DetectedCamera]:
     ]
 
 
+def list_usable() -> list[dict[str, Any]]:
+    """Returns camera.source and camera.index of every camera that can be used, in the order in which `auto` tries."""
+    sensors = [camera.index for camera in detect_picamera2() if not picamera2_problem(camera.index)]
+    webcams = [camera.index for camera in detect_v4l2()]
+    return [{"source": "picamera2", "index": index} for index in sensors] + [
+        {"source": "v4l2", "index": index} for index in webcams
+    ]
+
+
 def picamera2_problem(index: int) -> str:
     """Returns the reason why Picamera2 cannot serve camera `index`; empty: it can."""
     reason, known = _list_libcamera()
@@ -95,3 +106,7 @@ def _list_libcamera() -> tuple[str, tuple[libcamera_device.ConnectedCamera, ...]
         return "", libcamera_device.list_cameras()
     except CameraError as error:
         return f"no Picamera2 ({error})", ()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(list_usable()))

@@ -54,7 +54,7 @@ LOCAL: dict[str, Word] = {
         ),
     ),
     "console": Word(
-        "shmcam.cli.console:main",
+        "shmcam.cli.console.loop:main",
         "console [--plain]",
         "full-screen view; keys r, s, q",
         "`shmcam console`: status, picture and log of a running service on one screen; keys r, s, q.\n\n"

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from capture.settings import PRESETS
+from shmcam.cli.connected_cameras import note_connected_cameras
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES, to_toml
@@ -106,6 +107,7 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
         print(f"shmcam run: {item}{'; please type: ' * bool(item.type_this)}{item.type_this}", file=sys.stderr)
     if any(item.name == "run" for item in problems):
         return EXIT_CANNOT_CREATE
+    settings = note_connected_cameras(settings)
     conf = prepare(settings)
     if options.console:
         _print_log(config)

@@ -69,6 +69,11 @@ class LoggingSettings(Section, frozen=True):
 TABLES: dict[str, type[Section]] = {"paths": PathSettings, "logging": LoggingSettings}
 
 
+CONNECTED = "connected_cameras.json"
+"""The note in [paths] run of which cameras are connected (shmcam.cli.connected_cameras)."""
+
+CONNECTED_BYTES_MAX = 64 * 1024
+
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h; supervisord.conf lists it in `exitcodes`, so that a bad file is not tried for ever."""
 
@@ -116,6 +121,8 @@ class Settings:
     text: str = field(default="", repr=False)
     refused: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Live changes that did not fit so far, by path; `apply_change` tries them again with the next one."""
+    connected: Document = field(default_factory=dict)
+    """The tables [cameras.…] of the cameras that were found connected, if the file leaves open which there are."""
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Settings:
@@ -130,6 +137,17 @@ class Settings:
             assign(document, source, assignment)
         settings = cls(file, document, text)
         settings.check()
+        return settings.with_connected_cameras()
+
+    def with_connected_cameras(self) -> Settings:
+        """Returns the settings with the cameras that `shmcam run` found connected, if the file leaves it open."""
+        connected = _read_connected(self.paths.run / CONNECTED) if self.leaves_cameras_open else {}
+        settings = replace(self, connected=connected)
+        try:
+            settings.check()
+        except SettingsError as problem:
+            log.warning("the note of connected cameras is not usable: %s", problem)
+            return replace(self, connected={})
         return settings
 
     def check(self) -> None:
@@ -151,6 +169,13 @@ class Settings:
     def diagnostics(self) -> Diagnostics:
         """Makes the errors about this file."""
         return Diagnostics(self.path, self.text)
+
+    @cached_property
+    def leaves_cameras_open(self) -> bool:
+        """True if the configuration names no cameras and no device: those that are connected are used."""
+        source, index, device = (self.value(f"camera.{key}") for key in ("source", "index", "device"))
+        wants_real = source in ("auto", "picamera2", "v4l2")
+        return not self.document.get("cameras") and wants_real and index < 0 and not device
 
     @cached_property
     def cameras(self) -> tuple[str, ...]:
@@ -229,7 +254,7 @@ class Settings:
         for path, value in changes.items():
             self.key(path)
             put(document, path.split("."), value)
-        changed = Settings(self.path, document)
+        changed = Settings(self.path, document, connected=self.connected)
         changed.check()
         return changed
 
@@ -239,7 +264,8 @@ class Settings:
         cameras = self.document.get("cameras", {})
         if not isinstance(cameras, dict):
             raise self.diagnostics.bad_value(("cameras",), cameras, "tables [cameras.<name>]")
-        return cameras
+        own = {name: {**found, **cameras.get(name, {})} for name, found in self.connected.items()}
+        return {**cameras, **own}
 
     def _check_camera(self, camera: str, value: Any) -> None:
         if not re.fullmatch(LABEL, camera):
@@ -267,6 +293,16 @@ class Settings:
                 merged[key] = {**merged[key], **value} if both else value
                 places[key] = (*place, key)
         return _respell(name, merged), places
+
+
+def _read_connected(note: Path) -> Document:
+    """Returns the tables [cameras.…] of a note; none if there is no usable one."""
+    try:
+        with note.open("rb") as file:
+            cameras = json.loads(file.read(CONNECTED_BYTES_MAX))["cameras"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return dict(cameras) if isinstance(cameras, dict) else {}
 
 
 def _respell(table: str, values: Document) -> Document:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from shmcam.control.client_connection import ClientConnection, WakeUp
-from shmcam.control.event_ids import RecentEvents, has_id
+from shmcam.control.event_ids import LastEvents, has_id
 from shmcam.control.messages import (
     JSON,
     RETAINED,
@@ -102,7 +102,7 @@ class ControlClient:
         self._beat_lock = threading.Lock()
         self._announce_lock = threading.Lock()
         self._retained: dict[tuple[str, str], tuple[EventId, Event]] = {}
-        self._recent = RecentEvents()
+        self._recent = LastEvents()
         self._sender = secrets.randbits(62) | 1
         self._announced_ns = 0
         self._connection = ClientConnection(

@@ -34,7 +34,7 @@ class SeenEvents:
         return announced_ns > last_ns
 
 
-class RecentEvents:
+class LastEvents:
     """The last events, each with its id, oldest first."""
 
     def __init__(self, max_count: int = RECENT_MAX) -> None:

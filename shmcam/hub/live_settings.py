@@ -96,6 +96,8 @@ class LiveSettings:
             return 0
         file = self.base.path
         document = read_with_comments(file)
+        if self.base.connected and any(path.startswith("cameras.") for path in changes):
+            document["cameras"] = self.base.connected  # one that is left out is none
         for path, value in changes.items():
             put(document, path.split("."), value)
         text = tomlkit.dumps(document)

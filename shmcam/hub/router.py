@@ -18,7 +18,7 @@ from typing import Any
 
 from shmcam.control.codec import Decoded, Received
 from shmcam.control.command_table import BY_NAME, CommandRow
-from shmcam.control.event_ids import RecentEvents, SeenEvents
+from shmcam.control.event_ids import LastEvents, SeenEvents
 from shmcam.control.help import explain
 from shmcam.control.messages import (
     Chunk,
@@ -168,7 +168,7 @@ class Router:
         self.registry = Registry(cameras)
         self._tcp_commands = tcp_commands
         self._pending = PendingCommands()
-        self._recent = RecentEvents(RECENT_EVENTS_MAX)
+        self._recent = LastEvents(RECENT_EVENTS_MAX)
         self._seen = SeenEvents()
         self._handlers: dict[type[Command], Callable[[Peer, Any, Any], list[Action]]] = {
             Ping: lambda peer, _m, i: [Send((peer.number,), Reply(status="pong", text="pong"), i)],

@@ -1,0 +1,1 @@
+"""`shmcam console`: the full-screen view in a terminal."""
