@@ -539,6 +539,26 @@ def test_streams_leave_connections_of_a_peer_and_of_all_to_pages_and_logins():
     assert held(table, "10.0.0.1", 2) == 1, "a place is given back with its connection"
 
 
+def test_endless_streams_of_one_address_leave_it_the_page_and_everybody_else_their_places(tmp_path):
+    async def test():
+        async with running(tmp_path, "[http]\nmax_connections_per_peer = 4\n", fps=30) as server:
+            server.context.connections._is_shared = lambda address: False  # as if it were another machine
+            found = [
+                (await opened(server, path, UPGRADE if "ws" in path else ""))[0]
+                for path in ("/stream", "/ws", "/stream")
+            ]
+            assert [status.split()[1] for status in found] == ["200", "101", "200"]
+            status, headers, *_ = await opened(server, "/stream", "Connection: close\r\n")
+            assert (status.split()[1], headers["retry-after"]) == ("503", "5")
+            async with browsing(server) as browser:
+                assert (await browser.get("/")).status == 200
+            server.held.pop(0).close()
+            await eventually(lambda: server.camera.fanout.viewers == 1, what="its place to be given back")
+            assert (await opened(server, "/stream"))[0].split()[1] == "200"
+
+    run(test())
+
+
 def test_a_flood_of_logins_whose_bodies_never_come_keeps_nobody_out(tmp_path):
     async def test():
         text = '[http]\npassword = "correct horse"\nmax_connections = 16\nbody_s = 60.0\n'

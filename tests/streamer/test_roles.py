@@ -96,10 +96,10 @@ print(json.dumps(found))
 """
 
 
-def ask_as_nobody(url: str, *requests: tuple[str, str]) -> dict[str, list]:
+def ask_as_nobody(url: str, *requests: tuple[str, str], script: str = ASK) -> dict[str, list]:
     who = {"user": "nobody", "group": "nogroup", "extra_groups": []}
     done = subprocess.run(
-        [PYTHON, "-c", ASK, url, json.dumps(requests)],
+        [PYTHON, "-c", script, url, json.dumps(requests)],
         capture_output=True, text=True, check=True, timeout=PATIENCE * 30, cwd="/", **who,
     )  # fmt: skip
     return json.loads(done.stdout)
@@ -150,4 +150,34 @@ for _ in range(20):
                     await asyncio.sleep(0.02)
 
         threaded.call(wait_until_all_are_gone)
+        assert threaded.server.hub.asked == []
+
+
+SSO = (
+    '[http]\ntrusted_proxies = ["127.0.0.1"]\ntrusted_header = "Remote-User"\ntrusted_owners = ["anna"]\n'
+    f'token = "{OWNER}"\n'
+)
+
+
+def test_who_has_logged_in_at_a_trusted_proxy_is_owner_or_viewer_by_name(tmp_path):
+    async def test():
+        async with running(tmp_path, SSO, fps=30) as server, browsing(server) as browser:
+            for user, save, look in (("anna", 200, 200), ("ben", 403, 200), ("", 401, 401)):
+                person = {"X-Shmcam": "1", "X-Forwarded-For": "203.0.113.9", "Remote-User": user}
+                saved = await browser.post("/api/v1/cameras/cam0/save", headers=person, json={})
+                seen = await browser.get("/api/v1/overview", headers=person)
+                assert (saved.status, seen.status) == (save, look), user
+            by_token = await browser.post("/api/v1/snapshot", headers={"Authorization": f"Bearer {OWNER}"}, json={})
+            assert by_token.status == 200
+
+    run(test())
+
+
+@AS_NOBODY
+def test_a_person_of_this_machine_cannot_pretend_to_be_the_proxy(tmp_path):
+    """Any program may connect from loopback and send the header; a web server does not run as a person."""
+    with Threaded(tmp_path, SSO, fps=20.0) as threaded:
+        lie = ASK.replace('"application/json"}', '"application/json", "X-Shmcam": "1", "Remote-User": "anna"}')
+        found = ask_as_nobody(threaded.server.url, ("POST", "/api/v1/snapshot"), ("GET", "/state"), script=lie)
+        assert [status for status, _ in found.values()] == [401, 401]
         assert threaded.server.hub.asked == []
