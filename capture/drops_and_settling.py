@@ -42,10 +42,12 @@ class DropCounter:
     """Frames lost so far."""
     _last_ns: int = field(default=0, init=False)
     _gaps: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY), init=False)
+    _period_ns: float | None = field(default=None, init=False)
+    """What `period_ns` came to; None: to be computed, as it takes as long as copying a small frame."""
 
     def restart(self) -> None:
         """Forgets earlier gaps: the camera was opened again, paused or changed its mode; the next gap is no loss."""
-        self._last_ns = 0
+        self._last_ns, self._period_ns = 0, None
         self._gaps.clear()
 
     def count(self, captured_ns: int, frame_duration_us: int = 0, lost_before: int = 0) -> int:
@@ -56,7 +58,9 @@ class DropCounter:
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
         period = frame_duration_us * 1000 or self.period_ns
-        if gap > 0:
+        if gap > 0 and frame_duration_us:
+            self._append(gap)  # nothing depends on the estimate: it is not followed with every frame
+        elif gap > 0:
             self._add(gap)
         missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
         missing = max(0, missing, lost_before)
@@ -74,15 +78,19 @@ class DropCounter:
 
         The median alone carries the jitter.
         """
-        if len(self._gaps) < MIN_HISTORY:
-            return 0.0
-        limit = LATE * median(self._gaps)
-        return fmean(gap for gap in self._gaps if gap < limit)
+        if self._period_ns is None:
+            limit = LATE * median(self._gaps) if len(self._gaps) >= MIN_HISTORY else 0.0
+            self._period_ns = fmean(gap for gap in self._gaps if gap < limit) if limit else 0.0
+        return self._period_ns
+
+    def _append(self, gap: int) -> None:
+        self._gaps.append(gap)
+        self._period_ns = None
 
     def _add(self, gap: int) -> None:
         """Notes a gap; gaps that agree with one another, but not with the estimate, begin it anew."""
         typical = self.period_ns
-        self._gaps.append(gap)
+        self._append(gap)
         newest = list(self._gaps)[-MIN_HISTORY:]
         if typical and max(newest) < SAME_RATE * min(newest):
             mean = fmean(newest)

@@ -60,7 +60,7 @@ ROWS = (
         1.2,
         "CPU per picture of MJPEG over HTTP, all threads / (libjpeg-turbo to BGR + 1.3 x bare copy)",
     ),
-    Row("url_1080p", "x", 1.2, "the same, 1080p"),
+    Row("url_1080p", "x", 1.3, "the same, 1080p"),
     Row("webcam_720p", "x", 1.5, "the same of 4:2:2 MJPEG through FFmpeg's reader, as webcams send it, 720p"),
     Row("webcam_1080p", "x", 1.5, "the same, 1080p"),
     Row("synthetic_720p", "ms", None, "CPU per frame of the synthetic camera, drawing included, 720p"),

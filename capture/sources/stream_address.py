@@ -34,7 +34,7 @@ ANALYZE_US = "2000000"
 class Address:
     """A network camera or a device."""
 
-    url: str
+    url: str = field(repr=False)
     shown: str
     """The address for logs and status: without passwords."""
     format: str | None = None
@@ -53,7 +53,7 @@ class NetworkAddress:
     host: str
     """Name or address; IPv6 without brackets."""
     port: int | None
-    target: str
+    target: str = field(repr=False)
     """Path and query, as they are requested; begins with /."""
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -133,9 +133,9 @@ def parse_url(url: str, name: str = "camera.url") -> NetworkAddress:
 
 
 def _split_place(place: str, name: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:\[\]/\\]+))(?::(\d{1,5}))?:?", place)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]*:[0-9A-Za-z:.%_-]*)\]|([^\s:\[\]/\\]+))(?::(\d{1,5}))?:?", place)
     if match is None or not 0 <= int(match[3] or 0) < 65536:
         raise CameraError(
             f"{name} must have a host or host:port (up to 65535) behind :// or behind the @ of name and password"
         )
-    return match[1] or match[2], int(match[3]) if match[3] else None
+    return unquote(match[1] or match[2]), int(match[3]) if match[3] else None

@@ -20,6 +20,7 @@ WORKING = [
     ("http://admin:gr ün\\&+;=!$'()*,~^`{}|<>\"@cam/v", "admin", "gr ün\\&+;=!$'()*,~^`{}|<>\"", "cam", None, "/v"),
     ("http://token@cam/v", "token", "", "cam", None, "/v"),
     ("http://u:secret@[fe80::1]:81/v w", "u", "secret", "fe80::1", 81, "/v%20w"),
+    ("http://[fe80::1%25eth0]/v", "", "", "fe80::1%eth0", None, "/v"),
     ("rtsp://cam/user=admin&password=secret&channel=1?stream=0", "", "", "cam", None,
      "/user=admin&password=secret&channel=1?stream=0"),
 ]  # fmt: skip

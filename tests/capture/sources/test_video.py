@@ -241,3 +241,5 @@ def test_an_rtsp_camera_over_tcp():
 def test_choosing_a_source_loads_no_heavy_library():
     code = "import sys, capture.sources.select; assert not {'av', 'cv2', 'picamera2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    code = "import sys, capture.__main__, capture.sources.mjpeg.source; assert 'aiohttp' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
