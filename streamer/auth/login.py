@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from streamer.auth.policy import Refusal
 from streamer.auth.roles import Role
 from streamer.http.context import CONTEXT, client_of
 from streamer.http.errors import error_response
+from streamer.http.middleware import wait_for_turn
 from streamer.http.request_body import read_body
 
 R = TypeVar("R", bound=web.Response)
@@ -31,7 +31,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     body = await read_body(request, Login)
     peer = client_of(request).address
-    await asyncio.sleep(context.guard.take_turn(peer, time.monotonic()))
+    await wait_for_turn(request, peer)
     answer = context.guard.check_guess(body.secret, peer, time.monotonic())
     if isinstance(answer, Refusal):
         return error_response(answer.status, answer.reason, answer.headers)

@@ -18,7 +18,8 @@ import socket
 import struct
 import termios
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -268,6 +269,15 @@ class HttpConnection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+
+    @contextmanager
+    def may_make_room(self) -> Iterator[None]:
+        """For the length of the block the connection is as good as idle, as it is the peer who lets us wait."""
+        self.requests -= 1
+        try:
+            yield
+        finally:
+            self.requests += 1
 
     async def find_uid(self) -> int | None:
         """Returns the user at the other end of a local connection, who stays the same; None if it is not seen."""

@@ -73,8 +73,8 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     facts, guard = facts_of(request), request.app[CONTEXT].guard
     if guard.needs_uid(facts):
         facts = replace(facts, uid=await cast(HttpConnection, request.protocol).find_uid())
-    if facts.guess is not None and (turn_s := guard.take_turn(facts.peer, time.monotonic())):
-        await asyncio.sleep(turn_s)
+    if facts.guess is not None:
+        await wait_for_turn(request, facts.peer)
     answer = guard.check(facts, time.monotonic(), time.time())
     if isinstance(answer, Refusal):
         return _refuse(request, answer)
@@ -83,6 +83,13 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     request[ACCESS] = answer
     expect_continue.check_expectation(request)
     return await handler(request)
+
+
+async def wait_for_turn(request: web.Request, peer: str) -> None:
+    """Waits until a guess of this peer may be checked; at once, unless it has sent wrong ones."""
+    if turn_s := request.app[CONTEXT].guard.take_turn(peer, time.monotonic()):
+        with cast(HttpConnection, request.protocol).may_make_room():
+            await asyncio.sleep(turn_s)
 
 
 def _refuse(request: web.Request, refusal: Refusal) -> web.StreamResponse:

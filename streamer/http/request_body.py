@@ -27,15 +27,13 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX)
     expect_continue.send_continue(request)
-    connection = cast(HttpConnection, request.protocol)
-    connection.requests -= 1  # a flood of bodies that never come must not keep others out
     try:
-        async with asyncio.timeout(request.app[CONTEXT].http.body_s):
-            raw = await request.read()
+        # A flood of bodies that never come must not keep others out.
+        with cast(HttpConnection, request.protocol).may_make_room():
+            async with asyncio.timeout(request.app[CONTEXT].http.body_s):
+                raw = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not come in time") from None
-    finally:
-        connection.requests += 1
     try:
         return _convert(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
     except RecursionError:

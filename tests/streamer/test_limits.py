@@ -559,7 +559,7 @@ def test_endless_streams_of_one_address_leave_it_the_page_and_everybody_else_the
     run(test())
 
 
-def test_a_flood_of_logins_whose_bodies_never_come_keeps_nobody_out(tmp_path):
+def test_a_flood_of_logins_whose_bodies_never_come_keeps_nobody_out(tmp_path, caplog):
     async def test():
         text = '[http]\npassword = "correct horse"\nmax_connections = 16\nbody_s = 60.0\n'
         async with running(tmp_path, text) as server, browsing(server) as browser:
@@ -571,6 +571,23 @@ def test_a_flood_of_logins_whose_bodies_never_come_keeps_nobody_out(tmp_path):
             await eventually(lambda: server.context.connections.counts.accepted >= 40, what="all have come")
             login = await browser.post("/api/v1/login", json={"secret": "correct horse"})
             assert login.status == 204
+            assert server.context.connections.counts.refused == 0
+
+    run(test())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_flood_of_wrong_guesses_that_wait_for_their_turn_keeps_nobody_out(tmp_path):
+    async def test():
+        text = f'{LOCKED}max_connections = 16\ntrusted_proxies = ["127.0.0.1"]\n'
+        async with running(tmp_path, text, fps=30) as server, browsing(server) as browser:
+            for number in range(120):
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                server.held.append(writer)
+                writer.write(f"GET /state?token=wrong{number} HTTP/1.1\r\nHost: localhost\r\n".encode())
+                writer.write(b"X-Forwarded-For: 203.0.113.9\r\n\r\n")
+            await eventually(lambda: server.context.connections.counts.accepted >= 120, what="all have come")
+            assert (await browser.get("/snapshot.jpg", params={"token": TOKEN})).status == 200
             assert server.context.connections.counts.refused == 0
 
     run(test())
