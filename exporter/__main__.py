@@ -15,6 +15,7 @@ from exporter.job_queue import JobQueue
 from exporter.loop import COMMANDS, Exporter, run
 from exporter.pictures.save import PictureSaver
 from exporter.ring_frames import CameraFrames
+from exporter.session_log import SessionLogs
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import Deleted
@@ -39,7 +40,7 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
                 socket_path=settings.socket_path,
                 stop=stop,
                 commands=COMMANDS,
-                subscribe=("setting_changed",),
+                subscribe=("setting_changed", "recording_started", "recording_stopped"),
             )
         )
         cameras = {name: stack.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
@@ -53,7 +54,8 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
         file_jobs = JobQueue("file_jobs", own.queue, stop)
 
         picture_saver = PictureSaver(lambda: exporter.settings, picture_catalogue, control.announce)
-        pictures = PictureCommands(lambda: exporter.settings, cameras, picture_saver)
+        session_logs = SessionLogs(settings.paths.logs, stop)
+        pictures = PictureCommands(lambda: exporter.settings, cameras, picture_saver, session_logs.find_folder)
         exporter = Exporter(
             settings,
             control,
@@ -63,9 +65,11 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
             file_jobs,
             DiskMonitor(control.announce, catalogue.missed),
             catalogues=catalogues,
+            session_logs=session_logs,
         )
         stack.enter_context(ring_jobs.thread)
         stack.enter_context(file_jobs.thread)
+        stack.enter_context(session_logs.thread)
         for name in settings.cameras:
             exporter.followers[name] = open_follower(name, exporter, process, stack)
             stack.enter_context(exporter.followers[name].thread)

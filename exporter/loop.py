@@ -17,6 +17,7 @@ from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
 from exporter.ring_frames import span_of
+from exporter.session_log import SessionLogs
 from exporter.settings import ExportSettings
 from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request
@@ -29,6 +30,8 @@ from shmcam.control.messages import (
     PastStack,
     Pictures,
     Protect,
+    RecordingStarted,
+    RecordingStopped,
     Reply,
     Save,
     SettingChanged,
@@ -89,6 +92,9 @@ class Exporter:
     disk_timer: Interval = field(default_factory=Interval)
     """The timer of `check_disks`."""
 
+    session_logs: SessionLogs | None = None
+    """The log of each running session."""
+
     @property
     def own(self) -> ExportSettings:
         """The present [export] table."""
@@ -145,6 +151,8 @@ def handle_message(request: Request, exporter: Exporter, now: int) -> None:
             exporter.file_jobs.submit(lambda: library.check_or_rebuild(exporter.catalogue, action), request)
         case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             request.reply(_answer_library_command(message, exporter, now))
+        case RecordingStarted() | RecordingStopped() if exporter.session_logs is not None:
+            exporter.session_logs.note(message)
         case SettingChanged():
             exporter.settings = apply_change(exporter.settings, message.key, message.new, message.camera)
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from datetime import datetime
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from shmcam import Client, ServiceError
 from shmcam.control.call import call
 from tests.machine import until
-from tests.pipeline import BIN, Pipeline
+from tests.pipeline import BIN, Pipeline, free_port
+from tests.shm_ring.frames import REPOSITORY
 
 SHM_BYTES_MAX = 40_000_000
 """Issue 17: what the user's own configuration may take of shared memory."""
@@ -27,12 +30,15 @@ SHM_BYTES_MAX = 40_000_000
 @pytest.fixture(scope="module")
 def shmcam():
     """The user's config.json, with the small history ring."""
+    trigger_port = free_port()
     with Pipeline(
+        network={"trigger_port": trigger_port},
         camera={"width": 1024, "height": 768, "framerate": 10, "codec": "rgb", "video_mode": "stream"},
         ring={"size": 300, "downscale": {"enable": True, "width": 256, "height": 192}},
         export={"save_before_s": 5, "stack_count": 4, "stack_dark_frames": True, "formats": ["jpg", "png"]},
         logging={"level": "info"},
     ) as pipeline:
+        pipeline.trigger_port = trigger_port
         until(lambda: "missing" not in pipeline.text("status"), 60, "all connected")
         until(lambda: pipeline.text("save jpg").startswith("Saved"), 60, "frames")
         until(lambda: "oldest" not in pipeline.text("save jpg seconds_ago=6"), 60, "6 s in the ring")
@@ -51,7 +57,11 @@ def test_the_users_configuration_fits_into_40_mb_while_it_records_and_is_watched
         rings = sorted(path.name for path in Path("/dev/shm").glob(f"{shmcam.prefix}.*"))
         assert len(rings) == 4, rings
         assert shared_memory_of(shmcam.prefix) <= SHM_BYTES_MAX, rings
-    assert "drops=0 lost=0" in shmcam.text("record stop")
+    assert shmcam.text("record stop").startswith("recorded ")
+    folder = Path(shmcam.folder / "recordings")
+    (session,) = folder.glob("session_*_mouse_1")
+    saved = until(lambda: (session / "session.log").read_text(), 20, "its log")
+    assert saved.startswith("# session.log") and "recording began path=" in saved and "cam0" in saved
 
 
 def test_past_stack_reaches_back_into_the_small_ring_and_says_so(shmcam):
@@ -84,6 +94,54 @@ def test_shortstream_sends_the_last_frames_at_once(shmcam):
     assert line == "STREAM_DONE: sent=30, skipped=0, available=30, from the small ring\n"
     live = call(shmcam.socket, "shortstream 2 live", on_chunk=lambda data: None)
     assert live.data["sent"] == 2 and live.data["ring"] == "main"
+
+
+@pytest.mark.parametrize("over", ["socket", "rest"])
+def test_the_client_has_the_verbs_of_the_former_facades(shmcam, over):
+    client = Client(f"http://127.0.0.1:{shmcam.port}") if over == "rest" else Client(socket_path=shmcam.socket)
+    (row,) = client.detect_cameras()
+    assert row["camera"] == "cam0" and row["fps"] > 5
+    started = client.start_recording(label=over)
+    assert started.ok and started.status.startswith("recording_"), started
+    assert client.start_recording("cam0").status == "already_recording"
+    until(lambda: client.status()["cameras"][0]["recording"], 60, "a file")
+    assert client.save(formats=["jpg"]).status == "saved"
+    shot = client.snapshot(label=over)
+    assert shot.status == "snapshot_saved", shot
+    session, name = Path(shot.data["path"]).parts[-2:]
+    assert session.startswith("session_") and session.endswith(over) and name.startswith(f"snapshot_cam0_{over}_")
+    assert client.past_stack("cam0", formats=["jpg"], count=2).data["count"] == 2
+    assert client.get_live_frame()[:2] == b"\xff\xd8" and client.get_live_frame("cam9") is None
+    assert client.stop_recording().status == "recording_stopped"
+    assert client.archive(f"a_{over}", label=over).data["files"] >= 2
+    assert client.status()["cameras"] and client.health()["processes"]
+    events = client.subscribe("saved")
+    thread = threading.Timer(1.5, client.save)
+    thread.start()
+    assert next(events)["event"] == "saved"
+    thread.join()
+    refused = client.save("cam9")
+    assert not refused.ok and "cam9" in refused.text
+
+
+def test_the_example_of_the_client_runs_from_another_machine(shmcam, tmp_path):
+    command = [sys.executable, str(REPOSITORY / "examples/client.py"), f"http://127.0.0.1:{shmcam.port}", ""]
+    command += ["127.0.0.1", str(shmcam.trigger_port)]
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environ)
+    assert done.returncode == 0 and "5 frames of the stream\n5 frames of shortstream\n" in done.stdout, done
+    files = sorted(tmp_path.glob("*.jpg"))
+    assert len(files) == 11 and all(file.read_bytes()[-2:] == b"\xff\xd9" for file in files)
+
+
+def test_the_client_says_what_is_wrong():
+    with pytest.raises(ServiceError, match=r"expected http://HOST:PORT"):
+        Client("pi:8080")
+    with pytest.raises(ServiceError, match="refused"):
+        Client("http://127.0.0.1:1").status()
+    assert not Client("http://127.0.0.1:1").snapshot().ok
+    with pytest.raises(ServiceError, match="no hub at /nowhere"):
+        Client(socket_path="/nowhere").health()
 
 
 MANUAL = """

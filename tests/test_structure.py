@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = {
     "shm_ring": set(),
-    "shmcam": set(),
+    "shmcam": {"shmcam.client"},
+    "shmcam.client": {"shmcam.config", "shmcam.control", "shmcam.cli"},
     "shmcam.imaging": {"shm_ring"},
     "shmcam.config": set(),
     "shmcam.runtime": {"shmcam.config"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
@@ -44,8 +45,13 @@ class PictureCommands:
         settings: Callable[[], Settings],
         cameras: Mapping[str, CameraFrames],
         saver: PictureSaver,
+        find_session_folder: Callable[[str], Path | None] = lambda _camera: None,
     ) -> None:
-        """`settings` returns the present settings: they change at run time."""
+        """`settings` returns the present settings: they change at run time.
+
+        `find_session_folder` returns the folder of the session that a camera records now.
+        """
+        self._find_session_folder = find_session_folder
         self._settings = settings
         self._cameras = cameras
         self._saver = saver
@@ -97,7 +103,10 @@ class PictureCommands:
         for camera, frame, _ in saved:
             name = names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
             entries += self._saver.save_frame(
-                camera, frame, name, SaveOptions(command.formats, command.label, "snapshot")
+                camera,
+                frame,
+                name,
+                SaveOptions(command.formats, command.label, "snapshot", folder=self._find_session_folder(camera.name)),
             )
         missing = [camera.name for camera in cameras if all(camera.name != other.name for other, _, _ in saved)]
         return replies.reply_snapshot(entries, [frame for _, _, frame in saved], missing)

@@ -52,6 +52,8 @@ class SaveOptions:
     """The cause; see Entry.trigger."""
     kind: str = "stack"
     """The kind of a stack's entry: stack or startrails."""
+    folder: Path | None = None
+    """The folder of the file; None: that of pictures."""
     reason: str = ""
     """Why frames were left out of a stack, for the event."""
 
@@ -107,7 +109,7 @@ class PictureSaver:
         entry = Entry(
             kind="picture",
             camera=camera.name,
-            path=self._folder / name.rstrip("."),
+            path=(options.folder or self._folder) / name.rstrip("."),
             started_utc_ns=meta.captured_utc_ns,
             first_frame=meta.frame_id,
             last_frame=meta.frame_id,

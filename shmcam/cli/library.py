@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shmcam.cli.options import whole_number
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
-from shmcam.library import manifest
+from shmcam.library import manifest, retention
 from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.disk_space import MB
@@ -100,6 +100,18 @@ def protect_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
 def delete_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Deletes entries."""
     return _change_entries(options, catalogue.delete)
+
+
+def clean_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
+    """Applies the limits of [library] now, or says what that would delete."""
+    work = retention.select_to_clean if options.dry_run else retention.clean
+    entries = work(options.settings, catalogue)
+    word = "would delete" if options.dry_run else "deleted"
+    size = sum(entry.bytes for entry in entries)
+    lines = [f"{word}: {to_line(entry)}" for entry in entries]
+    lines.append(f"{word} {len(entries)} files, {size / 1e6:.1f} MB")
+    print_answer(options, {"files": [to_row(entry) for entry in entries], "bytes": size}, "\n".join(lines))
+    return 0
 
 
 def check_library(options: argparse.Namespace, catalogue: Catalogue) -> int:
@@ -204,6 +216,9 @@ def build_parser() -> argparse.ArgumentParser:
         count = 1 if word == "show" else "+"
         command.add_argument("numbers", type=whole_number, nargs=count, metavar="NUMBER", help="numbers as listed")
         command.set_defaults(work=work, protect=word == "protect")
+    command = words.add_parser("clean", help="delete now what the limits of [library] say")
+    command.add_argument("--dry-run", action="store_true", help="only say what that would be")
+    command.set_defaults(work=clean_library)
     command = words.add_parser("check", help="compare every row with its file and every file with its row")
     command.add_argument("--mend", action="store_true", help="make the rows follow the files")
     command.set_defaults(work=check_library)

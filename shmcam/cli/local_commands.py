@@ -135,7 +135,7 @@ LOCAL: dict[str, Word] = {
 ELSEWHERE: dict[str, Word] = {
     "library": Word(
         "shmcam.cli.library",
-        "library list|timeline|show|protect|delete|check|rebuild",
+        "library list|timeline|show|protect|delete|clean|check|rebuild",
         "what has been saved",
         parser="shmcam.cli.library:build_parser",
     ),

@@ -33,6 +33,10 @@ GROWING_S = 30.0
 SESSION_FOLDER = re.compile(r".+_\d{8}_\d{6}(_.+)?")
 """The name of a session's folder: prefix, time, label."""
 
+SESSION_LOG = "session.log"
+SESSION_LOG_HEAD = "# session.log: what shmcam logged while this session was recorded"
+"""The first line, by which a log of ours is known."""
+
 HIDDEN = (".", "_", "@", "#", "$", "~")
 """First characters of names that the library leaves out: temporary files, dark frames, state, bins and thumbnails."""
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
@@ -112,7 +116,18 @@ def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
         beside.unlink(missing_ok=True)
     if SESSION_FOLDER.fullmatch(path.parent.name) and path.parent not in folders:
         with suppress(OSError):  # not empty: the session has other files
-            path.parent.rmdir()
+            _remove_session_folder(path.parent)
+
+
+def _remove_session_folder(folder: Path) -> None:
+    """Deletes the folder of a session if nothing but its log is left. Raises: OSError."""
+    session_log = folder / SESSION_LOG
+    if [item.name for item in folder.iterdir()] == [SESSION_LOG]:
+        with session_log.open("rb") as file:
+            is_ours = file.readline(200).strip() == SESSION_LOG_HEAD.encode()
+        if is_ours:
+            session_log.unlink()
+    folder.rmdir()
 
 
 def holds_any(folder: Path, folders: Collection[Path]) -> bool:

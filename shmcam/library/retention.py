@@ -181,6 +181,29 @@ class _OnDisk:
                 yield entry
 
 
+def clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
+    """Applies every limit now. Returns: the entries deleted. Raises: as `make_room`."""
+    folders = (settings.paths.captures, settings.paths.recordings)
+    return [entry for folder in folders for entry in make_room(settings, catalogue, 0, folder)]
+
+
+def select_to_clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
+    """Returns the entries that `clean` would delete now, in its order, and deletes nothing. Raises: OSError."""
+    own = settings.table(LibrarySettings)
+    chosen = {entry.path: entry for entry in select_due(catalogue, own)}
+    for folder in map(existing_parent_of, (settings.paths.captures, settings.paths.recordings)):
+        device = folder.stat().st_dev
+
+        def frees(entry: Entry, device: int = device) -> bool:
+            return _device_of(entry.path) == device and frees_space(entry)
+
+        short = measure_room(folder, own).missing_bytes(0)
+        short -= sum(entry.bytes for entry in chosen.values() if frees(entry))
+        rest = (entry for entry in _iterate_in_order(catalogue, "kind != 'archive'", ()) if entry.path not in chosen)
+        chosen |= {entry.path: entry for entry in select_excess(filter(frees, rest), 0, max(0, short))}
+    return list(chosen.values())
+
+
 def _free_space(
     work: _Deletions, candidates: _OnDisk, measure: Callable[[], DiskRoom], need_bytes: int, at_least_bytes: int
 ) -> None:

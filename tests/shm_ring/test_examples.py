@@ -38,6 +38,7 @@ def camera(make_writer):
 
 def test_every_example_is_tested():
     tested = {"three_lines.py", "motion.py", "with_asyncio.py", "stereo.py", "capture_swap.py", "reader.c"}
+    tested |= {"client.py"}  # tests/test_former_programs.py
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shmcam.cli import library
 from shmcam.control.messages import Deleted
 from shmcam.library import Catalogue, LibraryError, NoRoom, database, disk_space, retention
 from shmcam.library.archive import build
@@ -353,3 +354,28 @@ def test_every_group_of_limits_is_read_from_the_settings():
     limits = limits_of(table(films_max_mb=3, archives_max_days=1.5, pictures_max_count=9))
     assert limits["films"].max_bytes == 3 * MB and limits["archives"].max_age_s == 129_600
     assert limits["pictures"].max_count == 9 and limits["clips"] == GroupLimits()
+
+
+def test_clean_says_what_it_would_delete_and_then_deletes_just_that(catalogue, saved, tmp_path, capsys):
+    for _ in range(6):
+        saved()
+    settings = make_settings(tmp_path, "library.clips_max_count=4")
+    line = ["--set", "library.clips_max_count=4", "--config", str(settings.path), "clean", "--dry-run"]
+    assert library.main(line) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and said[-1].startswith("would delete 2 files, ") and len(catalogue.find()) == 6
+    line.remove("--dry-run")
+    assert library.main(line) == 0
+    assert capsys.readouterr().out.splitlines() == [word.replace("would delete", "deleted") for word in said]
+    assert [entry.id for entry in catalogue.find()] == [6, 5, 4, 3]
+
+
+def test_clean_counts_what_the_reserve_needs_too(catalogue, saved, tmp_path, monkeypatch):
+    for _ in range(4):
+        saved()
+    size = catalogue.find()[0].bytes
+    room = disk_space.DiskRoom(1000, 10**9, 1000 + 2 * size)
+    monkeypatch.setattr(retention, "measure_room", lambda *_: room)
+    settings = make_settings(tmp_path)
+    assert [entry.id for entry in retention.select_to_clean(settings, catalogue)] == [1, 2]
+    assert len(catalogue.find()) == 4
