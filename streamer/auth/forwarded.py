@@ -18,7 +18,7 @@ HOPS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class HttpClient:
+class RequestClient:
     """The client of one request, which may stand behind a proxy."""
 
     address: str
@@ -49,14 +49,14 @@ class TrustedProxies:
 
     def find_client(
         self, peer: str, headers: Mapping[str, str], forwarded_for: Iterable[str], *, host: str | None, is_secure: bool
-    ) -> HttpClient:
+    ) -> RequestClient:
         """Returns the client of a request from `peer`, the other end of the connection.
 
         `forwarded_for`: all lines of X-Forwarded-For. `host` and `is_secure` are those of the connection itself.
         """
         if not self._networks or not self.is_trusted(peer):
-            return HttpClient(peer, host, is_secure)
-        return HttpClient(
+            return RequestClient(peer, host, is_secure)
+        return RequestClient(
             self._find_address(peer, ",".join(forwarded_for)),
             _last_of(headers.get("X-Forwarded-Host", "")) or host,
             _last_of(headers.get("X-Forwarded-Proto", "")).lower() in {"https", "wss"} or is_secure,

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, web
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.library import Catalogue
-from streamer.auth.forwarded import HttpClient, TrustedProxies
+from streamer.auth.forwarded import RequestClient, TrustedProxies
 from streamer.auth.policy import Guard, ServerIdentity
 from streamer.auth.roles import Access
 from streamer.h264.live_video import LiveVideo
@@ -111,7 +111,7 @@ class Context:
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 ACCESS: web.RequestKey[Access] = web.RequestKey("access")
 """Set by the middleware when the guard has let a request in."""
-_CLIENT: web.RequestKey[HttpClient] = web.RequestKey("client")
+_CLIENT: web.RequestKey[RequestClient] = web.RequestKey("client")
 
 
 def access_of(request: web.Request) -> Access:
@@ -119,7 +119,7 @@ def access_of(request: web.Request) -> Access:
     return request[ACCESS]
 
 
-def client_of(request: web.Request) -> HttpClient:
+def client_of(request: web.Request) -> RequestClient:
     """Returns the client of a request: the other end of the connection, or whom a trusted proxy names."""
     if _CLIENT not in request:
         host = request.headers.get("Host", None if request.version < HttpVersion11 else "")

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.auth.forwarded import HttpClient, TrustedProxies
+from streamer.auth.forwarded import RequestClient, TrustedProxies
 
 PROXIES = TrustedProxies(["10.0.0.1", "192.168.0.0/16", "2001:db8::/64"], "Remote-User")
 
 
 def client(
     peer="10.0.0.1", forwarded_for=(), host="camera:8080", is_secure=False, proxies=PROXIES, **headers
-) -> HttpClient:
+) -> RequestClient:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return proxies.find_client(peer, given, forwarded_for, host="camera:8080", is_secure=False)
 
@@ -39,16 +39,16 @@ def test_the_last_address_that_is_no_proxy_of_ours_is_the_clients(forwarded_for,
 
 def test_a_proxy_tells_host_and_encryption_and_who_logged_in():
     told = client(X_Forwarded_Host="home.example", X_Forwarded_Proto="https", Remote_User="anna")
-    assert told == HttpClient("10.0.0.1", "home.example", True, "anna")
+    assert told == RequestClient("10.0.0.1", "home.example", True, "anna")
     assert client(X_Forwarded_Host="evil.example, home.example").host == "home.example"
-    assert client() == HttpClient("10.0.0.1", "camera:8080", False)
+    assert client() == RequestClient("10.0.0.1", "camera:8080", False)
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.2", "127.0.0.1", "?", "", "2001:db8:1::1"])
 def test_nobody_elses_word_counts(peer):
     lie = {"X_Forwarded_Host": "evil.example", "X_Forwarded_Proto": "https", "Remote_User": "root"}
-    assert client(peer, ["1.2.3.4"], **lie) == HttpClient(peer, "camera:8080", False)
-    assert client(forwarded_for=["1.2.3.4"], proxies=TrustedProxies([]), **lie) == HttpClient(
+    assert client(peer, ["1.2.3.4"], **lie) == RequestClient(peer, "camera:8080", False)
+    assert client(forwarded_for=["1.2.3.4"], proxies=TrustedProxies([]), **lie) == RequestClient(
         "10.0.0.1", "camera:8080", False
     )
 
