@@ -32,7 +32,7 @@ from shmcam.control.messages import Status
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folders import explain_unusable, make_folders
 from shmcam.runtime.ip_addresses import is_loopback
-from shmcam.runtime.supervisord import Supervisord
+from shmcam.runtime.supervisord import SOCKET, Supervisord, find_supervisord, is_listening
 from shmcam.runtime.supervisord_programs import (
     HOME,
     INSTALLED,
@@ -53,8 +53,8 @@ SOCAT_SPECIAL = re.compile(r"""[\\"'()\[\]{},:!]""")
 ALL = "all"
 """supervisorctl's word for every program."""
 
-SUPERVISOR_SOCKET = "supervisor.sock"
-"""supervisord's socket in [paths] run (supervisord.conf); the longest name there."""
+SOCKET_BACK_S = 5.0
+"""Limit for the watchdog to make supervisord's socket again, which it looks for twice a second."""
 
 SOCKET_PATH_MAX = 107
 """sun_path of unix(7), less the final zero."""
@@ -99,8 +99,8 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     if path_problem := find_path_problem(settings):
         print(f"shmcam run: {path_problem}", file=sys.stderr)
         return EXIT_CONFIG
-    if is_listening(settings.paths.run / "supervisor.sock"):
-        print(f"shmcam run: already running with run folder {settings.paths.run}", file=sys.stderr)
+    if running := find_running(settings):
+        print(f"shmcam run: {running}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
     problems = make_folders(settings)
     for item in problems:
@@ -132,7 +132,7 @@ def find_path_problem(settings: Settings) -> str:
             str(path).encode()
         except UnicodeEncodeError:
             return f"{os.fsencode(path)!r}: supervisord cannot use a path that is not UTF-8; rename that folder"
-    longest = paths.run / SUPERVISOR_SOCKET
+    longest = paths.run / SOCKET  # the longest name there
     length, limit = len(os.fsencode(longest)), SOCKET_PATH_MAX - PID_SUFFIX_BYTES
     if length > limit:
         return (
@@ -295,13 +295,16 @@ def _name_port_holder(port: int) -> str:
     return "another program"
 
 
-def is_listening(path: Path) -> bool:
-    """Returns whether a process listens on a Unix socket; a stale socket file does not count."""
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.settimeout(1.0)
-        probe.connect(str(path))
-        return True
-    return False
+def find_running(settings: Settings) -> str:
+    """Returns words about the supervisord of this configuration that runs; empty: none does."""
+    path = settings.paths.run / SOCKET
+    if is_listening(path):
+        return f"already running with run folder {settings.paths.run}"
+    confs = [settings.paths.run / "supervisord.conf", *([TEMPLATE] if is_home(settings) else [])]
+    if pid := find_supervisord(settings.paths.run, confs):
+        text = f"already running as pid {pid}, but its socket {path} is gone"
+        return f"{text}; if the watchdog does not bring it back, type: kill -HUP {pid}"
+    return ""
 
 
 def _shorten(path: Path) -> str:
@@ -358,9 +361,13 @@ def run_supervisorctl(options: Options) -> int:
     """Becomes supervisorctl; without the name of a program it acts on all of them."""
     word = "status" if options.word == "processes" else options.word
     settings = options.settings()
-    if not is_listening(settings.paths.run / "supervisor.sock"):
-        print(f"shmcam: no supervisord at {settings.paths.run}/supervisor.sock; try: shmcam run", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+    path, deadline_s = settings.paths.run / SOCKET, time.monotonic() + SOCKET_BACK_S
+    while not is_listening(path):
+        running = find_running(settings)
+        if not running or time.monotonic() > deadline_s:
+            print(f"shmcam: {running or f'no supervisord at {path}; try: shmcam run'}", file=sys.stderr)
+            return EXIT_UNAVAILABLE
+        time.sleep(0.1)
     programs = options.rest or ([] if word in {"status", "update"} else [ALL])
     names = [_full_name_of(name, settings) for name in programs]
     supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]

@@ -6,7 +6,7 @@ shm_ring reads /proc by its own code (readers of a ring, life of a writer), as t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -122,3 +122,13 @@ def run_id() -> str:
     except (OSError, IndexError):
         start_ticks = "?"
     return f"{parent_pid}@{start_ticks}"
+
+
+def find_commands() -> Iterator[tuple[int, list[str]]]:
+    """Yields pid and argument list of each process that this user may see."""
+    for path in PROC.glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
+        except OSError:  # it has ended
+            continue
+        yield int(path.parent.name), arguments

@@ -5,12 +5,45 @@ from __future__ import annotations
 import http.client
 import socket
 import xmlrpc.client
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from shmcam.runtime.procfs import find_commands
+
 TIMEOUT_S = 6.0
 """Above stopwaitsecs (5 s), so that stopping a program can be waited for; a stopped supervisord costs us this much."""
+
+
+SOCKET = "supervisor.sock"
+"""The name of its socket in [paths] run (supervisord.conf)."""
+
+PID_FILE = "supervisord.pid"
+"""The name of its pid file there."""
+
+
+def is_listening(path: Path) -> bool:
+    """Returns whether a process listens on a Unix socket; a stale socket file does not count."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(str(path))
+        return True
+    return False
+
+
+def find_supervisord(run: Path, confs: Collection[Path]) -> int:
+    """Returns the pid of the supervisord of a run folder or of one of these files, its socket there or not; 0: none."""
+    noted = ""
+    with suppress(OSError):
+        noted = (run / PID_FILE).read_text(errors="replace").strip()
+    wanted = set(map(str, confs))
+    for pid, arguments in find_commands():
+        is_supervisord = any("supervisord" in argument for argument in arguments[:5])
+        if is_supervisord and (str(pid) == noted or wanted & set(arguments)):
+            return pid
+    return 0
 
 
 class SupervisordError(OSError):

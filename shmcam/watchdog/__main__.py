@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import closing
+from pathlib import Path
 
 from shmcam.control.client import ControlClient
 from shmcam.control.settings import ControlSettings
@@ -15,6 +17,7 @@ from shmcam.watchdog.camera_groups import CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
+from shmcam.watchdog.socket_keeper import SocketKeeper
 from shmcam.watchdog.watchdog import Watchdog
 
 log = logging.getLogger("shmcam.watchdog")
@@ -32,9 +35,12 @@ def main() -> int:
     answers = os.dup(1)  # supervisord reads the answers from here; the log takes descriptor 1 over
     with startup("watchdog") as process:
         settings = process.settings
-        with ControlClient(
-            "watchdog", socket_path=settings.socket_path, stop=process.stop, subscribe=("heartbeat",)
-        ) as control:
+        with (
+            closing(SocketKeeper(Path(url.removeprefix("unix://")))) as socket,
+            ControlClient(
+                "watchdog", socket_path=settings.socket_path, stop=process.stop, subscribe=("heartbeat",)
+            ) as control,
+        ):
             log.info("ready supervisord=%s", url)
             own = settings.table(ControlSettings)
             watchdog = Watchdog(
@@ -45,6 +51,7 @@ def main() -> int:
                 restarts=RestartPolicy(own),
                 files=ProgramFiles(settings),
                 groups=CameraGroups(settings.paths.run / "camera_groups.json", run_id()),
+                socket=socket,
                 answer=lambda data: _write(answers, data),
             )
             watchdog.run(0, process.stop)

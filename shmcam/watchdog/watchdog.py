@@ -30,6 +30,7 @@ from shmcam.watchdog.camera_groups import MUST_KNOW, CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
+from shmcam.watchdog.socket_keeper import SocketKeeper
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class Watchdog:
         restarts: RestartPolicy,
         files: ProgramFiles,
         groups: CameraGroups,
+        socket: SocketKeeper,
         answer: Callable[[bytes], None],
     ) -> None:
         """`answer` sends bytes to supervisord, in reply to its events."""
         self._control, self._supervisord = control, supervisord
         self._detector, self._restarts, self._files = detector, restarts, files
         self._groups = groups
+        self._socket = socket
         self._answer = answer
         self._settings = settings
         self._programs: dict[str, Program] = {}
@@ -91,6 +94,7 @@ class Watchdog:
             elif isinstance(message, SettingChanged):
                 self._settings = apply_change(self._settings, message.key, message.new, message.camera)
                 self._detector.settings = self._settings.table(ControlSettings)
+        self._socket.check()
         if now_s - self._listed_s >= LIST_S:
             self._listed_s = now_s
             self._list_programs(now_s)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
-from shmcam.cli.run import is_listening, supervisord_of
+from shmcam.cli.run import find_running, supervisord_of
 from shmcam.control.call import call
 from shmcam.control.messages import Status
-from shmcam.runtime.supervisord import SupervisordError
+from shmcam.runtime.supervisord import SOCKET, SupervisordError, is_listening
 
 
 def check_ports(options: Options) -> Iterator[Finding]:
@@ -44,7 +44,11 @@ def _is_free(bind: str, port: int) -> bool:
 def check_service(options: Options) -> Iterator[Finding]:
     """Checks supervisord, the hub and each program."""
     settings = options.settings()
-    if not is_listening(settings.paths.run / "supervisor.sock"):
+    if not is_listening(settings.paths.run / SOCKET):
+        if running := find_running(settings):
+            text, _, line = running.partition("; ")
+            yield problem(f"the service is {text}", line.rpartition("type: ")[2])
+            return
         unit = Path("/etc/systemd/system/shmcam.service").exists()
         yield note("the service is not running", "sudo systemctl start shmcam" if unit else "make run")
         return
