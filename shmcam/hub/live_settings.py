@@ -25,6 +25,7 @@ from shmcam.config.schema import TABLES_GROUP, Key, list_keys
 from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
+from shmcam.hub.config_file import write_back
 from shmcam.runtime.atomic_files import open_atomic
 
 log = logging.getLogger(__name__)
@@ -103,8 +104,7 @@ class LiveSettings:
         text = tomlkit.dumps(document)
         saved = Settings(file, tomllib.loads(text), text)
         saved.check()
-        with open_atomic(file, replace=True, mode=file.stat().st_mode & 0o777) as stream:
-            stream.write(text.encode())
+        write_back(file, text)
         self.base = self.base.with_changes(changes)
         self._note_restart_keys(changes)
         self.unsaved = {path: value for path, value in self.unsaved.items() if path not in changes}

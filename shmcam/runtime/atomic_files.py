@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import logging
 import os
 import re
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +19,12 @@ from typing import BinaryIO
 
 PART = ".part"
 """The suffix of a file that is being written. A file with it that a crash left may be removed on start."""
+
+UNLOCKED_S = 86_400
+"""Age at which a temporary file on a disk without locks is a leftover."""
+
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+"""Of fcntl.h and stdio.h, for renameat2(2)."""
 
 _TEMPORARY = re.compile(r"\..+\.\d+" + re.escape(PART))
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,7 +54,7 @@ def open_atomic(
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     with suppress(FileNotFoundError):
         temporary.unlink()  # it has our pid: an earlier process of this number left it
-    descriptor = create_locked(temporary, os.O_WRONLY, mode=mode)
+    descriptor = create_locked(temporary, os.O_WRONLY, mode=mode, needs_lock=False)
     lock = os.dup(descriptor)  # held until the file has its name, so that no sweep takes it before
     try:
         with opener(descriptor) as file:
@@ -81,6 +90,8 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
                 return descriptor
         except BaseException:
             os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
             raise
         os.close(descriptor)  # removed as a leftover between open and lock
 
@@ -94,10 +105,16 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def _sweep_file(path: Path) -> bool:
-    with suppress(OSError):  # BlockingIOError: it is being written
+    with suppress(OSError):  # it is another user's, or gone
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # it is being written
+                return False
+            except OSError:  # a disk without locks, which may be another machine's, too: only age tells
+                if time.time() - os.fstat(descriptor).st_mtime < UNLOCKED_S:
+                    return False
             path.unlink()
             return True
         finally:
@@ -111,12 +128,25 @@ def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
         return
     try:
         os.link(temporary, path)  # unlike rename, link refuses an existing name
-    except PermissionError:  # FAT and exFAT sticks have no hard links
-        if path.exists():
-            raise FileExistsError(f"{path} exists already") from None
-        temporary.rename(path)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and exFAT (EPERM), SMB (EOPNOTSUPP), sshfs (ENOSYS), mergerfs (EXDEV), full tables (EMLINK)
+        _rename_without_replacing(temporary, path)
         return
     temporary.unlink()
+
+
+def _rename_without_replacing(source: Path, target: Path) -> None:
+    """Renames where there are no hard links. Raises: FileExistsError, OSError.
+
+    Where the file system does not know the flag either, a file that appears between look and rename is replaced.
+    """
+    names = os.fsencode(source), os.fsencode(target)
+    if ctypes.CDLL(None, use_errno=True).renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return
+    if ctypes.get_errno() == errno.EEXIST or target.exists():
+        raise FileExistsError(f"{target} exists already")
+    source.rename(target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from shmcam.runtime import atomic_files
 from shmcam.runtime.atomic_files import find_unused_path, open_atomic, sweep
 
 
@@ -135,3 +136,40 @@ def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path):
         ]
     left = {"film.mp4.part", ".hidden.part", ".x.12.part.txt", "y.jpg", ".link.1.part", "new.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == left and (tmp_path / "new.jpg").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK])
+@pytest.mark.parametrize("has_flag", [True, False])
+def test_a_disk_without_hard_links_gets_the_file_whole_and_nothing_is_replaced(tmp_path, monkeypatch, number, has_flag):
+    """SMB (EOPNOTSUPP), sshfs (ENOSYS), mergerfs (EXDEV): no picture was saved; only FAT's EPERM was known."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    if not has_flag:
+        monkeypatch.setattr(atomic_files, "_RENAME_NOREPLACE", 1 << 20)  # EINVAL, as where the file system knows none
+    with open_atomic(tmp_path / "a") as file:
+        file.write(b"new")
+    with pytest.raises(FileExistsError), open_atomic(tmp_path / "a") as file:
+        file.write(b"newer")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_disk_without_locks_gets_the_file_and_its_leftovers_go_by_age(tmp_path, monkeypatch):
+    """NFS without lockd: ENOLCK, and an empty temporary file stayed behind for each picture."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(atomic_files.fcntl, "flock", refuse)
+    with open_atomic(tmp_path / "a") as file:
+        file.write(b"new")
+    with pytest.raises(OSError, match="No locks"):
+        atomic_files.create_locked(tmp_path / "b", os.O_RDWR)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"], "nothing leaks"
+    young, old = (tmp_path / f".x{n}.4711.part" for n in range(2))
+    young.touch()
+    old.touch()
+    os.utime(old, (time.time() - 2 * 86_400,) * 2)
+    assert sweep(tmp_path) == [old]
