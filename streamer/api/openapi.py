@@ -29,7 +29,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 _COMMON_STATUSES = {
     400: "not a valid request",
     401: "token or password needed",
-    403: "not allowed for this origin",
+    403: "not allowed for this origin, or only for an owner",
     404: "no such thing",
     409: "asked rightly, but not possible now",
     413: "body too large",

@@ -78,7 +78,8 @@ class WebSocketHandler:
         second, count = 0, 0
         while True:
             try:
-                message = await self._socket.receive(self._find_silence_s())
+                async with asyncio.timeout(self._find_silence_s()):  # aiohttp's own begins anew with each pong
+                    message = await self._socket.receive()
             except TimeoutError:
                 await self._send_error("silent", "say create, resume or subscribe; in mode pull, request_frame or ping")
                 return

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import gc
 import struct
 from socket import SO_LINGER, SOL_SOCKET
@@ -486,6 +487,14 @@ def test_silent_websockets_give_their_places_back(tmp_path, monkeypatch):
     async def test():
         async with running(tmp_path, fps=30) as server, browsing(server) as browser:
             silent = await browser.ws_connect("/ws")
+
+            async def ping_on() -> None:
+                with contextlib.suppress(ConnectionError):
+                    while True:  # pings of the protocol itself say nothing
+                        await silent.ping()
+                        await asyncio.sleep(0.1)
+
+            pinging = asyncio.create_task(ping_on())
             talking = await browser.ws_connect("/ws")
             for _ in range(3):
                 await talking.send_json({"type": "ping"})
@@ -500,6 +509,7 @@ def test_silent_websockets_give_their_places_back(tmp_path, monkeypatch):
                 assert (error["type"], error["code"]) == ("error", "silent")
                 await soon(socket.receive())
                 assert socket.closed
+            pinging.cancel()
             assert len(server.context.viewers.entries) == 2
             assert not pushed.closed
             assert not subscribed.closed
