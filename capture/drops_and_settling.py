@@ -19,7 +19,7 @@ LATE = 1.5
 HISTORY = 63
 """Gaps from which the frame duration is estimated where the camera does not tell it."""
 
-MIN_HISTORY = 5
+MIN_HISTORY = 4
 """Gaps that an estimate needs; so many in a row that agree with one another are a new rate."""
 
 SAME_RATE = 1.25
@@ -57,11 +57,11 @@ class DropCounter:
         `lost_before` is what the device itself counted; it beats the clock where it says more.
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
-        period = frame_duration_us * 1000 or self.period_ns
         if gap > 0 and frame_duration_us:
             self._append(gap)  # nothing depends on the estimate: it is not followed with every frame
         elif gap > 0:
             self._add(gap)
+        period = frame_duration_us * 1000 or self.period_ns
         missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
         missing = max(0, missing, lost_before)
         self.total += missing

@@ -184,6 +184,8 @@ class FramePublisher:
         self._last_ns = captured_ns
         self.rate.add(captured_ns)
         duration_us = shot.frame_duration_us
+        if shot.is_seam:
+            self.drops.restart()
         own_us = duration_us if self.opened.tells_duration else 0
         missing = self.drops.count(captured_ns, own_us, shot.lost_before)
         if not self.opened.tells_duration:

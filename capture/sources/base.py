@@ -113,6 +113,8 @@ class ShotMeta:
     """Nominal distance to the next frame, of this very frame where the camera tells it."""
     lost_before: int = 0
     """Frames the device itself says it lost before this one (a gap in its own counter)."""
+    is_seam: bool = False
+    """The device's clock was set before this frame, or its stream began anew: the gap before it tells nothing."""
     captured_utc_ns: int = 0
     """Replayed frames bring their wall clock along; 0: derived from captured_ns."""
     frame_id: int = -1

@@ -47,6 +47,8 @@ it held back within this time."""
 class ArrivalClock:
     """Estimates the capture time of each frame from its own timestamp and its arrival."""
 
+    was_set: bool = field(default=False, init=False)
+    """The device's clock was set before the last frame."""
     _offset_ns: float | None = field(default=None, init=False)
     _last_ns: int = field(default=0, init=False)
     _last_own_ns: int = field(default=0, init=False)
@@ -58,9 +60,12 @@ class ArrivalClock:
         distance = arrived_ns - own_ns
         went_back = own_ns <= self._last_own_ns
         if self._offset_ns is None or went_back or self._is_off(distance - self._offset_ns, arrived_ns):
+            self.was_set = self._offset_ns is not None
             self._offset_ns, self._late_since_ns = distance, 0
         else:
             crept = self._offset_ns + SLEW * max(0, arrived_ns - self._last_ns)
+            # Earlier than the fastest frame so far by more than jitter: the clock was set forward.
+            self.was_set = crept - distance > LATE_NS
             self._offset_ns = min(crept, distance)
         self._last_ns, self._last_own_ns = arrived_ns, own_ns
         return round(own_ns + self._offset_ns)
@@ -179,6 +184,7 @@ class LiveSource:
             captured_ns=captured_ns,
             frame_duration_us=duration_us,
             lost_before=lost,
+            is_seam=own_ns is not None and self._clock.was_set,
             flags=flags_of(queued.frame),
         )
 

@@ -20,8 +20,10 @@ from shm_ring import RingReader
 from shm_ring.formats import geometry, planes
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
+from tests.capture.harness import Processes
 from tests.capture.servers import ts_server
 from tests.capture.sources.test_files import numbered, write
+from tests.machine import until
 
 ASKED = CameraRequest(320, 240, 30.0)
 LONG_GROUP = {
@@ -183,3 +185,17 @@ def test_frames_that_a_slow_network_held_back_keep_their_own_times():
         arrived = max(due, 10**12 + 70 * 40_000_000 + frame) if 50 <= frame < 70 else due
         captured.append(clock.captured_ns(frame * 40_000_000 + 10**9, arrived))
     assert {round((b - a) / 1e6) for a, b in itertools.pairwise(captured)} == {40}
+
+
+def test_the_status_says_that_a_key_frame_is_waited_for(tmp_path):
+    file = write(tmp_path / "c.ts", (numbered(n) for n in range(150)), options=LONG_GROUP["libx264"])
+    data = file.read_bytes()
+    with ts_server(data, 8, skip=len(data) // 188 // 3) as (port, connections):
+        url = f"http://127.0.0.1:{port}/live.ts"
+        with Processes(camera={"source": "url", "url": url, "key_frame_wait_s": 60}) as world:
+            world.start_hub()
+            world.start_capture(frames=False)
+            until(lambda: "waiting for a key frame" in world.beat().get("reason", ""), 20, world.log())
+            until(lambda: world.head() > 5, 40, world.log())
+            until(lambda: world.beat().get("state") == "running", 10, world.log())
+        assert len(connections) == 2, "one that found out the format, one that FFmpeg kept"
