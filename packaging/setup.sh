@@ -80,6 +80,10 @@ case $what in
     run) pip install -c "$lock" -e . ;;
     *) pip install -c "$lock" -e '.[test]' ;;
 esac
+# the page's accessibility is tested with axe-core, which only npm has; without npm that test is skipped
+if [ "$what" != run ] && command -v npm >/dev/null; then
+    npm install --prefix .venv --no-save --no-audit --no-fund --silent axe-core@4 || echo "no axe-core"
+fi
 if [ "$what" = bench ]; then pip install -c "$lock" -e '.[bench]' || echo "some peers are missing and will be skipped"; fi
 identity >".venv/$what.stamp"
 if [ "$what" = bench ]; then identity >.venv/test.stamp; fi

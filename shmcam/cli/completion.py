@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+from functools import cache
 from typing import Any
 
 import shtab
 
 from shmcam.cli.local_commands import SUPERVISOR, find_word, summaries
-from shmcam.cli.options import Options, UsageError, WordParser
+from shmcam.cli.options import Options, UsageError, WordParser, default_config
 from shmcam.control.command_table import COMMANDS, CommandRow
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices
 
@@ -115,10 +116,22 @@ def _find_fields(row: CommandRow) -> tuple[str, ...]:
     for field in dataclasses.fields(row.message):
         if field.name in row.positional:
             offered += choices(field).split("|") if choices(field) else []
+            offered += find_cameras() if field.name in {"camera", "cameras"} else []
             offered += FORMATS if field.name == "formats" else []
         else:
             offered.append(f"{field.name}=")
     return tuple(offered)
+
+
+@cache
+def find_cameras() -> tuple[str, ...]:
+    """Returns the cameras of the configuration in use; the script is made anew when cameras come."""
+    from shmcam.config.settings import Settings, SettingsError
+
+    try:
+        return Settings.load(default_config()).cameras
+    except SettingsError:
+        return ("cam0",)
 
 
 def _find_keys() -> tuple[str, ...]:

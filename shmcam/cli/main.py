@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
 
 EXIT_INTERRUPTED = 130
+
+NESTED = "SHMCAM_JSON_NESTED"
+"""Set in the environment of a word whose output becomes JSON: it answers as it does without that."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,17 +36,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # or a locale without "…" ends it with an exception
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = read(list(sys.argv[1:] if argv is None else argv))
+        options = read(words)
+        if options.version:
+            return _print_version(options)
+        if options.json and NESTED not in os.environ and not answers_in_json(options):
+            return _run_as_json(words, options.word)
         return _dispatch(options)
     except UsageError as problem:
-        print(f"shmcam: {problem}", file=sys.stderr)
+        if "--json" in words:
+            print(json.dumps({"ok": False, "status": "bad_arguments", "data": {"message": str(problem)}}))
+        else:
+            print(f"shmcam: {problem}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `shmcam logs -f | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes stdout at its end
         return 0
+
+
+def answers_in_json(options: Options) -> bool:
+    """Returns whether the code behind a word itself answers in JSON, or does not answer at all (`run`)."""
+    if options.help or options.word in ELSEWHERE or find_program_on_files(options):
+        return False
+    if options.word == "processes":
+        return True
+    follows = options.word == "logs" and any(word in {"-f", "--follow"} for word in options.rest)
+    return follows or options.word not in {*SUPERVISOR, "logs", "completion", "dump-ring"}
+
+
+def _print_version(options: Options) -> int:
+    found = version("shmcam")
+    data = {"ok": True, "status": "version", "data": {"shmcam": found}}
+    print(json.dumps(data) if options.json else f"shmcam {found}")
+    return 0
+
+
+def _run_as_json(words: Sequence[str], word: str) -> int:
+    """Runs a word that prints text, or JSON only when all goes well, and puts what it printed into one JSON object."""
+    program = word in ELSEWHERE or word in {"archive", "timelapse"}  # these have a JSON of their own
+    rest = [one for one in words if program or one != "--json"]
+    command = [sys.executable, "-m", "shmcam.cli.main", *rest]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, NESTED: "1"}, check=False)
+    try:
+        json.loads(done.stdout)
+        print(done.stdout, end="")
+    except ValueError:
+        message = (done.stderr.strip() or done.stdout.strip()).removeprefix("ERROR: ").removeprefix("shmcam: ")
+        data = {"lines": done.stdout.splitlines()} if done.returncode == 0 else {"message": message}
+        status = "done" if done.returncode == 0 else "failed"
+        print(json.dumps({"ok": done.returncode == 0, "status": status, "data": data}, indent=1, ensure_ascii=False))
+    return done.returncode
 
 
 def _dispatch(options: Options) -> int:

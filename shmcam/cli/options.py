@@ -44,6 +44,7 @@ class Options:
     """Everything behind the word that is not a shared option, in its order."""
     json: bool = False
     help: bool = False
+    version: bool = False
     config: Path = Path("config.toml")
     socket: Path | None = None
     """Control socket; None: that of the configuration."""
@@ -81,6 +82,7 @@ class WordParser(argparse.ArgumentParser):
         self.add_argument("--socket", type=_path, metavar="PATH", help="control socket")
         self.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="seconds to wait for an answer")
         self.add_argument("--json", action="store_true", help="answer as JSON")
+        self.add_argument("--version", action="store_true", help="print the version")
         self.add_argument("-h", "--help", action="store_true", help="explain a word")
 
     def format_help(self) -> str:

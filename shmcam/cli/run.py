@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -365,9 +367,13 @@ def run_supervisorctl(options: Options) -> int:
     while not is_listening(path):
         running = find_running(settings)
         if not running or time.monotonic() > deadline_s:
-            print(f"shmcam: {running or f'no supervisord at {path}; try: shmcam run'}", file=sys.stderr)
-            return EXIT_UNAVAILABLE
+            reply = error(running or f"no supervisord at {path}; try: shmcam run", "no_supervisord")
+            return print_reply(reply, as_json=options.json) and EXIT_UNAVAILABLE
         time.sleep(0.1)
+    if options.json and options.word == "processes":
+        rows = [asdict(program) for program in supervisord_of(settings).programs()]
+        print(json.dumps({"ok": True, "status": "processes", "data": {"processes": rows}}, indent=1))
+        return 0
     programs = options.rest or ([] if word in {"status", "update"} else [ALL])
     names = [_full_name_of(name, settings) for name in programs]
     supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]

@@ -144,11 +144,35 @@ def choices(message_field: dataclasses.Field[Any]) -> str:
     return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
 
 
+_WORDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a map",
+    "null": "nothing",
+}
+"""msgspec's names of types, as a person calls them."""
+
+
+def to_plain_words(text: str) -> str:
+    """Returns a problem of msgspec without regular expressions and names of types."""
+    text = re.sub(r"`str` matching regex (.*)", lambda match: _describe_pattern(match[1]), text)
+    return re.sub(r"`([a-z]+)`", lambda match: _WORDS.get(match[1], match[1]), text).replace("`", "")
+
+
+def _describe_pattern(pattern: str) -> str:
+    """Returns a pattern of a name in words; all patterns of messages are names of a limited length."""
+    lengths = re.findall(r"\{\d+,(\d+)\}", pattern)
+    return f"letters, digits, _ and -{f', at most {max(map(int, lengths))}' if lengths else ''}"
+
+
 def _to_plain_text(message: type[Message], problem: str) -> str:
     """Turns msgspec's "Expected `int` >= 1 - at `$.count`" into "count: expected int >= 1"."""
     what, _, where = problem.partition(" - at ")
     name = where.strip("`").removeprefix("$.")
-    sentence = (what[:1].lower() + what[1:]).replace("`", "").removeprefix("object ")
+    sentence = to_plain_words(what[:1].lower() + what[1:]).removeprefix("object ")
     for message_field in dataclasses.fields(message):
         if message_field.name == name and choices(message_field):
             sentence = f"expected {choices(message_field)}, got{sentence.rpartition('value')[2]}"

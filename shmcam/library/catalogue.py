@@ -6,6 +6,7 @@ The rows are an index of the files: every row can be made again from the files a
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sqlite3
 import threading
@@ -203,6 +204,13 @@ class Catalogue:
     def search(self, query: Query) -> list[Entry]:
         """Returns the rows of a search. Raises: ValueError for an unknown group, order or cursor."""
         return self.select(*to_sql(query), query.limit)
+
+    def sum_search(self, query: Query) -> tuple[int, int]:
+        """Returns files and bytes of all pages of a search. Raises: ValueError as `search`."""
+        where, values, _ = to_sql(dataclasses.replace(query, cursor="", before=None))
+        sql = f"SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM entries WHERE {where}"  # noqa: S608 - our own SQL
+        files, size = self._database.read(lambda db: db.execute(sql, values).fetchone())
+        return files, size
 
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Returns rows by our own SQL (never by text from outside)."""

@@ -64,6 +64,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     make_command_endpoint("POST", "/snapshot", "pictures", c.Snapshot),
     make_command_endpoint("POST", "/cameras/{camera}/timelapse", "pictures", c.Timelapse),
     make_command_endpoint("POST", "/cameras/{camera}/record", "recording", c.Record),
+    make_command_endpoint("POST", "/record", "recording", c.Record),
     make_command_endpoint("POST", "/cameras/{camera}/night", "night", c.Night),
     make_command_endpoint("POST", "/cameras/{camera}/keogram", "night", c.Keogram),
     make_read_endpoint(

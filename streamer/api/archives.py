@@ -1,15 +1,11 @@
 """The endpoints of archives: their list, and of one archive its files, a check, one file, or all of them as a zip.
 
-A file is named by its path in the manifest. The zip is written as it is sent: no copy of it exists on the disk, and no
-more than a few MiB of it in memory.
+A file is named by its path in the manifest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +15,12 @@ from aiohttp import web
 from shmcam.config.settings import LONG_NAME
 from shmcam.control import messages as c
 from shmcam.library import manifest
-from shmcam.library.manifest import CHUNK_BYTES
 from shmcam.library.sidecar import MANIFEST, is_archive
 from shmcam.runtime.clock import to_iso
 from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.library import MEDIA_TYPES, content_disposition_of
+from streamer.api.zip_download import send_zip
 from streamer.http.context import access_of
 
 VERIFY_S = 600.0
@@ -82,41 +78,6 @@ def list_files(folder: Path) -> list[ArchivedFile]:
     return files
 
 
-class _Pieces(io.RawIOBase):
-    """Collects what zipfile writes, until it is taken."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._data += data
-        return len(data)
-
-    def take(self) -> bytes:
-        """Returns what was written since the last call."""
-        data, self._data = bytes(self._data), bytearray()
-        return data
-
-
-def zip_pieces(folder: Path, files: list[str]) -> Iterator[bytes]:
-    """Yields the bytes of a zip of these files, below one folder. Nothing is compressed: videos and pictures are.
-
-    Raises: OSError where a file is gone; what was yielded is then no whole zip.
-    """
-    pieces = _Pieces()
-    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED, allowZip64=True, strict_timestamps=False) as whole:
-        for name in files:
-            info = zipfile.ZipInfo.from_file(folder / name, f"{folder.name}/{name}", strict_timestamps=False)
-            with (folder / name).open("rb") as source, whole.open(info, "w", force_zip64=True) as target:
-                while data := source.read(CHUNK_BYTES):
-                    target.write(data)
-                    yield pieces.take()
-    yield pieces.take()
-
-
 def _is_own_archive(folder: Path) -> bool:
     return not folder.is_symlink() and (folder / MANIFEST).is_file() and is_archive(folder / MANIFEST)
 
@@ -156,14 +117,7 @@ async def _send_zip(call: Call) -> web.StreamResponse:
     folder = await _find_folder(call)
     _refuse_unless_allowed(call)
     files = [file.file for file in await asyncio.to_thread(list_files, folder)]
-    disposition = content_disposition_of(f"{folder.name}.zip", "application/zip")
-    response = web.StreamResponse(headers={"Content-Type": "application/zip", "Content-Disposition": disposition})
-    await response.prepare(call.request)
-    pieces = zip_pieces(folder, files)
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return await send_zip(call.request, folder.name, [(folder / name, f"{folder.name}/{name}") for name in files])
 
 
 def _refuse_unless_allowed(call: Call) -> None:

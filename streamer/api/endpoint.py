@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from shmcam.control.messages import Reply
+from shmcam.control.messages import Reply, to_plain_words
 from streamer.http.context import CONTEXT, Context
 from streamer.http.request_body import read_body
 from streamer.monitoring.routes import json_response
@@ -125,5 +124,7 @@ def _convert(values: dict[str, str], kind: type[msgspec.Struct], where: str, *, 
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        reason = re.sub(r" - at `\$\.?([^`]*)`", r" (\1)", str(error))
+        what, _, place = str(error).partition(" - at ")
+        name = place.strip("`").removeprefix("$.")
+        reason = to_plain_words(what) + (f" ({name})" if name else "")
         raise CommandRefused(status, f"{where}: {reason}"[:300]) from None

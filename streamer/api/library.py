@@ -25,10 +25,13 @@ from shmcam.library import Entry, LibraryError, NoSuchEntry
 from shmcam.library.query import ORDERS, Query, find_next_cursor
 from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.library.timeline import Timeline, TimelineSpan
+from shmcam.runtime.atomic_files import PART
 from shmcam.runtime.clock import to_iso
+from streamer.api.actions import OfCamera
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.thumbnails import get_thumbnail
-from streamer.http.context import Context, access_of
+from streamer.api.zip_download import send_zip
+from streamer.http.context import Context, access_of, camera_of
 from streamer.http.errors import error_response
 
 MEDIA_TYPES = {
@@ -78,6 +81,12 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     before: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="added before this row")] = 0
 
 
+class Chosen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rows to put into a zip."""
+
+    ids: Annotated[str, msgspec.Meta(pattern=r"^\d{1,16}(,\d{1,16}){0,199}$", description="row numbers: 7,12,13")]
+
+
 class TimelineWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The span of a timeline."""
 
@@ -116,6 +125,8 @@ class Rows(msgspec.Struct, frozen=True):
 
     rows: list[Row]
     totals: dict[str, Total]
+    found: Total
+    """All files that the query finds, on all pages."""
     next: str
     """The cursor of the next page; empty after the last."""
 
@@ -162,7 +173,8 @@ def find_rows(context: Context, query: Wish) -> Rows:
     with refuse_library_errors():
         entries = context.catalogue.search(search)
         totals = {name: Total(*counts) for name, counts in context.catalogue.sum_groups().items()}
-    return Rows([row_of(entry) for entry in entries], totals, find_next_cursor(search, entries))
+        found = Total(*context.catalogue.sum_search(search))
+    return Rows([row_of(entry) for entry in entries], totals, found, find_next_cursor(search, entries))
 
 
 def find_timeline(context: Context, query: TimelineWish) -> Timeline:
@@ -237,6 +249,34 @@ async def _send_file(call: Call) -> web.StreamResponse:
     return web.FileResponse(path, headers={"Content-Type": media_type, "Content-Disposition": disposition})
 
 
+async def _send_chosen(call: Call) -> web.StreamResponse:
+    """Sends the files of some rows as one zip; two of one name get their numbers in front."""
+    files: dict[str, Path] = {}
+    for number in dict.fromkeys(map(int, call.query.ids.split(","))):
+        with refuse_library_errors():
+            entry = await asyncio.to_thread(call.context.catalogue.get, number)
+        path, _ = await find_download(call, entry)
+        files[f"{number}_{path.name}" if path.name in files else path.name] = path
+    return await send_zip(call.request, "shmcam", [(path, f"shmcam/{name}") for name, path in files.items()])
+
+
+async def _send_growing(call: Call) -> web.StreamResponse:
+    """Sends what there is of the recording that is being written: a fragmented mp4, whole up to its last fragment."""
+    context = call.context
+    camera = camera_of(context, call.request)
+    if not context.may_download(access_of(call.request)):
+        raise CommandRefused(403, "http.downloads is off for you")
+    files = [
+        Path(f"{row.figures['file']}{PART}")
+        for row in context.system_load.processes
+        if row.camera == camera.name and row.figures.get("file")
+    ]
+    for path in files:
+        if path.name.endswith(f".mp4{PART}") and await asyncio.to_thread(_is_in_our_folders, context, path):
+            return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-store"})
+    raise CommandRefused(404, f"no mp4 of {camera.name} is being written")
+
+
 async def _send_thumbnail(call: Call) -> web.StreamResponse:
     entry = await _find_entry(call)
     path, media_type = await find_download(call, entry)
@@ -263,6 +303,10 @@ def _make_change_endpoint(word: str, command: type[c.Protect | c.Unprotect | c.D
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/library", "library", "Search what has been saved, by pages", _list_rows, Rows, query=Wish),
     Endpoint(
+        "GET", "/library/zip", "library", "Fetch several files as a zip", _send_chosen, None,
+        query=Chosen, media_types=("application/zip",),
+    ),
+    Endpoint(
         "GET", "/library/timeline", "library", "Show what exists of each camera in each minute",
         _show_timeline, Timeline, query=TimelineWish,
     ),
@@ -274,6 +318,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/library/{id}/thumbnail", "library", "A small picture of it", _send_thumbnail, None,
         path_params=OfRow, media_types=("image/jpeg",),
+    ),
+    Endpoint(
+        "GET", "/cameras/{camera}/recording", "recording", "Fetch what is written of the running recording so far",
+        _send_growing, None, path_params=OfCamera, media_types=("video/mp4",), other_statuses=(206, 304, 416),
     ),
     _make_change_endpoint("protect", c.Protect, "Keep it for ever"),
     _make_change_endpoint("unprotect", c.Unprotect, "Give it back to retention"),

@@ -139,6 +139,8 @@ class Overview(msgspec.Struct, frozen=True):
     throttle: Throttled
     last_event: int
     """Number of the newest event."""
+    strips: list[str]
+    """The cameras with a keogram and a brightness strip of today."""
     login: bool
     """A login is required, so the page offers a logout."""
     role: str
@@ -199,11 +201,18 @@ async def _show_overview(call: Call) -> Overview:
         viewers=len(context.viewers.entries),
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
+        strips=[name for name in context.cameras if all(path.exists() for path in strip_paths_of(context, name))],
         login=context.guard.is_login_required,
         role=access.role.name.lower(),
         role_reason=access.reason,
         config=str(context.settings.path) if access.role is Role.OWNER else "",
     )
+
+
+def strip_paths_of(context: Context, camera: str) -> list[Path]:
+    """Returns the files of today's keogram and brightness strip, which the analyzer draws after some minutes."""
+    run = context.settings.paths.run
+    return [run / f"{strip}_{camera}.png" for strip in ("keogram", "brightness")]
 
 
 def _recording_of(context: Context, camera: str) -> Recording:

@@ -12,6 +12,7 @@ from contextlib import suppress
 import msgspec
 from aiohttp import web
 
+from shmcam.runtime.clock import now_ns
 from shmcam.video.fmp4_writer import MuxedFrame
 from streamer.h264.live_video import InitSegment
 from streamer.http.endless_response import RawStream
@@ -87,6 +88,18 @@ class StreamDescription(msgspec.Struct, frozen=True):
     height: int
 
 
+class FragmentAge(msgspec.Struct, frozen=True):
+    """The text message before a fragment, once a second: so the page knows how old what it shows is."""
+
+    type: str
+    """age."""
+    age_s: float
+    """From the capture of the fragment's frame until now."""
+
+
+AGE_PERIOD_NS = 1_000_000_000
+
+
 class WebSocketVideoViewer:
     """A viewer of `/ws/live`: a bounded queue of messages, emptied by a task."""
 
@@ -97,6 +110,7 @@ class WebSocketVideoViewer:
         self._new_message = asyncio.Event()
         self._needs_key = True
         self._base_us = -1
+        self._age_sent_ns = 0
 
     def open(self, init_segment: InitSegment) -> None:
         """Begins a stream, the first or another; messages of the one before are dropped."""
@@ -119,6 +133,10 @@ class WebSocketVideoViewer:
         self._needs_key = False
         if self._base_us < 0:
             self._base_us = fragment.time_us
+        age_ns = now_ns() - fragment.captured_ns
+        if fragment.captured_ns - self._age_sent_ns >= AGE_PERIOD_NS:
+            self._age_sent_ns = fragment.captured_ns
+            self._queue.append(msgspec.json.encode(FragmentAge("age", round(age_ns / 1e9, 3))).decode())
         self._queue.append(fragment.bytes_at(self._base_us))
         self._new_message.set()
 

@@ -18,7 +18,7 @@ export class ControlsCard {
     this.turns = 0;
     this.rows = h("div", { class: "controls" });
     this.note = h("p", { class: "soft" });
-    this.element = h("details", { class: "card", ontoggle: () => this.load() }, h("summary", {}, h("h3", {}, "Camera")), this.note, this.rows,
+    this.element = h("details", { class: "card", ontoggle: () => this.load() }, h("summary", {}, h("h2", {}, "Camera")), this.note, this.rows,
       h("div", { class: "actions" }, h("button", { onclick: () => this.reset() }, "Back to defaults")));
   }
 

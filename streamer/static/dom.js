@@ -26,22 +26,33 @@ export function fill(element, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Say something for a few seconds. */
-export function toast(text, bad = false) {
-  const note = h("div", { class: bad ? "toast bad" : "toast" }, text);
-  byId("toasts").append(note);
-  setTimeout(() => note.remove(), bad ? 9000 : 5000);
+/** Say something for a few seconds; `note`: in place of what was said before. */
+export function toast(text, bad = false, note = h("div")) {
+  clearTimeout(note.timer);
+  note.className = bad ? "toast bad" : "toast";
+  note.textContent = text;
+  if (!note.isConnected) byId("toasts").append(note);
+  note.timer = setTimeout(() => note.remove(), bad ? 9000 : 5000);
+  return note;
 }
 
 /** Show something in front of everything; Escape closes it. */
 export function show(...children) {
   const dialog = byId("dialog");
   const close = h("button", { class: "quiet close", "aria-label": "Close", onclick: () => dialog.close() }, "✕");
-  dialog.replaceChildren(close, ...children);
-  dialog.onclose = () => dialog.replaceChildren(); // a film must not go on playing
-  dialog.onclick = (event) => event.target === dialog && dialog.close();
-  if (!dialog.open) dialog.showModal();
+  dialog.replaceChildren(close, ...children.filter(Boolean));
+  const title = dialog.querySelector("h2");
+  if (title) title.id = "dialog-title";
+  if (dialog.open) { dialog.tabIndex = -1; dialog.focus(); } else dialog.showModal(); // what had the focus may be gone
+  return dialog;
 }
+
+// Handlers are added, never assigned to `onclick`: there a returned false would cancel what was clicked.
+byId("dialog").addEventListener("close", () => byId("dialog").replaceChildren()); // a video must not go on playing
+byId("dialog").addEventListener("click", ({ target, clientX, clientY }) => {
+  const { left, right, top, bottom } = byId("dialog").getBoundingClientRect();
+  if (target === byId("dialog") && (clientX < left || clientX > right || clientY < top || clientY > bottom)) target.close();
+});
 
 /** Ask before something that cannot be undone. */
 export function confirmed(question, verb) {

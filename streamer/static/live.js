@@ -6,6 +6,7 @@ import { ControlsCard } from "./controls.js";
 import { clock, fill, h, length, size, toast } from "./dom.js";
 import { Snapshots } from "./snapshots.js";
 import { Video } from "./video.js";
+import { Zoom } from "./zoom.js";
 
 const MODES = ["auto", "h264", "mjpeg"];
 const STREAMS_MAX = 3; // streams of MJPEG at once: each takes one of the browser's six connections
@@ -21,28 +22,30 @@ export class LiveTab {
     this.long = false;
     this.mode = localStorage.getItem("mode") ?? "auto";
     this.recordButton = this.button("Record", "r", () => this.record(), "changes");
+    this.recordNote = h("p", { class: "soft", role: "status", hidden: true });
+    this.all = [this.recordAll = this.button("Record all", "R", () => page.recorders.toggleAll(), "changes"), this.button("Snapshot all", "a", () => page.snapshot(), "changes")];
     this.modeSelect = h("select", { "aria-label": "How the picture comes", onchange: (event) => this.setMode(event.target.value) },
       MODES.map((mode) => h("option", { value: mode }, MODE_NAMES[mode])));
     this.modeSelect.value = this.mode;
     this.figures = h("dl", { class: "figures" });
     this.meter = h("div", {});
     this.system = h("div", {});
-    this.events = h("ul", { class: "events" });
+    this.events = h("ul", { class: "events", tabindex: 0, "aria-label": "Events" });
     this.controls = new ControlsCard(page);
     const actions = h("div", { class: "actions" },
       this.recordButton,
-      this.button("Save", "s", () => page.act(() => post(`/cameras/${page.camera}/save`)), "primary changes"),
-      this.button("Past stack", "p", () => page.act(() => post(`/cameras/${page.camera}/stack`)), "changes"),
-      this.button("Snapshot", "a", () => page.act(() => post("/snapshot")), "changes"),
+      this.button("Save", "s", () => page.save(), "primary changes"),
+      this.button("Past stack", "p", () => page.stack(), "changes"),
+      ...this.all,
       h("span", { class: "space" }),
       this.longButton = this.button("Long exposure", "x", () => this.toggleLong()),
       this.gridButton = this.button("Grid", "g", () => this.grid()),
       this.button("Full", "f", () => this.full()),
-      this.quitButton = this.button("Quit", "q", () => this.quit()),
+      this.quitButton = this.button("Stop watching", "q", () => this.quit()),
       this.modeSelect);
-    const card = (title, ...content) => h("section", { class: "card" }, h("h3", {}, title), ...content);
+    const card = (title, ...content) => h("section", { class: "card" }, h("h2", {}, title), ...content);
     this.element = h("div", { class: "live" },
-      h("div", {}, this.stage, actions),
+      h("div", {}, this.stage, actions, this.recordNote),
       h("aside", { class: "side" },
         card("Brightness", this.meter), card("Newest frame", this.figures), this.controls.element, card("Machine", this.system), card("Events", this.events)));
   }
@@ -51,8 +54,14 @@ export class LiveTab {
     return h("button", { class: kind, onclick, "data-key": key }, h("span", {}, text), h("kbd", {}, key));
   }
 
-  open() { this.build(); this.onVisible = () => this.visible(); document.addEventListener("visibilitychange", this.onVisible); }
-  close() { this.screens.forEach((screen) => screen.stop()); document.removeEventListener("visibilitychange", this.onVisible); }
+  open() {
+    this.build();
+    this.onVisible = () => this.visible();
+    document.addEventListener("visibilitychange", this.onVisible);
+    this.aging = setInterval(() => this.showAges(), 250);
+  }
+
+  close() { clearInterval(this.aging); this.screens.forEach((screen) => screen.stop()); document.removeEventListener("visibilitychange", this.onVisible); }
   chosen() { this.inGrid = false; this.build(); this.controls.load(); }
 
   /** A hidden page needs no pictures: a phone in a pocket should not cost the camera anything. */
@@ -69,19 +78,21 @@ export class LiveTab {
     this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long, snapshots));
     for (const screen of this.screens) {
       screen.over = h("div", { class: "over" });
+      screen.ageBadge = h("span", { class: "badge plain", hidden: true, title: "Time from the capture of this frame until it stands here" });
       screen.notice = h("div", { class: "notice", hidden: true });
-      screen.element.append(screen.over, screen.notice);
+      screen.element.append(h("div", { class: "lower" }, screen.over, screen.ageBadge), screen.notice);
+      if (!this.inGrid) screen.zoom = new Zoom(screen.element, (step) => this.page.turn(step));
     }
     if (this.inGrid) {
       this.stage.replaceChildren(h("div", { class: "grid" }, this.screens.map((screen) => {
         Object.assign(screen.element, { tabIndex: 0, role: "button", ariaLabel: `Show ${screen.camera}` });
-        screen.element.onclick = () => this.page.choose(screen.camera);
-        screen.element.onkeydown = (event) => event.key === "Enter" && this.page.choose(screen.camera);
+        screen.element.addEventListener("click", () => this.page.choose(screen.camera));
+        screen.element.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.page.choose(screen.camera); } });
         screen.caption = h("span", {});
         return h("figure", {}, screen.element, h("figcaption", {}, h("b", {}, screen.camera), screen.caption));
       })));
     } else this.stage.replaceChildren(this.screens[0].element);
-    this.gridButton.hidden = names.length < 2;
+    for (const button of [this.gridButton, ...this.all]) button.hidden = names.length < 2;
     this.gridButton.setAttribute("aria-pressed", String(this.inGrid));
     if (this.watching) this.screens.forEach((screen) => screen.start());
     if (this.page.over) this.update(this.page.over);
@@ -89,7 +100,18 @@ export class LiveTab {
 
   grid() { this.inGrid = !this.inGrid; this.build(); }
   full() { const element = this.inGrid ? this.stage : this.screens[0].element; document.fullscreenElement ? document.exitFullscreen() : element.requestFullscreen?.(); }
-  quit() { this.watching = !this.watching; this.quitButton.firstChild.textContent = this.watching ? "Quit" : "Watch"; this.build(); }
+  quit() { this.watching = !this.watching; this.quitButton.firstChild.textContent = this.watching ? "Stop watching" : "Watch"; this.build(); }
+  zoom(factor) { const { zoom } = this.screens[0]; if (zoom) factor ? zoom.by(factor) : zoom.reset(); }
+  key(name) { return Boolean(this.screens[0]?.zoom?.key(name)); }
+
+  showAges() {
+    for (const screen of this.screens) {
+      const { age_s } = screen;
+      screen.ageBadge.hidden = age_s === null;
+      if (age_s !== null) screen.ageBadge.textContent = `${age_s.toFixed(2)} s old`;
+    }
+  }
+
   /** One that is off can still be pressed: a disabled button could tell the keyboard no reason. */
   toggleLong() {
     const reason = this.page.over ? front(this.page).no_long_exposure : "";
@@ -101,21 +123,28 @@ export class LiveTab {
   nextMode() { this.setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]); }
   setMode(mode) { this.mode = this.modeSelect.value = mode; localStorage.setItem("mode", mode); this.build(); }
 
-  async record() {
-    const running = this.page.over?.recordings[this.page.camera]?.state === "recording";
-    this.recordButton.disabled = true;
-    await this.page.act(() => post(`/cameras/${this.page.camera}/record`, { action: running ? "stop" : "start" }));
-    this.recordButton.disabled = false;
+  record() { this.page.recorders.toggle(this.page.camera); }
+
+  showRecorder(camera, over) {
+    const now = this.page.recorders.of(camera.name);
+    const button = this.recordButton;
+    button.dataset.state = now.state;
+    button.classList.toggle("recording", now.state === "recording");
+    button.firstChild.textContent = now.button;
+    button.setAttribute("aria-pressed", String(now.state === "recording"));
+    button.setAttribute("aria-disabled", String(Boolean(now.busy || now.away)));
+    button.title = now.note ?? "";
+    this.recordNote.hidden = !["waiting", "away", "armed", "recording"].includes(now.state);
+    this.recordNote.textContent = `${now.badge ?? "Recording is not possible"}: ${now.note}`;
+    const any = over.cameras.some(({ name }) => ["recording", "waiting"].includes(this.page.recorders.of(name).state));
+    this.recordAll.firstChild.textContent = any ? "Stop all" : "Record all";
   }
 
   update(over) {
     const camera = front(this.page);
     for (const screen of this.screens) this.overlay(screen, over.cameras.find((one) => one.name === screen.camera), over);
     const recording = over.recordings[camera.name];
-    const running = recording?.state === "recording";
-    this.recordButton.classList.toggle("recording", running);
-    this.recordButton.firstChild.textContent = running ? "Stop" : "Record";
-    this.recordButton.setAttribute("aria-pressed", String(running));
+    this.showRecorder(camera, over);
     this.longButton.setAttribute("aria-pressed", String(this.long));
     this.longButton.setAttribute("aria-disabled", String(Boolean(camera.no_long_exposure) && !this.long));
     this.longButton.title = camera.no_long_exposure || "The last seconds as one picture";
@@ -140,7 +169,7 @@ export class LiveTab {
     const stale = !camera.live && this.watching;
     screen.element.classList.toggle("stale", stale && screen.kind === "h264");
     const alone = this.inGrid || document.fullscreenElement; // else the top of the page says it
-    fill(screen.over, ...(alone ? cameraBadges(camera, over).slice(0, 2) : []), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
+    fill(screen.over, ...(alone ? cameraBadges(camera, this.page).slice(0, 2) : []), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
     const said = notice(this.watching, stale, screen, camera);
     screen.notice.hidden = !said;
     if (said) fill(screen.notice, h("b", {}, said[0]), h("span", {}, said[1]));
@@ -154,7 +183,7 @@ export class LiveTab {
     fill(this.meter,
       h("div", { class: "meter" }, h("span", { class: "scale" }), mark(night.dark_threshold, `night ${night.dark_threshold}`),
         mark(night.bright_threshold, `day ${night.bright_threshold}`), h("span", { class: "level", "data-at": at(night.level) })),
-      h("p", { class: "soft" }, `${night.night ? "Night" : "Day"}, level ${night.level.toFixed(1)}${night.forced ? ", set by hand" : ""}${night.locked_s ? `, locked ${Math.round(night.locked_s)} s` : ""}`));
+      h("p", { class: "soft" }, `${night.night ? "Night" : "Day"}: scene brightness ${night.level.toFixed(0)} of 255, which decides; mean luma of this frame ${night.dark_score.toFixed(0)}${night.forced ? ", set by hand" : ""}${night.locked_s ? `, locked ${Math.round(night.locked_s)} s` : ""}`));
     for (const element of this.meter.querySelectorAll("[data-at]")) element.style.left = element.dataset.at.slice(5); // CSP allows no style attributes
   }
 

@@ -4,9 +4,10 @@ import { get } from "./api.js";
 import { fill, h } from "./dom.js";
 
 export class LogsTab {
-  constructor(page) {
+  constructor(page, process = "") {
     this.page = page;
-    this.process = h("select", { "aria-label": "Process", onchange: () => this.load() }, h("option", { value: "" }, "All, by time"));
+    this.process = h("select", { "aria-label": "Process", onchange: () => this.load() }, h("option", { value: "" }, "All, by time"), process && h("option", { value: process }, process));
+    this.process.value = process;
     this.level = h("select", { "aria-label": "Least severe", onchange: () => this.load() }, ["DEBUG", "INFO", "WARNING", "ERROR"].map((name) => h("option", {}, name)));
     this.level.value = "INFO";
     this.follow = h("input", { type: "checkbox", checked: true });

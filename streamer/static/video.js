@@ -5,7 +5,10 @@ import { h } from "./dom.js";
 import { socket } from "./api.js";
 
 const Source = window.ManagedMediaSource ?? window.MediaSource;
-const BEHIND_S = 1.2; // further behind the live edge than this: jump
+const BEHIND_S = 0.5; // further behind the live edge than this: jump
+const RESERVE_S = 0.03; // what may wait in the browser: less stalls, and each stall adds delay
+const STEER_MS = 100;
+const FASTER = 1.3; // at most, while it catches up
 const KEPT_S = 10; // seconds of played video the browser keeps
 const SILENT_MS = 6000; // no data for so long: the recorder is away
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
@@ -29,10 +32,13 @@ export class Video {
     this.ended = false;
     this.silentMs = SILENT_MS;
     this.timers = {};
+    this.reserves = []; // seconds that waited in the browser, over the last second
+    this.age = null; // of the newest fragment when it was sent
     this.image.addEventListener("error", () => this.later("image", () => this.startMjpeg(), 2000));
     this.image.addEventListener("load", () => this.shaped(this.image.naturalWidth, this.image.naturalHeight));
     this.video.addEventListener("loadedmetadata", () => this.shaped(this.video.videoWidth, this.video.videoHeight));
     this.video.addEventListener("playing", () => this.shown("h264"));
+    this.video.addEventListener("error", () => { if (this.source) this.fallBack(); });
   }
 
   /** How long one exposure takes: at night it may be seconds until there is anything to send. */
@@ -43,6 +49,26 @@ export class Video {
     const films = this.mode !== "mjpeg" && Boolean(Source);
     if (this.mode !== "h264" || !films) this.startMjpeg(); // a recorder may need seconds to begin, or not be there
     if (films) this.startH264();
+  }
+
+  /** How old the picture on the screen is, seconds; null: unknown. */
+  get age_s() { return this.kind === "h264" && this.age !== null && this.reserves.length ? this.age + this.reserves.at(-1) : null; }
+
+  /** Keeps H.264 near the live edge: a little faster while too much waits in the browser, a jump where it is far behind. */
+  steer() {
+    const { video } = this;
+    const ranges = video.buffered;
+    if (!ranges.length || video.paused || document.hidden) return;
+    const last = ranges.length - 1, edge = ranges.end(last), behind = edge - video.currentTime;
+    if (behind > BEHIND_S || video.currentTime < ranges.start(last)) {
+      video.currentTime = Math.max(edge - RESERVE_S, ranges.start(last));
+      this.reserves = [];
+      return;
+    }
+    this.reserves.push(behind);
+    if (this.reserves.length > 1000 / STEER_MS) this.reserves.shift();
+    const excess = Math.min(...this.reserves) - RESERVE_S; // between two frames it falls by a frame's time
+    video.playbackRate = excess > 0.015 ? Math.min(FASTER, 1.05 + 2 * excess) : 1;
   }
 
   stop() {
@@ -96,13 +122,17 @@ export class Video {
     this.link = link;
     clearInterval(this.watch);
     this.heard = Date.now();
-    this.watch = setInterval(() => this.link === link && Date.now() - this.heard > this.silentMs && this.fallBack(), 1000);
-    link.onmessage = ({ data }) => {
+    this.watch = setInterval(() => {
+      if (this.link !== link) return;
+      if (Date.now() - this.heard > this.silentMs) this.fallBack(); else this.steer();
+    }, STEER_MS);
+    link.addEventListener("message", ({ data }) => {
       this.heard = Date.now();
-      if (typeof data === "string") this.open(JSON.parse(data));
-      else this.append(data);
-    };
-    link.onclose = () => this.link === link && this.fallBack();
+      if (typeof data !== "string") return this.append(data);
+      const message = JSON.parse(data);
+      if (message.type === "age") this.age = message.age_s; else this.open(message);
+    });
+    link.addEventListener("close", () => { if (this.link === link) this.fallBack(); });
   }
 
   open(film) {
@@ -119,7 +149,6 @@ export class Video {
       this.buffer.addEventListener("updateend", () => this.feed());
       this.feed();
     }, { once: true });
-    this.video.onerror = () => this.fallBack();
   }
 
   append(data) {
@@ -133,8 +162,6 @@ export class Video {
     const ranges = this.video.buffered;
     if (ranges.length) {
       const edge = ranges.end(ranges.length - 1);
-      const behind = edge - this.video.currentTime;
-      if (behind > BEHIND_S || this.video.currentTime < ranges.start(ranges.length - 1)) this.video.currentTime = Math.max(edge - 0.1, ranges.start(ranges.length - 1));
       if (edge - ranges.start(0) > 2 * KEPT_S) return buffer.remove(0, edge - KEPT_S);
     }
     const next = this.queue.shift();
@@ -158,6 +185,7 @@ export class Video {
     link?.close();
     this.source = this.buffer = null;
     this.queue = [];
-    if (this.video.src) { URL.revokeObjectURL(this.video.src); this.video.onerror = null; this.video.removeAttribute("src"); this.video.load(); }
+    this.reserves = [];
+    if (this.video.src) { URL.revokeObjectURL(this.video.src); this.video.removeAttribute("src"); this.video.load(); }
   }
 }

@@ -58,18 +58,18 @@ def test_lines(line, message):
     ("line", "expected"),
     [
         ("protect", "protect: missing required field number"),
-        ("protect x", "protect: number: expected int, got str"),
-        ("protect 0", "protect: number: expected int >= 1"),
+        ("protect x", "protect: number: expected a whole number, got text"),
+        ("protect 0", "protect: number: expected a whole number >= 1"),
         ("record begin", "record: action: expected start|stop|status|trigger, got 'begin'"),
-        ("shortstream 99999", "short_stream: count: expected int <= 10000"),
+        ("shortstream 99999", "short_stream: count: expected a whole number <= 10000"),
         ("clips cam0 more", "clips: 'more' is too much; usage: clips [camera] [since=…] [until=…] [limit=…]"),
         ("save cam0 cam1 png", "save: 'cam1' is too much; usage: save [camera] [formats …] [label=…] [seconds_ago=…]"),
         ("pastStack camera=cam0 png cam1", "pastStack: 'cam1' is too much; usage: pastStack [camera] [formats …]"),
         ("save colour=1", "save: no option colour; it has: camera, formats, label, seconds_ago"),
         ('save "', "save: no closing quotation"),
         ("set", "set: expected KEY VALUE"),
-        ("archive ../../etc", "archive: name: expected str matching"),
-        ("save label=../x", "save: label: expected str matching"),
+        ("archive ../../etc", "archive: name: expected letters, digits, _ and -, at most"),
+        ("save label=../x", "save: label: expected letters, digits, _ and -, at most"),
     ],
 )
 def test_errors_say_what_was_expected(line, expected):

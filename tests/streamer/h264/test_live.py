@@ -107,7 +107,11 @@ def test_the_websocket_says_what_comes_and_sends_it_in_pieces(tmp_path):
                 assert said["type"] == "film"
                 assert said["mime"].startswith('video/mp4; codecs="avc1.')
                 assert (said["width"], said["height"]) == (WIDTH, HEIGHT)
-                pieces = [(await soon(socket.receive())).data for _ in range(6)]
+                messages = [(await soon(socket.receive())).data for _ in range(8)]
+                pieces = [message for message in messages if isinstance(message, bytes)]
+                [age, *_] = [json.loads(message) for message in messages if isinstance(message, str)]
+                assert age["type"] == "age"
+                assert 0 <= age["age_s"] < 60
                 assert pieces[0][4:8] == b"ftyp"
                 assert all(piece[4:8] == b"moof" for piece in pieces[1:])
 

@@ -1,11 +1,11 @@
-// Tab Sessions: who is watching, and what they were sent.
+// Tab Viewers: who is watching, and what they were sent.
 
 import { get } from "./api.js";
 import { clock, fill, h, length, size } from "./dom.js";
 
 const KINDS = { mjpeg: "MJPEG", h264: "H.264", session: "WebSocket", short: "Short stream", events: "Events" };
 
-export class SessionsTab {
+export class ViewersTab {
   constructor(page) {
     this.page = page;
     this.rows = h("tbody", {});
