@@ -27,10 +27,11 @@ import psutil
 from capture.settings import PRESETS
 from shmcam.cli.connected_cameras import note_connected_cameras
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
+from shmcam.cli.send import print_reply
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES, to_toml
 from shmcam.control.call import call
-from shmcam.control.messages import Status
+from shmcam.control.messages import Status, error
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folders import explain_unusable, make_folders
 from shmcam.runtime.ip_addresses import is_loopback

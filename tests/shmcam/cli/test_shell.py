@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from shmcam.cli.completion import SHELLS, write_script
+from shmcam.cli.completion import SHELLS, find_cameras, find_followers, write_script
 from shmcam.cli.console.view import View, draw_half_blocks, fit_size, render
 from shmcam.cli.local_commands import summaries
+from shmcam.cli.main import main
 from shmcam.cli.shortstream import ShortStreamDecoder
 from shmcam.control.client import ControlClient
 from shmcam.control.command_table import COMMANDS
@@ -181,6 +182,33 @@ def test_logs_f_shows_what_follows(hub):
             assert following.wait(60) == 130
         finally:
             following.kill()
+
+
+JSON_WORDS = [
+    "--version", "ping", "status", "record foo", "nosuch", "save seconds_ago=soon", "processes", "get cameras",
+    "help save", "--help", "restart", "logs -n 3", "logs nosuch", "completion nosuch", "library show 99999",
+    "library nosuch", "archive verify nosuch",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", JSON_WORDS)
+def test_every_word_answers_in_json_when_asked_also_with_what_is_wrong(hub, words, monkeypatch, capsys):
+    monkeypatch.setenv("SHMCAM_CONFIG", str(hub.config))
+    monkeypatch.chdir(hub.folder)
+    code = main(["--json", *words.split()])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is (code == 0)
+    if code:
+        for unreadable in ("`", "regex", "Traceback", "float", "str ", "<class"):
+            assert unreadable not in answer["data"]["message"]
+
+
+def test_completion_offers_the_cameras_of_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "config.toml").write_text("[cameras.porch]\n[cameras.barn]\n")
+    monkeypatch.setenv("SHMCAM_CONFIG", str(tmp_path / "config.toml"))
+    find_cameras.cache_clear()
+    assert {"porch", "barn", "start"} <= set(find_followers()["record"])
+    find_cameras.cache_clear()
 
 
 # ---- the slave, driven by a master program as the user's manual shows
