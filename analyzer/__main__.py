@@ -56,7 +56,7 @@ def main() -> int:
                 "analyzer", camera, socket_path=settings.socket_path, stop=stop, commands=COMMANDS
             ) as control,
             open_scores(process, control, own.scores_size) as scores,
-            LiveRing(settings.ring_name(camera, own.stream), stop) as ring,
+            LiveRing(settings.ring_name(camera, own.stream), stop, waits_for_repair=True) as ring,
             Plugins(own, settings.ring_name(camera, own.stream), settings.folder) as plugins,
             KeogramKeeper(own, settings.paths, camera) as keogram,
             Hooks(camera, stop) as hooks,

@@ -103,10 +103,9 @@ def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> Fram
     try:
         with reader.borrow(sequence) as frame:
             sample = sample_frame(frame, analyzer.keogram.column_position(frame.captured_ns))
-    except FrameOverwritten:
-        return None
-    except (RingError, ValueError) as problem:  # a payload that is not what its header says
-        log.warning("frame not understood sequence=%d: %s", sequence, problem)
+    except (RingError, ValueError) as problem:
+        if type(problem) is not FrameOverwritten:  # a payload that is not what its header says
+            log.warning("frame not understood sequence=%d: %s", sequence, problem)
         return None
     result = analyzer.frames.analyze(sample)
     analyzer.scores.publish(result, analyzer.frames, analyzer.plugins.results)
@@ -180,7 +179,7 @@ def beat(ring: LiveRing, analyzer: Analyzer, rate: FrameRate, lag: int) -> None:
     silent = rate.is_silent(now)
     analyzer.control.beat(
         "waiting" if silent else "running",
-        "no frames" if silent else "",
+        (ring.problem or "no frames") if silent else "",
         fps=rate.per_s(now),
         lag=lag,
         laps=ring.laps,

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from exporter.settings import ExportSettings
 from exporter.stacking.stack import METHODS, SEPARATE
-from shm_ring import Flags, Frame, FrameMeta, FrameOverwritten, LiveRing, RingNotReady, RingReader
+from shm_ring import Flags, Frame, FrameMeta, FrameOverwritten, LiveRing, RingMismatch, RingNotReady, RingReader
 from shm_ring.records.scores import Score, Scores
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack
@@ -300,7 +300,9 @@ class CameraFrames:
 
     def find_score(self, frame_id: int) -> Score | None:
         """Returns the analyzer's score of this frame; None without an analyzer, or where it skipped the frame."""
-        score = self._scores.nearest(frame_id)
+        score = None
+        with suppress(RingMismatch):  # scores of another version cost no picture
+            score = self._scores.nearest(frame_id)
         return score if score is not None and abs(score.frame_id - frame_id) <= SCORE_FRAMES else None
 
 

@@ -63,7 +63,7 @@ def run(process: Process) -> None:
         ControlClient(
             "recorder", camera, socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
         ) as control,
-        LiveRing(settings.ring_name(camera), stop) as ring,
+        LiveRing(settings.ring_name(camera), stop, waits_for_repair=True) as ring,
     ):
         catalogue.on_deleted = lambda **fields: control.announce(Deleted(**fields))
         storage = Storage(settings, own, catalogue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shm_ring.attach import AttachedRing, HeldFrame, Pair, attach, pairs
 from shm_ring.errors import (
+    FrameDamaged,
     FrameOverwritten,
     RingBusy,
     RingError,
@@ -29,6 +30,7 @@ __all__ = [
     "Cursor",
     "Flags",
     "Frame",
+    "FrameDamaged",
     "FrameMeta",
     "FrameOverwritten",
     "HeldFrame",

@@ -31,5 +31,9 @@ class FrameOverwritten(RingError, LookupError):
     """The writer came round while the frame was being read, or before. Discard what was computed, take a newer one."""
 
 
+class FrameDamaged(RingMismatch, FrameOverwritten):
+    """One slot cannot be understood. Discard it as one that was overwritten; the next may be whole."""
+
+
 class ViewOutlivedRing(RingError, BufferError):
     """The ring cannot be unmapped because a numpy view into it still lives."""

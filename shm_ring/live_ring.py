@@ -5,16 +5,19 @@ A place in a live ring that moves on: over what was lapped, and from one generat
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from shm_ring.errors import RingNotReady, RingRetired
+from shm_ring.errors import RingMismatch, RingNotReady, RingRetired
 from shm_ring.reader import RingReader
 
 if TYPE_CHECKING:
     from shm_ring.reader import RingReader
+
+log = logging.getLogger(__name__)
 
 MARGIN = 2  # a lapped reader resumes this much after the oldest frame, which is about to be overwritten
 
@@ -127,11 +130,15 @@ class StopSignal(Protocol):
 class LiveRing:
     """Follows a ring through retirement, unlinking and new generations; a context manager.
 
-    Errors: a missing ring is waited for; RingMismatch (another version, a damaged header) leaves every method.
+    Errors: a missing ring is waited for; RingMismatch (another version, a damaged header) leaves every method. With
+    `waits_for_repair` it is logged once and waited for like a missing ring: a writer that starts replaces it.
     """
 
-    def __init__(self, name: str, stop: StopSignal | None = None) -> None:
+    def __init__(self, name: str, stop: StopSignal | None = None, *, waits_for_repair: bool = False) -> None:
         self.name = name
+        self.problem = ""
+        """Why the segment under the name cannot be understood; empty: it can, or there is none."""
+        self._waits_for_repair = waits_for_repair
         self._stop = stop
         self._reader: RingReader | None = None
         self._looked_s = 0.0
@@ -150,11 +157,24 @@ class LiveRing:
             if reader.retired:
                 self._reader = reader = None  # views that are still lent keep its memory; it goes when they do
         if reader is None:
-            reader = self._reader = RingReader.open(self.name)
+            reader = self._reader = self._open()
             self._looked_s = now_s
             if reader.retired:
                 self._reader = None
                 raise RingRetired(f"ring {self.name}: generation {reader.generation} has ended")
+        return reader
+
+    def _open(self) -> RingReader:
+        try:
+            reader = RingReader.open(self.name)
+        except RingMismatch as mismatch:
+            if not self._waits_for_repair:
+                raise
+            if str(mismatch) != self.problem:
+                log.error("ring cannot be read, waiting for another one: %s", mismatch)
+            self.problem = str(mismatch)
+            raise RingNotReady(self.problem) from mismatch
+        self.problem = ""
         return reader
 
     def wait_ready(self, timeout_s: float) -> RingReader:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from shm_ring import formats, layout
-from shm_ring.errors import RingMismatch
+from shm_ring.errors import FrameDamaged
 from shm_ring.formats import Geometry
 
 
@@ -81,7 +81,7 @@ def pack_geometry(geometry: Geometry | None) -> bytes:
 def unpack_geometry(packed: bytes, used_bytes: int) -> Geometry | None:
     """Reads a geometry back and checks that its planes lie within the payload.
 
-    Raises: RingMismatch.
+    Raises: FrameDamaged.
     """
     record = np.frombuffer(packed, layout.GEOMETRY)[0]
     pixel_format = record["pixel_format"].decode("ascii", "replace")
@@ -96,9 +96,9 @@ def unpack_geometry(packed: bytes, used_bytes: int) -> Geometry | None:
         aspect = (wide, high) if wide and high else formats.SQUARE
         formats.geometry(pixel_format, width, height, strides=strides, **names)  # refuses what cannot be
     except ValueError as error:
-        raise RingMismatch(f"slot header: {error}") from None
+        raise FrameDamaged(f"slot header: {error}") from None
     offsets = tuple(int(offset) for offset in record["offsets"][:count])
     geometry = Geometry(pixel_format, width, height, strides, offsets, **names, sample_aspect=aspect)
     if geometry.payload_bytes > used_bytes:
-        raise RingMismatch(f"slot header: planes of {geometry.payload_bytes} bytes in a payload of {used_bytes}")
+        raise FrameDamaged(f"slot header: planes of {geometry.payload_bytes} bytes in a payload of {used_bytes}")
     return geometry

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from shm_ring import formats, layout, segment
-from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady, ViewOutlivedRing
+from shm_ring.errors import FrameDamaged, FrameOverwritten, RingMismatch, RingNotReady, ViewOutlivedRing
 from shm_ring.formats import Geometry
 from shm_ring.frame import Frame, Pixels
 from shm_ring.layout import (
@@ -157,8 +157,9 @@ class RingReader:
         return self.borrow(sequence).meta
 
     def copy(self, sequence: int) -> Frame:
-        """Returns an owned, verified copy. Raises: FrameOverwritten, RingNotReady (not published yet)."""
+        """Returns an owned, verified copy. Raises: FrameOverwritten, FrameDamaged, RingNotReady (not published yet)."""
         with self.borrow(sequence) as frame:
+            _ = frame.geometry  # a damaged slot is refused here, where overwritten ones are, and not at its first use
             return frame.copy()
 
     def borrow(self, sequence: int) -> Frame:
@@ -196,13 +197,13 @@ class RingReader:
         return False
 
     def view(self, sequence: int, header: bytes) -> Pixels:
-        """Returns the payload where it lies. Raises: RingMismatch when the slot claims more than it has."""
+        """Returns the payload where it lies. Raises: FrameDamaged when the slot claims more than it has."""
         slot, used = sequence % self.slots, header[_USED]  # compared as bytes: mostly as many as last time
         known = self._views[slot]
         if known is None or known[0] != used:
             used_bytes = int.from_bytes(used, sys.byteorder)
             if used_bytes > self.payload_bytes:
-                raise RingMismatch(f"ring {self.name}: {used_bytes} bytes used of {self.payload_bytes}")
+                raise FrameDamaged(f"ring {self.name}: {used_bytes} bytes used of {self.payload_bytes}")
             start = self.shape.payload(slot)
             known = self._views[slot] = (used, self._array[start : start + used_bytes])
         return known[1]

@@ -110,7 +110,8 @@ def _create_feeds(
     feeds: list[Feed | LiveFeed] = []
     for name in settings.cameras:
         ring, packets, long_ring = (
-            stack.enter_context(LiveRing(settings.ring_name(name, stream), stop)) for stream in ("main", "h264", STREAM)
+            stack.enter_context(LiveRing(settings.ring_name(name, stream), stop, waits_for_repair=stream != STREAM))
+            for stream in ("main", "h264", STREAM)
         )
         scores = ScoreReader(stack.enter_context(Scores(settings.ring_name(name, "scores"), stop)))
         fanout, live_video = Fanout(name, context.viewer_slots, now_ns), LiveVideo(name)

@@ -72,7 +72,7 @@ class CameraFollower:
         self._backoff = Backoff()
         self._timer = Interval()
         self._startrails_timer = Interval()
-        self._ring = LiveRing(present.ring_name(camera.name), stop)
+        self._ring = LiveRing(present.ring_name(camera.name), stop, waits_for_repair=True)
 
     @property
     def frames(self) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,20 @@ def test_a_ring_that_a_reader_keeps_small_says_so_and_grows_when_it_lets_go():
     command = ["unshare", "-Urm", "sh", "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_segment_that_cannot_be_understood_ends_nobody_and_is_read_once_it_is_replaced():
+    """Left by another version or overwritten: streamer, recorder and analyzer gave up one after the other."""
+    with Processes() as world:
+        world.start_hub()
+        world.stop(world.start_capture(), signal.SIGKILL)
+        with Path(f"/dev/shm{world.name()}").open("r+b") as file:
+            file.seek(4)  # the version
+            file.write(b"\x63\0\0\0")
+        readers = {role: world.start(role) for role in ("analyzer", "recorder", "streamer")}
+        until(lambda: "layout version 99" in str(world.beat("analyzer").get("reason")), 30, world.log)
+        until(lambda: all("ring cannot be read" in world.log(role) for role in readers), 30, world.log)
+        assert all(child.poll() is None for child in readers.values()), world.log()
+        world.start_capture()
+        until(lambda: world.beat("analyzer").get("state") == "running", 30, world.log)
+        assert all(child.poll() is None for child in readers.values()), world.log()

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from shm_ring import LiveRing, RingError, RingMismatch, RingNotReady, RingReader, RingWriter, layout, segment
+from shm_ring import (
+    FrameOverwritten,
+    LiveRing,
+    RingError,
+    RingMismatch,
+    RingNotReady,
+    RingReader,
+    RingWriter,
+    layout,
+    segment,
+)
 from shm_ring.formats import geometry
 from shm_ring.layout import SEGMENT_HEADER, SLOT_HEADER_BYTES, offset_of
 from tests.shm_ring.frames import REPOSITORY, meta, pattern
@@ -110,6 +122,31 @@ def test_readers_of_another_version_say_so_through_every_way_of_opening(left_beh
     patch(left_behind, offset_of(SEGMENT_HEADER, "version"), b"\2\0\0\0")
     with LiveRing(left_behind) as ring, pytest.raises(RingMismatch, match="version 2, this program reads 1"):
         next(ring.sequences())
+
+
+@pytest.mark.parametrize(("field", "data", "said"), FORGED)
+def test_a_loop_that_waits_for_repair_says_so_once_and_reads_the_ring_that_replaces_it(
+    left_behind, make_writer, caplog, field, data, said
+):
+    """Streamer, recorder and analyzer ended in FATAL, and with them the page and /healthz."""
+    patch(left_behind, offset_of(SEGMENT_HEADER, field), data)
+    with LiveRing(left_behind, waits_for_repair=True) as ring:
+        frames = ring.sequences(idle_s=0.05, newest_first=True)
+        assert [next(frames) for _ in range(3)] == [None, None, None]
+        assert re.search(said, ring.problem) and caplog.text.count("ring cannot be read") == 1
+        with make_writer(payload_bytes=SHAPE.payload_bytes) as writer:
+            assert next(frames) is None  # it is open now, and begins with what comes
+            writer.publish(b"new", meta(12))
+            reader, sequence = next(item for item in itertools.islice(frames, 100) if item is not None)
+            assert reader.copy(sequence).frame_id == 12 and not ring.problem
+
+
+def test_a_damaged_slot_costs_that_frame_only(left_behind):
+    patch(left_behind, 4096 + 3 * SLOT_HEADER_BYTES + layout.GEOMETRY_OFFSET, b"mp4\0" + bytes(12))
+    with RingReader.open(left_behind) as reader:
+        with pytest.raises(FrameOverwritten, match="pixel format 'mp4'"):  # what every loop passes over
+            reader.copy(11)
+        assert reader.copy(10).frame_id == 10
 
 
 def use_everything(name: str) -> None:
