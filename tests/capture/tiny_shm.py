@@ -23,7 +23,7 @@ def main():
         few = slots(world)
         assert few < SLOTS, few
         assert said == f"ring main holds {few} of {SLOTS} frames: no room"
-        assert f"only {few} of {SLOTS} slots fit" in world.log()
+        assert f"size adjusted requested={SLOTS} effective={few}" in world.log()
         reader.close()
         until(lambda: slots(world) == SLOTS and world.beat()["reason"] == "", 30, world.log)
         head = world.head()
