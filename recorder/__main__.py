@@ -22,6 +22,7 @@ from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
 from recorder.resume import EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
+from recorder.small_preroll import SmallPreroll
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
@@ -64,6 +65,7 @@ def run(process: Process) -> None:
             "recorder", camera, socket_path=settings.socket_path, stop=stop, commands=COMMANDS, subscribe=EVENTS
         ) as control,
         LiveRing(settings.ring_name(camera), stop, waits_for_repair=True) as ring,
+        LiveRing(settings.ring_name(camera, "lores"), stop) as small_ring,
     ):
         catalogue.on_deleted = lambda **fields: control.announce(Deleted(**fields))
         storage = Storage(settings, own, catalogue)
@@ -97,6 +99,7 @@ def run(process: Process) -> None:
             heartbeats=heartbeats,
             commands=commands,
             serve=loop.serve,
+            preroll=SmallPreroll(small_ring),
         )
         resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
         adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera, catalogue.owner)]

@@ -17,9 +17,10 @@ from recorder.commands import RecordCommands
 from recorder.encoding.encoder import AccessUnit
 from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
+from recorder.small_preroll import EnlargedFrame, SmallPreroll
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
-from shm_ring import FrameMeta, FrameOverwritten, RingCursor, Spot
+from shm_ring import Frame, FrameMeta, FrameOverwritten, RingCursor, Spot
 from shmcam.runtime.clock import now_ns
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,17 @@ class FramePipeline:
         heartbeats: Heartbeats,
         commands: RecordCommands,
         serve: Callable[[], bool],
+        preroll: SmallPreroll | None = None,
     ) -> None:
-        """`serve` is called again and again while the writer's queue is full; False: give up."""
+        """`serve` is called again and again while the writer's queue is full; False: give up.
+
+        `preroll`: that of the small ring, if there is one.
+        """
         self.is_busy = False
         """Frames are being encoded."""
         self._cursor, self._encoder, self._live, self._triggers = cursor, encoder, live, triggers
         self._writer, self._heartbeats, self._commands, self._serve = writer, heartbeats, commands, serve
+        self._preroll = preroll
         self._order: ClipOrder | None = None
         """The clip that the last frame belongs to."""
         self._last_ns = 0
@@ -73,6 +79,9 @@ class FramePipeline:
     def take(self, wait_s: float) -> None:
         """Waits for the next frame and encodes it, then as many of those behind it as fit into one pass."""
         self._seek_start()
+        if self._preroll is not None and self._preroll.is_active:
+            self._take_small_preroll(self._preroll)
+            return
         spot, until_s = self._cursor.step(wait_s), time.monotonic() + wait_s + PASS_S
         if spot is None:
             self.expire()
@@ -119,8 +128,22 @@ class FramePipeline:
             return  # live frames are being encoded already, and the recording begins with one of the next
         self.drain()
         self._encoder.force_key()
-        self._cursor.seek(start_ns)
         self._start_ns = start_ns
+        if self._preroll is None or not self._preroll.begin(start_ns, self._cursor.attach()):
+            self._cursor.seek(start_ns)
+            return
+        self._commands.notes.append(f"the first {self._preroll.seconds:.1f} s are enlarged from the small ring")
+        log.info("pre-roll from the small ring seconds=%.3f", self._preroll.seconds)
+
+    def _take_small_preroll(self, preroll: SmallPreroll) -> None:
+        """Takes frames of the small ring, enlarged, until the full-size one holds those that follow."""
+        until_s = time.monotonic() + PASS_S
+        while (frame := preroll.next_frame(self._cursor.attach())) is not None:
+            units, order, is_encoded = self._encode(frame, frame.meta)
+            self._finish_frame(frame.meta, order, units, is_encoded=is_encoded, lag=self._cursor.slots)
+            if time.monotonic() > until_s:
+                return
+        self._cursor.seek(preroll.next_ns)
 
     def _take(self, spot: Spot) -> None:
         units: list[AccessUnit] = []
@@ -128,28 +151,38 @@ class FramePipeline:
         try:
             with spot.reader.borrow(spot.sequence) as frame:
                 meta = frame.meta
-                order = self._triggers.decide(meta.captured_ns, meta.captured_utc_ns - meta.captured_ns)
-                if self._encoder.needs_drain(frame, meta):
-                    self.drain()
-                if self._writer.needs_key or self._live.needs_key:
-                    self._encoder.force_key()
-                    self._writer.needs_key = self._live.needs_key = False
-                if is_encoded := order is not None or self._live.needs_frames:
-                    units = self._encoder.encode(frame, meta, order)
+                units, order, is_encoded = self._encode(frame, meta)
         except FrameOverwritten:
             self._cursor.lost += 1
             self._cursor.position += 1
             self._deliver(self._encoder.drop_torn(meta, units))
             return
         self._cursor.position += 1
+        lag = self._cursor.lag
+        self._finish_frame(meta, order, units, is_encoded=is_encoded, lag=lag)
+        self._encoder.adapt_preset(lag, self._cursor.slots)
+
+    def _encode(self, frame: Frame | EnlargedFrame, meta: FrameMeta) -> tuple[list[AccessUnit], ClipOrder | None, bool]:
+        """Encodes a frame if a clip or a viewer needs it. Returns: what came out, its clip, whether it was encoded."""
+        order = self._triggers.decide(meta.captured_ns, meta.captured_utc_ns - meta.captured_ns)
+        if self._encoder.needs_drain(frame, meta):
+            self.drain()
+        if self._writer.needs_key or self._live.needs_key:
+            self._encoder.force_key()
+            self._writer.needs_key = self._live.needs_key = False
+        is_encoded = order is not None or self._live.needs_frames
+        return self._encoder.encode(frame, meta, order) if is_encoded else [], order, is_encoded
+
+    def _finish_frame(
+        self, meta: FrameMeta, order: ClipOrder | None, units: list[AccessUnit], *, is_encoded: bool, lag: int
+    ) -> None:
+        """Counts a frame and delivers what came out of the encoder; `lag`: frames that wait behind it."""
         self._heartbeats.count_frame(meta.captured_ns, encoded=is_encoded)
         self._last_ns = meta.captured_ns
         if order is not None and self._start_ns:
             self._report_short_preroll(order, meta)
-        lag = self._cursor.lag
         self._deliver(units, more=lag > 0)
         self._set_order(order)
-        self._encoder.adapt_preset(lag, self._cursor.slots)
 
     def _report_short_preroll(self, order: ClipOrder, first: FrameMeta) -> None:
         """Tells by how much a recording begins later than ordered, where the ring no longer held its first frames."""

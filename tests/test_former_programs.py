@@ -15,6 +15,7 @@ import urllib.request
 from datetime import datetime
 from pathlib import Path
 
+import av
 import pytest
 
 from shmcam import Client, ServiceError
@@ -76,6 +77,18 @@ def test_past_stack_reaches_back_into_the_small_ring_and_says_so(shmcam):
     near = shmcam.text("save jpg seconds_ago=0.2")
     assert "small ring" not in near and re.search(r"\(timestamp: \d+\.\d{3}, age: \d+\.\d\ds\)", near), near
     assert "small ring" in shmcam.text("save jpg seconds_ago=4")
+
+
+def test_a_pre_roll_reaches_back_into_the_small_ring_and_says_so(shmcam):
+    reply = shmcam.text("record trigger label=pre")
+    assert re.search(r"the first [2-6]\.\d+ s are enlarged from the small ring", reply), reply
+    time.sleep(1)
+    path = Path(re.search(r"recording (\S+) from frame", reply)[1])
+    shmcam.text("set recorder.post_roll_s 0")
+    until(path.exists, 60, "the clip is closed")
+    with av.open(str(path)) as clip:
+        frames = [(frame.width, frame.height, frame.time) for frame in clip.decode(video=0)]
+    assert {size[:2] for size in frames} == {(1024, 768)} and frames[-1][2] > 5, frames[-1]
 
 
 def test_shortstream_sends_the_last_frames_at_once(shmcam):

@@ -20,6 +20,7 @@ from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings
+from recorder.small_preroll import EnlargedFrame
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shm_ring.records.packets import parameter_sets
@@ -122,7 +123,7 @@ class EncoderSession:
         """Draws on the frames from now on, or no longer."""
         self._overlay, self._geometry = overlay, None
 
-    def encode(self, frame: Frame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
+    def encode(self, frame: Frame | EnlargedFrame, meta: FrameMeta, order: ClipOrder | None) -> list[AccessUnit]:
         """Encodes one borrowed frame. Returns: what came out, which with hardware encoders is of earlier frames.
 
         Raises: EncoderUnavailable (nothing can encode this), RingError (not a picture).
@@ -176,7 +177,7 @@ class EncoderSession:
         """The expected time from one frame to the next."""
         return (self._signature.period_us if self._signature else DEFAULT_PERIOD_US) * 1000
 
-    def needs_drain(self, frame: Frame, meta: FrameMeta) -> bool:
+    def needs_drain(self, frame: Frame | EnlargedFrame, meta: FrameMeta) -> bool:
         """Tells whether this frame needs another encoder while frames are inside the present one."""
         if self._signature is None or not self.has_frames:
             return False
