@@ -77,7 +77,8 @@ class CaptureLoop:
                 self._wait_before_retry("ended", str(ended), ENDED_WAIT_S)
             except (CameraError, RingBusy, RingTooLarge) as error:
                 state = TROUBLE.get(type(error), "no camera")
-                self.status.report_lost(state, str(error), error.__cause__ if isinstance(error, SourceFault) else None)
+                fault = error.__cause__ if isinstance(error, SourceFault) else None
+                self.status.report_trouble(state, str(error), fault, is_lost=not isinstance(error, RingBusy))
                 self._wait_before_retry(state, str(error), backoff.next_delay_s())
         self.status.log_totals()
         if self._exit_code is not None:

@@ -101,12 +101,18 @@ class CaptureStatus:
         )
         self._control.announce(found)
 
-    def report_lost(self, state: str, reason: str, fault: BaseException | None = None) -> None:
-        """Reports trouble when it is new; the same with other numbers is not. A `fault` brings its traceback."""
+    def report_trouble(
+        self, state: str, reason: str, fault: BaseException | None = None, *, is_lost: bool = True
+    ) -> None:
+        """Reports trouble when it is new; the same with other numbers is not. A `fault` brings its traceback.
+
+        `is_lost`: False where another process has the camera's ring, and its frames come.
+        """
         kind = re.sub(r"[0-9.]+", "#", reason)
         if kind != self._trouble:
             log.warning("%s: %s", state, reason, exc_info=fault)
-            self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
+            if is_lost:
+                self._control.announce(CameraLost(camera=self._camera, reason=reason[:300]))
         self._trouble = kind
 
     def report_request(self, new: CameraRequest) -> None:

@@ -36,6 +36,8 @@ class Peer:
     """The last heartbeat."""
     last_seen_s: float = 0.0
     """Time of the last heartbeat or of the hello."""
+    standing: dict[tuple[str, str], Event] = field(default_factory=dict)
+    """Its own last event of each kind (messages.RETAINED) and camera."""
     previews: dict[str, Preview] = field(default_factory=dict)
     """The preview requests of this peer, by camera."""
     preview_sent_s: dict[str, float] = field(default_factory=dict)
@@ -73,13 +75,28 @@ class Registry:
         programs = next((beat.figures.get("programs") for beat in beats), None)
         return {str(name): str(state) for name, state in programs.items()} if isinstance(programs, dict) else {}
 
-    def remember(self, event: Event) -> None:
-        """Keeps an event that describes a state until the next of its kind."""
+    def remember(self, event: Event, peer: Peer | None = None) -> None:
+        """Keeps an event of a peer that describes a state until the next of its kind."""
         name = wire_name(event)
         if name in RETAINED:
-            self.latest[RETAINED[name], str(getattr(event, "camera", ""))] = event
+            key = RETAINED[name], str(getattr(event, "camera", ""))
+            self.latest[key] = event
+            if peer is not None:
+                peer.standing[key] = event
         if isinstance(event, ProcessUp | ProcessDown):
             self.programs[event.program] = event
+
+    def remove(self, number: int) -> Peer | None:
+        """Removes a peer. What it said last gives way to what another process still says of the same camera.
+
+        So a second capture that found the camera taken, and ended, leaves no lost camera behind.
+        """
+        peer = self.peers.pop(number, None)
+        for key, event in peer.standing.items() if peer else ():
+            others = [other.standing[key] for other in self.processes() if key in other.standing]
+            if self.latest.get(key) is event and others:
+                self.latest[key] = others[-1]
+        return peer
 
     def processes(self) -> Iterator[Peer]:
         """Yields the peers that said hello, oldest first."""

@@ -185,7 +185,7 @@ class Router:
 
     def remove_peer(self, number: int) -> list[Action]:
         """Removes a closed connection; the requesters of its outstanding answers get an error."""
-        peer = self.registry.peers.pop(number, None)
+        peer = self.registry.remove(number)
         if peer is None:
             return []
         self._pending.drop_requester(number)
@@ -297,7 +297,7 @@ class Router:
             return []
         if isinstance(event, Heartbeat):
             peer.heartbeat, peer.last_seen_s = event, now_s
-        self.registry.remember(event)
+        self.registry.remember(event, peer)
         if event_id is not None:
             if not self._seen.add(event_id):
                 return []

@@ -221,3 +221,16 @@ def test_a_segment_that_cannot_be_understood_ends_nobody_and_is_read_once_it_is_
         world.start_capture()
         until(lambda: world.beat("analyzer").get("state") == "running", 30, world.log)
         assert all(child.poll() is None for child in readers.values()), world.log()
+
+
+def test_a_second_capture_that_is_refused_leaves_the_camera_found():
+    with Processes() as world:
+        world.start_hub()
+        world.start_capture()
+        state = lambda: world.ask("status").data["cameras"][0]["state"]  # noqa: E731
+        until(lambda: state() == "found", 20, world.log)
+        second = world.start_capture(frames=False)
+        until(lambda: "is writing it already" in world.log(), 20, world.log)
+        assert state() == "found"
+        world.stop(second)
+        assert state() == "found"

@@ -4,6 +4,8 @@ import pytest
 
 from shmcam.control.codec import Received, Refused
 from shmcam.control.messages import (
+    CameraFound,
+    CameraLost,
     Chunk,
     Heartbeat,
     Hello,
@@ -31,6 +33,7 @@ from shmcam.control.messages import (
 )
 from shmcam.hub.pending_commands import PENDING_MAX
 from shmcam.hub.router import PENDING_PER_CONNECTION_MAX, RECENT_EVENTS_MAX, Close, Router, RunCommand, Send
+from shmcam.hub.status import camera_rows
 
 PERSON, EXPORTER, RECORDER0, RECORDER1, STREAMER, CAPTURE, TCP = range(1, 8)
 
@@ -327,3 +330,22 @@ def test_a_new_capture_s_mode_is_not_the_old_one_s():
     scene.router.remove_peer(CAPTURE)
     scene.process(CAPTURE, "capture", "detect", camera="cam0")
     assert ("mode", "cam0") not in scene.router.registry.latest, "until it tells, or its heartbeat does"
+
+
+@pytest.mark.parametrize("first_back", [False, True])
+def test_a_lost_camera_of_a_second_capture_ends_with_it(first_back):
+    """`cam0 lost` stayed in the status after a second capture was refused and had ended, while cam0 ran."""
+    scene, second = Scene(), 20
+    scene.process(CAPTURE, "capture", camera="cam0")
+    scene.say(CAPTURE, CameraFound(camera="cam0", source="v4l2"))
+    scene.process(second, "capture", camera="cam0")
+    scene.say(second, CameraLost(camera="cam0", reason="held by another process"))
+    state = lambda: camera_rows(scene.router.registry)[0]["state"]  # noqa: E731
+    assert state() == "lost"
+    if first_back:
+        scene.say(CAPTURE, CameraFound(camera="cam0", source="v4l2"))
+    scene.router.remove_peer(second)
+    assert state() == "found"
+    scene.say(CAPTURE, CameraLost(camera="cam0", reason="unplugged"))
+    scene.router.remove_peer(CAPTURE)
+    assert state() == "lost"  # nobody says otherwise
