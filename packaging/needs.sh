@@ -28,6 +28,9 @@ if [ "${1:-run}" = test ]; then
     need gcc command -v gcc
     need openssl command -v openssl
     need procps command -v ps
+    need xvfb command -v Xvfb
+    need xdotool command -v xdotool
+    need imagemagick command -v import
 fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -65,6 +65,14 @@ LOCAL: dict[str, Word] = {
             WordOption(("--start",), "start the whole service first, stop it at the end"),
         ),
     ),
+    "view": Word(
+        "shmcam.cli.console.window:main",
+        "view [CAMERA …]",
+        "a window with the live pictures; keys r, s, q",
+        "`shmcam view [CAMERA …]`: a window on the desktop with the live picture of each camera (all, if none is "
+        "named);\nkeys r (record), s (snapshot), q (quit).",
+        (WordOption(("--start",), "start the whole service first, stop it at the end"),),
+    ),
     "slave": Word(
         "shmcam.cli.slave:main",
         "slave [--start]",

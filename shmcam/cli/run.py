@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -115,7 +116,11 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     if options.console:
         _print_log(config)
     if options.mode in FOREGROUND:
-        words = [*FOREGROUND[options.mode], *["--plain"] * (options.mode == "interactive" and options.preview is False)]
+        words = FOREGROUND[options.mode]
+        if options.mode == "interactive" and options.preview is False:
+            words = (*words, "--plain")
+        elif options.mode == "interactive" and os.environ.get("DISPLAY") and importlib.util.find_spec("tkinter"):
+            words = ("view", "--start")
         arguments = [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), *words]
         return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
     print(banner_of(settings, conf), flush=True)
