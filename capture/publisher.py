@@ -29,6 +29,7 @@ def lores_geometry_of(full: Geometry, width: int, height: int) -> Geometry:
         min(height, full.height),
         color_space=full.color_space,
         color_range=full.color_range,
+        sample_aspect=full.sample_aspect,
     )
 
 

@@ -167,12 +167,14 @@ def geometry_of(row: Row) -> Geometry:
     if not row["file"].endswith(".npy"):
         return geometry("bgr24", *size)
     strides, offsets = (tuple(map(int, row[name].split())) for name in ("strides", "offsets"))
+    wide, high = map(int, row.get("sample_aspect", "1 1").split())  # dumps of earlier versions have none
     if any(stride > LARGEST_STRIDE for stride in strides):
         raise ValueError(f"strides {strides}: at most {LARGEST_STRIDE}")
     checked = geometry(
         row["pixel_format"],
         *size,
         strides=strides,
+        sample_aspect=(wide, high),
         color_space=row["color_space"],
         color_range=row["color_range"],
     )

@@ -65,7 +65,8 @@ def _frames(reader: RingReader, last: int | None) -> Iterator[tuple[dict[str, ob
         if geometry is not None:
             row |= {name: getattr(geometry, name) for name in ("pixel_format", "width", "height")}
             row |= {name: getattr(geometry, name) for name in ("color_space", "color_range")}
-            row |= {"strides": " ".join(map(str, geometry.strides)), "offsets": " ".join(map(str, geometry.offsets))}
+            lists = ("strides", "offsets", "sample_aspect")
+            row |= {name: " ".join(map(str, getattr(geometry, name))) for name in lists}
         yield row, frame
 
 
