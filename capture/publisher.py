@@ -126,10 +126,10 @@ class FramePublisher:
     def _measured_rate(self) -> float:
         """Frames per second that come; 0 = not known."""
         if self.opened.tells_duration:
-            return 1e6 / self.shot.frame_duration_us if self.shot.frame_duration_us else 0.0
-        if not self.drops.is_measured:
-            return 0.0
-        return nominal_rate(1e9 / self.drops.period_ns, self.opened.framerate)
+            period_ns = self.shot.frame_duration_us * 1000.0
+        else:
+            period_ns = self.drops.period_ns if self.drops.is_measured else 0.0
+        return nominal_rate(1e9 / period_ns, self.opened.framerate) if period_ns else 0.0
 
     def change(self, request: CameraRequest) -> None:
         """Takes over a request that the camera applied while running."""
