@@ -35,9 +35,11 @@ def luma(payload: Plane, geometry: Geometry) -> Plane:
 
 
 def to_bgr(payload: Plane, geometry: Geometry) -> Plane:
-    """A new (height, width, 3) uint8 picture in OpenCV's channel order."""
-    import cv2
-
+    """A new (height, width, 3) uint8 picture in OpenCV's channel order. Raises: ImportError without OpenCV."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(f"frame.bgr needs OpenCV, such as: pip install 'shmcam-ring[bgr]' ({error})") from error
     views = planes(payload, geometry)
     if geometry.pixel_format == "bgr24":
         return views[0].copy()

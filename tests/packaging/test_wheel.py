@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -64,3 +65,46 @@ def test_python_control_keeps_its_name_in_the_same_venv(wheel, tmp_path):
         [venv / "bin/python", "-c", BESIDE], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["['control']", "True", "-1.0"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def reader_wheel(tmp_path_factory):
+    """shmcam-ring, built in a copy: setuptools leaves a build folder behind."""
+    folder = tmp_path_factory.mktemp("ring")
+    shutil.copytree(ROOT / "packaging/shmcam-ring", folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder]
+    subprocess.run([*command, folder / "source"], check=True, timeout=280)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_reader_s_wheel_is_shm_ring_of_this_version_and_nothing_else(wheel, reader_wheel):
+    inside = {name for name in zipfile.ZipFile(reader_wheel).namelist() if ".dist-info/" not in name}
+    listed = subprocess.run(["git", "ls-files", "shm_ring"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert inside == set(listed.stdout.split())
+    assert wheel.name.split("-")[1] == reader_wheel.name.split("-")[1]
+
+
+READING = """
+import sys
+sys.modules["cv2"] = None  # as if it were not installed
+import numpy as np
+import shm_ring
+from shm_ring import RingReader, SharedCapture, attach
+from shm_ring.records import packets, scores
+assert ".whl" in shm_ring.__file__ and "shmcam" not in sys.modules
+"""
+
+
+def test_a_reader_without_opencv_has_all_but_bgr(reader_wheel):
+    """A detector elsewhere had to install the whole service: aiohttp, PyAV, supervisor and 90 MB of OpenCV."""
+    code = READING + (
+        "from shm_ring.color import to_bgr\n"
+        "try: to_bgr(np.zeros(96 * 64 * 3 // 2, np.uint8), None)\n"
+        "except ImportError as error: print(error)\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(reader_wheel)!r})" + code],
+        env=environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("frame.bgr needs OpenCV, such as: pip install 'shmcam-ring[bgr]'"), done.stderr
