@@ -112,7 +112,7 @@ class RotatingFile:
     def _make_ready(self, wanted: int) -> None:
         if self._descriptor >= 0:
             status = os.fstat(self._descriptor)
-            if status.st_nlink == 0:
+            if not self._has_name(status):  # removed, or renamed by logrotate, which expects a new file
                 self.close()
             elif status.st_size and status.st_size + wanted > self._max_bytes:
                 self._rotate()
@@ -121,6 +121,13 @@ class RotatingFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o640)
             self._opened(self._descriptor)
+
+    def _has_name(self, status: os.stat_result) -> bool:
+        """Returns whether the open file is the one that the path names."""
+        try:
+            return os.path.samestat(status, self.path.lstat())
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self._files))]

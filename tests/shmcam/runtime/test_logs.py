@@ -146,3 +146,21 @@ def test_a_blocked_parent_never_blocks_the_process(tmp_path):
     os.close(read)
     os.close(write)
     assert child.poll() == 0
+
+
+def test_logrotate_may_rename_or_copy_and_truncate(tmp_path):
+    """After a rename every line went on into hub.log.1, which logrotate compresses and removes."""
+    path = tmp_path / "hub.log"
+    file = RotatingFile(path, 10_000, 3)
+    file.write(b"one\n")
+    path.rename(tmp_path / "hub.log.1")
+    file.write(b"two\n")
+    assert ((tmp_path / "hub.log.1").read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+    os.truncate(path, 0)  # copytruncate
+    file.write(b"three\n")
+    assert path.read_bytes() == b"three\n"
+    path.rename(tmp_path / "hub.log-20261129")
+    path.write_bytes(b"")  # `create`
+    file.write(b"four\n")
+    assert path.read_bytes() == b"four\n"
+    file.close()
