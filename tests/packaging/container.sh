@@ -36,12 +36,12 @@ echo "== ENTRYPOINT, HEALTHCHECK"
 cat >"$root/try.sh" <<END_OF_TRY
 ip link set lo up
 cd /data
-setpriv --reuid=shmcam --regid=shmcam --init-groups env $environment HOME=/data SHMCAM_HTTP__TOKEN=secret shmcam run >/tmp/out 2>&1 &
+setpriv --reuid=shmcam --regid=shmcam --init-groups env $environment HOME=/data SHMCAM_HTTP__TOKEN=sixteen-or-more-characters shmcam run >/tmp/out 2>&1 &
 service=\$!
 for _ in \$(seq 240); do if $check 2>/dev/null; then well=1; break; fi; sleep 0.5; done
 [ "\${well:-}" ] || { cat /tmp/out /data/logs/*.log; exit 1; }
 echo healthy; ls /data
-curl -sf -o /tmp/first.jpg -H 'Authorization: Bearer secret' http://127.0.0.1:8080/snapshot.jpg && head -c 2 /tmp/first.jpg | od -An -tx1
+curl -sf -o /tmp/first.jpg -H 'Authorization: Bearer sixteen-or-more-characters' http://127.0.0.1:8080/snapshot.jpg && head -c 2 /tmp/first.jpg | od -An -tx1
 kill -TERM \$service
 wait \$service || true
 sleep 1
