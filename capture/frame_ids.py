@@ -100,7 +100,8 @@ class FrameIds:
 
     def _read(self) -> None:
         try:
-            self._learn(self._path.read_bytes()[:MARK_BYTES], self._old)
+            with self._path.open("rb", buffering=0) as file:
+                self._learn(file.read(MARK_BYTES), self._old)
         except FileNotFoundError:
             return
         except OSError as problem:

@@ -25,7 +25,7 @@ from recorder.clips.clip import FOREVER, NS, ClipOrder, Kind
 from recorder.clips.writer_events import Closed
 from recorder.settings import RecorderSettings
 from recorder.triggers import EventTrigger, Triggers
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, read_state
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.procfs import boot_id
 
@@ -84,7 +84,7 @@ class ResumeFile:
     def read(self, now_ns: int, last_recorded_ns: int) -> InterruptedRecording | None:
         """Returns the recording to resume. `last_recorded_ns`: the last frame in leftovers; 0: there are none."""
         try:
-            state = msgspec.json.decode(self._path.read_bytes(), type=InterruptedRecording)
+            state = msgspec.json.decode(read_state(self._path), type=InterruptedRecording)
         except (OSError, msgspec.DecodeError):
             return None
         last_ns = max(state.last_ns, last_recorded_ns)
@@ -158,7 +158,7 @@ class EventMarks:
         """Oldest first; replaced as a whole, so that no lock is needed."""
         self._are_of_this_boot = True
         with suppress(OSError, msgspec.DecodeError):
-            content = msgspec.json.decode(path.read_bytes(), type=_MarksFile)
+            content = msgspec.json.decode(read_state(path), type=_MarksFile)
             self._marks, self._are_of_this_boot = tuple(content.marks), content.boot == self._boot
         if not self._are_of_this_boot:
             with suppress(OSError):

@@ -15,7 +15,7 @@ from analyzer.keogram.drawing import draw_brightness_strip, draw_keogram, merge_
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import write_sidecar
-from shmcam.runtime.atomic_files import find_unused_path
+from shmcam.runtime.atomic_files import find_unused_path, read_state
 from shmcam.runtime.clock import to_iso
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ CSV_HEAD = "time,level,scene_ev,dark_score,night,samples,utc"
 
 Columns = NDArray[np.void]
 
+MAX_DAY_BYTES = 256 << 20
+"""The largest file of a day that is read: a column a second of 1000 pixels."""
 LONGEST_DAY_S = 2 * 86_400.0
 """A day has 25 hours when the clocks go back; a machine that travels may see a longer one."""
 
@@ -50,7 +52,7 @@ class DayFile:
         """
         if not self.path.exists():
             return {}
-        raw = self.path.read_bytes()
+        raw = read_state(self.path, MAX_DAY_BYTES)
         whole = len(raw) // self.dtype.itemsize
         rows = np.frombuffer(raw[: whole * self.dtype.itemsize], self.dtype)
         if not (np.abs(rows["utc_s"] - day.begin_s) < LONGEST_DAY_S).all():  # NaN, too

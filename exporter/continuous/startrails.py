@@ -27,13 +27,15 @@ from shm_ring.formats import Geometry, planes
 from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack, Payload
 from shmcam.imaging.jpeg import to_jpeg
 from shmcam.imaging.night_light import TRAIL_SKY, VERY_SATURATED
-from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
+from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, open_regular, set_aside
 from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)
 
 FOLDER = "_night"
 """The folder below export.base_dir for the state of tonight, and the trails so far as a picture."""
+MAX_NIGHT_BYTES = 256 << 20
+"""The largest state that is read; that of a 12 MP camera has 90 MB."""
 SAME_NIGHT_S = 4 * 3600.0
 """Seconds without night frames after which a new night begins (or the camera was off for most of this one)."""
 DAY_FRAMES_TO_END = 3
@@ -158,7 +160,7 @@ class StarTrails:
         """Continues the night of a killed process. A damaged state is set aside, and logged."""
         state, _ = self._paths
         try:
-            with np.load(state, allow_pickle=False) as stored:
+            with open_regular(state, MAX_NIGHT_BYTES) as file, np.load(file, allow_pickle=False) as stored:
                 facts = json.loads(str(stored["facts"]))
                 self.night = _restore_night(facts, stored["trails"], stored["mean"])
                 self._seen_boot_id = str(facts["boot_id"])

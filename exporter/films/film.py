@@ -25,7 +25,7 @@ from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
 from shmcam.library.entry import Entry, from_description
-from shmcam.runtime.atomic_files import PART
+from shmcam.runtime.atomic_files import PART, is_regular
 from shmcam.video.color_tags import tag_colors
 from shmcam.video.disk_file import DiskFile, hold, put_in_place
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of, read_summary, trim
@@ -111,6 +111,8 @@ def adopt_film(part: Path, camera: str) -> Entry | None:
 
     Raises: OSError.
     """
+    if not is_regular(part):
+        return None
     with hold(part, without_locks=False) as is_free:  # not of another user's `shmcam timelapse`
         return _adopt_held(part, camera) if is_free else None
 

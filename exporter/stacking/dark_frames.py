@@ -21,10 +21,12 @@ from exporter.stacking.tone_map import planes_of
 from shm_ring import FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import SCALE_TO_16_BITS, Samples16
-from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, set_aside
+from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, open_regular, set_aside
 
 FOLDER = "_darks"
 """Below export.base_dir; because of the underscore the library does not take them for pictures."""
+MAX_DARK_BYTES = 256 << 20
+"""The largest dark frame that is read: two bytes a sample of 64 MP, and hot pixels."""
 MIN_FRAMES = 16
 """A dark frame of fewer frames adds its own noise to every picture."""
 HOT_SIGMAS = 8.0
@@ -130,6 +132,9 @@ def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns:
         except DAMAGE_ERRORS as problem:
             set_aside(path, problem)
             continue
+        except OSError as problem:
+            refused.append(f"{path.name}: {problem}")
+            continue
         if facts is None or facts.camera != wanted.camera:  # "front" and "front_door" begin alike
             continue
         if reason := _why_not(facts, wanted):
@@ -138,7 +143,7 @@ def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns:
             fitting.append((_times_apart(facts.exposure_us, wanted.exposure_us), path, facts))
     for _, path, facts in sorted(fitting, key=lambda item: item[:2]):
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_regular(path, MAX_DARK_BYTES) as file, np.load(file, allow_pickle=False) as stored:
                 dark = DarkFrame(stored["level"], stored["hot"])
         except DAMAGE_ERRORS as problem:
             set_aside(path, problem)
@@ -153,7 +158,7 @@ def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns:
 
 def _read_facts(path: Path) -> DarkFacts | None:
     """Reads what a dark frame belongs to; of one without facts, as older versions wrote, from its name and size."""
-    with np.load(path, allow_pickle=False) as stored:
+    with open_regular(path, MAX_DARK_BYTES) as file, np.load(file, allow_pickle=False) as stored:
         if "facts" in stored:
             values = json.loads(str(stored["facts"]))
             return DarkFacts(**{**values, "geometry": tuple(values["geometry"])})

@@ -19,7 +19,7 @@ from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import TIMING, Owner, sidecar_path_of
-from shmcam.runtime.atomic_files import PART, find_unused_path, sweep, sync_folder
+from shmcam.runtime.atomic_files import PART, find_unused_path, is_regular, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
 
@@ -31,7 +31,7 @@ def find_leftovers(recordings: Path, camera: str, *, alone: bool) -> Iterator[Pa
     for folder, _, names in os.walk(recordings):
         for name in sorted(names):
             path = Path(folder) / name
-            if is_of(name, camera) and name.endswith(PART) and not _is_written(path, alone):
+            if is_of(name, camera) and name.endswith(PART) and is_regular(path) and not _is_written(path, alone):
                 yield path
 
 
@@ -77,7 +77,10 @@ def find_unfiled(recordings: Path, camera: str) -> list[Path]:
         unfiled += [
             Path(folder) / name
             for name in sorted(names)
-            if is_of(name, camera) and name.endswith(suffixes) and sidecar_path_of(Path(name)).name not in present
+            if is_of(name, camera)
+            and name.endswith(suffixes)
+            and is_regular(Path(folder) / name)
+            and sidecar_path_of(Path(name)).name not in present
         ]
     return unfiled
 

@@ -26,7 +26,7 @@ from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
 from shmcam.hub.config_file import write_back
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, read_state
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class LiveSettings:
     def _restore(self) -> None:
         """Takes over the journal of a hub that was killed in this same run."""
         try:
-            journal = json.loads(self._journal.read_bytes())
+            journal = json.loads(read_state(self._journal))
             if journal["run"] == self._run and journal["config"] == str(self.base.path):
                 changes = {path: value for path, value in journal["changes"].items() if self._has_camera_of(path)}
                 self.current, self.unsaved = self.base.with_changes(changes), changes
@@ -213,7 +213,7 @@ def roles_of(keys: Collection[Key]) -> list[str]:
 def read_with_comments(file: Path) -> tomlkit.TOMLDocument:
     """Returns the document in a file, with its comments. *Raises* SettingsError, OSError."""
     try:
-        return tomlkit.parse(file.read_text(encoding="utf-8-sig"))
+        return tomlkit.parse(read_state(file).decode("utf-8-sig"))
     except (TOMLKitError, ValueError, RecursionError) as problem:
         raise SettingsError(f"{file}: was edited and is not TOML any more: {problem}") from problem
 

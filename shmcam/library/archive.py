@@ -95,6 +95,8 @@ def build(
     if not entries:
         raise NothingThere(f"archive {name}: the library holds nothing of that {span.describe()}")
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():  # opening a FIFO waits for its reader
+        raise ValueError(f"{folder / JOURNAL}: no regular file; remove it")
     sources = [(path, _to_place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
     done, spared = read_items(folder), {entry.path for entry in entries}
     with (folder / JOURNAL).open("a", encoding="utf-8") as journal:

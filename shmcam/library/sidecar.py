@@ -28,7 +28,7 @@ from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import LibraryError
 from shmcam.library.time_parsing import LARGEST
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, read_state
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
 """Formats that carry their description."""
@@ -112,19 +112,10 @@ def sidecar_path_of(path: Path) -> Path:
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes | None:
-    """Returns the content of a regular file; None for a FIFO, device or folder, or if it is too large or gone.
-
-    Opening never waits: a FIFO without a writer would hold a process for ever.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
-                return None
-            return file.read(max_bytes + 1)[:max_bytes]
-    except OSError:
-        return None
+    """Returns the content of a regular file; None for a FIFO, device or folder, or if it is too large or gone."""
+    with suppress(OSError):
+        return read_state(path, max_bytes)
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import re
+import stat
 import struct
 import time
 import zipfile
@@ -96,6 +97,42 @@ def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: boo
         os.close(descriptor)  # removed as a leftover between open and lock
 
 
+MAX_STATE_BYTES = 1 << 20
+"""The largest state file that is read: ours have a few kilobytes."""
+
+
+def open_regular(path: Path, max_bytes: int) -> BinaryIO:
+    """Opens a regular file to read it; opening never waits, as it would for a FIFO without a writer.
+
+    Raises: OSError, also for a FIFO, a device or a folder, and for a file of more than `max_bytes`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes, at most {max_bytes} are read", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def is_regular(path: Path) -> bool:
+    """Tells whether it is a file, no link, FIFO or device; a disk that does not answer has none."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def read_state(path: Path, max_bytes: int = MAX_STATE_BYTES) -> bytes:
+    """Returns the content of a state file. Raises: OSError, as `open_regular` does."""
+    with open_regular(path, max_bytes) as file:
+        return file.read(max_bytes)
+
+
 def sweep(folder: Path) -> list[Path]:
     """Removes the files that killed processes left of `open_atomic` in a folder, not below it, and no others.
 
@@ -106,8 +143,10 @@ def sweep(folder: Path) -> list[Path]:
 
 def _sweep_file(path: Path) -> bool:
     with suppress(OSError):  # it is another user's, or gone
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return False  # no FIFO and no folder is ours
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # it is being written

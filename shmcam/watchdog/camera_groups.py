@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, read_state
 from shmcam.runtime.supervisord import Program
 
 MUST_KNOW = ("hub", "exporter", "streamer")
@@ -28,7 +28,7 @@ class CameraGroups:
         """Returns whether supervisord has other cameras than those known. The first call of a run notes them."""
         groups = groups_of(programs)
         try:
-            note = json.loads(self._path.read_bytes())
+            note = json.loads(read_state(self._path))
             if note["run"] == self._run:
                 return bool(note["groups"] != groups)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
