@@ -18,7 +18,7 @@ from shmcam.runtime.clock import to_stamp
 def check_label(label: str) -> str:
     """Returns the label, fit for a file name, or empty. Raises: ValueError (the caller's fault)."""
     if label and not re.fullmatch(LABEL, label):
-        raise ValueError(f"label {label[:40]!r}: 1..32 of A-Z a-z 0-9 _ -")
+        raise ValueError(f"label {label[:40]!r}: 1..32 of A-Z a-z 0-9 _ -, the first a letter or digit")
     return label
 
 

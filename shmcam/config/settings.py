@@ -77,10 +77,10 @@ CONNECTED_BYTES_MAX = 64 * 1024
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h; supervisord.conf lists it in `exitcodes`, so that a bad file is not tried for ever."""
 
-LABEL = r"[A-Za-z0-9_-]{1,32}"
-"""The pattern of a camera's name and of a label."""
+LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
+"""The pattern of a camera's name and of a label. `_` and `.` begin names of state, `-` begins options."""
 
-LONG_NAME = r"[A-Za-z0-9_-]{1,64}"
+LONG_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 """The pattern of an archive's name and of a session's folder, which holds a prefix, a time and a label."""
 
 S = TypeVar("S", bound=Section)

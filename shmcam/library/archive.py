@@ -56,7 +56,7 @@ MakeRoom = Callable[[int, Collection[Path]], object]
 def check_name(name: str) -> str:
     """Returns the name of an archive if it can be that of a folder. Raises: ValueError."""
     if not re.fullmatch(LONG_NAME, name):
-        raise ValueError(f"archive name {name[:80]!r}: 1..64 of A-Z a-z 0-9 _ -")
+        raise ValueError(f"archive name {name[:80]!r}: 1..64 of A-Z a-z 0-9 _ -, the first a letter or digit")
     return name
 
 

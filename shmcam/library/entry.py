@@ -59,7 +59,7 @@ class Entry:
     trigger: str = ""
     """Its cause: "" or auto, rolling, timer (ordinary), save, motion, night, record, … (triggered)."""
     label: str = ""
-    """Its label, `[A-Za-z0-9_-]{0,32}`."""
+    """Its label (`LABEL` of shmcam.config.settings), or empty."""
     companions: tuple[str, ...] = ()
     """The names of files in the same folder that belong to it and are deleted with it (frame timing CSV)."""
     protected: bool = False

@@ -38,7 +38,7 @@ SESSION_LOG_HEAD = "# session.log: what shmcam logged while this session was rec
 """The first line, by which a log of ours is known."""
 
 HIDDEN = (".", "_", "@", "#", "$", "~")
-"""First characters of names that the library leaves out: temporary files, dark frames, state, bins and thumbnails."""
+"""First characters of folders that the library leaves out: dark frames, state, bins and thumbnails."""
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 
 
@@ -57,7 +57,7 @@ def find_files(folders: Sequence[Path]) -> set[Path]:
                 paths.update([subfolder / MANIFEST] if is_whole else [])
                 names.clear()
                 continue
-            names[:] = [name for name in names if _is_counted(name) and name not in SYSTEM_FOLDERS]
+            names[:] = [name for name in names if not name.startswith(HIDDEN) and name not in SYSTEM_FOLDERS]
             paths.update(subfolder / name for name in files if _may_be_ours(name, present))
     return {path for path in paths if path.suffix not in VIDEOS or not _is_growing(path)}
 
@@ -186,13 +186,9 @@ def _is_same(folder: Path, other: Path) -> bool:
         return False
 
 
-def _is_counted(name: str) -> bool:
-    return not name.startswith(HIDDEN) and is_text(name)
-
-
 def _may_be_ours(name: str, present: Collection[str]) -> bool:
     """Tells whether it is worth reading: a medium with a sidecar, or with a date in its name as all of ours."""
-    if Path(name).suffix not in MEDIA or not _is_counted(name):
+    if Path(name).suffix not in MEDIA or name.startswith(".") or not is_text(name):
         return False
     return f"{name}.json" in present or DATE.search(name) is not None
 

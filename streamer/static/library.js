@@ -174,7 +174,7 @@ export class LibraryTab {
 
   /** A dialog for an archive of a time span; that of some rows, or the last two hours. */
   archive(rows = []) {
-    const name = h("input", { pattern: "[A-Za-z0-9_\\-]{1,64}", maxlength: 64, required: true, placeholder: "trial_7", title: "letters, digits, _ and -" });
+    const name = h("input", { pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]{0,63}", maxlength: 64, required: true, placeholder: "trial_7", title: "letters, digits, _ and -, the first a letter or digit" });
     const times = rows.flatMap((row) => [new Date(row.started_utc).getTime(), new Date(row.started_utc).getTime() + row.duration_s * 1000]);
     const since = h("input", { value: rows.length ? new Date(Math.min(...times)).toISOString() : "2h", placeholder: "2h, or 2026-11-21T08:00" });
     const until = h("input", { value: rows.length ? new Date(Math.max(...times) + 1).toISOString() : "", placeholder: "now" });

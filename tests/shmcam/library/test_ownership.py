@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -14,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from shmcam.config.settings import LABEL
 from shmcam.library import Catalogue, LibraryError, archive, files
 from shmcam.library.archive import build
 from shmcam.library.manifest import Span
@@ -208,6 +210,17 @@ def test_an_archive_that_was_renamed_is_the_owners(catalogue, saved, settings):
     with pytest.raises(LibraryError, match="nothing proves"):
         catalogue.remove(replace(entry, path=kept / "manifest.json"))
     assert (kept / "captures" / "a.npy").exists()
+
+
+def test_a_label_is_found_again_and_is_no_option_whatever_it_begins_with(catalogue, saved):
+    """Pictures with the label `_fox` vanished at a rebuild, `-fox` looked like an option."""
+    entry = saved("_fox_20260101_000000_f7.npy", kind="picture", label="_fox")
+    assert catalogue.rebuild() == (1, 0) and catalogue.check() == [] and catalogue.find()[0].path == entry.path
+    for word in ("_fox", "-fox", "--fox", ".fox", ""):
+        with pytest.raises(ValueError, match="the first a letter or digit"):
+            archive.check_name(word)
+        assert re.fullmatch(LABEL, word) is None
+    assert re.fullmatch(LABEL, "7_fox-") and archive.check_name("a" * 64)
 
 
 def test_special_files_in_our_folders_hold_nobody_up(catalogue, saved, settings):
