@@ -25,6 +25,7 @@ from shm_ring.color import to_bgr
 from shm_ring.formats import Geometry
 from shmcam.imaging.accumulate import Payload
 from shmcam.library.entry import Entry, from_description
+from shmcam.library.sidecar import Owner
 from shmcam.runtime.atomic_files import PART, is_regular
 from shmcam.video.color_tags import tag_colors
 from shmcam.video.disk_file import DiskFile, hold, put_in_place
@@ -104,27 +105,27 @@ class Film:
             self.abandon()
 
 
-def adopt_film(part: Path, camera: str) -> Entry | None:
+def adopt_film(part: Path, camera: str, owner: Owner | None = None) -> Entry | None:
     """Turns a killed process's leftover into a film. Returns: its entry; None if it held no frame and was removed.
 
-    A film of another camera, and one that is being written, is left alone; None, too.
+    A film of another camera or installation, and one that is being written, is left alone; None, too.
 
     Raises: OSError.
     """
     if not is_regular(part):
         return None
     with hold(part, without_locks=False) as is_free:  # not of another user's `shmcam timelapse`
-        return _adopt_held(part, camera) if is_free else None
+        return _adopt_held(part, camera, owner) if is_free else None
 
 
-def _adopt_held(part: Path, camera: str) -> Entry | None:
+def _adopt_held(part: Path, camera: str, owner: Owner | None) -> Entry | None:
     summary = read_summary(part, suspect=SYNC_FRAMES + 1)
     if summary is None or not summary.frames:
         # Before its first fragment a film says nothing about itself; another camera may be about to write it.
         if any(names.is_film_of(part.name.removesuffix(PART), what, camera) for what in ("timelapse", "startrails")):
             part.unlink()
         return None
-    if summary.about.get("camera") != camera:
+    if summary.about.get("camera") != camera or (owner is not None and not owner.is_named(summary.about)):
         return None
     trim(part, summary)
     description = {"kind": "timelapse", "camera": "", "started_utc_ns": 0, **summary.about}

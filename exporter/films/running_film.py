@@ -71,13 +71,19 @@ class RunningFilm:
         return self.catalogue.add_when_writable(entry)
 
     def adopt_leftovers(self) -> None:
-        """Puts films that a kill left unfinished into the library. Raises: OSError, sqlite3.Error."""
-        for part in sorted(self.settings().paths.captures.glob(f"{self.kind}_{self.camera}_*.mp4{PART}")):
-            entry = adopt_film(part, self.camera)
+        """Puts films that a kill left unfinished into the library; the first camera also those of removed cameras.
+
+        Raises: OSError.
+        """
+        settings = self.settings()
+        for part in sorted(settings.paths.captures.glob(f"{self.kind}_*.mp4{PART}")):
+            camera = names.film_camera_of(part.name, self.kind)
+            is_of_removed = self.camera == settings.cameras[0] and camera not in settings.cameras
+            if not camera or (camera != self.camera and not is_of_removed):
+                continue
+            entry = adopt_film(part, camera, self.catalogue.owner)
             if entry is not None:
-                log.info(
-                    "%s film adopted camera=%s path=%s frames=%d", self.kind, self.camera, entry.path, entry.frames
-                )
+                log.info("%s film adopted camera=%s path=%s frames=%d", self.kind, camera, entry.path, entry.frames)
                 self.catalogue.add_when_writable(entry)
 
     def abandon(self) -> None:

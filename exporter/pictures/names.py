@@ -47,5 +47,11 @@ def is_film_of(name: str, what: str, camera: str) -> bool:
     return re.fullmatch(rf"{what}_{re.escape(camera)}_\d{{8}}_\d{{6}}(_\d+)?\.\w+", name) is not None
 
 
+def film_camera_of(name: str, what: str) -> str:
+    """Returns the camera in the name of a film without a label, finished or not; empty for any other name."""
+    match = re.fullmatch(rf"{what}_(.+)_\d{{8}}_\d{{6}}(_\d+)?\.\w+(\.\w+)?", name)
+    return match[1] if match else ""
+
+
 def _join_stem(camera: str, label: str, utc_ns: int, frame_id: int) -> str:
     return "_".join(part for part in (camera, check_label(label), to_stamp(utc_ns), f"f{frame_id}") if part)

@@ -72,6 +72,15 @@ def find_free_paths(
         number += 1
 
 
+CLIP_NAME = re.compile(r"(.+?)_\d+x\d+_[\d.]+fps_\d{8}_\d{6}.*")
+
+
+def camera_of(name: str) -> str:
+    """Returns the camera in the name of a clip; empty for any other name."""
+    match = CLIP_NAME.fullmatch(name)
+    return match[1] if match else ""
+
+
 def is_of(name: str, camera: str) -> bool:
     """Tells whether a file name is one of this camera's; `front` is not the camera of `front_door_640x360_…`."""
     return re.match(rf"{re.escape(camera)}_\d+x\d+_[\d.]+fps_\d{{8}}_\d{{6}}", name) is not None

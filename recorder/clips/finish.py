@@ -17,7 +17,7 @@ from pathlib import Path
 
 import av
 
-from recorder.clips.recovery import adopt_leftovers, find_unfiled, read_closed
+from recorder.clips.recovery import adopt_leftovers, find_removed_cameras, find_unfiled, read_closed
 from recorder.clips.writer import FINISHER_STEPS, lower_priority
 from recorder.clips.writer_events import Closed, Filed, Notice
 from recorder.encoding.encoder import TIME_BASE
@@ -143,6 +143,7 @@ class Finisher:
     def _finish_clips(self) -> None:
         lower_priority(FINISHER_STEPS)
         self._finish_unfiled()
+        self._adopt_of_removed_cameras()
         while not (self._close_request.requested and self._closed.empty()):
             if self._disk_is_back:
                 self._disk_is_back = False
@@ -156,6 +157,16 @@ class Finisher:
     def _adopt_late(self) -> list[Closed]:
         recordings = self.settings.paths.recordings
         return adopt_leftovers(recordings, self._camera, self._catalogue.owner, alone=False)
+
+    def _adopt_of_removed_cameras(self) -> None:
+        """Adopts the leftovers of cameras that were renamed or removed; the recorder of the first camera does it."""
+        settings, recordings = self.settings, self.settings.paths.recordings
+        if self._camera != settings.cameras[0]:
+            return
+        for camera in find_removed_cameras(recordings, settings.cameras):
+            with suppress(OSError):
+                for closed in adopt_leftovers(recordings, camera, self._catalogue.owner, alone=False):
+                    self._finish(closed)
 
     def _finish_unfiled(self) -> None:
         """Finishes the clips that a recorder before us closed and did not live to finish."""

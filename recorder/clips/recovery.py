@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, is_of
+from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, camera_of, is_of
 from recorder.clips.clip_file import read_last_captured_ns, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
@@ -83,6 +83,12 @@ def find_unfiled(recordings: Path, camera: str) -> list[Path]:
             and sidecar_path_of(Path(name)).name not in present
         ]
     return unfiled
+
+
+def find_removed_cameras(recordings: Path, cameras: Collection[str]) -> list[str]:
+    """Returns the cameras that left clips to be adopted and are none of `cameras`: they were renamed or removed."""
+    left = {camera_of(name) for _, _, names in os.walk(recordings) for name in names if name.endswith(PART)}
+    return sorted(left - {"", *cameras})
 
 
 def read_closed_until_ns(recordings: Path, camera: str) -> int:

@@ -58,6 +58,16 @@ CASES = {
 }
 
 
+def test_leftovers_of_a_camera_that_was_renamed_are_found(tmp_path):
+    """They stayed for ever: the recorder of each camera adopts what bears its name."""
+    place, _, _ = part(tmp_path)
+    (tmp_path / "film.mp4.part").write_bytes(b"somebody's")
+    assert recovery.find_removed_cameras(tmp_path, ["garden"]) == ["cam0"]
+    assert recovery.find_removed_cameras(tmp_path, ["cam0", "garden"]) == []
+    assert [clip.camera for clip in recovery.adopt_leftovers(tmp_path, "cam0", alone=False)] == ["cam0"]
+    assert recovery.find_removed_cameras(tmp_path, ["garden"]) == [] and place.clip.exists()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_leftover_is_adopted_or_removed(tmp_path, case):
     place, video, csv = part(tmp_path)
