@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,61 @@ def test_a_disk_that_does_not_answer_ends_neither_writer_nor_finisher(tmp_path, 
         assert notices.empty()
         finisher._finish(kept)
         assert notices.get().closed.path == clip.paths.clip
+
+
+def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_path, monkeypatch):
+    """A protected recording that ended on a full disk lost its description, and was deleted later."""
+    monkeypatch.setattr("recorder.clips.finish.RETRY_S", 0.2)
+    clip = film.clip_file(tmp_path)
+    for unit in film.units():
+        clip.add(unit)
+    order = replace(film.ORDER, protect=True)
+    clip_of_writer = OpenClip("cam0", clip, order, film.track(), 0)
+    clip.close()
+    (tmp_path / "config.toml").touch()
+    settings, notices = Settings.load(tmp_path / "config.toml", environ={}), queue.SimpleQueue()
+    with Catalogue.of(settings) as catalogue:
+        real, tries = catalogue.add, []
+
+        def add(entry):
+            tries.append(entry)
+            if len(tries) < 3:
+                raise OSError(errno.ENOSPC, "no space left")
+            return real(entry)
+
+        monkeypatch.setattr(catalogue, "add", add)
+        finisher = Finisher(
+            *(settings, RecorderSettings(), "cam0"),
+            marks=EventMarks(tmp_path / "marks.json"),
+            catalogue=catalogue,
+            closed=queue.SimpleQueue(),
+            notices=notices,
+            stop=Stop(),
+        )
+        finisher._closed.put(clip_of_writer.to_closed("over", intact=True))
+        finisher.start()
+        assert notices.get(timeout=30).closed.path == clip.paths.clip
+        finisher.close(10)
+        (entry,) = catalogue.find()
+        assert entry.protected and len(tries) == 3
+
+
+def test_a_clip_ends_before_the_largest_file_and_the_next_one_begins_with_the_next_frame(tmp_path, monkeypatch):
+    """On FAT a recording ended with an error at 4 GB, and what came until the retry was lost."""
+    limit = 100_000
+    monkeypatch.setattr("recorder.clips.storage.max_file_bytes_of", lambda _folder: limit)
+    monkeypatch.setattr("recorder.clips.writer.FILE_SHARE", 0.4)  # of so small a file the rest holds no key frame more
+    (tmp_path / "config.toml").touch()
+    settings, stop, own = Settings.load(tmp_path / "config.toml", environ={}), Stop(), RecorderSettings()
+    with Catalogue.of(settings) as catalogue:
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), stop)
+        writer.start()
+        for unit in film.units():
+            until(lambda unit=unit: writer.put(QueuedUnit(unit, film.track())), 30)
+        assert writer.close("over", 60)
+    clips = sorted(settings.paths.recordings.rglob("*.mp4"), key=numbers)
+    assert len(clips) > 1 and all(path.stat().st_size < limit for path in clips)
+    assert [number for path in clips for number in numbers(path)] == list(range(1000, 1100))
 
 
 def test_a_bug_in_the_writing_thread_ends_the_process_with_an_error(tmp_path, caplog):
