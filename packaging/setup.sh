@@ -75,15 +75,23 @@ if ! usable; then
     "$python" -m venv $see_system .venv
 fi
 rm -f .venv/*.stamp
-pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+# install ARGUMENTS...: pip, with one line for each package that it fetches; its errors stay whole
+install() {
+    echo "installing up to $(grep -c == "$lock") packages into .venv: some minutes the first time, ten on a small Pi"
+    { .venv/bin/python -m pip --disable-pip-version-check install -c "$lock" "$@" 2>&1 || echo "exit status $?"; } | awk '
+        /^exit status [0-9]+$/ { code = $3; next }
+        failed || /^ *(ERROR|error):/ { failed = 1; print >"/dev/stderr"; next }
+        /^ *Collecting / { printf "  %d %s\n", ++count, $2; fflush() }
+        END { exit code }'
+}
 case $what in
-    run) pip install -c "$lock" -e . ;;
-    *) pip install -c "$lock" -e '.[test]' ;;
+    run) install -e . ;;
+    *) install -e '.[test]' ;;
 esac
 # the page's accessibility is tested with axe-core, which only npm has; without npm that test is skipped
-if [ "$what" != run ] && command -v npm >/dev/null; then
+if [ "$what" != run ] && command -v npm >/dev/null && [ ! -e .venv/node_modules/axe-core ]; then
     npm install --prefix .venv --no-save --no-audit --no-fund --silent axe-core@4 || echo "no axe-core"
 fi
-if [ "$what" = bench ]; then pip install -c "$lock" -e '.[bench]' || echo "some peers are missing and will be skipped"; fi
+if [ "$what" = bench ]; then install -e '.[bench]' || echo "some peers are missing and will be skipped"; fi
 identity >".venv/$what.stamp"
 if [ "$what" = bench ]; then identity >.venv/test.stamp; fi

@@ -46,7 +46,7 @@ def setup(clone, *, what="run", command=("sh",), **environ):
 
 def test_a_venv_is_made_once_and_made_anew_where_it_cannot_be_used(clone):
     """A moved clone ended with `.venv/bin/shmcam: not found`, and so did a system upgrade that took Python away."""
-    assert setup(clone).stdout == ""
+    assert setup(clone).stdout.startswith("installing up to ")
     assert setup(clone).stdout == "" and len((clone / "pip.log").read_text().splitlines()) == 1, "nothing to do"
 
     moved = clone.rename(clone.with_name("renamed"))

@@ -839,17 +839,31 @@ def _violations(page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:200]}" for one in found]
 
 
-@pytest.mark.slow
-def test_h264_stays_near_the_camera(pipeline, browser):
-    """The lag, by the number in the pixels against the newest frame of the ring: it crept to 0.45 s at 10 fps."""
+def test_live_video_that_has_fallen_behind_catches_up(pipeline, browser):
+    """It crept to 0.45 s behind and stayed there: nothing below a jump's threshold was ever made up for."""
+    behind = "((one) => one.buffered.end(one.buffered.length - 1) - one.currentTime)(document.querySelector('video'))"
     with opened(browser, pipeline.url) as page:
         until(lambda: kind(page) == "h264", 30, "H.264 to play")
-        lags = []
-        for _ in range(100):
+        until(lambda: page.evaluate(f"{behind} < 0.15"), 30, "it to be near")
+        page.evaluate("document.querySelector('video').currentTime -= 0.4")
+        assert page.evaluate(f"{behind} > 0.3")
+        until(lambda: page.evaluate(f"{behind} < 0.15"), 30, "it to be near again")
+        playwright.expect(page.locator(".lower")).to_contain_text(re.compile(r"\d\.\d\d s old"))
+
+
+@pytest.mark.slow
+def test_the_lag_of_live_video_does_not_grow(pipeline, browser):
+    """By the number in the pixels against the newest frame of the ring."""
+    with opened(browser, pipeline.url) as page:
+        until(lambda: kind(page) == "h264", 30, "H.264 to play")
+        frames = []
+        for _ in range(300):
             page.wait_for_timeout(200)
             if (shown := _number_on_screen(page)) is not None:
-                lags.append((pipeline.frames() - 1 - shown) / 15)
-        assert sorted(lags)[len(lags) // 2] < 0.3
+                frames.append(pipeline.frames() - 1 - shown)
+        assert len(frames) > 100
+        early, late = (sorted(part)[len(part) // 2] for part in (frames[:50], frames[-50:]))
+        assert late <= early + 2, f"{early} frames behind, then {late}"
 
 
 def _number_on_screen(page) -> int | None:
