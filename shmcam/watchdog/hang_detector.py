@@ -8,7 +8,8 @@ It is made from the heartbeats that come through the hub and from supervisord's 
 - Time counts from when this watchdog first saw the process, not from supervisord's wall clock: a clock that is set at
   boot must not look like a hang, and a restarted watchdog gives every process its full time once more.
 - The hub is alive while the watchdog's own heartbeat comes back through it. Without the hub no heartbeat arrives, so
-  no other process is suspected, and the silence of all of them counts from the hub's return.
+  no other process is suspected, and the silence of each stands still until the hub's return. It is not forgiven: a
+  process that is stopped while the hub keeps dying is replaced all the same.
 - If every process falls silent at once, the host was stopped or starved: one more period passes before a kill. The
   same if the watchdog itself did not run.
 - Heartbeats name their process by pid. supervisord knows its children by pid, and tells of a new one a little late; a
@@ -17,6 +18,7 @@ It is made from the heartbeats that come through the hub and from supervisord's 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -122,14 +124,18 @@ class HangDetector:
     _echo_s: float | None = None
     """Time at which the watchdog's own heartbeat last came back through the hub."""
     _hub_reported: bool = False
+    _is_deaf: bool = False
+    """True from the hub's end or silence until the next echo: no heartbeat can arrive."""
     _checked_s: float | None = None
     _paused_s: float = -1e9
+    _suspended_s: float = -1e9
+    """Up to here no silence counts."""
     _grace_given: bool = False
 
     def hear(self, beat: Heartbeat, now_s: float) -> None:
         """Notes a heartbeat that came through the hub."""
         if beat.role == WATCHDOG:
-            self._echo_s, self._hub_reported = now_s, False
+            self._echo_s, self._hub_reported, self._is_deaf = now_s, False, False
             return
         earlier = self._unassigned.get(beat.pid)
         self._unassigned[beat.pid] = UnassignedBeat(beat, now_s, earlier.first_s if earlier else now_s)
@@ -153,16 +159,21 @@ class HangDetector:
         self._assign_heartbeats(programs)
         strangers = self._find_strangers(programs, now_s) if programs else []
         self._follow_processes(programs, now_s)
+        checked_s = self._checked_s or now_s
         if self._was_paused(now_s):
+            self._suspend_clocks(checked_s, now_s)
             self._echo_s = now_s
-            return strangers + self._give_grace("the watchdog itself was stopped or starved", now_s)
+            return [*strangers, Action("grace", "", "the watchdog itself was stopped or starved")]
         hub = programs.get(HUB)
         if hub is None or hub.state != "RUNNING" or self._echo_s is None:
-            self._echo_s = now_s
-            self._restart_clocks(now_s)
+            self._suspend_clocks(-1e9 if self._echo_s is None else self._echo_s, now_s)
+            self._echo_s, self._is_deaf = now_s, True
             return strangers
-        if now_s - self._echo_s > self.settings.hang_report_s:
-            self._restart_clocks(now_s)
+        if self._is_deaf or now_s - self._echo_s > self.settings.hang_report_s:
+            self._suspend_clocks(self._echo_s, now_s)
+            self._is_deaf = True
+            if now_s - self._echo_s <= self.settings.hang_report_s:
+                return strangers
             return strangers + self._check_hub(now_s - self._echo_s, now_s)
         return strangers + self._check_processes(now_s)
 
@@ -220,14 +231,17 @@ class HangDetector:
         self._paused_s = now_s
         return True
 
-    def _give_grace(self, reason: str, now_s: float) -> list[Action]:
-        self._restart_clocks(now_s)
-        return [Action("grace", "", reason)]
+    def _suspend_clocks(self, since_s: float, now_s: float) -> None:
+        """Leaves the time since then out of every process's silence: its heartbeats could not arrive.
 
-    def _restart_clocks(self, now_s: float) -> None:
-        """Counts the silence of every process from now: its heartbeats could not arrive."""
+        One that has sent no heartbeat yet begins anew: it may have begun to when the hub went.
+        """
+        since_s = max(since_s, self._suspended_s)
+        self._suspended_s = now_s
         for process in self._processes.values():
-            process.heard_s = process.frames_s = now_s
+            left_out_s = math.inf if process.beat is None else now_s - since_s
+            process.heard_s = min(now_s, process.heard_s + left_out_s)
+            process.frames_s = min(now_s, process.frames_s + left_out_s)
 
     def _check_hub(self, silent_s: float, now_s: float) -> list[Action]:
         actions = []
@@ -246,7 +260,8 @@ class HangDetector:
         silent = [process for process in beating if now_s - process.heard_s > self.settings.hang_report_s]
         if len(silent) >= 2 and len(silent) == len(beating) and not self._grace_given:
             self._grace_given = True
-            return self._give_grace("every process fell silent at once", now_s)
+            self._suspend_clocks(max(process.heard_s for process in silent), now_s)
+            return [Action("grace", "", "every process fell silent at once")]
         actions: list[Action] = []
         for name, process in list(self._processes.items()):
             if process.beat is None:

@@ -237,6 +237,25 @@ def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapp
         assert [a for a in night.go_on(11, beating=["capture"]) if a[1] != "stranger"] == []
 
 
+@pytest.mark.parametrize(("up_s", "down_s"), [(8, 2), (6, 4), (3, 5)])
+def test_a_hub_that_keeps_dying_does_not_start_the_clock_of_a_stopped_process_anew(up_s, down_s):
+    """A stopped capture was not replaced in 81 s: each death of the hub forgave its silence."""
+    night = Night("capture", "analyzer", "recorder")
+    others = ["analyzer", "recorder"]
+    for name in ("capture", *others):
+        night.beat(name)
+    found = []
+    for death in range(10):
+        found += night.go_on(up_s, beating=others)
+        night.programs["hub"] = program("hub", 0, "BACKOFF")
+        found += night.go_on(down_s / 2, hub=False)
+        night.programs["hub"] = program("hub", 100 + death)
+        found += night.go_on(down_s / 2, hub=False)  # it runs, and nobody has found it again yet
+    kills = [(when, name) for when, kind, name in found if kind == "kill"]
+    assert kills and {name for _, name in kills} == {"capture"}
+    assert kills[0][0] <= (20 + up_s) * (up_s + down_s) / up_s + 1  # 20 s of silence while it could be heard
+
+
 def test_a_hub_that_stands_still_is_reported_and_killed_and_no_other_process_is():
     night = Night("capture", "analyzer")
     night.beat("capture")
