@@ -236,7 +236,7 @@ def drive(slave, hub):
     assert json.loads(slave.stdout.readline())["status"] == "ready"
     answer = command(command="take_snapshot")
     assert list(answer) == ["type", "status", "timestamp", "data"]
-    assert (answer["type"], answer["status"], answer["data"]["path"]) == ("status", "saved", "/x.jpg")
+    assert (answer["type"], answer["status"], answer["data"]["path"]) == ("status", "snapshot_taken", "/x.jpg")
     assert command(command="get_status")["data"]["processes"]
     assert command(command="start_recording")["type"] == "error"
     assert "did you mean" in command(command="take_snapsot")["data"]["message"]
