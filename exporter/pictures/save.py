@@ -94,7 +94,7 @@ class PictureSaver:
         self.announce = announce
         """Sends an event."""
         self._is_refused = False
-        """The last write failed although there seemed to be room, and files were deleted for it."""
+        """A quota refused the last write, and files were deleted for it."""
 
     def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
         """Saves one frame in each format. Returns: the rows.
@@ -211,12 +211,14 @@ class PictureSaver:
         try:
             path = self._write(path, parts, beside)
         except OSError as error:
-            if error.errno not in FULL or self._is_refused:
+            is_quota = error.errno == errno.EDQUOT
+            if error.errno not in FULL or (is_quota and self._is_refused):
                 raise
-            # The disk was fuller than it looked (quota, another writer): free twice the room, once until a write works.
+            # The disk was fuller than it looked (another writer): make twice the room, once. A quota shows in no free
+            # space: the oldest files go for it, but not again before a write has worked.
             log.warning("disk full path=%s need_bytes=%d reason=%s", path, need_bytes, error.strerror)
-            self._is_refused = True
-            self._make_room(path, need_bytes, picture.entry, at_least_bytes=2 * need_bytes)
+            self._is_refused = is_quota
+            self._make_room(path, 2 * need_bytes, picture.entry, at_least_bytes=2 * need_bytes * is_quota)
             path = self._write(path, parts, beside)
         self._is_refused = False
         return self._catalogue.add_when_writable(replace(picture.entry, path=path))

@@ -33,7 +33,7 @@ class Storage:
         self.owner = catalogue.owner
         """The installation that the clips belong to."""
         self.was_refused = False
-        """A clip ended because its disk was full or its quota used up although there seemed to be room."""
+        """A clip ended because a quota was used up, which shows in no free space."""
         self.max_file_bytes = 0
         """The largest file of this file system; 0: unknown."""
 

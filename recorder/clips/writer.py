@@ -119,7 +119,6 @@ def _bytes_of(item: QueuedUnit | End) -> int:
     return item.unit.packet.size if isinstance(item, QueuedUnit) else 0
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FILE_SHARE = 15 / 16
 """The share of the largest file after which the next one begins: the rest holds what comes until a key frame."""
 
@@ -353,7 +352,7 @@ class ClipWriter:
 
     def _abandon(self, reason: str, code: int = 0) -> None:
         if self._clip is not None:
-            self._storage.was_refused = code in FULL and self._clip.file.totals.frames > 0
+            self._storage.was_refused = code == errno.EDQUOT and self._clip.file.totals.frames > 0
             self._clip.file.abandon()
             self._note_failure(reason)
             self._report_closed(reason, intact=False)
