@@ -15,7 +15,7 @@ fi
 file=$repo/packaging/Containerfile
 top=$(mktemp -d)
 trap 'umount -R "$top" 2>/dev/null; rmdir "$top"' EXIT
-mount -t tmpfs -o size=3G tmpfs "$top"
+mount -t tmpfs -o size=8G tmpfs "$top"   # more than library.free_reserve_mb must stay free
 mkdir "$top/changes" "$top/work" "$top/root"
 root=$top/root
 mount -t overlay -o "lowerdir=$base,upperdir=$top/changes,workdir=$top/work" overlay "$root"
@@ -36,10 +36,12 @@ echo "== ENTRYPOINT, HEALTHCHECK"
 cat >"$root/try.sh" <<END_OF_TRY
 ip link set lo up
 cd /data
-setpriv --reuid=shmcam --regid=shmcam --init-groups env $environment HOME=/data SHMCAM_HTTP__TOKEN=sixteen-or-more-characters shmcam run >/tmp/out 2>&1 &
+export SHMCAM_HTTP__TOKEN=sixteen-or-more-characters
+setpriv --reuid=shmcam --regid=shmcam --init-groups env $environment HOME=/data shmcam run >/tmp/out 2>&1 &
 service=\$!
+trap "kill \$service 2>/dev/null || true; wait" EXIT
 for _ in \$(seq 240); do if $check 2>/dev/null; then well=1; break; fi; sleep 0.5; done
-[ "\${well:-}" ] || { cat /tmp/out /data/logs/*.log; exit 1; }
+[ "\${well:-}" ] || { curl -s http://127.0.0.1:8080/healthz; cat /tmp/out /data/logs/*.log; exit 1; }
 echo healthy; ls /data
 curl -sf -o /tmp/first.jpg -H 'Authorization: Bearer sixteen-or-more-characters' http://127.0.0.1:8080/snapshot.jpg && head -c 2 /tmp/first.jpg | od -An -tx1
 kill -TERM \$service
