@@ -16,7 +16,7 @@ import pytest
 
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry
-from shmcam.library.manifest import JOURNAL
+from shmcam.library.manifest import BEGUN, JOURNAL
 from shmcam.runtime.atomic_files import PART
 from tests.exporter.conftest import Service, running
 from tests.machine import PATIENCE, need_shared_memory, until
@@ -101,7 +101,7 @@ def test_an_archive_whose_exporter_was_killed_goes_on_where_it_was(kills, servic
     inside = folder / "recordings"
 
     def brought() -> int:
-        return (folder / JOURNAL).read_text().count("\n") if (folder / JOURNAL).exists() else 0
+        return (folder / JOURNAL).read_text().count("sha256") if (folder / JOURNAL).exists() else 0
 
     def halves() -> bool:
         return any(0 < path.stat().st_size < CLIP_BYTES for path in inside.glob(f".*{PART}"))
@@ -135,7 +135,7 @@ def test_an_archive_whose_exporter_was_killed_goes_on_where_it_was(kills, servic
 
     (elsewhere / "given_up" / "recordings").mkdir(parents=True)
     shutil.copy(inside / "clip0.mp4", elsewhere / "given_up" / "recordings")
-    (elsewhere / "given_up" / JOURNAL).touch()
+    (elsewhere / "given_up" / JOURNAL).write_text(json.dumps({BEGUN: "recordings/clip0.mp4"}) + "\n")
     assert service.call("archives list").data["unfinished"] == ["given_up"]
     assert service.call("archives delete given_up").text == "OK: deleted unfinished archive given_up"
     assert list(elsewhere.iterdir()) == [folder] and service.call("archives list").data["unfinished"] == []
