@@ -21,7 +21,7 @@ from capture.sources.base import (
     OpenedSource,
     StillOpening,
 )
-from capture.sources.guarded import GuardedSource, SourceFault
+from capture.sources.error_translation import GuardedSource, SourceFault
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge

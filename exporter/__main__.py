@@ -15,7 +15,7 @@ from exporter.job_queue import JobQueue
 from exporter.loop import COMMANDS, Exporter, run
 from exporter.pictures.save import PictureSaver
 from exporter.ring_frames import CameraFrames
-from exporter.session_log import SessionLogs
+from exporter.session_log_collector import SessionLogs
 from exporter.settings import ExportSettings
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import Deleted

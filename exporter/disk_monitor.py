@@ -12,7 +12,7 @@ from shmcam.control.messages import DiskLow, Event, Reply
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import measure_room
 from shmcam.library.settings import LibrarySettings
-from shmcam.runtime.folders import find_folder_problems
+from shmcam.runtime.folder_checks import find_folder_problems
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from exporter.continuous.follower import CameraFollower
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
 from exporter.ring_frames import span_of
-from exporter.session_log import SessionLogs
+from exporter.session_log_collector import SessionLogs
 from exporter.settings import ExportSettings
 from shmcam.config.settings import Settings, apply_change
 from shmcam.control.client import ControlClient, Request

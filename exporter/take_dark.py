@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.camera_id import read_camera_id
 from exporter.films.build import camera_of
+from exporter.hardware_id import read_camera_id
 from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError

@@ -22,9 +22,9 @@ from recorder.live_packets import LivePackets
 from recorder.loop import RecorderLoop
 from recorder.resume import EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
-from recorder.small_preroll import SmallPreroll
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
+from recorder.upscaled_preroll import SmallPreroll
 from shm_ring import LiveRing, RingCursor
 from shm_ring.ownership import WriterLock, WriterRecord
 from shmcam.config.settings import apply_change

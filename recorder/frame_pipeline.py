@@ -17,9 +17,9 @@ from recorder.commands import RecordCommands
 from recorder.encoding.encoder import AccessUnit
 from recorder.encoding.session import EncoderSession
 from recorder.live_packets import LivePackets
-from recorder.small_preroll import EnlargedFrame, SmallPreroll
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
+from recorder.upscaled_preroll import EnlargedFrame, SmallPreroll
 from shm_ring import Frame, FrameMeta, FrameOverwritten, RingCursor, Spot
 from shmcam.runtime.clock import now_ns
 

@@ -46,8 +46,6 @@ A writer that dies leaves its slot odd; nobody can take it for a frame. If it di
 publishes that frame (ownership.py), so that no sequence word is ever used for two different frames. The 32-bit words
 wrap: one returns after 2**31 frames, 103 days at 240 fps, and a reader would have to hold a single borrow for exactly
 that long to be fooled.
-
-How large a ring is: the two numbers from which every offset of layout.py's drawing follows.
 """
 
 from __future__ import annotations

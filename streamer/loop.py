@@ -39,7 +39,7 @@ from streamer.monitoring.viewers import ViewerTable
 from streamer.pictures.fanout import Fanout, ViewerSlots
 from streamer.pictures.feed import IDLE_S, Feed
 from streamer.pictures.live_overlay import Caption
-from streamer.pictures.long_exposure_ring import STREAM, LongExposureReader
+from streamer.pictures.long_exposure_reader import STREAM, LongExposureReader
 from streamer.pictures.scores import ScoreReader
 from streamer.settings import HttpSettings, MjpegServerSettings
 

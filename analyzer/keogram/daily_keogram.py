@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.frame_analyzer import FrameResult
-from analyzer.keogram.day import Day, DayInfo, day_at, day_of
 from analyzer.keogram.day_file import DayFile, draw_pictures, format_csv, write_description
 from analyzer.keogram.drawing import Column, column_dtype_of, merge_into
+from analyzer.keogram.local_day import Day, DayInfo, day_at, day_of
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
 from shmcam.runtime.atomic_files import find_unused_path, open_atomic

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.keogram.day import Day, DayInfo
 from analyzer.keogram.drawing import draw_brightness_strip, draw_keogram, merge_into
+from analyzer.keogram.local_day import Day, DayInfo
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import write_sidecar

@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.keogram.day import DayInfo
+from analyzer.keogram.local_day import DayInfo
 from analyzer.keogram.sun import find_crossings
 from analyzer.night.brightness import Bytes
 from shmcam.imaging.bitmap_text import LETTER_HEIGHT, draw_text, text_width_of

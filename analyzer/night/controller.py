@@ -20,7 +20,7 @@ from analyzer.night.own_lamp import OwnLamp
 from analyzer.night.settling import ExposureSettling, FrameInfo
 from analyzer.night.transfer_curve import Response
 from analyzer.settings import NightSettings
-from shmcam.imaging.night_light import VERY_SATURATED
+from shmcam.imaging.exposure_target import VERY_SATURATED
 
 REPEAT_S = 5.0
 """Pause between requests while the camera is not in its mode (capture was restarted, or the hub was away)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analyzer.settings import NightSettings
-from shmcam.imaging.night_light import DIM_LIGHT, GLARING_LIGHT, TARGET_LIGHT, VERY_SATURATED
+from shmcam.imaging.exposure_target import DIM_LIGHT, GLARING_LIGHT, TARGET_LIGHT, VERY_SATURATED
 
 SATURATED = 0.25
 """With more of the frame saturated the mean says little, and the exposure goes down by a fixed factor."""

@@ -25,8 +25,8 @@ from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.color import luma
 from shm_ring.formats import Geometry, planes
 from shmcam.imaging.accumulate import MAX_FRAMES, ExtremeStack, MeanStack, Payload
+from shmcam.imaging.exposure_target import TRAIL_SKY, VERY_SATURATED
 from shmcam.imaging.jpeg import to_jpeg
-from shmcam.imaging.night_light import TRAIL_SKY, VERY_SATURATED
 from shmcam.runtime.atomic_files import DAMAGE_ERRORS, open_atomic, open_regular, set_aside
 from shmcam.runtime.procfs import boot_id
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.camera_id import read_camera_id
+from exporter.hardware_id import read_camera_id
 from exporter.pictures import encode, exif, names
 from exporter.pictures.encode import Parts, Samples
 from exporter.ring_frames import CameraFrames
@@ -30,7 +30,7 @@ from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.library import Catalogue, Entry, retention
 from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
-from shmcam.runtime.folders import explain_unusable
+from shmcam.runtime.folder_checks import explain_unusable
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings
-from recorder.small_preroll import EnlargedFrame
+from recorder.upscaled_preroll import EnlargedFrame
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shm_ring.records.packets import parameter_sets

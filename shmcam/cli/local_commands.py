@@ -66,7 +66,7 @@ LOCAL: dict[str, Word] = {
         ),
     ),
     "view": Word(
-        "shmcam.cli.console.window:main",
+        "shmcam.cli.console.desktop_window:main",
         "view [CAMERA …]",
         "a window with the live pictures; keys r, s, q",
         "`shmcam view [CAMERA …]`: a window on the desktop with the live picture of each camera (all, if none is "

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from capture.settings import PRESETS
-from shmcam.cli.connected_cameras import note_connected_cameras
+from shmcam.cli.camera_autoconfig import note_connected_cameras
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
 from shmcam.cli.send import print_reply
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
@@ -34,8 +34,8 @@ from shmcam.config.toml_file import OVERRIDES, to_toml
 from shmcam.control.call import call
 from shmcam.control.messages import Status, error
 from shmcam.runtime.atomic_files import open_atomic
-from shmcam.runtime.folders import explain_unusable, make_folders
-from shmcam.runtime.ip_addresses import is_loopback
+from shmcam.runtime.folder_checks import explain_unusable, make_folders
+from shmcam.runtime.peer_address import is_loopback
 from shmcam.runtime.supervisord import SOCKET, Supervisord, find_supervisord, is_listening
 from shmcam.runtime.supervisord_programs import (
     HOME,

@@ -70,7 +70,7 @@ TABLES: dict[str, type[Section]] = {"paths": PathSettings, "logging": LoggingSet
 
 
 CONNECTED = "connected_cameras.json"
-"""The note in [paths] run of which cameras are connected (shmcam.cli.connected_cameras)."""
+"""The note in [paths] run of which cameras are connected (shmcam.cli.camera_autoconfig)."""
 
 CONNECTED_BYTES_MAX = 64 * 1024
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from shmcam.control.client_connection import ClientConnection, WakeUp
-from shmcam.control.event_ids import LastEvents, has_id
+from shmcam.control.event_deduplication import LastEvents, has_id
 from shmcam.control.messages import (
     JSON,
     RETAINED,

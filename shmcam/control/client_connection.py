@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
-from shmcam.control.event_ids import SeenEvents
+from shmcam.control.event_deduplication import SeenEvents
 from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Message, Reply
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop

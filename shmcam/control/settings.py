@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from shmcam.config.schema import Section, setting
-from shmcam.runtime.ip_addresses import is_loopback
+from shmcam.runtime.peer_address import is_loopback
 
 
 class ControlSettings(Section, frozen=True):

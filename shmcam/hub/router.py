@@ -18,7 +18,7 @@ from typing import Any
 
 from shmcam.control.codec import Decoded, Received
 from shmcam.control.command_table import BY_NAME, CommandRow
-from shmcam.control.event_ids import LastEvents, SeenEvents
+from shmcam.control.event_deduplication import LastEvents, SeenEvents
 from shmcam.control.help import explain
 from shmcam.control.messages import (
     Chunk,

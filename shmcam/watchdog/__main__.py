@@ -13,11 +13,11 @@ from shmcam.control.settings import ControlSettings
 from shmcam.runtime.procfs import run_id
 from shmcam.runtime.startup import startup
 from shmcam.runtime.supervisord import Supervisord
-from shmcam.watchdog.camera_groups import CameraGroups
+from shmcam.watchdog.camera_changes import CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.socket_keeper import SocketKeeper
+from shmcam.watchdog.supervisord_socket import SocketKeeper
 from shmcam.watchdog.watchdog import Watchdog
 
 log = logging.getLogger("shmcam.watchdog")

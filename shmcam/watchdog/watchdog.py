@@ -26,12 +26,12 @@ from shmcam.control.messages import (
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
-from shmcam.watchdog.camera_groups import MUST_KNOW, CameraGroups
+from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
 from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.socket_keeper import SocketKeeper
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
+from shmcam.watchdog.supervisord_socket import SocketKeeper
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from shmcam.runtime.ip_addresses import is_loopback, peer_key_of
+from shmcam.runtime.peer_address import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
-from streamer.auth.local_users import LocalUsers
+from streamer.auth.peer_uid import LocalUsers
 from streamer.auth.roles import SAFE_METHODS, Access, Role, find_role_needed
 
 OWN_HEADER = "X-Shmcam"

@@ -26,8 +26,8 @@ from typing import Protocol, cast
 import msgspec
 from aiohttp import web
 
-from shmcam.runtime.ip_addresses import is_loopback, peer_key_of
-from streamer.auth.local_users import find_uid
+from shmcam.runtime.peer_address import is_loopback, peer_key_of
+from streamer.auth.peer_uid import find_uid
 from streamer.http.errors import Problem, error_response
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from streamer.pictures.fanout import Fanout
 from streamer.pictures.jpeg_picture import JpegPicture, encode_picture
 from streamer.pictures.live_overlay import Caption
 from streamer.pictures.live_stack import LiveStacks
-from streamer.pictures.long_exposure_ring import LongExposureReader
+from streamer.pictures.long_exposure_reader import LongExposureReader
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, draw_no_signal
 from streamer.pictures.scores import ScoreReader
 from streamer.pictures.variant import RateLimiter, Variant

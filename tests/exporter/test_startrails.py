@@ -14,7 +14,7 @@ from exporter.continuous.startrails import StarTrails, lower_sky
 from shm_ring import Flags, FrameMeta
 from shm_ring.color import luma
 from shm_ring.formats import Geometry, geometry, planes
-from shmcam.imaging.night_light import TRAIL_SKY, luma_of
+from shmcam.imaging.exposure_target import TRAIL_SKY, luma_of
 
 WIDTH, HEIGHT = 160, 120
 HOUR_S = 3600

@@ -1,1 +1,1 @@
-"""`shmcam console`: the full-screen view in a terminal."""
+"""Live views of the service: `shmcam console` in a terminal, `shmcam view` in a window on the desktop."""

@@ -1,4 +1,4 @@
-"""`shmcam console`: the loop and the keys of the full-screen view; `view` draws it.
+"""`shmcam console`: the loop and the keys of the full-screen view; `screen` draws it.
 
 On a terminal it is full screen; with --plain, or when stdin is no terminal, it reads r, s, q + Enter line by line.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, cast
 
-from shmcam.cli.console.view import CameraPreview, View, cut, render
+from shmcam.cli.console.screen import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run import BackgroundService
 from shmcam.control.call import call

@@ -20,7 +20,7 @@ from shmcam.cli.options import Options
 from shmcam.cli.run import find_path_problem
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
-from shmcam.runtime.folders import find_folder_problems, user_name
+from shmcam.runtime.folder_checks import find_folder_problems, user_name
 
 MIB = 1024 * 1024
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives

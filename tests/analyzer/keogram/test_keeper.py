@@ -12,9 +12,9 @@ import pytest
 
 from analyzer.frame_sample import cut_column
 from analyzer.keogram.daily_keogram import KeogramKeeper
-from analyzer.keogram.day import day_at
 from analyzer.keogram.day_file import CSV_HEAD
 from analyzer.keogram.drawing import BOTTOM, LEFT, RIGHT, TOP, UNSEEN_RGB, Column, column_dtype_of, resize_strip
+from analyzer.keogram.local_day import day_at
 from analyzer.keogram.sun import find_crossings
 from analyzer.settings import AnalyzerSettings
 from shm_ring.color import LUMA_WEIGHTS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capture.sources.base import CameraError, CameraRequest
-from capture.sources.guarded import GuardedSource, SourceFault
+from capture.sources.error_translation import GuardedSource, SourceFault
 from capture.sources.replay import ReplaySource
 from shm_ring.tools.dump_ring import dump
 from shmcam.control.client import ControlClient

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from shmcam.cli.completion import SHELLS, find_cameras, find_followers, write_script
-from shmcam.cli.console.view import View, draw_half_blocks, fit_size, render
+from shmcam.cli.console.screen import View, draw_half_blocks, fit_size, render
 from shmcam.cli.local_commands import summaries
 from shmcam.cli.main import main
 from shmcam.cli.shortstream import ShortStreamDecoder

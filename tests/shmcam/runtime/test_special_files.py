@@ -11,7 +11,7 @@ from exporter.stacking.dark_frames import DarkFacts, choose_dark
 from recorder.clips import recovery
 from recorder.resume import EventMarks, ResumeFile
 from shmcam.runtime.atomic_files import is_regular, open_regular, read_state, sweep
-from shmcam.watchdog.camera_groups import CameraGroups
+from shmcam.watchdog.camera_changes import CameraGroups
 
 KINDS = ("fifo", "socket", "folder", "dangling", "sparse")
 

@@ -23,7 +23,7 @@ from streamer.auth.credentials import (
     find_weakness,
     guess_of,
 )
-from streamer.auth.local_users import LocalUsers
+from streamer.auth.peer_uid import LocalUsers
 from streamer.auth.policy import Accounts, Guard, Refusal, RequestFacts, ServerIdentity, find_exposure
 from streamer.auth.roles import Access, Role
 

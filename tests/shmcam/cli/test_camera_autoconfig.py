@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from shmcam.cli import connected_cameras
-from shmcam.cli.connected_cameras import choose_cameras, note_connected_cameras
+from shmcam.cli import camera_autoconfig
+from shmcam.cli.camera_autoconfig import choose_cameras, note_connected_cameras
 from shmcam.config.settings import CONNECTED, Settings
 from shmcam.hub.live_settings import LiveSettings
 from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs
@@ -23,7 +23,7 @@ def machine(tmp_path, monkeypatch):
         (sysfs / node / "name").write_text(f"{name}\n")
     (tmp_path / "run").mkdir()
     asked = []
-    monkeypatch.setattr(connected_cameras, "_ask", lambda: asked.append(1) or [*SENSORS, WEBCAM])
+    monkeypatch.setattr(camera_autoconfig, "_ask", lambda: asked.append(1) or [*SENSORS, WEBCAM])
 
     def load(text):
         (tmp_path / "config.toml").write_text(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shmcam.runtime.supervisord import find_supervisord, is_listening
-from shmcam.watchdog.socket_keeper import SocketKeeper
+from shmcam.watchdog.supervisord_socket import SocketKeeper
 from tests.machine import SHORT, until
 from tests.pipeline import Pipeline
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.folders import explain_unusable, find_folder_problems, make_folders
+from shmcam.runtime.folder_checks import explain_unusable, find_folder_problems, make_folders
 
 IS_ROOT = os.getuid() == 0
 
@@ -43,7 +43,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from shmcam.config.settings import Settings
-from shmcam.runtime.folders import find_folder_problems
+from shmcam.runtime.folder_checks import find_folder_problems
 settings = Settings.load(Path(sys.argv[1]), environ={})
 settings.paths
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -83,7 +83,7 @@ def test_what_a_run_with_sudo_left_is_found_wherever_it_lies_and_the_lines_to_ty
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, to mount")
 def test_a_read_only_disk_is_named(tmp_path):
-    look = "from pathlib import Path; from shmcam.runtime.folders import explain_unusable as look; "
+    look = "from pathlib import Path; from shmcam.runtime.folder_checks import explain_unusable as look; "
     look += f"print(look(Path({str(tmp_path)!r}))); print(look(Path({str(tmp_path / 'rec')!r})))"
     script = f'mount -t tmpfs -o ro tmpfs {tmp_path} && {sys.executable} -c "{look}"'
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
