@@ -117,6 +117,7 @@ GUARDED = {
     "mjpeg_server.port",
     "network.rate_per_s",
     "network.trigger_port",
+    "network.trusted",
 }
 """Numbers, switches and choices that open a device or a port, or let somebody in."""
 
