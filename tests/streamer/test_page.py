@@ -670,6 +670,7 @@ def test_clicks_inside_dialogs_count(pipeline, browser):
 
 
 def test_several_files_are_found_selected_protected_downloaded_and_deleted(pipeline, browser):
+    pipeline.text("save", 20)  # what is not found
     for _ in range(3):
         pipeline.text("save label=basket", 20)
     with opened(browser, pipeline.url, "/#library") as page:
@@ -735,12 +736,12 @@ def test_a_recording_shows_each_of_its_states_and_is_cancelled_while_it_waits(pi
 def test_the_timeline_plays_a_clip_and_the_recording_that_is_being_written(pipeline, browser):
     pipeline.text("record start cam0", 20)
     try:
+        until(lambda: _recorded_s(pipeline) > 16, 60, "some seconds of recording: a pixel is three")
         with opened(browser, pipeline.url, "/#timeline") as page:
             page.get_by_label("Span").select_option("Hour")
             strip = page.get_by_role("slider", name="Time of cam0")
             playwright.expect(strip).to_be_visible()
-            until(lambda: _recorded_s(pipeline) > 6, 60, "some seconds of recording")
-            _click_at(page, strip, seconds_ago=_recorded_s(pipeline) - 2)
+            _click_at(page, strip, seconds_ago=_recorded_s(pipeline) / 2)
             video = "document.querySelector('.player video')"
             until(
                 lambda: page.evaluate(f"{video}?.src.endsWith('/recording') && {video}.readyState >= 2"), 20, "it plays"
@@ -845,8 +846,7 @@ def test_live_video_that_has_fallen_behind_catches_up(pipeline, browser):
     with opened(browser, pipeline.url) as page:
         until(lambda: kind(page) == "h264", 30, "H.264 to play")
         until(lambda: page.evaluate(f"{behind} < 0.15"), 30, "it to be near")
-        page.evaluate("document.querySelector('video').currentTime -= 0.4")
-        assert page.evaluate(f"{behind} > 0.3")
+        page.evaluate("document.querySelector('video').currentTime -= 0.3")  # not enough for a jump
         until(lambda: page.evaluate(f"{behind} < 0.15"), 30, "it to be near again")
         playwright.expect(page.locator(".lower")).to_contain_text(re.compile(r"\d\.\d\d s old"))
 
