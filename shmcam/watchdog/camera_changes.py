@@ -1,7 +1,7 @@
 """Notices cameras that `supervisorctl update` added or removed since the programs for all cameras were started.
 
-The note of what they know is a file, so that a watchdog killed between two of their restarts goes on where it was. It
-belongs to one run of the service: a new run starts every program with the same config.toml.
+What they know is also noted in a file, so that a watchdog killed between two of their restarts goes on where it was.
+The note belongs to one run of the service: a new run starts every program with the same config.toml.
 """
 
 from __future__ import annotations
@@ -23,23 +23,34 @@ class CameraGroups:
     def __init__(self, path: Path, run: str) -> None:
         """`run` names this run of the service."""
         self._path, self._run = path, run
+        self._known = self._read()
+        """None: not asked yet in this run."""
+        self._is_written = self._known is not None
 
     def have_changed(self, programs: Iterable[Program]) -> bool:
         """Returns whether supervisord has other cameras than those known. The first call of a run notes them."""
-        groups = groups_of(programs)
-        try:
-            note = json.loads(read_state(self._path))
-            if note["run"] == self._run:
-                return bool(note["groups"] != groups)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass  # no note of this run
-        self.note(programs)
-        return False
+        if self._known is None:
+            self.note(programs)
+        return self._known != groups_of(programs)
 
     def note(self, programs: Iterable[Program]) -> None:
-        """Notes that every program knows these cameras. Raises: OSError."""
-        with open_atomic(self._path, replace=True) as file:
-            file.write(json.dumps({"run": self._run, "groups": groups_of(programs)}).encode())
+        """Notes in memory that every program knows these cameras."""
+        self._known, self._is_written = groups_of(programs), False
+
+    def write(self) -> None:
+        """Writes the note into its file, if that is not there yet. Raises: OSError; the next call tries again."""
+        if not self._is_written:
+            with open_atomic(self._path, replace=True) as file:
+                file.write(json.dumps({"run": self._run, "groups": self._known}).encode())
+            self._is_written = True
+
+    def _read(self) -> list[str] | None:
+        """Returns the groups of the file; None: no note of this run."""
+        try:
+            note = json.loads(read_state(self._path))
+            return sorted(map(str, note["groups"])) if note["run"] == self._run else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
 
 def groups_of(programs: Iterable[Program]) -> list[str]:

@@ -70,6 +70,8 @@ class Watchdog:
         self._listed_s = 0.0
         self._is_unanswered = False
         """supervisord did not answer the last time."""
+        self._camera_trouble = ""
+        """The reason why the last change of cameras is not dealt with; logged once."""
 
     def run(self, events: int, stop: Stop) -> None:
         """Works until stop is requested or supervisord hangs up; `events` is the descriptor its events come from."""
@@ -147,18 +149,26 @@ class Watchdog:
 
     def _follow_cameras(self, programs: list[Program]) -> None:
         """Restarts the programs for all cameras after `supervisorctl update` added or removed one."""
+        trouble = ""
         try:
-            if not self._groups.have_changed(programs):
-                return
-            for name in MUST_KNOW:
-                program = self._programs.get(name)
-                if program and program.state == "RUNNING":
-                    log.info("restarting program=%s, as a camera was added or removed", name)
-                    self._ask(self._supervisord.terminate, name)
-            self._settings = Settings.load(self._settings.path)
-            self._groups.note(programs)
-        except (OSError, SettingsError) as problem:
-            log.error("cameras were added or removed, and not every program knows: %s", problem)
+            if self._groups.have_changed(programs):
+                self._settings = Settings.load(self._settings.path)  # before one ends: it would not come back
+                for name in MUST_KNOW:
+                    program = self._programs.get(name)
+                    if program and program.state == "RUNNING":
+                        log.info("restarting program=%s, as a camera was added or removed", name)
+                        self._ask(self._supervisord.terminate, name)
+                self._groups.note(programs)
+            self._groups.write()
+        except SettingsError as problem:
+            trouble = (
+                f"cameras were added or removed; hub, exporter and streamer wait for a right config.toml: {problem}"
+            )
+        except OSError as problem:
+            trouble = f"which cameras are known is kept in memory only, its note cannot be written: {problem.strerror}"
+        if trouble and trouble != self._camera_trouble:
+            log.error("%s", trouble)
+        self._camera_trouble = trouble
 
     # ---- actions
 
