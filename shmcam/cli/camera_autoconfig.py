@@ -17,7 +17,7 @@ from shmcam.config.settings import CONNECTED, Settings
 from shmcam.runtime.atomic_files import open_atomic
 
 ANSWER_S = 30.0
-"""Longest time to look for cameras; then the one camera of [camera] is used."""
+"""Longest time to look for cameras; then the one camera of [camera] is used, and the next start looks again."""
 
 VIDEO_CLASSES = ("video4linux", "media")
 """Devices of webcams, of capture cards and of sensors, in /sys/class."""
@@ -35,7 +35,11 @@ def note_connected_cameras(settings: Settings, sysfs: Path = Path("/sys/class"))
             return settings.with_connected_cameras()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # no note, or an unusable one
-    cameras = choose_cameras(_ask() if devices[1:] else [], str(settings.value("camera.source")))
+    usable = _ask() if devices[1:] else []
+    if usable is None:  # noted, it would be the answer for these devices at every later start
+        note.unlink(missing_ok=True)
+        return settings.with_connected_cameras()
+    cameras = choose_cameras(usable, str(settings.value("camera.source")))
     with open_atomic(note, replace=True) as file:
         file.write(json.dumps({"devices": devices, "cameras": cameras}).encode())
     return settings.with_connected_cameras()
@@ -60,12 +64,12 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _ask() -> list[dict[str, Any]]:
-    """Returns source and index of each camera that answers; none if the answer does not come."""
+def _ask() -> list[dict[str, Any]] | None:
+    """Returns source and index of each camera that answers; None if the look for them failed."""
     command = [sys.executable, "-m", "capture.sources.detect"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=ANSWER_S, check=True)
         return list(json.loads(done.stdout))
     except (OSError, ValueError, subprocess.SubprocessError) as problem:
         print(f"shmcam run: could not look for cameras: {problem}", file=sys.stderr)
-        return []
+        return None

@@ -1,6 +1,7 @@
 """Without [cameras] every connected camera is used: cam0, cam1, … and a config.toml that names some is obeyed."""
 
 import json
+import sys
 
 import pytest
 
@@ -49,6 +50,24 @@ def test_every_connected_camera_is_used_and_asked_for_once(machine):
     (machine.sysfs / "media/media1").mkdir()
     machine("")
     assert len(machine.asked) == 2
+
+
+def test_a_look_that_failed_is_not_remembered(machine, monkeypatch):
+    """Once libcamera had taken too long, the one camera was used at every later start, too."""
+    with monkeypatch.context() as context:
+        context.setattr(camera_autoconfig, "_ask", lambda: None)
+        assert machine("").cameras == ("cam0",)
+    assert machine("").cameras == ("cam0", "cam1", "cam2")
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "print('no json')", "import time; time.sleep(60)"])
+def test_a_look_without_an_answer_is_told_from_no_camera(monkeypatch, tmp_path, code):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(camera_autoconfig, "ANSWER_S", 1.0)
+    assert camera_autoconfig._ask() is None
 
 
 @pytest.mark.parametrize(
