@@ -110,6 +110,13 @@ class Paths:
     archives: Path
     library: Path
     captures: Path
+    links: Mapping[str, Path] = field(default_factory=dict)
+    """The folders that are links, by their names in the file; such a link leads nowhere while its disk is away."""
+
+    def find_dangling_link(self, folder: Path) -> Path | None:
+        """Returns the link that should lead to this folder and leads nowhere; None: nothing is wrong with it."""
+        links = (link for name, link in self.links.items() if folder.is_relative_to(getattr(self, name)))
+        return next((link for link in links if not link.exists()), None)
 
 
 @dataclass(frozen=True)
@@ -207,11 +214,13 @@ class Settings:
         own = self.table(PathSettings)
         places = {name: self.folder / getattr(own, name) for name in PathSettings.__struct_fields__}
         places["captures"] = self.folder / str(self.value("export.base_dir"))
+        links = {}
         for name in ("captures", "recordings", "archives"):
-            if places[name].exists() or not places[name].is_symlink():  # a link to a disk that is away is told as it is
-                places[name] = Path(os.path.realpath(places[name]))
+            link, places[name] = places[name], Path(os.path.realpath(places[name]))  # also where it is away
+            if link.is_symlink():
+                links[name] = link
         places["library"] = Path(os.path.realpath(places["library"].parent)) / places["library"].name
-        return Paths(**places)
+        return Paths(**places, links=links)
 
     @property
     def socket_path(self) -> Path:

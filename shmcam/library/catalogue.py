@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from shmcam.config.settings import Settings
 from shmcam.library import database, files, sidecar
-from shmcam.library.database import Database
+from shmcam.library.database import Database, explain_not_writable
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.errors import EntryProtected, LibraryError, NoSuchEntry
 from shmcam.library.mounts import Mounts
@@ -259,6 +260,7 @@ class Catalogue:
         """
         if not self.folders:
             return [], []
+        self._resolve_links()
         on_disk = self._scan()
         rows = {entry.path: entry for entry in self.find()}
         absent = [path for path in rows if path not in on_disk and not path.exists()]
@@ -274,6 +276,7 @@ class Catalogue:
         """
         if accept:
             self.mounts.forget()
+        self._resolve_links()
         before = self.find()  # rows that others add during the scan stay as they are
         entries = sidecar.read_all(self._scan(), self.owner)
         kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
@@ -286,6 +289,7 @@ class Catalogue:
 
         Returns: the rows that differed, and how.
         """
+        self._resolve_links()
         before = {entry.path: entry for entry in self.find()}
         actual = {entry.path: entry for entry in sidecar.read_all(self._scan(), self.owner)}
         findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
@@ -308,6 +312,25 @@ class Catalogue:
             f"; kept {kept} rows of {places}: empty, or its disk is not mounted "
             "(`shmcam library rebuild --accept` forgets)"
         )
+
+    def _resolve_links(self) -> None:
+        """Gives the rows of folders that are links the paths that the scan finds: an earlier version kept the links'.
+
+        A file must not have two rows. Rows of a disk that is away follow, too: its link tells where it will be.
+        """
+        if explain_not_writable(self.path):
+            return
+        elsewhere = [entry for entry in self.find() if not self._is_inside(entry.path)]
+        parents = {entry.path.parent for entry in elsewhere}
+        real = {parent: Path(os.path.realpath(parent)) for parent in parents}
+        moved = [(entry.id, real[entry.path.parent] / entry.path.name) for entry in elsewhere]
+        moved = [(number, path) for number, path in moved if self._is_inside(path)]
+        if moved:
+            self.write(lambda db: database.move(db, moved, self.root))
+            log.info("rows follow a link of their folder rows=%d", len(moved))
+
+    def _is_inside(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self.folders)
 
     def _scan(self) -> set[Path]:
         """Returns every file of the library, and brings `away` up to date."""

@@ -356,6 +356,15 @@ def insert(db: sqlite3.Connection, entry: Entry, root: Path, added_s: float) -> 
     return replace(entry, path=root / path, id=number, protected=bool(protected))
 
 
+def move(db: sqlite3.Connection, paths: Collection[tuple[int, Path]], root: Path) -> None:
+    """Gives rows other paths; a row that has one already goes, its protection stays. Raises: sqlite3.Error."""
+    for number, path in paths:
+        stored = to_stored_path(path, root)
+        has_protected = "EXISTS (SELECT 1 FROM entries WHERE path = ? AND protected)"
+        db.execute(f"UPDATE entries SET protected = 1 WHERE id = ? AND {has_protected}", (number, stored))  # noqa: S608
+        db.execute("UPDATE OR REPLACE entries SET path = ? WHERE id = ?", (stored, number))
+
+
 def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
     """Removes rows. Raises: sqlite3.Error."""
     db.executemany("DELETE FROM entries WHERE id = ?", [(number,) for number in numbers])

@@ -7,6 +7,7 @@ Devices are compared with each other, never with those of an earlier day: their 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,8 +68,8 @@ class Mounts:
         return self._known
 
     def _read_stored(self) -> frozenset[Path]:
-        places = self._database.read(_read_folders)
-        return frozenset(folder for folder in self._folders if to_stored_path(folder, self._root) in places)
+        places = {os.path.realpath(self._root / place) for place in self._database.read(_read_folders)}
+        return frozenset(folder for folder in self._folders if os.path.realpath(folder) in places)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction(db: sqlite3.Connection) -> T:

@@ -28,6 +28,7 @@ from shmcam.library.files import frees_space
 from shmcam.library.query import sql_of_group
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
+from shmcam.runtime.folder_checks import explain_unusable
 
 DAY_S = 86_400.0
 
@@ -105,6 +106,8 @@ def make_room(
     work = _Deletions(catalogue)
     try:
         with catalogue.hurry():
+            if link := settings.paths.find_dangling_link(target):
+                raise NoRoom(errno.ENODEV, f"{link} {explain_unusable(link)}", str(target))
             if catalogue.mounts.is_away(target):
                 raise NoRoom(errno.ENODEV, NOT_MOUNTED, str(target))
             closed = explain_not_writable(catalogue.path)

@@ -75,9 +75,10 @@ def explain_unusable(folder: Path) -> str:
 
 
 def _folders_of(settings: Settings) -> dict[str, Path]:
+    """Returns the folders under the names that the file gives them: a link whose disk is away is told, never made."""
     paths = settings.paths
     names = ("run", "logs", "captures", "recordings", "archives")
-    return {name: getattr(paths, name) for name in names}
+    return {name: paths.links.get(name, getattr(paths, name)) for name in names}
 
 
 def _find_foreign(folder: Path, depth: int) -> Iterator[Path]:

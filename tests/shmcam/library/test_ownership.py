@@ -21,6 +21,7 @@ from shmcam.library.archive import build
 from shmcam.library.manifest import Span
 from shmcam.library.retention import make_room
 from shmcam.library.sidecar import FILE, INSTALLATION, Owner, read_regular, sidecar_path_of
+from shmcam.runtime.folder_checks import find_folder_problems
 from shmcam.video.disk_file import DiskFile
 from shmcam.video.growing_mp4 import GrowingVideo
 from tests.shmcam.library.conftest import make_settings, on_disk
@@ -253,3 +254,44 @@ def test_a_configured_folder_with_dots_or_a_link_is_one_whose_files_can_be_delet
         entries = [catalogue.add(on_disk(settings, f"{n}.mp4")) for n in range(3)]
         assert [e.id for e in make_room(settings, catalogue, 0, kind="clip")] == [1, 2, 3]
         assert not any(entry.path.exists() for entry in entries)
+
+
+@pytest.fixture
+def usb(tmp_path):
+    """A disk to which the folder of recordings is a link, with three rows as an earlier version wrote them."""
+    disk = tmp_path / "USB"
+    (disk / "recordings").mkdir(parents=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "recordings").symlink_to(disk / "recordings")
+    settings = make_settings(home)
+    with Catalogue.of(settings) as catalogue:
+        for number in range(3):
+            catalogue.add(on_disk(settings, f"{number}.mp4", protected=number == 2))
+        catalogue.write(lambda db: db.execute("UPDATE entries SET path = 'recordings/' || (id - 1) || '.mp4'"))
+        yield settings, catalogue, disk
+
+
+def test_rows_of_a_linked_folder_follow_the_link(usb):
+    """After the upgrade each file had two rows, and the older one could not be deleted."""
+    _, catalogue, disk = usb
+    catalogue.insert([replace(catalogue.get(3), path=disk / "recordings" / "2.mp4")])  # an upgrade before this one
+    assert catalogue.reconcile() == ([], []) and catalogue.check() == []
+    rows = [(entry.id, entry.path.name, entry.protected) for entry in catalogue.find(newest_first=False)]
+    assert rows == [(1, "0.mp4", False), (2, "1.mp4", False), (3, "2.mp4", True)]
+    catalogue.delete(1)
+    assert not (disk / "recordings" / "0.mp4").exists() and catalogue.rebuild() == (2, 0)
+
+
+def test_rows_below_a_link_whose_disk_is_away_are_kept(usb):
+    """All of its rows were forgotten, because only a folder that is no link was known to be away."""
+    settings, _, disk = usb
+    disk.rename(disk.with_name("unplugged"))
+    again = make_settings(settings.folder)
+    assert again.paths == settings.paths and again.paths.recordings == disk / "recordings"
+    with Catalogue.of(again) as catalogue:
+        assert catalogue.reconcile() == ([], []) and catalogue.rebuild() == (0, 3)
+        assert {entry.path.parent for entry in catalogue.find()} == {disk / "recordings"}
+        with pytest.raises(OSError, match=r"home/recordings is a link to .*USB/recordings, which is not there"):
+            make_room(again, catalogue, 0, again.paths.recordings, kind="clip")
+        assert find_folder_problems(again)[0].path == settings.folder / "recordings" and not disk.exists()
