@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import socket
 import xmlrpc.client
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from shmcam.runtime.procfs import find_commands
@@ -40,10 +41,19 @@ def find_supervisord(run: Path, confs: Collection[Path]) -> int:
         noted = (run / PID_FILE).read_text(errors="replace").strip()
     wanted = set(map(str, confs))
     for pid, arguments in find_commands():
-        is_supervisord = any("supervisord" in argument for argument in arguments[:5])
-        if is_supervisord and (str(pid) == noted or wanted & set(arguments)):
+        if is_supervisord(arguments) and (str(pid) == noted or wanted & set(arguments)):
             return pid
     return 0
+
+
+def is_supervisord(arguments: Sequence[str]) -> bool:
+    """Returns whether a command line starts supervisord: as a program, as a script of Python, or as its module.
+
+    An editor with supervisord.conf open is none.
+    """
+    names = {PurePath(argument).name for argument in arguments[:2]}
+    module = next((word for option, word in pairwise(arguments) if option == "-m"), "")
+    return "supervisord" in names or module in ("supervisor", "supervisor.supervisord")
 
 
 class SupervisordError(OSError):

@@ -1,6 +1,7 @@
 """A tidy-up that removes *.sock leaves supervisord running: its socket comes back, and no second one is started."""
 
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shmcam.runtime.supervisord import find_supervisord, is_listening
+from shmcam.runtime.supervisord import find_supervisord, is_listening, is_supervisord
 from shmcam.watchdog.supervisord_socket import SocketKeeper
 from tests.machine import SHORT, until
 from tests.pipeline import Pipeline
@@ -55,13 +56,34 @@ def test_a_second_name_that_a_killed_watchdog_left_is_not_taken_for_the_socket(l
 
 def test_a_supervisord_is_found_by_its_file_or_its_pid_file(tmp_path):
     conf = tmp_path / "odd 'ö' conf"
-    with subprocess.Popen([sys.executable, "-c", "input()", "supervisord", conf], stdin=subprocess.PIPE) as process:
+    arguments = ["supervisord", "-c", "input()", conf]
+    with subprocess.Popen(arguments, executable=sys.executable, stdin=subprocess.PIPE) as process:
         assert find_supervisord(tmp_path, [tmp_path / "other"]) == 0
         assert until(lambda: find_supervisord(tmp_path, [conf]) == process.pid, 10)
         (tmp_path / "supervisord.pid").write_text(f"{process.pid}\n")
         assert find_supervisord(tmp_path, []) == process.pid
         process.communicate(b"\n")
     assert find_supervisord(tmp_path, [conf]) == 0, "the number of an ended process, or of another program"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("/home/pi/shmcam/.venv/bin/python -m supervisor.supervisord --nodaemon --configuration CONF", True),
+        ("python3 -X utf8 -m supervisor.supervisord -c CONF", True),
+        ("/usr/bin/python3 /usr/bin/supervisord -n -c CONF", True),
+        ("supervisord -c CONF", True),
+        ("nano CONF", False),
+        ("tail -f CONF", False),
+        ("less -m CONF", False),
+        ("python -m supervisor.supervisorctl -c CONF", False),
+        ("sh -c supervisord\\ -c\\ CONF", False),
+        ("", False),
+    ],
+)
+def test_an_editor_of_its_file_is_no_supervisord(line, is_one):
+    """`nano run/supervisord.conf` in another terminal kept `shmcam run` from starting."""
+    assert is_supervisord(shlex.split(line.replace("CONF", "/home/pi/shmcam/run/supervisord.conf"))) == is_one
 
 
 def test_the_service_stays_one_while_its_socket_is_gone():
