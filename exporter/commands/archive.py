@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import tomlkit
 
 from exporter import replies
+from shmcam.config.masking import mask_secrets
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Archive, Archives, ArchiveSaved, Event, Progressed, Reply
 from shmcam.library import Catalogue, archive, manifest, retention
@@ -21,7 +21,6 @@ from shmcam.runtime.progress import Progress
 
 PROGRESS_S = 1.0
 """Seconds between two Progressed events."""
-MASKED = "***"
 FINDINGS_SHOWN = 50
 
 
@@ -84,20 +83,7 @@ def answer_archives(
 
 def format_config(settings: Settings) -> str:
     """Returns the configuration as TOML with secrets masked, for the archive of what was recorded with it."""
-    secret = {key.path for key in settings.schema() if key.secret}
-    return tomlkit.dumps(_mask(settings.document, "", secret))
-
-
-def _mask(table: dict[str, Any], prefix: str, secret: set[str]) -> dict[str, Any]:
-    masked: dict[str, Any] = {}
-    for key, value in table.items():
-        path = f"{prefix}{key}"
-        plain = path.split(".", 2)[2] if path.startswith("cameras.") and path.count(".") > 1 else path
-        if isinstance(value, dict):
-            masked[key] = _mask(value, f"{path}.", secret)
-        else:
-            masked[key] = MASKED if plain in secret and value else value
-    return masked
+    return tomlkit.dumps(mask_secrets(settings.document))
 
 
 def _announce_progress(task: str, announce: Callable[[Event], None]) -> Progress:

@@ -21,7 +21,8 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from shmcam.config.schema import TABLES_GROUP, Key, list_keys
+from shmcam.config.masking import mask_secret, mask_secrets
+from shmcam.config.schema import TABLES_GROUP, Key
 from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
@@ -29,9 +30,6 @@ from shmcam.hub.config_file import write_back
 from shmcam.runtime.atomic_files import open_atomic, read_state
 
 log = logging.getLogger(__name__)
-
-MASK = "***"
-"""Shown instead of a secret."""
 
 SHARED_TABLES = frozenset({"control", "library", "runtime"})
 """Entry points whose tables every process reads; the others belong to the process of their name."""
@@ -267,24 +265,10 @@ def as_toml(live_settings: LiveSettings) -> str:
     return text + ("\n" + tomlkit.dumps({"cameras": overrides}) if overrides else "")
 
 
-def mask_secret(key: Key, value: Any) -> Any:
-    """Returns a value as it may be shown: secrets masked."""
-    return MASK if key.secret and value else value
-
-
 def _camera_overrides(settings: Settings) -> dict[str, Any]:
     """Returns the tables of [cameras.…], secrets (a camera's URL holds its password) masked."""
-    return {
-        name: _mask_secrets(settings, f"cameras.{name}", table)
-        for name, table in settings.document.get("cameras", {}).items()
-    }
-
-
-def _mask_secrets(settings: Settings, path: str, value: Any) -> Any:
-    plain = path.split(".", 2)[-1]
-    if isinstance(value, dict) and not list_keys().keys() & {plain, f"camera.{plain}"}:
-        return {name: _mask_secrets(settings, f"{path}.{name}", inner) for name, inner in value.items()}
-    return _to_plain(mask_secret(settings.key(path), value))
+    cameras: dict[str, Any] = _to_plain(mask_secrets(settings.document.get("cameras", {}), "cameras."))
+    return cameras
 
 
 def _comment_of(key: Key, *, is_changed: bool) -> str:

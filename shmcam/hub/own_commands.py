@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from shmcam.config.masking import mask_secret
 from shmcam.config.settings import SettingsError
 from shmcam.config.toml_file import to_toml
 from shmcam.control.messages import (
@@ -31,7 +32,7 @@ from shmcam.control.messages import (
     error,
 )
 from shmcam.hub import status
-from shmcam.hub.live_settings import Change, LiveSettings, as_json, as_toml, mask_secret, roles_of, roles_to_restart
+from shmcam.hub.live_settings import Change, LiveSettings, as_json, as_toml, roles_of, roles_to_restart
 from shmcam.hub.registry import Registry
 from shmcam.runtime.log_tail import merge_tails
 from shmcam.runtime.procfs import read_memory
