@@ -48,7 +48,7 @@ copy_program() {
         tar -C "$here" --null -T /tmp/.shmcam-files.$$ -c | tar -C "$program" -x --no-same-owner
     else
         tar -C "$here" --exclude=./.venv --exclude=./.git --exclude=./run --exclude=./logs --exclude=./captures \
-            --exclude=./recordings -c . | tar -C "$program" -x --no-same-owner
+            --exclude=./recordings --exclude=./archives --exclude=./tls --exclude='./library.*' -c . | tar -C "$program" -x --no-same-owner
     fi
     rm -f /tmp/.shmcam-files.$$
     make -s -C "$program" setup

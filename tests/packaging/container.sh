@@ -28,7 +28,7 @@ for place in ${PIP_FIND_LINKS:-}; do
 done
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive ${PIP_FIND_LINKS:+PIP_FIND_LINKS="$PIP_FIND_LINKS"} "$@"; }
 mkdir -p "$root/usr/src/shmcam"
-git -C "$repo" ls-files -z | tar -C "$repo" --null -T - -c | tar -C "$root/usr/src/shmcam" -x
+git -C "$repo" ls-files -z -- $(sed -n 's/^!//p' "$repo/.dockerignore") | tar -C "$repo" --null -T - -c | tar -C "$root/usr/src/shmcam" -x
 sed -n 's/^RUN //p' "$file" | while read -r line; do echo "== RUN ${line:0:90}"; in_root sh -ec "$line" </dev/null >"$top/log" 2>&1 || { tail -n 20 "$top/log"; exit 1; }; done
 check=$(sed -n 's/^HEALTHCHECK .* CMD //p' "$file")
 environment=$(sed -n 's/^ENV //p' "$file")
