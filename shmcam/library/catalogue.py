@@ -33,7 +33,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+RECOVERED = "recovered"
+"""The trigger that an earlier version gave to every file it could not explain, also to those of others."""
+
 NO_ROW, NO_FILE, DIFFERS = "no row", "no file", "differs from its file"
+NOT_OURS = "its file is not one of ours; only the row goes"
 AWAY = "away: its folder is empty or its disk not mounted; the row is kept"
 
 
@@ -253,7 +257,7 @@ class Catalogue:
     # ---- agreeing with the disk
 
     def reconcile(self) -> tuple[list[Entry], list[Entry]]:
-        """Adopts files without a row, forgets rows without a file. Returns: both, adopted first.
+        """Adopts files without a row, forgets rows without a file of ours. Returns: both, adopted first.
 
         Run on every start: after a crash between "file in place" and "row written" nothing is lost. Nothing is
         forgotten below a folder that is `away`: run it again when it is back.
@@ -265,6 +269,7 @@ class Catalogue:
         rows = {entry.path: entry for entry in self.find()}
         absent = [path for path in rows if path not in on_disk and not path.exists()]
         gone = [rows[path] for path in absent if not self._is_away(path)]
+        gone += [entry for entry in rows.values() if entry.trigger == RECOVERED and self._is_foreign(entry.path)]
         adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))
         self.forget([entry.id for entry in gone])
         return adopted, gone
@@ -294,11 +299,14 @@ class Catalogue:
         actual = {entry.path: entry for entry in sidecar.read_all(self._scan(), self.owner)}
         findings = [(entry, NO_ROW) for path, entry in actual.items() if path not in before]
         absent = [path for path in before if path not in actual and not path.exists()]
+        foreign = [entry for path, entry in before.items() if path not in actual and self._is_foreign(path)]
+        findings += [(entry, NOT_OURS) for entry in foreign]
         findings += [(before[path], AWAY if self._is_away(path) else NO_FILE) for path in absent]
         changed = [entry for path, entry in actual.items() if path in before and entry != replace(before[path], id=0)]
         findings += [(entry, DIFFERS) for entry in changed]
         if mend:
             self.reconcile()
+            self.forget([entry.id for entry in foreign])
             self.insert(changed)
             self.write(_unprotect([before[entry.path].id for entry in changed if not entry.protected]))
         return findings
@@ -328,6 +336,13 @@ class Catalogue:
         if moved:
             self.write(lambda db: database.move(db, moved, self.root))
             log.info("rows follow a link of their folder rows=%d", len(moved))
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Tells whether the file of a row is there and is not one of ours."""
+        try:
+            return sidecar.read(path, self.owner) is None
+        except OSError:
+            return False
 
     def _is_inside(self, path: Path) -> bool:
         return any(path.is_relative_to(folder) for folder in self.folders)

@@ -18,6 +18,7 @@ import pytest
 from shmcam.config.settings import LABEL
 from shmcam.library import Catalogue, LibraryError, archive, files
 from shmcam.library.archive import build
+from shmcam.library.catalogue import NOT_OURS
 from shmcam.library.manifest import Span
 from shmcam.library.retention import make_room
 from shmcam.library.sidecar import FILE, INSTALLATION, Owner, read_regular, sidecar_path_of
@@ -133,6 +134,18 @@ def test_a_row_whose_file_was_replaced_deletes_nothing(catalogue, saved):
     with pytest.raises(LibraryError, match="not a description of ours"):
         catalogue.protect(entry.id)
     assert entry.path.exists() and sidecar_path_of(entry.path).read_text() == TAKEOUT
+
+
+def test_rows_that_an_earlier_version_gave_to_files_of_others_go_and_the_files_stay(catalogue, saved):
+    """They counted towards the limits, were chosen first and refused each time: /healthz said 503 for ever."""
+    ours, foreign, replaced = saved("a_20260101.npy", kind="picture", trigger="recovered"), saved(), saved()
+    for entry in (foreign, replaced):
+        sidecar_path_of(entry.path).write_text(TAKEOUT)
+    catalogue.insert([replace(foreign, trigger="recovered", label="")])
+    assert [entry.id for entry in catalogue.reconcile()[1]] == [foreign.id]
+    assert [(entry.id, how) for entry, how in catalogue.check(mend=True)] == [(replaced.id, NOT_OURS)]
+    assert [entry.id for entry in catalogue.find()] == [ours.id] and catalogue.check() == []
+    assert foreign.path.exists() and replaced.path.exists()
 
 
 def test_what_an_earlier_version_described_without_an_id_is_still_ours(catalogue, saved, settings):
