@@ -1,17 +1,20 @@
 """The endpoints of archives: their list, and of one archive its files, a check, one file, or all of them as a zip.
 
-A file is named by its path in the manifest.
+A file is named by its path in the manifest. The configuration is for owners, and only with its secrets masked: old
+archives have copies with a camera's password in them, and those stay on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
+from shmcam.config.masking import mask_secrets
 from shmcam.config.settings import LONG_NAME
 from shmcam.control import messages as c
 from shmcam.library import manifest
@@ -21,13 +24,11 @@ from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
 from streamer.api.library import MEDIA_TYPES, content_disposition_of
 from streamer.api.zip_download import send_zip
+from streamer.auth.roles import Role
 from streamer.http.context import access_of
 
 VERIFY_S = 600.0
 """The longest wait for a check; it reads every byte of the archive."""
-
-UNLISTED = (MANIFEST, "config.toml")
-"""The files of an archive that its manifest does not list."""
 
 
 class OfArchive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,18 +65,30 @@ class ArchiveContents(msgspec.Struct, frozen=True):
     files: list[ArchivedFile]
 
 
-def list_files(folder: Path) -> list[ArchivedFile]:
-    """Returns the files of an archive that are on the disk, in the manifest's order. Raises: OSError."""
-    items = manifest.read_items(folder)
-    sums = {**{name: item.sha256 for name, item in items.items()}, **dict.fromkeys(UNLISTED, "")}
+def list_files(folder: Path, role: Role) -> list[ArchivedFile]:
+    """Returns the files of an archive that this role may have, in the manifest's order. Raises: OSError."""
+    items, config = manifest.read_items(folder), folder / manifest.CONFIG
+    hidden = None if role is Role.OWNER and _is_masked(config) else config.resolve()
+    sums = {**{name: item.sha256 for name, item in items.items()}, MANIFEST: "", manifest.CONFIG: ""}
     files = []
     for name, sha256 in sums.items():
         path = folder / name
         if path.is_symlink() or not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
             continue  # a manifest may have been written by others
+        if path.resolve() == hidden:  # whatever the manifest calls it
+            continue
         status, media = path.stat(), MEDIA_TYPES.get(path.suffix.lower(), "")
         files.append(ArchivedFile(name, status.st_size, sha256, to_iso(status.st_mtime_ns), media))
     return files
+
+
+def _is_masked(config: Path) -> bool:
+    """Returns whether a configuration is readable and holds no secret in plain text."""
+    try:
+        document = tomllib.loads(config.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return mask_secrets(document) == document
 
 
 def _is_own_archive(folder: Path) -> bool:
@@ -91,8 +104,12 @@ async def _find_folder(call: Call) -> Path:
     return folder
 
 
+async def _list_files(call: Call, folder: Path) -> list[ArchivedFile]:
+    return await asyncio.to_thread(list_files, folder, access_of(call.request).role)
+
+
 async def _show_archive(call: Call) -> ArchiveContents:
-    files = await asyncio.to_thread(list_files, await _find_folder(call))
+    files = await _list_files(call, await _find_folder(call))
     return ArchiveContents(call.path_params.name, sum(file.bytes for file in files), files)
 
 
@@ -104,7 +121,7 @@ async def _verify(call: Call) -> Answer:
 async def _send_file(call: Call) -> web.StreamResponse:
     folder = await _find_folder(call)
     _refuse_unless_allowed(call)
-    files = {file.file: file for file in await asyncio.to_thread(list_files, folder)}
+    files = {file.file: file for file in await _list_files(call, folder)}
     file = files.get(call.query.file)
     if file is None:
         raise CommandRefused(404, f"no file {call.query.file[:100]!r} in archive {folder.name}")
@@ -116,7 +133,7 @@ async def _send_file(call: Call) -> web.StreamResponse:
 async def _send_zip(call: Call) -> web.StreamResponse:
     folder = await _find_folder(call)
     _refuse_unless_allowed(call)
-    files = [file.file for file in await asyncio.to_thread(list_files, folder)]
+    files = [file.file for file in await _list_files(call, folder)]
     return await send_zip(call.request, folder.name, [(folder / name, f"{folder.name}/{name}") for name in files])
 
 

@@ -93,3 +93,31 @@ def test_nothing_outside_an_archive_is_sent(tmp_path):
                 assert (await browser.get(f"/api/v1/archives/trial_7/{what}")).status == 403
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"), [("[camera]\n", True), ('[cameras.c.camera]\nurl = "rtsp://a:b@c"\n', False), ("[", False)]
+)
+def test_the_configuration_in_an_archive_is_for_owners_and_only_masked(tmp_path, config, shown):
+    """A viewer, who may not read the settings, could read them in any archive; old ones held a camera's password."""
+
+    async def find_files(browser, token):
+        headers = {"Authorization": f"Bearer {token}"}
+        contents = await (await browser.get("/api/v1/archives/trial_7", headers=headers)).json()
+        answer = await browser.get("/api/v1/archives/trial_7/file?file=config.toml", headers=headers)
+        answer_of_zip = await browser.get("/api/v1/archives/trial_7/zip", headers=headers)
+        with zipfile.ZipFile(io.BytesIO(await answer_of_zip.read())) as whole:
+            zipped = {name.removeprefix("trial_7/") for name in whole.namelist()}
+        assert zipped == {file["file"] for file in contents["files"]} and MANIFEST in zipped
+        assert (answer.status == 200) is ("config.toml" in zipped)
+        return zipped
+
+    async def check():
+        text = f'[http]\ntoken = "{"o" * 24}"\nviewer_token = "{"v" * 24}"\n'
+        async with running(tmp_path, text) as server, browsing(server) as browser:
+            folder = make_archive(tmp_path)
+            (folder / "config.toml").write_text(config)
+            assert ("config.toml" in await find_files(browser, "o" * 24)) is shown
+            assert "config.toml" not in await find_files(browser, "v" * 24)
+
+    asyncio.run(check())
