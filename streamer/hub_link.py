@@ -57,7 +57,7 @@ class HubLink:
     def restart_process(self, after_s: float) -> None:
         """Ends the streamer a little later; supervisord starts it again."""
         log.info("restart requested")
-        asyncio.get_running_loop().call_later(after_s, self._stop.fail)  # after an end without error it would not
+        asyncio.get_running_loop().call_later(after_s, self._stop.request)
 
     def begin(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to read requests, on the loop's thread, and to send heartbeats."""

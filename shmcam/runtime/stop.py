@@ -33,7 +33,7 @@ class Stop:
     def fail(self) -> None:
         """Ends the process because one of its threads or tasks failed; callable from any thread.
 
-        `startup` then exits 1: after a 0 supervisord would not start the process again.
+        `startup` then exits 1, so that supervisord's log tells a failure from a stop; it restarts after both.
         """
         self.failed = True
         self.request()

@@ -18,7 +18,8 @@ from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothin
 from streamer.http.context import Context
 from streamer.monitoring.health import ProcessHealth
 
-ALIVE = frozenset({"RUNNING", "STARTING"})
+ALIVE = frozenset({"RUNNING", "STARTING", "BACKOFF"})
+"""supervisord runs these, or will within seconds; it refuses to start them."""
 
 OURSELVES_AFTER_S = 0.5
 """Pause before the streamer restarts itself, in which its answer reaches the browser."""
@@ -94,9 +95,11 @@ def _is_reader(process: ProcessHealth, roles: Collection[str], camera: str) -> b
 
 
 def _restart(supervisord: Supervisord, program: Program) -> None:
-    if program.state in ALIVE:
-        supervisord.stop(program.full_name)
-    supervisord.start(program.full_name)
+    """Restarts or starts a program by one call: if we died between stop and start, it would stay stopped for good."""
+    if program.pid:
+        supervisord.terminate(program.full_name)
+    elif program.state not in ALIVE:
+        supervisord.start(program.full_name)
 
 
 def _make_endpoint(word: str, summary: str, *, running: bool) -> Endpoint:

@@ -444,7 +444,7 @@ def test_whoever_is_connected_does_not_hold_its_end_up(tmp_path):
 
 
 def test_a_feed_that_fails_ends_the_process_with_an_error(tmp_path):
-    """supervisord takes exit 0 for the end of what was asked to stop, and would leave it."""
+    """An end with 0 would look like a stop in supervisord's log."""
     streamer = Streamer(tmp_path)
     segment = Path(f"/dev/shm/{streamer.prefix}.cam0.main")
     try:

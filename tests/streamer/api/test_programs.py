@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from shmcam.control.messages import Reply
-from streamer.api.programs import find_waiting
+from shmcam.runtime.supervisord import Program
+from streamer.api.programs import find_waiting, restart_programs
 from streamer.monitoring.health import CameraHealth, DiskHealth, ProcessHealth, find_reasons
 from tests.streamer.harness import browsing, running
 
@@ -67,3 +68,36 @@ def test_without_supervisord_nothing_can_be_restarted_and_that_is_said(tmp_path,
             assert answer.status == 405, "looking never restarts"
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("state", "pid", "calls"),
+    [
+        ("RUNNING", 5, [("terminate", "x:x")]),
+        ("STARTING", 5, [("terminate", "x:x")]),
+        ("BACKOFF", 0, []),
+        ("FATAL", 0, [("start", "x:x")]),
+        ("EXITED", 0, [("start", "x:x")]),
+        ("STOPPED", 0, [("start", "x:x")]),
+    ],
+)
+def test_a_restart_is_one_call_so_that_no_program_stays_stopped(monkeypatch, state, pid, calls):
+    """A streamer that died between stop and start left the program stopped for good; BACKOFF answered 503."""
+    made = []
+
+    class FakeSupervisord:
+        def __init__(self, url):
+            pass
+
+        def programs(self):
+            return [Program("x", "x", state, pid, 0.0, 0, "")]
+
+        def __getattr__(self, name):
+            return lambda full_name: made.append((name, full_name))
+
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", "unix:///nothing")
+    monkeypatch.setattr("streamer.api.programs.Supervisord", FakeSupervisord)
+    asyncio.run(restart_programs(None, ["x"]))
+    assert made == calls
+    asyncio.run(restart_programs(None, ["x"], running=False))
+    assert made == calls + [call for call in calls if call[0] == "start"]
