@@ -135,7 +135,7 @@ class Database:
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
-        self._busy_s = BUSY_S
+        self._hurry = threading.local()
         self._make_folder()
 
     def require_writable(self) -> None:
@@ -148,7 +148,6 @@ class Database:
         self.require_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
-            connection.execute(f"PRAGMA busy_timeout = {int(self._busy_s * 1000)}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
@@ -171,7 +170,9 @@ class Database:
             for attempt in (1, 2):
                 try:
                     with self._lock(fcntl.LOCK_SH):
-                        return work(self._open())
+                        connection = self._open()
+                        connection.execute(f"PRAGMA busy_timeout = {int(self._busy_s * 1000)}")
+                        return work(connection)
                 except sqlite3.DatabaseError as error:
                     if attempt == 2 or not _is_damage(error):
                         raise
@@ -180,13 +181,17 @@ class Database:
 
     @contextmanager
     def hurry(self) -> Iterator[None]:
-        """Waits at most HURRY_S for other processes inside the block."""
-        with self._mutex:
-            before, self._busy_s = self._busy_s, HURRY_S
-            try:
-                yield
-            finally:
-                self._busy_s = before
+        """Waits at most HURRY_S for other processes inside the block; other threads wait as ever, and not for it."""
+        before, self._hurry.busy_s = self._busy_s, HURRY_S
+        try:
+            yield
+        finally:
+            self._hurry.busy_s = before
+
+    @property
+    def _busy_s(self) -> float:
+        """Seconds that this thread waits for other processes."""
+        return float(getattr(self._hurry, "busy_s", BUSY_S))
 
     def set_aside(self, reason: str) -> None:
         """Renames the damaged file out of the way and rebuilds; of several processes only one does it."""

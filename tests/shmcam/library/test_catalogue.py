@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -283,6 +284,21 @@ def test_two_connections_survive_that_the_file_is_set_aside_under_one_of_them(ca
         catalogue._database.set_aside("test")
         other.add(on_disk(settings, "later.mp4", number=9))
         assert len(catalogue.find()) == len(other.find()) == 2
+
+
+def test_a_thread_in_a_hurry_holds_no_other_thread_up(catalogue, saved):
+    """While `make_room` deleted hundreds of files, `library` and `protect` waited, and so did the clip writer."""
+    entry = saved()
+
+    def read_timeouts() -> tuple[str, int]:
+        timeout_ms = catalogue.write(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
+        return catalogue.protect(entry.id).path.name, timeout_ms
+
+    with ThreadPoolExecutor(1) as pool, catalogue.hurry():
+        with catalogue.hurry():
+            assert pool.submit(read_timeouts).result(10) == (entry.path.name, 10_000)
+        assert read_timeouts()[1] == 500
+    assert read_timeouts()[1] == 10_000
 
 
 def _add_many(config: Path, worker: int, count: int) -> None:
