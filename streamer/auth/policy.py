@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from shmcam.runtime.peer_address import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 from streamer.auth.peer_uid import LocalUsers
-from streamer.auth.roles import SAFE_METHODS, Access, Role, find_role_needed
+from streamer.auth.roles import LOCAL_PATHS, SAFE_METHODS, Access, Role, find_role_needed
 
 OWN_HEADER = "X-Shmcam"
 """A header that neither a form nor an image can send; the page sends it with each change."""
@@ -127,6 +127,8 @@ class Guard:
         if needed is Role.NOBODY or request.preflight:
             return Access(Role.NOBODY)  # a preflight bears no secret, and changes nothing
         access = self._find_access(request, now_s, wall_s)
+        if isinstance(access, Refusal) and _is_local_look(request):
+            return Access(Role.NOBODY)
         if isinstance(access, Access) and access.role < needed:
             return Refusal(403, f"only an owner may do this: {access.reason}")
         return access
@@ -248,6 +250,12 @@ def _challenges_for(request: RequestFacts) -> tuple[tuple[str, str], ...]:
     if request.own_header or request.origin is not None or request.cookie:
         return (bearer,)
     return ("WWW-Authenticate", 'Basic realm="shmcam", charset="UTF-8"'), bearer
+
+
+def _is_local_look(request: RequestFacts) -> bool:
+    """Returns whether a program of this machine looks at LOCAL_PATHS for itself, and shows no secret."""
+    is_look = request.path in LOCAL_PATHS and request.method in SAFE_METHODS
+    return is_look and request.is_local and not request.is_forwarded and request.guess is None
 
 
 def _is_deliberate(request: RequestFacts) -> bool:

@@ -21,6 +21,9 @@ class Role(IntEnum):
 PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
 """Paths without a login: all that the login page needs, and nothing that shows or changes anything."""
 
+LOCAL_PATHS = frozenset({"/healthz"})
+"""Paths that every program of this machine may read without a secret; their routes tell NOBODY the least."""
+
 OWNER_PATHS = frozenset({"/api/v1/settings", "/api/v1/config", "/api/v1/logs"})
 """Paths that only an owner may read."""
 

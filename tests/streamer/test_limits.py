@@ -45,7 +45,7 @@ LOCKED = f'[http]\ntoken = "{TOKEN}"\n'
 
 def test_no_route_answers_without_the_secret(tmp_path):
     """Walks the router itself, so a route that somebody adds tomorrow is checked tomorrow."""
-    from streamer.auth.roles import PUBLIC_PATHS
+    from streamer.auth.roles import LOCAL_PATHS, PUBLIC_PATHS
     from streamer.http.routes import build_routes
 
     async def test():
@@ -55,7 +55,7 @@ def test_no_route_answers_without_the_secret(tmp_path):
                 path = route.path.replace("{strip:keogram|brightness}", "keogram")
                 for name, value in {"camera": "cam0", "id": "1", "name": "app.js"}.items():
                     path = path.replace(f"{{{name}}}", value)
-                if path in PUBLIC_PATHS:
+                if path in PUBLIC_PATHS | LOCAL_PATHS:  # the latter: the test below
                     continue
                 async with browser.request(
                     route.method, path, headers={"Content-Type": "application/json"}, allow_redirects=False
@@ -87,6 +87,19 @@ def test_the_token_opens_every_way_and_a_wrong_one_none(tmp_path):
                 assert (await browser.get("/snapshot.jpg", **more)).status == 200
             assert (await browser.get("/snapshot.jpg", params={"token": "wrong"})).status == 401
             assert (await browser.ws_connect("/ws", headers={"Authorization": f"Bearer {TOKEN}"})) is not None
+
+    run(test())
+
+
+def test_a_health_check_without_a_secret_learns_one_word(tmp_path):
+    async def test():
+        async with running(tmp_path, LOCKED, fps=30) as server, browsing(server) as browser:
+            await eventually(lambda: server.camera.number > 3)
+            bare = await browser.get("/healthz")
+            whole = await browser.get("/healthz", params={"token": TOKEN})
+            assert bare.status == whole.status
+            assert await bare.json() == {"status": "ok" if bare.status == 200 else "trouble"}
+            assert {"cameras", "reasons", "disk"} <= set(await whole.json())
 
     run(test())
 

@@ -113,6 +113,34 @@ def test_only_what_a_login_needs_is_public():
     assert public == ["/login", "/static/login.js", "/static/style.css"]
 
 
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, Role.NOBODY),
+        ({"method": "HEAD"}, Role.NOBODY),
+        ({"cookie": "of yesterday"}, Role.NOBODY),
+        ({"token": TOKEN}, Role.OWNER),
+        ({"token": "wrong"}, 401),
+        ({"is_local": False}, 401),
+        ({"is_forwarded": True}, 401),
+        ({"host": "evil.example"}, 421),
+        ({"method": "POST", "content_type": "application/json"}, 401),
+        ({"path": "/state"}, 401),
+    ],
+)
+def test_a_health_check_of_this_machine_needs_no_secret(more, found):
+    asked = {"path": "/healthz", "peer": "127.0.0.1", "is_local": True, **more}
+    answer = Guard(LAN, Credentials(TOKEN), OPEN).check(facts(**asked), 0.0, 1e9)
+    assert (answer.status if isinstance(answer, Refusal) else answer.role) == found
+
+
+def test_a_health_check_of_another_user_is_answered_where_only_owners_may_look():
+    guard = Guard(LOCAL, Credentials(), Accounts(local="owner", users=LocalUsers(1000, 1000)))
+    stranger = {"peer": "127.0.0.1", "is_local": True, "uid": 65534}
+    assert status(guard, path="/state", **stranger) == 403
+    assert guard.check(facts(path="/healthz", **stranger), 0.0, 1e9) == Access(Role.NOBODY)
+
+
 # ---- guessing
 
 
@@ -231,7 +259,7 @@ def test_a_changed_cookie_is_not_valid_and_never_raises(data):
     signed = mine.rindex(".")  # behind it base64 has room for a sign that means the same
     at, sign = data.draw(st.integers(0, signed - 1)), data.draw(st.characters())
     changed = mine[:at] + sign + mine[at + 1 :]
-    assert cookies.find_role(changed, 1e9) == (changed == mine)
+    assert bool(cookies.find_role(changed, 1e9)) == (changed == mine)
     cut = mine[: data.draw(st.integers(0, len(mine) - 2))]
     assert not cookies.find_role(cut, 1e9)
 
