@@ -148,7 +148,7 @@ JSON_WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "stop_recording": ("record", {"action": "stop"}),
     "recording_status": ("record", {"action": "status"}),
     "trigger_recording": ("record", {"action": "trigger"}),
-    "take_snapshot": ("save", {}),
+    "take_snapshot": ("snapshot", {}),
     "get_status": ("status", {}),
     "get_health": ("health", {}),
     "get_cameras": ("cameras", {}),

@@ -10,7 +10,7 @@ from typing import Any
 
 from shmcam.control import command_table
 from shmcam.control.command_table import CommandRow, is_list
-from shmcam.control.messages import MESSAGES, Command, Message, Set, build, choices
+from shmcam.control.messages import MESSAGES, Command, Message, Set, Snapshot, build, choices
 
 
 class UnknownCommandError(ValueError):
@@ -52,6 +52,8 @@ def parse_object(value: dict[str, Any]) -> tuple[Message, Any]:
         fields |= value["params"]
     if "camera_id" in value or "camera_id" in fields:
         fields["camera"] = _camera_name_of(fields.pop("camera_id", value.get("camera_id")))
+    if row.message is Snapshot and "camera" in fields:
+        fields["cameras"] = [fields.pop("camera")]
     if row.message is Set and "key" in fields:
         fields = {"changes": {str(fields.pop("key")): fields.pop("value", None)}, **fields}
     return build(row.message, preset | fields), value.get("id")

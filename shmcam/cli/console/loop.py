@@ -21,7 +21,7 @@ from shmcam.cli.console.screen import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run import BackgroundService
 from shmcam.control.call import call
-from shmcam.control.messages import Command, Night, Record, Reply, Save, Status
+from shmcam.control.messages import Command, Night, Record, Reply, Snapshot, Status
 from shmcam.runtime.log_tail import LogFollower, merge_tails
 
 KEY_WAIT_S = 0.25
@@ -123,9 +123,9 @@ class ConsoleSession:
 
     def _obey(self, key: str) -> None:
         if key == "r":
-            self._ask(Record(action="stop" if self._is_recording() else "start", camera=self._view.camera))
+            self._ask(Record(action="stop" if self._is_recording() else "start"))
         elif key == "s":
-            self._ask(Save(camera=self._view.camera))
+            self._ask(Snapshot())
         elif key == "n":
             self._ask(Night(action=self._choose_next_night(), camera=self._view.camera))
         elif key == "c":
@@ -145,7 +145,7 @@ class ConsoleSession:
     def _is_recording(self) -> bool:
         reply = call(self._path, Status(), 2.0)
         rows = reply.data.get("cameras", [])
-        return any(row["camera"] == self._view.camera and row["recording"] for row in rows)
+        return any(row["recording"] for row in rows)
 
     def _choose_next_night(self) -> Literal["auto", "on", "off"]:
         """Returns the next of auto, on, off."""

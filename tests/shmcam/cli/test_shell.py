@@ -33,7 +33,10 @@ SHMCAM = str(Path(sys.executable).with_name("shmcam"))
 
 @pytest.fixture(scope="module")
 def hub():
-    with HubProcess() as running, ControlClient("exporter", socket_path=running.socket, commands=("save",)) as exporter:
+    with (
+        HubProcess() as running,
+        ControlClient("exporter", socket_path=running.socket, commands=("save", "snapshot")) as exporter,
+    ):
         stop = serve(exporter, lambda request: request.reply(saved()))
         until(lambda: exporter.is_connected, "exporter connected")
         yield running

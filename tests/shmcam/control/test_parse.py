@@ -96,7 +96,8 @@ def test_control_characters_of_a_stranger_are_escaped():
     [
         ({"command": "start_recording"}, Record(action="start")),
         ({"command": "stop_recording", "camera_id": 1}, Record(action="stop", camera="cam1")),
-        ({"command": "take_snapshot"}, Save()),
+        ({"command": "take_snapshot"}, Snapshot()),
+        ({"command": "take_snapshot", "camera_id": 1}, Snapshot(cameras=("cam1",))),
         ({"command": "toggle_preview", "camera_id": "cam0", "enabled": False}, Preview(camera="cam0", enabled=False)),
         ({"command": "start_recording", "params": {"duration_s": 5}}, Record(action="start", duration_s=5)),
         ({"command": "set", "key": "night.enable", "value": True}, Set(changes={"night.enable": True})),

@@ -18,7 +18,7 @@ import pytest
 from shmcam.control.call import call
 from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
-from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved
+from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved, Snapshot
 from shmcam.hub.server import CONNECTIONS_MAX
 from tests.machine import needs
 from tests.shmcam.hub.hubs import HubProcess, Reader, read_all, until
@@ -106,7 +106,7 @@ def test_all_three_dialects_reach_the_same_command(hub):
         seen.append(request.message)
         request.reply(Reply(status="saved", text="ok", data={"path": "/x.jpg"}))
 
-    with client_of(hub, "exporter", "save") as exporter:
+    with client_of(hub, "exporter", "save", "snapshot") as exporter:
         until(lambda: exporter.is_connected, "exporter connected")
         stop = serve(exporter, answer)
         assert hub.text("save cam0 jpg") == "ok"
@@ -119,7 +119,8 @@ def test_all_three_dialects_reach_the_same_command(hub):
         )
         assert call(hub.socket, Save(camera="cam0", formats=("jpg",))).data == {"path": "/x.jpg"}
         stop()
-    assert seen == [Save(camera="cam0", formats=("jpg",))] * 3
+    save = Save(camera="cam0", formats=("jpg",))
+    assert seen == [save, Snapshot(cameras=("cam0",), formats=("jpg",)), save]
 
 
 def test_shortstream_bytes_arrive_raw_in_text_and_through_call(hub):
