@@ -26,6 +26,8 @@ from analyzer.keogram.drawing import Column, column_dtype_of, merge_into
 from analyzer.keogram.local_day import Day, DayInfo, day_at, day_of
 from analyzer.settings import AnalyzerSettings
 from shmcam.config.settings import Paths
+from shmcam.library import LibraryError
+from shmcam.library.sidecar import Owner
 from shmcam.runtime.atomic_files import find_unused_path, open_atomic
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class KeogramKeeper:
     def __init__(self, settings: AnalyzerSettings, paths: Paths, camera: str) -> None:
         self._starts = Time.fromisoformat(settings.day_starts_at)
         self._settings, self._camera = settings, camera
-        self._folder, self._run = paths.captures / "keogram", paths.run
+        self._folder, self._run, self._library = paths.captures / "keogram", paths.run, paths.library
         self._dtype = column_dtype_of(settings.keogram_height)
         self._day: Day | None = None
         self._column: Column | None = None
@@ -149,7 +151,7 @@ class KeogramKeeper:
             with open_atomic(path) as file:
                 file.write(content)
         for path, companions in ((paths[0], ()), (paths[1], (paths[2].name,))):
-            write_description(path, columns, info, companions)
+            write_description(path, columns, info, companions, Owner.of(self._library))
         log.info("day saved day=%s columns=%d path=%s", self._day.date, len(columns), paths[0])
         return paths
 
@@ -159,7 +161,7 @@ class KeogramKeeper:
         """Works with the disk; an error is logged when it changes. Returns: whether the work succeeded."""
         try:
             work()
-        except OSError as problem:
+        except (OSError, LibraryError) as problem:
             if str(problem) != self._problem:
                 log.warning("keogram not written: %s", problem)
             self._problem = str(problem)

@@ -14,7 +14,7 @@ from analyzer.keogram.drawing import draw_brightness_strip, draw_keogram, merge_
 from analyzer.keogram.local_day import Day, DayInfo
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
-from shmcam.library.sidecar import write_sidecar
+from shmcam.library.sidecar import Owner, write_sidecar
 from shmcam.runtime.atomic_files import find_unused_path, read_state
 from shmcam.runtime.clock import to_iso
 
@@ -97,8 +97,8 @@ def to_iso_local(utc_s: float) -> str:
     return datetime.fromtimestamp(utc_s).astimezone().isoformat(timespec="seconds")
 
 
-def write_description(path: Path, columns: Columns, info: DayInfo, companions: tuple[str, ...]) -> None:
-    """Writes the library's description beside a saved picture. Raises: OSError."""
+def write_description(path: Path, columns: Columns, info: DayInfo, companions: tuple[str, ...], owner: Owner) -> None:
+    """Writes the library's description beside a saved picture. Raises: OSError, LibraryError (another's sidecar)."""
     first_s, last_s = float(columns["utc_s"][0]), float(columns["utc_s"][-1])
     entry = Entry(
         kind="keogram",
@@ -110,4 +110,4 @@ def write_description(path: Path, columns: Columns, info: DayInfo, companions: t
         trigger="auto",
         companions=companions,
     )
-    write_sidecar(path, entry.to_description())
+    write_sidecar(path, entry.to_description(), owner)

@@ -22,8 +22,6 @@ from shm_ring.formats import geometry, planes
 from shmcam.imaging.png import to_png
 from shmcam.library.sidecar import Owner, read
 
-OWNER = Owner(("an installation",))
-
 SETTINGS = AnalyzerSettings(keogram_height=16, keogram_column_s=60.0)
 NOON = int(datetime(2026, 6, 1, 12, 0).timestamp())
 
@@ -31,7 +29,7 @@ NOON = int(datetime(2026, 6, 1, 12, 0).timestamp())
 @pytest.fixture
 def places(tmp_path):
     (tmp_path / "run").mkdir()
-    return SimpleNamespace(captures=tmp_path / "captures", run=tmp_path / "run")
+    return SimpleNamespace(captures=tmp_path / "captures", run=tmp_path / "run", library=tmp_path / "library.sqlite3")
 
 
 def result_of(utc_s, grey=100, level=90.0, settled=True):
@@ -111,10 +109,12 @@ def test_the_day_that_is_over_is_saved_and_its_columns_removed(places):
     assert len(lines) == 6
     left = sorted(path.name for path in (places.captures / "keogram").iterdir())
     assert ".cam0_20260601.columns" not in left
-    entry = read(saved[0], OWNER)
+    entry = read(saved[0], Owner.of(places.library))
     assert (entry.kind, entry.camera, entry.duration_s, entry.frames) == ("keogram", "cam0", 300.0, 10)
     assert entry.started_utc_ns == NOON * 10**9
-    assert read(saved[1], OWNER).companions == ("cam0_20260601_brightness.csv",)
+    another = Owner(("another installation",))
+    assert [read(path, another) for path in saved[:2]] == [None, None], "they bear our id"
+    assert read(saved[1], Owner.of(places.library)).companions == ("cam0_20260601_brightness.csv",)
 
 
 def test_without_frames_the_clock_ends_the_day(places):
@@ -227,7 +227,7 @@ def test_the_hour_that_the_clock_shows_twice_is_kept_twice(zone, starts, places)
     assert sum(row[3] == "10.00" for row in rows) == 60 == sum(row[3] == "200.00" for row in rows)
     twice = [row[6] for row in rows if row[0] == "02:15:00"]
     assert twice == ["2026-10-25T00:15:00.000Z", "2026-10-25T01:15:00.000Z"]
-    entries = [read(path, OWNER) for path in saved if path.name.endswith("keogram.png")]
+    entries = [read(path, Owner.of(places.library)) for path in saved if path.name.endswith("keogram.png")]
     assert sum(entry.duration_s for entry in entries) == 5 * 3600
     assert entries[0].started_utc_ns == begin_s * 10**9
 
@@ -250,7 +250,7 @@ def test_the_library_knows_when_a_keogram_began_and_the_day_is_as_long_as_it_was
         fill(keeper, when_s, 10)
         assert plot_of(picture(keeper.draw()[0])).shape[1] == width
         saved = keeper.end_day_if_over(int((when_s + 2 * 86_400) * 1e9))
-    entry = read(saved[0], OWNER)
+    entry = read(saved[0], Owner.of(places.library))
     assert (entry.started_utc_ns, entry.duration_s) == (when_s * 10**9, 600)
 
 
