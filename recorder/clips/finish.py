@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
+UNPROVEN_AGE_S = 86_400.0
+"""Of a camera that is not ours by its name: another machine on the same disk may be writing what is younger."""
 RETRY_S = 15.0
 """Seconds until a clip that could not be put into the library is tried again."""
 WAITING_MAX = 1000
@@ -165,7 +167,8 @@ class Finisher:
             return
         for camera in find_removed_cameras(recordings, settings.cameras):
             with suppress(OSError):
-                for closed in adopt_leftovers(recordings, camera, self._catalogue.owner, alone=False):
+                owner = self._catalogue.owner
+                for closed in adopt_leftovers(recordings, camera, owner, alone=False, unproven_age_s=UNPROVEN_AGE_S):
                     self._finish(closed)
 
     def _finish_unfiled(self) -> None:

@@ -42,12 +42,15 @@ def _is_written(path: Path, alone: bool) -> bool:
     return True
 
 
-def adopt_leftovers(recordings: Path, camera: str, owner: Owner | None = None, *, alone: bool = True) -> list[Closed]:
+def adopt_leftovers(
+    recordings: Path, camera: str, owner: Owner | None = None, *, alone: bool = True, unproven_age_s: float = 0.0
+) -> list[Closed]:
     """Adopts or removes every leftover of this camera; a file that is being written is left alone.
 
     `alone`: the camera's recorder has just begun, so no process can be writing, also where files cannot be locked.
     `owner`: clips of other installations, which may record into the same folder, are left alone, too.
-    Returns: the adopted clips, oldest first.
+    `unproven_age_s`: the age from which files are taken that do not tell whose they are: without a whole fragment, raw
+    H.264, a CSV without its video. Returns: the adopted clips, oldest first.
     """
     _sweep(recordings)
     clips = []
@@ -56,7 +59,7 @@ def adopt_leftovers(recordings: Path, camera: str, owner: Owner | None = None, *
         if final.suffix not in SUFFIXES.values():
             continue  # a CSV goes with its video; those without follow below
         try:
-            clip = _adopt(path, final, camera, owner)
+            clip = _adopt(path, final, camera, owner, unproven_age_s)
         except OSError as error:
             log.warning("leftover stays path=%s reason=%s", path, error)
             continue
@@ -65,7 +68,7 @@ def adopt_leftovers(recordings: Path, camera: str, owner: Owner | None = None, *
             clips.append(clip)
     for path in list(find_leftovers(recordings, camera, alone=alone)):
         if path.name.endswith(TIMING + PART):
-            _finish_lone_timing(path)
+            _finish_lone_timing(path, unproven_age_s)
     return sorted(clips, key=lambda clip: clip.totals.first_ns)
 
 
@@ -129,8 +132,16 @@ def _sweep(recordings: Path) -> None:
                 log.info("leftover removed path=%s reason=half written", path)
 
 
-def _adopt(path: Path, final: Path, camera: str, owner: Owner | None) -> Closed | None:
+def _is_younger(path: Path, age_s: float) -> bool:
+    """Tells whether a file was changed in these last seconds; also if its time is yet to come. Raises: OSError."""
+    return age_s > 0 and time.time() - path.stat().st_mtime < age_s
+
+
+def _adopt(path: Path, final: Path, camera: str, owner: Owner | None, unproven_age_s: float) -> Closed | None:
     summary = read_summary(path)
+    if (summary is None or ".h264" in path.suffixes) and _is_younger(path, unproven_age_s):
+        log.info("leftover stays path=%s reason=does not tell whose it is", path)
+        return None
     if summary is not None and not _is_ours(path, summary, owner):
         log.info("leftover stays path=%s reason=not of this installation", path)
         return None
@@ -164,11 +175,18 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
     return rows
 
 
-def _finish_lone_timing(path: Path) -> None:
-    """Gives a CSV its name, too, if its video was renamed just before the kill; removes one without a video."""
+def _finish_lone_timing(path: Path, unproven_age_s: float) -> None:
+    """Gives a CSV its name, too, if its video was renamed just before the kill; removes one without a video.
+
+    That of a video that stays, because it is not ours, stays with it.
+    """
     final = path.with_name(path.name.removesuffix(PART))
     stem = final.name.removesuffix(TIMING)
     with suppress(OSError):
+        if _is_younger(path, unproven_age_s) or any(
+            final.with_name(stem + suffix + PART).exists() for suffix in SUFFIXES.values()
+        ):
+            return
         if any(final.with_name(stem + suffix).exists() for suffix in SUFFIXES.values()):
             path.rename(final)
         else:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +16,7 @@ from recorder.clips import recovery
 from recorder.resume import InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.library.sidecar import INSTALLATION, Owner
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.procfs import boot_id
@@ -66,6 +69,30 @@ def test_leftovers_of_a_camera_that_was_renamed_are_found(tmp_path):
     assert recovery.find_removed_cameras(tmp_path, ["cam0", "garden"]) == []
     assert [clip.camera for clip in recovery.adopt_leftovers(tmp_path, "cam0", alone=False)] == ["cam0"]
     assert recovery.find_removed_cameras(tmp_path, ["garden"]) == [] and place.clip.exists()
+
+
+@pytest.mark.parametrize("form", [film.FORMAT, replace(film.FORMAT, container="h264")])
+def test_a_fresh_leftover_of_a_camera_not_configured_here_stays_if_it_does_not_tell_whose_it_is(tmp_path, form):
+    """On a shared disk the empty files and the raw H.264 that another machine was writing were removed or renamed."""
+    place, video, csv = part(tmp_path, form=form)
+    place.growing.write_bytes(video if form.container == "h264" else b"")
+    lone = place.growing_timing.with_name(place.growing_timing.name.replace("000000_", "000001_"))
+    lone.write_bytes(csv)
+    before = sorted(tmp_path.iterdir())
+    assert recovery.adopt_leftovers(tmp_path, "cam0", alone=False, unproven_age_s=3600.0) == []
+    assert sorted(tmp_path.iterdir()) == before
+    for path in before:
+        os.utime(path, (1e9, 1e9))
+    closed = recovery.adopt_leftovers(tmp_path, "cam0", alone=False, unproven_age_s=3600.0)
+    assert len(closed) == (form.container == "h264") and not list(tmp_path.glob("*.part"))
+
+
+def test_the_csv_of_another_installations_leftover_stays_with_it(tmp_path, monkeypatch):
+    about = {**film.about(), INSTALLATION: "one"}
+    monkeypatch.setattr(film, "about", lambda: about)
+    place, _, csv = part(tmp_path)
+    assert recovery.adopt_leftovers(tmp_path, "cam0", Owner(("another",))) == []
+    assert place.growing.exists() and place.growing_timing.read_bytes() == csv
 
 
 @pytest.mark.parametrize("case", CASES)
