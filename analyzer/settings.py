@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from shmcam.config.schema import Section, setting
-from shmcam.config.settings import LABEL
+from shmcam.config.settings import LABEL, LABEL_FORM
 
 PLUGIN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 """`module:function`, as in entry points."""
@@ -197,7 +197,7 @@ class MotionSettings(Section, frozen=True):
             raise ValueError(f"at most {MAX_AREAS} zones and {MAX_AREAS} masks")
         for name, corners in [*self.zones.items(), *(("masks", corners) for corners in self.masks)]:
             if not re.fullmatch(LABEL, name):
-                raise ValueError(f"zones: {name!r} must be 1 to 32 letters, digits, _ or -")
+                raise ValueError(f"zones: {name!r} must be {LABEL_FORM}")
             if len(corners) < 2 or any(not 0 <= value <= 1 for corner in corners for value in corner):
                 raise ValueError(
                     f"{name}: {[list(one) for one in corners]} needs two or more corners [x, y] within 0..1"

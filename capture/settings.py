@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from shmcam.config.schema import Section, setting
-from shmcam.config.settings import LABEL
+from shmcam.config.settings import FORMER_LABEL
 
 
 class CameraControlSettings(Section, frozen=True):
@@ -227,7 +227,14 @@ class RingSettings(Section, frozen=True):
         setting("slots; 0 = `seconds` of frames; fewer where memory is short", unit="frames", ge=0, le=65_536),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
-    prefix: Annotated[str, setting("segment names are /<prefix>.<camera>.<stream>", pattern=rf"^{LABEL}$")] = "shmcam"
+    prefix: Annotated[
+        str,
+        setting(
+            "segment names are /<prefix>.<camera>.<stream>",
+            pattern=rf"^{FORMER_LABEL}$",
+            form="1 to 32 letters, digits, _ and -",
+        ),
+    ] = "shmcam"
     downscale: DownscaleSettings = DownscaleSettings()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from shmcam.config.schema import Section, setting
-from shmcam.config.settings import LABEL
+from shmcam.config.settings import LABEL, LABEL_FORM
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
@@ -69,7 +69,7 @@ class RecorderSettings(Section, frozen=True):
     ] = ("motion",)
     session_prefix: Annotated[
         str,
-        setting("first part of the name of a session's folder", pattern=rf"^{LABEL}$", apply="live"),
+        setting("first part of the name of a session's folder", pattern=rf"^{LABEL}$", form=LABEL_FORM, apply="live"),
     ] = "session"
     pre_roll_s: Annotated[
         float, setting("seconds before an event, taken from the ring", unit="s", ge=0, le=600, apply="live")

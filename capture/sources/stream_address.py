@@ -2,7 +2,8 @@
 
 People write passwords into camera.url as they are. What a name and password end with is the last @ before the first
 /, ? or #: so these three must be percent-encoded in them, and everything else may stand as it is. An address in which
-an @ comes later may be such a password, and is refused in words that show nothing of it.
+an @ comes later may be such a password, and is refused in words that show nothing of it; but behind host, path and ? it
+is one of the query, such as a mail address.
 
 Source: RFC 3986 3.2 (authority).
 """
@@ -22,6 +23,8 @@ HTTP = ("http", "https")
 HIDDEN = "…"
 _TARGET_CHARACTERS = "!$&'()*+,/:;=?@[]~%-._|"
 """Characters of path and query that are sent as they are."""
+_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]*:[0-9A-Za-z:.%_-]*)\]|([^\s:\[\]/\\]+))(?::(\d{1,5}))?:?")
+"""Host, in brackets if it is IPv6, and port."""
 _LEAST_SECRET = 4
 """Shorter passwords are not searched for in other people's texts: nothing would be left of these."""
 
@@ -119,11 +122,13 @@ def parse_url(url: str, name: str = "camera.url") -> NetworkAddress:
     if "#" in rest:
         raise CameraError(f"{name} has a # in it: write it as %23")
     authority, target = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    if "@" in target and re.search("[:@]", authority):
+    person, _, place = authority.rpartition("@")
+    path, _, query = target.partition("?")
+    is_path = path.startswith("/") and "@" not in path and _PLACE.fullmatch(place)
+    if "@" in (path + query) and not is_path and re.search("[:@]", authority):
         raise CameraError(
             f"{name} has an @ behind a / or ?: in name and password write / as %2F, ? as %3F, behind the host @ as %40"
         )
-    person, _, place = authority.rpartition("@")
     user, _, password = person.partition(":")
     host, port = _split_place(place, name)
     if not target.startswith("/"):
@@ -133,7 +138,7 @@ def parse_url(url: str, name: str = "camera.url") -> NetworkAddress:
 
 
 def _split_place(place: str, name: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]*:[0-9A-Za-z:.%_-]*)\]|([^\s:\[\]/\\]+))(?::(\d{1,5}))?:?", place)
+    match = _PLACE.fullmatch(place)
     if match is None or not 0 <= int(match[3] or 0) < 65536:
         raise CameraError(
             f"{name} must have a host or host:port (up to 65535) behind :// or behind the @ of name and password"

@@ -47,6 +47,7 @@ def setting(
     le: float | None = None,
     gt: float | None = None,
     pattern: str | None = None,
+    form: str = "",
     max_length: int | None = None,
     spellings: Mapping[str, Any] = MappingProxyType({}),
 ) -> msgspec.Meta:
@@ -55,11 +56,11 @@ def setting(
     `apply` says how `set` changes the key: at once ("live"), after a restart of its process ("restart"), or not at all
     ("file"), for keys that choose which file, device, address, program or port is used, and who is let in. Left out,
     it is "restart" for numbers, switches and choices, and "file" for text, lists and tables. A `secret` is masked in
-    every output. `spellings`: further words for a value, in small letters, such as those of the former programs, and
-    the value that each stands for.
+    every output. `form`: the pattern in words. `spellings`: further words for a value, in small letters, such as those
+    of the former programs, and the value that each stands for.
     """
     bounds: dict[str, Any] = {"ge": ge, "le": le, "gt": gt, "pattern": pattern, "max_length": max_length}
-    extra = {"unit": unit, "apply": apply, "secret": secret, "spellings": spellings}
+    extra = {"unit": unit, "apply": apply, "secret": secret, "form": form, "spellings": spellings}
     return msgspec.Meta(description=help, extra=extra, **bounds)
 
 
@@ -79,6 +80,8 @@ class Key:
     maximum: float | None
     apply: Apply
     secret: bool
+    form: str
+    """What a text must be like, in words; empty: any."""
     spellings: Mapping[str, Any]
 
     def respell(self, value: Any) -> Any:
@@ -109,7 +112,8 @@ class Key:
         low, high = self.minimum, self.maximum
         span = f" {low}..{high}" if None not in (low, high) else f" >= {low}" if low is not None else ""
         span = f" <= {high}" if low is None and high is not None else span
-        return f"{self.type}{span}{f' ({self.unit})' if self.unit else ''}"
+        form = f" of {self.form}" if self.form else ""
+        return f"{self.type}{form}{span}{f' ({self.unit})' if self.unit else ''}"
 
 
 @cache
@@ -197,5 +201,6 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         maximum=getattr(kind, "le", None),
         apply=meta.get("apply") or ("restart" if is_bounded else "file"),
         secret=meta.get("secret", False),
+        form=meta.get("form", ""),
         spellings=meta.get("spellings", {}),
     )

@@ -83,11 +83,20 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 LONG_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 """The pattern of an archive's name and of a session's folder, which holds a prefix, a time and a label."""
 
+LABEL_FORM = "1 to 32 letters, digits, _ and -, the first a letter or digit"
+"""LABEL in words."""
+
+FORMER_LABEL, FORMER_LONG_NAME = r"[A-Za-z0-9_-]{1,32}", r"[A-Za-z0-9_-]{1,64}"
+"""As they were before: what exists may be called so, and rings, whose names hold neither state nor options."""
+
 S = TypeVar("S", bound=Section)
 
 __all__ = [
     "EXIT_CONFIG",
+    "FORMER_LABEL",
+    "FORMER_LONG_NAME",
     "LABEL",
+    "LABEL_FORM",
     "LONG_NAME",
     "Paths",
     "Settings",
@@ -278,7 +287,7 @@ class Settings:
 
     def _check_camera(self, camera: str, value: Any) -> None:
         if not re.fullmatch(LABEL, camera):
-            raise self.diagnostics.bad_value(("cameras", camera), camera, f"a camera name of the form {LABEL}")
+            raise self.diagnostics.bad_value(("cameras", camera), camera, f"a camera name of {LABEL_FORM}")
         if not isinstance(value, dict):
             raise self.diagnostics.bad_value(("cameras", camera), value, "a table")
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from shmcam.config.settings import LABEL, LONG_NAME
+from shmcam.config.settings import FORMER_LABEL, FORMER_LONG_NAME, LABEL, LONG_NAME
 from shmcam.runtime.clock import now_ns
 
 JSON: TypeAlias = Any
@@ -164,8 +164,10 @@ def to_plain_words(text: str) -> str:
 
 def _describe_pattern(pattern: str) -> str:
     """Returns a pattern of a name in words; all patterns of messages are names of a limited length."""
-    lengths = re.findall(r"\{\d+,(\d+)\}", pattern)
-    return f"letters, digits, _ and -{f', at most {max(map(int, lengths))}' if lengths else ''}"
+    lengths = [int(length) for length in re.findall(r"\{\d+,(\d+)\}", pattern)]
+    has_first = LABEL in pattern or LONG_NAME in pattern  # these have one character before the counted ones
+    most = f", at most {max(lengths) + has_first}" if lengths else ""
+    return f"letters, digits, _ and -{most}{', the first a letter or digit' if has_first else ''}"
 
 
 def _to_plain_text(message: type[Message], problem: str) -> str:
@@ -279,8 +281,8 @@ class Archive(Command):
     since: Instant = ""
     until: Instant = ""
     cameras: Annotated[Words, describe("camera names; empty: all")] = ()
-    label: Annotated[str, describe("only files with this label", pattern=rf"^({LABEL})?$")] = ""
-    session: Annotated[str, describe("only files of this session's folder", pattern=rf"^({LONG_NAME})?$")] = ""
+    label: Annotated[str, describe("only files with this label", pattern=rf"^({FORMER_LABEL})?$")] = ""
+    session: Annotated[str, describe("only files of this session's folder", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +290,7 @@ class Archives(Command):
     """List, verify or delete archives."""
 
     action: Annotated[Literal["list", "verify", "delete"], describe("what to do")] = "list"
-    name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({LONG_NAME})?$")] = ""
+    name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

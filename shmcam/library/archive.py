@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from shmcam.config.settings import LONG_NAME
+from shmcam.config.settings import FORMER_LONG_NAME, LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
@@ -53,10 +53,14 @@ MakeRoom = Callable[[int, Collection[Path]], object]
 """Frees so many bytes without deleting any of these files. Raises: OSError."""
 
 
-def check_name(name: str) -> str:
-    """Returns the name of an archive if it can be that of a folder. Raises: ValueError."""
-    if not re.fullmatch(LONG_NAME, name):
-        raise ValueError(f"archive name {name[:80]!r}: 1..64 of A-Z a-z 0-9 _ -, the first a letter or digit")
+def check_name(name: str, *, is_new: bool = False) -> str:
+    """Returns the name of an archive if it can be that of a folder. Raises: ValueError.
+
+    Those of a former release may begin with _ or -: they can be verified and deleted.
+    """
+    if not re.fullmatch(LONG_NAME if is_new else FORMER_LONG_NAME, name):
+        first = ", the first a letter or digit" if is_new else ""
+        raise ValueError(f"archive name {name[:80]!r}: 1..64 of A-Z a-z 0-9 _ -{first}")
     return name
 
 
@@ -77,7 +81,7 @@ def build(
     Raises: ValueError for a bad name, or one of something else; NothingThere of that span; OSError of the disk (do it
     again to go on).
     """
-    folder = archives / check_name(name)
+    folder = archives / check_name(name, is_new=True)
     if holds_any(folder, catalogue.folders) or _is_taken(folder):
         raise ValueError(f"archive name {name}: {folder} is not an archive's folder; choose another name")
     query = Query(

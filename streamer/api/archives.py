@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from shmcam.config.masking import mask_secrets
-from shmcam.config.settings import LONG_NAME
+from shmcam.config.settings import FORMER_LONG_NAME
 from shmcam.control import messages as c
 from shmcam.library import manifest
 from shmcam.library.sidecar import MANIFEST, is_archive
@@ -34,7 +34,7 @@ VERIFY_S = 600.0
 class OfArchive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The archive in the path."""
 
-    name: Annotated[str, msgspec.Meta(pattern=rf"^{LONG_NAME}$", description="as listed")]
+    name: Annotated[str, msgspec.Meta(pattern=rf"^{FORMER_LONG_NAME}$", description="as listed")]
 
 
 class OfFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,6 +23,9 @@ WORKING = [
     ("http://[fe80::1%25eth0]/v", "", "", "fe80::1%eth0", None, "/v"),
     ("rtsp://cam/user=admin&password=secret&channel=1?stream=0", "", "", "cam", None,
      "/user=admin&password=secret&channel=1?stream=0"),
+    ("http://cam:80/x?u=a@b", "", "", "cam", 80, "/x?u=a@b"),
+    ("http://u:secret@cam:80/x?u=a@b.example", "u", "secret", "cam", 80, "/x?u=a@b.example"),
+    ("rtsp://[fe80::1]:554/?u=a@b", "", "", "fe80::1", 554, "/?u=a@b"),
 ]  # fmt: skip
 
 
@@ -47,6 +50,8 @@ REFUSED = [
     ("http://admin:77/Geheim@127.0.0.1/s", "%2F"),
     ("http://admin:why7?Geheim5@127.0.0.1:9999/v", "%3F"),
     ("http://admin:a@b/Geheim@127.0.0.1/v", "%2F"),
+    ("http://admin:a/why?Geheim@127.0.0.1/v", "%2F"),
+    ("http://cam:80/x@y?u=Geheim@b", "%40"),
     ("http://cam:Geheim/v", "host"),
     ("http://user:Geheim@:80/v", "host"),
     ("http://user:Geheim@ca m/v", "host"),

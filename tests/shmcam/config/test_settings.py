@@ -215,3 +215,13 @@ def test_no_file_crashes_the_loader(noise):
             Settings.load(file.name, environ={})
         except SettingsError as error:
             assert str(error)
+
+
+def test_names_of_a_former_release_are_read_or_refused_in_words(load):
+    assert load('[ring]\nprefix = "_cam"').value("ring.prefix") == "_cam"
+    form = "of 1 to 32 letters, digits, _ and -, the first a letter or digit"
+    for text in ("[cameras._a]", '[recorder]\nsession_prefix = "-a"'):
+        with pytest.raises(SettingsError, match=form):
+            load(text)
+    with pytest.raises(SettingsError, match=r"prefix = 'a/b': must be text of 1 to 32 letters, digits, _ and -$"):
+        load('[ring]\nprefix = "a/b"')

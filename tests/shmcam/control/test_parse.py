@@ -68,8 +68,12 @@ def test_lines(line, message):
         ("save colour=1", "save: no option colour; it has: camera, formats, label, seconds_ago"),
         ('save "', "save: no closing quotation"),
         ("set", "set: expected KEY VALUE"),
-        ("archive ../../etc", "archive: name: expected letters, digits, _ and -, at most"),
-        ("save label=../x", "save: label: expected letters, digits, _ and -, at most"),
+        (
+            "archive ../../etc",
+            "archive: name: expected letters, digits, _ and -, at most 64, the first a letter or digit",
+        ),
+        ("archives delete ../a", "archives: name: expected letters, digits, _ and -, at most 64"),
+        ("save label=../x", "save: label: expected letters, digits, _ and -, at most 32, the first a letter or digit"),
     ],
 )
 def test_errors_say_what_was_expected(line, expected):

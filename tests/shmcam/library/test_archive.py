@@ -46,9 +46,18 @@ def test_more_than_200_traversal_names_are_refused():
     assert len(names) >= 200
     for name in names:
         with pytest.raises(ValueError, match=r"1\.\.64 of A-Z"):
-            check_name(name)
+            check_name(name, is_new=True)
     for name in ("a", "A-Z_09", "x" * 32, "0-", "0_"):
+        assert check_name(name, is_new=True) == name
+
+
+def test_an_archive_of_a_former_release_keeps_its_name():
+    for name in ("-x", "_x"):
         assert check_name(name) == name
+    for name in set(traversals()) - {"-x", "_x"}:
+        if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
+            with pytest.raises(ValueError, match=r"1\.\.64 of A-Z"):
+                check_name(name)
 
 
 @pytest.fixture
