@@ -163,7 +163,7 @@ class StarTrails:
             with open_regular(state, MAX_NIGHT_BYTES) as file, np.load(file, allow_pickle=False) as stored:
                 facts = json.loads(str(stored["facts"]))
                 self.night = _restore_night(facts, stored["trails"], stored["mean"])
-                self._seen_boot_id = str(facts["boot_id"])
+                self._seen_boot_id = str(facts.get("boot_id", ""))
         except FileNotFoundError:
             return
         except OSError as problem:
@@ -254,23 +254,31 @@ def lower_sky(payload: Payload, geometry: Geometry) -> Payload:
 
 
 def _restore_night(description: dict[str, Any], trails: NDArray[Any], mean: NDArray[Any]) -> NightStack:
-    """Returns the night of a saved state. Raises: ValueError, KeyError, TypeError where the state is not ours."""
+    """Returns the night of a saved state, also of an earlier version, which had four fields less.
+
+    Raises: ValueError, KeyError, TypeError where the state is not ours.
+    """
     shape = description["geometry"]
     lists = {name: tuple(value) for name, value in shape.items() if isinstance(value, list)}
     layout = Geometry(**{**shape, **lists})
     fits = trails.ndim == 1 and trails.shape == mean.shape and trails.size >= layout.payload_bytes
     if trails.dtype != np.uint8 or mean.dtype != np.float32 or not fits:
         raise ValueError("accumulators of another type or size")
+    first, last = FrameMeta(**description["first"]), FrameMeta(**description["last"])
+    frames, mean_frames, third = (int(count) for count in description["counts"])
+    # Before there were reasons, the third number was that of the frames left out.
+    left_out, lowered = (description["left_out"], third) if "left_out" in description else ({"unknown": third}, 0)
     night = NightStack(
         layout,
-        FrameMeta(**description["first"]),
-        FrameMeta(**description["last"]),
+        first,
+        last,
         ExtremeStack(trails.size),
         MeanStack(mean.size),
-        FrameMeta(**description["seen"]),
-        int(description["duration_ns"]),
-        Counter({str(reason): int(count) for reason, count in description["left_out"].items()}),
+        FrameMeta(**description.get("seen", description["last"])),
+        int(description.get("duration_ns", max(0, last.captured_utc_ns - first.captured_utc_ns))),
+        Counter({str(reason): int(count) for reason, count in left_out.items() if count}),
+        lowered,
     )
     night.trails.value, night.mean.total = trails, mean
-    night.trails.count, night.mean.count, night.lowered = (int(count) for count in description["counts"])
+    night.trails.count, night.mean.count = frames, mean_frames
     return night

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +121,26 @@ def test_a_night_goes_on_over_a_reboot_and_ends_after_a_day_without_power(tmp_pa
         assert night.trails.night.duration_ns == {60: 59 * 60 + 600, 30: 29 * 60}[count] * 10**9
         night.trails.save_state(10**18, 1)
     assert [ended.trails.count for ended in night.ended] == [60]
+
+
+def test_a_night_that_an_earlier_version_began_goes_on(tmp_path):
+    """Its state had no `seen`, `boot_id`, `duration_ns` and `left_out`, and the night so far was set aside."""
+    night = Night(tmp_path)
+    night.go(20, 30)
+    night.trails.save_state(10**18, 1)
+    state = night.trails._paths[0]
+    with np.load(state) as stored:
+        arrays = dict(stored)
+    facts = json.loads(str(arrays["facts"]))
+    old = {name: facts[name] for name in ("geometry", "first", "last")} | {"counts": [30, 30, 7]}
+    np.savez(state, **{**arrays, "facts": np.array(json.dumps(old))})
+    night.trails = StarTrails("cam0", lambda: tmp_path)
+    night.trails.load_state()
+    assert night.trails.night.duration_ns == 29 * 60 * 10**9
+    night.go(20, 30)
+    again = night.trails.night
+    assert not night.ended and (again.trails.count, again.left_out, again.lowered) == (60, {"unknown": 7}, 0)
+    assert again.duration_ns == 59 * 60 * 10**9
 
 
 def test_what_is_left_out_is_counted_by_reason_and_survives_a_kill(tmp_path):
