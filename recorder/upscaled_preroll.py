@@ -70,8 +70,11 @@ class SmallPreroll:
             small = self._ring.reader()
             for sequence in small.window(self._last_ns + 1, 1 << 62)[:1]:
                 frame = small.copy(sequence)
+                payload = enlarge(frame.payload, frame.picture_geometry, geometry)
+                if payload is None:  # the small ring is that of the format before the last change
+                    return None
                 self._last_ns, self._geometry = frame.captured_ns, geometry
-                return EnlargedFrame(frame.meta, geometry, enlarge(frame.payload, frame.picture_geometry, geometry))
+                return EnlargedFrame(frame.meta, geometry, payload)
         return None
 
     @property
@@ -80,10 +83,12 @@ class SmallPreroll:
         return self._last_ns + 1
 
 
-def enlarge(payload: Pixels, small: Geometry, full: Geometry) -> Pixels:
-    """Returns the pixels in the larger geometry of the same format, plane by plane."""
+def enlarge(payload: Pixels, small: Geometry, full: Geometry) -> Pixels | None:
+    """Returns the pixels in the larger geometry, plane by plane; None if that has another pixel format."""
     import cv2  # only where there is a small ring
 
+    if small.pixel_format != full.pixel_format:
+        return None
     enlarged = np.zeros(full.payload_bytes, np.uint8)
     for little, large in zip(planes(payload, small), planes(enlarged, full), strict=True):
         large[...] = cv2.resize(little, (large.shape[1], large.shape[0]), interpolation=cv2.INTER_LINEAR)
