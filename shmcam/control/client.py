@@ -45,7 +45,7 @@ from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
 
-QUEUE_MAX = 256
+QUEUE_MAX = 512
 """Received messages in the queue at most; a healthy process has none or one."""
 
 CHUNK_BACKLOG_BYTES = 1024 * 1024
@@ -106,7 +106,7 @@ class ControlClient:
         self._sender = secrets.randbits(62) | 1
         self._announced_ns = 0
         self._connection = ClientConnection(
-            Path(socket_path), self._first_messages, self._deliver, self._take_heartbeat, stop
+            Path(socket_path), self._hello, self._list_events, self._deliver, self._take_heartbeat, stop=stop
         )
 
     def __enter__(self) -> ControlClient:
@@ -192,14 +192,10 @@ class ControlClient:
 
     # ---- in the thread
 
-    def _first_messages(self) -> list[tuple[Message, EventId | None]]:
-        """Returns the messages that begin a connection: hello, then the retained and the last events, oldest first."""
+    def _list_events(self) -> list[tuple[EventId, Event]]:
+        """Returns the events that every connection sends once more: the retained and the last ones."""
         with self._announce_lock:
-            events = dict([*self._retained.values(), *self._recent.since(0)])
-        return [
-            (self._hello, None),
-            *((event, event_id) for event_id, event in sorted(events.items(), key=lambda item: item[0][1])),
-        ]
+            return list(dict([*self._retained.values(), *self._recent.since(0)]).items())
 
     def _deliver(self, message: Message, ident: object) -> None:
         if isinstance(message, Reply):

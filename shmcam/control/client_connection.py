@@ -2,6 +2,7 @@
 
 Rules: everything public here is safe from any thread and never blocks. Events wait in the queue while the hub is away,
 the oldest is dropped beyond OUT_MAX; answers are dropped with the connection, as the hub has forgotten their commands.
+Events that are sent once more wait in the same queue, in the order of their ids: the hub drops one after a later one.
 WakeUp is the thread's and the client's way to end a poll or select in another thread.
 """
 
@@ -17,10 +18,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
 from shmcam.control.event_deduplication import SeenEvents
-from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Message, Reply
+from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Hello, Message, Reply
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 
@@ -81,20 +83,31 @@ class WakeUp:
                 self._descriptor = -1
 
 
+class _Queued(NamedTuple):
+    """An encoded message in the queue."""
+
+    data: bytes
+    is_kept: bool
+    """True for an event, kept while the hub is away; answers and events sent once more go with the connection."""
+    event_id: EventId | None = None
+
+
 class ClientConnection:
     """The thread and its connection to the hub."""
 
     def __init__(
         self,
         path: Path,
-        first_messages: Callable[[], list[tuple[Message, EventId | None]]],
+        hello: Hello,
+        list_events: Callable[[], list[tuple[EventId, Event]]],
         deliver: Callable[[Message, object], None],
         take_heartbeat: Callable[[], Event | None],
+        *,
         stop: Stop | None,
     ) -> None:
         """The three functions run in the thread; its failure requests `stop`, as no command could reach the process.
 
-        `first_messages` returns the messages that begin each connection, events with their ids.
+        `hello` begins each connection; `list_events` returns the events that each sends once more.
         `deliver` takes a message and its id. `take_heartbeat` returns the next heartbeat, if there is one.
         """
         self.is_welcomed = False
@@ -102,11 +115,10 @@ class ClientConnection:
         self.lost_count = 0
         self.backlog_bytes = 0
         self._path = path
-        self._first_messages = first_messages
+        self._hello, self._list_events = hello, list_events
         self._deliver = deliver
         self._take_heartbeat = take_heartbeat
-        self._out: deque[tuple[bytes, bool]] = deque()
-        """Encoded messages, and whether each is an event (kept while the hub is away) or an answer (then worthless)."""
+        self._out: deque[_Queued] = deque()
         self._lock = threading.Lock()
         self._wake_up = WakeUp()
         self._is_closing = False
@@ -132,12 +144,12 @@ class ClientConnection:
             self.lost_count += 1
             return False
         with self._lock:
-            self._out.append((data, is_event))
+            self._out.append(_Queued(data, is_event, event_id))
             self.backlog_bytes += len(data)
-            events = sum(event for _, event in self._out) if len(self._out) > OUT_MAX else 0
+            events = sum(item.is_kept for item in self._out) if len(self._out) > OUT_MAX else 0
             if events > OUT_MAX:
-                oldest = next(index for index, (_, event) in enumerate(self._out) if event)
-                self.backlog_bytes -= len(self._out[oldest][0])
+                oldest = next(index for index, item in enumerate(self._out) if item.is_kept)
+                self.backlog_bytes -= len(self._out[oldest].data)
                 del self._out[oldest]
                 self.lost_count += 1
         self._wake_up.set()
@@ -177,20 +189,34 @@ class ClientConnection:
             log.warning("hub gone for %.0f s; going on without it", WARN_AFTER_S)
 
     def _end_connection(self) -> None:
-        """Drops the answers: the hub forgot their commands with the connection."""
+        """Drops the answers, whose commands the hub forgot, and what the next connection sends once more."""
         if self.is_welcomed:
             self._disconnected_s = time.monotonic()
         self.is_welcomed = False
         with self._lock:
-            answers = [data for data, is_event in self._out if not is_event]
-            self._out = deque(item for item in self._out if item[1])
-            self.backlog_bytes -= sum(map(len, answers))
+            self._out = deque(item for item in self._out if item.is_kept)
+            self.backlog_bytes = sum(len(item.data) for item in self._out)
+
+    def _queue_again(self, events: list[tuple[EventId, Event]]) -> None:
+        """Puts events into the queue that an earlier connection has sent, each once and before all later ones."""
+        with self._lock:
+            queued = {item.event_id for item in self._out}
+            again = [
+                _Queued(encode("msgpack", event, event_id=event_id), False, event_id)
+                for event_id, event in events
+                if event_id not in queued
+            ]
+            ordered = sorted(
+                (item for item in [*again, *self._out] if item.event_id), key=lambda item: item.event_id or (0, 0)
+            )
+            self._out = deque([*ordered, *(item for item in self._out if not item.event_id)])
+            self.backlog_bytes += sum(len(item.data) for item in again)
 
     def _exchange_messages(self, sock: socket.socket) -> None:
         """Sends and receives until one end closes. *Raises* OSError when the hub is gone."""
         decoder = Decoder(limit_bytes=PROCESS_BYTES_MAX)
-        first = self._first_messages()
-        unsent = bytearray(b"".join(encode("msgpack", message, event_id=event_id) for message, event_id in first))
+        unsent = bytearray(encode("msgpack", self._hello))
+        self._queue_again(self._list_events())
         sock.setblocking(False)
         beat_s, end_s = time.monotonic(), None
         poll = select.poll()
@@ -218,7 +244,7 @@ class ClientConnection:
         """Moves queued messages to the unsent bytes, a little at a time so that the queue's bound counts."""
         with self._lock:
             while self.is_welcomed and self._out and len(unsent) < READ_BYTES:
-                data, _ = self._out.popleft()
+                data = self._out.popleft().data
                 self.backlog_bytes -= len(data)
                 unsent += data
 

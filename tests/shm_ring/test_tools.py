@@ -16,7 +16,7 @@ import pytest
 
 from shm_ring import RingReader, RingWriter
 from shm_ring.formats import geometry
-from shm_ring.layout import SEGMENT_HEADER, offset_of
+from shm_ring.layout import GEOMETRY_OFFSET, PAGE_BYTES, SEGMENT_HEADER, offset_of
 from shm_ring.tools import dump_ring, top
 from tests.shm_ring.frames import REPOSITORY, meta, pattern, start_writer
 
@@ -189,6 +189,18 @@ def test_dump_of_a_live_ring_of_records(prefix, ring_name, watched, tmp_path):
     assert files
     for path in files:
         assert path.read_bytes() == pattern(int(path.stem[1:].split("_")[0]), 4000).tobytes()
+
+
+def test_dump_says_of_a_damaged_slot_what_is_damaged(make_writer, ring_name, tmp_path, capsys):
+    """It was said to be overwritten, or torn by a writer that had died."""
+    with make_writer() as writer:
+        writer.publish(pattern(0, SHAPE.payload_bytes), meta(0), SHAPE)
+        at = PAGE_BYTES + GEOMETRY_OFFSET
+        writer._bytes[at : at + 16] = b"mp4\0" + bytes(12)
+        dump_ring.main([ring_name, "--to", str(tmp_path / "out")])
+    with (tmp_path / "out" / "frames.csv").open() as file:
+        assert "pixel format 'mp4'" in next(csv.DictReader(file))["problem"]
+    assert "pixel format 'mp4'" in capsys.readouterr().err
 
 
 def test_dump_keeps_every_part_of_an_encoded_frame(make_writer, ring_name, tmp_path, capsys):
