@@ -57,6 +57,30 @@ def test_what_the_owner_keeps_in_the_clone_stays_out_of_the_image(path):
     assert not is_let_in(path)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "library.sqlite3-shm",
+        "library.sqlite3.lock",
+        "library.cam0.frame_id",
+        "library.cam0.frame_id.unreadable",
+        "library.id",
+        ".library.id.4711.part",
+        ".config.toml.4711.part",
+        "run/changes.json",
+        "run/supervisord.conf",
+        "logs/capture.log.1",
+        "captures/a.jpg.json",
+        "recordings/session_1/a.mp4",
+        "archives/trial/manifest.json",
+        "tls/key.pem",
+    ],
+)
+def test_git_does_not_offer_what_a_running_clone_writes(path):
+    """`git add .` put library.id into the repository, and with it every clone took the other's files for its own."""
+    assert subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_program_is_in_the_image():
     assert [name for name in LISTED if name.split("/")[0] in OURS and not is_let_in(name)] == []
 
