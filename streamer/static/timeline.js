@@ -163,7 +163,10 @@ export class TimelineTab {
     this.clip = { since, until };
     const video = h("video", { src: source, muted: true, playsinline: true, controls: true, autoplay: true, "aria-label": text });
     video.addEventListener("loadedmetadata", () => { video.currentTime = (ms - since) / 1000; }, { once: true });
-    video.addEventListener("error", () => this.show(h("p", { class: "notice" }, `${text} cannot be played here; Library has it`), text));
+    video.addEventListener("error", () => {
+      if (source.endsWith("/recording")) { this.show(h("p", { class: "notice" }, "The recording has just ended …"), text); this.resting = setTimeout(() => this.seek(ms), 2000); return; } // the library has it in a moment
+      this.show(h("p", { class: "notice" }, `${text} cannot be played here; Library has it`), text);
+    });
     video.addEventListener("ended", () => this.seek(until + 500, this.camera));
     this.show(video, text);
   }
@@ -176,7 +179,8 @@ export class TimelineTab {
   /** Frames, events, seconds. Returns whether the key meant something. */
   key(name) {
     const video = this.stage.querySelector("video"), now = this.at ?? Date.now();
-    const events = (this.found?.[this.camera ?? this.page.camera]?.events ?? []).map((one) => utc(one.utc));
+    const found = this.found?.[this.camera ?? this.page.camera];
+    const events = [...(found?.events ?? []).map((one) => utc(one.utc)), ...(found?.footage ?? []).map((one) => utc(one.begin_utc))].sort((one, other) => one - other);
     const jump = { ArrowLeft: -10_000, ArrowRight: 10_000, PageUp: -60_000, PageDown: 60_000 }[name];
     if (jump) this.seek(now + jump);
     else if (name === "Home" || name === "End") this.seek(name === "Home" ? this.since : Math.min(this.until, Date.now()));
