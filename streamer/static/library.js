@@ -80,7 +80,7 @@ export class LibraryTab {
     const image = h("img", { src: `api/v1/library/${row.id}/thumbnail`, alt: "", loading: "lazy" });
     image.addEventListener("error", () => image.replaceWith(h("span", { class: "none", "aria-hidden": "true" }, BARE[row.group] ?? "File")));
     const shown = !/^(image|video)\//.test(row.media) ? h("span", { class: "none", "aria-hidden": "true" }, BARE[row.group] ?? "File") : image;
-    const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.group === "archives" ? `Archive ${row.label || row.name}` : row.name}${row.duration_s > 0 ? `, ${length(row.duration_s)}` : ""}`, onclick: () => this.view(row) }, shown, row.duration_s > 0 && h("span", { class: "length" }, length(row.duration_s)));
+    const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.group === "archives" ? `Archive ${row.label || row.name}` : row.name}${row.duration_s > 0 && row.group !== "archives" ? `, ${length(row.duration_s)}` : ""}`, onclick: () => this.view(row) }, shown, row.duration_s > 0 && row.group !== "archives" && h("span", { class: "length" }, length(row.duration_s)));
     const facts = [row.group === "archives" ? row.label || row.name : row.camera, row.kind, row.trigger !== row.kind && row.trigger, size(row.bytes), row.drops > 0 && `${row.drops} missing`];
     const box = h("input", { type: "checkbox", checked: this.chosen_ids.has(row.id), "aria-label": `Select ${row.name}`, onchange: () => { box.checked ? this.chosen_ids.add(row.id) : this.chosen_ids.delete(row.id); this.showSeveral(); } });
     return h("article", { class: "card item", "data-id": row.id }, h("label", { class: "select" }, box), thumb,
