@@ -1,5 +1,6 @@
 """A resize where /dev/shm has room for one ring and a half: `python -m tests.capture.tiny_shm`, in a namespace."""
 
+from shm_ring.errors import RingNotReady
 from tests.capture.harness import Processes
 from tests.machine import until
 
@@ -7,8 +8,12 @@ SLOTS = 30
 
 
 def slots(world):
-    with world.reader() as ring:
-        return ring.slots
+    """The slots of the ring; 0 while it is being made."""
+    try:
+        with world.reader() as ring:
+            return ring.slots
+    except RingNotReady:
+        return 0
 
 
 def main():
@@ -20,7 +25,7 @@ def main():
         reader = world.reader()
         assert world.ask("set camera.width 336").ok
         said = until(lambda: "no room" in (reason := world.beat()["reason"]) and reason, 30, world.log)
-        few = slots(world)
+        few = until(lambda: slots(world), 20, world.log)
         assert few < SLOTS, few
         assert said == f"ring main holds {few} of {SLOTS} frames: no room"
         assert f"size adjusted requested={SLOTS} effective={few}" in world.log()
