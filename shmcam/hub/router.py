@@ -60,8 +60,8 @@ PENDING_PER_CONNECTION_MAX = 64
 PERIOD_SHARE_MIN = 0.75
 """A preview picture goes out after at least this share of the peer's frame period: the streamer's pace jitters."""
 
-RECENT_EVENTS_MAX = 128
-"""Of a flood the newest are kept: half of a process's queue (client.QUEUE_MAX)."""
+RECENT_EVENTS_MAX = 256
+"""For who connects after the others: what one process keeps (OUT_MAX), half of a queue (client.QUEUE_MAX)."""
 
 
 # ---- actions: what the server carries out

@@ -6,7 +6,7 @@ import threading
 
 from shmcam.control.client import ControlClient
 from shmcam.control.client_connection import WakeUp
-from shmcam.control.messages import NightBegan
+from shmcam.control.messages import NightBegan, NightEnded, Saved
 from tests.shmcam.hub.hubs import HubProcess, until
 
 
@@ -55,3 +55,27 @@ def test_a_hub_that_is_only_restarted_is_no_warning_and_one_that_stays_away_is(c
         hub.kill()
         until(lambda: "hub gone for" in caplog.text, "told")
     assert caplog.text.count("hub gone") == 1
+
+
+def test_events_of_a_long_absence_of_the_hub_arrive_once_and_in_order():
+    """The newest 64 were sent first, and the hub dropped all older ones as seen; nothing was counted as lost."""
+    with HubProcess() as hub:
+        subscriber = ControlClient("exporter", socket_path=hub.socket, subscribe=("all",))
+        announcer = ControlClient("recorder", socket_path=hub.socket)
+        announcer.announce(NightBegan(camera="cam0"))  # retained, so sent with each connection
+        paths = [f"/{number}.jpg" for number in range(200)]
+        for path in paths:
+            announcer.announce(Saved(camera="cam0", path=path, kind="jpg"))
+        received = []
+        with subscriber:
+            until(lambda: subscriber.is_connected, "connected")
+            with announcer:
+                until(
+                    lambda: received.extend(subscriber.receive()) or len(received) >= 201,
+                    lambda: f"received {len(received)}",
+                )
+                announcer.announce(NightEnded(camera="cam0"))
+                until(lambda: received.extend(subscriber.receive()) or len(received) >= 202, "the last one")
+        assert [request.message.path for request in received if isinstance(request.message, Saved)] == paths
+        assert isinstance(received[0].message, NightBegan) and isinstance(received[-1].message, NightEnded)
+        assert announcer.lost_count == 0
