@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shm_ring.errors import FrameOverwritten, RingError, RingMismatch
+from shm_ring.errors import FrameDamaged, FrameOverwritten, RingError, RingMismatch
 from shm_ring.frame import Frame
 from shm_ring.layout import segment_name
 from shm_ring.reader import RingReader
@@ -51,6 +51,9 @@ def _frames(reader: RingReader, last: int | None) -> Iterator[tuple[dict[str, ob
         row: dict[str, object] = {"sequence": sequence}
         try:
             frame = reader.copy(sequence)
+        except FrameDamaged as error:
+            yield row | {"problem": str(error)}, None
+            continue
         except FrameOverwritten:
             row["problem"] = "overwritten while it was read" if reader.writer_alive else "torn: its writer died in it"
             yield row, None
