@@ -108,7 +108,7 @@ class Guard:
 
     @property
     def is_open(self) -> bool:
-        """True if everybody may do everything."""
+        """True if everybody may do everything, but for whom a proxy sends: `local = "all"` is for this machine."""
         return not self._credentials.is_set and (self._accounts.insecure or self._accounts.local == "all")
 
     def needs_uid(self, request: RequestFacts) -> bool:
@@ -194,15 +194,15 @@ class Guard:
     def _find_local(self, request: RequestFacts) -> Access | Refusal:
         """Returns the access of a request that need show no secret."""
         accounts = self._accounts
-        if self.is_open:
-            return Access(Role.OWNER, is_known=is_loopback(self._identity.bind))
-        if request.is_forwarded:  # the proxy's own user says nothing about whom it serves
+        if request.is_forwarded and not accounts.insecure:  # the proxy's own user says nothing about whom it serves
             reason = "it comes through a proxy; log in with a password (http.password)"
+        elif self.is_open:
+            return Access(Role.OWNER, is_known=is_loopback(self._identity.bind))
         elif request.uid is not None and accounts.users.is_owner(request.uid):
             return Access(Role.OWNER)
         else:
             reason = accounts.users.explain(request.uid)
-        if accounts.local == "look":
+        if accounts.local != "owner":
             return Access(Role.VIEWER, is_known=False, reason=reason)
         return Refusal(403, 'only an owner may do this (http.local = "owner")')
 
