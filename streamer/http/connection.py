@@ -19,6 +19,7 @@ import struct
 import termios
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -43,8 +44,15 @@ REFUSED_S = 1.0
 REFUSED_MAX = 64
 """Refused connections that wait at once; beyond it they are closed without waiting."""
 
+_UID_THREAD = ThreadPoolExecutor(1, "find_uid")
+"""A thread of its own: those that all share may wait for a disk that hangs, and then nobody new would get in."""
+
 TCP_USER_TIMEOUT_MS = 15_000
 """The time after which the kernel ends a half-open connection (shared/faults.md 2.D row 39)."""
+
+
+async def _look_up_uid(client: tuple[str, int], server: tuple[str, int]) -> int | None:
+    return await asyncio.get_running_loop().run_in_executor(_UID_THREAD, find_uid, client, server)
 
 
 class WriteDeadline:
@@ -285,7 +293,7 @@ class HttpConnection(web.RequestHandler):
             if self.transport is None:
                 return None
             ends = (self.transport.get_extra_info(end)[:2] for end in ("peername", "sockname"))
-            self._uid = asyncio.create_task(asyncio.to_thread(find_uid, *ends))
+            self._uid = asyncio.create_task(_look_up_uid(*ends))
         return await self._uid
 
     def hand_over(self, successor: OpenConnection) -> None:

@@ -29,7 +29,9 @@ import gzip
 import json
 import socket
 import struct
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -746,3 +748,22 @@ def test_a_reset_frees_the_kernels_buffers(tmp_path):
                     pass
 
     run(test())
+
+
+def test_a_hung_disk_does_not_keep_new_connections_out(tmp_path):
+    """Without a secret the kernel is asked who connects; that waited behind thumbnails and zips of a hung disk."""
+    disk = threading.Event()
+
+    async def check():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        async with running(tmp_path) as server, browsing(server) as browser:
+            hung = loop.run_in_executor(None, disk.wait, 60)
+            try:
+                async with asyncio.timeout(30):
+                    assert (await browser.get("/healthz")).status in (200, 503)
+            finally:
+                disk.set()
+                await hung
+
+    asyncio.run(check())
