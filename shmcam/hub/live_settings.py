@@ -14,6 +14,7 @@ import time
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,8 @@ class LiveSettings:
     def _note_restart_keys(self, paths: Collection[str]) -> None:
         """Notes the time of changes that need a restart: a process that started before does not know them."""
         now_utc_s = time.time()
-        self.restart_keys |= {path: now_utc_s for path in paths if self.current.key(path).apply == "restart"}
+        noted = {path: now_utc_s for path in paths if self.current.key(path).apply == "restart"}
+        self.restart_keys = self.restart_keys | noted  # a new one: another thread may be reading
 
     def _reached_cameras(self, change: Change) -> list[str]:
         """Returns [""] if the change holds for every camera, else those without a value of their own."""
@@ -203,9 +205,15 @@ def roles_to_restart(changes: list[Change]) -> list[str]:
 
 def roles_of(keys: Collection[Key]) -> list[str]:
     """Returns the roles whose processes read these keys; ["all"] for the tables that all read."""
-    owner_of = {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
+    owner_of = _load_owners()
     owners = {owner_of[key.path.split(".")[0]] for key in keys}
     return ["all"] if owners & SHARED_TABLES else sorted(owners)
+
+
+@cache
+def _load_owners() -> dict[str, str]:
+    """Returns the entry point that declares each table, by the table's name."""
+    return {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
 
 
 def read_with_comments(file: Path) -> tomlkit.TOMLDocument:

@@ -513,3 +513,13 @@ def test_get_cameras_shows_what_cameras_have_of_their_own():
         assert data["unsaved"] == ["cameras.cam1.height", "night.dark_threshold"]
         assert data["waiting"]["cameras.cam1.height"]["roles"] == ["capture"]
         assert "night.dark_threshold" not in data["waiting"], "that is live"
+
+
+def test_the_keys_that_wait_for_a_restart_can_be_read_while_set_adds_one(tmp_path):
+    """`set` changed them in its thread while the hub's loop went through them for the page."""
+    live_settings = live_settings_of(tmp_path)
+    live_settings.change({"logging.files": 5})
+    reading = iter(live_settings.restart_keys)
+    live_settings.change({"logging.max_bytes": 20_000})
+    assert list(reading) == ["logging.files"]
+    assert set(live_settings.restart_keys) == {"logging.files", "logging.max_bytes"}
