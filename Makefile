@@ -36,7 +36,7 @@ run: setup ## set up, start every process, print the URL to open; Ctrl-C stops i
 
 test: test-setup ## set up and run the tests; ARGS="tests/recorder -k csv" for some
 	@none=5; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -rs -m "not alone and not slow and not picamera2" $(ARGS); side_by_side=$$?; [ $$side_by_side != 2 ] || exit 2; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs -m "not alone and not slow and not picamera2" $(ARGS); side_by_side=$$?; [ $$side_by_side != 2 ] || exit 2; \
 	$(BIN)/python -m pytest -rs -m "alone and not slow and not picamera2" $(ARGS); alone=$$?; \
 	case $$side_by_side-$$alone in 0-0|0-$$none|$$none-0) ;; *) exit 1;; esac
 

@@ -3,8 +3,13 @@
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from tests.machine import SHORT
+
+HERE = Path(__file__).parent
 
 # As streamer/__init__.py has it; aiohttp reads it at its first import, which may be another package's test.
 os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
@@ -28,3 +33,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # `timeout` and CI runners end a run with SIGTERM: the running test then still takes its processes and segments with it.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+LONG = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("page", "disk", "save", "process", "shell", "server", "catalogue", "view", "detector", "stack_engine"),
+        *("configuration", "special_files"),
+    )
+)
+"""Files that take a minute or more, beside those of whole services in tests/ itself."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take long first: side by side, a long one that begins last keeps everybody waiting."""
+    items.sort(key=lambda item: item.path.parent != HERE and item.path.name not in LONG)
