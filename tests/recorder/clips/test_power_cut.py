@@ -217,7 +217,7 @@ def check_tails(growing, folder, seeds):
             cut = rng.randrange(1000, len(growing))
             whole.write_bytes(growing[:cut])
             least = fmp4_reader.measure_extent(whole).frames
-            path = folder / "cam0_320x96_tail.mp4.part"
+            path = folder / "cam0_320x96_30fps_20260101_000000_tail.mp4.part"
             path.write_bytes(growing[:cut] + tail(rng, len(growing) - cut))
             # FFmpeg refuses a file that ends inside a fragment's header (160 bytes) until the recorder has cut it off.
             if least and not ends_inside_moof(path):
