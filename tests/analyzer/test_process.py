@@ -243,7 +243,7 @@ def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come(
         until(shmcam.socket.exists, 20, "the hub")
         bare.start("analyzer")
         until(lambda: shmcam.text("night_level") == "NO_DATA", 20, lambda: shmcam.text("night_level"))
-        assert shmcam.json({"command": "night_level"})["status"] == "no_data"
+        assert shmcam.json({"command": "night_level"})["data"]["reason"] == "no_data"
         assert shmcam.text("keogram") == "NO_DATA"
         assert shmcam.text("night status").startswith("OK: cam0 day")
         with Listener(bare, "motion_began") as listener:

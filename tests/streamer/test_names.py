@@ -6,7 +6,7 @@ from tests.streamer.harness import browsing, running
 from tests.streamer.pictures.test_stream import run
 from tests.streamer.websocket.test_session import hear
 
-ALLOWED = ["Garden", "2", "_x-", "North-Side_2", "a" * 32]
+ALLOWED = ["Garden", "2", "x_-", "North-Side_2", "a" * 32]
 
 
 @pytest.mark.parametrize("name", ALLOWED)

@@ -238,7 +238,7 @@ def words_of_refusal() -> set[str]:
                 named = {one.arg: one.value for one in node.keywords}
                 given = node.args[1:] if node.func.id == "error" else ()
                 if node.func.id == "Reply" and "ok" in named and ast.unparse(named["ok"]) != "True":
-                    given = (named["status"],)
+                    given = (named["status"],) if not isinstance(named["status"], ast.Subscript) else ()
                 found |= {
                     one.value
                     for value in given
@@ -248,7 +248,7 @@ def words_of_refusal() -> set[str]:
     return found
 
 
-NOT_FOR_US = {"bad_message", "unknown_command", "unsendable", "library", "stream_done"}
+NOT_FOR_US = {"bad_message", "unknown_command", "unsendable", "library", "stream_done", "no_supervisord"}
 """Answers to what no endpoint asks."""
 
 
