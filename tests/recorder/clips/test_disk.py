@@ -136,9 +136,11 @@ def test_new_folders_are_synced_into_those_above_them(tmp_path, monkeypatch):
     monkeypatch.setattr("recorder.clips.storage.sync_folder", synced.append)
     monkeypatch.setattr("recorder.clips.storage.make_room", lambda *_some, **_more: [])
     (tmp_path / "config.toml").touch()
-    storage = Storage(Settings.load(tmp_path / "config.toml", environ={}), RecorderSettings(), None)
-    storage.prepare(storage.recordings / "session_20260101_000000", 0)
-    storage.prepare(storage.recordings / "session_20260101_000001", 0)
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    with Catalogue.of(settings) as catalogue:
+        storage = Storage(settings, RecorderSettings(), catalogue)
+        storage.prepare(storage.recordings / "session_20260101_000000", 0)
+        storage.prepare(storage.recordings / "session_20260101_000001", 0)
     assert synced == [storage.recordings.parent, storage.recordings, storage.recordings]
 
 
