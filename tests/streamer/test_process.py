@@ -75,14 +75,14 @@ class Camera(threading.Thread):
 
 
 class Streamer:
-    def __init__(self, folder: Path, text: str = "") -> None:
+    def __init__(self, folder: Path, text: str = "", program: tuple[str, str] = ("-m", "streamer")) -> None:
         self.prefix, self.port, self.folder = f"t{secrets.token_hex(4)}", free_port(), folder
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "config.toml").write_text(
             f'[ring]\nprefix = "{self.prefix}"\n[mjpeg_server]\nport = {self.port}\nstale_after_s = 1.0\n{text}'
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamer", "--config", str(folder / "config.toml")],
+            [sys.executable, *program, "--config", str(folder / "config.toml")],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -443,17 +443,39 @@ def test_whoever_is_connected_does_not_hold_its_end_up(tmp_path):
     streamer.remove_segments()
 
 
+FAILING_FEED = """
+import runpy
+from streamer.pictures.feed import Feed
+def fail(self, reader, sequence):
+    raise ZeroDivisionError("a fault of ours")
+Feed._handle_frame = fail
+runpy.run_module("streamer", run_name="__main__")
+"""
+
+
 def test_a_feed_that_fails_ends_the_process_with_an_error(tmp_path):
     """An end with 0 would look like a stop in supervisord's log."""
-    streamer = Streamer(tmp_path)
-    segment = Path(f"/dev/shm/{streamer.prefix}.cam0.main")
+    streamer = Streamer(tmp_path, program=("-c", FAILING_FEED))
     try:
         until(streamer.up, 20, "the streamer to answer")
-        segment.write_bytes(b"no ring at all" * 1000)
-        assert streamer.process.wait(PATIENCE * 20) == 1
+        with Camera(tmp_path, streamer.prefix):
+            assert streamer.process.wait(PATIENCE * 20) == 1
     finally:
         streamer.process.kill()
         streamer.process.communicate()
-        segment.unlink()
+        streamer.remove_segments()
     written = "".join(path.read_text() for path in (tmp_path / "logs").glob("streamer*"))
-    assert "RingMismatch" in written
+    assert "ZeroDivisionError: a fault of ours" in written
+
+
+def test_a_segment_that_is_no_ring_is_waited_out(tmp_path):
+    """It ended the streamer, and with it the page that could have told of it."""
+    with streaming(tmp_path) as streamer:
+        Path(f"/dev/shm/{streamer.prefix}.cam0.main").write_bytes(b"no ring at all" * 1000)
+        log = tmp_path / "logs" / "streamer.log"
+        until(lambda: "waiting for another one" in log.read_text(), 20, "the segment to be seen")
+        assert streamer.up()
+        with Camera(tmp_path, streamer.prefix):
+            until(
+                lambda: shown(streamer.get("/snapshot.jpg")[2]) is not None, 20, "pictures of the ring that replaced it"
+            )
