@@ -44,13 +44,14 @@ add_user() {
 copy_program() {
     install -d -m 0755 "$program"
     # what git knows, so that neither a developer's .venv nor recordings are copied; without git: all but those
-    if git -C "$here" -c safe.directory="$here" ls-files -z >/tmp/.shmcam-files.$$ 2>/dev/null; then
-        tar -C "$here" --null -T /tmp/.shmcam-files.$$ -c | tar -C "$program" -x --no-same-owner
+    files=$(mktemp)
+    if git -C "$here" -c safe.directory="$here" ls-files -z >"$files" 2>/dev/null; then
+        tar -C "$here" --null -T "$files" -c | tar -C "$program" -x --no-same-owner
     else
         tar -C "$here" --exclude=./.venv --exclude=./.git --exclude=./run --exclude=./logs --exclude=./captures \
             --exclude=./recordings --exclude=./archives --exclude=./tls --exclude='./library.*' -c . | tar -C "$program" -x --no-same-owner
     fi
-    rm -f /tmp/.shmcam-files.$$
+    rm -f "$files"
     make -s -C "$program" setup
     chmod -R go+rX "$program"
 }

@@ -66,6 +66,9 @@ SOCKET_PATH_MAX = 107
 PID_SUFFIX_BYTES = len(".4194304")
 """supervisord binds its socket under a name with its pid first, and renames it; the longest pid of proc(5)."""
 
+UMASK = 0o027
+"""Pictures, recordings and logs are for the service's user and group; supervisord.conf has the same."""
+
 EXIT_CANNOT_CREATE = 73
 """sysexits.h EX_CANTCREAT: nothing can be written in [paths] run."""
 
@@ -90,6 +93,7 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     """Starts every process in the foreground; Ctrl-C or SIGTERM stops them all. Returns only where it cannot start."""
     options = build_parser().parse_args(argv)
     config = options.config.absolute() if options.mode == "slave" else choose_config(options.config.absolute())
+    os.umask(UMASK)
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
     environ["PYTHONUTF8"] = "1"  # supervisord reads its file in the locale's encoding otherwise
@@ -242,7 +246,6 @@ def prepare(settings: Settings) -> Path:
     paths = settings.paths
     make_folders(settings)
     (paths.run / PROGRAMS).mkdir(exist_ok=True)
-    paths.run.chmod(0o750)
     logs = paths.run if explain_unusable(paths.logs) else paths.logs
     conf = TEMPLATE
     if not is_home(settings) or logs != paths.logs:

@@ -32,6 +32,9 @@ from shmcam.config.toml_file import (
     read_environ,
 )
 
+SHARED_FOLDERS = frozenset(("/", "//", "/tmp", "/var/tmp", "/dev/shm", "/run", "/var/run", "/home"))  # noqa: S108  (refused)
+"""Folders that cannot be [paths] run: sockets and locks of other programs are there."""
+
 
 class PathSettings(Section, frozen=True):
     """[paths]: files and folders, relative to the folder of config.toml."""
@@ -43,6 +46,15 @@ class PathSettings(Section, frozen=True):
     library: Annotated[str, setting("catalogue of everything saved; rebuilt from the files if lost")] = (
         "library.sqlite3"
     )
+
+    def __post_init__(self) -> None:
+        """Refuses what is no place of our own, and what no system call takes. Raises: ValueError."""
+        for name in self.__struct_fields__:
+            value = str(getattr(self, name))
+            if not value.strip() or "\0" in value:
+                raise ValueError(f"{name} = {value!r} must be the path of a file or folder")
+        if os.path.normpath(self.run) in SHARED_FOLDERS:
+            raise ValueError(f"run = {self.run!r} is shared with other programs; take a folder of its own below it")
 
 
 class LoggingSettings(Section, frozen=True):

@@ -13,6 +13,9 @@ from pathlib import Path
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
 
+RUN_MODE = 0o750
+"""Mode of a run folder that we make; one that is there keeps its own, it may be anybody's."""
+
 DEPTH = 2
 """Levels below a folder where files of another user are looked for: sessions of recordings, days of captures."""
 
@@ -34,9 +37,10 @@ class FolderProblem:
 
 def make_folders(settings: Settings) -> list[FolderProblem]:
     """Makes the folders of [paths] as far as possible. Returns: what cannot be used, that of `run` first."""
-    for folder in _folders_of(settings).values():
+    for name, folder in _folders_of(settings).items():
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=RUN_MODE if name == "run" else 0o777, exist_ok=True)
     return find_folder_problems(settings)
 
 

@@ -225,3 +225,9 @@ def test_names_of_a_former_release_are_read_or_refused_in_words(load):
             load(text)
     with pytest.raises(SettingsError, match=r"prefix = 'a/b': must be text of 1 to 32 letters, digits, _ and -$"):
         load('[ring]\nprefix = "a/b"')
+
+
+@pytest.mark.parametrize("run", ["", " ", "/", "/tmp", "/tmp/", "//", "/var/tmp/.", "/dev/shm", "a\\u0000b"])
+def test_a_run_folder_is_one_of_our_own(load, run):
+    with pytest.raises(SettingsError, match="run"):
+        load(f'[paths]\nrun = "{run}"\n')

@@ -94,3 +94,12 @@ def test_a_read_only_disk_is_named(tmp_path):
         f"cannot be made, because {tmp_path} is mounted read-only",
     ]
     assert explain_unusable(tmp_path) == ""
+
+
+def test_a_run_folder_of_ours_is_private_and_the_mode_of_one_that_was_there_is_kept(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs").chmod(0o777)
+    for run, mode in {"theirs": 0o777, "new/ours": 0o750}.items():
+        (tmp_path / "config.toml").write_text(f'[paths]\nrun = "{run}"\n')
+        make_folders(Settings.load(tmp_path / "config.toml", environ={}))
+        assert (tmp_path / run).stat().st_mode & 0o7777 == mode
