@@ -323,6 +323,7 @@ def growth(made, text, more, seconds=30):
     until(lambda: made.log().count(text) >= before + more, seconds, made.log()[-3000:])
 
 
+@pytest.mark.alone  # beside others the recorder is lapped, and a clip lacks frames
 @needs_mounts
 def test_a_full_disk_costs_the_oldest_clips_and_recording_goes_on(filmed):
     made, _ = filmed(mode="rolling", recording_duration_minutes=1 / 60, rolling_clips_count=1000, csv=False)
