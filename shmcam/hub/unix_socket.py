@@ -71,17 +71,20 @@ class UnixListener:
             self._lock.close()
 
     async def _listen(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        self.path.unlink(missing_ok=True)
+        """Listens under another name first: whoever sees the socket file can connect."""
+        unready = self.path.with_suffix(".new")
+        unready.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         umask = os.umask(SOCKET_UMASK)
         try:
-            sock.bind(str(self.path))
+            sock.bind(str(unready))
         finally:
             os.umask(umask)
-        self._inode = self.path.stat().st_ino
+        self._inode = unready.stat().st_ino
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(factory, sock=sock, backlog=ACCEPT_AT_ONCE)
         sock.listen(BACKLOG)
+        unready.replace(self.path)
 
 
 def is_listening(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """A real hub process on its real socket: socat, half-closed connections, floods, peers that never read, restarts."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from shmcam.control.client import ControlClient
 from shmcam.control.codec import COMPLETE_WITHIN_S, encode
 from shmcam.control.messages import Chunk, Hello, NightBegan, Reply, Save, Saved, Snapshot
 from shmcam.hub.server import CONNECTIONS_MAX
+from shmcam.hub.unix_socket import UnixListener, is_listening
 from tests.machine import needs
 from tests.shmcam.hub.hubs import HubProcess, Reader, read_all, until
 
@@ -193,6 +195,27 @@ def test_a_deleted_socket_file_comes_back(hub):
     hub.socket.unlink()
     until(hub.socket.exists, "the socket file is back")
     assert hub.text("ping") == "pong"
+
+
+def test_whoever_sees_the_socket_file_can_connect(tmp_path, monkeypatch):
+    """Between bind and listen a client was refused: seen once, on a crowded machine."""
+    seen = []
+
+    def listen(self, *backlog):
+        seen.append((tmp_path / "control.sock").exists())
+        real(self, *backlog)
+
+    async def opened():
+        listener = UnixListener(tmp_path / "control.sock")
+        await listener.open(asyncio.Protocol)
+        is_listening_now = is_listening(listener.path)
+        listener.close()
+        return is_listening_now
+
+    real = socket.socket.listen
+    monkeypatch.setattr(socket.socket, "listen", listen)
+    assert asyncio.run(opened()) and seen and not any(seen)
+    assert not list(tmp_path.glob("*.sock")) and not list(tmp_path.glob("*.new"))
 
 
 def test_an_incomplete_message_ends_the_connection(hub):
