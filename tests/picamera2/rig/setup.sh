@@ -89,7 +89,7 @@ if ! is_done packages "$packages"; then
   cp "$repo/pyproject.toml" "$repo/packaging/lock.txt" "$root/opt/"
   inside python3 -c '
 import tomllib
-wanted = tomllib.load(open("/opt/pyproject.toml", "rb"))["project"]["dependencies"] + ["pytest>=8", "pytest-timeout>=2.3"]
+wanted = tomllib.load(open("/opt/pyproject.toml", "rb"))["project"]["dependencies"] + ["pytest>=8", "pytest-timeout>=2.3", "setuptools>=70.1"]
 open("/opt/requirements.txt", "w").write("\n".join(wanted))'
   inside /opt/venv/bin/pip install -q --cert /etc/ssl/certs/ca-certificates.crt -c /opt/lock.txt -r /opt/requirements.txt \
     >"$rig/venv.log" 2>&1 || cannot "pip cannot install shmcam's dependencies (see $rig/venv.log): $(tail -n1 "$rig/venv.log")"
@@ -100,6 +100,6 @@ rm -rf "$root/opt/shmcam" && mkdir -p "$root/opt/shmcam"
 tar -C "$repo" --exclude=./.venv --exclude=./.git --exclude='*cache*' --exclude='*.egg-info' --exclude='./bench/results' \
   --exclude='./recordings' --exclude='./captures' --exclude='./logs' --exclude='./run' -c . | tar -C "$root/opt/shmcam" -x
 if ! is_done packages "$packages" || ! inside test -e /opt/venv/bin/shmcam; then
-  inside /opt/venv/bin/pip install -q --no-deps --no-build-isolation -e /opt/shmcam >>"$rig/venv.log" 2>&1
+  inside /opt/venv/bin/pip install -q --no-deps --no-build-isolation -e /opt/shmcam >>"$rig/venv.log" 2>&1 || exit
   echo "$packages" >"$rig/packages.done"
 fi
