@@ -8,7 +8,8 @@ BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
 # Tests side by side: most of their time is waiting. Those that load or measure the machine are marked `alone`.
-WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+# One file for each core: a test of the whole service runs eight processes of its own.
+WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := setup
 .PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
