@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import weakref
 from types import FrameType
 
 
@@ -21,6 +22,8 @@ class Stop:
         self.failed = False
         """True if the process must end with an error, because a part of it failed (see `fail`)."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # a process has one for its life; a program that makes hundreds, such as our tests, gets the descriptors back
+        weakref.finalize(self, _close, self._read, self._write).atexit = False
 
     def request(self) -> None:
         """Requests the stop; callable from any thread and from a signal handler."""
@@ -57,3 +60,8 @@ class Stop:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -232,7 +232,7 @@ def test_a_label_is_found_again_and_is_no_option_whatever_it_begins_with(catalog
     assert catalogue.rebuild() == (1, 0) and catalogue.check() == [] and catalogue.find()[0].path == entry.path
     for word in ("_fox", "-fox", "--fox", ".fox", ""):
         with pytest.raises(ValueError, match="the first a letter or digit"):
-            archive.check_name(word)
+            archive.check_name(word, is_new=True)
         assert re.fullmatch(LABEL, word) is None
     assert re.fullmatch(LABEL, "7_fox-") and archive.check_name("a" * 64)
 
