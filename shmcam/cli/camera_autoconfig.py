@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shmcam.config.settings import CONNECTED, Settings
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, read_state
 
 ANSWER_S = 30.0
 """Longest time to look for cameras; then the one camera of [camera] is used, and the next start looks again."""
@@ -31,7 +31,7 @@ def note_connected_cameras(settings: Settings, sysfs: Path = Path("/sys/class"))
         return settings
     devices = [str(settings.value("camera.source")), *list_devices(sysfs)]
     try:
-        if json.loads(note.read_bytes())["devices"] == devices:
+        if json.loads(read_state(note))["devices"] == devices:
             return settings.with_connected_cameras()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # no note, or an unusable one

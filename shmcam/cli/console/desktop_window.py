@@ -24,11 +24,11 @@ except ImportError as problem:  # Debian has it in a package of its own
 
 from shm_ring import RingError, attach
 from shm_ring.frame import Frame
+from shmcam.cli.console.key_commands import command_of_key, first_line_of
 from shmcam.cli.options import EXIT_UNAVAILABLE, EXIT_USAGE, Options
 from shmcam.cli.run import BackgroundService
 from shmcam.config.settings import Settings
 from shmcam.control.call import call
-from shmcam.control.messages import Record, Snapshot, Status
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 
@@ -185,14 +185,9 @@ class Keys:
                 key = self.pressed.get(timeout=0.2)
             except queue.Empty:
                 continue
-            reply = call(self._path, Snapshot() if key == "s" else self._next_record(), ANSWER_S)
+            reply = call(self._path, command_of_key(key, self._path, ANSWER_S), ANSWER_S)
             if self.window is not None:
-                self.window.answer = reply.text.splitlines()[0] if reply.text else reply.status
-
-    def _next_record(self) -> Record:
-        """Returns the command to stop when any camera records, else to start."""
-        rows = call(self._path, Status(), ANSWER_S).data.get("cameras", [])
-        return Record(action="stop" if any(row["recording"] for row in rows) else "start")
+                self.window.answer = first_line_of(reply)
 
 
 def main(options: Options) -> int:

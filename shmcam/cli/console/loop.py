@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, cast
 
+from shmcam.cli.console.key_commands import command_of_key, first_line_of
 from shmcam.cli.console.screen import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run import BackgroundService
 from shmcam.control.call import call
-from shmcam.control.messages import Command, Night, Record, Reply, Snapshot, Status
+from shmcam.control.messages import Command, Night, Reply, Status
 from shmcam.runtime.log_tail import LogFollower, merge_tails
 
 KEY_WAIT_S = 0.25
@@ -29,6 +30,8 @@ KEY_WAIT_S = 0.25
 
 STATUS_S = 1.0
 """Time between two questions for the status."""
+
+STATUS_ANSWER_S = 2.0
 
 LOG_LINES = 200
 ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -115,17 +118,15 @@ class ConsoleSession:
         if time.monotonic() - self._last_status_s < STATUS_S:
             return
         self._last_status_s = time.monotonic()
-        reply = call(self._path, Status(), 2.0)
+        reply = call(self._path, Status(), STATUS_ANSWER_S)
         self._view.status = reply.data if reply.ok else {}
         self._view.problem = "" if reply.ok else reply.text
 
     # ---- keys
 
     def _obey(self, key: str) -> None:
-        if key == "r":
-            self._ask(Record(action="stop" if self._is_recording() else "start"))
-        elif key == "s":
-            self._ask(Snapshot())
+        if key in ("r", "s"):
+            self._ask(command_of_key(key, self._path, STATUS_ANSWER_S))
         elif key == "n":
             self._ask(Night(action=self._choose_next_night(), camera=self._view.camera))
         elif key == "c":
@@ -139,13 +140,8 @@ class ConsoleSession:
 
     def _ask(self, command: Command) -> Reply:
         reply = call(self._path, command, 30.0)
-        self._view.answer = reply.text.splitlines()[0] if reply.text else reply.status
+        self._view.answer = first_line_of(reply)
         return reply
-
-    def _is_recording(self) -> bool:
-        reply = call(self._path, Status(), 2.0)
-        rows = reply.data.get("cameras", [])
-        return any(row["recording"] for row in rows)
 
     def _choose_next_night(self) -> Literal["auto", "on", "off"]:
         """Returns the next of auto, on, off."""
