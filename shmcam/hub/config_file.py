@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 from contextlib import suppress
@@ -15,7 +16,8 @@ def write_back(file: Path, text: str) -> None:
     """Writes an edited text as the owner of the file has it: behind a link, with BOM, line ends, mode and owner.
 
     A file with several names (hard links), or one that is a mount of its own (`docker run -v config.toml:…`), keeps its
-    inode and is written in place; any other is replaced whole. Raises: OSError.
+    inode and is written in place by one call, a shorter text with empty lines up to the old length, so that a kill
+    leaves the old text or the new one; any other file is replaced whole. Raises: OSError.
     """
     file = file.resolve()
     before, status = file.read_bytes(), file.stat()
@@ -23,10 +25,13 @@ def write_back(file: Path, text: str) -> None:
         text = re.sub("(?<!\r)\n", "\r\n", text)
     raw = codecs.BOM_UTF8 * before.startswith(codecs.BOM_UTF8) + text.encode()
     if status.st_nlink > 1 or _is_mount(file):
-        with file.open("r+b") as stream:
-            stream.write(raw)
-            stream.truncate()
-            stream.flush()
+        with file.open("r+b", buffering=0) as stream:
+            padded = raw.ljust(len(before), b"\n")
+            if stream.write(padded) < len(padded):  # what is there already has its room
+                os.pwrite(stream.fileno(), before, 0)
+                stream.truncate(len(before))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            stream.truncate(len(raw))
             os.fsync(stream.fileno())
         return
     with open_atomic(file, replace=True, mode=status.st_mode & 0o777) as stream:

@@ -1,13 +1,16 @@
 """`overwrite_config` on the config.toml that people really have: a link, a BOM, Windows line ends, a mount."""
 
 import os
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from shmcam.config.settings import Settings
+from shmcam.hub.config_file import write_back
 from shmcam.hub.live_settings import LiveSettings
 
 BODY = "# mine\n[night]\ndark_threshold = 40.0   # evening\nbright_threshold = 80.0\n\n[camera]\nwidth = 640\n"
@@ -65,6 +68,30 @@ def test_a_hard_link_stays_one(tmp_path):
     other.hardlink_to(path)
     save(path)
     assert path.samefile(other) and "dark_threshold = 35" in other.read_text()
+
+
+def test_a_write_in_place_that_finds_no_room_leaves_the_text_that_was_there(tmp_path):
+    """A limit of the file's size stands for a full disk: the call writes a part and says so."""
+    path, limits = tmp_path / "config.toml", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_text(BODY)
+    (tmp_path / "other.toml").hardlink_to(path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            write_back(path, "# longer\n" * 40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == BODY
+
+
+def test_a_write_in_place_of_a_shorter_text_leaves_nothing_of_the_old_one(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(BODY * 3)
+    (tmp_path / "other.toml").hardlink_to(path)
+    write_back(path, BODY)
+    assert path.read_text() == BODY
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to mount")
