@@ -328,6 +328,8 @@ class Settings:
 def _read_connected(note: Path) -> Document:
     """Returns the tables [cameras.…] of a note; none if there is no usable one."""
     try:
+        if not note.is_file():  # a FIFO in its place would keep open() waiting
+            return {}
         with note.open("rb") as file:
             cameras = json.loads(file.read(CONNECTED_BYTES_MAX))["cameras"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
