@@ -109,7 +109,7 @@ def nominal_rate(measured: float, declared: float) -> float:
 
 
 TOLERANCE = 0.10
-"""A frame counts as what was asked for within this share of exposure times gain (shared/imaging.md 1.1)."""
+"""A frame counts as what was asked for within this share of exposure times gain."""
 
 STEADY = 0.05
 STEADY_FRAMES = 3

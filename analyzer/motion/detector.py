@@ -4,7 +4,7 @@ Robust by construction against what else changes pixels: a new exposure (the bac
 curve to the new exposure), a cloud or a lamp (the common change is taken out, and when most of the frame changes at
 once the background starts again), noise (each cell is compared with its own noise), rain on one pixel (a moving cell
 needs a moving neighbour). What moves differs from the background, else it is only what a mover has uncovered, and
-from a moment ago, else it has come to rest. Method after Motion and Frigate (shared/imaging.md 6), no code of theirs.
+from a moment ago, else it has come to rest. Method after Motion and Frigate, no code of theirs.
 
 A cell is 2x2 pixels of the grid; zones and masks are sets of cells, from corners in fractions of the frame.
 """

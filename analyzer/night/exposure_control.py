@@ -1,7 +1,7 @@
 """Chooses the exposure at night, so that the scene can be measured, and seen: the setting `night.ladder`.
 
 At the fixed long exposure of the first service a frame saturates 5.5 stops below the day's exposure, so the bright
-threshold could not even be measured and dawn went unseen (shared/imaging.md 0.3). Video mode has auto exposure; this
+threshold could not even be measured and dawn went unseen. Video mode has auto exposure; this
 is the night's, slow on purpose: picamera2 needs about `buffers + 4` frames until a new exposure shows.
 """
 

@@ -1,4 +1,4 @@
-"""JPEG from planes against the way through BGR, and what the views of a frame cost. Goal J1 of shared/imaging.md."""
+"""JPEG from planes against the way through BGR, and what the views of a frame cost."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ Many days run in step: their sensor is one array, so that a day costs seconds. A
 and in twilight (at 30 fps real frames come 60 times more often, so evidence here is scarcer than in life) and 8 s in
 full daylight. A new exposure shows after 6 frames, as with picamera2's 6 buffers: 12 s at night, one step by day.
 
-The sensor is the one of shared/imaging.md 1.4: linear, 8000 electrons full well, 3 electrons read noise, info noise,
+The sensor is a small Pi sensor: linear, 8000 electrons full well, 3 electrons read noise, info noise,
 8-bit sRGB, libcamera's imx219 calibration; auto exposure up to 1/30 s x 8 in video mode.
 """
 

@@ -1,7 +1,7 @@
 """Estimates how far one frame is shifted against another, and shifts it back: for stacks by hand or in the wind.
 
-Coarse by phase correlation at a quarter of the size, fine by ECC at half: 0.05-0.06 px at up to 20 DN of noise
-(shared/imaging.md 2.3). Only shifts: a camera on a wall or a tripod does not rotate.
+Coarse by phase correlation at a quarter of the size, fine by ECC at half: 0.05-0.06 px at up to 20 DN of noise.
+Only shifts: a camera on a wall or a tripod does not rotate.
 """
 
 from __future__ import annotations

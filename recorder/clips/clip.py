@@ -1,6 +1,6 @@
 """The data of one clip: what it is ordered for, how it is written, where it lies, and its totals in the end.
 
-File names (features.md E3) are made here, never taken from outside. The user's limits are kept in the sensor's unit
+File names are made here, never taken from outside. The user's limits are kept in the sensor's unit
 of time.
 """
 

@@ -4,7 +4,7 @@ An mp4 is written with `hybrid_fragmented` (FFmpeg 7.1): while it grows it is a 
 synced to disk, so that it plays up to the last one whatever happens. The clean close turns it into a plain mp4: it
 writes one index at the end and 8 bytes at the front, and copies nothing.
 
-The frame timing CSV has one line per frame of the clip, so that gaps are visible (features.md E4).
+The frame timing CSV has one line per frame of the clip, so that gaps are visible.
 """
 
 from __future__ import annotations

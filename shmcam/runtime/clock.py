@@ -36,7 +36,7 @@ def to_iso(utc_ns: int) -> str:
 
 
 INTERVALS = 31
-"""The intervals that count: about a second of video, as the rolling figures of shared/imaging.md 5."""
+"""The intervals that count: about a second of video."""
 
 
 class RateMeter:

@@ -2,7 +2,7 @@
 
 Every line, ours or a C library's (libcamera, ffmpeg), goes into one pipe; a thread moves it to the log file. The
 pipe is the bounded queue: a write to it never blocks, and a line that does not fit is dropped and counted. So a slow
-SD card, a full disk or a stopped supervisord can delay no frame (shared/faults.md 0.1 and 0.2).
+SD card, a full disk or a stopped supervisord can delay no frame.
 """
 
 from __future__ import annotations

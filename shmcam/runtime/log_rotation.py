@@ -1,6 +1,6 @@
 """Writes a log file of limited size, and limits the size of all logs together; a full disk does no harm.
 
-supervisord's own rotation loses the log for ever when it meets a full disk (shared/faults.md 0.1). This one counts
+supervisord's own rotation loses the log for ever when it meets a full disk. This one counts
 the lines that it could not write, logs their number when it can write again, and creates a deleted file anew. Every
 process checks the limit of all logs while it writes.
 """

@@ -102,7 +102,7 @@ def _find_secrets(settings: Settings) -> Iterator[str]:
 
 
 def _die_with_supervisord() -> None:
-    """Lets the kernel kill this process when supervisord dies: no child may keep the camera (shared/faults.md 0.5).
+    """Lets the kernel kill this process when supervisord dies: no child may keep the camera.
 
     The signal is SIGKILL, because a process that hangs must not survive, and every process is crash-only. If
     supervisord died before this call, no signal comes any more: the process then has another parent and exits itself.

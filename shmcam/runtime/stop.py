@@ -1,7 +1,7 @@
 """The request to stop a process: a flag and a pipe, never a lock.
 
 `threading.Event.set()` in a signal handler can hang the process for good when the signal lands inside the same
-event's `wait()` (shared/style.md §1.9). So the handler sets a boolean, and the interpreter itself writes the
+event's `wait()`. So the handler sets a boolean, and the interpreter itself writes the
 signal's number into a pipe (`signal.set_wakeup_fd`) that every waiting thread can select on.
 """
 

@@ -27,7 +27,7 @@ PASSWORD_LENGTH_MIN = 8
 
 FAILURES_MAX = 5
 FAILURE_WINDOW_S = 60.0
-"""Five wrong guesses per minute and peer (shared/faults.md 3 row 5)."""
+"""Five wrong guesses per minute and peer."""
 
 TURN_S = 0.05
 """The pause between two guesses of a peer beyond that: an 8-letter password of a word list still takes hours."""

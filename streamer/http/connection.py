@@ -1,4 +1,4 @@
-"""The connections of the server, and the limits that no HTTP library sets (measured in shared/faults.md 0.11 and 0.12).
+"""The connections of the server, and the limits that no HTTP library sets.
 
 - The number of connections is limited, in all and per peer. When all are taken, the one that is idle longest makes
   room, so that a flood of idle connections cannot lock a person out. One that waits for a body is as good as idle.
@@ -48,7 +48,7 @@ _UID_THREAD = ThreadPoolExecutor(1, "find_uid")
 """A thread of its own: those that all share may wait for a disk that hangs, and then nobody new would get in."""
 
 TCP_USER_TIMEOUT_MS = 15_000
-"""The time after which the kernel ends a half-open connection (shared/faults.md 2.D row 39)."""
+"""The time after which the kernel ends a half-open connection."""
 
 
 async def _look_up_uid(client: tuple[str, int], server: tuple[str, int]) -> int | None:
@@ -82,7 +82,7 @@ class WriteDeadline:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Ends a connection at once and frees the kernel's buffers: SO_LINGER 0, then abort (shared/faults.md 0.11)."""
+    """Ends a connection at once and frees the kernel's buffers: SO_LINGER 0, then abort."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
     transport.abort()
 

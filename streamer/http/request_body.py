@@ -15,7 +15,7 @@ from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
 
 BODY_BYTES_MAX = 64 * 1024
-"""The largest body (shared/faults.md 3 row 10); the longest honest one is a settings change of a few hundred bytes."""
+"""The largest body; the longest honest one is a settings change of a few hundred bytes."""
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """The throttle of viewers: decides from CPU load and recorder lag which part of their rate they get.
 
-Recording wins under contention (features.md E8). Pure: the loop measures, this module decides.
+Recording wins under contention. Pure: the loop measures, this module decides.
 """
 
 from __future__ import annotations

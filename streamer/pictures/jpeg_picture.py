@@ -4,7 +4,7 @@ Both are made once, however many viewers there are. A part looks like this:
 
 --frame\r\n                         boundary; written before the first part and after every JPEG, because some
 Content-Type: image/jpeg\r\n        readers (ffmpeg, gst) need the first and others show a part only when the
-Content-Length: 48211\r\n           next boundary has come (shared/imaging.md 4.2)
+Content-Length: 48211\r\n           next boundary has come
 X-Frame-Id: 4711\r\n
 X-Timestamp: 1787432645.123456\r\n
 X-Dark-Score: 93.25\r\n
@@ -70,7 +70,7 @@ class JpegPicture:
 
 
 def headers_of(picture: JpegPicture) -> dict[str, str]:
-    """Returns the X- headers of features.md F1, for a part and for a snapshot."""
+    """Returns the X- headers that say which frame it is, for a part and for a snapshot."""
     fields = {"X-Frame-Id": str(picture.frame_id), "X-Timestamp": f"{picture.captured_utc_ns / 1e9:.6f}"}
     if picture.dark_score is not None:
         fields["X-Dark-Score"] = f"{picture.dark_score:.2f}"

@@ -1,4 +1,4 @@
-"""The analyzer under the faults of shared/faults.md: stopped, starved, without a hub, without a ring."""
+"""The analyzer under faults: stopped, starved, without a hub, without a ring."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a break-in would find: the sandbox of the service, judged by systemd itself (shared/faults.md 3 row 20)."""
+"""What a break-in would find: the sandbox of the service, judged by systemd itself."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
 """What a hostile or broken client can cost: floods, slow headers and bodies, half-open peers, guessing, every route.
 
-Where each row of shared/faults.md 3 that concerns the network is driven (files of this folder; `limits` is this one):
+Where each attack over the network is driven (files of this folder; `limits` is this one):
 
 1 bind          guard: an_open_address_without_a_secret_is_refused;
                 process: an_open_address_without_a_secret_ends_with_78
@@ -734,7 +734,7 @@ def test_a_player_that_leaves_before_its_film_begins_is_no_error(tmp_path, caplo
 
 
 def test_a_reset_frees_the_kernels_buffers(tmp_path):
-    """SO_LINGER 0 before the abort: 50 orphaned sockets once held 33 MB (shared/faults.md 0.11)."""
+    """SO_LINGER 0 before the abort: 50 orphaned sockets once held 33 MB."""
 
     async def test():
         async with running(tmp_path) as server:

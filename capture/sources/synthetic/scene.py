@@ -14,7 +14,7 @@ Plane = NDArray[np.uint8]
 
 SUN_ALTITUDE_DEG = (-90, -18, -12, -9, -6, -3, 0, 5, 10, 30, 90)
 LOG10_LUX = (-3.2, -3.2, -2.1, -0.9, 0.53, 1.6, 2.6, 3.5, 4.0, 4.7, 5.0)
-"""Illuminance by the sun's altitude, clear sky without moon (shared/imaging.md 1.4)."""
+"""Illuminance by the sun's altitude, clear sky without moon."""
 
 LATITUDE_DEG = 50.0
 SIDEREAL_DAY_S = 86_164.0

@@ -16,7 +16,7 @@ Table = NDArray[np.uint8]
 
 FULL_WELL_E = 8000.0
 READ_NOISE_E = 3.0
-"""A small Pi sensor (shared/imaging.md 1.4)."""
+"""A small Pi sensor."""
 
 REFERENCE_SIGNAL, REFERENCE_LUX, REFERENCE_US = 0.194, 998.0, 27_685.0
 """libcamera's imx219 calibration: 998 lux gives 19.4 % of full scale in 27.685 ms at gain 1 (vc4/data/imx219.json)."""
