@@ -12,12 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from shmcam.config.optional_program import Need, find_missing
 from shmcam.config.settings import EXIT_CONFIG, LoggingSettings, Settings, SettingsError
 from shmcam.runtime.log import hide, open_process_log
 from shmcam.runtime.stop import Stop
 
 PR_SET_PDEATHSIG = 1
+
+COUNTS_AS_STARTED_S = 6.0
+"""Above startsecs (supervisord.conf): whatever ends earlier is started again, whatever its exit code."""
 
 _PARENT = os.getppid()
 """The parent, read as early as this package can."""
@@ -54,7 +59,8 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     """Starts this process as a child of supervisord: yields once settings, log and stop are ready.
 
     `oom_score_adj` > 0 lets the kernel end this process first when memory runs out (proc_pid_oom_score_adj(5)).
-    Exits 78 with one line on stderr if the configuration is wrong.
+    Exits 78 with one line on stderr if the configuration is wrong; with one line in the log if what an optional
+    program needs is not installed.
     """
     options = _parse_options(role, argv)
     try:
@@ -76,6 +82,8 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     name = program_name_of(role, camera, settings)
     with open_process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
         log.info("started program=%s pid=%d camera=%s config=%s", name, os.getpid(), camera, settings.path)
+        if need := find_missing(settings, role):
+            _end_without(need, stop)
         try:
             yield Process(role, camera, name, settings, stop)
         except SystemExit:
@@ -84,6 +92,14 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
         log.info("ended program=%s%s", name, " because a part of it broke" if stop.failed else "")
         if stop.failed:
             raise SystemExit(1)
+
+
+def _end_without(need: Need, stop: Stop) -> NoReturn:
+    """Ends a program that lacks something; supervisord starts it again only when it is asked to."""
+    log.error("%s", need)
+    if "SUPERVISOR_ENABLED" in os.environ:
+        stop.wait(COUNTS_AS_STARTED_S)
+    raise SystemExit(EXIT_CONFIG)
 
 
 def _parse_options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:

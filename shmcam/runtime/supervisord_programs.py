@@ -1,4 +1,4 @@
-"""Makes the supervisord programs of a configuration: supervisord.conf as shipped, and one file per further camera.
+"""Makes the supervisord programs of a configuration: supervisord.conf, a file per further camera and optional program.
 
 Only `write_programs` touches the disk; the other functions make text from text.
 """
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from shmcam.config.optional_program import list_enabled, optional_programs
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import open_atomic
 
@@ -21,6 +22,8 @@ PER_CAMERA = ("capture", "analyzer", "recorder")
 """Programs that each camera has one of (design.md §2)."""
 FOR_ALL = ("exporter", "streamer", "watchdog")
 """Programs that serve every camera, without the hub, to which they report."""
+MODEL = "exporter"
+"""The program of supervisord.conf whose options an optional program gets, but for the module in its command."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INSTALLED = Path(sys.prefix) / "share/shmcam"
@@ -92,30 +95,44 @@ def _to_glob(folder: Path) -> str:
 
 
 def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, str]:
-    """Returns file name → text for each camera but the first: a group of its own capture, analyzer and recorder.
+    """Returns file name → text for each camera but the first, and for each optional program that is enabled.
 
+    A camera has a group of its own capture, analyzer and recorder; an optional program runs as MODEL does.
     `conf`: the text of the supervisord.conf in use, so that a change in its [program:capture] holds for every camera;
     `here`: its folder (an included file would expand %(here)s to its own).
     """
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
     parser.read_string(conf)
     files = {}
+    for name in list_enabled(settings) if parser.has_section(f"program:{MODEL}") else []:
+        package = optional_programs()[name].__module__.rpartition(".")[0]
+        options = dict(parser.items(f"program:{MODEL}"))
+        options.pop("autostart", None)  # `enable` says it
+        options["command"] = re.sub(rf"-m {MODEL}(?=\s|$)", f"-m {package}", options["command"])
+        files[f"{name}.conf"] = _render({f"program:{name}": options}, here)
     for camera in settings.cameras[1:]:
-        out = configparser.RawConfigParser()
         members = {role: f"{role}-{camera}" for role in PER_CAMERA if parser.has_section(f"program:{role}")}
-        out[f"group:{camera}"] = {"programs": ",".join(members.values()), "priority": "25"}
+        sections = {f"group:{camera}": {"programs": ",".join(members.values()), "priority": "25"}}
         for role, name in members.items():
             options = dict(parser.items(f"program:{role}"))
             options["command"] += f" --camera {camera}"
-            out[f"program:{name}"] = {key: value.replace("%(here)s", here) for key, value in options.items()}
-        text = io.StringIO()
-        out.write(text, space_around_delimiters=False)
-        files[f"{camera}.conf"] = text.getvalue()
+            sections[f"program:{name}"] = options
+        files[f"{camera}.conf"] = _render(sections, here)
     return files
 
 
+def _render(sections: Mapping[str, Mapping[str, str]], here: str) -> str:
+    """Returns the text of an included file."""
+    out = configparser.RawConfigParser()
+    for name, options in sections.items():
+        out[name] = {key: value.replace("%(here)s", here) for key, value in options.items()}
+    text = io.StringIO()
+    out.write(text, space_around_delimiters=False)
+    return text.getvalue()
+
+
 def write_programs(settings: Settings, conf: Path) -> bool:
-    """Brings run/programs/ in line with [cameras.…]. Returns: True if anything changed."""
+    """Brings run/programs/ in line with [cameras.…] and with what is enabled. Returns: True if anything changed."""
     folder = settings.paths.run / PROGRAMS
     wanted = render_programs(settings, conf.read_text(), str(conf.parent))
     present = {path.name: path.read_text() for path in folder.glob("*.conf")}

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from shmcam.config.optional_program import optional_programs
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.supervisord import Program
@@ -33,7 +34,7 @@ HUB = "hub"
 WATCHDOG = "watchdog"
 ALIVE = frozenset({"RUNNING", "STARTING"})
 BEATING = frozenset({*PER_CAMERA, *FOR_ALL}) - {WATCHDOG}
-"""Roles whose processes send heartbeats; a program of the user's own is expected to only once it has sent one."""
+"""Roles whose processes send heartbeats, beside optional programs; one of the user's own must once it has sent one."""
 
 KILL_AGAIN_S = 5.0
 """A process that is still there so long after it was killed is killed again: supervisord may not have heard us."""
@@ -215,8 +216,9 @@ class HangDetector:
             program = programs.get(name)
             if program is None or program.pid != process.pid or (process.beat is None and program.state not in ALIVE):
                 del self._processes[name]
+        beating = BEATING | optional_programs().keys()
         for name, program in programs.items():
-            expected = name in self._have_beaten or name.partition("-")[0] in BEATING
+            expected = name in self._have_beaten or name.partition("-")[0] in beating
             if expected and program.pid and program.state in ALIVE and name not in self._processes:
                 self._processes[name] = WatchedProcess(program.pid, now_s)
 

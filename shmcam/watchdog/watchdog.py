@@ -11,6 +11,7 @@ import select
 import time
 from collections.abc import Callable
 
+from shmcam.config.optional_program import find_missing
 from shmcam.config.settings import Settings, SettingsError, apply_change
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import (
@@ -27,8 +28,8 @@ from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
-from shmcam.watchdog.camera_program_files import ProgramFiles
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
+from shmcam.watchdog.program_files import ProgramFiles
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
 from shmcam.watchdog.supervisord_socket import SocketKeeper
@@ -120,12 +121,20 @@ class Watchdog:
         elif state in DOWN:
             expected = state == "STOPPED" or (state == "EXITED" and event.payload.get("expected") == "1")
             self._tell(
-                ProcessDown(program=name, state=state, reason=reason_of(event)),
+                ProcessDown(program=name, state=state, reason=self._find_missing(name) or reason_of(event)),
                 logging.INFO if expected else logging.WARNING,
             )
             for action in self._detector.end(name, now_s, expected=expected):
                 self._carry_out(action)
         self._listed_s = 0.0  # one event tells of one program; the others may have changed, too
+
+    def _find_missing(self, name: str) -> str:
+        """Returns what an optional program that ended lacks, and the line to type; empty: nothing."""
+        try:
+            need = find_missing(Settings.load(self._settings.path), name)
+        except SettingsError:
+            return ""  # its own words are in its log
+        return str(need) if need else ""
 
     def _list_programs(self, now_s: float) -> None:
         try:

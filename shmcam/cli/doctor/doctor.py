@@ -19,6 +19,7 @@ CHECKS: tuple[tuple[str, Callable[[Options], Iterator[Finding]]], ...] = (
     ("clock", machine.check_clock),
     ("permissions", machine.check_permissions),
     ("ports", service.check_ports),
+    ("programs", service.check_optional_programs),
     ("service", service.check_service),
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
 from shmcam.cli.run import find_running, supervisord_of
+from shmcam.config.optional_program import find_missing, list_enabled, optional_programs
 from shmcam.control.call import call
 from shmcam.control.messages import Status
 from shmcam.runtime.supervisord import SOCKET, SupervisordError, is_listening
@@ -41,6 +42,16 @@ def _is_free(bind: str, port: int) -> bool:
         return True
 
 
+def check_optional_programs(options: Options) -> Iterator[Finding]:
+    """Checks that what the enabled optional programs need is installed."""
+    settings = options.settings()
+    for name in list_enabled(settings):
+        if need := find_missing(settings, name):
+            yield problem(f"[{name}] enable = true: {name} needs {need.name}", need.type_this)
+        else:
+            yield ok(f"{name} is enabled, and what it needs is there")
+
+
 def check_service(options: Options) -> Iterator[Finding]:
     """Checks supervisord, the hub and each program."""
     settings = options.settings()
@@ -57,6 +68,11 @@ def check_service(options: Options) -> Iterator[Finding]:
     except (SupervisordError, PermissionError) as error:
         yield problem(f"supervisord does not answer: {error}", f"ls -l {settings.paths.run}/supervisor.sock")
         return
+    enabled = set(list_enabled(settings))
+    present = {program.name for program in programs} & optional_programs().keys()
+    for name in sorted(enabled ^ present):
+        text = "enabled, and not yet" if name in enabled else "not enabled, and still"
+        yield note(f"{name} is {text} a program of the service", "shmcam update")
     down = [program for program in programs if program.state not in {"RUNNING", "STARTING"}]
     for program in down:
         text = f"{program.name} is {program.state} (exit {program.exit_status}) {program.spawn_error}".rstrip()

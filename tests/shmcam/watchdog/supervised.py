@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shmcam.cli.run import prepare
+from shmcam.config.settings import Settings
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from tests.shmcam.hub.hubs import HubProcess, connectable, until
 
@@ -108,6 +110,10 @@ class Supervised(HubProcess):
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def supervisorctl(self, *arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", str(self.conf), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
     def orphan(self, role: str) -> subprocess.Popen[bytes]:
         """Start a process that says it is one of supervisord's."""
         return subprocess.Popen(
@@ -143,3 +149,19 @@ class Supervised(HubProcess):
         except (OSError, IndexError):
             return False  # the hub is not there, or was killed before it answered
         return {r["program"] for r in rows if r["state"] == "running"} >= set(names)
+
+
+class SupervisedOptional(Supervised):
+    """The service as `shmcam run` makes it, but only with hub, watchdog and the optional programs that are enabled."""
+
+    def __init__(self, config: str = "") -> None:
+        super().__init__(config=config)
+        self.conf = prepare(Settings.load(self.config, environ={}))
+        text = self.conf.read_text()
+        for role in ("capture", "analyzer", "recorder", "exporter", "streamer"):
+            text = text.replace(f"[program:{role}]\n", f"[program:{role}]\nautostart=false\n")
+        self.conf.write_text(text)
+
+    def row(self, program: str) -> list[str]:
+        """The words of a program's line in `status`."""
+        return next((line.split() for line in self.text("status").splitlines() if line.startswith(program)), [])

@@ -1,4 +1,4 @@
-"""Keeps run/programs/*.conf in line with [cameras.…] while config.toml is edited."""
+"""Keeps run/programs/*.conf in line with config.toml while it is edited: further cameras, optional programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProgramFiles:
             settings = Settings.load(self._path)
             conf = TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
             if write_programs(settings, conf):
-                log.info("programs changed with the cameras; now type: supervisorctl update")
+                log.info("programs changed with config.toml; now type: supervisorctl update")
         except (SettingsError, OSError) as problem:
             log.warning("config.toml was edited and is not usable now: %s", problem)
 
