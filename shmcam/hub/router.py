@@ -260,7 +260,8 @@ class Router:
 
     def _refusal_of(self, peer: Peer, row: CommandRow, command: Command, owners: list[Peer]) -> Reply | None:
         if not peer.trusted and row.name not in self._tcp_commands:
-            return error(f"{row.words[0]} is not for the trigger port", "not_allowed")
+            text = f"{row.words[0]} is not for the trigger port (network.trusted = true in config.toml lets it in)"
+            return error(text, "not_allowed")
         if self._pending.count_of(peer.number) >= PENDING_PER_CONNECTION_MAX:
             text = f"{PENDING_PER_CONNECTION_MAX} commands of this connection are under way; wait for answers"
             return error(text, "busy")

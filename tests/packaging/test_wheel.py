@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def test_the_wheel_holds_every_module_the_page_and_the_shipped_configuration(whe
     assert not {name for name in listed.stdout.split() if name not in inside}
     data = {name.partition(".data/data/share/shmcam/")[2] for name in inside}
     assert {"config.toml", "supervisord.conf"} <= data
+    assert any(name.endswith("share/doc/shmcam/commands.md") for name in inside)
+
+
+def test_the_source_distribution_is_the_repository(wheel):
+    """What a packager builds, reads and tests; no link and nothing that only git has."""
+    source = wheel.parent / "source"
+    code = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, wheel.parent], cwd=source, check=True, capture_output=True, timeout=280)
+    with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    missing = {name for name in listed if name not in inside and not (ROOT / name).is_symlink()}
+    assert missing <= {".dockerignore", ".git-blame-ignore-revs", ".gitignore"}
 
 
 BESIDE = """

@@ -26,7 +26,7 @@ from shmcam.hub.trigger_port_access import (
 from tests.shmcam.hub.hubs import HubProcess, read_all, until
 
 TOKEN = "abcdefghijklmnop0123"
-REFUSED = "is not for the trigger port\n"
+REFUSED = "is not for the trigger port (network.trusted = true in config.toml lets it in)\n"
 
 
 def free_port():
@@ -53,7 +53,7 @@ def test_it_answers_triggers_and_nothing_else():
     with HubProcess(f"[network]\ntrigger_port = {port}\n") as hub:
         assert nc(port, b"ping\n") == "pong\n"
         assert nc(port, b"SNAP\n").startswith("ERROR: exporter is not connected")
-        assert nc(port, b"set night.enable false\n").endswith("is not for the trigger port\n")
+        assert nc(port, b"set night.enable false\n").endswith(REFUSED)
         assert nc(port, b'{"command": "delete", "number": 5}\n').count("not for the trigger port") >= 1
         answer = nc(port, b"POST / HTTP/1.1\r\nHost: x\r\n\r\nping\n")
         assert answer.startswith("UNKNOWN_COMMAND POST")
