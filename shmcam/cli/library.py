@@ -46,6 +46,7 @@ def archive_main(argv: Sequence[str] | None = None) -> int:
     command = words.add_parser("verify", help="compare archives with the SHA-256 sums of their manifests")
     command.add_argument("names", nargs="*", metavar="NAME", help="archives (default: all)")
     command.set_defaults(work=verify_archives)
+    _add_shared(command)
     return run_command(parser.parse_args(argv))
 
 
@@ -227,6 +228,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--accept", action="store_true", help="folders that are empty or without their disk stay so: forget"
     )
     command.set_defaults(work=rebuild_library)
+    for command in words.choices.values():
+        _add_shared(command)
     return parser
 
 
@@ -247,12 +250,20 @@ def _parse_step(text: str) -> int:
 def _build_shared(program: str) -> argparse.ArgumentParser:
     """Builds a parser of the options that every command here has."""
     parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION)
-    parser.add_argument(
-        "--config", type=Path, default=find_config(), metavar="FILE", help="config.toml (default: %(default)s)"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="override one key")
-    parser.add_argument("--json", action="store_true", help="answer for programs")
+    _add_shared(parser)
+    parser.set_defaults(config=find_config(), set=[], json=False)
     return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    """Adds those options; without defaults, as they may stand before or behind the word."""
+    parser.add_argument(
+        "--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=f"config.toml (default: {find_config()})"
+    )
+    parser.add_argument(
+        "--set", action="append", default=argparse.SUPPRESS, metavar="TABLE.KEY=VALUE", help="override one key"
+    )
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer for programs")
 
 
 if __name__ == "__main__":

@@ -153,3 +153,12 @@ def test_numbers_are_asked_for_in_plain_words(line, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--config", str(SHIPPED), *line.split()])
     assert "invalid number value: 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["--config a.toml --set a.b=1 --json list x", "list x --config a.toml --json --set a.b=1"]
+)
+def test_shared_options_of_the_library_stand_before_or_behind_its_word(line):
+    options = library.build_parser().parse_args(line.split())
+    assert (str(options.config), options.set, options.json, options.words) == ("a.toml", ["a.b=1"], True, ["x"])
+    assert library.build_parser().parse_args(["list"]).json is False
