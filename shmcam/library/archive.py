@@ -26,7 +26,7 @@ from shmcam.config.settings import FORMER_LONG_NAME, LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
-from shmcam.library.files import holds_any, remove_listed
+from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, holds_any, remove_listed
 from shmcam.library.manifest import (
     BEGUN,
     CHUNK_BYTES,
@@ -101,7 +101,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():  # opening a FIFO waits for its reader
         raise ValueError(f"{folder / JOURNAL}: no regular file; remove it")
-    sources = [(path, _to_place(path, catalogue.root)) for entry in entries for path in _files_of(entry)]
+    sources = [(path, _to_place(path, catalogue.root)) for path in _files_of(entries)]
     done, spared = read_items(folder), {entry.path for entry in entries}
     with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
@@ -156,11 +156,15 @@ def _is_taken(folder: Path) -> bool:
     return not is_archive(manifest) if manifest.exists() else not folder.is_dir() or any(folder.iterdir())
 
 
-def _files_of(entry: Entry) -> Iterator[Path]:
-    yield entry.path
-    for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
-        if extra.exists():
-            yield extra
+def _files_of(entries: Collection[Entry]) -> Iterator[Path]:
+    """Yields the files of entries with all that lies beside them, the log of each session at the end."""
+    for entry in entries:
+        yield entry.path
+        for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
+            if extra.exists():
+                yield extra
+    folders = sorted({entry.path.parent for entry in entries if SESSION_FOLDER.fullmatch(entry.path.parent.name)})
+    yield from (folder / SESSION_LOG for folder in folders if (folder / SESSION_LOG).is_file())
 
 
 def _to_place(path: Path, root: Path) -> str:
@@ -180,7 +184,7 @@ def _bring_in(
         if before and target.exists() and (before.bytes, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
             return before
         target.parent.mkdir(parents=True, exist_ok=True)
-        linked = _link(source, target)
+        linked = source.name != SESSION_LOG and _link(source, target)  # a log may still grow
         if not linked:
             room(status.st_size)
         total = hash_file(target) if linked else _copy(source, target)

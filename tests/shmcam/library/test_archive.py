@@ -228,6 +228,21 @@ def test_verify_names_every_kind_of_damage(catalogue, settings, library_of_six):
         verify(folder)
 
 
+def test_the_log_of_a_session_goes_with_its_clips_as_a_copy(catalogue, settings, saved):
+    """It grows while the session runs; a link would no longer match its sum."""
+    session = settings.paths.recordings / "trial_20261130_101500"
+    session.mkdir(parents=True)
+    (session / "session.log").write_text("begun\n")
+    for number in range(2):
+        saved(f"{session.name}/c{number}.mp4", size=5000)
+    build(catalogue, settings.paths.archives, "a", Span())
+    (session / "session.log").write_text("begun\nended\n")
+    copy = settings.paths.archives / "a" / "recordings" / session.name / "session.log"
+    assert copy.read_text() == "begun\n" and verify(settings.paths.archives / "a") == []
+    build(catalogue, settings.paths.archives, "a", Span())
+    assert copy.read_text() == "begun\nended\n" and verify(settings.paths.archives / "a") == []
+
+
 def test_a_deleted_original_stays_in_the_archive(catalogue, settings, library_of_six):
     build(catalogue, settings.paths.archives, "trial", Span())
     catalogue.delete(library_of_six[0].id)
