@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from datetime import time as Time
 from pathlib import Path
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 SAMPLE_S = 1.0
 """Time between the strips of which a column is the mean; more of them would not look different."""
+
+UNUSED_S = 86_400.0
+"""The columns of a camera that is not configured are left over after so long; another instance may use the folder."""
 
 
 class KeogramKeeper:
@@ -175,7 +178,7 @@ class KeogramKeeper:
     def _recover(self) -> None:
         """Saves the days that a crash or a switched-off machine left behind, then goes on with today."""
         today = day_at(time.time_ns(), self._starts).date
-        for path in sorted(self._folder.glob(f".{self._camera}_{'[0-9]' * 8}.columns")):
+        for path in _find_days(self._folder, self._camera):
             first = datetime.strptime(path.stem[-8:], "%Y%m%d").date()
             if first != today:
                 self._day = day_of(first, self._starts)
@@ -197,3 +200,17 @@ class KeogramKeeper:
         position = self._settings.position
         place = (position[0], position[1]) if position else None
         return DayInfo(self._camera, day, self._settings.keogram_column_s, place)
+
+
+def save_days_of_removed_cameras(settings: AnalyzerSettings, paths: Paths, cameras: Sequence[str]) -> None:
+    """Saves days left behind by cameras that config.toml no longer has, once nobody has written to them for a day."""
+    for path in _find_days(paths.captures / "keogram", "*"):
+        camera = path.name[1:].rpartition("_")[0]
+        if camera not in cameras and path.exists() and time.time() - path.stat().st_mtime > UNUSED_S:
+            with KeogramKeeper(settings, paths, camera):
+                pass  # saves at its start every day that is over
+
+
+def _find_days(folder: Path, camera: str) -> list[Path]:
+    """Returns the files of days so far; `camera`: a name or *."""
+    return sorted(folder.glob(f".{camera}_{'[0-9]' * 8}.columns"))

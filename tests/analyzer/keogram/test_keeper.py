@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analyzer.frame_sample import cut_column
-from analyzer.keogram.daily_keogram import KeogramKeeper
+from analyzer.keogram.daily_keogram import KeogramKeeper, save_days_of_removed_cameras
 from analyzer.keogram.day_file import CSV_HEAD
 from analyzer.keogram.drawing import BOTTOM, LEFT, RIGHT, TOP, UNSEEN_RGB, Column, column_dtype_of, resize_strip
 from analyzer.keogram.local_day import day_at
@@ -342,3 +342,17 @@ def test_drawing_happens_by_itself_every_refresh(places, monkeypatch):
         monkeypatch.setattr(time, "monotonic", lambda: later_s)
         keeper.add(result_of(NOON + 2), night=False)
         assert (places.run / "keogram_cam0.png").exists()
+
+
+def test_days_of_a_camera_that_was_removed_are_saved_and_those_of_another_instance_stay(places):
+    for camera in ("gone", "elsewhere"):
+        with KeogramKeeper(SETTINGS, places, camera) as keeper:
+            fill(keeper, NOON, 3)
+    folder = places.captures / "keogram"
+    old = time.time() - 2 * 86_400
+    os.utime(folder / ".gone_20260601.columns", (old, old))
+    save_days_of_removed_cameras(SETTINGS, places, ["cam0"])
+    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".json") == [
+        ".elsewhere_20260601.columns", "gone_20260601_brightness.csv", "gone_20260601_brightness.png",
+        "gone_20260601_keogram.png",
+    ]  # fmt: skip
