@@ -1,6 +1,6 @@
 """The analyzer's loop: analyses the newest frame, publishes its record, reports what happened.
 
-It reports by messages, log lines and hooks; commands and changed settings are obeyed between two frames.
+It reports by messages, log lines and hooks; commands and changed settings are obeyed while it waits for a frame.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ OVERRIDES: tuple[Override, ...] = get_args(Override)
 
 BEAT_S = 0.25
 """Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""
-IDLE_S = 0.1
-"""Between long night frames commands are answered this late at most."""
+IDLE_S = 0.25
+"""Without a frame plugins and the end of the day are looked after this often."""
 SILENCE_S = 5.0
 """No frame for so long (and three exposures) is worth telling."""
 RATE_WINDOW_S = 1.0
@@ -78,7 +78,8 @@ def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, Analyze
 def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
     """Works until stop is requested. Frames that came in during the analysis of another are skipped and counted."""
     count, rate, beats = 0, FrameRate(), Interval()
-    for item in ring.sequences(newest_first=True, idle_s=IDLE_S):
+    waits = analyzer.control.delegate(lambda: obey(analyzer))
+    for item in waits.iterate(ring.sequences(newest_first=True, idle_s=IDLE_S)):
         obey(analyzer)
         analyzer.plugins.poll()
         lag = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from capture.sources.error_translation import GuardedSource, SourceFault
 from capture.sources.select import Choice
 from capture.status import CaptureStatus
 from shm_ring import RingBusy, RingTooLarge
-from shmcam.control.client import ControlClient, Request
+from shmcam.control.client import ControlClient, Delegation, Request
 from shmcam.control.messages import Detect, Event
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.procfs import read_memory
@@ -33,7 +34,10 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
 
 TURN_S = 0.25
-"""The longest the loop waits for a frame before it looks at messages; frames end the wait at once."""
+"""The longest the loop waits for a frame before it looks at events; frames end the wait at once."""
+
+EVENTS_MAX = 512
+"""Events that wait for their frame at most; a healthy process has none or one."""
 
 RETRY_LIMIT_S = 4.0
 """A camera is back within 5 s of its return; asking every 4 s costs nothing."""
@@ -63,8 +67,14 @@ class CaptureLoop:
     choose: Callable[[CameraSettings], Choice]
     detect: Callable[[Request], None]
     """Answers a `detect` request, from a thread of its own."""
+    _waits: Delegation = field(init=False)
+    _events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_MAX), init=False)
+    """The events that came in a wait; they take effect between two frames."""
     _exit_code: int | None = field(default=None, init=False)
     _memory_checked_ns: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._waits = self.control.delegate(self._answer_commands)
 
     def run(self) -> int:
         """Runs until asked to stop, or until memory runs out. Returns: the exit code."""
@@ -125,7 +135,7 @@ class CaptureLoop:
         reason = ""
         while not self._is_leaving and self.desired.request is request:
             try:
-                with self.status.beat_while_opening(reason):
+                with self.status.beat_while_opening(reason), self._waits:
                     return source.open(request, self.stop)
             except StillOpening as waiting:
                 reason = str(waiting)
@@ -159,11 +169,13 @@ class CaptureLoop:
     def _wait_for_frame(self, source: FrameSource, publisher: FramePublisher) -> bool:
         """Waits for a frame; one of another size or format gets the next generation of the rings first."""
         try:
-            return source.wait(TURN_S)
+            with self._waits:
+                return source.wait(TURN_S)
         except GeometryChanged as changed:
             log.info("%s: a new generation follows", changed)
             self._fit(publisher, replace(publisher.opened, geometry=changed.geometry))
-            return source.wait(TURN_S)
+            with self._waits:
+                return source.wait(TURN_S)
 
     def _fit(self, publisher: FramePublisher, opened: OpenedSource) -> None:
         """Makes rings anew for an open source; that can take as long as opening one."""
@@ -197,7 +209,7 @@ class CaptureLoop:
         """Waits under swap pressure; the camera stays open, its frames are not taken."""
         self.rings.heartbeat()
         self.status.beat("paused", f"swap above {self.desired.camera.swap_pause_percent:.0f} %")
-        self.stop.wait(TURN_S)
+        self.control.wait(TURN_S)
 
     def _wait_before_retry(self, state: str, reason: str, seconds: float) -> None:
         """Waits before the next try, obeying all the while; other desired end it."""
@@ -209,15 +221,21 @@ class CaptureLoop:
                 return
             self.rings.heartbeat()
             self.status.beat(state, reason)
-            self.stop.wait(min(TURN_S, max(0.0, (until_ns - now_ns()) / 1e9)))
+            self.control.wait(min(TURN_S, max(0.0, (until_ns - now_ns()) / 1e9)))
 
-    def _receive_messages(self) -> None:
-        """Takes the messages of other processes."""
+    def _answer_commands(self) -> None:
+        """Answers the commands of other processes and keeps their events."""
         for request in self.control.receive():
             if isinstance(request.message, Detect):
                 self.detect(request)
             elif isinstance(request.message, Event):
-                self.desired.take_event(request.message)
+                self._events.append(request.message)
+
+    def _receive_messages(self) -> None:
+        """Takes the messages of other processes."""
+        self._answer_commands()
+        while self._events:
+            self.desired.take_event(self._events.popleft())
 
     def _poll(self) -> None:
         """Takes messages, and checks memory now and then."""

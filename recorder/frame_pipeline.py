@@ -21,6 +21,7 @@ from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from recorder.upscaled_preroll import EnlargedFrame, SmallPreroll
 from shm_ring import Frame, FrameMeta, FrameOverwritten, RingCursor, Spot
+from shmcam.control.client import Delegation
 from shmcam.runtime.clock import now_ns
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,20 @@ class FramePipeline:
         """Opens the camera's ring. Returns: whether there is one."""
         return self._cursor.attach() is not None
 
-    def take(self, wait_s: float) -> None:
+    def take(self, wait_s: float, waits: Delegation) -> None:
         """Waits for the next frame and encodes it, then as many of those behind it as fit into one pass."""
         self._seek_start()
         if self._preroll is not None and self._preroll.is_active:
             self._take_small_preroll(self._preroll)
             return
-        spot, until_s = self._cursor.step(wait_s), time.monotonic() + wait_s + PASS_S
+        with waits:
+            spot = self._cursor.step(wait_s)
+        if waits.has_handled:  # perhaps a start, whose pre-roll comes first
+            self._seek_start()
+            if self._preroll is not None and self._preroll.is_active:
+                return
+            spot = self._cursor.step(0)
+        until_s = time.monotonic() + PASS_S
         if spot is None:
             self.expire()
         while spot is not None:

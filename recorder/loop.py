@@ -35,6 +35,7 @@ class RecorderLoop:
 
     def run(self, pipeline: FramePipeline) -> Iterator[None]:
         """Works until stop is requested. Yields once per pass, so that the wiring can do its own part."""
+        waits = self._control.delegate(self._obey)
         while not self._stop.requested:
             self._obey()
             self.announce()
@@ -47,7 +48,7 @@ class RecorderLoop:
                 pipeline.expire()
                 self._control.wait(RING_S)
             else:
-                pipeline.take(WAIT_S)
+                pipeline.take(WAIT_S, waits)
         pipeline.drain()  # what the encoder holds still belongs into the clip
 
     def serve(self) -> bool:

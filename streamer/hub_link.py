@@ -73,7 +73,7 @@ class HubLink:
             self._control.beat(state=state, reason=reason)
             for request in self._control.receive():
                 request.reply(Reply(ok=False, status="not_running", text=f"ERROR: {reason}"))
-            self._stop.wait(min(BEAT_S, duration_s))
+            self._control.wait(min(BEAT_S, duration_s))
 
     def create_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine as a task, referenced until it ends; if it fails, the process ends."""

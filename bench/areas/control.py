@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.measure import Measured, Outcome, Row
+from bench.measure import Measured, Outcome, Row, Skipped, Table
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Reply
 
@@ -28,8 +28,30 @@ while data := link.recv(65536):
     link.sendall(data)
 """
 
+COMMANDS = (
+    ("hub", "ping"),
+    ("hub", "status"),
+    ("hub", "health"),
+    ("hub", "get night"),
+    ("analyzer", "night_level"),
+    ("analyzer", "night status"),
+    ("recorder", "record status"),
+    ("recorder", "watch seconds=1"),
+    ("streamer", "viewers"),
+    ("exporter", "timelapse status"),
+    ("exporter", "clips limit=5"),
+    ("capture", "detect"),
+)
+"""Who answers what; none of them has anything to wait for but a process."""
+
 ROWS = (
     Row("round_trip_median", "ms", 1.0, "client → hub → owner → hub → client, 20 connections, 200 events/s, median"),
+    Row(
+        "command_median",
+        "ms",
+        1.0,
+        "median round trip of the slowest command that only tells, real processes, 0.5 frames/s",
+    ),
     Row("round_trip_p99", "ms", None, "the same, 99th percentile"),
     Row("round_trip_ratio", "x", None, "the same median / a bare echo over a Unix socket between the same processes"),
     Row("hub_ping_median", "ms", 1.0, "client → hub → client"),
@@ -60,6 +82,7 @@ class Hub:
 
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
+    yield "command_median", _commands(20 if quick else 200)
     trips = 200 if quick else 2000
     with tempfile.TemporaryDirectory(prefix="shmcam-b") as folder, ExitStack() as stack:
         hub = Hub(Path(folder))
@@ -94,6 +117,30 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         begun = time.monotonic()
         until(lambda: all(one.is_connected for one in clients))
         yield "reconnect", Measured(time.monotonic() - begun, f"{len(clients)} clients")
+
+
+def _commands(trips: int) -> Outcome:
+    """Times what each real process answers from memory, while it waits for a frame that is two seconds away."""
+    try:
+        from tests.pipeline import Pipeline
+    except ImportError as error:
+        return Skipped(f"needs the test packages: {error}")
+    camera = {"width": 640, "height": 480, "framerate": 0.5}
+    lines: Table = []
+    with Pipeline(camera=camera, ready=("capture",)) as pipeline, connected(pipeline.socket) as link:
+        pipeline.wait_running()
+        until(lambda: "LEVEL" in pipeline.text("night_level"))
+        for state, before in (("idle", "ping"), ("recording", "record start")):
+            pipeline.text(before)
+            for owner, command in COMMANDS:
+                took = timed(link, f"{command}\n".encode(), trips)
+                median, worst = 1e3 * statistics.median(took), 1e3 * max(took)
+                lines.append(
+                    {"answers": owner, "command": command, "recorder": state, "median ms": median, "max": worst}
+                )
+    slowest = max(lines, key=lambda line: float(str(line["median ms"])))
+    detail = f"{slowest['command']} ({slowest['answers']}), of {len(COMMANDS)} commands; {trips} trips each"
+    return Measured(float(str(slowest["median ms"])), detail, {"commands": lines})
 
 
 def timed(link: socket.socket, line: bytes, count: int) -> list[float]:

@@ -20,10 +20,12 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.event_deduplication import LastEvents, has_id
@@ -44,6 +46,8 @@ from shmcam.runtime.procfs import read_memory
 from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 QUEUE_MAX = 512
 """Received messages in the queue at most; a healthy process has none or one."""
@@ -72,6 +76,57 @@ class Request:
         return self._connection.put(answer, self._ident)
 
 
+class Delegation:
+    """The waits of a loop, during which the connection's thread handles requests in the loop's place.
+
+    A context manager around each wait; outside of it only the loop handles them. So a command is answered at once,
+    however long the next frame takes, and nothing of the loop's needs another lock.
+    """
+
+    def __init__(self, handle: Callable[[], None], has_requests: Callable[[], bool]) -> None:
+        self.has_handled = False
+        """True if requests were handled in the last wait."""
+        self._handle, self._has_requests = handle, has_requests
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._problem: Exception | None = None
+
+    def __enter__(self) -> Delegation:
+        """Begins a wait; what came just before it is handled first."""
+        with self._lock:
+            self.has_handled, self._is_open = False, True
+        if self._has_requests():
+            self.handle()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends a wait, after the request that is being handled. Raises: what a request raised in the other thread."""
+        with self._lock:
+            self._is_open = False
+        if self._problem is not None:
+            raise self._problem
+
+    def handle(self) -> None:
+        """Handles the requests that came, if the loop waits."""
+        with self._lock:
+            if self._is_open and self._problem is None:
+                self.has_handled = True
+                try:
+                    self._handle()
+                except Exception as problem:  # noqa: BLE001  it is the loop's, which ends of it as ever
+                    self._problem = problem
+
+    def iterate(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yields the items, such as frames; the wait for each is a wait of the loop."""
+        with suppress(StopIteration):
+            while True:
+                with self:
+                    item = next(items)
+                yield item
+
+
 class ControlClient:
     """The connection of one process to the hub; see the module."""
 
@@ -98,6 +153,7 @@ class ControlClient:
         self._stop = stop
         self._requests: deque[Request] = deque(maxlen=QUEUE_MAX)
         self._ready = WakeUp()
+        self._delegation: Delegation | None = None
         self._beat: Heartbeat | None = None
         self._beat_lock = threading.Lock()
         self._announce_lock = threading.Lock()
@@ -136,6 +192,14 @@ class ControlClient:
         self._ready.clear()
         while self._requests:
             yield self._requests.popleft()
+
+    def delegate(self, handle: Callable[[], None]) -> Delegation:
+        """Returns the context for the loop's waits for something else than requests.
+
+        In it the connection's thread calls `handle`, which takes them from receive(), whenever some come.
+        """
+        self._delegation = Delegation(handle, lambda: bool(self._requests))
+        return self._delegation
 
     received, connected, lost = receive, is_connected, lost_count
     """Their former names, which programs use."""
@@ -208,6 +272,8 @@ class ControlClient:
         self._connection.lost_count += len(self._requests) == QUEUE_MAX  # the oldest event falls out
         self._requests.append(Request(message, ident, self._connection))
         self._ready.set()
+        if self._delegation is not None:
+            self._delegation.handle()
 
     def _take_heartbeat(self) -> Heartbeat | None:
         """Returns the heartbeat to send now: only if the loop called beat() since the last one."""

@@ -148,6 +148,8 @@ def test_a_person_can_overrule_and_give_back(night_camera):
         until(lambda: {"NightEnded", "ModeChanged"} <= set(listener.names()), 20, lambda: str(listener.heard))
         assert "STATUS=DAY" in night_camera.text("night_level")
         assert "FORCED=off" in night_camera.text("night_level")
+        ended = next(event for event in listener.heard if type(event).__name__ == "NightEnded")
+        until(lambda: time.monotonic_ns() > ended.captured_ns + 1.1e9, 5, "the end of night.hold_s")
         told = night_camera.text("night auto")
         assert told == "OK: cam0 day (automatic, until the brightness is below 40 for 0.3 s)"
         until(lambda: "NightBegan" in listener.names(), 20, "the night to begin again")
@@ -188,6 +190,19 @@ def test_capture_restarted_at_night_is_told_again(night_camera):
 
     until(long_exposures, 30, lambda: night_camera.logs("capture"))
     assert status(night_camera) == "NIGHT"
+
+
+def test_commands_do_not_wait_for_the_next_frame():
+    """Capture, analyzer and a busy recorder answered with their next frame: at night seconds later."""
+    camera = {**SMALL, "framerate": 0.5}
+    with Pipeline(camera=camera, programs=(*PROGRAMS, "recorder"), ready=("capture",)) as shmcam:
+        until(lambda: "LEVEL" in shmcam.text("night_level"), 20, "a first frame")
+        assert shmcam.text("watch seconds=60").startswith("OK")
+        for line in ("night_level", "night status", "record status", "watch seconds=60", "detect"):
+            frames, began_s = shmcam.frames(), time.monotonic()
+            for _ in range(3):
+                shmcam.text(line)
+            assert shmcam.frames() - frames <= 1, f"{line}: three answers took {time.monotonic() - began_s:.1f} s"
 
 
 def test_a_day_of_the_synthetic_camera_is_one_night_and_one_morning():

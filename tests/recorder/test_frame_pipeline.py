@@ -26,6 +26,7 @@ from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from shm_ring import LiveRing, RingCursor
 from shmcam.config.settings import Settings
+from shmcam.control.client import Delegation
 from shmcam.control.messages import Record
 from shmcam.library import Catalogue
 from shmcam.runtime.clock import now_ns
@@ -119,6 +120,9 @@ class Hub:
 
     def receive(self):
         yield FakeRequest(Record(action="status"), self.statuses)
+
+    def delegate(self, handle):
+        return Delegation(handle, lambda: False)
 
     def announce(self, _event):
         return

@@ -4,7 +4,9 @@ import logging
 import os
 import threading
 
-from shmcam.control.client import ControlClient
+import pytest
+
+from shmcam.control.client import ControlClient, Delegation
 from shmcam.control.client_connection import WakeUp
 from shmcam.control.messages import NightBegan, NightEnded, Saved
 from tests.shmcam.hub.hubs import HubProcess, until
@@ -79,3 +81,48 @@ def test_events_of_a_long_absence_of_the_hub_arrive_once_and_in_order():
         assert [request.message.path for request in received if isinstance(request.message, Saved)] == paths
         assert isinstance(received[0].message, NightBegan) and isinstance(received[-1].message, NightEnded)
         assert announcer.lost_count == 0
+
+
+def test_requests_are_handled_while_the_loop_waits_and_by_the_loop_else():
+    """`night_level` was answered with the next frame: six seconds later at night."""
+    requests, handled_in = ["before"], []
+
+    def handle():
+        while requests:
+            requests.pop()
+            handled_in.append(threading.current_thread().name)
+
+    def come(name):
+        requests.append(name)
+        thread = threading.Thread(target=waits.handle, name="connection")
+        thread.start()
+        thread.join(10)
+
+    waits = Delegation(handle, lambda: bool(requests))
+    come("while the loop works")
+    assert handled_in == []
+    with waits:
+        assert handled_in == ["MainThread", "MainThread"]
+        come("while it waits")
+        assert handled_in[2:] == ["connection"]
+    assert waits.has_handled
+    with waits:
+        pass
+    assert not waits.has_handled
+
+
+def test_a_request_that_fails_while_the_loop_waits_fails_in_the_loop():
+    requests = [1]
+
+    def handle():
+        raise OSError("no space left")
+
+    waits = Delegation(handle, lambda: bool(requests))
+    frames = waits.iterate(iter("abc"))
+    with pytest.raises(OSError, match="no space left"):
+        next(frames)
+
+
+def test_what_is_waited_for_ends_as_it_would():
+    waits = Delegation(lambda: None, lambda: False)
+    assert list(waits.iterate(iter("abc"))) == ["a", "b", "c"]
