@@ -130,11 +130,11 @@ byId("tabs").addEventListener("keydown", (event) => {
 // ---- keys
 
 const KEYS = [
-  ["r", "Record: start or stop", () => { open("live"); page.tab.record(); }],
-  ["R", "Record all cameras: start or stop", () => { open("live"); page.recorders.toggleAll(); }],
-  ["s", "Save a picture", () => page.save()],
+  ["r", "Record all cameras: start or stop", () => { open("live"); page.recorders.toggleAll(); }],
+  ["R", "Record this camera: start or stop", () => { open("live"); page.tab.record(); }],
+  ["s", "Snapshot of all cameras at one instant", () => page.snapshot()],
+  ["S", "Save a picture of this camera", () => page.save()],
   ["p", "Past stack: the seconds around now, saved or stacked", () => page.stack()],
-  ["a", "Snapshot of all cameras at one instant", () => page.snapshot()],
   ["q", "Stop watching, or watch again", () => { open("live"); page.tab.quit(); }],
   ["x", "Long exposure: the last seconds as one picture, or single frames again", () => { open("live"); page.tab.toggleLong(); }],
   ["g", "Grid of all cameras", () => { open("live"); page.tab.grid(); }],

@@ -21,9 +21,9 @@ export class LiveTab {
     this.watching = true;
     this.long = false;
     this.mode = localStorage.getItem("mode") ?? "auto";
-    this.recordButton = this.button("Record", "r", () => this.record(), "changes");
+    this.recordButton = this.button("Record", "R", () => this.record(), "changes");
     this.recordNote = h("p", { class: "soft", role: "status", hidden: true });
-    this.all = [this.recordAll = this.button("Record all", "R", () => page.recorders.toggleAll(), "changes"), this.button("Snapshot all", "a", () => page.snapshot(), "changes")];
+    this.all = [this.recordAll = this.button("Record all", "r", () => page.recorders.toggleAll(), "changes"), this.button("Snapshot all", "s", () => page.snapshot(), "changes")];
     this.modeSelect = h("select", { "aria-label": "How the picture comes", onchange: (event) => this.setMode(event.target.value) },
       MODES.map((mode) => h("option", { value: mode }, MODE_NAMES[mode])));
     this.modeSelect.value = this.mode;
@@ -34,7 +34,7 @@ export class LiveTab {
     this.controls = new ControlsCard(page);
     const actions = h("div", { class: "actions" },
       this.recordButton,
-      this.button("Save", "s", () => page.save(), "primary changes"),
+      this.saveButton = this.button("Save", "S", () => page.save(), "primary changes"),
       this.button("Past stack", "p", () => page.stack(), "changes"),
       ...this.all,
       h("span", { class: "space" }),
@@ -93,6 +93,7 @@ export class LiveTab {
       })));
     } else this.stage.replaceChildren(this.screens[0].element);
     for (const button of [this.gridButton, ...this.all]) button.hidden = names.length < 2;
+    for (const button of [this.recordButton, this.saveButton]) button.lastChild.textContent = names.length < 2 ? button.dataset.key.toLowerCase() : button.dataset.key;
     this.gridButton.setAttribute("aria-pressed", String(this.inGrid));
     if (this.watching) this.screens.forEach((screen) => screen.start());
     if (this.page.over) this.update(this.page.over);

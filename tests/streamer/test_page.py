@@ -191,11 +191,12 @@ def test_save_and_record_by_button_and_by_key(pipeline, browser):
         page.keyboard.press("b")  # from wherever one is
         page.keyboard.press("r")
         playwright.expect(page.locator("#badges")).to_contain_text("REC", timeout=20_000)
-        playwright.expect(page.locator("[data-key=r]")).to_have_attribute("aria-pressed", "true")
+        playwright.expect(page.locator("[data-key=R]")).to_have_attribute("aria-pressed", "true")
+        until(lambda: pipeline.text("record status").count("RECORDING") == 2, 30, "both to record, as in the console")
         page.wait_for_timeout(2500)
         page.keyboard.press("r")
         playwright.expect(page.locator("#badges")).not_to_contain_text("REC", timeout=30_000)
-        page.keyboard.press("s")
+        page.keyboard.press("S")
         playwright.expect(page.locator(".toast").last).to_contain_text("Saved")
     assert pipeline.text("pictures").count(".jpg") >= 2
 
@@ -378,7 +379,7 @@ def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pip
     with opened(browser, pipeline.url, **phone) as page:
         until(lambda: in_pixels(page), 30, "a picture")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        for key in "rs":
+        for key in "RS":
             box = page.locator(f"[data-key={key}]").bounding_box()
             assert box["height"] >= 40
             assert box["y"] + box["height"] < 844
@@ -392,7 +393,7 @@ def test_on_a_laptop_the_buttons_stand_in_sight_below_a_picture_of_4_to_3(pipeli
     with opened(browser, pipeline.url) as page:
         until(lambda: in_pixels(page), 30, "a picture")
         until(lambda: page.locator(".screen").bounding_box()["width"] < 880, 10, "the picture's own shape")
-        shown, button = (page.locator(one).bounding_box() for one in (".screen", "[data-key=r]"))
+        shown, button = (page.locator(one).bounding_box() for one in (".screen", "[data-key=R]"))
         assert shown["width"] / shown["height"] == pytest.approx(4 / 3, abs=0.01), "no black beside it"
         assert button["y"] + button["height"] < 800
 
@@ -708,7 +709,7 @@ def test_long_lists_of_log_lines_are_shown(pipeline, browser):
 
 def test_a_recording_shows_each_of_its_states_and_is_cancelled_while_it_waits(pipeline, browser):
     with opened(browser, pipeline.url) as page:
-        button = page.locator("[data-key=r]")
+        button = page.locator("[data-key=R]")
         playwright.expect(button).to_have_attribute("data-state", "idle")
         pressed = button.evaluate("one => { one.click(); return one.dataset.state + ' ' + one.innerText; }")
         assert pressed.startswith("waiting Cancel"), "it says so at once, before anything has answered"
