@@ -135,7 +135,7 @@ class CaptureLoop:
         reason = ""
         while not self._is_leaving and self.desired.request is request:
             try:
-                with self.status.beat_while_opening(reason), self._waits:
+                with self.status.beat_while_opening(reason, self.rings.heartbeat), self._waits:
                     return source.open(request, self.stop)
             except StillOpening as waiting:
                 reason = str(waiting)

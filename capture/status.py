@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,16 +56,18 @@ class CaptureStatus:
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
 
     @contextmanager
-    def beat_while_opening(self, reason: str = "") -> Iterator[None]:
-        """Keeps the heartbeat going while a camera is opened or a ring is made, for OPENING_S at most.
+    def beat_while_opening(self, reason: str = "", ring_heartbeat: Callable[[], None] | None = None) -> Iterator[None]:
+        """Keeps the heartbeats going while a camera is opened or a ring is made, for OPENING_S at most.
 
-        `reason`: what is waited for.
+        `reason`: what is waited for. `ring_heartbeat`: that of the rings, where they stay as they are meanwhile.
 
         Both may take seconds; a call that takes longer hangs, and silence is how the watchdog learns of it.
         """
         done = threading.Event()
         reason = reason or (self._trouble and self._reason) or "opening the camera"
-        thread = threading.Thread(target=self._beat_until, args=(done, reason), name="opening", daemon=True)
+        thread = threading.Thread(
+            target=self._beat_until, args=(done, reason, ring_heartbeat), name="opening", daemon=True
+        )
         thread.start()
         try:
             yield
@@ -73,11 +75,13 @@ class CaptureStatus:
             done.set()
             thread.join()
 
-    def _beat_until(self, done: threading.Event, reason: str) -> None:
+    def _beat_until(self, done: threading.Event, reason: str, ring_heartbeat: Callable[[], None] | None) -> None:
         state = self._state if self._trouble else "starting"
         deadline_ns = now_ns() + OPENING_NS
         while not done.wait(BEAT_NS / 1e9) and now_ns() < deadline_ns:
             self.beat(state, reason)
+            if ring_heartbeat is not None:
+                ring_heartbeat()
 
     def log_opened(self, choice: Choice, opened: OpenedSource, request: CameraRequest) -> None:
         """Logs what was opened and why; at DEBUG while it keeps failing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
@@ -127,6 +128,22 @@ def test_a_stopped_capture_is_reported_then_replaced(tmp_path):
         until(lambda: pipeline.pid("capture") not in (0, hung), 40, "the hung capture to be replaced")
         head = pipeline.frames()
         until(lambda: pipeline.frames() > head, 20, "frames again")
+
+
+@pytest.mark.slow
+def test_a_stopped_capture_is_replaced_while_hub_and_watchdog_keep_dying():
+    """Each death of the hub or the watchdog began the 20 s anew: after 81 s the stopped capture was still there."""
+    with Pipeline(camera=SMALL, night={"enable": False}) as pipeline:
+        pipeline.wait_running()
+        hung, since_s = pipeline.kill("capture", signal.SIGSTOP), time.monotonic()
+        pipeline.kill("watchdog")
+        while pipeline.pid("capture") in (0, hung):
+            pipeline.kill("hub")
+            time.sleep(4)  # the fault: a hub that lives for 4 s
+            assert time.monotonic() - since_s < 40, pipeline.logs("watchdog")
+        head = pipeline.frames()
+        until(lambda: pipeline.frames() > head, 20, "frames again")
+        assert "capture killed: neither frame nor heartbeat in its ring" in pipeline.logs("watchdog")
 
 
 def _complains(pipeline: Pipeline) -> bool:

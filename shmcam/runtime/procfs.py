@@ -117,11 +117,18 @@ def boot_id() -> str:
 def run_id() -> str:
     """Returns the name of this run of the service: the pid of our parent (supervisord) and its start time."""
     parent_pid = os.getppid()
-    try:
-        start_ticks = Path(f"/proc/{parent_pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        start_ticks = "?"
-    return f"{parent_pid}@{start_ticks}"
+    return f"{parent_pid}@{_start_ticks_of(parent_pid) or '?'}"
+
+
+def start_of(pid: int, otherwise_s: float) -> float:
+    """Returns when a process started, in seconds of CLOCK_BOOTTIME; `otherwise_s` if it is not there."""
+    ticks = _start_ticks_of(pid)
+    return int(ticks) / os.sysconf("SC_CLK_TCK") if ticks else otherwise_s
+
+
+def _start_ticks_of(pid: int) -> str:
+    """Returns field 22 of proc(5)'s stat; empty for a process that is not there."""
+    return next(iter(_read(pid, "stat").rpartition(")")[2].split()[19:20]), "")
 
 
 def find_commands() -> Iterator[tuple[int, list[str]]]:

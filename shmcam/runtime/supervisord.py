@@ -15,7 +15,7 @@ from typing import Any, cast
 from shmcam.runtime.procfs import find_commands
 
 TIMEOUT_S = 6.0
-"""Above stopwaitsecs (5 s), so that stopping a program can be waited for; a stopped supervisord costs us this much."""
+"""supervisord answers at once, except while it waits for the end of a program (5 s); a stopped one costs us this."""
 
 
 SOCKET = "supervisor.sock"
@@ -107,10 +107,6 @@ class Supervisord:
     def terminate(self, full_name: str) -> None:
         """Sends SIGTERM, without waiting; supervisord starts the program again when it has ended."""
         self._call("signalProcess", full_name, "TERM")
-
-    def stop(self, full_name: str) -> None:
-        """Asks a program to end (SIGTERM, later SIGKILL) and waits until it has."""
-        self._call("stopProcess", full_name, True)
 
     def _call(self, method: str, *arguments: object) -> object:
         try:

@@ -1,15 +1,18 @@
 """Every decision of the watchdog to report, kill or restart a process; no I/O, no clock.
 
-It is made from the heartbeats that come through the hub and from supervisord's states alone:
+It is made from the heartbeats that come through the hub, supervisord's states, and what a process shows without the
+hub (`ProcessSigns`):
 
 - A process of ours must send its first heartbeat soon after its start (hung in an import, in a driver, or stopped),
   and one that has sent a heartbeat must go on sending them. Programs that never send one (a user's own) are left alone.
 - A loop that turns but publishes no frame although its state is running counts as hanging too.
 - Time counts from when this watchdog first saw the process, not from supervisord's wall clock: a clock that is set at
-  boot must not look like a hang, and a restarted watchdog gives every process its full time once more.
-- The hub is alive while the watchdog's own heartbeat comes back through it. Without the hub no heartbeat arrives, so
-  no other process is suspected, and the silence of each stands still until the hub's return. It is not forgiven: a
-  process that is stopped while the hub keeps dying is replaced all the same.
+  boot must not look like a hang. What ran long before a restarted watchdog is not given the time of a start again.
+- The hub is alive while the watchdog's own heartbeat comes back through it. Without the hub no heartbeat arrives, and
+  the silence of each process stands still until the hub's return. It is not forgiven: a process that is stopped while
+  the hub keeps dying is replaced all the same.
+- The ring is the second witness of its writer: capture stores a frame or a heartbeat there on each turn of its loop.
+  A ring that stands still means that capture hangs, with or without a hub.
 - If every process falls silent at once, the host was stopped or starved: one more period passes before a kill. The
   same if the watchdog itself did not run.
 - Heartbeats name their process by pid. supervisord knows its children by pid, and tells of a new one a little late; a
@@ -18,7 +21,6 @@ It is made from the heartbeats that come through the hub and from supervisord's 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ OWN_PAUSE_S = 2.5
 """A check comes every half second; one this late means that the watchdog did not run either."""
 UNKNOWN_PID_S = 10.0
 """A heartbeat whose pid supervisord does not know by then is not of its children."""
+END_S = 10.0
+"""A process that was asked to end is killed after this long; supervisord's stopwaitsecs is 5 s."""
 EXPOSURES = 3
 """A frame may take so many exposure times more: libcamera has several frames in flight."""
 MIB = 1024 * 1024
@@ -59,6 +63,17 @@ class Action:
     limit_mb: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessSigns:
+    """What a process shows without the hub."""
+
+    pid: int
+    age_s: float
+    """Time since its start."""
+    ring: tuple[int, int] | None
+    """What moves in the header of the ring that it writes; None: it writes none."""
+
+
 @dataclass
 class WatchedProcess:
     """The signs of life of one process."""
@@ -66,6 +81,11 @@ class WatchedProcess:
     pid: int
     heard_s: float
     """Time of its last heartbeat; before the first one, time at which this watchdog first saw the process."""
+    startup_s: float = 0.0
+    """Time that it has for its first heartbeat."""
+    ring: tuple[int, int] | None = None
+    ring_s: float = 0.0
+    """Time at which its ring last moved."""
     beat: Heartbeat | None = None
     """Its last heartbeat."""
     frames: int = -1
@@ -74,6 +94,8 @@ class WatchedProcess:
     """Time at which its frame count last moved."""
     exposure_s: float = 0.0
     reported: bool = False
+    asked_s: float | None = None
+    """Time at which it was asked to end."""
     killed_s: float = -1e9
     """Time at which it was last killed."""
 
@@ -87,6 +109,16 @@ class WatchedProcess:
             self.frames, self.frames_s = frames, heard_s
         exposure_us = beat.figures.get("exposure_us", 0)
         self.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
+
+    def watch_ring(self, ring: tuple[int, int] | None, now_s: float) -> None:
+        """Notes what its ring shows now."""
+        if ring is None or ring != self.ring:
+            self.ring, self.ring_s = ring, now_s
+
+    def suspend(self, left_out_s: float, now_s: float) -> None:
+        """Leaves a time in which no heartbeat could arrive out of its silence."""
+        self.heard_s = min(now_s, self.heard_s + left_out_s)
+        self.frames_s = min(now_s, self.frames_s + left_out_s)
 
     def frameless_s(self, now_s: float) -> float:
         """Returns how long it has published nothing although it says it runs, less the exposure times."""
@@ -127,6 +159,8 @@ class HangDetector:
     _hub_reported: bool = False
     _is_deaf: bool = False
     """True from the hub's end or silence until the next echo: no heartbeat can arrive."""
+    _hub_back_s: float = -1e9
+    """Time of the first echo after that."""
     _checked_s: float | None = None
     _paused_s: float = -1e9
     _suspended_s: float = -1e9
@@ -136,6 +170,8 @@ class HangDetector:
     def hear(self, beat: Heartbeat, now_s: float) -> None:
         """Notes a heartbeat that came through the hub."""
         if beat.role == WATCHDOG:
+            if self._is_deaf:
+                self._hub_back_s = now_s
             self._echo_s, self._hub_reported, self._is_deaf = now_s, False, False
             return
         earlier = self._unassigned.get(beat.pid)
@@ -155,27 +191,30 @@ class HangDetector:
         reason = f"{program} ended {count} times within {window_s:.0f} s; see: shmcam logs {program}"
         return [Action("storm", program, reason)]
 
-    def check(self, programs: Mapping[str, Program], now_s: float) -> list[Action]:
+    def check(
+        self, programs: Mapping[str, Program], now_s: float, signs: Mapping[str, ProcessSigns] | None = None
+    ) -> list[Action]:
         """Decides what to do now; called every half second, with the programs as supervisord sees them."""
         self._assign_heartbeats(programs)
         strangers = self._find_strangers(programs, now_s) if programs else []
-        self._follow_processes(programs, now_s)
+        self._follow_processes(programs, now_s, signs or {})
         checked_s = self._checked_s or now_s
         if self._was_paused(now_s):
             self._suspend_clocks(checked_s, now_s)
+            self._suspend_rings(now_s - checked_s, now_s)
             self._echo_s = now_s
             return [*strangers, Action("grace", "", "the watchdog itself was stopped or starved")]
         hub = programs.get(HUB)
         if hub is None or hub.state != "RUNNING" or self._echo_s is None:
             self._suspend_clocks(-1e9 if self._echo_s is None else self._echo_s, now_s)
             self._echo_s, self._is_deaf = now_s, True
-            return strangers
+            return strangers + self._check_rings(now_s)
         if self._is_deaf or now_s - self._echo_s > self.settings.hang_report_s:
             self._suspend_clocks(self._echo_s, now_s)
             self._is_deaf = True
-            if now_s - self._echo_s <= self.settings.hang_report_s:
-                return strangers
-            return strangers + self._check_hub(now_s - self._echo_s, now_s)
+            hub_silent_s = now_s - self._echo_s
+            of_hub = self._check_hub(hub_silent_s, now_s) if hub_silent_s > self.settings.hang_report_s else []
+            return strangers + of_hub + self._check_rings(now_s)
         return strangers + self._check_processes(now_s)
 
     # ---- which process is which
@@ -186,7 +225,7 @@ class HangDetector:
         for pid in self._unassigned.keys() & names.keys():
             name, waiting = names[pid], self._unassigned.pop(pid)
             process = self._processes.get(name)
-            if process is None or process.pid != pid or process.beat is None:
+            if process is None or process.pid != pid:
                 process = self._processes[name] = WatchedProcess(pid, waiting.heard_s)
             process.update(waiting.beat, waiting.heard_s)
             self._have_beaten.add(name)
@@ -210,7 +249,9 @@ class HangDetector:
                 actions.append(Action("stranger", beat.role, reason))
         return actions
 
-    def _follow_processes(self, programs: Mapping[str, Program], now_s: float) -> None:
+    def _follow_processes(
+        self, programs: Mapping[str, Program], now_s: float, signs: Mapping[str, ProcessSigns]
+    ) -> None:
         """Forgets processes that are gone; begins to watch new ones of which heartbeats are expected."""
         for name, process in list(self._processes.items()):
             program = programs.get(name)
@@ -220,7 +261,21 @@ class HangDetector:
         for name, program in programs.items():
             expected = name in self._have_beaten or name.partition("-")[0] in beating
             if expected and program.pid and program.state in ALIVE and name not in self._processes:
-                self._processes[name] = WatchedProcess(program.pid, now_s)
+                sign = signs.get(name)
+                age_s = sign.age_s if sign and sign.pid == program.pid else 0.0
+                self._processes[name] = WatchedProcess(program.pid, now_s, self._find_startup_s(age_s))
+        for name, process in self._processes.items():
+            sign = signs.get(name)
+            process.watch_ring(sign.ring if sign and sign.pid == process.pid else None, now_s)
+
+    def _find_startup_s(self, age_s: float) -> float:
+        """Returns how long a process of this age may go on without a first heartbeat.
+
+        One whose start should be over was heard by an earlier watchdog; or it runs behind a wrapper, which
+        `_find_strangers` has to find out first.
+        """
+        running_s = max(self.settings.hang_kill_s, 2 * UNKNOWN_PID_S)
+        return max(self.settings.startup_s - age_s, min(self.settings.startup_s, running_s))
 
     # ---- pauses of the watchdog, the host or the hub
 
@@ -234,16 +289,16 @@ class HangDetector:
         return True
 
     def _suspend_clocks(self, since_s: float, now_s: float) -> None:
-        """Leaves the time since then out of every process's silence: its heartbeats could not arrive.
-
-        One that has sent no heartbeat yet begins anew: it may have begun to when the hub went.
-        """
+        """Leaves the time since then out of every process's silence: its heartbeats could not arrive."""
         since_s = max(since_s, self._suspended_s)
         self._suspended_s = now_s
         for process in self._processes.values():
-            left_out_s = math.inf if process.beat is None else now_s - since_s
-            process.heard_s = min(now_s, process.heard_s + left_out_s)
-            process.frames_s = min(now_s, process.frames_s + left_out_s)
+            process.suspend(now_s - since_s, now_s)
+
+    def _suspend_rings(self, left_out_s: float, now_s: float) -> None:
+        """Leaves a time in which the whole machine may have stood still out of the silence of the rings."""
+        for process in self._processes.values():
+            process.ring_s = min(now_s, process.ring_s + left_out_s)
 
     def _check_hub(self, silent_s: float, now_s: float) -> list[Action]:
         actions = []
@@ -262,26 +317,28 @@ class HangDetector:
         silent = [process for process in beating if now_s - process.heard_s > self.settings.hang_report_s]
         if len(silent) >= 2 and len(silent) == len(beating) and not self._grace_given:
             self._grace_given = True
-            self._suspend_clocks(max(process.heard_s for process in silent), now_s)
+            since_s = max(process.heard_s for process in silent)
+            self._suspend_clocks(since_s, now_s)
+            self._suspend_rings(now_s - since_s, now_s)
             return [Action("grace", "", "every process fell silent at once")]
-        actions: list[Action] = []
-        for name, process in list(self._processes.items()):
+        actions = self._check_rings(now_s)
+        for name, process in self._processes.items():
             if process.beat is None:
                 actions += self._check_start(name, process, now_s)
             elif self._is_too_big(process.beat):
-                del self._processes[name]
-                used_mb, limit_mb = process.beat.rss_bytes / MIB, float(self.settings.memory_limit_mb)
-                actions.append(Action("too_big", name, "memory", used_mb=used_mb, limit_mb=limit_mb))
+                actions += self._end_too_big(name, process, process.beat.rss_bytes / MIB, now_s)
             else:
                 actions += self._check_signs_of_life(name, process, now_s)
         return actions
 
     def _check_start(self, name: str, process: WatchedProcess, now_s: float) -> list[Action]:
         """Checks a process that has sent no heartbeat yet."""
-        silent_s, limit_s = now_s - process.heard_s, self.settings.startup_s
-        reason = f"not a word since its start {silent_s:.0f} s ago"
-        if silent_s > limit_s and process.kill(now_s):
-            return [Action("kill", name, reason, silent_s)]
+        silent_s, limit_s = now_s - process.heard_s, process.startup_s
+        reason = f"not a word for {silent_s:.0f} s, and its start should be over"
+        if silent_s > limit_s:
+            # Its first heartbeat may have met with the end of the hub: there is time for the next one.
+            is_back = now_s - self._hub_back_s > self.settings.hang_report_s
+            return [Action("kill", name, reason, silent_s)] if is_back and process.kill(now_s) else []
         if silent_s > limit_s / 2 and not process.reported:
             process.reported = True
             return [Action("stalled", name, reason, silent_s)]
@@ -289,6 +346,26 @@ class HangDetector:
 
     def _is_too_big(self, beat: Heartbeat) -> bool:
         return 0 < self.settings.memory_limit_mb * MIB < beat.rss_bytes
+
+    def _end_too_big(self, name: str, process: WatchedProcess, used_mb: float, now_s: float) -> list[Action]:
+        """Asks a process to end, once, for supervisord to start it again; kills one that does not."""
+        if process.asked_s is None:
+            process.asked_s = now_s
+            limit_mb = float(self.settings.memory_limit_mb)
+            return [Action("too_big", name, "memory", used_mb=used_mb, limit_mb=limit_mb)]
+        if now_s - process.asked_s > END_S and process.kill(now_s):
+            return [Action("kill", name, "too much memory, and it does not end when asked")]
+        return []
+
+    def _check_rings(self, now_s: float) -> list[Action]:
+        """Checks the writers of rings by what all readers see, which needs no hub."""
+        actions = []
+        for name, process in self._processes.items():
+            silent_s = now_s - process.ring_s
+            if process.ring is not None and silent_s > self.settings.hang_kill_s and process.kill(now_s):
+                reason = f"neither frame nor heartbeat in its ring for {silent_s:.0f} s"
+                actions.append(Action("kill", name, reason, silent_s))
+        return actions
 
     def _check_signs_of_life(self, name: str, process: WatchedProcess, now_s: float) -> list[Action]:
         silent_s, frameless_s = now_s - process.heard_s, process.frameless_s(now_s)

@@ -29,6 +29,7 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
+from shmcam.watchdog.process_signs import read_signs
 from shmcam.watchdog.program_files import ProgramFiles
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
@@ -102,7 +103,8 @@ class Watchdog:
             self._listed_s = now_s
             self._list_programs(now_s)
             self._files.refresh()
-        for action in self._detector.check(self._programs, now_s):
+        signs = read_signs(self._programs.values(), self._settings)
+        for action in self._detector.check(self._programs, now_s, signs):
             self._carry_out(action)
         for name in self._restarts.take_due(now_s):
             self._start(name)
@@ -195,8 +197,7 @@ class Watchdog:
             case "too_big":
                 event = MemoryHigh(program=name, action="restart", used=action.used_mb, limit=action.limit_mb)
                 self._tell(event, logging.ERROR)
-                self._ask(self._supervisord.stop, name)
-                self._start(name)
+                self._ask(self._supervisord.terminate, name)  # in one step: stopped and not started, it stays away
             case "kill":
                 self._tell(Failed(what=f"{name} killed: {reason}", program=name), logging.ERROR)
                 self._ask(self._supervisord.kill, name)

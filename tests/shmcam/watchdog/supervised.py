@@ -45,6 +45,7 @@ command={python} {script} {name}
 autostart={autostart}
 startsecs=5
 startretries={retries}
+exitcodes=78
 redirect_stderr=true
 stdout_logfile={folder}/logs/{name}.startup.log
 """

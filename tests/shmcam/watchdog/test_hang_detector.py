@@ -5,7 +5,7 @@ import pytest
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.supervisord import Program
-from shmcam.watchdog.hang_detector import HangDetector
+from shmcam.watchdog.hang_detector import HangDetector, ProcessSigns
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import EventParser, SupervisordEvent
 
@@ -23,6 +23,7 @@ class Night:
         self.detector = HangDetector(settings)
         self.now_s = 1000.0
         self.programs = {name: program(name, 10 + number) for number, name in enumerate((*names, "hub"))}
+        self.ages_s, self.rings = {}, {}
 
     def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0, pid=0):
         role = name.partition("-")[0]
@@ -34,16 +35,24 @@ class Night:
     def echo(self):
         self.detector.hear(Heartbeat(role="watchdog", pid=1), self.now_s)
 
+    def signs(self):
+        return {
+            name: ProcessSigns(program.pid, self.ages_s.get(name, 0.0), self.rings.get(name))
+            for name, program in self.programs.items()
+        }
+
     def check(self):
         return [
             (round(self.now_s - 1000, 1), action.kind, action.program)
-            for action in self.detector.check(self.programs, self.now_s)
+            for action in self.detector.check(self.programs, self.now_s, self.signs())
         ]
 
-    def go_on(self, seconds, beating=(), *, hub=True, **beats):
+    def go_on(self, seconds, beating=(), *, hub=True, ring=(), **beats):
+        """`ring`: the processes whose ring moves."""
         actions = []
         for step in range(int(seconds * 2)):
             self.now_s += 0.5
+            self.rings |= {name: (step, int(self.now_s)) for name in ring}
             if hub:
                 self.echo()
             if step % 2:
@@ -145,7 +154,11 @@ def test_a_process_beyond_its_memory_limit_is_restarted():
     night = Night("streamer", settings=ControlSettings(memory_limit_mb=350))
     night.beat("streamer", rss_mib=349)
     assert night.go_on(2, beating=["streamer"], rss_mib=349) == []
-    assert night.go_on(2, beating=["streamer"], rss_mib=400)[0][1:] == ("too_big", "streamer")
+    found = night.go_on(13, beating=["streamer"], rss_mib=400)
+    assert found == [(3.0, "too_big", "streamer"), (13.5, "kill", "streamer")], "asked once; killed if it stays"
+    night.programs["streamer"] = program("streamer", 98)
+    assert night.go_on(13, beating=["streamer"], rss_mib=300) == []
+    assert night.go_on(1, beating=["streamer"], rss_mib=351) == [(29.0, "too_big", "streamer")]
 
 
 def test_a_storm_of_unasked_ends_is_told_once_per_window():
@@ -225,7 +238,7 @@ def test_a_users_own_program_that_spoke_once_is_expected_to_speak_after_its_next
     assert (61.5, "kill", "mine") in night.go_on(62, beating=["capture"])
 
 
-def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapper_hides_the_pid():
+def test_silence_at_the_start_is_forgiven_where_a_wrapper_hides_the_pid():
     night = Night("capture", "recorder")
     for _ in range(10):
         assert night.go_on(20, beating=["capture"]) == []
@@ -234,7 +247,8 @@ def test_silence_at_the_start_is_forgiven_where_nobody_could_be_heard_or_a_wrapp
         night.programs["hub"] = program("hub", 98)
         assert night.go_on(10, beating=["capture"]) == []
         night.beat("recorder", pid=99)
-        assert [a for a in night.go_on(11, beating=["capture"]) if a[1] != "stranger"] == []
+        told = [a for a in night.go_on(11, beating=["capture"]) if a[1] != "stranger"]
+        assert told == ([(31.0, "stalled", "recorder")] if night.now_s < 1050 else []), "told once, never killed"
 
 
 @pytest.mark.parametrize(("up_s", "down_s"), [(8, 2), (6, 4), (3, 5)])
@@ -254,6 +268,86 @@ def test_a_hub_that_keeps_dying_does_not_start_the_clock_of_a_stopped_process_an
     kills = [(when, name) for when, kind, name in found if kind == "kill"]
     assert kills and {name for _, name in kills} == {"capture"}
     assert kills[0][0] <= (20 + up_s) * (up_s + down_s) / up_s + 1  # 20 s of silence while it could be heard
+
+
+@pytest.mark.parametrize("up_s", [6, 8])
+def test_a_hub_that_keeps_dying_does_not_give_a_process_that_never_spoke_its_start_again(up_s):
+    night = Night("capture", "recorder")
+    found = []
+    for death in range(12):
+        found += night.go_on(up_s, beating=["capture"])
+        night.programs["hub"] = program("hub", 0, "BACKOFF")
+        found += night.go_on(2, hub=False)
+        night.programs["hub"] = program("hub", 100 + death)
+    assert {name for _, kind, name in found if kind == "kill"} == {"recorder"}
+
+
+def test_a_first_heartbeat_that_the_end_of_the_hub_took_gets_a_second_chance():
+    night = Night("capture", "recorder")
+    assert [kind for _, kind, _ in night.go_on(60.5, beating=["capture"])] == ["stalled"]
+    night.programs["hub"] = program("hub", 0, "BACKOFF")
+    night.go_on(2, hub=False)
+    night.programs["hub"] = program("hub", 98)
+    assert night.go_on(4, beating=["capture"]) == []
+    assert night.go_on(30, beating=["capture", "recorder"]) == []
+
+
+def test_a_restarted_watchdog_gives_a_process_that_has_run_for_long_no_time_to_start():
+    """A stopped recorder was replaced 180 s after the watchdog had been."""
+    night = Night("capture", "recorder", "analyzer")
+    night.ages_s = {"recorder": 3600.0, "capture": 3600.0, "analyzer": 30.0}
+    assert [a for a in night.go_on(36, beating=["capture"]) if a[1] == "kill"] == [
+        (21.0, "kill", "recorder"),
+        (26.0, "kill", "recorder"),
+        (31.0, "kill", "recorder"),
+        (31.0, "kill", "analyzer"),
+        (36.0, "kill", "recorder"),
+        (36.0, "kill", "analyzer"),
+    ]
+
+
+def test_the_ring_tells_that_capture_hangs_while_no_hub_does():
+    night = Night("capture", "analyzer")
+    night.beat("capture")
+    night.beat("analyzer")
+    assert night.go_on(3, ring=["capture"], beating=["capture", "analyzer"]) == []
+    night.programs["hub"] = program("hub", 0, "FATAL")
+    assert night.go_on(60, hub=False, ring=["capture"]) == [], "it moves: nothing hangs"
+    assert night.go_on(21, hub=False) == [(83.5, "kill", "capture")]
+    night.programs["capture"] = program("capture", 99)
+    assert night.go_on(19, hub=False) == [], "the ring that the new one finds is the old one's"
+
+
+@pytest.mark.parametrize(("up_s", "down_s"), [(8, 2), (3, 5)])
+def test_a_hub_that_keeps_dying_does_not_delay_the_end_of_a_capture_whose_ring_stands_still(up_s, down_s):
+    night = Night("capture", "analyzer", "recorder")
+    others = ["analyzer", "recorder"]
+    assert night.go_on(2, beating=["capture", *others], ring=["capture"]) == []
+    found = []
+    for death in range(5):
+        found += night.go_on(up_s, beating=others)
+        night.programs["hub"] = program("hub", 0, "BACKOFF")
+        found += night.go_on(down_s, hub=False)
+        night.programs["hub"] = program("hub", 100 + death)
+    assert next((when, name) for when, kind, name in found if kind == "kill") == (22.5, "capture")
+
+
+def test_a_capture_whose_loop_turns_and_whose_ring_stands_still_is_killed_unless_everything_does():
+    night = Night("capture", "analyzer")
+    assert night.go_on(2, beating=["capture", "analyzer"], ring=["capture"]) == []
+    assert (22.5, "kill", "capture") in night.go_on(21, beating=["capture", "analyzer"])
+    night = Night("capture", "analyzer")
+    assert night.go_on(2, beating=["capture", "analyzer"], ring=["capture"]) == []
+    killed = [when for when, kind, name in night.go_on(40) if (kind, name) == ("kill", "capture")]
+    assert killed[0] > 25, "everything fell silent at once: one more period"
+
+
+def test_a_watchdog_that_slept_itself_leaves_the_ring_its_time():
+    night = Night("capture", "analyzer")
+    assert night.go_on(2, beating=["capture", "analyzer"], ring=["capture"]) == []
+    night.now_s += 60
+    assert night.go_on(0.5) == [(62.5, "grace", "")]
+    assert night.go_on(19, beating=["capture", "analyzer"]) == []
 
 
 def test_a_hub_that_stands_still_is_reported_and_killed_and_no_other_process_is():
