@@ -213,7 +213,7 @@ class RecordCommands:
             case Record():
                 request.reply(self.make_status_reply())
             case Watch():
-                self.live.watch(message.seconds)
+                self.live.watch(message.seconds, key=message.key)
                 request.reply(Reply(status="watching", text="OK", data={"seconds": message.seconds}))
             case MotionEnded():
                 self.triggers.note_end(message.captured_ns or now_ns(), "motion")

@@ -35,9 +35,10 @@ class LivePackets:
         self._has_key = False
         """A key frame and all frames since have been published."""
 
-    def watch(self, seconds: float) -> None:
-        """Publishes for so long from now, because viewers watch; 0 ends it."""
+    def watch(self, seconds: float, *, key: bool = False) -> None:
+        """Publishes for so long from now, because viewers watch; 0 ends it. `key`: one of them needs a key frame."""
         self._lease_s = max(self._lease_s, time.monotonic() + seconds) if seconds else 0.0
+        self.needs_key |= key
 
     def should_publish(self, *, recording: bool) -> bool:
         """Tells whether to publish a frame now. `recording`: it is recorded, too."""

@@ -1,4 +1,4 @@
-"""The tables [mjpeg_server] and [http] of config.toml: streams, and access to them."""
+"""The tables [mjpeg_server], [http] and [webrtc] of config.toml: streams, and access to them."""
 
 from __future__ import annotations
 
@@ -143,4 +143,22 @@ class HttpSettings(Section, frozen=True):
                 ) from None
 
 
-TABLES: dict[str, type[Section]] = {"mjpeg_server": MjpegServerSettings, "http": HttpSettings}
+class WebRtcSettings(Section, frozen=True):
+    """The table [webrtc]: live H.264 with the least delay; needs the package aiortc."""
+
+    enable: Annotated[
+        bool,
+        setting("serve WebRTC (WHEP) where aiortc is installed; UDP, on a port that the kernel chooses", apply="live"),
+    ] = True
+    max_sessions: Annotated[
+        int,
+        setting("viewers by WebRTC of all cameras, half of them from one address; pages take H.264 over TCP then",
+                unit="sessions", ge=1, le=100, apply="live"),
+    ] = 8  # fmt: skip
+
+
+TABLES: dict[str, type[Section]] = {
+    "mjpeg_server": MjpegServerSettings,
+    "http": HttpSettings,
+    "webrtc": WebRtcSettings,
+}

@@ -264,6 +264,7 @@ class Watch(Command):
 
     camera: Camera = ""
     seconds: Annotated[float, describe("how long somebody watches; 0: no longer", unit="s", ge=0, le=60)] = 10.0
+    key: Annotated[bool, describe("make the next frame a key frame, because a viewer waits for one")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Turns H.264 as the recorder's ring carries it (Annex B, start codes) into the form of mp4 (lengths). Pure."""
+"""Turns H.264 of the recorder's ring (Annex B, start codes) into the form of mp4 (lengths), and back. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from shm_ring.records import packets
 from shm_ring.records.packets import split_nal_units
 
 _SPS, _PPS, _DELIMITER = 7, 8, 9
+_START_CODE = b"\0\0\0\1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,14 @@ def to_avcc(data: bytes) -> bytes:
     """Puts each NAL unit after its length; leaves out parameter sets and delimiters, mp4 has them in its header."""
     slices = [unit for unit in split_nal_units(data) if unit[0] & 0x1F not in (_SPS, _PPS, _DELIMITER)]
     return b"".join(part for unit in slices for part in (struct.pack(">I", len(unit)), unit))
+
+
+def to_annexb(unit: bytes, sets: ParameterSets | None) -> bytes:
+    """Turns a unit of `to_avcc` into Annex B again, with the parameter sets in front where they are given."""
+    parts = [_START_CODE + data for data in (sets.sps, sets.pps)] if sets else []
+    at = 0
+    while at < len(unit):
+        (size,) = struct.unpack_from(">I", unit, at)
+        parts.append(_START_CODE + unit[at + 4 : at + 4 + size])
+        at += 4 + size
+    return b"".join(parts)

@@ -20,6 +20,7 @@ TIMESCALE = 1_000_000
 
 TRACK = 1
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_TRUN_BYTES = 32
 _SYNC, _NOT_SYNC = 0x02000000, 0x01010000
 """Sample flags: depends on no other frame; depends on others and is no random access point."""
 
@@ -38,6 +39,11 @@ class MuxedFrame:
     """Decoding can begin here."""
     captured_ns: int
     """Capture time of the frame, sensor clock."""
+
+    @property
+    def unit(self) -> bytes:
+        """The frame as it was muxed, in AVCC form."""
+        return self.after[_TRUN_BYTES + 8 :]
 
     def bytes_at(self, base_us: int) -> bytes:
         """Returns the bytes for a viewer whose clock began at `base_us`."""
@@ -61,7 +67,7 @@ def make_fragment(
     tfhd = _make_full_box(b"tfhd", 0, 0x020000, struct.pack(">I", TRACK))  # offsets count from the moof
     sample = struct.pack(">III", max(1, duration_us), len(unit), _SYNC if key else _NOT_SYNC)
     # trun is fixed in size, so the offset of the data is known before it is written.
-    moof_bytes = 8 + len(mfhd) + 8 + len(tfhd) + 20 + 32
+    moof_bytes = 8 + len(mfhd) + 8 + len(tfhd) + 20 + _TRUN_BYTES
     trun = _make_full_box(b"trun", 0, 0x000701, struct.pack(">Ii", 1, moof_bytes + 8) + sample)
     tfdt_head = struct.pack(">I4sI", 20, b"tfdt", 0x01000000)
     traf_head = struct.pack(">I4s", 8 + len(tfhd) + 20 + len(trun), b"traf")

@@ -15,9 +15,11 @@ from shmcam.runtime.clock import to_iso
 from streamer.api.actions import OfCamera, make_read_endpoint
 from streamer.api.endpoint import Call, Endpoint
 from streamer.auth.roles import Role
+from streamer.h264.whep import find_webrtc_problem
 from streamer.http.context import Context, StreamedCamera, access_of
 from streamer.monitoring.health import Health
 from streamer.monitoring.routes import camera_health_of, health_of
+from streamer.settings import WebRtcSettings
 
 
 class FrameStatus(msgspec.Struct, frozen=True):
@@ -65,6 +67,8 @@ class CameraStatus(msgspec.Struct, frozen=True):
     """null: no analyzer runs, or no picture comes."""
     dark_score: float | None
     stale_after_s: float
+    h264_age_s: float | None
+    """Age of the newest frame of live H.264 when it was sent; null: nobody watches it."""
     no_long_exposure: str
     """The reason why `/stream?exposure=long` has no picture; empty: it has."""
 
@@ -105,6 +109,7 @@ def camera_status_of(context: Context, camera: StreamedCamera) -> CameraStatus:
         night=score.night if score else None,
         dark_score=round(score.dark_score, 2) if score else None,
         stale_after_s=context.mjpeg.stale_after_s,
+        h264_age_s=camera.live_video.age_s and round(camera.live_video.age_s, 3),
         no_long_exposure=camera.feed.long_exposure_problem,
     )
 
@@ -141,6 +146,8 @@ class Overview(msgspec.Struct, frozen=True):
     """Number of the newest event."""
     strips: list[str]
     """The cameras with a keogram and a brightness strip of today."""
+    no_webrtc: str
+    """The reason why there is no WebRTC; empty: there is."""
     login: bool
     """A login is required, so the page offers a logout."""
     role: str
@@ -202,6 +209,7 @@ async def _show_overview(call: Call) -> Overview:
         throttle=Throttled(context.encoding_throttle.share, context.encoding_throttle.reason),
         last_event=context.events.latest[-1].number if context.events.latest else 0,
         strips=[name for name in context.cameras if all(path.exists() for path in strip_paths_of(context, name))],
+        no_webrtc=find_webrtc_problem(context.settings.table(WebRtcSettings)),
         login=context.guard.is_login_required,
         role=access.role.name.lower(),
         role_reason=access.reason,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from shmcam.runtime.peer_address import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 from streamer.auth.peer_uid import LocalUsers
-from streamer.auth.roles import LOCAL_PATHS, SAFE_METHODS, Access, Role, find_role_needed
+from streamer.auth.roles import LOCAL_PATHS, SAFE_METHODS, Access, Role, find_role_needed, find_type_needed
 
 OWN_HEADER = "X-Shmcam"
 """A header that neither a form nor an image can send; the page sends it with each change."""
@@ -155,8 +155,11 @@ class Guard:
             return Refusal(421, f"this server is not called {request.host[:80]!r}; add the name to http.hosts")
         if (request.upgrade or request.method not in SAFE_METHODS) and not self._is_origin_allowed(request):
             return Refusal(403, f"origin {str(request.origin)[:80]!r} may not do this; see http.origins")
-        if request.method not in SAFE_METHODS and request.content_type != "application/json" and not request.preflight:
-            return Refusal(415, f"{request.method} needs Content-Type: application/json")
+        if request.method in SAFE_METHODS or request.preflight:
+            return None
+        needed = find_type_needed(request.method, request.path)
+        if needed and request.content_type != needed:
+            return Refusal(415, f"{request.method} needs Content-Type: {needed}")
         return None
 
     def _find_access(self, request: RequestFacts, now_s: float, wall_s: float) -> Access | Refusal:

@@ -6,6 +6,7 @@ settings are the owner's, because they name addresses, folders and programs. doc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -30,6 +31,9 @@ OWNER_PATHS = frozenset({"/api/v1/settings", "/api/v1/config", "/api/v1/logs"})
 VIEWER_CHANGES = frozenset({"/api/v1/logout"})
 """The changes that a viewer may make: of nobody's but his own."""
 
+WHEP_PATH = re.compile(r"(/cam/[^/]+)?/whep(/[^/]+)?")
+"""The paths of WebRTC (streamer/h264/whep.py): a viewer begins with POST and ends its own session with DELETE."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -48,6 +52,13 @@ def find_role_needed(method: str, path: str) -> Role:
     """Returns the lowest role that may send this request."""
     if path in PUBLIC_PATHS:
         return Role.NOBODY
-    if path in VIEWER_CHANGES or (method in SAFE_METHODS and path not in OWNER_PATHS):
+    if path in VIEWER_CHANGES or WHEP_PATH.fullmatch(path) or (method in SAFE_METHODS and path not in OWNER_PATHS):
         return Role.VIEWER
     return Role.OWNER
+
+
+def find_type_needed(method: str, path: str) -> str:
+    """Returns the Content-Type that a change must have; empty: any. No form of another site can send one of these."""
+    if method == "DELETE":
+        return ""
+    return "application/sdp" if WHEP_PATH.fullmatch(path) and method == "POST" else "application/json"

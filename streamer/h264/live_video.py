@@ -26,6 +26,9 @@ GOP_BYTES_MAX = 8 * 1024 * 1024
 next key frame begins a new one."""
 
 IDLE_S = 0.5
+KEY_PERIOD_S = 1.0
+"""A key frame is as large as ten others, so one viewer with a bad connection must not make every frame one."""
+
 OLD_NS = 10_000_000_000
 """Older packets are not live any more; the newest GOP of a working recorder is younger (recorder.gop_s)."""
 
@@ -35,8 +38,7 @@ class InitSegment:
     """The bytes before the first fragment, and the video that they describe."""
 
     header: bytes
-    codec: str
-    """`avc1.64001f`."""
+    sets: ParameterSets
     width: int
     """At which it is shown, in square pixels."""
     height: int
@@ -81,6 +83,21 @@ class LiveVideo:
         self.wanted = threading.Event()
         """Set while there are viewers; the feed sleeps otherwise."""
         self.state: StreamState | None = None
+        self.age_s: float | None = None
+        """Age of the newest fragment when it was given to the viewers; None: there is none."""
+        self.is_key_wanted = False
+        """The next Watch asks the recorder for a key frame."""
+        self._key_requested_s = -KEY_PERIOD_S
+
+    def request_key(self, now_s: float) -> bool:
+        """Notes that a viewer needs a key frame; `now_s` is monotonic.
+
+        Returns: whether the recorder is to be asked now: once in KEY_PERIOD_S at most. A viewer without one asks again.
+        """
+        if now_s - self._key_requested_s < KEY_PERIOD_S:
+            return False
+        self._key_requested_s, self.is_key_wanted = now_s, True
+        return True
 
     def join(self, viewer: LiveViewer) -> None:
         """Adds a viewer and gives it the newest group of pictures, if there is one."""
@@ -96,7 +113,7 @@ class LiveVideo:
         self.viewers.discard(viewer)
         if not self.viewers:
             self.wanted.clear()
-            self.state = None
+            self.state = self.age_s = None
 
     def deliver(self, stream: int, init_segment: InitSegment | None, fragment: MuxedFrame) -> None:
         """Gives the feed's next fragment to every viewer; `init_segment` comes with each key frame."""
@@ -107,6 +124,7 @@ class LiveVideo:
             for viewer in tuple(self.viewers):
                 viewer.open(init_segment)
         self.state.keep(fragment)
+        self.age_s = (now_ns() - fragment.captured_ns) / 1e9
         for viewer in tuple(self.viewers):
             viewer.offer(fragment)
 
@@ -162,4 +180,4 @@ def init_segment_of(sets: ParameterSets, unit: Unit) -> InitSegment:
     """Returns the first bytes for a viewer of video with these parameter sets and this unit's size."""
     header = fmp4_writer.make_header(sets, unit.width, unit.height, unit.sample_aspect)
     shown_width = round(unit.width * unit.sample_aspect[0] / unit.sample_aspect[1])
-    return InitSegment(header, sets.codec, shown_width, unit.height)
+    return InitSegment(header, sets, shown_width, unit.height)

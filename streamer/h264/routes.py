@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from aiohttp import web
 
 from shmcam.control.messages import Watch
+from streamer.h264.live_video import LiveViewer
 from streamer.h264.viewers import HttpVideoViewer, WebSocketVideoViewer
 from streamer.http.context import CONTEXT, Context, StreamedCamera, camera_of, client_of
 from streamer.http.endless_response import NO_STORE, hold_connection, start_raw_stream
@@ -45,7 +46,7 @@ async def serve_live_mp4(request: web.Request) -> web.StreamResponse:
             raw_stream = start_raw_stream(request, "video/mp4", viewer.resume, lost.set)
             viewer.begin(raw_stream)
             try:
-                await _wait_for_first(lost, viewer.ended)
+                await wait_for_first(lost, viewer.ended)
             finally:
                 raw_stream.force_close()
     return web.Response()  # never sent: the connection is not aiohttp's any more
@@ -73,19 +74,18 @@ async def serve_live_websocket(request: web.Request) -> web.StreamResponse:
 async def request_live_packets(context: Context) -> None:
     """Sends a Watch for each camera that has viewers, until cancelled; without it recorders write no live packets."""
     while True:
+        context.video_joined.clear()  # first: what is requested while the hub answers is the next round's
         for name, camera in context.cameras.items():
             if camera.live_video.viewers:
-                await context.hub.ask(Watch(camera=name, seconds=WATCH_S), HUB_S)
-        context.video_joined.clear()
+                key, camera.live_video.is_key_wanted = camera.live_video.is_key_wanted, False
+                await context.hub.ask(Watch(camera=name, seconds=WATCH_S, key=key), HUB_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(WATCH_S / 3):
                 await context.video_joined.wait()
 
 
 @contextmanager
-def join_live_video(
-    context: Context, camera: StreamedCamera, viewer: HttpVideoViewer | WebSocketVideoViewer
-) -> Iterator[None]:
+def join_live_video(context: Context, camera: StreamedCamera, viewer: LiveViewer) -> Iterator[None]:
     """Adds a viewer to a camera's H.264 for the length of the block. Raises: HTTPServiceUnavailable."""
     try:
         context.viewer_slots.acquire(new_variant=False)
@@ -117,7 +117,8 @@ async def _wait_for_key_frame(camera: StreamedCamera, opened: asyncio.Event) -> 
         raise web.HTTPServiceUnavailable(text=reason, headers={"Retry-After": "5"}) from None
 
 
-async def _wait_for_first(*events: asyncio.Event) -> None:
+async def wait_for_first(*events: asyncio.Event) -> None:
+    """Waits until one of the events is set."""
     tasks = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

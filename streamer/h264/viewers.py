@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 from aiohttp import web
 
 from shmcam.runtime.clock import now_ns
+from shmcam.video.annexb import ParameterSets, to_annexb
 from shmcam.video.fmp4_writer import MuxedFrame
 from streamer.h264.live_video import InitSegment
 from streamer.http.endless_response import RawStream
@@ -114,7 +116,7 @@ class WebSocketVideoViewer:
 
     def open(self, init_segment: InitSegment) -> None:
         """Begins a stream, the first or another; messages of the one before are dropped."""
-        mime = f'video/mp4; codecs="{init_segment.codec}"'
+        mime = f'video/mp4; codecs="{init_segment.sets.codec}"'
         description = StreamDescription("film", mime, init_segment.width, init_segment.height)
         self._queue.clear()
         self._queue.extend((msgspec.json.encode(description).decode(), init_segment.header))
@@ -156,3 +158,71 @@ class WebSocketVideoViewer:
         await socket.send_bytes(message)
         self.counts.sent += 1
         self.counts.bytes += len(message)
+
+
+UNITS_MAX = 30
+"""Access units that may wait for one WebRTC viewer, 1 s at 30 fps: older ones are not live any more."""
+
+
+class RtpVideoViewer:
+    """A viewer of WebRTC: a bounded queue of access units, emptied by the task that sends them."""
+
+    def __init__(self, request_key: Callable[[], None], is_congested: Callable[[], bool]) -> None:
+        """`request_key` asks the recorder, or does nothing; while `is_congested`, the network takes no more."""
+        self.counts = Sent()
+        self._request_key, self._is_congested = request_key, is_congested
+        self._queue: deque[tuple[bytes, int]] = deque()
+        self._new_unit = asyncio.Event()
+        self._sets: ParameterSets | None = None
+        self._is_sending = False
+        self._needs_key = True
+        """Nothing can be sent before the next key frame."""
+        self._wants_key = True
+        """The other end cannot go on, or shows a broken picture, until the next key frame."""
+
+    def want_key(self) -> None:
+        """Asks for a key frame, again with each frame until it comes."""
+        self._wants_key = True
+        self._request_key()
+
+    def open(self, init_segment: InitSegment) -> None:
+        """Begins a stream, the first or another: its key frame brings its parameter sets along."""
+        self._sets = init_segment.sets
+        self._lose()
+
+    def offer(self, fragment: MuxedFrame) -> None:
+        """Queues a frame, unless one before it is missing, or nothing can be sent yet."""
+        if not self._is_sending:
+            return
+        if len(self._queue) >= UNITS_MAX or self._is_congested():
+            self._lose()
+        if fragment.key:
+            self._needs_key = self._wants_key = False
+        elif self._needs_key or self._wants_key:
+            self._request_key()
+        if self._needs_key:
+            self.counts.skipped += 1
+            return
+        self._queue.append((to_annexb(fragment.unit, self._sets if fragment.key else None), fragment.time_us))
+        self._new_unit.set()
+
+    async def next_unit(self) -> tuple[bytes, int]:
+        """Waits for the next frame. Returns: it in Annex B, and its time, microseconds of the sensor's clock.
+
+        The first call, when the connection is there, asks for a key frame; frames from before are not sent.
+        """
+        if not self._is_sending:
+            self._is_sending = True
+            self.want_key()
+        while not self._queue:
+            self._new_unit.clear()
+            await self._new_unit.wait()
+        unit = self._queue.popleft()
+        self.counts.sent += 1
+        self.counts.bytes += len(unit[0])
+        return unit
+
+    def _lose(self) -> None:
+        self.counts.skipped += len(self._queue)
+        self._queue.clear()
+        self._needs_key = True

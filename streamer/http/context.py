@@ -17,6 +17,7 @@ from streamer.auth.forwarded import RequestClient, TrustedProxies
 from streamer.auth.policy import Guard, ServerIdentity
 from streamer.auth.roles import Access
 from streamer.h264.live_video import LiveVideo
+from streamer.h264.webrtc_sessions import WebRtcSessions
 from streamer.http.connection import ConnectionTable, HttpConnection
 from streamer.monitoring.events import RecentEvents
 from streamer.monitoring.system_load import SystemLoad
@@ -62,6 +63,7 @@ class Context:
     hub: CommandSender
     proxies: TrustedProxies
     sessions: Sessions = field(default_factory=Sessions)
+    webrtc_sessions: WebRtcSessions = field(default_factory=WebRtcSessions)
     events: RecentEvents = field(default_factory=RecentEvents)
     session_throttle: Throttle = field(default_factory=Throttle)
     """The throttle of WebSocket sessions, by load and by recorder lag."""

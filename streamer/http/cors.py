@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-EXPOSED_HEADERS = "X-Frame-Id, X-Timestamp, X-Dark-Score, X-Night, X-Signal, ETag, Retry-After"
+EXPOSED_HEADERS = "X-Frame-Id, X-Timestamp, X-Dark-Score, X-Night, X-Signal, ETag, Location, Retry-After"
 """The headers of ours that a script of a listed origin may read; the usual ones it may always."""
 
 PREFLIGHT_LIFETIME_S = 600
@@ -45,7 +45,7 @@ def cors_headers_of(origins: frozenset[str], origin: str | None) -> dict[str, st
 def preflight_headers_of(headers: Mapping[str, str]) -> dict[str, str]:
     """Returns the further headers of the answer to a preflight whose origin is listed."""
     answer = {
-        "Access-Control-Allow-Methods": "GET, HEAD, POST",
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
         "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, If-None-Match, X-Shmcam",
         "Access-Control-Max-Age": str(PREFLIGHT_LIFETIME_S),
     }

@@ -1,4 +1,4 @@
-"""The body of a request, read within limits of size and time and converted to the type that the route declares."""
+"""The body of a request, read within limits of size and time: JSON as the type that the route declares, or text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,26 @@ BODY_BYTES_MAX = 64 * 1024
 T = TypeVar("T")
 
 
+async def read_text(request: web.Request) -> str:
+    """Reads a body of text. Raises: an HTTPException with the reason."""
+    try:
+        return (await _read(request)).decode()
+    except UnicodeDecodeError:
+        raise web.HTTPBadRequest(text="body: must be UTF-8") from None
+
+
 async def read_body(request: web.Request, kind: type[T]) -> T:
     """Reads and checks a JSON body. Raises: an HTTPException with the reason."""
+    raw = await _read(request)
+    try:
+        return _convert(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
+    except RecursionError:
+        raise web.HTTPBadRequest(text="nested too deeply") from None
+    except (ValueError, msgspec.DecodeError) as error:  # ValueError: also what is not UTF-8, and `build`'s refusals
+        raise web.HTTPBadRequest(text=f"body: {error}"[:300]) from None
+
+
+async def _read(request: web.Request) -> bytes:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")
     if (request.content_length or 0) > BODY_BYTES_MAX:
@@ -31,15 +49,9 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         # A flood of bodies that never come must not keep others out.
         with cast(HttpConnection, request.protocol).may_make_room():
             async with asyncio.timeout(request.app[CONTEXT].http.body_s):
-                raw = await request.read()
+                return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body did not come in time") from None
-    try:
-        return _convert(_narrow_numbers(msgspec.json.decode(raw or b"{}")), kind)
-    except RecursionError:
-        raise web.HTTPBadRequest(text="nested too deeply") from None
-    except (ValueError, msgspec.DecodeError) as error:  # ValueError: also what is not UTF-8, and `build`'s refusals
-        raise web.HTTPBadRequest(text=f"body: {error}"[:300]) from None
 
 
 def _convert(value: Any, kind: type[T]) -> T:

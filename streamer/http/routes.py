@@ -7,6 +7,7 @@ from aiohttp import web
 from streamer.api.openapi import list_api_routes
 from streamer.auth import login
 from streamer.h264.routes import serve_live_mp4, serve_live_websocket
+from streamer.h264.whep import begin_session, end_session
 from streamer.http import static_files
 from streamer.monitoring.metrics import serve_metrics
 from streamer.monitoring.routes import serve_healthz, serve_state
@@ -44,6 +45,10 @@ def build_routes() -> list[web.RouteDef]:
         web.get("/cam/{camera}/{strip:keogram|brightness}.png", static_files.serve_strip),
         web.get("/live.mp4", serve_live_mp4),
         web.get("/cam/{camera}/live.mp4", serve_live_mp4),
+        web.post("/whep", begin_session),
+        web.post("/cam/{camera}/whep", begin_session),
+        web.delete("/whep/{id}", end_session),
+        web.delete("/cam/{camera}/whep/{id}", end_session),
         web.get("/ws", serve_sessions, allow_head=False),
         web.get("/ws/live", serve_live_websocket, allow_head=False),
         web.get("/state", serve_state),

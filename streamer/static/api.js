@@ -20,6 +20,16 @@ export const post = async (path, body = {}) => answered(await asked(path, {
   body: JSON.stringify(body),
 }));
 
+/** The server's answer to an offer of WebRTC, and the address of the session. */
+export async function answerTo(path, offer) {
+  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/sdp", "X-Shmcam": "1" }, body: offer });
+  if (answer.status !== 201) throw new Error(`HTTP ${answer.status}`);
+  return { sdp: await answer.text(), session: new URL(answer.headers.get("Location"), answer.url).href };
+}
+
+/** Ends a session, also while the page is being left. */
+export const leave = (session) => fetch(session, { method: "DELETE", headers: { "X-Shmcam": "1" }, keepalive: true }).catch(() => {});
+
 export function socket(path) {
   const url = new URL(path, location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";

@@ -8,9 +8,9 @@ import { Snapshots } from "./snapshots.js";
 import { Video } from "./video.js";
 import { Zoom } from "./zoom.js";
 
-const MODES = ["auto", "h264", "mjpeg"];
+const MODES = ["auto", "webrtc", "h264", "mjpeg"];
 const STREAMS_MAX = 3; // streams of MJPEG at once: each takes one of the browser's six connections
-const MODE_NAMES = { auto: "Automatic", h264: "H.264", mjpeg: "MJPEG" };
+const MODE_NAMES = { auto: "Automatic", webrtc: "WebRTC", h264: "H.264", mjpeg: "MJPEG" };
 
 export class LiveTab {
   constructor(page) {
@@ -75,7 +75,7 @@ export class LiveTab {
     const names = this.page.over?.cameras.map((camera) => camera.name) ?? [this.page.camera];
     const shown = this.inGrid ? names : [this.page.camera || names[0]];
     const snapshots = shown.length > STREAMS_MAX ? new Snapshots() : null;
-    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long, snapshots));
+    this.screens = shown.map((name) => new Video(name, this.mode, this.inGrid ? 640 : 0, this.long, snapshots, !this.inGrid && this.page.over?.no_webrtc === "")); // in a grid the delay matters less than the work
     for (const screen of this.screens) {
       screen.over = h("div", { class: "over" });
       screen.ageBadge = h("span", { class: "badge plain", hidden: true, title: "Time from the capture of this frame until it stands here" });
@@ -167,11 +167,12 @@ export class LiveTab {
   overlay(screen, camera, over) {
     if (!camera) return;
     screen.exposes((camera.frame?.exposure_us ?? 0) / 1000);
+    if (screen.kind === "webrtc") screen.age = camera.h264_age_s;
     const stale = !camera.live && this.watching;
-    screen.element.classList.toggle("stale", stale && screen.kind === "h264");
+    screen.element.classList.toggle("stale", stale && screen.isFilm);
     const alone = this.inGrid || document.fullscreenElement; // else the top of the page says it
     fill(screen.over, ...(alone ? cameraBadges(camera, this.page).slice(0, 2) : []), screen.kind && h("span", { class: "badge plain" }, screen.long ? "Long exposure" : MODE_NAMES[screen.kind] ?? ""));
-    const said = notice(this.watching, stale, screen, camera);
+    const said = notice(this.watching, stale, screen, camera, over.no_webrtc);
     screen.notice.hidden = !said;
     if (said) fill(screen.notice, h("b", {}, said[0]), h("span", {}, said[1]));
     if (screen.caption) screen.caption.textContent = `${camera.width}×${camera.height} · ${camera.fps.toFixed(camera.fps < 10 ? 1 : 0)} fps`;
@@ -215,10 +216,11 @@ export class LiveTab {
 const front = ({ camera, over }) => over.cameras.find((one) => one.name === camera) ?? over.cameras[0];
 
 /** What stands over the picture: title and detail; nothing while it says everything itself (MJPEG's "No signal" does). */
-function notice(watching, stale, screen, camera) {
+function notice(watching, stale, screen, camera, no_webrtc) {
   if (!watching) return ["Not watching", "press Watch to go on"];
-  if (stale && screen.kind === "h264") return ["No signal", camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`];
-  return screen.kind ? null : ["Waiting for H.264", "the recorder delivers it; press m for MJPEG"];
+  if (stale && screen.isFilm) return ["No signal", camera.age_s === null ? "no picture yet" : `last picture ${length(camera.age_s)} ago`];
+  if (screen.kind) return null;
+  return screen.mode === "webrtc" && no_webrtc ? ["No WebRTC", no_webrtc] : ["Waiting for H.264", "the recorder delivers it; press m for MJPEG"];
 }
 
 function told({ event, data }) {

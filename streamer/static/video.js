@@ -1,8 +1,8 @@
-// One live picture: MJPEG at once, then H.264 through Media Source where a recorder delivers it; chosen by itself.
+// One live picture: MJPEG at once, then H.264 where a recorder delivers it: by WebRTC, else through Media Source; chosen by itself.
 // iPhones have ManagedMediaSource only (https://www.w3.org/TR/media-source-2/#managedmediasource-interface).
 
 import { h } from "./dom.js";
-import { socket } from "./api.js";
+import { answerTo, leave, socket } from "./api.js";
 
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 const BEHIND_S = 0.5; // further behind the live edge than this: jump
@@ -15,13 +15,14 @@ const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
 export class Video {
   /**
-   * @param camera name; @param mode "auto", "h264" or "mjpeg"; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG
+   * @param camera name; @param mode "auto", "webrtc", "h264" or "mjpeg"; @param webrtc whether "auto" tries WebRTC; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG
    * @param snapshots in turn instead of a stream of MJPEG; null: a stream
    */
-  constructor(camera, mode = "auto", width = 0, long = false, snapshots = null) {
+  constructor(camera, mode = "auto", width = 0, long = false, snapshots = null, webrtc = false) {
     this.snapshots = snapshots;
     this.camera = camera;
     this.mode = long ? "mjpeg" : mode;
+    this.webrtc = Boolean(window.RTCPeerConnection) && (webrtc || mode === "webrtc");
     this.long = long;
     this.width = width;
     this.kind = "";
@@ -37,7 +38,7 @@ export class Video {
     this.image.addEventListener("error", () => this.later("image", () => this.startMjpeg(), 2000));
     this.image.addEventListener("load", () => this.shaped(this.image.naturalWidth, this.image.naturalHeight));
     this.video.addEventListener("loadedmetadata", () => this.shaped(this.video.videoWidth, this.video.videoHeight));
-    this.video.addEventListener("playing", () => this.shown("h264"));
+    this.video.addEventListener("playing", () => this.shown(this.peer ? "webrtc" : "h264"));
     this.video.addEventListener("error", () => { if (this.source) this.fallBack(); });
   }
 
@@ -46,13 +47,16 @@ export class Video {
 
   start() {
     this.ended = false;
-    const films = this.mode !== "mjpeg" && Boolean(Source);
-    if (this.mode !== "h264" || !films) this.startMjpeg(); // a recorder may need seconds to begin, or not be there
-    if (films) this.startH264();
+    const films = this.mode !== "mjpeg" && Boolean(this.webrtc || Source);
+    if (["auto", "mjpeg"].includes(this.mode) || !films) this.startMjpeg(); // a recorder may need seconds to begin, or not be there
+    if (films) this.startFilm();
   }
 
+  /** Whether it is H.264 that is shown. */
+  get isFilm() { return this.kind === "h264" || this.kind === "webrtc"; }
+
   /** How old the picture on the screen is, seconds; null: unknown. */
-  get age_s() { return this.kind === "h264" && this.age !== null && this.reserves.length ? this.age + this.reserves.at(-1) : null; }
+  get age_s() { return this.isFilm && this.age !== null && this.reserves.length ? this.age + this.reserves.at(-1) : null; }
 
   /** Keeps H.264 near the live edge: a little faster while too much waits in the browser, a jump where it is far behind. */
   steer() {
@@ -74,16 +78,16 @@ export class Video {
   stop() {
     this.ended = true;
     Object.values(this.timers).forEach(clearTimeout);
-    this.closeH264();
+    this.closeFilm();
     this.endImage();
     this.kind = "";
   }
 
   shown(kind) {
     this.kind = kind;
-    this.video.hidden = kind !== "h264";
+    this.video.hidden = !this.isFilm;
     this.image.hidden = kind !== "mjpeg";
-    if (kind === "h264") this.endImage();
+    if (this.isFilm) this.endImage();
     this.element.dataset.kind = kind;
   }
 
@@ -104,7 +108,7 @@ export class Video {
   // ---- MJPEG
 
   startMjpeg() {
-    if (this.ended || this.kind === "h264") return;
+    if (this.ended || this.isFilm) return;
     this.shown("mjpeg");
     const width = this.width ? `&width=${this.width}` : "";
     const exposure = this.long ? "&exposure=long" : "";
@@ -114,9 +118,13 @@ export class Video {
 
   // ---- H.264
 
+  startFilm() {
+    if (this.ended || document.hidden && this.kind) return this.later("film", () => this.startFilm(), RETRY_MS);
+    this.closeFilm();
+    if (this.webrtc || !Source) this.startWebRtc(); else this.startH264();
+  }
+
   startH264() {
-    if (this.ended || document.hidden && this.kind) return this.later("film", () => this.startH264(), RETRY_MS);
-    this.closeH264();
     const link = socket(`ws/live?cam=${this.camera}`);
     link.binaryType = "arraybuffer";
     this.link = link;
@@ -170,22 +178,65 @@ export class Video {
     if (this.video.paused && !this.ended) this.video.play().catch(() => {});
   }
 
-  /** No H.264, or no more: MJPEG meanwhile, unless only H.264 is wanted; then try again. */
-  fallBack() {
-    this.closeH264();
-    if (this.kind === "h264") this.kind = "";
-    if (this.mode !== "h264" && !this.kind) this.startMjpeg();
-    this.later("film", () => this.startH264(), this.mode === "h264" ? 2000 : RETRY_MS);
+  // ---- H.264 by WebRTC (WHEP)
+
+  async startWebRtc() {
+    const peer = this.peer = new RTCPeerConnection();
+    const { receiver } = peer.addTransceiver("video", { direction: "recvonly" });
+    receiver.jitterBufferTarget = 0; // milliseconds that wait in the browser
+    this.video.srcObject = new MediaStream([receiver.track]);
+    peer.addEventListener("connectionstatechange", () => {
+      if (peer !== this.peer) return;
+      this.heard = Date.now();
+      if (["failed", "disconnected"].includes(peer.connectionState)) this.fallBack();
+    });
+    this.heard = Date.now();
+    this.watch = setInterval(() => { if (Date.now() - this.heard > this.silentMs) this.fallBack(); }, 1000);
+    this.hear(peer);
+    try {
+      await peer.setLocalDescription();
+      const { sdp, session } = await answerTo(`cam/${this.camera}/whep`, peer.localDescription.sdp);
+      if (peer !== this.peer) return leave(session);
+      this.session = session;
+      await peer.setRemoteDescription({ type: "answer", sdp });
+      await this.video.play();
+    } catch { if (peer === this.peer) this.fallBack(); }
   }
 
-  closeH264() {
+  /** Notes each frame that is shown, and how long it was in the browser. */
+  hear(peer) {
+    this.video.requestVideoFrameCallback?.((_, frame) => {
+      if (peer !== this.peer) return;
+      this.heard = Date.now();
+      if (frame.receiveTime) this.reserves = [Math.max(0, frame.expectedDisplayTime - frame.receiveTime) / 1000];
+      this.hear(peer);
+    });
+  }
+
+  /** No H.264, or no more: after WebRTC the way through TCP, else MJPEG meanwhile, unless only H.264 is wanted; then try again. */
+  fallBack() {
+    const lost = this.kind === "webrtc", unseen = this.peer && !lost && Source;
+    this.closeFilm();
+    if (this.isFilm) this.kind = "";
+    if (this.mode === "auto") {
+      if (!this.kind) this.startMjpeg();
+      if (unseen) this.webrtc = false; // this network does not let it through
+    }
+    this.later("film", () => this.startFilm(), this.mode !== "auto" || lost ? 2000 : unseen ? 0 : RETRY_MS);
+  }
+
+  closeFilm() {
     clearInterval(this.watch);
-    const link = this.link;
-    this.link = null;
+    const { link, peer, session } = this;
+    this.link = this.peer = this.session = null;
     link?.close();
+    peer?.close();
+    if (session) leave(session);
+    this.video.srcObject = null;
     this.source = this.buffer = null;
     this.queue = [];
     this.reserves = [];
+    this.age = null;
     if (this.video.src) { URL.revokeObjectURL(this.video.src); this.video.removeAttribute("src"); this.video.load(); }
   }
 }

@@ -12,6 +12,8 @@ from pathlib import Path
 import av
 import pytest
 
+from recorder.live_packets import LivePackets
+from recorder.settings import RecorderSettings
 from shm_ring import Flags, FrameMeta, LiveRing, RingNotReady, RingReader, RingWriter
 from shm_ring.records import packets
 from shmcam.imaging import frame_number_code
@@ -163,3 +165,12 @@ def test_a_ring_that_a_killed_recorder_left_goes_at_the_next_clean_end_though_no
     made.ready(times=2)
     assert made.stop(second) == 0
     assert not ring.exists()
+
+
+def test_a_viewer_that_cannot_go_on_gets_a_key_frame(tmp_path):
+    live = LivePackets("/unused.cam0.h264", tmp_path, "cam0", RecorderSettings())
+    live.watch(5)
+    assert not live.needs_key, "who just goes on watching costs no key frame"
+    live.watch(5, key=True)
+    live.watch(5)
+    assert live.needs_key, "the frame pipeline makes the next frame one, and takes it back"

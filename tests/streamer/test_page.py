@@ -37,7 +37,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def pipeline():
     cameras = {"cam0": {"export": {"long_exposure_s": 1.0}}, "cam1": {"width": 320, "height": 240}}
-    with Pipeline(camera={"framerate": 15}, cameras=cameras, recorder={"gop_s": 1.0}) as running:
+    tables = {"recorder": {"gop_s": 1.0}, "webrtc": {"enable": False}}  # one test sets it true
+    with Pipeline(camera={"framerate": 15}, cameras=cameras, **tables) as running:
         running.wait_running(seconds=60)
         yield running
 
@@ -112,6 +113,29 @@ def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
         until(lambda: in_pixels(page), 10, "a picture")
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile(r"Live · \d+"))
         playwright.expect(page.locator("#badges")).to_contain_text(re.compile("Day|Night"))
+
+
+def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_it_fails(pipeline, browser):
+    pipeline.text("set webrtc.enable true")
+    try:
+        with opened(browser, pipeline.url) as page:
+            until(lambda: kind(page) == "webrtc", 30, "WebRTC to play")
+            until(lambda: in_pixels(page) and _number_on_screen(page) is not None, 10, "a picture")
+            until(lambda: pipeline.frames() - _number_on_screen(page) < 15, 10, "it to be live")
+            playwright.expect(page.locator(".lower")).to_contain_text(re.compile(r"WebRTC\s*\d\.\d\d s old"))
+            assert "webrtc" in pipeline.text("viewers")
+            page.keyboard.press("q")
+            until(lambda: pipeline.text("viewers") == "nobody is watching", 10, lambda: pipeline.text("viewers"))
+            page.keyboard.press("q")
+            until(lambda: kind(page) == "webrtc", 30, "WebRTC to play again")
+            page.keyboard.press("g")  # a grid takes the way that costs less
+            until(lambda: "websocket" in pipeline.text("viewers"), 20, lambda: pipeline.text("viewers"))
+        with opened(browser, pipeline.url, "/login") as page:
+            page.route("**/whep", lambda route: route.fulfill(status=503, body="{}"))
+            page.goto(pipeline.url)
+            until(lambda: kind(page) == "h264" and in_pixels(page), 30, "H.264 in its place")
+    finally:
+        pipeline.text("set webrtc.enable false")
 
 
 def test_chromium_shows_the_newest_mjpeg_picture_at_once(tmp_path, browser):

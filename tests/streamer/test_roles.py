@@ -23,8 +23,11 @@ SLOW = {"GET /live.mp4", "GET /cam/cam0/live.mp4", "GET /ws/live"}
 
 
 def is_for_viewers(name: str) -> bool:
-    """The whole table: a viewer reads, but no settings and no logs, and changes nothing but logs out."""
-    return (name.startswith("GET ") and name not in OWNER_READS) or name == "POST /api/v1/logout"
+    """The whole table: a viewer reads, but no settings and no logs, and changes nothing but logs out.
+
+    To watch by WebRTC is to POST an offer.
+    """
+    return (name.startswith("GET ") and name not in OWNER_READS) or name == "POST /api/v1/logout" or "whep" in name
 
 
 def routes() -> dict[str, tuple[str, str]]:
@@ -44,7 +47,8 @@ def test_the_table_of_who_may_do_what_over_every_route(tmp_path):
     """A request that a role may not send is 401 or 403 and reaches nobody; one that it may is anything else."""
 
     async def status_of(browser, method: str, path: str, token: str) -> int:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        kind = "application/sdp" if "whep" in path else "application/json"
+        headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
         async with browser.request(method, path, headers=headers, allow_redirects=False) as answer:
             return answer.status
 

@@ -139,7 +139,7 @@ def test_a_night_exposure_is_waited_for(frame_s, patience):
 
 
 SETS = ParameterSets(b"\x67\x64\x00\x1f\xac", b"\x68\xee\x3c\x80")
-INIT_SEGMENT = InitSegment(make_header(SETS, 64, 48), SETS.codec, 64, 48)
+INIT_SEGMENT = InitSegment(make_header(SETS, 64, 48), SETS, 64, 48)
 
 
 def piece(number: int, key: bool = False):
