@@ -8,7 +8,6 @@ import sys
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper, save_days_of_removed_cameras
 from analyzer.loop import COMMANDS, Analyzer, run, settings_of
-from analyzer.night.day_night_hook import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
@@ -59,13 +58,12 @@ def main() -> int:
             LiveRing(settings.ring_name(camera, own.stream), stop, waits_for_repair=True) as ring,
             Plugins(own, settings.ring_name(camera, own.stream), settings.folder) as plugins,
             KeogramKeeper(own, settings.paths, camera) as keogram,
-            Hooks(camera, stop) as hooks,
         ):
             if camera == settings.cameras[0]:
                 save_days_of_removed_cameras(own, settings.paths, settings.cameras)
             log.info("ready camera=%s stream=%s plugins=%s", camera, own.stream, ",".join(own.plugins) or "-")
             frames = FrameAnalyzer(*settings_of(settings, camera))
-            run(ring, Analyzer(camera, settings, frames, ScoresWriter(scores), control, plugins, keogram, hooks), stop)
+            run(ring, Analyzer(camera, settings, frames, ScoresWriter(scores), control, plugins, keogram), stop)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The analyzer's loop: analyses the newest frame, publishes its record, reports what happened.
 
-It reports by messages, log lines and hooks; commands and changed settings are obeyed while it waits for a frame.
+It reports by messages and log lines; commands and changed settings are obeyed while it waits for a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.frame_sample import sample_frame
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.night.controller import ExposureRequest
-from analyzer.night.day_night_hook import Hooks
 from analyzer.night.decision import Decision, Override
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
@@ -63,7 +62,6 @@ class Analyzer:
     control: ControlClient
     plugins: Plugins
     keogram: KeogramKeeper
-    hooks: Hooks
 
 
 def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
@@ -147,7 +145,7 @@ def report_saved(paths: list[Path], analyzer: Analyzer) -> None:
 
 
 def report_night(decision: Decision, result: FrameResult, analyzer: Analyzer) -> None:
-    """Announces and logs that night began or ended, and runs the user's command."""
+    """Announces and logs that night began or ended."""
     analyzer.control.announce(replies.night_event_of(decision, analyzer.camera, result))
     change = "began" if decision.night else "ended"
     assessment = result.assessment
@@ -156,9 +154,6 @@ def report_night(decision: Decision, result: FrameResult, analyzer: Analyzer) ->
         change, decision.reason, assessment.low, assessment.high, assessment.ev, assessment.source.name.lower(),
         result.measurement.dark_score[0], result.sample.meta.frame_id,
     )  # fmt: skip
-    settings = analyzer.frames.night_settings
-    argv = settings.on_night if decision.night else settings.on_day
-    analyzer.hooks.run(argv, change, decision.reason, settings.hook_timeout_s)
 
 
 def request_exposure(request: ExposureRequest, analyzer: Analyzer) -> None:
@@ -186,7 +181,6 @@ def beat(ring: LiveRing, analyzer: Analyzer, rate: FrameRate, lag: int) -> None:
         laps=ring.laps,
         skipped=ring.skipped,
         plugins=analyzer.plugins.states,
-        hooks=analyzer.hooks.state,
         **replies.figures_of(analyzer.frames),
     )
 

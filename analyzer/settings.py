@@ -86,10 +86,12 @@ class NightSettings(Section, frozen=True):
         float, setting("highest gain of video mode's auto exposure; scale of the thresholds", apply="live", ge=1, le=64)
     ] = 8.0
     on_night: Annotated[
-        tuple[str, ...], setting('command run when night begins: ["gpioset", "…"]; from this file only')
+        tuple[str, ...], setting('command run when night begins, by the program hooks: ["gpioset", "…"]')
     ] = ()
-    on_day: Annotated[tuple[str, ...], setting("command run when night ends; from this file only")] = ()
-    hook_timeout_s: Annotated[float, setting("a command still running is killed", unit="s", gt=0, le=600)] = 10.0
+    on_day: Annotated[tuple[str, ...], setting("command run when night ends")] = ()
+    hook_timeout_s: Annotated[
+        float, setting("a command still running is killed", unit="s", apply="live", gt=0, le=600)
+    ] = 10.0
 
     def __post_init__(self) -> None:
         if self.dark_threshold >= self.bright_threshold:

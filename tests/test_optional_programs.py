@@ -59,16 +59,11 @@ def service(folder):
         yield service
 
 
-def log_of(service):
-    path = service.folder / "logs/lamp.log"
-    return path.read_text() if path.exists() else ""
-
-
 def test_an_edit_and_supervisorctl_update_bring_a_program_and_take_it_away(service):
     assert "lamp" not in service.supervisorctl("status")
     service.config.write_text("[lamp]\nenable = true")
     until(lambda: "lamp: added process group" in service.supervisorctl("update"), 20, "the lamp to be added")
-    until(lambda: service.row("lamp")[1:2] == ["running"], 30, lambda: log_of(service))
+    until(lambda: service.row("lamp")[1:2] == ["running"], 30, lambda: service.log_of("lamp"))
     until(lambda: service.state("lamp") == "RUNNING", 20, "supervisord to count it as started")
     first = service.pid("lamp")
     os.kill(first, signal.SIGKILL)
@@ -81,12 +76,12 @@ def test_an_edit_and_supervisorctl_update_bring_a_program_and_take_it_away(servi
 def test_what_it_lacks_is_one_line_in_status_log_and_doctor_and_nothing_is_tried_again(service, folder):
     service.config.write_text("[lamp]\nenable = true\nbulb = true")
     until(lambda: "lamp: added process group" in service.supervisorctl("update"), 20, "the lamp to be added")
-    told = until(lambda: "EXITED" in (row := service.row("lamp")) and " ".join(row), 30, lambda: log_of(service))
+    told = until(lambda: "EXITED" in (row := service.row("lamp")) and " ".join(row), 30, lambda: service.log_of("lamp"))
     line = "bin/pip install 'shmcam[lamp]'"
     assert told.endswith(line) and "needs bulb; type:" in told
     command = [sys.executable, "-c", DOCTOR, str(service.config)]
     assert line in subprocess.run(command, env=service.environ, capture_output=True, text=True, timeout=90).stdout
-    assert log_of(service).count(line) == 1, "not tried again"
+    assert service.log_of("lamp").count(line) == 1, "not tried again"
     (folder / "bulb.py").write_text("")
     service.supervisorctl("start", "lamp")
-    until(lambda: service.row("lamp")[1:2] == ["running"], 30, lambda: log_of(service))
+    until(lambda: service.row("lamp")[1:2] == ["running"], 30, lambda: service.log_of("lamp"))

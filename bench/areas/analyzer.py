@@ -146,17 +146,14 @@ def _in_process(world: World, quick: bool) -> Iterator[tuple[str, Outcome]]:
 
 def _analyzer(world: World, scores: RingWriter, stack: contextlib.ExitStack) -> Analyzer:
     from analyzer.keogram.daily_keogram import KeogramKeeper
-    from analyzer.night.day_night_hook import Hooks
     from analyzer.plugins.host import Plugins
     from analyzer.settings import AnalyzerSettings
-    from shmcam.runtime.stop import Stop
 
     own = world.settings.table(AnalyzerSettings, "cam0")
     plugins = stack.enter_context(Plugins(own, world.writer.name, world.root))
     keogram = stack.enter_context(KeogramKeeper(own, world.settings.paths, "cam0"))
-    hooks = stack.enter_context(Hooks("cam0", Stop()))
     frames = FrameAnalyzer(*settings_of(world.settings, "cam0"))
-    return Analyzer("cam0", world.settings, frames, ScoresWriter(scores), NoControl(), plugins, keogram, hooks)  # type: ignore[arg-type]
+    return Analyzer("cam0", world.settings, frames, ScoresWriter(scores), NoControl(), plugins, keogram)  # type: ignore[arg-type]
 
 
 def _process(world: World, seconds: float) -> Iterator[tuple[str, Outcome]]:

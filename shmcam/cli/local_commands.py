@@ -128,6 +128,13 @@ LOCAL: dict[str, Word] = {
         options=(WordOption(("--once",), "one table, then stop"),),
     ),
     "dump-ring": Word("shmcam.cli.rings:dump_ring", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
+    "hooks": Word(
+        "shmcam.hooks.trial:main",
+        "hooks [test NAME]",
+        "what is done upon events; carry one out now",
+        "shmcam hooks: list the hooks of config.toml.\n"
+        "shmcam hooks test NAME: carry one out now with a made-up event, and print what came of it.",
+    ),
     "completion": Word(
         "shmcam.cli.completion:main",
         "completion bash|zsh|fish",

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from shmcam.config.schema import Section, base_key_of, list_keys, load_tables, table_name_of
+import msgspec
+
+from shmcam.config.schema import Section, find_key, list_keys, load_tables, table_name_of
 from shmcam.config.toml_file import Document, SettingsError, line_of, to_toml
 
 NEAR_ENOUGH = 0.8
@@ -33,6 +35,9 @@ class Diagnostics:
         name = table_name_of(section)
         inside = problem.rpartition(" - at `$")[2].rstrip("`").lstrip(".") if "`$" in problem else ""
         parts = inside.split("[")[0].split(".") if inside else []
+        table = list_keys().get(".".join([name, *parts]))
+        if table is not None and table.row is not None and "[...]" in inside:
+            return self._from_row(places.get(parts[0], (name, parts[0])), table.row, merged[parts[0]])
         if problem.startswith("Object contains unknown field"):
             unknown = problem.split("`")[1]
             parts = [part for part in parts if part]
@@ -48,12 +53,31 @@ class Diagnostics:
         place = (*places.get(parts[0], (name, parts[0])), *parts[1:])
         return self.bad_value(place, value, key.expected if key else problem)
 
+    def _from_row(self, place: tuple[str, ...], row: type[msgspec.Struct], rows: Document) -> SettingsError:
+        """Makes the error of the first named row of a table that is wrong."""
+        for name, values in rows.items():
+            try:
+                msgspec.convert(values, row)
+            except msgspec.ValidationError as problem:
+                text, _, inside = str(problem).partition(" - at `$")
+                if not isinstance(values, dict):
+                    return self.bad_value((*place, name), values, "a table")
+                if text.startswith("Object contains unknown field"):
+                    known = [field.encode_name for field in msgspec.structs.fields(row)]
+                    return self.unknown_key((*place, name), text.split("`")[1], known)
+                field = inside.strip(".`").split("[")[0].split(".")[0]
+                if not field:
+                    return SettingsError(f"{self._locate((*place, name))}: [{'.'.join((*place, name))}] {text}")
+                key = find_key(".".join((*place, name, field)))
+                return self.bad_value((*place, name, field), values.get(field), key.expected if key else text)
+        return SettingsError(f"{self._locate(place)}: [{'.'.join(place)}] is wrong")
+
     def bad_value(self, place: tuple[str, ...], value: Any, expected: str) -> SettingsError:
         """Makes the error of a value that is not allowed."""
         *table, name = place
         shown = repr(value) if isinstance(value, str) else to_toml(value)
         shown = shown if len(shown) <= VALUE_MAX else shown[: VALUE_MAX - 3] + "..."
-        key = list_keys().get(base_key_of(".".join(place)))
+        key = find_key(".".join(place))
         shown = "***" if key and key.secret else shown
         within = f"[{'.'.join(table)}] " if table else ""
         return SettingsError(f"{self._locate(place)}: {within}{name} = {shown}: must be {expected}")

@@ -62,6 +62,11 @@ class OptionalProgram(Section, frozen=True):
         """Returns what a program with this table needs besides what shmcam itself brings."""
         return ()
 
+    @classmethod
+    def is_wanted(cls, settings: Settings) -> bool:
+        """Returns whether supervisord has this program."""
+        return settings.table(cls).enable
+
 
 def optional_programs() -> Mapping[str, type[OptionalProgram]]:
     """Returns the tables of all optional programs; a table and its program have one name."""
@@ -70,7 +75,7 @@ def optional_programs() -> Mapping[str, type[OptionalProgram]]:
 
 def list_enabled(settings: Settings) -> list[str]:
     """Returns the names of the optional programs that a configuration wants."""
-    return [name for name, section in optional_programs().items() if settings.table(section).enable]
+    return [name for name, section in optional_programs().items() if section.is_wanted(settings)]
 
 
 def find_missing(settings: Settings, name: str) -> Need | None:

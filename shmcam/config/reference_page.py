@@ -24,7 +24,10 @@ def render_page() -> str:
     parts = [HEAD]
     for name, section in load_tables().items():
         parts.append(f"\n## [{name}]\n\n| key | default | must be | | what it does |\n|---|---|---|---|---|\n")
-        parts += [_render_row(name, key) for key in keys_of(name, section)]
+        for key in keys_of(name, section):
+            parts.append(_render_row(name, key))
+            if key.row is not None:
+                parts += [_render_row(name, own) for own in keys_of(f"{key.path}.NAME", key.row)]
     return "".join(parts)
 
 

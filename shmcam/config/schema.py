@@ -23,6 +23,9 @@ from shmcam.config.toml_file import parse_value
 Apply = Literal["live", "restart", "file"]
 """How a key changes: by `set` at once, by `set` and a restart of its process, or only by the owner of config.toml."""
 
+Row = type[msgspec.Struct]
+"""The keys of each named row of a table."""
+
 TABLES_GROUP = "shmcam.settings"
 """The group of entry points in pyproject.toml that name the settings module of each package."""
 
@@ -83,6 +86,8 @@ class Key:
     form: str
     """What a text must be like, in words; empty: any."""
     spellings: Mapping[str, Any]
+    row: Row | None = None
+    """The keys of each named row of a table ([hooks.actions.phone]); None: its values are plain."""
 
     def respell(self, value: Any) -> Any:
         """Returns the declared value that a word stands for: INFO for info. Other values stay as they are."""
@@ -133,6 +138,18 @@ def list_keys() -> Mapping[str, Key]:
     return MappingProxyType(
         {key.path: key for name, section in load_tables().items() for key in keys_of(name, section)}
     )
+
+
+def find_key(path: str) -> Key | None:
+    """Returns the key of a dotted path, one of a named row too (hooks.actions.phone.webhook); None: there is none."""
+    keys, plain = list_keys(), base_key_of(path)
+    if plain in keys:
+        return keys[plain]
+    for key in keys.values():
+        if key.row is not None and plain.startswith(f"{key.path}."):
+            name = plain.removeprefix(f"{key.path}.").partition(".")[2]
+            return next((own for own in keys_of("", key.row) if own.path == f".{name}"), None)
+    return None
 
 
 def table_name_of(section: type[Section]) -> str:
@@ -203,4 +220,10 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         secret=meta.get("secret", False),
         form=meta.get("form", ""),
         spellings=meta.get("spellings", {}),
+        row=_row_of(kind),
     )
+
+
+def _row_of(kind: inspect.Type) -> type[msgspec.Struct] | None:
+    value = _unwrap(kind.value_type)[0] if isinstance(kind, inspect.DictType) else None
+    return value.cls if isinstance(value, inspect.StructType) else None

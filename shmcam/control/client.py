@@ -63,6 +63,8 @@ class Request:
     message: Message
     _ident: object
     _connection: ClientConnection
+    event_id: EventId | None = None
+    """Of an event that has one."""
 
     def reply(self, answer: Reply | Chunk) -> bool:
         """Answers, now or later, from any thread; chunks first, the Reply last.
@@ -139,7 +141,9 @@ class ControlClient:
         stop: Stop | None = None,
         commands: tuple[str, ...] = (),
         subscribe: tuple[str, ...] = (),
+        since_ns: int = 0,
     ) -> None:
+        """`since_ns`: the monotonic time from which on it wants events that the hub still has; 0: from now on."""
         program = os.environ.get("SUPERVISOR_PROCESS_NAME", "")
         self._hello = Hello(
             role=role,
@@ -148,7 +152,7 @@ class ControlClient:
             program=program,
             commands=tuple(commands),
             subscribe=tuple(subscribe),
-            since_ns=time.monotonic_ns(),
+            since_ns=since_ns or time.monotonic_ns(),
         )
         self._stop = stop
         self._requests: deque[Request] = deque(maxlen=QUEUE_MAX)
@@ -261,7 +265,7 @@ class ControlClient:
         with self._announce_lock:
             return list(dict([*self._retained.values(), *self._recent.since(0)]).items())
 
-    def _deliver(self, message: Message, ident: object) -> None:
+    def _deliver(self, message: Message, ident: object, event_id: EventId | None) -> None:
         if isinstance(message, Reply):
             if not message.ok:
                 log.warning("the hub refused a message: %s", message.text)
@@ -270,7 +274,7 @@ class ControlClient:
             self._connection.put(error(f"{self._hello.role} is busy: {QUEUE_MAX} commands wait", "busy"), ident)
             return
         self._connection.lost_count += len(self._requests) == QUEUE_MAX  # the oldest event falls out
-        self._requests.append(Request(message, ident, self._connection))
+        self._requests.append(Request(message, ident, self._connection, event_id))
         self._ready.set()
         if self._delegation is not None:
             self._delegation.handle()

@@ -100,7 +100,7 @@ class ClientConnection:
         path: Path,
         hello: Hello,
         list_events: Callable[[], list[tuple[EventId, Event]]],
-        deliver: Callable[[Message, object], None],
+        deliver: Callable[[Message, object, EventId | None], None],
         take_heartbeat: Callable[[], Event | None],
         *,
         stop: Stop | None,
@@ -108,7 +108,7 @@ class ClientConnection:
         """The three functions run in the thread; its failure requests `stop`, as no command could reach the process.
 
         `hello` begins each connection; `list_events` returns the events that each sends once more.
-        `deliver` takes a message and its id. `take_heartbeat` returns the next heartbeat, if there is one.
+        `deliver` takes a message, its id and its event id. `take_heartbeat` returns the next heartbeat, if any.
         """
         self.is_welcomed = False
         """True from the hub's welcome until the connection ends."""
@@ -265,5 +265,5 @@ class ClientConnection:
             elif not isinstance(decoded.message, Chunk) and (
                 decoded.event_id is None or self._seen.add(decoded.event_id)
             ):
-                self._deliver(decoded.message, decoded.id)
+                self._deliver(decoded.message, decoded.id, decoded.event_id)
         return bool(data)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from shmcam.config.masking import find_secrets
 from shmcam.config.optional_program import Need, find_missing
 from shmcam.config.settings import EXIT_CONFIG, LoggingSettings, Settings, SettingsError
 from shmcam.runtime.log import hide, open_process_log
@@ -112,9 +113,10 @@ def _parse_options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _find_secrets(settings: Settings) -> Iterator[str]:
     """Yields every secret of the file, those of single cameras (a URL with its password), too."""
-    for path in (key.path for key in settings.schema() if key.secret):
-        for key in (path, *(f"cameras.{camera}.{path}" for camera in settings.cameras)):
-            yield str(settings.value(key) or "")
+    for key in settings.schema():
+        if key.secret or key.row is not None:
+            for path in (key.path, *(f"cameras.{camera}.{key.path}" for camera in settings.cameras)):
+                yield from find_secrets(key, settings.value(path))
 
 
 def _die_with_supervisord() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from shmcam.runtime.clock import now_ns
 from streamer.http.context import CONTEXT, Context, StreamedCamera
+from streamer.monitoring.health import ProcessHealth
 from streamer.monitoring.routes import disk_health_of, health_of
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,6 +61,7 @@ class MetricsCollector:
         behind = GaugeMetricFamily("shmcam_recorder_lag_seconds", "age of the frame the recorder is at", labels=labels)
         encoded = CounterMetricFamily("shmcam_recorder_encoded", "frames encoded since its start", labels=["camera"])
         unwritten = CounterMetricFamily("shmcam_recorder_unwritten", "of them, refused by the disk", labels=["camera"])
+        yield from _collect_hooks(rows)
         for row in rows:
             names = [row.program, row.camera]
             up.add_metric(names, row.pid > 0 and row.state not in {"silent", "missing"})
@@ -100,6 +102,26 @@ class MetricsCollector:
         yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
         yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
         yield GaugeMetricFamily("shmcam_disk_reserve_bytes", "what retention keeps free", value=disk.reserve_bytes)
+
+
+def _collect_hooks(rows: Sequence[ProcessHealth]) -> Iterator[Metric]:
+    """Yields the counts of each hook, as the hooks process writes them into its heartbeat."""
+    events = CounterMetricFamily(
+        "shmcam_hook_events", "events of a hook, by what became of them", labels=["hook", "result"]
+    )
+    waiting = GaugeMetricFamily("shmcam_hook_waiting", "events of a hook that wait", labels=["hook"])
+    for row in rows:
+        hooks = row.figures.get("hooks")
+        for name, counts in hooks.items() if row.program == "hooks" and isinstance(hooks, dict) else ():
+            for result in ("delivered", "given_up", "dropped", "limited"):
+                events.add_metric([name, result], _to_number(counts, result))
+            waiting.add_metric([name], _to_number(counts, "waiting"))
+    yield from (events, waiting)
+
+
+def _to_number(counts: Any, name: str) -> float:
+    value = counts.get(name) if isinstance(counts, dict) else None
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _meta_reader(name: str, scale: float = 1.0) -> Any:

@@ -202,7 +202,7 @@ export class LiveTab {
     const disk = over.health.disk;
     const used = disk.total_bytes ? 1 - disk.free_bytes / disk.total_bytes : 0;
     const bar = (share, kind) => h("div", { class: `bar ${kind}` }, h("span", { "data-width": `${(share * 100).toFixed(1)}%` }));
-    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100, over.cpu_percent > 95 ? "bad" : over.cpu_percent > 85 ? "warn" : ""), h("div", {}, `Disk ${size(disk.free_bytes)} free of ${size(disk.total_bytes)}`), bar(used, fullness(disk)));
+    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100, over.cpu_percent > 95 ? "bad" : over.cpu_percent > 85 ? "warn" : ""), h("div", {}, `Disk ${size(disk.free_bytes)} free of ${size(disk.total_bytes)}`), bar(used, fullness(disk)), ...over.health.processes.filter(({ program }) => !CORE.test(program)).map(showProgram));
     for (const element of this.system.querySelectorAll("[data-width]")) element.style.width = element.dataset.width;
   }
 
@@ -210,6 +210,16 @@ export class LiveTab {
     const events = (await get("/events").catch(() => ({ events: [] }))).events.filter(({ event }) => event !== "progressed");
     fill(this.events, ...(events.length ? events.slice(-30).reverse().map((one) => h("li", {}, h("time", {}, clock(one.time_utc)), h("span", {}, told(one)))) : [h("li", { class: "soft" }, "Nothing yet")]));
   }
+}
+
+/** The programs that every service has; all others are optional ones, or the owner's own. */
+const CORE = /^(capture|analyzer|exporter|recorder|streamer|watchdog)(-|$)/;
+
+/** One line about an optional program: its counts, and what is wrong. */
+function showProgram({ program, state, reason, figures }) {
+  const counts = Object.entries(figures).filter(([, value]) => typeof value === "number").map(([name, value]) => `${value} ${name.replaceAll("_", " ")}`);
+  const words = [state === "running" || state === "idle" ? counts.join(", ") : state, reason].filter(Boolean).join(": ");
+  return h("div", { class: reason ? "program" : "program soft", "data-program": program }, `${program} ${words}`);
 }
 
 /** What is known about the camera in front. */

@@ -12,7 +12,6 @@ import pytest
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
-from analyzer.night.day_night_hook import Hooks
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
@@ -21,7 +20,6 @@ from shm_ring.formats import geometry
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, SOURCES, Scores, parse
 from shmcam.config.settings import Settings
 from shmcam.control.messages import ModeRequested, NightBegan
-from shmcam.runtime.stop import Stop
 
 SECOND = 1_000_000_000
 
@@ -60,7 +58,6 @@ class World:
             self.control,
             enter(Plugins(own, self.frames.name, self.folder)),
             enter(KeogramKeeper(own, self.settings.paths, "cam0")),
-            enter(Hooks("cam0", Stop())),
         )
         return self
 

@@ -166,3 +166,7 @@ class SupervisedOptional(Supervised):
     def row(self, program: str) -> list[str]:
         """The words of a program's line in `status`."""
         return next((line.split() for line in self.text("status").splitlines() if line.startswith(program)), [])
+
+    def log_of(self, program: str) -> str:
+        path = self.folder / f"logs/{program}.log"
+        return path.read_text() if path.exists() else ""

@@ -1,0 +1,1 @@
+"""hooks: carries events to commands, webhooks and push services; an optional program."""

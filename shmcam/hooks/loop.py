@@ -1,0 +1,113 @@
+"""The hooks process's day: takes events, decides which hooks want them, puts them into the queue."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shmcam.config.settings import Settings, apply_change
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import Event, EventId, SettingChanged
+from shmcam.hooks.attempt import find_attachment
+from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+from shmcam.hooks.hook import EventLimit, Hook, hooks_of
+from shmcam.hooks.lane import Lane
+from shmcam.hooks.newest_picture import take_picture
+from shmcam.hooks.payload import to_json, to_payload
+from shmcam.runtime.clock import to_iso
+from shmcam.runtime.stop import Stop
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.5
+SHOWN_MAX = 5
+"""Hooks in the reason of the heartbeat at most."""
+
+
+@dataclass
+class Hooks:
+    """The hooks of a configuration with their threads."""
+
+    settings: Settings
+    control: ControlClient
+    queue: DeliveryQueue
+    lanes: Mapping[str, Lane]
+    limits: dict[str, EventLimit] = field(default_factory=dict)
+    host: str = field(default_factory=socket.gethostname)
+
+    def __post_init__(self) -> None:
+        for name, lane in self.lanes.items():
+            action = lane.hook.action
+            self.limits[name] = EventLimit(action.min_interval_s, action.max_per_hour)
+
+
+def run(hooks: Hooks, stop: Stop) -> None:
+    """Works until stop is requested."""
+    while not stop.requested:
+        hooks.control.wait(BEAT_S)
+        for request in hooks.control.receive():
+            event = request.message
+            if isinstance(event, SettingChanged):
+                hooks.settings = apply_change(hooks.settings, event.key, event.new, event.camera)
+                for hook in hooks_of(hooks.settings):  # night.hook_timeout_s
+                    hooks.lanes[hook.name].hook = hook
+            if isinstance(event, Event):
+                take_event(event, request.event_id, hooks)
+        beat(hooks)
+
+
+def take_event(event: Event, event_id: EventId | None, hooks: Hooks) -> None:
+    """Puts an event into the queues of the hooks that want it."""
+    if event_id is not None and hooks.queue.is_seen(event_id):
+        return
+    now_s, local = time.time(), time.localtime()
+    camera = str(getattr(event, "camera", ""))
+    wanted = []
+    for name, lane in hooks.lanes.items():
+        if not lane.hook.takes(event, local.tm_hour * 60 + local.tm_min):
+            continue
+        if hooks.limits[name].take(camera, time.monotonic()):
+            wanted.append(lane)
+        else:
+            lane.counts.limited += 1
+    if not wanted:
+        return
+    ident = "-".join(f"{number:x}" for number in event_id) if event_id else f"{time.time_ns():x}"
+    picture = _take_picture(event, [lane.hook for lane in wanted], hooks, camera)
+    deliveries = []
+    for lane in wanted:
+        name = lane.hook.name
+        payload = to_payload(event, ident=ident, hook=name, host=hooks.host, time_utc=to_iso(int(now_s * 1e9)))
+        needs_picture = lane.hook.action.attach == "picture"
+        deliveries.append(Delivery(name, to_json(payload), picture if needs_picture else None, now_s))
+    before = hooks.queue.count()
+    limits = {lane.hook.name: lane.hook.action.queue_max for lane in wanted}
+    hooks.queue.put(deliveries, event_id, limits)
+    for lane in wanted:
+        name = lane.hook.name
+        lane.counts.dropped += before.get(name, 0) >= limits[name]
+        lane.wake_up()
+
+
+def _take_picture(event: Event, wanted: list[Hook], hooks: Hooks, camera: str) -> bytes | None:
+    """Returns the newest picture if a hook attaches one and the event has none of its own."""
+    if all(hook.action.attach != "picture" for hook in wanted):
+        return None
+    if find_attachment("picture", str(getattr(event, "path", "")), None) is not None:
+        return None
+    return take_picture(hooks.settings, camera or hooks.settings.cameras[0])
+
+
+def beat(hooks: Hooks) -> None:
+    """Sends a heartbeat: totals, and each hook's own figures."""
+    waiting = hooks.queue.count()
+    rows = {name: lane.to_figures(waiting.get(name, 0)) for name, lane in hooks.lanes.items()}
+    failing = [
+        f"{name}: {lane.last}, {waiting.get(name, 0)} wait" for name, lane in hooks.lanes.items() if lane.is_failing
+    ]
+    totals = {key: sum(row[key] for row in rows.values()) for key in ("delivered", "waiting", "given_up", "dropped")}
+    reason = "; ".join([*([hooks.queue.problem] if hooks.queue.problem else []), *failing[:SHOWN_MAX]])
+    hooks.control.beat("running" if rows else "idle", reason, hooks=rows, **totals)

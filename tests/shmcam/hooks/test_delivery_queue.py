@@ -1,0 +1,103 @@
+"""The queue on disk: order, bounds, ids of events, damage, a disk that takes nothing."""
+
+import os
+import resource
+import subprocess
+import sys
+
+from shmcam.hooks import delivery_queue
+from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+
+LIMITS = {"a": 3, "b": 100}
+
+
+def put(queue, *words, hook="a", event_id=None, picture=None):
+    return queue.put([Delivery(hook, word.encode(), picture) for word in words], event_id, LIMITS)
+
+
+def take(queue, hook="a"):
+    found = []
+    while (first := queue.find_first(hook)) is not None:
+        queue.remove(first.number)
+        found.append(first.payload.decode())
+    return found
+
+
+def test_deliveries_of_a_hook_keep_their_order_and_the_oldest_make_room(tmp_path):
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        assert [put(queue, word) for word in "12345"] == [0, 0, 0, 1, 1]
+        put(queue, "x", hook="b")
+        assert queue.count() == {"a": 3, "b": 1}
+        assert take(queue) == ["3", "4", "5"] and take(queue, "b") == ["x"]
+
+
+def test_what_was_put_is_there_after_a_kill(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+queue = DeliveryQueue(Path({str(tmp_path / "q")!r}), "run")
+for number in range(3):
+    queue.put([Delivery("a", str(number).encode(), b"jpeg")], (7, 100 + number), {{"a": 9}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        assert queue.get_since_ns() == 102 and queue.is_seen((7, 101)) and not queue.is_seen((7, 103))
+        assert queue.find_first("a").picture == b"jpeg" and take(queue) == ["0", "1", "2"]
+    with DeliveryQueue(tmp_path / "q", "another run") as queue:
+        assert queue.get_since_ns() == 0 and not queue.is_seen((7, 101))
+
+
+def test_the_rows_of_a_hook_that_is_gone_go_too(tmp_path):
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        put(queue, "1", "2")
+        put(queue, "x", hook="b")
+        assert queue.remove_others(["b"]) == 2 and queue.count() == {"b": 1}
+
+
+def test_old_pictures_go_before_the_queue_fills_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(delivery_queue, "PICTURES_BYTES_MAX", 2500)
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        for word in "123":
+            put(queue, word, hook="b", picture=bytes(1000))
+        first = queue.find_first("b")
+        assert (first.payload, first.picture) == (b"1", None)
+        assert put(queue, "4", hook="b") == 0 and queue.count() == {"b": 4}
+
+
+def test_a_damaged_file_is_put_aside(tmp_path):
+    (tmp_path / "q").write_bytes(b"no database" * 1000)
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        put(queue, "1")
+        assert not queue.problem and take(queue) == ["1"]
+    assert (tmp_path / "q.damaged").exists()
+
+
+def test_a_folder_that_takes_nothing_is_told_and_the_queue_is_in_memory(tmp_path):
+    with DeliveryQueue(tmp_path / "not there" / "q", "run") as queue:
+        assert queue.problem == "the queue is in memory only: unable to open database file"
+        put(queue, "1", event_id=(7, 1))
+        assert queue.is_seen((7, 1)) and take(queue) == ["1"]
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_waits(tmp_path):
+    """In a process of its own whose files may not grow any more (RLIMIT_FSIZE stands for a full disk)."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+queue = DeliveryQueue(Path({str(tmp_path / "q")!r}), "run")
+queue.put([Delivery("a", b"before")], None, {{"a": 99}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for number in range(20):
+    queue.put([Delivery("a", b"%d" % number + bytes(4000))], (7, number + 1), {{"a": 99}})
+assert queue.problem.startswith("the queue is in memory only"), queue.problem
+assert queue.count() == {{"a": 21}}, queue.count()
+assert queue.find_first("a").payload == b"before" and queue.is_seen((7, 20))
+print("well")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ})
+    assert done.stdout == "well\n", done.stderr
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,0 +1,102 @@
+"""A webhook over real HTTP: JSON, form with a file, signature, and what each answer means."""
+
+import base64
+import json
+import secrets
+import socket
+
+import pytest
+
+from shmcam.hooks.attempt import Attachment, Attempt, find_attachment
+from shmcam.hooks.push import send_push
+from shmcam.hooks.webhook import send_webhook, to_attempt
+from tests.shmcam.hooks.receiver import Receiver, parts_of, verify
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+PAYLOAD = b'{"event":"saved","data":{}}'
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+def send(receiver, path="/a?b=c", **more):
+    receiver.got.clear()
+    return send_webhook(receiver.url + path, **{"payload": PAYLOAD, "ident": "1-2", "secret": SECRET, **more})
+
+
+def test_json_is_signed_as_the_standard_says(receiver):
+    assert send(receiver, headers={"Authorization": "Bearer x"}) == Attempt("done", "HTTP 200")
+    path, headers, body, _ = receiver.got[0]
+    assert (path, body, headers["Content-Type"]) == ("/a?b=c", PAYLOAD, "application/json")
+    assert headers["Authorization"] == "Bearer x" and headers["webhook-id"] == "1-2"
+    assert verify(SECRET, headers, body) and not verify(SECRET, headers, body + b" ")
+
+
+def test_a_file_goes_as_a_form_which_is_signed_whole(receiver, tmp_path):
+    clip = tmp_path / 'a"ü.mp4'
+    clip.write_bytes(secrets.token_bytes(200_001))
+    file = find_attachment("clip", str(clip), None)
+    assert send(receiver, file=file).state == "done"
+    _, headers, body, _ = receiver.got[0]
+    assert verify(SECRET, headers, body)
+    parts = parts_of(headers, body)
+    assert parts["event"][1:] == ("application/json", PAYLOAD)
+    assert parts["file"] == ("a?.mp4", "video/mp4", clip.read_bytes())
+
+
+def test_which_file_is_an_event_s(tmp_path):
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"jpeg")
+    assert find_attachment("picture", str(picture), b"x").content == picture
+    assert find_attachment("picture", str(tmp_path / "a.mp4"), b"xy") == Attachment("picture.jpg", b"xy", 2)
+    assert find_attachment("clip", str(picture), b"x") is None
+    assert find_attachment("picture", str(tmp_path / "gone.jpg"), None) is None
+    assert find_attachment("none", str(picture), b"x") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        *((status, "done") for status in (200, 204)),
+        *((status, "failed") for status in (302, 401, 404, 429, 503)),
+        *((status, "refused") for status in (400, 410, 413, 422)),
+    ],
+)
+def test_only_the_event_s_own_fault_is_final(status, state):
+    assert to_attempt(status, "").state == state
+
+
+def test_a_server_may_ask_for_a_pause_of_an_hour_at_most():
+    assert [to_attempt(503, text).retry_after_s for text in ("7", "99999", "Wed, 21 Oct", "-1")] == [7, 3600, 0, 0]
+
+
+def test_what_went_wrong_is_told_without_the_address():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/s3cret"
+        assert send_webhook(url, payload=b"{}", ident="", timeout_s=0.3).text == "127.0.0.1 does not answer in time"
+    assert send_webhook(url, payload=b"{}", ident="").text == "127.0.0.1: Connection refused"
+    assert "s3cret" not in send_webhook("http://no such host/s3cret", payload=b"{}", ident="").text
+    bad = send_webhook(url, payload=b"{}", ident="", headers={"A": "s3cret\n"})
+    assert bad.state == "failed" and "s3cret" not in bad.text
+
+
+def test_push_goes_through_apprise_with_a_picture(receiver):
+    """apprise's own JSON service stands for the hundred others."""
+    receiver.got.clear()
+    address = receiver.url.replace("http", "json") + "/push"
+    attempt = send_push([address], title="shmcam cam0", text="it moves", file=Attachment("p.jpg", b"jpeg", 4))
+    assert attempt == Attempt("done", "1 sent")
+    told = json.loads(receiver.got[0][2])
+    assert (told["title"], told["message"]) == ("shmcam cam0", "it moves")
+    assert base64.b64decode(told["attachments"][0]["base64"]) == b"jpeg"
+    receiver.statuses.append(500)
+    assert send_push([address], title="", text="x", file=None).state == "failed"
+    assert (
+        send_push(["nonsense://x"], title="", text="x", file=None).text
+        == "address 1 of push is none that apprise knows"
+    )
