@@ -129,7 +129,7 @@ LOCAL: dict[str, Word] = {
     ),
     "dump-ring": Word("shmcam.cli.rings:dump_ring", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
     "hooks": Word(
-        "shmcam.hooks.trial:main",
+        "shmcam.cli.events.hooks:main",
         "hooks [test NAME]",
         "what is done upon events; carry one out now",
         "shmcam hooks: list the hooks of config.toml.\n"

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession, web
 
+from shmcam.control.messages import Reply, Status
 from shmcam.imaging import frame_number_code
 from shmcam.library import Entry
+from streamer.loop import measure_load
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded
@@ -902,3 +904,21 @@ def _number_on_screen(page) -> int | None:
         }"""
     )
     return frame_number_code.read(np.array(pixels, np.uint8).reshape(16, -1))
+
+
+def test_an_optional_program_has_a_line_with_its_counts_and_what_is_wrong(tmp_path, browser):
+    figures = {"delivered": 3, "waiting": 1, "given_up": 0, "hooks": {"bell": {"delivered": 3}}}
+    rows = [
+        {"program": "hooks", "state": "running", "reason": "bell: HTTP 503, 1 wait", "figures": figures},
+        {"program": "recorder-cam1", "camera": "cam1", "state": "running", "figures": {"frames": 9}},
+    ]
+    with Threaded(tmp_path) as served:
+        served.server.hub.replies[Status] = Reply(data={"processes": rows, "cameras": []})
+
+        async def measure():
+            await measure_load(served.server.context)
+
+        served.call(measure)
+        with opened(browser, served.server.url) as page:
+            line = page.locator("[data-program]")
+            playwright.expect(line).to_have_text("hooks 3 delivered, 1 waiting, 0 given up: bell: HTTP 503, 1 wait")

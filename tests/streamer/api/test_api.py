@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import re
 import sqlite3
 import time
 from dataclasses import replace
@@ -192,9 +193,28 @@ def test_metrics_are_what_prometheus_reads(tmp_path):
     run(test())
 
 
-def test_the_grafana_dashboard_asks_only_for_metrics_there_are(tmp_path):
-    import re
+def test_the_counts_of_hooks_are_metrics_and_nonsense_is_zero(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            from streamer.loop import measure_load
 
+            counts = {"delivered": 7, "waiting": 2, "given_up": 1, "dropped": 0, "limited": "x"}
+            rows = [
+                {"program": "hooks", "state": "running", "figures": {"hooks": {"bell": counts, "odd": None}}},
+                {"program": "other", "state": "running", "figures": {"hooks": {"not": counts}}},
+            ]
+            server.hub.replies[Status] = Reply(data={"processes": rows, "cameras": []})
+            await measure_load(server.context)
+            text = await (await browser.get("/metrics")).text()
+            assert 'shmcam_hook_events_total{hook="bell",result="delivered"} 7.0' in text
+            assert 'shmcam_hook_events_total{hook="bell",result="limited"} 0.0' in text
+            assert 'shmcam_hook_waiting{hook="bell"} 2.0' in text
+            assert 'hook="odd",result="delivered"} 0.0' in text and "not" not in re.findall(r'hook="(\w+)"', text)
+
+    run(test())
+
+
+def test_the_grafana_dashboard_asks_only_for_metrics_there_are(tmp_path):
     dashboard = (Path(__file__).parents[3] / "docs/grafana.json").read_text()
     asked = set(re.findall(r"shmcam_[a-z0-9_]+", dashboard))
 
