@@ -86,7 +86,14 @@ class RecorderSettings(Section, frozen=True):
     ] = 5.0
     rolling_clips_count: Annotated[int, setting("rolling clips kept per camera", ge=1, le=100_000, apply="live")] = 12
     max_file_minutes: Annotated[
-        float, setting("one session file; the next one begins without a gap", unit="min", gt=0, le=1440)
+        float,
+        setting(
+            "one session file; the next one begins without a gap. An mp4 of whatever kind ends after 262144 frames"
+            " (2.4 h at 30 a second), as its index is in memory until then; mkv, h264 and on_close = fragmented do not",
+            unit="min",
+            gt=0,
+            le=1440,
+        ),
     ] = 60.0
     container: Annotated[
         Literal["mp4", "h264", "mkv"],

@@ -29,11 +29,13 @@ class Trigger:
     order: ClipOrder
     _offset_ns: int | None = field(default=None, init=False)
     """Wall clock minus sensor clock when the present file began."""
+    frames: int = field(default=0, init=False)
+    """Frames of the present file."""
 
     def begin_file(self, number: int, because: str, offset_ns: int | None) -> None:
         """Begins another file with a frame of this offset."""
         self.order = replace(self.order, number=number, because=because)
-        self._offset_ns = offset_ns
+        self._offset_ns, self.frames = offset_ns, 1
 
     def has_clock_stepped(self, offset_ns: int | None) -> bool:
         """Tells whether a frame with this offset (None: unknown) has another wall clock than its file began with."""
@@ -260,8 +262,10 @@ class Triggers:
         return not event.lasting and captured_ns >= event.end_ns
 
     def _begin_file(self, trigger: Trigger, offset_ns: int | None, *, is_full: bool) -> bool:
-        """Gives an order another number if this frame begins another file. Returns: whether it does."""
+        """Gives an order another number if this frame, which is counted, begins another file. Returns: whether so."""
         has_stepped = trigger.has_clock_stepped(offset_ns)
+        trigger.frames += 1
+        is_full = is_full or trigger.frames > self.limits.frames
         if has_stepped or is_full:
             trigger.begin_file(self._next_number(), CLOCK_SET if has_stepped else NEXT_FILE, offset_ns)
         return has_stepped or is_full
