@@ -194,8 +194,13 @@ class Finisher:
             entry = self._catalogue.add(entry_of(closed))
             self._notices.put(Filed(closed, entry.bytes))
             if closed.order.trigger == "rolling":
-                count = self.own.rolling_clips_count
-                keep_newest(self._catalogue, count, kind="clip", camera=closed.camera, trigger="rolling")
+                keep_newest(
+                    *(self._catalogue, self.own.rolling_clips_count),
+                    only_uploaded=self.settings.table(LibrarySettings).delete_only_uploaded,
+                    kind="clip",
+                    camera=closed.camera,
+                    trigger="rolling",
+                )
         except (OSError, sqlite3.Error, LibraryError) as error:
             # The file is safe, and its description is written when there is room again.
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)

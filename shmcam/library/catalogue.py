@@ -133,6 +133,28 @@ class Catalogue:
             raise NoSuchEntry(f"{number} was deleted meanwhile: {entry.path.name}")
         return entry
 
+    def mark_uploaded(self, entry: Entry, to: str, copied: os.stat_result) -> bool:
+        """Notes that a verified copy of the file, as it was when `copied` was read, lies at `to`.
+
+        Returns: False if the file has changed or was deleted since: then nothing is noted. Raises: NotWritable,
+        sqlite3.Error, LibraryError.
+        """
+        self._database.require_writable()
+        try:
+            now = entry.path.stat()
+            if (now.st_size, now.st_mtime_ns) != (copied.st_size, copied.st_mtime_ns):
+                return False
+            sidecar.mark_uploaded(entry.path, to, copied, self.owner)
+        except FileNotFoundError:
+            return False
+        except (LibraryError, OSError) as problem:
+            # On a full disk the row alone must do, or else nothing may be deleted and the disk stays full for ever.
+            # A rebuild forgets such a mark, and the copy is compared once more.
+            log.warning("upload noted in the library alone path=%s reason=%s", entry.path, problem)
+        update = "UPDATE entries SET uploaded = ? WHERE id = ? AND path = ? AND bytes = ?"
+        values = (to, entry.id, database.to_stored_path(entry.path, self.root), entry.bytes)
+        return self._database.write(lambda db: db.execute(update, values).rowcount) > 0
+
     def delete(self, number: int, reason: str = "command") -> Entry:
         """Deletes a file, what belongs to it, and its row.
 

@@ -91,6 +91,10 @@ def connect_read_only(path: Path, why: str, version: int, timeout_s: float) -> s
         stored = connection.execute("PRAGMA user_version").fetchone()[0]
         if stored != version:
             raise LibraryError(f"{path}: of version {stored}, this is {version}, and it cannot be made anew: {why}")
+        if missing := _find_missing_columns(connection):  # this connection sees the table as it will be
+            added = ", ".join(f"'' AS {name}" for name in missing)
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"CREATE TEMP VIEW entries AS SELECT *, {added} FROM main.entries")  # noqa: S608
     except BaseException:
         connection.close()
         raise
@@ -101,6 +105,13 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 """PRAGMA user_version; a file of another version is rebuilt."""
+
+ADDED_COLUMNS = {"uploaded": "TEXT NOT NULL DEFAULT ''"}
+"""Columns (text, empty by default) that a file of an earlier release lacks.
+
+They are added to it as it is opened, so that rows keep number and age. That release reads and writes the file all the
+same: it does not name the column, and the default stands in it.
+"""
 
 BUSY_S = 10.0
 """Seconds that a writer waits for another process' transaction; ours take about a millisecond."""
@@ -251,6 +262,12 @@ class Database:
             raise sqlite3.DatabaseError(result)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+        for name, kind in _find_missing_columns(connection).items():
+            try:
+                connection.execute(f"ALTER TABLE entries ADD COLUMN {name} {kind}")
+            except sqlite3.OperationalError:
+                if _find_missing_columns(connection):  # else another process added it in between
+                    raise
 
     @contextmanager
     def _lock(self, how: int) -> Iterator[None]:
@@ -271,6 +288,12 @@ class Database:
             yield
         finally:
             os.close(descriptor)
+
+
+def _find_missing_columns(connection: sqlite3.Connection) -> dict[str, str]:
+    """Returns the columns that a later release added, with their types, where the table does not have them yet."""
+    present = {row["name"] for row in connection.execute("PRAGMA table_info(entries)")}
+    return {name: kind for name, kind in ADDED_COLUMNS.items() if present and name not in present}
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
@@ -339,7 +362,7 @@ def advance_library_s(library_s: float, before: ClockReading | None, now: ClockR
 COLUMNS = [field.name for field in fields(Entry)]
 COLUMN_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("id", "started_utc_ns", "bytes", "first_frame", "last_frame", "frames", "drops"), int),
-    **dict.fromkeys(("kind", "camera", "trigger", "label"), str),
+    **dict.fromkeys(("kind", "camera", "trigger", "label", "uploaded"), str),
     "duration_s": (int, float),
     "score": (int, float, type(None)),
 }

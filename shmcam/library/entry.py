@@ -26,8 +26,8 @@ ORDINARY_TRIGGERS = frozenset({"", "auto", "rolling", "timer"})
 BY_HAND = frozenset({"manual", "record", "save", "snapshot", "command"})
 """Files that a person asked for; retention never takes them for an ordinary one."""
 
-NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected"})
-"""The fields that the place on disk gives (path, size, the marker of protection) or only the database knows (id)."""
+NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected", "uploaded"})
+"""The fields that the place on disk gives (path, size, the marks in the sidecar) or only the database knows (id)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,8 @@ class Entry:
     """The names of files in the same folder that belong to it and are deleted with it (frame timing CSV)."""
     protected: bool = False
     """True if retention never deletes it."""
+    uploaded: str = ""
+    """The place that holds a copy whose checksum was compared, such as nas:shmcam; empty: none."""
     id: int = 0
     """The row number; 0 before it is added."""
 
@@ -86,7 +88,9 @@ class Entry:
 DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT_DESCRIBED)
 
 
-def from_description(path: Path, values: Mapping[str, Any], *, protected: bool = False) -> Entry | None:
+def from_description(
+    path: Path, values: Mapping[str, Any], *, protected: bool = False, uploaded: str = ""
+) -> Entry | None:
     """Makes an entry from a description in or beside a file; None if it is not one of ours.
 
     Anybody may put a file into our folders: what a row could not hold makes the description none of ours.
@@ -107,6 +111,7 @@ def from_description(path: Path, values: Mapping[str, Any], *, protected: bool =
             label=str(values.get("label", "")),
             companions=tuple(str(name) for name in values.get("companions", ())),
             protected=protected,
+            uploaded=uploaded,
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -141,6 +146,7 @@ def is_text(word: str) -> bool:
 def to_line(entry: Entry) -> str:
     """Returns one row as one line."""
     marks = " protected" * entry.protected + (f" trigger={entry.trigger}" if entry.trigger else "")
+    marks += f" uploaded={entry.uploaded}" if entry.uploaded else ""
     last = f"-f{entry.last_frame}" if entry.last_frame > entry.first_frame else ""  # an adopted file has no last frame
     frames = f" f{entry.first_frame}{last}" if entry.first_frame >= 0 else ""
     length = f" {entry.duration_s:.1f}s" if entry.duration_s else ""
@@ -158,6 +164,7 @@ def to_row(entry: Entry) -> dict[str, Any]:
         "path": str(entry.path),
         "bytes": entry.bytes,
         "protected": entry.protected,
+        "uploaded": entry.uploaded,
     }
 
 

@@ -3,7 +3,8 @@
 Only `make_room` and `keep_newest` delete; the other functions decide. The order: ordinary files before triggered ones,
 oldest first, protected ones never. "Oldest" is the order in which files were added, and ages are library time
 (`shmcam.library.database`), so a wall clock that jumps deletes nothing. Archives were made on purpose: they are deleted
-only by their own limits, never for free space. What a person recorded is never deleted for an ordinary file.
+only by their own limits, never for free space. What a person recorded is never deleted for an ordinary file. With
+`library.delete_only_uploaded` a file goes only if a verified copy of it lies elsewhere.
 
 Nothing is deleted for free space unless all that may go is enough: if another program fills the disk, recordings would
 be lost for nothing. `Catalogue.trouble` says then what is wrong, and so it does where files cannot be deleted.
@@ -103,7 +104,7 @@ def make_room(
     target = folder or settings.paths.captures
     place = existing_parent_of(target)
     spared = BY_HAND if trigger in ORDINARY_TRIGGERS else frozenset()
-    work = _Deletions(catalogue)
+    work = _Deletions(catalogue, _describe_kept(own))
     try:
         with catalogue.hurry():
             if link := settings.paths.find_dangling_link(target):
@@ -114,7 +115,7 @@ def make_room(
             if not closed:
                 for entry in select_due(catalogue, own, need_bytes, kind=kind, writing=writing, spared=spared):
                     work.delete(entry, "limit")
-                candidates = _OnDisk(catalogue, place.stat().st_dev, writing, spared)
+                candidates = _OnDisk(catalogue, own, place.stat().st_dev, writing, spared)
                 _free_space(work, candidates, lambda: measure_room(place, own), need_bytes, at_least_bytes)
     except (sqlite3.Error, LibraryError) as problem:
         if isinstance(problem, NoRoom):
@@ -139,14 +140,22 @@ def _describe_shortage(room: DiskRoom, need_bytes: int) -> str:
     return ""
 
 
+def _describe_kept(settings: LibrarySettings) -> str:
+    """Returns what the files are that may not go, in words."""
+    kept = "protected, archived, recorded by hand or not ours"
+    return f"not uploaded (library.delete_only_uploaded), {kept}" if settings.delete_only_uploaded else kept
+
+
 class _Deletions:
     """The deletions of one call: what went, and what could not."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, kept: str = "") -> None:
+        """`kept`: what files that stay are, in words."""
         self.catalogue = catalogue
+        self.kept = kept
         self.deleted: list[Entry] = []
         self.refused: dict[Path, str] = {}
-        self.reason = "what is left is protected, archived, recorded by hand or not ours"
+        self.reason = f"what is left is {kept}"
 
     @property
     def trouble(self) -> str:
@@ -173,13 +182,14 @@ class _OnDisk:
     """The entries of one disk that may go for free space, in order of deletion."""
 
     catalogue: Catalogue
+    settings: LibrarySettings
     device: int
     writing: Collection[Path]
     spared: Collection[str]
     """Triggers of files that stay."""
 
     def __iter__(self) -> Iterator[Entry]:
-        for entry in _iterate_in_order(self.catalogue, "kind != 'archive'", self.writing):
+        for entry in _iterate_in_order(self.catalogue, self.settings, "kind != 'archive'", self.writing):
             if entry.trigger not in self.spared and _device_of(entry.path) == self.device and frees_space(entry):
                 yield entry
 
@@ -202,7 +212,8 @@ def select_to_clean(settings: Settings, catalogue: Catalogue) -> list[Entry]:
 
         short = measure_room(folder, own).missing_bytes(0)
         short -= sum(entry.bytes for entry in chosen.values() if frees(entry))
-        rest = (entry for entry in _iterate_in_order(catalogue, "kind != 'archive'", ()) if entry.path not in chosen)
+        candidates = _iterate_in_order(catalogue, own, "kind != 'archive'", ())
+        rest = (entry for entry in candidates if entry.path not in chosen)
         chosen |= {entry.path: entry for entry in select_excess(filter(frees, rest), 0, max(0, short))}
     return list(chosen.values())
 
@@ -226,8 +237,8 @@ def _free_space(
                 size, files = size + entry.bytes, files + 1 + len(entry.companions)
         if size < short or files < short_files:
             work.reason = (
-                f"all {len(chosen)} files that may go have {size / MB:.1f} MB, so none was deleted; the others are "
-                "protected, archived, recorded by hand or not ours"
+                f"all {len(chosen)} files that may go have {size / MB:.1f} MB, so none was deleted; "
+                f"the others are {work.kept}"
             )
             return
         before = len(work.deleted)
@@ -259,7 +270,7 @@ def select_due(
     for group, limits in own.items():
         if limits.max_age_s:
             where = f"{sql_of_group(group)} AND added_s < ?"
-            expired = _iterate_in_order(catalogue, where, writing, now_s - limits.max_age_s)
+            expired = _iterate_in_order(catalogue, settings, where, writing, now_s - limits.max_age_s)
             chosen |= {entry.path: entry for entry in expired}
         count, size = totals.get(group, (0, 0))
         expired_bytes = [entry.bytes for entry in chosen.values() if entry.group == group]
@@ -269,7 +280,7 @@ def select_due(
         )
         rest = (
             entry
-            for entry in _iterate_in_order(catalogue, sql_of_group(group), writing)
+            for entry in _iterate_in_order(catalogue, settings, sql_of_group(group), writing)
             if entry.path not in chosen and entry.trigger not in spared
         )
         chosen |= {entry.path: entry for entry in select_excess(rest, *excess)}
@@ -280,31 +291,36 @@ def select_due(
     everything -= sum(entry.bytes for entry in chosen.values() if entry.group != "archives")
     rest = (
         entry
-        for entry in _iterate_in_order(catalogue, "kind != 'archive'", writing)
+        for entry in _iterate_in_order(catalogue, settings, "kind != 'archive'", writing)
         if entry.path not in chosen and entry.trigger not in spared
     )
     return [*chosen.values(), *select_excess(rest, 0, max(0, everything - settings.max_total_mb * MB))]
 
 
-def keep_newest(catalogue: Catalogue, count: int, **which: str) -> list[Entry]:
+def keep_newest(catalogue: Catalogue, count: int, *, only_uploaded: bool = False, **which: str) -> list[Entry]:
     """Deletes all but the newest `count` unprotected files whose columns equal `which` (kind, camera, trigger).
 
-    For the recorder's `rolling_clips_count`. Returns: what was deleted.
+    For the recorder's `rolling_clips_count`. `only_uploaded`: of these, only files of which a verified copy lies
+    elsewhere. Returns: what was deleted.
     """
     if unknown := which.keys() - {"kind", "camera", "trigger"}:
         raise ValueError(f"keep_newest: cannot choose by {', '.join(sorted(unknown))}")
     where = " AND ".join(["protected = 0", *(f"{column} = ?" for column in which)])
     work = _Deletions(catalogue)
     for entry in catalogue.select(where, list(which.values()), "id DESC")[count:]:
-        work.delete(entry, "count")
+        if entry.uploaded or not only_uploaded:
+            work.delete(entry, "count")
     return work.deleted
 
 
-def _iterate_in_order(catalogue: Catalogue, where: str, writing: Collection[Path], *values: float) -> Iterator[Entry]:
-    """Yields the unprotected rows in order of deletion, read in batches."""
+def _iterate_in_order(
+    catalogue: Catalogue, settings: LibrarySettings, where: str, writing: Collection[Path], *values: float
+) -> Iterator[Entry]:
+    """Yields the rows that may go in order of deletion, read in batches."""
+    may_go = "protected = 0 AND uploaded != ''" if settings.delete_only_uploaded else "protected = 0"
     triggered, number = 0, 0
     while True:
-        page = f"protected = 0 AND (triggered, id) > (?, ?) AND {where}"
+        page = f"{may_go} AND (triggered, id) > (?, ?) AND {where}"
         batch = catalogue.select(page, (triggered, number, *values), "triggered, id", BATCH)
         yield from (entry for entry in batch if entry.path not in writing)
         if len(batch) < BATCH:

@@ -17,6 +17,10 @@ class LibrarySettings(Section, frozen=True):
         float,
         setting("the same as a share of the disk; the smaller of both counts", unit="%", ge=0, le=90, apply="live"),
     ] = 5.0
+    delete_only_uploaded: Annotated[
+        bool,
+        setting("limits and the reserve delete only files of which a verified copy was uploaded", apply="live"),
+    ] = False
     max_total_mb: Annotated[int, setting("all but archives", unit="MB", ge=0, le=1_000_000_000, apply="live")] = 0
 
     pictures_max_count: Annotated[int, setting("pictures and stacks kept", ge=0, le=100_000_000, apply="live")] = 0

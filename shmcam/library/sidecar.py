@@ -1,8 +1,8 @@
 """Reads and writes the descriptions of files, from which alone the library can be made again, and tells which are ours.
 
 jpg, png and tiff carry their description as JSON in EXIF's UserComment, videos as a comment. Every file but such a
-picture has a sidecar, `<name>.json`. The same sidecar carries protection, for every kind of file: protecting must not
-rewrite a picture.
+picture has a sidecar, `<name>.json`. The same sidecar carries protection and the mark of a copy elsewhere, for every
+kind of file: protecting must not rewrite a picture.
 
 A file is ours (`is_ours`) if its description names this installation and the file still bears the name that we gave
 it. Only such files get rows, and only such files are ever deleted. A description without an installation, of an earlier
@@ -25,7 +25,7 @@ from typing import Any
 
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
-from shmcam.library.entry import Entry, from_description
+from shmcam.library.entry import Entry, from_description, is_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.atomic_files import open_atomic, read_state
@@ -51,6 +51,8 @@ DATE = re.compile(r"(?<!\d)\d{8}(?!\d)")
 """The date in every name of ours."""
 CLIP_KINDS = {"event": "clip", "rolling": "clip"}
 """The recorder's kinds of clips that the library calls otherwise."""
+UPLOADED = "uploaded"
+"""The key of the mark that a copy lies elsewhere: where ("to"), and the size and time of the file that was copied."""
 TIMING = "_frame_timing.csv"
 """The end of the name of a clip's CSV."""
 
@@ -177,9 +179,32 @@ def read(path: Path, owner: Owner) -> Entry | None:
     values = read_description(path)
     if not owner.is_ours(path, values):
         return None
-    entry = from_description(path, values, protected=values.get("protected") is True)
+    protected, uploaded = values.get("protected") is True, _read_uploaded(path, values, status)
+    entry = from_description(path, values, protected=protected, uploaded=uploaded)
     size = archive_bytes_of(values, status.st_size) if path.name == MANIFEST else status.st_size
     return entry and replace(entry, bytes=size)
+
+
+def mark_uploaded(path: Path, to: str, copied: os.stat_result, owner: Owner) -> None:
+    """Notes in the sidecar that a copy of the file, as it was when `copied` was read, lies at `to`.
+
+    Raises: OSError; LibraryError if another program wrote that sidecar.
+    """
+    mark = {"to": to, "bytes": copied.st_size, "mtime_ns": copied.st_mtime_ns}
+    write_sidecar(path, {UPLOADED: mark}, owner)
+
+
+def _read_uploaded(path: Path, values: Mapping[str, Any], status: os.stat_result) -> str:
+    """Returns where a copy of the file lies; empty for none, or if the file has changed since.
+
+    Each build of an archive writes its manifest anew, without the mark, so that needs no comparison.
+    """
+    mark = values.get(UPLOADED)
+    to = mark.get("to") if isinstance(mark, dict) else None
+    if not isinstance(mark, dict) or not isinstance(to, str) or not is_text(to):
+        return ""
+    is_same = (mark.get("bytes"), mark.get("mtime_ns")) == (status.st_size, status.st_mtime_ns)
+    return to if is_same or path.name == MANIFEST else ""
 
 
 def _read_video(path: Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class TimelineRow(NamedTuple):
     duration_s: float
     trigger: str
     label: str
+    uploaded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ class CameraTimeline:
     """When clips exist; gaps shorter than a cell are closed."""
     nights: list[TimePeriod]
     """The nights from which a picture was made or a clip recorded."""
+    uploads: list[TimePeriod]
+    """When the files are from of which a copy was uploaded."""
     events: list[TimelineEvent]
     """In order of time."""
 
@@ -153,6 +156,7 @@ def make_timeline(rows: Iterable[TimelineRow], span: TimelineSpan) -> Timeline:
             cells=_to_cells(own, span),
             footage=_to_periods(filter(_is_footage, own), span),
             nights=_to_periods(filter(_is_of_a_night, own), span),
+            uploads=_to_periods((row for row in own if row.uploaded), span),
             events=[_to_event(row) for row in shown if row.camera == camera],
         )
         for camera, own in sorted(by_camera.items())

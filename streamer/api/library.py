@@ -116,6 +116,8 @@ class Row(msgspec.Struct, frozen=True):
     trigger: str
     label: str
     protected: bool
+    uploaded: str
+    """The place of a copy elsewhere, such as nas:shmcam; empty: none."""
     media: str
     """Media type of the file; empty: cannot be fetched."""
 
