@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 COMMANDS = ("short_stream", "preview", "viewers")
 EVENTS = (
     *("night_began", "night_ended", "motion_began", "motion_ended", "mode_changed", "saved", "stack_saved"),
-    *("recording_started", "recording_stopped", "clip_closed", "archive_saved", "deleted", "progressed"),
+    *("recording_started", "recording_stopped", "clip_closed", "archive_saved", "deleted", "uploaded", "progressed"),
     *("camera_lost", "camera_found", "process_up", "process_down", "process_stalled", "disk_low", "memory_high"),
     "failed",
 )

@@ -745,6 +745,19 @@ class Deleted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Uploaded(Event):
+    """A copy of a saved file lies elsewhere, and its checksum was compared."""
+
+    row: Annotated[int, describe("its number in the library")] = 0
+    camera: Camera = ""
+    path: Path
+    kind: Annotated[str, describe("picture, clip, session …", max_length=32)] = ""
+    trigger: Annotated[str, describe("what had caused the file: manual, motion, rolling …", max_length=32)] = ""
+    bytes: Annotated[int, describe("its size", unit="B", ge=0)] = 0
+    to: Annotated[str, describe("the place, such as nas:shmcam", max_length=500)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemoryHigh(Event):
     """Memory or swap passed a limit."""
 
@@ -792,7 +805,7 @@ TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
     "motion": ("motion_began", "motion_ended"),
     "recording": ("recording_started", "recording_stopped", "clip_closed"),
     "clip": ("clip_closed",),
-    "pictures": ("saved", "stack_saved", "archive_saved", "deleted"),
+    "pictures": ("saved", "stack_saved", "archive_saved", "deleted", "uploaded"),
     "camera": ("camera_found", "camera_lost", "mode_changed"),
     "process": ("process_up", "process_down", "process_stalled"),
     "system": ("disk_low", "memory_high", "failed"),

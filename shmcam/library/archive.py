@@ -26,7 +26,7 @@ from shmcam.config.settings import FORMER_LONG_NAME, LONG_NAME
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryError, NothingThere
-from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, holds_any, remove_listed
+from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, holds_any, list_files, remove_listed
 from shmcam.library.manifest import (
     BEGUN,
     CHUNK_BYTES,
@@ -40,7 +40,7 @@ from shmcam.library.manifest import (
     write,
 )
 from shmcam.library.query import Query
-from shmcam.library.sidecar import MANIFEST, is_archive, sidecar_path_of
+from shmcam.library.sidecar import MANIFEST, is_archive
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.progress import Progress
 
@@ -159,10 +159,7 @@ def _is_taken(folder: Path) -> bool:
 def _files_of(entries: Collection[Entry]) -> Iterator[Path]:
     """Yields the files of entries with all that lies beside them, the log of each session at the end."""
     for entry in entries:
-        yield entry.path
-        for extra in (*(entry.path.with_name(name) for name in entry.companions), sidecar_path_of(entry.path)):
-            if extra.exists():
-                yield extra
+        yield from list_files(entry)
     folders = sorted({entry.path.parent for entry in entries if SESSION_FOLDER.fullmatch(entry.path.parent.name)})
     yield from (folder / SESSION_LOG for folder in folders if (folder / SESSION_LOG).is_file())
 

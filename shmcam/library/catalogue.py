@@ -235,6 +235,10 @@ class Catalogue:
     def sum_search(self, query: Query) -> tuple[int, int]:
         """Returns files and bytes of all pages of a search. Raises: ValueError as `search`."""
         where, values, _ = to_sql(dataclasses.replace(query, cursor="", before=None))
+        return self.sum_rows(where, values)
+
+    def sum_rows(self, where: str, values: Sequence[Any]) -> tuple[int, int]:
+        """Returns files and bytes of the rows that our own SQL finds (never text from outside)."""
         sql = f"SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM entries WHERE {where}"  # noqa: S608 - our own SQL
         files, size = self._database.read(lambda db: db.execute(sql, values).fetchone())
         return files, size

@@ -92,6 +92,16 @@ def size_of(path: Path) -> int:
     return archive_bytes_of(read_json(path) or {}, own) if path.name == MANIFEST else own
 
 
+def list_files(entry: Entry) -> list[Path]:
+    """Returns the files of an entry: its own and those that belong to it; of an archive all that it lists."""
+    path = entry.path
+    if path.name == MANIFEST:
+        listed = (path.parent / place for place in (*read_items(path.parent), CONFIG))
+        return [file for file in listed if file.is_file() and ".." not in file.parts] + [path]
+    extras = (*(path.with_name(name) for name in entry.companions), sidecar_path_of(path))
+    return [path, *(extra for extra in extras if extra.exists())]
+
+
 def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     """Deletes an entry's files, the main one first; what is gone already does not matter.
 

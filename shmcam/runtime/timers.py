@@ -1,4 +1,4 @@
-"""Computes the wait before the next try (1, 2, 4 … 30 s) and when something that repeats is due. Pure."""
+"""Computes the wait before the next try (1, 2, 4 … 30 s), when something is due, and hours of the day. Pure."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ class Interval:
         self.missed += late
         self._next_ns += (late + 1) * step_ns
         return True
+
+
+HOURS = r"(?:[01]\d|2[0-3]):[0-5]\d-(?:(?:[01]\d|2[0-3]):[0-5]\d|24:00)"
+"""The pattern of a span of the day, such as 22:00-06:00."""
+DAY_MINUTES = 24 * 60
+
+
+def is_within_hours(hours: str, minute: int) -> bool:
+    """Tells whether a minute of the day (0..1439) lies in a span of HOURS; the empty span is the whole day.
+
+    The end does not belong to it. A span that ends before it begins goes over midnight.
+    """
+    if not hours:
+        return True
+    begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in hours.split("-"))
+    return (minute - begin) % DAY_MINUTES < ((end - begin) % DAY_MINUTES or DAY_MINUTES)
