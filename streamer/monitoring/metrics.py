@@ -62,8 +62,15 @@ class MetricsCollector:
         encoded = CounterMetricFamily("shmcam_recorder_encoded", "frames encoded since its start", labels=["camera"])
         unwritten = CounterMetricFamily("shmcam_recorder_unwritten", "of them, refused by the disk", labels=["camera"])
         yield from _collect_hooks(rows)
+        trouble = GaugeMetricFamily("shmcam_process_trouble", "1: its line in status has a reason", labels=labels)
+        text = "a number of its line in status, such as upload's waiting"
+        figures = GaugeMetricFamily("shmcam_process_figure", text, labels=[*labels, "figure"])
         for row in rows:
             names = [row.program, row.camera]
+            trouble.add_metric(names, bool(row.reason))
+            for name, value in row.figures.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    figures.add_metric([*names, name], value)
             up.add_metric(names, row.pid > 0 and row.state not in {"silent", "missing"})
             rss.add_metric(names, row.rss_bytes)
             laps.add_metric(names, row.laps)
@@ -74,7 +81,7 @@ class MetricsCollector:
                 recording.add_metric([row.camera], row.state == "recording")
                 encoded.add_metric([row.camera], row.get_figure("encoded"))
                 unwritten.add_metric([row.camera], row.get_figure("unwritten"))
-        yield from (up, rss, lag, laps, behind, recording, encoded, unwritten)
+        yield from (up, rss, lag, laps, behind, recording, encoded, unwritten, trouble, figures)
 
     def _collect_server(self) -> Iterator[Metric]:
         context = self._context

@@ -11,6 +11,14 @@ const ZIP_MAX = 200; // files of one zip
 const SINCE = [["", "All time"], ["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["30d", "Last month"]];
 const ORDERS = [["newest", "Newest first"], ["oldest", "Oldest first"], ["largest", "Largest first"], ["longest", "Longest first"]];
 
+/** How uploads are, in words. */
+function uploadsOf({ state, reason, figures }) {
+  const { waiting = 0, waiting_bytes = 0, percent = 0 } = figures;
+  const rest = waiting ? `${waiting} files, ${size(waiting_bytes)} to upload` : state === "running" || state === "uploading" ? "everything is uploaded" : "";
+  const now = state === "uploading" ? `uploading, ${percent} %` : state === "running" ? "" : `uploads: ${state}`;
+  return [rest, now, bare(reason)].filter(Boolean).join("; ");
+}
+
 /** A text with file names without their folders. */
 const bare = (text) => text.replace(/\/\S*\/(?=\S)/g, "");
 
@@ -27,12 +35,13 @@ export class LibraryTab {
     this.rows = [];
     this.chosen_ids = new Set();
     this.total = h("span", { class: "soft", role: "status" });
+    this.uploads = h("span", { class: "soft uploads", hidden: true });
     this.shelf = h("div", { class: "shelf" });
     this.older = h("button", { class: "older", hidden: true, onclick: () => this.load(this.shown + MORE) }, "Show older");
     this.several = h("div", { class: "card savebar", hidden: true });
     this.element = h("div", {},
       h("div", { class: "filters" }, this.text, this.group, this.since, this.camera, this.order, h("button", { onclick: () => { this.drawn = ""; this.load(); } }, "Refresh"),
-        h("button", { class: "changes", onclick: () => this.archive() }, "Archive…"), h("button", { onclick: () => this.choose(this.rows) }, "Select all"), this.total),
+        h("button", { class: "changes", onclick: () => this.archive() }, "Archive…"), h("button", { onclick: () => this.choose(this.rows) }, "Select all"), this.total, this.uploads),
       this.shelf, this.older, this.several);
   }
 
@@ -41,6 +50,9 @@ export class LibraryTab {
   update(over) {
     if (this.lastEvent !== undefined && over.last_event !== this.lastEvent) this.load();
     this.lastEvent = over.last_event;
+    const upload = over.health.processes.find(({ program }) => program === "upload");
+    this.uploads.hidden = !upload;
+    if (upload) this.uploads.textContent = uploadsOf(upload);
   }
 
   async load(shown = this.shown) {
@@ -81,7 +93,7 @@ export class LibraryTab {
     image.addEventListener("error", () => image.replaceWith(h("span", { class: "none", "aria-hidden": "true" }, BARE[row.group] ?? "File")));
     const shown = !/^(image|video)\//.test(row.media) ? h("span", { class: "none", "aria-hidden": "true" }, BARE[row.group] ?? "File") : image;
     const thumb = h("button", { class: "thumb", "aria-label": `Open ${row.group === "archives" ? `Archive ${row.label || row.name}` : row.name}${row.duration_s > 0 && row.group !== "archives" ? `, ${length(row.duration_s)}` : ""}`, onclick: () => this.view(row) }, shown, row.duration_s > 0 && row.group !== "archives" && h("span", { class: "length" }, length(row.duration_s)));
-    const facts = [row.group === "archives" ? row.label || row.name : row.camera, row.kind, row.trigger !== row.kind && row.trigger, size(row.bytes), row.drops > 0 && `${row.drops} missing`];
+    const facts = [row.group === "archives" ? row.label || row.name : row.camera, row.kind, row.trigger !== row.kind && row.trigger, size(row.bytes), row.drops > 0 && `${row.drops} missing`, row.uploaded && "uploaded"];
     const box = h("input", { type: "checkbox", checked: this.chosen_ids.has(row.id), "aria-label": `Select ${row.name}`, onchange: () => { box.checked ? this.chosen_ids.add(row.id) : this.chosen_ids.delete(row.id); this.showSeveral(); } });
     return h("article", { class: "card item", "data-id": row.id }, h("label", { class: "select" }, box), thumb,
       h("div", { class: "text" }, h("div", {}, day(row.started_utc)), row.label && row.group !== "archives" && h("div", { class: "label" }, row.label), h("div", { class: "soft" }, facts.filter(Boolean).map((fact) => h("span", {}, fact)))),
@@ -97,7 +109,7 @@ export class LibraryTab {
     if (row.group === "archives") return this.viewArchive(row);
     const source = `api/v1/library/${row.id}/file`;
     const frames = row.last_frame > row.first_frame ? `frames ${row.first_frame}–${row.last_frame}` : `frame ${row.first_frame}`;
-    const facts = [`${row.camera}, ${row.kind}`, row.label, day(row.started_utc), row.first_frame >= 0 && frames, size(row.bytes)].filter(Boolean).join(" · ");
+    const facts = [`${row.camera}, ${row.kind}`, row.label, day(row.started_utc), row.first_frame >= 0 && frames, size(row.bytes), row.uploaded && `uploaded to ${row.uploaded}`].filter(Boolean).join(" · ");
     let content = h("p", { class: "empty" }, "This kind of file can only be downloaded.");
     if (row.media === "video/mp4") content = h("video", { src: source, controls: true, autoplay: true, muted: true, playsinline: true, "aria-label": row.name });
     else if (row.media === "image/jpeg" || row.media === "image/png") content = h("img", { src: source, alt: row.name });

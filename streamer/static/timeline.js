@@ -7,7 +7,7 @@ const DAY_MS = 86_400_000;
 const SPANS = [["Day", 24], ["6 hours", 6], ["Hour", 1]];
 const EDGE_MS = 3000; // so near to now it is live
 const FRAME_S = 1 / 30; // a step where the rate is not known
-const ROWS = { nights: [0, 6], footage: [8, 20], events: [30, 8], pictures: [40, 8] }; // y and height of what a strip shows
+const ROWS = { nights: [0, 6], footage: [8, 20], uploads: [28, 2], events: [30, 8], pictures: [40, 8] }; // y and height of what a strip shows
 
 export class TimelineTab {
   constructor(page) {
@@ -94,6 +94,7 @@ export class TimelineTab {
       }
       for (const one of found?.nights ?? []) bar("nights", utc(one.begin_utc), utc(one.end_utc));
       for (const one of found?.footage ?? []) bar("footage", utc(one.begin_utc), utc(one.end_utc));
+      for (const one of found?.uploads ?? []) bar("uploads", utc(one.begin_utc), utc(one.end_utc));
       const recording = this.page.over?.recordings[name];
       if (recording?.since_utc) bar("footage", Math.max(utc(recording.since_utc), this.since), Math.min(Date.now(), this.until), "recording");
       for (const one of found?.events ?? []) bar("events", utc(one.utc), utc(one.utc) + one.duration_s * 1000);
@@ -194,7 +195,7 @@ export class TimelineTab {
   }
 }
 
-const COLOURS = { footage: "--accent", recording: "--rec", events: "--warn", pictures: "--good", nights: "--soft" };
-const LEGEND = { footage: "Recordings", recording: "Recording now", events: "Motion and other events", pictures: "Pictures and videos made of them", nights: "Nights" };
+const COLOURS = { footage: "--accent", recording: "--rec", events: "--warn", pictures: "--good", nights: "--soft", uploads: "--text" };
+const LEGEND = { footage: "Recordings", recording: "Recording now", events: "Motion and other events", pictures: "Pictures and videos made of them", nights: "Nights", uploads: "Uploaded" };
 const utc = (text) => new Date(text).getTime();
 const iso = (ms) => new Date(ms).toISOString();

@@ -18,6 +18,7 @@ from shmcam.control.messages import Reply, Status
 from shmcam.imaging import frame_number_code
 from shmcam.library import Entry
 from streamer.loop import measure_load
+from streamer.monitoring.system_load import SystemLoad, process_health_of
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded
@@ -629,6 +630,55 @@ def test_a_large_library_shows_older_rows_when_asked(tmp_path, browser):
             assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == 250
             page.get_by_label("What").select_option("pictures")
             playwright.expect(items).to_have_count(120)
+
+
+def test_what_is_uploaded_is_marked_in_library_and_timeline_with_what_is_to_come(tmp_path, browser):
+    with Threaded(tmp_path, fps=10.0) as served:
+        context = served.server.context
+        folder, now_ns = context.settings.paths.recordings, time.time_ns()
+        rows = [
+            Entry(
+                kind="clip",
+                camera="cam0",
+                path=folder / f"{number}.mp4",
+                started_utc_ns=now_ns - number * 600 * 10**9,
+                duration_s=300.0,
+                bytes=2_000_000,
+                uploaded="nas:porch" if number == 1 else "",
+            )
+            for number in (1, 2)
+        ]
+        context.catalogue.insert(rows)
+        figures = {"waiting": 1, "waiting_bytes": 2_000_000, "percent": 40}
+        row = {"program": "upload", "pid": 1, "state": "uploading", "figures": figures}
+        context.system_load = SystemLoad(hub=True, processes=(process_health_of(row),))
+        with opened(browser, served.server.url, "/#library") as page:
+            playwright.expect(page.locator(".filters")).to_contain_text("1 files, 2.0 MB to upload; uploading, 40 %")
+            playwright.expect(page.locator(".item .soft").filter(has_text="uploaded")).to_have_count(1)
+            page.get_by_role("button", name=re.compile("^Open 1.mp4")).click()
+            playwright.expect(page.locator("#dialog")).to_contain_text("uploaded to nas:porch")
+            page.keyboard.press("Escape")
+            row |= {"state": "retrying", "reason": "connection refused"}
+            context.system_load = SystemLoad(hub=True, processes=(process_health_of(row),))
+            said = "1 files, 2.0 MB to upload; uploads: retrying; connection refused"
+            playwright.expect(page.locator(".filters")).to_contain_text(said)
+            page.get_by_role("tab", name="Timeline").click()
+            playwright.expect(page.locator(".legend")).to_contain_text("Uploaded")
+            page.get_by_label("Span").select_option("Hour")
+            at = {"newer": 7.5, "older": 17.5}  # minutes ago, the middle of each
+            until(lambda: _pixel(page, 29, at["newer"]) != _pixel(page, 29, at["older"]), 10, "a line below one")
+            assert _pixel(page, 18, at["newer"]) == _pixel(page, 18, at["older"]), "both are recordings"
+
+
+def _pixel(page, y: int, minutes_ago: float) -> str:
+    """The colour of cam0's strip, which shows an hour up to a minute from now, at a height and a time."""
+    return page.evaluate(
+        """([y, at]) => {
+          const canvas = document.querySelector("canvas[data-camera=cam0]"), scale = devicePixelRatio || 1;
+          return canvas.getContext("2d").getImageData(canvas.width * at, y * scale, 1, 1).data.join();
+        }""",
+        [y, (59 - minutes_ago) / 60],
+    )
 
 
 def test_a_session_through_all_tabs_has_no_error_and_no_failed_request(pipeline, browser):

@@ -169,7 +169,7 @@ PROMISED = (
     *("shmcam_ring_head", "shmcam_reader_lag_frames", "shmcam_encodes", "shmcam_encode_seconds", "shmcam_viewers"),
     *("shmcam_sent_bytes", "shmcam_recorder_lag_seconds", "shmcam_disk_free_bytes", "shmcam_camera_viewers"),
     *("shmcam_recording", "shmcam_ready", "shmcam_process_up"),
-    *("shmcam_recorder_encoded", "shmcam_recorder_unwritten"),
+    *("shmcam_recorder_encoded", "shmcam_recorder_unwritten", "shmcam_process_trouble", "shmcam_process_figure"),
 )
 
 
@@ -210,6 +210,32 @@ def test_the_counts_of_hooks_are_metrics_and_nonsense_is_zero(tmp_path):
             assert 'shmcam_hook_events_total{hook="bell",result="limited"} 0.0' in text
             assert 'shmcam_hook_waiting{hook="bell"} 2.0' in text
             assert 'hook="odd",result="delivered"} 0.0' in text and "not" not in re.findall(r'hook="(\w+)"', text)
+
+    run(test())
+
+
+def test_every_process_has_its_numbers_among_the_metrics(tmp_path):
+    """Those of optional programs, too, which this program does not know."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    async def test():
+        async with running(tmp_path, fps=30) as server, browsing(server) as browser:
+            figures = {"waiting": 12, "speed": 1.5, "file": "a.mp4", "odd": float("nan"), "none": None, "on": True}
+            from streamer.loop import measure_load
+
+            rows = [{"program": "upload", "pid": 1, "state": "retrying", "reason": "no network", "figures": figures}]
+            server.hub.replies[Status] = Reply(status="status", text="", data={"processes": rows})
+            await measure_load(server.context)
+            text = await (await browser.get("/metrics")).text()
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            samples = families["shmcam_process_figure"].samples
+            assert {one.labels["figure"]: one.value for one in samples} == {"waiting": 12, "speed": 1.5, "on": 1}
+            assert {one.labels["program"] for one in samples} == {"upload"}
+            assert [one.value for one in families["shmcam_process_trouble"].samples] == [1]
+            reasons = (await (await browser.get("/healthz")).json())["reasons"]
+            assert not any("upload" in reason for reason in reasons), (
+                "a store that is away is no trouble of the service"
+            )
 
     run(test())
 
