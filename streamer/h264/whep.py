@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
-import sys
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from shmcam.config.optional_program import Need
 from shmcam.runtime.peer_address import is_loopback, peer_key_of, plain_address
 from streamer.h264.routes import join_live_video, wait_for_first
 from streamer.h264.viewers import RtpVideoViewer
@@ -28,6 +27,7 @@ from streamer.settings import WebRtcSettings
 if TYPE_CHECKING:
     from streamer.h264.webrtc_peer import WebRtcPeer
 
+AIORTC = Need.of_extra("aiortc", "webrtc")
 SDP = "application/sdp"
 CONNECT_S = 15.0
 """A session that is not connected by then ends: no packet of the viewer came through."""
@@ -38,9 +38,7 @@ def find_webrtc_problem(settings: WebRtcSettings) -> str:
     """Returns why there is no WebRTC; empty: there is."""
     if not settings.enable:
         return "webrtc.enable is false"
-    if importlib.util.find_spec("aiortc") is None:
-        return f"WebRTC needs aiortc; type: {sys.executable} -m pip install 'aiortc>=1.16,<2'"
-    return ""
+    return "" if AIORTC.is_met else f"WebRTC {AIORTC}"
 
 
 async def begin_session(request: web.Request) -> web.StreamResponse:

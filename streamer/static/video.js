@@ -22,7 +22,7 @@ export class Video {
     this.snapshots = snapshots;
     this.camera = camera;
     this.mode = long ? "mjpeg" : mode;
-    this.webrtc = Boolean(window.RTCPeerConnection) && (webrtc || mode === "webrtc");
+    this.webrtc = Boolean(window.RTCPeerConnection) && (mode === "webrtc" || webrtc && mode === "auto");
     this.long = long;
     this.width = width;
     this.kind = "";
@@ -191,7 +191,10 @@ export class Video {
       if (["failed", "disconnected"].includes(peer.connectionState)) this.fallBack();
     });
     this.heard = Date.now();
-    this.watch = setInterval(() => { if (Date.now() - this.heard > this.silentMs) this.fallBack(); }, 1000);
+    this.watch = setInterval(() => {
+      const begins = this.kind !== "webrtc" && peer.connectionState === "connected"; // a busy machine may need a while for the first picture
+      if (Date.now() - this.heard > (begins ? 2 : 1) * this.silentMs) this.fallBack();
+    }, 1000);
     this.hear(peer);
     try {
       await peer.setLocalDescription();

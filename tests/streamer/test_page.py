@@ -120,6 +120,7 @@ def test_the_live_picture_comes_as_h264_by_itself(pipeline, browser):
 
 def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_it_fails(pipeline, browser):
     pipeline.text("set webrtc.enable true")
+    until(lambda: b'"no_webrtc":""' in pipeline.http("/api/v1/overview"), 20, "the streamer to know")
     try:
         with opened(browser, pipeline.url) as page:
             until(lambda: kind(page) == "webrtc", 30, "WebRTC to play")
@@ -131,6 +132,10 @@ def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_
             until(lambda: pipeline.text("viewers") == "nobody is watching", 10, lambda: pipeline.text("viewers"))
             page.keyboard.press("q")
             until(lambda: kind(page) == "webrtc", 30, "WebRTC to play again")
+            for mode, way in (("h264", "websocket"), ("mjpeg", "mjpeg"), ("webrtc", "webrtc"), ("auto", "webrtc")):
+                page.get_by_label("How the picture comes").select_option(mode)
+                until(lambda way=way: way in pipeline.text("viewers"), 20, way)
+                until(lambda: len(pipeline.text("viewers").splitlines()) == 1, 20, lambda: pipeline.text("viewers"))
             page.keyboard.press("g")  # a grid takes the way that costs less
             until(lambda: "websocket" in pipeline.text("viewers"), 20, lambda: pipeline.text("viewers"))
         with opened(browser, pipeline.url, "/login") as page:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -234,8 +235,9 @@ def test_whoever_comes_through_a_trusted_proxy_gets_addresses_it_can_reach(tmp_p
 
 
 def test_without_aiortc_or_switched_off_the_reason_and_the_cure_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(whep.importlib.util, "find_spec", lambda name: None)
-    assert "-m pip install 'aiortc>=1.16,<2'" in whep.find_webrtc_problem(WebRtcSettings())
+    with monkeypatch.context() as patch:
+        patch.setattr(whep, "AIORTC", replace(whep.AIORTC, name="aiortc_that_is_away"))
+        assert whep.find_webrtc_problem(WebRtcSettings()).endswith("bin/pip install 'shmcam[webrtc]'")
 
     async def test():
         async with running(tmp_path, "[webrtc]\nenable = false\n", fps=30) as server, browsing(server) as browser:
