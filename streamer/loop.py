@@ -95,6 +95,8 @@ async def serve(settings: Settings, stop: Stop, hub_link: HubLink, sock: socket.
             log.info("ready url=%s cameras=%s", url, ",".join(context.cameras))
             await stopped.wait()
         loop.remove_reader(stop.fileno())
+        for camera in context.cameras.values():
+            camera.fanout.joined.set()  # ends the sleep of its feed
         for feed in feeds:
             feed.thread.join(4 * IDLE_S)
     totals = context.viewers.sum_up()

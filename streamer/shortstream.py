@@ -13,12 +13,13 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shm_ring import FrameOverwritten, RingError, RingReader
 from shmcam.config.settings import Settings
 from shmcam.control.messages import CHUNK_BYTES_MAX, Chunk, Reply, ShortStream
+from shmcam.imaging.jpeg import JpegEncoder
 from streamer.http.context import Context, StreamedCamera
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
@@ -123,6 +124,7 @@ class LastFrames:
     sequences: range
     stream: str
     """The ring: main, or lores for the small frames."""
+    encoder: JpegEncoder = field(default_factory=JpegEncoder)
 
 
 def find_last_frames(settings: Settings, camera: str, count: int) -> LastFrames:
@@ -143,7 +145,7 @@ def _encode_frame(last: LastFrames, sequence: int, variant: Variant) -> bytes | 
         return None
     with suppress(FrameOverwritten):
         frame = last.reader.copy(sequence)
-        return encode_picture(frame.payload, frame, variant, None).jpeg
+        return encode_picture(last.encoder, frame.payload, frame, variant, None).jpeg
     return None
 
 

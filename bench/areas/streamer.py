@@ -14,6 +14,7 @@ import psutil
 from bench.measure import Measured, Outcome, Row, Skipped, Table, compared, paired, timed_us
 from bench.peers.streamer_parts import picture
 from bench.peers.streamer_subjects import (
+    FPS,
     HEIGHT,
     WIDTH,
     bare,
@@ -26,6 +27,7 @@ from bench.peers.streamer_subjects import (
     metric,
     motion,
     streamer,
+    switches,
     until,
     watch,
     watching,
@@ -39,6 +41,10 @@ ROWS = (
     Row("cpu_with_jpeg_ratio", "x", None, "the same and the one JPEG of each frame, which the bare one has not"),
     Row("memory_ratio", "x", 2.0, "memory that 100 viewers add / what they add to the bare fan-out"),
     Row("latency_over_encode_ms", "ms", 5.0, "publish to last byte at a viewer, p50, beyond the encode itself"),
+    Row("bt709_cpu_ms", "ms", 3.0, "CPU of the streamer per limited-range BT.709 picture of 720p, 10 fps, one viewer"),
+    Row("bt709_latency_ms", "ms", 4.0, "publish to last byte of such a picture, p50 of 30 viewers at 10 fps"),
+    Row("bt709_convert_ratio", "x", 1.7, "limited-range BT.709 frame as JPEG / frame that is JFIF's already, 720p"),
+    Row("asleep_per_frame", "", 0.7, "waits begun per frame without a viewer, all threads: control, load and feed"),
     Row("planar_jpeg_speedup", "x", 1.5, "JPEG from the planes / through BGR, 720p, quality 80", "higher"),
     Row("jpeg_colour_error", "levels", 3.0, "BT.709 video-range frame as JPEG: mean difference from true colours"),
     Row("curve", "", None, "1 to 500 viewers"),
@@ -49,6 +55,8 @@ ROWS = (
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield "planar_jpeg_speedup", _planar(5 if quick else 25)
     yield "jpeg_colour_error", _colour()
+    yield "bt709_convert_ratio", _convert(5 if quick else 25)
+    yield from _limited(4 if quick else 20)
     seconds, many = (4, 20) if quick else (12, 100)
     with streamer() as (port, process):
         yield from _hundred(port, many, 4 if quick else 20, seconds)
@@ -63,6 +71,26 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "curve", _curve(port, process, (1, 10, 50) if quick else (1, 10, 50, 100, 200, 350, 500), seconds / 2)
     yield "memory_ratio", _memory_ratio(many, 1 if quick else 3)
     yield "peers", _peers(seconds, 1 if quick else 10)
+
+
+def _limited(seconds: float) -> Iterator[tuple[str, Outcome]]:
+    """Pictures as most decoded video has them: limited range, BT.709."""
+    with streamer("bt709", "tv") as (port, process):
+        time.sleep(2)  # its first picture has been fetched; then it sleeps
+        frames, waits = metric(port, "camera_frame_id"), switches(process)
+        time.sleep(seconds / 2)
+        waits, frames = switches(process) - waits, metric(port, "camera_frame_id") - frames
+        yield (
+            "asleep_per_frame",
+            Measured(waits / max(1.0, frames), f"{waits} waits, {frames:.0f} frames at {FPS:.0f}/s"),
+        )
+        encodes, cpu = metric(port, "encodes_total"), cpu_s(process)
+        watch(port, "/stream?fps=10", 1, 0, seconds)
+        encodes, cpu = metric(port, "encodes_total") - encodes, cpu_s(process) - cpu
+        yield "bt709_cpu_ms", Measured(cpu / max(1.0, encodes) * 1e3, f"{encodes:.0f} pictures, {cpu:.2f} s CPU in all")
+        seen = watch(port, "/stream?fps=10", 30, 0, seconds)
+        detail = f"p50 {seen['latency_p50_ms']:.2f}, p99 {seen['latency_p99_ms']:.2f} ms"
+        yield "bt709_latency_ms", Measured(float(seen["latency_p50_ms"]), detail)
 
 
 def _hundred(port: int, many: int, stalled: int, seconds: float) -> Iterator[tuple[str, Outcome]]:
@@ -180,6 +208,22 @@ def _planar(repeats: int) -> Outcome:
         "planar": lambda: timed_us(lambda: to_jpeg(payload, shape, 80), 8),
     }
     return compared(paired(subjects, repeats), "through BGR", "planar")
+
+
+def _convert(repeats: int) -> Outcome:
+    import cv2
+
+    from shm_ring.formats import geometry
+    from shmcam.imaging.jpeg import JpegEncoder
+
+    payload, encoder = picture(WIDTH, HEIGHT), JpegEncoder()
+    limited = geometry("yuv420p", WIDTH, HEIGHT, color_space="bt709", color_range="tv")
+    cv2.setNumThreads(1)
+    subjects = {
+        "limited": lambda: timed_us(lambda: encoder.encode(payload, limited, 80), 8),
+        "full": lambda: timed_us(lambda: encoder.encode(payload, geometry("yuv420p", WIDTH, HEIGHT), 80), 8),
+    }
+    return compared(paired(subjects, repeats), "limited", "full")
 
 
 def _colour() -> Outcome:

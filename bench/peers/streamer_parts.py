@@ -1,6 +1,6 @@
 """The processes beside the streamer in its bench: a camera, many viewers, and the barest server there can be.
 
-python -m bench.peers.streamer_parts camera PREFIX WIDTH HEIGHT FPS SECONDS
+python -m bench.peers.streamer_parts camera PREFIX WIDTH HEIGHT FPS SECONDS [COLOR_SPACE COLOR_RANGE]
 python -m bench.peers.streamer_parts bare PORT FPS BYTES
 python -m bench.peers.streamer_parts viewers PORT PATH COUNT STALLED SECONDS
 """
@@ -24,7 +24,7 @@ HEAD = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nX-Frame-Id
 
 
 def picture(width: int, height: int) -> np.ndarray:
-    """A yuv420p payload that makes a JPEG of usual size (about 0.09 bytes a pixel at quality 80)."""
+    """A yuv420p payload, of any range, that makes a JPEG of usual size (about 0.09 bytes a pixel at quality 80)."""
     import numpy as np  # not for everybody: the barest server must be bare
 
     from shm_ring.formats import geometry, planes
@@ -39,14 +39,17 @@ def picture(width: int, height: int) -> np.ndarray:
     return payload
 
 
-def camera(prefix: str, width: int, height: int, fps: float, seconds: float) -> None:
+def camera(
+    prefix: str, width: int, height: int, fps: float, seconds: float, space: str = "smpte170m", span: str = "pc"
+) -> None:
     """Publish at a steady rate."""
     from shm_ring import FrameMeta, RingWriter, segment_name
     from shm_ring.formats import geometry, planes
     from shmcam.imaging import frame_number_code
     from shmcam.runtime.clock import now_ns, utc_offset_ns
 
-    shape, payload = geometry("yuv420p", width, height), picture(width, height)
+    shape = geometry("yuv420p", width, height, color_space=space, color_range=span)
+    payload = picture(width, height)
     luma = planes(payload, shape)[0]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -190,7 +193,7 @@ def _gone(sock: socket.socket) -> bool:
 def main() -> None:
     role, *given = sys.argv[1:]
     if role == "camera":
-        camera(given[0], int(given[1]), int(given[2]), float(given[3]), float(given[4]))
+        camera(given[0], int(given[1]), int(given[2]), float(given[3]), float(given[4]), *given[5:])
     elif role == "bare":
         asyncio.run(bare(int(given[0]), float(given[1]), int(given[2])))
     else:

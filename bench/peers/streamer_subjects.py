@@ -22,8 +22,8 @@ PARTS = [sys.executable, "-m", "bench.peers.streamer_parts"]
 
 
 @contextmanager
-def streamer() -> Iterator[tuple[int, psutil.Process]]:
-    """A camera process and a real streamer process, on a free port."""
+def streamer(*color: str) -> Iterator[tuple[int, psutil.Process]]:
+    """A camera process and a real streamer process, on a free port. `color`: the frames' space and range."""
     prefix, port = f"b{secrets.token_hex(4)}", free_port()
     with ExitStack() as stack:
         stack.callback(remove_segments, prefix)
@@ -33,7 +33,7 @@ def streamer() -> Iterator[tuple[int, psutil.Process]]:
             f'[ring]\nprefix = "{prefix}"\n[mjpeg_server]\nport = {port}\nmax_streams = 600\n'
             "busy_cpu_percent = 100\n[http]\nmax_connections = 700\n"
         )
-        started(stack, [*PARTS, "camera", prefix, str(WIDTH), str(HEIGHT), str(FPS), "600"])
+        started(stack, [*PARTS, "camera", prefix, str(WIDTH), str(HEIGHT), str(FPS), "600", *color])
         server = started(stack, [sys.executable, "-m", "streamer", "--config", str(config)])
         until(lambda: fetch(port, "/snapshot.jpg"), 20)
         yield port, psutil.Process(server.pid)
@@ -160,6 +160,16 @@ def until(condition: Callable[[], object], seconds: float, *, must: bool = True)
                 raise TimeoutError(f"not within {seconds} s")
             return
         time.sleep(0.1)
+
+
+def switches(process: psutil.Process) -> int:
+    """Times that its threads began to wait."""
+    return sum(
+        int(line.split()[1])
+        for task in Path(f"/proc/{process.pid}/task").glob("*/status")
+        for line in task.read_text().splitlines()
+        if line.startswith("voluntary")
+    )
 
 
 def cpu_s(process: psutil.Process) -> float:

@@ -6,11 +6,15 @@ uncorrected video-range planes look washed out.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shm_ring.color import LUMA_WEIGHTS, expansion_tables, luma
+from shm_ring.color import LUMA_WEIGHTS, luma, yuv_to_bgr
 from shm_ring.formats import Geometry, planes
 
 Plane = NDArray[np.uint8]
@@ -19,39 +23,106 @@ Plane = NDArray[np.uint8]
 def to_jpeg(
     payload: Plane, geometry: Geometry, quality: int = 85, *, gray: bool = False, width: int | None = None
 ) -> bytes:
-    """Encodes one frame, with square pixels: browsers know no others in a JPEG.
+    """Encodes one frame as `JpegEncoder.encode` does, where there is no next one."""
+    return JpegEncoder().encode(payload, geometry, quality, gray=gray, width=width)
 
-    `quality` is 1..100. `width` scales down to that many pixels, height in proportion (never up). `gray` leaves the
-    colour out.
 
-    Raises: ValueError for a payload that is too short.
+class JpegEncoder:
+    """Encodes frame after frame in buffers that it keeps, as large as the largest frame; one thread uses it.
+
+    New ones for each picture cost as much as the conversion: the kernel clears every page of them.
     """
-    size = jpeg_size_of(geometry, width)
-    if geometry.pixel_format in ("bgr24", "rgb24") and not gray:
-        picture = _resize(planes(payload, geometry)[0], *size)
-        order = "BGR" if geometry.pixel_format == "bgr24" else "RGB"
-        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, order, "420"))
-    bright = _resize(luma(payload, geometry), *size)
-    if gray or geometry.pixel_format == "gray":
-        return bytes(simplejpeg.encode_jpeg_yuv_planes(_to_full_range(bright, geometry, 0), None, None, quality))
-    chroma = _copy_chroma(payload, geometry)
-    half = (size[0] + 1) // 2, (size[1] + 1) // 2
-    chroma = (_resize(chroma[0], *half), _resize(chroma[1], *half))
-    full = (
-        _to_full_range(bright, geometry, 0),
-        _to_full_range(chroma[0], geometry, 1),
-        _to_full_range(chroma[1], geometry, 1),
-    )
-    if geometry.color_space != "smpte170m":
-        full = _to_bt601(*full, geometry.color_space)
-    return bytes(simplejpeg.encode_jpeg_yuv_planes(*full, quality))
 
+    def __init__(self) -> None:
+        self._memory: dict[str, Plane] = {}
 
-def _copy_chroma(payload: Plane, geometry: Geometry) -> tuple[Plane, Plane]:
-    views = planes(payload, geometry)
-    if geometry.pixel_format == "yuv420p":
-        return views[1], views[2]
-    return np.ascontiguousarray(views[1][..., 0]), np.ascontiguousarray(views[1][..., 1])
+    def encode(
+        self, payload: Plane, geometry: Geometry, quality: int = 85, *, gray: bool = False, width: int | None = None
+    ) -> bytes:
+        """Encodes one frame, with square pixels: browsers know no others in a JPEG.
+
+        `quality` is 1..100. `width` scales down to that many pixels, height in proportion (never up). `gray` leaves
+        the colour out.
+
+        Raises: ValueError for a payload that is too short.
+        """
+        size = jpeg_size_of(geometry, width)
+        views = planes(payload, geometry)
+        if geometry.pixel_format in ("bgr24", "rgb24") and not gray:
+            picture = self._resize("packed", views[0], *size)
+            order = "BGR" if geometry.pixel_format == "bgr24" else "RGB"
+            return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, order, "420"))
+        bright = self._resize("luma", luma(payload, geometry), *size)
+        if gray or geometry.pixel_format == "gray":
+            bright = self._stretch(bright, geometry)
+            return bytes(simplejpeg.encode_jpeg_yuv_planes(bright, None, None, quality))
+        half = (size[0] + 1) // 2, (size[1] + 1) // 2
+        blue, red = views[1:] if geometry.pixel_format == "yuv420p" else self._split(views[1])
+        blue, red = self._resize("blue", blue, *half), self._resize("red", red, *half)
+        bright, blue, red = self._convert(bright, blue, red, geometry)
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(self._extend_to_even(bright), blue, red, quality))
+
+    def _buffer(self, name: str, *shape: int) -> Plane:
+        """Returns the kept buffer of a name, contiguous and of this shape."""
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = np.empty(size, np.uint8)
+        return memory[:size].reshape(shape)
+
+    def _split(self, chroma: Plane) -> tuple[Plane, Plane]:
+        """Separates the interleaved chroma of nv12."""
+        blue, red = (self._buffer(f"split {name}", *chroma.shape[:2]) for name in ("blue", "red"))
+        np.copyto(blue, chroma[..., 0])
+        np.copyto(red, chroma[..., 1])
+        return blue, red
+
+    def _resize(self, name: str, plane: Plane, width: int, height: int) -> Plane:
+        if plane.shape[:2] == (height, width):
+            return plane
+        import cv2
+
+        how = cv2.INTER_LINEAR if width > plane.shape[1] else cv2.INTER_AREA
+        target = self._buffer(f"resized {name}", height, width, *plane.shape[2:])
+        return np.asarray(cv2.resize(plane, (width, height), dst=target, interpolation=how), np.uint8)
+
+    def _extend_to_even(self, bright: Plane) -> Plane:
+        """Puts a copy of the last row and column behind luma of odd size: libjpeg-turbo reads as much as chroma has."""
+        height, width = bright.shape
+        if height % 2 == width % 2 == 0:
+            return bright
+        target = self._buffer("even", height + height % 2, width + width % 2)
+        target[:height, :width] = bright
+        target[height:, :width] = bright[-1]
+        target[:, width:] = target[:, width - 1 : width]
+        return target[:height, :width]
+
+    def _stretch(self, bright: Plane, geometry: Geometry) -> Plane:
+        """Stretches luma of tv range to 0..255."""
+        if geometry.color_range == "pc":
+            return bright
+        gain, *_, offset = yuv_to_jfif(geometry.color_space, geometry.color_range)[0]
+        return self._add("luma", bright, bright, (gain, 0.0, offset))
+
+    def _convert(self, bright: Plane, blue: Plane, red: Plane, geometry: Geometry) -> tuple[Plane, Plane, Plane]:
+        """Converts planes of another matrix or range to those of JFIF, range and matrix in one pass."""
+        if (geometry.color_space, geometry.color_range) == ("smpte170m", "pc"):
+            return bright, blue, red
+        to_y, to_u, to_v = yuv_to_jfif(geometry.color_space, geometry.color_range)
+        new_blue, new_red = self._add("blue", blue, red, to_u[1:]), self._add("red", blue, red, to_v[1:])
+        if geometry.color_space == "smpte170m":
+            return self._stretch(bright, geometry), new_blue, new_red
+        zero = 128 - 128 * (to_y[1] + to_y[2])  # what chroma adds to luma is kept around 128: it may be negative
+        shift = self._add("shift", blue, red, (to_y[1], to_y[2], zero))
+        shift = self._resize("shift", shift, 2 * blue.shape[1], 2 * blue.shape[0])[: bright.shape[0], : bright.shape[1]]
+        return self._add("luma", bright, shift, (to_y[0], 1.0, to_y[3] - zero)), new_blue, new_red
+
+    def _add(self, name: str, first: Plane, second: Plane, weights: Sequence[float]) -> Plane:
+        """Returns first * weights[0] + second * weights[1] + weights[2], in the kept buffer of that name."""
+        import cv2
+
+        target, (gain, other_gain, offset) = self._buffer(name, *first.shape), weights
+        return np.asarray(cv2.addWeighted(first, gain, second, other_gain, offset, dst=target), np.uint8)
 
 
 def jpeg_size_of(geometry: Geometry, width: int | None = None) -> tuple[int, int]:
@@ -61,44 +132,16 @@ def jpeg_size_of(geometry: Geometry, width: int | None = None) -> tuple[int, int
     return wide, max(1, round(geometry.height * wide / shown))
 
 
-def _resize(plane: Plane, width: int, height: int) -> Plane:
-    if plane.shape[:2] == (height, width):
-        return plane
-    import cv2
+@cache
+def yuv_to_jfif(color_space: str, color_range: str) -> tuple[tuple[float, ...], ...]:
+    """Returns the 3x4 matrix that turns (Y, U, V, 1) of a frame into full-range BT.601 (Y, U, V).
 
-    how = cv2.INTER_LINEAR if width > plane.shape[1] else cv2.INTER_AREA
-    return np.asarray(cv2.resize(plane, (width, height), interpolation=how), np.uint8)
-
-
-def _to_full_range(plane: Plane, geometry: Geometry, table: int) -> Plane:
-    """Stretches luma (table 0) or chroma (table 1) of tv range to 0..255."""
-    if geometry.color_range == "pc":
-        return plane
-    import cv2
-
-    return np.asarray(cv2.LUT(plane, expansion_tables()[table]), np.uint8)
-
-
-def _to_bt601(bright: Plane, blue: Plane, red: Plane, color_space: str) -> tuple[Plane, Plane, Plane]:
-    """Converts full-range planes of another matrix to full-range BT.601 planes.
-
-    The matrix has the form Y' = Y + a*U + b*V, (U', V') = 2x2 * (U, V), because grey is grey in both.
+    Grey is grey in both: the first column is zero but for luma.
     """
-    import cv2
-
-    kr, kg, kb = LUMA_WEIGHTS[color_space]
-    nr, ng, nb = LUMA_WEIGHTS["smpte170m"]
-    # What R, G and B differ from luma by, per unit of U and of V, under that matrix.
-    per_u = np.array([0.0, -2 * (1 - kb) * kb / kg, 2 * (1 - kb)])
-    per_v = np.array([2 * (1 - kr), -2 * (1 - kr) * kr / kg, 0.0])
-    weights = np.array([nr, ng, nb])
-    y_u, y_v = float(weights @ per_u), float(weights @ per_v)
-    shift = cv2.addWeighted(blue, y_u, red, y_v, -128 * (y_u + y_v), dtype=cv2.CV_16S)
-    shift = cv2.resize(shift, (shift.shape[1] * 2, shift.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
-    new_bright = cv2.add(bright, shift[: bright.shape[0], : bright.shape[1]], dtype=cv2.CV_8U)
-    u_scale, v_scale = 2 * (1 - nb), 2 * (1 - nr)
-    uu, uv = (per_u[2] - y_u) / u_scale, (per_v[2] - y_v) / u_scale
-    vu, vv = (per_u[0] - y_u) / v_scale, (per_v[0] - y_v) / v_scale
-    new_blue = cv2.addWeighted(blue, uu, red, uv, 128 * (1 - uu - uv))
-    new_red = cv2.addWeighted(blue, vu, red, vv, 128 * (1 - vu - vv))
-    return np.asarray(new_bright, np.uint8), np.asarray(new_blue, np.uint8), np.asarray(new_red, np.uint8)
+    red, green, blue = LUMA_WEIGHTS["smpte170m"]
+    bgr = yuv_to_bgr(color_space, color_range).astype(np.float64)
+    to_y = np.array([blue, green, red]) @ bgr
+    to_u, to_v = (bgr[0] - to_y) / (2 * (1 - blue)), (bgr[2] - to_y) / (2 * (1 - red))
+    to_u[3] += 128
+    to_v[3] += 128
+    return tuple(tuple(float(value) for value in row) for row in (to_y, to_u, to_v))

@@ -65,7 +65,8 @@ class Overlay:
         self._content, self._style = content, style
         self._renderer: TextRenderer | None = None
         self._height = 0
-        self._times: deque[int] = deque(maxlen=FPS_FRAMES)
+        self._counted: deque[tuple[int, int]] = deque(maxlen=FPS_FRAMES)
+        """Capture time and number of the last frames."""
 
     def draw(self, luma: Plane, meta: FrameMeta) -> None:
         """Writes onto `luma` (height, width), in place."""
@@ -75,18 +76,25 @@ class Overlay:
         self._renderer.draw(luma, self.format_lines(meta))
 
     def count_frame(self, meta: FrameMeta) -> None:
-        """Counts a frame for the rate, drawn or not; a frame that is drawn for several pictures counts once."""
-        if not self._times or self._times[-1] != meta.captured_ns:
-            self._times.append(meta.captured_ns)
+        """Counts a frame for the rate, drawn or not; a frame that is drawn for several pictures counts once.
+
+        Frames in between count by their numbers; where many are missing the rate is measured anew.
+        """
+        last_ns, last_id = self._counted[-1] if self._counted else (-1, -1)
+        if last_ns == meta.captured_ns:
+            return
+        if not 0 < meta.frame_id - last_id < FPS_FRAMES:
+            self._counted.clear()
+        self._counted.append((meta.captured_ns, meta.frame_id))
 
     def format_lines(self, meta: FrameMeta) -> list[str]:
         """Returns the text line by line; `draw` leaves empty lines out."""
         content, numbers = self._content, []
         if content.show_frame_number:
             numbers.append(f"#{meta.frame_id}")
-        if content.show_fps and len(self._times) > 1:
-            span_ns = self._times[-1] - self._times[0]
-            numbers.append(f"{(len(self._times) - 1) * 1e9 / span_ns:.1f} fps" if span_ns > 0 else "")
+        if content.show_fps and len(self._counted) > 1:
+            (first_ns, first_id), (last_ns, last_id) = self._counted[0], self._counted[-1]
+            numbers.append(f"{(last_id - first_id) * 1e9 / (last_ns - first_ns):.1f} fps" if last_ns > first_ns else "")
         time_text = datetime.fromtimestamp(meta.captured_utc_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         return [time_text if content.show_time else "", "  ".join(numbers), content.text]
 

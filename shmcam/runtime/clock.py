@@ -38,6 +38,9 @@ def to_iso(utc_ns: int) -> str:
 INTERVALS = 31
 """The intervals that count: about a second of video."""
 
+RATE_MAX = 10_000
+"""Events a second, which no camera reaches: numbers that grow faster have jumped."""
+
 
 class RateMeter:
     """The rate of the newest events, by the times at which they happened."""
@@ -46,36 +49,47 @@ class RateMeter:
         """`intervals`: the number of intervals that count at most."""
         self.window_s = window_s
         """The age at which an interval no longer counts, unless it is the only one."""
-        self._at_ns: deque[int] = deque(maxlen=intervals + 1)
+        self._seen: deque[tuple[int, int]] = deque(maxlen=intervals + 1)
+        """The time and the number of each event."""
 
-    def add(self, at_ns: int) -> None:
-        """Counts one event; a clock that went back begins anew."""
-        if self._at_ns and at_ns <= self._at_ns[-1]:
-            self._at_ns.clear()
-        self._at_ns.append(at_ns)
-        while len(self._at_ns) > 2 and at_ns - self._at_ns[0] > self.window_s * 1e9:
-            self._at_ns.popleft()
+    def add(self, at_ns: int, number: int | None = None) -> None:
+        """Counts one event; a clock that went back begins anew.
+
+        `number`: its running number, where not every event is seen; one that jumped or went back begins anew, too.
+        """
+        last_ns, last_number = self._seen[-1] if self._seen else (at_ns, 0)
+        number = last_number + 1 if number is None else number
+        if not 0 < (number - last_number) * 1e9 <= RATE_MAX * (at_ns - last_ns):
+            self._seen.clear()
+        self._seen.append((at_ns, number))
+        while len(self._seen) > 2 and at_ns - self._seen[0][0] > self.window_s * 1e9:
+            self._seen.popleft()
 
     def clear(self) -> None:
         """Forgets all events, so that the pause that follows is not an interval."""
-        self._at_ns.clear()
+        self._seen.clear()
 
     @property
     def newest_ns(self) -> int | None:
         """The time of the newest event."""
-        return self._at_ns[-1] if self._at_ns else None
+        return self._seen[-1][0] if self._seen else None
 
     @property
     def span_ns(self) -> int:
         """The time from the oldest event that counts to the newest."""
-        return self._at_ns[-1] - self._at_ns[0] if self._at_ns else 0
+        return self._seen[-1][0] - self._seen[0][0] if self._seen else 0
 
     @property
     def period_ns(self) -> int:
         """The mean interval; 0 while there are fewer than two events."""
-        return (self._at_ns[-1] - self._at_ns[0]) // (len(self._at_ns) - 1) if len(self._at_ns) > 1 else 0
+        return self.span_ns // self._count if self._count else 0
 
     @property
     def per_s(self) -> float:
         """Events a second; 0 while there are fewer than two."""
-        return (len(self._at_ns) - 1) * 1e9 / (self._at_ns[-1] - self._at_ns[0]) if len(self._at_ns) > 1 else 0.0
+        return self._count * 1e9 / self.span_ns if self._count else 0.0
+
+    @property
+    def _count(self) -> int:
+        """Events from the oldest that counts to the newest, without the first."""
+        return self._seen[-1][1] - self._seen[0][1] if self._seen else 0

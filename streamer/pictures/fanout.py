@@ -6,6 +6,7 @@ It belongs to the event loop's thread and does no I/O: a viewer is anything with
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -84,6 +85,8 @@ class Fanout:
         self.counts = FanoutCounts()
         self.variants: tuple[Variant, ...] = ()
         """The variants that have viewers."""
+        self.joined = threading.Event()
+        """Set by each new viewer, for the feed that sleeps."""
         self.share = 1.0
         """The part of each variant's rate that is served; below 1 while the machine is busy."""
         self._slots = slots
@@ -107,6 +110,7 @@ class Fanout:
             entry = self._by_variant[variant] = VariantViewers(variant)
             self.variants = tuple(self._by_variant)
         entry.viewers.add(viewer)
+        self.joined.set()
         if entry.latest is not None:
             viewer.offer(entry.latest)
 

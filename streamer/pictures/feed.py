@@ -1,5 +1,6 @@
 """The thread of each camera: it waits on the ring and encodes each watched variant once, for the event loop to send.
 
+It sleeps until the next frame is due for a viewer, and without viewers but for two looks a second.
 The futex wait and libjpeg both run without the GIL, so that the event loop goes on serving. All encoding of a camera
 happens in this one thread, which bounds it: if it is slower than the camera, it skips frames and takes the newest.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.formats import Geometry
 from shm_ring.records.scores import Score
+from shmcam.imaging.jpeg import JpegEncoder
 from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
@@ -21,13 +23,19 @@ from streamer.pictures.fanout import Fanout
 from streamer.pictures.jpeg_picture import JpegPicture, encode_picture
 from streamer.pictures.live_overlay import Caption
 from streamer.pictures.live_stack import LiveStacks
-from streamer.pictures.long_exposure_reader import LongExposureReader
+from streamer.pictures.long_exposure_reader import POLL_NS, LongExposureReader
 from streamer.pictures.placeholder import DEFAULT_SIZE, STALE_FRAMES, draw_no_signal
 from streamer.pictures.scores import ScoreReader
 from streamer.pictures.variant import RateLimiter, Variant
 
 IDLE_S = 0.5
-"""The longest wait for a frame; then the newest picture is repeated, or 'No signal' is drawn with its age."""
+"""The longest wait for a frame; then the newest picture is repeated, or 'No signal' is drawn with its age.
+
+Without viewers one frame in so long is looked at, for the status.
+"""
+
+RATE_WINDOW_S = 1.0
+"""The time over which the camera's rate is measured, and at least two frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class FeedStatus:
     meta: FrameMeta | None = None
     geometry: Geometry | None = None
     frames: int = 0
-    """The frames read since start."""
+    """The frames published since start."""
     fps: float = 0.0
     head: int = 0
     generation: int = 0
@@ -82,11 +90,14 @@ class Feed:
         self._caption = caption
         self._loop, self._get_stale_after_s = loop, get_stale_after_s
         self._limiters: dict[Variant, RateLimiter] = {}
-        self._stacks = LiveStacks()
+        self._last = (0, 0)
+        """Generation and sequence of the newest frame that was read."""
+        self._skipped = 0
+        self._stacks, self._encoder = LiveStacks(), JpegEncoder()
         self._share = 1.0
-        self._rate = RateMeter()
+        self._rate = RateMeter(window_s=RATE_WINDOW_S)
         self.thread = Worker(f"feed-{fanout.camera}", self._run, stop)
-        """The thread; it checks `stop` at least every IDLE_S."""
+        """The thread; it checks `stop` at least every IDLE_S, and when a viewer joins."""
 
     @property
     def long_exposure_problem(self) -> str:
@@ -103,6 +114,26 @@ class Feed:
             else:
                 self._handle_frame(*item)
             self._deliver_long_exposure()
+            self._sleep_until_due()
+
+    def _sleep_until_due(self) -> None:
+        """Sleeps while no frame is due for any viewer; the next one ends it."""
+        self._fanout.joined.clear()
+        if (wait_ns := self._find_wait_ns()) > 0:
+            self._fanout.joined.wait(wait_ns / 1e9)
+
+    def _find_wait_ns(self) -> float:
+        """Returns the time until a frame is due; up to IDLE_S, in which the status is renewed."""
+        now, wait_ns = now_ns(), IDLE_S * 1e9
+        for variant in self._fanout.variants:
+            limiter = self._limiters.get(variant)
+            if variant.long:
+                wait_ns = min(wait_ns, POLL_NS)
+            elif limiter is None or variant.stack > 1:  # a mean needs every frame
+                return 0.0
+            else:
+                wait_ns = min(wait_ns, limiter.get_wait_ns(now))
+        return wait_ns
 
     def _handle_frame(self, reader: RingReader, sequence: int) -> None:
         try:
@@ -112,6 +143,7 @@ class Feed:
                 pictures = self._encode_due(reader, frame)
         except FrameOverwritten:
             return  # too slow for this frame; a newer one is there already
+        self._skipped += max(0, reader.head - sequence - 2) if pictures else 0
         if pictures:
             self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
 
@@ -129,7 +161,10 @@ class Feed:
         due = [variant for variant in self._select_due(frame.captured_ns) if self._stacks.has(variant.stack)]
         lengths = {variant.stack for variant in due}
         payloads = {length: self._caption.draw(self._stacks.payload_of(frame, length), frame) for length in lengths}
-        return {variant: encode_picture(payloads[variant.stack], frame, variant, self.status.score) for variant in due}
+        return {
+            variant: encode_picture(self._encoder, payloads[variant.stack], frame, variant, self.status.score)
+            for variant in due
+        }
 
     def _select_due(self, captured_ns: int) -> list[Variant]:
         variants, share = self._list_live_variants(), self._fanout.share
@@ -141,16 +176,18 @@ class Feed:
         return [variant for variant in variants if self._limiters[variant].accept(captured_ns)]
 
     def _update_status(self, reader: RingReader, frame: Frame) -> None:
-        self._rate.add(frame.captured_ns)
+        passed = frame.sequence - self._last[1] if self._last[0] == reader.generation else 1
+        self._last = (reader.generation, frame.sequence)
+        self._rate.add(frame.captured_ns, frame.sequence)
         self.status = FeedStatus(
             meta=frame.meta,
             geometry=frame.picture_geometry,
-            frames=self.status.frames + 1,
+            frames=self.status.frames + passed,
             fps=self._rate.per_s,
             head=reader.head,
             generation=reader.generation,
             slots=reader.slots,
-            skipped=self._ring.skipped,
+            skipped=self._skipped,
             writer_pid=reader.writer_pid,
             score=self._scores.read(),
         )

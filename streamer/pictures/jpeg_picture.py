@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from shm_ring import Flags, Frame
 from shm_ring.records.scores import Score
-from shmcam.imaging.jpeg import jpeg_size_of, to_jpeg
+from shmcam.imaging.jpeg import JpegEncoder, jpeg_size_of
 from shmcam.runtime.clock import now_ns
 from streamer.pictures.variant import Variant
 
@@ -86,15 +86,17 @@ def advance_part_of(picture: JpegPicture) -> bytes:
     return b"".join((picture.jpeg, b"\r\n", NEXT_HEADER))
 
 
-def encode_picture(payload: NDArray[np.uint8], frame: Frame, variant: Variant, score: Score | None) -> JpegPicture:
+def encode_picture(
+    encoder: JpegEncoder, payload: NDArray[np.uint8], frame: Frame, variant: Variant, score: Score | None
+) -> JpegPicture:
     """Encodes one frame for one variant.
 
-    `payload` is the frame's own, or a stack of the same geometry. `score` is the analyzer's newest record, None without
-    one. The result is good only if the borrow of `frame` ends without FrameOverwritten.
+    `encoder`: that of the thread. `payload`: the frame's own, or a stack of the same geometry. `score`: the analyzer's
+    newest record, None without one. The result is good only if the borrow of `frame` ends without FrameOverwritten.
     """
     started_ns = now_ns()
     geometry, meta = frame.picture_geometry, frame.meta
-    jpeg = to_jpeg(payload, geometry, variant.quality, gray=variant.gray, width=variant.width or None)
+    jpeg = encoder.encode(payload, geometry, variant.quality, gray=variant.gray, width=variant.width or None)
     width, height = jpeg_size_of(geometry, variant.width or None)
     return JpegPicture(
         jpeg=jpeg,

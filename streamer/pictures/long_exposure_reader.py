@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingNotReady, RingReader
+from shmcam.imaging.jpeg import JpegEncoder
 from shmcam.runtime.clock import now_ns, utc_offset_ns
 from streamer.pictures.jpeg_picture import JpegPicture, encode_picture
 from streamer.pictures.live_overlay import Caption
@@ -39,6 +40,7 @@ class LongExposureReader:
         self._ring, self._scores, self._caption = ring, scores, caption
         self._get_long_exposure_s, self._get_stale_after_s = get_long_exposure_s, get_stale_after_s
         self._limiters: dict[tuple[Variant, float], RateLimiter] = {}
+        self._encoder = JpegEncoder()
         self._last_position = (0, 0)
         self._poll_ns = 0
         self._size = DEFAULT_SIZE
@@ -87,7 +89,7 @@ class LongExposureReader:
             if not due:
                 return {}
             score, payload = self._scores.read(), self._caption.draw(frame.payload, frame)
-            return {variant: encode_picture(payload, frame, variant, score) for variant in due}
+            return {variant: encode_picture(self._encoder, payload, frame, variant, score) for variant in due}
 
     def _draw_no_signal(
         self, variants: Sequence[Variant], share: float, now: int, age_s: float | None

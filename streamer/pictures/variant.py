@@ -66,6 +66,11 @@ class RateLimiter:
         self._period_ns = 1e9 / fps
         self._next_ns = 0.0
 
+    def get_wait_ns(self, now_ns: int) -> float:
+        """Returns the time until a frame that is captured then is accepted; 0 if one may be, by whatever clock."""
+        wait_ns = self._next_ns - self._period_ns / 4 - now_ns
+        return wait_ns if 0 < wait_ns < self._period_ns else 0.0
+
     def accept(self, captured_ns: int) -> bool:
         """Returns whether this frame is within the rate, and counts it if it is."""
         # A quarter period of slack: a camera at exactly `fps` keeps every frame, although its clock jitters.

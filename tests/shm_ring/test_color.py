@@ -10,7 +10,7 @@ import simplejpeg
 
 from shm_ring.color import LUMA_WEIGHTS, luma, to_bgr
 from shm_ring.formats import geometry, planes
-from shmcam.imaging.jpeg import to_jpeg
+from shmcam.imaging.jpeg import JpegEncoder, to_jpeg
 
 YUV_KINDS = [(space, span) for space in ("smpte170m", "bt709") for span in ("pc", "tv")]
 
@@ -179,3 +179,22 @@ def test_a_jpeg_of_bt_2020_has_the_colours_of_the_frame(span):
         plane[:] = value
     seen = simplejpeg.decode_jpeg(to_jpeg(payload, shape, 95), "BGR")[32, 32].astype(int)
     assert np.abs(seen - to_bgr(payload, shape)[32, 32]).max() <= 3
+
+
+def test_an_encoder_that_is_kept_makes_the_same_pictures_as_a_new_one():
+    """Its buffers are those of the frame before, of whatever size and format."""
+    encoder, rng = JpegEncoder(), np.random.default_rng(4)
+    shapes = [
+        geometry(pixel_format, *size, color_space=space, color_range=span)
+        for size in ((64, 48), (321, 181), (64, 48))
+        for pixel_format, space, span in (
+            ("yuv420p", "bt709", "tv"), ("nv12", "bt2020nc", "pc"), ("yuv420p", "smpte170m", "tv"),
+            ("yuv420p", "smpte170m", "pc"), ("bgr24", "smpte170m", "pc"), ("gray", "smpte170m", "tv"),
+        )
+    ]  # fmt: skip
+    for shape in shapes:
+        payload = rng.integers(0, 256, shape.payload_bytes, np.uint8)
+        before = payload.copy()
+        for more in ({}, {"width": 48}, {"gray": True}):
+            assert encoder.encode(payload, shape, **more) == to_jpeg(payload, shape, **more)
+        assert (payload == before).all(), "the ring's memory is not ours"

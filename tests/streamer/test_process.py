@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from shm_ring import FrameMeta, RingWriter
+from shm_ring import FrameMeta, RingReader, RingWriter, segment_name
 from shm_ring.formats import geometry, planes
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, utc_offset_ns
@@ -153,6 +153,30 @@ def test_pixels_on_the_stream_are_those_of_the_ring(tmp_path):
         status, headers, body = streamer.get("/snapshot.jpg?width=160&gray=1")
         assert status == 200
         assert simplejpeg.decode_jpeg_header(body)[:3] == (120, 160, "Gray")
+
+
+def test_without_viewers_the_streamer_sleeps_through_the_frames_and_wakes_at_once(tmp_path):
+    """It woke for each frame, only to know the camera's rate."""
+    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix, fps=120.0):
+        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 20, "a first picture")
+        with RingReader.open(segment_name(streamer.prefix, "cam0", "main")) as ring:
+            first, before = ring.head, _count_switches(streamer.process.pid)
+            until(lambda: ring.head > first + 240, 20, "frames")
+            assert _count_switches(streamer.process.pid) - before < (ring.head - first) / 2
+            until(lambda: 60 < _fps_of(streamer) < 240, 20, lambda: f"the camera's rate, not {_fps_of(streamer)}")
+            newest = ring.head
+            assert int(streamer.get("/snapshot.jpg")[1]["X-Frame-Id"]) >= newest - 3
+
+
+def _count_switches(pid: int) -> int:
+    """Times that the threads of a process began to wait."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/status")
+    lines = [line for task in tasks for line in task.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
+def _fps_of(streamer: "Streamer") -> float:
+    return json.loads(streamer.get("/state")[2])["result"]["source"]["captured_fps"]
 
 
 def test_viewers_stay_while_the_camera_is_away_and_are_told(tmp_path):

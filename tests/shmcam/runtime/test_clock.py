@@ -59,3 +59,18 @@ def test_what_is_older_than_the_window_does_not_slow_the_rate():
 
 def test_one_interval_longer_than_the_window_still_counts():
     assert meter_after([0, 2 * S, 4 * S], window_s=1.0).per_s == 0.5
+
+
+def test_frames_in_between_that_are_not_looked_at_count_by_their_numbers():
+    meter = RateMeter(window_s=1.0)
+    for number in range(100, 200, 15):
+        meter.add(number * PERIOD_NS, number)
+    assert meter.per_s == pytest.approx(30, rel=1e-6)
+
+
+def test_numbers_that_jump_begin_anew():
+    """After a power cut frame ids go on 200,000 further."""
+    meter = RateMeter()
+    for number in (0, 1, 2, 200_003, 200_004):
+        meter.add(number % 1000 * PERIOD_NS, number)
+    assert meter.per_s == pytest.approx(30, rel=1e-6)

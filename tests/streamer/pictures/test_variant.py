@@ -92,3 +92,17 @@ def test_a_clock_that_begins_anew_is_followed():
     limiter = RateLimiter(10)
     assert limiter.accept(10**15)
     assert limiter.accept(5_000), "another boot, another source: not silent for 11 days"
+
+
+def test_the_feed_may_sleep_until_a_frame_is_due_and_not_longer():
+    """It never sleeps through a frame that would be accepted, whatever the clock of the frames."""
+    limiter, woken = RateLimiter(10), 0
+    assert limiter.get_wait_ns(0) == 0
+    for number in range(90):
+        captured_ns = round(number * 1e9 / 30)
+        is_asleep = limiter.get_wait_ns(captured_ns) > 0
+        woken += not is_asleep
+        assert not (limiter.accept(captured_ns) and is_asleep)
+    assert woken == pytest.approx(30, abs=1)
+    assert RateLimiter(10).get_wait_ns(10**15) == 0
+    assert limiter.get_wait_ns(5_000) == 0, "frames of another clock are not waited for"
