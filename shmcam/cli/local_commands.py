@@ -166,7 +166,7 @@ ELSEWHERE: dict[str, Word] = {
 SUPERVISOR: dict[str, str] = {
     "start": "start programs (default: all)",
     "stop": "stop programs (default: all)",
-    "restart": "restart programs (default: all)",
+    "restart": "restart programs (default: all, and supervisord with the code and supervisord.conf of now)",
     "update": "take over edits of supervisord.conf and new cameras",
     "processes": "supervisorctl status",
 }

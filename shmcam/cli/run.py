@@ -1,5 +1,7 @@
 """`shmcam run` becomes supervisord; `shmcam start|stop|restart|update|processes` become supervisorctl.
 
+Only `shmcam restart` of all is more: supervisord, from which the programs are forked, is executed anew, too.
+
 `run` first makes the folders and the supervisord.conf of this configuration and prints where everything is.
 """
 
@@ -36,7 +38,7 @@ from shmcam.control.messages import Status, error
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folder_checks import explain_unusable, make_folders
 from shmcam.runtime.peer_address import is_loopback
-from shmcam.runtime.supervisord import SOCKET, Supervisord, find_supervisord, is_listening
+from shmcam.runtime.supervisord import SOCKET, Supervisord, SupervisordError, find_supervisord, is_listening
 from shmcam.runtime.supervisord_programs import (
     HOME,
     INSTALLED,
@@ -81,6 +83,9 @@ FOREGROUND = {"interactive": ("console", "--start"), "slave": ("slave", "--start
 
 READY_WITHIN_S = 90.0
 """Longest wait for a service in the background; a Pi needs several seconds."""
+
+UNDER_WAY = ("STARTING", "BACKOFF", "STOPPING")
+"""States of supervisord's programs that pass."""
 
 STOP_WITHIN_S = 15.0
 """Time from SIGTERM to SIGKILL for a service in the background."""
@@ -128,7 +133,7 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
         arguments = [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), *words]
         return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
     print(banner_of(settings, conf), flush=True)
-    arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(conf)]
+    arguments = [sys.executable, "-m", "shmcam.supervisord", "--nodaemon", "--configuration", str(conf)]
     if not options.verbose:
         arguments.append("--silent")  # its log file has the same lines
     return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
@@ -384,10 +389,37 @@ def run_supervisorctl(options: Options) -> int:
         print(json.dumps({"ok": True, "status": "processes", "data": {"processes": rows}}, indent=1))
         return 0
     programs = options.rest or ([] if word in {"status", "update"} else [ALL])
+    if word == "restart" and programs == [ALL]:
+        return restart_all(settings)
     names = [_full_name_of(name, settings) for name in programs]
     supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
     arguments = [*supervisorctl, "--configuration", str(conf_of(settings)), word, *names]
     return os.execv(sys.executable, arguments)  # noqa: S606 - argv list, no shell
+
+
+def restart_all(settings: Settings) -> int:
+    """Lets supervisord begin anew, with the code and supervisord.conf of now, and waits for its programs."""
+    supervisord = supervisord_of(settings)
+    try:
+        waiting = {program.full_name for program in supervisord.programs()}
+        supervisord.reload()
+    except SupervisordError as problem:
+        print(f"shmcam restart: {problem}", file=sys.stderr)
+        return 1
+    exit_code, end_s = 0, time.monotonic() + READY_WITHIN_S
+    while waiting and time.monotonic() < end_s:
+        time.sleep(0.1)
+        with suppress(SupervisordError):  # it stops, or is not there yet
+            programs = [program for program in supervisord.programs() if program.full_name in waiting]
+            waiting.intersection_update(program.full_name for program in programs)
+            for program in programs:
+                if program.state not in UNDER_WAY:
+                    print(f"{program.name}: {'started' if program.state == 'RUNNING' else program.state}", flush=True)
+                    exit_code |= program.state not in ("RUNNING", "STOPPED")
+                    waiting.remove(program.full_name)
+    for name in sorted(waiting):
+        print(f"{name}: not started within {READY_WITHIN_S:.0f} s", file=sys.stderr)
+    return 1 if waiting else exit_code
 
 
 def conf_of(settings: Settings) -> Path:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -122,10 +122,16 @@ class Key:
 
 
 @cache
+def find_settings_modules() -> tuple[EntryPoint, ...]:
+    """Returns the settings module of each installed package; searched once, as it reads every package's metadata."""
+    return tuple(entry_points(group=TABLES_GROUP))
+
+
+@cache
 def load_tables() -> Mapping[str, type[Section]]:
     """Returns the tables of all installed packages by name. Raises: TypeError if two packages declare one name."""
     sections: dict[str, type[Section]] = {}
-    for point in entry_points(group=TABLES_GROUP):
+    for point in find_settings_modules():
         for name, section in point.load().TABLES.items():
             if sections.setdefault(name, section) is not section:
                 raise TypeError(f"config table [{name}] is declared twice, the second time by {point.value}")

@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from shmcam.config.masking import mask_secret, mask_secrets
-from shmcam.config.schema import TABLES_GROUP, Key
+from shmcam.config.schema import Key, find_settings_modules
 from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put
 from shmcam.control.messages import SettingChanged
@@ -213,7 +212,7 @@ def roles_of(keys: Collection[Key]) -> list[str]:
 @cache
 def _load_owners() -> dict[str, str]:
     """Returns the entry point that declares each table, by the table's name."""
-    return {name: point.name for point in entry_points(group=TABLES_GROUP) for name in point.load().TABLES}
+    return {name: point.name for point in find_settings_modules() for name in point.load().TABLES}
 
 
 def read_with_comments(file: Path) -> tomlkit.TOMLDocument:

@@ -19,11 +19,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shmcam.config.schema import TABLES_GROUP
+from shmcam.config.schema import find_settings_modules
 from shmcam.config.settings import LoggingSettings
 from shmcam.runtime.log_rotation import Quota, RotatingFile
 
@@ -142,7 +141,7 @@ def _replace_descriptor(new: int, kept: int) -> None:
 
 def _make_name_pattern() -> str:
     """Returns the pattern of our logs' names: of every installed package and camera, and supervisord's own."""
-    roles = {point.name for point in entry_points(group=TABLES_GROUP)} | {"hub", "watchdog", "supervisord"}
+    roles = {point.name for point in find_settings_modules()} | {"hub", "watchdog", "supervisord"}
     return rf"(?:{'|'.join(map(re.escape, sorted(roles)))})(?:-[A-Za-z0-9_-]+)?\.log"
 
 

@@ -25,10 +25,20 @@ PR_SET_PDEATHSIG = 1
 COUNTS_AS_STARTED_S = 6.0
 """Above startsecs (supervisord.conf): whatever ends earlier is started again, whatever its exit code."""
 
-_PARENT = os.getppid()
-"""The parent, read as early as this package can."""
+PR_SET_NAME = 15
 
 log = logging.getLogger(__name__)
+
+_parent_pid = os.getppid()
+"""The parent, read as early as this package can."""
+
+
+def _note_parent() -> None:
+    global _parent_pid  # noqa: PLW0603 - a forked program has imported this module in its parent
+    _parent_pid = os.getppid()
+
+
+os.register_at_fork(after_in_child=_note_parent)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ def startup(role: str, *, oom_score_adj: int = 0, argv: Sequence[str] | None = N
     stop = Stop()
     stop.catch_signals()
     name = program_name_of(role, camera, settings)
+    _prctl(PR_SET_NAME, name.encode())  # what top and ps -e show: its first 15 characters
     with open_process_log(settings.paths.logs / f"{name}.log", settings.table(LoggingSettings)):
         log.info("started program=%s pid=%d camera=%s config=%s", name, os.getpid(), camera, settings.path)
         if need := find_missing(settings, role):
@@ -104,6 +115,8 @@ def _end_without(need: Need, stop: Stop) -> NoReturn:
 
 
 def _parse_options(role: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    if not (sys.argv[1:] if argv is None else argv):  # a megabyte less to copy in a forked program
+        return argparse.Namespace(config=find_config(), camera=None, set=[])
     parser = argparse.ArgumentParser(prog=f"python -m {role}")
     parser.add_argument("--config", type=Path, default=find_config(), help="config.toml to read")
     parser.add_argument("--camera", help="which camera of [cameras.…] (default: the first)")
@@ -126,6 +139,12 @@ def _die_with_supervisord() -> None:
     supervisord died before this call, no signal comes any more: the process then has another parent and exits itself.
     """
     if "SUPERVISOR_ENABLED" in os.environ:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != _PARENT or (_PARENT == 1 and b"supervisord" not in Path("/proc/1/cmdline").read_bytes()):
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != _parent_pid or (
+            _parent_pid == 1 and b"supervisord" not in Path("/proc/1/cmdline").read_bytes()
+        ):
             raise SystemExit(1)
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -53,7 +53,7 @@ def is_supervisord(arguments: Sequence[str]) -> bool:
     """
     names = {PurePath(argument).name for argument in arguments[:2]}
     module = next((word for option, word in pairwise(arguments) if option == "-m"), "")
-    return "supervisord" in names or module in ("supervisor", "supervisor.supervisord")
+    return "supervisord" in names or module in ("supervisor", "supervisor.supervisord", "shmcam.supervisord")
 
 
 class SupervisordError(OSError):
@@ -107,6 +107,11 @@ class Supervisord:
     def terminate(self, full_name: str) -> None:
         """Sends SIGTERM, without waiting; supervisord starts the program again when it has ended."""
         self._call("signalProcess", full_name, "TERM")
+
+    def reload(self) -> None:
+        """Ends all programs and begins anew with supervisord.conf as it is now, if that can be read."""
+        self._call("reloadConfig")
+        self._call("restart")
 
     def _call(self, method: str, *arguments: object) -> object:
         try:

@@ -5,6 +5,9 @@ Its frames are yuv420p or nv12, full-range BT.601 (what JPEG holds), or RGB on r
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
+
 import cv2
 import numpy as np
 
@@ -57,6 +60,8 @@ class SyntheticSource:
         self._scratch = np.empty(self._canvas.payload_bytes, np.uint8)
         self.apply(request)
         self._upcoming = self._exposure_next()
+        with suppress(AttributeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)  # drawing the scene took several times the memory of the scene
         self._pacer = Pacer()
         refused = {name: "not simulated" for name in request.controls if name not in CONTROLS}
         return OpenedSource(self._geometry, framerate=request.framerate, refused=refused)

@@ -1,0 +1,39 @@
+"""Runs supervisord as `shmcam run` does; takes the options of supervisord(1).
+
+After `supervisorctl reload` this process executes itself anew, so that its programs are forked from the present code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+from supervisor import supervisord
+from supervisor.medusa.asyncore_25 import ExitNow
+from supervisor.states import SupervisorStates
+
+from shmcam.supervisord.fork_options import ForkOptions
+from shmcam.supervisord.memory import limit_allocator
+from shmcam.supervisord.preload import preload
+from shmcam.supervisord.prompt_supervisor import PromptSupervisor
+
+
+def main() -> int:
+    """Runs until supervisord is asked to end. Returns: the exit code."""
+    limit_allocator()
+    options = ForkOptions()
+    options.realize(sys.argv[1:], doc=supervisord.__doc__)
+    options.first, options.test = True, False
+    options.preloaded = preload(options.commands())
+    with suppress(ExitNow):
+        PromptSupervisor(options).main()
+    options.close_httpservers()
+    options.close_logger()
+    if options.mood == SupervisorStates.RESTARTING:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - argv list, no shell
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

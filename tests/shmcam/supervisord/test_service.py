@@ -1,0 +1,120 @@
+"""The whole service under the supervisord that forks: who is forked, who is not, and what a reload does."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.machine import until
+from tests.pipeline import ALL, Pipeline
+
+OWN = """
+[program:mine]
+command={python} -c "import os, time; open('mine.txt', 'w').write(str(sorted(os.environ))); time.sleep(600)"
+directory={folder}
+stdout_logfile=NONE
+redirect_stderr=true
+startsecs=0
+"""
+
+
+@pytest.fixture(scope="module")
+def service():
+    with Pipeline(camera={"width": 320, "height": 240, "framerate": 10}) as service:
+        service.wait_running()
+        yield service
+
+
+def arguments(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().replace("\0", " ")
+
+
+def descriptors_of(pid):
+    return {int(path.name): str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def stack_of(pid):
+    """Where the stack lies: another place after each execve."""
+    return next(line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith("[stack]"))
+
+
+def test_each_program_is_found_by_its_command_line_and_its_name(service):
+    for program in ALL:
+        process = psutil.Process(service.pid(program))
+        module = program if program not in ("hub", "watchdog") else f"shmcam.{program}"
+        assert arguments(process.pid).endswith(f" -m {module}")
+        assert process.name() == program
+        assert process.ppid() == service._process.pid
+
+
+def test_programs_have_only_descriptors_of_their_own(service):
+    parent = service._process.pid
+    supervisords = set(descriptors_of(parent).values())
+    for program in ALL:
+        links = descriptors_of(service.pid(program))
+        foreign = {link for fd, link in links.items() if fd > 2} & supervisords - {"/dev/null"}
+        answers = program == "watchdog"  # it keeps its standard output for supervisord under another number
+        assert len(foreign) == answers and not any("supervisor" in link for link in links.values()), program
+
+
+def test_memory_is_shared_with_the_parent(service):
+    """Each interpreter of its own had 20 MB and more."""
+    rollup = Path(f"/proc/{service.pid('watchdog')}/smaps_rollup").read_text()
+    shared_kb = int(re.search(r"Shared_Dirty: +(\d+)", rollup)[1])
+    assert shared_kb > 20_000, rollup
+
+
+def test_a_killed_program_is_back_without_the_pause_of_a_broken_one(service):
+    """supervisord waited 1, then 2 s before it started again what was killed within startsecs."""
+    for _ in range(2):
+        first = service.kill("analyzer")
+        until(lambda first=first: service.pid("analyzer") not in (0, first), 20, "another analyzer")
+    assert service.states()["analyzer"] == "STARTING"
+    service.wait_running("analyzer")
+
+
+def test_somebody_elses_program_is_executed_without_our_limits(service):
+    conf = service.run / "supervisord.conf"
+    before = conf.read_text()
+    conf.write_text(before + OWN.format(python=sys.executable, folder=service.folder))
+    assert "mine: added process group" in service.supervisorctl("update")
+    noted = service.folder / "mine.txt"
+    until(lambda: noted.exists() and noted.read_text(), 20, "the program to run")
+    assert "OPENBLAS_NUM_THREADS" not in noted.read_text() and "SUPERVISOR_ENABLED" in noted.read_text()
+    assert stack_of(service.pid("mine")) != stack_of(service._process.pid), "a process image of its own"
+    conf.write_text(before)
+    assert "mine: removed process group" in service.supervisorctl("update")
+
+
+def test_restart_of_all_loads_the_code_anew(service):
+    parent, before = service._process.pid, {name: service.pid(name) for name in ALL}
+    stack, old = stack_of(parent), stack_of(before["hub"])
+    assert old == stack, "forked"
+    told = service.shmcam("restart")
+    assert told.returncode == 0, told
+    assert {line.split(": ")[0] for line in told.stdout.splitlines() if line.endswith("started")} == set(ALL)
+    assert stack_of(parent) != stack, "executed anew, under the same pid"
+    assert stack_of(service.pid("hub")) == stack_of(parent)
+    assert all(service.pid(name) not in (0, pid) for name, pid in before.items())
+    until(service.frames, 30, "frames again")
+
+
+def test_a_broken_supervisord_conf_refuses_a_restart_of_all(service):
+    conf = service.run / "supervisord.conf"
+    before, hub = conf.read_text(), service.pid("hub")
+    conf.write_text(before + "\n[program:broken]\n")
+    told = service.shmcam("restart")
+    conf.write_text(before)
+    assert told.returncode == 1 and "broken" in told.stderr + told.stdout
+    assert service.pid("hub") == hub, "nothing was stopped"
+
+
+def test_ctrl_c_says_that_it_stops_and_stops_all_at_once(service):
+    service._process.send_signal(signal.SIGINT)
+    service._process.wait(20)
+    assert (service.folder / "run.out").read_text().endswith("stopping …\n")
+    log = (service.folder / "logs/supervisord.log").read_text().rpartition("received SIGINT")[2]
+    assert "SIGKILL" not in log and log.count("stopped:") == len(ALL)
