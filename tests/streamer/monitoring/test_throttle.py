@@ -1,6 +1,14 @@
-"""The throttle of viewers: its steps and the reasons for them."""
+"""The throttle of viewers: its steps, the reasons for them, and that the stream obeys."""
 
+import time
+import urllib.request
+from itertools import islice
+
+from shmcam.control.client import ControlClient
 from streamer.monitoring.throttle import HOLD_S, STEPS, Load, LoadLimits, Throttle
+from tests.machine import PATIENCE, until
+from tests.shmcam.hub.hubs import HubProcess
+from tests.streamer.test_process import Camera, parts, streaming
 
 LIMITS = LoadLimits(90.0, 1.0)
 
@@ -29,3 +37,34 @@ def test_the_rate_does_not_swing():
     assert not throttle.update(Load(80.0, 0.0), LIMITS, 100.0), "below the limit, but not calm"
     assert throttle.update(Load(20.0, 0.0), LIMITS, 200.0)
     assert (throttle.share, throttle.reason) == (1.0, "")
+
+
+def test_mjpeg_gives_way_to_a_recorder_that_is_behind_and_comes_back(tmp_path):
+    """Whatever breaks in the chain from the recorder's heartbeat to the pictures, this sees it in the frames' times."""
+
+    def is_throttled() -> bool:
+        return b"\nshmcam_served_share 1.0\n" not in streamer.get("/metrics")[2]
+
+    def mean_period_s(stream, pictures: int = 12) -> float:
+        begun_s = time.time()  # what was sent before is in the socket still
+        fresh = (at for headers, _ in stream if (at := float(headers["X-Timestamp"])) > begun_s)
+        times = list(islice(fresh, pictures))
+        return (times[-1] - times[0]) / (pictures - 1)
+
+    with (
+        HubProcess() as hub,
+        streaming(tmp_path, f'[paths]\nrun = "{hub.socket.parent}"\n') as streamer,
+        Camera(tmp_path, streamer.prefix),
+        ControlClient("recorder", socket_path=hub.socket) as recorder,
+        # 6 pictures a second: the camera gives more on a busy machine, too.
+        urllib.request.urlopen(f"{streamer.url}/stream?fps=6", timeout=PATIENCE * 10) as response,
+    ):
+        stream = (part for part in parts(response) if "X-Signal" not in part[0])
+        recorder.beat(behind_s=0.0)
+        calm = mean_period_s(stream)
+        recorder.beat(behind_s=2.5)
+        until(is_throttled, 10, "the streamer to give way")
+        assert mean_period_s(stream) > 1.6 * calm
+        recorder.beat(behind_s=0.0)
+        until(lambda: not is_throttled(), 30, "all pictures again")
+        assert mean_period_s(stream) < 1.4 * calm
