@@ -9,6 +9,9 @@ from supervisor import events
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
+from shmcam.supervisord.first_camera_group import ProcessGroups, find_first_camera
+from shmcam.supervisord.fork_options import ForkOptions
+
 RETRIES_S = (0.0, 0.25, 2.0, 4.0, 8.0)
 """Pauses before a program that ended within startsecs is started again. supervisord's own are 1, 2, 3, 4, 5 s: as many
 in the same time, but a process that was killed soon after its start is back at once."""
@@ -17,8 +20,13 @@ in the same time, but a process that was killed soon after its start is back at 
 class PromptSupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no annotations
     """A supervisord that neither waits for its next second nor for one program before it stops the next."""
 
+    def __init__(self, options: ForkOptions) -> None:
+        super().__init__(options)
+        self._first_camera = find_first_camera(options.configroot.supervisord.environment)
+
     def runforever(self) -> None:
-        """Works until a stop; subscribes after supervisord has cleared the subscriptions."""
+        """Works until a stop; begins after supervisord has cleared the subscriptions and made the groups."""
+        self.process_groups: ProcessGroups = ProcessGroups(self.process_groups, self._first_camera)
         events.subscribe(events.ProcessStateBackoffEvent, self._shorten_pause)
         events.subscribe(events.SupervisorStoppingEvent, self._say_stopping)
         super().runforever()

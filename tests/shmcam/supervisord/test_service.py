@@ -118,3 +118,16 @@ def test_ctrl_c_says_that_it_stops_and_stops_all_at_once(service):
     assert (service.folder / "run.out").read_text().endswith("stopping …\n")
     log = (service.folder / "logs/supervisord.log").read_text().rpartition("received SIGINT")[2]
     assert "SIGKILL" not in log and log.count("stopped:") == len(ALL)
+
+
+def test_the_first_camera_is_a_group_too_beside_the_names_that_people_type(service):
+    before = {program: service.pid(program) for program in ("capture", "analyzer", "recorder", "exporter")}
+    answer = service.supervisorctl("restart", "cam0:*")
+    for program in ("capture", "analyzer", "recorder"):
+        assert f"cam0:{program}: started" in answer
+        assert service.pid(program) != before[program]
+    assert service.pid("exporter") == before["exporter"]
+    assert "recorder: stopped" in service.supervisorctl("stop", "cam0:recorder")
+    assert service.states()["recorder"] == "STOPPED"
+    assert "recorder: started" in service.supervisorctl("start", "recorder")
+    assert "no such" in service.supervisorctl("stop", "cam7:*")
