@@ -2,7 +2,7 @@
 # Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
 #   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
 #   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, spin,
-#                  gcc
+#                  gcc, and the servers they talk to: mosquitto
 set -u
 missing=
 # need PACKAGE COMMAND...: the package is missing if the command fails
@@ -31,6 +31,7 @@ if [ "${1:-run}" = test ]; then
     need xvfb command -v Xvfb
     need xdotool command -v xdotool
     need imagemagick command -v import
+    need mosquitto test -x /usr/sbin/mosquitto
 fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -83,9 +83,9 @@ class PictureCommands:
     def snapshot(self, command: Snapshot, received_ns: int) -> Reply:
         """Saves one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
         cameras = [self._camera_of(name) for name in command.cameras] or list(self._cameras.values())
-        target_ns = received_ns - round(command.seconds_ago * 1e9)
+        target_ns = command.at_ns or received_ns - round(command.seconds_ago * 1e9)
         for camera in cameras if not command.seconds_ago else ():
-            camera.wait_for_frame_after(received_ns, SYNC_WAIT_S)
+            camera.wait_for_frame_after(command.at_ns or received_ns, SYNC_WAIT_S)
         # The first camera's frame sets the instant: then every other is at most half its frame time away.
         instant_ns: int | None = None
         saved: list[tuple[CameraFrames, Frame, replies.SavedFrame]] = []

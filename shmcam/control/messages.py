@@ -202,6 +202,7 @@ class Snapshot(Command):
     formats: Annotated[Words, describe("as in save")] = ()
     label: Label = ""
     seconds_ago: Annotated[float, describe("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
+    at_ns: Annotated[int, describe("the wanted instant, sensor clock; 0: seconds_ago", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,15 @@
-"""Reads the two clocks, the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump), and measures rates."""
+"""Reads the two clocks, the sensor's (CLOCK_BOOTTIME, never steps) and the wall's (may jump), and measures rates.
+
+The wall clock's own error is the NTP client's estimate.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 
@@ -33,6 +38,46 @@ def to_stamp(utc_ns: int) -> str:
 def to_iso(utc_ns: int) -> str:
     """Returns ISO 8601 in UTC with milliseconds, as in logs and JSON replies."""
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+STA_UNSYNC, TIME_ERROR = 0x40, 5
+"""timex.h: the clock is not synchronized."""
+
+
+class _Timex(ctypes.Structure):
+    """struct timex of adjtimex(2) on 64-bit Linux, as far as it is read; the rest is room."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 168),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClockError:
+    """The error of the wall clock, as the NTP client (chrony, systemd-timesyncd, ntpd) told the kernel."""
+
+    synchronized: bool
+    """False: no NTP client has set the clock for long; the errors mean nothing then."""
+    estimated_us: int
+    """The likely error; 0 with clients that do not estimate it."""
+    max_us: int
+    """The largest error; it grows by 500 µs a second until the client speaks again."""
+
+
+def read_clock_error() -> ClockError | None:
+    """Asks the kernel for the error of the wall clock (adjtimex(2), reading only); None where it does not tell."""
+    timex = _Timex()
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    if state < 0:
+        return None
+    is_set = state != TIME_ERROR and not timex.status & STA_UNSYNC
+    return ClockError(is_set, int(timex.esterror), int(timex.maxerror))
 
 
 INTERVALS = 31

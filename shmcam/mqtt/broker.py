@@ -1,0 +1,226 @@
+"""The connection to the broker: connects again for ever, sends what the outbox wants, hands messages on.
+
+Rules: nothing here waits for the hub, and a broker that is away, slow or refuses us costs no memory: the outbox has the
+limits. The reason is in `reason`, for heartbeats, and in the log once for each new reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from shmcam.mqtt.outbox import Outbox, Outgoing
+from shmcam.mqtt.settings import MqttSettings
+from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
+from shmcam.runtime.timers import Backoff
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 10.0
+"""A broker that confirms nothing for so long counts as gone."""
+KEEPALIVE_S = 30
+"""The broker publishes our last will after one and a half of these without a sign of us (MQTT 3.1.2.10)."""
+IN_FLIGHT_MAX = 16
+"""Events sent before the first of them is confirmed; mosquitto takes 20."""
+INCOMING_MAX = 256
+GOODBYE_S = 1.0
+
+HINTS = {
+    "Bad user name or password": "check mqtt.username and mqtt.password",
+    "Not authorized": "check mqtt.username and mqtt.password, and what the broker allows them",
+    "Unsupported protocol": "the broker does not speak MQTT 5; mosquitto does since 1.6",
+}
+"""Reasons of the broker (MQTT 5) and what to do about them."""
+
+SHORT_S, SHORT_COUNT = 15.0, 2
+"""After so many connections in a row that ended so soon it is likely that two clients take each other's place."""
+
+
+def open_tls(settings: MqttSettings, folder: Path) -> ssl.SSLContext | None:
+    """Returns the TLS context; None without tls. Relative paths start in `folder`. Raises: OSError (SSLError too)."""
+    if not settings.tls:
+        return None
+    context = ssl.create_default_context(cafile=str(folder / settings.tls_ca) if settings.tls_ca else None)
+    if settings.tls_cert:
+        context.load_cert_chain(folder / settings.tls_cert, folder / settings.tls_key)
+    return context
+
+
+def open_client(
+    settings: MqttSettings, folder: Path, identifier: str, will: aiomqtt.Will | None = None
+) -> aiomqtt.Client:
+    """Returns a client for the broker of [mqtt], not connected yet. Raises: OSError for unusable certificates."""
+    client = aiomqtt.Client(
+        settings.host,
+        settings.port_in_use,
+        username=settings.username or None,
+        password=settings.password or None,
+        identifier=identifier,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        will=will,
+        timeout=ANSWER_S,
+        keepalive=KEEPALIVE_S,
+        max_queued_incoming_messages=INCOMING_MAX,
+        tls_context=open_tls(settings, folder),
+        logger=log.getChild("client"),
+    )
+    client.pending_calls_threshold = 2 * IN_FLIGHT_MAX  # it warns beyond ten
+    return client
+
+
+def explain(problem: BaseException) -> str:
+    """Returns why there is no connection, in one line, with what to do about it."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    text = str(problem) or type(problem).__name__
+    hint = next((hint for word, hint in HINTS.items() if word in text), "")
+    return f"{text}{f'; {hint}' if hint else ''}"
+
+
+class BrokerLink:
+    """The connection of one device; see the module."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        folder: Path,
+        topics: Topics,
+        outbox: Outbox,
+        on_message: Callable[[aiomqtt.Message], None],
+    ) -> None:
+        """`on_message` takes each message; it must not raise for what a stranger may send."""
+        self.reason = "connecting"
+        """Why there is no connection; empty: there is one."""
+        self.connections = 0
+        """Connections since the start."""
+        self._settings, self._folder, self._topics = settings, folder, topics
+        self._outbox, self._on_message = outbox, on_message
+        self._identifier = f"shmcam-{topics.device}"
+        self._client: aiomqtt.Client | None = None
+        self._connected_s = 0.0
+        self._short_lived = 0
+        """Connections in a row that ended soon."""
+        self._to_send = asyncio.Event()
+        self._is_known = asyncio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the broker takes messages."""
+        return not self.reason
+
+    def wake(self) -> None:
+        """Has new messages of the outbox sent."""
+        self._to_send.set()
+
+    def note_known(self) -> None:
+        """Notes that the outbox has everything that is wanted, so that what else is retained is old."""
+        self._is_known.set()
+
+    async def run(self) -> None:
+        """Keeps a connection for ever; ends only by cancellation."""
+        backoff = Backoff()
+        while True:
+            try:
+                will = aiomqtt.Will(self._topics.own("availability"), OFFLINE, qos=1, retain=True)
+                client = open_client(self._settings, self._folder, self._identifier, will)
+                async with client:
+                    await self._exchange(client, backoff)
+            except* (aiomqtt.MqttError, OSError) as group:
+                self._note_failure(explain(group))
+            finally:
+                self._client = None
+            await asyncio.sleep(backoff.next_delay_s())
+
+    async def say_goodbye(self) -> None:
+        """Publishes that the device goes, as a clean end of the connection drops the last will."""
+        if self._client is not None and self.is_connected:
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._client.publish(self._topics.own("availability"), OFFLINE, qos=1, retain=True)
+
+    # ---- inside
+
+    def _note_failure(self, reason: str) -> None:
+        if self._client is not None:
+            is_short = asyncio.get_running_loop().time() - self._connected_s < SHORT_S
+            self._short_lived = self._short_lived + 1 if is_short else 0
+            if self._short_lived >= SHORT_COUNT:
+                reason += f"; is another client called {self._identifier}? each machine needs its own mqtt.device"
+        reason = f"{self._settings.host}:{self._settings.port_in_use}: {reason}"
+        if reason != self.reason:
+            log.warning("no broker: %s", reason)
+        self.reason = reason
+
+    async def _exchange(self, client: aiomqtt.Client, backoff: Backoff) -> None:
+        """Sends and receives until the connection ends. Raises: MqttError, in a group."""
+        topics, settings = self._topics, self._settings
+        wanted = [topics.birth] if settings.discovery else []
+        if settings.commands != "none":
+            wanted += [topics.command_for_all, topics.own("command"), topics.own("camera/+/+/set")]
+        if wanted:
+            await client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in wanted])
+        self._outbox.renew()
+        self._outbox.set(topics.own("availability"), ONLINE)
+        self._client, self.reason, self._connected_s = client, "", asyncio.get_running_loop().time()
+        self.connections += 1
+        log.info("broker connected host=%s port=%d device=%s", settings.host, settings.port_in_use, topics.device)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._receive(client))
+            tasks.create_task(self._send(client))
+            tasks.create_task(self._find_stale(client))
+            tasks.create_task(_reset_later(backoff))
+
+    async def _receive(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            self._on_message(message)
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        while True:
+            for reply in self._outbox.take_replies():
+                await publish(client, reply)
+            if retained := self._outbox.take_retained():
+                await publish(client, retained)
+            elif events := self._outbox.list_events(IN_FLIGHT_MAX):
+                async with asyncio.TaskGroup() as tasks:
+                    for event in events:
+                        tasks.create_task(self._send_event(client, event))
+            else:
+                await self._to_send.wait()
+                self._to_send.clear()
+
+    async def _send_event(self, client: aiomqtt.Client, event: Outgoing) -> None:
+        await publish(client, event)
+        self._outbox.confirm(event)
+
+    async def _find_stale(self, client: aiomqtt.Client) -> None:
+        """Has the broker send what is retained of our cameras; `on_message` then removes what is not wanted.
+
+        Our own messages do not come back (MQTT 5: no local).
+        """
+        await self._is_known.wait()
+        options = SubscribeOptions(qos=0, noLocal=True)
+        await client.subscribe([(topic, options) for topic in self._topics.may_be_stale])
+
+
+async def publish(client: aiomqtt.Client, message: Outgoing) -> None:
+    """Publishes one message; with QoS 1 it returns when the broker has confirmed it. Raises: MqttError."""
+    properties = None
+    if message.correlation is not None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.CorrelationData = message.correlation
+    await client.publish(message.topic, message.payload, message.qos, message.retain, properties)
+
+
+async def _reset_later(backoff: Backoff) -> None:
+    """Forgives earlier failures once a connection holds: two clients of one name end each other's at once."""
+    await asyncio.sleep(SHORT_S)
+    backoff.reset()

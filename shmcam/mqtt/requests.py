@@ -1,0 +1,145 @@
+"""Messages from the broker as commands of the control socket, and their answers as payloads. Pure.
+
+A command comes as a line of the text dialect (`record start`) or as an object of the JSON dialect
+(`{"command": "record", "action": "start", "id": 7}`). Two keys more are understood in such an object: `at_utc_ns`, the
+instant at which a snapshot is taken or a recording begins or ends, and `devices`, the devices that are meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shmcam.control.command_table import BY_NAME, GROUPS
+from shmcam.control.messages import JSON, Command, Night, PastStack, Record, Reply, Save, Snapshot, wire_name
+from shmcam.control.parser import parse_line, parse_object
+from shmcam.mqtt.discovery import NIGHT_OPTIONS
+
+PAYLOAD_BYTES_MAX = 64 * 1024
+"""Longest command, as on the control socket."""
+
+AT_PAST_S, AT_FUTURE_S = 30.0, 600.0
+"""An instant may lie so far back (rings hold seconds) or ahead (what waits is forgotten when the process ends)."""
+
+IN_CONNECTION = frozenset(row.name for row in GROUPS["connection"])
+"""Commands that concern the connection on which they come: they have no meaning here."""
+
+OWNERS_COMMANDS = frozenset(row.name for row in GROUPS["settings"]) | {"delete", "unprotect", "archives"}
+"""Commands that change the configuration, show it, or delete: only with mqtt.commands = "all"."""
+
+Access = Literal["none", "control", "all"]
+
+
+class RefusedCommandError(ValueError):
+    """A command that is not carried out; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerCommand:
+    """A command, taken apart."""
+
+    command: Command
+    id: JSON = None
+    """The caller's id for the answer."""
+    at_utc_ns: int = 0
+    """The instant at which it counts (wall clock); 0: at once."""
+
+
+def is_allowed(command: Command, access: Access) -> bool:
+    """Tells whether mqtt.commands allows a command."""
+    name = wire_name(command)
+    if name in IN_CONNECTION or access == "none":
+        return False
+    return access == "all" or name not in OWNERS_COMMANDS
+
+
+def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: int) -> BrokerCommand | None:
+    """Takes a payload of a command topic apart; None: it is for other devices. *Raises* RefusedCommandError."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise RefusedCommandError(f"command of {len(payload)} bytes, limit {PAYLOAD_BYTES_MAX}")
+    try:
+        text = payload.decode()
+        value = json.loads(text) if text.lstrip().startswith("{") else None
+        if value is None:
+            parsed = BrokerCommand(parse_line(text))
+        else:
+            devices = value.pop("devices", None)
+            if devices is not None and device not in devices:
+                return None
+            parsed = _parse_object(value, now_utc_ns)
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise RefusedCommandError(str(problem)) from None
+    if not is_allowed(parsed.command, access):
+        raise RefusedCommandError(_explain_refusal(parsed.command, access))
+    return parsed
+
+
+def _parse_object(value: dict[str, Any], now_utc_ns: int) -> BrokerCommand:
+    at_utc_ns = value.pop("at_utc_ns", 0)
+    if type(at_utc_ns) is not int:
+        raise RefusedCommandError(f"at_utc_ns: expected ns since 1970, got {str(at_utc_ns)[:40]!r}")
+    command, ident = parse_object(value)
+    if not isinstance(command, Command):
+        raise RefusedCommandError(f"{wire_name(command)} is no command")
+    if at_utc_ns:
+        if not isinstance(command, Snapshot | Record):
+            raise RefusedCommandError(
+                f"at_utc_ns: only snapshot and record act at an instant, not {wire_name(command)}"
+            )
+        ahead_s = (at_utc_ns - now_utc_ns) / 1e9
+        if not -AT_PAST_S <= ahead_s <= AT_FUTURE_S:
+            raise RefusedCommandError(
+                f"at_utc_ns: {ahead_s:+.0f} s from now by our clock; expected -{AT_PAST_S:.0f}..+{AT_FUTURE_S:.0f} s"
+            )
+    return BrokerCommand(command, ident, at_utc_ns)
+
+
+def at_sensor_time(command: Command, at_ns: int) -> Command:
+    """Returns a snapshot or record command for an instant of the sensor clock."""
+    if isinstance(command, Snapshot | Record):
+        return dataclasses.replace(command, at_ns=at_ns)
+    return command
+
+
+def command_of_entity(camera: str, entity: str, payload: bytes, access: Access) -> Command:
+    """Returns the command behind an entity of Home Assistant. *Raises* RefusedCommandError."""
+    if access == "none":
+        raise RefusedCommandError('mqtt.commands is "none"')
+    word = payload[:64].decode(errors="replace").strip()
+    commands: dict[tuple[str, str], Command] = {
+        ("recording", "ON"): Record(action="start", camera=camera),
+        ("recording", "OFF"): Record(action="stop", camera=camera),
+        ("save", "PRESS"): Save(camera=camera),
+        ("stack", "PRESS"): PastStack(camera=camera),
+        **{("night_mode", mode): Night(action=mode, camera=camera) for mode in NIGHT_OPTIONS},  # type: ignore[arg-type]
+    }
+    if (entity, word) not in commands:
+        words = [payload for name, payload in commands if name == entity]
+        expectation = f"one of {', '.join(words)}" if words else "recording, save, stack or night_mode"
+        raise RefusedCommandError(f"{entity[:32]} = {word!r}: expected {expectation}")
+    return commands[entity, word]
+
+
+def reply_payload_of(reply: Reply, device: str, ident: JSON = None, **more: JSON) -> bytes:
+    """Returns the payload of an answer: the device, and what the REST interface answers."""
+    value: dict[str, JSON] = {
+        "device": device,
+        "ok": reply.ok,
+        "status": reply.status,
+        "text": reply.text,
+        "data": reply.data,
+        **more,
+    }
+    if ident is not None:
+        value["id"] = ident
+    return json.dumps(value, default=str).encode()
+
+
+def _explain_refusal(command: Command, access: Access) -> str:
+    name = BY_NAME[wire_name(command)].words[0]
+    if wire_name(command) in IN_CONNECTION:
+        return f"{name} has no meaning over MQTT"
+    needed = "all" if wire_name(command) in OWNERS_COMMANDS else "control"
+    return f'{name} is not allowed over MQTT: mqtt.commands is "{access}", needed is "{needed}"'

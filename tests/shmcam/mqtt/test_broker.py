@@ -1,0 +1,213 @@
+"""The process at a real mosquitto: what it survives, what it never loses, and what it says about it."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+from shmcam.control.client import ControlClient
+from shmcam.control.messages import NightBegan, Saved
+from tests.machine import needs, until
+from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
+
+pytestmark = [pytest.mark.skipif(MOSQUITTO is None, reason="not installed: mosquitto"), needs("openssl")]
+
+
+def connected(process):
+    row = process.row()
+    return row["figures"].get("connected") and row
+
+
+def reason_of(process):
+    return process.row().get("reason", "")
+
+
+def paths_in(listener, topic="shmcam/pi/event/saved"):
+    return [json.loads(payload)["data"]["path"] for payload in listener.payloads(topic)]
+
+
+def test_no_event_is_lost_over_restarts_of_the_broker_up_to_the_bound():
+    with Mosquitto() as broker, MqttProcess(broker, queue=50) as process:
+        until(lambda: connected(process), 20, lambda: process.log)
+        exporter = ControlClient("exporter", socket_path=process.hub.socket)
+        with Listener(broker, "shmcam/pi/event/#") as listener, exporter:
+            until(lambda: exporter.is_connected, 10, "the hub")
+            sent = []
+
+            def save(count):
+                for _ in range(count):
+                    sent.append(f"/{len(sent)}")
+                    exporter.announce(Saved(camera="cam0", path=sent[-1]))
+
+            save(5)
+            until(lambda: paths_in(listener) == sent, 10, "five events")
+            broker.kill()
+            save(20)
+            until(lambda: process.row()["figures"]["queued"] >= 20, 20, lambda: process.row())
+            assert process.row()["state"] == "waiting"
+            assert f"127.0.0.1:{broker.port}: " in reason_of(process)
+            broker.start()
+            until(lambda: set(sent) <= set(paths_in(listener)), 40, lambda: process.log)
+            broker.kill()
+            save(80)
+            until(lambda: process.row()["figures"]["unpublished"] >= 30, 20, lambda: process.row())
+            until(lambda: process.row()["figures"]["queued"] == 50, 20, lambda: process.row())
+            figures = process.row()["figures"]
+            assert figures["published"] + figures["unpublished"] + figures["queued"] == len(sent)
+            broker.start()
+            until(lambda: set(sent[-50:]) <= set(paths_in(listener)), 40, lambda: process.log)
+            assert not set(sent[-80:-50]) & set(paths_in(listener))
+            first = json.loads(listener.payloads("shmcam/pi/event/saved")[0])
+            assert {"device": "pi", "event": "saved"}.items() <= first.items()
+            ids = {json.loads(payload)["id"] for payload in listener.payloads("shmcam/pi/event/saved")}
+            assert len(ids) == len(sent) - 30  # an event that comes twice has one id
+
+
+def test_only_the_events_that_are_wanted_are_published():
+    with Mosquitto() as broker, MqttProcess(broker, events=["pictures"]) as process:
+        until(lambda: connected(process), 20, lambda: process.log)
+        with Listener(broker) as listener, ControlClient("exporter", socket_path=process.hub.socket) as exporter:
+            exporter.announce(NightBegan(camera="cam0"))
+            exporter.announce(Saved(camera="cam0", path="/a"))
+            until(lambda: paths_in(listener), 20, "the picture")
+            assert not listener.payloads("shmcam/pi/event/night_began")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    for name in ("ca", "other"):
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            *key,
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.pem",
+        ]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    request = ["openssl", "req", *key[:-2], "-subj", "/CN=localhost", "-keyout", "broker.key", "-out", "broker.csr"]
+    subprocess.run(request, cwd=folder, check=True, capture_output=True)
+    (folder / "names").write_text("subjectAltName=DNS:localhost")
+    sign = ["openssl", "x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2"]
+    sign += ["-extfile", "names", "-out", "broker.pem"]
+    subprocess.run(sign, cwd=folder, check=True, capture_output=True)
+    (folder / "plain").write_text("cam:a-secret-word\n")
+    subprocess.run(["mosquitto_passwd", "-U", "plain"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_tls_and_password_and_what_is_said_when_one_of_them_is_wrong(certificates):
+    config = "\n".join(
+        [
+            "allow_anonymous false",
+            f"password_file {certificates}/plain",
+            f"certfile {certificates}/broker.pem",
+            f"keyfile {certificates}/broker.key",
+        ]
+    )
+    secret = {"username": "cam", "password": "a-secret-word"}
+    right = {"host": "localhost", "tls": True, "tls_ca": str(certificates / "ca.pem"), **secret}
+    with Mosquitto(config) as broker, MqttProcess(broker, **right) as process:
+        until(lambda: connected(process), 20, lambda: process.log)
+        with Listener(broker, ca=str(certificates / "ca.pem"), **secret) as listener:
+            until(lambda: listener.retained.get("shmcam/pi/availability") == b"online", 10, "online")
+        assert "a-secret-word" not in process.hub.exchange(b"dump_config\n").decode()
+        assert '"***"' in process.hub.exchange(b"dump_config toml\n").decode()
+        text = process.hub.config.read_text()
+        for wrong, said in (
+            (text.replace("a-secret-word", "another"), "ot authorized; check mqtt.username and mqtt.password"),
+            (text.replace("ca.pem", "other.pem"), "certificate verify failed"),
+            (text.replace("ca.pem", "gone.pem"), "No such file"),
+            (text.replace('"localhost"', '"no-such-host.invalid"'), "no-such-host.invalid"),
+        ):
+            process.kill()
+            process.hub.config.write_text(wrong)
+            process.start()
+            until(lambda said=said: said in reason_of(process), 30, lambda: process.log)
+            assert process.row()["state"] == "waiting"
+        assert "a-secret-word" not in process.log
+
+
+def test_old_topics_of_ours_are_removed_and_those_of_others_stay():
+    ours = json.dumps({"origin": {"name": "shmcam"}})
+    theirs = json.dumps({"origin": {"name": "zigbee2mqtt"}})
+    with Mosquitto() as broker, Listener(broker) as listener:
+        for topic, payload in (
+            ("shmcam/pi/camera/cam9/state", "{}"),
+            ("homeassistant/device/pi/cam9/config", ours),
+            ("homeassistant/device/pi/lamp/config", theirs),
+            ("homeassistant/device/other/cam9/config", ours),
+            ("shmcam/other/camera/cam9/state", "{}"),
+            ("shmcam/pi/command", "ping"),
+            ("shmcam/pi/camera/cam0/save/set", "PRESS"),
+        ):
+            listener.publish(topic, payload, retain=True)
+        with MqttProcess(broker) as process:
+            until(lambda: listener.retained.get("homeassistant/device/pi/cam9/config") == b"", 20, lambda: process.log)
+            until(lambda: listener.retained.get("shmcam/pi/camera/cam9/state") == b"", 20, lambda: process.log)
+            assert listener.ask("shmcam/pi/command", "ping")["text"] == "pong"
+            until(lambda: process.row()["figures"].get("commands") == 1, 10, "one command, without the retained ones")
+            assert "retained command ignored" in process.log
+        with Listener(broker) as later:
+            until(lambda: "shmcam/pi/command" in later.retained, 10, "what is retained")
+            kept = {topic for topic, payload in later.retained.items() if "cam9" in topic or "lamp" in topic}
+        assert kept == {
+            "homeassistant/device/pi/lamp/config",
+            "homeassistant/device/other/cam9/config",
+            "shmcam/other/camera/cam9/state",
+        }
+
+
+@pytest.mark.slow
+def test_two_machines_of_one_name_are_told_apart_by_the_reason():
+    with Mosquitto() as broker, MqttProcess(broker) as first:
+        until(lambda: connected(first), 20, lambda: first.log)
+        with MqttProcess(broker):
+            until(
+                lambda: "is another client called shmcam-pi? each machine needs" in reason_of(first),
+                20,
+                lambda: first.log,
+            )
+
+
+def test_a_kill_is_seen_by_the_last_will_and_a_stop_by_a_goodbye():
+    with (
+        Mosquitto() as broker,
+        Listener(broker, "shmcam/pi/availability") as listener,
+        MqttProcess(broker) as process,
+    ):
+        for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+            until(lambda: listener.messages[-1:] == [("shmcam/pi/availability", b"online")], 20, "online")
+            assert process.kill(number) == code
+            until(lambda: listener.messages[-1][1] == b"offline", 20, "offline")
+            process.start()
+
+
+@pytest.mark.slow
+def test_a_broker_that_hangs_costs_nothing_and_is_left():
+    with Mosquitto() as broker, MqttProcess(broker) as process:
+        until(lambda: connected(process), 20, lambda: process.log)
+        broker.process.send_signal(signal.SIGSTOP)
+        until(lambda: "timed out" in reason_of(process), 30, lambda: process.log)
+        assert process.row()["state"] == "waiting"
+        broker.process.send_signal(signal.SIGCONT)
+        until(lambda: connected(process), 40, lambda: process.log)
+
+
+def test_a_dead_hub_leaves_the_device_there_and_its_cameras_not():
+    with Mosquitto() as broker, MqttProcess(broker, health_s=1) as process, Listener(broker) as listener:
+        until(
+            lambda: listener.retained.get("shmcam/pi/camera/cam0/availability") == b"offline", 20, lambda: process.log
+        )
+        process.hub.kill()
+        answer = listener.ask("shmcam/pi/command", "ping")
+        assert (answer["ok"], answer["status"]) == (False, "no_hub")
+        until(lambda: listener.json("shmcam/pi/health").get("problems") == ["the hub does not answer"], 40, "health")
+        assert listener.retained["shmcam/pi/availability"] == b"online"
