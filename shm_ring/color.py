@@ -82,15 +82,6 @@ def yuv_to_bgr(color_space: str, color_range: str) -> NDArray[np.float32]:
 
 
 @cache
-def compression_tables() -> tuple[Plane, Plane]:
-    """Tables of 256 that squeeze full-range luma and chroma into tv range."""
-    values = np.arange(256, dtype=np.float64)
-    luma_table = np.rint(16 + values * 219 / 255).astype(np.uint8)
-    chroma_table = np.rint(128 + (values - 128) * 224 / 255).astype(np.uint8)
-    return luma_table, chroma_table
-
-
-@cache
 def expansion_tables() -> tuple[Plane, Plane]:
     """Tables of 256 that stretch tv-range luma and chroma to full range."""
     values = np.arange(256, dtype=np.float64)
