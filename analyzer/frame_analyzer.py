@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analyzer.frame_sample import FrameSample
-from analyzer.motion.detector import NO_MOTION, Motion, MotionDetector
+from analyzer.motion.detector import EXPOSURE_STEP, NO_MOTION, Motion, MotionDetector
 from analyzer.motion.events import MotionEvent, MotionEvents
 from analyzer.night.brightness import Measurement, histogram_of, measure
 from analyzer.night.controller import ExposureRequest, FrameAssessment, NightController
@@ -17,6 +17,9 @@ from analyzer.night.settling import FrameInfo
 from analyzer.night.transfer_curve import Response, response_of
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import Flags
+
+LOOK_NS = 200_000_000
+"""The time between two whole analyses while nothing changes; all that is decided is decided over longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,24 @@ class FrameAnalyzer:
         self._detector.settings = self._motion_events.settings = motion
         if self._controller is not None:
             self._controller.settings = night
+
+    def shows_nothing_new(self, sample: FrameSample) -> bool:
+        """Tells whether the last result is this frame's too: analysed a moment ago, and nothing has moved since."""
+        last, meta = self.last, sample.meta
+        if last is None or self._controller is None or sample.column is not None:
+            return False
+        before = last.sample
+        changed_exposure = abs(sample.exposure.product_s / before.exposure.product_s - 1.0) > EXPOSURE_STEP
+        return (
+            0 <= meta.captured_ns - before.meta.captured_ns < LOOK_NS
+            and (meta.flags, sample.limited) == (before.meta.flags, before.limited)
+            and sample.pixels.shape == before.pixels.shape
+            and not changed_exposure  # never true where it is unknown
+            and last.assessment.settled
+            and not (last.motion.area or self.is_moving)
+            and self._controller.is_steady(is_night=sample.has_flag(Flags.NIGHT))
+            and not (self.motion_settings.enable and self._detector.sees_change(sample.pixels))
+        )
 
     def analyze(self, sample: FrameSample) -> FrameResult:
         """Analyses the next frame."""

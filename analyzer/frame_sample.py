@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.night.brightness import Bytes, measure_sharpness, sample_grid
+from analyzer.night.brightness import Bytes, cut_detail_rows, measure_sharpness, sample_grid
 from analyzer.night.exposure_estimate import ReportedExposure, reported_exposure_of
 from shm_ring import Flags, Frame, FrameMeta
 from shm_ring.color import LUMA_WEIGHTS
@@ -99,7 +99,8 @@ class FrameSample:
     """Luma on a sparse grid."""
     limited: bool
     """Luma is 16..235."""
-    sharpness: float
+    detail_rows: Bytes
+    """Some rows of full resolution."""
     column: Bytes | None
     """(height, 3) RGB for the keogram, where one was due."""
 
@@ -108,6 +109,11 @@ class FrameSample:
         """The exposure as the frame's metadata tell it."""
         meta = self.meta
         return reported_exposure_of(meta.exposure_us, meta.analogue_gain, meta.digital_gain, meta.lux)
+
+    @property
+    def sharpness(self) -> float:
+        """The contrast of fine detail, see `measure_sharpness`."""
+        return measure_sharpness(self.detail_rows)
 
     def has_flag(self, flag: Flags) -> bool:
         """Tells whether capture set this flag."""
@@ -132,6 +138,6 @@ def sample_frame(frame: Frame, column_position: float | None) -> FrameSample:
         height=shape.height,
         pixels=sample_luma(planes, shape.pixel_format),
         limited=limited,
-        sharpness=measure_sharpness(detail_plane_of(planes, shape.pixel_format)),
+        detail_rows=cut_detail_rows(detail_plane_of(planes, shape.pixel_format)),
         column=column,
     )

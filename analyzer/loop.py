@@ -76,6 +76,7 @@ def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, Analyze
 def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
     """Works until stop is requested. Frames that came in during the analysis of another are skipped and counted."""
     count, rate, beats = 0, FrameRate(), Interval()
+    reported: FrameResult | None = None
     waits = analyzer.control.delegate(lambda: obey(analyzer))
     for item in waits.iterate(ring.sequences(newest_first=True, idle_s=IDLE_S)):
         obey(analyzer)
@@ -90,7 +91,9 @@ def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
                 continue
             count += 1
             rate.add(now_ns(), result.sample.meta.exposure_us)
-            report(result, analyzer)
+            if result is not reported:
+                report(result, analyzer)
+                reported = result
             lag = max(0, reader.head - 1 - sequence)
         if beats.take_due(now_ns(), BEAT_S):
             beat(ring, analyzer, rate, lag)
@@ -98,7 +101,10 @@ def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
 
 
 def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> FrameResult | None:
-    """Analyses one frame and publishes its record; None where it was overwritten meanwhile, or is no picture."""
+    """Analyses one frame and publishes its record. Returns: its result, the last one where it shows nothing new.
+
+    None where it was overwritten meanwhile, or is no picture.
+    """
     try:
         with reader.borrow(sequence) as frame:
             sample = sample_frame(frame, analyzer.keogram.column_position(frame.captured_ns))
@@ -106,6 +112,9 @@ def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> Fram
         if type(problem) is not FrameOverwritten:  # a payload that is not what its header says
             log.warning("frame not understood sequence=%d: %s", sequence, problem)
         return None
+    if analyzer.frames.shows_nothing_new(sample):
+        analyzer.scores.repeat(sample.meta, analyzer.plugins.results)
+        return analyzer.frames.last
     result = analyzer.frames.analyze(sample)
     analyzer.scores.publish(result, analyzer.frames, analyzer.plugins.results)
     return result

@@ -29,7 +29,6 @@ class ScoresWriter:
         """Publishes the record of one frame; `plugins`: the last result of each."""
         meta, assessment, measurement = result.sample.meta, result.assessment, result.measurement
         row = self._row
-        row["frame_id"], row["captured_ns"] = meta.frame_id, meta.captured_ns
         row["dark_score"] = measurement.dark_score[0]
         row["scene_brightness"], row["scene_low"], row["scene_high"] = assessment.level, assessment.low, assessment.high
         row["scene_ev"] = assessment.ev
@@ -46,6 +45,11 @@ class ScoresWriter:
         row["motion_score"], row["motion_box"] = result.motion.score, result.motion.box
         row["night"], row["source"], row["settled"] = result.is_night, assessment.source, assessment.settled
         row["moving"], row["forced"] = frame_analyzer.is_moving, frame_analyzer.override != "auto"
+        self.repeat(meta, plugins)
+
+    def repeat(self, meta: FrameMeta, plugins: Mapping[str, Mapping[str, object]]) -> None:
+        """Publishes the last record again, for a frame that shows nothing new."""
+        self._row["frame_id"], self._row["captured_ns"] = meta.frame_id, meta.captured_ns
         self._put_plugins(plugins)
         self._ring.publish(
             self._bytes, FrameMeta(meta.frame_id, meta.captured_ns, meta.captured_utc_ns, flags=meta.flags)

@@ -148,6 +148,10 @@ class MotionDetector:
         self._kept_ns = 0
         self._noise: Floats = np.empty(0, np.float32)
         self._zones: dict[str, Cells] = {}
+        self._watched: Cells = np.empty(0, bool)
+        """The cells of all zones."""
+        self._expected: tuple[Floats, Floats] | None = None
+        """The cells of a frame that shows nothing new, and the difference up to which it does."""
         self._exposure_s = float("nan")
         self._captured_ns = 0
 
@@ -162,6 +166,14 @@ class MotionDetector:
         if self._background is not None:
             self._find_zones(self._background.shape)
 
+    def sees_change(self, pixels: Bytes) -> bool:
+        """Tells whether the next frame may show motion that the last observed one did not; it learns nothing."""
+        cells = average_cells(pixels)
+        if self._expected is None or self._expected[0].shape != cells.shape:
+            return True
+        expected, limit = self._expected
+        return bool(((np.abs(cells - expected) > limit) & self._watched).any())
+
     def observe(self, pixels: Bytes, captured_ns: int, exposure_s: float, response: Response) -> Motion:
         """Compares the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
         cells = average_cells(pixels)
@@ -172,12 +184,14 @@ class MotionDetector:
         background, before = self._background, self._find_moment_ago(cells, captured_ns)
         step_s = min(max((captured_ns - self._captured_ns) / 1e9, 0.0), LONGEST_STEP_S)
         self._captured_ns, self._exposure_s = captured_ns, exposure_s
-        size = np.abs(cells - background * measure_common_change(cells, background))
+        expected = background * measure_common_change(cells, background)
+        size = np.abs(cells - expected)
         limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
         moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
         if np.count_nonzero(moving) > FLASH * moving.size:
-            self._background, self._before = cells, (cells, cells)
+            self._background, self._before, self._expected = cells, (cells, cells), None
             return NO_MOTION
+        self._expected = np.where(moving, cells, expected), limit  # what has come to rest may stay as it is
         moving &= np.abs(cells - before * measure_common_change(cells, before)) > limit * MOMENT_SHARE
         moving = drop_lone_cells(moving)
         self._learn(cells, background, size, moving, step_s)
@@ -186,11 +200,12 @@ class MotionDetector:
     def _start(self, cells: Floats, captured_ns: int, exposure_s: float) -> None:
         self._background, self._before, self._kept_ns = cells, (cells, cells), captured_ns
         self._noise = np.full(cells.shape, FIRST_NOISE, np.float32)
-        self._captured_ns, self._exposure_s = captured_ns, exposure_s
+        self._captured_ns, self._exposure_s, self._expected = captured_ns, exposure_s, None
         self._find_zones(cells.shape)
 
     def _find_zones(self, shape: tuple[int, ...]) -> None:
         self._zones = find_zones(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
+        self._watched = np.logical_or.reduce(list(self._zones.values()))
 
     def _follow_exposure(self, exposure_s: float, response: Response) -> None:
         """Converts the remembered cells to this frame's exposure."""

@@ -123,16 +123,21 @@ def scene_ev_of(light: float, exposure_s: float) -> float:
     return math.log2(max(light, _LEAST_LIGHT) / exposure_s)
 
 
-def measure_sharpness(luma: Bytes) -> float:
+def cut_detail_rows(luma: Bytes) -> Bytes:
+    """Returns the 16 full-resolution rows in which fine detail is measured, as a copy. `luma`: (height, width)."""
+    height = luma.shape[0]
+    return luma[height // 32 :: max(1, height // 16)].copy()
+
+
+def measure_sharpness(detail_rows: Bytes) -> float:
     """Measures the contrast of fine detail, independent of brightness and of coarse contrast: 0 (flat) to about 4.
 
-    Brenner's gradient (pixels two apart) on 16 full-resolution rows, divided by their variance. It compares frames
+    Brenner's gradient (pixels two apart) on some full-resolution rows, divided by their variance. It compares frames
     of one scene (focus, dew, condensation), not of different ones; noise raises it in the dark.
     """
-    height, width = luma.shape
-    if width < 3:
+    if detail_rows.shape[1] < 3:
         return 0.0
-    rows = luma[height // 32 :: max(1, height // 16)].astype(np.float32)
+    rows = detail_rows.astype(np.float32)
     steps = rows[:, 2:] - rows[:, :-2]
     variance = float(np.vdot(rows, rows)) / rows.size - float(rows.mean()) ** 2
     return float(np.vdot(steps, steps)) / steps.size / (max(variance, 0.0) + 1.0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer.night import exposure_control
 from analyzer.night.brightness import Bytes, Measurement, estimate_brightness, scene_ev_of
-from analyzer.night.decision import Decision, NightSwitch, Override, frame_of
+from analyzer.night.decision import TARGET, Decision, NightSwitch, Override, frame_of
 from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import DWELL_FACTOR, ExposureScale, ExposureSource
 from analyzer.night.own_lamp import OwnLamp
@@ -104,6 +104,10 @@ class NightController:
     @settings.setter
     def settings(self, settings: NightSettings) -> None:
         self.switch.settings = settings
+
+    def is_steady(self, *, is_night: bool) -> bool:
+        """Tells whether no frame is needed soon to decide, to learn or to ask. `is_night`: capture is in night mode."""
+        return self.switch.state not in TARGET and not self._scale.is_learning and self.switch.is_night == is_night
 
     def observe(self, info: FrameInfo, pixels: Bytes, measurement: Measurement, response: Response) -> FrameAssessment:
         """Takes the next frame: its grid and its measurement (of this one frame)."""
