@@ -32,6 +32,9 @@ if [ "${1:-run}" = test ]; then
     need xdotool command -v xdotool
     need imagemagick command -v import
     need mosquitto test -x /usr/sbin/mosquitto
+    need python3-gi /usr/bin/python3 -c 'import gi'
+    need gir1.2-gst-rtsp-server-1.0 /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
+    need gstreamer1.0-plugins-good /usr/bin/python3 -c 'import gi; gi.require_version("Gst", "1.0"); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find("rtph264depay")'
 fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -1,0 +1,1 @@
+"""Publishes live H.264 to an RTSP server (MediaMTX, go2rtc …) without encoding it anew."""

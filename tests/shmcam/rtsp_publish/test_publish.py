@@ -1,0 +1,152 @@
+"""Live H.264 at an RTSP server that is not ours (GStreamer), through everything that may happen to it."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shmcam.config.settings import Settings, SettingsError
+from shmcam.rtsp_publish.address import CannotPublish, addresses_of, list_secrets, to_shown
+from shmcam.rtsp_publish.publisher import check_server
+from shmcam.rtsp_publish.settings import RtspPublishSettings
+from tests.machine import until
+from tests.pipeline import Pipeline, free_port
+
+PYTHON = "/usr/bin/python3"
+HAVE_GSTREAMER = (
+    "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; "
+    "Gst.init(None); assert Gst.ElementFactory.find('rtph264depay')"
+)
+
+
+def have_gstreamer() -> bool:
+    with contextlib.suppress(OSError):
+        return subprocess.run([PYTHON, "-c", HAVE_GSTREAMER], capture_output=True).returncode == 0
+    return False
+
+
+class Server:
+    """The server of server.py, which may be ended and begun again on the same port."""
+
+    def __init__(self, port: int, person: str) -> None:
+        self.port, self._person = port, person
+        self.path = Path(f"/tmp/rtsp-{secrets.token_hex(4)}.out")
+
+    def __enter__(self) -> "Server":
+        command = [PYTHON, Path(__file__).with_name("server.py"), str(self.port), self._person]
+        with self.path.open("w") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        until(lambda: "ready" in self.path.read_text(), 20, "the server")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.path.unlink()
+
+    def frames(self, path: str) -> list[int]:
+        """1 for each key frame, 0 for the others."""
+        lines = (line.split() for line in self.path.read_text().splitlines() if line.startswith(f"frame {path} "))
+        return [int(line[3]) for line in lines if len(line) == 4]
+
+
+def row(pipeline: Pipeline) -> str:
+    return next((line for line in pipeline.text("status").splitlines() if line.startswith("rtsp_publish ")), "")
+
+
+needs_gstreamer = pytest.mark.skipif(
+    not have_gstreamer(), reason="needs apt: python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
+)
+
+
+@contextlib.contextmanager
+def publishing(port: int, secret: str, **cameras):
+    url = f"rtsp://ann:{secret}@127.0.0.1:{port}/{{camera}}"
+    tables = {"recorder": {"gop_s": 1.0}, "rtsp_publish": {"enable": True, "url": url}}
+    with Pipeline(camera={"framerate": 15}, cameras=cameras or None, **tables) as shmcam:
+        until(lambda: "retrying" in row(shmcam) and "Connection refused" in row(shmcam), 40, lambda: row(shmcam))
+        pid = shmcam.pid("rtsp_publish")
+        yield shmcam
+        assert shmcam.pid("rtsp_publish") == pid, "no server has ended the process"
+
+
+def wait_published(shmcam: Pipeline, server: Server, *paths: str) -> None:
+    for path in paths:
+        until(lambda path=path: sum(server.frames(path)) >= 2, 60, lambda: row(shmcam) + server.path.read_text())
+        assert server.frames(path)[0] == 1, "it begins with a key frame"
+    until(lambda: " published " in row(shmcam), 20, lambda: row(shmcam))
+
+
+@needs_gstreamer
+def test_both_cameras_are_published_after_a_wrong_password_too_and_nobody_sees_the_right_one():
+    port, secret = free_port(), secrets.token_urlsafe(12)
+    with publishing(port, secret, cam0={}, cam1={"width": 320, "height": 240}) as shmcam:
+        with Server(port, "ann:wrong"):
+            until(lambda: "401" in row(shmcam) or "Unauthorized" in row(shmcam), 40, lambda: row(shmcam))
+        with Server(port, f"ann:{secret}") as server:
+            wait_published(shmcam, server, "/cam0", "/cam1")
+        until(lambda: "retrying" in row(shmcam), 40, lambda: row(shmcam))
+        shown = shmcam.text("dump_config") + shmcam.text("status") + shmcam.text("get rtsp_publish.url")
+        logs = "".join(path.read_text(errors="replace") for path in (shmcam.folder / "logs").rglob("*.log*"))
+        assert secret not in shown + logs
+        refused = shmcam.text("set rtsp_publish.url rtsp://evil.example/x")
+        assert "rtsp_publish.url can only be changed in" in refused, "no page and no script redirects pictures"
+
+
+@needs_gstreamer
+@pytest.mark.slow
+def test_a_server_that_takes_nothing_any_more_is_given_up_and_gets_pictures_again_later():
+    """FFmpeg would wait for it for ever."""
+    port, secret = free_port(), secrets.token_urlsafe(12)
+    with publishing(port, secret) as shmcam, Server(port, f"ann:{secret}") as server:
+        wait_published(shmcam, server, "/cam0")
+        os.kill(server.process.pid, signal.SIGSTOP)
+        until(lambda: "no answer" in row(shmcam) or "timed out" in row(shmcam), 60, lambda: row(shmcam))
+        os.kill(server.process.pid, signal.SIGCONT)
+        before = len(server.frames("/cam0"))
+        until(lambda: len(server.frames("/cam0")) > before + 20, 60, "frames again")
+
+
+def test_a_server_that_accepts_and_stays_silent_or_speaks_another_language_is_told_at_once(monkeypatch):
+    """FFmpeg would wait for it for ever, with the whole process."""
+    monkeypatch.setattr("shmcam.rtsp_publish.publisher.SILENT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"rtsp://127.0.0.1:{listening.getsockname()[1]}/x"
+        with pytest.raises(TimeoutError):
+            check_server(url)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"rtsp://127.0.0.1:{listening.getsockname()[1]}/x"
+        process = subprocess.Popen(
+            ["python3", "-c", "import sys,socket; s=socket.socket(fileno=int(sys.argv[1])); c,_=s.accept(); "
+             "c.recv(99); c.sendall(b'HTTP/1.1 400 Bad Request\\r\\n\\r\\n')", str(listening.fileno())],
+            pass_fds=[listening.fileno()],
+        )  # fmt: skip
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="no RTSP server"):
+            check_server(url)
+        process.wait(20)
+
+
+def test_addresses():
+    own = RtspPublishSettings(enable=True, url="rtsp://a:p%40ss@h:8554/x/{camera}?k=v")
+    assert addresses_of(own, ["cam0", "cam1"])["cam1"] == "rtsp://a:p%40ss@h:8554/x/cam1?k=v"
+    assert to_shown("rtsp://a:p%40ss@h:8554/x/cam1?k=v") == "rtsp://h:8554/x/cam1"
+    assert set(list_secrets("rtsp://a:p%40ss@h/x")) == {"rtsp://a:p%40ss@h/x", "p%40ss", "p@ss"}
+    one = RtspPublishSettings(enable=True, url="rtsp://h/x")
+    assert addresses_of(one, ["cam0"]) == {"cam0": "rtsp://h/x"}
+    with pytest.raises(CannotPublish, match=r"must have \{camera\} in it, as there are 2 cameras"):
+        addresses_of(one, ["cam0", "cam1"])
+    with pytest.raises(CannotPublish, match="no camera 'cam7'; known: cam0"):
+        addresses_of(RtspPublishSettings(enable=True, url="rtsp://h/x", cameras=("cam7",)), ["cam0"])
+
+
+@pytest.mark.parametrize("text", ["enable = true", 'url = "http://h/x"', 'url = "rtsp://h"', 'url = "rtsp://h/a b"'])
+def test_addresses_that_are_none_are_refused_at_the_start(tmp_path, text):
+    (tmp_path / "config.toml").write_text(f"[rtsp_publish]\n{text}\n")
+    with pytest.raises(SettingsError, match="rtsp_publish"):
+        Settings.load(tmp_path / "config.toml", environ={})
