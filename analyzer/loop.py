@@ -97,6 +97,9 @@ def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
             lag = max(0, reader.head - 1 - sequence)
         if beats.take_due(now_ns(), BEAT_S):
             beat(ring, analyzer, rate, lag)
+            if analyzer.scores.is_lost:  # rare, and nothing else of the day is lost with a restart
+                log.error("scores ring: its name was taken away or its header overwritten; starting again")
+                raise SystemExit(1)
     log.info("stopped frames=%d skipped=%d night=%s", count, ring.skipped, analyzer.frames.is_night)
 
 

@@ -23,6 +23,11 @@ class ScoresWriter:
         self._row["version"] = VERSION
         self._plugins: object = None
 
+    @property
+    def is_lost(self) -> bool:
+        """True if another program removed or overwrote the ring: no reader finds the scores any more."""
+        return not self._ring.intact
+
     def publish(
         self, result: FrameResult, frame_analyzer: FrameAnalyzer, plugins: Mapping[str, Mapping[str, object]]
     ) -> None:

@@ -99,13 +99,14 @@ class Rings:
         if self.frame_ids is not None and "main" in self._writers:
             writer = self._writers["main"][0]
             writer.next_frame_id = self.frame_ids.advance_mark(writer.next_frame_id)
-        return self._drop_unnamed() or self._find_growable()
+        return self._drop_damaged() or self._find_growable()
 
-    def _drop_unnamed(self) -> bool:
-        """Retires rings whose name was removed: no new reader could find their frames."""
-        gone = [stream for stream, (writer, _) in self._writers.items() if not writer.named]
+    def _drop_damaged(self) -> bool:
+        """Retires rings whose name was removed or whose header was overwritten: no new reader could open them."""
+        gone = [stream for stream, (writer, _) in self._writers.items() if not writer.intact]
         for stream in gone:
-            log.warning("ring %s: its name was taken away; a new generation follows", self._writers[stream][0].name)
+            name = self._writers[stream][0].name
+            log.warning("ring %s: its name was taken away or its header overwritten; a new generation follows", name)
             self.drop(stream)
         return bool(gone)
 

@@ -80,9 +80,15 @@ class LivePackets:
         self._has_key = False
 
     def send_heartbeat(self) -> None:
-        """Tells readers that the writer lives."""
-        if self._ring is not None:
-            self._ring.heartbeat()
+        """Tells readers that the writer lives; a ring that another program removed or overwrote is made anew."""
+        if self._ring is None:
+            return
+        self._ring.heartbeat()
+        if not self._ring.intact:
+            log.warning("ring %s: its name was taken away or its header overwritten; a new one follows", self._name)
+            self._ring.retire()
+            self._ring = None
+            self.pause()
 
     def close(self) -> None:
         """Retires the ring, also one that a killed recorder before us left."""

@@ -44,6 +44,10 @@ from shm_ring.sync import Futex, fences
 _WRITE_LOCK = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: the whole file
 
 
+ID_LIMIT = 1 << 62
+"""Frame ids are below it, or damage: a camera of 240 frames a second needs 600 million years."""
+
+
 class WriterRecord(NamedTuple):
     """The line of text that a writer leaves in the lock file for the next."""
 
@@ -87,7 +91,9 @@ class WriterLock:
 def _parse(line: bytes) -> WriterRecord:
     """Reads what `remember` wrote; anything else counts as nothing."""
     with suppress(ValueError, TypeError):
-        return WriterRecord(*(int(word) for word in line.split()))
+        record = WriterRecord(*(int(word) for word in line.split()))
+        if record.pid >= 0 and 0 <= record.next_frame_id < ID_LIMIT and 0 <= record.generation <= WORD_MASK:
+            return record
     return WriterRecord()
 
 
@@ -124,20 +130,22 @@ def claim(name: str, shape: RingShape, left: WriterRecord, names: tuple[str, str
     known = found is not None and found.head > found.header.first_sequence
     if found is not None:
         next_id, generation = max(next_id, found.next_frame_id), max(generation, found.header.generation)
-        if found.header.shape == shape and found.header.state == layout.LIVE:
+        is_same = found.header.shape == shape and (found.header.camera, found.header.stream) == names
+        if is_same and found.header.state == layout.LIVE:
             _take_over(found)
             text = f"{shape.slots} slots taken over with their frames, head {found.head}"
             return Claim(found.mapping, shape, found.header.generation, found.head, next_id, True, known, text)
         _retire(found.mapping)
         del found  # with its mapping: else the old ring's memory would be missing for the new one
     segment.unlink(name)
+    generation = (generation + 1) & WORD_MASK
     fd, account = segment.create_segment(name, shape)
     try:
         mapping = segment.map_segment(fd, shape.total_bytes, writable=True)
     finally:
         os.close(fd)
-    _write_header(mapping, shape, generation + 1, names, first_sequence)
-    return Claim(mapping, shape, generation + 1, first_sequence, next_id, False, known, account)
+    _write_header(mapping, shape, generation, names, first_sequence)
+    return Claim(mapping, shape, generation, first_sequence, next_id, False, known, account)
 
 
 def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
@@ -201,9 +209,14 @@ def _find_head(mapping: mmap.mmap, header: Header) -> tuple[int, int]:
         start = PAGE_BYTES + slot * SLOT_HEADER_BYTES
         fields = np.frombuffer(mapping, FRAME_FIELDS, 1, start + FRAME_OFFSET)[0]
         sequence = int(fields["sequence"])
-        whole = words[start // 4] == (2 * sequence + 2) & WORD_MASK and sequence % header.shape.slots == slot
+        frame_id = int(fields["frame_id"])
+        whole = (
+            frame_id < ID_LIMIT
+            and words[start // 4] == (2 * sequence + 2) & WORD_MASK
+            and sequence % header.shape.slots == slot
+        )
         if whole and sequence >= head:
-            head, next_frame_id = sequence + 1, int(fields["frame_id"]) + 1
+            head, next_frame_id = sequence + 1, frame_id + 1
     if words[HEAD_WORD] not in (head & WORD_MASK, (head - 1) & WORD_MASK):
         raise RingMismatch(f"head {words[HEAD_WORD]} does not belong to sequence {head - 1}")
     return head, next_frame_id

@@ -129,6 +129,7 @@ class RingWriter:
         """The memory that was taken, in words, for the log."""
         self._lock = lock
         self._open = True
+        self._fixed = self._copy_fixed()
         self._inode = segment.inode_of(name)
         lock.remember(WriterRecord(os.getpid(), self.next_frame_id, self.generation))
         self.heartbeat()
@@ -254,6 +255,19 @@ class RingWriter:
     def named(self) -> bool:
         """True while the ring's name leads to it; else no new reader can find it, and its writer should begin anew."""
         return segment.inode_of(self.name) == self._inode
+
+    @property
+    def intact(self) -> bool:
+        """True while the ring is `named` and its header is as it was written.
+
+        Another program may have written into it; readers refuse such a ring, so its writer should begin anew.
+        """
+        return self.named and self._copy_fixed() == self._fixed
+
+    def _copy_fixed(self) -> tuple[bytes, bytes]:
+        """Copies the fields of the header that stay the same while this writer lives: all but head and heartbeat."""
+        head, after = HEAD_WORD * 4, HEARTBEAT_WORD * 4 + 4
+        return bytes(self._bytes[:head]), bytes(self._bytes[after : layout.SEGMENT_HEADER.itemsize])
 
     def heartbeat(self) -> None:
         """Says that the writer lives although it has no frame to publish."""

@@ -61,11 +61,14 @@ class Pipeline:
         cameras: Mapping[str, Mapping[str, Any]] | None = None,
         programs: tuple[str, ...] = ALL,
         ready: tuple[str, ...] = ("capture", "streamer"),
+        place: str = SHORT,
+        environ: Mapping[str, str] | None = None,
         **tables: Mapping[str, Any],
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-", dir=SHORT))
+        self.folder = Path(tempfile.mkdtemp(prefix="shmcam-", dir=place))
         self.prefix = f"t{secrets.token_hex(4)}"
         self.port = free_port()
+        self.environ = dict(os.environ if environ is None else environ)
         self._programs = programs
         self._ready = ready
         document: dict[str, Any] = {name: dict(table) for name, table in BASE.items()}
@@ -96,7 +99,7 @@ class Pipeline:
     def start(self) -> None:
         """As a user would: `shmcam run --config …`; returns once the `ready` programs deliver."""
         need_shared_memory(self._rings_bytes - sum(path.stat().st_size for path in self.segments()))
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("SHMCAM_")}
+        environ = {name: value for name, value in self.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "run.out").open("ab") as out:
             command = [str(BIN / "shmcam"), "run", "--config", str(self.config)]
             self._process = subprocess.Popen(
@@ -134,6 +137,10 @@ class Pipeline:
             shutil.rmtree(self.folder, ignore_errors=True)
         assert not names, f"still running after the stop: {names}"
         assert not segments, f"left in /dev/shm: {segments}"
+
+    def is_running(self) -> bool:
+        """Whether supervisord lives."""
+        return self._process is not None and self._process.poll() is None
 
     def kill_supervisord(self) -> None:
         assert self._process
@@ -202,12 +209,12 @@ class Pipeline:
     def segments(self) -> list[Path]:
         return sorted(Path("/dev/shm").glob(f"{self.prefix}.*"))
 
-    def frames(self, camera: str = "cam0") -> int:
+    def frames(self, camera: str = "cam0", stream: str = "main") -> int:
         """Frames published in the current generation; 0 while there is no ring."""
         from shm_ring import RingError, RingReader
 
         try:
-            with RingReader.open(self.ring_name(camera)) as ring:
+            with RingReader.open(self.ring_name(camera, stream)) as ring:
                 return ring.head
         except RingError:
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,12 +94,22 @@ def test_every_clip_that_the_kills_left_behind_plays_and_has_no_hole(shmcam):
     assert len(found) >= 2
 
 
-def test_a_ring_whose_name_was_taken_away_is_made_anew(shmcam):
-    """`rm /dev/shm/...`: capture went on writing into memory that nobody could find any more."""
-    (segment,) = [path for path in shmcam.segments() if path.name.endswith("cam0.main")]
-    segment.unlink()
-    until(lambda: shmcam.frames() > 30, 20, lambda: "a new ring\n" + shmcam.logs("capture"))
-    until(lambda: shmcam.text("save").startswith("Saved"), 10, "pictures of the new ring")
+@pytest.mark.parametrize("how", ["its name is removed", "its header is overwritten"])
+@pytest.mark.parametrize("stream", ["main", "scores", "h264"])
+def test_a_ring_that_another_program_spoils_is_made_anew(shmcam, stream, how):
+    """`rm /dev/shm/...`, or a program that writes there: the writer went on where no reader could follow."""
+    segment = Path("/dev/shm") / shmcam.ring_name(stream=stream).lstrip("/")
+    shmcam.text("watch seconds=60")
+    until(segment.exists, 20, f"a ring {stream}")
+    before = segment.stat().st_ino
+    if how == "its name is removed":
+        segment.unlink()
+    else:
+        with segment.open("r+b") as file:
+            file.write(b"not a ring")
+    until(lambda: segment.exists() and segment.stat().st_ino != before, 20, f"a new ring {stream}")
+    until(lambda: shmcam.frames(stream=stream) > 3, 30, f"frames in the new {stream}")
+    until(lambda: shmcam.text("save").startswith("Saved"), 20, "pictures")
 
 
 def test_a_plain_kill_is_healed_like_any_other(shmcam):

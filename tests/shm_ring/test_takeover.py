@@ -122,6 +122,44 @@ def test_a_writer_that_lost_its_name_leaves_the_ring_alone_that_bears_it_now(mak
         assert second.named
 
 
+def test_a_writer_notices_that_another_program_wrote_into_its_header(make_writer, ring_name):
+    """Readers refuse such a ring; capture went on writing for ever, and nobody saw a frame or a word in any log."""
+    with make_writer() as writer:
+        writer.publish(b"x" * 10, meta(1))
+        writer.heartbeat()
+        assert writer.intact
+        constant = [name for name in SEGMENT_HEADER.names if name not in ("head", "pad_head", "heartbeat_ms")]
+        for name in constant:
+            at = SEGMENT_HEADER.fields[name][1]
+            path = Path("/dev/shm") / ring_name.lstrip("/")
+            with path.open("r+b", buffering=0) as file:
+                file.seek(at)
+                before = file.read(1)
+                file.seek(at)
+                file.write(bytes([before[0] ^ 0xFF]))
+                assert not writer.intact, name
+                file.seek(at)
+                file.write(before)
+            assert writer.intact, name
+
+
+@pytest.mark.parametrize("field", [name for name in SEGMENT_HEADER.names if not name.startswith("pad")])
+def test_a_writer_comes_up_whatever_stands_in_the_header_of_a_dead_one(make_writer, ring_name, field):
+    at, size = SEGMENT_HEADER.fields[field][1], SEGMENT_HEADER[field].itemsize
+    for value in (b"\0" * size, b"\xff" * size, os.urandom(size), b"\x7f" * size, (1).to_bytes(size, "little")):
+        first = make_writer()
+        first.publish(b"whole", meta(41))
+        first.close()
+        with (Path("/dev/shm") / ring_name.lstrip("/")).open("r+b") as file:
+            file.seek(at)
+            file.write(value)
+        with make_writer() as second:
+            second.publish(b"again", meta(second.next_frame_id))
+            with RingReader.open(ring_name) as reader:
+                assert bytes(reader.copy(reader.head - 1).payload) == b"again", (field, value)
+            assert second.next_frame_id > 42, (field, value)
+
+
 def test_an_error_in_the_writer_leaves_the_ring_as_a_black_box(make_writer, ring_name):
     with pytest.raises(ZeroDivisionError), make_writer() as writer:
         writer.publish(b"last words", meta(0))
