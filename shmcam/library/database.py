@@ -185,6 +185,8 @@ class Database:
                         connection.execute(f"PRAGMA busy_timeout = {int(self._busy_s * 1000)}")
                         return work(connection)
                 except sqlite3.DatabaseError as error:
+                    if not _is_locked(error):
+                        self.close()  # opened on a disk that was read-only for a moment, it stays read-only
                     if attempt == 2 or not _is_damage(error):
                         raise
                     self.set_aside(str(error))
@@ -304,6 +306,11 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
 
 
+def _is_locked(error: sqlite3.DatabaseError) -> bool:
+    """Tells whether another process just holds the file."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
 def _retry_while_locked(work: Callable[[], None], busy_s: float) -> None:
     """Runs `work` again while the file is locked: SQLite does not wait when two processes switch a new file to WAL."""
     deadline = time.monotonic() + busy_s
@@ -312,7 +319,7 @@ def _retry_while_locked(work: Callable[[], None], busy_s: float) -> None:
             work()
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            if not _is_locked(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
 

@@ -355,3 +355,15 @@ def test_killed_at_any_point_no_row_and_no_file_is_lost(settings):
             assert len(catalogue.find()) >= told
     files.remove_leftovers([settings.paths.captures], catalogue.owner)
     assert not list(settings.paths.captures.glob(".*"))
+
+
+def test_a_connection_that_became_read_only_is_given_up(catalogue, saved):
+    """Opened while the disk was read-only for a second, SQLite stayed read-only: no row was written until a restart."""
+    saved()
+    own = catalogue._database
+    own._connection.close()
+    own._connection = sqlite3.connect(f"file:{own.path}?mode=ro", uri=True, isolation_level=None)
+    own._connection.row_factory = sqlite3.Row
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        catalogue.protect(1)
+    assert catalogue.protect(1).protected
