@@ -15,6 +15,7 @@ from collections.abc import Callable
 import av
 
 from exporter import replies
+from exporter.pictures.save import SavedInPart
 from shm_ring import RingError
 from shmcam.control.client import Request
 from shmcam.control.messages import Reply, error
@@ -92,6 +93,7 @@ class JobQueue:
             return replies.reply_refused(problem)
         except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
-            return replies.reply_not_saved(str(problem))
+            saved = problem.entries if isinstance(problem, SavedInPart) else ()
+            return replies.reply_not_saved(str(problem), saved)
         finally:
             self._started_s = 0.0

@@ -241,9 +241,10 @@ def reply_refused(problem: ValueError | LibraryError) -> Reply:
     return error(str(problem), "not_possible" if isinstance(problem, LibraryError) else "bad_arguments")
 
 
-def reply_not_saved(why: str) -> Reply:
-    """Returns the reply where there were frames, and the disk refused them."""
-    return Reply(ok=False, status="not_saved", text=f"NOT_SAVED\n{why}", data={"message": why})
+def reply_not_saved(why: str, saved: Sequence[Entry] = ()) -> Reply:
+    """Returns the reply where there were frames, and the disk refused them, or all after those that are `saved`."""
+    text = f"NOT_SAVED\n{why}" + (f"\nsaved before: {_format_paths(saved)}" if saved else "")
+    return Reply(ok=False, status="not_saved", text=text, data={"message": why, **(files_of(saved) if saved else {})})
 
 
 def files_of(entries: Sequence[Entry]) -> dict[str, Any]:

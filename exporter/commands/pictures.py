@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter import replies
 from exporter.continuous.long_exposure import LongExposure
 from exporter.pictures import names
-from exporter.pictures.save import PictureSaver, SaveOptions
+from exporter.pictures.save import PictureSaver, SaveOptions, tell_saved
 from exporter.ring_frames import (
     LONG,
     CameraFrames,
@@ -99,15 +99,14 @@ class PictureCommands:
                 saved.append((camera, frame, replies.SavedFrame(camera, frame, contents, received_ns, target_ns)))
         if not saved:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
-        entries = []
+        entries: list[Entry] = []
         for camera, frame, _ in saved:
             name = names.name_snapshot(camera.name, command.label, frame.meta.captured_utc_ns, "")
-            entries += self._saver.save_frame(
-                camera,
-                frame,
-                name,
-                SaveOptions(command.formats, command.label, "snapshot", folder=self._find_session_folder(camera.name)),
+            options = SaveOptions(
+                command.formats, command.label, "snapshot", folder=self._find_session_folder(camera.name)
             )
+            with tell_saved(entries):
+                entries += self._saver.save_frame(camera, frame, name, options)
         missing = [camera.name for camera in cameras if all(camera.name != other.name for other, _, _ in saved)]
         return replies.reply_snapshot(entries, [frame for _, _, frame in saved], missing)
 
@@ -214,9 +213,10 @@ class PictureCommands:
             name = names.name_picture(
                 self._prefix_of(camera), command.label, frame.meta.captured_utc_ns, frame.frame_id, ""
             )
-            entries += self._saver.save_frame(
-                camera, frame, name, SaveOptions(command.formats, command.label, "pastStack")
-            )
+            with tell_saved(entries):
+                entries += self._saver.save_frame(
+                    camera, frame, name, SaveOptions(command.formats, command.label, "pastStack")
+                )
         return entries, [frame.meta for frame in copies], 0
 
     def _save_stack(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from shm_ring import Frame, FrameMeta
 from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
-from shmcam.library import Catalogue, Entry, retention
+from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folder_checks import explain_unusable
@@ -82,6 +84,30 @@ class SavedStack:
     dark: dark_frames.DarkChoice
 
 
+class SavedInPart(LibraryError, OSError):
+    """The disk refused a file after others of the same command were saved."""
+
+    def __init__(self, problem: Exception, entries: list[Entry]) -> None:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            super().__init__(problem.errno, problem.strerror, problem.filename)
+        else:
+            super().__init__(str(problem))
+        self.entries = entries
+        """The rows of those files."""
+
+
+@contextmanager
+def tell_saved(entries: list[Entry]) -> Iterator[None]:
+    """Tells with an error of the block which files are saved all the same. Raises: SavedInPart instead of the error."""
+    try:
+        yield
+    except (LibraryError, OSError, sqlite3.Error) as problem:
+        saved = [*entries, *(problem.entries if isinstance(problem, SavedInPart) else ())]
+        if not saved:
+            raise
+        raise SavedInPart(problem, saved) from problem
+
+
 class PictureSaver:
     """Writes pictures into one folder and one catalogue. Used by one thread at a time."""
 
@@ -102,7 +128,7 @@ class PictureSaver:
         Where the library cannot be written, rows have no number: it adopts the files later. Formats before a failing
         one stay saved.
 
-        Raises: ValueError, NoRoom and OSError of the disk, sqlite3.Error.
+        Raises: ValueError, NoRoom and OSError of the disk, sqlite3.Error, SavedInPart.
         """
         own = self._settings().table(ExportSettings, camera.name)
         meta, score = frame.meta, camera.find_score(frame.frame_id)
@@ -120,14 +146,12 @@ class PictureSaver:
         )
         more = {"dark_score": _round(score.dark_score), "sharpness": _round(score.sharpness)} if score else {}
         picture = PictureToSave(np.asarray(frame.payload), frame.picture, meta, entry, more)
-        entries = self._save_formats(picture, options.formats or own.formats, own)
         kind = options.trigger if options.trigger in ("snapshot", "auto") else "picture"
-        for entry in entries:
-            path = str(entry.path)
-            self.announce(
-                Saved(camera=camera.name, path=path, kind=kind, frame_id=meta.frame_id, captured_ns=meta.captured_ns)
-            )
-        return entries
+
+        def event_of(path: str) -> Event:
+            return Saved(camera=camera.name, path=path, kind=kind, frame_id=meta.frame_id, captured_ns=meta.captured_ns)
+
+        return self._save_formats(picture, options.formats or own.formats, own, event_of)
 
     def save_stack(
         self, camera: CameraFrames, result: StackResult, more: Mapping[str, Any], options: SaveOptions
@@ -159,22 +183,22 @@ class PictureSaver:
         )
         about_dark = {"dark_frame": is_corrected, **({"dark_frame_choice": choice.words} if choice.words else {})}
         picture = PictureToSave(samples, result.geometry, last, entry, {**more, **about_dark})
-        entries = self._save_formats(picture, options.formats or own.stack_formats, own)
-        for entry in entries:
-            self.announce(
-                StackSaved(
-                    camera=camera.name,
-                    path=str(entry.path),
-                    kind=options.kind,
-                    frame_id=last.frame_id,
-                    captured_ns=last.captured_ns,
-                    count=count,
-                    first=first.frame_id,
-                    last=last.frame_id,
-                    left_out=result.left_out,
-                    reason=options.reason,
-                )
+
+        def event_of(path: str) -> Event:
+            return StackSaved(
+                camera=camera.name,
+                path=path,
+                kind=options.kind,
+                frame_id=last.frame_id,
+                captured_ns=last.captured_ns,
+                count=count,
+                first=first.frame_id,
+                last=last.frame_id,
+                left_out=result.left_out,
+                reason=options.reason,
             )
+
+        entries = self._save_formats(picture, options.formats or own.stack_formats, own, event_of)
         if choice.words and not is_corrected:
             log.info("no dark frame used camera=%s %s", camera.name, choice.words)
         return SavedStack(entries, choice)
@@ -194,8 +218,16 @@ class PictureSaver:
         )
         return dark_frames.choose_dark(folder, wanted, result.samples.size, time.time_ns())
 
-    def _save_formats(self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings) -> list[Entry]:
-        return [self._save_format(picture, kind, own) for kind in check_formats(formats)]
+    def _save_formats(
+        self, picture: PictureToSave, formats: Sequence[str], own: ExportSettings, event_of: Callable[[str], Event]
+    ) -> list[Entry]:
+        """Saves each format and announces it at once: a later one may fail."""
+        entries: list[Entry] = []
+        for kind in check_formats(formats):
+            with tell_saved(entries):
+                entries.append(self._save_format(picture, kind, own))
+            self.announce(event_of(str(entries[-1].path)))
+        return entries
 
     def _save_format(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
         description = exif.describe(

@@ -71,7 +71,13 @@ def open_atomic(
     finally:
         os.close(lock)
     if durable:
-        sync_folder(path.parent)
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            if not replace:  # the caller will say that it was not saved: then it is not there, either
+                with suppress(OSError):
+                    path.unlink()
+            raise
 
 
 def create_locked(path: Path, access: int, *, mode: int = 0o640, needs_lock: bool = True) -> int:
@@ -172,7 +178,8 @@ def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> None:
     except OSError:  # FAT and exFAT (EPERM), SMB (EOPNOTSUPP), sshfs (ENOSYS), mergerfs (EXDEV), full tables (EMLINK)
         _rename_without_replacing(temporary, path)
         return
-    temporary.unlink()
+    with suppress(OSError):  # it has its name; a second one that stays is a leftover for `sweep`
+        temporary.unlink()
 
 
 def _rename_without_replacing(source: Path, target: Path) -> None:
