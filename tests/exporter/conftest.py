@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,9 @@ class Feed:
 class Service:
     """Hub and exporter as processes; `call` speaks to them over the real socket."""
 
-    def __init__(self, folder: Path, toml: str = "") -> None:
+    def __init__(self, folder: Path, toml: str = "", environ: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.environ = dict(os.environ if environ is None else environ)
         self.config = folder / "config.toml"
         prefix = f"exp{os.getpid()}{secrets.token_hex(3)}"
         self.config.write_text(f'[ring]\nprefix = "{prefix}"\n[paths]\nrun = "run"\n{toml}')
@@ -86,7 +87,9 @@ class Service:
     def start(self, role: str) -> subprocess.Popen[bytes]:
         module = "shmcam.hub" if role == "hub" else role
         log = (self.folder / f"{role}.out").open("ab")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("SHMCAM_", "SUPERVISOR"))}
+        environ = {
+            name: value for name, value in self.environ.items() if not name.startswith(("SHMCAM_", "SUPERVISOR"))
+        }
         self.processes[role] = subprocess.Popen(
             [sys.executable, "-m", module, "--config", str(self.config)], cwd=HOME, env=environ, stdout=log, stderr=log
         )

@@ -110,6 +110,7 @@ class Rig:
 
     def __init__(self, folder: Path, **recorder: Any) -> None:
         self.folder = folder
+        self.environ = dict(os.environ)
         self.prefix = f"t{secrets.token_hex(4)}"
         self.recordings = folder / "recordings"
         (folder / "run").mkdir(exist_ok=True)
@@ -133,7 +134,7 @@ class Rig:
         return camera
 
     def start(self, camera: str = "cam0", module: str = "recorder", *arguments: str) -> subprocess.Popen[bytes]:
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("SHMCAM_")}
+        environ = {key: value for key, value in self.environ.items() if not key.startswith("SHMCAM_")}
         command = [sys.executable, "-m", module, "--config", str(self.folder / "config.toml")]
         if module == "recorder":
             command += ["--camera", camera]
