@@ -1,12 +1,14 @@
 """`shmcam doctor`: what is installed may still not be importable."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from capture.sources.base import CameraError
 from capture.sources.picamera2 import device
-from shmcam.cli.doctor import camera, imports
+from shmcam.cli.doctor import camera, imports, machine
+from shmcam.config.settings import Settings
 
 NUMPY = 'raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")'
 
@@ -57,3 +59,15 @@ def test_a_picamera2_that_cannot_be_imported_is_a_reason_and_no_end(packages, te
     assert finding.level == "problem" and finding.text.startswith("picamera2 cannot be imported: ")
     [finding] = camera._check_picamera2(is_pi=True, is_wanted=False)
     assert finding.level == "note"
+
+
+@pytest.mark.parametrize(("uid", "removes", "warned"), [(1000, True, True), (1000, False, False), (998, True, False)])
+def test_doctor_warns_where_logind_removes_rings(tmp_path, monkeypatch, uid, removes, warned):
+    """logind removes the shared memory of a login user whose last session ends; a system user's it leaves."""
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    monkeypatch.setattr(machine.os, "getuid", lambda: uid)
+    monkeypatch.setattr(machine, "user_name", str)
+    monkeypatch.setattr(machine, "_is_ipc_removed", lambda: removes)
+    findings = machine.check_permissions(SimpleNamespace(settings=lambda: Settings.load(config, environ={})))
+    assert any("RemoveIPC" in finding.text for finding in findings) == warned

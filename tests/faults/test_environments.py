@@ -1,0 +1,118 @@
+"""The same service elsewhere: another user, no network, little memory, another clock, a read-only root, no CPU left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.machine import needs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+NOBODY = 65534
+MEMORY_MB = 900
+"""What a Pi with 1 GB has for everything; rings in /dev/shm count, too."""
+CGROUPS = Path("/sys/fs/cgroup")
+READ_ONLY = """
+mount --make-rprivate / && mount -t tmpfs -o size=300m tmpfs "$1" && mount -o bind,remount,ro / && place=$1 && shift &&
+! touch /cannot-be-written 2>/dev/null && exec "$@" --place "$place"
+"""
+
+
+def exercise(*arguments: str, before: tuple[str, ...] = (), **environ: str) -> None:
+    command = [*before, sys.executable, "-m", "tests.faults.exercise", *arguments]
+    own = {**os.environ, **environ}
+    done = subprocess.run(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(done.stdout)
+    assert done.returncode == 0 and done.stdout.endswith("all well\n"), done.stdout[-4000:]
+
+
+def works(*command: str) -> bool:
+    """Whether this environment can be had here."""
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@needs("setpriv")
+def test_as_another_user(tmp_path: Path) -> None:
+    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+    if not works(*become, sys.executable, "-c", "import shmcam"):
+        pytest.skip("this user may not become another one, or that one may not read this Python")
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        os.chown(place, NOBODY, NOBODY)
+        exercise("--place", place, before=become, HOME=place, PYTHONDONTWRITEBYTECODE="1")
+
+
+@needs("unshare", "ip")
+@pytest.mark.parametrize("loopback", ["up", "down"])
+def test_in_a_network_namespace(loopback: str) -> None:
+    """`docker run --network none`: without any network all but pictures over HTTP goes on."""
+    enter = ("unshare", "-Urn", "sh", "-c", f'ip link set lo {loopback}; exec "$@"', "sh")
+    if not works(*enter, "true"):
+        pytest.skip("network namespaces are forbidden here")
+    exercise(*(["--no-http"] if loopback == "down" else []), before=enter)
+
+
+@contextmanager
+def memory_limit(limit_bytes: int) -> Iterator[Path]:
+    """A cgroup of its own, v2. Skips where there is none to be had."""
+    group = CGROUPS / f"shmcam-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.max").write_text(str(limit_bytes))
+    except OSError as problem:
+        with suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"no memory cgroup of our own here: {problem}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_under_a_memory_limit() -> None:
+    with memory_limit(MEMORY_MB << 20) as group:
+        enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
+        exercise(before=enter)
+        events = dict(line.split() for line in (group / "memory.events").read_text().splitlines())
+        assert events["oom_kill"] == "0", events
+
+
+@pytest.mark.parametrize("monotonic", ["stays", "is faked too"])
+def test_a_clock_that_steps(monotonic: str, tmp_path: Path) -> None:
+    """A day back and six hours on while it records; a clip ends at the step, and no time within goes wrong."""
+    if FAKETIME is None:
+        pytest.skip("not installed: libfaketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environ = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    environ |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1"} if monotonic == "stays" else {}
+    exercise(*(["--clock", str(clock)] if monotonic == "stays" else []), **environ)
+
+
+@needs("unshare")
+def test_with_a_read_only_root() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        enter = ("unshare", *([] if os.getuid() == 0 else ["-Ur"]), "-m", "sh", "-c", READ_ONLY, "sh", place)
+        if not works("unshare", "-m", "sh", "-c", READ_ONLY, "sh", place, "true"):
+            pytest.skip("the root cannot be made read-only here")
+        exercise(before=enter, PYTHONDONTWRITEBYTECODE="1")
+
+
+@pytest.mark.alone
+def test_at_100_percent_cpu() -> None:
+    """Eight busy loops: nobody is restarted, capture least of all."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
+    try:
+        exercise()
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
