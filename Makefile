@@ -12,7 +12,7 @@ PACKAGES = $(OURS) bench
 WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := setup
-.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak check bench test-picamera2 test-aarch64 test-install install uninstall clean
+.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report check bench test-picamera2 test-aarch64 test-install install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -48,6 +48,13 @@ test-oldest: test-setup ## the tests with the oldest packages that pyproject.tom
 
 soak: test-setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not picamera2" --timeout 3000 -rs $(ARGS)
+
+# The storm and the failing calls, 20,000 examples for each parser, other environments. SHMCAM_SEED=… repeats a run.
+faults: test-setup ## every fault of docs/faults.md at length: the storm, each failing call, fuzzing, environments
+	SHMCAM_FUZZ=$${SHMCAM_FUZZ:-20000} $(BIN)/python -m pytest -rs -m "not picamera2" --timeout 7200 tests/faults $(ARGS)
+
+faults-report: test-setup ## the figures that docs/faults.md aims at, and this machine's; ARGS="restart" for some
+	$(BIN)/python -m tests.faults.report $(ARGS)
 
 check: test-setup ## ruff, mypy strict, who may import whom
 	$(BIN)/python -m ruff check $(PACKAGES) tests

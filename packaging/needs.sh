@@ -2,7 +2,7 @@
 # Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
 #   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
 #   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, spin,
-#                  gcc, and the servers they talk to: mosquitto
+#                  gcc, libfaketime, and the servers they talk to: mosquitto
 set -u
 missing=
 # need PACKAGE COMMAND...: the package is missing if the command fails
@@ -26,6 +26,7 @@ if [ "${1:-run}" = test ]; then
     need fish command -v fish
     need spin command -v spin
     need gcc command -v gcc
+    need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
     need openssl command -v openssl
     need procps command -v ps
     need xvfb command -v Xvfb
