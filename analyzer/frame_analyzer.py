@@ -19,7 +19,7 @@ from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import Flags
 
 LOOK_NS = 200_000_000
-"""The time between two whole analyses while nothing changes; all that is decided is decided over longer."""
+"""The time between two measurements of brightness, and two looks at what does not move: decisions take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class FrameAnalyzer:
         self._override: Override = "auto"
         self._changed_ns: int | None = None
         self.last: FrameResult | None = None
+        self._measured: FrameSample | None = None
+        """The frame whose brightness was measured last."""
 
     def apply_settings(self, night: NightSettings, analyzer: AnalyzerSettings, motion: MotionSettings) -> None:
         """Takes changed settings over; what was learned stays."""
@@ -57,33 +59,24 @@ class FrameAnalyzer:
             self._controller.settings = night
 
     def shows_nothing_new(self, sample: FrameSample) -> bool:
-        """Tells whether the last result is this frame's too: analysed a moment ago, and nothing has moved since."""
-        last, meta = self.last, sample.meta
-        if last is None or self._controller is None or sample.column is not None:
-            return False
-        before = last.sample
-        changed_exposure = abs(sample.exposure.product_s / before.exposure.product_s - 1.0) > EXPOSURE_STEP
+        """Tells whether the last result is this frame's too: measured a moment ago, and nothing has moved since."""
+        last = self.last
         return (
-            0 <= meta.captured_ns - before.meta.captured_ns < LOOK_NS
-            and (meta.flags, sample.limited) == (before.meta.flags, before.limited)
-            and sample.pixels.shape == before.pixels.shape
-            and not changed_exposure  # never true where it is unknown
-            and last.assessment.settled
+            last is not None
+            and sample.column is None
             and not (last.motion.area or self.is_moving)
-            and self._controller.is_steady(is_night=sample.has_flag(Flags.NIGHT))
+            and self._is_measured(sample)
             and not (self.motion_settings.enable and self._detector.sees_change(sample.pixels))
         )
 
     def analyze(self, sample: FrameSample) -> FrameResult:
-        """Analyses the next frame."""
+        """Analyses the next frame: for motion always, its brightness where it was not measured a moment ago."""
         meta = sample.meta
         response = response_of(self.settings.response, limited=sample.limited, black_level=self.settings.black_level)
-        controller = self._controller or self._make_controller(sample)
-        measurement = measure(histogram_of(sample.pixels), response)
-        info = FrameInfo(
-            meta.captured_ns, sample.exposure, sample.has_flag(Flags.SETTLING), sample.has_flag(Flags.NIGHT)
-        )
-        assessment = controller.observe(info, sample.pixels, measurement, response)
+        if self.last is not None and self._is_measured(sample):
+            measurement, assessment = self.last.measurement, self.last.assessment
+        else:
+            measurement, assessment = self._measure(sample, response)
         motion = self._detect_motion(sample, assessment, response)
         event = self._motion_events.update(motion, meta.frame_id, meta.captured_ns)
         if assessment.decision:
@@ -93,12 +86,38 @@ class FrameAnalyzer:
             measurement,
             assessment,
             motion,
-            controller.switch.is_night,
+            self.is_night,
             assessment.decision,
             assessment.request,
             event,
         )
         return self.last
+
+    def _measure(self, sample: FrameSample, response: Response) -> tuple[Measurement, FrameAssessment]:
+        """Measures the brightness, for night and exposure."""
+        meta, controller = sample.meta, self._controller or self._make_controller(sample)
+        measurement = measure(histogram_of(sample.pixels), response)
+        info = FrameInfo(
+            meta.captured_ns, sample.exposure, sample.has_flag(Flags.SETTLING), sample.has_flag(Flags.NIGHT)
+        )
+        self._measured = sample
+        return measurement, controller.observe(info, sample.pixels, measurement, response)
+
+    def _is_measured(self, sample: FrameSample) -> bool:
+        """Tells whether the last measurement is this frame's too: it is young, and nothing depends on the next."""
+        last, before, controller = self.last, self._measured, self._controller
+        if last is None or before is None or controller is None:
+            return False
+        changed_exposure = abs(sample.exposure.product_s / before.exposure.product_s - 1.0) > EXPOSURE_STEP
+        return (
+            0 <= sample.meta.captured_ns - before.meta.captured_ns < LOOK_NS
+            and (sample.meta.flags, sample.limited) == (before.meta.flags, before.limited)
+            and sample.pixels.shape == before.pixels.shape
+            and not changed_exposure  # never true where it is unknown
+            and last.assessment.settled
+            and not (last.assessment.decision or last.assessment.request)
+            and controller.is_steady(is_night=sample.has_flag(Flags.NIGHT))
+        )
 
     def force(self, override: Override) -> tuple[Decision | None, ExposureRequest | None]:
         """Obeys `night on|off|auto`; before the first frame it is remembered."""

@@ -36,6 +36,7 @@ class Scene:
         meta = FrameMeta(self.number, captured_ns, captured_ns, **{"exposure_us": 10_000, "analogue_gain": 1.0, **more})
         height, width = luma.shape
         sample = FrameSample(meta, width, height, sample_grid(luma), False, cut_detail_rows(luma), None)
+        self.every._measured = None
         self._note("every", self.every.analyze(sample))
         if not self.some.shows_nothing_new(sample):
             self.looks += 1
