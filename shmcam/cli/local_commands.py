@@ -128,6 +128,12 @@ LOCAL: dict[str, Word] = {
         options=(WordOption(("--once",), "one table, then stop"),),
     ),
     "dump-ring": Word("shmcam.cli.rings:dump_ring", "dump-ring CAMERA", "a ring's frames as files, also after a crash"),
+    "pipe": Word(
+        "shmcam.cli.pipe.command:main",
+        "pipe CAMERA [--format mjpeg] [--fps 10] …",
+        "pictures or video on stdout, for ffmpeg, GStreamer …",
+        parser="shmcam.cli.pipe.command:build_parser",
+    ),
     "hooks": Word(
         "shmcam.cli.events.hooks:main",
         "hooks [test NAME]",
