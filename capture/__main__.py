@@ -18,6 +18,8 @@ from capture.rings import Rings
 from capture.settings import CameraSettings
 from capture.sources.select import Choice, Chooser
 from capture.status import CaptureStatus
+from shmcam.config.memory_plan import plan_memory
+from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import LoggingSettings
 from shmcam.control.client import ControlClient, Request
 from shmcam.control.messages import Reply
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
         cv2.setNumThreads(1)  # a frame is too little work to share, and the cores belong to the encoder
         settings, camera, stop = process.settings, process.camera, process.stop
         desired, library = DesiredRequest(settings, camera), settings.paths.library
+        plan = plan_memory(settings, len(list_enabled(settings)))
         frame_ids = FrameIds(library.with_name(f"{library.stem}.{camera}.frame_id"))
         with (
             ControlClient(
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
                 commands=("detect",),
                 subscribe=EVENTS,
             ) as control,
-            Rings(desired.ring.prefix, camera, settings.paths.run, frame_ids) as rings,
+            Rings(desired.ring.prefix, camera, settings.paths.run, frame_ids, plan) as rings,
         ):
             choose = chooser(settings.cameras.index(camera), settings.folder)
             status = CaptureStatus(control, camera)

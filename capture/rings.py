@@ -13,8 +13,11 @@ from capture.settings import RingSettings
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.formats import Geometry
 from shm_ring.layout import MIN_SLOTS, RingShape
-from shm_ring.segment import MemoryRoom, available_room, fitting_slots, memory_account
+from shm_ring.machine.memory import SHM_FOLDER, MemoryRoom, available_room
+from shm_ring.segment import fitting_slots, memory_account
+from shmcam.config.memory_plan import MemoryPlan
 from shmcam.runtime.clock import now_ns
+from shmcam.runtime.procfs import read_service_bytes
 
 LEAST_SLOTS = 8
 """Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
@@ -36,6 +39,8 @@ class Rings:
     lock_folder: Path
     frame_ids: FrameIds | None = None
     """None: ids go on as far as the rings and their lock files remember."""
+    plan: MemoryPlan | None = None
+    """What else of this service needs memory; None: nothing that is still to come."""
     _writers: dict[str, tuple[RingWriter, int]] = field(default_factory=dict, init=False)
     """Ring and the slots asked for, by stream; -1 slots: to be made anew."""
     _geometries: dict[str, Geometry] = field(default_factory=dict, init=False)
@@ -61,7 +66,7 @@ class Rings:
             self._replace(stream, shape)
             if before > 0:
                 self._replaced.add(stream)
-        shape = shape._replace(slots=_fit_slots(name, shape))
+        shape = shape._replace(slots=self._fit_slots(stream, name, shape))
         try:
             writer = RingWriter.create(
                 name,
@@ -113,14 +118,45 @@ class Rings:
     def _find_growable(self) -> bool:
         """Finds a ring that can have the size asked for now that old readers are gone; once, as it costs frames."""
         for stream in list(self._too_small):
-            (writer, asked), free = self._writers[stream], available_room()
+            writer, asked = self._writers[stream]
             own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)
+            free = self._measure_room(stream, shape.total_bytes)
             if fitting_slots(shape, MemoryRoom(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
                 self._too_small.remove(stream)
                 self._writers[stream] = writer, -1
                 return True
         return False
+
+    def _fit_slots(self, stream: str, name: str, shape: RingShape) -> int:
+        """Returns the slots that a ring gets: those wanted, or as many as memory allows."""
+        fitting = fitting_slots(shape, room := self._measure_room(stream, shape.total_bytes))
+        if fitting >= shape.slots:
+            return shape.slots
+        left_over = _slots_of(name, shape.payload_bytes)
+        if MIN_SLOTS <= left_over <= shape.slots:
+            return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
+        # Few frames are better than no picture, even where by the plan there is no memory at all.
+        fitting = max(fitting, fitting_slots(shape._replace(slots=LEAST_SLOTS), available_room()))
+        if fitting:
+            text = f"{memory_account(shape, room)}, without what is kept for the rest of the service"
+            log.warning("ring %s: size adjusted requested=%d effective=%d: %s", name, shape.slots, fitting, text)
+        return fitting or shape.slots  # none at all: let the ring's own refusal say why
+
+    def _measure_room(self, stream: str, wanted_bytes: int) -> MemoryRoom:
+        """Measures the memory for one ring: what programs need that are not at work yet, and rings to come, is kept."""
+        free = available_room()
+        if self.plan is None:
+            return free
+        to_come = max(0, self.plan.program_bytes - read_service_bytes())
+        own = f"{self.camera}.{stream}"
+        missing = sum(
+            size
+            for name, size in self.plan.rings.items()
+            if name != own and not (SHM_FOLDER / f"{self.prefix}.{name}").exists()
+        )
+        share = wanted_bytes / (wanted_bytes + missing)
+        return MemoryRoom(max(0, int((free.memory_bytes - to_come) * share)), int(free.shm_bytes * share))
 
     def _replace(self, stream: str, shape: RingShape) -> None:
         """Retires a ring; where its memory is needed for the next one, waits until its readers have let it go."""
@@ -183,20 +219,6 @@ def slots_for(ring: RingSettings, stream: str, rate: float) -> int:
 
 def _slots_of_span(seconds: float, rate: float) -> int:
     return max(LEAST_SLOTS, math.ceil(seconds * rate))
-
-
-def _fit_slots(name: str, shape: RingShape) -> int:
-    """Returns the slots that a ring gets: those wanted, or as many as memory allows."""
-    fitting = fitting_slots(shape, room := available_room())
-    if fitting >= shape.slots:
-        return shape.slots
-    left_over = _slots_of(name, shape.payload_bytes)
-    if MIN_SLOTS <= left_over <= shape.slots:
-        return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
-    if fitting:
-        text = memory_account(shape, room)
-        log.warning("ring %s: size adjusted requested=%d effective=%d: %s", name, shape.slots, fitting, text)
-    return fitting or shape.slots  # none at all: let the ring's own refusal say why
 
 
 def _total_bytes(writer: RingWriter) -> int:

@@ -37,9 +37,9 @@ from shm_ring.layout import (
     WORD_MASK,
     RingShape,
 )
+from shm_ring.machine.sync import Futex, fences
 from shm_ring.reader import HEARTBEAT_FRESH_S
 from shm_ring.segment import Header
-from shm_ring.sync import Futex, fences
 
 _WRITE_LOCK = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: the whole file
 

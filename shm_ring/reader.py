@@ -28,8 +28,8 @@ from shm_ring.layout import (
     TAKEOVERS_WORD,
     WORD_MASK,
 )
+from shm_ring.machine.sync import Futex, fences
 from shm_ring.metadata import FrameMeta
-from shm_ring.sync import Futex, fences
 
 HEARTBEAT_FRESH_S = 2.0  # a writer in another container has no pid here; its heartbeat counts then
 

@@ -21,40 +21,9 @@ import posix_ipc
 from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
 from shm_ring.layout import MAX_SEGMENT_BYTES, MIN_SLOTS, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, RingShape
+from shm_ring.machine.memory import MEMORY_SHARE, SHM_FOLDER, MemoryRoom, available_room
 
-SHM_FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
-MEMORY_SHARE = 0.8  # of available memory: the rest is for encoders and the page cache
 MEGABYTE = 1_000_000
-
-
-class MemoryRoom(NamedTuple):
-    """The memory that a ring may take."""
-
-    memory_bytes: int
-    """Available memory (proc(5), MemAvailable), or what the control group leaves if that is less."""
-    shm_bytes: int
-    """Free in /dev/shm."""
-
-    @property
-    def usable_bytes(self) -> int:
-        """The smaller of the two limits."""
-        return min(int(self.memory_bytes * MEMORY_SHARE), self.shm_bytes)
-
-
-def available_room() -> MemoryRoom:
-    """Measures this machine."""
-    disk = os.statvfs(SHM_FOLDER)
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    memory = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return MemoryRoom(min(memory, _cgroup_bytes()), disk.f_bavail * disk.f_frsize)
-
-
-def _cgroup_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
-    """Returns what a container's memory limit still leaves; no limit: a very large number."""
-    try:
-        return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
-    except (OSError, ValueError):  # no cgroup v2 here, or "max"
-        return 1 << 62
 
 
 def memory_account(shape: RingShape, room: MemoryRoom) -> str:

@@ -22,9 +22,9 @@ from shm_ring import layout, segment
 from shm_ring.formats import Geometry
 from shm_ring.frame import Pixels
 from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK, RingShape
+from shm_ring.machine.sync import Futex, around_copy, fences
 from shm_ring.metadata import FrameMeta, pack_geometry
 from shm_ring.ownership import Claim, WriterLock, WriterRecord, claim
-from shm_ring.sync import Futex, around_copy, fences
 
 Payload = NDArray[Any] | bytes | bytearray | memoryview
 

@@ -121,6 +121,13 @@ LOCAL: dict[str, Word] = {
         "`shmcam doctor`: what is missing or wrong on this machine, each with the line to type. "
         "Exit code 1 if anything is.",
     ),
+    "sizes": Word(
+        "shmcam.cli.memory_sizes:main",
+        "sizes",
+        "memory that this configuration takes, and the boards that have it",
+        "`shmcam sizes`: the memory of each program and ring of this configuration, their sum, what this machine has, "
+        "and\nwhich boards can carry it. Exit code 1 if it does not fit here: the rings get smaller then.",
+    ),
     "top": Word(
         "shmcam.cli.rings:show_rings",
         "top [--once]",

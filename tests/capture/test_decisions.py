@@ -32,7 +32,7 @@ from capture.sources.video_file import Pacer
 from capture.status import CaptureStatus
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
-from shm_ring.segment import MemoryRoom
+from shm_ring.machine.memory import MemoryRoom
 
 CAMERA, RING = CameraSettings(), RingSettings()
 

@@ -51,7 +51,7 @@ exec chroot "$repository" /usr/bin/env -i PATH=/usr/bin:/bin PYTHONPATH=/opt/whe
 import os, platform, sys
 assert platform.machine() == \"aarch64\"
 os.chdir(\"/work\")
-from shm_ring.sync import fences
+from shm_ring.machine.sync import fences
 print(\"fences on\", platform.machine(), fences())
 import pytest
 sys.exit(pytest.main([\"-p\", \"no:cacheprovider\", *sys.argv[1:]]))" "$@"'

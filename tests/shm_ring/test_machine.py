@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +14,8 @@ import time
 
 import pytest
 
-from shm_ring import RingError, RingReader, segment, sync
+from shm_ring import RingError, RingReader, segment
+from shm_ring.machine import memory, sync
 from tests.shm_ring.frames import meta, pattern
 
 
@@ -104,14 +107,35 @@ def test_a_sleeper_is_woken_through_another_mapping(make_writer, ring_name):
         assert not reader.wait(1, 0.01)
 
 
-def test_a_containers_memory_limit_counts(tmp_path):
-    assert segment._cgroup_bytes(tmp_path) == 1 << 62
-    (tmp_path / "memory.current").write_text("300\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert segment._cgroup_bytes(tmp_path) == 1 << 62
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert segment._cgroup_bytes(tmp_path) == 700
-    assert segment.available_room().usable_bytes > 0
+def write_group(folder, **files):
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_the_memory_limits_of_containers_count(tmp_path):
+    """cgroup v1 and v2, a limit above the process's own group, files that the kernel drops, a container's own view."""
+    groups, root = tmp_path / "cgroup", tmp_path / "fs"
+    find = functools.partial(memory.find_group_limits, groups, root)
+    assert list(find()) == [], "no control groups at all"
+    stat = "anon 5\ninactive_file 100\n"
+    write_group(root / "a/b", memory__max="max\n", memory__current="350\n", memory__stat=stat)
+    write_group(root / "memory/c", memory__limit_in_bytes="2000\n", memory__usage_in_bytes="900\n")
+    (root / "memory/c/memory.stat").write_text("inactive_file 1\ntotal_inactive_file 400\n")
+    (root / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    for name in ("max", "current", "stat"):
+        (root / f"a/memory.{name}").write_text({"max": "1000\n", "current": "300\n", "stat": stat}[name])
+    groups.write_text("0::/a/b\n")
+    assert list(find()) == [(1000, 200)]
+    groups.write_text("9:name=systemd:/\n4:cpu,memory:/c\n0::/\n")
+    assert list(find()) == [(2000, 500)]
+    groups.write_text("4:memory:/docker/0123\n")  # of the host, which this container does not see
+    shutil.move(root / "memory/c", root / "kept")
+    shutil.rmtree(root / "memory")
+    shutil.move(root / "kept", root / "memory")
+    assert list(find()) == [(2000, 500)]
+    room = memory.available_room()
+    assert room.usable_bytes > 0 and room.memory_bytes <= memory.total_memory_bytes()
 
 
 def test_a_process_is_known_by_pid_and_start_time():

@@ -11,6 +11,7 @@ import pytest
 
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, segment
 from shm_ring.layout import RingShape
+from shm_ring.machine.memory import MemoryRoom
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 
@@ -157,7 +158,7 @@ def test_a_ring_cut_short_kills_who_looks_at_it_and_is_replaced(make_writer, rin
 
 
 def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
-    room = segment.MemoryRoom(memory_bytes=100_000_000, shm_bytes=64_000_000)
+    room = MemoryRoom(memory_bytes=100_000_000, shm_bytes=64_000_000)
     shape = RingShape(300, 3_110_400)
     assert segment.memory_account(shape, room) == (
         "300 slots of 3.110 MB need 934.0 MB; /dev/shm has 64.0 MB free, memory 100.0 MB available "
@@ -174,7 +175,7 @@ def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
 
 
 def test_memory_counts_even_where_dev_shm_is_large():
-    room = segment.MemoryRoom(memory_bytes=50_000_000, shm_bytes=10**12)
+    room = MemoryRoom(memory_bytes=50_000_000, shm_bytes=10**12)
     assert segment.fitting_slots(RingShape(300, 3_110_400), room) == 12
 
 

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import psutil
 
+from shm_ring.machine.memory import SHM_FOLDER, available_room
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
-from shmcam.cli.run import find_path_problem
+from shmcam.cli.run import find_path_problem, find_running
+from shmcam.config.memory_plan import plan_memory
+from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
 from shmcam.runtime.folder_checks import find_folder_problems, user_name
 
 MIB = 1024 * 1024
-SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 MODULES = ("numpy", "cv2", "simplejpeg", "av", "posix_ipc", "msgpack", "msgspec", "aiohttp", "supervisor.supervisord")
 DISK_LOW_BYTES = 1024 * MIB
-PIPELINE_BYTES = 350 * MIB
-"""Budget of all processes without the rings (design.md §2)."""
 SYSTEM_UID_MAX = 999
 EARLIEST_S = 1_704_067_200
 """2024-01-01: a clock before this was never set (Unix time)."""
@@ -53,39 +53,25 @@ def check_software(_options: Options) -> Iterator[Finding]:
 def check_memory(options: Options) -> Iterator[Finding]:
     """Compares memory, swap and /dev/shm with what the rings will take."""
     settings = options.settings()
-    ring_bytes = sum(_estimate_ring_bytes(options, camera) for camera in settings.cameras)
-    shm = shutil.disk_usage(SHM)
-    held_bytes = sum(p.stat().st_size for p in SHM.glob(f"{settings.value('ring.prefix')}.*"))
-    text = f"{SHM}: {shm.free // MIB} MiB free, the rings want about {ring_bytes // MIB} MiB"
-    if ring_bytes > shm.free + held_bytes:
-        yield problem(
-            text, f"sudo mount -o remount,size={(ring_bytes + 64 * MIB) // MIB}M /dev/shm   # or a smaller ring.seconds"
-        )
+    plan, room = plan_memory(settings, len(list_enabled(settings))), available_room()
+    held_bytes = sum(p.stat().st_size for p in SHM_FOLDER.glob(f"{settings.value('ring.prefix')}.*"))
+    text = f"{SHM_FOLDER}: {room.shm_bytes // MIB} MiB free, the rings want about {plan.ring_bytes // MIB} MiB"
+    if plan.ring_bytes > room.shm_bytes + held_bytes:
+        size_mib = (plan.ring_bytes + 64 * MIB) // MIB
+        yield problem(text, f"sudo mount -o remount,size={size_mib}M /dev/shm   # or a smaller ring.seconds")
     else:
         yield ok(text)
-    available_bytes = psutil.virtual_memory().available
-    text = f"memory: {available_bytes // MIB} MiB available"
-    needed_bytes = PIPELINE_BYTES + max(0, ring_bytes - held_bytes)
+    program_bytes = 0 if find_running(settings) else plan.program_bytes
+    needed_bytes = max(0, plan.ring_bytes - held_bytes) + program_bytes
+    text = f"memory: {room.memory_bytes // MIB} MiB available"
     yield (
         ok(text)
-        if available_bytes > needed_bytes
-        else problem(f"{text}, about {needed_bytes // MIB} MiB wanted", "shmcam get ring.seconds")
+        if room.memory_bytes > needed_bytes
+        else problem(f"{text}, about {needed_bytes // MIB} MiB wanted; rings get smaller", "shmcam sizes")
     )
     swap = psutil.swap_memory()
     if swap.total and swap.percent > 70:
         yield problem(f"swap: {swap.percent:.0f} % used; capture slows down above 70 %", "shmcam health")
-
-
-def _estimate_ring_bytes(options: Options, camera: str) -> int:
-    """Estimates the size of a camera's main ring: yuv420p, `size` slots or `seconds` of them."""
-    settings = options.settings()
-    prefix = f"cameras.{camera}." if camera in settings.document.get("cameras", {}) else ""
-    width, height = (
-        int(settings.value(f"{prefix}{name}" if prefix else f"camera.{name}")) for name in ("width", "height")
-    )
-    rate = float(settings.value("camera.framerate")) or 60.0
-    slots = int(settings.value("ring.size")) or int(float(settings.value("ring.seconds")) * rate)
-    return width * height * 3 // 2 * slots
 
 
 def check_disk(options: Options) -> Iterator[Finding]:
