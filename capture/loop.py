@@ -162,7 +162,8 @@ class CaptureLoop:
                 if stalled or fresh:
                     self.status.report_found(choice, publisher.opened, (now_ns() - since_ns) / 1e9)
                 since_ns, stalled = now_ns(), False
-                self.status.beat("running", self.rings.shortage, publisher)
+                if self.status.is_due("running"):
+                    self.status.beat("running", self.rings.shortage, publisher)
             elif not self.stop.requested:
                 stalled = self._check_stall(publisher, (now_ns() - since_ns) / 1e9, stalled)
 

@@ -46,14 +46,17 @@ class CaptureStatus:
 
     def beat(self, state: str, reason: str = "", publisher: FramePublisher | None = None) -> None:
         """Sends a heartbeat when one is due; call it on every pass of the loop."""
-        now = now_ns()
-        if state == self._state and now - self._beat_ns < BEAT_NS:
+        if not self.is_due(state):
             return
-        self._state, self._reason, self._beat_ns = state, reason, now
+        self._state, self._reason, self._beat_ns = state, reason, now_ns()
         if publisher is not None:
             self._figures = self._figures_of(publisher)
         fps = round(publisher.rate.per_s, 2) if publisher is not None else 0.0
         self._control.beat(state=state, reason=reason[:300], fps=fps, **self._figures)
+
+    def is_due(self, state: str) -> bool:
+        """Tells whether a heartbeat is due, so that nothing is gathered for one that is not."""
+        return state != self._state or now_ns() - self._beat_ns >= BEAT_NS
 
     @contextmanager
     def beat_while_opening(self, reason: str = "", ring_heartbeat: Callable[[], None] | None = None) -> Iterator[None]:

@@ -38,13 +38,21 @@ class GuardedSource:
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the next frame. Raises: CameraError, GeometryChanged."""
-        with self._guard():
+        try:  # not `_guard`, here and below: a context made by a generator costs more than all else that this does
             return self._source.wait(timeout_s)
+        except CameraError:
+            raise
+        except Exception as error:
+            raise self._fault_of(error) from error
 
     def write(self, payload: Payload, lores: Payload | None = None, frame_id: int = 0) -> ShotMeta:
         """Writes the frame that is ready. Raises: CameraError."""
-        with self._guard():
+        try:
             return self._source.write(payload, lores, frame_id)
+        except CameraError:
+            raise
+        except Exception as error:
+            raise self._fault_of(error) from error
 
     def apply(self, request: CameraRequest) -> bool:
         """Changes the camera while it runs. Raises: CameraError."""
@@ -66,4 +74,7 @@ class GuardedSource:
         except CameraError:
             raise
         except Exception as error:
-            raise SourceFault(f"{self.description}: {type(error).__name__}: {error}") from error
+            raise self._fault_of(error) from error
+
+    def _fault_of(self, error: Exception) -> SourceFault:
+        return SourceFault(f"{self.description}: {type(error).__name__}: {error}")

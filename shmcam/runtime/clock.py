@@ -102,13 +102,15 @@ class RateMeter:
 
         `number`: its running number, where not every event is seen; one that jumped or went back begins anew, too.
         """
-        last_ns, last_number = self._seen[-1] if self._seen else (at_ns, 0)
-        number = last_number + 1 if number is None else number
-        if not 0 < (number - last_number) * 1e9 <= RATE_MAX * (at_ns - last_ns):
-            self._seen.clear()
-        self._seen.append((at_ns, number))
-        while len(self._seen) > 2 and at_ns - self._seen[0][0] > self.window_s * 1e9:
-            self._seen.popleft()
+        seen = self._seen
+        last_ns, last_number = seen[-1] if seen else (at_ns, 0)
+        if number is None:
+            number = last_number + 1
+        if number <= last_number or (number - last_number) * 1_000_000_000 > RATE_MAX * (at_ns - last_ns):
+            seen.clear()
+        seen.append((at_ns, number))
+        while len(seen) > 2 and at_ns - seen[0][0] > self.window_s * 1e9:
+            seen.popleft()
 
     def clear(self) -> None:
         """Forgets all events, so that the pause that follows is not an interval."""
