@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from shmcam.cli.run import prepare
+from shmcam.config.settings import Settings
+from shmcam.watchdog.program_files import ProgramFiles
 from tests.machine import until
 from tests.shmcam.watchdog.supervised import SupervisedOptional
 
@@ -85,3 +88,13 @@ def test_what_it_lacks_is_one_line_in_status_log_and_doctor_and_nothing_is_tried
     (folder / "bulb.py").write_text("")
     service.supervisorctl("start", "lamp")
     until(lambda: service.row("lamp")[1:2] == ["running"], 30, lambda: service.log_of("lamp"))
+
+
+def test_a_release_that_knows_more_programs_writes_their_files_at_its_start(tmp_path):
+    """An update of a running service restarts the watchdog, and nobody edits config.toml."""
+    (tmp_path / "config.toml").write_text('[night]\non_night = ["true"]\n')
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    conf = prepare(settings)
+    (conf.parent / "programs/hooks.conf").unlink()
+    ProgramFiles(settings).refresh()
+    assert "-m shmcam.hooks" in (conf.parent / "programs/hooks.conf").read_text()

@@ -63,6 +63,7 @@ class DeliveryQueue:
         self._lock = threading.Lock()
         self.problem = ""
         """The reason why the queue is in memory only; empty: it is on the disk."""
+        self._is_closed = False
         self._database = self._open(path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
@@ -152,7 +153,12 @@ class DeliveryQueue:
         return _to_delivery(row) if row else None
 
     def remove(self, number: int) -> None:
-        """Removes a delivery; one that cannot be removed from the disk comes again, at least once as promised."""
+        """Removes a delivery; one that cannot be removed from the disk comes again, at least once as promised.
+
+        So does one that is done only after the queue was closed, at the end of the process.
+        """
+        if self._is_closed:
+            return
         try:
             with self._lock, self._database as database:
                 database.execute("DELETE FROM deliveries WHERE number = ?", (number,))
@@ -181,6 +187,7 @@ class DeliveryQueue:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
+            self._is_closed = True
             self._database.close()
 
 

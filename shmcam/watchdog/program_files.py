@@ -16,10 +16,13 @@ class ProgramFiles:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.path
-        self._stamp = _stamp_of(self._path)
+        self._stamp: tuple[int, int] | None = None
 
     def refresh(self) -> None:
-        """Acts on an edit, known by the file's time stamp; a wrong file is reported and left as it is."""
+        """Acts on an edit, known by the file's time stamp; a wrong file is reported and left as it is.
+
+        The first call looks, too: a new release may know programs that the last one did not.
+        """
         stamp = _stamp_of(self._path)
         if stamp == self._stamp:
             return

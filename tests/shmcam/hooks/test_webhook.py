@@ -5,11 +5,17 @@ import json
 import secrets
 import socket
 
+import msgspec
 import pytest
 
 from shmcam.hooks.attempt import Attachment, Attempt, find_attachment
+from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+from shmcam.hooks.hook import Hook
+from shmcam.hooks.lane import Lane
 from shmcam.hooks.push import send_push
+from shmcam.hooks.settings import ActionSettings
 from shmcam.hooks.webhook import send_webhook, to_attempt
+from shmcam.runtime.stop import Stop
 from tests.shmcam.hooks.receiver import Receiver, parts_of, verify
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -100,3 +106,25 @@ def test_push_goes_through_apprise_with_a_picture(receiver):
         send_push(["nonsense://x"], title="", text="x", file=None).text
         == "address 1 of push is none that apprise knows"
     )
+
+
+def test_the_end_of_the_process_waits_for_no_server(tmp_path):
+    """What was under way is in the queue again at the next start."""
+    stop, row = Stop(), ActionSettings(events=("saved",), webhook="http://127.0.0.1:1/", timeout_s=60)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        row = msgspec.structs.replace(row, webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        with DeliveryQueue(tmp_path / "q", "run") as queue:
+            queue.put([Delivery("a", b'{"id": "1", "event": "saved", "data": {}}')], None, {"a": 9})
+            lane = Lane(Hook("a", row), queue, stop)
+            lane.start()
+            connection = silent.accept()[0]
+            lane.ask_to_end()
+            lane.join(0.1)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        lane.join(20)
+        connection.close()
+    assert lane.counts.delivered == 1 and not stop.failed
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        assert queue.count() == {"a": 1}
