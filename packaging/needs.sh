@@ -28,6 +28,7 @@ if [ "${1:-run}" = test ]; then
     need gcc command -v gcc
     need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
     need openssl command -v openssl
+    need rclone command -v rclone
     need procps command -v ps
     need xvfb command -v Xvfb
     need xdotool command -v xdotool
