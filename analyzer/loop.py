@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +151,7 @@ def report_saved(paths: list[Path], analyzer: Analyzer) -> None:
             for path in pictures:
                 if (entry := read(path, catalogue.owner)) is not None:
                     catalogue.add(entry)
-    except (OSError, sqlite3.Error, LibraryError) as problem:  # it finds them by itself at its next look at the disk
+    except (OSError, LibraryError) as problem:  # it finds them by itself at its next look at the disk
         log.warning("keogram not entered into the library: %s", problem)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import time
 from collections.abc import Callable
 
@@ -91,7 +90,7 @@ class JobQueue:
         except (ValueError, NoSuchEntry) as problem:  # the caller's fault; the text says what was expected
             log.info("job refused worker=%s reason=%s", self.thread.name, problem)
             return replies.reply_refused(problem)
-        except (LibraryError, RingError, OSError, sqlite3.Error, av.FFmpegError) as problem:
+        except (LibraryError, RingError, OSError, av.FFmpegError) as problem:
             log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
             saved = problem.entries if isinstance(problem, SavedInPart) else ()
             return replies.reply_not_saved(str(problem), saved)

@@ -6,7 +6,6 @@ Nothing here waits for a disk: the loop answers and sends heartbeats while a wor
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -230,6 +229,6 @@ def _answer_library_command(
         return library.answer_command(command, exporter.catalogue, to_utc_ns(now))
     except ValueError as problem:
         return replies.reply_refused(problem)
-    except (OSError, sqlite3.Error) as problem:
+    except OSError as problem:
         log.warning("library failed reason=%s", problem)
         return error(f"library: {problem}", "failed")

@@ -13,7 +13,3 @@ class EncoderUnavailable(RecorderError, RuntimeError):
 
 class EncoderFailed(RecorderError, RuntimeError):
     """The open encoder refused a frame: open another one and give it the same frame."""
-
-
-class StorageUnavailable(RecorderError, OSError):
-    """Nothing can be recorded at this place now (full, read-only, not mounted): try again later."""

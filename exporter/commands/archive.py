@@ -27,7 +27,7 @@ FINDINGS_SHOWN = 50
 def build_archive(
     command: Archive, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
-    """Collects clips and pictures of a span. Raises: ValueError, OSError, sqlite3.Error."""
+    """Collects clips and pictures of a span. Raises: ValueError, OSError."""
     since, until = (parse_instant_ns(instant, now_utc_ns) for instant in (command.since, command.until))
     span = manifest.Span(since, until, tuple(command.cameras), command.label, command.session)
     archives = settings.paths.archives
@@ -55,7 +55,7 @@ def build_archive(
 def answer_archives(
     command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]
 ) -> Reply:
-    """Lists, verifies or deletes archives. Raises: ValueError, LibraryError, OSError, sqlite3.Error."""
+    """Lists, verifies or deletes archives. Raises: ValueError, LibraryError, OSError."""
     if command.action == "list" and not command.name:
         entries = catalogue.find(kinds=["archive"])
         lines = [f"{entry.label}: {to_line(entry)}" for entry in entries]

@@ -34,7 +34,7 @@ TIMELINE_CELLS_SHOWN = 500
 
 
 def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> Reply:
-    """Carries out one of the quick commands. Raises: ValueError (the caller's fault), OSError, sqlite3.Error."""
+    """Carries out one of the quick commands. Raises: ValueError (the caller's fault), OSError."""
     try:
         match command:
             case Clips():

@@ -34,7 +34,7 @@ def answer_timelapse(command: Timelapse, followers: Mapping[str, CameraFollower]
 def build_timelapse(
     command: Timelapse, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None], now_utc_ns: int
 ) -> Reply:
-    """Makes a film of saved pictures. Raises: ValueError, OSError, sqlite3.Error."""
+    """Makes a film of saved pictures. Raises: ValueError, OSError."""
     camera = camera_of(settings, command.camera)
     pictures = find_pictures(catalogue, [camera], command.since, command.until, now_utc_ns)
 

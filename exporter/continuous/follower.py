@@ -6,7 +6,6 @@ Commands never wait for it, and a disk that refuses only pauses the films.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
 
 import av
@@ -33,7 +32,7 @@ IDLE_S = 0.25
 """Seconds between two checks of the settings while no frame comes."""
 DEFAULT_INTERVAL_S = 10.0
 """The interval of `timelapse start` where timelapse_interval_s is 0."""
-EXPECTED_ERRORS = (OSError, LibraryError, sqlite3.Error, av.FFmpegError, RingError)
+EXPECTED_ERRORS = (OSError, LibraryError, av.FFmpegError, RingError)
 """The refusals of a disk, the library or the encoder; any other error is a bug and stops the process."""
 
 

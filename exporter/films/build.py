@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def build(
     Another size is scaled to fit, with black bars where its shape differs. `refuse` is called with each picture that
     cannot be read and the reason. Memory does not grow with their number.
 
-    Raises: NothingThere where there are none; NoRoom, OSError, sqlite3.Error.
+    Raises: NothingThere where there are none; NoRoom, OSError.
     """
     entries = list(pictures)
     first = next((picture for entry in entries if (picture := _read_picture(entry.path)) is not None), None)
@@ -183,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress=bar,
                 refuse=lambda path, reason: refused.append((path, reason)),
             )
-    except (LibraryError, ValueError, OSError, sqlite3.Error, av.FFmpegError) as error:
+    except (LibraryError, ValueError, OSError, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     if refused:

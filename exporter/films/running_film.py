@@ -47,7 +47,7 @@ class RunningFilm:
         self._metas = [self._metas[0] if self._metas else meta, meta]
 
     def close(self) -> Entry | None:
-        """Ends the film and puts it into the library. Returns: its row. Raises: OSError, sqlite3.Error."""
+        """Ends the film and puts it into the library. Returns: its row. Raises: OSError."""
         film, self.film = self.film, None
         if film is None or not self._metas:
             return None

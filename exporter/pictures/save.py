@@ -128,7 +128,7 @@ class PictureSaver:
         Where the library cannot be written, rows have no number: it adopts the files later. Formats before a failing
         one stay saved.
 
-        Raises: ValueError, NoRoom and OSError of the disk, sqlite3.Error, SavedInPart.
+        Raises: ValueError, NoRoom and OSError of the disk, SavedInPart.
         """
         own = self._settings().table(ExportSettings, camera.name)
         meta, score = frame.meta, camera.find_score(frame.frame_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import sqlite3
 import time
 from collections import deque
 from contextlib import suppress
@@ -201,7 +200,7 @@ class Finisher:
                     camera=closed.camera,
                     trigger="rolling",
                 )
-        except (OSError, sqlite3.Error, LibraryError) as error:
+        except (OSError, LibraryError) as error:
             # The file is safe, and its description is written when there is room again.
             log.warning("not in the library yet path=%s reason=%s", closed.path, error)
             self._waiting.append(closed)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from recorder.errors import StorageUnavailable
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, NoRoom
 from shmcam.library.disk_space import max_file_bytes_of
+from shmcam.library.errors import NotWritable
 from shmcam.library.retention import make_room
 from shmcam.runtime.atomic_files import sync_folder
 
@@ -43,7 +43,7 @@ class Storage:
         return self._catalogue.trouble
 
     def prepare(self, folder: Path, bytes_per_s: float, trigger: str = "manual") -> None:
-        """Makes the folder and room in it. Raises: StorageUnavailable, with what a person can do."""
+        """Makes the folder and room in it. Raises: NotWritable, with what a person can do."""
         self.check_mounted()
         self._make_folder(self.recordings)
         self.make_room(folder, bytes_per_s, trigger)
@@ -51,15 +51,15 @@ class Storage:
         self.max_file_bytes = max_file_bytes_of(folder)
 
     def check_mounted(self) -> None:
-        """Refuses an empty mount point. Raises: StorageUnavailable."""
+        """Refuses an empty mount point. Raises: NotWritable."""
         if self._marker and not (self.recordings / self._marker).exists():
-            raise StorageUnavailable(
+            raise NotWritable(
                 f"{self.recordings / self._marker} is missing: the disk is not mounted, or it is a new one"
                 f" (then: touch {self.recordings / self._marker})"
             )
 
     def make_room(self, folder: Path, bytes_per_s: float, trigger: str = "manual") -> None:
-        """Deletes the oldest clips until the next seconds fit above the reserve. Raises: StorageUnavailable."""
+        """Deletes the oldest clips until the next seconds fit above the reserve. Raises: NotWritable."""
         need_bytes = max(LEAST_BYTES, int(bytes_per_s * AHEAD_S))
         at_least_bytes, self.was_refused = need_bytes * self.was_refused, False
         try:
@@ -71,15 +71,15 @@ class Storage:
                 at_least_bytes=at_least_bytes,
             )
         except NoRoom as error:
-            raise StorageUnavailable(f"disk full: {error.strerror or error}") from error
+            raise NotWritable(f"disk full: {error.strerror or error}") from error
         except OSError as error:
-            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
+            raise NotWritable(f"{folder}: {error.strerror or error}") from error
 
     def _make_folder(self, folder: Path) -> None:
         try:
             _make_folder(folder)
         except OSError as error:
-            raise StorageUnavailable(f"{folder}: {error.strerror or error}") from error
+            raise NotWritable(f"{folder}: {error.strerror or error}") from error
 
 
 def _make_folder(folder: Path) -> None:

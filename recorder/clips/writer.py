@@ -32,7 +32,7 @@ from recorder.clips.clip_file import ClipFile, FileOpener
 from recorder.clips.storage import AHEAD_S, Storage
 from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.encoding.encoder import AccessUnit
-from recorder.errors import StorageUnavailable
+from shmcam.library.errors import NotWritable
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
@@ -305,7 +305,7 @@ class ClipWriter:
         try:
             clip.file.add(item.unit)
             self._check_storage(clip.file, order.trigger)
-        except StorageUnavailable as error:
+        except NotWritable as error:
             self._close(str(error))
             self._note_failure(str(error))
         except (OSError, av.FFmpegError) as error:
@@ -366,7 +366,7 @@ class ClipWriter:
                 self.closed_clips.put(closed)
 
     def _check_storage(self, file: ClipFile, trigger: str) -> None:
-        """Checks twice per AHEAD_S that there is still room, and the disk still there. Raises: StorageUnavailable."""
+        """Checks twice per AHEAD_S that there is still room, and the disk still there. Raises: NotWritable."""
         now_s = time.monotonic()
         if now_s - self._room_checked_s > AHEAD_S / 2:
             self._room_checked_s = now_s

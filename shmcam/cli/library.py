@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -160,7 +159,7 @@ def run_command(options: argparse.Namespace) -> int:
                 catalogue.reconcile()
             work: Callable[[argparse.Namespace, Catalogue], int] = options.work
             return work(options, catalogue)
-    except (LibraryError, ValueError, OSError, sqlite3.Error) as error:
+    except (LibraryError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_FOUND
 

@@ -86,7 +86,7 @@ class Catalogue:
     def add(self, entry: Entry) -> Entry:
         """Adds a file that is safely on disk; adding it again updates its row and never loses its protection.
 
-        Returns: the entry with its number and size. Raises: OSError (the file is gone), sqlite3.Error, LibraryError.
+        Returns: the entry with its number and size. Raises: OSError (the file is gone), NotWritable, LibraryError.
         """
         if entry.bytes == 0:
             entry = replace(entry, bytes=files.size_of(entry.path))
@@ -102,7 +102,7 @@ class Catalogue:
         try:
             with self.hurry():
                 return self.add(entry)
-        except (LibraryError, OSError, sqlite3.Error) as problem:
+        except (LibraryError, OSError) as problem:
             entry = replace(entry, bytes=entry.bytes or files.size_of(entry.path))
             self.missed.set()
             log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
@@ -137,7 +137,7 @@ class Catalogue:
         """Notes that a verified copy of the file, as it was when `copied` was read, lies at `to`.
 
         Returns: False if the file has changed or was deleted since: then nothing is noted. Raises: NotWritable,
-        sqlite3.Error, LibraryError.
+        LibraryError.
         """
         self._database.require_writable()
         try:
@@ -303,7 +303,7 @@ class Catalogue:
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
         """Makes every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
 
-        `accept`: nothing is away, what is not there is gone. Raises: sqlite3.Error, LibraryError.
+        `accept`: nothing is away, what is not there is gone. Raises: LibraryError.
         """
         if accept:
             self.mounts.forget()
@@ -385,7 +385,7 @@ class Catalogue:
         return any(path.is_relative_to(folder) for folder in self.away)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `work` in one transaction. Raises: sqlite3.Error, LibraryError."""
+        """Runs `work` in one transaction. Raises: NotWritable, LibraryError."""
         return self._database.write(work)
 
     def insert(self, entries: Sequence[Entry], *, instead: Collection[int] = ()) -> list[Entry]:

@@ -155,7 +155,7 @@ class Database:
             raise NotWritable(f"{self.path} cannot be written: {why}")
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `work` in one transaction: all of it or nothing. Raises: LibraryError, sqlite3.OperationalError."""
+        """Runs `work` in one transaction: all of it or nothing. Raises: NotWritable, LibraryError."""
         self.require_writable()
 
         def transaction(connection: sqlite3.Connection) -> T:
@@ -172,7 +172,18 @@ class Database:
         return self.read(transaction)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more."""
+        """Runs `work` on the connection; a damaged file is set aside and rebuilt, then `work` runs once more.
+
+        Raises: NotWritable, LibraryError.
+        """
+        try:
+            return self._read_or_repair(work)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # our SQL is wrong
+            raise
+        except sqlite3.Error as error:
+            raise NotWritable(f"{self.path}: {error}") from error
+
+    def _read_or_repair(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._mutex:
             if why := explain_not_writable(self.path):
                 self.close()
@@ -273,7 +284,7 @@ class Database:
 
     @contextmanager
     def _lock(self, how: int) -> Iterator[None]:
-        """Holds the lock file; bounded, because a stopped process might hold it. Raises: LibraryError."""
+        """Holds the lock file; bounded, because a stopped process might hold it. Raises: NotWritable."""
         descriptor = open_lock(self.path)
         try:
             deadline = time.monotonic() + self._busy_s
@@ -283,7 +294,7 @@ class Database:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise LibraryError(
+                        raise NotWritable(
                             f"{self.path}.lock: held by another process for {self._busy_s:g} s"
                         ) from None
                     time.sleep(0.02)

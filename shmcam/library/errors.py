@@ -15,15 +15,18 @@ class NothingThere(LibraryError, ValueError):
     """The library holds nothing that fits a valid request."""
 
 
-class NotWritable(LibraryError):
-    """The database is on a read-only disk or belongs to another user: it can be read, no more."""
+class NotWritable(LibraryError, OSError):
+    """The library, or a place for files, cannot be written now: full, locked, read-only, not mounted, another user's.
+
+    The one class for it: sqlite3's errors do not leave this package, and a disk that refuses is an OSError, too.
+    """
 
 
 class EntryProtected(LibraryError, PermissionError):
     """The file is protected; a person must unprotect it first."""
 
 
-class NoRoom(LibraryError, OSError):
+class NoRoom(NotWritable):
     """The disk is too full and nothing more may be deleted."""
 
 

@@ -35,7 +35,7 @@ class Mounts:
     def remember(self) -> None:
         """Takes note of the folders that lie on a disk of their own now, where anything can be noted.
 
-        Raises: sqlite3.Error, LibraryError.
+        Raises: LibraryError.
         """
         if explain_not_writable(self._database.path):
             return
@@ -44,7 +44,7 @@ class Mounts:
         self._known = None
 
     def forget(self) -> None:
-        """Forgets the disks: the folders as they are now count from now on. Raises: sqlite3.Error, LibraryError."""
+        """Forgets the disks: the folders as they are now count from now on. Raises: LibraryError."""
         self._write(lambda db: db.execute("DELETE FROM mounts"))
 
     def is_away(self, folder: Path) -> bool:
@@ -61,7 +61,7 @@ class Mounts:
         """Returns the stored folders; those read before while the library cannot be read."""
         try:
             self._known = self._read_stored()
-        except (LibraryError, sqlite3.Error, OSError):
+        except (LibraryError, OSError):
             if not explain_not_writable(self._database.path):
                 raise
             return self._known or frozenset()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import MB, DiskRoom, measure_room
 from shmcam.library.entry import BY_HAND, GROUPS, ORDINARY_TRIGGERS, Entry
-from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry
+from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry, NotWritable
 from shmcam.library.files import frees_space
 from shmcam.library.query import sql_of_group
 from shmcam.library.settings import LibrarySettings
@@ -117,7 +116,7 @@ def make_room(
                     work.delete(entry, "limit")
                 candidates = _OnDisk(catalogue, own, place.stat().st_dev, writing, spared)
                 _free_space(work, candidates, lambda: measure_room(place, own), need_bytes, at_least_bytes)
-    except (sqlite3.Error, LibraryError) as problem:
+    except LibraryError as problem:
         if isinstance(problem, NoRoom):
             raise
         log.warning("library is not usable, nothing deleted reason=%s", problem)
@@ -171,6 +170,8 @@ class _Deletions:
             self.catalogue.delete(entry.id, reason)
         except (NoSuchEntry, EntryProtected):
             return  # another process deleted it, or it was protected since it was chosen
+        except NotWritable:
+            raise  # the library is at fault, not this file
         except (LibraryError, OSError) as error:
             self.refused[entry.path] = str(error)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -98,13 +97,13 @@ class Uploader:
                 self.state.state = "retrying" if self.state.trouble else "running"
                 return IDLE_S
             delay_s = self._upload(*chosen)
-        except (sqlite3.Error, LibraryError, OSError) as problem:
+        except (LibraryError, OSError) as problem:
             return self._report_trouble(f"library: {problem}")
         self._sum_waiting()
         return delay_s
 
     def _choose_batch(self) -> tuple[Path, list[Entry]] | None:
-        """Returns the next rows. Raises: sqlite3.Error, LibraryError."""
+        """Returns the next rows. Raises: LibraryError."""
         self._sum_waiting()
         where, values = self._waiting_rows()
         failed = set(self._retries.rows)

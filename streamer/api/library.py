@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,7 +201,7 @@ def refuse_library_errors() -> Iterator[None]:
         raise CommandRefused(404, str(problem)) from None
     except ValueError as problem:
         raise CommandRefused(400, str(problem)) from None
-    except (sqlite3.Error, LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
+    except (LibraryError, OSError) as problem:  # its disk is away or full, another process holds it
         raise CommandRefused(503, f"the library cannot be read now: {problem}"[:300]) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from exporter.loop import Exporter, check_disks, handle_message, submit_due_past
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply
 from shmcam.library import Catalogue, Entry
+from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.mounts import closed
@@ -67,7 +67,7 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
     """Read-only between two looks, or while an archive delayed the file jobs; then another process held the lock."""
 
     def locked(_catalogue: Catalogue) -> None:
-        raise sqlite3.OperationalError("database is locked")
+        raise NotWritable("database is locked")
 
     exporter, step = make_exporter(tmp_path), 15 * S
     exporter.settings.paths.captures.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
             try:
                 while exporter.file_jobs.work:
                     exporter.file_jobs.work.pop(0)()
-            except sqlite3.Error as problem:
+            except NotWritable as problem:
                 return str(problem)
             return ""
 

@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import secrets
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from tests.shmcam.library.conftest import make_settings, on_disk
 
 HOME = Path(__file__).parents[3]
 NOBODY = 65534
+PROCESSES = {"shmcam", "capture", "analyzer", "exporter", "recorder", "streamer"}
 
 TOLD = """
 import contextlib, io, json, sys
@@ -264,3 +266,23 @@ def test_a_database_behind_a_link_is_read_with_its_latest_rows(catalogue, saved,
     assert settings.paths.library.with_name("library.sqlite3-wal").stat().st_size
     with closed(), Catalogue(link) as linked:
         assert [entry.path.name for entry in linked.find()] == ["a.mp4"]
+
+
+def test_a_locked_library_is_the_same_error_as_one_that_cannot_be_written(catalogue, saved, settings):
+    """One class says "not now" to recorder, exporter, page and command line; none of them knows SQLite."""
+    entry = saved()
+    with (
+        closing(sqlite3.connect(settings.paths.library, isolation_level=None)) as other,
+        catalogue.hurry(),
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(NotWritable, match=r"library\.sqlite3: database is locked") as caught:
+            catalogue.protect(entry.id)
+        assert isinstance(caught.value, OSError) and isinstance(caught.value, LibraryError)
+        assert isinstance(NoRoom(28, "full"), NotWritable)
+    with pytest.raises(sqlite3.ProgrammingError):  # a mistake of ours is none
+        catalogue.select("id = ?", (1, 2))
+    for path in HOME.glob("*/**/*.py"):
+        package = path.relative_to(HOME).parts[:2]
+        if package[0] in PROCESSES and package not in {("shmcam", "library"), ("shmcam", "hooks")}:
+            assert "import sqlite3" not in path.read_text(), path

@@ -4,7 +4,6 @@ import ast
 import asyncio
 import json
 import re
-import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from shmcam.control.messages import Reply, Save, Set, Status, Watch
 from shmcam.library import Entry, LibraryError
 from shmcam.library.database import Database
+from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
 from streamer.api.endpoint import HTTP_STATUS
 from streamer.api.openapi import ENDPOINTS, describe
@@ -520,7 +520,7 @@ def test_a_file_that_is_gone_or_has_a_strange_name_is_no_error(tmp_path, caplog)
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
-@pytest.mark.parametrize("problem", [sqlite3.OperationalError("disk I/O error"), LibraryError("held"), OSError("away")])
+@pytest.mark.parametrize("problem", [NotWritable("disk I/O error"), LibraryError("held"), OSError("away")])
 def test_a_library_that_cannot_be_read_says_so(tmp_path, monkeypatch, problem):
     def broken(*_given, **_named):
         raise problem
