@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,7 +100,7 @@ def tell_saved(entries: list[Entry]) -> Iterator[None]:
     """Tells with an error of the block which files are saved all the same. Raises: SavedInPart instead of the error."""
     try:
         yield
-    except (LibraryError, OSError, sqlite3.Error) as problem:
+    except (LibraryError, OSError) as problem:
         saved = [*entries, *(problem.entries if isinstance(problem, SavedInPart) else ())]
         if not saved:
             raise
