@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shmcam.control.command_table import COMMANDS, GROUPS, find
-from shmcam.control.help import explain_row
-
 
 @dataclass(frozen=True, slots=True)
 class WordOption:
@@ -193,6 +190,8 @@ def find_word(word: str) -> Word | None:
 
 def summaries() -> dict[str, str]:
     """Returns every word with its one-line help, in alphabetical order."""
+    from shmcam.control.command_table import COMMANDS
+
     texts = {row.words[0]: row.help for row in COMMANDS}
     texts |= {name: word.help for name, word in (LOCAL | ELSEWHERE).items()}
     return dict(sorted((texts | SUPERVISOR).items()))
@@ -207,12 +206,17 @@ def help_of(word: str) -> str:
     local = find_word(word)
     if local and local.details:
         return local.details
+    from shmcam.control.command_table import find
+    from shmcam.control.help import explain_row
+
     command = find(word)
     return "\n".join(explain_row(command[0])) if command and not (local and local.parser) else ""
 
 
 def overview() -> str:
     """Returns the text of `shmcam --help`."""
+    from shmcam.control.command_table import GROUPS
+
     rows = [(word.usage, word.help) for word in (*LOCAL.values(), *ELSEWHERE.values())]
     rows += [(f"{word} [PROGRAM …]", text) for word, text in SUPERVISOR.items()]
     local = "\n".join(f"  {usage:<44} {text}" for usage, text in rows)

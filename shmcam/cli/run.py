@@ -25,16 +25,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
 from capture.settings import PRESETS
 from shmcam.cli.camera_autoconfig import note_connected_cameras
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options, default_config
-from shmcam.cli.send import print_reply
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES, to_toml
-from shmcam.control.call import call
-from shmcam.control.messages import Status, error
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.folder_checks import explain_unusable, make_folders
 from shmcam.runtime.peer_address import is_loopback
@@ -220,6 +215,9 @@ class BackgroundService:
     def _is_ready(self) -> bool:
         if not is_listening(self._settings.socket_path):
             return False
+        from shmcam.control.call import call
+        from shmcam.control.messages import Status
+
         reply = call(self._settings.socket_path, Status(), 5.0)
         cameras = reply.data.get("cameras", [])
         return reply.ok and reply.data["ok"] and all(row.get("fps", 0) > 0 for row in cameras)
@@ -300,6 +298,8 @@ def find_port_holder(bind: str, port: int) -> str:
 
 
 def _name_port_holder(port: int) -> str:
+    import psutil
+
     with suppress(psutil.Error):  # other users' sockets have no pid
         for connection in psutil.net_connections("tcp"):
             if (
@@ -381,6 +381,9 @@ def run_supervisorctl(options: Options) -> int:
     while not is_listening(path):
         running = find_running(settings)
         if not running or time.monotonic() > deadline_s:
+            from shmcam.cli.send import print_reply
+            from shmcam.control.messages import error
+
             reply = error(running or f"no supervisord at {path}; try: shmcam run", "no_supervisord")
             return print_reply(reply, as_json=options.json) and EXIT_UNAVAILABLE
         time.sleep(0.1)
