@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import queue
 import shutil
@@ -26,6 +27,7 @@ from shmcam.runtime.stop import Stop
 from shmcam.video import disk_file
 from shmcam.video.disk_file import DiskFile
 from tests.machine import until
+from tests.mounts import mounts, with_disk
 from tests.recorder import film
 from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of
 
@@ -208,6 +210,68 @@ def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_pa
         finisher.close(10)
         (entry,) = catalogue.find()
         assert entry.protected and len(tries) == 3
+
+
+ON_A_FULL_DISK = """
+import json, sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from recorder.clips.clip import ClipPaths, describe
+from recorder.clips.clip_file import ClipFile
+from recorder.clips.finish import entry_of
+from recorder.clips.recovery import find_unfiled, read_closed
+from recorder.clips.writer import OpenClip
+from shmcam.config.settings import Settings
+from shmcam.library import Catalogue, LibraryError
+from tests.recorder import film
+
+settings = Settings.load(Path(sys.argv[1]) / "config.toml", environ={})
+folder = settings.paths.recordings / "session_20260101_000000"
+order = replace(film.ORDER, protect=True, label="trial_7")
+folder.mkdir(parents=True)
+with Catalogue.of(settings) as catalogue:
+    catalogue.find()
+    units, paths = film.units(), ClipPaths(folder / "cam0_160x120_30fps_20260101_000000_trial_7.mp4")
+    clip = ClipFile(paths, film.FORMAT, film.track(), describe("cam0", order, units[0].meta, catalogue.owner.id))
+    for unit in units:
+        clip.add(unit)
+    clip.close()
+    filler, told = settings.folder / "filler", []
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as full:
+            told.append(full.errno)
+    try:
+        catalogue.add(entry_of(OpenClip("cam0", clip, order, film.track(), 0).to_closed("over", intact=True)))
+    except (LibraryError, OSError) as problem:
+        told.append(str(problem))
+    beside = [path.name for path in folder.iterdir()]
+filler.unlink()  # and here another recorder starts
+with Catalogue.of(settings) as catalogue:
+    for path in find_unfiled(settings.paths.recordings, "cam0"):
+        catalogue.add(entry_of(read_closed(path, "cam0", catalogue.owner)))
+    rows = [asdict(entry) for entry in catalogue.find()]
+    print(json.dumps({"told": told, "beside": beside, "rows": rows, "check": len(catalogue.check())}, default=str))
+"""
+
+
+@mounts
+def test_on_a_really_full_disk_the_video_itself_keeps_what_its_description_would_say(tmp_path):
+    """The description is written at the beginning, into the video: no room needs to be kept for the one beside it."""
+    (tmp_path / "contents").mkdir()
+    (tmp_path / "contents/config.toml").touch()
+    (tmp_path / "disk").mkdir()
+    command = with_disk(tmp_path / "disk", tmp_path / "contents", "rw,size=4m", os.sys.executable, "-c", ON_A_FULL_DISK)
+    done = subprocess.run([*command, tmp_path / "disk"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["told"][0] == errno.ENOSPC and len(said["told"]) == 2, "the row and the description were refused"
+    assert not [name for name in said["beside"] if name.endswith(".mp4.json")]
+    (row,) = said["rows"]
+    assert (row["protected"], row["label"], row["trigger"], row["frames"]) == (True, "trial_7", "manual", 100)
+    assert row["companions"] == ["cam0_160x120_30fps_20260101_000000_trial_7_frame_timing.csv"] and said["check"] == 0
 
 
 def test_a_clip_ends_before_the_largest_file_and_the_next_one_begins_with_the_next_frame(tmp_path, monkeypatch):
