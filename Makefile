@@ -12,7 +12,7 @@ PACKAGES = $(OURS) bench
 WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := setup
-.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report check bench test-picamera2 test-aarch64 test-install install uninstall clean
+.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -68,6 +68,10 @@ hooks: test-setup ## run ruff and mypy before each commit (pre-commit)
 
 bench: bench-setup ## every figure the documentation claims, as ratios of one run; ARGS="ring recorder" for some areas
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: bench-setup ## the whole service beside motion, ffmpeg, GStreamer and a script: CPU, memory, frames, a plot in bench/results
+	@for tool in motion ffmpeg gst-launch-1.0; do command -v $$tool >/dev/null || echo "no $$tool: apt-get install motion ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-ugly gstreamer1.0-libav"; done
+	$(BIN)/python -m bench services
 
 test-picamera2: test-setup ## the real Picamera2 on simulated cameras, in a Debian root
 	bash tests/picamera2/run.sh
