@@ -31,6 +31,7 @@ from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.clock import read_clock_error_us
 from shmcam.runtime.folder_checks import explain_unusable
 
 log = logging.getLogger(__name__)
@@ -229,9 +230,8 @@ class PictureSaver:
         return entries
 
     def _save_format(self, picture: PictureToSave, kind: str, own: ExportSettings) -> Entry:
-        description = exif.describe(
-            picture.entry, picture.meta, {**picture.more, INSTALLATION: self._catalogue.owner.id}
-        )
+        more = {**picture.more, "clock_error_us": read_clock_error_us(), INSTALLATION: self._catalogue.owner.id}
+        description = exif.describe(picture.entry, picture.meta, more)
         tags = exif.tags_of(picture.entry, picture.meta, description)
         parts = encode.encode_picture(picture.samples, picture.geometry, kind, tags, own)
         path = picture.entry.path.with_suffix(f".{kind}")

@@ -220,8 +220,13 @@ class ClipTotals:
         return (self.last_ns - self.first_ns) / 1e9
 
 
-def describe(camera: str, order: ClipOrder, first: FrameMeta, installation: str) -> dict[str, object]:
-    """Returns what a video says about itself, so that it can be adopted from its bytes alone, and by us only."""
+def describe(
+    camera: str, order: ClipOrder, first: FrameMeta, installation: str, clock_error_us: int | None
+) -> dict[str, object]:
+    """Returns what a video says about itself, so that it can be adopted from its bytes alone, and by us only.
+
+    `clock_error_us`: the largest error of captured_utc_ns; None: no NTP client has set the clock.
+    """
     return {
         INSTALLATION: installation,
         "camera": camera,
@@ -232,4 +237,5 @@ def describe(camera: str, order: ClipOrder, first: FrameMeta, installation: str)
         "first_frame": first.frame_id,
         "captured_ns": first.captured_ns,
         "captured_utc_ns": first.captured_utc_ns,
+        "clock_error_us": clock_error_us,
     }

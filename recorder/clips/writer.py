@@ -33,6 +33,7 @@ from recorder.clips.storage import AHEAD_S, Storage
 from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.encoding.encoder import AccessUnit
 from shmcam.library.errors import NotWritable
+from shmcam.runtime.clock import read_clock_error_us
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff
@@ -327,7 +328,7 @@ class ClipWriter:
             paths = find_free_paths(
                 folder, self._camera, track, first_utc_ns=utc_ns, label=order.label, container=container
             )
-            about = describe(self._camera, order, meta, self._storage.owner.id)
+            about = describe(self._camera, order, meta, self._storage.owner.id, read_clock_error_us())
             file = ClipFile(paths, self.clip_format, track, about, self._opener)
         except OSError as error:
             self._note_failure(str(error))

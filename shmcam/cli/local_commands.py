@@ -164,6 +164,12 @@ ELSEWHERE: dict[str, Word] = {
         "what has been saved",
         parser="shmcam.cli.library:build_parser",
     ),
+    "fleet": Word(
+        "shmcam.mqtt.fleet",
+        "fleet list|run|snapshot|record|forget",
+        "all devices at one MQTT broker",
+        parser="shmcam.mqtt.fleet.__main__:build_parser",
+    ),
     "gen-cert": Word(
         "shmcam.cli.certificate",
         "gen-cert …",

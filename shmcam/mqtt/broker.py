@@ -56,7 +56,12 @@ def open_tls(settings: MqttSettings, folder: Path) -> ssl.SSLContext | None:
 
 
 def open_client(
-    settings: MqttSettings, folder: Path, identifier: str, will: aiomqtt.Will | None = None
+    settings: MqttSettings,
+    folder: Path,
+    identifier: str,
+    will: aiomqtt.Will | None = None,
+    *,
+    incoming_max: int = INCOMING_MAX,
 ) -> aiomqtt.Client:
     """Returns a client for the broker of [mqtt], not connected yet. Raises: OSError for unusable certificates."""
     client = aiomqtt.Client(
@@ -69,7 +74,7 @@ def open_client(
         will=will,
         timeout=ANSWER_S,
         keepalive=KEEPALIVE_S,
-        max_queued_incoming_messages=INCOMING_MAX,
+        max_queued_incoming_messages=incoming_max,
         tls_context=open_tls(settings, folder),
         logger=log.getChild("client"),
     )

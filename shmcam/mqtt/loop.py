@@ -49,7 +49,7 @@ from shmcam.mqtt.requests import (
 )
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
-from shmcam.runtime.clock import read_clock_error, to_iso, utc_offset_ns
+from shmcam.runtime.clock import read_clock_error_us, to_iso, utc_offset_ns
 from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ class MqttLoop:
 
     async def _send_heartbeats(self) -> None:
         while True:
-            clock = read_clock_error()
+            clock_error_us = read_clock_error_us()
             self._control.beat(
                 "running" if self._broker.is_connected else "waiting",
                 self._broker.reason,
@@ -245,8 +245,8 @@ class MqttLoop:
                 unpublished=self._outbox.lost,
                 commands=self._commands,
                 connections=self._broker.connections,
-                clock_synchronized=clock is not None and clock.synchronized,
-                **({"clock_error_us": clock.max_us} if clock is not None and clock.synchronized else {}),
+                clock_synchronized=clock_error_us is not None,
+                **({} if clock_error_us is None else {"clock_error_us": clock_error_us}),
             )
             await asyncio.sleep(BEAT_S)
 
@@ -337,8 +337,7 @@ class MqttLoop:
     def _send_reply(
         self, topic: str, correlation: bytes | None, reply: Reply, ident: JSON = None, **more: JSON
     ) -> None:
-        clock = read_clock_error()
-        more["clock_error_us"] = clock.max_us if clock is not None and clock.synchronized else None
+        more["clock_error_us"] = read_clock_error_us()
         payload = reply_payload_of(reply, self._topics.device, ident, **more)
         self._outbox.add_reply(Outgoing(topic, payload, correlation=correlation))
         self._broker.wake()

@@ -66,10 +66,12 @@ def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: in
             parsed = BrokerCommand(parse_line(text))
         else:
             devices = value.pop("devices", None)
+            if devices is not None and not isinstance(devices, list):
+                raise RefusedCommandError(f"devices: expected a list of names, got {str(devices)[:40]!r}")
             if devices is not None and device not in devices:
                 return None
             parsed = _parse_object(value, now_utc_ns)
-    except (ValueError, TypeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise RefusedCommandError(str(problem)) from None
     if not is_allowed(parsed.command, access):
         raise RefusedCommandError(_explain_refusal(parsed.command, access))

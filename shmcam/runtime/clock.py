@@ -80,6 +80,12 @@ def read_clock_error() -> ClockError | None:
     return ClockError(is_set, int(timex.esterror), int(timex.maxerror))
 
 
+def read_clock_error_us() -> int | None:
+    """Returns the largest error of the wall clock; None while no NTP client has set it, or where it is not told."""
+    error = read_clock_error()
+    return error.max_us if error is not None and error.synchronized else None
+
+
 INTERVALS = 31
 """The intervals that count: about a second of video."""
 

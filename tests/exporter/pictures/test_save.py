@@ -92,6 +92,7 @@ def test_exif_tells_exposure_gain_time_score_and_frame_id(shared, feed):
         when = f"{tags[Tag.DATE_TIME_ORIGINAL]}.{tags[Tag.SUB_SEC_TIME_ORIGINAL]}"
         moment = datetime.strptime(when + tags[Tag.OFFSET_TIME_ORIGINAL], "%Y:%m:%d %H:%M:%S.%f%z").timestamp()
         assert abs(moment * 1e9 - known["captured_utc_ns"]) < 2000
+        assert known["clock_error_us"] is None or known["clock_error_us"] >= 0
 
 
 def test_ffprobe_and_pyav_open_what_we_write(shared, feed):

@@ -3,10 +3,12 @@
 import io
 import json
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from shmcam.video.growing_mp4 import read_about
 from tests.machine import until
 from tests.pipeline import Pipeline
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto
@@ -79,3 +81,16 @@ def test_a_snapshot_is_of_its_instant_by_the_wall_clock(service, listener):
     frame = answer["data"]["frames"]["cam0"]
     assert abs(frame["asked_age_s"] - frame["age_s"]) <= 0.5  # the frame nearest to the instant, on any machine
     assert time.time_ns() > at_utc_ns
+
+
+def test_a_recording_begins_and_ends_at_its_instants(service, listener):
+    at_utc_ns = time.time_ns() + 700_000_000
+    for action, after_ns in (("start", 0), ("stop", 500_000_000)):
+        order = {"command": "record", "action": action, "at_utc_ns": at_utc_ns + after_ns}
+        answer = listener.ask("shmcam/pi/command", order)
+        assert answer["ok"], answer
+    clip = json.loads(until(lambda: listener.payloads("shmcam/pi/event/clip_closed"), 20, "the clip")[-1])["data"]
+    assert 0 <= clip["duration_s"] <= 0.5
+    about = read_about(Path(clip["path"]))
+    assert about["captured_utc_ns"] >= at_utc_ns - 1_000_000
+    assert "clock_error_us" in about

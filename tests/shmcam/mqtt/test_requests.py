@@ -42,7 +42,7 @@ def test_a_command_is_a_line_of_text_or_a_json_object():
         ({"command": "snapshot", "at_utc_ns": True}, "expected ns since 1970, got 'True'"),
         ({"command": "snapshot", "at_utc_ns": NOW + 3600 * 10**9}, r"\+3600 s from now by our clock"),
         ({"command": "snapshot", "at_utc_ns": NOW - 3600 * 10**9}, r"-3600 s from now by our clock"),
-        ({"command": "save", "devices": 5}, "not iterable"),
+        ({"command": "save", "devices": "pizza"}, "devices: expected a list of names, got 'pizza'"),
         ({"message": "night_began", "camera": "cam0"}, "night_began is no command"),
         ("subscribe", "subscribe has no meaning over MQTT"),
         ("shortstream 3", "shortstream has no meaning over MQTT"),

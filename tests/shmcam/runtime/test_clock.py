@@ -1,10 +1,11 @@
-"""The frame rate that each process shows."""
+"""The frame rate that each process shows, and the error of the wall clock."""
 
 from __future__ import annotations
 
 import pytest
 
-from shmcam.runtime.clock import RateMeter
+from shmcam.runtime import clock
+from shmcam.runtime.clock import ClockError, RateMeter, read_clock_error, read_clock_error_us
 
 PERIOD_NS = 33_333_333
 S = 10**9
@@ -74,3 +75,33 @@ def test_numbers_that_jump_begin_anew():
     for number in (0, 1, 2, 200_003, 200_004):
         meter.add(number % 1000 * PERIOD_NS, number)
     assert meter.per_s == pytest.approx(30, rel=1e-6)
+
+
+def test_the_kernel_tells_how_wrong_the_wall_clock_may_be():
+    error = read_clock_error()
+    assert error is None or (error.max_us >= 0 and error.estimated_us >= 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "error", "max_us"),
+    [
+        (0, 0x2001, ClockError(True, 20, 1500), 1500),
+        (0, 0x0040, ClockError(False, 20, 1500), None),
+        (clock.TIME_ERROR, 0, ClockError(False, 20, 1500), None),
+        (-1, 0, None, None),
+    ],
+)
+def test_only_a_clock_that_an_ntp_client_has_set_has_an_error(monkeypatch, answer, status, error, max_us):
+    class Libc:
+        def __init__(self, *_args, **_kwargs):
+            pass
+
+        def adjtimex(self, pointer):
+            timex = pointer._obj
+            assert timex.modes == 0  # reading only
+            timex.maxerror, timex.esterror, timex.status = 1500, 20, status
+            return answer
+
+    monkeypatch.setattr(clock.ctypes, "CDLL", Libc)
+    assert read_clock_error() == error
+    assert read_clock_error_us() == max_us

@@ -1,0 +1,1 @@
+"""`shmcam fleet`: all devices at one broker, from the command line."""
