@@ -26,6 +26,7 @@ from shmcam.control.messages import (
     Command,
     Event,
     MotionBegan,
+    Record,
     Reply,
     ShortStream,
     Status,
@@ -62,6 +63,8 @@ SILENCE_S = 10.0
 BEAT_S = 0.5
 COMMANDS_MAX = 32
 """Commands carried out at once; further ones are refused."""
+RECORD_LEAD_S = 2.0
+"""The recorder is told so long before the instant: it acts on the right frame, but cannot take one back."""
 BIRTH_SPREAD_S = 2.0
 """After a start of Home Assistant the devices announce themselves within so long, not all in one instant."""
 IMAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -325,7 +328,8 @@ class MqttLoop:
         command: Command = order.command
         more: dict[str, JSON] = {}
         if order.at_utc_ns:
-            while (left_ns := order.at_utc_ns - time.time_ns()) > 0:  # noqa: ASYNC110 - the wall clock may be set
+            lead_ns = round(RECORD_LEAD_S * 1e9) if isinstance(command, Record) else 0
+            while (left_ns := order.at_utc_ns - lead_ns - time.time_ns()) > 0:  # noqa: ASYNC110 - the wall clock may be set
                 await asyncio.sleep(min(left_ns / 1e9, 1.0))
             command = at_sensor_time(command, max(1, order.at_utc_ns - utc_offset_ns()))
             more = {"at_utc_ns": order.at_utc_ns}

@@ -84,11 +84,10 @@ def test_a_snapshot_is_of_its_instant_by_the_wall_clock(service, listener):
 
 
 def test_a_recording_begins_and_ends_at_its_instants(service, listener):
-    at_utc_ns = time.time_ns() + 700_000_000
+    at_utc_ns = time.time_ns() + 3_000_000_000
     for action, after_ns in (("start", 0), ("stop", 500_000_000)):
         order = {"command": "record", "action": action, "at_utc_ns": at_utc_ns + after_ns}
-        answer = listener.ask("shmcam/pi/command", order)
-        assert answer["ok"], answer
+        listener.publish("shmcam/pi/command", order)
     clip = json.loads(until(lambda: listener.payloads("shmcam/pi/event/clip_closed"), 20, "the clip")[-1])["data"]
     assert 0 <= clip["duration_s"] <= 0.5
     about = read_about(Path(clip["path"]))
