@@ -6,19 +6,19 @@ It starts, saves, stacks, records, is killed in part and stops; every file is re
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+from tests.faults.faulty_disk import FaultyDisk
 from tests.faults.oracle import Oracle
 from tests.machine import until
 from tests.pipeline import Pipeline
 
 
-def exercise(place: str, *, http: bool, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """Raises AssertionError where something is not as it should be."""
+def exercise(place: str, *, http: bool, disk: FaultyDisk | None = None) -> None:
+    """`disk`: its clock steps a day back and six hours on while the service records. Raises: AssertionError."""
     ready = ("capture", "streamer") if http else ("capture",)
     recorder = {"preset": "ultrafast", "threads": 1, "pre_roll_s": 0.0}
     with Pipeline(
@@ -29,13 +29,16 @@ def exercise(place: str, *, http: bool, meanwhile: Callable[[], None] = lambda: 
         recorder=recorder,
         place=place,
         ready=ready,
+        environ=disk.environ() if disk else None,
     ) as shmcam:
         oracle = Oracle(shmcam, cameras=("cam0",))
         shmcam.wait_running()
         _save(shmcam, oracle, "before")
         capture = shmcam.pid("capture")
         until(lambda: shmcam.text("record start protect=true label=kept").startswith("recording"), 30, "a recording")
-        meanwhile()
+        for offset_s in (-86_400.0, 6 * 3600.0) if disk else ():
+            disk.step_clock(offset_s)  # type: ignore[union-attr]
+            time.sleep(2)
         _save(shmcam, oracle, "while")
         until(lambda: shmcam.text("pastStack before_s=1 label=stack").startswith("Saved"), 30, "a stack")
         dead = shmcam.kill("exporter")
@@ -54,27 +57,15 @@ def _save(shmcam: Pipeline, oracle: Oracle, label: str) -> None:
     oracle.note(line, answer, label)
 
 
-def steps(path: Path) -> Callable[[], None]:
-    """Sets the clock of libfaketime a day back and six hours on, while the service records."""
-
-    def step() -> None:
-        for offset in ("-1d", "+6h"):
-            path.write_text(offset)
-            os.utime(path)
-            time.sleep(2)
-
-    return step
-
-
 def main() -> int:
     """Reads the arguments and exercises. Returns: 0 if all was well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", default="/tmp")
     parser.add_argument("--no-http", action="store_true", help="no network, not even loopback")
-    parser.add_argument("--clock", type=Path, help="libfaketime's file: the clock steps while it records")
+    parser.add_argument("--step-clock", action="store_true", help="the wall clock steps while it records")
     options = parser.parse_args()
-    meanwhile = steps(options.clock) if options.clock else lambda: None
-    exercise(options.place, http=not options.no_http, meanwhile=meanwhile)
+    with FaultyDisk(Path(options.place)) if options.step_clock else nullcontext() as disk:
+        exercise(options.place, http=not options.no_http, disk=disk)
     print("all well")
     return 0
 
