@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from shmcam.config.optional_program import optional_programs
 from shmcam.library import disk_space
 
 
@@ -117,6 +118,11 @@ def _has_failed(process: ProcessHealth) -> bool:
 
 
 def _is_blocked(process: ProcessHealth, cameras: Mapping[str, CameraHealth]) -> bool:
-    """True if it waits for anything but its camera, as a recorder for room; a lost camera is a reason of its own."""
+    """True if it waits for anything but its camera, as a recorder for room; a lost camera is a reason of its own.
+
+    Optional programs wait for brokers, stores and servers of others: that is told by their line in status alone.
+    """
+    if process.program in optional_programs():
+        return False
     camera = cameras.get(process.camera)
     return process.state == "waiting" and bool(process.reason) and (camera is None or camera.live)

@@ -55,6 +55,13 @@ def test_a_camera_without_pictures_says_what_its_capture_process_said():
     assert reasons == ["cam1: no picture yet: no camera: /dev/video7 does not exist"]
 
 
+def test_an_optional_program_that_waits_for_somebody_elses_server_is_no_trouble_of_the_service():
+    """A container whose health check fails is restarted, and with it the recording."""
+    disk, cameras = DiskHealth("/", 10**12, 10**12, 0), {"cam0": CameraHealth(True, 0.1, 1, 30.0)}
+    waiting = [process(name, "", 1, "waiting", "connection refused") for name in ("mqtt", "upload", "exporter")]
+    assert find_reasons(cameras, disk, hub=True, processes=waiting) == ["exporter: waiting, connection refused"]
+
+
 def test_without_supervisord_nothing_can_be_restarted_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("SUPERVISOR_SERVER_URL", raising=False)
 
