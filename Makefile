@@ -12,7 +12,7 @@ PACKAGES = $(OURS) bench
 WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := setup
-.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean
+.PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report mutants check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -55,6 +55,10 @@ faults: test-setup ## every fault of docs/faults.md at length: the storm, each f
 
 faults-report: test-setup ## the figures that docs/faults.md aims at, and this machine's; ARGS="restart" for some
 	$(BIN)/python -m tests.faults.report $(ARGS)
+
+mutants: test-setup ## small changes in pure modules, and whether their tests notice them; ARGS="parser triggers" for some
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.8,<4'
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 check: test-setup ## ruff, mypy strict, who may import whom
 	$(BIN)/python -m ruff check $(PACKAGES) tests

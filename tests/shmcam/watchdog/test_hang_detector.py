@@ -5,7 +5,7 @@ import pytest
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.supervisord import Program
-from shmcam.watchdog.hang_detector import HangDetector, ProcessSigns
+from shmcam.watchdog.hang_detector import Action, HangDetector, ProcessSigns
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import EventParser, SupervisordEvent
 
@@ -24,6 +24,7 @@ class Night:
         self.now_s = 1000.0
         self.programs = {name: program(name, 10 + number) for number, name in enumerate((*names, "hub"))}
         self.ages_s, self.rings = {}, {}
+        self.told: list[Action] = []
 
     def beat(self, name, *, frames=None, state="running", rss_mib=50, exposure_us=0, pid=0):
         role = name.partition("-")[0]
@@ -42,10 +43,9 @@ class Night:
         }
 
     def check(self):
-        return [
-            (round(self.now_s - 1000, 1), action.kind, action.program)
-            for action in self.detector.check(self.programs, self.now_s, self.signs())
-        ]
+        actions = self.detector.check(self.programs, self.now_s, self.signs())
+        self.told += actions
+        return [(round(self.now_s - 1000, 1), action.kind, action.program) for action in actions]
 
     def go_on(self, seconds, beating=(), *, hub=True, ring=(), **beats):
         """`ring`: the processes whose ring moves."""
@@ -391,3 +391,98 @@ def test_a_new_process_may_beat_before_supervisord_tells_of_it():
     assert night.go_on(3, beating=["capture"]) == []
     night.programs["analyzer"] = program("analyzer", 99)
     assert night.go_on(21, beating=["capture"]) == [(4.5, "stalled", "analyzer"), (20.5, "kill", "analyzer")]
+
+
+def test_what_is_told_of_silence_names_what_is_missing_and_for_how_long():
+    night = Night("capture", "analyzer", "recorder")
+    night.beat("capture", frames=100)
+    night.beat("analyzer")
+    night.go_on(22, beating=["capture"], frames=100)
+    assert sorted(night.told, key=lambda action: (action.kind, action.program)) == [
+        Action("kill", "analyzer", "no sign of life for 20 s", 20.5),
+        Action("kill", "capture", "says it runs, but no new frame for 20 s", 20.5),
+        Action("stalled", "analyzer", "no sign of life for 4.5 s", 4.5),
+        Action("stalled", "capture", "no new frame for 4.5 s", 4.5),
+    ]
+
+
+def test_what_is_told_of_hub_start_ring_host_and_memory():
+    night = Night("capture", "recorder")
+    night.go_on(31, beating=["capture"])
+    night.go_on(31, beating=["capture"])
+    assert night.told == [
+        Action("stalled", "recorder", "not a word for 30 s, and its start should be over", 30.5),
+        Action("kill", "recorder", "not a word for 60 s, and its start should be over", 60.5),
+    ]
+    night = Night("capture")
+    night.beat("capture")
+    night.go_on(22, hub=False)
+    assert night.told == [
+        Action("hub_stalled", "hub", "no echo for 4.5 s", 4.5),
+        Action("kill", "hub", "no echo for 20 s", 20.5),
+    ]
+    night = Night("capture", "analyzer")
+    night.go_on(2, beating=["capture", "analyzer"], ring=["capture"])
+    night.go_on(21, beating=["capture", "analyzer"])
+    assert night.told[0] == Action("kill", "capture", "neither frame nor heartbeat in its ring for 20 s", 20.5)
+    night.now_s += 60
+    night.check()
+    assert night.told[-1] == Action("grace", "", "the watchdog itself was stopped or starved")
+    night = Night("capture", "analyzer")
+    night.go_on(1, beating=["capture", "analyzer"])
+    night.go_on(5)
+    assert night.told == [Action("grace", "", "every process fell silent at once")]
+    night = Night("streamer", settings=ControlSettings(memory_limit_mb=350))
+    night.go_on(13, beating=["streamer"], rss_mib=351)
+    assert night.told == [
+        Action("too_big", "streamer", "memory", used_mb=351.0, limit_mb=350.0),
+        Action("kill", "streamer", "too much memory, and it does not end when asked"),
+    ]
+    assert Night("streamer", settings=ControlSettings(memory_limit_mb=350)).go_on(13, ["streamer"], rss_mib=350) == []
+    assert Night("streamer", settings=ControlSettings(memory_limit_mb=0)).go_on(13, ["streamer"], rss_mib=9999) == []
+
+
+def test_a_storm_tells_the_program_its_ends_and_where_to_look():
+    settings = ControlSettings(storm_restarts=3, storm_window_s=30)
+    ends = [
+        (0, []),
+        (15, []),
+        (30, [Action("storm", "exporter", "exporter ended 3 times within 30 s; see: shmcam logs exporter")]),
+    ]
+    detector = HangDetector(settings)
+    assert [(at, detector.end("exporter", 1000.0 + at, expected=False)) for at, _ in ends] == ends
+    detector = HangDetector(settings)
+    assert [detector.end("exporter", 1000.0 + at, expected=False) for at in (0, 15, 31)] == [[], [], []], (
+        "not within 30 s"
+    )
+    detector = HangDetector(settings)
+    assert [detector.end("exporter", 1000.0 + at, expected=at == 15) for at in (0, 15, 30)] == [[], [], []]
+
+
+def test_a_process_that_ended_is_forgotten_at_once():
+    """Its successor may have the same pid; what the old one said is not the new one's."""
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    night.go_on(15, beating=["capture"])
+    night.detector.end("analyzer", night.now_s, expected=True)
+    assert night.go_on(20, beating=["capture"]) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "frames", "is_killed"),
+    [("running", 0, True), ("running", None, False), ("running", "many", False), ("no camera", 7, False)],
+)
+def test_only_a_capture_that_counts_frames_and_says_it_runs_can_lack_them(state, frames, is_killed):
+    night = Night("capture", "analyzer")
+    night.beat("capture", frames=frames, state=state)
+    found = night.go_on(22, beating=["capture", "analyzer"], frames=frames, state=state)
+    assert ((20.5, "kill", "capture") in found) == is_killed
+    assert not [name for _, kind, name in found if name == "analyzer"], "only capture publishes"
+
+
+@pytest.mark.parametrize(("exposure_us", "kill_s"), [(0, 20.5), (1_000_000, 23.5), (2_000_000, 26.5), ("long", 20.5)])
+def test_a_frame_may_take_three_exposure_times_more(exposure_us, kill_s):
+    night = Night("capture")
+    night.beat("capture", frames=5, exposure_us=exposure_us)
+    found = night.go_on(28, beating=["capture"], frames=5, exposure_us=exposure_us)
+    assert next(when for when, kind, _ in found if kind == "kill") == kill_s
