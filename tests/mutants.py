@@ -1,7 +1,7 @@
 """`make mutants`: changes pure modules in small ways (mutmut), and counts the changes that no test of theirs notices.
 
-Each module is judged by its own file of tests alone. ARGS="parser triggers" takes some of them. Exits 1 where fewer than
-KILLED_MIN of the changes are noticed; `cd build/mutants/NAME && mutmut show MUTANT` shows one that lived.
+Each module is judged by its own file of tests alone. ARGS="parser triggers" takes some of them. Exits 1 where fewer
+than KILLED_MIN of the changes are noticed; `cd build/mutants/NAME && mutmut show MUTANT` shows one that lived.
 """
 
 from __future__ import annotations
