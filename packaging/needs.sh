@@ -1,8 +1,8 @@
 #!/bin/sh
 # Checks for the Debian packages that pip cannot bring. As root it installs them, else it says exactly what to type.
 #   needs.sh run     python3-venv, and libatomic1 where the CPU orders memory weakly
-#   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, spin,
-#                  gcc, libfaketime, and the servers they talk to: mosquitto
+#   needs.sh test    also what the tests look at our output with: socat, curl, ffmpeg, chromium, tmux, zsh, fish, vlc,
+#                  spin, gcc, libfaketime, and the servers they talk to: mosquitto
 set -u
 missing=
 # need PACKAGE COMMAND...: the package is missing if the command fails
@@ -24,6 +24,7 @@ if [ "${1:-run}" = test ]; then
     need tmux command -v tmux
     need zsh command -v zsh
     need fish command -v fish
+    need "vlc-bin vlc-plugin-base" command -v cvlc
     need spin command -v spin
     need gcc command -v gcc
     need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketime.so.1'

@@ -14,6 +14,9 @@ HERE = Path(__file__).parent
 # As streamer/__init__.py has it; aiohttp reads it at its first import, which may be another package's test.
 os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
 
+# Programs under test write as they do at home, whatever the shell or the CI runner has set.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # There are sockets in tmp_path.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHORT)
 if SHORT != "/tmp":

@@ -26,10 +26,10 @@ MODULES = {
     "shmcam/control/codec.py": "tests/shmcam/control/test_codec.py",
     "shmcam/library/retention.py": "tests/shmcam/library/test_retention.py",
     "analyzer/night/decision.py": "tests/analyzer/night/test_decision.py",
-    "shm_ring/layout.py": "tests/shm_ring/test_layout.py",
     "recorder/triggers.py": "tests/recorder/test_triggers.py",
 }
-"""Each module, and the tests that should notice a change in it."""
+"""Each module, and the tests that should notice a change in it. Not shm_ring/layout.py: most of it runs at the import,
+before mutmut changes anything; tests/shm_ring/test_layout.py pins its numbers."""
 
 CONFIG = """
 [tool.mutmut]

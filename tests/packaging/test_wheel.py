@@ -63,6 +63,7 @@ print(sorted(set(packages_distributions()["control"])), callable(attach), contro
 """
 
 
+@pytest.mark.slow  # installs scipy and matplotlib
 def test_python_control_keeps_its_name_in_the_same_venv(wheel, tmp_path):
     """Its import name is `control`, as one of our folders was called before the rooms of docs/architecture.md."""
     venv = tmp_path / "venv"
