@@ -6,8 +6,8 @@ from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.supervisord import Program
 from shmcam.watchdog.hang_detector import Action, HangDetector, ProcessSigns
-from shmcam.watchdog.restart_policy import RestartPolicy
-from shmcam.watchdog.supervisord_events import EventParser, SupervisordEvent
+from shmcam.watchdog.restart_policy import RECOVERED_S, RestartPolicy
+from shmcam.watchdog.supervisord_events import BYTES_MAX, EventParser, SupervisordEvent
 
 SETTINGS = ControlSettings(startup_s=60)
 
@@ -486,3 +486,43 @@ def test_a_frame_may_take_three_exposure_times_more(exposure_us, kill_s):
     night.beat("capture", frames=5, exposure_us=exposure_us)
     found = night.go_on(28, beating=["capture"], frames=5, exposure_us=exposure_us)
     assert next(when for when, kind, _ in found if kind == "kill") == kill_s
+
+
+def test_what_is_too_long_for_supervisords_protocol_is_refused_at_the_byte_and_what_just_fits_is_read():
+    assert EventParser().feed(b"x" * BYTES_MAX) == []
+    with pytest.raises(ValueError, match=r"^no event header within 64 KiB$"):
+        EventParser().feed(b"x" * (BYTES_MAX + 1))
+    assert EventParser().feed(b"eventname:TICK_5 len:0\n") == [SupervisordEvent("TICK_5", {})]
+    whole = EventParser().feed(b"eventname:TICK_5 len:%d\n" % BYTES_MAX + b"when:1" + b" " * (BYTES_MAX - 6))
+    assert whole == [SupervisordEvent("TICK_5", {"when": "1"})]
+    for length in (-1, BYTES_MAX + 1):
+        with pytest.raises(ValueError, match=f"^event of {length} bytes, limit 65536$"):
+            EventParser().feed(b"eventname:TICK_5 len:%d\n" % length)
+
+
+def test_the_pairs_of_an_event_are_those_of_its_first_line_and_a_value_may_hold_colons():
+    data = b"processname:a:b:c pid:7\nlater:1"
+    assert EventParser().feed(b"eventname:X len:%d\n" % len(data) + data) == [
+        SupervisordEvent("X", {"processname": "a:b:c", "pid": "7"})
+    ]
+
+
+def test_a_program_is_due_once_after_its_pause_and_recovered_only_after_a_minute_of_running():
+    policy = RestartPolicy(ControlSettings(fatal_retry_s=10, fatal_retry_max_s=300))
+    assert policy.note_state("recorder", "FATAL", 1000.0) == 10
+    assert policy.take_due(1009.9) == []
+    assert policy.take_due(1010.0) == ["recorder"]
+    assert policy.take_due(1020.0) == [], "once"
+    assert policy.note_state("recorder", "RUNNING", 1021.0) is None
+    assert policy.note_state("recorder", "RUNNING", 1021.0 + RECOVERED_S) is None
+    assert policy.note_state("recorder", "FATAL", 1022.0 + RECOVERED_S) == 20, "not long enough: the next pause"
+    policy.take_due(9000.0)
+    assert policy.note_state("recorder", "RUNNING", 9001.0) is None
+    assert policy.note_state("recorder", "STARTING", 9030.0) is None, "it ended meanwhile: the minute begins anew"
+    assert policy.note_state("recorder", "RUNNING", 9040.0) is None
+    assert policy.note_state("recorder", "RUNNING", 9039.0 + RECOVERED_S) is None
+    assert policy.note_state("recorder", "FATAL", 9040.0 + RECOVERED_S) == 40
+    policy.take_due(19_000.0)
+    policy.note_state("recorder", "RUNNING", 19_001.0)
+    policy.note_state("recorder", "RUNNING", 19_001.1 + RECOVERED_S)
+    assert policy.note_state("recorder", "FATAL", 20_000.0) == 10, "recovered: the first pause again"
