@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
 
 ROWS = (
     Row("first_picture_s", "s", 5.0, "from supervisord's start to the first picture on the stream"),
-    Row("pss_mb", "MB", 350.0, "memory (PSS) of all processes of the default pipeline, rings not counted"),
+    Row("first_picture_ratio", "x", 3.0, "the same / one interpreter's `import numpy, av, cv2, aiohttp.web`"),
+    Row("pss_idle_mb", "MB", 160.0, "memory (PSS) of all processes without viewer and recording, rings not counted"),
+    Row("pss_mb", "MB", 200.0, "the same, recording, with one viewer"),
+    Row(
+        "pss_users_mb", "MB", 180.0, "1024x768 at 10 fps, ring.size 300, small ring 256x192: with its rings, recording"
+    ),
+    Row("back_after_kill_s", "s", 0.5, "from SIGKILL of a process, twice within its first seconds, to its next start"),
+    Row("ctrl_c_s", "s", 2.0, "from Ctrl-C until every process is gone"),
     Row("frames_lost", "frames", 0.0, "between capture and a recording of one minute, analyzer and a viewer beside it"),
     Row("interval_p99_ratio", "x", 1.5, "capture interval p99 / nominal, in that minute"),
     Row(
@@ -31,6 +41,9 @@ ROWS = (
 )
 
 CAMERA = {"width": 1280, "height": 720, "framerate": 30}
+USERS_CAMERA = {"width": 1024, "height": 768, "framerate": 10}
+USERS_RING = {"size": 300, "downscale": {"enable": True, "width": 256, "height": 192}}
+IMPORTS = "import numpy, av, cv2, aiohttp.web"
 
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
@@ -39,12 +52,52 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     except ImportError as error:
         yield from ((row.name, Skipped(f"needs the test packages: {error}")) for row in ROWS)
         return
+    one_s = min(_import_s() for _ in range(3))
     began = time.monotonic()
     with Pipeline(camera=CAMERA, ring={"size": 0}) as pipeline:
-        yield "first_picture_s", Measured(time.monotonic() - began, "one start; includes `shmcam run` itself")
+        first_s = time.monotonic() - began
+        yield "first_picture_s", Measured(first_s, "one start; includes `shmcam run` itself")
+        yield "first_picture_ratio", Measured(first_s / one_s, f"{first_s:.2f} s / {one_s:.2f} s")
         pipeline.wait_running()
+        yield "pss_idle_mb", _measured(_pss(pipeline))
         yield from _minute(pipeline, 10 if quick else 60)
+        yield "back_after_kill_s", _kill(pipeline)
+        yield "ctrl_c_s", _interrupt(pipeline)
+    with Pipeline(camera=USERS_CAMERA, ring=USERS_RING) as pipeline:
+        pipeline.wait_running()
+        pipeline.text("record start")
+        time.sleep(5 if quick else 15)
+        yield "pss_users_mb", _measured(_pss(pipeline, rings=True))
+        pipeline.text("record stop", 60)
     yield from _film(8 if quick else 40)
+
+
+def _import_s() -> float:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+    return time.monotonic() - began
+
+
+def _kill(pipeline: Pipeline) -> Measured:
+    """The longest time until supervisord has another process; the second kill meets one that has just started."""
+    taken_s = {}
+    for program in ("capture", "recorder", "streamer", "streamer"):
+        dead, began = pipeline.kill(program), time.monotonic()
+        while pipeline.pid(program) in (0, dead):
+            time.sleep(0.005)
+        taken_s[f"{program} {len(taken_s)}"] = time.monotonic() - began
+    return Measured(max(taken_s.values()), ", ".join(f"{name}: {value:.2f} s" for name, value in taken_s.items()))
+
+
+def _interrupt(pipeline: Pipeline) -> Measured:
+    assert pipeline._process
+    children = psutil.Process(pipeline._process.pid).children(recursive=True)
+    pipeline.wait_running()
+    began = time.monotonic()
+    pipeline._process.send_signal(signal.SIGINT)
+    pipeline._process.wait(60)
+    psutil.wait_procs(children, timeout=20)
+    return Measured(time.monotonic() - began)
 
 
 def _minute(pipeline: Pipeline, seconds: int) -> Iterator[tuple[str, Outcome]]:
@@ -57,13 +110,7 @@ def _minute(pipeline: Pipeline, seconds: int) -> Iterator[tuple[str, Outcome]]:
     memory = _pss(pipeline)
     pipeline.text("record stop", 60)
     viewer.join(30)
-    yield (
-        "pss_mb",
-        Measured(
-            sum(memory.values()),
-            tables={"PSS by process": [{"process": name, "MB": round(value, 1)} for name, value in memory.items()]},
-        ),
-    )
+    yield "pss_mb", _measured(memory)
     intervals.sort()
     p99, nominal = intervals[int(len(intervals) * 0.99)], 1000 / CAMERA["framerate"]
     median = statistics.median(intervals)
@@ -148,19 +195,23 @@ def _intervals(pipeline: Pipeline, seconds: int) -> list[float]:
     return [(b - a) / 1e6 for a, b in itertools.pairwise(published)]
 
 
-def _pss(pipeline: Pipeline) -> dict[str, float]:
-    """Proportional set size in MB of each program and of supervisord, without mappings of /dev/shm."""
+def _measured(memory: dict[str, float]) -> Measured:
+    return Measured(sum(memory.values()), ", ".join(f"{name} {value:.0f}" for name, value in memory.items()))
+
+
+def _pss(pipeline: Pipeline, *, rings: bool = False) -> dict[str, float]:
+    """Proportional set size in MB of each program and of supervisord; `rings`: mappings of /dev/shm, too."""
     pids = {name: pipeline.pid(name) for name in pipeline.states()}
     pids["supervisord"] = pipeline._process.pid
-    return {name: _private_pss(pid) for name, pid in pids.items() if pid}
+    return {name: _pss_of(pid, rings) for name, pid in pids.items() if pid}
 
 
-def _private_pss(pid: int) -> float:
+def _pss_of(pid: int, rings: bool) -> float:
     total_kb, in_ring = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if "-" in line.split(" ", 1)[0]:
             in_ring = "/dev/shm/" in line
-        elif line.startswith("Pss:") and not in_ring:
+        elif line.startswith("Pss:") and (rings or not in_ring):
             total_kb += int(line.split()[1])
     return total_kb / 1000
 

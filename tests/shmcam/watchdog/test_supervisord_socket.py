@@ -71,6 +71,7 @@ def test_a_supervisord_is_found_by_its_file_or_its_pid_file(tmp_path):
     [
         ("/home/pi/shmcam/.venv/bin/python -m supervisor.supervisord --nodaemon --configuration CONF", True),
         ("python3 -X utf8 -m supervisor.supervisord -c CONF", True),
+        ("/home/pi/shmcam/.venv/bin/python -m shmcam.supervisord --nodaemon --configuration CONF --silent", True),
         ("/usr/bin/python3 /usr/bin/supervisord -n -c CONF", True),
         ("supervisord -c CONF", True),
         ("nano CONF", False),
