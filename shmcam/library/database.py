@@ -294,9 +294,7 @@ class Database:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise NotWritable(
-                            f"{self.path}.lock: held by another process for {self._busy_s:g} s"
-                        ) from None
+                        raise NotWritable(f"{self.path}.lock: held by another process for {self._busy_s:g} s") from None
                     time.sleep(0.02)
             yield
         finally:

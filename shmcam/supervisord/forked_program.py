@@ -65,7 +65,8 @@ def _take_over(argv: Sequence[str], env: Mapping[str, str]) -> None:
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
     if numpy_random := sys.modules.get("numpy.random"):  # `random` seeds itself after a fork
         numpy_random.seed()
-    set_command_line(argv)
+    with suppress(OSError):  # without /proc it is called as its parent is
+        set_command_line(argv)
 
 
 def _open_stream(descriptor: int, mode: str) -> TextIOWrapper:

@@ -10,7 +10,6 @@ import gc
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -45,8 +44,9 @@ def prepare_for_forks() -> None:
     libc = ctypes.CDLL(None)
     with suppress(AttributeError):
         libc.malloc_trim(0)
-    for start, end in list(_find_clean_code()):
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
+    with suppress(OSError):  # a kernel without /proc/self/smaps
+        for start, end in list(_find_clean_code()):
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
 
 
 def _fill_small_blocks() -> None:
@@ -63,7 +63,7 @@ def _fill_small_blocks() -> None:
 
 def _list_free_blocks() -> list[tuple[int, int]]:
     """Returns size and number of the free blocks of each size class of Python's allocator."""
-    with tempfile.TemporaryFile() as file:
+    with open(os.memfd_create("debugmallocstats"), "w+b") as file:  # noqa: PTH123 - no name on any disk
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)  # it writes to stderr only
         try:

@@ -112,14 +112,6 @@ def test_a_broken_supervisord_conf_refuses_a_restart_of_all(service):
     assert service.pid("hub") == hub, "nothing was stopped"
 
 
-def test_ctrl_c_says_that_it_stops_and_stops_all_at_once(service):
-    service._process.send_signal(signal.SIGINT)
-    service._process.wait(20)
-    assert (service.folder / "run.out").read_text().endswith("stopping …\n")
-    log = (service.folder / "logs/supervisord.log").read_text().rpartition("received SIGINT")[2]
-    assert "SIGKILL" not in log and log.count("stopped:") == len(ALL)
-
-
 def test_the_first_camera_is_a_group_too_beside_the_names_that_people_type(service):
     before = {program: service.pid(program) for program in ("capture", "analyzer", "recorder", "exporter")}
     answer = service.supervisorctl("restart", "cam0:*")
@@ -131,3 +123,11 @@ def test_the_first_camera_is_a_group_too_beside_the_names_that_people_type(servi
     assert service.states()["recorder"] == "STOPPED"
     assert "recorder: started" in service.supervisorctl("start", "recorder")
     assert "no such" in service.supervisorctl("stop", "cam7:*")
+
+
+def test_ctrl_c_says_that_it_stops_and_stops_all_at_once(service):
+    service._process.send_signal(signal.SIGINT)
+    service._process.wait(20)
+    assert (service.folder / "run.out").read_text().endswith("stopping …\n")
+    log = (service.folder / "logs/supervisord.log").read_text().rpartition("received SIGINT")[2]
+    assert "SIGKILL" not in log and log.count("stopped:") == len(ALL)
