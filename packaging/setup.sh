@@ -58,7 +58,10 @@ identity() { echo "$here $(.venv/bin/python --version) $see_system $(cat pyproje
 is_done() { [ -x .venv/bin/shmcam ] && [ "$(cat ".venv/$1.stamp" 2>/dev/null)" = "$(identity)" ]; }
 up_to_date() { is_done "$what" || { [ "$what" = run ] && is_done test; }; }
 
-if usable && up_to_date; then exit 0; fi
+# A service whose user may not write here would compile at each start, and keep 30 MB more for it.
+compile() { .venv/bin/python -m compileall -q shm_ring shmcam capture analyzer exporter recorder streamer || :; }
+
+if usable && up_to_date; then compile; exit 0; fi
 PYTHON=$python sh packaging/needs.sh "$([ "$what" = bench ] && echo test || echo "$what")"
 for place in .venv .; do
     if [ -e "$place" ] && [ ! -w "$place" ]; then
@@ -93,5 +96,6 @@ if [ "$what" != run ] && command -v npm >/dev/null && [ ! -e .venv/node_modules/
     npm install --prefix .venv --no-save --no-audit --no-fund --silent axe-core@4 || echo "no axe-core"
 fi
 if [ "$what" = bench ]; then install -e '.[bench]' || echo "some peers are missing and will be skipped"; fi
+compile
 identity >".venv/$what.stamp"
 if [ "$what" = bench ]; then identity >.venv/test.stamp; fi
