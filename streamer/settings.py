@@ -144,7 +144,7 @@ class HttpSettings(Section, frozen=True):
 
 
 class WebRtcSettings(Section, frozen=True):
-    """The table [webrtc]: live H.264 with the least delay; needs the package aiortc."""
+    """The table [webrtc]: live H.264 over UDP; needs the package aiortc."""
 
     enable: Annotated[
         bool,
