@@ -70,7 +70,11 @@ class Decided:
 
 
 def picture(p: Pipeline) -> np.ndarray:
-    return simplejpeg.decode_jpeg(p.http("/snapshot.jpg"), colorspace="GRAY")[:, :, 0]
+    def fetch() -> bytes:
+        with urllib.request.urlopen(f"{p.url}/snapshot.jpg", timeout=PATIENCE * 10) as answer:
+            return b"" if "X-Signal" in answer.headers else answer.read()
+
+    return simplejpeg.decode_jpeg(until(fetch, 20, "a picture of the camera"), colorspace="GRAY")[:, :, 0]
 
 
 def letters(p: Pipeline) -> np.ndarray:
@@ -167,7 +171,6 @@ CONTROLS = {
 }  # fmt: skip
 
 ROWS: dict[str, Row | SeenBy | Decided] = {
-    **{f"camera.controls.{name}": control(name, value) for name, value in CONTROLS.items()},
     "camera.width": Row(480, picture, lambda _, now: now.shape[1] == 480),
     "camera.height": Row(360, picture, lambda _, now: now.shape[0] == 360),
     "camera.framerate": Row(10.0, status, lambda _, now: "fps=10." in now or "fps=9." in now),
@@ -252,7 +255,7 @@ ROWS: dict[str, Row | SeenBy | Decided] = {
     "export.startrails_interval_s": Decided(5.0, "exporter"),
     "export.startrails_film_interval_s": Decided(5.0, "exporter"),
     "mjpeg_server.width": Row(320, picture, lambda before, now: (before.shape[1], now.shape[1]) == (640, 320)),
-    "mjpeg_server.quality": Row(10, lambda p: len(p.http("/snapshot.jpg")), lambda before, now: now < before / 1.5),
+    "mjpeg_server.quality": Decided(60, "streamer"),
     "mjpeg_server.fps": Row(2.0, stream_period_s, lambda _, now: now > 0.4),
     "mjpeg_server.stale_after_s": Decided(5.0, "streamer"),
     "mjpeg_server.max_sessions": Decided(4, "streamer"),
@@ -299,6 +302,8 @@ ROWS: dict[str, Row | SeenBy | Decided] = {
         }.items()
     },
     "logging.level": Row("DEBUG", log_after_ping, lambda before, now: " DEBUG " in now and " DEBUG " not in before),
+    # Last: they stay set, and the picture with them.
+    **{f"camera.controls.{name}": control(name, value) for name, value in CONTROLS.items()},
 }  # fmt: skip
 
 
