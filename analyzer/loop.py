@@ -115,7 +115,7 @@ def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> Fram
             log.warning("frame not understood sequence=%d: %s", sequence, problem)
         return None
     if analyzer.frames.shows_nothing_new(sample):
-        analyzer.scores.repeat(sample.meta, analyzer.plugins.results)
+        analyzer.scores.repeat(sample, analyzer.plugins.results)
         return analyzer.frames.last
     result = analyzer.frames.analyze(sample)
     analyzer.scores.publish(result, analyzer.frames, analyzer.plugins.results)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
+from analyzer.frame_sample import FrameSample
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, VERSION
 
@@ -46,15 +47,16 @@ class ScoresWriter:
         )
         row["p10"], row["p50"], row["p90"], row["p99"] = measurement.percentiles[0]
         row["saturated"], row["black"] = measurement.saturated[0], measurement.black[0]
-        row["sharpness"] = result.sample.sharpness
         row["motion_score"], row["motion_box"] = result.motion.score, result.motion.box
         row["night"], row["source"], row["settled"] = result.is_night, assessment.source, assessment.settled
         row["moving"], row["forced"] = frame_analyzer.is_moving, frame_analyzer.override != "auto"
-        self.repeat(meta, plugins)
+        self.repeat(result.sample, plugins)
 
-    def repeat(self, meta: FrameMeta, plugins: Mapping[str, Mapping[str, object]]) -> None:
-        """Publishes the last record again, for a frame that shows nothing new."""
+    def repeat(self, sample: FrameSample, plugins: Mapping[str, Mapping[str, object]]) -> None:
+        """Publishes the last record again, for a frame that shows nothing new; by its sharpness pictures are chosen."""
+        meta = sample.meta
         self._row["frame_id"], self._row["captured_ns"] = meta.frame_id, meta.captured_ns
+        self._row["sharpness"] = sample.sharpness
         self._put_plugins(plugins)
         self._ring.publish(
             self._bytes, FrameMeta(meta.frame_id, meta.captured_ns, meta.captured_utc_ns, flags=meta.flags)

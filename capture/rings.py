@@ -120,6 +120,8 @@ class Rings:
         for stream in list(self._too_small):
             writer, asked = self._writers[stream]
             own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)
+            if available_room().usable_bytes + own < shape.total_bytes:
+                continue  # the closer look reads the memory of each program
             free = self._measure_room(stream, shape.total_bytes)
             if fitting_slots(shape, MemoryRoom(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
@@ -137,7 +139,7 @@ class Rings:
         if MIN_SLOTS <= left_over <= shape.slots:
             return left_over  # a crashed writer's ring takes the memory already; carrying it on needs none
         # Few frames are better than no picture, even where by the plan there is no memory at all.
-        fitting = max(fitting, fitting_slots(shape._replace(slots=LEAST_SLOTS), available_room()))
+        fitting = max(fitting, fitting_slots(shape._replace(slots=min(LEAST_SLOTS, shape.slots)), available_room()))
         if fitting:
             text = f"{memory_account(shape, room)}, without what is kept for the rest of the service"
             log.warning("ring %s: size adjusted requested=%d effective=%d: %s", name, shape.slots, fitting, text)

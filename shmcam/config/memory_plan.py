@@ -22,7 +22,7 @@ CAMERA_MB = {"capture": 14, "analyzer": 9, "recorder": 17}
 """The same for the programs that each camera has."""
 FRAMES = {"capture": 5, "recorder": 14}
 """Frames that they hold besides: conversions and a camera's buffers; what x264 looks ahead and refers to."""
-OPTIONAL_MB = 8
+OPTIONAL_MB = 20
 SCORES_MB = 2
 """The ring of the analyzer's records."""
 LEAST_SLOTS = 8

@@ -22,7 +22,7 @@ export class Video {
     this.snapshots = snapshots;
     this.camera = camera;
     this.mode = long ? "mjpeg" : mode;
-    this.webrtc = Boolean(window.RTCPeerConnection) && (mode === "webrtc" || webrtc && mode === "auto");
+    this.webrtc = Boolean(window.RTCPeerConnection) && "requestVideoFrameCallback" in HTMLVideoElement.prototype && (mode === "webrtc" || webrtc && mode === "auto");
     this.long = long;
     this.width = width;
     this.kind = "";
@@ -131,6 +131,7 @@ export class Video {
     clearInterval(this.watch);
     this.heard = Date.now();
     this.watch = setInterval(() => {
+      if (document.hidden) this.heard = Date.now(); // no frame is shown then, so none is heard of
       if (this.link !== link) return;
       if (Date.now() - this.heard > this.silentMs) this.fallBack(); else this.steer();
     }, STEER_MS);
@@ -208,7 +209,7 @@ export class Video {
 
   /** Notes each frame that is shown, and how long it was in the browser. */
   hear(peer) {
-    this.video.requestVideoFrameCallback?.((_, frame) => {
+    this.video.requestVideoFrameCallback((_, frame) => {
       if (peer !== this.peer) return;
       this.heard = Date.now();
       if (frame.receiveTime) this.reserves = [Math.max(0, frame.expectedDisplayTime - frame.receiveTime) / 1000];

@@ -6,8 +6,10 @@ import pytest
 from analyzer.frame_analyzer import LOOK_NS, FrameAnalyzer
 from analyzer.frame_sample import FrameSample
 from analyzer.night.brightness import cut_detail_rows, sample_grid
+from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings, MotionSettings, NightSettings
 from shm_ring import Flags, FrameMeta
+from shm_ring.records.scores import SCORE
 
 FPS = 30
 
@@ -102,3 +104,32 @@ def test_another_exposure_or_flag_is_looked_at_at_once(meta):
     before = scene.looks
     scene.see(1, **meta)
     assert scene.looks == before + 1
+
+
+class Published:
+    """A ring that keeps what was published."""
+
+    intact = True
+
+    def __init__(self):
+        self.rows = []
+
+    def publish(self, payload, meta):
+        self.rows.append(payload.view(SCORE)[0].copy())
+
+
+def test_a_frame_that_is_passed_over_has_its_own_sharpness():
+    """pastStack chooses by it: frames of a still scene are sharp and blurred in turn when the camera shakes."""
+    scene, ring, sharpness = Scene(), Published(), {}
+    writer = ScoresWriter(ring)
+    for number in range(1, 60):
+        picture = np.clip(scene.base + scene.rng.normal(0, 2 if number % 2 else 0.5, scene.base.shape), 0, 255)
+        luma = np.rint(picture).astype(np.uint8)
+        meta = FrameMeta(number, number * 33_000_000, number * 33_000_000, exposure_us=10_000, analogue_gain=1.0)
+        sample = FrameSample(meta, 480, 270, sample_grid(luma), False, cut_detail_rows(luma), None)
+        sharpness[number] = np.float32(sample.sharpness)
+        if scene.some.shows_nothing_new(sample):
+            writer.repeat(sample, {})
+        else:
+            writer.publish(scene.some.analyze(sample), scene.some, {})
+    assert {row["frame_id"]: row["sharpness"] for row in ring.rows} == sharpness

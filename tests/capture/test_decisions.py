@@ -32,7 +32,8 @@ from capture.sources.video_file import Pacer
 from capture.status import CaptureStatus
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
-from shm_ring.machine.memory import MemoryRoom
+from shm_ring.machine.memory import SHM_FOLDER, MemoryRoom
+from shmcam.config.memory_plan import MemoryPlan
 
 CAMERA, RING = CameraSettings(), RingSettings()
 
@@ -352,6 +353,31 @@ def test_a_ring_is_made_as_large_as_fits_and_the_log_has_the_sum(monkeypatch, tm
         assert 8 <= rings.fit("main", shape, 60_000).slots < 20
     with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings, pytest.raises(RingTooLarge):
         rings.fit("main", geometry("yuv420p", 8192, 8192), 60_000)
+
+
+def test_a_ring_is_never_larger_than_was_asked_for(monkeypatch, tmp_path):
+    rooms = iter([MemoryRoom(0, 0)])
+    monkeypatch.setattr("capture.rings.available_room", lambda: next(rooms, MemoryRoom(10**12, 10**12)))
+    with Rings(f"t{secrets.token_hex(4)}", "cam0", tmp_path) as rings:
+        assert rings.fit("main", geometry("yuv420p", 320, 240), 4).slots == 4
+
+
+PLAN = MemoryPlan({"all": 200_000_000}, {"cam0.main": 60_000_000, "cam1.main": 60_000_000})
+
+
+def test_a_ring_leaves_room_for_programs_and_rings_that_are_to_come(monkeypatch, tmp_path):
+    """On 430 MB it took all that was free, and the kernel killed the programs that came after it."""
+    shape, prefix = geometry("yuv420p", 320, 240), f"t{secrets.token_hex(4)}"
+    monkeypatch.setattr("capture.rings.available_room", lambda: MemoryRoom(180_000_000, 10**12))
+    monkeypatch.setattr("capture.rings.read_service_bytes", lambda: 100_000_000)
+    with Rings(prefix, "cam0", tmp_path, plan=PLAN) as rings:
+        # 180 MB less 100 for programs, of which each of two cameras gets half, and a ring takes four fifths
+        assert 30_500_000 < rings.fit("main", shape, 500).slots * 115_200 < 32_500_000
+        (SHM_FOLDER / f"{prefix}.cam1.main").touch()
+        try:
+            assert rings.fit("main", shape, 501).slots == 501
+        finally:
+            (SHM_FOLDER / f"{prefix}.cam1.main").unlink()
 
 
 def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(monkeypatch, tmp_path):

@@ -71,3 +71,9 @@ def test_the_fences_that_are_promised_stand():
     assert all(device.startswith(CAMERAS) for device in said("DeviceAllow"))
     assert said("MemoryMax")
     assert said("TasksMax")
+
+
+def test_the_clock_s_error_may_be_read():
+    """mqtt and the fleet tell it; setting the clock needs a capability that the service does not have."""
+    assert any("adjtimex" in line.split() for line in said("SystemCallFilter")) and said("ProtectClock") == []
+    assert said("CapabilityBoundingSet") == [""]
