@@ -50,9 +50,12 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        pid = os.fork()
-        if pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
     def execve(self, filename: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
