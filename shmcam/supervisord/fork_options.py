@@ -7,9 +7,12 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import PathFinder
 
+from supervisor import loggers
 from supervisor.options import ServerOptions
 from supervisor.poller import Poller
 
@@ -40,6 +43,11 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
                     continue
         return found
 
+    def make_logger(self) -> None:
+        """Makes supervisord's log, which goes on while neither standard output nor standard error has a reader."""
+        loggers.Handler.handleError = _report_lost_line
+        super().make_logger()
+
     def setsignals(self) -> None:
         """Lets each of supervisord's signals end a wait, too."""
         super().setsignals()
@@ -48,7 +56,8 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
     def fork(self) -> int:
         """Forks with signals held back in the child until it has its own handlers, or a stop would be lost."""
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = -1
         try:
@@ -62,7 +71,7 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
         """Runs a program of ours here, in the forked child, and ends it; executes any other one."""
         module = find_module([filename, *argv[1:]])
         if module and (reason := self._find_hindrance(module, env)):
-            print(f"{module} runs in an interpreter of its own: {reason}", file=sys.stderr, flush=True)
+            self.write(2, f"{module} runs in an interpreter of its own: {reason}\n")  # sys.stderr may hold older lines
         elif module:
             run_forked(module, argv, env)
         reset_signals()
@@ -79,6 +88,12 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
             return f"its folder has another {top}"
         changed = self.preloaded.find_changed() if self.preloaded else ""
         return f"{changed} has changed; `shmcam restart` loads it for all" if changed else ""
+
+
+def _report_lost_line(handler: loggers.Handler) -> None:
+    """Writes the traceback of a line that could not be logged; an error of its own would end supervisord."""
+    with suppress(OSError, ValueError):
+        traceback.print_exc()
 
 
 class SignalPoller(Poller):  # type: ignore[misc]

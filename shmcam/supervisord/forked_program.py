@@ -22,6 +22,9 @@ ARG_START, ARG_END = 48, 49
 SUPERVISORD_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2)
 """The signals that its `setsignals` handles, beside SIGINT."""
 
+_supervisords_streams: list[object] = []
+"""Kept for the life of a child: freed, they would write what they still hold, into the child's log."""
+
 
 def run_forked(module: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Runs a module as the main one of this process, whose descriptors above 2 are closed, and ends the process."""
@@ -61,6 +64,7 @@ def _take_over(argv: Sequence[str], env: Mapping[str, str]) -> None:
     sys.orig_argv = list(argv)
     sys.argv = ["-m", *argv[3:]]
     sys.path[0] = os.getcwd()  # noqa: PTH109 - what `python -m` puts there
+    _supervisords_streams.extend((sys.stdout, sys.stderr))
     sys.stdin, sys.stdout, sys.stderr = _open_stream(0, "r"), _open_stream(1, "w"), _open_stream(2, "w")
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
     if numpy_random := sys.modules.get("numpy.random"):  # `random` seeds itself after a fork

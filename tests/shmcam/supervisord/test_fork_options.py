@@ -3,11 +3,24 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
 
 from shmcam.supervisord.fork_options import ForkOptions
+from tests.machine import until
+
+AGAIN = """
+[supervisord]
+pidfile={folder}/supervisord.pid
+logfile={folder}/supervisord.log
+[program:again]
+command=/bin/sh -c "echo ran >> {folder}/ran; exec sleep 0.1"
+startsecs=0
+autorestart=true
+"""
 
 
 @pytest.mark.parametrize("error", [errno.EAGAIN, errno.ENOMEM])
@@ -19,3 +32,21 @@ def test_after_a_fork_that_failed_signals_come_in_as_before(error):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")])
+def test_programs_are_started_when_nobody_reads_its_output_any_more(streams, tmp_path):
+    conf, ran = tmp_path / "supervisord.conf", tmp_path / "ran"
+    conf.write_text(AGAIN.format(folder=tmp_path))
+    command = [sys.executable, "-m", "shmcam.supervisord", "--nodaemon", "--configuration", str(conf)]
+    errors = subprocess.STDOUT if "stderr" in streams else subprocess.DEVNULL
+    supervisord = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    try:
+        supervisord.stdout.readline()
+        supervisord.stdout.close()  # as `shmcam run --verbose | head -1` does
+        until(lambda: ran.exists() and len(ran.read_text().split()) > 5, 20, "starts of the program")
+        assert supervisord.poll() is None
+    finally:
+        supervisord.terminate()
+        supervisord.wait(20)
+    assert "exit request" in (tmp_path / "supervisord.log").read_text(), "logged on"

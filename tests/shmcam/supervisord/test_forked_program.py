@@ -17,6 +17,7 @@ signal.signal(signal.SIGTERM, print)  # supervisord's own handlers
 signal.signal(signal.SIGHUP, print)
 os.environ["GONE"] = "1"
 print("not written twice", end="", flush=True)
+sys.stdout.write(" nor at all")  # what supervisord could not write
 for _ in range(int(sys.argv[1])):
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = os.fork()
@@ -24,7 +25,8 @@ for _ in range(int(sys.argv[1])):
         arguments = [sys.executable, "-m", "mine", "--camera", "cam1"]
         run_forked("mine", arguments, {"NAME": "value", "PATH": os.environ["PATH"]})
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(f"code={code}")
+os.write(1, b"code=%d" % code)
+os._exit(0)
 """
 
 
@@ -100,3 +102,8 @@ def test_random_numbers_differ_from_child_to_child(run):
     out, err = run("import random, numpy; print(random.random(), numpy.random.rand())", 2)
     first, second, _ = out.splitlines()
     assert not set(first.split()) & set(second.split()), err
+
+
+def test_what_supervisord_could_not_write_is_not_written_by_the_child(run):
+    out, err = run("import gc; gc.collect()")
+    assert (out, err) == ("code=0", "")
