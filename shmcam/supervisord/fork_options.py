@@ -22,6 +22,9 @@ from shmcam.supervisord.preload import LIMITS, LoadedFiles, find_module
 READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENBLAS_", "OMP_", "OPENCV_", "AIOHTTP_")
 """First letters of variables that the interpreter, the loader or a library reads when it is loaded."""
 
+OBEYED = "PYTHONUNBUFFERED"
+"""One that supervisord.conf sets for its programs only: the streams of a forked one write each line through."""
+
 
 class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no annotations
     """The options of a supervisord that runs programs of ours in the forked child, without a new interpreter."""
@@ -80,7 +83,7 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
     def _find_hindrance(self, module: str, env: Mapping[str, str]) -> str:
         """Returns the reason why the loaded code is not what this program would load; "" if it is."""
         for name in sorted({*env, *os.environ}):
-            if name.startswith(READ_AT_START) and env.get(name) != os.environ.get(name):
+            if name.startswith(READ_AT_START) and name != OBEYED and env.get(name) != os.environ.get(name):
                 return f"its environment has another {name}"
         top = module.partition(".")[0]
         here, loaded = PathFinder.find_spec(top, [os.getcwd()]), sys.modules.get(top)  # noqa: PTH109

@@ -50,3 +50,11 @@ def test_programs_are_started_when_nobody_reads_its_output_any_more(streams, tmp
         supervisord.terminate()
         supervisord.wait(20)
     assert "exit request" in (tmp_path / "supervisord.log").read_text(), "logged on"
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("PYTHONUNBUFFERED", False), ("PYTHONPATH", True), ("EDITOR", False)])
+def test_a_variable_is_a_hindrance_only_if_loading_depends_on_it(name, is_one, monkeypatch):
+    """supervisord.conf gives PYTHONUNBUFFERED to the programs, and a user's shell does not give it to supervisord."""
+    monkeypatch.delenv(name, raising=False)
+    told = ForkOptions()._find_hindrance("shmcam.hub", {**os.environ, name: "1"})
+    assert told == (f"its environment has another {name}" if is_one else "")
