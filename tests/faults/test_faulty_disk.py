@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import sqlite3
 import subprocess
 import sys
@@ -40,7 +39,7 @@ CASES = [
     *[("lock", error) for error in ("ENOLCK", "ENOTSUP")],
     *[("size", error) for error in ("ENOSPC", "ENOTSUP")],
 ]
-SEED = int(os.environ.get("SHMCAM_SEED", secrets.randbelow(1 << 32)))
+SEED = int(os.environ.get("SHMCAM_SEED", "1"))  # one for all workers of a run, or each would collect other tests
 FEW = random.Random(SEED).sample(CASES, 3)
 """The cases of one run of `make test`, of clips the first; `make faults` has all."""
 MOST = 200

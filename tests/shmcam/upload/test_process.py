@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,25 @@ def test_a_live_setting_ends_the_transfer_and_begins_it_anew_with_the_new_speed(
     entry = save("slow_20260101.mp4", 6_000_000)  # a minute at this speed
     until(lambda: row_of(service)["figures"].get("percent", 0) > 0, 30, lambda: log_of(service))
     service.json({"command": "set", "key": "upload.max_kb_s", "value": "0"})
+    until(lambda: catalogue.get(entry.id).uploaded, 20, lambda: log_of(service))
+
+
+def test_hours_and_what_is_chosen_act_while_it_runs(service, store, library):
+    save, catalogue = library
+
+    def put(key, value):
+        answer = service.json({"command": "set", "key": key, "value": value})
+        assert answer["status"] == "setting_changed", answer
+
+    hour = time.localtime().tm_hour
+    put("upload.hours", f"{(hour + 2) % 24:02}:00-{(hour + 3) % 24:02}:00")
+    entry = save("later_20260101.mp4", 4000)
+    until(lambda: row_of(service)["state"] == "paused", 20, lambda: log_of(service))
+    put("upload.only_triggered", "true")
+    put("upload.hours", "")
+    until(lambda: row_of(service)["state"] == "running", 20, lambda: log_of(service))
+    assert not catalogue.get(entry.id).uploaded, "no event made it"
+    put("upload.only_triggered", "false")
     until(lambda: catalogue.get(entry.id).uploaded, 20, lambda: log_of(service))
 
 
