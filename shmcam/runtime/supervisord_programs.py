@@ -108,7 +108,8 @@ def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
         package = optional_programs()[name].__module__.rpartition(".")[0]
         options = dict(parser.items(f"program:{MODEL}"))
         options.pop("autostart", None)  # `enable` says it
-        options["command"] = re.sub(rf"-m {MODEL}(?=\s|$)", f"-m {package}", options["command"])
+        command, replaced = re.subn(rf"-m {MODEL}(?=\s|$)", f"-m {package}", options["command"])
+        options["command"] = command if replaced else _make_command(package)
         files[f"{name}.conf"] = _render({f"program:{name}": options}, here)
     for camera in settings.cameras[1:]:
         members = {role: f"{role}-{camera}" for role in PER_CAMERA if parser.has_section(f"program:{role}")}
@@ -119,6 +120,11 @@ def render_programs(settings: Settings, conf: str, here: str) -> Mapping[str, st
             sections[f"program:{name}"] = options
         files[f"{camera}.conf"] = _render(sections, here)
     return files
+
+
+def _make_command(package: str) -> str:
+    """Returns the command of a program as the shipped file has it, for where MODEL's own is a script around it."""
+    return _fill_in("PYTHON -m ", {"PYTHON": shlex.quote(sys.executable)}) + package
 
 
 def _render(sections: Mapping[str, Mapping[str, str]], here: str) -> str:

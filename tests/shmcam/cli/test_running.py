@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_pat
     assert render_programs(settings, render_supervisord_conf(settings, TEMPLATE.read_text()), "").keys() == {
         "cam1.conf"
     }
+
+
+@pytest.mark.parametrize("wrapper", ["/usr/local/bin/my-exporter", "nice -n 5 %(here)s/run-exporter.sh"])
+def test_an_optional_program_is_no_second_exporter_where_that_has_a_script_around_it(wrapper, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/100% #1/%(here)s/python")
+    settings = settled(tmp_path / "a", "[mqtt]\nenable = true\n")
+    conf = f"[program:exporter]\ncommand={wrapper}\npriority=30\n"
+    parser = RawConfigParser(inline_comment_prefixes=(";", "#"))
+    parser.read_string(render_programs(settings, conf, "/here")["mqtt.conf"])
+    command = parser["program:mqtt"]["command"] % {"here": "/here"}
+    assert shlex.split(command) == ["/100% #1/%(here)s/python", "-m", "shmcam.mqtt"]
+    assert parser["program:mqtt"]["priority"] == "30"
 
 
 def test_a_clone_s_own_conf_is_used_only_where_its_path_means_the_same_everywhere(tmp_path, monkeypatch):
