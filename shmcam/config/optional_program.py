@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from shmcam.config.schema import Section, load_tables, setting
 from shmcam.config.settings import Settings
@@ -53,6 +53,8 @@ class Need:
 
 class OptionalProgram(Section, frozen=True):
     """The base of the table of a program that runs only if it is enabled."""
+
+    is_of_program: ClassVar[bool] = True
 
     enable: Annotated[
         bool, setting("run this program; after a change here type `supervisorctl update`", apply="file")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import inspect
@@ -38,6 +38,9 @@ CAMERA_TABLE = "camera"
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of every table; `__post_init__` may raise ValueError for keys that contradict each other."""
+
+    is_of_program: ClassVar[bool] = False
+    """True if supervisord has a program of the table's name while the table says `enable = true`."""
 
 
 def setting(

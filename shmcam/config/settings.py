@@ -96,6 +96,9 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 LONG_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 """The pattern of an archive's name and of a session's folder, which holds a prefix, a time and a label."""
 
+PROGRAMS = frozenset(("capture", "analyzer", "recorder", "exporter", "streamer", "hub", "watchdog"))
+"""The programs of supervisord.conf. Cameras cannot be called so: supervisord has a group of each name."""
+
 LABEL_FORM = "1 to 32 letters, digits, _ and -, the first a letter or digit"
 """LABEL in words."""
 
@@ -308,6 +311,9 @@ class Settings:
     def _check_camera(self, camera: str, value: Any) -> None:
         if not re.fullmatch(LABEL, camera):
             raise self.diagnostics.bad_value(("cameras", camera), camera, f"a camera name of {LABEL_FORM}")
+        section = load_tables().get(camera)
+        if camera in PROGRAMS or (section and section.is_of_program):
+            raise self.diagnostics.bad_value(("cameras", camera), camera, "a camera name that is not a program's")
         if not isinstance(value, dict):
             raise self.diagnostics.bad_value(("cameras", camera), value, "a table")
 

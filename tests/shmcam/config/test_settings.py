@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shmcam.config.schema import load_tables
 from shmcam.config.settings import Settings, SettingsError, apply_change
+from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
 
 ROOT = Path(__file__).resolve().parents[3]
 NightSettings = load_tables()["night"]
@@ -225,6 +226,17 @@ def test_names_of_a_former_release_are_read_or_refused_in_words(load):
             load(text)
     with pytest.raises(SettingsError, match=r"prefix = 'a/b': must be text of 1 to 32 letters, digits, _ and -$"):
         load('[ring]\nprefix = "a/b"')
+
+
+@pytest.mark.parametrize("name", [*PER_CAMERA, *FOR_ALL, "hub", "hooks", "mqtt", "rtsp_publish", "upload"])
+def test_a_camera_is_not_called_as_a_program_is(load, name):
+    """[cameras.mqtt] took the place of the program mqtt in run/programs/, without a word."""
+    with pytest.raises(SettingsError, match=rf"config.toml:2: .*'{name}': must be a camera name that is not a program"):
+        load(f"[cameras.cam0]\n[cameras.{name}]\n")
+
+
+def test_a_camera_may_be_called_as_a_table_without_a_program_is(load):
+    assert load("[cameras.night]\n[cameras.porch]\n").cameras == ("night", "porch")
 
 
 @pytest.mark.parametrize("run", ["", " ", "/", "/tmp", "/tmp/", "//", "/var/tmp/.", "/dev/shm", "a\\u0000b"])
