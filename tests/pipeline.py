@@ -63,6 +63,7 @@ class Pipeline:
         ready: tuple[str, ...] = ("capture", "streamer"),
         place: str = SHORT,
         environ: Mapping[str, str] | None = None,
+        within: tuple[str, ...] = (),
         **tables: Mapping[str, Any],
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="shmcam-", dir=place))
@@ -70,6 +71,7 @@ class Pipeline:
         self.port = free_port()
         self.environ = dict(os.environ if environ is None else environ)
         self._programs = programs
+        self._within = within
         self._ready = ready
         document: dict[str, Any] = {name: dict(table) for name, table in BASE.items()}
         for name, table in tables.items():
@@ -101,7 +103,7 @@ class Pipeline:
         need_shared_memory(self._rings_bytes - sum(path.stat().st_size for path in self.segments()))
         environ = {name: value for name, value in self.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "run.out").open("ab") as out:
-            command = [str(BIN / "shmcam"), "run", "--config", str(self.config)]
+            command = [*self._within, str(BIN / "shmcam"), "run", "--config", str(self.config)]
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )

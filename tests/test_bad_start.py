@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.machine import until
+from tests.mounts import mounts
 from tests.pipeline import BIN, Pipeline
 
 
@@ -101,6 +103,26 @@ def test_a_missing_camera_and_a_missing_file_keep_capture_up_and_say_why(tmp_pat
             assert pipeline.pid("capture") == pid, "capture stays up and tries again"
             assert "Traceback" not in pipeline.logs("capture")
             assert pipeline.text("save").startswith(("ERROR", "NO_"))
+
+
+FULL = """
+for folder in /tmp /var/tmp; do
+    mount -t tmpfs -o size=64k tmpfs $folder && cd $folder && head -c 64k /dev/zero > full || exit 1
+done
+exec "$@"
+"""
+
+
+@mounts
+def test_with_a_full_root_disk_the_service_starts(monkeypatch):
+    """Only the folders of config.toml, of [paths] run and of the rings take a byte."""
+    monkeypatch.delenv("TMPDIR", raising=False)
+    within = ("unshare", "-Urm", "sh", "-c", FULL, "sh")
+    camera = {"width": 320, "height": 240}
+    paths = {name: f"/tmp/{name}" for name in ("logs", "recordings", "archives")}
+    with Pipeline(place="/dev/shm", ready=("capture",), within=within, camera=camera, paths=paths) as pipeline:
+        pipeline.wait_running()
+        assert Path(f"/proc/{pipeline.pid('capture')}/cwd").readlink() == Path("/var/tmp")
 
 
 def test_too_small_a_dev_shm_gives_a_smaller_ring_with_the_sizes_and_no_bus_error(tmp_path):

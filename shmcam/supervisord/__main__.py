@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from contextlib import suppress
 
 from supervisor import supervisord
@@ -22,6 +23,7 @@ from shmcam.supervisord.prompt_supervisor import PromptSupervisor
 def main() -> int:
     """Runs until supervisord is asked to end. Returns: the exit code."""
     limit_allocator()
+    choose_temporary_folder()
     options = ForkOptions()
     options.realize(sys.argv[1:], doc=supervisord.__doc__)
     options.first, options.test = True, False
@@ -33,6 +35,14 @@ def main() -> int:
     if options.mood == SupervisorStates.RESTARTING:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - argv list, no shell
     return 0
+
+
+def choose_temporary_folder() -> None:
+    """Takes /dev/shm for temporary files if no disk has room for one: supervisord asks for a folder at its start."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = "/dev/shm"  # noqa: S108 - files in it are unnamed: hooks' and upload's
 
 
 if __name__ == "__main__":
