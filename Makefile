@@ -75,7 +75,7 @@ bench: bench-setup ## every figure the documentation claims, as ratios of one ru
 
 bench-peers: bench-setup ## the whole service beside motion, ffmpeg, GStreamer and a script: CPU, memory, frames, a plot in bench/results
 	@for tool in motion ffmpeg gst-launch-1.0; do command -v $$tool >/dev/null || echo "no $$tool: apt-get install motion ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-ugly gstreamer1.0-libav"; done
-	$(BIN)/python -m bench services
+	$(BIN)/python -m bench camera_services
 
 test-picamera2: test-setup ## the real Picamera2 on simulated cameras, in a Debian root
 	bash tests/picamera2/run.sh

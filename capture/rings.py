@@ -13,7 +13,7 @@ from capture.settings import RingSettings
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.formats import Geometry
 from shm_ring.layout import MIN_SLOTS, RingShape
-from shm_ring.machine.memory import SHM_FOLDER, MemoryRoom, available_room
+from shm_ring.machine.available_memory import SHM_FOLDER, MemoryRoom, available_room
 from shm_ring.segment import fitting_slots, memory_account
 from shmcam.config.memory_plan import MemoryPlan
 from shmcam.runtime.clock import now_ns

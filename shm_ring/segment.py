@@ -21,7 +21,7 @@ import posix_ipc
 from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
 from shm_ring.layout import MAX_SEGMENT_BYTES, MIN_SLOTS, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, RingShape
-from shm_ring.machine.memory import MEMORY_SHARE, SHM_FOLDER, MemoryRoom, available_room
+from shm_ring.machine.available_memory import MEMORY_SHARE, SHM_FOLDER, MemoryRoom, available_room
 
 MEGABYTE = 1_000_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from shmcam.cli.run import prepare
 from shmcam.config.settings import Settings
-from shmcam.watchdog.program_files import ProgramFiles
+from shmcam.watchdog.supervisord_program_files import ProgramFiles
 from tests.machine import until
 from tests.shmcam.watchdog.supervised import SupervisedOptional
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.peers.messaging import SLOTS, Stamps, stamps
-from shm_ring.machine.memory import SHM_FOLDER
+from shm_ring.machine.available_memory import SHM_FOLDER
 
 
 class PyshmemSender:

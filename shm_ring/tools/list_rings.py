@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shm_ring import segment
 from shm_ring.errors import RingError
-from shm_ring.machine.memory import SHM_FOLDER
+from shm_ring.machine.available_memory import SHM_FOLDER
 
 
 class Reader(NamedTuple):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from shm_ring.machine.memory import MEMORY_SHARE, SHM_FOLDER, available_room, total_memory_bytes
+from shm_ring.machine.available_memory import MEMORY_SHARE, SHM_FOLDER, available_room, total_memory_bytes
 from shmcam.cli.options import EXIT_FAILED, Options
 from shmcam.config.memory_plan import BOARDS, MB, SYSTEM_MB, MemoryPlan, plan_memory
 from shmcam.config.optional_program import list_enabled

@@ -15,8 +15,8 @@ from shmcam.runtime.startup import startup
 from shmcam.runtime.supervisord import Supervisord
 from shmcam.watchdog.camera_changes import CameraGroups
 from shmcam.watchdog.hang_detector import HangDetector
-from shmcam.watchdog.program_files import ProgramFiles
 from shmcam.watchdog.restart_policy import RestartPolicy
+from shmcam.watchdog.supervisord_program_files import ProgramFiles
 from shmcam.watchdog.supervisord_socket import SocketKeeper
 from shmcam.watchdog.watchdog import Watchdog
 

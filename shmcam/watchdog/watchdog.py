@@ -30,9 +30,9 @@ from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
 from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
 from shmcam.watchdog.process_signs import read_signs
-from shmcam.watchdog.program_files import ProgramFiles
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
+from shmcam.watchdog.supervisord_program_files import ProgramFiles
 from shmcam.watchdog.supervisord_socket import SocketKeeper
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from capture.sources.video_file import Pacer
 from capture.status import CaptureStatus
 from shm_ring import RingReader, RingTooLarge
 from shm_ring.formats import geometry
-from shm_ring.machine.memory import SHM_FOLDER, MemoryRoom
+from shm_ring.machine.available_memory import SHM_FOLDER, MemoryRoom
 from shmcam.config.memory_plan import MemoryPlan
 
 CAMERA, RING = CameraSettings(), RingSettings()

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from shm_ring import RingError, RingReader, segment
-from shm_ring.machine import memory, sync
+from shm_ring.machine import available_memory, sync
 from tests.shm_ring.frames import meta, pattern
 
 
@@ -116,7 +116,7 @@ def write_group(folder, **files):
 def test_the_memory_limits_of_containers_count(tmp_path):
     """cgroup v1 and v2, a limit above the process's own group, files that the kernel drops, a container's own view."""
     groups, root = tmp_path / "cgroup", tmp_path / "fs"
-    find = functools.partial(memory.find_group_limits, groups, root)
+    find = functools.partial(available_memory.find_group_limits, groups, root)
     assert list(find()) == [], "no control groups at all"
     stat = "anon 5\ninactive_file 100\n"
     write_group(root / "a/b", memory__max="max\n", memory__current="350\n", memory__stat=stat)
@@ -134,8 +134,8 @@ def test_the_memory_limits_of_containers_count(tmp_path):
     shutil.rmtree(root / "memory")
     shutil.move(root / "kept", root / "memory")
     assert list(find()) == [(2000, 500)]
-    room = memory.available_room()
-    assert room.usable_bytes > 0 and room.memory_bytes <= memory.total_memory_bytes()
+    room = available_memory.available_room()
+    assert room.usable_bytes > 0 and room.memory_bytes <= available_memory.total_memory_bytes()
 
 
 def test_a_process_is_known_by_pid_and_start_time():

@@ -11,7 +11,7 @@ import pytest
 
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, segment
 from shm_ring.layout import RingShape
-from shm_ring.machine.memory import MemoryRoom
+from shm_ring.machine.available_memory import MemoryRoom
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
 

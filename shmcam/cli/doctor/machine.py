@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from shm_ring.machine.memory import SHM_FOLDER, available_room
+from shm_ring.machine.available_memory import SHM_FOLDER, available_room
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options

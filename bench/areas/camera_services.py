@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from bench.measure import Json, Measured, Outcome, Row, Skipped
-from bench.peers.services import FPS, PEERS, SIZE, Load, Peer, end, pss_mb_of, view
+from bench.peers.camera_services import FPS, PEERS, SIZE, Load, Peer, end, pss_mb_of, view
 
 ROWS = (
     Row("cpu_against_motion", "x", 1.0, "CPU of the whole service by motion's, both with x264's ultrafast, one viewer"),
@@ -41,7 +41,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
                 for peer in PEERS:
                     lines.append(measure(peer, video, Path(place), count, seconds))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "services.json").write_text(json.dumps(lines, indent=1))
+    (RESULTS / "camera_services_runs.json").write_text(json.dumps(lines, indent=1))
     plot(lines)
     yield from judge(lines)
 
@@ -158,4 +158,4 @@ def plot(lines: list[dict[str, Json]]) -> None:
     )
     right.set(ylabel="PSS without rings, MB")
     left.legend()
-    figure.savefig(RESULTS / "services.svg")
+    figure.savefig(RESULTS / "camera_services.svg")
