@@ -28,6 +28,8 @@ STALL_S = 1800.0
 """Seconds without a byte or a file after which a run is given up; a slow store may sum a large file so long."""
 FAILURES_MAX = 5
 """Files that fail in one run before it is given up: each costs rclone's own retries, ten seconds or more."""
+DUMP_S = 30.0
+"""Seconds that it may take to tell its configuration."""
 LINE_MAX_BYTES = 64 * 1024
 REASON_MAX = 200
 """Characters of a reason."""
@@ -113,9 +115,28 @@ class Rclone:
         """Asks whether the store answers."""
         return self._run("lsf", (), "--max-depth=1", "--", target)
 
+    def read_sections(self) -> dict[str, dict[str, str]]:
+        """Returns the options of each remote in its configuration. Raises: OSError with a reason."""
+        argv = ["rclone", "config", "dump", "--ask-password=false", *self._config_flags]
+        try:
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=DUMP_S, check=False)
+            dumped = json.loads(done.stdout) if done.returncode == 0 else None
+        except OSError as error:
+            raise OSError(_to_missing(error)) from None
+        except (subprocess.TimeoutExpired, ValueError, RecursionError):
+            raise OSError("rclone cannot tell its configuration") from None
+        if not isinstance(dumped, dict):
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise OSError(to_reason(said[-1]) if said else f"rclone ended with {done.returncode}")
+        return {name: section for name, section in dumped.items() if isinstance(section, dict)}
+
+    @property
+    def _config_flags(self) -> list[str]:
+        return [f"--config={self.config}"] if self.config else []
+
     def _run(self, word: str, files: Sequence[str], *words: str) -> RunResult:
         argv = ["rclone", word, *_FLAGS, *(("--files-from-raw=-",) if files else ())]
-        argv += [f"--config={self.config}"] if self.config else []
+        argv += self._config_flags
         argv += [f"--bwlimit={self.max_kb_s * 1000}B"] if self.max_kb_s else []
         if shutil.which("setpriv"):  # a process that was killed leaves none behind
             argv = ["setpriv", "--pdeathsig=KILL", "--", *argv]
@@ -126,7 +147,7 @@ class Rclone:
                 with _open_child([*argv, *words], names, out) as child:
                     said = self._follow(child)
             except OSError as error:
-                return RunResult(127, f"rclone cannot be run: {error.strerror or error}")
+                return RunResult(127, _to_missing(error))
             out.seek(0)
             lines = tuple(out.read().decode(errors="replace").splitlines())
         reason = "" if child.returncode == 0 else said.reason or f"rclone ended with {child.returncode}"
@@ -207,6 +228,10 @@ class _Said:
         names = [one.get("name") for one in sending if isinstance(one, dict)] if isinstance(sending, list) else []
         speed = _to_int(stats, "speed")
         return RunStats(self.progress[0], _to_int(stats, "totalBytes"), speed, str(next(iter(names), "")))
+
+
+def _to_missing(error: OSError) -> str:
+    return f"rclone cannot be run: {error.strerror or error}"
 
 
 def _to_int(values: dict[str, Any], key: str) -> int:

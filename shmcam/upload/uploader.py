@@ -20,6 +20,7 @@ from shmcam.library.files import list_files
 from shmcam.library.query import sql_of_group
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff, is_within_hours
+from shmcam.upload.local_remote import find_local_folder, find_problem
 from shmcam.upload.rclone import Rclone, RunStats, find_verified
 from shmcam.upload.retries import BATCH_ROWS, Retries
 from shmcam.upload.settings import UploadSettings
@@ -48,6 +49,10 @@ class UploadState:
     failed: int = 0
     """Files of the library that could not be uploaded, each try counted."""
     stats: RunStats = field(default_factory=RunStats)
+
+
+class StoreProblem(Exception):
+    """Why nothing can be uploaded now."""
 
 
 class Uploader:
@@ -97,6 +102,8 @@ class Uploader:
                 self.state.state = "retrying" if self.state.trouble else "running"
                 return IDLE_S
             delay_s = self._upload(*chosen)
+        except StoreProblem as problem:
+            return self._report_trouble(str(problem))
         except (LibraryError, OSError) as problem:
             return self._report_trouble(f"library: {problem}")
         self._sum_waiting()
@@ -128,10 +135,16 @@ class Uploader:
         self.state.waiting, self.state.waiting_bytes = self._catalogue.sum_rows(*self._waiting_rows())
 
     def _upload(self, folder: Path, entries: Sequence[Entry]) -> float:
-        """Copies, verifies and marks some rows. Returns: seconds until the next step. Raises: as mark_uploaded."""
+        """Copies, verifies and marks some rows. Returns: seconds until the next step.
+
+        Raises: StoreProblem, and as mark_uploaded.
+        """
         rclone = self._make_rclone()
+        self._check_place(rclone)
         if self.state.trouble and not (probe := rclone.probe(self.remote)).has_answered:
-            return 0.0 if probe.is_interrupted else self._report_trouble(probe.reason)
+            if probe.is_interrupted:
+                return 0.0
+            raise StoreProblem(probe.reason)
         self.state.state = "uploading"
         copied = {entry.id: status for entry in entries if (status := _stat(entry.path)) is not None}
         self._note_failures([entry for entry in entries if entry.id not in copied], "its file is not there")
@@ -140,26 +153,39 @@ class Uploader:
         names = [name for listed in files.values() for name in listed if "\n" not in name]
         if not names:
             return IDLE_S
-        target = f"{self.remote.rstrip('/')}/{self._word_of(folder)}"
+        target = f"{self.remote.rstrip('/')}/{next(word for word, source in self._sources.items() if source == folder)}"
         copy = rclone.copy(folder, target, names, anew=entries[0].id in self._retries.rows)
         self.state.stats = RunStats()
         if copy.code != 0 and not copy.is_interrupted and not (probe := rclone.probe(self.remote)).has_answered:
-            return 0.0 if probe.is_interrupted else self._report_trouble(copy.reason)
+            if probe.is_interrupted:
+                return 0.0
+            raise StoreProblem(copy.reason)
         check = copy if copy.is_interrupted else rclone.verify(folder, target, names)
         if check.is_interrupted:
             return 0.0
+        self._check_place(rclone)  # unmounted while it was copied?
         verified = find_verified(check.lines)
         arrived = [entry for entry in entries if verified.issuperset(files[entry.id])]
         reason = copy.reason or check.reason or "a copy is not what the file is"
         self._note_failures([entry for entry in entries if entry not in arrived and _stat(entry.path)], reason)
         marked = sum(self._mark(entry, copied[entry.id]) for entry in arrived)
         if not arrived and len(entries) > 1:  # the store answers, and takes nothing
-            return self._report_trouble(reason)
+            raise StoreProblem(reason)
         self._backoff.reset()
         if self.state.trouble:
             log.info("uploads go on remote=%s", self.remote)
         self.state.trouble = ""
         return 0.0 if marked else IDLE_S
+
+    def _check_place(self, rclone: Rclone) -> None:
+        """Refuses a folder of this machine where a copy is none. Raises: StoreProblem."""
+        try:
+            sections = {} if self.remote.startswith("/") else rclone.read_sections()
+        except OSError as problem:
+            raise StoreProblem(str(problem)) from None
+        folder = find_local_folder(f"{self.remote.rstrip('/')}/", sections)
+        if folder is not None and (reason := find_problem(folder, self._sources)):
+            raise StoreProblem(reason)
 
     def _mark(self, entry: Entry, status: os.stat_result) -> bool:
         """Marks a row whose copy was verified. Returns: False if the file has changed. Raises: as mark_uploaded."""
@@ -209,9 +235,11 @@ class Uploader:
         now = time.localtime()
         return is_within_hours(self.own.hours, now.tm_hour * 60 + now.tm_min)
 
-    def _word_of(self, folder: Path) -> str:
+    @property
+    def _sources(self) -> dict[str, Path]:
+        """The folders that are copied, by their names below the remote."""
         paths = self.settings.paths
-        return {paths.captures: "captures", paths.recordings: "recordings", paths.archives: "archives"}[folder]
+        return {"captures": paths.captures, "recordings": paths.recordings, "archives": paths.archives}
 
 
 def _stat(path: Path) -> os.stat_result | None:

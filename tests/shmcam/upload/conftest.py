@@ -7,10 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,17 +98,29 @@ class Server:
             self.process.wait()
 
 
-@pytest.fixture
-def local(tmp_path) -> Store:
-    (tmp_path / "nas").mkdir()
-    return Store(tmp_path, "nas", {"type": "alias", "remote": tmp_path / "nas"})
+@contextmanager
+def other_disk() -> Iterator[Path]:
+    """A folder on another device than the temporary files of tests: where it is the same, nothing is uploaded."""
+    with tempfile.TemporaryDirectory(prefix="shmcam-upload-", dir="/dev/shm") as folder:
+        (Path(folder) / "shmcam").mkdir()
+        yield Path(folder)
 
 
 @pytest.fixture
-def crypt(tmp_path) -> Store:
+def disk() -> Iterator[Path]:
+    with other_disk() as folder:
+        yield folder
+
+
+@pytest.fixture
+def local(tmp_path, disk) -> Store:
+    return Store(tmp_path, "nas", {"type": "alias", "remote": disk})
+
+
+@pytest.fixture
+def crypt(tmp_path, disk) -> Store:
     """A store without checksums."""
-    (tmp_path / "dark").mkdir()
-    return Store(tmp_path, "dark", {"type": "crypt", "remote": tmp_path / "dark", "password": obscure(PASSWORD)})
+    return Store(tmp_path, "dark", {"type": "crypt", "remote": disk, "password": obscure(PASSWORD)})
 
 
 @pytest.fixture

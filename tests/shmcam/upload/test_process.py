@@ -13,7 +13,7 @@ from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from tests.machine import until
 from tests.shmcam.library.conftest import on_disk
-from tests.shmcam.upload.conftest import Store, find_commands, rclone
+from tests.shmcam.upload.conftest import Store, find_commands, other_disk, rclone
 from tests.shmcam.watchdog.supervised import SupervisedOptional
 
 pytestmark = rclone
@@ -30,13 +30,13 @@ max_kb_s = 400
 @pytest.fixture(scope="module")
 def service():
     with SupervisedOptional(CONFIG) as service:
-        (service.folder / "nas").mkdir()
         yield service
 
 
 @pytest.fixture(scope="module")
 def store(service):
-    return Store(service.folder, "nas", {"type": "alias", "remote": service.folder / "nas"})
+    with other_disk() as disk:
+        yield Store(service.folder, "nas", {"type": "alias", "remote": disk})
 
 
 @pytest.fixture(scope="module")

@@ -63,12 +63,12 @@ def test_a_copy_that_is_not_what_the_file_is_gets_no_mark_and_is_sent_anew(store
     assert store.read(f"recordings/{clip.path.name}") == clip.path.read_bytes()
 
 
-def test_what_has_arrived_before_is_compared_and_not_sent_again(local, make, tmp_path):
+def test_what_has_arrived_before_is_compared_and_not_sent_again(local, make, disk):
     """As after a kill between copy and mark, or a library that was made anew."""
     one = make(local)
     clip = one.saved("cam0_20260101_000000.mp4", 3000)
     one.uploader.step()
-    copy = tmp_path / "nas/shmcam/recordings" / clip.path.name
+    copy = disk / "shmcam/recordings" / clip.path.name
     before = copy.stat().st_mtime_ns, copy.stat().st_ino, copy.stat().st_ctime_ns
     beside = sidecar_path_of(clip.path)
     beside.write_text(beside.read_text().replace(f'"{UPLOADED}"', '"forgotten"'))
@@ -179,11 +179,11 @@ def test_the_command_line_has_the_path_of_the_configuration_and_no_secret(sftp, 
     assert not any(secret in argv for argv in mine for secret in (PASSWORD, *secrets))
 
 
-def test_a_hash_is_what_is_compared_not_the_size(local, make, tmp_path, monkeypatch):
+def test_a_hash_is_what_is_compared_not_the_size(local, make, disk):
     one = make(local)
     clip = one.saved("a_20260101.mp4", 5000)
     one.uploader.step()
-    copy = tmp_path / "nas/shmcam/recordings" / clip.path.name
+    copy = disk / "shmcam/recordings" / clip.path.name
     assert hashlib.sha256(copy.read_bytes()).digest() == hashlib.sha256(clip.path.read_bytes()).digest()
     mark = (read_json(sidecar_path_of(clip.path)) or {})[UPLOADED]
     assert mark == {"to": local.remote, "bytes": 5000, "mtime_ns": clip.path.stat().st_mtime_ns}
