@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import re
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -105,9 +104,6 @@ LABEL_FORM = "1 to 32 letters, digits, _ and -, the first a letter or digit"
 FORMER_LABEL, FORMER_LONG_NAME = r"[A-Za-z0-9_-]{1,32}", r"[A-Za-z0-9_-]{1,64}"
 """As they were before: what exists may be called so, and rings, whose names hold neither state nor options."""
 
-_checked: deque[str] = deque(maxlen=4)
-"""Configurations that were found right. A process begins with two checks of one file, which its parent has checked."""
-
 S = TypeVar("S", bound=Section)
 
 __all__ = [
@@ -177,6 +173,8 @@ class Settings:
     def with_connected_cameras(self) -> Settings:
         """Returns the settings with the cameras that `shmcam run` found connected, if the file leaves it open."""
         connected = _read_connected(self.paths.run / CONNECTED) if self.leaves_cameras_open else {}
+        if not connected:
+            return replace(self, connected={})
         settings = replace(self, connected=connected)
         try:
             settings.check()
@@ -186,11 +184,8 @@ class Settings:
         return settings
 
     def check(self) -> None:
-        """Checks every table for every camera, unless these values have been checked. Raises: SettingsError."""
+        """Checks every table for every camera. Raises: SettingsError."""
         known = load_tables()
-        values = f"{id(known)} {self.document!r} {self.connected!r}"  # as text: 1 is not True
-        if values in _checked:
-            return
         for name, value in self.document.items():
             if name != "cameras" and name not in known:
                 raise self.diagnostics.unknown_key((), name, [*known, "cameras"])
@@ -202,7 +197,6 @@ class Settings:
             self.table(section)
             for camera in self.cameras:
                 self.table(section, camera)
-        _checked.append(values)
 
     @cached_property
     def diagnostics(self) -> Diagnostics:

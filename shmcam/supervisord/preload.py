@@ -47,7 +47,7 @@ def preload(commands: Iterable[Sequence[str]]) -> LoadedFiles:
                 importlib.import_module(f"{module}.__main__")
             sys.modules.pop(f"{module}.__main__", None)  # the program runs it as its main module
     with suppress(SettingsError):
-        Settings.load(find_config())  # what was checked here need not be checked again
+        Settings.load(find_config())  # msgspec looks at each table's class once, at its first value
     loaded = LoadedFiles()
     prepare_for_forks()
     gc.enable()
