@@ -36,13 +36,18 @@ def run_command(
         with suppress(subprocess.TimeoutExpired):
             code = child.wait(max(0.0, min(LOOK_S, left_s)))
             if code < 0:
-                return Attempt("failed", f"ended by {signal.Signals(-code).name}")
+                return Attempt("failed", f"ended by {_name_signal(-code)}")
             return Attempt("done", "exit code 0") if code == 0 else Attempt("failed", f"exit code {code}")
         if left_s <= 0:
             _kill(child)
             return Attempt("failed", f"killed after {timeout_s:g} s")
     _kill(child)
     return Attempt("failed", "killed, as hooks stops")
+
+
+def _name_signal(number: int) -> str:
+    """Returns SIGTERM, or "signal 40" for one that has no name in Python (real-time signals)."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -37,6 +37,7 @@ def test_a_missing_and_a_failing_command_are_told():
     assert run(["/nowhere/at/all"]).text == "No such file or directory: /nowhere/at/all"
     assert run([sys.executable, "-c", "raise SystemExit(4)"]) == Attempt("failed", "exit code 4")
     assert run(["sh", "-c", "kill -9 $$"]).text == "ended by SIGKILL"
+    assert run(["sh", "-c", "kill -40 $$"]).text == "ended by signal 40", "Python has no name for it"
     assert run(["a\0b"]) == Attempt("failed", "embedded null byte")
 
 
