@@ -2,7 +2,7 @@
 
 One row per event and hook. With the rows of an event the id of that event is written, in one transaction, so that a
 process that is started again asks the hub for what came since, and takes nothing twice. A file that cannot be used is
-put aside; on a disk that takes nothing the queue goes on in memory and says so.
+put aside. While the disk takes nothing the file stays as it is, and what is new waits in memory, with the same limits.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from shmcam.control.messages import EventId
 
@@ -62,73 +64,115 @@ class DeliveryQueue:
         self._run = run
         self._lock = threading.Lock()
         self.problem = ""
-        """The reason why the queue is in memory only; empty: it is on the disk."""
+        """The reason why new events wait in memory only; empty: all are on the disk."""
         self._is_closed = False
-        self._database = self._open(path)
+        self._memory = _connect(":memory:")
+        """What the file does not take."""
+        self._removed: set[int] = set()
+        """Rows that are still in the file, which could not be written."""
+        self._file = self._open(path)
+        """None: the file cannot be opened."""
+        self._number = max(self._query("SELECT coalesce(max(number), 0) FROM deliveries"))[0]
+        """The newest row; a row keeps its number on its way from memory into the file."""
 
-    def _open(self, path: Path) -> sqlite3.Connection:
+    def _open(self, path: Path) -> sqlite3.Connection | None:
         for _ in range(2):
             try:
                 return _connect(str(path))
+            except sqlite3.OperationalError as problem:  # no room, no right: another file is no better
+                self._tell(problem)
+                return None
             except sqlite3.DatabaseError as problem:
-                if isinstance(problem, sqlite3.OperationalError):  # no room, no right: another file is no better
-                    return self._open_in_memory(problem)
                 aside = path.with_name(f"{path.name}.damaged")
                 log.error("%s is no queue, put aside as %s: %s", path, aside.name, problem)
                 with suppress(OSError):
                     path.replace(aside)
-        return self._open_in_memory("the file is damaged and cannot be put aside")
+        self._tell("the file is damaged and cannot be put aside")
+        return None
 
-    def _open_in_memory(self, problem: object) -> sqlite3.Connection:
-        self.problem = f"the queue is in memory only: {problem}"
-        log.error("%s", self.problem)
-        return _connect(":memory:")
+    def _tell(self, problem: object) -> None:
+        before, self.problem = self.problem, f"the queue is in memory only: {problem}"
+        if self.problem != before:
+            log.error("%s", self.problem)
+
+    def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Returns the rows of both, the file and the memory."""
+        databases = (self._file, self._memory) if self._file else (self._memory,)
+        return [row for database in databases for row in database.execute(query, values)]
+
+    def _write(self, change: Callable[[sqlite3.Connection], Counter[str]]) -> tuple[Counter[str], bool]:
+        """Makes a change in the file, or in memory while the disk takes nothing.
+
+        Returns its counts, and False if it is not in the file. The caller holds the lock.
+        """
+        if self._file is not None:
+            try:
+                with self._file as database:
+                    if self.problem:
+                        self._write_back(database)
+                    counts = change(database)
+            except sqlite3.Error as problem:
+                self._tell(problem)
+            else:
+                if self.problem:
+                    log.info("the queue is on the disk again")
+                    self.problem, self._removed = "", set()
+                    with self._memory as memory:
+                        memory.executescript("DELETE FROM deliveries; DELETE FROM seen")
+                return counts, True
+        with self._memory as memory:
+            return change(memory), self._file is None
+
+    def _write_back(self, file: sqlite3.Connection) -> None:
+        """Brings the file up to date, in the transaction of the next change."""
+        file.executemany("DELETE FROM deliveries WHERE number = ?", [(number,) for number in self._removed])
+        rows = self._memory.execute("SELECT * FROM deliveries")
+        file.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?)", rows)
+        file.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", self._memory.execute("SELECT * FROM seen"))
 
     # ---- events
 
     def get_since_ns(self) -> int:
         """Returns the announcement of the newest event that was taken in this run; 0: none was."""
+        query = "SELECT coalesce(max(announced_ns), 0) FROM seen WHERE run = ?"
         with self._lock:
-            row = self._database.execute("SELECT max(announced_ns) FROM seen WHERE run = ?", (self._run,)).fetchone()
-        return int(row[0] or 0)
+            return int(max(self._query(query, (self._run,)))[0])
 
     def is_seen(self, event_id: EventId) -> bool:
         """Returns whether an event, or a later one of the same process, was taken before."""
         query = "SELECT 1 FROM seen WHERE run = ? AND sender = ? AND announced_ns >= ?"
         with self._lock:
-            return self._database.execute(query, (self._run, *event_id)).fetchone() is not None
+            return bool(self._query(query, (self._run, *event_id)))
 
-    def put(self, deliveries: Sequence[Delivery], event_id: EventId | None, queue_max: dict[str, int]) -> int:
-        """Adds the deliveries of one event, all or none. Returns the number of older ones dropped to make room."""
-        try:
-            return self._put(deliveries, event_id, queue_max)
-        except sqlite3.Error as problem:
-            waiting = self._rescue()
-            with self._lock:
-                self._database.close()
-                self._database = self._open_in_memory(problem)
-            return self._put([*waiting, *deliveries], event_id, queue_max)
+    def put(self, deliveries: Sequence[Delivery], event_id: EventId | None, queue_max: dict[str, int]) -> Counter[str]:
+        """Adds the deliveries of one event, all or none; `queue_max` by hook.
 
-    def _put(self, deliveries: Sequence[Delivery], event_id: EventId | None, queue_max: dict[str, int]) -> int:
-        dropped = 0
-        with self._lock, self._database as database:
+        Returns the numbers of older ones dropped to make room, by hook.
+        """
+        with self._lock:
+            rows = []
             for item in deliveries:
-                database.execute(
-                    "INSERT INTO deliveries (hook, created_utc_s, payload, picture) VALUES (?, ?, ?, ?)",
-                    (item.hook, item.created_utc_s or time.time(), item.payload, item.picture),
-                )
-            for hook in {item.hook for item in deliveries}:
-                dropped += database.execute(
-                    "DELETE FROM deliveries WHERE hook = ? AND number NOT IN "
-                    "(SELECT number FROM deliveries WHERE hook = ? ORDER BY number DESC LIMIT ?)",
-                    (hook, hook, queue_max.get(hook, 1)),
-                ).rowcount
-            if any(item.picture for item in deliveries):
-                self._drop_pictures(database)
-            if event_id is not None:
-                database.execute("DELETE FROM seen WHERE run != ?", (self._run,))
-                database.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (self._run, *event_id))
-        return dropped
+                self._number += 1
+                created_utc_s = item.created_utc_s or time.time()
+                rows.append((self._number, item.hook, created_utc_s, item.payload, item.picture))
+
+            def insert(database: sqlite3.Connection) -> Counter[str]:
+                dropped: Counter[str] = Counter()
+                database.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?)", rows)
+                for hook in {item.hook for item in deliveries}:
+                    dropped[hook] = database.execute(
+                        "DELETE FROM deliveries WHERE hook = ? AND number NOT IN "
+                        "(SELECT number FROM deliveries WHERE hook = ? ORDER BY number DESC LIMIT ?)",
+                        (hook, hook, queue_max[hook]),
+                    ).rowcount
+                if any(item.picture for item in deliveries):
+                    self._drop_pictures(database)
+                if event_id is not None:
+                    database.execute("DELETE FROM seen WHERE run != ?", (self._run,))
+                    database.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (self._run, *event_id))
+                return dropped
+
+            return self._write(insert)[0]
 
     def _drop_pictures(self, database: sqlite3.Connection) -> None:
         query = "SELECT number, length(picture) FROM deliveries WHERE picture IS NOT NULL ORDER BY number DESC"
@@ -138,47 +182,52 @@ class DeliveryQueue:
             if total > PICTURES_BYTES_MAX:
                 database.execute("UPDATE deliveries SET picture = NULL WHERE number = ?", (number,))
 
-    def _rescue(self) -> list[Delivery]:
-        """Returns what can still be read of a file that cannot be written any more."""
-        with suppress(sqlite3.Error), self._lock:
-            return [_to_delivery(row) for row in self._database.execute(f"{SELECT} ORDER BY number")]
-        return []
-
     # ---- deliveries
 
     def find_first(self, hook: str) -> Delivery | None:
         """Returns the oldest delivery of a hook."""
         with self._lock:
-            row = self._database.execute(f"{SELECT} WHERE hook = ? ORDER BY number LIMIT 1", (hook,)).fetchone()
-        return _to_delivery(row) if row else None
+            query = "SELECT number FROM deliveries WHERE hook = ? ORDER BY number LIMIT ?"
+            numbers = {number for (number,) in self._query(query, (hook, len(self._removed) + 1))} - self._removed
+            rows = self._query(f"{SELECT} WHERE number = ?", (min(numbers),)) if numbers else []
+        return Delivery(*rows[0]) if rows else None
 
-    def remove(self, number: int) -> None:
-        """Removes a delivery; one that cannot be removed from the disk comes again, at least once as promised.
+    def remove(self, number: int) -> bool:
+        """Removes a delivery. Returns False if it may come again after a restart, as the disk takes nothing.
 
-        So does one that is done only after the queue was closed, at the end of the process.
+        So may one that is done only after the queue was closed, at the end of the process.
         """
-        if self._is_closed:
-            return
-        try:
-            with self._lock, self._database as database:
-                database.execute("DELETE FROM deliveries WHERE number = ?", (number,))
-        except sqlite3.Error as problem:
-            waiting = [item for item in self._rescue() if item.number != number]
-            with self._lock:
-                self._database.close()
-                self._database = self._open_in_memory(problem)
-            self._put(waiting, None, dict.fromkeys({item.hook for item in waiting}, len(waiting)))
+        with self._lock:
+            if self._is_closed:
+                return False
+            query = "DELETE FROM deliveries WHERE number = ?"
+            is_written = self._write(lambda database: Counter(removed=database.execute(query, (number,)).rowcount))[1]
+            if not is_written:
+                self._removed.update(
+                    row[0] for row in self._query("SELECT number FROM deliveries WHERE number = ?", (number,))
+                )
+            return is_written
 
     def count(self) -> dict[str, int]:
         """Returns the number of waiting deliveries by hook."""
         with self._lock:
-            return dict(self._database.execute("SELECT hook, count(*) FROM deliveries GROUP BY hook").fetchall())
+            counts: Counter[str] = Counter()
+            for hook, number_of_rows in self._query("SELECT hook, count(*) FROM deliveries GROUP BY hook"):
+                counts[hook] += number_of_rows
+            for number in self._removed:
+                counts.subtract(
+                    hook for (hook,) in self._query("SELECT hook FROM deliveries WHERE number = ?", (number,))
+                )
+        return dict(+counts)
 
     def remove_others(self, hooks: Iterable[str]) -> int:
         """Removes the deliveries of hooks that config.toml has no more. Returns their number."""
         gone = self.count().keys() - set(hooks)
-        with self._lock, self._database as database:
-            return sum(database.execute("DELETE FROM deliveries WHERE hook = ?", (hook,)).rowcount for hook in gone)
+        query = "DELETE FROM deliveries WHERE hook = ?"
+        with self._lock:
+            return self._write(
+                lambda database: Counter({hook: database.execute(query, (hook,)).rowcount for hook in gone})
+            )[0].total()
 
     def __enter__(self) -> DeliveryQueue:
         return self
@@ -188,14 +237,12 @@ class DeliveryQueue:
     ) -> None:
         with self._lock:
             self._is_closed = True
-            self._database.close()
+            self._memory.close()
+            if self._file is not None:
+                self._file.close()
 
 
 SELECT = "SELECT hook, payload, picture, created_utc_s, number FROM deliveries"
-
-
-def _to_delivery(row: tuple[str, bytes, bytes | None, float, int]) -> Delivery:
-    return Delivery(*row)
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -123,8 +123,11 @@ class Lane:
         if age_s > self.hook.action.keep_s:
             self._give_up(delivery, f"not delivered for {age_s:.0f} s")
             return 0.0
-        if not self.hook.is_repeated:  # before it is carried out: a kill -9 in between must not repeat it
-            self._queue.remove(delivery.number)
+        # At most once: removed before it is carried out, so that neither a kill -9 nor a full disk can repeat it.
+        if not self.hook.is_repeated and not self._queue.remove(delivery.number):
+            self.last = "not carried out: the disk takes nothing, a restart could repeat it"
+            self._give_up(delivery, self.last)
+            return 0.0
         attempt = deliver(self.hook, delivery, self._closing)
         if attempt.state == "done":
             self.counts.delivered += 1

@@ -74,6 +74,7 @@ def take_event(event: Event, event_id: EventId | None, hooks: Hooks) -> None:
         else:
             lane.counts.limited += 1
     if not wanted:
+        hooks.queue.put([], event_id, {})  # left out once is left out after a restart too
         return
     ident = "-".join(f"{number:x}" for number in event_id) if event_id else f"{time.time_ns():x}"
     picture = _take_picture(event, [lane.hook for lane in wanted], hooks, camera)
@@ -83,12 +84,10 @@ def take_event(event: Event, event_id: EventId | None, hooks: Hooks) -> None:
         payload = to_payload(event, ident=ident, hook=name, host=hooks.host, time_utc=to_iso(int(now_s * 1e9)))
         needs_picture = lane.hook.action.attach == "picture"
         deliveries.append(Delivery(name, to_json(payload), picture if needs_picture else None, now_s))
-    before = hooks.queue.count()
     limits = {lane.hook.name: lane.hook.action.queue_max for lane in wanted}
-    hooks.queue.put(deliveries, event_id, limits)
+    dropped = hooks.queue.put(deliveries, event_id, limits)
     for lane in wanted:
-        name = lane.hook.name
-        lane.counts.dropped += before.get(name, 0) >= limits[name]
+        lane.counts.dropped += dropped[lane.hook.name]
         lane.wake_up()
 
 

@@ -5,6 +5,8 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 from shmcam.hooks import delivery_queue
 from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
 
@@ -12,7 +14,7 @@ LIMITS = {"a": 3, "b": 100}
 
 
 def put(queue, *words, hook="a", event_id=None, picture=None):
-    return queue.put([Delivery(hook, word.encode(), picture) for word in words], event_id, LIMITS)
+    return queue.put([Delivery(hook, word.encode(), picture) for word in words], event_id, LIMITS)[hook]
 
 
 def take(queue, hook="a"):
@@ -101,3 +103,50 @@ print("well")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ})
     assert done.stdout == "well\n", done.stderr
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.fixture
+def queue_of_full_disk(tmp_path):
+    """Three events of `a` on the disk; then it takes nothing until `queue._file` may write again."""
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        put(queue, "1", "2", "3")
+        set_full(queue, True)
+        yield queue
+
+
+def set_full(queue, is_full):
+    queue._file.execute(f"PRAGMA query_only = {int(is_full)}")
+
+
+def test_an_event_of_one_hook_costs_no_other_hook_its_events_on_a_full_disk(queue_of_full_disk):
+    assert queue_of_full_disk.put([Delivery("b", b"x")], (7, 1), {"b": 100}) == {"b": 0}
+    assert queue_of_full_disk.count() == {"a": 3, "b": 1} and queue_of_full_disk.is_seen((7, 1))
+
+
+def test_a_delivery_under_way_when_the_disk_fills_up_is_the_one_that_is_removed(queue_of_full_disk):
+    under_way = queue_of_full_disk.find_first("a")
+    put(queue_of_full_disk, "4")
+    assert not queue_of_full_disk.remove(under_way.number)
+    assert queue_of_full_disk.count() == {"a": 3}
+    assert take(queue_of_full_disk) == ["2", "3", "4"] and queue_of_full_disk.count() == {}
+
+
+def test_events_in_memory_have_the_same_limit(queue_of_full_disk):
+    assert [put(queue_of_full_disk, word) for word in "45678"] == [0, 0, 0, 1, 1]
+    assert take(queue_of_full_disk) == ["1", "2", "3", "6", "7", "8"]
+
+
+def test_a_disk_with_room_again_gets_all_that_waits(queue_of_full_disk, tmp_path):
+    queue = queue_of_full_disk
+    assert not queue.remove(queue.find_first("a").number)
+    put(queue, "4", event_id=(7, 1))
+    put(queue, "x", hook="b")
+    assert queue.problem == "the queue is in memory only: attempt to write a readonly database"
+    set_full(queue, False)
+    assert queue.remove(queue.find_first("b").number) and not queue.problem
+    with DeliveryQueue(tmp_path / "q", "run") as again:
+        assert again.count() == {"a": 3} and again.is_seen((7, 1)) and take(again) == ["2", "3", "4"]
+
+
+def test_hooks_that_are_gone_do_not_end_the_process_on_a_full_disk(queue_of_full_disk):
+    assert queue_of_full_disk.remove_others(["b"]) == 0
