@@ -28,8 +28,8 @@ LOOK_S = 30.0
 """The longest sleep of an idle thread."""
 
 
-def deliver(hook: Hook, delivery: Delivery, closing: threading.Event) -> Attempt:
-    """Tries once to deliver an event."""
+def deliver(hook: Hook, delivery: Delivery, closing: threading.Event, reached: set[str] | None = None) -> Attempt:
+    """Tries once to deliver an event; `reached`: the push addresses that earlier tries reached, filled here."""
     action, payload = hook.action, msgspec.json.decode(delivery.payload)
     file = find_attachment(action.attach, str(payload["data"].get("path", "")), delivery.picture)
     if action.attach != "none":
@@ -53,7 +53,8 @@ def deliver(hook: Hook, delivery: Delivery, closing: threading.Event) -> Attempt
             )
         case _:
             text = fill_in(action.text, payload) if action.text else describe(payload)
-            return send_push(action.push, title=fill_in(action.title, payload), text=text, file=file)
+            title = fill_in(action.title, payload)
+            return send_push(action.push, title=title, text=text, file=file, reached=reached)
 
 
 @dataclass
@@ -82,6 +83,8 @@ class Lane:
         self.is_failing = False
         """True while an event waits that could not be delivered."""
         self._queue = queue
+        self._tried, self._reached = 0, set[str]()
+        """The delivery that was tried last, and the push addresses that have it."""
         self._wake_up, self._closing = threading.Event(), threading.Event()
         self._thread = Worker(f"hook {hook.name}", self._work, stop)
 
@@ -128,7 +131,9 @@ class Lane:
             self.last = "not carried out: the disk takes nothing, a restart could repeat it"
             self._give_up(delivery, self.last)
             return 0.0
-        attempt = deliver(self.hook, delivery, self._closing)
+        if delivery.number != self._tried:
+            self._tried, self._reached = delivery.number, set()
+        attempt = deliver(self.hook, delivery, self._closing, self._reached)
         if attempt.state == "done":
             self.counts.delivered += 1
             self.last, self.is_failing = "ok", False

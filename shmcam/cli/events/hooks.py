@@ -41,7 +41,7 @@ def main(options: Options) -> int:
     if need := find_missing(settings, "hooks"):
         print(f"shmcam: {need}")
         return EXIT_FAILED
-    logging.basicConfig(level=logging.ERROR)  # the words of apprise have the address in them
+    logging.basicConfig(level=logging.ERROR)  # warnings of libraries may quote an address
     hook = hooks[name]
     camera = (hook.action.cameras or settings.cameras)[0]
     event = make_sample(hook, camera)

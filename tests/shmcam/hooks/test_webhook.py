@@ -16,6 +16,7 @@ from shmcam.hooks.push import send_push
 from shmcam.hooks.settings import ActionSettings
 from shmcam.hooks.webhook import send_webhook, to_attempt
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Backoff
 from tests.shmcam.hooks.receiver import Receiver, parts_of, verify
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -102,10 +103,39 @@ def test_push_goes_through_apprise_with_a_picture(receiver):
     assert base64.b64decode(told["attachments"][0]["base64"]) == b"jpeg"
     receiver.statuses.append(500)
     assert send_push([address], title="", text="x", file=None).state == "failed"
-    assert (
-        send_push(["nonsense://x"], title="", text="x", file=None).text
-        == "address 1 of push is none that apprise knows"
-    )
+
+
+def test_an_address_that_fails_repeats_the_message_to_no_other(receiver, caplog):
+    """And no key is in the log: apprise quotes an address that it cannot read."""
+    receiver.got.clear()
+    addresses, reached = ["slack://S3CRET", receiver.url.replace("http", "json") + "/good"], set()
+    for _ in range(2):
+        attempt = send_push(addresses, title="", text="x", file=None, reached=reached)
+        assert attempt == Attempt("failed", "address 1 of push is none that apprise knows")
+    assert len(receiver.got) == 1 and "S3CRET" not in caplog.text
+
+
+def test_a_hook_remembers_which_addresses_have_its_event(receiver, tmp_path):
+    receiver.got.clear()
+    address = receiver.url.replace("http", "json")
+    receiver.statuses += [500, 200, 200, 200, 200]
+    row = ActionSettings(events=("saved",), push=(f"{address}/a", f"{address}/b"))
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        for ident in (b"1", b"2"):
+            queue.put(
+                [
+                    Delivery(
+                        "a",
+                        b'{"id": "%s", "event": "saved", "camera": "", "host": "", "time_utc": "", "data": {}}' % ident,
+                    )
+                ],
+                None,
+                {"a": 9},
+            )
+        lane = Lane(Hook("a", row), queue, Stop())
+        pauses = [lane._handle(queue.find_first("a"), Backoff(1.0, 1.0)) for _ in range(3)]
+    assert [path for path, *_ in receiver.got] == ["/a", "/b", "/a", "/a", "/b"]
+    assert pauses[0] > 0 and pauses[1:] == [0, 0] and lane.counts.delivered == 2
 
 
 def test_the_end_of_the_process_waits_for_no_server(tmp_path):
