@@ -11,10 +11,12 @@ import hashlib
 import hmac
 import http.client
 import secrets
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,6 +31,9 @@ REFUSALS = frozenset({400, 410, 413, 415, 422})
 """The event itself is at fault, or the address is gone for good; every other error may be mended meanwhile."""
 
 RETRY_AFTER_MAX_S = 3600.0
+
+SEND_BYTES_PER_S_MIN = 32 * 1024
+"""The slowest way up: the time for a request is timeout_s, and so much more for the bytes that are sent."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +127,47 @@ def send_webhook(
         "Content-Length": str(body.size_bytes),
     }
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    end_s = time.monotonic() + timeout_s + body.size_bytes / SEND_BYTES_PER_S_MIN
     try:
         if secret:
             sent["webhook-signature"] = sign(secret, ident, timestamp, body)
-        with closing(_open(parts.scheme, parts.hostname or "", parts.port, timeout_s)) as connection:
+        with _open(parts.scheme, parts.hostname or "", parts.port, timeout_s, end_s) as connection:
             connection.request("POST", target, body.blocks(), sent)
             answer = connection.getresponse()
-            answer.read(ANSWER_BYTES_MAX)
+            with suppress(OSError, http.client.HTTPException):  # its status counts, however its text ends
+                answer.read(ANSWER_BYTES_MAX)
             return to_attempt(answer.status, answer.getheader("Retry-After") or "")
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as problem:
-        return Attempt("failed", _explain(problem, parts.hostname or ""))
+        return Attempt("failed", _explain(TimeoutError() if time.monotonic() >= end_s else problem))
 
 
-def _open(scheme: str, host: str, port: int | None, timeout_s: float) -> http.client.HTTPConnection:
+@contextmanager
+def _open(
+    scheme: str, host: str, port: int | None, timeout_s: float, end_s: float
+) -> Iterator[http.client.HTTPConnection]:
+    """Connects; at `end_s` (monotonic) the socket is shut down, for a server that sends a byte now and then."""
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, port or kind.default_port, timeout=timeout_s)
+    sock = socket.create_connection((host, connection.port), timeout_s)
     if scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=ssl.create_default_context())
-    return http.client.HTTPConnection(host, port, timeout=timeout_s)
+        context = ssl.create_default_context()
+        sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    timer = threading.Timer(max(0.0, end_s - time.monotonic()), _shut_down, (sock,))
+    timer.daemon = True
+    timer.start()
+    connection.sock = sock
+    try:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
+        yield connection
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of SSLSocket, which changes what the reader uses
 
 
 def _basic(user: str, password: str | None) -> str:
@@ -154,10 +184,12 @@ def to_attempt(status: int, retry_after: str) -> Attempt:
     return Attempt("refused" if status in REFUSALS else "failed", f"HTTP {status}", wait_s)
 
 
-def _explain(problem: Exception, host: str) -> str:
-    """Returns an error in words; http.client quotes neither address nor headers, but a ValueError may."""
+def _explain(problem: Exception) -> str:
+    """Returns an error in words, without a part of the address; a ValueError may quote headers."""
     if isinstance(problem, TimeoutError):
-        return f"{host} does not answer in time"
+        return "the server does not answer in time"
+    if isinstance(problem, ssl.SSLCertVerificationError):  # "Hostname mismatch, certificate is not valid for 'host'"
+        return f"certificate of the server: {problem.verify_message.partition(',')[0]}"
     if isinstance(problem, OSError):
-        return f"{host}: {problem.strerror or type(problem).__name__}"
-    return f"{host}: {type(problem).__name__}"
+        return problem.strerror or type(problem).__name__
+    return type(problem).__name__
