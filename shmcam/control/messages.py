@@ -806,7 +806,7 @@ TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
     "motion": ("motion_began", "motion_ended"),
     "recording": ("recording_started", "recording_stopped", "clip_closed"),
     "clip": ("clip_closed",),
-    "pictures": ("saved", "stack_saved", "archive_saved", "deleted", "uploaded"),
+    "pictures": ("saved", "stack_saved", "archive_saved", "deleted"),
     "camera": ("camera_found", "camera_lost", "mode_changed"),
     "process": ("process_up", "process_down", "process_stalled"),
     "system": ("disk_low", "memory_high", "failed"),

@@ -5,7 +5,7 @@ import pytest
 from shmcam.config.masking import MASK, find_secrets, mask_secret
 from shmcam.config.schema import list_keys
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.control.messages import ClipClosed, DiskLow, MotionBegan, NightBegan, NightEnded
+from shmcam.control.messages import ClipClosed, DiskLow, MotionBegan, NightBegan, NightEnded, Uploaded
 from shmcam.hooks.hook import EventLimit, hooks_of, is_within
 from shmcam.hooks.payload import describe, fill_in, to_environment, to_payload
 
@@ -45,6 +45,7 @@ def test_topics_groups_and_cameras(tmp_path):
     assert motion.takes(MOTION, 0)
     assert not motion.takes(MotionBegan(camera="cam1"), 0)
     assert not motion.takes(NightBegan(camera="cam0"), 0)
+    assert not hook(tmp_path, events=["pictures"]).takes(Uploaded(path="/a.jpg"), 0), "one picture is one event"
     system = hook(tmp_path, events=["system", "clip_closed"])
     assert system.takes(DiskLow(path="/"), 0) and system.takes(ClipClosed(camera="cam3", path="/x.mp4"), 0)
     assert not hook(tmp_path, events=["system"], cameras=["cam0"]).takes(DiskLow(path="/"), 0), "it has no camera"
