@@ -13,9 +13,9 @@ import aiomqtt
 
 from shmcam.control.messages import Reply, Snapshot
 from shmcam.mqtt.broker import BrokerLink
+from shmcam.mqtt.commands_from_broker import parse_command, reply_payload_of
 from shmcam.mqtt.health import MachineFigures, health_of
 from shmcam.mqtt.outbox import Outbox, Outgoing
-from shmcam.mqtt.requests import parse_command, reply_payload_of
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import Topics
 from shmcam.runtime.clock import ClockError

@@ -1,6 +1,6 @@
 """The mqtt process's day: the hub's status and events to the outbox, messages from the broker to the hub.
 
-Everything that is decided is decided elsewhere (camera_state, discovery, requests, health); here are the clocks and the
+Everything that is decided is decided elsewhere (camera_state, discovery, commands_from_broker, health); here are the clocks and the
 waiting. With the hub dead the cameras are shown as not available; with the broker dead events wait in the outbox.
 """
 
@@ -37,10 +37,7 @@ from shmcam.control.messages import (
 )
 from shmcam.mqtt.broker import BrokerLink
 from shmcam.mqtt.camera_state import EDGES, CameraState, CameraStates
-from shmcam.mqtt.discovery import CameraFacts, device_payload_of, is_our_payload
-from shmcam.mqtt.health import MachineFigures, health_of, measure_machine
-from shmcam.mqtt.outbox import Outbox, Outgoing
-from shmcam.mqtt.requests import (
+from shmcam.mqtt.commands_from_broker import (
     BrokerCommand,
     RefusedCommandError,
     at_sensor_time,
@@ -48,6 +45,9 @@ from shmcam.mqtt.requests import (
     parse_command,
     reply_payload_of,
 )
+from shmcam.mqtt.discovery import CameraFacts, device_payload_of, is_our_payload
+from shmcam.mqtt.health import MachineFigures, health_of, measure_machine
+from shmcam.mqtt.outbox import Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
 from shmcam.runtime.clock import read_clock_error_us, to_iso, utc_offset_ns

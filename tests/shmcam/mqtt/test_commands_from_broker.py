@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shmcam.control.messages import Delete, DumpConfig, Night, PastStack, Ping, Record, Reply, Save, Set, Snapshot
-from shmcam.mqtt.requests import (
+from shmcam.mqtt.commands_from_broker import (
     RefusedCommandError,
     at_sensor_time,
     command_of_entity,
