@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from shmcam.control.codec import encode
 from shmcam.control.command_table import BY_NAME, GROUPS
 from shmcam.control.messages import JSON, Command, Night, PastStack, Record, Reply, Save, Snapshot, wire_name
 from shmcam.control.parser import parse_line, parse_object
@@ -20,14 +21,27 @@ from shmcam.mqtt.discovery import NIGHT_OPTIONS
 PAYLOAD_BYTES_MAX = 64 * 1024
 """Longest command, as on the control socket."""
 
-AT_PAST_S, AT_FUTURE_S = 30.0, 600.0
-"""An instant may lie so far back (rings hold seconds) or ahead (what waits is forgotten when the process ends)."""
+AT_PAST_S, AT_FUTURE_S = 30, 600
+"""An instant may lie so far back (rings hold seconds) or ahead (what waits is forgotten when the process ends).
+
+Whole seconds: an integer of JSON may be too large for a float.
+"""
+
+ID_CHARS_MAX = 1024
+"""Longest id of a caller, as JSON: it comes back in the answer."""
 
 IN_CONNECTION = frozenset(row.name for row in GROUPS["connection"])
 """Commands that concern the connection on which they come: they have no meaning here."""
 
-OWNERS_COMMANDS = frozenset(row.name for row in GROUPS["settings"]) | {"delete", "unprotect", "archives"}
-"""Commands that change the configuration, show it, or delete: only with mqtt.commands = "all"."""
+CONTROL_COMMANDS = frozenset(
+    {
+        *("save", "snapshot", "past_stack", "timelapse", "keogram", "pictures"),
+        *("record", "watch", "clips"),
+        *("night", "night_level"),
+        *("status", "health", "cameras", "detect", "viewers", "version", "help", "ping"),
+    }
+)
+"""Commands with mqtt.commands = "control"; every other one, also a new one, needs "all"."""
 
 Access = Literal["none", "control", "all"]
 
@@ -52,7 +66,7 @@ def is_allowed(command: Command, access: Access) -> bool:
     name = wire_name(command)
     if name in IN_CONNECTION or access == "none":
         return False
-    return access == "all" or name not in OWNERS_COMMANDS
+    return access == "all" or name in CONTROL_COMMANDS
 
 
 def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: int) -> BrokerCommand | None:
@@ -66,12 +80,13 @@ def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: in
             parsed = BrokerCommand(parse_line(text))
         else:
             devices = value.pop("devices", None)
-            if devices is not None and not isinstance(devices, list):
+            if devices is not None and not (isinstance(devices, list) and all(type(name) is str for name in devices)):
                 raise RefusedCommandError(f"devices: expected a list of names, got {str(devices)[:40]!r}")
             if devices is not None and device not in devices:
                 return None
             parsed = _parse_object(value, now_utc_ns)
-    except (ValueError, RecursionError) as problem:
+        encode("msgpack", parsed.command)  # as it goes to the hub: fails for half a surrogate pair, or beyond 64 bits
+    except (ValueError, OverflowError, RecursionError) as problem:
         raise RefusedCommandError(str(problem)) from None
     if not is_allowed(parsed.command, access):
         raise RefusedCommandError(_explain_refusal(parsed.command, access))
@@ -85,15 +100,18 @@ def _parse_object(value: dict[str, Any], now_utc_ns: int) -> BrokerCommand:
     command, ident = parse_object(value)
     if not isinstance(command, Command):
         raise RefusedCommandError(f"{wire_name(command)} is no command")
+    if len(json.dumps(ident)) > ID_CHARS_MAX:
+        raise RefusedCommandError(f"id: longer than {ID_CHARS_MAX} characters")
     if at_utc_ns:
         if not isinstance(command, Snapshot | Record):
             raise RefusedCommandError(
                 f"at_utc_ns: only snapshot and record act at an instant, not {wire_name(command)}"
             )
-        ahead_s = (at_utc_ns - now_utc_ns) / 1e9
-        if not -AT_PAST_S <= ahead_s <= AT_FUTURE_S:
+        ahead_ns = at_utc_ns - now_utc_ns
+        if not -AT_PAST_S * 10**9 <= ahead_ns <= AT_FUTURE_S * 10**9:
+            ahead = f"{ahead_ns // 10**9:+d} s" if abs(ahead_ns) < 2**63 else "many years"
             raise RefusedCommandError(
-                f"at_utc_ns: {ahead_s:+.0f} s from now by our clock; expected -{AT_PAST_S:.0f}..+{AT_FUTURE_S:.0f} s"
+                f"at_utc_ns: {ahead} from now by our clock; expected -{AT_PAST_S}..+{AT_FUTURE_S} s"
             )
     return BrokerCommand(command, ident, at_utc_ns)
 
@@ -143,5 +161,5 @@ def _explain_refusal(command: Command, access: Access) -> str:
     name = BY_NAME[wire_name(command)].words[0]
     if wire_name(command) in IN_CONNECTION:
         return f"{name} has no meaning over MQTT"
-    needed = "all" if wire_name(command) in OWNERS_COMMANDS else "control"
+    needed = "control" if wire_name(command) in CONTROL_COMMANDS else "all"
     return f'{name} is not allowed over MQTT: mqtt.commands is "{access}", needed is "{needed}"'

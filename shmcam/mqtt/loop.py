@@ -1,7 +1,8 @@
 """The mqtt process's day: the hub's status and events to the outbox, messages from the broker to the hub.
 
-Everything that is decided is decided elsewhere (camera_state, discovery, commands_from_broker, health); here are the clocks and the
-waiting. With the hub dead the cameras are shown as not available; with the broker dead events wait in the outbox.
+Everything that is decided is decided elsewhere (camera_state, discovery, commands_from_broker, health); here are the
+clocks and the waiting. With the hub dead the cameras are shown as not available; with the broker dead events wait in
+the outbox.
 """
 
 from __future__ import annotations

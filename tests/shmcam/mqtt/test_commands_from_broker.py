@@ -4,8 +4,26 @@ import json
 
 import pytest
 
-from shmcam.control.messages import Delete, DumpConfig, Night, PastStack, Ping, Record, Reply, Save, Set, Snapshot
+from shmcam.control.command_table import BY_NAME
+from shmcam.control.messages import (
+    Archive,
+    Clips,
+    Delete,
+    DumpConfig,
+    Library,
+    Logs,
+    Night,
+    PastStack,
+    Ping,
+    Protect,
+    Record,
+    Reply,
+    Save,
+    Set,
+    Snapshot,
+)
 from shmcam.mqtt.commands_from_broker import (
+    CONTROL_COMMANDS,
     RefusedCommandError,
     at_sensor_time,
     command_of_entity,
@@ -42,6 +60,13 @@ def test_a_command_is_a_line_of_text_or_a_json_object():
         ({"command": "snapshot", "at_utc_ns": True}, "expected ns since 1970, got 'True'"),
         ({"command": "snapshot", "at_utc_ns": NOW + 3600 * 10**9}, r"\+3600 s from now by our clock"),
         ({"command": "snapshot", "at_utc_ns": NOW - 3600 * 10**9}, r"-3600 s from now by our clock"),
+        ('{"command": "snapshot", "at_utc_ns": ' + "9" * 401 + "}", "at_utc_ns: many years from now by our clock"),
+        ('{"command": "snapshot", "at_utc_ns": -' + "9" * 401 + "}", "at_utc_ns: many years from now"),
+        ('{"command": "snapshot", "at_utc_ns": 1e999}', "expected ns since 1970, got 'inf'"),
+        ('{"command": "timelapse", "since": "\\ud800"}', "surrogates not allowed"),
+        ('{"command": "ping", "id": ' + "[" * 600 + "]" * 600 + "}", "id: longer than 1024 characters"),
+        ({"command": "save", "devices": ["pi", 5]}, "devices: expected a list of names"),
+        ({"command": "save", "devices": "a pi b"}, "devices: expected a list of names, got 'a pi b'"),
         ({"command": "save", "devices": "pizza"}, "devices: expected a list of names, got 'pizza'"),
         ({"message": "night_began", "camera": "cam0"}, "night_began is no command"),
         ("subscribe", "subscribe has no meaning over MQTT"),
@@ -71,6 +96,11 @@ def test_a_command_for_other_devices_is_none_of_ours():
     [
         (Save(), False, True, True),
         (Ping(), False, True, True),
+        (Clips(), False, True, True),
+        (Logs(), False, False, True),
+        (Library(action="rebuild"), False, False, True),
+        (Archive(name="x"), False, False, True),
+        (Protect(number=1), False, False, True),
         (Set(), False, False, True),
         (Delete(number=1), False, False, True),
         (DumpConfig(), False, False, True),
@@ -116,6 +146,10 @@ def test_each_entity_of_home_assistant_has_its_command(entity, payload, command)
 def test_an_entity_refuses_other_payloads(entity, payload, reason):
     with pytest.raises(RefusedCommandError, match=reason):
         command_of_entity("cam1", entity, payload, "all")
+
+
+def test_what_control_allows_are_commands():
+    assert set(BY_NAME) >= CONTROL_COMMANDS
 
 
 def test_an_answer_names_its_device_and_the_callers_id():
