@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from shmcam.mqtt.fleet.devices import show_error, to_table
+from shmcam.mqtt.fleet.devices import read_object, show_error, show_text, to_table
 
 
 @dataclass(slots=True)
@@ -21,11 +20,8 @@ class Answers:
 
     def note(self, payload: bytes) -> bool:
         """Takes an answer over. Returns: whether it is the first one of an expected device."""
-        try:
-            answer = json.loads(payload)
-        except (ValueError, RecursionError):
-            return False
-        device = answer.get("device") if isinstance(answer, dict) else None
+        answer = read_object(payload)
+        device = answer.get("device")
         if not isinstance(device, str) or device not in self.expected or device in self.by_device:
             return False
         self.by_device[device] = answer
@@ -53,7 +49,7 @@ class Answers:
                 "device": name,
                 "result": "ok" if answer.get("ok") is True else "failed",
                 "clock": show_error(_number_or_none(answer.get("clock_error_us"))),
-                "answer": str(answer.get("text", "")).partition("\n")[0][:140],
+                "answer": show_text(answer.get("text", ""))[:140],
             }
             for name, answer in sorted(
                 self.by_device.items(), key=lambda item: (item[1].get("ok") is not True, item[0])

@@ -41,8 +41,8 @@ class FleetDevice:
             "cameras": f"{well}/{len(rows)}{f' rec {recording}' if recording else ''}" if rows else "-",
             "disk": f"{free / 1e9:.0f} GB" if isinstance(free, int) and isinstance(total, int) and total else "-",
             "clock": show_error(self.clock_error_us),
-            "version": str(self.health.get("version", "-"))[:16],
-            "problem": "; ".join(map(str, problems))[:100] if isinstance(problems, list) else "no health yet",
+            "version": show_text(self.health.get("version", "-"))[:16],
+            "problem": "; ".join(map(show_text, problems))[:100] if isinstance(problems, list) else "no health yet",
         }
 
 
@@ -63,15 +63,33 @@ class FleetDevices:
         if levels[1] == "availability":
             device.is_online = payload == ONLINE
         elif levels[1] == "health":
-            try:
-                value = json.loads(payload)
-            except (ValueError, RecursionError):
-                return
-            device.health = value if isinstance(value, dict) else {}
+            device.health = read_object(payload)
 
     def list_all(self) -> list[FleetDevice]:
         """Returns the devices in the order of their names."""
         return [self.by_name[name] for name in sorted(self.by_name)]
+
+
+def read_object(payload: bytes) -> dict[str, Any]:
+    """Returns a JSON object that a stranger wrote; {}: it is none. Numbers beyond 64 bits become None."""
+    try:
+        value = json.loads(payload, parse_int=_to_number, parse_float=_to_number, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _to_number(digits: str) -> int | float | None:
+    number = float(digits)
+    if not abs(number) < 2**63:
+        return None
+    return number if any(c in ".eE" for c in digits) else int(digits)
+
+
+def show_text(text: Any) -> str:
+    """Returns the first line of a stranger's text, without what no terminal can show; "-": it is no text."""
+    line = text.partition("\n")[0] if isinstance(text, str) else "-"
+    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def show_error(error_us: int | None) -> str:

@@ -72,6 +72,32 @@ def test_a_device_is_shown_with_whatever_of_its_health_is_readable():
     assert rows[2]["clock"] == "not set"
 
 
+ODD = (
+    "9" * 401,
+    "1e999",
+    "NaN",
+    "true",
+    '"\\ud800\\u001b"',
+    "[" * 700 + "]" * 700,
+    '{"error_us": %s}' % ("9" * 305),
+    '["\\ud800"]',
+)
+
+
+def test_answers_and_health_of_strangers_are_shown_whatever_stands_in_them():
+    for odd in (*ODD, '{"frames": {"cam0": {"asked_age_s": %s, "age_s": NaN}}}' % ("9" * 401)):
+        for key in ("ok", "text", "data", "clock_error_us", "at_utc_ns"):
+            answers = Answers(expected={"a"})
+            assert answers.note(f'{{"device": "a", "at_utc_ns": 5, "{key}": {odd}}}'.encode())
+            assert answers.to_text(1.0).encode()
+            assert "NaN" not in json.dumps(answers.by_device)
+        for key in ("clock", "cameras", "disk_free_bytes", "problems", "version"):
+            devices = FleetDevices("shmcam")
+            devices.note("shmcam/a/health", f'{{"disk_total_bytes": 5, "{key}": {odd}}}'.encode())
+            assert devices.by_name["a"].health
+            assert "".join(devices.list_all()[0].to_row().values()).encode()
+
+
 # ---- with one
 
 
