@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.mqtt.outbox import Outbox, Outgoing
@@ -32,6 +34,10 @@ KEEPALIVE_S = 30
 IN_FLIGHT_MAX = 16
 """Events sent before the first of them is confirmed; mosquitto takes 20."""
 INCOMING_MAX = 256
+PACKET_BYTES_MAX = 268_435_460
+"""The longest packet of MQTT (2.1.4), for a broker without a limit of its own."""
+PUBLISH_EXTRA_BYTES = 16
+"""The most that a PUBLISH has beside topic, payload and correlation: header 5, lengths 2 and 3, id 2, properties 4."""
 GOODBYE_S = 1.0
 
 HINTS = {
@@ -55,6 +61,17 @@ def open_tls(settings: MqttSettings, folder: Path) -> ssl.SSLContext | None:
     return context
 
 
+class BrokerClient(aiomqtt.Client):
+    """The client, which also keeps what aiomqtt drops of the broker's answer to CONNECT."""
+
+    packet_bytes_max = PACKET_BYTES_MAX
+    """The longest packet that the broker takes; beyond it ends the connection (MQTT 5, 3.2.2.3.6)."""
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        self.packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+
 def open_client(
     settings: MqttSettings,
     folder: Path,
@@ -62,9 +79,9 @@ def open_client(
     will: aiomqtt.Will | None = None,
     *,
     incoming_max: int = INCOMING_MAX,
-) -> aiomqtt.Client:
+) -> BrokerClient:
     """Returns a client for the broker of [mqtt], not connected yet. Raises: OSError for unusable certificates."""
-    client = aiomqtt.Client(
+    client = BrokerClient(
         settings.host,
         settings.port_in_use,
         username=settings.username or None,
@@ -104,23 +121,28 @@ class BrokerLink:
     ) -> None:
         """`on_message` takes each message; it must not raise for what a stranger may send."""
         self.reason = "connecting"
-        """Why there is no connection; empty: there is one."""
+        """Why there is no connection, or what the broker does not take; empty: all is well."""
+        self.is_connected = False
+        """True while the broker takes messages."""
         self.connections = 0
         """Connections since the start."""
         self._settings, self._folder, self._topics = settings, folder, topics
         self._outbox, self._on_message = outbox, on_message
         self._identifier = f"shmcam-{topics.device}"
-        self._client: aiomqtt.Client | None = None
+        self._client: BrokerClient | None = None
+        self._refused: list[str] = []
+        """Subscriptions that this connection has not got."""
+        self._left_out: Outgoing | None = None
+        """The last message that was too long; None: the next one on its topic was not."""
         self._connected_s = 0.0
         self._short_lived = 0
         """Connections in a row that ended soon."""
         self._to_send = asyncio.Event()
         self._is_known = asyncio.Event()
 
-    @property
-    def is_connected(self) -> bool:
-        """True while the broker takes messages."""
-        return not self.reason
+    def takes(self, message: Outgoing) -> bool:
+        """Tells whether a message is short enough for the broker."""
+        return self._client is None or packet_bytes_of(message) <= self._client.packet_bytes_max
 
     def wake(self) -> None:
         """Has new messages of the outbox sent."""
@@ -139,15 +161,15 @@ class BrokerLink:
                 client = open_client(self._settings, self._folder, self._identifier, will)
                 async with client:
                     await self._exchange(client, backoff)
-            except* (aiomqtt.MqttError, OSError) as group:
+            except* (aiomqtt.MqttError, OSError, UnicodeError) as group:  # UnicodeError: mqtt.host = "a..b"
                 self._note_failure(explain(group))
             finally:
-                self._client = None
+                self._client, self.is_connected = None, False
             await asyncio.sleep(backoff.next_delay_s())
 
     async def say_goodbye(self) -> None:
         """Publishes that the device goes, as a clean end of the connection drops the last will."""
-        if self._client is not None and self.is_connected:
+        if self._client is not None:
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await self._client.publish(self._topics.own("availability"), OFFLINE, qos=1, retain=True)
@@ -165,17 +187,19 @@ class BrokerLink:
             log.warning("no broker: %s", reason)
         self.reason = reason
 
-    async def _exchange(self, client: aiomqtt.Client, backoff: Backoff) -> None:
+    async def _exchange(self, client: BrokerClient, backoff: Backoff) -> None:
         """Sends and receives until the connection ends. Raises: MqttError, in a group."""
         topics, settings = self._topics, self._settings
         wanted = [topics.birth] if settings.discovery else []
         if settings.commands != "none":
             wanted += [topics.command_for_all, topics.own("command"), topics.own("camera/+/+/set")]
+        self._refused, self._left_out = [], None
         if wanted:
-            await client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in wanted])
-        self._outbox.renew()
+            self._refused += await subscribe(client, wanted, SubscribeOptions(qos=1))
+        self._outbox.begin_connection()
         self._outbox.set(topics.own("availability"), ONLINE)
-        self._client, self.reason, self._connected_s = client, "", asyncio.get_running_loop().time()
+        self._client, self.is_connected, self._connected_s = client, True, asyncio.get_running_loop().time()
+        self._note_limits()
         self.connections += 1
         log.info("broker connected host=%s port=%d device=%s", settings.host, settings.port_in_use, topics.device)
         async with asyncio.TaskGroup() as tasks:
@@ -191,20 +215,49 @@ class BrokerLink:
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:
             for reply in self._outbox.take_replies():
-                await publish(client, reply)
-            if retained := self._outbox.take_retained():
-                await publish(client, retained)
+                await self._publish(client, reply)
+            if state := self._outbox.take_retained():
+                await self._publish(client, state)
             elif events := self._outbox.list_events(IN_FLIGHT_MAX):
                 async with asyncio.TaskGroup() as tasks:
                     for event in events:
                         tasks.create_task(self._send_event(client, event))
+            elif image := self._outbox.take_retained(qos=0):  # last: it may be long, and a slow line would end with it
+                await self._publish(client, image)
             else:
                 await self._to_send.wait()
                 self._to_send.clear()
 
     async def _send_event(self, client: aiomqtt.Client, event: Outgoing) -> None:
-        await publish(client, event)
-        self._outbox.confirm(event)
+        if await self._publish(client, event):
+            self._outbox.confirm(event)
+        else:
+            self._outbox.drop(event)
+
+    async def _publish(self, client: aiomqtt.Client, message: Outgoing) -> bool:
+        """Publishes one message. Returns: False if it is too long for the broker, and left out. Raises: MqttError."""
+        before = self._left_out
+        if not self.takes(message):
+            self._left_out = message
+            self._note_limits(is_new=before is None or before.topic != message.topic)
+            return False
+        await publish(client, message)
+        if before is not None and before.topic == message.topic:
+            self._left_out = None
+            self._note_limits()
+        return True
+
+    def _note_limits(self, *, is_new: bool = True) -> None:
+        """Puts what the broker does not take into the reason."""
+        problems = [f"the broker refuses {', '.join(self._refused)}"] if self._refused else []
+        if self._left_out is not None and self._client is not None:
+            problems.append(
+                f"{self._left_out.topic}: {packet_bytes_of(self._left_out)} bytes left out, the broker takes "
+                f"{self._client.packet_bytes_max}; make images smaller with mjpeg_server.width"
+            )
+        self.reason = "; ".join(problems)
+        if self.reason and is_new:
+            log.warning("broker connected, but %s", self.reason)
 
     async def _find_stale(self, client: aiomqtt.Client) -> None:
         """Has the broker send what is retained of our cameras; `on_message` then removes what is not wanted.
@@ -213,7 +266,25 @@ class BrokerLink:
         """
         await self._is_known.wait()
         options = SubscribeOptions(qos=0, noLocal=True)
-        await client.subscribe([(topic, options) for topic in self._topics.may_be_stale])
+        if refused := await subscribe(client, self._topics.may_be_stale, options):
+            self._refused += refused
+            self._note_limits()
+
+
+def packet_bytes_of(message: Outgoing) -> int:
+    """Returns how long the packet of a message is at most."""
+    correlation_bytes = len(message.correlation or b"")
+    return PUBLISH_EXTRA_BYTES + len(message.topic.encode()) + len(message.payload) + correlation_bytes
+
+
+async def subscribe(client: aiomqtt.Client, topics: Sequence[str], options: SubscribeOptions) -> list[str]:
+    """Subscribes to topics. Returns: those that the broker refuses, with its reason. Raises: MqttError."""
+    codes = await client.subscribe([(topic, options) for topic in topics])
+    return [
+        f"{topic} ({code})"
+        for topic, code in zip(topics, codes, strict=False)
+        if isinstance(code, ReasonCode) and code.is_failure
+    ]
 
 
 async def publish(client: aiomqtt.Client, message: Outgoing) -> None:

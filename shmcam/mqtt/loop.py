@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import aiomqtt
@@ -48,7 +49,7 @@ from shmcam.mqtt.commands_from_broker import (
 )
 from shmcam.mqtt.discovery import CameraFacts, device_payload_of, is_our_payload
 from shmcam.mqtt.health import MachineFigures, health_of, measure_machine
-from shmcam.mqtt.outbox import Outbox, Outgoing
+from shmcam.mqtt.outbox import STRAYS_MAX, Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
 from shmcam.runtime.clock import read_clock_error_us, to_iso, utc_offset_ns
@@ -95,6 +96,7 @@ class MqttLoop:
         self._status: dict[str, Any] = {}
         self._commands = 0
         self._image_problem = ""
+        self._has_too_many_strays = False
 
     async def run(self) -> None:
         """Works until stop is requested, also by a part of it that fails."""
@@ -286,9 +288,12 @@ class MqttLoop:
                     return
             except (ValueError, RecursionError):
                 return
-        log.info("old topic removed topic=%s", topic)
-        self._outbox.remove(topic)
-        self._broker.wake()
+        if self._outbox.remove(topic):
+            log.info("old topic removed topic=%s", topic)
+            self._broker.wake()
+        elif not self._has_too_many_strays:
+            self._has_too_many_strays = True
+            log.warning("more old topics than %d cannot be ours; the others stay at the broker", STRAYS_MAX)
 
     def _take_command(self, message: aiomqtt.Message, payload: bytes) -> None:
         wanted = str(getattr(message.properties, "ResponseTopic", "") or self._topics.own("reply"))
@@ -344,7 +349,13 @@ class MqttLoop:
     ) -> None:
         more["clock_error_us"] = read_clock_error_us()
         payload = reply_payload_of(reply, self._topics.device, ident, **more)
-        self._outbox.add_reply(Outgoing(topic, payload, correlation=correlation))
+        answer = Outgoing(topic, payload, correlation=correlation)
+        if not self._broker.takes(answer):
+            failure = error(
+                f"the answer has {len(payload)} bytes, more than the broker takes; ask for less", "too_long"
+            )
+            answer = replace(answer, payload=reply_payload_of(failure, self._topics.device, ident, **more))
+        self._outbox.add_reply(answer)
         self._broker.wake()
 
     # ---- tasks

@@ -27,6 +27,9 @@ class Outgoing:
 REPLIES_MAX = 256
 """Answers that wait for the connection at most; they end with it, as the callers have given up."""
 
+STRAYS_MAX = 1000
+"""Topics of earlier runs removed at most, four for each of 250 cameras: a broker may send ever new ones."""
+
 
 class Outbox:
     """See the module."""
@@ -39,6 +42,8 @@ class Outbox:
         self._events: deque[Outgoing] = deque()
         self._replies: deque[Outgoing] = deque(maxlen=REPLIES_MAX)
         self._queue_max = queue_max
+        self._strays = 0
+        """Topics removed that were not wanted by this run."""
         self.lost = 0
         """Events dropped since the start."""
         self.published = 0
@@ -57,10 +62,17 @@ class Outbox:
         self._unsent[topic] = None
         return True
 
-    def remove(self, topic: str) -> None:
-        """Removes a retained topic at the broker, also one that an earlier run of ours left."""
-        self._retained.pop(topic, None)
+    def remove(self, topic: str) -> bool:
+        """Removes a retained topic at the broker, also one that an earlier run of ours left.
+
+        Returns: False if so many of the latter were removed already that they cannot be ours.
+        """
+        if self._retained.pop(topic, None) is None:
+            if self._strays >= STRAYS_MAX:
+                return False
+            self._strays += 1
         self._unsent[topic] = None
+        return True
 
     def holds(self, topic: str) -> bool:
         """Tells whether a retained topic is wanted."""
@@ -71,17 +83,23 @@ class Outbox:
         return list(self._retained)
 
     def renew(self) -> None:
-        """Has everything retained sent again, in the order of its first appearance, and forgets old answers."""
+        """Has everything retained sent again, in the order of its first appearance."""
         self._unsent = dict.fromkeys([*self._unsent, *self._retained])
+
+    def begin_connection(self) -> None:
+        """Has everything retained sent again, and forgets the answers for callers of the connection before."""
+        self.renew()
         self._replies.clear()
 
-    def take_retained(self) -> Outgoing | None:
-        """Takes the next retained message to send; None: all are sent. After a failure everything is renewed anyway."""
-        topic = next(iter(self._unsent), None)
-        if topic is None:
-            return None
-        del self._unsent[topic]
-        return self._retained.get(topic) or Outgoing(topic, b"", retain=True)  # an empty payload removes it: MQTT 3.3.1
+    def take_retained(self, qos: int = 1) -> Outgoing | None:
+        """Takes the next retained message of a QoS to send; None: all are sent. A new connection renews everything."""
+        for topic in self._unsent:
+            # an empty payload removes it: MQTT 3.3.1
+            message = self._retained.get(topic) or Outgoing(topic, b"", retain=True)
+            if message.qos == qos:
+                del self._unsent[topic]
+                return message
+        return None
 
     def add_reply(self, reply: Outgoing) -> None:
         """Adds an answer."""
@@ -103,6 +121,12 @@ class Outbox:
     def list_events(self, count: int) -> list[Outgoing]:
         """Returns the oldest events, which stay in the queue until each is confirmed."""
         return [self._events[index] for index in range(min(count, len(self._events)))]
+
+    def drop(self, event: Outgoing) -> None:
+        """Removes and counts an event that the broker cannot take."""
+        with contextlib.suppress(ValueError):
+            self._events.remove(event)
+            self.lost += 1
 
     def confirm(self, event: Outgoing) -> None:
         """Removes an event that the broker has; one dropped meanwhile is gone already."""

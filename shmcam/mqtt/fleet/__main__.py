@@ -61,7 +61,7 @@ async def _connect(options: argparse.Namespace, own: MqttSettings, folder: Path)
     try:
         async with open_session(own, folder) as session:
             return await work(options, session, own)
-    except (aiomqtt.MqttError, OSError) as problem:  # TimeoutError too
+    except (aiomqtt.MqttError, OSError, UnicodeError) as problem:  # TimeoutError too; UnicodeError: host "a..b"
         where = f"{own.host}:{own.port_in_use}"
         print(f"shmcam: no answer from the broker {where}: {explain(problem)}", file=sys.stderr)
         return EXIT_UNAVAILABLE

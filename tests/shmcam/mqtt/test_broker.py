@@ -1,13 +1,18 @@
 """The process at a real mosquitto: what it survives, what it never loses, and what it says about it."""
 
+import asyncio
 import json
 import signal
 import subprocess
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Saved
+from shmcam.mqtt.broker import subscribe
 from tests.machine import needs, until
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
 
@@ -211,3 +216,41 @@ def test_a_dead_hub_leaves_the_device_there_and_its_cameras_not():
         assert (answer["ok"], answer["status"]) == (False, "no_hub")
         until(lambda: listener.json("shmcam/pi/health").get("problems") == ["the hub does not answer"], 40, "health")
         assert listener.retained["shmcam/pi/availability"] == b"online"
+
+
+def test_what_the_broker_does_not_take_is_left_out_and_named_and_events_come_all_the_same():
+    with Mosquitto("allow_anonymous true\nmax_packet_size 1100") as broker, MqttProcess(broker) as process:
+        until(lambda: connected(process), 20, lambda: process.log)
+        with (
+            Listener(broker, "shmcam/pi/event/#", "shmcam/reply/#") as listener,
+            ControlClient("exporter", socket_path=process.hub.socket) as exporter,
+        ):
+            until(lambda: exporter.is_connected, 10, "the hub")
+            exporter.announce(Saved(camera="cam0", path="/" + "x" * 1000))
+            exporter.announce(Saved(camera="cam0", path="/a"))
+            until(lambda: paths_in(listener) == ["/a"], 20, lambda: process.log)
+            until(lambda: "the broker takes 1100; make images smaller" in reason_of(process), 10, lambda: process.row())
+            answer = listener.ask("shmcam/pi/command", "help")
+            assert (answer["ok"], answer["status"]) == (False, "too_long")
+            until(lambda: process.row()["figures"]["unpublished"] == 1, 10, lambda: process.row())
+            figures = process.row()["figures"]
+            assert (figures["connections"], figures["published"], figures["queued"]) == (1, 1, 0)
+            assert process.row()["state"] == "running"
+
+
+def test_a_host_that_is_no_name_is_a_reason_and_costs_nothing():
+    with Mosquitto() as broker, MqttProcess(broker, host="a..b") as process:
+        until(lambda: "a..b:" in reason_of(process), 20, lambda: process.log)
+        assert process.process.poll() is None
+
+
+def test_refused_subscriptions_are_named():
+    class Broker:
+        async def subscribe(self, topics):
+            return [
+                ReasonCode(PacketTypes.SUBACK, "Not authorized" if "all" in topic else "Granted QoS 1")
+                for topic, _ in topics
+            ]
+
+    refused = asyncio.run(subscribe(Broker(), ["shmcam/all/command", "shmcam/pi/command"], SubscribeOptions(qos=1)))
+    assert refused == ["shmcam/all/command (Not authorized)"]

@@ -173,4 +173,5 @@ def test_without_a_broker_it_says_so(broker):
     assert f"no answer from the broker 127.0.0.1:{broker.port}: [Errno 111] Connection refused" in text
     text = fleet(broker, "list", "--set", "mqtt.tls=true", "--set", "mqtt.tls_ca=gone.pem", code=69)
     assert "No such file" in text
+    assert "no answer from the broker a..b:" in fleet(broker, "list", "--set", "mqtt.host=a..b", code=69)
     broker.start()

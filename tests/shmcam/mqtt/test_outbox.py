@@ -1,6 +1,6 @@
 """What is sent to the broker, and in which order: the newest state, every event, nothing without a limit."""
 
-from shmcam.mqtt.outbox import Outbox, Outgoing
+from shmcam.mqtt.outbox import STRAYS_MAX, Outbox, Outgoing
 
 
 def take_all(outbox):
@@ -23,7 +23,11 @@ def test_a_new_connection_gets_everything_retained_again_but_no_old_answer():
     outbox.set("b", b"1")
     outbox.add_reply(Outgoing("reply", b""))
     assert take_all(outbox) == ["a", "b"]
-    outbox.renew()
+    outbox.renew()  # Home Assistant has started: the callers still wait for their answers
+    assert take_all(outbox) == ["a", "b"]
+    assert [reply.topic for reply in outbox.take_replies()] == ["reply"]
+    outbox.add_reply(Outgoing("reply", b""))
+    outbox.begin_connection()
     assert take_all(outbox) == ["a", "b"]
     assert outbox.take_replies() == []
 
@@ -61,3 +65,23 @@ def test_the_oldest_events_are_dropped_and_counted_beyond_the_limit_also_while_t
         outbox.confirm(event)
     assert [event.topic for event in outbox.list_events(9)] == ["e", "f"]
     assert (outbox.published, outbox.lost) == (1, 3)
+
+
+def test_a_broker_that_sends_ever_new_old_topics_fills_nothing():
+    outbox = Outbox(10)
+    outbox.set("a", b"1")
+    assert [outbox.remove(f"old/{number}") for number in range(STRAYS_MAX + 5)] == [True] * STRAYS_MAX + [False] * 5
+    assert outbox.remove("a")
+    assert len(take_all(outbox)) == STRAYS_MAX + 1
+
+
+def test_images_are_taken_apart_and_what_the_broker_cannot_take_counts_as_lost():
+    outbox = Outbox(10)
+    outbox.set("image", b"jpeg", qos=0)
+    outbox.set("state", b"1")
+    outbox.remove("old")
+    assert take_all(outbox) == ["state", "old"]
+    assert outbox.take_retained(qos=0) == Outgoing("image", b"jpeg", 0, retain=True)
+    outbox.add_event("a", b"")
+    outbox.drop(outbox.list_events(1)[0])
+    assert (len(outbox), outbox.published, outbox.lost) == (0, 0, 1)
