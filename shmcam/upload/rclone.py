@@ -26,6 +26,8 @@ END_S = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 STALL_S = 1800.0
 """Seconds without a byte or a file after which a run is given up; a slow store may sum a large file so long."""
+PROBE_S = 120.0
+"""As STALL_S, while it is only asked whether the store answers."""
 FAILURES_MAX = 5
 """Files that fail in one run before it is given up: each costs rclone's own retries, ten seconds or more."""
 DUMP_S = 30.0
@@ -73,7 +75,7 @@ class RunResult:
     reason: str
     """What went wrong, without secrets; empty: nothing."""
     lines: tuple[str, ...] = ()
-    """Its standard output."""
+    """The standard output of `check`; others say nothing there that is wanted."""
     is_interrupted: bool = False
     """True if it was ended because it may not go on now."""
     is_unchecked: bool = False
@@ -112,8 +114,8 @@ class Rclone:
         return result
 
     def probe(self, target: str) -> RunResult:
-        """Asks whether the store answers."""
-        return self._run("lsf", (), "--max-depth=1", "--", target)
+        """Asks whether the store answers. What is there is not read, however much it is."""
+        return self._run("lsf", (), "--max-depth=1", "--", target, stall_s=PROBE_S)
 
     def read_sections(self) -> dict[str, dict[str, str]]:
         """Returns the options of each remote in its configuration. Raises: OSError with a reason."""
@@ -134,7 +136,7 @@ class Rclone:
     def _config_flags(self) -> list[str]:
         return [f"--config={self.config}"] if self.config else []
 
-    def _run(self, word: str, files: Sequence[str], *words: str) -> RunResult:
+    def _run(self, word: str, files: Sequence[str], *words: str, stall_s: float = STALL_S) -> RunResult:
         argv = ["rclone", word, *_FLAGS, *(("--files-from-raw=-",) if files else ())]
         argv += self._config_flags
         argv += [f"--bwlimit={self.max_kb_s * 1000}B"] if self.max_kb_s else []
@@ -144,8 +146,8 @@ class Rclone:
             names.write("\n".join([*files, ""]).encode())
             names.seek(0)
             try:
-                with _open_child([*argv, *words], names, out) as child:
-                    said = self._follow(child)
+                with _open_child([*argv, *words], names, out if word == "check" else subprocess.DEVNULL) as child:
+                    said = self._follow(child, stall_s)
             except OSError as error:
                 return RunResult(127, _to_missing(error))
             out.seek(0)
@@ -153,7 +155,7 @@ class Rclone:
         reason = "" if child.returncode == 0 else said.reason or f"rclone ended with {child.returncode}"
         return RunResult(child.returncode, reason, lines, said.is_interrupted, said.is_unchecked)
 
-    def _follow(self, child: subprocess.Popen[bytes]) -> _Said:
+    def _follow(self, child: subprocess.Popen[bytes], stall_s: float) -> _Said:
         """Reads what rclone says until it ends, or may not go on."""
         assert child.stderr is not None  # noqa: S101 - a pipe, see _open_child
         said, pipe, rest = _Said(), child.stderr.fileno(), b""
@@ -171,8 +173,8 @@ class Rclone:
                         self.on_stats(stats)
             if said.progress != before:
                 moved_s, before = time.monotonic(), said.progress
-            if time.monotonic() - moved_s > STALL_S:
-                said.reason = f"nothing was sent for {STALL_S:.0f} s"
+            if time.monotonic() - moved_s > stall_s:
+                said.reason = f"nothing was sent for {stall_s:.0f} s"
                 return said
             if said.failures >= FAILURES_MAX:
                 return said

@@ -188,3 +188,10 @@ def test_a_hash_is_what_is_compared_not_the_size(local, make, disk):
     mark = (read_json(sidecar_path_of(clip.path)) or {})[UPLOADED]
     assert mark == {"to": local.remote, "bytes": 5000, "mtime_ns": clip.path.stat().st_mtime_ns}
     assert isinstance(copy, Path)
+
+
+def test_what_a_full_store_lists_is_not_read_when_it_is_asked_whether_it_answers(local, disk):
+    for number in range(100):
+        (disk / f"{number}.jpg").touch()
+    probe = Rclone(local.config).probe(str(disk))
+    assert probe.has_answered and probe.lines == ()
