@@ -27,7 +27,7 @@ def addresses_of(own: RtspPublishSettings, known: Sequence[str]) -> Mapping[str,
 
 def to_shown(url: str) -> str:
     """Returns an address as it may be shown: without name, password and query."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+    return re.sub(r"//[^/]*@", "//", url).partition("?")[0]
 
 
 def list_secrets(url: str) -> list[str]:

@@ -29,6 +29,8 @@ TIME_BASE = Fraction(1, 1_000_000)
 IDLE_S = 0.5
 SILENT_S = 10.0
 """A server that takes nothing for so long is given up: FFmpeg waits without end, and PyAV can set no timeout."""
+CONNECT_S = 5.0
+"""Seconds that FFmpeg waits for an answer while it connects, and for room in the socket later."""
 SETTLED_S = 10.0
 """A connection that has lasted so long was a good one; the next trouble is a new one."""
 
@@ -125,11 +127,19 @@ class Publisher:
     def _open(self, unit: Unit) -> Iterator[tuple[av.container.OutputContainer, Any]]:
         """Connects, and says at the end of the block that the stream ends."""
         check_server(self._url)
-        container = av.open(self._url, "w", format="rtsp", options={"rtsp_transport": "tcp"})
+        container = av.open(
+            self._url, "w", format="rtsp", options={"rtsp_transport": "tcp", "timeout": f"{CONNECT_S * 1e6:.0f}"}
+        )
         try:
             stream = container.add_mux_stream("h264", width=unit.width, height=unit.height, time_base=TIME_BASE)
-            with self._wait():
-                container.start_encoding()
+            began_s = time.monotonic()
+            try:
+                with self._wait():
+                    container.start_encoding()
+            except av.FFmpegError:
+                if time.monotonic() - began_s < CONNECT_S:
+                    raise
+                raise OSError("no answer") from None  # FFmpeg says "Invalid data found when processing input"
             self.needs_key = True  # the one that opened the connection is old by now
             yield container, stream
         finally:
@@ -152,11 +162,16 @@ class Publisher:
 def check_server(url: str) -> None:
     """Asks for the methods that the server knows (OPTIONS, RFC 2326 10.1). Raises: OSError if nothing of RTSP answers.
 
-    PyAV holds the GIL while FFmpeg connects, so a server that accepts and stays silent would hang the whole process.
+    PyAV holds the GIL while FFmpeg connects, so a server that accepts and stays silent would hang the whole process for
+    CONNECT_S, each time that it is tried.
     """
     parts = urlsplit(url)
-    place = parts.hostname or "", parts.port or (322 if parts.scheme == "rtsps" else 554)
-    with socket.create_connection(place, SILENT_S) as sock:
+    try:
+        place = parts.hostname or "", parts.port or (322 if parts.scheme == "rtsps" else 554)
+        connection = socket.create_connection(place, SILENT_S)
+    except ValueError:  # its words may quote the password
+        raise OSError("its host or port cannot be") from None
+    with connection as sock:
         if parts.scheme == "rtsps":
             return  # TLS begins with our words, so silence shows only later
         sock.sendall(f"OPTIONS {to_shown(url)} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())

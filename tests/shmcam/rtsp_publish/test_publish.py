@@ -1,19 +1,23 @@
 """Live H.264 at an RTSP server that is not ours (GStreamer), through everything that may happen to it."""
 
 import contextlib
+import faulthandler
 import os
 import secrets
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.rtsp_publish.address import CannotPublish, addresses_of, list_secrets, to_shown
-from shmcam.rtsp_publish.publisher import check_server
+from shmcam.rtsp_publish.publisher import Publisher, check_server
 from shmcam.rtsp_publish.settings import RtspPublishSettings
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.pipeline import Pipeline, free_port
 
@@ -132,10 +136,46 @@ def test_a_server_that_accepts_and_stays_silent_or_speaks_another_language_is_to
         process.wait(20)
 
 
+def test_a_server_that_falls_silent_while_ffmpeg_connects_holds_the_process_up_no_longer_than_a_moment(monkeypatch):
+    """PyAV holds the GIL meanwhile."""
+    monkeypatch.setattr("shmcam.rtsp_publish.publisher.CONNECT_S", 0.3)
+    held = []
+
+    def answer_once(listening: socket.socket) -> None:
+        held.append(listening.accept()[0])
+        held[0].recv(99)
+        held[0].sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=answer_once, args=(listening,))
+        server.start()
+        url = f"rtsp://127.0.0.1:{listening.getsockname()[1]}/x"
+        publisher = Publisher("cam0", url, None, Stop())
+        unit = SimpleNamespace(width=64, height=64)
+        faulthandler.dump_traceback_later(20, exit=True)  # the one thing that a held GIL does not keep
+        with pytest.raises(OSError, match="no answer"), publisher._open(unit):
+            pass
+        faulthandler.cancel_dump_traceback_later()
+        server.join(10)
+    held[0].close()
+
+
+@pytest.mark.parametrize("url", ["rtsp://h:99999/x", "rtsp://a..b/x", "rtsp://ann:se?cret@h/x", "rtsp://ann:se/c@h/x"])
+def test_a_place_that_cannot_be_is_refused_at_the_start_and_ends_no_process(tmp_path, url):
+    (tmp_path / "config.toml").write_text(f'[rtsp_publish]\nurl = "{url}"\n')
+    with pytest.raises(SettingsError, match="rtsp_publish") as caught:
+        Settings.load(tmp_path / "config.toml", environ={})
+    assert url not in str(caught.value) and "ann" not in str(caught.value)
+    with pytest.raises(OSError) as told:
+        check_server(url)
+    assert "se" not in str(told.value).split()
+
+
 def test_addresses():
     own = RtspPublishSettings(enable=True, url="rtsp://a:p%40ss@h:8554/x/{camera}?k=v")
     assert addresses_of(own, ["cam0", "cam1"])["cam1"] == "rtsp://a:p%40ss@h:8554/x/cam1?k=v"
     assert to_shown("rtsp://a:p%40ss@h:8554/x/cam1?k=v") == "rtsp://h:8554/x/cam1"
+    assert to_shown("rtsp://ann:se?cret@h/x?k=a@b") == "rtsp://h/x"
     assert set(list_secrets("rtsp://a:p%40ss@h/x")) == {"rtsp://a:p%40ss@h/x", "p%40ss", "p@ss"}
     one = RtspPublishSettings(enable=True, url="rtsp://h/x")
     assert addresses_of(one, ["cam0"]) == {"cam0": "rtsp://h/x"}
