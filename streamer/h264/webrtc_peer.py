@@ -90,14 +90,15 @@ class WebRtcPeer:
         transceiver.sender._send_keyframe = viewer.want_key  # type: ignore[method-assign]
         try:
             await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # its parser raises any
+            if self._addresses:
+                for ice in self._list_ice():
+                    await _gather(ice, self._addresses)
+            await connection.setLocalDescription()
+        # Its parser raises any of these; RuntimeError is a StopIteration that was raised in a coroutine.
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
             raise OfferRefused(f"the offer cannot be read: {type(error).__name__} {error}"[:200]) from None
         except (InvalidAccessError, InvalidStateError, OperationError) as error:
             raise OfferRefused(f"the offer has no H264 of packetization-mode=1: {error}"[:200]) from None
-        if self._addresses:
-            for ice in self._list_ice():
-                await _gather(ice, self._addresses)
-        await connection.setLocalDescription()
         return connection.localDescription.sdp
 
     async def close(self) -> None:

@@ -38,6 +38,14 @@ a=rtpmap:102 H264/90000\r
 a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r
 a=end-of-candidates\r
 """
+KEYS = f"""a=mid:0\r
+a=ice-ufrag:umbr\r
+a=ice-pwd:ella4711ella4711ella4711\r
+a=fingerprint:sha-256 {":".join(["AB"] * 32)}\r
+a=setup:actpass\r
+a=rtcp-mux\r
+"""
+AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=recvonly\r\na=rtpmap:0 PCMU/8000\r\n"
 
 
 class Encoder:
@@ -263,6 +271,8 @@ def test_without_aiortc_or_switched_off_the_reason_and_the_cure_are_told(tmp_pat
         (OFFER.replace("mode=1", "mode=0"), 400, ""),
         (OFFER.replace("video 9", "video x"), 400, "offer cannot be read"),
         (OFFER + "a=fingerprint:\r\n", 400, "offer cannot be read"),
+        (OFFER + KEYS + "a=fmtp:103 apt=102\r\n", 400, "StopIteration"),
+        (OFFER + KEYS + AUDIO + KEYS, 400, "do not match"),  # one mid for both; seen only while the answer is made
         (OFFER + "x" * 70_000, 413, ""),
     ],
 )
