@@ -22,8 +22,8 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Backoff, is_within_hours
 from shmcam.upload.local_remote import find_local_folder, find_problem
 from shmcam.upload.rclone import Rclone, RunStats, find_verified
-from shmcam.upload.retries import BATCH_ROWS, Retries
 from shmcam.upload.settings import UploadSettings
+from shmcam.upload.upload_queue import BATCH_ROWS, UploadQueue
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Uploader:
         self._catalogue = catalogue
         self._announce = announce
         self._stop = stop
-        self._retries = Retries()
+        self._queue = UploadQueue()
         self._backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S)
 
     @property
@@ -83,7 +83,7 @@ class Uploader:
     @property
     def failing(self) -> str:
         """The files that could not be uploaded so far, in words; empty: none."""
-        rows = list(self._retries.rows.values())
+        rows = list(self._queue.rows.values())
         return f"{len(rows)} files could not be uploaded yet: {rows[-1].reason}" if rows else ""
 
     def run(self) -> None:
@@ -113,14 +113,14 @@ class Uploader:
         """Returns the next rows. Raises: LibraryError."""
         self._sum_waiting()
         where, values = self._waiting_rows()
-        failed = set(self._retries.rows)
+        failed = set(self._queue.rows)
         there = self._catalogue.select(f"{where} AND id IN ({_marks(failed)})", [*values, *failed]) if failed else []
         for number in failed - {entry.id for entry in there}:
-            self._retries.forget(number)  # deleted since
-        delayed = self._retries.find_delayed(time.monotonic())
+            self._queue.forget(number)  # deleted since
+        delayed = self._queue.find_delayed(time.monotonic())
         where += f" AND id NOT IN ({_marks(delayed)})"
         waiting = self._catalogue.select(where, [*values, *delayed], "id", BATCH_ROWS)
-        chosen = self._retries.choose_batch(waiting, self._catalogue.folders)
+        chosen = self._queue.choose_batch(waiting, self._catalogue.folders)
         if chosen is None:
             self._note_failures(waiting, "not inside the folders of [paths]")
         return chosen
@@ -154,7 +154,7 @@ class Uploader:
         if not names:
             return IDLE_S
         target = f"{self.remote.rstrip('/')}/{next(word for word, source in self._sources.items() if source == folder)}"
-        copy = rclone.copy(folder, target, names, anew=entries[0].id in self._retries.rows)
+        copy = rclone.copy(folder, target, names, anew=entries[0].id in self._queue.rows)
         self.state.stats = RunStats()
         if copy.code != 0 and not copy.is_interrupted and not (probe := rclone.probe(self.remote)).has_answered:
             if probe.is_interrupted:
@@ -189,7 +189,7 @@ class Uploader:
 
     def _mark(self, entry: Entry, status: os.stat_result) -> bool:
         """Marks a row whose copy was verified. Returns: False if the file has changed. Raises: as mark_uploaded."""
-        self._retries.forget(entry.id)
+        self._queue.forget(entry.id)
         if not self._catalogue.mark_uploaded(entry, self.remote, status):
             return False
         self.state.uploaded += 1
@@ -211,7 +211,7 @@ class Uploader:
     def _note_failures(self, entries: Sequence[Entry], reason: str) -> None:
         for entry in entries:
             self.state.failed += 1
-            self._retries.note_failure(entry.id, f"{entry.path.name}: {reason}", time.monotonic())
+            self._queue.note_failure(entry.id, f"{entry.path.name}: {reason}", time.monotonic())
         if entries:
             log.warning("not uploaded files=%d path=%s reason=%s", len(entries), entries[0].path, reason)
 

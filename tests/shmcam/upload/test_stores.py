@@ -57,7 +57,7 @@ def test_a_copy_that_is_not_what_the_file_is_gets_no_mark_and_is_sent_anew(store
         patch.setattr(Rclone, "copy", lambda *_, **__: RunResult(0, ""))  # it says it is there
         one.uploader.step()
     assert one.marks() == {clip.path.name: ""} and one.uploader.state.failed == 1 and one.events == []
-    one.uploader._retries.rows[clip.id].due_s = 0.0
+    one.uploader._queue.rows[clip.id].due_s = 0.0
     one.uploader.step()
     assert one.marks() == {clip.path.name: store.remote} and one.uploader.failing == ""
     assert store.read(f"recordings/{clip.path.name}") == clip.path.read_bytes()

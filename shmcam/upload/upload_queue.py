@@ -32,8 +32,8 @@ class FailedRow:
 
 
 @dataclass(slots=True)
-class Retries:
-    """The rows that failed."""
+class UploadQueue:
+    """Chooses what goes next; it remembers the rows that failed."""
 
     rows: dict[int, FailedRow] = field(default_factory=dict)
 
