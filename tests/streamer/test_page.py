@@ -324,7 +324,7 @@ def test_every_tab_opens_by_key_and_shows_something(pipeline, browser):
         playwright.expect(page.locator(".logs")).to_contain_text("ready")
         page.keyboard.press("l")
         page.keyboard.press("?")
-        playwright.expect(page.locator("dialog")).to_contain_text("Record: start or stop")
+        playwright.expect(page.locator("dialog")).to_contain_text("Record all cameras: start or stop")
         page.keyboard.press("Escape")
         page.keyboard.press("2")
         playwright.expect(page.locator("[data-camera=cam1]")).to_have_attribute("aria-pressed", "true")

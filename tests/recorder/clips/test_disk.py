@@ -232,7 +232,7 @@ folder.mkdir(parents=True)
 with Catalogue.of(settings) as catalogue:
     catalogue.find()
     units, paths = film.units(), ClipPaths(folder / "cam0_160x120_30fps_20260101_000000_trial_7.mp4")
-    clip = ClipFile(paths, film.FORMAT, film.track(), describe("cam0", order, units[0].meta, catalogue.owner.id))
+    clip = ClipFile(paths, film.FORMAT, film.track(), describe("cam0", order, units[0].meta, catalogue.owner.id, None))
     for unit in units:
         clip.add(unit)
     clip.close()

@@ -105,6 +105,7 @@ SAFE_TEXT = {
     "recorder.overlay.text",
     "recorder.overlay.text_color",
     "recorder.session_prefix",
+    "upload.hours",
 }
 """Text, lists and tables that `set` may change: none names a file, a device, an address or a program."""
 
@@ -114,6 +115,13 @@ GUARDED = {
     "http.downloads",
     "http.insecure_no_auth",
     "http.local",
+    "hooks.enable",
+    "mqtt.commands",
+    "mqtt.enable",
+    "mqtt.port",
+    "mqtt.tls",
+    "rtsp_publish.enable",
+    "upload.enable",
     "mjpeg_server.port",
     "network.rate_per_s",
     "network.trigger_port",

@@ -18,6 +18,7 @@ import pytest
 from exporter.commands import library
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, database, files
+from shmcam.library.errors import NotWritable
 from streamer.api.library import Wish, find_rows
 from tests.shmcam.library.conftest import STARTED, on_disk
 
@@ -364,6 +365,6 @@ def test_a_connection_that_became_read_only_is_given_up(catalogue, saved):
     own._connection.close()
     own._connection = sqlite3.connect(f"file:{own.path}?mode=ro", uri=True, isolation_level=None)
     own._connection.row_factory = sqlite3.Row
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(NotWritable, match="readonly"):
         catalogue.protect(1)
     assert catalogue.protect(1).protected
