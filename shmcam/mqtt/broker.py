@@ -40,7 +40,10 @@ PUBLISH_EXTRA_BYTES = 16
 """The most that a PUBLISH has beside topic, payload and correlation: header 5, lengths 2 and 3, id 2, properties 4."""
 GOODBYE_S = 1.0
 
+TOO_LARGE = "Packet too large"
+
 HINTS = {
+    TOO_LARGE: "make images smaller with mjpeg_server.width, or allow more at the broker",
     "Bad user name or password": "check mqtt.username and mqtt.password",
     "Not authorized": "check mqtt.username and mqtt.password, and what the broker allows them",
     "Unsupported protocol": "the broker does not speak MQTT 5; mosquitto does since 1.6",
@@ -103,6 +106,8 @@ def explain(problem: BaseException) -> str:
     """Returns why there is no connection, in one line, with what to do about it."""
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
+    if isinstance(problem.__cause__, aiomqtt.MqttError):  # the broker's own word, below "Disconnected during …"
+        problem = problem.__cause__
     text = str(problem) or type(problem).__name__
     hint = next((hint for word, hint in HINTS.items() if word in text), "")
     return f"{text}{f'; {hint}' if hint else ''}"
@@ -180,7 +185,7 @@ class BrokerLink:
         if self._client is not None:
             is_short = asyncio.get_running_loop().time() - self._connected_s < SHORT_S
             self._short_lived = self._short_lived + 1 if is_short else 0
-            if self._short_lived >= SHORT_COUNT:
+            if self._short_lived >= SHORT_COUNT and TOO_LARGE not in reason:
                 reason += f"; is another client called {self._identifier}? each machine needs its own mqtt.device"
         reason = f"{self._settings.host}:{self._settings.port_in_use}: {reason}"
         if reason != self.reason:

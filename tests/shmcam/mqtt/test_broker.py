@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 
+import aiomqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
@@ -12,7 +13,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Saved
-from shmcam.mqtt.broker import subscribe
+from shmcam.mqtt.broker import explain, subscribe
 from tests.machine import needs, until
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
 
@@ -242,6 +243,12 @@ def test_a_host_that_is_no_name_is_a_reason_and_costs_nothing():
     with Mosquitto() as broker, MqttProcess(broker, host="a..b") as process:
         until(lambda: "a..b:" in reason_of(process), 20, lambda: process.log)
         assert process.process.poll() is None
+
+
+def test_the_reason_is_what_the_broker_says_when_it_ends_the_connection():
+    problem = aiomqtt.MqttError("Disconnected during message iteration")
+    problem.__cause__ = aiomqtt.MqttCodeError(ReasonCode(PacketTypes.DISCONNECT, "Packet too large"))
+    assert explain(ExceptionGroup("", [problem])).startswith("[code:149] Packet too large; make images smaller")
 
 
 def test_refused_subscriptions_are_named():
