@@ -119,7 +119,7 @@ LOCAL: dict[str, Word] = {
         "Exit code 1 if anything is.",
     ),
     "sizes": Word(
-        "shmcam.cli.memory_sizes:main",
+        "shmcam.cli.doctor.memory_sizes:main",
         "sizes",
         "memory that this configuration takes, and the boards that have it",
         "`shmcam sizes`: the memory of each program and ring of this configuration, their sum, what this machine has, "
@@ -139,7 +139,7 @@ LOCAL: dict[str, Word] = {
         parser="shmcam.cli.pipe.command:build_parser",
     ),
     "hooks": Word(
-        "shmcam.cli.events.hooks:main",
+        "shmcam.cli.hooks_command:main",
         "hooks [test NAME]",
         "what is done upon events; carry one out now",
         "shmcam hooks: list the hooks of config.toml.\n"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from shmcam.control.client import ControlClient
 from shmcam.hooks.delivery_queue import DeliveryQueue
+from shmcam.hooks.delivery_thread import DeliveryThread
 from shmcam.hooks.hook import hooks_of
-from shmcam.hooks.lane import Lane
 from shmcam.hooks.loop import Hooks, run
 from shmcam.runtime.procfs import run_id
 from shmcam.runtime.startup import Process, startup
@@ -29,21 +29,21 @@ OVERLAP_NS = 5_000_000_000
 
 
 @contextmanager
-def open_lanes(process: Process, queue: DeliveryQueue) -> Iterator[dict[str, Lane]]:
+def open_threads(process: Process, queue: DeliveryQueue) -> Iterator[dict[str, DeliveryThread]]:
     """Runs a thread for each hook until the block ends."""
-    lanes = {hook.name: Lane(hook, queue, process.stop) for hook in hooks_of(process.settings)}
-    if gone := queue.remove_others(lanes):
+    threads = {hook.name: DeliveryThread(hook, queue, process.stop) for hook in hooks_of(process.settings)}
+    if gone := queue.remove_others(threads):
         log.warning("events of hooks that are no more in config.toml removed=%d", gone)
-    for lane in lanes.values():
-        lane.start()
+    for thread in threads.values():
+        thread.start()
     try:
-        yield lanes
+        yield threads
     finally:
-        for lane in lanes.values():
-            lane.ask_to_end()
+        for thread in threads.values():
+            thread.ask_to_end()
         end_s = time.monotonic() + JOIN_S
-        for lane in lanes.values():
-            lane.join(max(0.0, end_s - time.monotonic()))
+        for thread in threads.values():
+            thread.join(max(0.0, end_s - time.monotonic()))
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
         wanted = frozenset().union(*(hook.events for hook in hooks_of(settings)))
         with (
             DeliveryQueue(settings.paths.library.with_name("hooks.sqlite3"), run_id()) as queue,
-            open_lanes(process, queue) as lanes,
+            open_threads(process, queue) as threads,
             ControlClient(
                 "hooks",
                 socket_path=settings.socket_path,
@@ -62,8 +62,8 @@ def main() -> int:
                 since_ns=max(0, queue.get_since_ns() - OVERLAP_NS),
             ) as control,
         ):
-            log.info("ready hooks=%s", ",".join(lanes) or "-")
-            run(Hooks(settings, control, queue, lanes), stop)
+            log.info("ready hooks=%s", ",".join(threads) or "-")
+            run(Hooks(settings, control, queue, threads), stop)
     return 0
 
 

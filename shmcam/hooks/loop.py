@@ -13,8 +13,8 @@ from shmcam.control.client import ControlClient
 from shmcam.control.messages import Event, EventId, SettingChanged
 from shmcam.hooks.attempt import find_attachment
 from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+from shmcam.hooks.delivery_thread import DeliveryThread
 from shmcam.hooks.hook import EventLimit, Hook, hooks_of
-from shmcam.hooks.lane import Lane
 from shmcam.hooks.newest_picture import take_picture
 from shmcam.hooks.payload import to_json, to_payload
 from shmcam.runtime.clock import to_iso
@@ -34,13 +34,13 @@ class Hooks:
     settings: Settings
     control: ControlClient
     queue: DeliveryQueue
-    lanes: Mapping[str, Lane]
+    threads: Mapping[str, DeliveryThread]
     limits: dict[str, EventLimit] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
 
     def __post_init__(self) -> None:
-        for name, lane in self.lanes.items():
-            action = lane.hook.action
+        for name, thread in self.threads.items():
+            action = thread.hook.action
             self.limits[name] = EventLimit(action.min_interval_s, action.max_per_hour)
 
 
@@ -53,7 +53,7 @@ def run(hooks: Hooks, stop: Stop) -> None:
             if isinstance(event, SettingChanged):
                 hooks.settings = apply_change(hooks.settings, event.key, event.new, event.camera)
                 for hook in hooks_of(hooks.settings):  # night.hook_timeout_s
-                    hooks.lanes[hook.name].hook = hook
+                    hooks.threads[hook.name].hook = hook
             if isinstance(event, Event):
                 take_event(event, request.event_id, hooks)
         beat(hooks)
@@ -66,29 +66,29 @@ def take_event(event: Event, event_id: EventId | None, hooks: Hooks) -> None:
     now_s, local = time.time(), time.localtime()
     camera = str(getattr(event, "camera", ""))
     wanted = []
-    for name, lane in hooks.lanes.items():
-        if not lane.hook.takes(event, local.tm_hour * 60 + local.tm_min):
+    for name, thread in hooks.threads.items():
+        if not thread.hook.takes(event, local.tm_hour * 60 + local.tm_min):
             continue
         if hooks.limits[name].take(camera, time.monotonic()):
-            wanted.append(lane)
+            wanted.append(thread)
         else:
-            lane.counts.limited += 1
+            thread.counts.limited += 1
     if not wanted:
         hooks.queue.put([], event_id, {})  # left out once is left out after a restart too
         return
     ident = "-".join(f"{number:x}" for number in event_id) if event_id else f"{time.time_ns():x}"
-    picture = _take_picture(event, [lane.hook for lane in wanted], hooks, camera)
+    picture = _take_picture(event, [thread.hook for thread in wanted], hooks, camera)
     deliveries = []
-    for lane in wanted:
-        name = lane.hook.name
+    for thread in wanted:
+        name = thread.hook.name
         payload = to_payload(event, ident=ident, hook=name, host=hooks.host, time_utc=to_iso(int(now_s * 1e9)))
-        needs_picture = lane.hook.action.attach == "picture"
+        needs_picture = thread.hook.action.attach == "picture"
         deliveries.append(Delivery(name, to_json(payload), picture if needs_picture else None, now_s))
-    limits = {lane.hook.name: lane.hook.action.queue_max for lane in wanted}
+    limits = {thread.hook.name: thread.hook.action.queue_max for thread in wanted}
     dropped = hooks.queue.put(deliveries, event_id, limits)
-    for lane in wanted:
-        lane.counts.dropped += dropped[lane.hook.name]
-        lane.wake_up()
+    for thread in wanted:
+        thread.counts.dropped += dropped[thread.hook.name]
+        thread.wake_up()
 
 
 def _take_picture(event: Event, wanted: list[Hook], hooks: Hooks, camera: str) -> bytes | None:
@@ -103,9 +103,11 @@ def _take_picture(event: Event, wanted: list[Hook], hooks: Hooks, camera: str) -
 def beat(hooks: Hooks) -> None:
     """Sends a heartbeat: totals, and each hook's own figures."""
     waiting = hooks.queue.count()
-    rows = {name: lane.to_figures(waiting.get(name, 0)) for name, lane in hooks.lanes.items()}
+    rows = {name: thread.to_figures(waiting.get(name, 0)) for name, thread in hooks.threads.items()}
     failing = [
-        f"{name}: {lane.last}, {waiting.get(name, 0)} wait" for name, lane in hooks.lanes.items() if lane.is_failing
+        f"{name}: {thread.last}, {waiting.get(name, 0)} wait"
+        for name, thread in hooks.threads.items()
+        if thread.is_failing
     ]
     totals = {key: sum(row[key] for row in rows.values()) for key in ("delivered", "waiting", "given_up", "dropped")}
     reason = "; ".join([*([hooks.queue.problem] if hooks.queue.problem else []), *failing[:SHOWN_MAX]])

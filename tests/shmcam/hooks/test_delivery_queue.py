@@ -109,6 +109,8 @@ print("well")
 def queue_of_full_disk(tmp_path):
     """Three events of `a` on the disk; then it takes nothing until `queue._file` may write again."""
     with DeliveryQueue(tmp_path / "q", "run") as queue:
+        put(queue, "0")
+        take(queue)
         put(queue, "1", "2", "3")
         set_full(queue, True)
         yield queue

@@ -13,8 +13,8 @@ import pytest
 
 from shmcam.hooks.attempt import Attachment, Attempt, find_attachment
 from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
+from shmcam.hooks.delivery_thread import DeliveryThread
 from shmcam.hooks.hook import Hook
-from shmcam.hooks.lane import Lane
 from shmcam.hooks.push import send_push
 from shmcam.hooks.settings import ActionSettings
 from shmcam.hooks.webhook import send_webhook, to_attempt
@@ -165,10 +165,10 @@ def test_a_hook_remembers_which_addresses_have_its_event(receiver, tmp_path):
                 None,
                 {"a": 9},
             )
-        lane = Lane(Hook("a", row), queue, Stop())
-        pauses = [lane._handle(queue.find_first("a"), Backoff(1.0, 1.0)) for _ in range(3)]
+        thread = DeliveryThread(Hook("a", row), queue, Stop())
+        pauses = [thread._handle(queue.find_first("a"), Backoff(1.0, 1.0)) for _ in range(3)]
     assert [path for path, *_ in receiver.got] == ["/a", "/b", "/a", "/a", "/b"]
-    assert pauses[0] > 0 and pauses[1:] == [0, 0] and lane.counts.delivered == 2
+    assert pauses[0] > 0 and pauses[1:] == [0, 0] and thread.counts.delivered == 2
 
 
 def test_the_end_of_the_process_waits_for_no_server(tmp_path):
@@ -180,14 +180,14 @@ def test_the_end_of_the_process_waits_for_no_server(tmp_path):
         row = msgspec.structs.replace(row, webhook=f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with DeliveryQueue(tmp_path / "q", "run") as queue:
             queue.put([Delivery("a", b'{"id": "1", "event": "saved", "data": {}}')], None, {"a": 9})
-            lane = Lane(Hook("a", row), queue, stop)
-            lane.start()
+            thread = DeliveryThread(Hook("a", row), queue, stop)
+            thread.start()
             connection = silent.accept()[0]
-            lane.ask_to_end()
-            lane.join(0.1)
+            thread.ask_to_end()
+            thread.join(0.1)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        lane.join(20)
+        thread.join(20)
         connection.close()
-    assert lane.counts.delivered == 1 and not stop.failed
+    assert thread.counts.delivered == 1 and not stop.failed
     with DeliveryQueue(tmp_path / "q", "run") as queue:
         assert queue.count() == {"a": 1}

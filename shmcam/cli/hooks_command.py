@@ -15,8 +15,8 @@ from shmcam.cli.options import EXIT_FAILED, Options, UsageError
 from shmcam.config.optional_program import find_missing
 from shmcam.control.messages import EVENTS, Event, build
 from shmcam.hooks.delivery_queue import Delivery
+from shmcam.hooks.delivery_thread import deliver
 from shmcam.hooks.hook import Hook, hooks_of
-from shmcam.hooks.lane import deliver
 from shmcam.hooks.newest_picture import take_picture
 from shmcam.hooks.payload import to_json, to_payload
 from shmcam.runtime.clock import to_iso

@@ -58,7 +58,7 @@ def deliver(hook: Hook, delivery: Delivery, closing: threading.Event, reached: s
 
 
 @dataclass
-class LaneCounts:
+class DeliveryCounts:
     """The counts of one hook since the start of this process."""
 
     delivered: int = 0
@@ -72,12 +72,12 @@ class LaneCounts:
     """Events that the rate limits left out."""
 
 
-class Lane:
+class DeliveryThread:
     """The thread of one hook."""
 
     def __init__(self, hook: Hook, queue: DeliveryQueue, stop: Stop) -> None:
         self.hook = hook
-        self.counts = LaneCounts()
+        self.counts = DeliveryCounts()
         self.last = ""
         """The result of the last try: ok, or why it failed."""
         self.is_failing = False

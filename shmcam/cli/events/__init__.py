@@ -1,1 +1,0 @@
-"""Words of the command line about what is done upon events."""
