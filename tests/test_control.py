@@ -114,6 +114,7 @@ def test_events_tell_of_a_process_that_dies_and_comes_back(shmcam):
         link.sendall(b'{"command": "subscribe", "topics": ["process"]}\n')
         reader = Reader(link)
         assert reader.object()["status"] == "subscribed"
+        shmcam.wait_running("exporter")  # one that dies within startsecs is said to be in BACKOFF
         os.kill(shmcam.pid("exporter"), signal.SIGKILL)
         assert event(reader, "process_down")["state"] == "EXITED"
     until(lambda: is_well(shmcam), 20, "the exporter is back")

@@ -340,6 +340,7 @@ def put(pipeline: Pipeline, changes: dict[str, Any]) -> dict[str, Any]:
     return {change["key"]: change["old"] for change in reply["data"]["changes"] if change["old"] is not None}
 
 
+@pytest.mark.slow  # pictures of a busy machine come late, and a row that fails spoils those behind it
 @pytest.mark.parametrize("key", [key for key, row in ROWS.items() if isinstance(row, Row)])
 def test_a_live_key_acts_when_it_is_set(shmcam, key):
     row = ROWS[key]

@@ -28,7 +28,7 @@ from shmcam.control.settings import ControlSettings
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
-from shmcam.watchdog.hang_detector import WATCHDOG, Action, HangDetector
+from shmcam.watchdog.hang_detector import ALIVE, WATCHDOG, Action, HangDetector
 from shmcam.watchdog.process_signs import read_signs
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
@@ -166,7 +166,7 @@ class Watchdog:
                 self._settings = Settings.load(self._settings.path)  # before one ends: it would not come back
                 for name in MUST_KNOW:
                     program = self._programs.get(name)
-                    if program and program.state == "RUNNING":
+                    if program and program.state in ALIVE:  # one that starts has read the list already
                         log.info("restarting program=%s, as a camera was added or removed", name)
                         self._ask(self._supervisord.terminate, name)
                 self._groups.note(programs)
