@@ -7,7 +7,6 @@ import fcntl
 import importlib
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -25,10 +24,10 @@ LOCK = Path(tempfile.gettempdir()) / f"shmcam-bench-{os.getuid()}.lock"
 AREA_LIMIT_S = 1800
 
 
-def areas() -> list[str]:
-    """Find the modules of this package that have rows."""
-    names = (module.name for module in pkgutil.iter_modules([str(AREAS)]))
-    return [name for name in names if not name.startswith("_") and "\nROWS" in (AREAS / f"{name}.py").read_text()]
+def areas() -> dict[str, str]:
+    """Find the modules below areas/ that have rows: module by name."""
+    files = [file for file in sorted(AREAS.rglob("*.py")) if "\nROWS" in file.read_text()]
+    return {file.stem: ".".join(("bench", *file.relative_to(FOLDER).with_suffix("").parts)) for file in files}
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def judge(row: Row, outcome: Outcome | None) -> dict[str, Json]:
 
 def measure(area: str, quick: bool) -> dict[str, Json]:
     """Run one area in this process."""
-    module = importlib.import_module(f"bench.areas.{area}")
+    module = importlib.import_module(areas()[area])
     outcomes: dict[str, Outcome] = {}
     tables: dict[str, Json] = {}
     known = {row.name for row in module.ROWS}
@@ -123,11 +122,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="show the claims")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     wanted = parser.parse_args(argv)
-    chosen = wanted.areas or areas()
+    chosen = wanted.areas or list(areas())
     RESULTS.mkdir(exist_ok=True)
     if wanted.list:
         for area in chosen:
-            for row in importlib.import_module(f"bench.areas.{area}").ROWS:
+            for row in importlib.import_module(areas()[area]).ROWS:
                 print(
                     f"{area:10} {row.name:40} {row.bound if row.bound is not None else '':>8} {row.unit:4} {row.claim}"
                 )

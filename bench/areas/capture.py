@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from bench.areas.ring import lent
+from bench.areas.ring.ring import lent
 from bench.measure import Measured, Outcome, Row, compared, paired
 from capture.desired_request import DesiredRequest
 from capture.loop import CaptureLoop

@@ -10,13 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from bench.measure import Measured, Outcome, Row, Skipped, Table
-from bench.peers.streamer_subjects import cpu_s, film_file, switches
+from bench.peers.streamer_subjects import cpu_s, film_file, pss_mb, switches
 
 if TYPE_CHECKING:
     from tests.pipeline import Pipeline
@@ -203,17 +202,7 @@ def _pss(pipeline: Pipeline, *, rings: bool = False) -> dict[str, float]:
     """Proportional set size in MB of each program and of supervisord; `rings`: mappings of /dev/shm, too."""
     pids = {name: pipeline.pid(name) for name in pipeline.states()}
     pids["supervisord"] = pipeline._process.pid
-    return {name: _pss_of(pid, rings) for name, pid in pids.items() if pid}
-
-
-def _pss_of(pid: int, rings: bool) -> float:
-    total_kb, in_ring = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if "-" in line.split(" ", 1)[0]:
-            in_ring = "/dev/shm/" in line
-        elif line.startswith("Pss:") and (rings or not in_ring):
-            total_kb += int(line.split()[1])
-    return total_kb / 1000
+    return {name: pss_mb(pid, rings=rings) for name, pid in pids.items() if pid}
 
 
 def _view(pipeline: Pipeline, seconds: int, query: str = "") -> None:

@@ -21,6 +21,8 @@ from typing import IO, cast
 
 import psutil
 
+from bench.peers.streamer_subjects import pss_mb
+
 FPS, VIEW_FPS, CRF, PRESET = 30, 10, 23, "ultrafast"
 SIZE = (1280, 720)
 
@@ -141,14 +143,7 @@ def cpu_of(process: psutil.Process) -> float:
 
 def pss_mb_of(process: psutil.Process) -> float:
     """Returns the memory of a process and all below it, without rings, in MB."""
-    total_kb, is_ring = 0, False
-    for one in [process, *process.children(recursive=True)]:
-        for line in Path(f"/proc/{one.pid}/smaps").read_text().splitlines():
-            if "-" in line.split(" ", 1)[0]:
-                is_ring = "/dev/shm/" in line
-            elif line.startswith("Pss:") and not is_ring:
-                total_kb += int(line.split()[1])
-    return total_kb / 1000
+    return sum(pss_mb(one.pid) for one in [process, *process.children(recursive=True)])
 
 
 def view(peer: Peer, port: int, stop: threading.Event) -> None:

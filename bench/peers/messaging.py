@@ -1,4 +1,4 @@
-"""The ring and what a Python user could take instead, all behind one face, for bench/areas/ring_peers.py.
+"""The ring and what a Python user could take instead, all behind one face, for bench/areas/ring/ring_peers.py.
 
 A frame's first eight bytes are the time just before publish (CLOCK_MONOTONIC, ns). `taken` is what a reader does with
 a frame: it has a pointer to it and reads that stamp; copying peers have copied it by then. Peers that can stamp a

@@ -181,5 +181,16 @@ def main_cpu_s(process: psutil.Process) -> float:
     return next(float(one.user_time + one.system_time) for one in process.threads() if one.id == process.pid)
 
 
+def pss_mb(pid: int, *, rings: bool = False) -> float:
+    """Proportional set size of a process in MB; `rings`: mappings of /dev/shm, too."""
+    total_kb, in_ring = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            in_ring = "/dev/shm/" in line
+        elif line.startswith("Pss:") and (rings or not in_ring):
+            total_kb += int(line.split()[1])
+    return total_kb / 1000
+
+
 def memory_mb(process: psutil.Process) -> float:
     return float(process.memory_full_info().uss) / 1e6

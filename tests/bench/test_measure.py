@@ -53,7 +53,7 @@ def test_every_area_has_named_rows_and_a_run():
     found = __main__.areas()
     assert {"ring", "ring_peers", "ring_scale"} <= set(found)
     for area in found:
-        module = importlib.import_module(f"bench.areas.{area}")
+        module = importlib.import_module(found[area])
         names = [row.name for row in module.ROWS]
         assert len(names) == len(set(names)), f"{area}: two rows of one name"
         assert callable(module.run)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.areas.ring import lent
-from bench.areas.ring_peers import run_once
+from bench.areas.ring.ring import lent
+from bench.areas.ring.ring_peers import run_once
 from bench.measure import Json, Measured, Outcome, Row, Table, timed_us
 from shm_ring import FrameMeta, RingReader, RingWriter
 from shm_ring.formats import Geometry, geometry

@@ -1,0 +1,1 @@
+"""The ring: alone, beside other ways to share frames, and growing."""
