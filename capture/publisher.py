@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capture.desired_request import DesiredRequest, period_s_of
 from capture.drops_and_settling import HISTORY, SAME_RATE, DropCounter, SettlingFlags, nominal_rate
-from capture.rings import Rings, slots_for
+from capture.rings import Rings
 from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
@@ -103,11 +103,11 @@ class FramePublisher:
         self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
         self._ready_made = opened.lores is not None and self.request.lores is not None
         self._planned_rate = max(opened.framerate or self.request.framerate or DEFAULT_RATE, self._measured_rate)
-        self._main = self._rings.fit("main", self._full, slots_for(self._desired.ring, "main", self._planned_rate))
+        self._main = self._rings.fit("main", self._full, self._desired.ring.slots_of("main", self._planned_rate))
         self._small: tuple[RingWriter, Geometry] | None = None
         if self.request.lores:
             small = opened.lores or lores_geometry_of(self._full, *self.request.lores)
-            slots = slots_for(self._desired.ring, "lores", self._planned_rate)
+            slots = self._desired.ring.slots_of("lores", self._planned_rate)
             self._small = self._rings.fit("lores", small, slots), small
         else:
             self._rings.drop("lores")

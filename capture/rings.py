@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from capture.frame_ids import FrameIds
-from capture.settings import RingSettings
+from capture.settings import LEAST_SLOTS
 from shm_ring import RingError, RingReader, RingTooLarge, RingWriter
 from shm_ring.formats import Geometry
 from shm_ring.layout import MIN_SLOTS, RingShape
@@ -18,9 +17,6 @@ from shm_ring.segment import fitting_slots, memory_account
 from shmcam.config.memory_plan import MemoryPlan
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.procfs import read_service_bytes
-
-LEAST_SLOTS = 8
-"""Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
 
 CHECK_NS = 1_000_000_000
 
@@ -205,22 +201,6 @@ class Rings:
             self.leave()
         else:
             self.close()
-
-
-def slots_for(ring: RingSettings, stream: str, rate: float) -> int:
-    """Returns the slots wanted for a stream at `rate` frames per second.
-
-    [ring] is about the history: the main ring, or the lores ring where there is one, beside which the main ring holds
-    only downscale.full_seconds.
-    """
-    if stream == "main" and ring.downscale.enable:
-        return _slots_of_span(ring.downscale.full_seconds, rate)
-    size = (ring.downscale.size if stream == "lores" else 0) or ring.size
-    return size or _slots_of_span(ring.seconds, rate)
-
-
-def _slots_of_span(seconds: float, rate: float) -> int:
-    return max(LEAST_SLOTS, math.ceil(seconds * rate))
 
 
 def _total_bytes(writer: RingWriter) -> int:

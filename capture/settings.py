@@ -5,6 +5,7 @@ The table [camera.controls]: the camera's controls, by libcamera's names.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from shmcam.config.schema import Section, setting
@@ -61,6 +62,9 @@ class CameraControlSettings(Section, frozen=True):
         tuple[int, int, int, int] | None, setting("part of the sensor shown: x, y, width, height", apply="live")
     ] = None
 
+
+LEAST_SLOTS = 8
+"""Fewer would let a reader be lapped by a hiccup of a quarter of a second at 30 fps."""
 
 PRESETS: tuple[tuple[int, int], ...] = (
     (1456, 1088),
@@ -236,6 +240,21 @@ class RingSettings(Section, frozen=True):
         ),
     ] = "shmcam"
     downscale: DownscaleSettings = DownscaleSettings()
+
+    def slots_of(self, stream: str, rate: float) -> int:
+        """Returns the slots wanted for a stream at `rate` frames per second.
+
+        [ring] is about the history: the main ring, or the lores ring where there is one, beside which the main ring
+        holds only downscale.full_seconds.
+        """
+        if stream == "main" and self.downscale.enable:
+            return _slots_of_span(self.downscale.full_seconds, rate)
+        size = (self.downscale.size if stream == "lores" else 0) or self.size
+        return size or _slots_of_span(self.seconds, rate)
+
+
+def _slots_of_span(seconds: float, rate: float) -> int:
+    return max(LEAST_SLOTS, math.ceil(seconds * rate))
 
 
 class PrivacySettings(Section, frozen=True):

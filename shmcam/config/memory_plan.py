@@ -6,9 +6,9 @@ what a default pipeline takes); what libcamera and a camera's driver take beside
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from shmcam.config.schema import load_tables
 from shmcam.config.settings import Settings
@@ -25,7 +25,6 @@ FRAMES = {"capture": 5, "recorder": 14}
 OPTIONAL_MB = 20
 SCORES_MB = 2
 """The ring of the analyzer's records."""
-LEAST_SLOTS = 8
 UNKNOWN_RATE = 60.0
 """Frames a second that are reckoned with where the camera is to give what it can."""
 
@@ -75,20 +74,16 @@ def plan_memory(settings: Settings, optional: int = 0) -> MemoryPlan:
 
 
 def _plan_rings(settings: Settings, camera: str, frame: int) -> dict[str, int]:
-    of = f"cameras.{camera}"
-    rate = float(settings.value(f"{of}.framerate")) or UNKNOWN_RATE
-    size, seconds = int(settings.value(f"{of}.ring.size")), float(settings.value(f"{of}.ring.seconds"))
-    history = size or max(LEAST_SLOTS, math.ceil(seconds * rate))
-    rings = {f"{camera}.main": history * frame, f"{camera}.scores": SCORES_MB * MB}
-    if settings.value(f"{of}.ring.downscale.enable"):
-        small = [int(settings.value(f"{of}.ring.downscale.{name}")) for name in ("width", "height", "size")]
-        full_seconds = float(settings.value(f"{of}.ring.downscale.full_seconds"))
-        rings[f"{camera}.main"] = max(LEAST_SLOTS, math.ceil(full_seconds * rate)) * frame
-        rings[f"{camera}.lores"] = (small[2] or history) * small[0] * small[1] * 3 // 2
+    ring = cast("Any", settings.table(load_tables()["ring"], camera))  # capture's own table, which is not known here
+    rate = float(settings.value(f"cameras.{camera}.framerate")) or UNKNOWN_RATE
+    rings = {f"{camera}.main": ring.slots_of("main", rate) * frame, f"{camera}.scores": SCORES_MB * MB}
+    if ring.downscale.enable:
+        small = ring.downscale.width * ring.downscale.height * 3 // 2
+        rings[f"{camera}.lores"] = ring.slots_of("lores", rate) * small
     return rings
 
 
 def _frame_bytes(settings: Settings, camera: str) -> int:
     """Returns the bytes of a frame, planes of 4:2:0."""
-    width, height = getattr(settings.table(load_tables()["camera"], camera), "size")  # noqa: B009 - capture's own table
+    width, height = cast("Any", settings.table(load_tables()["camera"], camera)).size
     return int(width * height * 3 // 2)

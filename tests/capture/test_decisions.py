@@ -22,8 +22,8 @@ from capture.desired_request import (
     request_of,
 )
 from capture.drops_and_settling import PATIENCE_FRAMES, DropCounter, SettlingFlags
-from capture.rings import LEAST_SLOTS, Rings, slots_for
-from capture.settings import CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
+from capture.rings import Rings
+from capture.settings import LEAST_SLOTS, CameraControlSettings, CameraSettings, DownscaleSettings, RingSettings
 from capture.sources.base import CameraError, CameraRequest, ShotMeta
 from capture.sources.pyav_stream import ArrivalClock
 from capture.sources.select import Chooser, choose_kind
@@ -336,7 +336,7 @@ def test_passwords_of_cameras_are_never_shown():
     ],
 )
 def test_slots_follow_seconds_and_rate_unless_the_user_names_them(stream, rate, settings, slots):
-    assert slots_for(settings, stream, rate) == slots
+    assert settings.slots_of(stream, rate) == slots
 
 
 def test_a_ring_is_made_as_large_as_fits_and_the_log_has_the_sum(monkeypatch, tmp_path, caplog):
