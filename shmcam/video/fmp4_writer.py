@@ -13,7 +13,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from shmcam.video.annexb import ParameterSets
+from shm_ring.records.packets import Unit
+from shmcam.video.annexb import ParameterSets, to_avcc
 
 TIMESCALE = 1_000_000
 """Ticks a second: the sensor clock's microseconds, unrounded."""
@@ -57,6 +58,18 @@ def make_header(sets: ParameterSets, width: int, height: int, sample_aspect: tup
     trex = _make_full_box(b"trex", 0, 0, struct.pack(">5I", TRACK, 1, 0, 0, 0))
     moov = _make_box(b"moov", mvhd, _make_trak(sets, width, height, sample_aspect), _make_box(b"mvex", trex))
     return _make_box(b"ftyp", b"iso5", struct.pack(">I", 512), b"iso5iso6mp41avc1") + moov
+
+
+def mux_unit(unit: Unit, number: int) -> MuxedFrame:
+    """Muxes one frame of the packets ring as fragment `number`."""
+    return make_fragment(
+        to_avcc(unit.data),
+        number=number,
+        time_us=unit.pts_us,
+        duration_us=unit.duration_us or 33_333,
+        key=unit.key,
+        captured_ns=unit.meta.captured_ns,
+    )
 
 
 def make_fragment(

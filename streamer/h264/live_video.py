@@ -18,7 +18,7 @@ from shmcam.runtime.clock import now_ns
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.video import fmp4_writer
-from shmcam.video.annexb import ParameterSets, find_parameter_sets, to_avcc
+from shmcam.video.annexb import ParameterSets, find_parameter_sets
 from shmcam.video.fmp4_writer import MuxedFrame
 
 GOP_BYTES_MAX = 8 * 1024 * 1024
@@ -165,14 +165,7 @@ class LiveFeed:
             return  # left in the ring by a recorder that has ended: not live any more
         sets = find_parameter_sets(unit.data) if unit.key else None
         self._number += 1
-        fragment = fmp4_writer.make_fragment(
-            to_avcc(unit.data),
-            number=self._number,
-            time_us=unit.pts_us,
-            duration_us=unit.duration_us or 33_333,
-            key=unit.key,
-            captured_ns=unit.meta.captured_ns,
-        )
+        fragment = fmp4_writer.mux_unit(unit, self._number)
         call(self._live.deliver, unit.stream, sets and init_segment_of(sets, unit), fragment)
 
 

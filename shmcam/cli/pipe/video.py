@@ -16,7 +16,7 @@ from shmcam.runtime.clock import now_ns
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
 from shmcam.video import fmp4_writer
-from shmcam.video.annexb import find_parameter_sets, to_avcc
+from shmcam.video.annexb import find_parameter_sets
 
 WATCH_S = 10.0
 """How long the recorder publishes packets after we asked for them."""
@@ -100,12 +100,5 @@ class _Mp4:
         if not self._header:
             return b""
         self._number += 1
-        fragment = fmp4_writer.make_fragment(
-            to_avcc(unit.data),
-            number=self._number,
-            time_us=unit.pts_us,
-            duration_us=unit.duration_us or 33_333,
-            key=unit.key,
-            captured_ns=unit.meta.captured_ns,
-        )
+        fragment = fmp4_writer.mux_unit(unit, self._number)
         return header + fragment.bytes_at(self._base_us)
