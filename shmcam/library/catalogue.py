@@ -174,15 +174,7 @@ class Catalogue:
         log.info(
             *("deleted path=%s bytes=%d reason=%s trigger=%s", entry.path, entry.bytes, reason, entry.trigger or "none")
         )
-        self.on_deleted(
-            row=entry.id,
-            camera=entry.camera,
-            path=str(entry.path),
-            kind=entry.kind,
-            trigger=entry.trigger,
-            bytes=entry.bytes,
-            reason=reason,
-        )
+        self.on_deleted(**entry.to_event(), reason=reason)
 
     def forget(self, numbers: Collection[int]) -> None:
         """Removes rows, not files."""

@@ -79,6 +79,17 @@ class Entry:
         """True if a command or an event asked for this file."""
         return self.trigger not in ORDINARY_TRIGGERS
 
+    def to_event(self) -> dict[str, Any]:
+        """Returns the fields of an event about this file."""
+        return {
+            "row": self.id,
+            "camera": self.camera,
+            "path": str(self.path),
+            "kind": self.kind,
+            "trigger": self.trigger,
+            "bytes": self.bytes,
+        }
+
     def to_description(self) -> dict[str, Any]:
         """Returns the fields that stand in the file or beside it, from which the row can be made again."""
         values = {name: getattr(self, name) for name in DESCRIBED}

@@ -195,17 +195,7 @@ class Uploader:
         self.state.uploaded += 1
         self.state.uploaded_bytes += entry.bytes
         log.info("uploaded path=%s bytes=%d to=%s", entry.path, entry.bytes, self.remote)
-        self._announce(
-            Uploaded(
-                row=entry.id,
-                camera=entry.camera,
-                path=str(entry.path),
-                kind=entry.kind,
-                trigger=entry.trigger,
-                bytes=entry.bytes,
-                to=self.remote,
-            )
-        )
+        self._announce(Uploaded(**entry.to_event(), to=self.remote))
         return True
 
     def _note_failures(self, entries: Sequence[Entry], reason: str) -> None:
