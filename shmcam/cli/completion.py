@@ -16,12 +16,12 @@ import shtab
 
 from shmcam.cli.local_commands import SUPERVISOR, find_word, summaries
 from shmcam.cli.options import Options, UsageError, WordParser, default_config
+from shmcam.config.settings import PROGRAMS
 from shmcam.control.command_table import COMMANDS, CommandRow
 from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices
 
 SHELLS = ("bash", "zsh", "fish")
 FORMATS = ("jpg", "png", "npy", "tiff")
-PROGRAMS = ("hub", "capture", "analyzer", "recorder", "exporter", "streamer", "watchdog")
 
 BASH_END = """
 _shmcam() {

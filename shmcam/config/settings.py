@@ -95,7 +95,11 @@ LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 LONG_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 """The pattern of an archive's name and of a session's folder, which holds a prefix, a time and a label."""
 
-PROGRAMS = frozenset(("capture", "analyzer", "recorder", "exporter", "streamer", "hub", "watchdog"))
+PER_CAMERA = ("capture", "analyzer", "recorder")
+"""Programs that each camera has one of."""
+FOR_ALL = ("exporter", "streamer", "watchdog")
+"""Programs that serve every camera, without the hub, to which they report."""
+PROGRAMS = ("hub", *PER_CAMERA, *FOR_ALL)
 """The programs of supervisord.conf. Cameras cannot be called so: supervisord has a group of each name."""
 
 LABEL_FORM = "1 to 32 letters, digits, _ and -, the first a letter or digit"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from shmcam.config.settings import FOR_ALL, PER_CAMERA
 from shmcam.control.messages import Event, ProcessDown, Reply, values_of, wire_name
 from shmcam.hub.registry import Peer, Registry
-from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
 
 SILENT_S = 4.0
 """A process without a heartbeat for this long is shown as silent."""

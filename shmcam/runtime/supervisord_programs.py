@@ -15,13 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shmcam.config.optional_program import list_enabled, optional_programs
-from shmcam.config.settings import Settings
+from shmcam.config.settings import PER_CAMERA, Settings
 from shmcam.runtime.atomic_files import open_atomic
 
-PER_CAMERA = ("capture", "analyzer", "recorder")
-"""Programs that each camera has one of (design.md §2)."""
-FOR_ALL = ("exporter", "streamer", "watchdog")
-"""Programs that serve every camera, without the hub, to which they report."""
 MODEL = "exporter"
 """The program of supervisord.conf whose options an optional program gets, but for the module in its command."""
 

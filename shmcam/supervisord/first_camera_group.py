@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from shmcam.config.settings import Settings, SettingsError
+from shmcam.config.settings import PER_CAMERA, Settings, SettingsError
 from shmcam.runtime.startup import find_config
-from shmcam.runtime.supervisord_programs import PER_CAMERA
 
 
 class ProcessGroups(dict[str, Any]):

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shmcam.config.optional_program import optional_programs
+from shmcam.config.settings import FOR_ALL, PER_CAMERA
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings
 from shmcam.runtime.supervisord import Program
-from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
 
 HUB = "hub"
 WATCHDOG = "watchdog"

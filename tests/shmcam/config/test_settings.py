@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmcam.config.schema import load_tables
-from shmcam.config.settings import Settings, SettingsError, apply_change
-from shmcam.runtime.supervisord_programs import FOR_ALL, PER_CAMERA
+from shmcam.config.settings import FOR_ALL, PER_CAMERA, Settings, SettingsError, apply_change
 
 ROOT = Path(__file__).resolve().parents[3]
 NightSettings = load_tables()["night"]
