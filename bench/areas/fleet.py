@@ -92,7 +92,7 @@ def _measure(broker: Mosquitto, count: int, seconds: float) -> Iterator[tuple[st
 
 
 async def _ask(port: int) -> dict[str, Any]:
-    from shmcam.mqtt.fleet.session import choose, open_session
+    from shmcam.mqtt.fleet.broker_session import choose, open_session
     from shmcam.mqtt.settings import MqttSettings
 
     async with open_session(MqttSettings(port=port), Path()) as session:

@@ -12,7 +12,7 @@ from typing import Any
 import aiomqtt
 
 from shmcam.control.messages import Reply, Snapshot
-from shmcam.mqtt.broker import BrokerLink
+from shmcam.mqtt.broker_connection import BrokerLink
 from shmcam.mqtt.commands_from_broker import parse_command, reply_payload_of
 from shmcam.mqtt.health import MachineFigures, health_of
 from shmcam.mqtt.outbox import Outbox, Outgoing

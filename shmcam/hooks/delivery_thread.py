@@ -15,7 +15,7 @@ from shmcam.hooks.command import run_command
 from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
 from shmcam.hooks.hook import Hook
 from shmcam.hooks.payload import describe, fill_in, to_environment, to_json
-from shmcam.hooks.push import send_push
+from shmcam.hooks.push_message import send_push
 from shmcam.hooks.webhook import send_webhook
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop

@@ -37,7 +37,7 @@ from shmcam.control.messages import (
     values_of,
     wire_name,
 )
-from shmcam.mqtt.broker import BrokerLink
+from shmcam.mqtt.broker_connection import BrokerLink
 from shmcam.mqtt.camera_state import EDGES, CameraState, CameraStates
 from shmcam.mqtt.commands_from_broker import (
     BrokerCommand,

@@ -17,7 +17,7 @@ from supervisor.states import SupervisorStates
 from shmcam.supervisord.fork_options import ForkOptions
 from shmcam.supervisord.memory import limit_allocator
 from shmcam.supervisord.preload import preload
-from shmcam.supervisord.prompt_supervisor import PromptSupervisor
+from shmcam.supervisord.supervisor_loop import PromptSupervisor
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
 from shmcam.watchdog.hang_detector import ALIVE, WATCHDOG, Action, HangDetector
-from shmcam.watchdog.process_signs import read_signs
+from shmcam.watchdog.liveness import read_signs
 from shmcam.watchdog.restart_policy import RestartPolicy
 from shmcam.watchdog.supervisord_events import DONE, READY, EventParser, SupervisordEvent
 from shmcam.watchdog.supervisord_program_files import ProgramFiles

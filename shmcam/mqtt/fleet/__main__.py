@@ -23,7 +23,7 @@ from shmcam.runtime.progress import make_progress_bar
 from shmcam.runtime.startup import find_config
 
 if TYPE_CHECKING:
-    from shmcam.mqtt.fleet.session import FleetSession
+    from shmcam.mqtt.fleet.broker_session import FleetSession
 
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_TIMEOUT = 1, 2, 69, 75
 """As those of `shmcam` (docs/control.md): a device refused; wrong usage; no broker; a device did not answer."""
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _connect(options: argparse.Namespace, own: MqttSettings, folder: Path) -> int:
     import aiomqtt
 
-    from shmcam.mqtt.broker import explain
-    from shmcam.mqtt.fleet.session import open_session
+    from shmcam.mqtt.broker_connection import explain
+    from shmcam.mqtt.fleet.broker_session import open_session
 
     work: Work = options.work
     try:
@@ -130,7 +130,7 @@ async def _ask_at(options: argparse.Namespace, session: FleetSession, command: d
 async def _ask(
     options: argparse.Namespace, session: FleetSession, command: dict[str, JSON] | str, deadline_s: float
 ) -> int:
-    from shmcam.mqtt.fleet.session import choose
+    from shmcam.mqtt.fleet.broker_session import choose
 
     devices = await session.find_devices()
     answers = choose(devices, options.on)

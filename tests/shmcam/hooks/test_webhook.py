@@ -15,7 +15,7 @@ from shmcam.hooks.attempt import Attachment, Attempt, find_attachment
 from shmcam.hooks.delivery_queue import Delivery, DeliveryQueue
 from shmcam.hooks.delivery_thread import DeliveryThread
 from shmcam.hooks.hook import Hook
-from shmcam.hooks.push import send_push
+from shmcam.hooks.push_message import send_push
 from shmcam.hooks.settings import ActionSettings
 from shmcam.hooks.webhook import send_webhook, to_attempt
 from shmcam.runtime.stop import Stop

@@ -13,7 +13,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Saved
-from shmcam.mqtt.broker import explain, subscribe
+from shmcam.mqtt.broker_connection import explain, subscribe
 from tests.machine import needs, until
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
 

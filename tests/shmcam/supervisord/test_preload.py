@@ -8,7 +8,7 @@ import pytest
 
 from shmcam.supervisord.fork_options import ForkOptions, SignalPoller
 from shmcam.supervisord.preload import LoadedFiles, find_module
-from shmcam.supervisord.prompt_supervisor import RETRIES_S
+from shmcam.supervisord.supervisor_loop import RETRIES_S
 
 PYTHON = sys.executable
 

@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from shmcam.control.messages import JSON
-from shmcam.mqtt.broker import open_client
+from shmcam.mqtt.broker_connection import open_client
 from shmcam.mqtt.fleet.answers import Answers
 from shmcam.mqtt.fleet.devices import FleetDevices
 from shmcam.mqtt.settings import MqttSettings

@@ -9,12 +9,12 @@ import pytest
 from shm_ring import FrameMeta, RingWriter, layout
 from shmcam.config.settings import Settings
 from shmcam.runtime.supervisord import Program
-from shmcam.watchdog import process_signs
-from shmcam.watchdog.process_signs import read_ring_signs, read_signs
+from shmcam.watchdog import liveness
+from shmcam.watchdog.liveness import read_ring_signs, read_signs
 
 
 def test_the_places_are_those_of_the_contract():
-    signs, header = process_signs, layout.SEGMENT_HEADER
+    signs, header = liveness, layout.SEGMENT_HEADER
     assert (signs.MAGIC, signs.VERSION, signs.LIVE) == (layout.MAGIC, layout.VERSION, layout.LIVE)
     names = ("magic", "version", "header_bytes", "slot_header_bytes", "slots", "state", "head", "heartbeat_ms")
     for number, name in enumerate((*names, "writer_pid")):
@@ -65,7 +65,7 @@ def test_a_frame_and_a_heartbeat_move_the_ring_of_its_writer_only(settings, ring
 
 
 def test_what_is_no_ring_of_this_user_is_no_sign(settings, ring, tmp_path):
-    path = process_signs.SHM_FOLDER / settings.ring_name("back")[1:]
+    path = liveness.SHM_FOLDER / settings.ring_name("back")[1:]
     whole = path.read_bytes()[:4096]
     copy = tmp_path / "copy"
     for damaged, expected in ((whole, True), (whole[:100], False), (b"", False), (b"\0" * 4096, False)):

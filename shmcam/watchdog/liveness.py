@@ -1,7 +1,7 @@
 """Reads the signs of life that a process gives without the hub: its age, and the header of its ring.
 
 The places in the header are those of shm_ring/layout.py, which is not imported: numpy would double this process's
-memory. tests/shmcam/watchdog/test_process_signs.py compares them.
+memory. tests/shmcam/watchdog/test_liveness.py compares them.
 """
 
 from __future__ import annotations
