@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shmcam.cli.run import prepare
+from shmcam.cli.run.command import prepare
 from shmcam.config.settings import Settings
 from shmcam.watchdog.supervisord_program_files import ProgramFiles
 from tests.machine import until

@@ -34,10 +34,10 @@ class Word:
 
 LOCAL: dict[str, Word] = {
     "run": Word(
-        "shmcam.cli.run:run",
+        "shmcam.cli.run.command:run",
         "run [--set TABLE.KEY=VALUE] [--mode slave] …",
         "start everything in the foreground",
-        parser="shmcam.cli.run:build_parser",
+        parser="shmcam.cli.run.command:build_parser",
     ),
     "import": Word(
         "shmcam.cli.config_import.command:main",

@@ -108,7 +108,7 @@ def _dispatch(options: Options) -> int:
         WordParser(options.word).print_help()
         return 0
     if options.word in SUPERVISOR:
-        from shmcam.cli.run import run_supervisorctl
+        from shmcam.cli.supervisorctl import run_supervisorctl
 
         return run_supervisorctl(options)
     if options.word in LOCAL:

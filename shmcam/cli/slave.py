@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
-from shmcam.cli.run import BackgroundService
+from shmcam.cli.run.background_service import BackgroundService
 from shmcam.control.codec import READ_BYTES
 
 GREETING = b'{"command": "ping"}\n'

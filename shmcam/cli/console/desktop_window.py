@@ -26,7 +26,7 @@ from shm_ring import RingError, attach
 from shm_ring.frame import Frame
 from shmcam.cli.console.key_commands import command_of_key, first_line_of
 from shmcam.cli.options import EXIT_UNAVAILABLE, EXIT_USAGE, Options
-from shmcam.cli.run import BackgroundService
+from shmcam.cli.run.background_service import BackgroundService
 from shmcam.config.settings import Settings
 from shmcam.control.call import call
 from shmcam.runtime.guarded_thread import Worker

@@ -20,7 +20,7 @@ from typing import Literal, cast
 from shmcam.cli.console.key_commands import command_of_key, first_line_of
 from shmcam.cli.console.screen import CameraPreview, View, cut, render
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
-from shmcam.cli.run import BackgroundService
+from shmcam.cli.run.background_service import BackgroundService
 from shmcam.control.call import call
 from shmcam.control.messages import Command, Night, Reply, Status
 from shmcam.runtime.log_tail import LogFollower, merge_tails

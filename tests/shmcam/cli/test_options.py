@@ -13,7 +13,7 @@ from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of, sum
 from shmcam.cli.main import main
 from shmcam.cli.options import Options, UsageError, WordParser, read
 from shmcam.cli.pipe.command import build_parser as build_pipe_parser
-from shmcam.cli.run import build_parser as build_run_parser
+from shmcam.cli.run.command import build_parser as build_run_parser
 from shmcam.control.command_table import COMMANDS, JSON_WORDS, find
 from shmcam.mqtt.fleet.__main__ import build_parser as build_fleet_parser
 from shmcam.runtime.supervisord_programs import SHIPPED

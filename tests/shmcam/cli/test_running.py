@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions
 
-from shmcam.cli import run
+from shmcam.cli.run import command as run_command
+from shmcam.cli.run.banner import banner_of
+from shmcam.cli.run.command import build_parser, overrides_of
+from shmcam.cli.run.obstacles import find_path_problem
 from shmcam.config.settings import Settings
 from shmcam.runtime import supervisord_programs
 from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs, render_supervisord_conf
@@ -38,7 +41,7 @@ NAMES = """plain|two words|cam #1|cam#1|north; south|a ;b|say "hi"|it's|"both" '
 def test_supervisord_reads_the_same_places_whatever_the_folder_is_called(tmp_path, name):
     """A % in the folder's name ended `shmcam run` with supervisord's words about format characters."""
     settings = settled(tmp_path / name)
-    conf = run.prepare(settings)
+    conf = run_command.prepare(settings)
     options = ServerOptions()
     options.realize(["-c", str(conf), "-n"])
     groups = {config.name: config for group in options.process_group_configs for config in group.process_configs}
@@ -85,7 +88,7 @@ def test_a_path_too_long_for_a_socket_is_refused_by_name_before_anything_starts(
     with tempfile.TemporaryDirectory(dir=SHORT) as short:
         folder = Path(short) / ("x" * (length - len(short) - 1))
         settings = settled(folder)
-        problem = run.find_path_problem(settings)
+        problem = find_path_problem(settings)
         sock = f"{settings.paths.run / 'supervisor.sock'}.{4194304}"
         with socket.socket(socket.AF_UNIX) as probe:
             settings.paths.run.mkdir()
@@ -104,7 +107,7 @@ def test_a_path_too_long_for_a_socket_is_refused_by_name_before_anything_starts(
 
 def test_a_path_that_supervisord_cannot_read_is_refused_by_name(tmp_path):
     for name, words in (("new\nline", "a line break"), ("latin\udce9", "not UTF-8")):
-        assert words in run.find_path_problem(settled(tmp_path / name))
+        assert words in find_path_problem(settled(tmp_path / name))
 
 
 @needs("socat")
@@ -124,7 +127,7 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        banner = run.banner_of(settings, settings.paths.run / "supervisord.conf")
+        banner = banner_of(settings, settings.paths.run / "supervisord.conf")
         [line] = [row for row in banner.splitlines() if row.startswith("  save")]
         done = subprocess.run(["bash", "-c", line.split(None, 1)[1]], capture_output=True, text=True, timeout=60)
         thread.join(20)
@@ -134,14 +137,14 @@ def test_the_printed_line_works_from_any_folder(monkeypatch):
 def test_without_a_config_the_clone_s_own_is_named_and_an_installed_one_copied(tmp_path, monkeypatch, capsys):
     """What pip installed belongs to nobody: run/ and captures/ must not appear inside the Python installation."""
     monkeypatch.chdir(tmp_path)
-    assert run.choose_config(run.SHIPPED) == run.SHIPPED
-    assert f"no config.toml in this folder: running {run.SHIPPED}" in capsys.readouterr().out
+    assert run_command.choose_config(run_command.SHIPPED) == run_command.SHIPPED
+    assert f"no config.toml in this folder: running {run_command.SHIPPED}" in capsys.readouterr().out
     own = tmp_path / "elsewhere.toml"
-    assert run.choose_config(own) == own
+    assert run_command.choose_config(own) == own
     assert not capsys.readouterr().out
-    monkeypatch.setattr(run, "HOME", run.INSTALLED)
-    assert run.choose_config(run.SHIPPED) == tmp_path / "config.toml"
-    assert (tmp_path / "config.toml").read_text() == run.SHIPPED.read_text()
+    monkeypatch.setattr(run_command, "HOME", run_command.INSTALLED)
+    assert run_command.choose_config(run_command.SHIPPED) == tmp_path / "config.toml"
+    assert (tmp_path / "config.toml").read_text() == run_command.SHIPPED.read_text()
     assert "wrote one" in capsys.readouterr().out
 
 
@@ -152,10 +155,10 @@ def test_a_taken_port_is_printed_instead_of_an_address_that_another_instance_ans
         port = other.getsockname()[1]
         (tmp_path / "config.toml").write_text(f"[mjpeg_server]\nport = {port}\n")
         settings = Settings.load(tmp_path / "config.toml", environ={})
-        banner = run.banner_of(settings, settings.paths.run / "supervisord.conf")
+        banner = banner_of(settings, settings.paths.run / "supervisord.conf")
         assert f"port {port} is taken by pid {os.getpid()} (" in banner
         assert "http://" not in banner
-    assert f"http://127.0.0.1:{port}/stream" in run.banner_of(settings, settings.paths.run / "supervisord.conf")
+    assert f"http://127.0.0.1:{port}/stream" in banner_of(settings, settings.paths.run / "supervisord.conf")
 
 
 def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_path):
@@ -164,7 +167,7 @@ def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_
         "--no-auto-start-recording --no-preview --no-console --libcamera-log-level warn --log-level debug "
         "--discovery-retry 3"
     )
-    overrides = run._overrides_of(run.build_parser().parse_args(line.split()))
+    overrides = overrides_of(build_parser().parse_args(line.split()))
     (tmp_path / "config.toml").write_text("")
     settings = Settings.load(tmp_path / "config.toml", overrides, environ={})
     expected = {
@@ -178,5 +181,5 @@ def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_
         "logging.libcamera": "WARN",
     }
     assert {key: settings.value(key) for key in expected} == expected
-    assert run._overrides_of(run.build_parser().parse_args(["--mode", "headless"])) == ["recorder.auto_start=true"]
-    assert run._overrides_of(run.build_parser().parse_args([])) == []
+    assert overrides_of(build_parser().parse_args(["--mode", "headless"])) == ["recorder.auto_start=true"]
+    assert overrides_of(build_parser().parse_args([])) == []

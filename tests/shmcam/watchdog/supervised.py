@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shmcam.cli.run import prepare
+from shmcam.cli.run.command import prepare
 from shmcam.config.settings import Settings
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from tests.shmcam.hub.hubs import HubProcess, connectable, until

@@ -1,0 +1,1 @@
+"""`shmcam run`: the start of the whole service, in the foreground or in the background of another word."""

@@ -1,0 +1,100 @@
+"""`shmcam start|stop|restart|update|processes` become supervisorctl.
+
+Only `shmcam restart` of all is more: supervisord, from which the programs are forked, is executed anew, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from shmcam.cli.options import EXIT_UNAVAILABLE, Options
+from shmcam.cli.run.background_service import READY_WITHIN_S
+from shmcam.cli.run.obstacles import find_running
+from shmcam.config.settings import Settings
+from shmcam.runtime.supervisord import SOCKET, Supervisord, SupervisordError, is_listening
+from shmcam.runtime.supervisord_programs import TEMPLATE, is_home
+
+ALL = "all"
+"""supervisorctl's word for every program."""
+
+SOCKET_BACK_S = 5.0
+"""Limit for the watchdog to make supervisord's socket again, which it looks for twice a second."""
+
+UNDER_WAY = ("STARTING", "BACKOFF", "STOPPING")
+"""States of supervisord's programs that pass."""
+
+
+def run_supervisorctl(options: Options) -> int:
+    """Becomes supervisorctl; without the name of a program it acts on all of them."""
+    word = "status" if options.word == "processes" else options.word
+    settings = options.settings()
+    path, deadline_s = settings.paths.run / SOCKET, time.monotonic() + SOCKET_BACK_S
+    while not is_listening(path):
+        running = find_running(settings)
+        if not running or time.monotonic() > deadline_s:
+            from shmcam.cli.send import print_reply
+            from shmcam.control.messages import error
+
+            reply = error(running or f"no supervisord at {path}; try: shmcam run", "no_supervisord")
+            return print_reply(reply, as_json=options.json) and EXIT_UNAVAILABLE
+        time.sleep(0.1)
+    if options.json and options.word == "processes":
+        rows = [asdict(program) for program in supervisord_of(settings).programs()]
+        print(json.dumps({"ok": True, "status": "processes", "data": {"processes": rows}}, indent=1))
+        return 0
+    programs = options.rest or ([] if word in {"status", "update"} else [ALL])
+    if word == "restart" and programs == [ALL]:
+        return restart_all(settings)
+    names = [_full_name_of(name, settings) for name in programs]
+    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
+    arguments = [*supervisorctl, "--configuration", str(conf_of(settings)), word, *names]
+    return os.execv(sys.executable, arguments)  # noqa: S606 - argv list, no shell
+
+
+def restart_all(settings: Settings) -> int:
+    """Lets supervisord begin anew, with the code and supervisord.conf of now, and waits for its programs."""
+    supervisord = supervisord_of(settings)
+    try:
+        waiting = {program.full_name for program in supervisord.programs()}
+        supervisord.reload()
+    except SupervisordError as problem:
+        print(f"shmcam restart: {problem}", file=sys.stderr)
+        return 1
+    exit_code, end_s = 0, time.monotonic() + READY_WITHIN_S
+    while waiting and time.monotonic() < end_s:
+        time.sleep(0.1)
+        with suppress(SupervisordError):  # it stops, or is not there yet
+            programs = [program for program in supervisord.programs() if program.full_name in waiting]
+            waiting.intersection_update(program.full_name for program in programs)
+            for program in programs:
+                if program.state not in UNDER_WAY:
+                    print(f"{program.name}: {'started' if program.state == 'RUNNING' else program.state}", flush=True)
+                    exit_code |= program.state not in ("RUNNING", "STOPPED")
+                    waiting.remove(program.full_name)
+    for name in sorted(waiting):
+        print(f"{name}: not started within {READY_WITHIN_S:.0f} s", file=sys.stderr)
+    return 1 if waiting else exit_code
+
+
+def conf_of(settings: Settings) -> Path:
+    """Returns the path of the supervisord.conf of this configuration."""
+    return TEMPLATE if is_home(settings) else settings.paths.run / "supervisord.conf"
+
+
+def supervisord_of(settings: Settings) -> Supervisord:
+    """Returns the supervisord of this configuration."""
+    return Supervisord(f"unix://{settings.paths.run}/supervisor.sock")
+
+
+def _full_name_of(name: str, settings: Settings) -> str:
+    """Returns supervisord's name of a program: recorder-cam1 stands for cam1:recorder-cam1."""
+    if ":" in name or name == ALL:
+        return name
+    camera = next((camera for camera in settings.cameras[1:] if name.endswith(f"-{camera}")), "")
+    return f"{camera}:{name}" if camera else name
