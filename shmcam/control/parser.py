@@ -106,9 +106,13 @@ def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -
         if equals or word.startswith("--"):
             if name not in fields:
                 raise ValueError(f"{row.words[0]}: no option {escape(name)}; it has: {', '.join(fields) or 'none'}")
-            if not equals and "bool" not in str(fields[name].type):
-                value = next(rest, "")
-            value = value if equals or value else "true"
+            if not equals and "bool" in str(fields[name].type):
+                value = "true"
+            elif not equals:
+                try:
+                    value = next(rest)
+                except StopIteration:
+                    raise ValueError(f"{row.words[0]}: {escape(word)} needs a value") from None
             values[name] = value.split(",") if is_list(fields[name]) else _to_bool_word(fields[name], value)
         else:
             bare.append(word)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from shmcam.control.messages import (
     Archive,
+    Clips,
+    Get,
     Logs,
     Night,
     PastStack,
@@ -16,8 +18,9 @@ from shmcam.control.messages import (
     ShortStream,
     Snapshot,
     Subscribe,
+    Timelapse,
 )
-from shmcam.control.parser import UnknownCommandError, parse_line, parse_object
+from shmcam.control.parser import UnknownCommandError, escape, parse_line, parse_object
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,28 @@ from shmcam.control.parser import UnknownCommandError, parse_line, parse_object
         ("set a.b=1 c.d=2 --save", Set(changes={"a.b": "1", "c.d": "2"}, save=True)),
         ('set recorder.text "two words"', Set(changes={"recorder.text": "two words"})),
         ("  save  ", Save()),
+        ("archive trial_7 from=2h to=1h", Archive(name="trial_7", since="2h", until="1h")),
+        ("save cam=cam1 seconds-ago=2", Save(camera="cam1", seconds_ago=2.0)),
+        ("save --seconds-ago 2 --cam cam1", Save(camera="cam1", seconds_ago=2.0)),
+        ("save --formats jpg,png --label=owl cam1", Save(camera="cam1", formats=("jpg", "png"), label="owl")),
+        ('save --label "" png', Save(formats=("png",))),
+        ("save label= png", Save(formats=("png",))),
+        ("pastStack --align png", PastStack(align=True, formats=("png",))),
+        ("record start --protect cam1", Record(action="start", camera="cam1", protect=True)),
+        ("record start protect=NO", Record(action="start")),
+        ("record start protect=Yes", Record(action="start", protect=True)),
+        ("record start protect=ON label=ON", Record(action="start", protect=True, label="ON")),
+        ("record frontdoor", Record(camera="frontdoor")),
+        ("record status frontdoor", Record(camera="frontdoor")),
+        ("record camera=cam2 start", Record(action="start", camera="cam2")),
+        ("timelapse frontdoor", Timelapse(camera="frontdoor")),
+        ("clips frontdoor", Clips(camera="frontdoor")),
+        ("snapshot frontdoor cam_a1 png", Snapshot(cameras=("frontdoor", "cam_a1"), formats=("png",))),
+        ("save cam-1", Save(camera="cam-1")),
+        ("snapshot jpg", Snapshot(formats=("jpg",))),
+        ("set --save a.b two words", Set(changes={"a.b": "two words"}, save=True)),
+        ("set a.b x=y", Set(changes={"a.b": "x=y"})),
+        ("set a.b=x=y", Set(changes={"a.b": "x=y"})),
     ],
 )
 def test_lines(line, message):
@@ -67,7 +92,19 @@ def test_lines(line, message):
         ("pastStack camera=cam0 png cam1", "pastStack: 'cam1' is too much; usage: pastStack [camera] [formats …]"),
         ("save colour=1", "save: no option colour; it has: camera, formats, label, seconds_ago"),
         ('save "', "save: no closing quotation"),
-        ("set", "set: expected KEY VALUE"),
+        ("set", "set: expected KEY VALUE, or KEY=VALUE …; `get` lists the keys"),
+        ("set a.b", "set: expected KEY VALUE, or KEY=VALUE …; `get` lists the keys"),
+        ("set a.b=1 c.d", "set: expected KEY VALUE, or KEY=VALUE …; `get` lists the keys"),
+        ('SET "', "set: no closing quotation"),
+        ("ping --loud", "ping: no option loud; it has: none"),
+        ("ping " + "x" * 50, f"ping: {'x' * 40!r} is too much; usage: ping"),
+        ("save a-b=1", "save: no option a_b; it has"),
+        ("save --label", "save: --label needs a value"),
+        ("save cam0 --seconds-ago", "save: --seconds-ago needs a value"),
+        ("save label=a=b", "save: label: expected letters, digits, _ and -"),
+        ("record start cam1 more", "record: 'more' is too much; usage: record [start|stop|status|trigger] [camera]"),
+        ("record start cam1 more", "[duration_s=…] [label=…] [protect=…] [at_ns=…]"),
+        ("record start camera=cam0 cam1", "record: 'cam1' is too much"),
         (
             "archive ../../etc",
             "archive: name: expected letters, digits, _ and -, at most 64, the first a letter or digit",
@@ -82,17 +119,35 @@ def test_errors_say_what_was_expected(line, expected):
     assert expected in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        ('save "', "save: no closing quotation"),
+        ("ping --loud", "ping: no option loud; it has: none"),
+        ("ping x", "ping: 'x' is too much; usage: ping"),
+        ("set", "set: expected KEY VALUE, or KEY=VALUE …; `get` lists the keys"),
+    ],
+)
+def test_these_are_the_whole_errors(line, whole):
+    with pytest.raises(ValueError) as refusal:
+        parse_line(line)
+    assert str(refusal.value) == whole
+
+
 def test_unknown_words_are_answered_with_a_suggestion():
     with pytest.raises(UnknownCommandError, match=r"^UNKNOWN_COMMAND savee; did you mean save\?$"):
         parse_line("savee")
     with pytest.raises(UnknownCommandError, match=r"^UNKNOWN_COMMAND zzzzzz; `help` lists the commands$"):
         parse_line("zzzzzz")
+    with pytest.raises(UnknownCommandError, match=r"^UNKNOWN_COMMAND savee; `help` lists the commands$"):
+        parse_line("savee", suggest=False)
 
 
 def test_control_characters_of_a_stranger_are_escaped():
     with pytest.raises(UnknownCommandError) as refusal:
         parse_line("\x1b[2Jx")
-    assert "\x1b" not in str(refusal.value)
+    assert str(refusal.value).startswith("UNKNOWN_COMMAND \\x1b[2Jx; ")
+    assert escape("a\tb\0ä" + "x" * 40) == "a\\tb\\x00ä" + "x" * 35
 
 
 @pytest.mark.parametrize(
@@ -106,6 +161,18 @@ def test_control_characters_of_a_stranger_are_escaped():
         ({"command": "start_recording", "params": {"duration_s": 5}}, Record(action="start", duration_s=5)),
         ({"command": "set", "key": "night.enable", "value": True}, Set(changes={"night.enable": True})),
         ({"message": "past_stack", "count": 4}, PastStack(count=4)),
+        ({"message": "past_stack", "count": 4, "event_id": 12}, PastStack(count=4)),
+        ({"command": "save", "params": None}, Save()),
+        ({"command": "save", "label": "a", "params": {"label": "b"}}, Save(label="b")),
+        ({"command": "record", "params": {"action": "stop", "camera_id": 2}}, Record(action="stop", camera="cam2")),
+        ({"command": "save", "camera_id": 1, "params": {"camera_id": 2}}, Save(camera="cam2")),
+        ({"command": "save", "camera_id": 0}, Save(camera="cam0")),
+        ({"command": "save", "camera_id": "frontdoor"}, Save(camera="frontdoor")),
+        ({"command": "snapshot", "camera": "porch"}, Snapshot(cameras=("porch",))),
+        ({"command": "stop_recording", "action": "start"}, Record(action="start")),
+        ({"command": "set", "key": 5, "save": True}, Set(changes={"5": None}, save=True)),
+        ({"command": "set", "changes": {"a.b": 1}}, Set(changes={"a.b": 1})),
+        ({"command": "get", "key": "night"}, Get(key="night")),
     ],
 )
 def test_objects(value, message):
@@ -114,6 +181,25 @@ def test_objects(value, message):
 
 def test_an_id_comes_back():
     assert parse_object({"command": "save", "id": "7"}) == (Save(), "7")
+    assert parse_object({"message": "save", "id": 7}) == (Save(), 7)
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [
+        ({}, 'expected an object such as {"command": "start_recording"}'),
+        ({"command": 5}, 'expected an object such as {"command": "start_recording"}'),
+        ({"command": "savee"}, "UNKNOWN_COMMAND savee; did you mean save?"),
+        ({"message": "savee"}, "UNKNOWN_COMMAND savee"),
+        ({"message": None}, "UNKNOWN_COMMAND None"),
+        ({"command": "save", "camera_id": -1}, "save: camera: expected text, got a whole number"),
+        ({"command": "save", "camera_id": True}, "save: camera: expected text, got true or false"),
+    ],
+)
+def test_errors_of_objects(value, whole):
+    with pytest.raises(ValueError) as refusal:
+        parse_object(value)
+    assert str(refusal.value) == whole
 
 
 @given(st.text(max_size=300))
