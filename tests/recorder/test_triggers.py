@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.clips.clip import NS, ClipLimits
+from recorder.clips.clip import FOREVER, NS, ClipLimits, ClipOrder
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 
@@ -353,3 +353,145 @@ def test_whatever_happens_files_are_contiguous_and_bounded(steps):
     triggers.stop(now)
     assert triggers.decide(now + 1) is None
     assert not triggers.is_active
+
+
+def test_an_order_has_what_was_asked_for():
+    triggers = machine()
+    assert (triggers.recording, triggers.session, triggers.event, list(triggers.events)) == (None, None, None, [])
+    assert (triggers.start_ns, triggers.session_stop_ns, triggers.is_active) == (FOREVER, FOREVER, False)
+    assert triggers.start(100 * S, "session", "manual", utc_ns=77, label="owl", protect=True, duration_s=2.5)
+    order = ClipOrder(1, "session", "manual", 100 * S, 77, "owl", True)
+    assert triggers.recording == triggers.session == order == triggers.decide(100 * S)
+    assert (triggers.start_ns, triggers.session_stop_ns) == (100 * S, 102_500_000_000)
+    triggers.note_event(200 * S, "motion", utc_ns=88, label="fox", protect=True)
+    assert triggers.event.order == ClipOrder(2, "event", "motion", 195 * S, 88, "fox", True)
+    assert triggers.recording == order, "the session comes first"
+    assert triggers.decide(195 * S) == triggers.event.order == triggers.recording
+    assert triggers.session is None
+    triggers.start(300 * S, "rolling", "auto", utc_ns=0)
+    assert triggers.session == ClipOrder(3, "rolling", "auto", 300 * S, 0, "", False)
+    triggers.note_begin(400 * S, "motion", utc_ns=99)
+    assert triggers.event.order == ClipOrder(4, "event", "motion", 395 * S, 99)
+    assert triggers.event.lasting == {"motion": 400 * S}
+
+
+def test_of_events_that_touch_the_first_label_and_any_protection_count():
+    triggers = machine()
+    triggers.note_event(100 * S, "command", utc_ns=1)
+    triggers.note_event(101 * S, "motion", utc_ns=2, label="fox", protect=True)
+    triggers.note_event(102 * S, "motion", utc_ns=3, label="owl")
+    assert triggers.event.order == ClipOrder(1, "event", "command", 95 * S, 1, "fox", True)
+
+
+def test_events_touch_up_to_the_instant_at_which_the_earlier_one_ends():
+    for at_ns, events in ((115 * S, 1), (115 * S + 1, 2)):  # with a pre-roll of 5 s behind a post-roll of 10 s
+        triggers = machine()
+        triggers.note_event(100 * S, "command", utc_ns=0)
+        triggers.note_event(at_ns, "command", utc_ns=0)
+        assert len(triggers.events) == events
+    for at_ns, events in ((155 * S - 1, 1), (155 * S, 2)):  # 60 s after its pre-roll an event is cut
+        triggers = machine()
+        triggers.note_begin(100 * S, "motion", utc_ns=0)
+        triggers.note_event(at_ns, "command", utc_ns=0)
+        assert len(triggers.events) == events
+
+
+def test_whether_frames_of_an_order_may_still_come():
+    triggers = machine()
+    triggers.start(100 * S, "session", "manual", utc_ns=0)
+    triggers.note_event(200 * S, "motion", utc_ns=0)
+    session, event = triggers.session, triggers.event.order
+    assert triggers.is_on(session) and triggers.is_on(event)
+    assert triggers.is_on(replace(session, number=7)), "a later file of it"
+    assert not triggers.is_on(replace(session, start_ns=99 * S))
+    triggers.stop(205 * S)
+    assert triggers.is_on(session) and triggers.is_on(event), "frames from before may still come"
+    triggers.expire(205 * S)
+    assert not triggers.is_on(session) and not triggers.is_on(event)
+
+
+def test_a_stop_ends_all_at_once_and_prolongs_nothing():
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0, duration_s=50)
+    triggers.note_event(40 * S, "command", utc_ns=0)
+    triggers.note_event(100 * S, "command", utc_ns=0)
+    assert triggers.stop(70 * S)
+    assert triggers.session_stop_ns == 50 * S, "it would have ended before"
+    assert [event.end_ns for event in triggers.events] == [50 * S, 70 * S]
+    assert triggers.stop(71 * S), "it has not been seen to end"
+    assert [event.end_ns for event in triggers.events] == [50 * S, 70 * S]
+
+
+def test_a_motion_that_a_stop_ended_is_not_begun_again_by_its_repetition():
+    triggers = machine()
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    triggers.stop(105 * S)
+    triggers.expire(106 * S)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    assert not triggers.is_active
+    triggers.note_begin(110 * S, "motion", utc_ns=0)
+    assert triggers.event.lasting == {"motion": 110 * S}
+    triggers.stop(111 * S)
+    triggers.expire(112 * S)
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    assert triggers.is_active, "the last one only is kept"
+
+
+def test_the_end_of_one_source_leaves_the_other_lasting():
+    triggers = machine(replace(LIMITS, event_ns=600 * S))
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    triggers.note_begin(101 * S, "door", utc_ns=0)
+    triggers.note_end(120 * S, "motion")
+    assert (triggers.event.lasting, triggers.event.end_ns) == ({"door": 101 * S}, 130 * S)
+    triggers.note_end(125 * S, "window")
+    assert triggers.event.end_ns == 130 * S, "which never began"
+    assert wanted(triggers, 95, 200)[-1][0] == 199.5
+    triggers.note_end(200 * S, "door")
+    assert triggers.event.end_ns == 210 * S
+
+
+def test_nothing_prolongs_an_event_beyond_its_cut():
+    triggers = machine(replace(LIMITS, event_ns=20 * S))
+    triggers.note_begin(100 * S, "motion", utc_ns=0)
+    triggers.note_end(114 * S, "motion")
+    assert triggers.event.end_ns == triggers.event.latest_ns == 115 * S
+    triggers.event.prolong(101 * S)
+    assert triggers.event.end_ns == 115 * S
+
+
+def test_an_event_of_a_recorder_before_goes_on_under_a_number_of_this_one():
+    earlier, triggers = machine(), machine()
+    earlier.note_begin(100 * S, "motion", utc_ns=5)
+    event = earlier.event
+    triggers.start(0, "session", "manual", utc_ns=0, duration_s=1)
+    triggers.resume(event)
+    assert triggers.event is event
+    assert event.order == ClipOrder(2, "event", "motion", 95 * S, 5)
+
+
+@pytest.mark.parametrize(("step_ns", "number"), [(2 * S - 1, 1), (2 * S, 2), (-2 * S + 1, 1), (-2 * S, 2)])
+def test_the_wall_clock_is_compared_with_the_first_one_known_of_the_file(step_ns, number):
+    triggers = machine()
+    triggers.start(0, "session", "manual", utc_ns=0)
+    offsets = (None, 7 * S, None, 7 * S + step_ns)
+    assert [triggers.decide(at, offset).number for at, offset in enumerate(offsets)] == [1, 1, 1, number]
+    assert triggers.decide(5, 7 * S + step_ns).number == number, "and then with that of the new file"
+
+
+def test_a_file_is_full_at_its_length_and_at_its_frames_and_counts_both_anew():
+    triggers = machine(replace(LIMITS, session_ns=10 * S, frames=3))
+    triggers.start(0, "session", "manual", utc_ns=0)
+    times = [0, 1, 2, 3, 4, 13 * S + 2, 13 * S + 3, 14 * S, 23 * S + 2]
+    assert [triggers.decide(at).number for at in times] == [1, 1, 1, 2, 2, 3, 3, 3, 4]
+
+
+def test_the_mark_of_an_event_ends_with_its_file_and_begins_again_in_the_next():
+    triggers = machine(replace(LIMITS, rolling_ns=10 * S))
+    triggers.start(0, "rolling", "rolling", utc_ns=0)
+    triggers.note_begin(5 * S, "motion", utc_ns=0)
+    marks = [triggers.decide(at * S) for at in range(0, 30, 2)]
+    assert {(order.number, order.trigger) for order in marks} == {(1, "motion"), (3, "motion"), (4, "motion")}
+    triggers.note_end(30 * S, "motion")
+    orders = [triggers.decide(at * S) for at in (30, 39, 40, 49, 50)]
+    assert [order.number for order in orders] == [5, 5, 6, 6, 7], "2 is the event's own"
+    assert [order.trigger for order in orders] == ["motion"] * 2 + ["rolling"] * 3

@@ -2,11 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.night.decision import NEXT, Decision, NightSwitch, Reading, State, reading_of
+from analyzer.night.brightness import Brightness
+from analyzer.night.decision import NEXT, Decision, Lock, NightSwitch, Reading, State, frame_of, reading_of
 from analyzer.settings import NightSettings
 
 RULES = NightSettings(dwell_s=5.0, hold_s=60.0, min_dark_frames=3, min_bright_frames=2, lockout_s=600.0)
@@ -194,3 +196,99 @@ def test_a_steady_brightness_is_answered_within_dwell_and_the_frames_asked_for(d
 def test_crossed_thresholds_are_refused_with_both_numbers(dark, bright):
     with pytest.raises(ValueError, match=f"dark_threshold = {dark:g} must be below bright_threshold = {bright:g}"):
         NightSettings(dark_threshold=dark, bright_threshold=bright)
+
+
+def test_a_decision_has_its_frame_and_its_numbers_with_their_limit():
+    switch = NightSwitch(RULES)
+    assert feed(switch, 20.04, 10, 20) == [Decision(True, 15 * SECOND, "level=20.0<40 frames=6 for=5.0s")]
+    assert feed(switch, 200.0, 100, 20) == [Decision(False, 105 * SECOND, "level=200.0>80 frames=6 for=5.0s")]
+
+
+@pytest.mark.parametrize(("factor", "seconds"), [((), 5), ((1.0,), 5), ((2.0,), 10), ((0.2,), 2)])
+def test_the_dwell_is_multiplied_where_the_brightness_is_less_trustworthy(factor, seconds):
+    """The last row: three dark frames are needed in any case."""
+    switch = NightSwitch(RULES)
+    decided_s = [at for at in range(30) if switch.update(20.0, 20.0, 20.0, at * SECOND, *factor)]
+    assert decided_s == [seconds]
+
+
+def test_day_needs_its_own_number_of_frames():
+    switch = NightSwitch(NightSettings(dwell_s=0.0, min_dark_frames=3, min_bright_frames=2), night=True)
+    assert [bool(switch.update(200.0, 200.0, 200.0, at * SECOND)) for at in range(3)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("keys", "switches_s", "lock"),
+    [
+        ({}, (), Lock(0.0)),
+        ({}, (0, 50), Lock(9.0, "night.hold_s")),
+        ({}, (0, 50, 100), Lock(99.0, "night.lockout_s")),
+        ({}, (0, 50, 100 + 1e-9), Lock(9.0, "night.hold_s")),  # one nanosecond beyond the span
+        ({}, (0, 200, 250, 300), Lock(99.0, "night.lockout_s")),
+        ({}, (0, 10, 20, 300), Lock(9.0, "night.hold_s")),
+        ({"lockout_switches": 0}, (0, 50, 100), Lock(9.0, "night.hold_s")),
+        ({"lockout_s": 10.0}, (0, 10), Lock(9.0, "night.hold_s")),
+        ({"lockout_s": 10.0, "lockout_switches": 2}, (0, 10), Lock(9.0, "night.hold_s")),  # no longer than the hold
+    ],
+)
+def test_the_lock_after_switches_at_these_times(keys, switches_s, lock):
+    rules = {"dwell_s": 0.0, "hold_s": 10.0, "lockout_switches": 3, "lockout_s": 100.0, **keys}
+    switch = NightSwitch(NightSettings(min_dark_frames=1, min_bright_frames=1, **rules))
+    for number, at_s in enumerate(switches_s):
+        level = 200.0 if number % 2 else 10.0
+        decision = switch.update(level, level, level, round(at_s * SECOND))
+        assert decision and decision.night is (number % 2 == 0)
+    last_s = switches_s[-1] if switches_s else 0
+    found = switch.lock_at(round((last_s + 1) * SECOND))
+    assert (found.seconds, found.key) == (pytest.approx(lock.seconds, abs=1e-12), lock.key)
+    assert switch.lock_at(round((last_s + 200) * SECOND)).seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "gap_s"), [({}, 10), ({"dwell_s": 25.0}, 25), ({"dwell_s": 1.0, "exposure_us": 20_000_000}, 60)]
+)
+@pytest.mark.parametrize("night", [False, True])
+def test_frames_are_consecutive_up_to_the_longest_gap_and_not_a_nanosecond_more(keys, gap_s, night):
+    level = 200.0 if night else 10.0
+    for more_ns in (0, 1):
+        switch = NightSwitch(NightSettings(min_dark_frames=2, min_bright_frames=2, **keys), night=night)
+        assert switch.update(level, level, level, 7 * SECOND) is None
+        decision = switch.update(level, level, level, (7 + gap_s) * SECOND + more_ns)
+        assert bool(decision) is (more_ns == 0)
+        assert switch.is_night is (night is not bool(decision))
+
+
+def test_two_frames_of_one_instant_are_no_jump_backward():
+    switch = NightSwitch(NightSettings(dwell_s=0.0, hold_s=60.0, min_dark_frames=2))
+    assert [bool(switch.update(10.0, 10.0, 10.0, SECOND)) for _ in range(2)] == [False, True]
+    switch.update(200.0, 200.0, 200.0, SECOND)
+    assert switch.lock_at(SECOND) == Lock(60.0, "night.hold_s")
+
+
+def test_an_order_and_its_end_start_the_evidence_anew():
+    switch = NightSwitch(RULES)
+    assert switch.force("off", 0) is None, "it is day already"
+    assert switch.force("on", SECOND) == Decision(True, SECOND, "forced on")
+    assert switch.force("off", 2 * SECOND) == Decision(False, 2 * SECOND, "forced off")
+    switch.force("auto", 3 * SECOND)
+    assert feed(switch, 20.0, 3, 5) == []
+    assert switch.force("auto", 8 * SECOND) is None
+    (night,) = feed(switch, 20.0, 8, 20)
+    assert night.captured_ns == 13 * SECOND
+    assert feed(switch, 200.0, 100, 3) == []
+    switch.force("auto", 103 * SECOND)
+    assert switch.state is State.NIGHT and switch.is_night
+    (day,) = feed(switch, 200.0, 103, 20)
+    assert day.captured_ns == 108 * SECOND
+
+
+def test_night_switched_off_in_the_settings_says_when():
+    switch = NightSwitch(NightSettings(enable=False), night=True)
+    assert switch.update(5.0, 5.0, 5.0, 7) == Decision(False, 7, "night.enable = false")
+
+
+def test_one_frame_is_taken_out_of_a_batch():
+    batch = Brightness(np.array([1.0, 2.0]), np.array([0.5, 1.5]), np.array([1.25, 2.25]))
+    assert frame_of(batch) == (1.0, 0.5, 1.25)
+    assert frame_of(batch, 1) == (2.0, 1.5, 2.25)
+    assert all(type(value) is float for value in frame_of(batch))

@@ -1,5 +1,7 @@
 """The watchdog's decisions, with a clock that the test holds."""
 
+from dataclasses import replace
+
 import pytest
 
 from shmcam.control.messages import Heartbeat
@@ -526,3 +528,97 @@ def test_a_program_is_due_once_after_its_pause_and_recovered_only_after_a_minute
     policy.note_state("recorder", "RUNNING", 19_001.0)
     policy.note_state("recorder", "RUNNING", 19_001.1 + RECOVERED_S)
     assert policy.note_state("recorder", "FATAL", 20_000.0) == 10, "recovered: the first pause again"
+
+
+def test_a_stranger_of_another_camera_is_named_by_its_role_and_forgives_that_cameras_program():
+    """Behind a wrapper supervisord knows another pid: the program is not silent then."""
+    night = Night("capture", "recorder-cam1", settings=ControlSettings(startup_s=15))
+    night.beat("capture")
+    beat = Heartbeat(role="recorder", camera="cam1", pid=4711)
+    found = []
+    for _ in range(3):
+        night.detector.hear(beat, night.now_s)
+        found += night.go_on(10.5, beating=["capture"])
+    assert "kill" not in [kind for _, kind, _ in found]
+    assert "stranger" not in [kind for _, kind, _ in found], "no program is called recorder here"
+    assert [kind for _, kind, _ in night.go_on(16, beating=["capture"])] == ["kill"], "silent since, and told before"
+
+
+@pytest.mark.parametrize(("late_s", "graces"), [(2.5, 0), (2.75, 1)])
+def test_a_check_counts_as_late_from_two_and_a_half_seconds(late_s, graces):
+    night = Night("capture")
+    night.beat("capture")
+    night.go_on(1, beating=["capture"])
+    night.now_s += late_s
+    night.echo()
+    assert [kind for _, kind, _ in night.check()] == ["grace"] * graces
+
+
+@pytest.mark.parametrize(("after_s", "graces"), [(40.0, 1), (40.5, 2)])
+def test_another_pause_is_forgiven_only_two_periods_after_the_one_before(after_s, graces):
+    night = Night("capture")
+    found = night.go_on(1, beating=["capture"])
+    night.now_s += 5
+    night.echo()
+    found += night.check()
+    found += night.go_on(after_s - 5, beating=["capture"])
+    night.now_s += 5
+    night.echo()
+    found += night.check()
+    assert [kind for _, kind, _ in found].count("grace") == graces
+
+
+def test_signs_of_another_process_say_nothing():
+    """The program was started again since they were looked at."""
+    night = Night("capture", "recorder")
+    night.ages_s["recorder"] = 3600.0
+    signs = night.signs
+
+    def of_others():
+        return {name: replace(sign, pid=sign.pid + 1000, ring=(1, 1)) for name, sign in signs().items()}
+
+    night.signs = of_others
+    assert night.go_on(30, beating=["capture"]) == [], "neither its age nor its ring"
+    assert night.go_on(1, beating=["capture"]) == [(31.0, "stalled", "recorder")]
+
+
+def test_a_program_that_was_stopped_before_its_first_word_is_not_watched_and_one_that_ends_slowly_is():
+    night = Night("capture", "recorder")
+    night.beat("recorder")
+    night.go_on(1, beating=["capture"])
+    night.programs["recorder"] = program("recorder", night.programs["recorder"].pid, "STOPPING")
+    assert (20.5, "kill", "recorder") in night.go_on(22, beating=["capture"]), "it hangs in its end"
+    night = Night("capture", "recorder")
+    night.go_on(1, beating=["capture"])
+    night.programs["recorder"] = program("recorder", night.programs["recorder"].pid, "STOPPING")
+    assert night.go_on(90, beating=["capture"]) == []
+
+
+def test_all_silent_at_once_is_forgiven_again_after_they_were_heard():
+    night = Night("capture", "analyzer")
+    for _ in range(2):
+        night.go_on(2, beating=["capture", "analyzer"])
+        assert [kind for _, kind, _ in night.go_on(6)] == ["grace"]
+
+
+def test_a_report_is_made_again_only_after_the_process_was_heard():
+    night = Night("capture", "analyzer")
+    night.beat("analyzer")
+    assert [kind for _, kind, _ in night.go_on(10, beating=["capture"])] == ["stalled"]
+    night.beat("analyzer")
+    assert [kind for _, kind, _ in night.go_on(10, beating=["capture"])] == ["stalled"]
+
+
+def test_an_empty_list_of_programs_makes_no_stranger():
+    """supervisord did not answer."""
+    detector = HangDetector(SETTINGS)
+    detector.hear(Heartbeat(role="recorder", pid=7), 1000.0)
+    assert [detector.check({}, 1000.0 + 2 * number) for number in range(11)] == [[]] * 11
+    assert [action.kind for action in detector.check({"recorder": program("recorder", 8)}, 1021.0)] == ["stranger"]
+
+
+def test_strangers_are_told_from_ten_seconds_on():
+    detector, programs = HangDetector(SETTINGS), {"recorder": program("recorder", 8)}
+    detector.hear(Heartbeat(role="recorder", pid=7), 1000.0)
+    assert detector.check(programs, 1010.0) == []
+    assert [action.kind for action in detector.check(programs, 1010.5)] == ["stranger"]
