@@ -102,27 +102,47 @@ class JpegEncoder:
         if geometry.color_range == "pc":
             return bright
         gain, *_, offset = yuv_to_jfif(geometry.color_space, geometry.color_range)[0]
-        return self._add("luma", bright, bright, (gain, 0.0, offset))
+        return self._add(bright, bright, (gain, 0.0, offset), self._buffer("luma", *bright.shape))
 
     def _convert(self, bright: Plane, blue: Plane, red: Plane, geometry: Geometry) -> tuple[Plane, Plane, Plane]:
         """Converts planes of another matrix or range to those of JFIF, range and matrix in one pass."""
         if (geometry.color_space, geometry.color_range) == ("smpte170m", "pc"):
             return bright, blue, red
         to_y, to_u, to_v = yuv_to_jfif(geometry.color_space, geometry.color_range)
-        new_blue, new_red = self._add("blue", blue, red, to_u[1:]), self._add("red", blue, red, to_v[1:])
+        new_blue, new_red = (
+            self._add(blue, red, weights[1:], self._buffer(name, *blue.shape))
+            for name, weights in (("blue", to_u), ("red", to_v))
+        )
         if geometry.color_space == "smpte170m":
             return self._stretch(bright, geometry), new_blue, new_red
-        zero = 128 - 128 * (to_y[1] + to_y[2])  # what chroma adds to luma is kept around 128: it may be negative
-        shift = self._add("shift", blue, red, (to_y[1], to_y[2], zero))
-        shift = self._resize("shift", shift, 2 * blue.shape[1], 2 * blue.shape[0])[: bright.shape[0], : bright.shape[1]]
-        return self._add("luma", bright, shift, (to_y[0], 1.0, to_y[3] - zero)), new_blue, new_red
+        return self._shift(bright, blue, red, to_y), new_blue, new_red
 
-    def _add(self, name: str, first: Plane, second: Plane, weights: Sequence[float]) -> Plane:
-        """Returns first * weights[0] + second * weights[1] + weights[2], in the kept buffer of that name."""
+    def _shift(self, bright: Plane, blue: Plane, red: Plane, to_y: Sequence[float]) -> Plane:
+        """Returns luma of another matrix, to which its chroma adds.
+
+        A chroma value adds the same to its 2x2 pixels, as in FFmpeg's conversion to RGB: each is written twice side
+        by side, and used for two rows. A smooth enlargement alone would cost more than all the rest.
+        """
         import cv2
 
-        target, (gain, other_gain, offset) = self._buffer(name, *first.shape), weights
-        return np.asarray(cv2.addWeighted(first, gain, second, other_gain, offset, dst=target), np.uint8)
+        zero = 128 - 128 * (to_y[1] + to_y[2])  # what chroma adds to luma is kept around 128: it may be negative
+        shift = self._add(blue, red, (to_y[1], to_y[2], zero), self._buffer("shift", *blue.shape))
+        pairs = self._buffer("pairs", *blue.shape, 2)
+        cv2.merge((shift, shift), dst=pairs)
+        rows = pairs.reshape(blue.shape[0], -1)[:, : bright.shape[1]]
+        target = self._buffer("luma", *bright.shape)
+        for first in range(min(2, bright.shape[0])):
+            part = bright[first::2]
+            self._add(part, rows[: len(part)], (to_y[0], 1.0, to_y[3] - zero), target[first::2])
+        return target
+
+    def _add(self, first: Plane, second: Plane, weights: Sequence[float], target: Plane) -> Plane:
+        """Writes first * weights[0] + second * weights[1] + weights[2] into `target`, and returns it."""
+        import cv2
+
+        gain, other_gain, offset = weights
+        cv2.addWeighted(first, gain, second, other_gain, offset, dst=target)
+        return target
 
 
 def jpeg_size_of(geometry: Geometry, width: int | None = None) -> tuple[int, int]:
