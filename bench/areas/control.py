@@ -29,20 +29,20 @@ while data := link.recv(65536):
 """
 
 COMMANDS = (
-    ("hub", "ping"),
-    ("hub", "status"),
-    ("hub", "health"),
-    ("hub", "get night"),
-    ("analyzer", "night_level"),
-    ("analyzer", "night status"),
-    ("recorder", "record status"),
-    ("recorder", "watch seconds=1"),
+    *(("hub", line) for line in ("ping", "status", "health", "cameras", "version", "help save", "logs hub 20")),
+    *(("hub", line) for line in ("get night", "get", "dump_config", "dump_config toml", "preview enabled=false")),
+    ("hub", "set night.dark_threshold 35"),
+    *(("analyzer", line) for line in ("night_level", "night status")),
+    *(("recorder", line) for line in ("record status", "watch seconds=1")),
     ("streamer", "viewers"),
-    ("exporter", "timelapse status"),
-    ("exporter", "clips limit=5"),
+    *(("exporter", line) for line in ("timelapse status", "clips limit=5", "pictures limit=5", "library list")),
+    ("exporter", "archives list"),
     ("capture", "detect"),
 )
-"""Who answers what; none of them has anything to wait for but a process."""
+"""Who answers what: all commands that neither make a picture nor write a file on the disk of recordings.
+
+`set` writes its journal into [paths] run, a tmpfs where the owner follows the advice, without waiting for a disk.
+"""
 
 ROWS = (
     Row("round_trip_median", "ms", 1.0, "client → hub → owner → hub → client, 20 connections, 200 events/s, median"),

@@ -161,6 +161,7 @@ def find_key(path: str) -> Key | None:
     return None
 
 
+@cache
 def table_name_of(section: type[Section]) -> str:
     """Returns the name of the table that a section declares."""
     return next(name for name, declared in load_tables().items() if declared is section)

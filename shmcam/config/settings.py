@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -222,13 +222,26 @@ class Settings:
     def table(self, section: type[S], camera: str | None = None) -> S:
         """Returns one table, with [cameras.<camera>] on top if a camera is named. Raises: SettingsError."""
         name = table_name_of(section)
+        if (known := self._tables.get((name, camera))) is not None:
+            return cast("S", known)
         merged, places = self._merge(name, camera)
         try:
             value = msgspec.convert(merged, section)
         except msgspec.ValidationError as error:
             raise self.diagnostics.from_msgspec(section, merged, places, str(error)) from None
         _refuse_non_finite(self, name, merged)
+        self._tables[name, camera] = value
         return value
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, str | None], Section]:
+        """The tables that were asked for, by name and camera; nothing here gets old, because no document changes."""
+        return {}
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        """The values that were asked for, by path."""
+        return {}
 
     @cached_property
     def folder(self) -> Path:
@@ -275,13 +288,14 @@ class Settings:
 
     def value(self, path: str) -> Any:
         """Returns the value of a dotted key that is in use. Raises: SettingsError."""
-        self.key(path)
-        parts = path.split(".")
-        camera = parts[1] if parts[0] == "cameras" else None
-        table, *rest = base_key_of(path).split(".")
+        if path in self._values:
+            return self._values[path]
+        table, *rest = self.key(path).path.split(".")
+        camera = path.split(".")[1] if path.startswith("cameras.") else None
         value: Any = self.table(load_tables()[table], camera)
         for part in rest:
             value = getattr(value, part)
+        self._values[path] = value
         return value
 
     def with_changes(self, changes: Mapping[str, Any]) -> Settings:
@@ -289,11 +303,13 @@ class Settings:
 
         None removes a key. Raises: SettingsError.
         """
-        document = copy_tables(self.document)
+        document, changed_tables = copy_tables(self.document), set()
         for path, value in changes.items():
             self.key(path)
             put(document, path.split("."), value)
+            changed_tables.add(base_key_of(path).split(".")[0])
         changed = Settings(self.path, document, connected=self.connected)
+        changed._tables.update((at, table) for at, table in self._tables.items() if at[0] not in changed_tables)
         changed.check()
         return changed
 

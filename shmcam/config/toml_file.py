@@ -80,6 +80,11 @@ def parse_value(raw: str) -> Any:
         return raw
 
 
+_BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_quote = json.JSONEncoder(ensure_ascii=False).encode
+"""JSON's escapes are TOML's, but for DEL, which JSON leaves as it is."""
+
+
 def to_toml(value: object) -> str:
     """Returns a value as it is written in config.toml; `unset` for an optional key without a value."""
     if value is None:
@@ -87,11 +92,12 @@ def to_toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # JSON's escapes are TOML's
+        return _quote(value).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(to_toml, value)) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {to_toml(inner)}" for name, inner in value.items()) + "}"
+        rows = ((name if _BARE_NAME.fullmatch(name) else to_toml(name), inner) for name, inner in value.items())
+        return "{" + ", ".join(f"{name} = {to_toml(inner)}" for name, inner in rows) + "}"
     return str(value)
 
 

@@ -18,13 +18,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from shmcam.config.masking import mask_secret, mask_secrets
-from shmcam.config.schema import Key, find_settings_modules
+from shmcam.config.schema import Key, find_settings_modules, load_tables
 from shmcam.config.settings import Settings, SettingsError, use_log_level
-from shmcam.config.toml_file import put
+from shmcam.config.toml_file import put, to_toml
 from shmcam.control.messages import SettingChanged
 from shmcam.hub.config_file import write_back
 from shmcam.runtime.atomic_files import open_atomic, read_state
@@ -136,9 +137,11 @@ class LiveSettings:
     def own_values(self) -> dict[str, Any]:
         """Returns the values that cameras have of their own, by path, such as cameras.cam1.night.enable."""
         settings = self.current
+        own = settings.document.get("cameras", {})
         return {
             path: settings.value(path)
             for camera in settings.cameras
+            if own.get(camera)
             for key in settings.schema()
             if has_own_value(settings.document, camera, key.path)
             for path in [f"cameras.{camera}.{key.path.removeprefix('camera.')}"]
@@ -179,7 +182,8 @@ class LiveSettings:
         return key.parse_text(value) if isinstance(value, str) else value
 
     def _write_journal(self, unsaved: dict[str, Any]) -> None:
-        with open_atomic(self._journal, replace=True) as stream:
+        # A power cut ends the run that it belongs to, so it need not wait for the disk.
+        with open_atomic(self._journal, replace=True, durable=False) as stream:
             stream.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
 
     def _restore(self) -> None:
@@ -240,36 +244,24 @@ def has_own_value(document: dict[str, Any], camera: str, path: str) -> bool:
 def as_json(live_settings: LiveSettings) -> dict[str, Any]:
     """Returns {table: {key: value}}, nested as in the file, secrets masked."""
     settings = live_settings.current
-    document: dict[str, Any] = {}
-    for key in settings.schema():
-        *tables, name = key.path.split(".")
-        here = document
-        for table in tables:
-            here = here.setdefault(table, {})
-        here[name] = _to_plain(mask_secret(key, settings.value(key.path)))
-    if overrides := _camera_overrides(settings):
-        document["cameras"] = overrides
-    return document
+    tables = {name: msgspec.to_builtins(settings.table(section)) for name, section in load_tables().items()}
+    overrides = _camera_overrides(settings)
+    return mask_secrets(tables) | ({"cameras": overrides} if overrides else {})
 
 
 def as_toml(live_settings: LiveSettings) -> str:
     """Returns a config.toml of the settings in use; keys without a value are left out."""
     settings = live_settings.current
-    document = tomlkit.document()
+    tables: dict[str, list[str]] = {}
     for key in settings.schema():
-        value = _to_plain(mask_secret(key, settings.value(key.path)))
-        if value is None:
-            continue
-        *tables, name = key.path.split(".")
-        here: Any = document
-        for table in tables:
-            here = here.setdefault(table, tomlkit.table())
-        item = tomlkit.item(value)
-        item.comment(_comment_of(key, is_changed=key.path in live_settings.unsaved))
-        here[name] = item
-    text = tomlkit.dumps(document)
+        value = mask_secret(key, settings.value(key.path))
+        table, _, name = key.path.rpartition(".")
+        if value is not None:
+            comment = _comment_of(key, is_changed=key.path in live_settings.unsaved)
+            tables.setdefault(table, []).append(f"{name} = {to_toml(_to_plain(value))} # {comment}")
+    blocks = ["\n".join([f"[{table}]", *lines, ""]) for table, lines in tables.items()]
     overrides = _camera_overrides(settings)
-    return text + ("\n" + tomlkit.dumps({"cameras": overrides}) if overrides else "")
+    return "\n".join([*blocks, *([tomlkit.dumps({"cameras": overrides})] if overrides else [])])
 
 
 def _camera_overrides(settings: Settings) -> dict[str, Any]:
