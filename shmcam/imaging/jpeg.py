@@ -52,7 +52,7 @@ class JpegEncoder:
             picture = self._resize("packed", views[0], *size)
             order = "BGR" if geometry.pixel_format == "bgr24" else "RGB"
             return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, order, "420"))
-        bright = self._resize("luma", luma(payload, geometry), *size)
+        bright = self._resize("luma", views[0] if views[0].ndim == 2 else luma(payload, geometry), *size)
         if gray or geometry.pixel_format == "gray":
             bright = self._stretch(bright, geometry)
             return bytes(simplejpeg.encode_jpeg_yuv_planes(bright, None, None, quality))

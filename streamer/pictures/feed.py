@@ -93,6 +93,8 @@ class Feed:
         self._last = (0, 0)
         """Generation and sequence of the newest frame that was read."""
         self._skipped = 0
+        self._due_ns = 0.0
+        """No viewer needs frames that were captured before; 0: perhaps one does."""
         self._stacks, self._encoder = LiveStacks(), JpegEncoder()
         self._share = 1.0
         self._rate = RateMeter(window_s=RATE_WINDOW_S)
@@ -111,41 +113,52 @@ class Feed:
             self.last_polled_s = time.monotonic()
             if item is None:
                 self._handle_silence()
-            else:
-                self._handle_frame(*item)
+            elif not self._handle_frame(*item):
+                continue
             self._deliver_long_exposure()
             self._sleep_until_due()
 
     def _sleep_until_due(self) -> None:
         """Sleeps while no frame is due for any viewer; the next one ends it."""
         self._fanout.joined.clear()
-        if (wait_ns := self._find_wait_ns()) > 0:
-            self._fanout.joined.wait(wait_ns / 1e9)
+        now = now_ns()
+        wait_ns, is_by_frames = self._find_wait_ns(now)
+        if wait_ns > 0:
+            has_joined = self._fanout.joined.wait(wait_ns / 1e9)
+            self._due_ns = now + wait_ns if is_by_frames and not has_joined else 0.0
 
-    def _find_wait_ns(self) -> float:
-        """Returns the time until a frame is due; up to IDLE_S, in which the status is renewed."""
-        now, wait_ns = now_ns(), IDLE_S * 1e9
+    def _find_wait_ns(self, now: int) -> tuple[float, bool]:
+        """Returns the time until a frame is due, up to IDLE_S, in which the status is renewed.
+
+        And whether frames captured before that are for nobody.
+        """
+        wait_ns, is_by_frames = IDLE_S * 1e9, False
         for variant in self._fanout.variants:
             limiter = self._limiters.get(variant)
             if variant.long:
-                wait_ns = min(wait_ns, POLL_NS)
+                wait_ns, is_by_frames = min((wait_ns, is_by_frames), (float(POLL_NS), False))
             elif limiter is None or variant.stack > 1:  # a mean needs every frame
-                return 0.0
+                return 0.0, False
             else:
-                wait_ns = min(wait_ns, limiter.get_wait_ns(now))
-        return wait_ns
+                wait_ns, is_by_frames = min((wait_ns, is_by_frames), (limiter.get_wait_ns(now), True))
+        return wait_ns, is_by_frames
 
-    def _handle_frame(self, reader: RingReader, sequence: int) -> None:
+    def _handle_frame(self, reader: RingReader, sequence: int) -> bool:
+        """Encodes what is due of a frame. Returns: False if it came during the sleep, before the one that is due."""
         try:
             with reader.borrow(sequence) as frame:
+                if frame.captured_ns < self._due_ns:
+                    self._due_ns = 0.0  # once in a sleep: the clock may have gone back
+                    return False
                 self._update_status(reader, frame)
                 self._caption.count_frame(frame)
                 pictures = self._encode_due(reader, frame)
         except FrameOverwritten:
-            return  # too slow for this frame; a newer one is there already
-        self._skipped += max(0, reader.head - sequence - 2) if pictures else 0
+            return True  # too slow for this frame; a newer one is there already
         if pictures:
+            self._skipped += max(0, reader.head - sequence - 2)
             self._loop.call_soon_threadsafe(self._fanout.deliver, pictures)
+        return True
 
     def _deliver_long_exposure(self) -> None:
         variants = [variant for variant in self._fanout.variants if variant.long]

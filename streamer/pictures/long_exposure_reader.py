@@ -19,6 +19,8 @@ from streamer.pictures.variant import RateLimiter, Variant
 STREAM = "long"
 POLL_NS = 100_000_000
 """The time between two polls, however fast the camera is."""
+UNWATCHED_POLL_NS = 1_000_000_000
+"""The same while nobody watches it: the status says whether there is one."""
 PERIOD_S = 0.5
 """The exporter's time between two pictures."""
 
@@ -42,7 +44,7 @@ class LongExposureReader:
         self._limiters: dict[tuple[Variant, float], RateLimiter] = {}
         self._encoder = JpegEncoder()
         self._last_position = (0, 0)
-        self._poll_ns = 0
+        self._polled_ns = 0
         self._size = DEFAULT_SIZE
         self._frame_id = -1
 
@@ -52,9 +54,9 @@ class LongExposureReader:
         `variants`: those that are watched; without any nothing is encoded. `share`: the part of their rate to serve.
         """
         now = now_ns()
-        if now < self._poll_ns:
+        if now - self._polled_ns < (POLL_NS if variants else UNWATCHED_POLL_NS):
             return {}
-        self._poll_ns = now + POLL_NS
+        self._polled_ns = now
         reader = self._open_reader()
         sequence = None if reader is None else reader.latest()
         if reader is None or sequence is None:
