@@ -1,7 +1,8 @@
 """Asks a camera over HTTP: one connection that is kept, name and password, redirects, limits.
 
 By the standard library's http.client, in the reader's thread: aiohttp would add 17 MB to every capture process that
-reads a network camera. Certificates are not verified, as cameras sign their own.
+reads a network camera. Certificates are not verified, as cameras sign their own, and TLS 1.0 and short keys are taken,
+as old cameras have no others: what nobody proved to be the camera is not safer for a newer cipher.
 """
 
 from __future__ import annotations
@@ -95,15 +96,16 @@ class HttpClient:
     def _connect(self, address: NetworkAddress) -> http.client.HTTPConnection:
         self.close()
         if address.scheme == "https":
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                address.host, address.port, timeout=ANSWER_S, context=context
+                address.host, address.port, timeout=ANSWER_S, context=_make_tls_context()
             )
         else:
             connection = http.client.HTTPConnection(address.host, address.port, timeout=ANSWER_S)
         try:
             connection.connect()
+        except ssl.SSLError as error:
+            reason = (error.reason or "no TLS").replace("_", " ").lower()
+            raise CameraError(f"no https with the camera: {reason}; try http:// or another port") from error
         except UnicodeError as error:  # a host name that can be none
             raise CameraError("the host's name is not valid") from error
         self._connection, self._socket = connection, connection.sock
@@ -139,6 +141,15 @@ class HttpClient:
             self._digest, self._wants_basic = None, False
             return target
         return target if target.user else target.with_person(address)
+
+
+def _make_tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.options |= 0x4  # ssl.OP_LEGACY_SERVER_CONNECT, which has that name since Python 3.12
+    return context
 
 
 def _reason_of(answer: Answer, address: NetworkAddress) -> str:

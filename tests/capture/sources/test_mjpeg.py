@@ -5,9 +5,11 @@ import hashlib
 import itertools
 import re
 import socket
+import ssl
+import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from shmcam.imaging import frame_number_code
 from shmcam.runtime.stop import Stop
 from tests.capture.harness import Processes
 from tests.capture.servers import picture
-from tests.machine import until
+from tests.machine import needs, until
 
 PICTURES = [picture(number) for number in range(6)]
 NOISE = np.random.default_rng(4).integers(0, 255, 2000, np.uint8).tobytes().replace(b"\xff", b"\xfe")
@@ -269,8 +271,9 @@ def test_two_challenges_in_one_header():
 class Camera:
     """One answer a connection, by `answer(number of the request, its head)`; the requests' heads are kept."""
 
-    def __init__(self, answer):
-        self.answer, self.requests = answer, []
+    def __init__(self, answer, tls=None):
+        """`tls`: the ssl.SSLContext of a camera that has https."""
+        self.answer, self.requests, self.tls = answer, [], tls
 
     @contextmanager
     def serve(self):
@@ -291,11 +294,15 @@ class Camera:
                 link, _ = server.accept()
             except OSError:
                 continue
-            threading.Thread(target=self._talk, args=(link,), daemon=True).start()
+            threading.Thread(target=self._secure, args=(link,), daemon=True).start()
+
+    def _secure(self, link):
+        link.settimeout(10)
+        with suppress(OSError):
+            self._talk(self.tls.wrap_socket(link, server_side=True) if self.tls else link)
 
     def _talk(self, link):
         with link:
-            link.settimeout(10)
             head = b""
             try:
                 while b"\r\n\r\n" not in head:
@@ -322,9 +329,9 @@ def stream(_number=0, _head="", period_s=0.03, jpegs=PICTURES):
         time.sleep(period_s)
 
 
-def read(port, count, *, user="", path="/stream", framerate=20.0, limit_s=20):
+def read(port, count, *, user="", path="/stream", framerate=20.0, limit_s=20, scheme="http"):
     """Opens the source and takes so many pictures. Returns: what was opened, numbers, metadata, other formats."""
-    source, numbers, shots, changes = HttpSource(parse_url(f"http://{user}127.0.0.1:{port}{path}")), [], [], []
+    source, numbers, shots, changes = HttpSource(parse_url(f"{scheme}://{user}127.0.0.1:{port}{path}")), [], [], []
     deadline = time.monotonic() + limit_s
     try:
         opened = source.open(CameraRequest(320, 240, framerate), Stop())
@@ -437,6 +444,42 @@ def test_redirects_are_followed_and_another_machine_does_not_learn_the_password(
     with thief.serve() as other_port, first.serve() as port, pytest.raises(CameraError, match="wants a name"):
         read(port, 1, user="user:word@")
     assert not any("Authorization" in request for request in thief.requests)
+
+
+@needs("openssl")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1 is deprecated")
+def test_the_https_of_an_old_camera_and_a_redirect_to_it(tmp_path):
+    """TLS 1.0 and a certificate of its own, of another name, with a key of 1024 bits: Python refuses each by itself."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-sha1", "-nodes", "-subj", "/CN=cam.invalid"]
+    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1
+    old.load_cert_chain(cert, key)
+    camera = Camera(stream, tls=old)
+    with camera.serve() as port:
+        moved = Camera(
+            lambda number, head: [f"HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/\r\n\r\n".encode()]
+        )
+        with moved.serve() as plain_port:
+            read(plain_port, 1, user="user:word@")
+    assert len(camera.requests) == 1
+
+
+def test_https_where_there_is_none_is_told_in_words():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer():
+            link, _ = server.accept()
+            with link:
+                link.recv(1000)
+                link.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(CameraError, match=r"no https with the camera: wrong version number; try http://"):
+            read(port, 1, scheme="https")
 
 
 def test_a_camera_that_redirects_for_ever_is_given_up():
