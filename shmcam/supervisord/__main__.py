@@ -6,6 +6,7 @@ After `supervisorctl reload` this process executes itself anew, so that its prog
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -22,6 +23,7 @@ from shmcam.supervisord.supervisor_loop import PromptSupervisor
 
 def main() -> int:
     """Runs until supervisord is asked to end. Returns: the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded, before supervisord's own handlers
     limit_allocator()
     choose_temporary_folder()
     options = ForkOptions()

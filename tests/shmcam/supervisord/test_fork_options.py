@@ -52,6 +52,23 @@ def test_programs_are_started_when_nobody_reads_its_output_any_more(streams, tmp
     assert "exit request" in (tmp_path / "supervisord.log").read_text(), "logged on"
 
 
+INTERRUPTED = """
+import os, signal, sys
+from shmcam.supervisord import __main__ as program
+program.preload = lambda commands: os.kill(os.getpid(), signal.SIGINT)
+program.main()
+"""
+
+
+def test_ctrl_c_while_modules_are_loaded_ends_it_without_a_traceback(tmp_path):
+    """On a Pi that takes some seconds, and the page's address is shown before."""
+    conf = tmp_path / "supervisord.conf"
+    conf.write_text(AGAIN.format(folder=tmp_path))
+    command = [sys.executable, "-c", INTERRUPTED, "--nodaemon", "--configuration", str(conf)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 @pytest.mark.parametrize(("name", "is_one"), [("PYTHONUNBUFFERED", False), ("PYTHONPATH", True), ("EDITOR", False)])
 def test_a_variable_is_a_hindrance_only_if_loading_depends_on_it(name, is_one, monkeypatch):
     """supervisord.conf gives PYTHONUNBUFFERED to the programs, and a user's shell does not give it to supervisord."""
