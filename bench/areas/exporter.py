@@ -8,7 +8,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import pairwise
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -67,9 +66,6 @@ ROWS = (
         1.5,
         "p99 interval of a 30 fps writer while another process saves png and jpg",
     ),
-    Row(
-        "newest_of_20000", "x of 200", 2, "the newest picture of a library of 20,000 rows / of 200 rows (GET /library)"
-    ),
     Row("sigma_per_frame", "x mean", None, "adding a frame to a sigma clip / to a mean"),
     Row("trimmed_per_frame", "x mean", None, "adding a frame to a trimmed mean / to a mean"),
 )
@@ -81,7 +77,6 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     yield from _theory()
     yield "jpg_save", _jpg_save(3 if quick else 9)
     yield "paced_beside_saving", _paced(3.0 if quick else 12.0)
-    yield "newest_of_20000", _newest(3 if quick else 9)
 
 
 def _speed(repeats: int) -> Iterator[tuple[str, Outcome]]:
@@ -161,23 +156,6 @@ def _jpg_save(repeats: int) -> Outcome:
         }
         save()
         return _ratio(paired(subjects, repeats), "save", "encoder")
-
-
-def _newest(repeats: int) -> Outcome:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, ExitStack() as opened:
-        libraries = {}
-        for count in (200, 20_000):
-            place = Path(folder) / str(count)
-            place.mkdir()
-            for number in range(count):
-                (place / f"{number}.npy").touch()
-            libraries[count] = opened.enter_context(Catalogue(place / "library.sqlite3", (place,)))
-            libraries[count].reconcile()
-
-        def looking(count: int) -> Callable[[], float]:
-            return lambda: _per_frame(lambda: libraries[count].find(group="pictures", limit=1), 1, 20)
-
-        return _ratio(paired({"large": looking(20_000), "small": looking(200)}, repeats), "large", "small")
 
 
 def _paced(seconds: float) -> Outcome:
