@@ -42,11 +42,11 @@ class DiskMonitor:
         for folder in (settings.paths.captures, settings.paths.recordings):
             room = measure_room(folder, own)
             free, reserve = room.free_bytes, room.reserve_bytes
-            if room.is_low and folder not in self._low:
+            if room.low and folder not in self._low:
                 self._low.add(folder)
-                log.warning("disk low folder=%s free_bytes=%d reserve_bytes=%d", folder, free, reserve)
+                log.warning("disk low folder=%s %s reserve_bytes=%d", folder, room.low, reserve)
                 self._announce(DiskLow(path=str(folder), free_bytes=free, need_bytes=reserve))
-            elif free >= reserve and folder in self._low:
+            elif free >= reserve and room.missing_files <= 0 and folder in self._low:
                 self._low.remove(folder)
                 log.info("disk has room again folder=%s free_bytes=%d", folder, free)
         return Reply(data={"low": sorted(map(str, self._low))})

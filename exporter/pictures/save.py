@@ -120,7 +120,7 @@ class PictureSaver:
         self.announce = announce
         """Sends an event."""
         self._is_refused = False
-        """A quota refused the last write, and files were deleted for it."""
+        """The disk refused the last write, and files were deleted for it."""
 
     def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
         """Saves one frame in each format. Returns: the rows.
@@ -242,14 +242,13 @@ class PictureSaver:
         try:
             path = self._write(path, parts, beside)
         except OSError as error:
-            is_quota = error.errno == errno.EDQUOT
-            if error.errno not in FULL or (is_quota and self._is_refused):
+            if error.errno not in FULL or self._is_refused:
                 raise
-            # The disk was fuller than it looked (another writer): make twice the room, once. A quota shows in no free
-            # space: the oldest files go for it, but not again before a write has worked.
+            # The disk was fuller than it looked: another writer, a quota, or a file system that does not tell its room.
+            # The oldest files go for it, but not again before a write has worked.
             log.warning("disk full path=%s need_bytes=%d reason=%s", path, need_bytes, error.strerror)
-            self._is_refused = is_quota
-            self._make_room(path, 2 * need_bytes, picture.entry, at_least_bytes=2 * need_bytes * is_quota)
+            self._is_refused = True
+            self._make_room(path, 2 * need_bytes, picture.entry, at_least_bytes=2 * need_bytes)
             path = self._write(path, parts, beside)
         self._is_refused = False
         return self._catalogue.add_when_writable(replace(picture.entry, path=path))

@@ -41,14 +41,16 @@ class Gaps:
     hardware: int = 0
     """Frames the camera dropped since the first frame of the clip."""
     lost: int = 0
-    """Frames the recorder lost since then."""
+    """Frames the recorder lost since then, and `unwritten_before`."""
+    unwritten_before: int = 0
+    """Frames of the recording that came before, while no clip could be written."""
     _last_frame: int = field(default=-1, init=False)
     _last_total: int = field(default=0, init=False)
 
     def count_before(self, meta: FrameMeta) -> int:
-        """Returns the frames missing between the frame before and this one (0 for the first)."""
+        """Returns the frames missing between the frame before and this one (`unwritten_before` for the first)."""
         first = self._last_frame < 0
-        lost = 0 if first else max(0, meta.frame_id - self._last_frame - 1)
+        lost = self.unwritten_before if first else max(0, meta.frame_id - self._last_frame - 1)
         hardware = 0 if first else meta.total_dropped - self._last_total
         if hardware < meta.dropped_before and not first:  # the capture process has started again and counts from 0
             hardware = meta.dropped_before
@@ -119,8 +121,10 @@ class ClipFile:
         track: Track,
         about: dict[str, object],
         opener: FileOpener = DiskFile,
+        *,
+        unwritten_before: int = 0,
     ) -> None:
-        """Creates the files. `about` is kept inside the video. Raises: OSError."""
+        """Creates the files. `about` is kept inside the video; `unwritten_before`: see Gaps. Raises: OSError."""
         self.paths = paths
         self._format = clip_format
         self._file = opener(paths.growing)
@@ -141,7 +145,7 @@ class ClipFile:
             height=track.height,
             time_base=TIME_BASE,
         )
-        self._gaps = Gaps()
+        self._gaps = Gaps(unwritten_before=unwritten_before)
         self._first: FrameMeta | None = None
         self._last: FrameMeta | None = None
         self._first_pts = 0

@@ -33,9 +33,11 @@ class Storage:
         self.owner = catalogue.owner
         """The installation that the clips belong to."""
         self.was_refused = False
-        """A clip ended because a quota was used up, which shows in no free space."""
+        """A clip ended because the disk had no room, which a quota and some file systems do not show as free space."""
         self.max_file_bytes = 0
         """The largest file of this file system; 0: unknown."""
+        self.refused_file_bytes = 0
+        """The size of the file that was refused as too large; 0: none was."""
 
     @property
     def trouble(self) -> str:
@@ -48,7 +50,8 @@ class Storage:
         self._make_folder(self.recordings)
         self.make_room(folder, bytes_per_s, trigger)
         self._make_folder(folder)
-        self.max_file_bytes = max_file_bytes_of(folder)
+        limits = (max_file_bytes_of(folder), self.refused_file_bytes)
+        self.max_file_bytes = min((limit for limit in limits if limit), default=0)
 
     def check_mounted(self) -> None:
         """Refuses an empty mount point. Raises: NotWritable."""

@@ -120,6 +120,7 @@ def _bytes_of(item: QueuedUnit | End) -> int:
     return item.unit.packet.size if isinstance(item, QueuedUnit) else 0
 
 
+FILE_TOO_LARGE = "the file system allows no larger file"
 FILE_SHARE = 15 / 16
 """The share of the largest file after which the next one begins: the rest holds what comes until a key frame."""
 
@@ -141,7 +142,7 @@ class OpenClip:
         `max_bytes`: the file system's limit; the next file begins with a key frame before it, so no frame is lost.
         """
         if max_bytes and item.unit.is_key and self.file.totals.bytes > max_bytes * FILE_SHARE:
-            return "the file system allows no larger file"
+            return FILE_TOO_LARGE
         if order.number != self.order.number:
             return order.because
         return "the picture changed" if item.track != self.track else ""
@@ -239,7 +240,9 @@ class ClipWriter:
         self.needs_key = False
         """A file waits for a key frame to begin with."""
         self.unwritten = 0
-        """Frames that were encoded while no file could be opened."""
+        """Frames that were encoded and are in no file: none could be opened, or the disk refused it."""
+        self._unwritten_of_clip = 0
+        """Those since the last frame that is in a closed file of this recording; the open file counts them."""
         self._camera, self._storage, self._opener = camera, storage, opener
         self._queue = WriteQueue()
         self._clip: OpenClip | None = None
@@ -292,6 +295,7 @@ class ClipWriter:
         for item in self._queue.take_items():
             if isinstance(item, End):
                 self._close(item.reason)
+                self._unwritten_of_clip = 0
             elif item.unit.order is not None:
                 self._take(item, item.unit.order)
 
@@ -300,7 +304,7 @@ class ClipWriter:
             self._close(reason)
         clip = self._clip or self._open(item, order)
         if clip is None:
-            self.unwritten += 1
+            self._count_unwritten(1)
             return
         clip.order = order
         try:
@@ -310,7 +314,8 @@ class ClipWriter:
             self._close(str(error))
             self._note_failure(str(error))
         except (OSError, av.FFmpegError) as error:
-            self._abandon(str(error), error.errno or 0)
+            is_refused = clip.file.totals.last_frame != item.unit.meta.frame_id
+            self._abandon(str(error), error.errno or 0, unwritten=int(is_refused))
 
     def _open(self, item: QueuedUnit, order: ClipOrder) -> OpenClip | None:
         """Begins a file with this frame. Returns: None if the disk refuses, or if no file can begin with this frame."""
@@ -329,7 +334,8 @@ class ClipWriter:
                 folder, self._camera, track, first_utc_ns=utc_ns, label=order.label, container=container
             )
             about = describe(self._camera, order, meta, self._storage.owner.id, read_clock_error_us())
-            file = ClipFile(paths, self.clip_format, track, about, self._opener)
+            unwritten = self._unwritten_of_clip
+            file = ClipFile(paths, self.clip_format, track, about, self._opener, unwritten_before=unwritten)
         except OSError as error:
             self._note_failure(str(error))
             return None
@@ -349,14 +355,27 @@ class ClipWriter:
         except (OSError, av.FFmpegError) as error:
             self._abandon(str(error))
             return
+        self._unwritten_of_clip = 0
         self._report_closed(reason, intact=True)
 
-    def _abandon(self, reason: str, code: int = 0) -> None:
-        if self._clip is not None:
-            self._storage.was_refused = code == errno.EDQUOT and self._clip.file.totals.frames > 0
-            self._clip.file.abandon()
+    def _abandon(self, reason: str, code: int = 0, *, unwritten: int = 0) -> None:
+        if self._clip is None:
+            return
+        before, kept = self._clip.file.totals, self._clip.file.abandon()
+        if kept.frames:  # else what its first line counted is in no file
+            self._unwritten_of_clip = 0
+        self._count_unwritten(before.frames - kept.frames + unwritten)
+        if code == errno.EFBIG and not self._storage.refused_file_bytes:  # the limit is known now, and nothing is wrong
+            reason = FILE_TOO_LARGE
+            self._storage.refused_file_bytes = before.bytes
+        else:
+            self._storage.was_refused = code in (errno.EDQUOT, errno.ENOSPC) and before.frames > 0
             self._note_failure(reason)
-            self._report_closed(reason, intact=False)
+        self._report_closed(reason, intact=False)
+
+    def _count_unwritten(self, frames: int) -> None:
+        self.unwritten += frames
+        self._unwritten_of_clip += frames
 
     def _report_closed(self, reason: str, *, intact: bool) -> None:
         clip, self._clip = self._clip, None

@@ -15,7 +15,8 @@ RESERVE_FILES = 1000
 """Inodes kept free; on a small file system a fiftieth of all."""
 NEEDED_FILES = 4
 """Inodes that saving one file takes: the file, its sidecar, its CSV, a folder."""
-FAT = frozenset({"vfat", "msdos"})
+MAY_BE_FAT = ("vfat", "msdos", "fuse", "cifs", "smb", "nfs", "9p")
+"""The beginnings of file systems that are FAT, or may have one behind them: a NAS with a stick, a FUSE driver."""
 FAT_MAX_BYTES = (1 << 32) - 1
 """The largest file of FAT32."""
 MOUNTS = Path("/proc/self/mountinfo")
@@ -28,6 +29,7 @@ class DiskRoom:
     free_bytes: int
     """Bytes that may be written without being root."""
     total_bytes: int
+    """0: this file system does not tell its size, as some in user space; a write tells when it is full."""
     reserve_bytes: int
     """Bytes that retention keeps free."""
     free_files: int = 0
@@ -35,10 +37,12 @@ class DiskRoom:
     """Inodes; 0: this file system has no fixed number."""
 
     @property
-    def is_low(self) -> bool:
-        """True while another program takes the reserve."""
+    def low(self) -> str:
+        """What is left while another program takes the reserve, in words; empty: it does not."""
+        if self.total_bytes > 0 and is_low(self.free_bytes, self.reserve_bytes):
+            return f"{self.free_bytes // MB} MB free"
         few_files = self.total_files > 0 and self.free_files < max(NEEDED_FILES, self.reserve_files // 2)
-        return few_files or is_low(self.free_bytes, self.reserve_bytes)
+        return f"{self.free_files} inodes free" if few_files else ""
 
     @property
     def reserve_files(self) -> int:
@@ -52,21 +56,21 @@ class DiskRoom:
 
     def missing_bytes(self, need_bytes: int) -> int:
         """Returns the bytes that are missing for `need_bytes` above the reserve; 0 or less: they fit."""
-        return need_bytes + self.reserve_bytes - self.free_bytes
+        return need_bytes + self.reserve_bytes - self.free_bytes if self.total_bytes else 0
 
 
 def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
     """Looks at the disk of a folder, which need not exist yet. Raises: OSError."""
     disk = os.statvfs(existing_parent_of(folder))
     total = disk.f_blocks * disk.f_frsize
-    reserve = reserve_bytes_of(settings, total)
+    reserve = reserve_bytes_of(settings, total) if total else 0
     return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve, disk.f_favail, disk.f_files)
 
 
 def max_file_bytes_of(folder: Path) -> int:
     """Returns the largest size of a file there, by file system and by the limit of this process; 0: unknown."""
     soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    limits = [FAT_MAX_BYTES] if _read_file_system(existing_parent_of(folder)) in FAT else []
+    limits = [FAT_MAX_BYTES] if _read_file_system(existing_parent_of(folder)).startswith(MAY_BE_FAT) else []
     limits += [] if soft == resource.RLIM_INFINITY else [soft]
     return min(limits, default=0)
 

@@ -55,7 +55,7 @@ def measure_machine(settings: Settings) -> MachineFigures:
         room = measure_room(settings.paths.recordings, settings.table(LibrarySettings))
     except OSError as problem:
         return MachineFigures(disk_problem=f"disk: {problem.strerror}", **figures)  # type: ignore[arg-type]
-    low = "disk low" if room.is_low else ""
+    low = "disk low" if room.low else ""
     return MachineFigures(
         free_bytes=room.free_bytes,
         total_bytes=room.total_bytes,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shmcam.config.optional_program import optional_programs
-from shmcam.library import disk_space
+from shmcam.library.disk_space import DiskRoom
 
 
 class CameraHealth(msgspec.Struct, frozen=True):
@@ -34,10 +34,9 @@ class DiskHealth(msgspec.Struct, frozen=True):
     reserve_bytes: int
     """Kept free by retention, which deletes the oldest files: a disk that is full up to here is as it should be."""
 
-    @property
-    def is_low(self) -> bool:
-        """True if files of other programs take the room."""
-        return self.total_bytes > 0 and disk_space.is_low(self.free_bytes, self.reserve_bytes)
+    free_files: int = 0
+    total_files: int = 0
+    """Inodes; 0: this file system has no fixed number."""
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
@@ -94,8 +93,8 @@ def find_reasons(
     """Returns the reasons why the service is not ready; empty: it is ready."""
     said = {process.camera: process.reason for process in processes if process.program.startswith("capture")}
     reasons = [_reason_of(name, camera, said.get(name, "")) for name, camera in cameras.items() if not camera.live]
-    if disk.is_low:
-        reasons.append(f"disk {disk.path}: {disk.free_bytes // 1_000_000} MB free")
+    if low := DiskRoom(disk.free_bytes, disk.total_bytes, disk.reserve_bytes, disk.free_files, disk.total_files).low:
+        reasons.append(f"disk {disk.path}: {low}")
     if not hub:
         reasons.append("hub: does not answer")
     reasons += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -88,7 +89,7 @@ def disk_health_of(settings: Settings) -> DiskHealth:
     """Returns the room on the disk of the recordings; the folder may not exist yet."""
     path = settings.paths.recordings
     room = measure_room(path, settings.table(LibrarySettings))
-    return DiskHealth(str(path), room.free_bytes, room.total_bytes, room.reserve_bytes)
+    return DiskHealth(str(path), **asdict(room))
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

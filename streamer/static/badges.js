@@ -6,6 +6,9 @@ import { byId, fill, h, length, show, size } from "./dom.js";
 /** How bad it is that so little is free: retention keeps the reserve free, so a disk full up to there is no trouble. */
 export const fullness = (disk) => (disk.free_bytes < disk.reserve_bytes / 2 ? "bad" : disk.free_bytes < disk.reserve_bytes * 0.9 ? "warn" : "plain");
 
+/** Free space in words; some file systems do not tell it. */
+export const room = (disk) => (disk.total_bytes ? `${size(disk.free_bytes)} free` : "free space unknown");
+
 const badge = (kind, text, title) => h("span", { class: `badge ${kind}`, title }, text);
 
 export function cameraBadges(camera, page) {
@@ -27,7 +30,7 @@ export function showBadges(camera, page) {
   const { over } = page, { disk } = over.health;
   fill(byId("badges"),
     ...cameraBadges(camera, page),
-    badge(fullness(disk), `${size(disk.free_bytes)} free`, disk.path),
+    badge(fullness(disk), room(disk), disk.path),
     badge(over.cpu_percent > 85 ? "warn" : "plain minor", `CPU ${Math.round(over.cpu_percent)} %`),
     badge("plain minor", `${over.viewers} watching`),
   );

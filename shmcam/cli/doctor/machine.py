@@ -22,6 +22,8 @@ from shmcam.cli.run.obstacles import find_path_problem, find_running
 from shmcam.config.memory_plan import plan_memory
 from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import Settings
+from shmcam.library.disk_space import measure_room
+from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
 from shmcam.runtime.folder_checks import find_folder_problems, user_name
 
@@ -76,16 +78,21 @@ def check_memory(options: Options) -> Iterator[Finding]:
 
 def check_disk(options: Options) -> Iterator[Finding]:
     """Checks the free space where clips and pictures go."""
-    paths = options.settings().paths
-    devices: set[int] = set()
+    settings, devices = options.settings(), set[int]()
+    paths = settings.paths
     for folder in (paths.recordings, paths.captures, paths.logs):
         there = existing_parent_of(folder)
         if there.stat().st_dev in devices:
             continue
         devices.add(there.stat().st_dev)
-        usage = shutil.disk_usage(there)
-        text = f"{there}: {usage.free // MIB} MiB free of {usage.total // MIB}"
-        yield ok(text) if usage.free > DISK_LOW_BYTES else problem(text, "shmcam library list")
+        room = measure_room(there, settings.table(LibrarySettings))
+        text = f"{there}: {room.free_bytes // MIB} MiB free of {room.total_bytes // MIB}"
+        if not room.total_bytes:
+            yield note(f"{there}: this file system does not tell its free space")
+        elif room.missing_files > 0:
+            yield problem(f"{text}, but {room.free_files} inodes of {room.total_files}", "shmcam library list")
+        else:
+            yield ok(text) if room.free_bytes > DISK_LOW_BYTES else problem(text, "shmcam library list")
 
 
 def check_clock(_options: Options) -> Iterator[Finding]:

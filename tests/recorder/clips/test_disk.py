@@ -274,22 +274,51 @@ def test_on_a_really_full_disk_the_video_itself_keeps_what_its_description_would
     assert row["companions"] == ["cam0_160x120_30fps_20260101_000000_trial_7_frame_timing.csv"] and said["check"] == 0
 
 
+def write_film(folder, opener=DiskFile, frames=100):
+    """Writes the whole film through the writer's thread. Returns: the clips in order, and the writer."""
+    (folder / "config.toml").touch()
+    settings, stop, own = Settings.load(folder / "config.toml", environ={}), Stop(), RecorderSettings()
+    with Catalogue.of(settings) as catalogue:
+        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), stop, opener)
+        writer.start()
+        for unit in film.units(frames):
+            until(lambda unit=unit: writer.put(QueuedUnit(unit, film.track())), 30)
+        assert writer.close("over", 60)
+    return sorted(settings.paths.recordings.rglob("*.mp4"), key=numbers), writer
+
+
 def test_a_clip_ends_before_the_largest_file_and_the_next_one_begins_with_the_next_frame(tmp_path, monkeypatch):
     """On FAT a recording ended with an error at 4 GB, and what came until the retry was lost."""
     limit = 100_000
     monkeypatch.setattr("recorder.clips.storage.max_file_bytes_of", lambda _folder: limit)
     monkeypatch.setattr("recorder.clips.writer.FILE_SHARE", 0.4)  # of so small a file the rest holds no key frame more
-    (tmp_path / "config.toml").touch()
-    settings, stop, own = Settings.load(tmp_path / "config.toml", environ={}), Stop(), RecorderSettings()
-    with Catalogue.of(settings) as catalogue:
-        writer = ClipWriter("cam0", ClipFormat.of(own), Storage(settings, own, catalogue), stop)
-        writer.start()
-        for unit in film.units():
-            until(lambda unit=unit: writer.put(QueuedUnit(unit, film.track())), 30)
-        assert writer.close("over", 60)
-    clips = sorted(settings.paths.recordings.rglob("*.mp4"), key=numbers)
+    clips, _ = write_film(tmp_path)
     assert len(clips) > 1 and all(path.stat().st_size < limit for path in clips)
     assert [number for path in clips for number in numbers(path)] == list(range(1000, 1100))
+
+
+class SmallFiles(DiskFile):
+    """A file system whose largest file nobody knows before; the one that is too large is written up to there."""
+
+    limit = 150_000
+
+    def _write_some(self, descriptor, data, offset):
+        if offset >= self.limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return super()._write_some(descriptor, data[: self.limit - offset], offset)
+
+
+def test_a_limit_that_a_file_system_does_not_tell_is_learnt_and_what_it_costs_is_counted(tmp_path, monkeypatch):
+    """A stick behind a NAS: the recording stopped for a second at each 4 GB, and no file said what was missing."""
+    film.at_once(monkeypatch)
+    monkeypatch.setattr("recorder.clips.writer.FILE_SHARE", 0.4)
+    clips, writer = write_film(tmp_path, SmallFiles, 200)
+    ids = [number for path in clips for number in numbers(path)]
+    lines = [line for path in clips for line in rows(timing_of(path))]
+    missing = sum(int(line["dropped_since_last"]) for line in lines)
+    assert [int(line["frame_number"]) for line in lines] == ids and not writer.trouble
+    assert len(clips) > 2 and missing == writer.unwritten > 0 and len(ids) + missing == 200
+    assert sum(line["dropped_since_last"] != "0" for line in lines) == 1, "only the first file met the limit"
 
 
 def test_a_bug_in_the_writing_thread_ends_the_process_with_an_error(tmp_path, caplog):

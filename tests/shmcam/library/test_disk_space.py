@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from shmcam.library import disk_space
-from shmcam.library.disk_space import FAT_MAX_BYTES, DiskRoom, max_file_bytes_of
+from shmcam.library.disk_space import FAT_MAX_BYTES, DiskRoom, max_file_bytes_of, measure_room
+from shmcam.library.settings import LibrarySettings
 from streamer.monitoring.health import DiskHealth, ProcessHealth, find_reasons
 from tests.mounts import can_mount
 
@@ -20,7 +21,8 @@ def test_the_largest_file_follows_from_the_file_system_and_the_limit_of_the_proc
     table = tmp_path / "mountinfo"
     line = "36 35 {}:{} / /mnt rw,noatime master:1 - {} /dev/sda1 rw\n"
     monkeypatch.setattr(disk_space, "MOUNTS", table)
-    for file_system, limit in (("vfat", FAT_MAX_BYTES), ("ext4", 0), ("exfat", 0)):
+    fat = ("vfat", "fuse.fusefat", "cifs", "nfs4")  # the last three may have a FAT behind them
+    for file_system, limit in (*((name, FAT_MAX_BYTES) for name in fat), ("ext4", 0), ("exfat", 0)):
         table.write_text("1 2 0:5 / /x rw - vfat x rw\n" + line.format(os.major(device), os.minor(device), file_system))
         assert max_file_bytes_of(tmp_path / "not made yet") == limit
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -39,7 +41,20 @@ def test_the_largest_file_follows_from_the_file_system_and_the_limit_of_the_proc
 )
 def test_a_disk_without_inodes_is_low(free, total, missing, low):
     room = DiskRoom(10**12, 10**12, 0, free, total)
-    assert room.missing_files == missing and room.is_low == low
+    assert room.missing_files == missing and bool(room.low) == low
+
+
+def test_a_disk_that_does_not_tell_its_size_has_room_until_a_write_says_otherwise(tmp_path, monkeypatch):
+    """fusefat and others in user space: statvfs gives zeros, which looked like a full disk, and nothing was saved."""
+    monkeypatch.setattr(os, "statvfs", lambda place: os.statvfs_result([1024, 1024, 0, 0, 0, 0, 0, 0, 0, 255]))
+    room = measure_room(tmp_path, LibrarySettings())
+    assert room.missing_bytes(10**9) == 0 and room.missing_files == 0 and not room.low
+
+
+def test_a_disk_without_inodes_makes_the_service_not_ready():
+    """/healthz looked at bytes only."""
+    disk = DiskHealth("/", 10**12, 10**12, 0, free_files=3, total_files=10**6)
+    assert find_reasons({}, disk, hub=True, processes=[]) == ["disk /: 3 inodes free"]
 
 
 def test_retention_that_cannot_delete_makes_the_service_not_ready():
