@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shmcam.library.entry import Entry
-from shmcam.library.errors import LibraryError, NotWritable
+from shmcam.library.errors import LibraryBusy, LibraryError, NotWritable
 from shmcam.runtime.procfs import boot_id
 
 
@@ -181,7 +181,7 @@ class Database:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # our SQL is wrong
             raise
         except sqlite3.Error as error:
-            raise NotWritable(f"{self.path}: {error}") from error
+            raise (LibraryBusy if _is_locked(error) else NotWritable)(f"{self.path}: {_reason_of(error)}") from error
 
     def _read_or_repair(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._mutex:
@@ -294,7 +294,7 @@ class Database:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise NotWritable(f"{self.path}.lock: held by another process for {self._busy_s:g} s") from None
+                        raise LibraryBusy(f"{self.path}.lock: held by another process for {self._busy_s:g} s") from None
                     time.sleep(0.02)
             yield
         finally:
@@ -315,9 +315,16 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return not isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
 
 
-def _is_locked(error: sqlite3.DatabaseError) -> bool:
+def _is_locked(error: sqlite3.Error) -> bool:
     """Tells whether another process just holds the file."""
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def _reason_of(error: sqlite3.Error) -> str:
+    """Returns the error in words; WAL shares memory through the -shm file, which some FUSE and network disks cannot."""
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR_SHM"):
+        return "its file system cannot share memory between processes; set paths.library to a file on another disk"
+    return str(error)
 
 
 def _retry_while_locked(work: Callable[[], None], busy_s: float) -> None:

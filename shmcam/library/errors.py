@@ -22,6 +22,10 @@ class NotWritable(LibraryError, OSError):
     """
 
 
+class LibraryBusy(NotWritable):
+    """Another process holds the library for longer than can be waited; it passes by itself."""
+
+
 class EntryProtected(LibraryError, PermissionError):
     """The file is protected; a person must unprotect it first."""
 

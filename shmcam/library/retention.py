@@ -23,7 +23,7 @@ from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import MB, DiskRoom, measure_room
 from shmcam.library.entry import BY_HAND, GROUPS, ORDINARY_TRIGGERS, Entry
-from shmcam.library.errors import EntryProtected, LibraryError, NoRoom, NoSuchEntry, NotWritable
+from shmcam.library.errors import EntryProtected, LibraryBusy, LibraryError, NoRoom, NoSuchEntry, NotWritable
 from shmcam.library.files import frees_space
 from shmcam.library.query import sql_of_group
 from shmcam.library.settings import LibrarySettings
@@ -104,6 +104,7 @@ def make_room(
     place = existing_parent_of(target)
     spared = BY_HAND if trigger in ORDINARY_TRIGGERS else frozenset()
     work = _Deletions(catalogue, _describe_kept(own))
+    unusable = ""
     try:
         with catalogue.hurry():
             if link := settings.paths.find_dangling_link(target):
@@ -121,9 +122,10 @@ def make_room(
             raise
         log.warning("library is not usable, nothing deleted reason=%s", problem)
         closed = str(problem)
+        unusable = "" if isinstance(problem, LibraryBusy) else closed
     short = _describe_shortage(measure_room(place, own), need_bytes)
     why = f"nothing can be deleted: {closed}" if closed else work.reason
-    catalogue.report_trouble(f"disk full: {short}; {why}" if short and not closed else work.trouble)
+    catalogue.report_trouble(f"disk full: {short}; {why}" if short and not closed else work.trouble or unusable)
     if short:
         raise NoRoom(errno.ENOSPC, f"{short}; {why}", str(place))
     return work.deleted

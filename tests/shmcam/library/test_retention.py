@@ -18,6 +18,7 @@ from shmcam.library.archive import build
 from shmcam.library.database import ClockReading, advance_library_s
 from shmcam.library.disk_space import reserve_bytes_of
 from shmcam.library.entry import Entry
+from shmcam.library.errors import LibraryBusy, NotWritable
 from shmcam.library.manifest import Span
 from shmcam.library.retention import GroupLimits, keep_newest, limits_of, make_room, select_due, select_excess
 from shmcam.library.settings import LibrarySettings
@@ -28,6 +29,25 @@ MB = 1_000_000
 
 def table(**values: object) -> LibrarySettings:
     return LibrarySettings(**{"free_reserve_mb": 0, **values})
+
+
+@pytest.mark.parametrize(("problem", "told"), [(NotWritable("no shared memory"), True), (LibraryBusy("locked"), False)])
+def test_limits_that_cannot_be_applied_are_told_unless_it_passes(settings, catalogue, monkeypatch, problem, told):
+    """A library on a disk where SQLite cannot work: nothing was deleted any more, and nothing said so."""
+
+    def refuse(*_some, **_more):
+        raise problem
+
+    monkeypatch.setattr(retention, "select_due", refuse)
+    assert make_room(settings, catalogue, 0) == [] and catalogue.trouble == ("no shared memory" if told else "")
+    monkeypatch.undo()
+    assert make_room(settings, catalogue, 0) == [] and catalogue.trouble == ""
+
+
+def test_sqlite_s_shared_memory_that_a_disk_refuses_is_said_in_words():
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_SHMOPEN"
+    assert "set paths.library to a file on another disk" in database._reason_of(error)
 
 
 def test_too_many_takes_candidates_in_order_until_both_counts_are_met():
