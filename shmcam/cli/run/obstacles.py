@@ -10,11 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmcam.config.settings import Settings
+from shmcam.runtime.atomic_files import existing_parent_of
 from shmcam.runtime.supervisord import SOCKET, find_supervisord, is_listening
 from shmcam.runtime.supervisord_programs import TEMPLATE, is_home
 
 SOCKET_PATH_MAX = 107
 """sun_path of unix(7), less the final zero."""
+
+CANNOT_WRITE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 PID_SUFFIX_BYTES = len(".4194304")
 """supervisord binds its socket under a name with its pid first, and renames it; the longest pid of proc(5)."""
@@ -37,6 +40,25 @@ def find_path_problem(settings: Settings) -> str:
             f"the socket's path is {length} bytes long, {limit} are possible: {longest}; "
             'set [paths] run = "/run/shmcam" in config.toml, or another short folder'
         )
+    return _find_socket_problem(existing_parent_of(paths.run))
+
+
+def _find_socket_problem(folder: Path) -> str:
+    """Returns the reason why no socket can be made in a folder that can be written: FAT, exFAT and SMB know none."""
+    probe = folder / f".{os.getpid()}.sock"
+    try:
+        with socket.socket(socket.AF_UNIX) as unbound:
+            unbound.bind(str(probe))
+    except OSError as error:
+        if error.errno in CANNOT_WRITE:
+            return ""  # told with the other folders
+        return (
+            f"{folder} is on a disk that knows no Unix sockets ({os.strerror(error.errno or 0)}); "
+            'set [paths] run = "/run/shmcam" in config.toml, or another folder on a disk of Linux'
+        )
+    finally:
+        with suppress(OSError):
+            probe.unlink()
     return ""
 
 

@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recorder.clips.clip import ClipPaths
 from recorder.clips.clip_file import ClipFile
+from shmcam.cli.run.obstacles import find_path_problem
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, NoRoom
 from shmcam.library.errors import NotWritable
@@ -180,3 +182,10 @@ def test_a_library_on_it_works_or_says_what_to_do(disk, tmp_path):
         kept = [save_picture(settings, catalogue, number) for number in range(5)][2:]
         assert [entry.path for entry in catalogue.find(newest_first=False)] == [entry.path for entry in kept]
         assert catalogue.check() == []
+
+
+def test_a_run_folder_on_it_works_or_is_refused_by_name(disk, tmp_path):
+    """supervisord ended again and again with `Input/output error`, and left files in place of its sockets."""
+    settings = on(disk, tmp_path, tmp_path / "library.sqlite3")
+    problem = find_path_problem(replace(settings, document={"paths": {"run": str(disk.folder / "run")}}))
+    assert ("knows no Unix sockets" in problem) == (disk.kind != "ntfs") and not list(disk.folder.iterdir())
