@@ -203,8 +203,9 @@ class ClipFile:
         self._file.close()
         if self._csv is not None:
             self._csv.close()
-        with suppress(OSError):
-            self._rename()
+        if not (self._file.is_torn or (self._csv is not None and self._csv.is_torn)):  # else whoever adopts it cuts it
+            with suppress(OSError):
+                self._rename()
         return self.totals
 
     @property

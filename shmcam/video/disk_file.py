@@ -86,6 +86,8 @@ class DiskFile:
         self.intact_bytes = 0
         """Everything before this was complete at the last `checkpoint`."""
         self.broken: OSError | None = None
+        self.is_torn = False
+        """A broken file could not be brought back to its last checkpoint when it was closed."""
         self._position = 0
         self._overwritten: list[tuple[int, bytes]] = []
         self._unsynced = False
@@ -156,11 +158,12 @@ class DiskFile:
         if self.broken is None:
             os.close(descriptor)
             return
+        self.is_torn = True
         with suppress(OSError):  # a disk that is read-only or gone: readers stop at the torn tail by themselves
             for position, before in reversed(self._overwritten):
                 os.pwrite(descriptor, before, position)
             os.ftruncate(descriptor, self.intact_bytes)
-            self.bytes = self.intact_bytes
+            self.bytes, self.is_torn = self.intact_bytes, False
         with suppress(OSError):
             os.close(descriptor)
 

@@ -17,6 +17,7 @@ import pytest
 
 from recorder.clips.clip import ClipFormat
 from recorder.clips.finish import Finisher
+from recorder.clips.recovery import adopt_leftovers
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter, OpenClip, QueuedUnit, RetryState
 from recorder.resume import EventMarks
@@ -123,6 +124,17 @@ def test_what_a_failed_fsync_was_to_confirm_is_not_claimed(tmp_path, monkeypatch
         written.append(len(list(folder.iterdir())))
     assert counts[0] == 0 < counts[-2] < counts[-1] and counts == sorted(counts)
     assert all(files == 2 * (frames > 0) for files, frames in zip(written, counts, strict=True))
+
+
+def test_what_cannot_be_cut_back_keeps_its_growing_name_until_it_is_adopted(tmp_path, monkeypatch):
+    """A NAS came back with the files' handles lost: they were renamed uncut, and the CSV had lines without frames."""
+    with monkeypatch.context() as broken:
+        broken.setattr("shmcam.video.disk_file.os.ftruncate", refuse)
+        assert fails(tmp_path, faulty("write", 104, "EIO"), film.FORMAT)
+    assert all(path.suffix == ".part" for path in tmp_path.iterdir()) and len(list(tmp_path.iterdir())) == 2
+    (closed,) = adopt_leftovers(tmp_path, "cam0")
+    ids = numbers(closed.path)
+    assert len(ids) > 5 and [int(line["frame_number"]) for line in rows(timing_of(closed.path))] == ids
 
 
 def test_a_folder_that_cannot_be_synced_leaves_neither_file_nor_descriptor(tmp_path, monkeypatch):
