@@ -19,6 +19,7 @@ from streamer.auth.roles import Access
 from streamer.h264.live_video import LiveVideo
 from streamer.h264.webrtc_sessions import WebRtcSessions
 from streamer.http.connection import ConnectionTable, HttpConnection
+from streamer.monitoring.disk_probe import DiskProbe
 from streamer.monitoring.events import RecentEvents
 from streamer.monitoring.system_load import SystemLoad
 from streamer.monitoring.throttle import Throttle
@@ -71,6 +72,7 @@ class Context:
     """The throttle of all encoding, by recorder lag alone: a busy machine whose recorder keeps up is no reason."""
     system_load: SystemLoad = field(default_factory=SystemLoad)
     catalogue: Catalogue = field(init=False)
+    disk: DiskProbe = field(init=False)
     started_utc: float = field(default_factory=time.time)
     video_joined: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a viewer of H.264 joins."""
@@ -84,6 +86,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.catalogue = Catalogue.of(self.settings)
+        self.disk = DiskProbe(self.get_settings)
 
     def apply_throttle(self) -> None:
         """Sets the part of the rate that all feeds serve from now on."""

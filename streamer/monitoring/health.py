@@ -37,6 +37,8 @@ class DiskHealth(msgspec.Struct, frozen=True):
     free_files: int = 0
     total_files: int = 0
     """Inodes; 0: this file system has no fixed number."""
+    problem: str = ""
+    """The reason why it could not be measured; empty: it could."""
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
@@ -93,8 +95,9 @@ def find_reasons(
     """Returns the reasons why the service is not ready; empty: it is ready."""
     said = {process.camera: process.reason for process in processes if process.program.startswith("capture")}
     reasons = [_reason_of(name, camera, said.get(name, "")) for name, camera in cameras.items() if not camera.live]
-    if low := DiskRoom(disk.free_bytes, disk.total_bytes, disk.reserve_bytes, disk.free_files, disk.total_files).low:
-        reasons.append(f"disk {disk.path}: {low}")
+    room = DiskRoom(disk.free_bytes, disk.total_bytes, disk.reserve_bytes, disk.free_files, disk.total_files)
+    if trouble := disk.problem or room.low:
+        reasons.append(f"disk {disk.path}: {trouble}")
     if not hub:
         reasons.append("hub: does not answer")
     reasons += [

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from shmcam.runtime.clock import now_ns
 from streamer.http.context import CONTEXT, Context, StreamedCamera
 from streamer.monitoring.health import ProcessHealth
-from streamer.monitoring.routes import disk_health_of, health_of
+from streamer.monitoring.routes import health_of
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -105,7 +105,7 @@ class MetricsCollector:
         yield GaugeMetricFamily("shmcam_hub_up", "1: the hub answers", value=context.system_load.hub)
         yield GaugeMetricFamily("shmcam_cpu_percent", "load of all cores", value=context.system_load.cpu_percent)
         yield GaugeMetricFamily("shmcam_served_share", "part of the wanted rate", value=context.encoding_throttle.share)
-        disk = disk_health_of(context.settings)
+        disk = context.disk.read()
         yield GaugeMetricFamily("shmcam_disk_free_bytes", "free where recordings go", value=disk.free_bytes)
         yield GaugeMetricFamily("shmcam_disk_total_bytes", "size of that disk", value=disk.total_bytes)
         yield GaugeMetricFamily("shmcam_disk_reserve_bytes", "what retention keeps free", value=disk.reserve_bytes)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from shmcam.config.settings import Settings
-from shmcam.library.disk_space import measure_room
-from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.clock import now_ns, to_iso
 from streamer.auth.roles import Role
 from streamer.http.context import ACCESS, CONTEXT, Context, StreamedCamera, camera_of
-from streamer.monitoring.health import CameraHealth, DiskHealth, Health, find_reasons
+from streamer.monitoring.health import CameraHealth, Health, find_reasons
 from streamer.monitoring.viewers import ViewerEntry
 
 
@@ -59,7 +55,7 @@ def health_of(context: Context) -> Health:
     """Returns the health of the service now."""
     load = context.system_load
     cameras = {name: camera_health_of(context, camera) for name, camera in context.cameras.items()}
-    disk = disk_health_of(context.settings)
+    disk = context.disk.read()
     reasons = find_reasons(cameras, disk, hub=load.hub, processes=load.processes)
     return Health(
         ready=not reasons,
@@ -83,13 +79,6 @@ def camera_health_of(context: Context, camera: StreamedCamera) -> CameraHealth:
         frame_id=status.meta.frame_id if status.meta else -1,
         fps=round(status.fps, 2),
     )
-
-
-def disk_health_of(settings: Settings) -> DiskHealth:
-    """Returns the room on the disk of the recordings; the folder may not exist yet."""
-    path = settings.paths.recordings
-    room = measure_room(path, settings.table(LibrarySettings))
-    return DiskHealth(str(path), **asdict(room))
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

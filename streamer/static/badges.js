@@ -39,6 +39,7 @@ export function showBadges(camera, page) {
 // What went wrong → what it means, and the buttons that help. A button names its program, tab or dialog.
 const ADVICE = [
   [/^disk .* free/, "Files of other programs fill the disk", () => [go("Delete in Library", "library"), go("Limits of the library", "settings", "library.")]],
+  [/^disk /, "Nothing is saved there until it answers; then it goes on by itself", () => [go("Logs", "logs", "")]],
   [/no picture yet|last picture/, "It is tried again by itself", (program) => [go("Log", "logs", program), start("Restart", program, "restart"), { text: "Find cameras", run: findCameras }]],
   [/^hub:/, "Nothing can be saved or changed until it is back; pictures go on", () => [start("Start the hub", "hub")]],
   [/is missing: the disk|not mounted/, "Nothing is saved there until the disk is back; then it goes on by itself", (program) => [go("Log", "logs", program)]],
