@@ -7,7 +7,8 @@ import sys
 
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper, save_days_of_removed_cameras
-from analyzer.loop import COMMANDS, Analyzer, run, settings_of
+from analyzer.keogram.keogram_thread import KeogramThread
+from analyzer.loop import COMMANDS, Analyzer, report_saved, run, settings_of
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
@@ -57,10 +58,14 @@ def main() -> int:
             open_scores(process, control, own.scores_size) as scores,
             LiveRing(settings.ring_name(camera, own.stream), stop, waits_for_repair=True) as ring,
             Plugins(own, settings.ring_name(camera, own.stream), settings.folder) as plugins,
-            KeogramKeeper(own, settings.paths, camera) as keogram,
+            KeogramThread(
+                KeogramKeeper(own, settings.paths, camera),
+                lambda paths: report_saved(paths, camera, settings, control),
+                stop,
+            ) as keogram,
         ):
             if camera == settings.cameras[0]:
-                save_days_of_removed_cameras(own, settings.paths, settings.cameras)
+                keogram.submit(lambda: save_days_of_removed_cameras(own, settings.paths, settings.cameras))
             log.info("ready camera=%s stream=%s plugins=%s", camera, own.stream, ",".join(own.plugins) or "-")
             frames = FrameAnalyzer(*settings_of(settings, camera))
             run(ring, Analyzer(camera, settings, frames, ScoresWriter(scores), control, plugins, keogram), stop)

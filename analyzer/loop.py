@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,7 @@ import msgspec
 from analyzer import replies
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.frame_sample import sample_frame
-from analyzer.keogram.daily_keogram import KeogramKeeper
+from analyzer.keogram.keogram_thread import KeogramThread
 from analyzer.night.controller import ExposureRequest
 from analyzer.night.decision import Decision, Override
 from analyzer.plugins.host import Plugins
@@ -60,7 +61,7 @@ class Analyzer:
     scores: ScoresWriter
     control: ControlClient
     plugins: Plugins
-    keogram: KeogramKeeper
+    keogram: KeogramThread
 
 
 def settings_of(settings: Settings, camera: str) -> tuple[NightSettings, AnalyzerSettings, MotionSettings]:
@@ -82,7 +83,7 @@ def run(ring: LiveRing, analyzer: Analyzer, stop: Stop) -> None:
         analyzer.plugins.poll()
         lag = 0
         if item is None:
-            report_saved(analyzer.keogram.end_day_if_over(time.time_ns()), analyzer)
+            analyzer.keogram.end_day_if_over(time.time_ns())
         else:
             reader, sequence = item
             result = analyze_frame(reader, sequence, analyzer)
@@ -126,7 +127,7 @@ def analyze_frame(reader: RingReader, sequence: int, analyzer: Analyzer) -> Fram
 
 
 def report(result: FrameResult, analyzer: Analyzer) -> None:
-    """Announces and logs what one frame brought, and keeps its column of the keogram."""
+    """Announces and logs what one frame brought, and gives its column to the keogram."""
     if result.decision:
         report_night(result.decision, result, analyzer)
     if result.request:
@@ -136,18 +137,18 @@ def report(result: FrameResult, analyzer: Analyzer) -> None:
         analyzer.control.announce(event)
         change = "began" if result.motion_event.began else "ended"
         log.info("motion %s score=%.4f zone=%s frame_id=%d", change, event.score, event.zone or "-", event.frame_id)
-    report_saved(analyzer.keogram.add(result, analyzer.frames.is_night), analyzer)
+    analyzer.keogram.add(result, analyzer.frames.is_night)
 
 
-def report_saved(paths: list[Path], analyzer: Analyzer) -> None:
-    """Announces files that are safely on disk, and enters the pictures into the library."""
+def report_saved(paths: Sequence[Path], camera: str, settings: Settings, control: ControlClient) -> None:
+    """Announces files that are safely on disk, and enters the pictures into the library; in the keogram's thread."""
     for path in paths:
-        analyzer.control.announce(Saved(camera=analyzer.camera, path=str(path), kind="keogram"))
+        control.announce(Saved(camera=camera, path=str(path), kind="keogram"))
     pictures = [path for path in paths if path.suffix == ".png"]
     if not pictures:
         return
     try:
-        with Catalogue.of(analyzer.settings) as catalogue:
+        with Catalogue.of(settings) as catalogue:
             for path in pictures:
                 if (entry := read(path, catalogue.owner)) is not None:
                     catalogue.add(entry)
@@ -226,12 +227,14 @@ def _answer_night(action: str, request: Request, analyzer: Analyzer) -> None:
 
 
 def _answer_keogram(request: Request, analyzer: Analyzer) -> None:
-    try:
-        paths = analyzer.keogram.draw()
-    except OSError as problem:
-        request.reply(error(f"keogram not written: {problem}", "not_saved"))
-        return
-    request.reply(replies.answer_keogram(paths, analyzer.camera, analyzer.keogram.columns))
+    def answer(paths: Sequence[Path], columns: int, problem: OSError | None) -> None:
+        if problem is not None:
+            request.reply(error(f"keogram not written: {problem}", "not_saved"))
+        else:
+            request.reply(replies.answer_keogram(paths, analyzer.camera, columns))
+
+    if not analyzer.keogram.draw(answer):
+        request.reply(error("keogram not written: its disk does not answer", "not_saved"))
 
 
 def _apply_change(changed: SettingChanged, analyzer: Analyzer) -> None:

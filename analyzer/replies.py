@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
@@ -134,7 +135,7 @@ def _explain_mode(frame_analyzer: FrameAnalyzer) -> str:
     return text + (f", and not within the next {lock.seconds:.0f} s ({lock.key})" if lock.seconds else "")
 
 
-def answer_keogram(paths: tuple[Path, ...], camera: str, columns: int) -> Reply:
+def answer_keogram(paths: Sequence[Path], camera: str, columns: int) -> Reply:
     """Answers `keogram`."""
     if not paths:
         return Reply(ok=False, status="no_data", text="NO_DATA", data={"camera": camera})

@@ -11,6 +11,7 @@ import pytest
 
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper
+from analyzer.keogram.keogram_thread import KeogramThread
 from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
@@ -20,6 +21,7 @@ from shm_ring.formats import geometry
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, SOURCES, Scores, parse
 from shmcam.config.settings import Settings
 from shmcam.control.messages import ModeRequested, NightBegan
+from shmcam.runtime.stop import Stop
 
 SECOND = 1_000_000_000
 
@@ -57,7 +59,7 @@ class World:
             ScoresWriter(self.scores),
             self.control,
             enter(Plugins(own, self.frames.name, self.folder)),
-            enter(KeogramKeeper(own, self.settings.paths, "cam0")),
+            enter(KeogramThread(KeogramKeeper(own, self.settings.paths, "cam0"), lambda _paths: None, Stop())),
         )
         return self
 
