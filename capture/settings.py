@@ -216,7 +216,9 @@ class DownscaleSettings(Section, frozen=True):
     enable: Annotated[bool, setting("keep the history small, in a ring of its own")] = False
     width: Annotated[int, setting("its frame width", unit="pixels", ge=16, le=8192)] = 640
     height: Annotated[int, setting("its frame height", unit="pixels", ge=16, le=8192)] = 360
-    size: Annotated[int, setting("its slots; 0 = as [ring] size and seconds say", unit="frames", ge=0, le=65_536)] = 0
+    size: Annotated[
+        int, setting("its slots; 0 = as [ring] size and seconds say", unit="frames", ge=0, le=1_000_000_000)
+    ] = 0
     full_seconds: Annotated[
         float,
         setting("full-size frames kept beside it, for save and the running recording", unit="s", gt=0, le=3600),
@@ -228,7 +230,7 @@ class RingSettings(Section, frozen=True):
 
     size: Annotated[
         int,
-        setting("slots; 0 = `seconds` of frames; fewer where memory is short", unit="frames", ge=0, le=65_536),
+        setting("slots; 0 = `seconds` of frames; fewer where memory is short", unit="frames", ge=0, le=1_000_000_000),
     ] = 0
     seconds: Annotated[float, setting("history wanted when size = 0", unit="s", gt=0, le=3600)] = 6.0
     prefix: Annotated[

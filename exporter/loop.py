@@ -167,9 +167,9 @@ def submit_due_past_stacks(exporter: Exporter, now: int) -> None:
 def auto_save(exporter: Exporter, now: int) -> None:
     """Submits a save for each camera whose auto-save interval has passed."""
     for camera in exporter.settings.cameras:
-        interval_s = exporter.settings.table(ExportSettings, camera).auto_save_interval_s
-        if exporter.auto_save_timers.setdefault(camera, Interval()).take_due(now, interval_s):
-            command = Save(camera=camera)
+        own = exporter.settings.table(ExportSettings, camera)
+        if exporter.auto_save_timers.setdefault(camera, Interval()).take_due(now, own.auto_save_interval_s):
+            command = Save(camera=camera, formats=own.auto_save_formats)
             exporter.ring_jobs.submit(lambda command=command: exporter.pictures.save(command, now, "auto"))  # type: ignore[misc]
 
 

@@ -67,6 +67,7 @@ class ExportSettings(Section, frozen=True):
     auto_save_interval_s: Annotated[
         float, setting("save a picture so often; 0 is never", unit="s", ge=0, le=604_800, apply="live")
     ] = 0.0
+    auto_save_formats: Annotated[tuple[Format, ...], setting("formats of those pictures", apply="live")] = ("jpg",)
     auto_save_use_ring: Annotated[
         bool, setting("save and auto-save take the newest frame (false: wait for the next one)", apply="live")
     ] = True

@@ -20,7 +20,15 @@ import posix_ipc
 
 from shm_ring import layout
 from shm_ring.errors import RingMismatch, RingNotReady, RingTooLarge
-from shm_ring.layout import MAX_SEGMENT_BYTES, MIN_SLOTS, PAGE_BYTES, SEGMENT_HEADER, SLOT_HEADER_BYTES, RingShape
+from shm_ring.layout import (
+    MAX_SEGMENT_BYTES,
+    MAX_SLOTS,
+    MIN_SLOTS,
+    PAGE_BYTES,
+    SEGMENT_HEADER,
+    SLOT_HEADER_BYTES,
+    RingShape,
+)
 from shm_ring.machine.available_memory import MEMORY_SHARE, SHM_FOLDER, MemoryRoom, available_room
 
 MEGABYTE = 1_000_000
@@ -38,13 +46,13 @@ def memory_account(shape: RingShape, room: MemoryRoom) -> str:
 def fitting_slots(shape: RingShape, room: MemoryRoom) -> int:
     """Returns how many slots of this size fit; 0 when not even the least ring does."""
     usable_bytes = min(room.usable_bytes, MAX_SEGMENT_BYTES)
-    if shape.total_bytes <= usable_bytes:
+    if shape.slots <= MAX_SLOTS and shape.total_bytes <= usable_bytes:
         return shape.slots
     # Fewer slots need a shorter table of headers, too; it is rounded up to whole pages.
     slots = (usable_bytes - PAGE_BYTES) // (shape.slot_stride + SLOT_HEADER_BYTES)
     while slots >= MIN_SLOTS and shape._replace(slots=slots).total_bytes > usable_bytes:
         slots -= 1
-    return min(slots, shape.slots) if slots >= MIN_SLOTS else 0
+    return min(slots, shape.slots, MAX_SLOTS) if slots >= MIN_SLOTS else 0
 
 
 def check_fits(name: str, shape: RingShape, room: MemoryRoom) -> str:

@@ -248,6 +248,7 @@ ROWS: dict[str, Row | SeenBy | Decided] = {
     "export.stack_align": Decided(True, "exporter"),
     "export.dark_frames": Decided(False, "exporter"),
     "export.auto_save_interval_s": Row(0.2, captures("*.jpg"), lambda before, now: now > before + 2),
+    "export.auto_save_formats": Decided(["png"], "exporter"),
     "export.auto_save_use_ring": Decided(False, "exporter"),
     "export.timelapse_interval_s": Row(0.2, captures("timelapse_*"), lambda before, now: now > before),
     "export.timelapse_fps": Decided(10.0, "exporter"),

@@ -228,10 +228,16 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         maximum=getattr(kind, "le", None),
         apply=meta.get("apply") or ("restart" if is_bounded else "file"),
         secret=meta.get("secret", False),
-        form=meta.get("form", ""),
+        form=meta.get("form") or _form_of_items(kind),
         spellings=meta.get("spellings", {}),
         row=_row_of(kind),
     )
+
+
+def _form_of_items(kind: inspect.Type) -> str:
+    """Returns the words that a list may hold, if they are fixed."""
+    item = _unwrap(kind.item_type)[0] if isinstance(kind, inspect.ListType | inspect.VarTupleType) else None
+    return ", ".join(map(str, item.values)) if isinstance(item, inspect.LiteralType) else ""
 
 
 def _row_of(kind: inspect.Type) -> type[msgspec.Struct] | None:

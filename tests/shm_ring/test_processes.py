@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring import FrameOverwritten, LiveRing, RingMismatch, RingReader, RingTooLarge, segment
-from shm_ring.layout import RingShape
+from shm_ring.layout import MAX_SLOTS, RingShape
 from shm_ring.machine.available_memory import MemoryRoom
 from tests.shm_ring.frames import REPOSITORY, is_torn, meta, pattern, start_writer
 
@@ -177,6 +177,8 @@ def test_the_sum_is_written_out_and_the_refusal_suggests_slots():
 def test_memory_counts_even_where_dev_shm_is_large():
     room = MemoryRoom(memory_bytes=50_000_000, shm_bytes=10**12)
     assert segment.fitting_slots(RingShape(300, 3_110_400), room) == 12
+    room = MemoryRoom(memory_bytes=10**12, shm_bytes=10**12)
+    assert segment.fitting_slots(RingShape(400_000, 4096), room) == MAX_SLOTS, "the most that a segment can have"
 
 
 def test_a_ring_larger_than_this_machine_is_refused_before_anything_is_reserved(make_writer, ring_name):

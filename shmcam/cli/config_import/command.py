@@ -15,7 +15,7 @@ from shmcam.cli.config_import.former_files import read_former
 from shmcam.cli.options import EXIT_FAILED, Options
 from shmcam.config.schema import list_keys
 from shmcam.config.settings import Settings, SettingsError
-from shmcam.config.toml_file import Document, to_toml
+from shmcam.config.toml_file import Document, parse_value, to_toml
 from shmcam.runtime.atomic_files import open_atomic
 
 KEY_CELLS = 36
@@ -42,12 +42,14 @@ def import_file(argv: Sequence[str]) -> int:
     source, target = arguments.file, arguments.output.absolute()
     try:
         pairs, as_text = read_former(source)
+        if not pairs:
+            raise SettingsError(f"{source.name}: there is no key in it")
         outcomes = convert(pairs, as_text=as_text)
-        if problems := [_describe_problem(source, outcome) for outcome in outcomes if outcome.problem]:
+        if problems := [_describe_problem(source, outcome, as_text=as_text) for outcome in outcomes if outcome.problem]:
             raise SettingsError("\n".join(problems))
         document = document_of(outcomes)
         text = render_config(source, outcomes, document)
-        Settings(target, document, text).check()
+        Settings(source, document).check()  # without lines: those of the new file say nothing to whoever wrote the old
         if target.exists() and not arguments.force:
             raise SettingsError(f"{target} exists; --force replaces it, --output writes another file")
         with open_atomic(target, replace=arguments.force) as file:
@@ -82,8 +84,11 @@ def describe_outcome(outcome: Outcome) -> str:
     return " ".join(word for word in words if word)
 
 
-def _describe_problem(source: Path, outcome: Outcome) -> str:
-    return f"{source.name}: {outcome.key} = {_show(outcome.value)}: {outcome.problem}"
+def _describe_problem(source: Path, outcome: Outcome, *, as_text: bool) -> str:
+    shown = _show(outcome.value)
+    if not as_text and isinstance(outcome.value, str) and not isinstance(parse_value(shown), str):
+        shown = f'"{shown}"'  # 768 is right where it is no text
+    return f"{source.name}: {outcome.key} = {shown}: {outcome.problem}"
 
 
 def _show(value: object) -> str:

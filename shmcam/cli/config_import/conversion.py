@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,12 +105,20 @@ def _convert_one(key: str, value: Any, *, as_text: bool) -> Outcome:
     path = FORMER_KEYS.get(key, key)
     declared = list_keys().get(path)
     if declared is None:
-        return Outcome(key, value, note=f"unknown; {suggest_key(path)}")
+        return Outcome(key, value, note=f"unknown; {_suggest(key, as_text=as_text)}")
     return _take_over(key, value, declared, as_text=as_text)
 
 
+def _suggest(key: str, *, as_text: bool) -> str:
+    """Returns a hint for a key that no former program had: the nearest of its own kind of file, or of ours."""
+    known = [*TEXT_KEYS, *WAYS, *SPECIAL] if as_text else []
+    near = difflib.get_close_matches(key.lower(), known, 1)
+    return f"did you mean {near[0]}?" if near else "docs/config.md has all keys" if as_text else suggest_key(key)
+
+
 def _take_over(key: str, value: Any, declared: Key, *, as_text: bool) -> Outcome:
-    converted = declared.parse_text(value) if as_text and isinstance(value, str) else declared.respell(value)
+    is_text = isinstance(value, str) and (as_text or declared.type == "list")  # "jpg" was as good as ["jpg"]
+    converted = declared.parse_text(value) if is_text else declared.respell(value)
     if not _fits(declared.path, converted):
         return Outcome(key, value, problem=f"must be {declared.expected}")
     became = {declared.path: converted}

@@ -137,9 +137,16 @@ def test_an_unknown_key_is_listed_and_the_rest_is_taken_over(run_import, tmp_pat
     assert "camera.widht = 1" in done.stdout and "unknown; did you mean camera.width?" in done.stdout
     assert "foo = " in done.stdout and "camera.lens = " in done.stdout
     assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.width") == 640
+    assert "did you mean target_fps?" in run_import("Target_fps = 9\n", "--force", name="config.txt").stdout
     done = run_import("target_fps = 5\ntarget_fps = 7\nfps_target = 9\n", "--force", name="config.txt")
     assert done.returncode == 0 and "given again below" in done.stdout and "fps_target = 9" in done.stdout
     assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.framerate") == 7.0
+
+
+def test_one_format_without_a_list_and_a_ring_of_any_size_are_taken_as_before(run_import, tmp_path):
+    assert run_import({"export": {"formats": "png"}, "ring": {"size": 400_000}}).returncode == 0
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    assert settings.value("export.formats") == ("png",) and settings.value("ring.size") == 400_000
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,14 @@ def test_an_unknown_key_is_listed_and_the_rest_is_taken_over(run_import, tmp_pat
         ("config.json", '{"camera": {"width": 4}}', "camera.width = 4: must be integer 16..8192 (pixels)"),
         ("config.json", '{"camera": {"codec": "avi"}}', "camera.codec = avi: must be one of 'auto'"),
         ("config.json", '{"camera": 5, "night": {"mode": "dark"}}', "night.mode = dark: must be one of"),
-        ("config.json", '{"export": {"formats": ["jpg", "gif"]}}', "export.formats = "),
+        ("config.json", '{"camera": {"width": "640"}}', 'camera.width = "640": must be integer 16..8192'),
+        (
+            "config.json",
+            '{"export": {"formats": ["jpg", "gif"]}}',
+            'export.formats = ["jpg", "gif"]: must be list of jpg, npy, png, tiff',
+        ),
+        ("config.json", '{"night": {"bright_threshold": 20}}', "config.json: [night] dark_threshold = 40.0 must be"),
+        ("config.txt", "# nothing\n", "config.txt: there is no key in it"),
         ("config.json", '{"camera": {"width": 640,}}', "config.json:1: not JSON"),
         ("config.json", "[1]", "config.json: expected an object"),
         ("config.txt", "target_fps = fast\n", "config.txt: target_fps = fast: must be number"),
