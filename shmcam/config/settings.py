@@ -102,6 +102,12 @@ FOR_ALL = ("exporter", "streamer", "watchdog")
 PROGRAMS = ("hub", *PER_CAMERA, *FOR_ALL)
 """The programs of supervisord.conf. Cameras cannot be called so: supervisord has a group of each name."""
 
+WORDS_OF_COMMANDS = {
+    *("all", "start", "stop", "status", "trigger", "build", "on", "off", "auto", "last", "live"),
+    *("jpg", "png", "npy", "tiff"),
+}
+"""Words that stand where a camera's name may stand, too: `record stop`, `save png`, `supervisorctl restart all`."""
+
 LABEL_FORM = "1 to 32 letters, digits, _ and -, the first a letter or digit"
 """LABEL in words."""
 
@@ -328,6 +334,8 @@ class Settings:
         section = load_tables().get(camera)
         if camera in PROGRAMS or (section and section.is_of_program):
             raise self.diagnostics.bad_value(("cameras", camera), camera, "a camera name that is not a program's")
+        if camera.lower() in WORDS_OF_COMMANDS:
+            raise self.diagnostics.bad_value(("cameras", camera), camera, "a camera name that is no word of commands")
         if not isinstance(value, dict):
             raise self.diagnostics.bad_value(("cameras", camera), value, "a table")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.settings import Format
 from shmcam.config.schema import load_tables
-from shmcam.config.settings import FOR_ALL, PER_CAMERA, Settings, SettingsError, apply_change
+from shmcam.config.settings import FOR_ALL, PER_CAMERA, WORDS_OF_COMMANDS, Settings, SettingsError, apply_change
+from shmcam.control.command_table import COMMANDS
+from shmcam.control.messages import choices
 
 ROOT = Path(__file__).resolve().parents[3]
 NightSettings = load_tables()["night"]
@@ -232,6 +237,19 @@ def test_a_camera_is_not_called_as_a_program_is(load, name):
     """[cameras.mqtt] took the place of the program mqtt in run/programs/, without a word."""
     with pytest.raises(SettingsError, match=rf"config.toml:2: .*'{name}': must be a camera name that is not a program"):
         load(f"[cameras.cam0]\n[cameras.{name}]\n")
+
+
+def test_a_camera_is_not_called_as_a_word_that_stands_where_its_name_may(load):
+    """`save jpg`, `record stop` and `supervisorctl restart all` could not tell which was meant."""
+    fields = {row: {f.name: f for f in dataclasses.fields(row.message)} for row in COMMANDS}
+    rows = [row for row in COMMANDS if {"camera", "cameras"} & set(row.positional)]
+    words = {word for row in rows for name in row.positional for word in choices(fields[row][name]).split("|") if word}
+    assert words | {"all", *get_args(Format)} == WORDS_OF_COMMANDS
+    for name in ("all", "stop", "Live", "jpg"):
+        with pytest.raises(
+            SettingsError, match=rf"config.toml:2: .*'{name}': must be a camera name that is no word of"
+        ):
+            load(f"[cameras.cam0]\n[cameras.{name}]\n")
 
 
 def test_a_camera_may_be_called_as_a_table_without_a_program_is(load):
