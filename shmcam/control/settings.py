@@ -60,7 +60,8 @@ class NetworkSettings(Section, frozen=True):
         ),
     ] = False
     rate_per_s: Annotated[
-        float, setting("commands a second one address may send", unit="1/s", gt=0, le=1000, apply="file")
+        float,
+        setting("commands a second one address may send; no limit if trusted", unit="1/s", gt=0, le=1000, apply="file"),
     ] = 10.0
 
     def __post_init__(self) -> None:

@@ -43,6 +43,10 @@ QUEUED_MAX = 400
 TCP_IDLE_S = 60.0
 """Longest time without a byte from a TCP connection that waits for no answer."""
 
+LINE_END_S = 0.3
+"""A line of text over TCP is whole without its end if nothing follows for so long: scripts of the former trigger server
+send `save` alone, and wait for the answer."""
+
 HELLO_WITHIN_S = 2.0
 """A connection at one of the last places must be known as a process of ours within this time."""
 
@@ -133,6 +137,13 @@ class PeerConnection(asyncio.BufferedProtocol):
             return
         self._heard_s = self._progress_s = time.monotonic()
         self._take_messages(self._decoder.feed(data, self._heard_s))
+        if self.trusted or not data:
+            return
+        if not self._decoder.dialect:  # nothing but line ends
+            self.send(Reply(ok=False, status="unknown_command", text="UNKNOWN_COMMAND"), None)
+            self.close("an empty line")
+        elif self._decoder.dialect == "text" and self._decoder.pending_bytes:
+            asyncio.get_running_loop().call_later(LINE_END_S, self._end_line, self._heard_s)
 
     def eof_received(self) -> bool:
         """Keeps the connection: a peer that closed only its sending half still gets its answers."""
@@ -261,6 +272,11 @@ class PeerConnection(asyncio.BufferedProtocol):
         self._take_next()
         if len(self._queue) > QUEUED_MAX and self._transport:
             self._transport.pause_reading()
+
+    def _end_line(self, heard_s: float) -> None:
+        """Takes what has come as a whole line, if nothing has come since `heard_s`."""
+        if heard_s == self._heard_s and self._transport and not self._transport.is_closing():
+            self._take_messages(self._decoder.finish())
 
     def _take_next(self) -> None:
         """Hands over queued messages one at a time, so that answers come in order; closes when all is done."""

@@ -164,7 +164,7 @@ def test_plain_echo_into_any_netcat_returns_with_the_answer(name, lines, answer,
 @pytest.fixture(scope="module")
 def trusted_hub():
     port = free_port()
-    with HubProcess(f"[network]\ntrigger_port = {port}\ntrusted = true\nrate_per_s = 100\n") as hub:
+    with HubProcess(f"[network]\ntrigger_port = {port}\ntrusted = true\nrate_per_s = 1\n") as hub:
         hub.port = port
         yield hub
 
@@ -187,6 +187,18 @@ def test_a_trusted_network_gets_all_commands_of_the_former_server_and_the_log_sa
     with socket.create_connection((other, port), timeout=20) as link:
         link.sendall(b"ping\n")
         assert read_all(link) == b"pong\n"
+
+
+def test_a_word_without_a_line_end_is_answered_as_the_former_server_did_and_an_empty_line_too(trusted_port):
+    for sent, begin in ((b"health", b"RSS="), (b"ping\nhealth", b"pong\nRSS="), (b"\n", b"UNKNOWN_COMMAND\n")):
+        with socket.create_connection(("127.0.0.1", trusted_port), timeout=4) as link:
+            link.sendall(sent)
+            assert read_all(link).startswith(begin), sent
+    with socket.create_connection(("127.0.0.1", trusted_port), timeout=4) as link:
+        link.sendall(b"pi")
+        time.sleep(0.1)
+        link.sendall(b"ng")
+        assert read_all(link) == b"pong\n", "typed slowly"
 
 
 def addresses():
