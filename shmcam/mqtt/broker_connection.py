@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -50,6 +50,12 @@ HINTS = {
 }
 """Reasons of the broker (MQTT 5) and what to do about them."""
 
+WORDS = {
+    "Disconnected during message iteration": "it ended the connection",
+    "Operation timed out": f"no answer within {ANSWER_S:.0f} s",
+}
+"""aiomqtt's words for what a user wants to know."""
+
 SHORT_S, SHORT_COUNT = 15.0, 2
 """After so many connections in a row that ended so soon it is likely that two clients take each other's place."""
 
@@ -64,8 +70,12 @@ def open_tls(settings: MqttSettings, folder: Path) -> ssl.SSLContext | None:
     return context
 
 
+class NotMqttError(aiomqtt.MqttError):
+    """The other side sent what is no packet of MQTT 5; paho and aiomqtt fail with any exception then."""
+
+
 class BrokerClient(aiomqtt.Client):
-    """The client, which also keeps what aiomqtt drops of the broker's answer to CONNECT."""
+    """The client, which also keeps what aiomqtt drops: of the broker's answers, and of a connection that failed."""
 
     packet_bytes_max = PACKET_BYTES_MAX
     """The longest packet that the broker takes; beyond it ends the connection (MQTT 5, 3.2.2.3.6)."""
@@ -73,6 +83,48 @@ class BrokerClient(aiomqtt.Client):
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
         self.packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    refusal = ""
+    """Why the broker did not take a message, such as Not authorized; of the last one that it did not take."""
+    _refusals = 0
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
+        if reason_code.is_failure:
+            self.refusal, self._refusals = str(reason_code), self._refusals + 1
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def take_refusal(self) -> bool:
+        """Tells, once for each, whether the broker answered to a message with QoS 1 that it does not take it."""
+        self._refusals, were = max(0, self._refusals - 1), self._refusals
+        return were > 0
+
+    async def __aenter__(self) -> Self:
+        """Connects. Raises: MqttError, OSError, UnicodeError (a host that is none)."""
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            self._close()
+            raise
+
+    async def __aexit__(self, *raised: Any) -> None:
+        """Disconnects. Raises: MqttError."""
+        try:
+            await super().__aexit__(*raised)
+        except aiomqtt.MqttError:
+            raise
+        except Exception as problem:
+            raise NotMqttError(repr(problem)) from problem
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Closes the socket, which aiomqtt leaves open and goes on reading where a packet was malformed."""
+        if self._disconnected.done():
+            self._disconnected.exception()  # asked for, so that asyncio does not log it once more
+        if (socket := self._client.socket()) is not None:
+            self._on_socket_close(self._client, None, socket)
+            self._on_socket_unregister_write(self._client, None, socket)
+            socket.close()
 
 
 def open_client(
@@ -108,7 +160,9 @@ def explain(problem: BaseException) -> str:
         problem = problem.exceptions[0]
     if isinstance(problem.__cause__, aiomqtt.MqttError):  # the broker's own word, below "Disconnected during …"
         problem = problem.__cause__
-    text = str(problem) or type(problem).__name__
+    elif isinstance(problem, aiomqtt.MqttError) and problem.__cause__ is not None:
+        problem = NotMqttError(f"it sent what is not MQTT 5: {problem.__cause__!r}")
+    text = WORDS.get(str(problem), str(problem)) or type(problem).__name__
     hint = next((hint for word, hint in HINTS.items() if word in text), "")
     return f"{text}{f'; {hint}' if hint else ''}"
 
@@ -136,7 +190,7 @@ class BrokerLink:
         self._identifier = f"shmcam-{topics.device}"
         self._client: BrokerClient | None = None
         self._refused: list[str] = []
-        """Subscriptions that this connection has not got."""
+        """What this connection has not got, in words: subscriptions, and leave to publish."""
         self._left_out: Outgoing | None = None
         """The last message that was too long; None: the next one on its topic was not."""
         self._connected_s = 0.0
@@ -185,7 +239,9 @@ class BrokerLink:
         if self._client is not None:
             is_short = asyncio.get_running_loop().time() - self._connected_s < SHORT_S
             self._short_lived = self._short_lived + 1 if is_short else 0
-            if self._short_lived >= SHORT_COUNT and TOO_LARGE not in reason:
+            if self._client.refusal:  # mosquitto 2.0 ends the connection then
+                reason = f"{_describe_refusal(self._client)}, and has ended the connection"
+            elif self._short_lived >= SHORT_COUNT and TOO_LARGE not in reason:
                 reason += f"; is another client called {self._identifier}? each machine needs its own mqtt.device"
         reason = f"{self._settings.host}:{self._settings.port_in_use}: {reason}"
         if reason != self.reason:
@@ -200,7 +256,7 @@ class BrokerLink:
             wanted += [topics.command_for_all, topics.own("command"), topics.own("camera/+/+/set")]
         self._refused, self._left_out = [], None
         if wanted:
-            self._refused += await subscribe(client, wanted, SubscribeOptions(qos=1))
+            self._refused = _to_refusals(await subscribe(client, wanted, SubscribeOptions(qos=1)))
         self._outbox.begin_connection()
         self._outbox.set(topics.own("availability"), ONLINE)
         self._client, self.is_connected, self._connected_s = client, True, asyncio.get_running_loop().time()
@@ -213,11 +269,11 @@ class BrokerLink:
             tasks.create_task(self._find_stale(client))
             tasks.create_task(_reset_later(backoff))
 
-    async def _receive(self, client: aiomqtt.Client) -> None:
+    async def _receive(self, client: BrokerClient) -> None:
         async for message in client.messages:
             self._on_message(message)
 
-    async def _send(self, client: aiomqtt.Client) -> None:
+    async def _send(self, client: BrokerClient) -> None:
         while True:
             for reply in self._outbox.take_replies():
                 await self._publish(client, reply)
@@ -233,20 +289,23 @@ class BrokerLink:
                 await self._to_send.wait()
                 self._to_send.clear()
 
-    async def _send_event(self, client: aiomqtt.Client, event: Outgoing) -> None:
+    async def _send_event(self, client: BrokerClient, event: Outgoing) -> None:
         if await self._publish(client, event):
             self._outbox.confirm(event)
         else:
             self._outbox.drop(event)
 
-    async def _publish(self, client: aiomqtt.Client, message: Outgoing) -> bool:
-        """Publishes one message. Returns: False if it is too long for the broker, and left out. Raises: MqttError."""
+    async def _publish(self, client: BrokerClient, message: Outgoing) -> bool:
+        """Publishes one message. Returns: False if the broker does not take it. Raises: MqttError."""
         before = self._left_out
         if not self.takes(message):
             self._left_out = message
             self._note_limits(is_new=before is None or before.topic != message.topic)
             return False
         await publish(client, message)
+        if client.take_refusal():
+            self._note_refusal(_describe_refusal(client))
+            return False
         if before is not None and before.topic == message.topic:
             self._left_out = None
             self._note_limits()
@@ -254,7 +313,7 @@ class BrokerLink:
 
     def _note_limits(self, *, is_new: bool = True) -> None:
         """Puts what the broker does not take into the reason."""
-        problems = [f"the broker refuses {', '.join(self._refused)}"] if self._refused else []
+        problems = list(self._refused)
         if self._left_out is not None and self._client is not None:
             problems.append(
                 f"{self._left_out.topic}: {packet_bytes_of(self._left_out)} bytes left out, the broker takes "
@@ -264,6 +323,11 @@ class BrokerLink:
         if self.reason and is_new:
             log.warning("broker connected, but %s", self.reason)
 
+    def _note_refusal(self, text: str) -> None:
+        if text not in self._refused:
+            self._refused.append(text)
+            self._note_limits()
+
     async def _find_stale(self, client: aiomqtt.Client) -> None:
         """Has the broker send what is retained of our cameras; `on_message` then removes what is not wanted.
 
@@ -272,8 +336,16 @@ class BrokerLink:
         await self._is_known.wait()
         options = SubscribeOptions(qos=0, noLocal=True)
         if refused := await subscribe(client, self._topics.may_be_stale, options):
-            self._refused += refused
+            self._refused += _to_refusals(refused)
             self._note_limits()
+
+
+def _describe_refusal(client: BrokerClient) -> str:
+    return f"the broker does not take what we publish ({client.refusal}); check what it allows mqtt.username"
+
+
+def _to_refusals(topics: list[str]) -> list[str]:
+    return [f"the broker refuses {', '.join(topics)}"] if topics else []
 
 
 def packet_bytes_of(message: Outgoing) -> int:

@@ -63,7 +63,9 @@ async def _connect(options: argparse.Namespace, own: MqttSettings, folder: Path)
             return await work(options, session, own)
     except (aiomqtt.MqttError, OSError, UnicodeError) as problem:  # TimeoutError too; UnicodeError: host "a..b"
         where = f"{own.host}:{own.port_in_use}"
-        print(f"shmcam: no answer from the broker {where}: {explain(problem)}", file=sys.stderr)
+        reason = explain(problem)
+        begin = "the broker" if reason.startswith("it refuses") else "no answer from the broker"
+        print(f"shmcam: {begin} {where}: {reason}", file=sys.stderr)
         return EXIT_UNAVAILABLE
 
 

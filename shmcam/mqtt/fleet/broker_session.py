@@ -14,9 +14,10 @@ from pathlib import Path
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.messages import JSON
-from shmcam.mqtt.broker_connection import open_client
+from shmcam.mqtt.broker_connection import BrokerClient, open_client, subscribe
 from shmcam.mqtt.fleet.answers import Answers
 from shmcam.mqtt.fleet.devices import FleetDevices
 from shmcam.mqtt.settings import MqttSettings
@@ -30,7 +31,7 @@ INCOMING_MAX = 100_000
 class FleetSession:
     """See the module."""
 
-    def __init__(self, client: aiomqtt.Client, prefix: str) -> None:
+    def __init__(self, client: BrokerClient, prefix: str) -> None:
         """Use `open_session`."""
         self._client, self._prefix = client, prefix
         self._reply_topic = f"{prefix}/reply/fleet-{secrets.token_hex(6)}"
@@ -38,18 +39,12 @@ class FleetSession:
     async def find_devices(self) -> FleetDevices:
         """Returns every device that the broker knows. Raises: MqttError, TimeoutError."""
         devices = FleetDevices(self._prefix)
-        await self._client.subscribe(self._reply_topic, 1)
+        await self._subscribe(self._reply_topic, 1)
         for leaf in ("availability", "health"):
-            # One after the other, and then a message of our own: it comes after everything that is retained.
-            await self._client.subscribe(f"{self._prefix}/+/{leaf}", 0)
-            marker = secrets.token_bytes(8)
-            await self._client.publish(self._reply_topic, marker, 1)
-            async with asyncio.timeout(FIND_S):
-                async for message in self._client.messages:
-                    if str(message.topic) == self._reply_topic and message.payload == marker:
-                        break
-                    if message.retain and isinstance(message.payload, bytes):
-                        devices.note(str(message.topic), message.payload)
+            # one after the other: the queue holds so much
+            await self._subscribe(f"{self._prefix}/+/{leaf}", 0)
+            async for topic, payload in self._read_retained():
+                devices.note(topic, payload)
             await self._client.unsubscribe(f"{self._prefix}/+/{leaf}")
         return devices
 
@@ -75,7 +70,7 @@ class FleetSession:
         began_s = time.monotonic()
         on_progress(0, len(answers.expected))
         for topic in topics:
-            await self._client.publish(topic, payload, 1, False, properties)
+            await self._publish(topic, payload, properties=properties)
         try:
             async with asyncio.timeout(began_s + deadline_s - time.monotonic()):
                 while not answers.is_complete:
@@ -90,21 +85,42 @@ class FleetSession:
     async def forget(self, device: str, discovery_prefix: str) -> int:
         """Removes everything that the broker retains of a device. Returns: how many topics. Raises: MqttError."""
         filters = [f"{self._prefix}/{device}/#", f"{discovery_prefix}/device/{device}/+/config"]
-        await self._client.subscribe(self._reply_topic, 1)
+        await self._subscribe(self._reply_topic, 1)
         for topic in filters:
-            await self._client.subscribe(topic, 0)
-        marker = secrets.token_bytes(8)
-        await self._client.publish(self._reply_topic, marker, 1)
-        topics = set()
-        async with asyncio.timeout(FIND_S):
-            async for message in self._client.messages:
-                if str(message.topic) == self._reply_topic and message.payload == marker:
-                    break
-                if message.retain and message.payload:
-                    topics.add(str(message.topic))
+            await self._subscribe(topic, 0)
+        topics = {topic async for topic, payload in self._read_retained() if payload}
         for topic in sorted(topics):
-            await self._client.publish(topic, b"", 1, True)
+            await self._publish(topic, b"", retain=True)
         return len(topics)
+
+    async def _read_retained(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yields what is retained at the topics subscribed to. Raises: MqttError."""
+        marker = secrets.token_bytes(8)  # comes after everything that is retained
+        await self._publish(self._reply_topic, marker)
+        try:
+            async with asyncio.timeout(FIND_S):
+                async for message in self._client.messages:
+                    if str(message.topic) == self._reply_topic and message.payload == marker:
+                        return
+                    if message.retain and isinstance(message.payload, bytes):
+                        yield str(message.topic), message.payload
+        except TimeoutError:  # mosquitto refuses no subscription, it delivers nothing
+            why = f"it refuses to let us read {self._reply_topic}, or takes more than {FIND_S:.0f} s"
+            raise aiomqtt.MqttError(f"{why}; its access rules must allow {self._prefix}/#") from None
+
+    async def _subscribe(self, topic: str, qos: int) -> None:
+        """Subscribes to one topic. Raises: MqttError, also where the broker refuses it."""
+        for refused in await subscribe(self._client, [topic], SubscribeOptions(qos=qos)):
+            raise aiomqtt.MqttError(f"it refuses to let us read {refused}; its access rules must allow it")
+
+    async def _publish(
+        self, topic: str, payload: str | bytes, *, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publishes one message. Raises: MqttError, also where the broker refuses it."""
+        await self._client.publish(topic, payload, 1, retain, properties)
+        if self._client.take_refusal():
+            why = f"it refuses to let us write {topic} ({self._client.refusal})"
+            raise aiomqtt.MqttError(f"{why}; its access rules must allow it")
 
 
 def _topics_of(prefix: str, devices: Iterable[str]) -> list[str]:

@@ -4,8 +4,10 @@ import asyncio
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import aiomqtt
+import psutil
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
@@ -13,7 +15,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Saved
-from shmcam.mqtt.broker_connection import explain, subscribe
+from shmcam.mqtt.broker_connection import BrokerLink, explain, subscribe
+from shmcam.mqtt.outbox import Outbox
+from shmcam.mqtt.settings import MqttSettings
+from shmcam.mqtt.topics import Topics
+from shmcam.runtime.timers import Backoff
 from tests.machine import needs, until
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
 
@@ -249,6 +255,58 @@ def test_the_reason_is_what_the_broker_says_when_it_ends_the_connection():
     problem = aiomqtt.MqttError("Disconnected during message iteration")
     problem.__cause__ = aiomqtt.MqttCodeError(ReasonCode(PacketTypes.DISCONNECT, "Packet too large"))
     assert explain(ExceptionGroup("", [problem])).startswith("[code:149] Packet too large; make images smaller")
+
+
+def test_what_the_broker_does_not_let_us_write_is_a_reason(tmp_path):
+    (tmp_path / "acl").write_text("topic read shmcam/#\ntopic write shmcam/+/health\n")
+    tmp_path.chmod(0o755)
+    with (
+        Mosquitto(f"allow_anonymous true\nacl_file {tmp_path / 'acl'}") as broker,
+        MqttProcess(broker) as process,
+    ):
+        until(lambda: "does not take what we publish (Not authorized)" in reason_of(process), 20, lambda: process.log)
+
+
+MALFORMED = {
+    "a topic that ends too soon": b"\x30\x02\x00\x09",
+    "an unknown property": b"\x30\x06\x00\x01a\x02\x7f\x00",
+    "a SUBACK of nothing": b"\x90\x00",
+    "a length without an end": b"\x30\xff\xff\xff\xff\xff",
+    "no packet at all": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("packet", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_no_mqtt_ends_the_connection_and_nothing_else(packet, monkeypatch):
+    """Also where it comes while the connection is being ended: paho's exceptions of any kind came through then."""
+    monkeypatch.setattr("shmcam.mqtt.broker_connection.ANSWER_S", 0.2)
+    monkeypatch.setattr(Backoff, "next_delay_s", lambda _self: 0.0)
+    servers = []
+
+    async def serve(reader, writer):
+        servers.append(writer)
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00" + packet * (len(servers) % 2))
+        while await reader.read(1000):
+            writer.write(packet)
+
+    async def count_open_ends():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            settings = MqttSettings(port=server.sockets[0].getsockname()[1])
+            link = BrokerLink(settings, Path(), Topics("shmcam", "pi"), Outbox(10), lambda _message: None)
+            task = asyncio.create_task(link.run())
+            async with asyncio.timeout(20):
+                while len(servers) < 4 and not task.done():
+                    await asyncio.sleep(0.01)
+            assert not task.done(), task.exception()
+            port = settings.port
+            open_ends = [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port]
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return len(open_ends)
+
+    assert asyncio.run(count_open_ends()) <= 1, "what a connection left open was read on, and answered to"
 
 
 def test_refused_subscriptions_are_named():

@@ -167,6 +167,17 @@ def test_what_does_not_answer_is_named_and_gives_another_exit_code(broker):
     assert "expected a command" in fleet(broker, "run", code=2)
 
 
+def test_a_broker_that_does_not_let_us_read_or_write_is_told_with_what_it_must_allow(broker, monkeypatch):
+    monkeypatch.setattr("shmcam.mqtt.fleet.broker_session.FIND_S", 0.5)
+    rules = broker.folder / "acl"
+    for allowed, refused in (("write", "it refuses to let us read"), ("read", "it refuses to let us write")):
+        rules.write_text(f"topic {allowed} shmcam/#\n")
+        with Mosquitto(f"allow_anonymous true\nacl_file {rules}") as strict:
+            text = fleet(broker, "list", "--set", f"mqtt.port={strict.port}", code=69)
+        assert f"the broker 127.0.0.1:{strict.port}: {refused} shmcam/reply/fleet-" in text
+        assert "access rules must allow" in text
+
+
 def test_without_a_broker_it_says_so(broker):
     broker.kill(signal.SIGKILL)
     text = fleet(broker, "list", code=69)
