@@ -15,7 +15,8 @@ export class NightTab {
       image.hidden = true;
       image.addEventListener("load", () => { image.hidden = image.previousSibling.hidden = false; });
     }
-    const force = (action, text) => h("button", { onclick: () => page.act(() => post(`/cameras/${page.camera}/night`, { action })) }, text);
+    this.deciders = {};
+    const force = (action, text) => this.deciders[action] = h("button", { "aria-pressed": "false", onclick: () => page.act(() => post(`/cameras/${page.camera}/night`, { action })) }, text);
     this.element = h("div", { class: "side night" },
       h("section", { class: "card" }, this.state, this.figures,
         h("div", { class: "actions" }, force("auto", "Decide by itself"), force("on", "Night now"), force("off", "Day now"),
@@ -40,6 +41,8 @@ export class NightTab {
     const night = over.nights[this.page.camera];
     const unknown = camera.live ? "No analyzer runs: nobody decides between day and night" : "No picture comes: nobody knows whether it is day or night";
     this.state.textContent = night ? (night.night ? "It is night" : "It is day") : unknown;
+    const decider = night && (night.forced ? (night.night ? "on" : "off") : "auto");
+    for (const [action, button] of Object.entries(this.deciders)) button.setAttribute("aria-pressed", String(action === decider));
     const rows = night ? [["Scene brightness (decides)", night.level.toFixed(2)], ["Night below", night.dark_threshold], ["Day above", night.bright_threshold], ["Mean luma of the frame", night.dark_score.toFixed(2)],
       ["Next switch", night.forced ? "by hand only" : night.locked_s ? `locked for ${Math.round(night.locked_s)} s` : "any time"], ["Decided by", night.forced ? "hand, until “Decide by itself” or a restart of the analyzer" : "brightness"]] : [];
     if (over.startrails[this.page.camera]) rows.push(["Startrails", over.startrails[this.page.camera]]);
