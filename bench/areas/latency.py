@@ -21,6 +21,15 @@ ROWS = (
     Row("first_view_s", "s", 1.0, "from opening the page to the first picture on it (what is cached, is not)"),
 )
 
+PAGE_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+]
+"""Options of Chromium for a page that is measured."""
+
 READ = """async ([selector, seconds]) => {
   const found = [], canvas = document.createElement("canvas");
   const until = performance.now() + 1000 * seconds;
@@ -65,16 +74,9 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     if chromium is None:
         yield from ((row.name, Skipped("needs chromium")) for row in ROWS)
         return
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
     with Pipeline(camera=CAMERA, ring={"size": 0}) as pipeline, sync_playwright() as driver:
         pipeline.wait_running()
-        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+        browser = driver.chromium.launch(executable_path=chromium, args=PAGE_ARGUMENTS)
         lines: Table = []
         for way in ("webrtc", "h264", "mjpeg", "live_mp4"):
             ages, possible = _watch(pipeline, browser, way, 8.0 if quick else 30.0)
@@ -93,7 +95,7 @@ def _watch(pipeline: Pipeline, browser: Any, way: str, seconds: float) -> tuple[
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     exposed: dict[int, float] = {}
     ended = threading.Event()
-    notes = threading.Thread(target=_note_frames, args=(pipeline, exposed, ended), daemon=True)
+    notes = threading.Thread(target=note_frames, args=(pipeline, exposed, ended), daemon=True)
     notes.start()
     try:
         if way == "live_mp4":
@@ -117,7 +119,7 @@ def _watch(pipeline: Pipeline, browser: Any, way: str, seconds: float) -> tuple[
     return [at_ms - exposed[number] for number, at_ms in shown if number in exposed], count
 
 
-def _note_frames(pipeline: Pipeline, exposed: dict[int, float], ended: threading.Event) -> None:
+def note_frames(pipeline: Pipeline, exposed: dict[int, float], ended: threading.Event) -> None:
     """Notes when each frame was captured, milliseconds since 1970, by the number in its pixels."""
     from shm_ring import attach
     from shmcam.imaging import frame_number_code

@@ -1,0 +1,98 @@
+"""How far live H.264 is behind the camera, for as long as is wanted: `python -m bench.h264_lag --minutes 60`.
+
+A small picture, a small window of Chromium and one look a second, so that the measurement itself takes little. Each
+look waits for the next frame that is shown, and reads the frame's number in its pixels; its age is the time since the
+camera exposed it. A line each five minutes; at the end, whether p95 stayed below the limit in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench.areas.latency import PAGE_ARGUMENTS, note_frames
+from bench.measure import percentile
+
+if TYPE_CHECKING:
+    from tests.pipeline import Pipeline
+
+LIMITS_MS = {10: 200.0, 30: 150.0}
+"""The lag that is allowed, by frames a second."""
+
+LOOK = """() => new Promise((done) => {
+  const video = document.querySelector(".screen video");
+  setTimeout(() => done(null), 900);
+  if (!video || video.hidden || !video.videoWidth) return;
+  video.requestVideoFrameCallback(() => {
+    const at = performance.timeOrigin + performance.now(), canvas = document.createElement("canvas");
+    canvas.width = video.videoWidth; canvas.height = 1;
+    const cell = Math.max(8, Math.floor(canvas.width / 64) & ~7), paint = canvas.getContext("2d");
+    paint.drawImage(video, 0, cell / 2, canvas.width, 1, 0, 0, canvas.width, 1);
+    const row = paint.getImageData(0, 0, canvas.width, 1).data;
+    const bits = [...Array(40).keys()].map((at) => row[4 * (at * cell + cell / 2) + 1] > 125);
+    const isNumber = bits.slice(0, 4).join() === "true,false,true,false";
+    done(isNumber ? [bits.slice(4, 36).reduce((sum, bit) => sum * 2 + bit, 0), at] : null);
+  });
+})"""
+"""Waits for the next frame that is shown. Returns: [its number, milliseconds since 1970]; null: none came."""
+
+
+def main() -> int:
+    """Runs, and prints. Returns: 0 if the lag stayed below the limit, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m bench.h264_lag", description="lag of live H.264 on the page")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--fps", type=int, default=10, choices=tuple(LIMITS_MS))
+    parser.add_argument("--every", type=float, default=5.0, metavar="MINUTES", help="a line so often")
+    options = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    from tests.pipeline import Pipeline
+
+    camera = {"width": 640, "height": 360, "framerate": options.fps}
+    with Pipeline(camera=camera, webrtc={"enable": False}) as pipeline, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=PAGE_ARGUMENTS)
+        page = browser.new_context(viewport={"width": 480, "height": 360}).new_page()
+        page.add_init_script("localStorage.setItem('mode', 'h264')")
+        page.goto(pipeline.url)
+        page.wait_for_selector(".screen[data-kind=h264]", timeout=60_000)
+        page.wait_for_timeout(5000)
+        return _watch(pipeline, page, options.minutes * 60, options.every * 60, LIMITS_MS[options.fps])
+
+
+def _watch(pipeline: Pipeline, page: Any, seconds: float, line_s: float, limit_ms: float) -> int:
+    """Looks once a second and prints a line each `line_s`. Returns: the exit code."""
+    exposed: dict[int, float] = {}
+    ended = threading.Event()
+    threading.Thread(target=note_frames, args=(pipeline, exposed, ended), daemon=True).start()
+    began, ages, worst = time.monotonic(), list[float](), 0.0
+    next_line = began + line_s
+    print(f"{'minute':>6} {'p50 ms':>7} {'p95 ms':>7} {'worst':>7}  looks", flush=True)
+    while time.monotonic() < began + seconds:
+        look_s = time.monotonic()
+        shown = page.evaluate(LOOK)
+        if shown is not None and shown[0] in exposed:
+            ages.append(shown[1] - exposed[shown[0]])
+        for old in sorted(exposed)[:-2000]:
+            del exposed[old]
+        if time.monotonic() >= min(next_line, began + seconds):
+            minute, next_line = (time.monotonic() - began) / 60, next_line + line_s
+            if not ages:
+                print(f"{minute:6.0f}  no frame was shown", flush=True)
+                worst = float("inf")
+                continue
+            p95 = percentile(ages, 95)
+            worst, looks = max(worst, p95), len(ages)
+            print(f"{minute:6.0f} {percentile(ages, 50):7.0f} {p95:7.0f} {max(ages):7.0f}  {looks}", flush=True)
+            ages = []
+        time.sleep(max(0.0, look_s + 1 - time.monotonic()))
+    ended.set()
+    print(f"{'holds' if worst <= limit_ms else 'MISSED'}: p95 at most {worst:.0f} ms, limit {limit_ms:.0f} ms")
+    return 0 if worst <= limit_ms else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
