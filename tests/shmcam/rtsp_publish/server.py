@@ -1,6 +1,6 @@
 """An RTSP server of GStreamer that takes what is published (RECORD), run by the system's Python: prints each frame.
 
-    python3 server.py PORT [NAME:PASSWORD]
+    python3 server.py PORT [NAME:PASSWORD [CERTIFICATE_AND_KEY.pem]]
 
 Lines: "ready", then "frame PATH BYTES KEY" for each access unit, "refused" for a wrong password.
 """
@@ -11,7 +11,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
 PIPELINE = (
     "( rtph264depay name=depay0 "
@@ -30,7 +30,7 @@ def take(sink, path: str):
     return Gst.FlowReturn.OK
 
 
-def main(port: str, person: str = "") -> None:
+def main(port: str, person: str = "", pem: str = "") -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer.new()
     server.set_address("127.0.0.1")
@@ -56,6 +56,8 @@ def main(port: str, person: str = "") -> None:
         token = GstRtspServer.RTSPToken.new()
         token.set_string("media.factory.role", "publisher")
         auth.add_digest(*person.split(":"), token)
+        if pem:
+            auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(pem))
         server.set_auth(auth)
     server.attach(None)
     say("ready")

@@ -37,12 +37,12 @@ def have_gstreamer() -> bool:
 class Server:
     """The server of server.py, which may be ended and begun again on the same port."""
 
-    def __init__(self, port: int, person: str) -> None:
-        self.port, self._person = port, person
+    def __init__(self, port: int, person: str, *more: str) -> None:
+        self.port, self._words = port, (person, *more)
         self.path = Path(f"/tmp/rtsp-{secrets.token_hex(4)}.out")
 
     def __enter__(self) -> "Server":
-        command = [PYTHON, Path(__file__).with_name("server.py"), str(self.port), self._person]
+        command = [PYTHON, Path(__file__).with_name("server.py"), str(self.port), *self._words]
         with self.path.open("w") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
         until(lambda: "ready" in self.path.read_text(), 20, "the server")
@@ -69,8 +69,8 @@ needs_gstreamer = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def publishing(port: int, secret: str, **cameras):
-    url = f"rtsp://ann:{secret}@127.0.0.1:{port}/{{camera}}"
+def publishing(port: int, secret: str, scheme: str = "rtsp", **cameras):
+    url = f"{scheme}://ann:{secret}@127.0.0.1:{port}/{{camera}}"
     tables = {"recorder": {"gop_s": 1.0}, "rtsp_publish": {"enable": True, "url": url}}
     with Pipeline(camera={"framerate": 15}, cameras=cameras or None, **tables) as shmcam:
         until(lambda: "retrying" in row(shmcam) and "Connection refused" in row(shmcam), 40, lambda: row(shmcam))
@@ -104,10 +104,17 @@ def test_both_cameras_are_published_after_a_wrong_password_too_and_nobody_sees_t
 
 @needs_gstreamer
 @pytest.mark.slow
-def test_a_server_that_takes_nothing_any_more_is_given_up_and_gets_pictures_again_later():
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsps"])
+def test_a_server_that_takes_nothing_any_more_is_given_up_and_gets_pictures_again_later(tmp_path, scheme):
     """FFmpeg would wait for it for ever."""
-    port, secret = free_port(), secrets.token_urlsafe(12)
-    with publishing(port, secret) as shmcam, Server(port, f"ann:{secret}") as server:
+    port, secret, more = free_port(), secrets.token_urlsafe(12), []
+    if scheme == "rtsps":
+        words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out both.pem"
+        subprocess.run(["openssl", *words.split()], cwd=tmp_path, capture_output=True, check=True)
+        with (tmp_path / "both.pem").open("a") as both:
+            both.write((tmp_path / "key.pem").read_text())
+        more = [str(tmp_path / "both.pem")]
+    with publishing(port, secret, scheme) as shmcam, Server(port, f"ann:{secret}", *more) as server:
         wait_published(shmcam, server, "/cam0")
         os.kill(server.process.pid, signal.SIGSTOP)
         until(lambda: "no answer" in row(shmcam) or "timed out" in row(shmcam), 60, lambda: row(shmcam))

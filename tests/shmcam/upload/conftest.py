@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
@@ -132,6 +133,30 @@ def sftp(tmp_path) -> Iterator[tuple[Store, Server]]:
     server.start()
     options = {"type": "sftp", "host": "127.0.0.1", "port": port, "user": "ann", "pass": obscure(PASSWORD)}
     yield Store(tmp_path, "far", options), server
+    server.stop()
+
+
+@pytest.fixture
+def openssh(tmp_path) -> Iterator[Store]:
+    """A server with SSH, such as a NAS: OpenSSH's own sftp, checksums by its shell."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if sshd is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("sshd is not installed: apt-get install openssh-server")
+    port = free_port()
+    for name in ("host", "key"):
+        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name))
+        subprocess.run(words, check=True)
+    lines = (
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"AuthorizedKeysFile {tmp_path}/key.pub\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+    )
+    (tmp_path / "sshd_config").write_text(lines)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's own, which its package makes at boot
+    server = Server(sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config"), port=port)
+    server.start()
+    options = {"type": "sftp", "host": "127.0.0.1", "port": port, "user": getpass.getuser()}
+    yield Store(tmp_path, "ssh", {**options, "key_file": tmp_path / "key"}, root=f"{tmp_path}/far/shmcam")
     server.stop()
 
 

@@ -18,7 +18,7 @@ from tests.shmcam.upload.conftest import PASSWORD, find_commands, rclone
 pytestmark = rclone
 
 
-@pytest.fixture(params=["local", "crypt", "sftp", "s3"])
+@pytest.fixture(params=["local", "crypt", "sftp", "openssh", "s3"])
 def store(request):
     made = request.getfixturevalue(request.param)
     return made[0] if request.param == "sftp" else made

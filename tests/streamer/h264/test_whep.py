@@ -1,6 +1,7 @@
 """WebRTC by WHEP: aiortc itself as the viewer, on a real connection; the rules beside."""
 
 import asyncio
+import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -85,6 +86,27 @@ class Encoder:
             await asyncio.sleep(1 / FPS)
 
 
+class LossyRelay(asyncio.DatagramProtocol):
+    """Stands between viewer and server as a bad network does: every n-th packet of media to the viewer is lost."""
+
+    def __init__(self, server: tuple[str, int], lost_every: int) -> None:
+        self.server, self.lost_every = server, lost_every
+        self.viewer: tuple[str, int] | None = None
+        self.media = 0
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        if address != self.server:
+            self.viewer = address
+            self.transport.sendto(data, self.server)
+        elif self.viewer is not None:
+            self.media += data[0] >= 128  # RTP and RTCP, not STUN and DTLS (RFC 7983)
+            if data[0] < 128 or self.media % self.lost_every:
+                self.transport.sendto(data, self.viewer)
+
+
 @asynccontextmanager
 async def serving(folder, text: str = "", **more):
     """A server whose camera encodes, and that asks the (pretended) hub for packets."""
@@ -105,12 +127,22 @@ class Player:
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.peer.addTransceiver("video", direction="recvonly")
 
-    async def play(self, browser, path: str = "/whep") -> str:
-        """POST the offer. Returns: the address of the session."""
+    async def play(self, browser, path: str = "/whep", lost_every: int = 0) -> str:
+        """POST the offer; `lost_every`: through a relay. Returns: the address of the session."""
         await self.peer.setLocalDescription(await self.peer.createOffer())
         answer = await browser.post(path, data=self.peer.localDescription.sdp, headers=OFFERED)
         assert (answer.status, answer.content_type) == (201, "application/sdp"), await answer.text()
-        await self.peer.setRemoteDescription(RTCSessionDescription(await answer.text(), "answer"))
+        text = await answer.text()
+        if lost_every:
+            found = re.search(r"^a=candidate:\S+ 1 udp \d+ (127\.\S+|\d+\.\S+) (\d+) typ host", text, re.MULTILINE)
+            host, port = found[1], int(found[2])
+            relay = LossyRelay((host, port), lost_every)
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: relay, local_addr=(host, 0)
+            )
+            text = "\r\n".join(line for line in text.splitlines() if not line.startswith("a=candidate"))
+            text += f"\r\na=candidate:1 1 udp 2130706431 {host} {transport.get_extra_info('sockname')[1]} typ host\r\n"
+        await self.peer.setRemoteDescription(RTCSessionDescription(text, "answer"))
         return str(answer.url.join(URL(answer.headers["Location"])))
 
     async def numbers(self, count: int) -> list[int | None]:
@@ -120,11 +152,11 @@ class Player:
 
 
 @asynccontextmanager
-async def playing(browser, path: str = "/whep"):
+async def playing(browser, path: str = "/whep", lost_every: int = 0):
     """A player that is connected. Yields: it and its session's address."""
     player = Player()
     try:
-        yield player, await player.play(browser, path)
+        yield player, await player.play(browser, path, lost_every)
     finally:
         await player.peer.close()
 
@@ -162,6 +194,23 @@ def test_a_viewer_that_lost_too_much_gets_a_key_frame_when_it_asks_and_not_more_
             await eventually(lambda: server.encoder.keys_asked > asked, what="a key frame to be asked for")
             await player.numbers(10)
             assert server.encoder.keys_asked - asked <= 1 + (time.monotonic() - began) / KEY_PERIOD_S
+
+    run(test())
+
+
+def test_the_picture_goes_on_and_stays_whole_where_4_percent_of_the_packets_are_lost(tmp_path):
+    """What is lost is sent again when the viewer asks (NACK); there is no second key frame here."""
+
+    async def test():
+        async with (
+            serving(tmp_path) as server,
+            browsing(server) as browser,
+            playing(browser, lost_every=25) as (player, _),
+        ):
+            numbers = await player.numbers(100)
+            assert None not in numbers, "each picture is whole: its number is readable"
+            assert numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] < 110
+            assert server.encoder.number - numbers[-1] < 25, "and live"
 
     run(test())
 
