@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from capture.settings import PRESETS
@@ -76,13 +76,12 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
         return EXIT_CANNOT_CREATE
     settings = note_connected_cameras(settings)
     conf = prepare(settings)
-    if options.console:
-        _print_log(config)
+    _start_what_goes_beside(options, config, environ)
     if options.mode in FOREGROUND:
         words = FOREGROUND[options.mode]
         if options.mode == "interactive" and options.preview is False:
             words = (*words, "--plain")
-        elif options.mode == "interactive" and os.environ.get("DISPLAY") and importlib.util.find_spec("tkinter"):
+        elif options.mode == "interactive" and _has_windows():
             words = ("view", "--start")
         arguments = [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), *words]
         return os.execve(sys.executable, arguments, environ)  # noqa: S606  (argv list, no shell)
@@ -110,11 +109,26 @@ def overrides_of(options: argparse.Namespace) -> list[str]:
     return [f"{path}={to_toml(value)}" for path, value in wanted.items() if value is not None]
 
 
-def _print_log(config: Path) -> None:
-    """Prints the log on stderr from now on, by a process that ends with this one or with the supervisord it becomes."""
+def _has_windows() -> bool:
+    return bool(os.environ.get("DISPLAY") and importlib.util.find_spec("tkinter"))
+
+
+def _start_what_goes_beside(options: argparse.Namespace, config: Path, environ: Mapping[str, str]) -> None:
+    if options.console:
+        _start_beside(environ, config, "logs", "-f", "-n", "0")
+    if options.preview and options.mode != "interactive":
+        if _has_windows():
+            _start_beside(environ, config, "view")
+        else:
+            print("shmcam run: --preview: no display, or no Tk; the page shows the picture, too", file=sys.stderr)
+
+
+def _start_beside(environ: Mapping[str, str], config: Path, *words: str) -> None:
+    """Starts another word, its output on stderr; it ends with this process or with what this one becomes."""
     prctl = ctypes.CDLL(None).prctl
     subprocess.Popen(
-        [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), "logs", "-f", "-n", "0"],
+        [sys.executable, "-m", "shmcam.cli.main", "--config", str(config), *words],
+        env=environ,  # it has the overrides of this start
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - there are no threads yet
@@ -186,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--preview",
         action=argparse.BooleanOptionalAction,
-        help="windows with the live pictures, where it can show them",
+        help="a window with the live pictures, where there is a display; with any mode",
     )
     add("--console", action=argparse.BooleanOptionalAction, help="print the log here, too")
     add("--log-level", metavar="LEVEL", help="debug, info, warning, error, critical")
