@@ -415,6 +415,7 @@ def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pip
             box = page.locator(f"[data-key={key}]").bounding_box()
             assert box["height"] >= 40
             assert box["y"] + box["height"] < 844
+        assert page.evaluate("document.querySelector('.tabs').scrollWidth") <= 390, "every tab is in sight"
         for tab in TABS[1:]:
             page.locator(f"[data-tab={tab}]").tap()
             page.wait_for_timeout(300)
@@ -428,6 +429,13 @@ def test_on_a_laptop_the_buttons_stand_in_sight_below_a_picture_of_4_to_3(pipeli
         shown, button = (page.locator(one).bounding_box() for one in (".screen", "[data-key=R]"))
         assert shown["width"] / shown["height"] == pytest.approx(4 / 3, abs=0.01), "no black beside it"
         assert button["y"] + button["height"] < 800
+
+
+def test_the_night_tab_shows_who_decides(pipeline, browser):
+    with opened(browser, pipeline.url, "/#night") as page:
+        for name in ("Night now", "Day now", "Decide by itself"):
+            page.get_by_role("button", name=name).click()
+            playwright.expect(page.locator(".night button[aria-pressed=true]")).to_have_text(name)
 
 
 def test_light_and_dark(pipeline, browser):
