@@ -7,6 +7,7 @@ const GROUPS = [["", "Everything"], ["clips", "Clips"], ["pictures", "Pictures"]
 const BARE = { clips: "Clip", films: "Video", archives: "Archive" }; // where there is no thumbnail
 const MORE = 120; // rows shown, and how many more are each time
 const LIMIT = 500; // rows the service gives at once
+const DONE = { protect: "Protected", unprotect: "Unprotected", delete: "Deleted" };
 const ZIP_MAX = 200; // files of one zip
 const SINCE = [["", "All time"], ["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["30d", "Last month"]];
 const ORDERS = [["newest", "Newest first"], ["oldest", "Oldest first"], ["largest", "Largest first"], ["longest", "Longest first"]];
@@ -31,6 +32,7 @@ export class LibraryTab {
     this.order = choice("Order", ORDERS);
     this.camera = choice("Camera", [["", "All cameras"], ...(page.over?.cameras ?? []).map(({ name }) => [name, name])]);
     this.text = h("input", { type: "search", placeholder: "Search: label, file, event", "aria-label": "Search", maxlength: 200, oninput: () => { clearTimeout(this.typing); this.typing = setTimeout(() => this.load(MORE), 250); } });
+    this.all = h("button", { onclick: () => this.choose(this.rows) }, "Select all");
     this.shown = MORE;
     this.rows = [];
     this.chosen_ids = new Set();
@@ -41,7 +43,7 @@ export class LibraryTab {
     this.several = h("div", { class: "card savebar", hidden: true });
     this.element = h("div", {},
       h("div", { class: "filters" }, this.text, this.group, this.since, this.camera, this.order, h("button", { onclick: () => { this.drawn = ""; this.load(); } }, "Refresh"),
-        h("button", { class: "changes", onclick: () => this.archive() }, "Archive…"), h("button", { onclick: () => this.choose(this.rows) }, "Select all"), this.total, this.uploads),
+        h("button", { class: "changes", onclick: () => this.archive() }, "Archive…"), this.all, this.total, this.uploads),
       this.shelf, this.older, this.several);
   }
 
@@ -61,6 +63,7 @@ export class LibraryTab {
     const found = await this.find(shown).catch((error) => { toast(error.message, true); return null; });
     if (!found || turn !== this.turn) return; // something else has been asked for meanwhile
     this.older.hidden = !found.next;
+    this.all.textContent = found.next ? "Select all shown" : "Select all";
     const sum = (name) => Object.values(found.totals).reduce((total, one) => total + one[name], 0);
     const part = found.found.files < sum("files") ? ` of ${sum("files")}, ${size(sum("bytes"))}` : "";
     this.total.textContent = `${found.found.files} files, ${size(found.found.bytes)}${part}${this.older.hidden ? "" : `; the newest ${found.rows.length} are shown`}`.replace("newest", this.order.value === "newest" ? "newest" : "first");
@@ -178,8 +181,11 @@ export class LibraryTab {
 
   async changeAll(word, rows = this.chosen_rows) {
     await this.page.act(async () => {
-      for (const row of rows) await post(`/library/${row.id}/${word}`);
-      return { text: `${rows.length} files: ${word} done` };
+      let done = 0, problem;
+      for (const row of rows) await post(`/library/${row.id}/${word}`).then(() => done++, (error) => { problem = error; }); // the others are wanted all the same
+      const text = `${DONE[word]} ${done} of ${rows.length} files`;
+      if (problem) throw new Error(`${text}; ${problem.message}`);
+      return { text };
     }, undefined, `${word}: ${rows.length} files …`);
     this.load();
   }

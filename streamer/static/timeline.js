@@ -41,6 +41,7 @@ export class TimelineTab {
   goTo(ms) {
     if (this.hours === 24) { this.since = new Date(ms).setHours(0, 0, 0, 0); this.until = this.since + DAY_MS; }
     else { this.until = Math.min(ms + this.hours * 1_800_000, Date.now() + this.hours * 60_000); this.since = this.until - this.hours * 3_600_000; }
+    this.holdsNow = Date.now() < this.until;
     const day = new Date((this.since + this.until) / 2);
     this.day.value = `${day.getFullYear()}-${String(day.getMonth() + 1).padStart(2, "0")}-${String(day.getDate()).padStart(2, "0")}`;
     this.load();
@@ -154,7 +155,12 @@ export class TimelineTab {
     const [row] = found.rows;
     if (row?.media === "video/mp4") return this.play(`api/v1/library/${row.id}/file`, utc(row.started_utc), utc(row.started_utc) + row.duration_s * 1000, ms, row.name);
     const near = this.found?.[name]?.cells.find((one) => Math.abs(utc(one.utc) + this.step_ms / 2 - ms) <= this.step_ms && one.pictures + one.films);
-    if (near) return this.show(h("img", { alt: "", src: `api/v1/library/${near.row}/thumbnail` }), `${name} picture of about ${clock(near.utc)}`);
+    if (near) {
+      const image = h("img", { alt: "", src: `api/v1/library/${near.row}/thumbnail` }), whole = new Image();
+      whole.addEventListener("load", () => { image.src = whole.src; }); // of a video there is the thumbnail only
+      whole.src = `api/v1/library/${near.row}/file`;
+      return this.show(image, `${name} picture of about ${clock(near.utc)}`);
+    }
     this.show(h("p", { class: "notice" }, `Nothing of ${name} at ${clock(ms)}`), `${name} ${clock(ms)}: nothing`);
   }
 
@@ -173,6 +179,7 @@ export class TimelineTab {
   }
 
   tick() {
+    if (this.holdsNow && Date.now() > this.until) this.goTo(Date.now()); // the right end is live
     const video = this.stage.querySelector("video");
     if (video && this.clip && !this.dragging && video.readyState) { this.at = this.clip.since + video.currentTime * 1000; this.said.textContent = `${this.camera} ${clock(this.at)}`; this.draw(); }
   }

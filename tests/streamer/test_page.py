@@ -780,6 +780,7 @@ def test_several_files_are_found_selected_protected_downloaded_and_deleted(pipel
         page.get_by_role("button", name="Unprotect").click()
         page.get_by_role("button", name="Delete 3").click()
         page.get_by_role("button", name="Delete for good").click()
+        playwright.expect(page.locator("#toasts")).to_contain_text("Deleted 3 of 3 files")
         playwright.expect(page.locator(".item")).to_have_count(0)
 
 
