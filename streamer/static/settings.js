@@ -6,7 +6,7 @@ import { fill, h, toast } from "./dom.js";
 // In the order people look for them; tables not named here, such as those of one's own programs, come last.
 const TITLES = {
   camera: "Camera", ring: "Frames kept in memory", night: "Day and night", motion: "Motion", recorder: "Recording", export: "Pictures, stacks and films", library: "What is kept on disk",
-  mjpeg_server: "Live picture", http: "Web server and who may in", privacy: "Privacy", analyzer: "Analyzer", control: "Hub and watchdog", network: "Trigger over the network", logging: "Logs", paths: "Folders",
+  mjpeg_server: "Live picture", http: "Web server and who may in", webrtc: "Live picture by WebRTC", hooks: "What is done upon events", mqtt: "MQTT and Home Assistant", upload: "Copies elsewhere", rtsp_publish: "RTSP to another server", privacy: "Privacy", analyzer: "Analyzer", control: "Hub and watchdog", network: "Trigger over the network", logging: "Logs", paths: "Folders",
 };
 const place = (name) => { const at = Object.keys(TITLES).indexOf(name); return at < 0 ? 99 : at; };
 
