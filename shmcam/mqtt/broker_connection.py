@@ -50,12 +50,6 @@ HINTS = {
 }
 """Reasons of the broker (MQTT 5) and what to do about them."""
 
-WORDS = {
-    "Disconnected during message iteration": "it ended the connection",
-    "Operation timed out": f"no answer within {ANSWER_S:.0f} s",
-}
-"""aiomqtt's words for what a user wants to know."""
-
 SHORT_S, SHORT_COUNT = 15.0, 2
 """After so many connections in a row that ended so soon it is likely that two clients take each other's place."""
 
@@ -162,7 +156,9 @@ def explain(problem: BaseException) -> str:
         problem = problem.__cause__
     elif isinstance(problem, aiomqtt.MqttError) and problem.__cause__ is not None:
         problem = NotMqttError(f"it sent what is not MQTT 5: {problem.__cause__!r}")
-    text = WORDS.get(str(problem), str(problem)) or type(problem).__name__
+    text = str(problem) or type(problem).__name__
+    if text == "Disconnected during message iteration":
+        text = "it has ended the connection"
     hint = next((hint for word, hint in HINTS.items() if word in text), "")
     return f"{text}{f'; {hint}' if hint else ''}"
 
