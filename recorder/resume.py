@@ -31,6 +31,8 @@ from shmcam.runtime.procfs import boot_id
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
+"""The trigger of a session that auto_start began."""
 RESUME_WITHIN_S = 120.0
 """A recording that was interrupted for longer is not resumed: that would come as a surprise."""
 ALIVE_S = 30.0
@@ -221,10 +223,13 @@ class Resume:
         """The time of the last frame of all files that were closed."""
 
     def begin(self, own: RecorderSettings, adopted: Sequence[Closed], closed_until_ns: int = 0) -> None:
-        """Resumes an interrupted recording with the frame after its last; starts a session if auto_start is set."""
+        """Resumes an interrupted recording with the frame after its last; starts a session if auto_start is set.
+
+        What auto_start began for one start alone (`shmcam run --mode headless`) is over with that.
+        """
         recorded_ns = max(closed_until_ns, *(closed.totals.last_ns for closed in adopted), 0)
         state = self._file.read(now_ns(), recorded_ns)
-        if state is None:
+        if state is None or (state.trigger == AUTO and not own.auto_start):
             self._file.remove()
         else:
             self._saved = ()
@@ -233,7 +238,7 @@ class Resume:
         if own.auto_start and own.mode != "event" and self._triggers.session is None:
             at_ns = now_ns()
             kind = "rolling" if own.mode == "rolling" else "session"
-            trigger = "rolling" if kind == "rolling" else "auto"
+            trigger = "rolling" if kind == "rolling" else AUTO
             self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
 
     def save(self, last: Closed | None) -> None:

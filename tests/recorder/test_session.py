@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from recorder import resume
@@ -80,6 +81,19 @@ def test_a_recorder_that_has_been_dead_for_long_resumes_nothing(clock, tmp_path)
     one, triggers, _ = recorder(tmp_path)
     one.begin(OWN, [])
     assert triggers.session is None
+
+
+def test_what_auto_start_began_for_one_start_alone_is_not_resumed_by_the_next(clock, tmp_path):
+    """`shmcam run --mode headless`, Ctrl-C, `shmcam run`: the second one recorded, though nobody had told it to."""
+    for auto_start in (True, False):
+        own = msgspec.structs.replace(OWN, auto_start=auto_start)
+        one, triggers, _ = recorder(tmp_path)
+        one.begin(own, [])
+        assert (triggers.session is not None) is auto_start
+        one.save(None)
+        one.interrupt(None)
+        clock.ns += NS
+    assert not (tmp_path / "m.json").exists()
 
 
 def test_a_resumed_recording_begins_after_the_last_file_that_was_closed(clock, tmp_path):
