@@ -59,7 +59,7 @@ def main() -> int:
         page.add_init_script("localStorage.setItem('mode', 'h264')")
         page.goto(pipeline.url)
         page.wait_for_selector(".screen[data-kind=h264]", timeout=60_000)
-        page.wait_for_timeout(5000)
+        page.wait_for_timeout(15_000)  # it catches up first
         return _watch(pipeline, page, options.minutes * 60, options.every * 60, LIMITS_MS[options.fps])
 
 
