@@ -36,6 +36,8 @@ def main(options: Options) -> int:
         raise UsageError(f"no camera {camera!r}; cameras: {', '.join(settings.cameras)}")
     if own.format in VIDEO and (own.fps or own.size or own.ring != "main"):
         raise UsageError(f"{own.format} is the recorder's video as it is: --fps, --size and --from do not go with it")
+    if own.ring == "lores" and not settings.value(f"cameras.{camera}.ring.downscale.enable"):
+        raise UsageError(f"{camera} has no small ring: set [ring.downscale] enable = true, or use --size")
     if own.write_fifo is None and os.isatty(1):
         raise UsageError("stdout is a terminal; put a program behind it, such as: shmcam pipe cam0 | ffplay -")
     stop = Stop()

@@ -264,6 +264,7 @@ def test_a_fifo_is_made_and_removed_and_another_file_is_left_alone(tmp_path):
         (["cam9"], "no camera 'cam9'; cameras: cam0"),
         (["--format", "h264", "--fps", "5"], "--fps, --size and --from do not go with it"),
         (["--format", "mp4", "--from", "lores"], "--fps, --size and --from do not go with it"),
+        (["--from", "lores"], "cam0 has no small ring: set [ring.downscale] enable = true"),
         (["--size", "0x5"], "expected WIDTHxHEIGHT"),
         (["--size", "99999x5"], "expected WIDTHxHEIGHT"),
         (["--fps", "0"], "expected frames a second"),
