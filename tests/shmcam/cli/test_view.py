@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shmcam.cli import run
+from shmcam.cli.run import command as run
 from tests.machine import needs, until
 from tests.pipeline import Pipeline
 
@@ -83,11 +83,11 @@ def test_what_it_cannot_show_is_said(tmp_path, words, environ, expected):
 @pytest.mark.parametrize("mode", ["slave", "headless", ""])
 def test_preview_opens_the_window_beside_each_mode_where_there_is_a_display(monkeypatch, capsys, mode):
     started = []
-    monkeypatch.setattr(run, "_start_beside", lambda _config, *words: started.append(words))
+    monkeypatch.setattr(run, "_start_beside", lambda _environ, _config, *words: started.append(words))
     options = run.build_parser().parse_args(["--preview", *(["--mode", mode] if mode else [])])
     monkeypatch.setenv("DISPLAY", ":7")
-    run._start_what_goes_beside(options, Path("config.toml"))
+    run._start_what_goes_beside(options, Path("config.toml"), {})
     assert started == [("view",)]
     monkeypatch.delenv("DISPLAY")
-    run._start_what_goes_beside(options, Path("config.toml"))
+    run._start_what_goes_beside(options, Path("config.toml"), {})
     assert started == [("view",)] and "no display" in capsys.readouterr().err
