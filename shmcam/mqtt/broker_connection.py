@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -64,12 +64,8 @@ def open_tls(settings: MqttSettings, folder: Path) -> ssl.SSLContext | None:
     return context
 
 
-class NotMqttError(aiomqtt.MqttError):
-    """The other side sent what is no packet of MQTT 5; paho and aiomqtt fail with any exception then."""
-
-
 class BrokerClient(aiomqtt.Client):
-    """The client, which also keeps what aiomqtt drops: of the broker's answers, and of a connection that failed."""
+    """The client, which also keeps what aiomqtt drops of the broker's answers to CONNECT and PUBLISH."""
 
     packet_bytes_max = PACKET_BYTES_MAX
     """The longest packet that the broker takes; beyond it ends the connection (MQTT 5, 3.2.2.3.6)."""
@@ -91,34 +87,6 @@ class BrokerClient(aiomqtt.Client):
         """Tells, once for each, whether the broker answered to a message with QoS 1 that it does not take it."""
         self._refusals, were = max(0, self._refusals - 1), self._refusals
         return were > 0
-
-    async def __aenter__(self) -> Self:
-        """Connects. Raises: MqttError, OSError, UnicodeError (a host that is none)."""
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            self._close()
-            raise
-
-    async def __aexit__(self, *raised: Any) -> None:
-        """Disconnects. Raises: MqttError."""
-        try:
-            await super().__aexit__(*raised)
-        except aiomqtt.MqttError:
-            raise
-        except Exception as problem:
-            raise NotMqttError(repr(problem)) from problem
-        finally:
-            self._close()
-
-    def _close(self) -> None:
-        """Closes the socket, which aiomqtt leaves open and goes on reading where a packet was malformed."""
-        if self._disconnected.done():
-            self._disconnected.exception()  # asked for, so that asyncio does not log it once more
-        if (socket := self._client.socket()) is not None:
-            self._on_socket_close(self._client, None, socket)
-            self._on_socket_unregister_write(self._client, None, socket)
-            socket.close()
 
 
 def open_client(
@@ -154,8 +122,6 @@ def explain(problem: BaseException) -> str:
         problem = problem.exceptions[0]
     if isinstance(problem.__cause__, aiomqtt.MqttError):  # the broker's own word, below "Disconnected during …"
         problem = problem.__cause__
-    elif isinstance(problem, aiomqtt.MqttError) and problem.__cause__ is not None:
-        problem = NotMqttError(f"it sent what is not MQTT 5: {problem.__cause__!r}")
     text = str(problem) or type(problem).__name__
     if text == "Disconnected during message iteration":
         text = "it has ended the connection"
