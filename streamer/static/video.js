@@ -13,6 +13,12 @@ const KEPT_S = 10; // seconds of played video the browser keeps
 const SILENT_MS = 6000; // no data for so long: the recorder is away
 const RETRY_MS = 15000; // H.264 is tried again this often while MJPEG plays
 
+/** Whether this browser shows H.264 by WebRTC. Firefox does not until it has fetched its decoder from elsewhere. */
+function takesWebRtc() {
+  const codecs = window.RTCRtpReceiver?.getCapabilities?.("video")?.codecs;
+  return Boolean(window.RTCPeerConnection) && (!codecs || codecs.some(({ mimeType }) => /h264/i.test(mimeType)));
+}
+
 export class Video {
   /**
    * @param camera name; @param mode "auto", "webrtc", "h264" or "mjpeg"; @param webrtc whether "auto" tries WebRTC; @param width of the MJPEG picture, 0: as captured; @param long shows the long exposure, as MJPEG
@@ -22,7 +28,7 @@ export class Video {
     this.snapshots = snapshots;
     this.camera = camera;
     this.mode = long ? "mjpeg" : mode;
-    this.webrtc = Boolean(window.RTCPeerConnection) && "requestVideoFrameCallback" in HTMLVideoElement.prototype && (mode === "webrtc" || webrtc && mode === "auto");
+    this.webrtc = takesWebRtc() && "requestVideoFrameCallback" in HTMLVideoElement.prototype && (mode === "webrtc" || webrtc && mode === "auto");
     this.long = long;
     this.width = width;
     this.kind = "";

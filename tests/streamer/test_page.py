@@ -146,6 +146,18 @@ def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_
         pipeline.text("set webrtc.enable false")
 
 
+def test_a_browser_that_takes_no_h264_by_webrtc_does_not_ask_for_it(tmp_path, browser):
+    """Firefox without its decoder got 400 every two seconds, and nothing said why."""
+    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/login") as page:
+        page.add_init_script("RTCRtpReceiver.getCapabilities = () => ({ codecs: [{ mimeType: 'video/VP8' }] })")
+        page.add_init_script("localStorage.setItem('mode', 'webrtc')")
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        with page.expect_websocket(lambda socket: "/ws/live" in socket.url):
+            page.goto(served.server.url)
+        assert not [url for url in asked if url.endswith("/whep")]
+
+
 def test_chromium_shows_the_newest_mjpeg_picture_at_once(tmp_path, browser):
     """In advance mode a picture is on the screen before the next one exists (Chromium bug 527446)."""
     shades = {shade: cv2.imencode(".jpg", np.full((48, 64, 3), shade, np.uint8))[1].tobytes() for shade in (30, 220)}
