@@ -53,6 +53,8 @@ def run(publishers: Sequence[Publisher], control: ControlClient, socket_path: Pa
         silent = [publisher for publisher in publishers if publisher.notice_silence(now_s)]
         if silent:
             end_connections()
+            for publisher in publishers:
+                publisher.note_end()
         send_heartbeat(publishers, control)
     log.info("stopped units=%d", sum(publisher.status.units for publisher in publishers))
 

@@ -63,12 +63,18 @@ class Publisher:
         self._waiting_since_s = 0.0
         """When the call of FFmpeg that is in progress began; 0: none is."""
         self._is_silent = False
+        self._is_ended = False
+
+    def note_end(self) -> None:
+        """Notes that the connections of this process were ended: over TLS, FFmpeg goes on writing into nothing."""
+        self._is_ended = True
 
     def notice_silence(self, now_s: float) -> bool:
         """Returns whether the server takes nothing any more; `now_s` is monotonic."""
         since_s = self._waiting_since_s
-        self._is_silent = since_s > 0 and now_s - since_s > SILENT_S
-        return self._is_silent
+        is_silent = since_s > 0 and now_s - since_s > SILENT_S
+        self._is_silent |= is_silent  # until `run` has told it
+        return is_silent
 
     def run(self) -> None:
         """Publishes until stop is requested."""
@@ -99,6 +105,7 @@ class Publisher:
 
     def _publish_stream(self, first: Unit, sets: ParameterSets) -> None:
         """Connects, and sends what follows the key frame that the connection was opened for."""
+        self._is_ended = False
         with self._open(first) as (container, stream):
             began_s, is_begun = time.monotonic(), False
             for unit in follow(self._ring, idle_s=IDLE_S):
@@ -115,6 +122,8 @@ class Publisher:
                 packet.time_base, packet.stream = TIME_BASE, stream
                 with self._wait():
                     container.mux(packet)
+                if self._is_ended:
+                    raise OSError("ended, as another camera's connection took nothing any more")
                 if not is_begun:
                     is_begun = True
                     log.info("published camera=%s to=%s", self.camera, to_shown(self._url))

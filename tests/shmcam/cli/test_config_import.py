@@ -162,7 +162,7 @@ def test_one_format_without_a_list_and_a_ring_of_any_size_are_taken_as_before(ru
             '{"export": {"formats": ["jpg", "gif"]}}',
             'export.formats = ["jpg", "gif"]: must be list of jpg, npy, png, tiff',
         ),
-        ("config.json", '{"night": {"bright_threshold": 20}}', "config.json: [night] dark_threshold = 40.0 must be"),
+        ("config.json", '{"night": {"bright_threshold": 20}}', "config.json: [night] dark_threshold = 40 must be"),
         ("config.txt", "# nothing\n", "config.txt: there is no key in it"),
         ("config.json", '{"camera": {"width": 640,}}', "config.json:1: not JSON"),
         ("config.json", "[1]", "config.json: expected an object"),
