@@ -1,12 +1,19 @@
-"""What tests ask of the machine they run on: patience, room, programs. What is missing skips, and says so."""
+"""What tests ask of the machine they run on: patience, time, room, programs. What is missing skips, and says so.
+
+A wait against hangs has patience (`until`). A promise to a user ("within 3 s") is asserted as it is written (`within`),
+times the load of the machine in that very time.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +33,48 @@ def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Calla
         assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {said}"
         time.sleep(0.02)
     return value
+
+
+class Load:
+    """The load of the machine while the block runs: threads that want a core, for each core; 1 where each has one."""
+
+    SAMPLE_S = 0.05
+
+    def __enter__(self) -> Load:
+        self._samples = [self._wanted()]
+        self._end = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._sampler.join()
+
+    @property
+    def factor(self) -> float:
+        """How many times longer work took than on a machine of its own, 1 or more."""
+        return max(1.0, sum(self._samples) / len(self._samples) / (os.cpu_count() or 1))
+
+    def _sample(self) -> None:
+        while not self._end.wait(self.SAMPLE_S):
+            self._samples.append(self._wanted())
+
+    @staticmethod
+    def _wanted() -> int:
+        """Threads that run, wait for a core or for a disk, but for this one."""
+        words = dict(line.split()[:2] for line in Path("/proc/stat").read_text().splitlines())
+        return int(words["procs_running"]) + int(words["procs_blocked"]) - 1
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Asserts that the block took no longer than this promise, times the load of the machine meanwhile."""
+    began_s = time.monotonic()
+    with Load() as load:
+        yield
+        took_s, factor = time.monotonic() - began_s, load.factor
+    assert took_s < seconds * factor, f"took {took_s:.1f} s, promised within {seconds} s (load {factor:.1f} a core)"
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

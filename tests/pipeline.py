@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -220,6 +221,20 @@ class Pipeline:
                 return ring.head
         except RingError:
             return 0
+
+    def wait_recorded(self, frames: int) -> None:
+        """Waits until so many frames are in each file that is being recorded."""
+
+        def recorded() -> int:
+            found = re.findall(r"RECORDING .* frames=(\d+)", self.text("record status"))
+            return min(map(int, found), default=0)
+
+        until(lambda: recorded() >= frames, 20, f"{frames} frames in the recording")
+
+    def wait_scored(self, frames: int) -> None:
+        """Waits until the analyzer has looked at so many frames more."""
+        wanted = self.frames(stream="scores") + frames
+        until(lambda: self.frames(stream="scores") >= wanted, 20, f"{frames} frames to be looked at")
 
     def logs(self, program: str) -> str:
         found = sorted((self.folder / "logs").glob(f"{program}*.log"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shm_ring import RingError, RingReader
-from tests.machine import until
+from tests.machine import until, within
 from tests.pipeline import Pipeline
 from tests.reading import numbers_in_clip, stream_parts
 
@@ -107,7 +107,8 @@ def test_a_ring_that_another_program_spoils_is_made_anew(shmcam, stream, how):
     else:
         with segment.open("r+b") as file:
             file.write(b"not a ring")
-    until(lambda: segment.exists() and segment.stat().st_ino != before, 20, f"a new ring {stream}")
+    with within(2.0):  # docs/faults.md, 15
+        until(lambda: segment.exists() and segment.stat().st_ino != before, 20, f"a new ring {stream}")
     until(lambda: shmcam.frames(stream=stream) > 3, 30, f"frames in the new {stream}")
     until(lambda: shmcam.text("save").startswith("Saved"), 20, "pictures")
 
@@ -135,8 +136,10 @@ def test_a_stopped_capture_is_reported_then_replaced(tmp_path):
     with Pipeline(camera=SMALL, night={"enable": False}, control={"hang_kill_s": 6.0}) as pipeline:
         pipeline.wait_running()
         hung = pipeline.kill("capture", signal.SIGSTOP)
-        until(lambda: "capture" in pipeline.text("health") and _complains(pipeline), 15, "a report of the hang")
-        until(lambda: pipeline.pid("capture") not in (0, hung), 40, "the hung capture to be replaced")
+        with within(5.0):  # docs/faults.md, 6
+            until(lambda: "capture" in pipeline.text("health") and _complains(pipeline), 15, "a report of the hang")
+        with within(3.0):  # that is within 8 s, two after hang_kill_s
+            until(lambda: pipeline.pid("capture") not in (0, hung), 40, "the hung capture to be replaced")
         head = pipeline.frames()
         until(lambda: pipeline.frames() > head, 20, "frames again")
 

@@ -1,6 +1,5 @@
 """Cameras that fail in every way a script can think of; the process stays, says so, and frames come back."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,20 +10,9 @@ import pytest
 
 from shm_ring import Flags, RingReader
 from tests.capture.harness import ROOT, Processes
-from tests.machine import PATIENCE, until
+from tests.machine import until, within
 
 SCRIPTED = "tests.capture.scripted"
-
-
-def slack():
-    """How much longer things may take on a machine that is slow, or has more to do than cores to do it with."""
-    return max(PATIENCE, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def seconds_until(condition, limit=60.0):
-    start = time.monotonic()
-    until(condition, limit)
-    return time.monotonic() - start
 
 
 def test_a_camera_absent_at_boot_is_waited_for_and_frames_come_within_5_s_of_its_arrival():
@@ -38,7 +26,8 @@ def test_a_camera_absent_at_boot_is_waited_for_and_frames_come_within_5_s_of_its
         assert capture.poll() is None
         assert world.log().count("no camera: no such device") == 1, "trouble is said once"
         world.script.write_text("ok")
-        assert seconds_until(lambda: world.head() > 0) < 5 * slack()
+        with within(5.0):
+            until(lambda: world.head() > 0)
         until(lambda: world.beat().get("state") == "running", 20)
 
 
@@ -57,11 +46,13 @@ def test_a_camera_that_fails_while_it_runs_is_reported_within_3_s_and_comes_back
         until(lambda: world.beat().get("state") == "running", 10)
         with world.reader() as ring:
             world.script.write_text(fault)
-            assert seconds_until(lambda: world.beat()["state"] == state) < 3.2 * slack()  # 0.2 s for asking
+            with within(3.0):
+                until(lambda: world.beat()["state"] == state)
             assert words in world.beat()["reason"]
             head = ring.head
             world.script.write_text("ok")
-            assert seconds_until(lambda: ring.head > head) < 5 * slack()
+            with within(5.0):
+                until(lambda: ring.head > head)
             assert not ring.retired, "the same ring goes on"
             with ring.borrow(head) as frame:
                 assert frame.meta.flags & Flags.SETTLING or fault == "stall"
@@ -144,7 +135,7 @@ def test_a_hang_in_close_ends_with_sigkill_as_supervisord_does_it_and_harms_noth
         capture = world.start_capture(SCRIPTED)
         world.script.write_text("hang_close")
         capture.send_signal(signal.SIGTERM)
-        time.sleep(1)
+        time.sleep(1)  # in which it could end
         assert capture.poll() is None, "it hangs in the driver"
         capture.kill()
         capture.wait()
@@ -175,7 +166,7 @@ def test_swap_pressure_slows_then_pauses_then_ends():
             until(lambda: world.beat().get("state") == "paused", 20)
             assert "swap above 85 %" in world.beat()["reason"]
             head = ring.head
-            time.sleep(0.5)
+            time.sleep(0.5)  # fifteen frames that must not come
             assert ring.head == head
             swap(10)
             until(lambda: ring.head > head + 5, 20)

@@ -30,14 +30,14 @@ from pathlib import Path
 from shm_ring import RingError, RingReader
 from tests.faults.faulty_disk import ERRORS, FaultyDisk, library
 from tests.faults.oracle import Oracle, Wrong
-from tests.machine import PATIENCE
+from tests.machine import Load
 from tests.pipeline import Pipeline, free_port
 from tests.reading import stream_parts
 
 CAMERAS = ("cam0", "cam1")
 DISK_MB, SHM_MB = 160, 96
 WELL_WITHIN_S = 30.0
-"""Of issue 19, on a machine that does nothing else; PATIENCE times that here."""
+"""The promise of docs/faults.md, times the load of the machine meanwhile."""
 INSIDE = "SHMCAM_STORM_INSIDE"
 
 Heal = Callable[[], object]
@@ -118,7 +118,7 @@ class Storm:
             os.kill(pid, signal.SIGSTOP)
 
         def go_on() -> None:
-            time.sleep(until)
+            time.sleep(until)  # the fault: it stands so long
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -259,7 +259,7 @@ class Storm:
         hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
 
         def end() -> None:
-            time.sleep(4)
+            time.sleep(4)  # the fault: a busy machine for so long
             for hog in hogs:
                 hog.kill()
                 hog.wait()
@@ -292,7 +292,7 @@ class Storm:
         return end
 
     def wait(self) -> Heal:
-        time.sleep(3)
+        time.sleep(3)  # a time without a fault
         return _nothing
 
     # ---- what is well
@@ -303,12 +303,16 @@ class Storm:
 
     def recover(self) -> None:
         """Waits until all is well, unaided, but for systemd's part: a supervisord that is gone is started again."""
-        shmcam, deadline = self.shmcam, time.monotonic() + PATIENCE * WELL_WITHIN_S
+        with Load() as load:
+            self._recover(load)
+
+    def _recover(self, load: Load) -> None:
+        shmcam, begun_s = self.shmcam, time.monotonic()
         if not shmcam.is_running():
             shmcam.start()
         why = "?"
         heads: dict[str, int] = {}
-        while time.monotonic() < deadline:
+        while time.monotonic() - begun_s < WELL_WITHIN_S * load.factor:
             time.sleep(0.3)
             try:
                 states = shmcam.states()
@@ -333,7 +337,7 @@ class Storm:
                 continue
             self.oracle.check_frame_ids(now)
             return
-        raise Wrong(f"not well within {PATIENCE * WELL_WITHIN_S:.0f} s: {why}")
+        raise Wrong(f"not well within {WELL_WITHIN_S:.0f} s times the load of {load.factor:.1f}: {why}")
 
 
 def _nothing() -> None:
