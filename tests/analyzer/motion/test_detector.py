@@ -36,8 +36,9 @@ class World:
             if square:
                 row, column = square(number)
                 light[row : row + 30, column : column + 30] = 0.8 * exposure_s
+            light = sample_grid(light)  # no other pixel is looked at
             picture = CURVE.luma(np.clip(light, 0, 1)) + self.rng.normal(0, self.noise, light.shape)
-            pixels = sample_grid(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+            pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
             self.frame += 1
             when = round(self.frame * step_s * SECOND)
             found.append(self.detector.observe(pixels, when, exposure_s if known else UNKNOWN, CURVE))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from analyzer.night.brightness import (
     cut_detail_rows,
@@ -139,15 +140,21 @@ def test_sharpness_falls_with_blur_and_not_with_brightness():
     assert sharpness_of(sharp / 2) == pytest.approx(sharpness_of(sharp), rel=0.05)
 
 
+SPARSE = arrays(float, 256, elements=st.floats(0, 1))
+DENSE = st.tuples(st.integers(0, 1 << 32), st.floats(0, 9)).map(
+    lambda t: np.random.default_rng(t[0]).random(256) ** t[1]
+)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
-    shares=st.lists(st.floats(0, 1), min_size=256, max_size=256).filter(lambda values: sum(values) > 0.01),
+    shares=(SPARSE | DENSE).filter(lambda values: sum(values) > 0.01),
     ratio=st.floats(1e-5, 1e5),
     more=st.floats(1.01, 4.0),
 )
 def test_brightness_never_falls_when_the_ratio_rises_and_stays_a_span(shares, ratio, more):
     curve = response_of("srgb")
-    histogram_of_it = np.array([shares]) / sum(shares)
+    histogram_of_it = shares[None, :] / sum(shares)
     measurement = measure(histogram_of_it, curve)
     first, second = (estimate_brightness(measurement, curve, np.array([one])) for one in (ratio, ratio * more))
     assert first.low[0] - 1e-6 <= first.value[0] <= first.high[0] + 1e-6

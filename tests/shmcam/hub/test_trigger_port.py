@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -71,20 +72,23 @@ def test_every_command_that_is_no_trigger_is_refused():
         assert wrong == {}
 
 
-def test_a_token_is_asked_for_and_a_wrong_one_is_refused():
+@pytest.fixture(scope="module")
+def guarded_hub():
     port = free_port()
     with HubProcess(f'[network]\ntrigger_port = {port}\ntoken = "{TOKEN}"\n') as hub:
-        assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n"
-        for wrong in (
-            b"ping\n",
-            b"token wrong\nping\n",
-            b"token \nping\n",
-            b"x" * 1000,
-            f"token {TOKEN}x\nping\n".encode(),
-        ):
-            assert nc(port, wrong) == "ERROR: expected `token <the token of config.toml>` as the first line\n"
-        until(lambda: "wrong token from 127.0.0.1" in hub.log, "it is logged")
-        assert TOKEN not in hub.log
+        hub.port = port
+        yield hub
+
+
+def test_a_token_is_asked_for_and_a_wrong_one_is_refused(guarded_hub):
+    port = guarded_hub.port
+    assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n"
+    wrong = (b"ping\n", b"token wrong\nping\n", b"token \nping\n", b"x" * 1000, f"token {TOKEN}x\nping\n".encode())
+    with ThreadPoolExecutor(len(wrong)) as threads:  # each is answered slowly
+        answers = list(threads.map(lambda data: nc(port, data), wrong))
+    assert set(answers) == {"ERROR: expected `token <the token of config.toml>` as the first line\n"}
+    until(lambda: "wrong token from 127.0.0.1" in guarded_hub.log, "it is logged")
+    assert TOKEN not in guarded_hub.log
 
 
 def test_too_many_commands_a_second_end_the_connection():
@@ -257,26 +261,25 @@ def test_a_silent_connection_is_closed_and_makes_room():
     assert closed == ["closed"]
 
 
-def test_idle_connections_and_half_tokens_make_room_and_end():
+def test_idle_connections_and_half_tokens_make_room_and_end(guarded_hub):
     """16 of them kept every trigger out: for a minute each, and for ever if a byte came now and then."""
-    port = free_port()
-    with HubProcess(f'[network]\ntrigger_port = {port}\ntoken = "{TOKEN}"\n'):
-        begun = time.monotonic()
-        links = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(40)]
-        for link in links[-3:]:
-            link.sendall(b"token abc")
-        assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n"
-        passed = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(20)]
-        for link in passed[-8:]:
-            link.sendall(f"token {TOKEN}\nping\n".encode())
-        assert passed[-1].recv(100) == b"pong\n"
-        assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n", "who is in and silent makes room, too"
-        lazy = socket.create_connection(("127.0.0.1", port), timeout=60)
-        lazy.sendall(b"tok")
-        assert "token not complete within 5 s" in read_all(lazy).decode()
-        assert time.monotonic() - begun >= TOKEN_WITHIN_S
-        for link in (*links, *passed, lazy):
-            link.close()
+    port = guarded_hub.port
+    begun = time.monotonic()
+    links = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(40)]
+    for link in links[-3:]:
+        link.sendall(b"token abc")
+    assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n"
+    passed = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(20)]
+    for link in passed[-8:]:
+        link.sendall(f"token {TOKEN}\nping\n".encode())
+    assert passed[-1].recv(100) == b"pong\n"
+    assert nc(port, f"token {TOKEN}\nping\n".encode()) == "pong\n", "who is in and silent makes room, too"
+    lazy = socket.create_connection(("127.0.0.1", port), timeout=60)
+    lazy.sendall(b"tok")
+    assert "token not complete within 5 s" in read_all(lazy).decode()
+    assert time.monotonic() - begun >= TOKEN_WITHIN_S
+    for link in (*links, *passed, lazy):
+        link.close()
 
 
 def test_wrong_tokens_are_answered_slowly_and_logged_a_few_times():

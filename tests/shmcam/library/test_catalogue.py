@@ -247,7 +247,7 @@ def test_check_tells_and_mends_rows_that_differ_from_their_files(catalogue, save
 
 @pytest.mark.parametrize("damage", ["garbage", "header", "page", "empty-of-tables", "truncated", "version"])
 def test_a_damaged_database_is_set_aside_and_rebuilt_and_no_file_is_lost(damage, catalogue, saved, settings):
-    for _ in range(300):
+    for _ in range(80):
         saved()
     catalogue.protect(5)
     before = without_ids(catalogue)
