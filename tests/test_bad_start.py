@@ -99,7 +99,7 @@ def test_a_missing_camera_and_a_missing_file_keep_capture_up_and_say_why(tmp_pat
                 f"{place} to be named",
             )
             pid = pipeline.pid("capture")
-            time.sleep(3)
+            time.sleep(3)  # some tries, each of which could end it
             assert pipeline.pid("capture") == pid, "capture stays up and tries again"
             assert "Traceback" not in pipeline.logs("capture")
             assert pipeline.text("save").startswith(("ERROR", "NO_"))

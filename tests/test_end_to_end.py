@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -126,7 +125,7 @@ def test_a_recording_holds_every_frame_and_its_csv_agrees(shmcam):
 def test_restarting_the_streamer_costs_the_recorder_nothing(shmcam):
     before = set((shmcam.folder / "recordings").glob("session_*/*.mp4"))
     shmcam.text("record start")
-    time.sleep(1)
+    shmcam.wait_recorded(20)
     assert "started" in shmcam.supervisorctl("restart", "streamer")
     until(lambda: shmcam._fetches("/snapshot.jpg"), 20, "the stream to come back")
     shmcam.text("record stop", 30)

@@ -114,7 +114,7 @@ def stream_period_s(p: Pipeline) -> float:
 
 def recorded(p: Pipeline) -> Path:
     reply = p.text("record start", 60)
-    time.sleep(0.5)  # frames of the clip
+    p.wait_recorded(10)
     p.text("record stop", 60)
     return Path(reply.split()[1])
 

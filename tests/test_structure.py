@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,23 +45,27 @@ def package_of(module: str) -> str:
 PACKAGES = sorted({package_of(module) for module in MODULES})
 
 
-def imports(path: Path):
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(imported module of ours, whether only when a function runs)."""
-    tree = ast.parse(path.read_text())
-    lazy = {
-        id(node)
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(outer)
-    }
-    for node in ast.walk(tree):
+    return list(find_imports(parse(path), lazy=False))
+
+
+def find_imports(tree: ast.AST, *, lazy: bool):
+    for node in ast.iter_child_nodes(tree):
+        yield from find_imports(node, lazy=lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             below = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name in MODULES else node.module for name in below]
         for name in names:
             if name in MODULES:
-                yield name, id(node) in lazy
+                yield name, lazy
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -97,12 +102,7 @@ def test_settings_and_the_hub_are_light(heavy):
     for module, path in MODULES.items():
         if not (module.endswith(".settings") or package_of(module) in {"shmcam.config", "shmcam.runtime"}):
             continue
-        names = {
-            alias.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
+        names = {alias.name for node in ast.walk(parse(path)) if isinstance(node, ast.Import) for alias in node.names}
         assert heavy not in names, path
 
 
@@ -136,7 +136,7 @@ SEEN_BY_USERS = {"Cameras", "Health", "Settings", "Viewers"}
 def test_no_class_is_called_as_another_one():
     places = defaultdict(set)
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].add(module)
     twice = {name: sorted(modules) for name, modules in places.items() if len(modules) > 1}
@@ -147,9 +147,36 @@ def test_modules_are_imported_under_their_own_names():
     """Two of one name in one file excepted: `device as v4l2_device`. `c` is the messages, in tables of them."""
     wrong = []
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             for alias in node.names if isinstance(node, ast.ImportFrom) else []:
                 plain = alias.asname in (None, alias.name, "c") or str(alias.asname).endswith(f"_{alias.name}")
                 if f"{node.module}.{alias.name}" in MODULES and not plain:
                     wrong.append(f"{module}: {node.module}.{alias.name} as {alias.asname}")
     assert not wrong
+
+
+SLEEPS = {"time", "asyncio"}
+PLACES_OF_A_PACE = ast.While | ast.For | ast.AsyncFor | ast.Lambda
+
+
+def find_sleeps(node: ast.AST, *, in_loop: bool = False):
+    """(line, whether in a loop) of each time.sleep and asyncio.sleep."""
+    for inner in ast.iter_child_nodes(node):
+        match inner:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=module), attr="sleep")) if module in SLEEPS:
+                yield inner.lineno, in_loop
+        is_function = isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from find_sleeps(inner, in_loop=(in_loop or isinstance(inner, PLACES_OF_A_PACE)) and not is_function)
+
+
+def test_a_test_that_sleeps_says_why():
+    """A wait has a condition (tests.machine.until). A sleep in a loop is a poll or a pace; others have a comment."""
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        text = path.read_text()
+        if "sleep(" in text:
+            lines = text.splitlines()
+            for number, in_loop in find_sleeps(ast.parse(text)):
+                if not in_loop and "#" not in lines[number - 1] and "sleep(0)" not in lines[number - 1]:
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: {lines[number - 1].strip()}")
+    assert not wrong, "\n".join(wrong)

@@ -172,7 +172,7 @@ def test_killed_at_night_it_carries_the_night_and_the_scores_on(night_camera):
     os.kill(old, signal.SIGKILL)
     until(lambda: night_camera.pid("analyzer") not in (0, None, old), 20, "supervisord to restart it")
     until(lambda: status(night_camera) == "NIGHT", 20, lambda: night_camera.logs("analyzer"))
-    time.sleep(1.0)
+    night_camera.wait_scored(20)
     assert night_camera.logs("analyzer").count("night began") == began, "it was night already"
     with RingReader.open(night_camera.ring_name(stream="scores")) as ring:
         assert ring.generation == generation
@@ -220,7 +220,7 @@ def test_a_day_of_the_synthetic_camera_is_one_night_and_one_morning():
         until(
             lambda: "NightEnded" in nights()[nights().index("NightBegan") :] if "NightBegan" in nights() else False, 50
         )
-        time.sleep(1.5)
+        shmcam.wait_scored(30)
         assert nights() in (["NightBegan", "NightEnded"], ["NightEnded", "NightBegan", "NightEnded"]), listener.heard
         modes = [one.new for one in listener.heard if type(one).__name__ == "ModeChanged"]
         assert "still" in modes
@@ -302,7 +302,7 @@ def test_slow_video_leaves_the_exposure_to_the_camera_and_stays_night():
         meta = until(slow, 30, lambda: shmcam.logs("capture"))
         assert meta.flags & Flags.NIGHT
         assert meta.exposure_us <= 125_000 * 1.01
-        time.sleep(2.0)
+        shmcam.wait_scored(12)
         assert status(shmcam) == "NIGHT"
         assert shmcam.logs("analyzer").count("asked for mode=slow_video") == 1
 

@@ -35,7 +35,7 @@ class ScriptedSource:
         if self.word == "absent":
             raise CameraError("no such device")
         if self.word == "slow_open":
-            time.sleep(6)
+            time.sleep(6)  # the fault
         self._stop, self._period_ns = stop, 1e9 / request.framerate
         self._geometry = geometry("yuv420p", request.width, request.height)
         return OpenedSource(self._geometry, framerate=request.framerate)
@@ -50,7 +50,7 @@ class ScriptedSource:
                 self._stop.wait(timeout_s)
                 return False
             case "hang":
-                time.sleep(3600)
+                time.sleep(3600)  # the fault
             case "lose":
                 self._lost, _ = 3, self._script.write_text("ok")
             case "grey" if self._geometry.pixel_format != "gray":
@@ -79,7 +79,7 @@ class ScriptedSource:
 
     def close(self) -> None:
         if self._script.read_text().strip() == "hang_close":
-            time.sleep(3600)
+            time.sleep(3600)  # the fault
 
 
 def chooser(position: int, folder: Path):

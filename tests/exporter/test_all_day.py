@@ -176,7 +176,7 @@ def test_startrails_survive_kill_9_and_end_with_the_night(service, feed):
         10,
         "more stars",
     )
-    time.sleep(0.3)
+    time.sleep(0.3)  # the exporter takes the newest frame: these are the last ones of the night
     for _ in range(5):
         feed.publish(1)
         time.sleep(0.1)

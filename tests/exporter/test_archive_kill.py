@@ -72,7 +72,7 @@ def killed(service: Service, folder: Path, brought: Callable[[], int], halves: C
 
     def caught() -> bool:
         nonlocal asking, before
-        time.sleep(0.001)
+        time.sleep(0.001)  # so long it runs between two looks
         os.kill(pid, signal.SIGSTOP)
         until(lambda: stands_still(pid), 10, "the exporter to stand still")
         if brought() > before and halves():

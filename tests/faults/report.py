@@ -118,9 +118,9 @@ def measure_idle_writes(shmcam: Pipeline) -> str:
         return total
 
     shmcam.wait_running()
-    time.sleep(10)
+    time.sleep(10)  # what a start writes is over
     before = written()
-    time.sleep(IDLE_S)
+    time.sleep(IDLE_S)  # what is measured
     return f"{(written() - before) * 3600 / IDLE_S / 1e6:.2f} MB/h (over {IDLE_S:.0f} s)"
 
 

@@ -92,7 +92,7 @@ def test_no_buffer_starvation_at_full_rate(camera):
 def test_a_late_reader_loses_old_frames_and_gets_new_ones(camera):
     one = camera()
     first = one.frame()
-    time.sleep(1.0)
+    time.sleep(1.0)  # the lateness that is tested
     one.frames(2)
     number = one.frame()
     assert number > first + 20, "the camera ran on"

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,8 @@ class Camera:
         self.dropped = 0
         self.clock_set_ns = 0
         """By how much somebody set the wall clock."""
+        self.held = False
+        self._ended, self._thread = threading.Event(), None
         self.rng = np.random.default_rng(7)
         self.noise = noise
         self._base = np.full(self.geometry.payload_bytes, 128, np.uint8)
@@ -101,7 +104,28 @@ class Camera:
             time.sleep(max(0.0, start + number / fps - time.monotonic()))
             self.publish(period_ns=int(1e9 / fps))
 
+    def begin_filming(self, fps: float = 30.0) -> None:
+        """Publishes in real time, in a thread, until the camera is closed; not while it is `held`."""
+
+        def film() -> None:
+            start, number = time.monotonic(), 0
+            while not self._ended.wait(max(0.0, start + number / fps - time.monotonic())):
+                if not self.held:
+                    self.publish()
+                number += 1
+
+        self._thread = threading.Thread(target=film, daemon=True)
+        self._thread.start()
+
+    def wait_frames(self, count: int) -> None:
+        """Waits until so many frames more are published by the thread."""
+        wanted = len(self.published) + count
+        until(lambda: len(self.published) >= wanted, count / 10, "frames of the camera")
+
     def close(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
         self.writer.retire()
 
 
@@ -152,6 +176,15 @@ class Rig:
 
     def ask(self, line: str, seconds: float = 20) -> Reply:
         return call(self.socket, line, seconds)
+
+    def recorded(self, frames: int) -> Reply:
+        """Waits until the recording has so many frames. Returns: what `record status` said."""
+
+        def status() -> Reply | None:
+            reply = self.ask("record status")
+            return reply if reply.data.get("frames", 0) >= frames else None
+
+        return until(status, 20, self.log)
 
     def answers(self, count: int = 1) -> None:
         """Until the recorders take commands."""

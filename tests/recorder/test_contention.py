@@ -43,7 +43,7 @@ def watched_and_recorded(shmcam, seconds, load):
         until(lambda: all(viewer.pictures > 3 for viewer in viewers), 30, "pictures")
         assert "recording" in shmcam.text("record start", 20)
         start = [viewer.pictures for viewer in viewers]
-        time.sleep(seconds)
+        time.sleep(seconds)  # what is measured
         rates = [(viewer.pictures - first) / seconds for viewer, first in zip(viewers, start, strict=True)]
         # Frames that the starved camera never delivered are drops, but none of the recorder's.
         assert " lost=0 " in shmcam.text("record stop", 30)

@@ -31,7 +31,7 @@ def kill_at_random(shmcam, seconds, rng):
     killed = dict.fromkeys(VICTIMS, 0)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        time.sleep(rng.uniform(0.3, 3.0))
+        time.sleep(rng.uniform(0.3, 3.0))  # the fault: a kill at any moment
         victim = rng.choice(VICTIMS)
         if shmcam.pid(victim):
             shmcam.kill(victim)

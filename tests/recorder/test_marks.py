@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -136,33 +134,20 @@ def test_a_rolling_clip_that_was_marked_and_killed_is_adopted_as_marked(rig):
     made = rig(mode="rolling", auto_start=True, rolling_clips_count=1, pre_roll_s=2.0, post_roll_s=60.0)
     made.start_hub()
     film_ = made.camera(slots=256, size=(320, 180))
-    stop = threading.Event()
-
-    def run():
-        start, number = time.monotonic(), 0
-        while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
-            film_.publish()
-            number += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        made.start()
-        made.ready()
-        made.answers()
-        made.written(20)
-        assert made.ask("record trigger label=owl protect=true").status == "recording_triggered"
-        made.processes[-1].kill()
-        made.processes[-1].wait()
-        made.start()
-        made.ready(times=2)
-        made.answers()
-        until(lambda: made.ask("record status").status == "recording", 10, made.log)
-        made.written(50)
-        assert made.ask("record stop").ok
-    finally:
-        stop.set()
-        thread.join()
+    film_.begin_filming()
+    made.start()
+    made.ready()
+    made.answers()
+    made.written(20)
+    assert made.ask("record trigger label=owl protect=true").status == "recording_triggered"
+    made.processes[-1].kill()
+    made.processes[-1].wait()
+    made.start()
+    made.ready(times=2)
+    made.answers()
+    until(lambda: made.ask("record status").status == "recording", 10, made.log)
+    made.written(50)
+    assert made.ask("record stop").ok
     entries = sorted(filed(made, 2), key=lambda entry: entry.first_frame)
     assert [(entry.trigger, entry.label, entry.protected) for entry in entries] == [("command", "owl", True)] * 2
     assert "leftover adopted" in made.log() and "deleted path=" not in made.log()

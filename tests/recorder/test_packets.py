@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,15 +99,7 @@ def test_several_viewers_get_live_video_while_they_ask_for_it_and_nothing_is_enc
     made.start_hub()
     camera = made.camera(slots=128)
     stop = threading.Event()
-
-    def run():
-        start, number = time.monotonic(), 0
-        while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
-            camera.publish()
-            number += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    camera.begin_filming()
     shown: dict[int, list[int | None]] = {0: [], 1: []}
 
     def view(who):
@@ -124,7 +115,7 @@ def test_several_viewers_get_live_video_while_they_ask_for_it_and_nothing_is_enc
         made.start()
         made.ready()
         made.answers()
-        time.sleep(0.5)
+        camera.wait_frames(15)
         assert "encoder opened" not in made.log()
         assert made.ask("watch seconds=4").ok
         viewers = [threading.Thread(target=view, args=(who,)) for who in shown]
@@ -135,12 +126,11 @@ def test_several_viewers_get_live_video_while_they_ask_for_it_and_nothing_is_enc
         # A recording begins while somebody watches: the same encoder serves both.
         made.ask("watch seconds=10")
         assert made.ask("record start").ok
-        time.sleep(1)
+        made.recorded(20)
         assert made.ask("record stop").ok
         assert len(made.clips()) == 1
     finally:
         stop.set()
-        thread.join()
     for ids in shown.values():
         assert ids == list(range(ids[0], ids[0] + len(ids)))
 
@@ -152,8 +142,7 @@ def test_a_ring_that_a_killed_recorder_left_goes_at_the_next_clean_end_though_no
     first = made.start()
     made.ready()
     for _ in range(100):
-        film_of.publish()
-        time.sleep(0.02)
+        film_of.run(0.1)
         with suppress(RingNotReady), RingReader.open(f"/{ring.name}") as reader:
             if reader.latest() is not None:
                 break

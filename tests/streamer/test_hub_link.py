@@ -233,8 +233,8 @@ def test_work_that_fails_is_told_with_its_traceback_and_ends_the_process(tmp_pat
         stop = Stop()
         hub_link = HubLink(None, tmp_path, stop)
         hub_link.create_task(ends())
-        hub_link.create_task(asyncio.sleep(60))
-        await asyncio.sleep(0.05)
+        hub_link.create_task(asyncio.sleep(60))  # the work that is cancelled
+        await eventually(lambda: len(hub_link._tasks) == 1)
         next(iter(hub_link._tasks)).cancel()
         await eventually(lambda: not hub_link._tasks)
         assert not stop.requested, "an end and a cancellation are no failures"

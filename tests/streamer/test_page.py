@@ -281,9 +281,7 @@ def test_the_library_plays_zooms_protects_and_deletes(pipeline, browser):
 
 def _records(pipeline) -> bool:
     pipeline.text("record start", 20)
-    import time
-
-    time.sleep(2)
+    pipeline.wait_recorded(45)
     return "ERROR" not in pipeline.text("record stop", 30)
 
 

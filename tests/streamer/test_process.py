@@ -138,21 +138,29 @@ def parts(stream):
         yield headers, stream.read(int(headers["Content-Length"]))
 
 
-def test_pixels_on_the_stream_are_those_of_the_ring(tmp_path):
-    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
-        with urllib.request.urlopen(f"{streamer.url}/stream", timeout=PATIENCE * 10) as stream:
-            numbers = []
-            for headers, body in parts(stream):
-                if "X-Signal" in headers:
-                    continue
-                assert shown(body) == int(headers["X-Frame-Id"])
-                numbers.append(int(headers["X-Frame-Id"]))
-                if len(numbers) == 30:
-                    break
-        assert numbers == sorted(set(numbers))
-        status, headers, body = streamer.get("/snapshot.jpg?width=160&gray=1")
-        assert status == 200
-        assert simplejpeg.decode_jpeg_header(body)[:3] == (120, 160, "Gray")
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A streamer with a camera that runs, for the tests that only look."""
+    folder = tmp_path_factory.mktemp("watched")
+    with streaming(folder) as streamer, Camera(folder, streamer.prefix) as streamer.camera:
+        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
+        yield streamer
+
+
+def test_pixels_on_the_stream_are_those_of_the_ring(watched):
+    with urllib.request.urlopen(f"{watched.url}/stream", timeout=PATIENCE * 10) as stream:
+        numbers = []
+        for headers, body in parts(stream):
+            if "X-Signal" in headers:
+                continue
+            assert shown(body) == int(headers["X-Frame-Id"])
+            numbers.append(int(headers["X-Frame-Id"]))
+            if len(numbers) == 30:
+                break
+    assert numbers == sorted(set(numbers))
+    status, headers, body = watched.get("/snapshot.jpg?width=160&gray=1")
+    assert status == 200
+    assert simplejpeg.decode_jpeg_header(body)[:3] == (120, 160, "Gray")
 
 
 def test_without_viewers_the_streamer_sleeps_through_the_frames_and_wakes_at_once(tmp_path):
@@ -212,46 +220,41 @@ def _shows_pictures(folder, streamer, incoming, size) -> int:
     raise AssertionError("the stream ended")
 
 
-def test_a_stack_is_less_noisy_than_a_frame_and_nobody_elses_business(tmp_path):
-    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix) as camera:
-        camera.noise = 20
-        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
-        time.sleep(0.5)  # eight frames with noise
+def test_a_stack_is_less_noisy_than_a_frame_and_nobody_elses_business(watched):
+    def spread(query: str) -> float:
+        body = watched.get(f"/snapshot.jpg?quality=95{query}")[2]
+        return float(simplejpeg.decode_jpeg(body, colorspace="GRAY")[60:, :, 0].std())
 
-        def spread(query: str) -> float:
-            body = streamer.get(f"/snapshot.jpg?quality=95{query}")[2]
-            return float(simplejpeg.decode_jpeg(body, colorspace="GRAY")[60:, :, 0].std())
+    with RingReader.open(segment_name(watched.prefix, "cam0", "main")) as ring:
+        watched.camera.noise, first = 20, ring.head
+        until(lambda: ring.head > first + 12, 20, "eight frames with noise")
+    plain, stacked = spread(""), spread("&stack=8")
+    watched.camera.noise = 0
+    assert stacked < plain / 2, f"8 frames averaged: {plain:.1f} to {stacked:.1f}, expected a factor of 2.8"
 
-        plain, stacked = spread(""), spread("&stack=8")
-        assert stacked < plain / 2, f"8 frames averaged: {plain:.1f} to {stacked:.1f}, expected a factor of 2.8"
 
-
-def test_ffmpeg_reads_the_stream_as_any_player_would(tmp_path):
+def test_ffmpeg_reads_the_stream_as_any_player_would(watched):
     import av
 
-    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
-        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
-        with av.open(f"{streamer.url}/stream", format="mpjpeg", timeout=PATIENCE * 10) as container:
-            numbers = []
-            for frame in container.decode(video=0):
-                numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
-                if len(numbers) == 10:
-                    break
-        assert numbers == sorted(set(numbers))
+    with av.open(f"{watched.url}/stream", format="mpjpeg", timeout=PATIENCE * 10) as container:
+        numbers = []
+        for frame in container.decode(video=0):
+            numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
+            if len(numbers) == 10:
+                break
+    assert numbers == sorted(set(numbers))
 
 
-def test_opencv_reads_the_stream(tmp_path):
+def test_opencv_reads_the_stream(watched):
     import cv2
 
-    with streaming(tmp_path) as streamer, Camera(tmp_path, streamer.prefix):
-        until(lambda: streamer.get("/snapshot.jpg")[0] == 200, 10)
-        capture = cv2.VideoCapture(f"{streamer.url}/?action=stream")
-        try:
-            found = [capture.read() for _ in range(5)]
-        finally:
-            capture.release()
-        assert all(ok for ok, _ in found)
-        assert found[-1][1].shape == (HEIGHT, WIDTH, 3)
+    capture = cv2.VideoCapture(f"{watched.url}/?action=stream")
+    try:
+        found = [capture.read() for _ in range(5)]
+    finally:
+        capture.release()
+    assert all(ok for ok, _ in found)
+    assert found[-1][1].shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_killed_streamer_leaves_nothing_and_comes_back(tmp_path):
@@ -403,7 +406,7 @@ def test_it_stays_up_and_idle_when_it_is_switched_off(tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "streamer", "--config", str(tmp_path / "config.toml")])
     log = tmp_path / "logs/streamer.log"
     until(lambda: log.exists() and "started" in log.read_text(), 20)
-    time.sleep(0.5)
+    time.sleep(0.5)  # in which it could end
     assert process.poll() is None
     process.terminate()
     assert process.wait(PATIENCE * 10) == 0

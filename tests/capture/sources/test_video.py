@@ -198,7 +198,7 @@ def test_a_loop_that_is_busy_gets_the_newest_pictures_and_the_count_of_the_other
     opened = source.open(ASKED, Stop())
     payload = np.zeros(opened.geometry.payload_bytes, np.uint8)
     source.write(payload)
-    time.sleep(0.5)
+    time.sleep(0.5)  # the loop is busy: 25 pictures
     try:
         assert source.wait(1)
         shot = source.write(payload)

@@ -366,9 +366,9 @@ def test_auto_save_saves_by_itself_and_can_be_switched_off_while_running(service
     until(lambda: len(list(captures.glob("*.jpg"))) >= 3, 20, "auto-saved pictures")
     assert service.call("set export.auto_save_interval_s 0").ok
     until(lambda: "setting taken over" in service.logs(), 10, "setting")
-    time.sleep(0.3)
+    time.sleep(0.3)  # one may be under way
     count = len(list(captures.glob("*.jpg")))
-    time.sleep(1.2)
+    time.sleep(1.2)  # three that must not come
     assert len(list(captures.glob("*.jpg"))) == count
     with Catalogue.of(service.settings) as catalogue:
         assert {entry.trigger for entry in catalogue.find()} == {"auto"}

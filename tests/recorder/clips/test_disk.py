@@ -8,8 +8,6 @@ import os
 import queue
 import shutil
 import subprocess
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from shmcam.video.disk_file import DiskFile
 from tests.machine import until
 from tests.mounts import mounts, with_disk
 from tests.recorder import film
-from tests.recorder.rig import ROOT, Camera, numbers, rows, timing_of
+from tests.recorder.rig import ROOT, numbers, rows, timing_of
 
 
 class Faulty(DiskFile):
@@ -396,27 +394,14 @@ class Disk:
 
 @pytest.fixture
 def filmed(rig):
-    stop = threading.Event()
-    threads = []
 
     def make(**recorder):
         made = rig(auto_start=True, **recorder)
         camera = made.camera(size=(640, 360), slots=128, noise=100)
-
-        def run(camera: Camera):
-            start, number = time.monotonic(), 0
-            while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
-                camera.publish()
-                number += 1
-
-        threads.append(threading.Thread(target=run, args=(camera,)))
-        threads[-1].start()
+        camera.begin_filming()
         return made, camera
 
-    yield make
-    stop.set()
-    for thread in threads:
-        thread.join()
+    return make
 
 
 def says(made, text):
@@ -501,7 +486,7 @@ def test_a_file_that_is_taken_away_is_noticed_and_another_one_begun(filmed, take
     growth(made, "recording again", 1)
     status = until(lambda: made.ask("record status").data.get("file"), 10)
     assert status and Path(status + ".part").exists()
-    time.sleep(0.5)
+    made.recorded(6)
     reply = made.ask("record stop")
     assert reply.ok and Path(reply.data["file"]).exists(), reply
     assert len(numbers(Path(reply.data["file"]))) == reply.data["frames"] > 5

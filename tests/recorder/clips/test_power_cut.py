@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,33 +242,20 @@ def test_450_torn_tails(growing, tmp_path):
 
 def kill_at_random_moments(made, times):
     camera = made.camera(size=(192, 108), slots=1024, noise=30)  # 34 s: kills come faster than a busy machine starts
-    stop = threading.Event()
-
-    def run():
-        start, number = time.monotonic(), 0
-        while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
-            camera.publish()
-            number += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    camera.begin_filming()
     rng, losses_s = random.Random(5), []
-    try:
-        for number in range(times):
-            process = made.start()
-            made.ready(times=number + 1)
-            time.sleep(rng.uniform(0.4, 2.0))
-            process.kill()
-            process.wait()
-            losses_s += check_growing(made)
-        print(f"{times} kills, {len(losses_s)} files cut off, worst loss {max(losses_s, default=0):.3f} s")
-        last = made.start()
-        made.ready(times=times + 1)
-        time.sleep(1.0)
-        assert made.stop(last) == 0
-    finally:
-        stop.set()
-        thread.join()
+    for number in range(times):
+        process = made.start()
+        made.ready(times=number + 1)
+        time.sleep(rng.uniform(0.4, 2.0))  # the fault: a kill at any moment
+        process.kill()
+        process.wait()
+        losses_s += check_growing(made)
+    print(f"{times} kills, {len(losses_s)} files cut off, worst loss {max(losses_s, default=0):.3f} s")
+    last = made.start()
+    made.ready(times=times + 1)
+    camera.wait_frames(30)
+    assert made.stop(last) == 0
     return camera
 
 

@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -101,27 +99,17 @@ def disk(tmp_path):
 @pytest.fixture
 def filmed(rig, disk):
     """A recorder that records onto the disk, and a hub to ask."""
-    made, stop = rig(auto_start=True, disk_marker=MARKER, fragment_s=0.2), threading.Event()
+    made = rig(auto_start=True, disk_marker=MARKER, fragment_s=0.2)
     made.write_config(paths={"recordings": str(disk.folder)})
     made.recordings = disk.folder
     made.start_hub()
     camera = made.camera(size=(320, 180), slots=256, noise=60)
-
-    def run():
-        start, number = time.monotonic(), 0
-        while not stop.wait(max(0.0, start + number / 30 - time.monotonic())):
-            camera.publish()
-            number += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    camera.begin_filming()
     process = made.start()
     made.ready()
-    until(lambda: "recording began" in made.log(), 20, made.log())
-    time.sleep(1.0)
+    until(lambda: "recording began" in made.log(), 20, made.log)
+    made.recorded(20)
     yield made, process
-    stop.set()
-    thread.join()
     if process.poll() is None:
         made.stop(process)  # or its open file would keep the disk
 
@@ -135,7 +123,7 @@ def says(made, text, seconds=20):
 def goes_on(made):
     until(lambda: "recording again" in made.log(), 40, made.log()[-3000:])
     file = until(lambda: made.ask("record status").data.get("file"), 10)
-    time.sleep(0.5)
+    made.recorded(6)
     reply = made.ask("record stop")
     assert reply.ok and reply.data["file"] == file
     ids = numbers(Path(file))

@@ -3,7 +3,8 @@
 import json
 import sys
 import threading
-import time
+
+import psutil
 
 from shmcam.hooks.attempt import Attempt
 from shmcam.hooks.command import run_command
@@ -41,11 +42,18 @@ def test_a_missing_and_a_failing_command_are_told():
     assert run(["a\0b"]) == Attempt("failed", "embedded null byte")
 
 
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_hanging_command_is_killed_with_its_children(tmp_path):
-    marker = tmp_path / "child"
-    assert run(["sh", "-c", f"(sleep 3; touch {marker}) & sleep 60"], timeout_s=1.0).text == "killed after 1 s"
-    time.sleep(2.2)
-    assert not marker.exists()
+    child = tmp_path / "child"
+    assert run(["sh", "-c", f"sleep 60 & echo $! > {child}; wait"], timeout_s=1.0).text == "killed after 1 s"
+    pid = int(child.read_text())
+    until(lambda: is_gone(pid), 10)
 
 
 def test_the_end_of_the_process_ends_a_running_command(tmp_path):

@@ -116,7 +116,7 @@ def test_a_host_that_stood_still_costs_nobody_their_process(running):
     for pid in reversed(everyone):
         os.kill(pid, signal.SIGCONT)
     until(lambda: running.beats(*NAMES), "all beat again")
-    time.sleep(2)
+    time.sleep(2)  # some checks, each of which could kill
     assert {name: running.pid(name) for name in NAMES} == before
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,7 +22,7 @@ from streamer.h264.routes import key_frame_timeout_s
 from streamer.h264.viewers import FRAGMENTS_MAX, HttpVideoViewer, WebSocketVideoViewer
 from streamer.pictures.fanout import ViewerSlots
 from streamer.pictures.feed import FeedStatus
-from tests.machine import PATIENCE
+from tests.machine import PATIENCE, until
 from tests.streamer.harness import FakeCamera, soon
 from tests.streamer.pictures.test_stream import run
 from tests.streamer.test_process import streaming
@@ -65,7 +66,7 @@ class Recorder(threading.Thread):
 
     def __enter__(self) -> "Recorder":
         self.start()
-        time.sleep(0.3)
+        until(Path(f"/dev/shm/{self.prefix}.cam0.h264").exists, 10, "the ring of packets")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,49 +74,53 @@ class Recorder(threading.Thread):
         self.join(PATIENCE * 10)
 
 
-def test_ffmpeg_plays_the_film_frame_by_frame(tmp_path):
-    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):
-        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as container:
-            numbers, times = [], []
-            for frame in container.decode(video=0):
-                numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
-                times.append(frame.time)
-                if len(numbers) == 2 * GOP:
-                    break
-        assert numbers == list(range(numbers[0], numbers[0] + 2 * GOP)), "no frame is missing"
-        assert times == sorted(set(times))
-        assert numbers[0] % GOP == 0, "it begins with a key frame"
+@pytest.fixture(scope="module")
+def streamer(tmp_path_factory):
+    """A streamer beside a recorder that encodes."""
+    folder = tmp_path_factory.mktemp("live")
+    with streaming(folder) as streamer, Recorder(folder, streamer.prefix):
+        yield streamer
 
 
-def test_a_second_player_begins_within_the_group_of_pictures(tmp_path):
-    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):  # noqa: SIM117 - the order matters
-        with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as first:
-            next(first.decode(video=0))
-            for _ in range(3):
-                with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=PATIENCE * 15) as other:
-                    frame = next(other.decode(video=0))
-                    assert frame.key_frame
-                    assert frame_number_code.read(frame.to_ndarray(format="gray")) % GOP == 0
+def test_ffmpeg_plays_the_film_frame_by_frame(streamer):
+    with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as container:
+        numbers, times = [], []
+        for frame in container.decode(video=0):
+            numbers.append(frame_number_code.read(frame.to_ndarray(format="gray")))
+            times.append(frame.time)
+            if len(numbers) == 2 * GOP:
+                break
+    assert numbers == list(range(numbers[0], numbers[0] + 2 * GOP)), "no frame is missing"
+    assert times == sorted(set(times))
+    assert numbers[0] % GOP == 0, "it begins with a key frame"
 
 
-def test_the_websocket_says_what_comes_and_sends_it_in_pieces(tmp_path):
-    with streaming(tmp_path) as streamer, Recorder(tmp_path, streamer.prefix):
+def test_a_second_player_begins_within_the_group_of_pictures(streamer):
+    with av.open(f"{streamer.url}/live.mp4", format="mp4", timeout=PATIENCE * 15) as first:
+        next(first.decode(video=0))
+        for _ in range(3):
+            with av.open(f"{streamer.url}/cam/cam0/live.mp4", format="mp4", timeout=PATIENCE * 15) as other:
+                frame = next(other.decode(video=0))
+                assert frame.key_frame
+                assert frame_number_code.read(frame.to_ndarray(format="gray")) % GOP == 0
 
-        async def test():
-            async with ClientSession() as session, session.ws_connect(f"{streamer.url}/ws/live?cam=cam0") as socket:
-                said = json.loads((await soon(socket.receive())).data)
-                assert said["type"] == "film"
-                assert said["mime"].startswith('video/mp4; codecs="avc1.')
-                assert (said["width"], said["height"]) == (WIDTH, HEIGHT)
-                messages = [(await soon(socket.receive())).data for _ in range(8)]
-                pieces = [message for message in messages if isinstance(message, bytes)]
-                [age, *_] = [json.loads(message) for message in messages if isinstance(message, str)]
-                assert age["type"] == "age"
-                assert 0 <= age["age_s"] < 60
-                assert pieces[0][4:8] == b"ftyp"
-                assert all(piece[4:8] == b"moof" for piece in pieces[1:])
 
-        run(test())
+def test_the_websocket_says_what_comes_and_sends_it_in_pieces(streamer):
+    async def test():
+        async with ClientSession() as session, session.ws_connect(f"{streamer.url}/ws/live?cam=cam0") as socket:
+            said = json.loads((await soon(socket.receive())).data)
+            assert said["type"] == "film"
+            assert said["mime"].startswith('video/mp4; codecs="avc1.')
+            assert (said["width"], said["height"]) == (WIDTH, HEIGHT)
+            messages = [(await soon(socket.receive())).data for _ in range(8)]
+            pieces = [message for message in messages if isinstance(message, bytes)]
+            [age, *_] = [json.loads(message) for message in messages if isinstance(message, str)]
+            assert age["type"] == "age"
+            assert 0 <= age["age_s"] < 60
+            assert pieces[0][4:8] == b"ftyp"
+            assert all(piece[4:8] == b"moof" for piece in pieces[1:])
+
+    run(test())
 
 
 def test_without_a_recorder_the_reason_is_told(tmp_path):
