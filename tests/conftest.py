@@ -41,10 +41,11 @@ LONG = frozenset(
     f"test_{name}.py"
     for name in (
         *("page", "disk", "save", "process", "shell", "server", "catalogue", "view", "detector", "stack_engine"),
-        *("configuration", "special_files"),
+        *("configuration", "special_files", "faults", "all_day", "events", "power_cut", "recording", "frame_pipeline"),
+        *("replay", "trigger_port", "live_video", "mjpeg", "watchdog", "publish", "home_assistant", "programs"),
     )
 )
-"""Files that take a minute or more, beside those of whole services in tests/ itself."""
+"""Files that take half a minute or more, beside those of whole services in tests/ itself."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
