@@ -112,28 +112,34 @@ def test_a_second_capture_of_the_same_camera_waits_and_names_the_first():
         until(lambda: world.head() > 3, 20, "the second to take over")
 
 
-def test_size_changes_make_a_new_generation_that_readers_follow():
+@pytest.fixture(scope="module")
+def running():
+    """A hub and a capture for the tests that leave it as it was."""
     with Processes() as world:
         world.start_hub()
         world.start_capture()
-        live, sizes = LiveRing(world.name()), []
-        for found in live.sequences(idle_s=0.2):
-            if found is None:
-                continue
-            with found[0].borrow(found[1]) as frame:
-                size = (frame.geometry.width, frame.geometry.height)
-                assert frame.payload.size == frame.geometry.payload_bytes
-            if size not in sizes:
-                sizes.append(size)
-                if len(sizes) == 1:
-                    assert world.ask("set camera.width 176").ok
-                elif size == (176, 240):
-                    assert world.ask("set camera.preset 7").ok
-                    sizes.remove((320, 240))
-                else:
-                    break
-        assert sizes == [(176, 240), (320, 240)]
-        assert "changed width 320 → 176" in world.log()
+        yield world
+
+
+def test_size_changes_make_a_new_generation_that_readers_follow(running):
+    live, sizes = LiveRing(running.name()), []
+    for found in live.sequences(idle_s=0.2):
+        if found is None:
+            continue
+        with found[0].borrow(found[1]) as frame:
+            size = (frame.geometry.width, frame.geometry.height)
+            assert frame.payload.size == frame.geometry.payload_bytes
+        if size not in sizes:
+            sizes.append(size)
+            if len(sizes) == 1:
+                assert running.ask("set camera.width 176").ok
+            elif size == (176, 240):
+                assert running.ask("set camera.preset 7").ok
+                sizes.remove((320, 240))
+            else:
+                break
+    assert sizes == [(176, 240), (320, 240)]
+    assert "changed width 320 → 176" in running.log()
 
 
 def test_mode_changes_are_obeyed_announced_and_logged_old_to_new():
@@ -183,15 +189,12 @@ def test_controls_act_live_and_only_on_the_camera_that_was_meant():
         until(lambda: newest(world).meta.frame_duration_us > 80_000, 10)
 
 
-def test_night_is_a_flag_on_every_frame_while_it_lasts():
-    with Processes() as world:
-        world.start_hub()
-        world.start_capture()
-        with world.client() as analyzer:
-            analyzer.announce(NightBegan(camera="cam0"))
-            until(lambda: newest(world).meta.flags & Flags.NIGHT, 10)
-            analyzer.announce(NightEnded(camera="cam0"))
-            until(lambda: not newest(world).meta.flags & Flags.NIGHT, 10)
+def test_night_is_a_flag_on_every_frame_while_it_lasts(running):
+    with running.client() as analyzer:
+        analyzer.announce(NightBegan(camera="cam0"))
+        until(lambda: newest(running).meta.flags & Flags.NIGHT, 10)
+        analyzer.announce(NightEnded(camera="cam0"))
+        until(lambda: not newest(running).meta.flags & Flags.NIGHT, 10)
 
 
 @pytest.mark.parametrize("codec", ["yuv420", "nv12", "rgb888"])
@@ -246,13 +249,12 @@ def test_auto_runs_without_a_camera_and_says_why():
         assert "auto: picamera2: " in world.log()
 
 
-def test_detect_lists_what_this_machine_can_see_while_frames_go_on():
-    with Processes() as world:
-        world.start_hub()
-        world.start_capture()
-        reply = world.ask("detect")
-        assert reply.ok, reply.text
-        assert "synthetic 0: simulated sensor" in reply.text
+def test_detect_lists_what_this_machine_can_see_while_frames_go_on(running):
+    head = running.head()
+    reply = running.ask("detect")
+    assert reply.ok, reply.text
+    assert "synthetic 0: simulated sensor" in reply.text
+    until(lambda: running.head() > head, 10)
 
 
 def test_frames_go_on_without_a_hub():
