@@ -200,7 +200,7 @@ def test_a_word_without_a_line_end_is_answered_as_the_former_server_did_and_an_e
             assert read_all(link).startswith(begin), sent
     with socket.create_connection(("127.0.0.1", trusted_port), timeout=4) as link:
         link.sendall(b"pi")
-        time.sleep(0.1)
+        time.sleep(0.1)  # how people type
         link.sendall(b"ng")
         assert read_all(link) == b"pong\n", "typed slowly"
 
