@@ -29,6 +29,10 @@ PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 PAUSES_BELOW, HIGHEST_RATE = 0.7, 120.0
 """An average rate below this share of the rate between neighbours says that there are pauses (as FFmpeg guesses)."""
 
+BARE = ("h264", "hevc")
+"""Formats without a container (raspivid, rpicam-vid): FFmpeg invents 25 a second as their average, and counts fields
+in their base rate. The codec has what the stream itself tells."""
+
 log = logging.getLogger(__name__)
 
 
@@ -137,6 +141,8 @@ class VideoDecoder:
     def declared_rate(self) -> float:
         """Frames per second as the container declares it; 0: it does not."""
         average, base = float(self.stream.average_rate or 0), float(self.stream.base_rate or 0)
+        if self._container.format.name in BARE:
+            return float(self.stream.codec_context.framerate or 0) or average
         has_pauses = average < PAUSES_BELOW * base and base <= HIGHEST_RATE  # a base rate above it is a tick
         return base if has_pauses or not average else average
 

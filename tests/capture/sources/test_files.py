@@ -1,6 +1,7 @@
 """Files as people have them: damaged, joined from several recordings, turned, anamorphic, interlaced, without video."""
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -184,6 +185,23 @@ def test_a_file_with_a_pause_declares_the_rate_between_its_frames(tmp_path):
     source = FileSource(file)
     assert source.open(ASKED, Stop()).framerate == pytest.approx(25)
     source.close()
+
+
+@pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001), Fraction(60)])
+def test_h264_without_a_container_plays_at_the_rate_that_it_tells(tmp_path, rate):
+    """What raspivid and rpicam-vid write: it played twice as fast, as its clock counts fields."""
+    file = tmp_path / "c.h264"
+    with av.open(str(file), "w") as out:
+        stream = out.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(12):
+            out.mux(stream.encode(numbered(number)))
+        out.mux(stream.encode(None))
+    played = play(file)
+    assert played.numbers == list(range(12)) and set(played.gaps_ms) <= {
+        math.floor(1000 / rate),
+        math.ceil(1000 / rate),
+    }
 
 
 # ---- size, place and shape of the picture
