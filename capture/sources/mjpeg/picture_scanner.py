@@ -127,7 +127,7 @@ class PictureScanner:
         self._arrived_ns = arrived_ns
         self._marker_at: int | None = 2
         """The next marker of the picture's head; None: the picture's data have begun, or it is no JPEG."""
-        self._searched = 2
+        self._searched = self._delimiter_searched = 2
 
     # ---- inside a picture
 
@@ -159,18 +159,29 @@ class PictureScanner:
 
     def _find_limit(self, begin: int) -> int:
         """Returns where the next part or picture begins, -1: not yet."""
-        buffer, found = self._buffer, []
-        if self._delimiter:
-            at = buffer.find(self._delimiter, max(2, begin - len(self._delimiter) - 2))
-            behind = at + len(self._delimiter)
-            # In a picture the delimiter's bytes may stand by chance, a line of them hardly.
-            if at >= 0 and bytes(buffer[behind : behind + 2]).lstrip(b" \t")[:1] in (b"\r", b"\n", b"-"):
-                found.append(at)
+        found = [at for at in (self._find_delimiter(),) if at >= 0]
         if self._marker_at is None:
-            at = buffer.find(SOI, max(2, begin - 2))
+            at = self._buffer.find(SOI, max(2, begin - 2))
             if at >= 0:
                 found.append(at)
         return min(found, default=-1)
+
+    def _find_delimiter(self) -> int:
+        """Returns where a line with the delimiter begins, -1: not yet.
+
+        Also inside what the head calls a segment: in a picture that is cut off there it reaches into the next part.
+        """
+        if not self._delimiter:
+            return -1
+        buffer, length = self._buffer, len(self._delimiter)
+        while (at := buffer.find(self._delimiter, self._delimiter_searched)) >= 0:
+            behind = bytes(buffer[at + length : at + length + 2])
+            # In a picture the delimiter's bytes may stand by chance, a line of them hardly.
+            if not behind or behind.lstrip(b" \t")[:1] in (b"\r", b"\n", b"-"):
+                return at if behind else -1
+            self._delimiter_searched = at + 1
+        self._delimiter_searched = max(self._delimiter_searched, len(buffer) - length)
+        return -1
 
     def _walk_head(self, at: int) -> int | None:
         """Passes over whole segments, as a thumbnail inside one has an end of its own.

@@ -136,6 +136,17 @@ def test_an_unusable_part_is_one_lost_picture_and_no_other(name, length):
     assert lost == 1
 
 
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("piece", [None, 113])
+def test_a_picture_that_is_cut_off_anywhere_in_its_head_takes_none_of_the_next_one(length, piece):
+    """Inside a table its length reached into the next part: both became one picture, and nothing was lost."""
+    for end in range(1, 640, 3):
+        data = b"".join(part(jpeg, length=length) for jpeg in (PICTURES[0], PICTURES[1][:end], PICTURES[2]))
+        found = scan(data, piece=piece)
+        assert [one.jpeg for one in found if one.is_complete] == [PICTURES[0], PICTURES[2]], end
+        assert len(found) + sum(one.lost_before for one in found) == 3, end
+
+
 def test_a_thumbnail_inside_a_picture_is_no_picture():
     assert [one.jpeg for one in scan(part(THUMBNAIL) + part(PICTURES[1]), piece=500)] == [THUMBNAIL, PICTURES[1]]
 
