@@ -1,12 +1,13 @@
 """Motion: what moves is found, and what else changes pixels is not motion. Real clips are labelled by eye below."""
 
 import importlib.metadata
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 
-from analyzer.motion.detector import EVERYWHERE, MotionDetector, average_cells, find_cells, find_zones
+from analyzer.motion.detector import EVERYWHERE, NO_MOTION, MotionDetector, average_cells, find_cells, find_zones
 from analyzer.motion.events import MotionEvents
 from analyzer.night.brightness import sample_grid
 from analyzer.night.transfer_curve import response_of
@@ -181,6 +182,17 @@ def test_an_event_begins_before_its_first_motion_and_ends_after_its_last():
     assert ended.frame_id == 29
     assert ended.captured_ns == round((102.9 + 2.0) * SECOND)
     assert ended.duration_s == pytest.approx(0.5 + 1.9 + 2.0)
+
+
+def test_an_event_tells_its_strongest_frame_so_far():
+    watch = MotionEvents(MotionSettings(min_frames=2, gap_s=0.1, post_s=0.0, min_area=0.01))
+    scores = (0.2, 0.3, 0.7, 0.4, 0.0, 0.0, 0.0)
+    found = [
+        watch.update(replace(NO_MOTION, area=score, score=score), number, (100 + number) * SECOND)
+        for number, score in enumerate(scores)
+    ]
+    began, ended = [event for event in found if event]
+    assert (began.peak.score, ended.peak.score) == (0.3, 0.7)
 
 
 def test_single_moving_frames_are_no_event_and_short_pauses_end_none():
