@@ -122,6 +122,7 @@ def test_logging_in_at_the_page(tmp_path):
             assert right.status == 204
             cookie = right.headers["Set-Cookie"]
             assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age="))
+            assert "Secure" not in cookie, "over plain HTTP a browser would not send it back"
             mine = {"Cookie": cookie.partition(";")[0]}
             assert (await browser.get("/", headers=mine)).status == 200
             unmarked = await browser.post("/api/v1/settings", headers=mine, json={"changes": {"a": 1}})
@@ -132,6 +133,17 @@ def test_logging_in_at_the_page(tmp_path):
             assert marked.status == 200
             await browser.post("/api/v1/logout", headers={**mine, "X-Shmcam": "1"}, json={})
             assert (await browser.get("/api/v1/cameras", headers=mine)).status == 401
+
+    run(test())
+
+
+def test_a_login_over_https_at_the_proxy_is_a_cookie_for_https_only(tmp_path):
+    async def test():
+        text = '[http]\npassword = "correct horse"\ntrusted_proxies = ["127.0.0.1"]\n'
+        async with running(tmp_path, text, fps=30) as server, browsing(server) as browser:
+            headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "10.0.0.7"}
+            answer = await browser.post("/api/v1/login", json={"secret": "correct horse"}, headers=headers)
+            assert answer.status == 204 and "; Secure" in answer.headers["Set-Cookie"]
 
     run(test())
 
