@@ -123,6 +123,24 @@ def test_a_server_that_takes_nothing_any_more_is_given_up_and_gets_pictures_agai
         until(lambda: len(server.frames("/cam0")) > before + 20, 60, "frames again")
 
 
+def test_an_ended_connection_is_noticed_where_ffmpeg_goes_on_writing_into_nothing(monkeypatch):
+    """Over TLS, after the shutdown of a stalled connection, status said `published` for ever."""
+    publisher, written = Publisher("cam0", "rtsps://nowhere/cam0", None, Stop()), []
+
+    def mux(packet):
+        written.append(packet)
+        if len(written) == 3:
+            publisher.note_end()
+
+    units = [SimpleNamespace(key=False, data=b"1", pts_us=number) for number in range(9)]
+    monkeypatch.setattr("shmcam.rtsp_publish.publisher.follow", lambda _ring, idle_s: iter(units))
+    monkeypatch.setattr("shmcam.rtsp_publish.publisher.av.Packet", lambda _data: SimpleNamespace())
+    monkeypatch.setattr(publisher, "_open", lambda _: contextlib.nullcontext((SimpleNamespace(mux=mux), None)))
+    with pytest.raises(OSError, match="took nothing any more"):
+        publisher._publish_stream(units[0], ())
+    assert len(written) == 3
+
+
 def test_a_server_that_accepts_and_stays_silent_or_speaks_another_language_is_told_at_once(monkeypatch):
     """FFmpeg would wait for it for ever, with the whole process."""
     monkeypatch.setattr("shmcam.rtsp_publish.publisher.SILENT_S", 0.3)
