@@ -29,7 +29,10 @@ export class Recorders {
     if (recording?.state === "recording") return { state: "recording", button: "Stop", badge: `REC ${since}`, note: `since ${since}, ${recording.frames} frames in ${recording.file}` };
     if (wish === "start" || recording?.state === "waiting") return { state: "waiting", button: "Cancel", badge: "Waiting for frames", note: recording?.reason || "the recording begins with the next frame" };
     if (recording?.state === "armed") return { state: "armed", button: "Record", badge: "Armed", note: "an event starts a clip" };
-    if (!recording || !["idle", "live"].includes(recording.state)) return { state: "away", button: "Record", note: `the recorder is ${recording?.state.toLowerCase() ?? "missing"}`, away: true };
+    if (!recording || !["idle", "live"].includes(recording.state)) {
+      const isHub = this.page.over?.health.reasons.some((reason) => reason.startsWith("hub:"));
+      return { state: "away", button: "Record", note: isHub ? "the hub does not answer" : `the recorder is ${recording?.state.toLowerCase() ?? "missing"}`, away: true };
+    }
     return { state: "idle", button: "Record" };
   }
 

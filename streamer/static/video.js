@@ -240,8 +240,7 @@ export class Video {
     const { link, peer, session } = this;
     this.link = this.peer = this.session = null;
     link?.close();
-    peer?.close();
-    if (session) leave(session);
+    if (session) leave(session).finally(() => peer?.close()); else peer?.close(); // the server forgets a closed one by itself: 404
     this.video.srcObject = null;
     this.source = this.buffer = null;
     this.queue = [];

@@ -432,6 +432,12 @@ def test_a_phone_sees_the_picture_and_the_buttons_without_scrolling_sideways(pip
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
 
 
+def test_a_silent_hub_is_why_nothing_can_be_recorded(tmp_path, browser):
+    with Threaded(tmp_path) as served, opened(browser, served.server.url) as page:
+        playwright.expect(page.locator("#banners")).to_contain_text("hub: does not answer")
+        playwright.expect(page.locator("main")).to_contain_text("Recording is not possible: the hub does not answer")
+
+
 def test_on_a_laptop_the_buttons_stand_in_sight_below_a_picture_of_4_to_3(pipeline, browser):
     with opened(browser, pipeline.url) as page:
         until(lambda: in_pixels(page), 30, "a picture")
