@@ -346,10 +346,15 @@ class Catalogue:
         """
         if explain_not_writable(self.path):
             return
-        elsewhere = [entry for entry in self.find() if not self._is_inside(entry.path)]
-        parents = {entry.path.parent for entry in elsewhere}
-        real = {parent: Path(os.path.realpath(parent)) for parent in parents}
-        moved = [(entry.id, real[entry.path.parent] / entry.path.name) for entry in elsewhere]
+        rows = self._database.read(lambda db: db.execute("SELECT id, path FROM entries").fetchall())
+        inside = tuple(f"{folder}{os.sep}" for folder in self.folders)  # texts: most of 100,000 rows end here
+        elsewhere = [
+            (row["id"], self.root / row["path"])
+            for row in rows
+            if isinstance(row["path"], str) and not os.path.join(self.root, row["path"]).startswith(inside)  # noqa: PTH118
+        ]
+        real = {path.parent: Path(os.path.realpath(path.parent)) for _, path in elsewhere}
+        moved = [(number, real[path.parent] / path.name) for number, path in elsewhere]
         moved = [(number, path) for number, path in moved if self._is_inside(path)]
         if moved:
             self.write(lambda db: database.move(db, moved, self.root))
