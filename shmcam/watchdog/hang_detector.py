@@ -102,12 +102,12 @@ class WatchedProcess:
     def update(self, beat: Heartbeat, heard_s: float) -> None:
         """Notes a heartbeat."""
         self.beat, self.heard_s = beat, heard_s
-        frames = beat.figures.get("frames", -1)
+        frames = beat.figures.get("frames")
         if beat.role != "capture" or not isinstance(frames, int) or beat.state != "running":
             self.frames, self.frames_s = -1, heard_s
         elif frames != self.frames:
             self.frames, self.frames_s = frames, heard_s
-        exposure_us = beat.figures.get("exposure_us", 0)
+        exposure_us = beat.figures.get("exposure_us")
         self.exposure_s = exposure_us / 1e6 if isinstance(exposure_us, int | float) else 0.0
 
     def watch_ring(self, ring: tuple[int, int] | None, now_s: float) -> None:
