@@ -42,9 +42,7 @@ class Rings:
     _geometries: dict[str, Geometry] = field(default_factory=dict, init=False)
     """The geometry that each ring was made for."""
     _too_small: set[str] = field(default_factory=set, init=False)
-    """Streams whose ring came out too small because a reader held on to the one before it."""
-    _replaced: set[str] = field(default_factory=set, init=False)
-    """Streams whose ring was given up for one that is not made yet; the first try may be refused for want of room."""
+    """Streams whose ring came out too small: others took the room, or a reader held on to the ring before it."""
     _looked_ns: int = field(default=0, init=False)
 
     def fit(self, stream: str, geometry: Geometry, slots: int) -> RingWriter:
@@ -60,8 +58,6 @@ class Rings:
             if self._geometries[stream] == geometry and before == slots:
                 return writer
             self._replace(stream, shape)
-            if before > 0:
-                self._replaced.add(stream)
         shape = shape._replace(slots=self._fit_slots(stream, name, shape))
         try:
             writer = RingWriter.create(
@@ -77,9 +73,8 @@ class Rings:
                 raise
             raise RingTooLarge(str(error)) from error  # larger than any machine: the same to the user
         self._writers[stream], self._geometries[stream] = (writer, slots), geometry
-        if shape.slots < slots and stream in self._replaced:
+        if shape.slots < slots:
             self._too_small.add(stream)
-        self._replaced.discard(stream)
         if self.frame_ids is not None and stream == "main":
             writer.next_frame_id = self.frame_ids.begin(writer.next_frame_id, exact=writer.knows_next_id)
         log.info("ring %s: %s", name, writer.account)
@@ -112,7 +107,7 @@ class Rings:
         return bool(gone)
 
     def _find_growable(self) -> bool:
-        """Finds a ring that can have the size asked for now that old readers are gone; once, as it costs frames."""
+        """Finds a ring for which there is room for the size asked for now, and no less: a new one costs its frames."""
         for stream in list(self._too_small):
             writer, asked = self._writers[stream]
             own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)

@@ -78,6 +78,7 @@ def run(process: Process) -> None:
             closed=writer.closed_clips,
             notices=writer.notices,
             stop=stop,
+            make_room_again=storage.make_room_again,
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         commands = RecordCommands(

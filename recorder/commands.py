@@ -195,6 +195,8 @@ class RecordCommands:
     """Texts for the next answer to a start (a pre-roll that the ring no longer held)."""
     last: Closed | None = None
     """The clip that was closed last."""
+    refusal: str = ""
+    """The reason why the newest recording could not be written; empty: it could."""
     _starts: PendingReplies = field(default_factory=lambda: PendingReplies(OPEN_TIMEOUT_S))
     _stops: PendingReplies = field(default_factory=lambda: PendingReplies(CLOSE_TIMEOUT_S))
 
@@ -230,7 +232,7 @@ class RecordCommands:
         """Answers the requests that waited for this notice."""
         match notice:
             case Opened():
-                notes, self.notes = self.notes, []
+                notes, self.notes, self.refusal = self.notes, [], ""
                 self._starts.answer(start_reply_of(notice, notes), of=notice.order)
             case Closed():
                 self.last = notice
@@ -239,6 +241,7 @@ class RecordCommands:
             case Trouble(reason=""):
                 self.adopt_leftovers()
             case Trouble(reason=reason):
+                self.refusal = reason
                 self._starts.answer(error(f"not recording: {reason}; trying again", "not_recording"))
 
     def answer_overdue(self) -> None:
@@ -309,7 +312,7 @@ class RecordCommands:
             current = None
         if current is None and self.last is not None and pending.concerns(self.last.order):
             return stop_reply_of(self.last)
-        return unfinished_reply_of(current, self.writer.queue_length, self.writer.trouble)
+        return unfinished_reply_of(current, self.writer.queue_length, self.refusal)
 
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns

@@ -174,6 +174,9 @@ class LiveRing:
                 log.error("ring cannot be read, waiting for another one: %s", mismatch)
             self.problem = str(mismatch)
             raise RingNotReady(self.problem) from mismatch
+        except RingNotReady:
+            self.problem = ""
+            raise
         self.problem = ""
         return reader
 

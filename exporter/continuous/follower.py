@@ -63,7 +63,7 @@ class CameraFollower:
         self.forced: bool | None = None
         """True after `timelapse start`, False after `timelapse stop`; None: as configured."""
         self.trouble = ""
-        """The reason why the films pause; empty: they do not."""
+        """The reason why the films pause; empty: they do not. It ends when something is written, or nothing wanted."""
         self.last_night = ""
         """The end of the last night's startrails in words; empty: none since this process began."""
         self._ended_night: NightStack | None = None
@@ -108,7 +108,8 @@ class CameraFollower:
     def _follow(self) -> None:
         """Follows the ring until a setting switches something on or off; while all is off it waits."""
         all_frames = self._needs_all_frames()
-        if not all_frames and not self.interval_s and self.timelapse.film is None:
+        if not (all_frames or self._writes_files()):
+            self._end_trouble()
             self._ring.release_if_retired()
             self._camera.release_if_retired()
             self._stop.wait(IDLE_S)
@@ -117,12 +118,18 @@ class CameraFollower:
             if position is not None:
                 self._add_frame(*position)
             self._try_work(self._do_timed_work)
-            if self._needs_all_frames() != all_frames or not (all_frames or self.interval_s or self.timelapse.film):
+            if not self._writes_files():
+                self._end_trouble()
+            if self._needs_all_frames() != all_frames or not (all_frames or self._writes_files()):
                 return
 
     def _needs_all_frames(self) -> bool:
         """Tells whether every frame is needed, and not only one per interval."""
         return self._own().startrails or self.long_exposure is not None
+
+    def _writes_files(self) -> bool:
+        """Tells whether anything is to be written now or later; a long exposure needs no disk."""
+        return bool(self.interval_s or self.timelapse.film or self._own().startrails or self._ended_night)
 
     def _add_frame(self, reader: RingReader, sequence: int) -> None:
         is_due = self._timer.take_due(now_ns(), self.interval_s) or (
@@ -140,18 +147,26 @@ class CameraFollower:
         if self._own().startrails:
             self._try_work(lambda: self._add_to_startrails(frame))
         if is_due:
-            self._try_work(lambda: self.timelapse.add(np.asarray(frame.payload), frame.picture, frame.meta))
+            self._try_work(lambda: self._add_to_timelapse(frame))
 
-    def _add_to_startrails(self, frame: Frame) -> None:
+    def _add_to_timelapse(self, frame: Frame) -> bool:
+        self.timelapse.add(np.asarray(frame.payload), frame.picture, frame.meta)
+        return True
+
+    def _add_to_startrails(self, frame: Frame) -> bool:
+        """Returns: whether the film got a frame."""
         ended_night = self.startrails.add(frame)
         if ended_night is not None:
             self._ended_night = ended_night
         night = self.startrails.night
         if night is None or not night.trails.count:
-            return
+            return False
         interval_s = self._own().startrails_film_interval_s
-        if self._startrails_timer.take_due(now_ns(), interval_s) or (interval_s and self.startrails_film.film is None):
+        is_due = self._startrails_timer.take_due(now_ns(), interval_s)
+        if is_due or (interval_s and self.startrails_film.film is None):
             self.startrails_film.add(night.trails.value, night.geometry, night.last)
+            return True
+        return False
 
     def _save_night(self, night: NightStack) -> None:
         self.startrails_film.close()
@@ -172,22 +187,29 @@ class CameraFollower:
         mean = SaveOptions(trigger="auto", label="night", reason=reason)
         self._saver.save_stack(self._camera, night.average, more, mean)
 
-    def _do_timed_work(self) -> None:
+    def _do_timed_work(self) -> bool:
+        """Returns: whether something was written."""
+        has_saved = False
         self._camera.release_if_retired()
         if self.long_exposure is not None:
             self.long_exposure.publish(now_ns())
         if self._ended_night is not None:
             self._save_night(self._ended_night)
-        self.startrails.save_state(now_ns(), self._own().startrails_interval_s)
+            has_saved = True
+        has_saved |= self.startrails.save_state(now_ns(), self._own().startrails_interval_s)
         if not self.interval_s and self.timelapse.film is not None:
-            self.timelapse.close()
+            has_saved |= self.timelapse.close() is not None
+        return has_saved
 
     def _try_work(self, work: Callable[[], object]) -> None:
-        """Does the work unless a refusal pauses it; a refusal now is logged and begins a longer pause."""
+        """Does the work unless a refusal pauses it; a refusal now is logged and begins a longer pause.
+
+        `work` returns something true where it has written: only that proves that the disk takes it again.
+        """
         if now_ns() < self._paused_until_ns:
             return
         try:
-            work()
+            has_written = work()
         except EXPECTED_ERRORS as problem:
             delay_s = self._backoff.next_delay_s()
             self._paused_until_ns = now_ns() + round(delay_s * 1e9)
@@ -198,9 +220,15 @@ class CameraFollower:
             self.timelapse.abandon()
             self.startrails_film.abandon()
             return
+        if has_written:
+            self._end_trouble()
+
+    def _end_trouble(self) -> None:
         if self.trouble:
+            log.info("timelapse and startrails go on camera=%s", self._camera.name)
             self.trouble = ""
-            self._backoff.reset()
+        self._backoff.reset()
+        self._paused_until_ns = 0
 
     def _finish(self) -> None:
         self._try_work(self.timelapse.close)

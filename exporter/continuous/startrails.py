@@ -131,11 +131,11 @@ class StarTrails:
             self._add_to_night(frame)
         return ended
 
-    def save_state(self, now_ns: int, interval_s: float) -> None:
-        """Saves the state if it is time. Raises: OSError."""
+    def save_state(self, now_ns: int, interval_s: float) -> bool:
+        """Saves the state if it is time. Returns: whether it did. Raises: OSError."""
         night = self.night
         if night is None or now_ns - self._saved_ns < interval_s * 1e9:
-            return
+            return False
         self._saved_ns = now_ns
         state, picture = self._paths
         state.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +155,7 @@ class StarTrails:
             file.write(buffer.getbuffer())
         with open_atomic(picture, replace=True) as file:
             file.write(to_jpeg(night.trails.value, night.geometry, 90))
+        return True
 
     def load_state(self) -> None:
         """Continues the night of a killed process. A damaged state is set aside, and logged."""

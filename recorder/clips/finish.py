@@ -11,6 +11,7 @@ import os
 import queue
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +39,7 @@ COPY_FACTOR = 1.02
 UNPROVEN_AGE_S = 86_400.0
 """Of a camera that is not ours by its name: another machine on the same disk may be writing what is younger."""
 RETRY_S = 15.0
-"""Seconds until a clip that could not be put into the library is tried again."""
+"""Seconds until what was not possible is tried again: a clip not in the library yet, room that could not be made."""
 WAITING_MAX = 1000
 """Clips that wait for that; earlier ones are found at the next start."""
 STOP_CHECK_PACKETS = 100
@@ -112,8 +113,12 @@ class Finisher:
         closed: queue.SimpleQueue[Closed],
         notices: queue.SimpleQueue[Notice],
         stop: Stop,
+        make_room_again: Callable[[], None] = lambda: None,
     ) -> None:
-        """`stop` fails if the thread meets a bug; a stop alone does not end the thread, `close` does."""
+        """`stop` fails if the thread meets a bug; a stop alone does not end the thread, `close` does.
+
+        `make_room_again` is called now and then.
+        """
         self.own = own
         self.settings = settings
         """The loop replaces both when a live key changes."""
@@ -122,7 +127,8 @@ class Finisher:
         self._unfiled = find_unfiled(settings.paths.recordings, camera)
         self._disk_is_back = False
         self._waiting: deque[Closed] = deque(maxlen=WAITING_MAX)
-        self._retry_s = 0.0
+        self._retry_s = self._room_s = 0.0
+        self._make_room_again = make_room_again
         self._close_request = Stop()
         self._worker = Worker("finish", self._finish_clips, stop)
 
@@ -154,6 +160,9 @@ class Finisher:
                 self._finish(self._closed.get(timeout=0.2))
             if self._waiting and time.monotonic() >= self._retry_s:
                 self._finish(self._waiting.popleft())
+            if time.monotonic() >= self._room_s:
+                self._room_s = time.monotonic() + RETRY_S
+                self._make_room_again()
 
     def _adopt_late(self) -> list[Closed]:
         recordings = self.settings.paths.recordings

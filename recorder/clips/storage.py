@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, NoRoom
+from shmcam.library import Catalogue, LibraryError, NoRoom
 from shmcam.library.disk_space import max_file_bytes_of
 from shmcam.library.errors import NotWritable
 from shmcam.library.retention import make_room
@@ -34,6 +35,8 @@ class Storage:
         """The installation that the clips belong to."""
         self.was_refused = False
         """A clip ended because the disk had no room, which a quota and some file systems do not show as free space."""
+        self.is_wanted = False
+        """A recording is on: the writer makes room for it, or tries again."""
         self.max_file_bytes = 0
         """The largest file of this file system; 0: unknown."""
         self.refused_file_bytes = 0
@@ -46,6 +49,7 @@ class Storage:
 
     def prepare(self, folder: Path, bytes_per_s: float, trigger: str = "manual") -> None:
         """Makes the folder and room in it. Raises: NotWritable, with what a person can do."""
+        self.is_wanted = True
         self.check_mounted()
         self._make_folder(self.recordings)
         self.make_room(folder, bytes_per_s, trigger)
@@ -77,6 +81,12 @@ class Storage:
             raise NotWritable(f"disk full: {error.strerror or error}") from error
         except OSError as error:
             raise NotWritable(f"{folder}: {error.strerror or error}") from error
+
+    def make_room_again(self) -> None:
+        """Ends the trouble with its cause while nothing is recorded; deletes nothing but for the limits."""
+        if self.trouble and not self.is_wanted:
+            with suppress(OSError, LibraryError):
+                make_room(self.settings, self._catalogue, 0, self.recordings, kind="clip", trigger="rolling")
 
     def _make_folder(self, folder: Path) -> None:
         try:

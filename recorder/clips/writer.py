@@ -181,6 +181,8 @@ class RetryState:
         self.trouble = ""
         """The reason why nothing can be written; empty: it can."""
         self._backoff, self._retry_s, self._logged_s = Backoff(), 0.0, 0.0
+        self._is_proven = True
+        """The last try was a success: False also after the end of a recording that could not be written."""
 
     @property
     def is_due(self) -> bool:
@@ -194,16 +196,21 @@ class RetryState:
         if news or now_s - self._logged_s > LOG_AGAIN_S:
             log.error("not recording reason=%s unwritten=%d", reason, unwritten)
             self._logged_s = now_s
-        self.trouble = reason
+        self.trouble, self._is_proven = reason, False
         return news
 
     def note_success(self, unwritten: int) -> bool:
         """Notes that a file could be opened. Returns: whether there was trouble before."""
+        had_trouble, self._is_proven = not self._is_proven, True
+        if self.trouble:
+            log.info("recording again after reason=%s unwritten=%d", self.trouble, unwritten)
+        self.end()
+        return had_trouble
+
+    def end(self) -> None:
+        """Notes that nothing is to be written any more: no trouble, and the next recording is tried at once."""
+        self.trouble, self._retry_s = "", 0.0
         self._backoff.reset()
-        reason, self.trouble = self.trouble, ""
-        if reason:
-            log.info("recording again after reason=%s unwritten=%d", reason, unwritten)
-        return bool(reason)
 
 
 def _without_numbers(reason: str) -> str:
@@ -296,6 +303,8 @@ class ClipWriter:
             if isinstance(item, End):
                 self._close(item.reason)
                 self._unwritten_of_clip = 0
+                self._retry.end()
+                self._storage.is_wanted = False
             elif item.unit.order is not None:
                 self._take(item, item.unit.order)
 

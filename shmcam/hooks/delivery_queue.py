@@ -70,10 +70,13 @@ class DeliveryQueue:
         """What the file does not take."""
         self._removed: set[int] = set()
         """Rows that are still in the file, which could not be written."""
+        self._path = path
         self._file = self._open(path)
         """None: the file cannot be opened."""
         self._number = max(self._query("SELECT coalesce(max(number), 0) FROM deliveries"))[0]
         """The newest row; a row keeps its number on its way from memory into the file."""
+        if self._file is None:
+            self._number = time.time_ns() // 1000  # later than every row of the file that is opened in the end
 
     def _open(self, path: Path) -> sqlite3.Connection | None:
         for _ in range(2):
@@ -94,6 +97,15 @@ class DeliveryQueue:
         before, self.problem = self.problem, f"the queue is in memory only: {problem}"
         if self.problem != before:
             log.error("%s", self.problem)
+
+    def retry(self) -> None:
+        """Brings what waits in memory to the disk if it takes it again; call it now and then."""
+        with self._lock:
+            if not self.problem or self._is_closed:
+                return
+            if self._file is None:
+                self._file = self._open(self._path)
+            self._write(lambda _database: Counter())
 
     def _query(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         """Returns the rows of both, the file and the memory."""

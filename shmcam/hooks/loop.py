@@ -19,10 +19,13 @@ from shmcam.hooks.newest_picture import take_picture
 from shmcam.hooks.payload import to_json, to_payload
 from shmcam.runtime.clock import to_iso
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Interval
 
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.5
+DISK_RETRY_S = 5.0
+"""Seconds between two tries to bring what waits in memory to a disk that took nothing."""
 SHOWN_MAX = 5
 """Hooks in the reason of the heartbeat at most."""
 
@@ -37,6 +40,7 @@ class Hooks:
     threads: Mapping[str, DeliveryThread]
     limits: dict[str, EventLimit] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
+    disk_timer: Interval = field(default_factory=Interval)
 
     def __post_init__(self) -> None:
         for name, thread in self.threads.items():
@@ -102,6 +106,8 @@ def _take_picture(event: Event, wanted: list[Hook], hooks: Hooks, camera: str) -
 
 def beat(hooks: Hooks) -> None:
     """Sends a heartbeat: totals, and each hook's own figures."""
+    if hooks.disk_timer.take_due(time.monotonic_ns(), DISK_RETRY_S):
+        hooks.queue.retry()
     waiting = hooks.queue.count()
     rows = {name: thread.to_figures(waiting.get(name, 0)) for name, thread in hooks.threads.items()}
     failing = [

@@ -15,6 +15,7 @@ from shmcam.control.messages import (
     Preview,
     ProcessDown,
     ProcessUp,
+    RecordingStarted,
     wire_name,
 )
 
@@ -89,14 +90,22 @@ class Registry:
     def remove(self, number: int) -> Peer | None:
         """Removes a peer. What it said last gives way to what another process still says of the same camera.
 
-        So a second capture that found the camera taken, and ended, leaves no lost camera behind.
+        So a second capture that found the camera taken, and ended, leaves no lost camera behind. Nobody says any more
+        of a recorder that was killed that it has stopped.
         """
         peer = self.peers.pop(number, None)
         for key, event in peer.standing.items() if peer else ():
             others = [other.standing[key] for other in self.processes() if key in other.standing]
             if self.latest.get(key) is event and others:
                 self.latest[key] = others[-1]
+            elif self.latest.get(key) is event and isinstance(event, RecordingStarted):
+                del self.latest[key]
         return peer
+
+    def find_process(self, role: str, camera: str) -> Peer | None:
+        """Returns the newest process of this role and camera."""
+        found = [p for p in self.processes() if p.hello and (p.hello.role, p.hello.camera) == (role, camera)]
+        return found[-1] if found else None
 
     def processes(self) -> Iterator[Peer]:
         """Yields the peers that said hello, oldest first."""

@@ -31,6 +31,8 @@ from shmcam.control.messages import (
     Help,
     Message,
     ModeRequested,
+    MotionBegan,
+    MotionEnded,
     Ping,
     Preview,
     PreviewFrame,
@@ -183,14 +185,32 @@ class Router:
         """Adds a new connection; `trusted=False`: it came over TCP."""
         self.registry.peers[number] = Peer(number, trusted, since_ns=int(now_s * 1e9))
 
-    def remove_peer(self, number: int) -> list[Action]:
-        """Removes a closed connection; the requesters of its outstanding answers get an error."""
+    def remove_peer(self, number: int, now_ns: int = 0) -> list[Action]:
+        """Removes a closed connection; the requesters of its outstanding answers get an error.
+
+        `now_ns`: by the sensor's clock.
+        """
         peer = self.registry.remove(number)
         if peer is None:
             return []
         self._pending.drop_requester(number)
         complete = self._pending.fail_owner(number, "went away before it answered; supervisord starts it again")
-        return [*map(_send_reply, complete), *request_previews(self.registry, set(peer.previews))]
+        return [
+            *map(_send_reply, complete),
+            *request_previews(self.registry, set(peer.previews)),
+            *self._end_motion(peer, now_ns),
+        ]
+
+    def _end_motion(self, peer: Peer, now_ns: int) -> list[Action]:
+        """Ends the motion that an analyzer saw which went away: the next one cannot know that it had begun."""
+        actions: list[Action] = []
+        for key, began in peer.standing.items():
+            if type(began) is MotionBegan and self.registry.latest.get(key) is began:
+                duration_s = max(0.0, (now_ns - began.captured_ns) / 1e9) if began.captured_ns else 0.0
+                ended = MotionEnded(camera=began.camera, captured_ns=now_ns, duration_s=duration_s)
+                self.registry.remember(ended)
+                actions += self.announce(ended)
+        return actions
 
     def is_busy(self, number: int) -> bool:
         """Returns whether a connection waits for an answer."""

@@ -15,6 +15,7 @@ from shmcam.hub.own_commands import OwnCommands
 from shmcam.hub.router import Action, Close, Router, RunCommand, Send
 from shmcam.hub.trigger_port_access import LogLimit, RateLimit
 from shmcam.hub.unix_socket import UnixListener
+from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class Server:
             peer = self._router.registry.peers.get(connection.number)
             if peer and peer.hello:
                 log.info("left program=%s pid=%d", peer.program, peer.hello.pid)
-            self.execute(self._router.remove_peer(connection.number))
+            self.execute(self._router.remove_peer(connection.number, now_ns()))
 
     def _take_message(self, connection: PeerConnection, decoded: Decoded) -> None:
         """Routes one message and carries out the actions."""

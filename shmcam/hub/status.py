@@ -132,8 +132,17 @@ def camera_rows(registry: Registry) -> list[dict[str, Any]]:
                 row |= _state_of(event)
         capture = next((p for p in registry.owners("detect", camera)), None)
         row |= {"fps": capture.heartbeat.fps, **_capture_figures(capture, row)} if capture and capture.heartbeat else {}
+        if row["state"] == "found" and not registry.is_connected("capture", camera):
+            row["state"] = "unknown"
+        row["night"] = _find_night(registry.find_process("analyzer", camera), row["night"])
         rows.append(row)
     return rows
+
+
+def _find_night(analyzer: Peer | None, announced: bool | None) -> bool | None:
+    """Returns whether it is night by the analyzer's figures, or as announced before they came; None: none runs."""
+    figures = analyzer.heartbeat.figures if analyzer and analyzer.heartbeat else {}
+    return figures.get("night", announced) if analyzer else None
 
 
 def _capture_figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:

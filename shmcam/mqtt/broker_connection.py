@@ -261,8 +261,11 @@ class BrokerLink:
         """Publishes one message. Returns: False if the broker does not take it. Raises: MqttError."""
         before = self._left_out
         if not self.takes(message):
-            self._left_out = message
-            self._note_limits(is_new=before is None or before.topic != message.topic)
+            if message.retain:  # a state, until it is shorter; an event or answer is over
+                self._left_out = message
+                self._note_limits(is_new=before is None or before.topic != message.topic)
+            else:
+                log.warning("%s", self._describe(message))
             return False
         await publish(client, message)
         if client.take_refusal():
@@ -273,14 +276,15 @@ class BrokerLink:
             self._note_limits()
         return True
 
+    def _describe(self, message: Outgoing) -> str:
+        limit = self._client.packet_bytes_max if self._client else PACKET_BYTES_MAX
+        return f"{message.topic}: {packet_bytes_of(message)} bytes left out, the broker takes {limit}"
+
     def _note_limits(self, *, is_new: bool = True) -> None:
         """Puts what the broker does not take into the reason."""
         problems = list(self._refused)
         if self._left_out is not None and self._client is not None:
-            problems.append(
-                f"{self._left_out.topic}: {packet_bytes_of(self._left_out)} bytes left out, the broker takes "
-                f"{self._client.packet_bytes_max}; make images smaller with mjpeg_server.width"
-            )
+            problems.append(f"{self._describe(self._left_out)}; make images smaller with mjpeg_server.width")
         self.reason = "; ".join(problems)
         if self.reason and is_new:
             log.warning("broker connected, but %s", self.reason)

@@ -31,6 +31,8 @@ SILENT_S = 10.0
 """A server that takes nothing for so long is given up: FFmpeg waits without end, and PyAV can set no timeout."""
 CONNECT_S = 5.0
 """Seconds that FFmpeg waits for an answer while it connects, and for room in the socket later."""
+FRAMELESS_S = 5.0
+"""A recorder that is asked for packets sends a key frame within this time."""
 SETTLED_S = 10.0
 """A connection that has lasted so long was a good one; the next trouble is a new one."""
 
@@ -95,9 +97,12 @@ class Publisher:
 
     def _publish(self) -> None:
         """Publishes one stream: until stop is requested, or another encoder or size begins. Raises: OSError."""
+        began_s = time.monotonic()
         for unit in follow(self._ring, idle_s=IDLE_S):
             if self._stop.requested:
                 return
+            if self.status.reason and time.monotonic() - began_s > FRAMELESS_S:
+                self._note(reason="")  # no frames come: how the server is by now is not known
             sets = find_parameter_sets(unit.data) if unit and unit.key else None
             if unit and sets:
                 self._publish_stream(unit, sets)

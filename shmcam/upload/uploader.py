@@ -94,14 +94,11 @@ class Uploader:
     def step(self) -> float:
         """Uploads the next files. Returns: seconds until the next step."""
         if not self._is_hour():
-            self.state.state = "paused"
+            self.state.state, self.state.trouble = "paused", ""  # what is wrong is not tried, and so not known
             return IDLE_S
         try:
             chosen = self._choose_batch()
-            if chosen is None:
-                self.state.state = "retrying" if self.state.trouble else "running"
-                return IDLE_S
-            delay_s = self._upload(*chosen)
+            delay_s = self._upload(*chosen) if chosen else self._look_again()
         except StoreProblem as problem:
             return self._report_trouble(str(problem))
         except (LibraryError, OSError) as problem:
@@ -171,11 +168,33 @@ class Uploader:
         marked = sum(self._mark(entry, copied[entry.id]) for entry in arrived)
         if not arrived and len(entries) > 1:  # the store answers, and takes nothing
             raise StoreProblem(reason)
+        self._end_trouble()
+        return 0.0 if marked else IDLE_S
+
+    def _look_again(self) -> float:
+        """Ends the trouble with its cause also while nothing waits. Returns: seconds until the next step.
+
+        Raises: StoreProblem.
+        """
+        if self.state.trouble:
+            rclone = self._make_rclone()
+            self._check_place(rclone)
+            self._check_answer(rclone)
+            self._end_trouble()
+        self.state.state = "running"
+        return IDLE_S
+
+    def _check_answer(self, rclone: Rclone) -> None:
+        """Asks the store for an answer. Raises: StoreProblem."""
+        probe = rclone.probe(self.remote)
+        if not (probe.has_answered or probe.is_interrupted):
+            raise StoreProblem(probe.reason)
+
+    def _end_trouble(self) -> None:
         self._backoff.reset()
         if self.state.trouble:
             log.info("uploads go on remote=%s", self.remote)
         self.state.trouble = ""
-        return 0.0 if marked else IDLE_S
 
     def _check_place(self, rclone: Rclone) -> None:
         """Refuses a folder of this machine where a copy is none. Raises: StoreProblem."""

@@ -453,3 +453,17 @@ def test_a_resize_that_was_refused_at_first_gets_its_size_in_the_end_too(monkeyp
             assert not rings.check(), "no room yet"
         assert rings.check(), "to be made anew"
         assert rings.fit("main", larger, 20).slots == 20
+
+
+def test_a_ring_that_others_left_no_room_for_gets_its_size_when_they_are_gone(monkeypatch, tmp_path):
+    """`no room` stayed in the status until a restart."""
+    prefix, shape = f"t{secrets.token_hex(4)}", geometry("yuv420p", 320, 240)
+    monkeypatch.setattr("capture.rings.CHECK_NS", 0)
+    monkeypatch.setattr("capture.rings.available_room", room_of(prefix, 12 * 115_200))
+    with Rings(prefix, "cam0", tmp_path) as rings:
+        assert rings.fit("main", shape, 20).slots < 20
+        assert rings.shortage and not rings.check(), "no room yet"
+        monkeypatch.setattr("capture.rings.available_room", room_of(prefix, 60 * 115_200))
+        assert rings.check(), "to be made anew"
+        assert rings.fit("main", shape, 20).slots == 20
+        assert not rings.shortage and not rings.check()

@@ -100,6 +100,28 @@ def test_timelapse_starts_and_stops_by_command_and_becomes_a_plain_mp4(service, 
         assert catalogue.check() == []
 
 
+@pytest.mark.parametrize("service", [FILM], indirect=True)
+def test_a_timelapse_is_in_trouble_as_long_as_its_disk_refuses(service, feed):
+    """It came and went with each try, and stayed for ever where the timelapse was stopped meanwhile."""
+    captures = service.settings.paths.captures
+    film = lambda: service.call("timelapse").data["cameras"]["cam0"]  # noqa: E731
+    with streaming(feed):
+        until(lambda: film()["frames"] > 0, 20, service.logs)
+        captures.rename(captures.with_name("away"))
+        captures.touch()
+        until(lambda: film()["trouble"], 40, service.logs)
+        end_s = time.monotonic() + 2.5  # two tries
+        while time.monotonic() < end_s:
+            assert film()["trouble"], service.logs()
+            time.sleep(0.02)
+        assert service.call("timelapse stop").ok
+        until(lambda: not film()["trouble"], 10, service.logs)
+        captures.unlink()
+        captures.with_name("away").rename(captures)
+        assert service.call("timelapse start").ok
+        until(lambda: film()["frames"] > 0 and not film()["trouble"], 10, service.logs)
+
+
 @pytest.mark.parametrize("service", [""], indirect=True)
 def test_an_idle_exporter_lets_a_retired_ring_go(service):
     """After a change of resolution the old ring's memory must not stay until somebody saves a picture."""

@@ -97,6 +97,22 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
         assert not catalogue.missed.is_set()
 
 
+def test_what_is_wrong_with_folders_and_library_ends_when_it_is_mended(tmp_path):
+    exporter, monitor = make_exporter(tmp_path), DiskMonitor(lambda _event: None, threading.Event())
+    captures = exporter.settings.paths.captures
+    captures.parent.mkdir(parents=True, exist_ok=True)
+    captures.touch()
+    monitor.check(exporter.settings)
+    assert "captures" in monitor.folder_trouble and not monitor.library_trouble
+    captures.unlink()
+    captures.mkdir()
+    with closed():
+        monitor.check(exporter.settings)
+        assert monitor.library_trouble and not monitor.folder_trouble
+    monitor.check(exporter.settings)
+    assert (monitor.folder_trouble, monitor.library_trouble) == ("", "")
+
+
 def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
     def refused() -> Reply:
         raise av.error.ExternalError(-542398533, "Generic error in an external library")

@@ -237,3 +237,16 @@ def test_views_that_are_still_lent_do_not_hinder_a_re_attachment(make_writer, ri
                 assert time.monotonic() < deadline_s
                 time.sleep(0.05)
         assert (kept == pattern(0, 400)).all()
+
+
+def test_a_segment_that_cannot_be_understood_is_no_problem_any_more_once_it_is_gone(ring_name):
+    path = Path(f"/dev/shm{ring_name}")
+    path.write_bytes(b"no ring at all" * 1000)
+    ring = LiveRing(ring_name, waits_for_repair=True)
+    with pytest.raises(RingNotReady):
+        ring.reader()
+    assert ring.problem
+    path.unlink()
+    with pytest.raises(RingNotReady):
+        ring.reader()
+    assert ring.problem == ""

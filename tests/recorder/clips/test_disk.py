@@ -22,6 +22,7 @@ from recorder.resume import EventMarks
 from recorder.settings import RecorderSettings
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
 from shmcam.video import disk_file
 from shmcam.video.disk_file import DiskFile
@@ -354,6 +355,10 @@ def test_the_same_trouble_with_other_numbers_is_no_news():
     assert not retry.note_failure("disk full: 2.9 MB short of 20.0 MB", 40)
     assert retry.trouble.startswith("disk full: 2.9")
     assert retry.note_failure("Read-only file system", 80)
+    retry.end()
+    assert retry.is_due and not retry.trouble, "nobody records any more"
+    assert retry.note_success(80), "what was left over is adopted now"
+    assert not retry.note_success(80)
 
 
 # ---- real file systems, in a mount namespace of their own
@@ -517,6 +522,36 @@ def test_without_its_marker_file_nothing_is_recorded_into_the_empty_mount_point(
     (made.recordings / ".shmcam-disk").touch()
     says(made, "recording began")
     assert made.log().count("not recording reason=") == 1, "the same trouble is told once a minute"
+
+
+def test_a_refused_recording_leaves_no_trouble_once_it_is_stopped(filmed):
+    """The reason stayed in the status until the next recording, which waited up to half a minute for its turn."""
+    made, _ = filmed(disk_marker=".shmcam-disk")
+    made.start_hub()
+    made.start()
+    made.ready()
+    row = lambda: next(one for one in made.ask("status").data["processes"] if one["program"] == "recorder")  # noqa: E731
+    until(lambda: ".shmcam-disk is missing" in row()["reason"] and row()["state"] == "waiting", 20, made.log)
+    assert "nothing was written: " in (told := made.ask("record stop").text) and "is missing" in told
+    until(lambda: (row()["state"], row()["reason"]) == ("idle", ""), 20, lambda: str(row()))
+    made.recordings.mkdir(exist_ok=True)
+    (made.recordings / ".shmcam-disk").touch()
+    assert made.ask("record start").status == "recording_started"
+
+
+def test_room_that_could_not_be_made_is_no_trouble_any_more_once_there_is_some(tmp_path):
+    """It stayed in status and /healthz until the next recording."""
+    (tmp_path / "config.toml").touch()
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    with Catalogue.of(settings) as catalogue:
+        storage = Storage(settings, RecorderSettings(), catalogue)
+        with pytest.raises(NotWritable, match="disk full"):
+            storage.prepare(settings.paths.recordings, bytes_per_s=1e15)
+        storage.make_room_again()
+        assert storage.trouble, "its writer tries again"
+        storage.is_wanted = False
+        storage.make_room_again()
+        assert not storage.trouble
 
 
 def test_a_bug_in_the_finishing_thread_ends_the_process_with_an_error(tmp_path, caplog):

@@ -152,3 +152,29 @@ def test_a_disk_with_room_again_gets_all_that_waits(queue_of_full_disk, tmp_path
 
 def test_hooks_that_are_gone_do_not_end_the_process_on_a_full_disk(queue_of_full_disk):
     assert queue_of_full_disk.remove_others(["b"]) == 0
+
+
+def test_the_trouble_ends_with_room_although_no_event_comes(queue_of_full_disk, tmp_path):
+    """It stayed in the status until the next event."""
+    queue = queue_of_full_disk
+    put(queue, "4", event_id=(7, 1))
+    queue.retry()
+    assert queue.problem
+    set_full(queue, False)
+    queue.retry()
+    assert not queue.problem
+    with DeliveryQueue(tmp_path / "q", "run") as again:
+        assert take(again)[-3:] == ["2", "3", "4"] and again.is_seen((7, 1))
+
+
+def test_a_file_that_could_not_be_opened_at_the_start_is_opened_later_and_no_row_is_lost(tmp_path):
+    with DeliveryQueue(tmp_path / "later/q", "run") as before:
+        assert "in memory only" in before.problem
+        put(before, "1", "2")
+        under_way = before.find_first("a")
+        (tmp_path / "later").mkdir()
+        with DeliveryQueue(tmp_path / "later/q", "run") as left_over:
+            put(left_over, "0")
+        before.retry()
+        assert not before.problem and before.remove(under_way.number)
+        assert take(before) == ["0", "2"]

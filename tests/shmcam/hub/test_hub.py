@@ -21,6 +21,7 @@ from shmcam.control.messages import (
     PreviewFrame,
     Quit,
     Record,
+    RecordingStarted,
     Reply,
     Save,
     Saved,
@@ -349,3 +350,29 @@ def test_a_lost_camera_of_a_second_capture_ends_with_it(first_back):
     scene.say(CAPTURE, CameraLost(camera="cam0", reason="unplugged"))
     scene.router.remove_peer(CAPTURE)
     assert state() == "lost"  # nobody says otherwise
+
+
+def test_what_a_process_does_ends_with_it_and_what_it_saw_stays_if_it_lasts():
+    """RECORDING stayed in the status for ever where a recorder was killed and the next one had nothing to record."""
+    scene = Scene()
+    scene.process(CAPTURE, "capture", "detect", camera="cam0")
+    scene.process(EXPORTER, "analyzer", camera="cam0")
+    scene.process(RECORDER0, "recorder", camera="cam0", subscribe=("motion",))
+    scene.say(CAPTURE, CameraFound(camera="cam0", source="v4l2"))
+    scene.say(EXPORTER, NightBegan(camera="cam0"))
+    scene.say(EXPORTER, MotionBegan(camera="cam0", captured_ns=5 * 10**9))
+    scene.say(RECORDER0, RecordingStarted(camera="cam0", path="/a.mp4"))
+    row = lambda: {key: camera_rows(scene.router.registry)[0][key] for key in ("state", "night", "recording")}  # noqa: E731
+    assert row() == {"state": "found", "night": True, "recording": "/a.mp4"}
+    [ended] = scene.router.remove_peer(EXPORTER, 7 * 10**9)
+    assert ended == Send((RECORDER0,), MotionEnded(camera="cam0", captured_ns=7 * 10**9, duration_s=2.0))
+    assert row()["night"] is None
+    scene.process(STREAMER, "analyzer", camera="cam0")
+    assert row()["night"] is True, "it carries the night on"
+    scene.say(STREAMER, Heartbeat(role="analyzer", camera="cam0", figures={"night": False}))
+    assert row()["night"] is False, "or not"
+    assert scene.router.remove_peer(STREAMER) == [], "no motion ends twice"
+    scene.router.remove_peer(CAPTURE)
+    scene.router.remove_peer(RECORDER0)
+    scene.process(RECORDER0, "recorder", camera="cam0")
+    assert row() == {"state": "unknown", "night": None, "recording": None}

@@ -455,7 +455,7 @@ def test_call_explains_a_missing_hub(tmp_path):
     assert "try: shmcam run" in reply.text
 
 
-def test_a_loop_that_hangs_stops_beating(hub):
+def test_a_loop_that_hangs_is_silent_until_it_goes_on(hub):
     with client_of(hub, "analyzer") as analyzer:
         until(lambda: analyzer.is_connected, "connected")
         stop = serve(analyzer, lambda request: None)
@@ -467,6 +467,9 @@ def test_a_loop_that_hangs_stops_beating(hub):
             lambda: next((r for r in rows(hub) if r["program"] == "analyzer"), {}).get("state") == "silent",
             "silence seen",
         )
+        stop = serve(analyzer, lambda request: None)
+        until(lambda: [r for r in rows(hub) if (r["program"], r["state"]) == ("analyzer", "running")], "gone again")
+        stop()
 
 
 def rows(hub):

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiomqtt
 import pytest
@@ -14,8 +15,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Saved
+from shmcam.mqtt import broker_connection
 from shmcam.mqtt.broker_connection import BrokerLink, explain, subscribe
-from shmcam.mqtt.outbox import Outbox
+from shmcam.mqtt.outbox import Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import Topics
 from shmcam.runtime.timers import Backoff
@@ -315,3 +317,24 @@ def test_refused_subscriptions_are_named():
 
     refused = asyncio.run(subscribe(Broker(), ["shmcam/all/command", "shmcam/pi/command"], SubscribeOptions(qos=1)))
     assert refused == ["shmcam/all/command (Not authorized)"]
+
+
+def test_a_state_that_is_too_long_is_told_until_it_fits_and_an_event_is_no_state(monkeypatch, tmp_path):
+    """One event that was too long stood in the status as what is wrong until another one of its kind came."""
+
+    async def publish(_client, _message):
+        pass
+
+    monkeypatch.setattr(broker_connection, "publish", publish)
+
+    async def send():
+        link = BrokerLink(MqttSettings(), tmp_path, Topics("shmcam", "pi"), Outbox(10), lambda _message: None)
+        client = link._client = SimpleNamespace(packet_bytes_max=100)
+        link.reason = ""
+        assert not await link._publish(client, Outgoing("event", bytes(200))) and link.reason == ""
+        assert not await link._publish(client, Outgoing("image", bytes(200), retain=True))
+        assert "image: 221 bytes left out" in link.reason
+        assert await link._publish(client, Outgoing("event", b"short")) and link.reason
+        assert await link._publish(client, Outgoing("image", b"", retain=True)) and link.reason == ""
+
+    asyncio.run(send())

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from shm_ring import LiveRing
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.rtsp_publish.address import CannotPublish, addresses_of, list_secrets, to_shown
 from shmcam.rtsp_publish.publisher import Publisher, check_server
@@ -183,6 +184,21 @@ def test_a_server_that_falls_silent_while_ffmpeg_connects_holds_the_process_up_n
         faulthandler.cancel_dump_traceback_later()
         server.join(10)
     held[0].close()
+
+
+def test_a_server_that_was_away_is_no_reason_any_more_while_no_frames_come(monkeypatch):
+    """It stayed in the status, as retried and refused, although nobody had asked the server again."""
+    monkeypatch.setattr("shmcam.rtsp_publish.publisher.FRAMELESS_S", 0.2)
+    stop = Stop()
+    with LiveRing("/no-such.cam0.h264", stop) as ring:
+        publisher = Publisher("cam0", "rtsp://127.0.0.1:9/x", ring, stop)
+        publisher._note(state="waiting", reason="rtsp://127.0.0.1:9/x: Connection refused")
+        thread = threading.Thread(target=publisher.run)
+        thread.start()
+        until(lambda: publisher.status.reason == "", 10)
+        stop.request()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("url", ["rtsp://h:99999/x", "rtsp://a..b/x", "rtsp://ann:se?cret@h/x", "rtsp://ann:se/c@h/x"])

@@ -118,6 +118,21 @@ def test_a_store_that_goes_away_is_trouble_and_its_return_is_enough(sftp, make, 
     assert (one.uploader.state.state, one.uploader.state.trouble) == ("running", "")
 
 
+def test_trouble_ends_with_its_cause_although_nothing_waits_any_more(local, make, disk):
+    """`retrying` and the reason stayed in the status until the next upload."""
+    one = make(local)
+    clip, away = one.saved("a_20260101.mp4"), disk.with_name(f"{disk.name}-away")
+    disk.rename(away)
+    try:
+        assert one.uploader.step() >= 10 and one.uploader.state.state == "retrying"
+        one.catalogue.delete(clip.id, "command")
+        assert one.uploader.step() >= 10 and one.uploader.state.trouble, "nothing waits, and it is still away"
+    finally:
+        away.rename(disk)
+    one.uploader.step()
+    assert (one.uploader.state.state, one.uploader.state.trouble) == ("running", "")
+
+
 @pytest.mark.parametrize(
     ("remote", "told"), [("nowhere:x", "didn't find section"), ("/proc/shmcam", "no such file or directory")]
 )
