@@ -22,6 +22,9 @@ HISTORY = 63
 MIN_HISTORY = 4
 """Gaps that an estimate needs; so many in a row that agree with one another are a new rate."""
 
+MISSING_MAX = (1 << 32) - 1
+"""The ring's field holds no more: a replay may go on years later."""
+
 SAME_RATE = 1.25
 """Gaps within this factor agree: jitter is less, and cameras halve their rate in the dark."""
 
@@ -63,7 +66,7 @@ class DropCounter:
             self._add(gap)
         period = frame_duration_us * 1000 or self.period_ns
         missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
-        missing = max(0, missing, lost_before)
+        missing = min(max(0, missing, lost_before), MISSING_MAX)
         self.total += missing
         return missing
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from shmcam.runtime.atomic_files import sync_folder
+from shmcam.runtime.atomic_files import read_state, sync_folder
 from shmcam.runtime.clock import now_ns
 
 AHEAD = 200_000
@@ -100,8 +100,7 @@ class FrameIds:
 
     def _read(self) -> None:
         try:
-            with self._path.open("rb", buffering=0) as file:
-                self._learn(file.read(MARK_BYTES), self._old)
+            self._learn(read_state(self._path)[:MARK_BYTES], self._old)
         except FileNotFoundError:
             return
         except OSError as problem:

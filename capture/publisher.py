@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from capture.desired_request import DesiredRequest, period_s_of
 from capture.drops_and_settling import HISTORY, SAME_RATE, DropCounter, SettlingFlags, nominal_rate
 from capture.rings import Rings
-from capture.sources.base import CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
+from capture.sources.base import CameraError, CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
+from shm_ring.errors import MetadataOutOfRange
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.runtime.clock import RateMeter, now_ns, utc_offset_ns
 
@@ -144,6 +145,12 @@ class FramePublisher:
 
     def publish_frame(self) -> FrameMeta:
         """Moves the frame that is ready from the source to the rings. Raises: CameraError."""
+        try:
+            return self._publish_frame()
+        except MetadataOutOfRange as error:  # whatever a source says of its frame, it ends no process
+            raise CameraError(f"{self.description}: {error}") from error
+
+    def _publish_frame(self) -> FrameMeta:
         frame_id = self._main.next_frame_id
         with self._main.slot() as slot:
             meta = (

@@ -27,6 +27,10 @@ class RingTooLarge(RingError, MemoryError):
     """The ring does not fit into memory or /dev/shm. The message says how many slots would."""
 
 
+class MetadataOutOfRange(RingError, ValueError):
+    """The metadata of a frame do not fit into the ring's fields. The frame is not written."""
+
+
 class FrameOverwritten(RingError, LookupError):
     """The writer came round while the frame was being read, or before. Discard what was computed, take a newer one."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shm_ring import layout, segment
+from shm_ring.errors import MetadataOutOfRange
 from shm_ring.formats import Geometry
 from shm_ring.frame import Pixels
 from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK, RingShape
@@ -228,7 +229,7 @@ class RingWriter:
                 0,
             )
         except struct.error as error:
-            raise ValueError(f"ring {self.name}: {meta}: {error}") from None
+            raise MetadataOutOfRange(f"ring {self.name}: {meta}: {error}") from None
         if geometry is not self._geometries[slot]:
             self._write_geometry(slot, geometry)
         word = (2 * sequence + 2) & WORD_MASK

@@ -7,15 +7,16 @@ on counting frames and time where the first one ended.
 from __future__ import annotations
 
 import csv
-import errno
 import math
 from dataclasses import dataclass, replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
 from capture.sources.base import CameraError, CameraRequest, EndOfStream, OpenedSource, Payload, ShotMeta
 from shm_ring.formats import Geometry, geometry, planes
+from shmcam.runtime.atomic_files import open_regular, read_state
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.stop import Stop
 
@@ -24,6 +25,10 @@ TABLE_BYTES_MAX = 1 << 28
 """A row takes about 200 bytes: more than a million frames."""
 LARGEST_TIME, LARGEST_WORD = 1 << 62, (1 << 32) - 1
 """The ring's fields hold no more (shm_ring/layout.py); times leave room for the passes of a loop."""
+LARGEST_ID = 1 << 53
+"""Ids go on from the largest that a ring ever had, and JavaScript can tell no larger ones apart."""
+HEADER_BYTES_MAX = 1 << 16
+"""Of an npy file; and what a small png or jpg may have beside its pixels."""
 LARGEST_STRIDE = 1 << 18
 
 Row = dict[str, str]
@@ -88,7 +93,7 @@ class ReplaySource:
         """Fills in the recorded bytes; the metadata are the recorded ones, too."""
         shot, file = self._shot(), self._frames[self._next].file
         self._next += 1
-        pixels = read_pixels(file)
+        pixels = read_pixels(file, self._geometry)
         if pixels.size != self._geometry.payload_bytes:
             expected = self._geometry.payload_bytes
             raise CameraError(f"{self.description}: {file.name} has {pixels.size} bytes, not {expected}")
@@ -112,21 +117,20 @@ class ReplaySource:
             1, len(self._frames) - 1
         )
         later_ns = self._pass * (last.captured_ns - first.captured_ns + gap_ns)
-        return replace(
+        shot = replace(
             shot,
             captured_ns=shot.captured_ns + later_ns,
             captured_utc_ns=shot.captured_utc_ns + later_ns,
             frame_id=shot.frame_id + self._pass * (last.frame_id - first.frame_id + 1),
         )
+        if not (0 <= shot.frame_id <= LARGEST_ID and max(shot.captured_ns, shot.captured_utc_ns) <= LARGEST_TIME):
+            raise CameraError(f"{self.description}: ids or times of pass {self._pass + 1} are out of range")
+        return shot
 
 
 def read_table(path: Path) -> list[Row]:
     """Returns the rows of the frames that are whole. Raises: OSError, ValueError, csv.Error."""
-    if not path.is_file():  # a FIFO would be waited for without end
-        raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
-    if path.stat().st_size > TABLE_BYTES_MAX:
-        raise ValueError(f"{path.stat().st_size} bytes; at most {TABLE_BYTES_MAX}")
-    with path.open(newline="", encoding="utf-8") as file:
+    with TextIOWrapper(open_regular(path, TABLE_BYTES_MAX), encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if row.get("file") and not row.get("problem")]
 
 
@@ -142,7 +146,7 @@ def shot_of(row: Row) -> ShotMeta:
         frame_duration_us=_read_integer(row, "frame_duration_us", LARGEST_WORD),
         lost_before=_read_integer(row, "dropped_before", LARGEST_WORD),
         captured_utc_ns=_read_integer(row, "captured_utc_ns", LARGEST_TIME),
-        frame_id=_read_integer(row, "frame_id", LARGEST_TIME),
+        frame_id=_read_integer(row, "frame_id", LARGEST_ID),
         flags=_read_integer(row, "flags", LARGEST_WORD),
     )
 
@@ -183,16 +187,21 @@ def geometry_of(row: Row) -> Geometry:
     return replace(checked, offsets=offsets)
 
 
-def read_pixels(file: Path) -> Payload:
-    """Returns the bytes of one frame. Raises: CameraError."""
-    if not file.is_file():
-        raise CameraError(f"{file.name}: no such file")
+def read_pixels(file: Path, expected: Geometry) -> Payload:
+    """Returns the bytes of one frame; a file of another size is not decoded. Raises: CameraError."""
     try:
+        data = read_state(file, 2 * expected.payload_bytes + HEADER_BYTES_MAX)  # noise makes a png larger than it shows
         if file.suffix == ".npy":
-            return np.asarray(np.load(file, allow_pickle=False), np.uint8).reshape(-1)
+            return np.asarray(np.load(BytesIO(data), allow_pickle=False), np.uint8).reshape(-1)
         import cv2
 
-        picture = cv2.imread(str(file))
+        from shmcam.imaging.image_header import count_pixels
+
+        if (pixels := count_pixels(data)) != expected.width * expected.height:
+            raise CameraError(f"{file.name} has {pixels} pixels, not {expected.width * expected.height}")
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except CameraError:
+        raise
     except Exception as error:  # numpy and OpenCV raise whatever a damaged header makes them
         raise CameraError(f"{file.name}: {error}") from error
     if picture is None:

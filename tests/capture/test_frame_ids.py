@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+import threading
 
 import pytest
 
@@ -11,6 +12,7 @@ from capture.frame_ids import AHEAD, MARK_BYTES, MARK_MAX, FrameIds
 from capture.rings import Rings
 from shm_ring.formats import geometry
 from shm_ring.metadata import FrameMeta
+from shmcam.runtime.atomic_files import read_state
 from tests.capture.harness import Processes
 from tests.machine import until
 
@@ -135,25 +137,35 @@ def test_a_mark_that_frames_left_by_a_crash_cannot_have_made_is_gone_on_from(tmp
 
 
 def test_a_mark_that_is_read_too_slowly_is_gone_on_from_late_and_never_lowered(tmp_path, monkeypatch, caplog):
-    path = tmp_path / "mark"
-    os.mkfifo(path)  # whoever opens it waits, as on a card that hangs
+    path, card = tmp_path / "mark", threading.Event()
+    path.write_text("5000")
+    monkeypatch.setattr("capture.frame_ids.read_state", lambda path: card.wait(60) and read_state(path))
     monkeypatch.setattr("capture.frame_ids.JOIN_S", 0.05)
     ids = FrameIds(path)
     assert ids.begin(3, exact=False) == 3
     assert "until a slow disk has given" in caplog.text
     assert ids.advance_mark(4) == 4
     ids.end(5)
-    assert path.is_fifo(), "nothing is written before the mark is read"
-    (tmp_path / "disk").write_text("5000")
-    with path.open("w") as card:
-        (tmp_path / "disk").rename(path)
-        card.write("5000")
+    assert path.read_text() == "5000", "nothing is written before the mark is read"
+    card.set()
     until(lambda: ids.advance_mark(5) == 5000, 20, "the late mark")
     assert "frame ids go on at 5000, not at 5" in caplog.text
     until(lambda: marked(path) == 5000 + AHEAD, 20)
     monkeypatch.setattr("capture.frame_ids.JOIN_S", 20)
     ids.end(5006)
     assert marked(path) == 5006
+
+
+def test_a_fifo_in_the_place_of_the_mark_is_not_waited_for_and_the_mark_is_kept_once_it_is_gone(tmp_path, monkeypatch):
+    """The thread waited for a writer of the FIFO until the process ended, and no mark was kept any more."""
+    monkeypatch.setattr("capture.frame_ids.RETRY_NS", 0)
+    path = tmp_path / "mark"
+    os.mkfifo(path)
+    ids = FrameIds(path)
+    assert ids.begin(3, exact=False) == 3
+    until(lambda: not ids._is_busy, 5, "the FIFO was waited for")
+    path.unlink()
+    until(lambda: ids.advance_mark(4) == 4 and path.exists() and marked(path) == 4 + AHEAD, 20)
 
 
 def test_a_disk_that_is_mounted_late_keeps_its_mark_and_is_gone_on_from(tmp_path, monkeypatch, caplog):

@@ -5,13 +5,16 @@ import io
 import itertools
 import os
 import shutil
+import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 
 from capture.sources.base import CameraError, CameraRequest
 from capture.sources.error_translation import GuardedSource, SourceFault
-from capture.sources.replay import ReplaySource
+from capture.sources.replay import ReplaySource, read_pixels
+from shm_ring.formats import geometry
 from shm_ring.tools.dump_ring import dump
 from shmcam.control.client import ControlClient
 from shmcam.runtime.stop import Stop
@@ -228,6 +231,58 @@ def test_a_damaged_file_of_a_dump_is_a_camera_error(whole_dump, tmp_path, damage
     with pytest.raises(CameraError) as caught:
         play(tmp_path / "d")
     assert not isinstance(caught.value, SourceFault) and "has ended" not in str(caught.value)
+
+
+def rewrite(folder, **columns):
+    """Gives columns other values: each a function of the row's number."""
+    table = folder / "frames.csv"
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(
+        {**row, **{name: str(make(number)) for name, make in columns.items()}} for number, row in enumerate(rows)
+    )
+    table.write_text(text.getvalue())
+
+
+FAR = lambda number: number and 1 << 62  # noqa: E731
+
+
+@pytest.mark.parametrize("column", ["frame_id", "captured_ns"])
+def test_numbers_that_each_fit_but_not_together_end_no_capture(whole_dump, tmp_path, column):
+    """Capture ended again and again, and ids that high stayed in the ring for ever."""
+    shutil.copytree(whole_dump, tmp_path / "d")
+    rewrite(tmp_path / "d", **{column: FAR})
+    camera = {"source": "replay", "path": str(tmp_path / "d"), "loop": True, "realtime": False}
+    with Processes(camera=camera) as world:
+        world.start_hub()
+        capture = world.start_capture(frames=False)
+        until(lambda: world.beat().get("state") == "no camera", 20, lambda: f"{world.beat()} {world.log()}")
+        assert "range" in world.beat()["reason"] or "must be 0" in world.beat()["reason"]
+        assert capture.poll() is None and "Traceback" not in world.log()
+        if world.head():
+            with world.reader() as ring:
+                assert ring.meta(ring.latest()).frame_id < 1 << 53
+
+
+def test_a_frame_file_is_not_decoded_unless_it_has_the_size_of_a_frame(whole_dump, tmp_path):
+    """A sparse file of 3 GB, and a picture of 400 million pixels in 400 kB, took gigabytes of memory."""
+    shutil.copytree(whole_dump, tmp_path / "d")
+    large, shape = sorted((tmp_path / "d").glob("*.npy"))[1], (3_000_000_000,)
+    with large.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(3_000_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CameraError, match="at most"):
+            play(tmp_path / "d")
+        with pytest.raises(CameraError, match="64000000 pixels, not 76800"):
+            cv2.imwrite(str(large.with_suffix(".png")), np.zeros((8000, 8000), np.uint8))
+            read_pixels(large.with_suffix(".png"), geometry("bgr24", 320, 240))
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_whatever_a_source_raises_is_a_camera_error():
