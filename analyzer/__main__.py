@@ -12,7 +12,7 @@ from analyzer.loop import COMMANDS, Analyzer, report_saved, run, settings_of
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
-from shm_ring import LiveRing, RingTooLarge, RingWriter
+from shm_ring import LiveRing, RingBusy, RingTooLarge, RingWriter
 from shm_ring.records.scores import SCORE, STREAM
 from shmcam.control.client import ControlClient
 from shmcam.runtime.startup import Process, startup
@@ -39,6 +39,9 @@ def open_scores(process: Process, control: ControlClient, slots: int) -> RingWri
                 camera=camera,
                 stream=STREAM,
             )
+        except RingBusy as problem:
+            log.error("%s", problem)
+            raise SystemExit(1) from None
         except RingTooLarge as problem:
             log.warning("%s", problem)
             control.beat("waiting", str(problem))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shmcam.control.messages import ClipClosed, RecordingStarted, RecordingStopped
 from shmcam.library.files import SESSION_FOLDER, SESSION_LOG, SESSION_LOG_HEAD
+from shmcam.runtime.atomic_files import open_to_append
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.log_tail import LogFollower, merge_tails
 from shmcam.runtime.stop import Stop
@@ -80,12 +81,20 @@ class SessionLogs:
             event = self._events.get()
             folder = Path(event.path).parent
             if isinstance(event, RecordingStarted):
+                for before in self._sessions.keys() - {folder}:  # its recorder may have been killed there
+                    self._end(before, event.camera)
                 session = self._sessions.get(folder) or self._begin(folder)
                 session.cameras.add(event.camera)
                 session.ended_s = 0.0
-            elif session := self._sessions.get(folder):  # type: ignore[assignment]
-                session.cameras.discard(event.camera)
-                session.ended_s = 0.0 if session.cameras else time.monotonic()
+            else:
+                self._end(folder, event.camera)
+
+    def _end(self, folder: Path, camera: str) -> None:
+        """Notes that a camera records into a folder no longer."""
+        session = self._sessions.get(folder)
+        if session is not None and camera in session.cameras:
+            session.cameras.remove(camera)
+            session.ended_s = 0.0 if session.cameras else time.monotonic()
 
     def _begin(self, folder: Path) -> RunningSession:
         session = self._sessions[folder] = RunningSession(LogFollower(self._log_folder, ""))
@@ -107,7 +116,7 @@ class SessionLogs:
         if session.bytes > BYTES_MAX:
             data = f"session.log ends here: {BYTES_MAX} bytes; the rest is in {self._log_folder}\n".encode()
         try:
-            with (folder / SESSION_LOG).open("ab") as file:
+            with open_to_append(folder / SESSION_LOG) as file:
                 file.write(data)
         except OSError as problem:
             log.warning("session.log cannot be written folder=%s reason=%s", folder, problem)

@@ -25,7 +25,7 @@ from recorder.settings import RecorderSettings
 from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from recorder.upscaled_preroll import SmallPreroll
-from shm_ring import LiveRing, RingCursor
+from shm_ring import LiveRing, RingBusy, RingCursor
 from shm_ring.ownership import WriterLock, WriterRecord
 from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient
@@ -56,7 +56,11 @@ def run(process: Process) -> None:
     own = settings.table(RecorderSettings, camera)
     paths = settings.paths
     _set_niceness(own.nice)
-    lock = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
+    try:
+        lock = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
+    except RingBusy as problem:
+        log.error("%s", problem)
+        raise SystemExit(1) from None
     lock.remember(WriterRecord(os.getpid()))
     triggers = Triggers(ClipLimits.of(own))
     with (

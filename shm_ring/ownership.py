@@ -8,9 +8,11 @@ taking it: the child would hold it too.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 import time
 from contextlib import suppress
@@ -66,9 +68,9 @@ class WriterLock:
 
     @classmethod
     def take(cls, path: Path, ring: str) -> WriterLock:
-        """Takes the lock, or raises RingBusy naming the pid that has it."""
+        """Takes the lock, or raises RingBusy naming the pid that has it, or what is in its place."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        fd = _open_lock(path, ring)
         left = _parse(os.pread(fd, 128, 0))
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WRITE_LOCK)
@@ -86,6 +88,20 @@ class WriterLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _open_lock(path: Path, ring: str) -> int:
+    """Opens the lock file, and waits for nobody. Raises: RingBusy where something else has its place, OSError."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
+            raise RingBusy(f"ring {ring}: {path} is no file and cannot be locked; remove it") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise RingBusy(f"ring {ring}: {path} is no file and cannot be locked; remove it")
+    return fd
 
 
 def _parse(line: bytes) -> WriterRecord:

@@ -15,7 +15,7 @@ from analyzer.keogram.local_day import Day, DayInfo
 from shmcam.imaging.png import to_png
 from shmcam.library.entry import Entry
 from shmcam.library.sidecar import Owner, write_sidecar
-from shmcam.runtime.atomic_files import find_unused_path, read_state
+from shmcam.runtime.atomic_files import find_unused_path, open_to_append, read_state
 from shmcam.runtime.clock import to_iso
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class DayFile:
     def append(self, row: Columns) -> None:
         """Adds one column. Raises: OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
+        with open_to_append(self.path) as file:
             # A write that was cut short by a full disk or a crash must not shift every later record.
             file.truncate(file.tell() // self.dtype.itemsize * self.dtype.itemsize)
             file.write(row.tobytes())

@@ -205,6 +205,8 @@ class FileSource:
         """Opens it (again) from the start: seeking needs key frames that not every file has."""
         self.close()
         self._decoded = self._damaged = 0
+        if self._path.exists() and not self._path.is_file():  # opening a FIFO waits for its writer
+            raise CameraError(f"{self.description}: no regular file")
         try:
             self._container = av.open(str(self._path), "r")
             decoder = VideoDecoder(self._container, self.description, threads="AUTO", deinterlace=self._deinterlace)

@@ -23,7 +23,7 @@ from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
 from shmcam.library.sidecar import INSTALLATION
 from shmcam.library.time_parsing import parse_instant_ns
-from shmcam.runtime.atomic_files import find_unused_path
+from shmcam.runtime.atomic_files import find_unused_path, read_state
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import Progress, make_progress_bar
 from shmcam.runtime.startup import find_config
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 Pixels = np.typing.NDArray[np.uint8]
 READABLE = (".jpg", ".png", ".tiff")
+PICTURE_BYTES_MAX = 1 << 30
+"""A picture of 300 megapixels without compression."""
 REFUSED_SHOWN = 10
 """The most pictures that one answer names."""
 NAMED = ("camera", "since", "from", "until", "to", "fps", "label")
@@ -233,7 +235,13 @@ def _explain_unreadable(path: Path) -> str:
 
 
 def _read_picture(path: Path) -> Pixels | None:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.suffix in READABLE else None
+    if path.suffix not in READABLE:
+        return None
+    try:
+        data = np.frombuffer(read_state(path, PICTURE_BYTES_MAX), np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except OSError:
+        return None
     return None if picture is None else np.asarray(picture, np.uint8)
 
 

@@ -19,13 +19,15 @@ from pathlib import Path
 from recorder.clips.clip import ClipFormat, ClipPaths, ClipTotals, Track
 from recorder.encoding.encoder import TIME_BASE, AccessUnit
 from shm_ring import FrameMeta
-from shmcam.runtime.atomic_files import sync_folder
+from shmcam.runtime.atomic_files import open_regular, read_state, sync_folder
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of
 
 COLUMNS = ("frame_number", "write_time_unix", "sensor_timestamp_ns", "dropped_since_last", "total_hardware_drops")
 CSV_HEADER = ",".join(COLUMNS) + "\n"
+MAX_TIMING_BYTES = 1 << 30
+"""The largest CSV that is read: a day at 120 frames a second."""
 TAIL_BYTES = 400
 """Holds the last line."""
 
@@ -71,7 +73,7 @@ def read_rows(path: Path) -> list[tuple[int, int, int]]:
     Returns: rows of (frame id, captured ns, dropped since last).
     """
     rows: list[tuple[int, int, int]] = []
-    header, *lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
+    header, *lines = read_state(path, MAX_TIMING_BYTES).decode(errors="replace").splitlines(keepends=True) or [""]
     for text in lines if header == CSV_HEADER else ():
         if not text.endswith("\n") or (row := _parse_row(text)) is None:
             break
@@ -84,7 +86,7 @@ def read_last_captured_ns(path: Path, now_s: float, within_s: float) -> int:
 
     Raises: OSError.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         *_, text = file.read().decode(errors="replace").splitlines() or [""]
     row = _parse_row(text)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, camera_of, is_of
-from recorder.clips.clip_file import read_last_captured_ns, read_rows
+from recorder.clips.clip_file import MAX_TIMING_BYTES, read_last_captured_ns, read_rows
 from recorder.clips.writer_events import Closed
 from recorder.resume import RESUME_WITHIN_S
 from shmcam.library.sidecar import TIMING, Owner, sidecar_path_of
-from shmcam.runtime.atomic_files import PART, find_unused_path, is_regular, sweep, sync_folder
+from shmcam.runtime.atomic_files import PART, find_unused_path, is_regular, read_state, sweep, sync_folder
 from shmcam.video.disk_file import hold
 from shmcam.video.growing_mp4 import VideoSummary, read_summary, trim, truncate
 
@@ -169,7 +169,7 @@ def _adopt_timing(growing: Path, final: Path, frames: int) -> list[tuple[int, in
     if not rows:  # nothing of it reached the disk
         growing.unlink()
         return []
-    lines = growing.read_bytes().split(b"\n")[: len(rows) + 1]
+    lines = read_state(growing, MAX_TIMING_BYTES).split(b"\n")[: len(rows) + 1]
     truncate(growing, sum(len(line) + 1 for line in lines))
     growing.rename(final)
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,7 +46,8 @@ def find_attachment(kind: str, path: str, picture: bytes | None) -> Attachment |
     file = Path(path) if path else None
     if file and file.suffix.lower() in {"picture": PICTURES, "clip": CLIPS}.get(kind, frozenset()):
         try:
-            return Attachment(file.name, file, file.stat().st_size)
+            status = file.stat()
         except OSError:  # deleted since
             return None
+        return Attachment(file.name, file, status.st_size) if stat.S_ISREG(status.st_mode) else None
     return Attachment("picture.jpg", picture, len(picture)) if kind == "picture" and picture else None

@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from shmcam.hooks.attempt import Attachment, Attempt
+from shmcam.runtime.atomic_files import open_regular
 
 BLOCK_BYTES = 64 * 1024
 ANSWER_BYTES_MAX = 64 * 1024
@@ -64,7 +65,7 @@ def _read_blocks(file: Attachment) -> Iterator[bytes]:
         yield file.content
         return
     left = file.size_bytes
-    with file.content.open("rb") as source:
+    with open_regular(file.content) as source:
         while left > 0:
             block = source.read(min(BLOCK_BYTES, left))
             if not block:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from shmcam.runtime.atomic_files import is_regular
+
 log = logging.getLogger(__name__)
 
 SOCKET_UMASK = 0o117
@@ -26,7 +28,7 @@ BACKLOG = 128
 
 
 class SocketTakenError(OSError):
-    """Another hub answers at this path."""
+    """Another hub answers at this path, or what is in the place of its lock is none."""
 
 
 class UnixListener:
@@ -103,7 +105,10 @@ def is_listening(path: Path) -> bool:
 
 def _take_lock(path: Path) -> TextIO:
     """Takes the lock beside the socket, so that two hubs started at once cannot both replace it."""
-    file = path.with_suffix(".lock").open("a+")
+    lock = path.with_suffix(".lock")
+    if os.path.lexists(lock) and not is_regular(lock):
+        raise SocketTakenError(f"{lock} is no file and cannot be locked; remove it")
+    file = lock.open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -41,7 +42,7 @@ from shmcam.library.manifest import (
 )
 from shmcam.library.query import Query
 from shmcam.library.sidecar import MANIFEST, is_archive
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import open_atomic, open_regular, open_to_append
 from shmcam.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -99,11 +100,9 @@ def build(
     if not entries:
         raise NothingThere(f"archive {name}: the library holds nothing of that {span.describe()}")
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():  # opening a FIFO waits for its reader
-        raise ValueError(f"{folder / JOURNAL}: no regular file; remove it")
     sources = [(path, _to_place(path, catalogue.root)) for path in _files_of(entries)]
     done, spared = read_items(folder), {entry.path for entry in entries}
-    with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
+    with TextIOWrapper(open_to_append(folder / JOURNAL), encoding="utf-8") as journal:
         for number, (source, place) in enumerate(sources):
             progress(number, len(sources))
             if place not in done:  # before the file, so that `discard` knows it after a kill
@@ -203,7 +202,7 @@ def _link(source: Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> str:
     total = hashlib.sha256()
-    with source.open("rb") as reading, open_atomic(target, replace=True) as writing:
+    with open_regular(source) as reading, open_atomic(target, replace=True) as writing:
         while piece := reading.read(CHUNK_BYTES):
             total.update(piece)
             writing.write(piece)

@@ -25,7 +25,7 @@ from shmcam.library.sidecar import (
     read_json,
     sidecar_path_of,
 )
-from shmcam.runtime.atomic_files import PART, sweep
+from shmcam.runtime.atomic_files import PART, open_regular, sweep
 
 GROWING_S = 30.0
 """Seconds without a change after which a video counts as closed: while it is written, it changes more often."""
@@ -133,7 +133,7 @@ def _remove_session_folder(folder: Path) -> None:
     """Deletes the folder of a session if nothing but its log is left. Raises: OSError."""
     session_log = folder / SESSION_LOG
     if [item.name for item in folder.iterdir()] == [SESSION_LOG]:
-        with session_log.open("rb") as file:
+        with open_regular(session_log) as file:
             is_ours = file.readline(200).strip() == SESSION_LOG_HEAD.encode()
         if is_ours:
             session_log.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
 from shmcam.library.sidecar import INSTALLATION, MANIFEST, MAX_SIDECAR_BYTES, Owner, read_json, read_regular
-from shmcam.runtime.atomic_files import open_atomic, sync_folder
+from shmcam.runtime.atomic_files import open_atomic, open_regular, sync_folder
 from shmcam.runtime.clock import to_iso
 from shmcam.runtime.progress import Progress
 
@@ -105,7 +105,7 @@ def _to_items(rows: Iterable[object]) -> list[ManifestItem]:
 def hash_file(path: Path) -> str:
     """Returns the SHA-256 sum of a file, read in pieces. Raises: OSError."""
     total = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(CHUNK_BYTES):
             total.update(piece)
     return total.hexdigest()

@@ -28,7 +28,7 @@ from shmcam.imaging.tiff import Tag
 from shmcam.library.entry import Entry, from_description, is_text
 from shmcam.library.errors import LibraryError
 from shmcam.library.time_parsing import LARGEST
-from shmcam.runtime.atomic_files import open_atomic, read_state
+from shmcam.runtime.atomic_files import open_atomic, open_regular, read_state
 
 PICTURES = frozenset({".jpg", ".png", ".tiff"})
 """Formats that carry their description."""
@@ -255,7 +255,7 @@ def read_all(paths: Iterable[Path], owner: Owner) -> list[Entry]:
 def read_exif(path: Path) -> dict[str, Any]:
     """Returns the JSON in a picture's UserComment; empty where there is none, or the file is damaged."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             block = tiff.find_exif(file.read(MAX_HEADER_BYTES))
         _, _, comment = tiff.decode_tags(block, Tag.EXIF)[Tag.USER_COMMENT]
         value = json.loads(comment.removeprefix(USER_COMMENT_ASCII).rstrip(b"\0"))

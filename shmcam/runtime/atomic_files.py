@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 PART = ".part"
 """The suffix of a file that is being written. A file with it that a crash left may be removed on start."""
@@ -107,19 +107,32 @@ MAX_STATE_BYTES = 1 << 20
 """The largest state file that is read: ours have a few kilobytes."""
 
 
-def open_regular(path: Path, max_bytes: int) -> BinaryIO:
+def open_regular(path: Path, max_bytes: int | None = None) -> BinaryIO:
     """Opens a regular file to read it; opening never waits, as it would for a FIFO without a writer.
 
     Raises: OSError, also for a FIFO, a device or a folder, and for a file of more than `max_bytes`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _to_file(descriptor, path, "rb", max_bytes)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Opens a regular file to write behind its end, made if there is none; opening never waits.
+
+    Raises: OSError, also for a FIFO, a device or a folder.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    return _to_file(os.open(path, flags, 0o640), path, "ab")
+
+
+def _to_file(descriptor: int, path: Path, mode: str, max_bytes: int | None = None) -> BinaryIO:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if status.st_size > max_bytes:
+        if max_bytes is not None and status.st_size > max_bytes:
             raise OSError(errno.EFBIG, f"{status.st_size} bytes, at most {max_bytes} are read", str(path))
-        return os.fdopen(descriptor, "rb")
+        return cast("BinaryIO", os.fdopen(descriptor, mode))
     except BaseException:
         os.close(descriptor)
         raise

@@ -6,8 +6,11 @@ import heapq
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+from shmcam.runtime.atomic_files import open_regular
 
 TAIL_BYTES = 256 * 1024
 """Bytes read from the end of each file at most; 400 lines of 150 characters are 60 KB."""
@@ -50,7 +53,7 @@ def find_logs(folder: Path, process: str) -> list[Path]:
 def read_tail(path: Path, lines: int) -> list[str]:
     """Returns the last lines of one file; none if the file is gone."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL_BYTES))
             found = file.read(TAIL_BYTES).decode(errors="replace").splitlines()
@@ -93,7 +96,8 @@ class LogFollower:
         self._places: dict[Path, tuple[int, int]] = {}
         """The inode of each file and the offset up to which it was read."""
         for path in find_logs(folder, process):
-            self._places[path] = (path.stat().st_ino, path.stat().st_size)
+            with suppress(OSError):
+                self._places[path] = (path.stat().st_ino, path.stat().st_size)
 
     def read_new(self) -> Iterator[str]:
         """Yields the complete lines added since the last call, merged by time."""
@@ -102,7 +106,7 @@ class LogFollower:
 
     def _read_added(self, path: Path) -> list[str]:
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 status = os.fstat(file.fileno())
                 inode, size = status.st_ino, status.st_size
                 last_inode, offset = self._places.get(path, (inode, 0))

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+from shmcam.runtime.atomic_files import read_state
 from shmcam.runtime.procfs import find_commands
 
 TIMEOUT_S = 6.0
@@ -38,7 +39,7 @@ def find_supervisord(run: Path, confs: Collection[Path]) -> int:
     """Returns the pid of the supervisord of a run folder or of one of these files, its socket there or not; 0: none."""
     noted = ""
     with suppress(OSError):
-        noted = (run / PID_FILE).read_text(errors="replace").strip()
+        noted = read_state(run / PID_FILE).decode(errors="replace").strip()
     wanted = set(map(str, confs))
     for pid, arguments in find_commands():
         if is_supervisord(arguments) and (str(pid) == noted or wanted & set(arguments)):

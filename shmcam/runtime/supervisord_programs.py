@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shmcam.config.optional_program import list_enabled, optional_programs
 from shmcam.config.settings import PER_CAMERA, Settings
-from shmcam.runtime.atomic_files import open_atomic
+from shmcam.runtime.atomic_files import is_regular, open_atomic, read_state
 
 MODEL = "exporter"
 """The program of supervisord.conf whose options an optional program gets, but for the module in its command."""
@@ -137,7 +137,7 @@ def write_programs(settings: Settings, conf: Path) -> bool:
     """Brings run/programs/ in line with [cameras.…] and with what is enabled. Returns: True if anything changed."""
     folder = settings.paths.run / PROGRAMS
     wanted = render_programs(settings, conf.read_text(), str(conf.parent))
-    present = {path.name: path.read_text() for path in folder.glob("*.conf")}
+    present = {path.name: read_state(path).decode() for path in folder.glob("*.conf") if is_regular(path)}
     for name in present.keys() - wanted.keys():
         (folder / name).unlink()
     for name, text in wanted.items():

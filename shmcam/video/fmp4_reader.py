@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from shmcam.runtime.atomic_files import open_regular
+
 MAX_MOOF_BYTES = 1_000_000
 """Ours have a few hundred bytes."""
 
@@ -53,7 +55,7 @@ class Extent:
 
 def measure_extent(path: Path, suspect: int = SUSPECT_FRAGMENTS) -> Extent:
     """Measures what is whole; the data of the last `suspect` fragments is examined. Raises: OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         fragments, finished = _scan(file, os.fstat(file.fileno()).st_size)
         for number in range(max(0, len(fragments) - suspect), len(fragments)):
             if not is_sound(file, fragments[number]):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from shmcam.runtime.atomic_files import open_regular
 from shmcam.video import fmp4_reader
 from shmcam.video.disk_file import DiskFile
 
@@ -103,7 +104,7 @@ def read_about(path: Path) -> dict[str, Any]:
     import av
 
     try:
-        with av.open(str(path), "r") as file:
+        with open_regular(path) as whole, av.open(whole, "r") as file:
             return _read_about(file.metadata)
     except (av.FFmpegError, OSError, ValueError):
         return {}
@@ -122,7 +123,7 @@ def read_summary(path: Path, suspect: int = fmp4_reader.SUSPECT_FRAGMENTS) -> Vi
         if not extent.bytes and not extent.finished:
             return None
     try:
-        with path.open("rb") as whole, av.open(_Front(whole, extent.bytes) if extent.bytes else whole, "r") as file:
+        with open_regular(path) as whole, av.open(_Front(whole, extent.bytes) if extent.bytes else whole, "r") as file:
             about = _read_about(file.metadata)
             if extent.bytes:
                 return VideoSummary(about, extent.frames, extent.last_pts_us, extent.bytes)

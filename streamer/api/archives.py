@@ -19,6 +19,7 @@ from shmcam.config.settings import FORMER_LONG_NAME
 from shmcam.control import messages as c
 from shmcam.library import manifest
 from shmcam.library.sidecar import MANIFEST, is_archive
+from shmcam.runtime.atomic_files import read_state
 from shmcam.runtime.clock import to_iso
 from streamer.api.actions import make_command_endpoint, make_read_endpoint
 from streamer.api.endpoint import Answer, Call, CommandRefused, Endpoint, Nothing, answer_of
@@ -85,7 +86,7 @@ def list_files(folder: Path, role: Role) -> list[ArchivedFile]:
 def _is_masked(config: Path) -> bool:
     """Returns whether a configuration is readable and holds no secret in plain text."""
     try:
-        document = tomllib.loads(config.read_text())
+        document = tomllib.loads(read_state(config).decode())
     except (OSError, ValueError, RecursionError):
         return False
     return mask_secrets(document) == document

@@ -11,6 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from shmcam.imaging.image_header import count_pixels
+from shmcam.runtime.atomic_files import open_regular, read_state
 
 WIDTH = 320
 """Pixels; two columns on a phone with two pixels per point."""
@@ -78,7 +79,7 @@ def _decode_picture(path: Path) -> NDArray[np.uint8] | None:
     import cv2  # heavy, and only needed here
 
     try:
-        data = path.read_bytes()
+        data = read_state(path, FILE_BYTES_MAX)
     except OSError:  # deleted meanwhile, or its disk is away
         return None
     if not 0 < (count_pixels(data) or 0) <= PIXELS_MAX:
@@ -91,12 +92,12 @@ def _decode_first_frame(path: Path) -> NDArray[np.uint8] | None:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_regular(path) as file, av.open(file) as container:
             aspect = container.streams.video[0].sample_aspect_ratio or 1
             for frame in container.decode(video=0):
                 square = frame.reformat(width=max(1, round(frame.width * aspect)))
                 return np.asarray(square.to_ndarray(format="bgr24"), np.uint8)
-    except (av.error.FFmpegError, IndexError):  # IndexError: a file without video
+    except (av.FFmpegError, OSError, IndexError):  # IndexError: a file without video
         return None
     return None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from shmcam.library.manifest import CHUNK_BYTES
+from shmcam.runtime.atomic_files import open_regular
 
 
 async def send_zip(request: web.Request, name: str, files: Sequence[tuple[Path, str]]) -> web.StreamResponse:
@@ -53,7 +54,7 @@ def zip_pieces(files: Sequence[tuple[Path, str]]) -> Iterator[bytes]:
     with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED, allowZip64=True, strict_timestamps=False) as whole:
         for path, name in files:
             info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
-            with path.open("rb") as source, whole.open(info, "w", force_zip64=True) as target:
+            with open_regular(path) as source, whole.open(info, "w", force_zip64=True) as target:
                 while data := source.read(CHUNK_BYTES):
                     target.write(data)
                     yield pieces.take()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from shmcam.runtime.atomic_files import open_regular
 from streamer.auth.login import add_login_cookie
 from streamer.http.context import CONTEXT, access_of, camera_of
 
@@ -69,7 +70,7 @@ async def serve_strip(request: web.Request) -> web.StreamResponse:
 
 def _read_strip(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             body = file.read(STRIP_BYTES_MAX + 1)
     except OSError:
         return None

@@ -12,8 +12,9 @@ import pytest
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
 from exporter.loop import Exporter, check_disks, handle_message, submit_due_past_stacks
+from exporter.session_log_collector import SessionLogs
 from shmcam.config.settings import Settings
-from shmcam.control.messages import PastStack, Reply
+from shmcam.control.messages import PastStack, RecordingStarted, Reply
 from shmcam.library import Catalogue, Entry
 from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
@@ -137,3 +138,14 @@ def test_a_job_that_meets_a_bug_is_answered_and_so_is_what_waits_behind_it(caplo
         until(lambda: len(answers) == 2, 10, "answers")
     assert [answer.status for answer in answers] == ["failed", "stopping"]
     assert stop.failed and "thread trial broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_the_log_of_a_session_whose_recorder_was_killed_ends_with_the_camera_s_next_one(tmp_path):
+    """Nobody says any more that it has stopped: every line went into its log, too, until that was full."""
+    logs, folders = SessionLogs(tmp_path, Stop()), [tmp_path / f"session_2026010{day}_000000" for day in (1, 2)]
+    for folder in folders:
+        folder.mkdir()
+        logs.note(RecordingStarted(camera="cam0", path=str(folder / "cam0_1.mp4")))
+        logs._take_events()
+    first, second = (logs._sessions[folder] for folder in folders)
+    assert first.ended_s and not first.cameras and not second.ended_s and second.cameras == {"cam0"}
