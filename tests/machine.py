@@ -7,6 +7,7 @@ times the load of the machine in that very time.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -89,3 +90,12 @@ def need_shared_memory(wanted_bytes: int) -> None:
     free_bytes = place.f_bavail * place.f_frsize
     if free_bytes < wanted_bytes:
         pytest.skip(f"needs {wanted_bytes / 1e6:.0f} MB in /dev/shm, {free_bytes / 1e6:.0f} MB are free")
+
+
+def anonymous_bytes(pid: int) -> int:
+    """What a process has written into memory, in bytes (proc_pid_smaps_rollup(5)): what a leak adds to.
+
+    Not USS: that rises by the pages of OpenCV's code, 25 MB, when the last other program ends that has it loaded.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kb) * 1024 for kb in re.findall(r"^(?:Anonymous|Swap): +(\d+)", text, re.MULTILINE))

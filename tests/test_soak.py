@@ -4,10 +4,9 @@ import random
 import time
 
 import av
-import psutil
 import pytest
 
-from tests.machine import until
+from tests.machine import anonymous_bytes, until
 from tests.pipeline import ALL, Pipeline
 
 COMMANDS = (
@@ -24,7 +23,7 @@ SETTLE_S = 90.0
 
 def private_bytes(pipeline):
     """What each program has of its own, without the rings."""
-    return {name: psutil.Process(pid).memory_full_info().uss for name in ALL if (pid := pipeline.pid(name))}
+    return {name: anonymous_bytes(pid) for name in ALL if (pid := pipeline.pid(name))}
 
 
 def running(pipeline):

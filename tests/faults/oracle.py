@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ import psutil
 
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry
-from tests.machine import PATIENCE
+from tests.machine import PATIENCE, anonymous_bytes
 from tests.pipeline import Pipeline
 from tests.reading import numbers_in_clip
 from tests.recorder.rig import rows, timing_of
@@ -77,9 +78,9 @@ class Oracle:
         for name, pid in ((name, self.shmcam.pid(name)) for name in self.shmcam.states()):
             try:
                 process = psutil.Process(pid)
-                sizes = process.num_fds(), process.num_threads(), process.memory_full_info().uss
+                sizes = process.num_fds(), process.num_threads(), anonymous_bytes(pid)
                 self._samples[name, pid].append((time.monotonic(), *sizes))
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue
 
     # ---- in the end
@@ -182,9 +183,13 @@ class Oracle:
             wrong.append(f"{path.name}: {len(ids)} frames from {ids[0]}, description {description}")
         csv = timing_of(path)
         if not csv.exists():
-            wrong.append(f"{path.name} has no CSV")
-        elif [int(line["frame_number"]) for line in rows(csv)] != ids:
-            wrong.append(f"{path.name}: CSV {[line['frame_number'] for line in rows(csv)][:3]} frames {ids[:3]}")
+            return [*wrong, f"{path.name} has no CSV"]
+        lines = [(int(line["frame_number"]), int(line["dropped_since_last"])) for line in rows(csv)]
+        if [number for number, _ in lines] != ids:
+            wrong.append(f"{path.name}: CSV {lines[:3]} frames {ids[:3]}")
+        uncounted = [after for (before, _), (after, lost) in pairwise(lines) if lost < after - before - 1]
+        if uncounted:
+            wrong.append(f"{path.name}: frames are missing before {uncounted[:3]} and were not counted")
         return wrong
 
     def _deletions(self) -> list[re.Match[str]]:

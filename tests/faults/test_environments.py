@@ -116,7 +116,7 @@ def test_with_a_read_only_root() -> None:
 
 @pytest.mark.alone
 def test_at_100_percent_cpu() -> None:
-    """Eight busy loops: nobody is restarted, capture least of all."""
+    """Eight busy loops: nobody is killed, what is lost is counted, and what was recorded plays."""
     hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
     try:
         exercise()
