@@ -25,6 +25,10 @@ DELETED = re.compile(r"deleted path=(.+?) bytes=\d+ reason=(.+?) trigger=(\S+)")
 MEDIA = (".jpg", ".png", ".tiff", ".npy", ".mp4")
 MAX_NEW_DESCRIPTORS = 8
 """More open files than in the first half of its life: a connection more of hub or streamer."""
+MAX_NEW_THREADS = 4
+"""Threads of a pool that nobody needed before."""
+MAX_NEW_BYTES = 40_000_000
+"""More than any buffer that is filled late: a larger picture, a longer recording's index."""
 SETTLE_S = 60.0
 KEOGRAM_STATE = ".columns"
 """The suffix of the day so far, from which the keogram is made in the evening."""
@@ -93,6 +97,21 @@ class Oracle:
         self._until(self._is_stopped, lambda: f"record stop: {self.shmcam.text('record status', 30)}")
         self._until(lambda: not self._parts(), lambda: f"growing files: {self._parts()}")
         self._until(lambda: not self._unfiled(), lambda: f"not in the library: {self._unfiled()}")
+
+    def check_states(self) -> None:
+        """Every cause has ended: nothing is shown as wrong any more. Raises: Wrong."""
+        shown: list[str] = []
+
+        def is_well() -> bool:
+            data = self.shmcam.json({"command": "get_status"}, 30)["data"]
+            shown[:] = [
+                f"{row['program']} {row['state']}: {row['reason']}" for row in data["processes"] if row["reason"]
+            ]
+            shown.extend(f"{row['camera']} {row['state']}" for row in data["cameras"] if row["state"] != "found")
+            shown.extend(f"{row['camera']} records" for row in data["cameras"] if row["recording"])
+            return not shown
+
+        self._until(is_well, lambda: f"still shown: {shown}")
 
     def check_all(self) -> None:
         """Raises Wrong with everything that is not as promised."""
@@ -245,4 +264,8 @@ class Oracle:
             first = max(sample[1] for sample in samples[: len(samples) // 2])  # rings and library open at first use
             if min(sample[1] for sample in samples[-3:]) > first + MAX_NEW_DESCRIPTORS:
                 wrong.append(f"{name} {pid}: descriptors {[sample[1] for sample in samples]}")
+            for part, what, most in ((2, "threads", MAX_NEW_THREADS), (3, "bytes", MAX_NEW_BYTES)):
+                before = max(sample[part] for sample in samples[: len(samples) // 2])
+                if min(sample[part] for sample in samples[-3:]) > before + most:
+                    wrong.append(f"{name} {pid}: {what} {[sample[part] for sample in samples]}")
         return wrong

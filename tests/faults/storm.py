@@ -46,8 +46,8 @@ Heal = Callable[[], object]
 class Storm:
     """One service, its users, and what is done to it."""
 
-    def __init__(self, shmcam: Pipeline, disk: FaultyDisk, rng: random.Random) -> None:
-        self.shmcam, self.disk, self.rng = shmcam, disk, rng
+    def __init__(self, shmcam: Pipeline, disk: FaultyDisk, rng: random.Random, trigger_port: int) -> None:
+        self.shmcam, self.disk, self.rng, self.trigger_port = shmcam, disk, rng, trigger_port
         self.oracle = Oracle(shmcam)
         self.injected: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
@@ -214,7 +214,8 @@ class Storm:
     def put_special_file(self) -> Heal:
         """A FIFO, a socket or 2 GB of nothing in the place of a state file."""
         names = ("run/cam0.marks.json", "run/cam0.recording.json", "library.cam0.frame_id", "run/cam1.recording.json",
-                 "run/camera_groups.json", "library.id")  # fmt: skip
+                 "run/camera_groups.json", "library.id", "run/changes.json", "logs/stray.log", "captures/stray.jpg",
+                 "recordings/stray.mp4")  # fmt: skip
         path = self.shmcam.folder / self.rng.choice(names)
         how = self.rng.choice(("fifo", "socket", "sparse", "link"))
         kept = path.read_bytes() if path.is_file() else None
@@ -274,6 +275,37 @@ class Storm:
                 peer.sendall(self.rng.randbytes(self.rng.choice((1, 100, 70_000))))
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.shmcam.port), 1) as peer:
                 peer.sendall(self.rng.choice((b"GET /", b"POST /api/save HTTP/1.1\r\n", b"")) + self.rng.randbytes(100))
+        return _nothing
+
+    def hold_connections(self) -> Heal:
+        """Silent peers at every listener: the control socket, HTTP, WebSockets, the trigger port; and wrong tokens."""
+        held: list[socket.socket] = []
+        upgrade = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        words = {self.shmcam.port: (b"", b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n", upgrade)}
+        words[self.trigger_port] = (b"", b"token", b"token wrong\nping\n")
+        for number in range(100):
+            with suppress(OSError):
+                held.append(socket.socket(socket.AF_UNIX))
+                held[-1].settimeout(1)
+                held[-1].connect(str(self.shmcam.socket))
+            for port, beginnings in words.items():
+                with suppress(OSError):
+                    held.append(socket.create_connection(("127.0.0.1", port), 1))
+                    held[-1].sendall(beginnings[number % len(beginnings)])
+
+        def let_go() -> None:
+            for peer in held:
+                peer.close()
+
+        return let_go
+
+    def keep_killing_hub(self) -> Heal:
+        """Hang clocks go on, events arrive, settings stay."""
+        for _ in range(3):
+            with suppress(ProcessLookupError):
+                os.kill(self.shmcam.pid("hub") or 1 << 30, signal.SIGKILL)
+            time.sleep(self.rng.choice((0.1, 1.0)))
         return _nothing
 
     def start_second_capture(self) -> Heal:
@@ -363,7 +395,7 @@ WEIGHTS: dict[str, int] = {
     "kill": 8, "stop": 4, "restart": 2, "terminate_often": 1, "kill_supervisord": 2, "unlink_ring": 3, "damage_ring": 3,
     "fill_disk": 3, "fill_shm": 2, "fail_calls": 6, "read_only": 2, "break_library": 4, "put_special_file": 4,
     "step_clock": 3, "remove_socket": 2, "rotate_logs": 1, "burn": 1, "send_garbage": 2, "start_second_capture": 2,
-    "wait": 2,
+    "hold_connections": 2, "keep_killing_hub": 2, "wait": 2,
 }  # fmt: skip
 """Each kind of fault, and how often it comes."""
 
@@ -426,6 +458,7 @@ def run(seed: int, minutes: float, pairs: int) -> int:
 
 
 def _run_on(place: str, disk: FaultyDisk, rng: random.Random, minutes: float, pairs: int) -> int:
+    trigger_port = free_port()
     shmcam = Pipeline(
         place=place,
         environ=disk.environ() if library() else None,
@@ -438,6 +471,7 @@ def _run_on(place: str, disk: FaultyDisk, rng: random.Random, minutes: float, pa
         motion={"enable": False},
         night={"enable": False},
         control={"hang_kill_s": 15.0},
+        network={"trigger_port": trigger_port, "token": "0123456789abcdef"},
         recorder={
             "recording_duration_minutes": 0.1,
             "rolling_clips_count": 6,
@@ -449,7 +483,7 @@ def _run_on(place: str, disk: FaultyDisk, rng: random.Random, minutes: float, pa
         library={"free_reserve_mb": 20, "free_reserve_percent": 0},
         mjpeg_server={"enable": True, "port": free_port()},
     )
-    storm = Storm(shmcam, disk, rng)
+    storm = Storm(shmcam, disk, rng, trigger_port)
     failed = 0
     try:
         shmcam.start()
@@ -463,6 +497,7 @@ def _run_on(place: str, disk: FaultyDisk, rng: random.Random, minutes: float, pa
             print(f"injected: {dict(sorted(storm.injected.items()))}")
         disk.step_clock(0)
         storm.oracle.settle()
+        storm.oracle.check_states()
         storm.oracle.check_all()
         print(f"answers: {dict(storm.answers)} frames seen by viewers: {storm.viewed}")
         print(storm.oracle.report())
