@@ -48,10 +48,10 @@ class PathSettings(Section, frozen=True):
     )
 
     def __post_init__(self) -> None:
-        """Refuses what is no place of our own, and what no system call takes. Raises: ValueError."""
+        """Refuses what is no place of our own. Raises: ValueError."""
         for name in self.__struct_fields__:
             value = str(getattr(self, name))
-            if not value.strip() or "\0" in value:
+            if not value.strip():
                 raise ValueError(f"{name} = {value!r} must be the path of a file or folder")
         if os.path.normpath(self.run) in SHARED_FOLDERS:
             raise ValueError(f"run = {self.run!r} is shared with other programs; take a folder of its own below it")
@@ -196,6 +196,7 @@ class Settings:
     def check(self) -> None:
         """Checks every table for every camera. Raises: SettingsError."""
         known = load_tables()
+        _refuse_nul(self)
         for name, value in self.document.items():
             if name != "cameras" and name not in known:
                 raise self.diagnostics.unknown_key((), name, [*known, "cameras"])
@@ -383,6 +384,19 @@ def _respell(table: str, values: Document) -> Document:
         else:
             respelled[name] = _respell(path, value) if isinstance(value, dict) else value
     return respelled
+
+
+def _refuse_nul(settings: Settings) -> None:
+    """Refuses text with a NUL in it, which no path, address, argument of a program or header can have."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), settings.document)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [((*place, name), inside) for name, inside in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(place, inside) for inside in value]
+        elif isinstance(value, str) and "\0" in value:
+            raise settings.diagnostics.bad_value(place, value, "text without NUL characters")
 
 
 def _refuse_non_finite(settings: Settings, name: str, merged: Document) -> None:

@@ -260,3 +260,17 @@ def test_a_camera_may_be_called_as_a_table_without_a_program_is(load):
 def test_a_run_folder_is_one_of_our_own(load, run):
     with pytest.raises(SettingsError, match="run"):
         load(f'[paths]\nrun = "{run}"\n')
+
+
+def test_no_text_holds_a_nul(tmp_path):
+    """`export.base_dir = "a\\u0000b"` ended every process with a traceback; others failed later, again and again."""
+    config = tmp_path / "config.toml"
+    config.touch()
+    keys = [key for key in Settings.load(config, environ={}).schema() if key.type in ("text", "list", "table")]
+    assert len(keys) > 40
+    for key in keys:
+        table, _, name = key.path.rpartition(".")
+        for value in ('"a\\u0000b"', '["a", "a\\u0000b"]', '{ a = "\\u0000" }'):
+            config.write_text(f"[{table}]\n{name} = {value}\n")
+            with pytest.raises(SettingsError, match=r"NUL|must be"):
+                Settings.load(config, environ={})
