@@ -13,6 +13,7 @@ from shmcam.library.disk_space import max_file_bytes_of
 from shmcam.library.errors import NotWritable
 from shmcam.library.retention import make_room
 from shmcam.runtime.atomic_files import sync_folder
+from shmcam.runtime.folder_checks import explain_unusable
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,15 @@ class Storage:
         """Makes the folder and room in it. Raises: NotWritable, with what a person can do."""
         self.is_wanted = True
         self.check_mounted()
-        self._make_folder(self.recordings)
-        self.make_room(folder, bytes_per_s, trigger)
+        self.make_room(folder, bytes_per_s, trigger)  # before any folder is made: its disk may be away
         self._make_folder(folder)
         limits = (max_file_bytes_of(folder), self.refused_file_bytes)
         self.max_file_bytes = min((limit for limit in limits if limit), default=0)
 
     def check_mounted(self) -> None:
-        """Refuses an empty mount point. Raises: NotWritable."""
+        """Refuses an empty mount point, and a link to one that is away. Raises: NotWritable."""
+        if link := self.settings.paths.find_dangling_link(self.recordings):
+            raise NotWritable(f"{link} {explain_unusable(link)}")
         if self._marker and not (self.recordings / self._marker).exists():
             raise NotWritable(
                 f"{self.recordings / self._marker} is missing: the disk is not mounted, or it is a new one"

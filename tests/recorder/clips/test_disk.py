@@ -554,6 +554,21 @@ def test_room_that_could_not_be_made_is_no_trouble_any_more_once_there_is_some(t
         assert not storage.trouble
 
 
+def test_a_link_to_a_disk_that_is_away_is_followed_only_once_it_is_back(tmp_path):
+    """`recordings` as a link to a USB disk that was not plugged in: its folders were made on the root disk."""
+    (tmp_path / "recordings").symlink_to(tmp_path / "media/usb/clips")
+    (tmp_path / "config.toml").write_text("[library]\nfree_reserve_mb = 1\nfree_reserve_percent = 0\n")
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    with Catalogue.of(settings) as catalogue:
+        storage = Storage(settings, RecorderSettings(), catalogue)
+        with pytest.raises(NotWritable, match="recordings is a link to"):
+            storage.prepare(storage.recordings / "session_20260101_000000", 0.0)
+        assert not (tmp_path / "media").exists()
+        (tmp_path / "media/usb/clips").mkdir(parents=True)
+        storage.prepare(storage.recordings / "session_20260101_000000", 0.0)
+        assert (tmp_path / "media/usb/clips/session_20260101_000000").is_dir()
+
+
 def test_a_bug_in_the_finishing_thread_ends_the_process_with_an_error(tmp_path, caplog):
     (tmp_path / "config.toml").touch()
     settings, stop, closed = Settings.load(tmp_path / "config.toml", environ={}), Stop(), queue.SimpleQueue()
