@@ -92,7 +92,7 @@ def _decode_first_frame(path: Path) -> NDArray[np.uint8] | None:
     import av
 
     try:
-        with open_regular(path) as file, av.open(file) as container:
+        with open_regular(path) as file, av.open(file, "r") as container:
             aspect = container.streams.video[0].sample_aspect_ratio or 1
             for frame in container.decode(video=0):
                 square = frame.reformat(width=max(1, round(frame.width * aspect)))
