@@ -18,7 +18,7 @@ from shmcam.config.memory_plan import MemoryPlan
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.procfs import read_service_bytes
 
-CHECK_NS = 1_000_000_000
+CHECK_NS, MEASURE_NS = 1_000_000_000, 10_000_000_000
 
 RELEASE_NS = 2_000_000_000
 """Readers have left an old ring within this time (design.md §3); until then its pages are missing for the new one."""
@@ -44,6 +44,8 @@ class Rings:
     _too_small: set[str] = field(default_factory=set, init=False)
     """Streams whose ring came out too small: others took the room, or a reader held on to the ring before it."""
     _looked_ns: int = field(default=0, init=False)
+    _measure_ns: int = field(default=0, init=False)
+    """Not before this time is it measured again what each program has."""
 
     def fit(self, stream: str, geometry: Geometry, slots: int) -> RingWriter:
         """Returns the ring for frames of this geometry: the one there is if it fits, else a new generation.
@@ -111,8 +113,9 @@ class Rings:
         for stream in list(self._too_small):
             writer, asked = self._writers[stream]
             own, shape = _total_bytes(writer), RingShape(asked, writer.payload_bytes)
-            if available_room().usable_bytes + own < shape.total_bytes:
+            if available_room().usable_bytes + own < shape.total_bytes or now_ns() < self._measure_ns:
                 continue  # the closer look reads the memory of each program
+            self._measure_ns = now_ns() + MEASURE_NS
             free = self._measure_room(stream, shape.total_bytes)
             if fitting_slots(shape, MemoryRoom(free.memory_bytes + own, free.shm_bytes + own)) == shape.slots:
                 log.info("ring %s: room for all %d slots now; a new generation follows", writer.name, shape.slots)
