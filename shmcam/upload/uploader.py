@@ -179,16 +179,14 @@ class Uploader:
         if self.state.trouble:
             rclone = self._make_rclone()
             self._check_place(rclone)
-            self._check_answer(rclone)
+            probe = rclone.probe(self.remote)
+            if probe.is_interrupted:
+                return 0.0
+            if not probe.has_answered:
+                raise StoreProblem(probe.reason)
             self._end_trouble()
         self.state.state = "running"
         return IDLE_S
-
-    def _check_answer(self, rclone: Rclone) -> None:
-        """Asks the store for an answer. Raises: StoreProblem."""
-        probe = rclone.probe(self.remote)
-        if not (probe.has_answered or probe.is_interrupted):
-            raise StoreProblem(probe.reason)
 
     def _end_trouble(self) -> None:
         self._backoff.reset()
