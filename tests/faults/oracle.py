@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from shmcam.config.settings import Settings
-from shmcam.library import Catalogue, Entry
+from shmcam.library import Catalogue, Entry, LibraryError
 from tests.machine import PATIENCE, anonymous_bytes
 from tests.pipeline import Pipeline
 from tests.reading import numbers_in_clip
@@ -51,6 +51,8 @@ class Oracle:
         self.protected_paths: set[Path] = set()
         self._frame_ids: dict[str, int] = {}
         self._samples: dict[tuple[str, int], list[tuple[float, int, int, int]]] = defaultdict(list)
+        self._whole: set[Path] = set()
+        """Files that agreed with their rows when they were new."""
         self.checked = 0
 
     # ---- during the storm
@@ -76,6 +78,26 @@ class Oracle:
             if frame < self._frame_ids.get(camera, -1):
                 raise Wrong(f"{camera}: frame id {frame} after {self._frame_ids[camera]}")
             self._frame_ids[camera] = frame
+
+    def check_new_entries(self) -> None:
+        """What has come into the library since the last call is whole, at the latest after a while. Raises: Wrong."""
+        wrong: list[str] = []
+
+        def is_whole() -> bool:
+            wrong.clear()
+            try:
+                with self.catalogue() as library:
+                    entries = [entry for entry in library.find() if entry.path not in self._whole]
+            except (LibraryError, OSError) as problem:
+                wrong.append(f"library: {problem}")
+                return False
+            for entry in entries:
+                found = self._check_entry(entry)
+                wrong.extend(found)
+                self._whole |= set() if found else {entry.path}
+            return not wrong
+
+        self._until(is_whole, lambda: f"{len(wrong)} promises broken: {wrong[:5]}")
 
     def sample(self) -> None:
         """Descriptors, threads and private memory of each process."""
@@ -116,6 +138,7 @@ class Oracle:
     def check_all(self) -> None:
         """Raises Wrong with everything that is not as promised."""
         wrong: list[str] = []
+        self.checked = 0
         with self.catalogue() as library:
             entries = library.find()
         deletions = {Path(match[1]): match for match in self._deletions()}

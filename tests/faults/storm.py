@@ -437,6 +437,7 @@ def rage(storm: Storm, seconds: float, pairs: int) -> None:
         storm.recover()
         took = time.monotonic() - begun
         storm.oracle.recovered_s.append(took)
+        storm.oracle.check_new_entries()
         for _ in range(storm.rng.randint(1, 2)):
             storm.use()
         storm.oracle.sample()
