@@ -70,7 +70,7 @@ def users_of(pipeline: Pipeline) -> Iterator[Counter[str]]:
             peer.recv(100)
 
     def look() -> None:
-        for path in ("/overview", "/snapshot.jpg", "/metrics"):
+        for path in ("/api/v1/overview", "/snapshot.jpg", "/metrics"):
             pipeline.http(path, 10)
 
     def come_and_go(visit: Callable[[], None], pause_s: float) -> None:
