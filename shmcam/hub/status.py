@@ -134,15 +134,20 @@ def camera_rows(registry: Registry) -> list[dict[str, Any]]:
         row |= {"fps": capture.heartbeat.fps, **_capture_figures(capture, row)} if capture and capture.heartbeat else {}
         if row["state"] == "found" and not registry.is_connected("capture", camera):
             row["state"] = "unknown"
-        row["night"] = _find_night(registry.find_process("analyzer", camera), row["night"])
+        row["night"] = _find_night(registry, camera, row["night"])
         rows.append(row)
     return rows
 
 
-def _find_night(analyzer: Peer | None, announced: bool | None) -> bool | None:
-    """Returns whether it is night by the analyzer's figures, or as announced before they came; None: none runs."""
+def _find_night(registry: Registry, camera: str, announced: bool | None) -> bool | None:
+    """Returns whether it is night by the analyzer's figures, or as announced before they came.
+
+    None: no analyzer runs, and who announced it has gone.
+    """
+    analyzer = registry.find_process("analyzer", camera)
     figures = analyzer.heartbeat.figures if analyzer and analyzer.heartbeat else {}
-    return figures.get("night", announced) if analyzer else None
+    is_said = analyzer or any(("night", camera) in peer.standing for peer in registry.processes())
+    return figures.get("night", announced) if is_said else None
 
 
 def _capture_figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:
