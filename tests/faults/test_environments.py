@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from tests.pipeline import BIN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+HOME = Path(__file__).parents[2]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 NOBODY = 65534
 MEMORY_MB = 900
@@ -29,10 +31,12 @@ mount --make-rprivate / && mount -t tmpfs -o size=300m tmpfs "$1" && mount -o bi
 """
 
 
-def exercise(*arguments: str, before: tuple[str, ...] = (), **environ: str) -> None:
-    command = [*before, sys.executable, "-m", "tests.faults.exercise", *arguments]
+def exercise(*arguments: str, before: tuple[str, ...] = (), python: Path | None = None, **environ: str) -> None:
+    """`python`: that of another clone, which is used there."""
+    command = [*before, str(python or sys.executable), "-m", "tests.faults.exercise", *arguments]
     own = {**os.environ, **environ}
-    done = subprocess.run(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = python.parents[2] if python else HOME
+    done = subprocess.run(command, env=own, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout)
     assert done.returncode == 0 and done.stdout.endswith("all well\n"), done.stdout[-4000:]
 
@@ -42,14 +46,39 @@ def works(*command: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@needs("setpriv")
-def test_as_another_user(tmp_path: Path) -> None:
-    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
-    if not works(*become, str(BIN / "shmcam"), "--help"):
-        pytest.skip("this user may not become another one, or that one may not run this Python")
+BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+
+
+def make_clone(place: Path) -> Path:
+    """Makes a clone that another user owns, with a .venv of its own. Returns: its Python. Skips where there is none.
+
+    The packages are ours, but for shmcam: that is the clone's. setpriv itself may go where root may, what it starts not.
+    """
+    name = f"python3.{sys.version_info.minor}"
+    candidates = [Path(folder) / name for folder in (f"{sys.base_prefix}/bin", "/usr/bin")]
+    usable = (path for path in candidates if works(*BECOME, "sh", "-c", 'exec "$0" -c "import venv"', str(path)))
+    if (python := next(usable, None)) is None or not works("git", "-C", str(HOME), "rev-parse"):
+        pytest.skip("no Python that another user may run, or no git repository")
+    clone = place / "clone"
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", HOME, clone], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
+    packages = clone / f".venv/lib/{name}/site-packages"
+    (packages / "clone.pth").write_text(f"{clone}\n{sysconfig.get_path('purelib')}\n")
+    for script in ("shmcam", "supervisorctl", "supervisord"):
+        text = (BIN / script).read_text()
+        (clone / ".venv/bin" / script).write_text(f"#!{clone}/.venv/bin/python\n{text.partition(chr(10))[2]}")
+        (clone / ".venv/bin" / script).chmod(0o755)
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", place], check=True)
+    return clone / ".venv/bin/python"
+
+
+@needs("setpriv", "git")
+def test_as_another_user() -> None:
+    if os.getuid():
+        pytest.skip("only root may become another user")
     with tempfile.TemporaryDirectory(dir="/tmp") as place:
-        os.chown(place, NOBODY, NOBODY)
-        exercise("--place", place, before=become, HOME=place, PYTHONDONTWRITEBYTECODE="1")
+        python = make_clone(Path(place))
+        exercise("--place", place, before=BECOME, python=python, HOME=place, PYTHONDONTWRITEBYTECODE="1")
 
 
 @needs("unshare", "ip")
