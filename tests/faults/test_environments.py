@@ -52,7 +52,7 @@ BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
 def make_clone(place: Path) -> Path:
     """Makes a clone that another user owns, with a .venv of its own. Returns: its Python. Skips where there is none.
 
-    The packages are ours, but for shmcam: that is the clone's. setpriv itself may go where root may, what it starts not.
+    The packages are ours, but for shmcam: that is the clone's. setpriv itself goes where root may, what it starts not.
     """
     name = f"python3.{sys.version_info.minor}"
     candidates = [Path(folder) / name for folder in (f"{sys.base_prefix}/bin", "/usr/bin")]
