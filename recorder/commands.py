@@ -312,7 +312,7 @@ class RecordCommands:
             current = None
         if current is None and self.last is not None and pending.concerns(self.last.order):
             return stop_reply_of(self.last)
-        return unfinished_reply_of(current, self.writer.queue_length, self.refusal)
+        return unfinished_reply_of(current, self.writer.queue_length, self.refusal or self.writer.trouble)
 
     def _trigger(self, request: Request, message: Record) -> None:
         at_ns = message.at_ns

@@ -153,6 +153,8 @@ class BrokerLink:
         self._client: BrokerClient | None = None
         self._refused: list[str] = []
         """What this connection has not got, in words: subscriptions, and leave to publish."""
+        self._untaken: dict[str, str] = {}
+        """Topics whose last message the broker did not take, and why."""
         self._left_out: Outgoing | None = None
         """The last message that was too long; None: the next one on its topic was not."""
         self._connected_s = 0.0
@@ -216,7 +218,7 @@ class BrokerLink:
         wanted = [topics.birth] if settings.discovery else []
         if settings.commands != "none":
             wanted += [topics.command_for_all, topics.own("command"), topics.own("camera/+/+/set")]
-        self._refused, self._left_out = [], None
+        self._refused, self._untaken, self._left_out = [], {}, None
         if wanted:
             self._refused = _to_refusals(await subscribe(client, wanted, SubscribeOptions(qos=1)))
         self._outbox.begin_connection()
@@ -269,8 +271,12 @@ class BrokerLink:
             return False
         await publish(client, message)
         if client.take_refusal():
-            self._note_refusal(_describe_refusal(client))
+            is_new = _describe_refusal(client) not in self._untaken.values()
+            self._untaken[message.topic] = _describe_refusal(client)
+            self._note_limits(is_new=is_new)
             return False
+        if self._untaken.pop(message.topic, ""):
+            self._note_limits(is_new=False)
         if before is not None and before.topic == message.topic:
             self._left_out = None
             self._note_limits()
@@ -282,17 +288,12 @@ class BrokerLink:
 
     def _note_limits(self, *, is_new: bool = True) -> None:
         """Puts what the broker does not take into the reason."""
-        problems = list(self._refused)
+        problems = [*self._refused, *dict.fromkeys(self._untaken.values())]
         if self._left_out is not None and self._client is not None:
             problems.append(f"{self._describe(self._left_out)}; make images smaller with mjpeg_server.width")
         self.reason = "; ".join(problems)
         if self.reason and is_new:
             log.warning("broker connected, but %s", self.reason)
-
-    def _note_refusal(self, text: str) -> None:
-        if text not in self._refused:
-            self._refused.append(text)
-            self._note_limits()
 
     async def _find_stale(self, client: aiomqtt.Client) -> None:
         """Has the broker send what is retained of our cameras; `on_message` then removes what is not wanted.

@@ -85,13 +85,14 @@ Only the log tells of it, once.
     shmcam/control/client_connection.py:ClientConnection._disconnected_s
     shmcam/mqtt/loop.py:MqttLoop._image_problem
     shmcam/watchdog/watchdog.py:Watchdog._is_unanswered shmcam/watchdog/watchdog.py:Watchdog._camera_trouble
-    analyzer/keogram/daily_keogram.py:KeogramKeeper._problem
+    analyzer/keogram/daily_keogram.py:KeogramKeeper._problem analyzer/keogram/keogram_thread.py:KeogramThread._left_out
 It ends with its object: a connection, a file, a call, a child.
     shmcam/cli/pipe/pipe_output.py:PipeOutput.damaged shmcam/control/client.py:Delegation._problem
     shmcam/control/codec.py:Decoder._refused_lines shmcam/hub/connection.py:PeerConnection._is_lost
     shmcam/hub/connection.py:PeerConnection._refusals shmcam/hub/trigger_port_access.py:TokenCheck.is_refused
     shmcam/mqtt/broker_connection.py:BrokerLink._connected_s
     shmcam/mqtt/broker_connection.py:BrokerLink._refused shmcam/rtsp_publish/publisher.py:Publisher._is_silent
+    shmcam/mqtt/broker_connection.py:BrokerClient.refusal shmcam/mqtt/broker_connection.py:BrokerClient._refusals
     shmcam/upload/rclone.py:Rclone.reason shmcam/upload/rclone.py:_Said.reason
     shmcam/video/disk_file.py:DiskFile.broken capture/sources/mjpeg/http_client.py:HttpClient._connected_to
     recorder/clips/clip_file.py:ClipFile.broken streamer/h264/viewers.py:HttpVideoViewer._blocked
@@ -112,7 +113,9 @@ It counts what was.
 It decides what the next try does.
     shmcam/library/catalogue.py:Catalogue.away exporter/pictures/save.py:PictureSaver._is_refused
     recorder/clips/storage.py:Storage.was_refused recorder/clips/writer.py:ClipWriter.was_refused
-    recorder/clips/writer.py:RetryState._is_proven recorder/commands.py:RecordCommands.refusal
+    recorder/clips/writer.py:ClipWriter.refused_file_bytes
+    recorder/clips/writer.py:RetryState._is_proven
+    recorder/commands.py:RecordCommands.refusal
 """
 """Reasons why a place is no state that anybody is shown, and below each the places."""
 

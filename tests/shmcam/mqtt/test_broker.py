@@ -329,8 +329,12 @@ def test_a_state_that_is_too_long_is_told_until_it_fits_and_an_event_is_no_state
 
     async def send():
         link = BrokerLink(MqttSettings(), tmp_path, Topics("shmcam", "pi"), Outbox(10), lambda _message: None)
-        client = link._client = SimpleNamespace(packet_bytes_max=100)
+        refusals = [False] * 3 + [True]
+        client = SimpleNamespace(packet_bytes_max=100, refusal="Not authorized", take_refusal=refusals.pop)
+        link._client = client
         link.reason = ""
+        assert not await link._publish(client, Outgoing("event", b"a")) and "(Not authorized)" in link.reason
+        assert await link._publish(client, Outgoing("event", b"a")) and link.reason == ""
         assert not await link._publish(client, Outgoing("event", bytes(200))) and link.reason == ""
         assert not await link._publish(client, Outgoing("image", bytes(200), retain=True))
         assert "image: 221 bytes left out" in link.reason
