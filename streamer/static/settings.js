@@ -120,7 +120,16 @@ export class SettingsTab {
     if (!answer) return this.draw();
     this.changes.clear();
     this.open();
-    setTimeout(() => this.element.isConnected && this.open(), 4000); // what was restarted is up again
+    this.lookAgain(path.endsWith("/apply") ? 5 : 1);
+  }
+
+  /** Reads the settings again until what was restarted is up; a busy machine takes its time. */
+  lookAgain(times) {
+    setTimeout(async () => {
+      if (!this.element.isConnected || this.changes.size) return; // somebody types
+      await this.open();
+      if (times > 1 && Object.keys(this.waiting).length) this.lookAgain(times - 1);
+    }, 4000);
   }
 
   /** Marks the row of a refused value, in words that fit there. Returns whether there is one. */
