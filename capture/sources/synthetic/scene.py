@@ -1,10 +1,14 @@
-"""The simulated world in front of the synthetic camera: how bright it is, what it looks like, what moves in it."""
+"""The simulated world in front of the synthetic camera: how bright it is, what it looks like, what moves in it.
+
+Random numbers are OpenCV's and Python's: numpy.random, which nothing else here needs, takes 3 MB.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
 import cv2
 import numpy as np
@@ -58,12 +62,14 @@ class Scene:
     @cached_property
     def reflectance(self) -> Plane:
         """The reflectance of each pixel, (height, width), as the square root in 0..255 (finer steps in the dark)."""
-        rng = np.random.default_rng(self.seed)
+        cv2.setRNGSeed(self.seed)
         height, width = min(self.height, DRAWN_HEIGHT), min(self.width, DRAWN_WIDTH)
         rows = np.linspace(0, 1, height, dtype=np.float32)[:, np.newaxis]
-        sky = 170 + 40 * (0.6 - rows) + 25 * _draw_clouds(rng, width, height)
-        grass = rng.standard_normal((height, width), np.float32)
-        picture = np.where(rows < 0.6, sky, 105 + 18 * _draw_clouds(rng, width, height) + 4 * grass)
+        sky = 170 + 40 * (0.6 - rows) + 25 * _draw_clouds(width, height)
+        grass = np.empty((height, width), np.float32)
+        cv2.randn(grass, 0, 1)  # type: ignore[call-overload]  # takes numbers, too
+        picture = np.where(rows < 0.6, sky, 105 + 18 * _draw_clouds(width, height) + 4 * grass)
+        rng = Random(self.seed)  # noqa: S311 - a picture
         for _ in range(14):
             _draw_house(picture, rng)
         drawn = np.clip(picture, 8, 250).astype(np.uint8)
@@ -103,24 +109,31 @@ class Scene:
 
     @cached_property
     def _star_radii(self) -> NDArray[np.float64]:
-        return np.sqrt(np.random.default_rng(self.seed + 1).random(STARS)) * math.hypot(self.width, self.height) * 0.6
+        return np.sqrt(_draw_uniform(self.seed + 1)) * math.hypot(self.width, self.height) * 0.6
 
     @cached_property
     def _star_angles(self) -> NDArray[np.float64]:
-        return np.random.default_rng(self.seed + 2).random(STARS) * 2 * math.pi
+        return _draw_uniform(self.seed + 2) * 2 * math.pi
 
     @cached_property
     def _star_lux(self) -> NDArray[np.float64]:
         """Few bright, many faint: the count grows by 10^0.5 a magnitude."""
-        return 40 * 10 ** (-1.2 * np.random.default_rng(self.seed + 3).random(STARS))
+        return 40 * 10 ** (-1.2 * _draw_uniform(self.seed + 3))
 
 
-def _draw_clouds(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    small = rng.normal(0, 1, (9, 16)).astype(np.float32)
+def _draw_uniform(seed: int) -> NDArray[np.float64]:
+    """Draws a number of 0..1 for each star."""
+    rng = Random(seed)  # noqa: S311
+    return np.array([rng.random() for _ in range(STARS)])
+
+
+def _draw_clouds(width: int, height: int) -> NDArray[np.float32]:
+    small = np.empty((9, 16), np.float32)
+    cv2.randn(small, 0, 1)  # type: ignore[call-overload]
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _draw_house(picture: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _draw_house(picture: NDArray[np.float32], rng: Random) -> None:
     """A block with rows of windows: edges for sharpness and alignment to hold on to."""
     height, width = picture.shape
     broad = max(4, int(width * rng.uniform(0.04, 0.1)))
