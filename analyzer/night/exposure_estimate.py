@@ -11,6 +11,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
+from statistics import median
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class LuxScale:
         self._samples.append(light / (product_s * lux))
         self._count += 1
         if self._count % LUX_LEARN_FRAMES == 0:
-            self._constant = float(np.median(self._samples))
+            self._constant = median(self._samples)  # numpy's imports numpy.ma, 5 MB
 
     def product_s(self, light: float, reported: ReportedExposure) -> float | None:
         """Returns the exposure under which `lux` gives this `light`; None where it is not to be trusted."""
