@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -50,17 +50,34 @@ Kind = Annotated[str, describe("picture, stack, timelapse, keogram …; empty: a
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 class Message:
-    """A message on the control socket."""
+    """A message on the control socket. Each class below is made a frozen dataclass with keyword-only fields.
+
+    Comparing, hashing and printing are here once: made for each of 66 classes, they were half of a program's import.
+    """
+
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and type(self) is type(other) and values_of(self) == values_of(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *values_of(self).values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in values_of(self).items())
+        return f"{type(self).__name__}({fields})"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Command(Message):
     """A request to one process, which always answers with one Reply."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Event(Message):
     """A thing that happened; the hub sends it to the subscribers of its name. Events have no answer."""
 
@@ -74,7 +91,6 @@ event arrives once, although the hub is killed at any instant.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
 class Reply(Message):
     """The one answer to a command."""
 
@@ -88,7 +104,6 @@ class Reply(Message):
     """The same answer for programs (the JSON dialect's "data")."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Chunk(Message):
     """A piece of a binary answer, sent before its Reply; text connections get the bytes as they are."""
 
@@ -98,7 +113,6 @@ class Chunk(Message):
     """True in the last one."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Part(Message):
     """A piece of a message that is too long for one map; the pieces follow each other and together are its JSON."""
 
@@ -184,7 +198,6 @@ def _to_plain_text(message: type[Message], problem: str) -> str:
 # ---- commands: requests to one process
 
 
-@dataclass(frozen=True, kw_only=True)
 class Save(Command):
     """Save one full-resolution frame."""
 
@@ -194,7 +207,6 @@ class Save(Command):
     seconds_ago: Annotated[float, describe("age of the wanted frame; 0: the newest", unit="s", ge=0, le=3600)] = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Snapshot(Command):
     """Save one frame of each camera, all of the same instant."""
 
@@ -205,7 +217,6 @@ class Snapshot(Command):
     at_ns: Annotated[int, describe("the wanted instant, sensor clock; 0: seconds_ago", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class PastStack(Command):
     """Save or stack the frames around this moment, from the ring."""
 
@@ -221,14 +232,12 @@ class PastStack(Command):
     label: Label = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NightLevel(Command):
     """Tell brightness, thresholds and day or night."""
 
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Night(Command):
     """Force night mode on or off, or let the analyzer decide."""
 
@@ -236,14 +245,12 @@ class Night(Command):
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Keogram(Command):
     """Save the keogram and brightness strip of the day so far."""
 
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Record(Command):
     """Start, stop or show recording."""
 
@@ -259,7 +266,6 @@ class Record(Command):
     ] = field(default_factory=now_ns, compare=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Watch(Command):
     """Keep packets coming in the h264 ring; whoever shows live video asks again before the time is over."""
 
@@ -268,14 +274,12 @@ class Watch(Command):
     key: Annotated[bool, describe("make the next frame a key frame, because a viewer waits for one")] = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class Detect(Command):
     """List every camera this machine can see, in use or not."""
 
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Archive(Command):
     """Copy clips and pictures of a time span into an experiment folder with a manifest."""
 
@@ -287,7 +291,6 @@ class Archive(Command):
     session: Annotated[str, describe("only files of this session's folder", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Archives(Command):
     """List, verify or delete archives."""
 
@@ -295,7 +298,6 @@ class Archives(Command):
     name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Clips(Command):
     """List recorded clips, newest first."""
 
@@ -306,7 +308,6 @@ class Clips(Command):
     cursor: Cursor = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Pictures(Command):
     """List saved pictures, stacks and timelapses, newest first."""
 
@@ -318,7 +319,6 @@ class Pictures(Command):
     cursor: Cursor = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Library(Command):
     """Search what is saved, show one row or the timeline, check the library against the disk, or rebuild it."""
 
@@ -343,28 +343,24 @@ class Library(Command):
     step_s: Annotated[int, describe("length of a cell of the timeline", unit="s", ge=1, le=86_400)] = 3600
 
 
-@dataclass(frozen=True, kw_only=True)
 class Protect(Command):
     """Keep a picture or clip for ever: retention never deletes it."""
 
     number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Unprotect(Command):
     """Give a picture or clip back to retention."""
 
     number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Delete(Command):
     """Delete a picture or clip and its row."""
 
     number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Timelapse(Command):
     """Start, stop or show the running timelapse, or build one from saved pictures."""
 
@@ -376,7 +372,6 @@ class Timelapse(Command):
     label: Label = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ShortStream(Command):
     """Send n frames as JPEG on this connection, each after its length."""
 
@@ -387,7 +382,6 @@ class ShortStream(Command):
     exposure: Annotated[Literal["live", "long"], describe("single frames, or the virtual long exposure")] = "live"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Preview(Command):
     """Switch preview_frame messages on this connection on or off (the hub tells the streamer)."""
 
@@ -397,44 +391,36 @@ class Preview(Command):
     width: Annotated[int, describe("picture width", unit="px", ge=16, le=1920)] = 320
 
 
-@dataclass(frozen=True, kw_only=True)
 class Viewers(Command):
     """List who is watching."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Status(Command):
     """Tell what every process is doing."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Health(Command):
     """Tell memory, swap and state of every process."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Cameras(Command):
     """List the configured cameras and what they deliver."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Version(Command):
     """Tell the versions of shmcam and of what it runs on."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Ping(Command):
     """Ask the hub whether it is there."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Help(Command):
     """List the commands, or explain one."""
 
     word: Annotated[str, describe("a command; empty: all", max_length=64)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Set(Command):
     """Change settings of the running service, all of them or none."""
 
@@ -444,40 +430,34 @@ class Set(Command):
     save: Annotated[bool, describe("also write them to config.toml")] = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class Get(Command):
     """Show one setting, or all whose key begins so."""
 
     key: Annotated[str, describe("a key such as night.dark_threshold, or a table such as night", max_length=100)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class DumpConfig(Command):
     """Show the whole configuration in use."""
 
     format: Annotated[Literal["json", "toml"], describe("how")] = "json"
 
 
-@dataclass(frozen=True, kw_only=True)
 class OverwriteConfig(Command):
     """Write the changed settings into config.toml, keeping comments and order."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Subscribe(Command):
     """Get events on this connection until it closes."""
 
     topics: Annotated[Words, describe("events or groups (night, motion, recording, process …); empty: all")] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Unsubscribe(Command):
     """Stop getting events."""
 
     topics: Annotated[Words, describe("as subscribed; empty: all")] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Logs(Command):
     """Show the last log lines of one process, or of all merged by time."""
 
@@ -485,7 +465,6 @@ class Logs(Command):
     lines: Annotated[int, describe("how many", ge=1, le=400)] = 20
 
 
-@dataclass(frozen=True, kw_only=True)
 class Quit(Command):
     """End this connection."""
 
@@ -497,7 +476,6 @@ FrameId = Annotated[int, describe("frame the event is about; -1: none", ge=-1)]
 Path = Annotated[str, describe("absolute path of the file", max_length=1024)]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Hello(Event):
     """First message of a process: who it is and what it answers."""
 
@@ -510,7 +488,6 @@ class Hello(Event):
     since_ns: Annotated[int, describe("monotonic time from which on it wants events: its start", unit="ns", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Heartbeat(Event):
     """Sent once a second by a process whose loop turns."""
 
@@ -530,7 +507,6 @@ class Heartbeat(Event):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SettingChanged(Event):
     """A live setting has a new value."""
 
@@ -540,7 +516,6 @@ class SettingChanged(Event):
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModeRequested(Event):
     """The analyzer wants the camera in another mode; capture obeys."""
 
@@ -551,7 +526,6 @@ class ModeRequested(Event):
     reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModeChanged(Event):
     """The camera runs in another mode."""
 
@@ -561,7 +535,6 @@ class ModeChanged(Event):
     changes: Annotated[dict[str, JSON], describe("control → [old, new]")] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NightBegan(Event):
     """It is night for this camera."""
 
@@ -572,12 +545,10 @@ class NightBegan(Event):
     reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NightEnded(NightBegan):
     """It is day for this camera."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class MotionBegan(Event):
     """Something moves."""
 
@@ -589,14 +560,12 @@ class MotionBegan(Event):
     captured_ns: CapturedNs = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class MotionEnded(MotionBegan):
     """Nothing moves any more."""
 
     duration_s: Annotated[float, describe("how long it moved", unit="s", ge=0)] = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Saved(Event):
     """A picture is safely on disk."""
 
@@ -607,7 +576,6 @@ class Saved(Event):
     captured_ns: CapturedNs = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class StackSaved(Saved):
     """A stack of frames is safely on disk."""
 
@@ -618,7 +586,6 @@ class StackSaved(Saved):
     reason: Annotated[str, describe("why frames were left out; empty: none, or not known", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArchiveSaved(Event):
     """An archive is complete."""
 
@@ -627,7 +594,6 @@ class ArchiveSaved(Event):
     files: Annotated[int, describe("files in it", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Progressed(Event):
     """A long job came a step further."""
 
@@ -636,7 +602,6 @@ class Progressed(Event):
     total: Annotated[int, describe("steps in all; 0: unknown", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecordingStarted(Event):
     """A recording runs."""
 
@@ -646,7 +611,6 @@ class RecordingStarted(Event):
     frame_id: FrameId = -1
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecordingStopped(Event):
     """A recording ended."""
 
@@ -657,7 +621,6 @@ class RecordingStopped(Event):
     reason: Annotated[str, describe("why", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClipClosed(RecordingStopped):
     """A clip is complete, playable and in the library."""
 
@@ -665,7 +628,6 @@ class ClipClosed(RecordingStopped):
     bytes: Annotated[int, describe("its size", unit="B", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class PreviewFrame(Event):
     """A small picture for whoever switched previews on; dropped rather than queued."""
 
@@ -677,7 +639,6 @@ class PreviewFrame(Event):
     captured_ns: CapturedNs = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class CameraFound(Event):
     """A camera answers and delivers frames."""
 
@@ -689,7 +650,6 @@ class CameraFound(Event):
     reason: Annotated[str, describe("why this source", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CameraLost(Event):
     """A camera does not answer any more; capture keeps trying."""
 
@@ -697,7 +657,6 @@ class CameraLost(Event):
     reason: Annotated[str, describe("what it said", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProcessUp(Event):
     """supervisord started a program and it stays up."""
 
@@ -705,7 +664,6 @@ class ProcessUp(Event):
     pid: Annotated[int, describe("process number", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProcessDown(Event):
     """A program ended, was killed or was given up."""
 
@@ -714,7 +672,6 @@ class ProcessDown(Event):
     reason: Annotated[str, describe("what is known", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProcessStalled(Event):
     """A process gives no sign of life, or no new frames while it should."""
 
@@ -723,7 +680,6 @@ class ProcessStalled(Event):
     reason: Annotated[str, describe("what is missing", max_length=300)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class DiskLow(Event):
     """Free space fell below half of the reserve that retention keeps: somebody else fills the disk."""
 
@@ -732,7 +688,6 @@ class DiskLow(Event):
     need_bytes: Annotated[int, describe("the reserve", unit="B", ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Deleted(Event):
     """A saved file was deleted, by a command or to make room."""
 
@@ -745,7 +700,6 @@ class Deleted(Event):
     reason: Annotated[str, describe("command, limit, count or free space", max_length=32)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Uploaded(Event):
     """A copy of a saved file lies elsewhere, and its checksum was compared."""
 
@@ -758,7 +712,6 @@ class Uploaded(Event):
     to: Annotated[str, describe("the place, such as nas:shmcam", max_length=500)] = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class MemoryHigh(Event):
     """Memory or swap passed a limit."""
 
@@ -768,7 +721,6 @@ class MemoryHigh(Event):
     limit: Annotated[float, describe("the limit it passed, same unit")] = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class Failed(Event):
     """Something went wrong that an owner should know."""
 
@@ -777,7 +729,6 @@ class Failed(Event):
     camera: Camera = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class EventsLost(Event):
     """Events were dropped because the reader of the connection was too slow."""
 
