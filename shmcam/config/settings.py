@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -172,19 +172,17 @@ class Settings:
         Raises: SettingsError. A missing file is an error, too: a typo in --config must not mean "all defaults".
         """
         file = Path(path).absolute()
-        text = read(file)
-        document = parse(file, text)
-        for source, assignment in [*read_environ(environ), *(("--set", line) for line in overrides)]:
-            assign(document, source, assignment)
-        settings = cls(file, document, text)
-        settings.check()
+        assignments = (*read_environ(environ), *(("--set", line) for line in overrides))
+        checked = _check_text(file, read(file), assignments)
+        settings = replace(checked)  # its `paths` are found anew: where links lead may have changed since
+        settings._tables.update(checked._tables)
         return settings.with_connected_cameras()
 
     def with_connected_cameras(self) -> Settings:
         """Returns the settings with the cameras that `shmcam run` found connected, if the file leaves it open."""
         connected = _read_connected(self.paths.run / CONNECTED) if self.leaves_cameras_open else {}
         if not connected:
-            return replace(self, connected={})
+            return replace(self, connected={}) if self.connected else self
         settings = replace(self, connected=connected)
         try:
             settings.check()
@@ -360,6 +358,17 @@ class Settings:
                 merged[key] = {**merged[key], **value} if both else value
                 places[key] = (*place, key)
         return _respell(name, merged), places
+
+
+@lru_cache(maxsize=1)
+def _check_text(file: Path, text: str, assignments: tuple[tuple[str, str], ...]) -> Settings:
+    """Returns the checked settings of a file's text. A forked program finds those of its parent, if nothing changed."""
+    document = parse(file, text)
+    for source, assignment in assignments:
+        assign(document, source, assignment)
+    settings = Settings(file, document, text)
+    settings.check()
+    return settings
 
 
 def _read_connected(note: Path) -> Document:

@@ -167,7 +167,12 @@ def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     writer = _FileWriter(file, source, echo)
     handler = _PipeHandler(sink)
     handler.setFormatter(_LineFormatter())
-    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
+    root = logging.getLogger()
+    if root.getEffectiveLevel() != logging.getLevelName(settings.level):
+        root.setLevel(settings.level)  # which writes into every logger: a forked program would copy all their pages
+    for former in [*root.handlers]:
+        root.removeHandler(former)
+    root.addHandler(handler)
     logging.captureWarnings(True)
     sys.stdout.flush()
     sys.stderr.flush()

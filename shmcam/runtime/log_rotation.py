@@ -27,7 +27,7 @@ class Quota:
     def __init__(self, folder: Path, names: str, limit_bytes: int, file_bytes: int) -> None:
         """`file_bytes`: the size at which a log is rotated."""
         self._folder, self._limit_bytes = folder, limit_bytes
-        self._names = re.compile(rf"(?:{names})(?P<rotated>\.\d+)?")
+        self._names = rf"(?:{names})(?P<rotated>\.\d+)?"
         self._check_bytes = min(CHECK_BYTES, file_bytes)
         self._unchecked_bytes = 0
 
@@ -39,7 +39,7 @@ class Quota:
         self._unchecked_bytes = 0
         room, rotated = self._limit_bytes, []
         for path in self._folder.iterdir():
-            match = self._names.fullmatch(path.name)
+            match = re.fullmatch(self._names, path.name)  # compiled here: in most processes never
             if match and match["rotated"]:
                 rotated.append(_stat_of(path))
             elif match:

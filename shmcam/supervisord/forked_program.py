@@ -31,6 +31,10 @@ def run_forked(module: str, argv: Sequence[str], env: Mapping[str, str]) -> NoRe
     code = 1
     try:
         _take_over(argv, env)
+        if main := getattr(sys.modules.get(f"{module}.__main__"), "main", None):
+            sys.exit(
+                main()
+            )  # loaded before the fork: looking for it again would copy more pages than some programs need
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:  # as the interpreter reads it

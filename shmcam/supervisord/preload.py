@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import site
 import sys
@@ -12,7 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shmcam.config.settings import Settings, SettingsError
+import msgspec
+
+from shmcam.config.settings import LoggingSettings, Settings, SettingsError
+from shmcam.control.messages import MESSAGES
 from shmcam.runtime.startup import find_config
 from shmcam.supervisord.memory import prepare_for_forks
 
@@ -45,9 +49,12 @@ def preload(commands: Iterable[Sequence[str]]) -> LoadedFiles:
         for module in dict.fromkeys(filter(None, map(find_module, commands))):
             with suppress(Exception):
                 importlib.import_module(f"{module}.__main__")
-            sys.modules.pop(f"{module}.__main__", None)  # the program runs it as its main module
     with suppress(SettingsError):
-        Settings.load(find_config())  # msgspec looks at each table's class once, at its first value
+        settings = Settings.load(find_config())  # the programs find it checked, unless the file changes
+        logging.getLogger().setLevel(settings.table(LoggingSettings).level)
+    for message in MESSAGES.values():  # msgspec looks at each class once, at its first value
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, message)
     loaded = LoadedFiles()
     prepare_for_forks()
     gc.enable()

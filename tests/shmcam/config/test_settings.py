@@ -274,3 +274,20 @@ def test_no_text_holds_a_nul(tmp_path):
             config.write_text(f"[{table}]\n{name} = {value}\n")
             with pytest.raises(SettingsError, match=r"NUL|must be"):
                 Settings.load(config, environ={})
+
+
+def test_the_same_text_is_checked_once_and_where_its_links_lead_is_found_anew(tmp_path, monkeypatch):
+    """A forked program takes what its parent has checked, but the disk behind a link may have come since."""
+    config = tmp_path / "config.toml"
+    config.write_text("[camera]\nwidth = 640\n")
+    before = Settings.load(config, environ={})
+    assert before.paths.recordings == tmp_path / "recordings"
+    monkeypatch.setattr("shmcam.config.settings.parse", lambda *_: pytest.fail("parsed again"))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "recordings").symlink_to(tmp_path / "disk")
+    again = Settings.load(config, environ={})
+    assert again == before and again.paths.recordings == tmp_path / "disk"
+    monkeypatch.undo()
+    assert Settings.load(config, ["camera.width=320"], {}).value("camera.width") == 320
+    config.write_text("[camera]\nwidth = 800\n")
+    assert Settings.load(config, environ={}).value("camera.width") == 800

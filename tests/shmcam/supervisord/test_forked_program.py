@@ -32,11 +32,11 @@ os._exit(0)
 
 @pytest.fixture
 def run(tmp_path):
-    def run(text, times=1, **options):
+    def run(text, times=1, before="", **options):
         (tmp_path / "mine.py").write_text(text)
         filling = ["-", "x" * 200]  # a command line as long as supervisord's, which the child's is written over
         done = subprocess.run(
-            [sys.executable, "-c", FORK, str(times), *filling],
+            [sys.executable, "-c", f"{before}\n{FORK}", str(times), *filling],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -54,6 +54,14 @@ def test_it_has_arguments_environment_and_folder_of_its_own(run, tmp_path):
     path = str(tmp_path / "mine.py")
     environ = [("NAME", "value"), ("PATH", os.environ["PATH"])]
     assert out.splitlines()[0] == f"__main__ {[path, '--camera', 'cam1']} {environ} {tmp_path}", err
+
+
+def test_a_program_that_was_loaded_before_the_fork_is_not_looked_for_again(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").touch()
+    (tmp_path / "mine/__main__.py").write_text("def main():\n    print(__name__, 'began')\n    return 3\n")
+    out, err = run("", before="import mine.__main__, runpy; runpy.run_module = None")
+    assert (out, err) == ("mine.__main__ began\ncode=3", "")
 
 
 def test_ps_and_psutil_see_its_command_line(run):
