@@ -1,7 +1,5 @@
 """The tables of config.toml that belong to the analyzer: [night], [analyzer] and [motion]."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

@@ -3,8 +3,6 @@
 The table [camera.controls]: the camera's controls, by libcamera's names.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The [export] table of config.toml: what is saved, how, and what is collected all day."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from shmcam.config.schema import Section, setting

@@ -1,7 +1,5 @@
 """The tables [recorder] and [recorder.overlay] of config.toml."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The tables [mjpeg_server], [http] and [webrtc] of config.toml: streams, and access to them."""
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 from typing import Annotated, Literal
 

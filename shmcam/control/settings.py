@@ -1,7 +1,5 @@
 """[control] and [network]: the watchdog's limits and the optional TCP trigger port."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from shmcam.config.schema import Section, setting

@@ -1,7 +1,5 @@
 """The table [hooks] of config.toml: what is done upon which events."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal

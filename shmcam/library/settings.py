@@ -1,7 +1,5 @@
 """The table [library] of config.toml: how many saved files are kept."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from shmcam.config.schema import Section, setting

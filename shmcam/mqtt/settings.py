@@ -1,7 +1,5 @@
 """The [mqtt] table of config.toml: the broker, and what is published there."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from shmcam.config.optional_program import Need, OptionalProgram

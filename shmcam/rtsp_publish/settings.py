@@ -1,7 +1,5 @@
 """The table [rtsp_publish] of config.toml: where live H.264 is published to."""
 
-from __future__ import annotations
-
 from typing import Annotated
 from urllib.parse import urlsplit
 

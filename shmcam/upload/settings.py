@@ -1,7 +1,5 @@
 """The table [upload] of config.toml: where saved files are copied to, when, and how fast."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from shmcam.config.optional_program import Need, OptionalProgram
