@@ -38,7 +38,6 @@ def limit_allocator() -> None:
 
 def prepare_for_forks() -> None:
     """Does what is to be done once all is imported; afterwards a child copies few of the pages that it shares."""
-    gc.collect()
     getattr(sys, "_clear_type_cache", int)()  # a child that replaces an entry writes into the name that it held
     _fill_small_blocks()
     gc.freeze()  # or the first collection of each child would write into, and so copy, every page
