@@ -69,7 +69,7 @@ class Watchdog:
         self._settings = settings
         self._programs: dict[str, Program] = {}
         """As supervisord listed them last."""
-        self._listed_s = 0.0
+        self._listed_s = self._checked_s = 0.0
         self._is_unanswered = False
         """supervisord did not answer the last time."""
         self._camera_trouble = ""
@@ -80,7 +80,8 @@ class Watchdog:
         parser = EventParser()
         self._answer(READY)
         while not stop.requested:
-            ready = select.select([events, self._control.fileno(), stop.fileno()], [], [], CHECK_S)[0]
+            wait_s = max(0.0, self._checked_s + CHECK_S - time.monotonic())
+            ready = select.select([events, self._control.fileno(), stop.fileno()], [], [], wait_s)[0]
             if events in ready:
                 data = os.read(events, 4096)
                 if not data:
@@ -88,9 +89,14 @@ class Watchdog:
                 for event in parser.feed(data):
                     self._take_event(event, time.monotonic())
                     self._answer(DONE + READY)
-            self._check(time.monotonic())
+            now_s = time.monotonic()
+            self._hear(now_s)
+            if events in ready or now_s - self._checked_s >= CHECK_S:
+                self._checked_s = now_s
+                self._check(now_s)
 
-    def _check(self, now_s: float) -> None:
+    def _hear(self, now_s: float) -> None:
+        """Takes what the hub passed on: several heartbeats a second."""
         for request in self._control.receive():
             message = request.message
             if isinstance(message, Heartbeat):
@@ -98,6 +104,9 @@ class Watchdog:
             elif isinstance(message, SettingChanged):
                 self._settings = apply_change(self._settings, message.key, message.new, message.camera)
                 self._detector.settings = self._settings.table(ControlSettings)
+
+    def _check(self, now_s: float) -> None:
+        """Looks at every program, in /proc and in its rings."""
         self._socket.check()
         if now_s - self._listed_s >= LIST_S:
             self._listed_s = now_s
