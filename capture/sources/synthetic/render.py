@@ -90,7 +90,7 @@ class FrameRenderer:
         """Draws the U and V planes: colours fade in the dark and where the picture is blown out."""
         table = _chroma_table(round(self._colourfulness(moment) * moment.look.saturation, 2))
         for plane, full in zip((blue, red), self._scenery.chroma, strict=True):
-            cv2.LUT(full, table, dst=plane)
+            plane[:] = table[full]
         if self._code:
             cell = frame_number_code.cell_pixels_of(self._scenery.width)
             for plane in (blue, red):

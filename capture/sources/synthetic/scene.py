@@ -79,12 +79,11 @@ class Scene:
 
     @cached_property
     def chroma(self) -> tuple[Plane, Plane]:
-        """U and V of the scene in full light, ((height+1)//2, (width+1)//2): a blue sky over a green ground."""
-        half = (self.height + 1) // 2, (self.width + 1) // 2
-        rows = np.linspace(0, 1, half[0])[:, np.newaxis]
+        """U and V of each row in full light, ((height+1)//2, 1): a blue sky over a green ground."""
+        rows = np.linspace(0, 1, (self.height + 1) // 2)[:, np.newaxis]
         blue = np.where(rows < 0.6, 150 - 8 * rows, 112).astype(np.uint8)
         red = np.where(rows < 0.6, 116 + 8 * rows, 124).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(blue, half)), np.ascontiguousarray(np.broadcast_to(red, half))
+        return blue, red
 
     @cached_property
     def histogram(self) -> NDArray[np.float64]:
