@@ -64,14 +64,17 @@ class Message:
         dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and type(self) is type(other) and values_of(self) == values_of(other)
+        return isinstance(other, Message) and self._list_compared() == other._list_compared()
 
     def __hash__(self) -> int:
-        return hash((type(self), *values_of(self).values()))
+        return hash(tuple(self._list_compared()))
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in values_of(self).items())
         return f"{type(self).__name__}({fields})"
+
+    def _list_compared(self) -> list[Any]:
+        return [type(self), *(getattr(self, f.name) for f in dataclasses.fields(self) if f.compare)]
 
 
 class Command(Message):
