@@ -14,14 +14,14 @@ from shmcam.config.schema import load_tables
 from shmcam.config.settings import Settings
 
 MB = 1_000_000
-SHARED_MB = 135
+SHARED_MB = 115
 """What is loaded once for all programs: interpreter, numpy, OpenCV, FFmpeg, aiohttp (shmcam/supervisord)."""
 OWN_MB = {"hub": 2, "watchdog": 1, "exporter": 6, "streamer": 9}
 """Memory of each program's own, at work."""
 CAMERA_MB = {"capture": 14, "analyzer": 9, "recorder": 17}
 """The same for the programs that each camera has."""
 FRAMES = {"capture": 5, "recorder": 14}
-"""Frames that they hold besides: conversions and a camera's buffers; what x264 looks ahead and refers to."""
+"""Frames that they hold besides: conversions and a camera's buffers; what x264 keeps."""
 OPTIONAL_MB = 20
 SCORES_MB = 2
 """The ring of the analyzer's records."""
