@@ -96,6 +96,7 @@ SAFE_TEXT = {
     "analyzer.day_starts_at",
     "camera.controls.ColourGains",
     "camera.controls.ScalerCrop",
+    "export.auto_save_formats",
     "export.formats",
     "export.stack_formats",
     "motion.masks",
