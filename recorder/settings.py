@@ -117,7 +117,10 @@ class RecorderSettings(Section, frozen=True):
         int, setting("bits per second; 0 = by quality (libx264) or by size and rate (hardware)", unit="bit/s", ge=0)
     ] = 0
     preset: Annotated[Preset, setting("libx264 speed: CPU against file size")] = "superfast"
-    threads: Annotated[int, setting("encoder threads; 0 = one per core, at most 4; each costs memory", ge=0, le=16)] = 0
+    threads: Annotated[
+        int,
+        setting("encoder threads; 0 = one per core, at most 4, and one alone while it is quick enough", ge=0, le=16),
+    ] = 0
     gop_s: Annotated[
         float, setting("a key frame at least this often; seeking and live joins", unit="s", gt=0, le=10)
     ] = 1.0

@@ -1,12 +1,14 @@
 """Encodes borrowed frames: opens the encoder, keeps it, and replaces it when it fails or the picture changes.
 
 A StreamSignature holds what has to stay the same within one file. PresetControl selects libx264's preset: the user's,
-or the fastest one while too many frames wait.
+or the fastest one while too many frames wait. ThreadControl selects its threads: one, while that is quick enough.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import cast
@@ -85,6 +87,36 @@ class PresetControl:
             self.preset = user_preset
 
 
+ENOUGH, TOO_MUCH = 0.5, 0.75
+"""Shares of the time between two frames: one thread may need the first, and is not enough beyond the second."""
+SMOOTHING = 1 / LAGS
+
+
+class ThreadControl:
+    """Selects whether libx264 encodes in one thread; pure.
+
+    With two of them each frame is two slices, which cost nine more wake-ups, a twentieth more CPU and a tenth more
+    bytes. A backlog and a slow machine need them all the same.
+    """
+
+    def __init__(self) -> None:
+        self._alone_s = math.inf
+        """Smoothed time of one frame in one thread."""
+
+    def note(self, cpu_s: float, wall_s: float) -> None:
+        """Notes the CPU time of all threads in which a frame was encoded, and how long that took.
+
+        It takes longer than its CPU time where others want the cores: two threads get a larger share of them.
+        """
+        alone_s = max(cpu_s, wall_s)
+        before_s = alone_s if math.isinf(self._alone_s) else self._alone_s
+        self._alone_s = before_s + (alone_s - before_s) * SMOOTHING
+
+    def is_one_enough(self, period_s: float, lag: int, *, is_single: bool) -> bool:
+        """Tells it for the next group of pictures; `lag`: frames that wait."""
+        return lag < LAGS and self._alone_s < (TOO_MUCH if is_single else ENOUGH) * period_s
+
+
 DEFAULT_PERIOD_US = 33_333
 """Assumed until camera or timestamps tell."""
 
@@ -97,7 +129,7 @@ class EncoderSession:
         self.track: Track | None = None
         """The track of the units that came out last."""
         self.epoch = 0
-        """Counts openings of the encoder."""
+        """Counts openings of the encoder after which a decoder must begin anew."""
         self.failures = 0
         """Encoders that had to be given up."""
         self.codec = ""
@@ -111,6 +143,8 @@ class EncoderSession:
         self._encoder: Encoder | None = None
         self._preset: Preset = settings.preset
         self._preset_control = PresetControl(settings.preset)
+        self._thread_control = ThreadControl()
+        self._is_single, self._lag = False, 0
         self._last_key_ns = self._last_ns = 0
         self._order_number = 0
         self._key_is_due = True
@@ -134,6 +168,8 @@ class EncoderSession:
             self._follow_rate(meta.frame_duration_us)
         wrapper, signature = self._follow(frame.picture_geometry, meta)
         gop_over = meta.captured_ns - self._last_key_ns >= self.settings.gop_s * 1e9 - meta.frame_duration_us * 500
+        if gop_over:
+            self._select_threads()
         key = self._key_is_due or self._encoder is None or gop_over or number not in (0, self._order_number)
         video_frame = wrapper.wrap(frame.payload)
         if self._overlay is not None:
@@ -159,6 +195,7 @@ class EncoderSession:
     def drain(self) -> list[AccessUnit]:
         """Closes the encoder; the next frame opens another. Returns: what it still held."""
         encoder, self._encoder = self._encoder, None
+        self._is_single = False  # what comes next may be a pre-roll
         if encoder is None or self._signature is None or not encoder.has_frames:
             return []
         try:
@@ -186,15 +223,33 @@ class EncoderSession:
 
     def adapt_preset(self, lag: int, slots: int) -> None:
         """Uses the fastest preset while too many frames wait; all presets write the same parameter sets."""
+        self._lag = lag
         self._preset_control.update(lag, slots, self.settings.preset)
         preset = self._preset_control.preset
         if preset == self._preset or self.codec != SOFTWARE:
             return
         if self._last_ns - self._last_key_ns >= self.settings.gop_s * 0.5e9:  # changing costs a key frame
             log.warning("encoder preset %s -> %s because lag=%d of slots=%d", self._preset, preset, lag, slots)
-            self._preset, self._encoder = preset, None
+            self._preset, self._encoder, self._is_single = preset, None, False
 
     # ---- inside
+
+    def _select_threads(self) -> None:
+        """Opens the encoder anew where another number of threads is better; the next frame is a key frame anyway.
+
+        Its parameter sets are the same, so neither the file nor a viewer begins anew.
+        """
+        encoder = self._encoder
+        if encoder is None or self._signature is None or encoder.plan.codec != SOFTWARE or self.settings.threads:
+            return
+        has_choice = self._is_single or encoder.plan.threads > 1
+        is_single = self._thread_control.is_one_enough(self.period_ns / 1e9, self._lag, is_single=self._is_single)
+        if has_choice and is_single != self._is_single:
+            self._is_single = is_single
+            try:
+                self._open_encoder(self._signature, SOFTWARE)
+            except EncoderUnavailable as error:  # the present one goes on
+                log.warning("encoder stays in its %d threads reason=%s", encoder.plan.threads, error)
 
     def _with_period(self, meta: FrameMeta) -> FrameMeta:
         """Returns metadata in which the expected time to the next frame is known."""
@@ -213,6 +268,7 @@ class EncoderSession:
         signature = signature_of(self._wrapper.encoder_input, meta)
         log.info("picture is now %s night=%s period_us=%d", signature.input, signature.night, signature.period_us)
         self._signature, self._encoder = signature, None
+        self._thread_control, self._is_single = ThreadControl(), False
         self._signatures += 1
         return self._wrapper, signature
 
@@ -230,9 +286,15 @@ class EncoderSession:
         """Encodes with the first encoder that works. Raises: EncoderUnavailable."""
         fresh = self._encoder is None
         while True:
-            encoder = self._encoder or self._open_encoder(signature)
+            encoder = self._encoder
+            if encoder is None:
+                encoder = self._open_encoder(signature)
+                self.epoch += 1
+            began_s, wall_s = time.process_time(), time.perf_counter()
             try:
-                return encoder.encode(frame, meta=meta, order=order, key=key or fresh)
+                units = encoder.encode(frame, meta=meta, order=order, key=key or fresh)
+                self._thread_control.note(time.process_time() - began_s, time.perf_counter() - wall_s)
+                return units
             except EncoderFailed as error:
                 self.failures += 1
                 self._encoder = None
@@ -243,11 +305,16 @@ class EncoderSession:
                     self._failed |= {encoder.plan.codec}
                 fresh = True
 
-    def _open_encoder(self, signature: StreamSignature) -> Encoder:
-        settings = msgspec.structs.replace(self.settings, preset=self._preset)
+    def _open_encoder(self, signature: StreamSignature, codec: str = "") -> Encoder:
+        """Opens an encoder; `codec`: this one, not that of the settings. Raises: EncoderUnavailable."""
+        settings = msgspec.structs.replace(
+            self.settings,
+            encoder=codec or self.settings.encoder,
+            preset=self._preset,
+            threads=1 if self._is_single else self.settings.threads,
+        )
         self._encoder = open_encoder(settings, signature.input, 1e6 / signature.period_us, failed=self._failed)
         self.codec = self._encoder.plan.codec
-        self.epoch += 1
         return self._encoder
 
     def _complete(self, unit: AccessUnit, signature: StreamSignature) -> AccessUnit:

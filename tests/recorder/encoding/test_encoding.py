@@ -6,18 +6,20 @@ import gc
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from msgspec.structs import asdict
+from msgspec.structs import replace as replace_settings
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding import select
 from recorder.encoding.av_frames import EncoderInput, Wrapper, can_wrap, view_plane
 from recorder.encoding.encoder import Encoder, EncoderPlan, plan_encoder
 from recorder.encoding.select import list_candidates, open_encoder, prove
-from recorder.encoding.session import EncoderSession
+from recorder.encoding.session import EncoderSession, ThreadControl
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import OverlaySettings, RecorderSettings
 from shm_ring import Flags, FrameMeta
@@ -284,6 +286,44 @@ def test_presets_change_under_load_without_a_new_file():
     assert encoding.epoch >= 3, "to ultrafast and back"
     assert len(tracks) == 1
     assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 90
+
+
+def test_one_thread_takes_over_where_it_is_quick_enough_and_the_file_goes_on(monkeypatch):
+    """A second thread cost a twentieth of the encoder's CPU, a tenth of the file's size, and nine wake-ups a frame."""
+    shape, payload = picture("yuv420p", 640, 480)
+    clock = SimpleNamespace(now_s=0.0, step_s=0.001, process_time=lambda: 0.0, perf_counter=lambda: _advance(clock))
+    monkeypatch.setattr("recorder.encoding.session.time", clock)
+    monkeypatch.setattr("recorder.encoding.select.os.sched_getaffinity", lambda _pid: {0, 1})
+    encoding = EncoderSession(replace_settings(SOFT, threads=0, gop_s=0.5))
+    tracks, units, threads = set(), [], []
+    for meta in metas(150):
+        clock.step_s = 0.001 if meta.frame_id < 60 else 0.03
+        units += encoding.encode(Stand(shape, payload), meta, ORDER)
+        encoding.adapt_preset(lag=0, slots=64)
+        tracks.add(encoding.track)
+        threads.append(encoding._encoder.plan.threads)
+    assert (threads[10], threads[40], threads[-1]) == (2, 1, 2)
+    assert encoding.epoch == 1 and len(tracks) == 1, "neither viewers nor the file begin anew"
+    assert [unit.meta.frame_id for unit in units if unit.is_key] == list(range(0, 150, 15)), "no further key frames"
+    assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 150
+
+
+def _advance(clock):
+    clock.now_s += clock.step_s
+    return clock.now_s
+
+
+def test_a_backlog_is_encoded_by_all_threads():
+    control = ThreadControl()
+    assert not control.is_one_enough(1 / 30, 0, is_single=False), "nothing is known yet"
+    for _ in range(30):
+        control.note(0.004, 0.003)
+    assert control.is_one_enough(1 / 30, 0, is_single=False)
+    assert not control.is_one_enough(1 / 30, 100, is_single=False)
+    for _ in range(60):
+        control.note(0.012, 0.020)
+    assert not control.is_one_enough(1 / 30, 0, is_single=False)
+    assert control.is_one_enough(1 / 30, 0, is_single=True), "20 ms of 33: it stays, lest it changes to and fro"
 
 
 def test_another_mode_is_another_track():
