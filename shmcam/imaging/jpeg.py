@@ -82,6 +82,7 @@ class JpegEncoder:
             return plane
         import cv2
 
+        cv2.setNumThreads(1)  # a plane is too little work to share: waking the others took as long
         how = cv2.INTER_LINEAR if width > plane.shape[1] else cv2.INTER_AREA
         target = self._buffer(f"resized {name}", height, width, *plane.shape[2:])
         return np.asarray(cv2.resize(plane, (width, height), dst=target, interpolation=how), np.uint8)
