@@ -53,6 +53,9 @@ class OwnCommands:
     def __init__(self, live_settings: LiveSettings, registry: Registry) -> None:
         self.live_settings = live_settings
         self._registry = registry
+        self._dumps: dict[str, Reply] = {}
+        """The answers of dump_config by format, good for these settings and unsaved changes:"""
+        self._dumped: tuple[object, object] = (None, None)
         self._handlers: dict[type[Command], Callable[[Any], Answer]] = {
             Status: lambda _: (status.status_reply(registry, time.monotonic()), []),
             Cameras: lambda _: (status.cameras_reply(registry), []),
@@ -149,16 +152,18 @@ class OwnCommands:
         return Reply(status="settings", text="\n".join(lines) or "no camera has a value of its own", data=data)
 
     def _dump(self, command: DumpConfig) -> Reply:
-        if command.format == "toml":
-            return Reply(
-                status="config", text=as_toml(self.live_settings).rstrip(), data={"config": as_json(self.live_settings)}
+        live = self.live_settings
+        if self._dumped[0] is not live.current or self._dumped[1] is not live.unsaved:
+            self._dumped, self._dumps = (live.current, live.unsaved), {}
+        if command.format not in self._dumps:
+            config = as_json(live)
+            text = (
+                as_toml(live).rstrip()
+                if command.format == "toml"
+                else msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=4).decode()
             )
-        config = as_json(self.live_settings)
-        return Reply(
-            status="config",
-            text=msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=4).decode(),
-            data={"config": config},
-        )
+            self._dumps[command.format] = Reply(status="config", text=text, data={"config": config})
+        return self._dumps[command.format]
 
     def _overwrite(self) -> Reply:
         path = self.live_settings.base.path
