@@ -6,6 +6,7 @@ A few kilobytes are taken, then the frame is free again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ def _to_bytes(values: NDArray[np.float32]) -> Bytes:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FrameSample:
     """The part of a frame that the analyzer works with."""
 
@@ -104,7 +105,7 @@ class FrameSample:
     column: Bytes | None
     """(height, 3) RGB for the keogram, where one was due."""
 
-    @property
+    @cached_property
     def exposure(self) -> ReportedExposure:
         """The exposure as the frame's metadata tell it."""
         meta = self.meta

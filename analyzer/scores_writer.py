@@ -12,6 +12,14 @@ from analyzer.frame_sample import FrameSample
 from shm_ring import FrameMeta, RingWriter
 from shm_ring.records.scores import PLUGINS_BYTES, SCORE, VERSION
 
+FIELDS = [
+    *("dark_score", "scene_brightness", "scene_low", "scene_high", "scene_ev"),
+    *("dark_threshold", "bright_threshold", "exposure_s", "lux", "locked_s", "night_since_s"),
+    *("p10", "p50", "p90", "p99", "saturated", "black", "motion_score", "motion_box"),
+    *("night", "source", "settled", "moving", "forced"),
+]
+"""What `publish` writes, in this order."""
+
 
 class ScoresWriter:
     """The writer of one camera's records; the buffer is reused for every frame."""
@@ -20,6 +28,7 @@ class ScoresWriter:
         self._ring = ring
         self._record = np.zeros(1, SCORE)
         self._row = self._record[0]
+        self._values = self._record[FIELDS]
         self._bytes = self._record.view(np.uint8)
         self._row["version"] = VERSION
         self._plugins: object = None
@@ -34,22 +43,16 @@ class ScoresWriter:
     ) -> None:
         """Publishes the record of one frame; `plugins`: the last result of each."""
         meta, assessment, measurement = result.sample.meta, result.assessment, result.measurement
-        row = self._row
-        row["dark_score"] = measurement.dark_score[0]
-        row["scene_brightness"], row["scene_low"], row["scene_high"] = assessment.level, assessment.low, assessment.high
-        row["scene_ev"] = assessment.ev
-        row["dark_threshold"] = frame_analyzer.night_settings.dark_threshold
-        row["bright_threshold"] = frame_analyzer.night_settings.bright_threshold
-        row["exposure_s"], row["lux"] = result.sample.exposure.product_s, result.sample.exposure.lux
-        row["locked_s"], row["night_since_s"] = (
-            frame_analyzer.lock_at(meta.captured_ns).seconds,
-            frame_analyzer.since_s(meta.captured_ns),
+        night, exposure = frame_analyzer.night_settings, result.sample.exposure
+        self._values[0] = (  # at once: each assignment by name looks for its field
+            *(measurement.dark_score[0], assessment.level, assessment.low, assessment.high, assessment.ev),
+            *(night.dark_threshold, night.bright_threshold, exposure.product_s, exposure.lux),
+            *(frame_analyzer.lock_at(meta.captured_ns).seconds, frame_analyzer.since_s(meta.captured_ns)),
+            *measurement.percentiles[0],
+            *(measurement.saturated[0], measurement.black[0], result.motion.score, result.motion.box),
+            *(result.is_night, assessment.source, assessment.settled),
+            *(frame_analyzer.is_moving, frame_analyzer.override != "auto"),
         )
-        row["p10"], row["p50"], row["p90"], row["p99"] = measurement.percentiles[0]
-        row["saturated"], row["black"] = measurement.saturated[0], measurement.black[0]
-        row["motion_score"], row["motion_box"] = result.motion.score, result.motion.box
-        row["night"], row["source"], row["settled"] = result.is_night, assessment.source, assessment.settled
-        row["moving"], row["forced"] = frame_analyzer.is_moving, frame_analyzer.override != "auto"
         self.repeat(result.sample, plugins)
 
     def repeat(self, sample: FrameSample, plugins: Mapping[str, Mapping[str, object]]) -> None:

@@ -75,17 +75,18 @@ def measure_common_change(cells: Floats, background: Floats) -> np.float32:
     """Returns the factor by which most of the frame changed: clouds, auto exposure of unknown size."""
     now, then = cells[1::4, 1::4], background[1::4, 1::4]
     usable = (then > 8.0) & (then < CLIPPED) & (now > 2.0) & (now < CLIPPED)
-    if np.count_nonzero(usable) < 16:
-        return np.float32(1.0)
     ratios = now[usable] / then[usable]
-    return np.float32(np.partition(ratios, ratios.size // 2)[ratios.size // 2])
+    if ratios.size < 16:
+        return np.float32(1.0)
+    ratios.partition(ratios.size // 2)
+    return np.float32(ratios[ratios.size // 2])
 
 
 def drop_lone_cells(moving: Cells) -> Cells:
     """Drops moving cells without a moving neighbour above, below, left or right."""
-    if not moving.any():
+    if not np.count_nonzero(moving):
         return moving
-    near = np.zeros_like(moving)
+    near = np.zeros(moving.shape, bool)
     near[1:] |= moving[:-1]
     near[:-1] |= moving[1:]
     near[:, 1:] |= moving[:, :-1]
@@ -95,7 +96,7 @@ def drop_lone_cells(moving: Cells) -> Cells:
 
 def bounds_of(moving: Cells) -> tuple[float, float, float, float]:
     """Returns x, y, width, height around the moving cells, fractions of the frame; at least one cell must move."""
-    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
+    (rows,), (columns,) = (np.logical_or.reduce(moving, axis=axis).nonzero() for axis in (1, 0))
     height, width = moving.shape
     left, top = columns[0] / width, rows[0] / height
     return float(left), float(top), float((columns[-1] + 1) / width - left), float((rows[-1] + 1) / height - top)
@@ -148,6 +149,8 @@ class MotionDetector:
         self._kept_ns = 0
         self._noise: Floats = np.empty(0, np.float32)
         self._zones: dict[str, Cells] = {}
+        self._zone_sizes: dict[str, int] = {}
+        """The cells in each zone, at least 1."""
         self._watched: Cells = np.empty(0, bool)
         """The cells of all zones."""
         self._expected: tuple[Floats, Floats] | None = None
@@ -172,7 +175,7 @@ class MotionDetector:
         if self._expected is None or self._expected[0].shape != cells.shape:
             return True
         expected, limit = self._expected
-        return bool(((np.abs(cells - expected) > limit) & self._watched).any())
+        return bool(np.count_nonzero((np.abs(cells - expected) > limit) & self._watched))
 
     def observe(self, pixels: Bytes, captured_ns: int, exposure_s: float, response: Response) -> Motion:
         """Compares the next settled frame's grid with the background. `exposure_s`: NaN where unknown."""
@@ -205,6 +208,7 @@ class MotionDetector:
 
     def _find_zones(self, shape: tuple[int, ...]) -> None:
         self._zones = find_zones(self._settings.zones, self._settings.masks, (shape[0], shape[1]))
+        self._zone_sizes = {name: max(1, int(np.count_nonzero(cells))) for name, cells in self._zones.items()}
         self._watched = np.logical_or.reduce(list(self._zones.values()))
 
     def _follow_exposure(self, exposure_s: float, response: Response) -> None:
@@ -236,16 +240,16 @@ class MotionDetector:
         self._noise = np.where(moving, self._noise, np.maximum(noise, np.float32(LEAST_NOISE)))
 
     def _summarize(self, moving: Cells) -> Motion:
-        best, zone, all_moving = 0.0, "", np.zeros_like(moving)
-        for name, cells in self._zones.items():
-            inside = moving & cells
-            share = float(np.count_nonzero(inside)) / max(1, int(np.count_nonzero(cells)))
-            all_moving |= inside
-            if share > best:
-                best, zone = share, name
-        if not best:
+        all_moving = moving & self._watched
+        area = int(np.count_nonzero(all_moving))
+        if not area:
             return NO_MOTION
-        return Motion(best, bounds_of(all_moving), zone, float(np.count_nonzero(all_moving)) / moving.size)
+        shares = {
+            name: int(np.count_nonzero(all_moving & cells)) / self._zone_sizes[name]
+            for name, cells in self._zones.items()
+        }
+        zone = max(shares, key=shares.__getitem__)
+        return Motion(shares[zone], bounds_of(all_moving), zone, area / moving.size)
 
 
 def _apply_table(table: Floats, cells: Floats) -> Floats:

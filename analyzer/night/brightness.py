@@ -139,7 +139,8 @@ def measure_sharpness(detail_rows: Bytes) -> float:
         return 0.0
     rows = detail_rows.astype(np.float32)
     steps = rows[:, 2:] - rows[:, :-2]
-    variance = float(np.vdot(rows, rows)) / rows.size - float(rows.mean()) ** 2
+    mean = float(np.add.reduce(rows, axis=None)) / rows.size
+    variance = float(np.vdot(rows, rows)) / rows.size - mean**2
     return float(np.vdot(steps, steps)) / steps.size / (max(variance, 0.0) + 1.0)
 
 
