@@ -284,9 +284,9 @@ class Catalogue:
             return [], []
         self._resolve_links()
         on_disk = self._scan()
-        rows = {entry.path: entry for entry in self.find()}
-        absent = [path for path in rows if path not in on_disk and not path.exists()]
-        gone = [rows[path] for path in absent if not self._is_away(path)]
+        rows = {str(entry.path): entry for entry in self.find()}
+        absent = [rows[path] for path in rows.keys() - on_disk if not rows[path].path.exists()]
+        gone = [entry for entry in absent if not self._is_away(entry.path)]
         gone += [entry for entry in rows.values() if entry.trigger == RECOVERED and self._is_foreign(entry.path)]
         adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))
         self.forget([entry.id for entry in gone])
@@ -370,7 +370,7 @@ class Catalogue:
     def _is_inside(self, path: Path) -> bool:
         return any(path.is_relative_to(folder) for folder in self.folders)
 
-    def _scan(self) -> set[Path]:
+    def _scan(self) -> set[str]:
         """Returns every file of the library, and brings `away` up to date."""
         found = {folder: files.find_files([folder]) for folder in self.folders}
         self.mounts.remember()

@@ -426,7 +426,7 @@ def entry_of(row: sqlite3.Row, root: Path) -> Entry:
     try:
         values = {name: row[name] for name in COLUMNS}
         values |= {"path": root / row["path"], "protected": bool(row["protected"])}
-        values |= {"companions": tuple(json.loads(row["companions"]))}
+        values |= {"companions": () if row["companions"] == "[]" else tuple(json.loads(row["companions"]))}
     except (IndexError, TypeError, ValueError) as problem:
         raise sqlite3.DatabaseError(f"damaged row: {problem}") from None
     if wrong := [name for name, kinds in COLUMN_TYPES.items() if not isinstance(values[name], kinds)]:

@@ -37,29 +37,32 @@ SESSION_LOG = "session.log"
 SESSION_LOG_HEAD = "# session.log: what shmcam logged while this session was recorded"
 """The first line, by which a log of ours is known."""
 
+_SUFFIXES = tuple(MEDIA)
+
 HIDDEN = (".", "_", "@", "#", "$", "~")
 """First characters of folders that the library leaves out: dark frames, state, bins and thumbnails."""
 SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 
 
-def find_files(folders: Sequence[Path]) -> set[Path]:
-    """Returns every media file below the folders that may be ours by its name, and every archive's manifest.
+def find_files(folders: Sequence[Path]) -> set[str]:
+    """Returns the path of every media file below the folders that may be ours by its name, and of every manifest.
 
     Files inside an archive, also one being built, are left out, as are names that are not UTF-8: no row can hold them.
-    `sidecar.read` tells which of them are ours.
+    `sidecar.read` tells which of them are ours. Texts, because the start of the exporter waits for 100,000 of them.
     """
-    paths: set[Path] = set()
+    paths: set[str] = set()
     for folder in folders:
         for walked, names, files in os.walk(folder):
             subfolder, present = Path(walked), set(files)
             is_whole = subfolder != folder and MANIFEST in present and is_archive(subfolder / MANIFEST)
             if is_whole or (subfolder != folder and JOURNAL in present):
-                paths.update([subfolder / MANIFEST] if is_whole else [])
+                paths.update([str(subfolder / MANIFEST)] if is_whole else [])
                 names.clear()
                 continue
             names[:] = [name for name in names if not name.startswith(HIDDEN) and name not in SYSTEM_FOLDERS]
-            paths.update(subfolder / name for name in files if _may_be_ours(name, present))
-    return {path for path in paths if path.suffix not in VIDEOS or not _is_growing(path)}
+            begin = f"{subfolder}{os.sep}"
+            paths.update(begin + name for name in files if _may_be_ours(name, present))
+    return {path for path in paths if not path.endswith(tuple(VIDEOS)) or not _is_growing(Path(path))}
 
 
 def remove_leftovers(folders: Sequence[Path], owner: Owner) -> list[Path]:
@@ -198,7 +201,7 @@ def _is_same(folder: Path, other: Path) -> bool:
 
 def _may_be_ours(name: str, present: Collection[str]) -> bool:
     """Tells whether it is worth reading: a medium with a sidecar, or with a date in its name as all of ours."""
-    if Path(name).suffix not in MEDIA or name.startswith(".") or not is_text(name):
+    if not name.endswith(_SUFFIXES) or name.startswith(".") or not is_text(name):
         return False
     return f"{name}.json" in present or DATE.search(name) is not None
 

@@ -243,12 +243,12 @@ def is_archive(manifest: Path) -> bool:
     return values is None or isinstance(values.get("files"), list)
 
 
-def read_all(paths: Iterable[Path], owner: Owner) -> list[Entry]:
+def read_all(paths: Iterable[str], owner: Owner) -> list[Entry]:
     """Returns the entries of those files that are ours, oldest first; a file deleted meanwhile is left out."""
     entries = []
     for path in paths:
         with suppress(OSError):
-            entries.append(read(path, owner))
+            entries.append(read(Path(path), owner))
     return sorted(filter(None, entries), key=lambda entry: (entry.started_utc_ns, entry.first_frame, entry.path))
 
 

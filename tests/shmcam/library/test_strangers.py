@@ -108,7 +108,7 @@ def test_a_row_added_while_the_library_is_rebuilt_stays(catalogue, saved, settin
     saved()
     read = sidecar.read_all
 
-    def reading(paths: set[Path], owner: sidecar.Owner) -> list[object]:
+    def reading(paths: set[str], owner: sidecar.Owner) -> list[object]:
         entries = read(paths, owner)
         with Catalogue.of(settings) as another_process:
             another_process.add(on_disk(settings, "meanwhile.npy", kind="picture"))
