@@ -85,8 +85,8 @@ def test_kill_9_of_a_reader_stalls_nobody(make_writer, ring_name):
 
 def test_wake_up_reaches_a_reader_in_another_process_and_a_signal_ends_its_sleep(make_writer, ring_name):
     code = (
-        f"import signal\nfrom shm_ring import RingReader\nreader = RingReader.open({ring_name!r})\n"
-        "def stop(*_): print('handler', flush=True)\nsignal.signal(signal.SIGTERM, stop)\nprint('in', flush=True)\n"
+        f"import os, signal\nfrom shm_ring import RingReader\nreader = RingReader.open({ring_name!r})\n"
+        "def stop(*_): os.write(1, b'handler\\n')\nsignal.signal(signal.SIGTERM, stop)\nprint('in', flush=True)\n"
         "print(any(reader.wait(0, 60) for _ in range(9)), flush=True)\nprint(reader.wait(5, 60), flush=True)"
     )
     with make_writer() as writer:
