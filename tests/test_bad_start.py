@@ -116,6 +116,8 @@ exec "$@"
 @mounts
 def test_with_a_full_root_disk_the_service_starts(monkeypatch):
     """Only the folders of config.toml, of [paths] run and of the rings take a byte."""
+    if BIN.is_relative_to("/tmp") or BIN.is_relative_to("/var/tmp"):
+        pytest.skip("this clone lies in a folder that the test covers by a full disk")
     monkeypatch.delenv("TMPDIR", raising=False)
     within = ("unshare", "-Urm", "sh", "-c", FULL, "sh")
     camera = {"width": 320, "height": 240}

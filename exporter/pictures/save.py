@@ -29,6 +29,7 @@ from shm_ring.formats import Geometry
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Saved, StackSaved
 from shmcam.library import Catalogue, Entry, LibraryError, retention
+from shmcam.library.disk_space import is_limit_unseen
 from shmcam.library.sidecar import FILE, INSTALLATION, PICTURES, sidecar_path_of
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import read_clock_error_us
@@ -120,7 +121,7 @@ class PictureSaver:
         self.announce = announce
         """Sends an event."""
         self._is_refused = False
-        """The disk refused the last write, and files were deleted for it."""
+        """The disk refused the last write for a limit that it does not show, and files were deleted for it."""
 
     def save_frame(self, camera: CameraFrames, frame: Frame, name: str, options: SaveOptions) -> list[Entry]:
         """Saves one frame in each format. Returns: the rows.
@@ -242,13 +243,15 @@ class PictureSaver:
         try:
             path = self._write(path, parts, beside)
         except OSError as error:
-            if error.errno not in FULL or self._is_refused:
+            is_unseen = is_limit_unseen(error.errno or 0, path.parent)
+            if error.errno not in FULL or (is_unseen and self._is_refused):
                 raise
             # The disk was fuller than it looked: another writer, a quota, or a file system that does not tell its room.
-            # The oldest files go for it, but not again before a write has worked.
+            # Make twice the room, once. For a limit that free space does not show the oldest files go, but not again
+            # before a write has worked.
             log.warning("disk full path=%s need_bytes=%d reason=%s", path, need_bytes, error.strerror)
-            self._is_refused = True
-            self._make_room(path, 2 * need_bytes, picture.entry, at_least_bytes=2 * need_bytes)
+            self._is_refused = is_unseen
+            self._make_room(path, 2 * need_bytes, picture.entry, at_least_bytes=2 * need_bytes * is_unseen)
             path = self._write(path, parts, beside)
         self._is_refused = False
         return self._catalogue.add_when_writable(replace(picture.entry, path=path))

@@ -35,7 +35,7 @@ class Storage:
         self.owner = catalogue.owner
         """The installation that the clips belong to."""
         self.was_refused = False
-        """A clip ended because the disk had no room, which a quota and some file systems do not show as free space."""
+        """A clip ended at a limit that free space does not show: a quota, or the end of a disk that tells no size."""
         self.is_wanted = False
         """A recording is on: the writer makes room for it, or tries again."""
         self.max_file_bytes = 0

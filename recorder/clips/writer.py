@@ -32,6 +32,7 @@ from recorder.clips.clip_file import ClipFile, FileOpener
 from recorder.clips.storage import AHEAD_S, Storage
 from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
 from recorder.encoding.encoder import AccessUnit
+from shmcam.library.disk_space import is_limit_unseen
 from shmcam.library.errors import NotWritable
 from shmcam.runtime.clock import read_clock_error_us
 from shmcam.runtime.guarded_thread import Worker
@@ -378,7 +379,7 @@ class ClipWriter:
             reason = FILE_TOO_LARGE
             self._storage.refused_file_bytes = before.bytes
         else:
-            self._storage.was_refused = code in (errno.EDQUOT, errno.ENOSPC) and before.frames > 0
+            self._storage.was_refused = before.frames > 0 and is_limit_unseen(code, self._storage.recordings)
             self._note_failure(reason)
         self._report_closed(reason, intact=False)
 

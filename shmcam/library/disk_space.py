@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from dataclasses import dataclass
@@ -65,6 +66,15 @@ def measure_room(folder: Path, settings: LibrarySettings) -> DiskRoom:
     total = disk.f_blocks * disk.f_frsize
     reserve = reserve_bytes_of(settings, total) if total else 0
     return DiskRoom(disk.f_bavail * disk.f_frsize, total, reserve, disk.f_favail, disk.f_files)
+
+
+def is_limit_unseen(code: int, folder: Path) -> bool:
+    """Tells whether a write that failed with this errno met a limit that free space does not show.
+
+    That is a quota, or a disk that does not tell its size. Else free space decides what is deleted: an error that has
+    another cause would be no reason to delete anything.
+    """
+    return code == errno.EDQUOT or (code == errno.ENOSPC and os.statvfs(existing_parent_of(folder)).f_blocks == 0)
 
 
 def max_file_bytes_of(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from shmcam.library import disk_space
-from shmcam.library.disk_space import FAT_MAX_BYTES, DiskRoom, max_file_bytes_of, measure_room
+from shmcam.library.disk_space import FAT_MAX_BYTES, DiskRoom, is_limit_unseen, max_file_bytes_of, measure_room
 from shmcam.library.settings import LibrarySettings
 from streamer.monitoring.health import DiskHealth, ProcessHealth, find_reasons
 from tests.mounts import can_mount
@@ -102,3 +103,13 @@ def test_a_disk_of_few_inodes_keeps_the_newest_files(tmp_path):
     command = ["unshare", "-Urm", sys.executable, "-c", INODES, str(tmp_path / "config.toml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_disk_refuses_although_it_shows_room_is_a_limit_of_its_own_only_where_that_is_certain(
+    tmp_path, monkeypatch
+):
+    """Files were deleted for an ENOSPC that had another cause: the disk showed room for all of them."""
+    assert is_limit_unseen(errno.EDQUOT, tmp_path / "not made yet")
+    assert not is_limit_unseen(errno.ENOSPC, tmp_path) and not is_limit_unseen(errno.EIO, tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda place: os.statvfs_result([1024, 1024, 0, 0, 0, 0, 0, 0, 0, 255]))
+    assert is_limit_unseen(errno.ENOSPC, tmp_path) and not is_limit_unseen(errno.EIO, tmp_path)

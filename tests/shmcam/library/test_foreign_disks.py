@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from shmcam.library import Catalogue, Entry, NoRoom
 from shmcam.library.errors import NotWritable
 from shmcam.library.retention import make_room
 from shmcam.runtime.atomic_files import open_atomic, sweep
-from tests.machine import until
+from tests.machine import SHORT, until
 from tests.recorder import film
 from tests.recorder.rig import numbers
 from tests.shmcam.library.conftest import STARTED
@@ -104,17 +105,18 @@ def quietly(options: list[str], *command: str | Path) -> str:
 
 
 @pytest.fixture(params=TOOLS)
-def disk(request, tmp_path) -> Iterator[ForeignDisk]:
+def disk(request) -> Iterator[ForeignDisk]:
     if os.geteuid() or not os.access("/dev/fuse", os.W_OK):
         pytest.skip("needs root and /dev/fuse")
     if missing := [tool for tool in TOOLS[request.param] if not shutil.which(tool)]:
         pytest.skip(f"needs {', '.join(missing)}")
-    try:
-        one = ForeignDisk(request.param, tmp_path / "foreign")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this host mounts none: {error.stderr}")
-    yield one
-    one.close()
+    with tempfile.TemporaryDirectory(dir=SHORT) as below:  # a socket's path must fit
+        try:
+            one = ForeignDisk(request.param, Path(below))
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"this host mounts none: {error.stderr}")
+        yield one
+        one.close()
 
 
 def on(disk: ForeignDisk, folder: Path, library: Path) -> Settings:
