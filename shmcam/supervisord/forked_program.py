@@ -31,10 +31,9 @@ def run_forked(module: str, argv: Sequence[str], env: Mapping[str, str]) -> NoRe
     code = 1
     try:
         _take_over(argv, env)
+        # Loaded before the fork: to look for it again would copy more pages than some programs need.
         if main := getattr(sys.modules.get(f"{module}.__main__"), "main", None):
-            sys.exit(
-                main()
-            )  # loaded before the fork: looking for it again would copy more pages than some programs need
+            sys.exit(main())
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:  # as the interpreter reads it
