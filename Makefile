@@ -7,9 +7,10 @@ export CONFIG
 BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
-# Files side by side, two for each core where memory allows: half of a test's time is waiting, and one of the whole
-# service runs eight processes of its own. Those that load or measure the machine are marked `alone`.
-WORKERS ?= $(shell awk -v most=$$((2 * $$(nproc))) '/^MemAvailable/ {fit = int($$2 / 700000); print fit < 1 ? 1 : fit < most ? fit : most}' /proc/meminfo)
+# Files side by side, one for each core: a test of the whole service runs eight processes of its own. WORKERS=4 takes two
+# thirds of the time on two idle cores, and starves a camera now and then. What loads or measures the machine is marked
+# `alone`.
+WORKERS ?= $(shell nproc)
 
 .DEFAULT_GOAL := setup
 .PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report mutants check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean

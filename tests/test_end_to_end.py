@@ -49,7 +49,8 @@ def test_a_stranger_attaches_in_three_lines(shmcam):
             seen.append((frame.frame_id, frame.bgr.shape))
             if len(seen) == 5:
                 break
-    assert [number for number, _ in seen] == list(range(seen[0][0], seen[0][0] + 5))
+    numbers = [number for number, _ in seen]
+    assert numbers == sorted(set(numbers)), "the newest each time: a slow loop skips"
     assert {shape for _, shape in seen} == {(480, 640, 3)}
 
 
