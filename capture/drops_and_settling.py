@@ -83,7 +83,8 @@ class DropCounter:
         """
         if self._period_ns is None:
             limit = LATE * median(self._gaps) if len(self._gaps) >= MIN_HISTORY else 0.0
-            self._period_ns = fmean(gap for gap in self._gaps if gap < limit) if limit else 0.0
+            usual = [gap for gap in self._gaps if gap < limit]
+            self._period_ns = sum(usual) / len(usual) if usual else 0.0
         return self._period_ns
 
     def _append(self, gap: int) -> None:
