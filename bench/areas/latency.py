@@ -30,26 +30,36 @@ PAGE_ARGUMENTS = [
 ]
 """Options of Chromium for a page that is measured."""
 
-READ = """async ([selector, seconds]) => {
+READ_NUMBER = """(shown, canvas) => {
+  const width = canvas.width = shown.videoWidth || shown.naturalWidth, cell = Math.max(8, Math.floor(width / 64) & ~7);
+  const paint = canvas.getContext("2d", { willReadFrequently: true });
+  canvas.height = 1;
+  paint.drawImage(shown, 0, cell / 2, width, 1, 0, 0, width, 1);
+  const row = paint.getImageData(0, 0, width, 1).data;
+  const bits = [...Array(40).keys()].map((at) => row[4 * (at * cell + cell / 2) + 1] > 125);
+  const isNumber = bits.slice(0, 4).join() === "true,false,true,false";
+  return isNumber ? bits.slice(4, 36).reduce((sum, bit) => sum * 2 + bit, 0) : null;
+}"""
+"""Reads the number in the pixels (shmcam/imaging/frame_number_code.py). Returns: it; null: there is none."""
+
+READ = (
+    "async ([selector, seconds]) => {\n  const readNumber = "
+    + READ_NUMBER
+    + """;
   const found = [], canvas = document.createElement("canvas");
   const until = performance.now() + 1000 * seconds;
   for (let last = -1; performance.now() < until;) {
     const now = await new Promise(requestAnimationFrame);
     const shown = [...document.querySelectorAll(selector)].find((one) => !one.hidden);
-    const width = shown && (shown.videoWidth || shown.naturalWidth);
-    if (!width) continue;
-    canvas.width = width; canvas.height = 1;
-    const cell = Math.max(8, Math.floor(width / 64) & ~7);
-    const paint = canvas.getContext("2d", { willReadFrequently: true });
-    paint.drawImage(shown, 0, cell / 2, width, 1, 0, 0, width, 1);
-    const bits = [...Array(40).keys()].map((at) => paint.getImageData(at * cell + cell / 2, 0, 1, 1).data[1] > 125);
-    if (bits.slice(0, 4).join() !== "true,false,true,false") continue;
-    const number = bits.slice(4, 36).reduce((sum, bit) => sum * 2 + bit, 0);
+    if (!(shown && (shown.videoWidth || shown.naturalWidth))) continue;
+    const number = readNumber(shown, canvas);
+    if (number === null) continue;
     if (number !== last) found.push([number, performance.timeOrigin + performance.now()]);
     last = number;
   }
   return found;
 }"""
+)
 """Reads the number in the picture on each repaint: [[number, milliseconds since 1970 when it was first there], …]."""
 
 SHOWN = """async () => {
