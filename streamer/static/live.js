@@ -202,7 +202,7 @@ export class LiveTab {
     const disk = over.health.disk;
     const used = disk.total_bytes ? 1 - disk.free_bytes / disk.total_bytes : 0;
     const bar = (share, kind) => h("div", { class: `bar ${kind}` }, h("span", { "data-width": `${(share * 100).toFixed(1)}%` }));
-    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100, over.cpu_percent > 95 ? "bad" : over.cpu_percent > 85 ? "warn" : ""), h("div", {}, `Disk: ${room(disk)} of ${size(disk.total_bytes)}`), bar(used, fullness(disk)), ...over.health.processes.filter(({ program }) => !CORE.test(program)).map(showProgram));
+    fill(this.system, h("div", {}, `CPU ${Math.round(over.cpu_percent)} %`), bar(over.cpu_percent / 100, over.cpu_percent > 95 ? "bad" : over.cpu_percent > 85 ? "warn" : ""), h("div", {}, `Disk: ${room(disk)}${disk.total_bytes ? ` of ${size(disk.total_bytes)}` : ""}`), bar(used, fullness(disk)), ...over.health.processes.filter(({ program }) => !CORE.test(program)).map(showProgram));
     for (const element of this.system.querySelectorAll("[data-width]")) element.style.width = element.dataset.width;
   }
 
