@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run.background_service import READY_WITHIN_S
-from shmcam.cli.run.obstacles import find_running
+from shmcam.cli.run.start_checks import find_running
 from shmcam.config.settings import Settings
 from shmcam.runtime.supervisord import SOCKET, Supervisord, SupervisordError, is_listening
 from shmcam.runtime.supervisord_programs import TEMPLATE, is_home

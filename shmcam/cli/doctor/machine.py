@@ -18,7 +18,7 @@ from shm_ring.machine.available_memory import SHM_FOLDER, available_room
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.doctor.imports import find_import_errors
 from shmcam.cli.options import Options
-from shmcam.cli.run.obstacles import find_path_problem, find_running
+from shmcam.cli.run.start_checks import find_path_problem, find_running
 from shmcam.config.memory_plan import plan_memory
 from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import Settings

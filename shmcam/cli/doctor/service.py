@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shmcam.cli.doctor.finding import Finding, note, ok, problem
 from shmcam.cli.options import Options
-from shmcam.cli.run.obstacles import find_running
+from shmcam.cli.run.start_checks import find_running
 from shmcam.cli.supervisorctl import supervisord_of
 from shmcam.config.optional_program import find_missing, list_enabled, optional_programs
 from shmcam.control.call import call

@@ -7,7 +7,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from shmcam.cli.run.obstacles import find_port_holder
+from shmcam.cli.run.start_checks import find_port_holder
 from shmcam.config.settings import Settings
 from shmcam.runtime.peer_address import is_loopback
 from shmcam.runtime.supervisord_programs import TEMPLATE

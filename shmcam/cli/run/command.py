@@ -16,7 +16,7 @@ from capture.settings import PRESETS
 from shmcam.cli.camera_autoconfig import note_connected_cameras
 from shmcam.cli.options import Options, default_config
 from shmcam.cli.run.banner import banner_of
-from shmcam.cli.run.obstacles import find_path_problem, find_running
+from shmcam.cli.run.start_checks import find_path_problem, find_running
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.config.toml_file import OVERRIDES, to_toml
 from shmcam.runtime.atomic_files import open_atomic

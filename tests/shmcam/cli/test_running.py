@@ -17,7 +17,7 @@ from supervisor.options import ServerOptions
 from shmcam.cli.run import command as run_command
 from shmcam.cli.run.banner import banner_of
 from shmcam.cli.run.command import build_parser, overrides_of
-from shmcam.cli.run.obstacles import find_path_problem
+from shmcam.cli.run.start_checks import find_path_problem
 from shmcam.config.settings import Settings
 from shmcam.runtime import supervisord_programs
 from shmcam.runtime.supervisord_programs import TEMPLATE, render_programs, render_supervisord_conf

@@ -18,7 +18,7 @@ import pytest
 
 from recorder.clips.clip import ClipPaths
 from recorder.clips.clip_file import ClipFile
-from shmcam.cli.run.obstacles import find_path_problem
+from shmcam.cli.run.start_checks import find_path_problem
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, NoRoom
 from shmcam.library.errors import NotWritable
