@@ -94,14 +94,13 @@ def _open_lock(path: Path, ring: str) -> int:
     """Opens the lock file, and waits for nobody. Raises: RingBusy where something else has its place, OSError."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
-    except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
-            raise RingBusy(f"ring {ring}: {path} is no file and cannot be locked; remove it") from None
-        raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
         os.close(fd)
-        raise RingBusy(f"ring {ring}: {path} is no file and cannot be locked; remove it")
-    return fd
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
+            raise
+    raise RingBusy(f"ring {ring}: {path} is no file and cannot be locked; remove it")
 
 
 def _parse(line: bytes) -> WriterRecord:

@@ -202,17 +202,13 @@ class KeogramKeeper:
         return DayInfo(self._camera, day, self._settings.keogram_column_s, place)
 
 
-def save_days_of_removed_cameras(settings: AnalyzerSettings, paths: Paths, cameras: Sequence[str]) -> Sequence[Path]:
-    """Saves days left behind by cameras that config.toml no longer has, once nobody has written to them for a day.
-
-    Returns: nothing to report, as these files are of no camera that is configured.
-    """
+def save_days_of_removed_cameras(settings: AnalyzerSettings, paths: Paths, cameras: Sequence[str]) -> None:
+    """Saves days left behind by cameras that config.toml no longer has, once nobody has written to them for a day."""
     for path in _find_days(paths.captures / "keogram", "*"):
         camera = path.name[1:].rpartition("_")[0]
         if camera not in cameras and path.exists() and time.time() - path.stat().st_mtime > UNUSED_S:
             with KeogramKeeper(settings, paths, camera):
                 pass  # saves at its start every day that is over
-    return ()
 
 
 def _find_days(folder: Path, camera: str) -> list[Path]:

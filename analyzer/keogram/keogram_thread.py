@@ -25,7 +25,7 @@ JOBS_MAX = 300
 WAIT_S = 0.2
 """Longest wait for a job; then `stop` is looked at."""
 
-Job = Callable[[], Sequence[Path]]
+Job = Callable[[], Sequence[Path] | None]
 
 
 class KeogramThread:
@@ -55,14 +55,13 @@ class KeogramThread:
     def draw(self, answer: Callable[[Sequence[Path], int, OSError | None], None]) -> bool:
         """Draws the day so far; `answer` is called in the thread. Returns: False if too many jobs wait."""
 
-        def work() -> Sequence[Path]:
+        def work() -> None:
             try:
                 paths = self._keeper.draw()
             except OSError as problem:
                 answer((), 0, problem)
             else:
                 answer(paths, self._keeper.columns, None)
-            return ()
 
         return self.submit(work)
 

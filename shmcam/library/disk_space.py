@@ -40,7 +40,8 @@ class DiskRoom:
     @property
     def low(self) -> str:
         """What is left while another program takes the reserve, in words; empty: it does not."""
-        if self.total_bytes > 0 and is_low(self.free_bytes, self.reserve_bytes):
+        # retention alone goes only a little below the reserve
+        if self.total_bytes > 0 and self.free_bytes < max(1, self.reserve_bytes // 2):
             return f"{self.free_bytes // MB} MB free"
         few_files = self.total_files > 0 and self.free_files < max(NEEDED_FILES, self.reserve_files // 2)
         return f"{self.free_files} inodes free" if few_files else ""
@@ -103,8 +104,3 @@ def reserve_bytes_of(settings: LibrarySettings, disk_bytes: int) -> int:
     by_size = settings.free_reserve_mb * MB
     by_share = int(disk_bytes * settings.free_reserve_percent / 100)
     return min(by_size, by_share) if by_size and by_share else max(by_size, by_share)
-
-
-def is_low(free_bytes: int, reserve_bytes: int) -> bool:
-    """Tells whether another program takes the space: retention alone goes only a little below the reserve."""
-    return free_bytes < max(1, reserve_bytes // 2)

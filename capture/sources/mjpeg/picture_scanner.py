@@ -159,12 +159,10 @@ class PictureScanner:
 
     def _find_limit(self, begin: int) -> int:
         """Returns where the next part or picture begins, -1: not yet."""
-        found = [at for at in (self._find_delimiter(),) if at >= 0]
+        found = [self._find_delimiter()]
         if self._marker_at is None:
-            at = self._buffer.find(SOI, max(2, begin - 2))
-            if at >= 0:
-                found.append(at)
-        return min(found, default=-1)
+            found.append(self._buffer.find(SOI, max(2, begin - 2)))
+        return min((at for at in found if at >= 0), default=-1)
 
     def _find_delimiter(self) -> int:
         """Returns where a line with the delimiter begins, -1: not yet.
