@@ -132,13 +132,21 @@ def test_a_killed_supervisord_takes_its_children_along_and_starts_again(tmp_path
         assert sorted(pipeline.states()) == sorted(pids)
 
 
+def test_a_stop_takes_the_ring_of_a_killed_capture_along(tmp_path):
+    with Pipeline(camera=SMALL, night={"enable": False}) as pipeline:
+        pipeline.wait_running("capture", "hub")
+        pipeline.kill("capture", signal.SIGSTOP)  # it cannot end by itself: supervisord kills it at the stop
+        assert pipeline.segments()
+        pipeline.stop()  # says what is left in /dev/shm
+
+
 def test_a_stopped_capture_is_reported_then_replaced(tmp_path):
     with Pipeline(camera=SMALL, night={"enable": False}, control={"hang_kill_s": 6.0}) as pipeline:
         pipeline.wait_running()
         hung = pipeline.kill("capture", signal.SIGSTOP)
-        with within(5.0):  # docs/faults.md, 6
-            until(lambda: "capture" in pipeline.text("health") and _complains(pipeline), 15, "a report of the hang")
-        with within(3.0):  # that is within 8 s, two after hang_kill_s
+        with within(8.0):  # docs/faults.md, 6: two after hang_kill_s
+            with within(5.0):
+                until(lambda: "capture" in pipeline.text("health") and _complains(pipeline), 15, "a report of the hang")
             until(lambda: pipeline.pid("capture") not in (0, hung), 40, "the hung capture to be replaced")
         head = pipeline.frames()
         until(lambda: pipeline.frames() > head, 20, "frames again")

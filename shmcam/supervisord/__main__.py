@@ -15,7 +15,10 @@ from supervisor import supervisord
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.states import SupervisorStates
 
+from shmcam.config.settings import Settings, SettingsError
+from shmcam.runtime.startup import find_config
 from shmcam.supervisord.fork_options import ForkOptions
+from shmcam.supervisord.left_rings import unlink_left_rings
 from shmcam.supervisord.memory import limit_allocator
 from shmcam.supervisord.preload import preload
 from shmcam.supervisord.supervisor_loop import PromptSupervisor
@@ -36,6 +39,8 @@ def main() -> int:
     options.close_logger()
     if options.mood == SupervisorStates.RESTARTING:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - argv list, no shell
+    with suppress(SettingsError):
+        unlink_left_rings(Settings.load(find_config()))
     return 0
 
 
