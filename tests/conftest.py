@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,9 @@ os.environ.setdefault("AIOHTTP_NOSENDFILE", "1")
 
 # Programs under test write as they do at home, whatever the shell or the CI runner has set.
 os.environ.pop("PYTHONUNBUFFERED", None)
+# They keep what they have compiled, too: else each that is started here compiles the whole product anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # There are sockets in tmp_path.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", SHORT)
