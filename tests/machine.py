@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,17 @@ def until(condition: Callable[[], Any], seconds: float = 30.0, what: str | Calla
 
 
 class Load:
-    """The load of the machine while the block runs: threads that want a core, for each core; 1 where each has one."""
+    """How much slower work is while the block runs than on a machine of its own.
+
+    Three things take its time: other threads that want the cores, a host that gives the cores to other machines
+    (steal time), and a host that stops altogether for a while: then the sampler itself wakes late.
+    """
 
     SAMPLE_S = 0.05
 
     def __enter__(self) -> Load:
-        self._samples = [self._wanted()]
+        self._began_s, self._stolen_s = time.monotonic(), _read_stolen_s()
+        self._samples = [_count_wanted()]
         self._end = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._sampler.start()
@@ -54,18 +59,41 @@ class Load:
 
     @property
     def factor(self) -> float:
-        """How many times longer work took than on a machine of its own, 1 or more."""
-        return max(1.0, sum(self._samples) / len(self._samples) / (os.cpu_count() or 1))
+        """How many times longer work took, 1 or more."""
+        return slowdown_of(
+            self._samples,
+            self.SAMPLE_S,
+            took_s=time.monotonic() - self._began_s,
+            stolen_s=_read_stolen_s() - self._stolen_s,
+            cores=os.cpu_count() or 1,
+        )
 
     def _sample(self) -> None:
         while not self._end.wait(self.SAMPLE_S):
-            self._samples.append(self._wanted())
+            self._samples.append(_count_wanted())
 
-    @staticmethod
-    def _wanted() -> int:
-        """Threads that run, wait for a core or for a disk, but for this one."""
-        words = dict(line.split()[:2] for line in Path("/proc/stat").read_text().splitlines())
-        return int(words["procs_running"]) + int(words["procs_blocked"]) - 1
+
+def slowdown_of(wanted: Sequence[int], sample_s: float, *, took_s: float, stolen_s: float, cores: int) -> float:
+    """Returns how many times longer work took, 1 or more.
+
+    wanted: the threads that wanted a core, read every `sample_s`. stolen_s: of all cores together. A host that stops
+    shows as few samples, and often as steal time too: the larger of both counts.
+    """
+    waiting = sum(wanted) / len(wanted) / cores
+    late = took_s / (sample_s * len(wanted))
+    given = max(0.1, 1.0 - stolen_s / (took_s * cores))
+    return max(1.0, waiting) * max(1.0, late, 1.0 / given)
+
+
+def _count_wanted() -> int:
+    """Threads that run, wait for a core or for a disk, but for this one."""
+    words = dict(line.split()[:2] for line in Path("/proc/stat").read_text().splitlines())
+    return int(words["procs_running"]) + int(words["procs_blocked"]) - 1
+
+
+def _read_stolen_s() -> float:
+    """The time of all cores that the host gave to others, in seconds (proc_stat(5), steal)."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
