@@ -12,7 +12,7 @@ import msgspec
 
 from recorder.clips.clip import ClipFormat, ClipLimits
 from recorder.clips.finish import Finisher
-from recorder.clips.recovery import adopt_leftovers, read_closed_until_ns
+from recorder.clips.recovery import adopt_leftovers, read_closed_until
 from recorder.clips.storage import Storage
 from recorder.clips.writer import ClipWriter
 from recorder.commands import RecordCommands
@@ -108,7 +108,7 @@ def run(process: Process) -> None:
         )
         resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
         adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera, catalogue.owner)]
-        resume.begin(own, adopted, read_closed_until_ns(paths.recordings, camera))
+        writer.resumed_after = resume.begin(own, adopted, read_closed_until(paths.recordings, camera))
         writer.start()
         finisher.start()
         for clip in adopted:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """The trigger of a session that auto_start began."""
+NOTHING = (0, -1)
+"""Time and id of the last frame on the disk where there is none."""
 RESUME_WITHIN_S = 120.0
 """A recording that was interrupted for longer is not resumed: that would come as a surprise."""
 ALIVE_S = 30.0
@@ -56,6 +58,8 @@ class InterruptedRecording:
     """The time of the last frame that is certainly on disk, or (before any) of its start."""
     alive_ns: int
     """The time at which the recorder wrote this, by the sensor's clock."""
+    last_frame: int = -1
+    """The id of the frame at last_ns; -1: unknown."""
     end_ns: int = 0
     """The end of an event if nothing lasts."""
     lasting: dict[str, int] = field(default_factory=dict)
@@ -83,17 +87,17 @@ class ResumeFile:
         except OSError as error:  # a disk that turned read-only: that the recording has ended is no reason to die
             log.warning("a restart would resume what has ended reason=%s", error)
 
-    def read(self, now_ns: int, last_recorded_ns: int) -> InterruptedRecording | None:
-        """Returns the recording to resume. `last_recorded_ns`: the last frame in leftovers; 0: there are none."""
+    def read(self, now_ns: int, recorded: tuple[int, int]) -> InterruptedRecording | None:
+        """Returns the recording to resume. `recorded`: time and id of the last frame on the disk."""
         try:
             state = msgspec.json.decode(read_state(self._path), type=InterruptedRecording)
         except (OSError, msgspec.DecodeError):
             return None
-        last_ns = max(state.last_ns, last_recorded_ns)
+        last_ns, last_frame = max((state.last_ns, state.last_frame), recorded)
         is_recent = 0 <= now_ns - max(last_ns, state.alive_ns) <= RESUME_WITHIN_S * 1e9
         if state.boot != boot_id() or not is_recent or last_ns >= state.stop_ns:
             return None
-        return replace(state, last_ns=last_ns)
+        return replace(state, last_ns=last_ns, last_frame=last_frame)
 
 
 MAX_MARKS = 32
@@ -219,20 +223,25 @@ class Resume:
         """The values by which a new state differs from the saved one; None: nothing is saved."""
         self._saved_ns = 0
         """The time of the last save."""
-        self._recorded_ns = 0
-        """The time of the last frame of all files that were closed."""
+        self._recorded = NOTHING
+        """Time and id of the last frame of all files that were closed."""
 
-    def begin(self, own: RecorderSettings, adopted: Sequence[Closed], closed_until_ns: int = 0) -> None:
+    def begin(self, own: RecorderSettings, adopted: Sequence[Closed], closed_until: tuple[int, int] = NOTHING) -> int:
         """Resumes an interrupted recording with the frame after its last; starts a session if auto_start is set.
 
         What auto_start began for one start alone (`shmcam run --mode headless`) is over with that.
+        `closed_until`: time and id of the last frame of the newest closed file. Returns: the id of the last frame on
+        the disk of what is resumed; -1: nothing is, or it is unknown.
         """
-        recorded_ns = max(closed_until_ns, *(closed.totals.last_ns for closed in adopted), 0)
-        state = self._file.read(now_ns(), recorded_ns)
+        last_frame = -1
+        recorded = max(
+            closed_until, *((closed.totals.last_ns, closed.totals.last_frame) for closed in adopted), NOTHING
+        )
+        state = self._file.read(now_ns(), recorded)
         if state is None or (state.trigger == AUTO and not own.auto_start):
             self._file.remove()
         else:
-            self._saved = ()
+            self._saved, last_frame = (), state.last_frame
             self._resume(state)
             log.info("recording is resumed after %.2f s trigger=%s", (now_ns() - state.last_ns) / NS, state.trigger)
         if own.auto_start and own.mode != "event" and self._triggers.session is None:
@@ -240,6 +249,7 @@ class Resume:
             kind = "rolling" if own.mode == "rolling" else "session"
             trigger = "rolling" if kind == "rolling" else AUTO
             self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
+        return last_frame
 
     def save(self, last: Closed | None) -> None:
         """Saves the recording that is on: when it begins, closes a file (`last`: the newest), or every ALIVE_S.
@@ -253,23 +263,23 @@ class Resume:
                 self._file.remove()
                 self._saved = None
             return
-        recorded_ns = self._last_recorded_ns(order, last)
+        recorded = self._last_recorded(order, last)
         ends = (event.end_ns, *event.lasting) if event else (self._triggers.session_stop_ns,)
-        values = order.utc_ns, order.label, order.protect, recorded_ns, *ends
+        values = order.utc_ns, order.label, order.protect, recorded, *ends
         if values != self._saved or now_ns() - self._saved_ns >= ALIVE_S * NS:
-            self._write(order, event, recorded_ns)
+            self._write(order, event, recorded)
             self._saved, self._saved_ns = values, now_ns()
 
     def interrupt(self, last: Closed | None) -> None:
         """Saves the recording because the process stops without a command to stop it; `last` has just been closed."""
         order, event = self._find_ongoing()
         if order is not None:
-            self._write(order, event, self._last_recorded_ns(order, last))
+            self._write(order, event, self._last_recorded(order, last))
 
-    def _last_recorded_ns(self, order: ClipOrder, last: Closed | None) -> int:
-        """Returns the time of the last frame that need not be recorded again."""
-        self._recorded_ns = max(self._recorded_ns, last.totals.last_ns if last else 0)
-        return max(self._recorded_ns, order.start_ns - 1)
+    def _last_recorded(self, order: ClipOrder, last: Closed | None) -> tuple[int, int]:
+        """Returns time and id of the last frame that need not be recorded again."""
+        self._recorded = max(self._recorded, (last.totals.last_ns, last.totals.last_frame) if last else NOTHING)
+        return max(self._recorded, (order.start_ns - 1, -1))
 
     def _resume(self, state: InterruptedRecording) -> None:
         at_ns = self._triggers.resumed_ns = state.last_ns + PTS_NS
@@ -295,7 +305,7 @@ class Resume:
         order, event = self._triggers.session, self._triggers.event
         return (order, None) if order is not None or event is None else (event.order, event)
 
-    def _write(self, order: ClipOrder, event: EventTrigger | None, last_ns: int) -> None:
+    def _write(self, order: ClipOrder, event: EventTrigger | None, recorded: tuple[int, int]) -> None:
         state = InterruptedRecording(
             boot=self._boot,
             kind=order.kind,
@@ -304,7 +314,8 @@ class Resume:
             label=order.label,
             protect=order.protect,
             stop_ns=event.latest_ns if event else self._triggers.session_stop_ns,
-            last_ns=last_ns,
+            last_ns=recorded[0],
+            last_frame=recorded[1],
             alive_ns=now_ns(),
             end_ns=event.end_ns if event else 0,
             lasting=event.lasting if event else {},

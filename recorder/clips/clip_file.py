@@ -81,8 +81,8 @@ def read_rows(path: Path) -> list[tuple[int, int, int]]:
     return rows
 
 
-def read_last_captured_ns(path: Path, now_s: float, within_s: float) -> int:
-    """Returns when the last frame of a CSV was captured; 0 if it was written longer than `within_s` ago.
+def read_last_frame(path: Path, now_s: float, within_s: float) -> tuple[int, int] | None:
+    """Returns when the last frame of a CSV was captured, and its id; None if it was written `within_s` ago or longer.
 
     Raises: OSError.
     """
@@ -90,7 +90,7 @@ def read_last_captured_ns(path: Path, now_s: float, within_s: float) -> int:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         *_, text = file.read().decode(errors="replace").splitlines() or [""]
     row = _parse_row(text)
-    return row[1] if row is not None and 0 <= now_s - float(text.split(",")[1]) <= within_s else 0
+    return (row[1], row[0]) if row is not None and 0 <= now_s - float(text.split(",")[1]) < within_s else None
 
 
 def _parse_row(text: str) -> tuple[int, int, int] | None:

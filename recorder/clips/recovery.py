@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from recorder.clips.clip import SUFFIXES, ClipOrder, ClipTotals, camera_of, is_of
-from recorder.clips.clip_file import MAX_TIMING_BYTES, read_last_captured_ns, read_rows
+from recorder.clips.clip_file import MAX_TIMING_BYTES, read_last_frame, read_rows
 from recorder.clips.writer_events import Closed
-from recorder.resume import RESUME_WITHIN_S
+from recorder.resume import NOTHING, RESUME_WITHIN_S
 from shmcam.library.sidecar import TIMING, Owner, sidecar_path_of
 from shmcam.runtime.atomic_files import PART, find_unused_path, is_regular, read_state, sweep, sync_folder
 from shmcam.video.disk_file import hold
@@ -94,8 +94,8 @@ def find_removed_cameras(recordings: Path, cameras: Collection[str]) -> list[str
     return sorted(left - {"", *cameras})
 
 
-def read_closed_until_ns(recordings: Path, camera: str) -> int:
-    """Returns when the last frame of the newest closed clip was captured, by its CSV; 0: unknown, or long ago.
+def read_closed_until(recordings: Path, camera: str) -> tuple[int, int]:
+    """Returns time and id of the last frame of the newest closed clip, by its CSV; NOTHING: unknown, or long ago.
 
     A kill may come between the close of a clip and the note of it.
     """
@@ -103,8 +103,8 @@ def read_closed_until_ns(recordings: Path, camera: str) -> int:
         csvs = (path for path in recordings.rglob(f"*{TIMING}") if is_of(path.name, camera))
         newest = max(csvs, key=lambda path: path.stat().st_mtime_ns, default=None)
         if newest is not None:
-            return read_last_captured_ns(newest, time.time(), RESUME_WITHIN_S)
-    return 0
+            return read_last_frame(newest, time.time(), RESUME_WITHIN_S) or NOTHING
+    return NOTHING
 
 
 def read_closed(path: Path, camera: str, owner: Owner | None = None) -> Closed | None:

@@ -248,7 +248,9 @@ class ClipWriter:
         self.needs_key = False
         """A file waits for a key frame to begin with."""
         self.unwritten = 0
-        """Frames that were encoded and are in no file: none could be opened, or the disk refused it."""
+        """Frames of recordings in no file: none could be opened, the disk refused, or the recorder was away."""
+        self.resumed_after = -1
+        """The last frame on the disk of a recording that goes on; those after it that the ring lost are drops."""
         self._unwritten_of_clip = 0
         """Those since the last frame that is in a closed file of this recording; the open file counts them."""
         self._camera, self._storage, self._opener = camera, storage, opener
@@ -307,6 +309,9 @@ class ClipWriter:
                 self._retry.end()
                 self._storage.is_wanted = False
             elif item.unit.order is not None:
+                if self.resumed_after >= 0:
+                    self._count_unwritten(max(0, item.unit.meta.frame_id - self.resumed_after - 1))
+                    self.resumed_after = -1
                 self._take(item, item.unit.order)
 
     def _take(self, item: QueuedUnit, order: ClipOrder) -> None:

@@ -131,6 +131,28 @@ def test_a_restart_goes_on_where_it_stopped_and_a_kill_loses_nothing_the_ring_ho
     assert made.log().count("leftover adopted") == 1
 
 
+def test_what_the_ring_lost_while_the_recorder_was_away_is_a_drop_of_the_next_file(filming):
+    made, film = filming(camera={"slots": 16, "size": (320, 180)})
+    made.ask("record start")
+    film.wait_frames(20)
+    made.processes[-1].kill()
+    made.processes[-1].wait()
+    film.wait_frames(40)
+    made.start()
+    made.ready(times=2)
+    made.answers()
+    until(lambda: made.ask("record status").status == "recording", 10, made.log())
+    film.wait_frames(20)
+    made.ask("record stop")
+    first, second = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
+    missing = numbers(second)[0] - check_clip(first, film)[-1] - 1
+    assert missing > 0
+    check_clip(second, film, drops=missing)
+    with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
+        entries = until(lambda: len(found := library.find(kinds=["session"])) == 2 and found, 10)
+    assert sorted(entry.drops for entry in entries) == [0, missing]
+
+
 def test_rolling_clips_are_cut_and_the_oldest_go(filming):
     made, film = filming(mode="rolling", auto_start=True, recording_duration_minutes=1 / 60, rolling_clips_count=2)
     folder = made.recordings / "rolling" / "cam0"

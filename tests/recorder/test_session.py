@@ -11,7 +11,7 @@ import pytest
 from recorder import resume
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
 from recorder.clips.writer_events import Closed
-from recorder.resume import ALIVE_S, PTS_NS, EventMarks, Resume, ResumeFile
+from recorder.resume import ALIVE_S, NOTHING, PTS_NS, EventMarks, Resume, ResumeFile
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 
@@ -71,7 +71,7 @@ def test_a_clip_that_was_closed_just_before_the_kill_is_not_recorded_again(clock
     filming(clock, tmp_path, 10, lambda order, second: closed(order, BEGAN_NS + 5 * NS))
     clock.ns += NS
     one, triggers, _ = recorder(tmp_path)
-    one.begin(OWN, [], BEGAN_NS + 10 * NS)
+    one.begin(OWN, [], (BEGAN_NS + 10 * NS, 100))
     assert triggers.session is not None and triggers.session.start_ns == BEGAN_NS + 10 * NS + PTS_NS
 
 
@@ -199,7 +199,7 @@ def test_an_event_that_ended_is_forgotten_even_if_it_was_only_resumed(clock, tmp
     triggers.expire(clock.ns)
     assert triggers.event is None
     one.save(None)
-    assert memory.read(clock.ns, 0) is None
+    assert memory.read(clock.ns, NOTHING) is None
 
 
 def test_auto_start_begins_beside_an_event_that_is_taken_up(clock, tmp_path, motion):
@@ -216,7 +216,7 @@ def test_an_event_during_rolling_clips_marks_what_is_recorded_of_it_after_a_kill
     one.save(None)
     clock.ns += NS
     one, triggers, _ = recorder(tmp_path)
-    one.begin(OWN, [], BEGAN_NS + 7 * NS)
+    assert one.begin(OWN, [], (BEGAN_NS + 7 * NS, 70)) == 70
     order = triggers.decide(BEGAN_NS + 8 * NS)
     assert order is not None and (order.kind, order.trigger, order.protect) == ("rolling", "command", True)
     assert triggers.decide(BEGAN_NS + 15 * NS) is order

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from recorder.clips import recovery
-from recorder.resume import InterruptedRecording, ResumeFile
+from recorder.resume import NOTHING, InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
 from shmcam.library.sidecar import INSTALLATION, Owner
@@ -221,18 +221,18 @@ def test_the_timing_of_an_older_clip_of_that_name_is_not_overwritten(tmp_path):
 
 
 def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
-    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0
+    assert recovery.read_closed_until(tmp_path, "cam0") == NOTHING
     clip = film.clip_file(tmp_path)
     for unit in film.units():
         clip.add(unit)
     clip.close()
-    last_ns = film.units()[-1].meta.captured_ns
-    assert recovery.read_closed_until_ns(tmp_path, "cam0") == last_ns
-    assert recovery.read_closed_until_ns(tmp_path, "cam1") == 0
+    last = film.units()[-1].meta
+    assert recovery.read_closed_until(tmp_path, "cam0") == (last.captured_ns, last.frame_id)
+    assert recovery.read_closed_until(tmp_path, "cam1") == NOTHING
     clip.paths.timing.write_bytes(clip.paths.timing.read_bytes()[:-3] + bytes(3))
-    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0
-    clip.paths.timing.write_text(f"9,{time.time() - 500:.6f},{last_ns},0,0\n")
-    assert recovery.read_closed_until_ns(tmp_path, "cam0") == 0, "of another boot, perhaps"
+    assert recovery.read_closed_until(tmp_path, "cam0") == NOTHING
+    clip.paths.timing.write_text(f"9,{time.time() - 500:.6f},{last.captured_ns},0,0\n")
+    assert recovery.read_closed_until(tmp_path, "cam0") == NOTHING, "of another boot, perhaps"
 
 
 def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):
@@ -283,18 +283,18 @@ def interrupted(**changes):
 
 def test_only_a_recent_session_of_this_boot_is_resumed(tmp_path):
     memory = ResumeFile(tmp_path / "m.json")
-    assert memory.read(now_ns(), 0) is None
+    assert memory.read(now_ns(), NOTHING) is None
     memory.write(interrupted())
-    assert memory.read(now_ns(), 0) is not None
+    assert memory.read(now_ns(), NOTHING) is not None
     later = now_ns() - 1_000_000_000
-    assert memory.read(now_ns(), later).last_ns == later, "what is on disk counts if it is newer"
+    assert memory.read(now_ns(), (later, 7)).last_frame == 7, "what is on disk counts if it is newer"
     for change in ({"boot": "another"}, {"last_ns": now_ns() - 200_000_000_000}, {"stop_ns": now_ns() - 6_000_000_000}):
         memory.write(interrupted(**change))
-        assert memory.read(now_ns(), 0) is None, change
+        assert memory.read(now_ns(), NOTHING) is None, change
     memory.write(interrupted(stop_ns=now_ns() - 1))
-    assert memory.read(now_ns(), 0) is not None, "its end is not on disk, but perhaps in the ring"
+    assert memory.read(now_ns(), NOTHING) is not None, "its end is not on disk, but perhaps in the ring"
     for rubbish in (b"", b"{}", b"[1]", b'{"boot": 3}', b"\xff"):
         (tmp_path / "m.json").write_bytes(rubbish)
-        assert memory.read(now_ns(), 0) is None
+        assert memory.read(now_ns(), NOTHING) is None
     memory.remove()
     memory.remove()
