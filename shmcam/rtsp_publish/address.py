@@ -30,6 +30,11 @@ def to_shown(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url).partition("?")[0]
 
 
+def to_plain(url: str) -> str:
+    """Returns an address as the server reads it: without name and password."""
+    return re.sub(r"//[^/?#]*@", "//", url)
+
+
 def list_secrets(url: str) -> list[str]:
     """Returns the texts of an address that no log may have."""
     password = urlsplit(url).password or ""

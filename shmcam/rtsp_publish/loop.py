@@ -1,4 +1,4 @@
-"""The day of rtsp_publish: asks recorders for packets, sends heartbeats, frees threads that a server holds up."""
+"""The day of rtsp_publish: asks recorders for packets, and sends heartbeats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from shmcam.control.call import call
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import Watch
-from shmcam.rtsp_publish.publisher import Publisher, end_connections
+from shmcam.rtsp_publish.publisher import Publisher
 from shmcam.runtime.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,6 @@ def run(publishers: Sequence[Publisher], control: ControlClient, socket_path: Pa
         now_s = time.monotonic()
         for watcher in watchers:
             watcher.watch(now_s)
-        silent = [publisher for publisher in publishers if publisher.notice_silence(now_s)]
-        if silent:
-            end_connections()
-            for publisher in publishers:
-                publisher.note_end()
         send_heartbeat(publishers, control)
     log.info("stopped units=%d", sum(publisher.status.units for publisher in publishers))
 

@@ -91,7 +91,7 @@ It ends with its object: a connection, a file, a call, a child.
     shmcam/control/codec.py:Decoder._refused_lines shmcam/hub/connection.py:PeerConnection._is_lost
     shmcam/hub/connection.py:PeerConnection._refusals shmcam/hub/trigger_port_access.py:TokenCheck.is_refused
     shmcam/mqtt/broker_connection.py:BrokerLink._connected_s
-    shmcam/mqtt/broker_connection.py:BrokerLink._refused shmcam/rtsp_publish/publisher.py:Publisher._is_silent
+    shmcam/mqtt/broker_connection.py:BrokerLink._refused
     shmcam/mqtt/broker_connection.py:BrokerClient.refusal shmcam/mqtt/broker_connection.py:BrokerClient._refusals
     shmcam/upload/rclone.py:Rclone.reason shmcam/upload/rclone.py:_Said.reason
     shmcam/video/disk_file.py:DiskFile.broken capture/sources/mjpeg/http_client.py:HttpClient._connected_to
