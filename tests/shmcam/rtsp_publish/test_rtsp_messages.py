@@ -9,7 +9,7 @@ import pytest
 
 from shm_ring.records.packets import split_nal_units
 from shmcam.rtsp_publish.rtp_packets import PAYLOAD_BYTES_MAX, Channels, RtpStream, split_payloads
-from shmcam.rtsp_publish.rtsp_messages import RtspLogin, NotRtsp, channels_of, take_message
+from shmcam.rtsp_publish.rtsp_messages import NotRtsp, RtspLogin, channels_of, take_message
 
 
 @pytest.mark.parametrize(
