@@ -61,10 +61,9 @@ def test_mjpeg_gives_way_to_a_recorder_that_is_behind_and_comes_back(tmp_path):
     ):
         stream = (part for part in parts(response) if "X-Signal" not in part[0])
         recorder.beat(behind_s=0.0)
-        calm = mean_period_s(stream)
+        until(lambda: mean_period_s(stream) < 1.4 / 6, 10, "6 pictures a second")
         recorder.beat(behind_s=2.5)
         until(is_throttled, 10, "the streamer to give way")
-        assert mean_period_s(stream) > 1.6 * calm
+        assert mean_period_s(stream) > 1.6 / 6
         recorder.beat(behind_s=0.0)
-        until(lambda: not is_throttled(), 30, "all pictures again")
-        assert mean_period_s(stream) < 1.4 * calm
+        until(lambda: not is_throttled() and mean_period_s(stream) < 1.4 / 6, 30, "all pictures again")
