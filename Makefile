@@ -7,10 +7,9 @@ export CONFIG
 BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
-# Files side by side, one for each core: a test of the whole service runs eight processes of its own. WORKERS=4 takes two
-# thirds of the time on two idle cores, and starves a camera now and then. What loads or measures the machine is marked
+# Files side by side, three for two cores: more than half of a test's time is waiting. What loads the machine is marked
 # `alone`.
-WORKERS ?= $(shell nproc)
+WORKERS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 
 .DEFAULT_GOAL := setup
 .PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report mutants check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean

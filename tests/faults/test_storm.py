@@ -21,7 +21,6 @@ def storm(*arguments: str) -> str:
 
 
 @needs_faulty_disk
-@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_pairs_of_faults_leave_a_whole_service():
     assert storm("--minutes", "0", "--pairs", "4").endswith("all well\n")

@@ -111,7 +111,7 @@ class Camera:
             start, number = time.monotonic(), 0
             while not self._ended.wait(max(0.0, start + number / fps - time.monotonic())):
                 if not self.held:
-                    self.publish()
+                    self.publish(period_ns=int(1e9 / fps))
                 number += 1
 
         self._thread = threading.Thread(target=film, daemon=True)
