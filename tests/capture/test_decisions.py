@@ -392,6 +392,18 @@ def test_a_crashed_writer_s_smaller_ring_is_carried_on_when_no_larger_one_fits(m
         assert (writer.slots, writer.took_over) == (slots, True)
 
 
+def test_a_ring_whose_name_was_taken_away_is_given_up_once_and_made_anew(monkeypatch, tmp_path):
+    shape, prefix = geometry("yuv420p", 64, 48), f"t{secrets.token_hex(4)}"
+    monkeypatch.setattr("capture.rings.CHECK_NS", 0)
+    with Rings(prefix, "cam0", tmp_path) as rings:
+        before = rings.fit("main", shape, 4)
+        assert not rings.check()
+        (SHM_FOLDER / f"{prefix}.cam0.main").unlink()
+        assert rings.check() and not rings.check(), "the next `fit` makes it, and nothing is wrong until then"
+        after = rings.fit("main", shape, 4)
+        assert (after.slots, after.generation) == (4, before.generation + 1) and not rings.check()
+
+
 def room_of(prefix, total_bytes):
     """A /dev/shm of so many bytes: what the rings of this prefix take, also those that only a reader still holds."""
 
