@@ -121,7 +121,7 @@ class Decoder:
         decoded: list[Decoded] = []
         for start in range(0, len(data), READ_BYTES):
             decoded += self._feed_piece(data[start : start + READ_BYTES])
-            if any(isinstance(item, Refused) and item.fatal for item in decoded[-1:]):
+            if _ends_fatally(decoded):
                 break
         if not self.pending_bytes:
             self._incomplete_since_s = None
@@ -169,11 +169,12 @@ class Decoder:
             self._fed_bytes += len(data)
             for value in unpacker:
                 decoded += self._join_parts(decode_map(value))
+                if _ends_fatally(decoded):
+                    return decoded
         except (ValueError, msgpack.UnpackException, RecursionError) as problem:
             # ValueError covers limits, bad UTF-8, bad JSON, unhashable keys, stack and format errors of msgpack
-            decoded.append(Refused(error(f"malformed msgpack: {shorten(problem)}", "bad_message"), fatal=True))
-        is_broken = bool(decoded) and isinstance(decoded[-1], Refused) and decoded[-1].fatal
-        if self._fed_bytes - unpacker.tell() > MESSAGE_BYTES_MAX and not is_broken:
+            return [*decoded, Refused(error(f"malformed msgpack: {shorten(problem)}", "bad_message"), fatal=True)]
+        if self._fed_bytes - unpacker.tell() > MESSAGE_BYTES_MAX:
             decoded.append(self._refuse_too_long(MESSAGE_BYTES_MAX))
         return decoded
 
@@ -216,6 +217,11 @@ class Decoder:
         self._line.clear()
         self._parts.clear()
         return Refused(error(f"message longer than {limit_bytes} bytes", "too_long"), fatal=True)
+
+
+def _ends_fatally(decoded: list[Decoded]) -> bool:
+    """Returns whether nothing after these may be read."""
+    return any(isinstance(item, Refused) and item.fatal for item in decoded[-1:])
 
 
 def dialect_of(first: int) -> str:
@@ -411,6 +417,6 @@ def _encode_text(message: Message, timestamp: str) -> bytes:
 def _show_value(value: Any) -> str:
     """Returns one value of an event as one word: quoted if it has spaces or control characters."""
     if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
+        value = f"<{len(value)} bytes>"
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if text.isprintable() and " " not in text else msgspec.json.encode(text).decode()

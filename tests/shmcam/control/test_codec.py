@@ -1,9 +1,12 @@
 """Bytes in, messages out: whole, byte by byte, malformed, and far too much."""
 
 import base64
+import io
 import json
 import random
+import re
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgpack
@@ -12,8 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcam.control.codec import COMPLETE_WITHIN_S, LINE_BYTES_MAX, Decoder, Received, Refused, dialect_of, encode
+from shmcam.control.codec import (
+    COMPLETE_WITHIN_S,
+    LINE_BYTES_MAX,
+    SUGGESTIONS_MAX,
+    Decoder,
+    Received,
+    Refused,
+    dialect_of,
+    encode,
+    encode_or_error,
+)
 from shmcam.control.messages import (
+    CHUNK_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     PROCESS_BYTES_MAX,
     Chunk,
@@ -21,12 +35,14 @@ from shmcam.control.messages import (
     Hello,
     NightBegan,
     Part,
+    Ping,
     PreviewFrame,
     Record,
     Reply,
     Save,
     Set,
     SettingChanged,
+    error,
 )
 
 SAMPLES = [
@@ -292,3 +308,289 @@ def test_seeded_garbage_never_raises(seed=20261121):
         decoder = Decoder()
         for _ in range(rng.randrange(1, 4)):
             decoder.feed(rng.randbytes(rng.randrange(1, 200)), 0.0)
+
+
+def refused(text, *, ident=None, status="bad_message", fatal=False):
+    return Refused(error(text, status), ident, fatal)
+
+
+WHOLE = encode("msgpack", Save(), 1)
+NIGHT = NightBegan(camera="cam0")
+
+NOT_AN_OBJECT = 'expected an object such as {"command": "get_status"}'
+
+REFUSED = [
+    (b"\x90", refused("not msgpack, JSON or text", fatal=True)),
+    (WHOLE + b"\x01" + WHOLE, refused("malformed msgpack: a message is a map", fatal=True)),
+    (
+        WHOLE + b"\x81\x01\x02",
+        refused("malformed msgpack: int is not allowed for map key when strict_map_key=True", fatal=True),
+    ),
+    (WHOLE + b"\xc1", refused("malformed msgpack: FormatError", fatal=True)),
+    (
+        encode("msgpack", Part(data=b'{"message":"part","data":"","end":true}', end=True)),
+        refused("malformed msgpack: a part within parts", fatal=True),
+    ),
+    (
+        msgpack.packb({"message": "x", "id": 7}),
+        Refused(Reply(ok=False, status="unknown_command", text="UNKNOWN_COMMAND x"), 7),
+    ),
+    (
+        msgpack.packb({"message": "save", "x": 1, "id": "a"}),
+        refused(
+            "save has no field 'x'; it has: camera, formats, label, seconds_ago", ident="a", status="bad_arguments"
+        ),
+    ),
+    (b"{\n", refused("malformed JSON: Input data was truncated")),
+    (b"{}\n[1]\n", refused(NOT_AN_OBJECT)),
+    (b"{}\n" + b'"%s"\n' % (b"x" * 70), refused(f"{NOT_AN_OBJECT}, got '{'x' * 60}'")),
+    (
+        b'{"command": 5, "id": 3}\n',
+        refused('expected an object such as {"command": "start_recording"}', ident=3, status="bad_arguments"),
+    ),
+    (b"save \xff\n", refused("not UTF-8")),
+    (b"save x=1\n", refused("save: no option x; it has: camera, formats, label, seconds_ago", status="bad_arguments")),
+    (b"save\n" + b"x" * (LINE_BYTES_MAX + 1), refused("message longer than 8192 bytes", status="too_long", fatal=True)),
+    (b"{}\n{" + b" " * MESSAGE_BYTES_MAX, refused("message longer than 65536 bytes", status="too_long", fatal=True)),
+]
+
+
+@pytest.mark.parametrize(("data", "last"), REFUSED, ids=[f"{data[:20]}" for data, _ in REFUSED])
+def test_what_is_no_message_is_refused_with_the_reason_and_the_id(data, last):
+    """What came before is not lost, what comes after a fatal one is not read."""
+    assert Decoder().feed(data, 0.0)[-1] == last
+
+
+def test_after_mistyped_lines_in_a_row_no_more_commands_are_suggested_until_one_is_right():
+    decoder = Decoder()
+    replies = [item.reply.text for item in decoder.feed(b"sav\n" * (SUGGESTIONS_MAX + 1), 0.0)]
+    assert replies == ["UNKNOWN_COMMAND sav; did you mean save?"] * SUGGESTIONS_MAX + [
+        "UNKNOWN_COMMAND sav; `help` lists the commands"
+    ]
+    [_, again] = decoder.feed(b"save\nsav\n", 0.0)
+    assert again.reply.text == replies[0]
+
+
+def test_the_names_of_cameras_are_known_to_the_text_dialect():
+    decoded = Decoder(("porch",)).feed(b"save porch jpg\n", 0.0)
+    assert decoded == [Received(Save(camera="porch", formats=("jpg",)))]
+
+
+@pytest.mark.parametrize("ident", ["x" * 64, "", 0, -(2**63) + 1, 2**63 - 1])
+def test_an_id_comes_back_as_it_came(ident):
+    assert Decoder().feed(json.dumps({"command": "save", "id": ident}).encode() + b"\n", 0.0)[0].id == ident
+    assert Decoder().feed(encode("msgpack", Save(), ident), 0.0)[0].id == ident
+
+
+@pytest.mark.parametrize("ident", ["x" * 65, 2**63, -(2**63), 1.5, [1], {"a": 1}])
+def test_an_id_that_is_long_or_of_another_kind_is_none(ident):
+    """The hub keeps it as long as the command is pending."""
+    [decoded] = Decoder().feed(json.dumps({"command": "save", "id": ident}).encode() + b"\n", 0.0)
+    assert decoded == Received(Save())
+    [decoded] = Decoder().feed(msgpack.packb({"message": "x", "id": ident}), 0.0)
+    assert isinstance(decoded, Refused) and decoded.id is None
+
+
+@pytest.mark.parametrize("event_id", [(1, 1), (2**63 - 1, 5)])
+def test_an_event_id_goes_between_processes_only(event_id):
+    data = encode("msgpack", NIGHT, event_id=event_id)
+    assert Decoder().feed(data, 0.0) == [Received(NIGHT, None, event_id)]
+    assert b"event_id" not in encode("json", NIGHT, event_id=event_id) + encode("text", NIGHT, event_id=event_id)
+
+
+@pytest.mark.parametrize("event_id", [[0, 1], [1, 0], [1], [1, 2, 3], [1, 2**63], [True, 1], [1.0, 2], "12", None])
+def test_a_malformed_event_id_is_none_and_the_event_is_taken(event_id):
+    data = msgpack.packb({"message": "night_began", "camera": "cam0", "event_id": event_id})
+    assert Decoder().feed(data, 0.0) == [Received(NIGHT)]
+
+
+def test_a_pause_in_reading_gives_an_incomplete_message_its_whole_time_again():
+    decoder = Decoder()
+    decoder.restart_timer(0.0)
+    assert not decoder.is_overdue(1000.0), "nothing was begun"
+    decoder.feed(b"sa", 100.0)
+    decoder.restart_timer(104.0)
+    assert not decoder.is_overdue(104.0 + COMPLETE_WITHIN_S)
+    assert decoder.is_overdue(104.1 + COMPLETE_WITHIN_S)
+
+
+def test_the_time_of_a_message_begins_when_the_one_before_is_complete():
+    decoder = Decoder()
+    decoder.feed(b"sa", 100.0)
+    decoder.feed(b"ve\nsa", 104.0)
+    assert not decoder.is_overdue(104.0 + COMPLETE_WITHIN_S)
+    assert decoder.is_overdue(104.1 + COMPLETE_WITHIN_S)
+
+
+@pytest.mark.parametrize(
+    ("start", "limit_bytes"), [(b"save label=", LINE_BYTES_MAX), (b'{"command":"save","x":"', MESSAGE_BYTES_MAX)]
+)
+def test_a_line_of_exactly_the_limit_is_read(start, limit_bytes):
+    line = start + b"x" * (limit_bytes - len(start))
+    assert Decoder().feed(line + b"\n", 0.0)[-1].reply.status in {"bad_arguments", "bad_message"}
+    assert Decoder().feed(line, 0.0) == []
+    assert Decoder().feed(line + b"x", 0.0)[-1].reply.status == "too_long"
+    assert Decoder().feed(line + b"x\n", 0.0)[-1].reply.status == "too_long"
+
+
+def test_the_end_of_the_bytes_after_whole_messages_is_no_message():
+    for data in (b"save\n", b'{"command": "save"}\n', WHOLE):
+        decoder = Decoder()
+        assert decoder.feed(data, 0.0)[0].message == Save()
+        assert decoder.finish() == [] and decoder.pending_bytes == 0
+
+
+def test_empty_lines_before_the_first_message_settle_no_dialect():
+    decoder = Decoder()
+    assert decoder.feed(b"\r\n\t ", 0.0) == [] and decoder.dialect == ""
+    assert decoder.feed(b" " + WHOLE, 0.0) == [Received(Save(), 1)] and decoder.dialect == "msgpack"
+
+
+# ---- messages to bytes
+
+AT = datetime(2026, 11, 29, 20, 0, 0, 123_456, tzinfo=UTC)
+STAMP = "2026-11-29T20:00:00.123Z"
+
+JSON = [
+    (
+        NightBegan(camera="cam0", score=12.5),
+        {"type": "event", "event": "night_began", "status": "night_began", "timestamp": STAMP},
+        {"camera": "cam0", "score": 12.5},
+    ),
+    (
+        Save(camera="cam0"),
+        {"type": "command", "command": "save", "status": "save", "timestamp": STAMP},
+        {"camera": "cam0"},
+    ),
+    (Chunk(data=b"\0\xff", end=True), {"type": "chunk", "timestamp": STAMP}, {"bytes": "AP8=", "end": True}),
+    (
+        PreviewFrame(camera="cam1", jpeg=b"\xff\xd8", width=640, frame_id=7),
+        {"type": "preview_frame", "status": "preview_frame", "timestamp": STAMP},
+        {"camera_id": "cam1", "frame": "/9g=", "width": 640, "frame_id": 7},
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "head", "data"), JSON, ids=lambda value: type(value).__name__)
+def test_json_tells_the_kind_the_name_and_the_time_of_each_message(message, head, data):
+    line = encode("json", message, "a", AT)
+    assert line.endswith(b"}\n") and line.count(b"\n") == 1
+    value = json.loads(line)
+    assert {name: item for name, item in value.items() if name != "data"} == {**head, "id": "a"}
+    assert value["data"].items() >= data.items() and "jpeg" not in value["data"]
+    assert "id" not in json.loads(encode("json", message))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "status", "data"),
+    [
+        (
+            Reply(status="saved", text="SAVED a", data={"id": 1}),
+            "status",
+            "snapshot_taken",
+            {"message": "SAVED a", "id": 1},
+        ),
+        (Reply(status="snapshot_oldest", text="a"), "status", "snapshot_taken", {"message": "a"}),
+        (Reply(status="status", data={"fps": 30}), "status", "status_report", {"fps": 30}),
+        (Reply(status="clips", text="a\nb", data={"clips": []}), "status", "clips", {"clips": []}),
+        (Reply(status="help", text="a\nb"), "status", "help", {"message": "a\nb"}),
+        (Reply(ok=False, status="saved", text="a"), "error", "error", {"message": "a", "reason": "saved"}),
+    ],
+)
+def test_a_reply_in_json_has_the_words_that_master_programs_know(reply, kind, status, data):
+    """A table is for people: its data says the same."""
+    value = json.loads(encode("json", reply))
+    assert (value["type"], value["status"], value["data"]) == (kind, status, data)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Reply(status="saved", text="SAVED a.jpg"), "SAVED a.jpg\n"),
+        (Reply(status="night_on"), "night_on\n"),
+        (Chunk(data=b"a\nb"), "a\nb"),
+        (
+            NightBegan(camera="cam0", score=12.5, reason="a b"),
+            f'{STAMP} night_began camera=cam0 score=12.5 frame_id=-1 captured_ns=0 reason="a b"\n',
+        ),
+        (SettingChanged(key="a.b", old=[1, "é"], new=None), f'{STAMP} setting_changed key=a.b old=[1,"é"]\n'),
+        (
+            PreviewFrame(camera="cam0", jpeg=b"abc"),
+            f'{STAMP} preview_frame camera=cam0 jpeg="<3 bytes>" width=0 height=0 frame_id=-1 captured_ns=0\n',
+        ),
+        (Ping(), f"{STAMP} ping\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_text_is_one_line_of_words_for_people(message, text):
+    assert encode("text", message, 5, AT).decode() == text
+
+
+def test_messages_bear_the_time_of_now_unless_another_is_given():
+    before = datetime.now(UTC)
+    stamps = [json.loads(encode("json", Save()))["timestamp"], encode("text", Save()).decode().split()[0]]
+    for stamp in stamps:
+        assert stamp.endswith("Z") and len(stamp) == len(STAMP)
+        assert -0.002 <= (datetime.fromisoformat(stamp) - before).total_seconds() < 60
+
+
+@pytest.mark.parametrize("dialect", ["msgpack", "json"])
+def test_what_cannot_be_sent_is_answered_with_an_error_and_logged(dialect, caplog):
+    data = encode_or_error(dialect, Reply(text="\udcff"), 5)  # as in a file name that is not UTF-8
+    [logged] = caplog.messages
+    reason = logged.removeprefix("message cannot be sent: ")
+    assert reason and "cannot be sent" not in reason
+    answer = error(f"the answer cannot be sent: {reason}", "unsendable")
+    if dialect == "msgpack":
+        assert Decoder().feed(data, 0.0) == [Received(answer, 5)]
+    else:
+        value = json.loads(data)
+        assert (value["data"], value["id"]) == ({"message": answer.data["message"], "reason": "unsendable"}, 5)
+
+
+def test_what_can_be_sent_is_sent_as_it_is():
+    assert encode_or_error("msgpack", NIGHT, 5, (1, 2)) == encode("msgpack", NIGHT, 5, event_id=(1, 2))
+
+
+def wire_names(data):
+    return [value["message"] for value in msgpack.Unpacker(io.BytesIO(data), max_buffer_size=0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_long"),
+    [
+        *[(list(range(length)), length > 256) for length in (256, 257)],
+        *[({str(key): 1 for key in range(length)}, length > 512) for length in (512, 513)],
+        ({"a": [[0], {"b": ("x",) * 257}]}, True),
+        ({"a": [[0], {"b": ("x",) * 256}], "c": "x" * 300}, False),
+        ("x" * 1000, False),
+    ],
+)
+def test_only_lists_and_maps_that_a_decoder_takes_go_as_msgpack(value, is_long):
+    reply = Reply(data={"value": value, "b": b"" if is_long else b"\0"})
+    data = encode("msgpack", reply, 1)
+    assert wire_names(data) == (["part"] if is_long else ["reply"])
+    [decoded] = Decoder().feed(data, 0.0)
+    assert decoded.id == 1 and len(decoded.message.data["value"]) == len(value)
+
+
+def test_a_message_longer_than_a_strangers_limit_goes_in_parts_that_fit():
+    reply = Reply(text="x" * (2 * CHUNK_BYTES_MAX))
+    parts = list(msgpack.Unpacker(io.BytesIO(encode("msgpack", reply, 1)), max_buffer_size=0))
+    assert [(len(part["data"]), part["end"]) for part in parts[:2]] == [(CHUNK_BYTES_MAX, False)] * 2
+    assert [part["end"] for part in parts[2:]] == [True]
+    assert json.loads(b"".join(part["data"] for part in parts))["text"] == reply.text
+    fitting = Reply(text="x" * (MESSAGE_BYTES_MAX - len(encode("msgpack", Reply(text="x" * 40_000))) + 40_000))
+    data = encode("msgpack", fitting)
+    assert len(data) == MESSAGE_BYTES_MAX and Decoder().feed(data, 0.0) == [Received(fitting)]
+
+
+def test_a_message_longer_than_any_limit_is_an_error_with_both_numbers():
+    text = "x" * PROCESS_BYTES_MAX
+    with pytest.raises(ValueError, match=rf"^setting_changed is \d{{7}} bytes long, limit {PROCESS_BYTES_MAX}$"):
+        encode("msgpack", SettingChanged(key=text))
+    [decoded] = Decoder().feed(encode("msgpack", Reply(text=text), 5, event_id=(1, 2)), 0.0)
+    assert decoded.event_id is None and decoded.message.status == "too_long"
+    assert re.fullmatch(
+        rf"ERROR: the answer is \d{{7}} bytes long, limit {PROCESS_BYTES_MAX}; ask for less", decoded.message.text
+    )
