@@ -110,8 +110,8 @@ class Pipeline:
             )
         until(lambda: self._process.poll() is not None or self._supervisor_answers(), 30, "supervisord to start")
         assert self._process.poll() is None, (self.folder / "run.out").read_text()
-        for name in set(ALL) - set(self._programs):
-            self.supervisorctl("stop", name if name != "watchdog" else "watchdog:*")
+        if unwanted := [name if name != "watchdog" else "watchdog:*" for name in ALL if name not in self._programs]:
+            self.supervisorctl("stop", *unwanted)
         if "capture" in self._ready:
             until(self.frames, 30, lambda: "frames in the ring\n" + self.logs("capture"))
         if "streamer" in self._ready and "streamer" in self._programs:
