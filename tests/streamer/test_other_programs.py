@@ -30,10 +30,10 @@ url, token = sys.argv[1:]
 passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
 passwords.add_password(None, url, "any", token)
 opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
-sys.exit(not opener.open(url + "/snapshot.jpg", timeout=8).read().startswith(b"\\xff\\xd8"))
+sys.exit(not opener.open(url + "/snapshot.jpg", timeout=30).read().startswith(b"\\xff\\xd8"))
 """
 OPENCV = "import cv2, sys; sys.exit(not cv2.VideoCapture(sys.argv[1]).read()[0])"
-PYAV = "import av, sys; next(av.open(sys.argv[1], timeout=8).decode(video=0))"
+PYAV = "import av, sys; next(av.open(sys.argv[1], timeout=30).decode(video=0))"
 CLIENTS = {
     "curl -u": lambda url: ["curl", "-sf", "-o", "/dev/null", "-u", f"any:{TOKEN}", f"http://{url}/snapshot.jpg"],
     "curl --anyauth": lambda url: [

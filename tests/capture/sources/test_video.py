@@ -189,8 +189,10 @@ def test_under_memory_pressure_a_network_camera_gives_every_second_picture_and_l
             shots.append(source.write(payload))
     source.close()
     assert {shot.frame_duration_us for shot in shots} == {100_000}
-    assert [shot.lost_before for shot in shots[2:]] == [0] * 10
-    assert 90e6 < (shots[-1].captured_ns - shots[2].captured_ns) / 9 < 110e6, "the camera's own time stamps"
+    periods = [(b.captured_ns - a.captured_ns) / 100e6 for a, b in itertools.pairwise(shots[2:])]
+    assert all(abs(period - round(period)) < 0.1 for period in periods), "the camera's own time stamps"
+    # A host that stands still for a second costs pictures, and then they are counted.
+    assert [shot.lost_before for shot in shots[3:]] == [round(period) - 1 for period in periods]
 
 
 def test_a_loop_that_is_busy_gets_the_newest_pictures_and_the_count_of_the_others():
@@ -201,9 +203,9 @@ def test_a_loop_that_is_busy_gets_the_newest_pictures_and_the_count_of_the_other
     time.sleep(0.5)  # the loop is busy: 25 pictures
     try:
         assert source.wait(1)
-        shot = source.write(payload)
+        began_s, shot = time.monotonic(), source.write(payload)
         assert shot.lost_before > 10
-        assert source.write(payload).lost_before == 0
+        assert source.write(payload).lost_before <= (time.monotonic() - began_s) * 50, "those are counted once"
     finally:
         source.close()
 
