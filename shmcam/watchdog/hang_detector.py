@@ -121,8 +121,11 @@ class WatchedProcess:
         self.frames_s = min(now_s, self.frames_s + left_out_s)
 
     def frameless_s(self, now_s: float) -> float:
-        """Returns how long it has published nothing although it says it runs, less the exposure times."""
-        return now_s - self.frames_s - EXPOSURES * self.exposure_s if self.frames >= 0 else 0.0
+        """Returns how long it has published nothing although it says it runs, less the exposure times.
+
+        No longer than its silence where no frames are counted: every heartbeat is one then.
+        """
+        return now_s - self.frames_s - EXPOSURES * self.exposure_s
 
     def kill(self, now_s: float) -> bool:
         """Notes a kill. Returns: False if the one before was too short ago."""

@@ -362,6 +362,8 @@ def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):
     assert [e.id for e in catalogue.find(newest_first=False)] == [1, 2, 3, 5, 6, 7, 8]
     with pytest.raises(ValueError, match="cannot choose by path"):
         keep_newest(catalogue, 1, path="x")
+    with pytest.raises(ValueError, match="^keep_newest: cannot choose by label, path$"):
+        keep_newest(catalogue, 1, path="x", label="y", kind="clip")
     catalogue.protect(5)
     assert keep_newest(catalogue, 2, kind="clip", camera="cam0", trigger="rolling") == [], "1 and 3; 5 does not count"
 
@@ -401,3 +403,21 @@ def test_clean_counts_what_the_reserve_needs_too(catalogue, saved, tmp_path, mon
     settings = make_settings(tmp_path)
     assert [entry.id for entry in retention.select_to_clean(settings, catalogue)] == [1, 2]
     assert len(catalogue.find()) == 4
+
+
+@pytest.mark.parametrize(("short", "gone"), [("recordings", [1, 2]), ("captures", [1, 2]), ("", [])])
+def test_clean_makes_room_on_the_disk_of_recordings_and_on_that_of_pictures(
+    catalogue, saved, settings, monkeypatch, short, gone
+):
+    for _ in range(4):
+        saved(size=MB)
+    settings.paths.captures.mkdir(exist_ok=True)
+    needed = {str(getattr(settings.paths, short)): 2 * MB} if short else {}
+
+    def measure(place, _own):
+        freed = sum(not (settings.paths.recordings / f"clip{number}.mp4").exists() for number in range(4)) * MB
+        return disk_space.DiskRoom(freed, 10**9, needed.get(str(place), 0))
+
+    monkeypatch.setattr(retention, "measure_room", measure)
+    assert [entry.id for entry in retention.select_to_clean(settings, catalogue)] == gone
+    assert [entry.id for entry in retention.clean(settings, catalogue)] == gone
