@@ -126,6 +126,21 @@ def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
     assert answers[0].status == "not_saved" and "external library" in answers[0].text and jobs.failed == 1
 
 
+def test_a_full_queue_answers_at_once_and_is_counted_and_a_stop_answers_what_waits():
+    stop, answers, done = Stop(), [], []
+    jobs = JobQueue("trial", 2, stop)
+    request = SimpleNamespace(reply=answers.append)
+    took = [jobs.submit(lambda: done.append("job") or Reply(), request) for _ in range(3)]
+    assert took == [True, True, False] and (jobs.waiting, jobs.refused) == (2, 1)
+    [busy] = answers
+    assert (busy.status, busy.text) == ("busy", "ERROR: busy: 2 commands are waiting to be carried out")
+    assert not jobs.submit(Reply) and jobs.refused == 2, "one that nobody waits for is counted, too"
+    stop.request()
+    with jobs.thread:
+        until(lambda: len(answers) == 3, 10, "answers")
+    assert [answer.status for answer in answers[1:]] == ["stopping"] * 2 and not done and jobs.failed == 2
+
+
 def test_a_job_that_meets_a_bug_is_answered_and_so_is_what_waits_behind_it(caplog):
     def meet_a_bug() -> Reply:
         raise ZeroDivisionError("a bug")
