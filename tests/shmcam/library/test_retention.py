@@ -362,7 +362,7 @@ def test_rolling_clips_keep_the_newest_of_their_camera(catalogue, saved):
     assert [e.id for e in catalogue.find(newest_first=False)] == [1, 2, 3, 5, 6, 7, 8]
     with pytest.raises(ValueError, match="cannot choose by path"):
         keep_newest(catalogue, 1, path="x")
-    with pytest.raises(ValueError, match="^keep_newest: cannot choose by label, path$"):
+    with pytest.raises(ValueError, match=r"^keep_newest: cannot choose by label, path$"):
         keep_newest(catalogue, 1, path="x", label="y", kind="clip")
     catalogue.protect(5)
     assert keep_newest(catalogue, 2, kind="clip", camera="cam0", trigger="rolling") == [], "1 and 3; 5 does not count"
