@@ -136,7 +136,7 @@ def read_dump(path: Path) -> None:
 
 
 def read_state(path: Path) -> None:
-    ResumeFile(path).read(1, 1)
+    ResumeFile(path).read(1, (1, 1))
     EventMarks(path)
 
 

@@ -24,6 +24,7 @@ from tests.pipeline import Pipeline
 from tests.streamer.harness import Threaded
 
 playwright = pytest.importorskip("playwright.sync_api")
+playwright.expect.set_options(timeout=20_000)  # against hangs; playwright's 5 s are too few for a machine that is busy
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
