@@ -21,14 +21,18 @@ SHARED = {
     "shmcam.imaging": {"shm_ring"},
     "shmcam.config": set(),
     "shmcam.runtime": {"shmcam.config"},
+    "shmcam.network": set(),
     "shmcam.video": {"shm_ring", "shmcam.imaging", "shmcam.config", "shmcam.runtime"},
-    "shmcam.control": {"shmcam.config", "shmcam.runtime"},
+    "shmcam.control": {"shmcam.config", "shmcam.network", "shmcam.runtime"},
     "shmcam.library": {"shmcam.imaging", "shmcam.config", "shmcam.runtime", "shmcam.video"},
-    "shmcam.hub": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
+    "shmcam.hub": {"shmcam.config", "shmcam.control", "shmcam.network", "shmcam.runtime"},
     "shmcam.watchdog": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
     "shmcam.cli": {"shmcam.config", "shmcam.control", "shmcam.runtime"},
 }
-FOR_ALL = {"shm_ring", *(f"shmcam.{name}" for name in ("imaging", "runtime", "config", "video", "control", "library"))}
+FOR_ALL = {
+    "shm_ring",
+    *(f"shmcam.{name}" for name in ("imaging", "network", "runtime", "config", "video", "control", "library")),
+}
 """What a process may import beside itself."""
 COMMAND_LINE = "shmcam.cli.main"
 """Each word's code is imported when the word is typed, and may then import anything."""

@@ -11,6 +11,7 @@ clock was set is placed anew: at once where its clock goes back, and where its f
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -229,6 +230,8 @@ class _Reader(threading.Thread):
         self._frames: deque[QueuedFrame] = deque(maxlen=QUEUE_LENGTH)
         self._number, self._damaged = 1, 0
         self._ending = False
+        self._is_open = False
+        """FFmpeg knows what the camera sends."""
         self._failure = ""
         self._decoded = 0
         self._is_live = False
@@ -249,10 +252,17 @@ class _Reader(threading.Thread):
         try:
             self._read()
         except (av.FFmpegError, OSError, IndexError) as error:
-            failure = self._address.hide_secrets(str(error)) or type(error).__name__
+            failure = self._address.hide_secrets(self._explain(error))
         with self._ready:
             self._failure = failure
             self._ready.notify_all()
+
+    def _explain(self, error: Exception) -> str:
+        """Returns why FFmpeg failed; its own words for a camera that is silent are "Invalid data" or an I/O error."""
+        is_late = not self._is_open and now_ns() - self.started_ns >= READ_S * 1e9
+        if isinstance(error, av.error.ExitError) or is_late:  # its word for the time limit: Immediate exit requested
+            return "no answer in time"
+        return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a picture. Raises: CameraError."""
@@ -285,6 +295,7 @@ class _Reader(threading.Thread):
         with av.open(
             address.url, "r", format=address.format, options=dict(address.options), timeout=(OPEN_S, READ_S)
         ) as container:
+            self._is_open = True
             # Frame threads would hold every picture back for one more.
             decoder = VideoDecoder(
                 container, address.shown, threads="SLICE", deinterlace=self._deinterlace, is_joined=True

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from shmcam.config.schema import Section, setting
-from shmcam.runtime.peer_address import is_loopback
+from shmcam.network.peer_address import is_loopback
 
 
 class ControlSettings(Section, frozen=True):

@@ -21,7 +21,7 @@ log = logging.getLogger("shmcam.hooks")
 OOM_SCORE_ADJ = 300
 """The kernel ends this one before the programs that handle frames; its queue is on the disk."""
 
-JOIN_S = 2.0
+JOIN_S = 1.0
 """For all threads together when the process stops."""
 
 OVERLAP_NS = 5_000_000_000

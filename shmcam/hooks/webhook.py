@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from shmcam.hooks.attempt import Attachment, Attempt
+from shmcam.network.failure import reason_of
 from shmcam.runtime.atomic_files import open_regular
 
 BLOCK_BYTES = 64 * 1024
@@ -187,10 +188,4 @@ def to_attempt(status: int, retry_after: str) -> Attempt:
 
 def _explain(problem: Exception) -> str:
     """Returns an error in words, without a part of the address; a ValueError may quote headers."""
-    if isinstance(problem, TimeoutError):
-        return "the server does not answer in time"
-    if isinstance(problem, ssl.SSLCertVerificationError):  # "Hostname mismatch, certificate is not valid for 'host'"
-        return f"certificate of the server: {problem.verify_message.partition(',')[0]}"
-    if isinstance(problem, OSError):
-        return problem.strerror or type(problem).__name__
-    return type(problem).__name__
+    return reason_of(problem) if isinstance(problem, OSError) else type(problem).__name__

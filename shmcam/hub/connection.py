@@ -21,7 +21,7 @@ from shmcam.control.codec import Decoded, Decoder, Received, Refused, encode, en
 from shmcam.control.messages import PROCESS_BYTES_MAX, Event, EventId, EventsLost, Message, PreviewFrame, Reply, error
 from shmcam.hub.router import Router
 from shmcam.hub.trigger_port_access import TOKEN_WITHIN_S, WRONG_TOKEN_S, TokenCheck
-from shmcam.runtime.peer_address import peer_key_of
+from shmcam.network.peer_address import peer_key_of
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from shmcam.mqtt.outbox import Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
+from shmcam.network.failure import reason_of
 from shmcam.runtime.timers import Backoff
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def explain(problem: BaseException) -> str:
         problem = problem.exceptions[0]
     if isinstance(problem.__cause__, aiomqtt.MqttError):  # the broker's own word, below "Disconnected during …"
         problem = problem.__cause__
-    text = str(problem) or type(problem).__name__
+    text = reason_of(problem.__cause__ if isinstance(problem.__cause__, OSError) else problem)
     if text == "Disconnected during message iteration":
         text = "it has ended the connection"
     hint = next((hint for word, hint in HINTS.items() if word in text), "")

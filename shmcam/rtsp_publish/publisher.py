@@ -9,6 +9,7 @@ from typing import Any
 
 from shm_ring import LiveRing
 from shm_ring.records.packets import Unit, follow
+from shmcam.network.failure import reason_of
 from shmcam.rtsp_publish.address import to_shown
 from shmcam.rtsp_publish.rtsp_connection import Stopped, open_stream
 from shmcam.runtime.stop import Stop
@@ -59,7 +60,7 @@ class Publisher:
                 return
             except OSError as error:
                 delay_s = self._backoff.next_delay_s()
-                reason = error.strerror or str(error)
+                reason = reason_of(error)
                 self._note(state="retrying", reason=f"{to_shown(self._url)}: {reason}")
                 log.warning("cannot publish camera=%s to=%s reason=%s", self.camera, to_shown(self._url), reason)
                 self._stop.wait(delay_s)

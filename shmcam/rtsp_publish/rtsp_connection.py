@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from shmcam.network.http_auth import DigestChallenge, basic_answer, choose_challenge
 from shmcam.rtsp_publish.address import to_plain
 from shmcam.rtsp_publish.rtp_packets import RtpStream
 from shmcam.rtsp_publish.rtsp_messages import (
     OK,
     UNAUTHORIZED,
-    RtspLogin,
     RtspMessage,
     channels_of,
     describe,
@@ -56,7 +56,9 @@ class RtspConnection:
         """`sock` is connected and never blocks."""
         parts = urlsplit(url)
         self._sock, self._url, self._stop = sock, to_plain(url), stop
-        self._login = RtspLogin(unquote(parts.username or ""), unquote(parts.password or ""))
+        self._person = unquote(parts.username or ""), unquote(parts.password or "")
+        self._digest: DigestChallenge | None = None
+        self._wants_basic = False
         self._received = bytearray()
         self._number = 0
         self._session = ""
@@ -70,10 +72,7 @@ class RtspConnection:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self._sock = sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
-        try:
-            self._go_on(sock.do_handshake, end_s)
-        except ssl.SSLError as error:
-            raise OSError(f"TLS: {(error.reason or 'it failed').replace('_', ' ').lower()}") from None
+        self._go_on(sock.do_handshake, end_s)
 
     def begin(self, name: str, sets: ParameterSets, end_s: float) -> None:
         """Asks the server to take the stream called `name`. Raises: OSError."""
@@ -114,7 +113,11 @@ class RtspConnection:
 
     def _make(self, method: str, url: str, fields: Mapping[str, str], body: bytes) -> bytes:
         self._number += 1
-        login = self._login.answer(method, url, secrets.token_hex(8))
+        login = ""
+        if self._digest is not None:
+            login = self._digest.answer(*self._person, url, method=method, body=body)
+        elif self._wants_basic:
+            login = basic_answer(*self._person)
         every = {**fields, "Session": self._session, "Authorization": login}
         return make_request(method, url, self._number, every, body)
 
@@ -126,8 +129,10 @@ class RtspConnection:
             self._session = self._session or reply.value("session").partition(";")[0].strip()
             if reply.status == OK:
                 return reply
-            if is_last or reply.status != UNAUTHORIZED or not self._login.take(reply.values("www-authenticate")):
+            if is_last or reply.status != UNAUTHORIZED or not self._person[0]:
                 break
+            self._digest = choose_challenge(reply.values("www-authenticate"))
+            self._wants_basic = self._digest is None
         raise OSError(reply.reason)
 
     def _read_reply(self, end_s: float) -> RtspMessage:
@@ -245,4 +250,4 @@ def _check(end_s: float, stop: Stop) -> None:
     if stop.requested:
         raise Stopped("the process stops")
     if time.monotonic() >= end_s:
-        raise TimeoutError("timed out")
+        raise TimeoutError("no answer in time")

@@ -1,12 +1,11 @@
-"""RTSP as a publisher speaks it: requests, replies, login, and the description of an H.264 stream. Pure.
+"""RTSP as a publisher speaks it: requests, replies, and the description of an H.264 stream. Pure.
 
-Sources: RFC 2326 (RTSP 1.0), RFC 7616 and 7617 (Digest and Basic), RFC 8866 (SDP), RFC 6184 8.2.1 (its H.264).
+Sources: RFC 2326 (RTSP 1.0), RFC 8866 (SDP), RFC 6184 8.2.1 (its H.264).
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ MESSAGE_BYTES_MAX = 64 * 1024
 """Of one message of the server, head or body."""
 OK = 200
 UNAUTHORIZED = 401
-
-_HASHES = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-"""Of Digest, the better one first; also as SHA-256-sess …"""
 
 
 class NotRtsp(OSError):
@@ -103,58 +99,6 @@ def take_message(received: bytearray) -> RtspMessage | None:
     return message
 
 
-class RtspLogin:
-    """Name and password, and what they answer to the challenges of a server."""
-
-    def __init__(self, name: str, password: str) -> None:
-        self._name, self._password = name, password
-        self._scheme = ""
-        self._challenge: Mapping[str, str] = {}
-        self._uses = 0
-
-    def take(self, challenges: Sequence[str]) -> bool:
-        """Notes the best of the challenges (WWW-Authenticate). Returns: whether there is one that can be answered."""
-        pairs = [text.partition(" ") for text in challenges]
-        known = [(scheme.lower(), _parameters_of(rest)) for scheme, _, rest in pairs]
-        digests = [pair for pair in known if pair[0] == "digest" and _hash_of(pair[1]) in _HASHES]
-        digests.sort(key=lambda pair: list(_HASHES).index(_hash_of(pair[1])))
-        best = [*digests, *(pair for pair in known if pair[0] == "basic")][:1]
-        if not best or not self._name:
-            return False
-        (self._scheme, self._challenge), self._uses = best[0], 0
-        return True
-
-    def answer(self, method: str, url: str, client_nonce: str) -> str:
-        """Returns the value of the field Authorization for a request; empty before a challenge."""
-        if self._scheme == "basic":
-            return "Basic " + base64.b64encode(f"{self._name}:{self._password}".encode()).decode()
-        if not self._scheme:
-            return ""
-        given, algorithm = self._challenge, self._challenge.get("algorithm", "")
-        digest = _HASHES[_hash_of(given)]
-        realm, nonce = given.get("realm", ""), given.get("nonce", "")
-
-        def hash_of(*parts: str) -> str:
-            return digest(":".join(parts).encode(), usedforsecurity=False).hexdigest()
-
-        self._uses += 1
-        count = f"{self._uses:08x}"
-        secret = hash_of(self._name, realm, self._password)
-        if algorithm.lower().endswith("-sess"):
-            secret = hash_of(secret, nonce, client_nonce)
-        fields = {"username": _quote(self._name), "realm": f'"{realm}"', "nonce": f'"{nonce}"', "uri": _quote(url)}
-        if "auth" in [word.strip() for word in given.get("qop", "").split(",")]:
-            response = hash_of(secret, nonce, count, client_nonce, "auth", hash_of(method, url))
-            fields |= {"qop": "auth", "nc": count, "cnonce": _quote(client_nonce)}
-        else:
-            response = hash_of(secret, nonce, hash_of(method, url))
-            fields |= {"cnonce": _quote(client_nonce)} if algorithm.lower().endswith("-sess") else {}
-        fields["response"] = _quote(response)
-        fields |= {"algorithm": algorithm} if algorithm else {}
-        fields |= {"opaque": f'"{given["opaque"]}"'} if "opaque" in given else {}
-        return "Digest " + ", ".join(f"{name}={value}" for name, value in fields.items())
-
-
 def channels_of(transport: str) -> Channels:
     """Returns the channels that the server's Transport names; 0 and 1, as asked for, if none."""
     match = re.search(r"interleaved=(\d{1,3})-(\d{1,3})", transport)
@@ -174,16 +118,3 @@ def describe(name: str, sets: ParameterSets) -> bytes:
         "a=control:streamid=0",
     ]  # fmt: skip
     return "\r\n".join([*lines, ""]).encode()
-
-
-def _parameters_of(text: str) -> dict[str, str]:
-    found = re.findall(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', text)
-    return {name.lower(): quoted or plain for name, quoted, plain in found}
-
-
-def _hash_of(challenge: Mapping[str, str]) -> str:
-    return challenge.get("algorithm", "MD5").upper().removesuffix("-SESS")
-
-
-def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

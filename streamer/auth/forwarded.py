@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from shmcam.runtime.peer_address import plain_address
+from shmcam.network.peer_address import plain_address
 
 HOPS_MAX = 16
 """The addresses of X-Forwarded-For that are looked at, from its end."""

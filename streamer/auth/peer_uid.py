@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from shmcam.runtime.peer_address import plain_address
+from shmcam.network.peer_address import plain_address
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from shmcam.runtime.peer_address import is_loopback, peer_key_of
+from shmcam.network.peer_address import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
 from streamer.auth.peer_uid import LocalUsers
 from streamer.auth.roles import LOCAL_PATHS, SAFE_METHODS, Access, Role, find_role_needed, find_type_needed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from shmcam.config.optional_program import Need
-from shmcam.runtime.peer_address import is_loopback, peer_key_of, plain_address
+from shmcam.network.peer_address import is_loopback, peer_key_of, plain_address
 from streamer.h264.routes import join_live_video, wait_for_first
 from streamer.h264.viewers import RtpVideoViewer
 from streamer.h264.webrtc_sessions import WebRtcSession, find_offer_problem, remove_candidates

@@ -27,7 +27,7 @@ from typing import Protocol, cast
 import msgspec
 from aiohttp import web
 
-from shmcam.runtime.peer_address import is_loopback, peer_key_of
+from shmcam.network.peer_address import is_loopback, peer_key_of
 from streamer.auth.peer_uid import find_uid
 from streamer.http.errors import Problem, error_response
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from aiohttp import web
 
-from shmcam.runtime.peer_address import is_loopback
+from shmcam.network.peer_address import is_loopback
 from streamer.auth.credentials import COOKIE
 from streamer.auth.policy import OWN_HEADER, Refusal, RequestFacts, ServerIdentity
 from streamer.http import expect_continue

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from shmcam.config.settings import Settings
-from shmcam.runtime.peer_address import is_loopback
+from shmcam.network.peer_address import is_loopback
 from streamer.auth.credentials import Credentials, find_weakness
 from streamer.auth.forwarded import TrustedProxies
 from streamer.auth.policy import Accounts, Guard, ServerIdentity, find_exposure

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capture.sources.mjpeg.http_auth import choose_challenge
 from capture.sources.mjpeg.picture_scanner import PictureScanner, boundary_of
 from capture.sources.replay import geometry_of, read_pixels, read_table, shot_of
 from recorder.clips.clip_file import read_rows
@@ -34,6 +33,7 @@ from shmcam.control.codec import Decoder, Refused
 from shmcam.control.messages import Save, Set
 from shmcam.imaging import image_header, tiff
 from shmcam.library import manifest, sidecar
+from shmcam.network.http_auth import choose_challenge
 from shmcam.video import annexb, fmp4_reader, growing_mp4
 from streamer.http import request_body
 

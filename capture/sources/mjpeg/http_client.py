@@ -16,8 +16,9 @@ from contextlib import suppress
 from urllib.parse import urljoin
 
 from capture.sources.base import CameraError
-from capture.sources.mjpeg.http_auth import DigestChallenge, basic_answer, choose_challenge
 from capture.sources.stream_address import HTTP, NetworkAddress, parse_url
+from shmcam.network.failure import reason_of
+from shmcam.network.http_auth import DigestChallenge, basic_answer, choose_challenge
 
 ANSWER_S = 8.0
 """Longest wait for a connection, and for an answer on it."""
@@ -104,8 +105,7 @@ class HttpClient:
         try:
             connection.connect()
         except ssl.SSLError as error:
-            reason = (error.reason or "no TLS").replace("_", " ").lower()
-            raise CameraError(f"no https with the camera: {reason}; try http:// or another port") from error
+            raise CameraError(f"{reason_of(error)}; try http:// or another port") from error
         except UnicodeError as error:  # a host name that can be none
             raise CameraError("the host's name is not valid") from error
         self._connection, self._socket = connection, connection.sock

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shmcam.cli.run.start_checks import find_port_holder
 from shmcam.config.settings import Settings
-from shmcam.runtime.peer_address import is_loopback
+from shmcam.network.peer_address import is_loopback
 from shmcam.runtime.supervisord_programs import TEMPLATE
 
 SECRETS = ("token", "password", "insecure_no_auth")

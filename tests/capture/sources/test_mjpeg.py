@@ -18,7 +18,6 @@ import simplejpeg
 from capture.sources.base import CameraError, CameraRequest, GeometryChanged
 from capture.sources.decoded_frame import form_of
 from capture.sources.mjpeg.camera_clock import CameraClock
-from capture.sources.mjpeg.http_auth import choose_challenge
 from capture.sources.mjpeg.jpeg_decoder import JpegDecoder, UnusablePicture
 from capture.sources.mjpeg.picture_scanner import PICTURE_LIMIT_BYTES, PictureScanner, boundary_of
 from capture.sources.mjpeg.source import HttpSource
@@ -26,6 +25,7 @@ from capture.sources.pyav_stream import LiveSource
 from capture.sources.stream_address import Address, parse_url
 from shm_ring.formats import planes
 from shmcam.imaging import frame_number_code
+from shmcam.network.http_auth import choose_challenge
 from shmcam.runtime.stop import Stop
 from tests.capture.harness import Processes
 from tests.capture.servers import picture
@@ -489,7 +489,7 @@ def test_https_where_there_is_none_is_told_in_words():
                 link.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(CameraError, match=r"no https with the camera: wrong version number; try http://"):
+        with pytest.raises(CameraError, match=r"no TLS there: wrong version number; try http://"):
             read(port, 1, scheme="https")
 
 

@@ -117,7 +117,7 @@ def test_a_server_that_takes_nothing_any_more_is_given_up_and_gets_pictures_agai
     with publishing(port, secret, scheme) as shmcam, Server(port, f"ann:{secret}", *more) as server:
         wait_published(shmcam, server, "/cam0")
         os.kill(server.process.pid, signal.SIGSTOP)
-        until(lambda: "timed out" in row(shmcam), 60, lambda: row(shmcam))
+        until(lambda: "no answer" in row(shmcam), 60, lambda: row(shmcam))
         os.kill(server.process.pid, signal.SIGCONT)
         before = len(server.frames("/cam0"))
         until(lambda: len(server.frames("/cam0")) > before + 20, 60, "frames again")

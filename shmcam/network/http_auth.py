@@ -1,4 +1,4 @@
-"""Answers a camera's challenge for a name and a password: Digest where it is offered, else Basic. Pure.
+"""Answers a challenge for a name and a password: Digest where it is offered, else Basic. Pure.
 
 Source: RFC 7616 (Digest, with RFC 2069's form for old cameras), RFC 7617 (Basic).
 """
@@ -45,15 +45,15 @@ class DigestChallenge:
         offered = [word.strip().lower() for word in self.parameters["qop"].split(",")]
         return next((word for word in ("auth", "auth-int") if word in offered), None)
 
-    def answer(self, user: str, password: str, target: str) -> str:
-        """Returns the Authorization header of a GET for `target`."""
+    def answer(self, user: str, password: str, target: str, *, method: str = "GET", body: bytes = b"") -> str:
+        """Returns the Authorization header of a request for `target`."""
         self._count += 1
         given, quality, count = self.parameters, self._quality, f"{self._count:08x}"
         realm, nonce = given.get("realm", ""), given["nonce"]
         key = self._hash(f"{user}:{realm}:{password}")
         if given.get("algorithm", "").upper().endswith("-SESS"):
             key = self._hash(f"{key}:{nonce}:{self.client_nonce}")
-        request = self._hash(f"GET:{target}" + (f":{self._hash('')}" if quality == "auth-int" else ""))
+        request = self._hash(f"{method}:{target}" + (f":{self._hash(body)}" if quality == "auth-int" else ""))
         middle = f"{nonce}:{count}:{self.client_nonce}:{quality}" if quality else nonce
         fields = {"username": user, "realm": realm, "nonce": nonce, "uri": target}
         fields["response"] = self._hash(f"{key}:{middle}:{request}")
@@ -66,8 +66,9 @@ class DigestChallenge:
             words += [f"qop={quality}", f"nc={count}", f'cnonce="{self.client_nonce}"']
         return "Digest " + ", ".join(words)
 
-    def _hash(self, text: str) -> str:
-        return hashlib.new(ALGORITHMS[self._algorithm], text.encode(), usedforsecurity=False).hexdigest()
+    def _hash(self, text: str | bytes) -> str:
+        data = text.encode() if isinstance(text, str) else text
+        return hashlib.new(ALGORITHMS[self._algorithm], data, usedforsecurity=False).hexdigest()
 
 
 def basic_answer(user: str, password: str) -> str:
