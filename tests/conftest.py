@@ -47,6 +47,7 @@ LONG = frozenset(
         *("page", "disk", "save", "process", "shell", "server", "catalogue", "view", "detector", "stack_engine"),
         *("configuration", "special_files", "faults", "all_day", "events", "power_cut", "recording", "frame_pipeline"),
         *("replay", "trigger_port", "live_video", "mjpeg", "watchdog", "publish", "home_assistant", "programs"),
+        *("storm", "faulty_disk", "triggers"),
     )
 )
 """Files that take half a minute or more, beside those of whole services in tests/ itself."""

@@ -108,17 +108,17 @@ class Service:
 
     def kill(self, role: str) -> None:
         self.processes[role].send_signal(signal.SIGKILL)
-        self.processes[role].wait(10)
+        self.processes[role].wait(30)
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.terminate()
         for role, process in self.processes.items():
             try:
-                process.wait(10)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(30)
                 pytest.fail(f"{role} did not stop: {self.logs()}")
 
 

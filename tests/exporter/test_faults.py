@@ -314,7 +314,7 @@ def test_on_a_full_disk_the_oldest_go_and_protected_ones_end_in_a_clear_error(tm
         assert service.call("save tiff").ok  # and it goes on
     finally:
         exporter.terminate()
-        exporter.wait(10)
+        exporter.wait(30)
         feed.close()
         service.stop()
 

@@ -215,7 +215,7 @@ class Rig:
         except FileNotFoundError:  # it has just got its name
             return 0
 
-    def stop(self, process: subprocess.Popen[bytes], seconds: float = 15) -> int:
+    def stop(self, process: subprocess.Popen[bytes], seconds: float = 45) -> int:
         process.send_signal(signal.SIGTERM)
         return process.wait(seconds)
 

@@ -58,7 +58,7 @@ def test_six_writers_at_once_leave_one(ring_name, tmp_path):
     answers = [process.stdout.readline().strip() for process in crowd]
     for process in crowd:
         process.stdin.close()
-        process.wait(10)
+        process.wait(30)
     assert sorted(answers) == ["busy"] * 5 + ["mine"]
 
 
