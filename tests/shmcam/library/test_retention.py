@@ -405,17 +405,19 @@ def test_clean_counts_what_the_reserve_needs_too(catalogue, saved, tmp_path, mon
     assert len(catalogue.find()) == 4
 
 
-@pytest.mark.parametrize(("short", "gone"), [("recordings", [1, 2]), ("captures", [1, 2]), ("", [])])
+@pytest.mark.parametrize(("short", "gone"), [("recordings", [3, 4]), ("captures", [3, 4]), ("", [])])
 def test_clean_makes_room_on_the_disk_of_recordings_and_on_that_of_pictures(
-    catalogue, saved, settings, monkeypatch, short, gone
+    catalogue, saved, settings, monkeypatch, tmp_path, short, gone
 ):
-    for _ in range(4):
-        saved(size=MB)
+    """What it says before is what it does: no archive goes, and no file whose bytes another link keeps."""
+    (tmp_path / "kept").hardlink_to(saved(size=MB).path)
+    saved("old", kind="archive", size=MB)
+    clips = [saved(size=MB).path for _ in range(4)]
     settings.paths.captures.mkdir(exist_ok=True)
     needed = {str(getattr(settings.paths, short)): 2 * MB} if short else {}
 
     def measure(place, _own):
-        freed = sum(not (settings.paths.recordings / f"clip{number}.mp4").exists() for number in range(4)) * MB
+        freed = sum(not path.exists() for path in clips) * MB
         return disk_space.DiskRoom(freed, 10**9, needed.get(str(place), 0))
 
     monkeypatch.setattr(retention, "measure_room", measure)
