@@ -260,6 +260,32 @@ def test_room_is_inodes_too(catalogue, saved, settings, monkeypatch):
     assert len(catalogue.find()) == 4
 
 
+@pytest.mark.parametrize(("missing", "gone"), [(0, []), (1, [1]), (3, [1]), (4, [1, 2])])
+def test_a_file_gives_the_inodes_of_its_companions_back_too(catalogue, saved, settings, monkeypatch, missing, gone):
+    clips = [saved(companions=("a.csv", "a.txt")).path for _ in range(4)]
+    full = disk_space.DiskRoom(10**9, 10**9, 0, 0, 100).missing_files
+
+    def measure(_place, _own):
+        freed = 3 * sum(not path.exists() for path in clips)
+        return disk_space.DiskRoom(10**9, 10**9, 0, full - missing + freed, 100)
+
+    monkeypatch.setattr(retention, "measure_room", measure)
+    assert [entry.id for entry in make_room(settings, catalogue, 0)] == gone
+
+
+def test_for_space_only_files_of_that_disk_go_and_no_archive(catalogue, saved, settings, monkeypatch):
+    """One byte is missing."""
+    saved("old", kind="archive", size=2 * MB)
+    elsewhere, here = saved(size=2 * MB), saved(size=MB)
+    real = retention._device_of
+    monkeypatch.setattr(retention, "_device_of", lambda path: 0 if path == elsewhere.path else real(path))
+    monkeypatch.setattr(
+        retention, "measure_room", lambda *_: disk_space.DiskRoom(4 if here.path.exists() else 5, 10**9, 5)
+    )
+    assert retention.select_to_clean(settings, catalogue) == [here]
+    assert make_room(settings, catalogue, 0) == [here]
+
+
 def test_a_recording_by_hand_is_not_deleted_for_a_rolling_clip(catalogue, saved, settings, monkeypatch, tmp_path):
     for trigger in ("manual", "rolling", "manual", "motion"):
         saved(size=2 * MB, trigger=trigger)
