@@ -3,6 +3,8 @@
 import contextlib
 import math
 import secrets
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 from analyzer.frame_analyzer import FrameAnalyzer
 from analyzer.keogram.daily_keogram import KeogramKeeper
 from analyzer.keogram.keogram_thread import KeogramThread
-from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, settings_of
+from analyzer.loop import Analyzer, FrameRate, analyze_frame, report, run, settings_of
 from analyzer.plugins.host import Plugins
 from analyzer.scores_writer import ScoresWriter
 from analyzer.settings import AnalyzerSettings
@@ -230,3 +232,48 @@ def test_a_long_exposure_explains_a_long_silence():
         rate.add(number * 30 * SECOND, exposure_us=30_000_000)
     assert rate.per_s(120 * SECOND) == 1 / 30 and not rate.is_silent(120 * SECOND)
     assert rate.per_s(151 * SECOND) == 0 and rate.is_silent(151 * SECOND)
+
+
+class Idle(Control):
+    """A hub that says nothing."""
+
+    def delegate(self, _obey):
+        return SimpleNamespace(iterate=iter)
+
+    def receive(self):
+        return []
+
+    def beat(self, state, reason, **_figures):
+        self.said.append((state, reason))
+
+
+@pytest.fixture
+def beats_always(monkeypatch):
+    """A heartbeat is due in each pass."""
+    monkeypatch.setattr("analyzer.loop.BEAT_S", 1e-9)
+
+
+def run_without_frames(world, **parts):
+    """Runs the loop through two waits in which no frame came. Returns: what the hub was told."""
+    ring = SimpleNamespace(sequences=lambda **_: iter([None, None]), skipped=0, laps=0, problem="")
+    control = Idle()
+    run(ring, replace(world.analyzer, control=control, **parts), Stop())
+    return control.said
+
+
+def test_the_day_of_the_keogram_ends_also_while_no_frames_come(tmp_path, beats_always):
+    asked_ns = []
+    with World(tmp_path) as world:
+        before_ns = time.time_ns()
+        keogram = SimpleNamespace(end_day_if_over=asked_ns.append)
+        assert set(run_without_frames(world, keogram=keogram)) == {("waiting", "no frames")}
+    assert len(asked_ns) == 2 and all(before_ns <= at_ns <= time.time_ns() for at_ns in asked_ns)
+
+
+def test_an_analyzer_whose_scores_nobody_finds_any_more_starts_again(tmp_path, caplog, beats_always):
+    with World(tmp_path) as world:
+        run_without_frames(world)
+        Path(f"/dev/shm{world.scores.name}").unlink()
+        with pytest.raises(SystemExit) as end:
+            run_without_frames(world)
+    assert end.value.code == 1 and "its name was taken away" in caplog.text

@@ -263,6 +263,9 @@ def test_numbers_of_numpy_and_objects_of_any_kind_cannot_stop_a_heartbeat():
     beat = Heartbeat(role="capture", figures={"a": numpy.int64(5), "b": numpy.float32(0.5), "c": Path("/x")})
     [decoded] = Decoder().feed(encode("msgpack", beat), 0.0)
     assert decoded.message.figures == {"a": 5, "b": 0.5, "c": "/x"}
+    many = Heartbeat(role="capture", figures={"a": [numpy.int64(5)] * 300})
+    [decoded] = Decoder().feed(encode("msgpack", many), 0.0)
+    assert decoded.message.figures == {"a": [5] * 300}
 
 
 def test_text_shows_events_on_one_line_whatever_they_hold():
