@@ -32,9 +32,11 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
+from streamer.http import connection
 from tests.streamer.harness import UPGRADE, body_of, browsing, eventually, opened, raw, running, soon
 from tests.streamer.pictures.test_stream import run
 
@@ -780,3 +782,27 @@ def test_a_hung_disk_does_not_keep_new_connections_out(tmp_path):
                 await hung
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("unsent", "least_s"),
+    [((1000 for _ in count()), 0.0), (count(1000, -1), 0.2)],
+    ids=["takes nothing", "takes a byte now and then"],
+)
+def test_a_write_ends_when_nothing_is_taken_and_at_the_latest_after_its_whole_time(monkeypatch, unsent, least_s):
+    """A peer that takes a byte before each look would hold its connection, and what waits in it, for ever."""
+    monkeypatch.setattr(connection, "WRITE_TOTAL_S", 0.2)
+    monkeypatch.setattr(connection, "count_unsent_bytes", lambda _transport: next(unsent))
+    ended = []
+    monkeypatch.setattr(connection, "reset", ended.append)
+
+    async def test():
+        loop, is_over = asyncio.get_running_loop(), asyncio.Event()
+        began_s = loop.time()
+        connection.WriteDeadline("peer", 0.01, is_over.set)
+        cancelled = connection.WriteDeadline("quick peer", 0.01, is_over.set)
+        cancelled.cancel()
+        await asyncio.wait_for(is_over.wait(), 60)
+        assert loop.time() - began_s >= least_s and ended == ["peer"]
+
+    run(test())
