@@ -15,6 +15,7 @@ import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import av
 
@@ -207,8 +208,7 @@ class LiveSource:
         self._held = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedFrame:
+class QueuedFrame(NamedTuple):
     """A decoded frame on its way to the loop."""
 
     frame: av.VideoFrame
@@ -301,9 +301,9 @@ class _Reader(threading.Thread):
                 container, address.shown, threads="SLICE", deinterlace=self._deinterlace, is_joined=True
             )
             self.rate = decoder.declared_rate
-            for frame in decoder.read():
-                if frame is not None:
-                    self._put(frame, decoder)
+            for frames in decoder.read():
+                while frames:  # a frame kept here would cost FFmpeg one more buffer, and the caches
+                    self._put(frames.pop(0), decoder)
                 self.is_joining = not self._decoded and decoder.packets > 0
                 if self._ending:
                     return

@@ -7,6 +7,7 @@ logged, all are counted.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -32,6 +33,16 @@ PAUSES_BELOW, HIGHEST_RATE = 0.7, 120.0
 BARE = ("h264", "hevc")
 """Formats without a container (raspivid, rpicam-vid): FFmpeg invents 25 a second as their average, and counts fields
 in their base rate. The codec has what the stream itself tells."""
+
+SEQUENCES = {
+    **dict.fromkeys(
+        ("mpeg1video", "mpeg2video"),
+        re.compile(rb"\x00\x00\x01\xb3(.{4})(?:.{4,132}?\x00\x00\x01\xb5([\x10-\x1f]..))?", re.DOTALL),
+    ),
+    "mpeg4": re.compile(rb"\x00\x00\x01[\x20-\x2f](.*?)\x00\x00\x01", re.DOTALL),
+}
+"""What makes another sequence: size, shape of the pixels, rate, chroma and interlacing (MPEG-1 and -2), the description
+of the video object layer (MPEG-4). FFmpeg's decoders of these three hold the last frame back, and forget it then."""
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +143,13 @@ class VideoDecoder:
         self.damaged = 0
         """Frames that could not be decoded."""
         self._container, self._name, self._is_joining = container, name, is_joined
+        self._sequences = SEQUENCES.get(self.stream.codec_context.name)
+        self._sequence: tuple[bytes, ...] = ()
         self._deinterlacer = Deinterlacer() if deinterlace else None
         self._declared_aspect = self.stream.sample_aspect_ratio
         self._first_shape: tuple[object, ...] = ()
+        self._shape: tuple[int, int, str] = (0, 0, "")
+        self._form: PictureForm | None = None
         self._has_warned = False
 
     @property
@@ -147,17 +162,20 @@ class VideoDecoder:
         return base if has_pauses or not average else average
 
     def form_of(self, frame: av.VideoFrame) -> PictureForm:
-        """Returns the form of a frame just read.
+        """Returns the form of a frame just read; only at a key frame, or with another size or format, is it a new one.
 
         The shape of its pixels is what the container says, as in players, until the codec says something new.
         """
-        aspect = self.stream.codec_context.sample_aspect_ratio
-        shape = (frame.width, frame.height, aspect)
-        self._first_shape = self._first_shape or shape
-        return form_of(frame, (self._declared_aspect if shape == self._first_shape else None) or aspect)
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._form is None or frame.key_frame or shape != self._shape:
+            aspect = self.stream.codec_context.sample_aspect_ratio
+            self._first_shape = self._first_shape or (frame.width, frame.height, aspect)
+            is_first = (frame.width, frame.height, aspect) == self._first_shape
+            self._form, self._shape = form_of(frame, (self._declared_aspect if is_first else None) or aspect), shape
+        return self._form
 
-    def read(self) -> Iterator[av.VideoFrame | None]:
-        """Yields the pictures in the order in which they are shown, and None after each packet.
+    def read(self) -> Iterator[list[av.VideoFrame]]:
+        """Yields the pictures that each packet brought, in the order in which they are shown; often none.
 
         Ends where the container ends. Raises: OSError, av.FFmpegError when it cannot be read.
         """
@@ -167,32 +185,49 @@ class VideoDecoder:
                 for packet in self._container.demux(self.stream):
                     failures = 0
                     self.packets += 1
-                    yield from self._decode(packet)
-                    yield None
+                    if self._sequences is not None and (held := self._drain_before(packet, self._sequences)):
+                        yield held
+                    yield self._decode(packet)
                 break
             except av.InvalidDataError as error:
                 failures += 1
                 self._note_damage(error)
         else:
-            yield from self._decode(None)
+            yield self._decode(None)
         if self._deinterlacer is not None:
-            yield from self._deinterlacer.drain()
+            yield self._deinterlacer.drain()
 
-    def _decode(self, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame]:
+    def _decode(self, packet: av.Packet[VideoStream] | None) -> list[av.VideoFrame]:
+        """Returns the pictures that a packet brings; without one, those that the decoder holds."""
         try:
             frames = self.stream.decode(packet)
         except av.EOFError:  # after the end; nothing is inside
-            return
+            return []
         except MemoryError:
             raise
         except av.FFmpegError as error:
             if not self._is_joining:
                 self.damaged += 1
                 self._note_damage(error)
-            return
+            return []
         self._is_joining = self._is_joining and not frames
-        for frame in frames:
-            yield from (frame,) if self._deinterlacer is None else self._deinterlacer.add(frame)
+        if packet is None:
+            for frame in frames:
+                frame.time_base = self.stream.time_base  # PyAV takes it from the packet
+        if self._deinterlacer is None:
+            return frames
+        return [ready for frame in frames for ready in self._deinterlacer.add(frame)]
+
+    def _drain_before(self, packet: av.Packet[VideoStream], sequences: re.Pattern[bytes]) -> list[av.VideoFrame]:
+        """Returns the frames of the sequence that ends before this packet; none if it goes on."""
+        if not packet.is_keyframe or (found := sequences.search(bytes(packet))) is None:
+            return []
+        before, self._sequence = self._sequence, found.groups()
+        if not before or before == self._sequence:
+            return []
+        frames = self._decode(None)
+        self.stream.codec_context.flush_buffers()
+        return frames
 
     def _note_damage(self, error: av.FFmpegError) -> None:
         if not self._has_warned:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -98,7 +99,7 @@ class FileSource:
         self._longest_pause_s, self._deinterlace = longest_pause_s, deinterlace
         self._container: av.container.InputContainer | None = None
         self._decoder: VideoDecoder | None = None
-        self._frames: Iterator[av.VideoFrame | None] = iter(())
+        self._frames: Iterator[av.VideoFrame] = iter(())
         self._frame: av.VideoFrame | None = None
         self._pacer = Pacer()
         self._stop: Stop | None = None
@@ -197,7 +198,7 @@ class FileSource:
     def _decode(self) -> av.VideoFrame | None:
         """Returns the next frame; None at the end, also where the end is torn off."""
         try:
-            return next((frame for frame in self._frames if frame is not None), None)
+            return next(self._frames, None)
         except (av.FFmpegError, OSError) as error:
             raise CameraError(f"{self.description}: {error}") from error
 
@@ -213,7 +214,7 @@ class FileSource:
         except (av.FFmpegError, OSError) as error:
             raise error if isinstance(error, CameraError) else CameraError(f"{self.description}: {error}") from error
         self._period_s = 1 / (decoder.declared_rate or DEFAULT_RATE)
-        self._decoder, self._frames = decoder, decoder.read()
+        self._decoder, self._frames = decoder, chain.from_iterable(decoder.read())
 
     @property
     def _decoder_of_file(self) -> VideoDecoder:

@@ -91,10 +91,10 @@ def write(path, frames, *, times=None, codec="libx264", damage=(), options=None,
                 data[half : half + 200] = bytes(min(200, len(data) - half))
                 whole, packet = packet, av.Packet(bytes(data))
                 packet.pts, packet.dts, packet.is_keyframe = whole.pts, whole.dts, whole.is_keyframe
-                packet.stream = stream
-            when = index if times is None else times[index]
-            packet.pts = packet.dts = round(when * STEP)
-            packet.time_base = TICK
+                packet.stream, packet.time_base = stream, whole.time_base
+            if times is not None:
+                packet.pts = packet.dts = round(times[index] * STEP)
+                packet.time_base = TICK
             out.mux(packet)
     return path
 
@@ -207,17 +207,26 @@ def test_h264_without_a_container_plays_at_the_rate_that_it_tells(tmp_path, rate
 # ---- size, place and shape of the picture
 
 
-@pytest.mark.parametrize("suffix", ["ts", "h264"])
-def test_another_size_inside_a_file_changes_the_stream_and_repeats_nothing(tmp_path, suffix):
-    parts = [
-        write(tmp_path / f"{n}.{suffix}", (numbered(n + k, size) for k in range(15)), times=range(n, n + 15))
-        for n, size in ((0, (320, 240)), (15, (448, 160)), (30, (320, 240)))
-    ]
-    joined = tmp_path / f"joined.{suffix}"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    played = play(joined)
-    assert played.numbers == list(range(45))
-    assert [(shape.width, shape.height) for shape in played.geometries] == [(320, 240), (448, 160), (320, 240)]
+@pytest.mark.parametrize(
+    ("codec", "suffixes", "bf"),
+    [
+        *(("libx264", "ts h264", "3"), ("mjpeg", "mjpeg", "0")),
+        *(("mpeg2video", "ts m2v", "2"), ("mpeg1video", "m1v", "0"), ("mpeg4", "ts", "2")),
+    ],
+)
+def test_another_size_inside_a_file_changes_the_stream_and_repeats_and_loses_nothing(tmp_path, codec, suffixes, bf):
+    """MPEG-1, -2 and -4: the frame before the change was missing, and nobody counted it."""
+    options = {"bf": bf}
+    for suffix in suffixes.split():
+        parts = [
+            write(tmp_path / f"{n}.{suffix}", [numbered(n + k, size) for k in range(15)], codec=codec, options=options)
+            for n, size in ((0, (320, 240)), (15, (448, 160)), (30, (320, 240)))
+        ]
+        joined = tmp_path / f"joined.{suffix}"
+        joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+        played = play(joined)
+        assert played.numbers == list(range(45))
+        assert [(shape.width, shape.height) for shape in played.geometries] == [(320, 240), (448, 160), (320, 240)]
 
 
 def matrices():
