@@ -7,9 +7,10 @@ that night is not decided on them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import fmean
 
 from capture.sources.base import CameraRequest, ShotMeta
 
@@ -44,14 +45,16 @@ class DropCounter:
     total: int = field(default=0, init=False)
     """Frames lost so far."""
     _last_ns: int = field(default=0, init=False)
-    _gaps: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY), init=False)
+    _gaps: deque[int] = field(default_factory=deque, init=False)
+    _sorted: list[int] = field(default_factory=list, init=False)
+    """The same gaps by length: to sort them for every frame takes as long as copying a small one."""
     _period_ns: float | None = field(default=None, init=False)
-    """What `period_ns` came to; None: to be computed, as it takes as long as copying a small frame."""
+    """What `period_ns` came to; None: to be computed."""
 
     def restart(self) -> None:
         """Forgets earlier gaps: the camera was opened again, paused or changed its mode; the next gap is no loss."""
-        self._last_ns, self._period_ns = 0, None
-        self._gaps.clear()
+        self._last_ns = 0
+        self._begin_estimate([])
 
     def count(self, captured_ns: int, frame_duration_us: int = 0, lost_before: int = 0) -> int:
         """Takes one frame. Returns: the number of frames missing before it.
@@ -60,9 +63,7 @@ class DropCounter:
         `lost_before` is what the device itself counted; it beats the clock where it says more.
         """
         gap, self._last_ns = (captured_ns - self._last_ns if self._last_ns else 0), captured_ns
-        if gap > 0 and frame_duration_us:
-            self._append(gap)  # nothing depends on the estimate: it is not followed with every frame
-        elif gap > 0:
+        if gap > 0 and not frame_duration_us:
             self._add(gap)
         period = frame_duration_us * 1000 or self.period_ns
         missing = round(gap / period) - 1 if self.from_gaps and period and gap > LATE * period else 0
@@ -77,29 +78,36 @@ class DropCounter:
 
     @property
     def period_ns(self) -> float:
-        """The mean of the gaps that hold one frame; 0 while there are too few.
+        """The mean of the gaps that hold one frame; 0 while there are too few, or where frames tell their duration.
 
         The median alone carries the jitter.
         """
         if self._period_ns is None:
-            limit = LATE * median(self._gaps) if len(self._gaps) >= MIN_HISTORY else 0.0
-            usual = [gap for gap in self._gaps if gap < limit]
+            count = len(self._sorted)
+            limit = LATE * self._sorted[(count - 1) // 2] if count >= MIN_HISTORY else 0.0
+            usual = self._sorted[: bisect_left(self._sorted, limit)]
             self._period_ns = sum(usual) / len(usual) if usual else 0.0
         return self._period_ns
 
-    def _append(self, gap: int) -> None:
-        self._gaps.append(gap)
-        self._period_ns = None
-
     def _add(self, gap: int) -> None:
         """Notes a gap; gaps that agree with one another, but not with the estimate, begin it anew."""
-        typical = self.period_ns
-        self._append(gap)
+        typical, self._period_ns = self.period_ns, None
+        if self.is_measured:
+            del self._sorted[bisect_left(self._sorted, self._gaps.popleft())]
+        self._gaps.append(gap)
+        insort(self._sorted, gap)
+        if not typical or _agree(gap, typical):
+            return
         newest = list(self._gaps)[-MIN_HISTORY:]
-        if typical and max(newest) < SAME_RATE * min(newest):
-            mean = fmean(newest)
-            if max(mean, typical) > SAME_RATE * min(mean, typical):
-                self._gaps = deque(newest, HISTORY)
+        if _agree(max(newest), min(newest)) and not _agree(fmean(newest), typical):
+            self._begin_estimate(newest)
+
+    def _begin_estimate(self, gaps: list[int]) -> None:
+        self._gaps, self._sorted, self._period_ns = deque(gaps), sorted(gaps), None
+
+
+def _agree(one: float, other: float) -> bool:
+    return max(one, other) < SAME_RATE * min(one, other)
 
 
 def nominal_rate(measured: float, declared: float) -> float:

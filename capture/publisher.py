@@ -102,14 +102,20 @@ class FramePublisher:
         self.is_fresh = self.is_fresh or opened is not self.opened
         self.opened = opened
         self._full, self._bytes = opened.geometry, opened.geometry.payload_bytes
-        self._ready_made = opened.lores is not None and self.request.lores is not None
         self._planned_rate = max(opened.framerate or self.request.framerate or DEFAULT_RATE, self._measured_rate)
         self._main = self._rings.fit("main", self._full, self._desired.ring.slots_of("main", self._planned_rate))
-        self._small: tuple[RingWriter, Geometry] | None = None
+        self._ready_made: tuple[RingWriter, Geometry] | None = None
+        """The small stream that the camera makes itself."""
+        self._scaled: tuple[RingWriter, Geometry] | None = None
+        """The small stream that is made here."""
         if self.request.lores:
             small = opened.lores or lores_geometry_of(self._full, *self.request.lores)
             slots = self._desired.ring.slots_of("lores", self._planned_rate)
-            self._small = self._rings.fit("lores", small, slots), small
+            writer = self._rings.fit("lores", small, slots)
+            if opened.lores is not None:
+                self._ready_made = writer, small
+            else:
+                self._scaled = writer, small
         else:
             self._rings.drop("lores")
 
@@ -121,15 +127,17 @@ class FramePublisher:
     @property
     def period_s(self) -> float:
         """The longest time that a frame may normally take, in seconds."""
-        return max(period_s_of(self.request, self.opened.framerate), self.drops.period_ns / 1e9)
+        return max(period_s_of(self.request, self.opened.framerate), self._told_ns / 1e9, self.drops.period_ns / 1e9)
+
+    @property
+    def _told_ns(self) -> int:
+        """The newest frame's own duration; 0: the source does not tell it."""
+        return self.shot.frame_duration_us * 1000 if self.opened.tells_duration else 0
 
     @property
     def _measured_rate(self) -> float:
         """Frames per second that come; 0 = not known."""
-        if self.opened.tells_duration:
-            period_ns = self.shot.frame_duration_us * 1000.0
-        else:
-            period_ns = self.drops.period_ns if self.drops.is_measured else 0.0
+        period_ns = self._told_ns or (self.drops.period_ns if self.drops.is_measured else 0.0)
         return nominal_rate(1e9 / period_ns, self.opened.framerate) if period_ns else 0.0
 
     def change(self, request: CameraRequest) -> None:
@@ -145,40 +153,30 @@ class FramePublisher:
 
     def publish_frame(self) -> FrameMeta:
         """Moves the frame that is ready from the source to the rings. Raises: CameraError."""
+        frame_id = self._main.next_frame_id
         try:
-            return self._publish_frame()
+            with self._main.slot() as slot:
+                if self._ready_made is None:
+                    self.shot = self._source.write(slot.payload, frame_id=frame_id)
+                    meta = self._make_meta(frame_id)
+                else:
+                    meta = self._write_main_and_lores(slot.payload, *self._ready_made, frame_id)
+                if self._desired.polygons:
+                    mask_polygons(slot.payload, self._full, self._desired.polygons)
+                slot.meta, slot.geometry, slot.used_bytes = meta, self._full, self._bytes
+            if self._scaled is not None:
+                writer, small = self._scaled
+                with writer.slot() as little:  # the full frame is out already; nobody overwrites it but this process
+                    downscale(slot.payload, self._full, little.payload, small)
+                    little.meta, little.geometry = meta, small
         except MetadataOutOfRange as error:  # whatever a source says of its frame, it ends no process
             raise CameraError(f"{self.description}: {error}") from error
-
-    def _publish_frame(self) -> FrameMeta:
-        frame_id = self._main.next_frame_id
-        with self._main.slot() as slot:
-            meta = (
-                self._write_main_and_lores(slot.payload, frame_id)
-                if self._ready_made
-                else self._write_main(slot.payload, frame_id)
-            )
-            if self._desired.polygons:
-                mask_polygons(slot.payload, self._full, self._desired.polygons)
-            slot.meta, slot.geometry, slot.used_bytes = meta, self._full, self._bytes
-        if self._small is not None and not self._ready_made:
-            writer, small = self._small
-            with writer.slot() as little:  # the full frame is out already; nobody overwrites it but this process
-                downscale(slot.payload, self._full, little.payload, small)
-                little.meta, little.geometry = meta, small
         self.frames += 1
         self.is_fresh = False
         return meta
 
-    def _write_main(self, payload: Payload, frame_id: int) -> FrameMeta:
-        self.shot = self._source.write(payload, frame_id=frame_id)
-        return self._make_meta(frame_id)
-
-    def _write_main_and_lores(self, payload: Payload, frame_id: int) -> FrameMeta:
+    def _write_main_and_lores(self, payload: Payload, writer: RingWriter, small: Geometry, frame_id: int) -> FrameMeta:
         """Writes the camera's own small stream just before the full frame; both bear the same number."""
-        if self._small is None:
-            return self._write_main(payload, frame_id)
-        writer, small = self._small
         with writer.slot() as little:
             self.shot = self._source.write(payload, little.payload, frame_id)
             if self._desired.polygons:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from recorder.clips.clip import Track
@@ -66,7 +65,7 @@ class LivePackets:
             return
         self._has_key, self.needs_key, self._last_ns = True, False, unit.meta.captured_ns
         flags = (unit.meta.flags | Flags.KEY) if unit.is_key else (unit.meta.flags & ~Flags.KEY)
-        meta = replace(unit.meta, flags=int(flags))
+        meta = unit.meta._replace(flags=int(flags))
         pts_us = unit.packet.pts or 0
         data, duration_us = bytes(unit.packet), unit.meta.frame_duration_us
         size = (track.width, track.height)

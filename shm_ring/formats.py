@@ -142,10 +142,13 @@ def planes(payload: Plane, geometry: Geometry) -> tuple[Plane, ...]:
     needed, parts = _layout(geometry)
     if payload.size < needed:
         raise ValueError(f"payload of {payload.size} bytes: {geometry} needs {needed}")
-    return tuple(
-        payload[start:end].reshape(rows, stride)[:, :row_bytes].reshape(shape)  # splits the last axis: still a view
-        for start, end, rows, stride, row_bytes, shape in parts
-    )
+    views = []
+    for start, end, rows, stride, row_bytes, shape in parts:
+        plane = payload[start:end]
+        if row_bytes < stride:
+            plane = plane.reshape(rows, stride)[:, :row_bytes]
+        views.append(plane.reshape(shape))  # splits the last axis: still a view
+    return tuple(views)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,6 @@ do it; pixels that are not square stay as they are, and the geometry tells their
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -179,15 +178,14 @@ class FrameWriter:
 
 def _rows_of(plane: VideoPlane, row_bytes: int, rows: int) -> Plane:
     """Returns one plane as (rows, row_bytes) without its padding; a view."""
-    raw: Plane = np.frombuffer(memoryview(plane), np.uint8)
     stride = plane.line_size
-    return raw[: stride * rows].reshape(rows, stride)[:, :row_bytes]
+    held: Plane = np.frombuffer(memoryview(plane), np.uint8, stride * rows).reshape(rows, stride)
+    return held if stride == row_bytes else held[:, :row_bytes]
 
 
 def _copy(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:
     for held, plane in zip(frame.planes, out, strict=True):
-        rows = _rows_of(held, math.prod(plane.shape[1:]), plane.shape[0])
-        np.copyto(plane, rows if plane.ndim == 2 else rows.reshape(plane.shape))
+        np.copyto(plane, _rows_of(held, plane.size // len(plane), len(plane)).reshape(plane.shape))
 
 
 def _average_chroma(frame: av.VideoFrame, out: tuple[Plane, ...]) -> None:

@@ -117,8 +117,7 @@ class ReplaySource:
             1, len(self._frames) - 1
         )
         later_ns = self._pass * (last.captured_ns - first.captured_ns + gap_ns)
-        shot = replace(
-            shot,
+        shot = shot._replace(
             captured_ns=shot.captured_ns + later_ns,
             captured_utc_ns=shot.captured_utc_ns + later_ns,
             frame_id=shot.frame_id + self._pass * (last.frame_id - first.frame_id + 1),

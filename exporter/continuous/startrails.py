@@ -141,9 +141,9 @@ class StarTrails:
         state.parent.mkdir(parents=True, exist_ok=True)
         description = {
             "geometry": asdict(night.geometry),
-            "first": asdict(night.first),
-            "last": asdict(night.last),
-            "seen": asdict(night.seen),
+            "first": night.first._asdict(),
+            "last": night.last._asdict(),
+            "seen": night.seen._asdict(),
             "boot_id": self._boot_id,
             "duration_ns": night.duration_ns,
             "counts": [night.trails.count, night.mean.count, night.lowered],

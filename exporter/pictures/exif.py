@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -22,7 +21,6 @@ from shmcam.library.entry import Entry
 from shmcam.library.sidecar import USER_COMMENT_ASCII
 
 WORD = (1 << 64) - 1
-FRAME_FIELDS = tuple(field.name for field in fields(FrameMeta))
 FLAG_NAMES = {int(flag): str(flag.name).lower() for flag in Flags}
 MICROSECOND = 1_000_000
 LONGEST_US = (1 << 32) - 1
@@ -33,8 +31,7 @@ EXIF_VERSION = b"0232"
 
 def describe(entry: Entry, meta: FrameMeta, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the whole description of a picture; the entry's own fields win, for the library."""
-    values = {name: getattr(meta, name) for name in FRAME_FIELDS}
-    frame = {key: value for key, value in values.items() if value == value}  # noqa: PLR0124 - all but nan
+    frame = {key: value for key, value in meta._asdict().items() if value == value}  # noqa: PLR0124 - all but nan
     flags = [name for flag, name in FLAG_NAMES.items() if meta.flags & flag]
     return {**frame, "flags": flags, "captured": _format_captured(meta), **(more or {}), **entry.to_description()}
 

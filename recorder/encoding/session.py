@@ -255,7 +255,7 @@ class EncoderSession:
         """Returns metadata in which the expected time to the next frame is known."""
         if meta.frame_duration_us > 0:
             return meta
-        return replace(meta, frame_duration_us=self.period_ns // 1000)
+        return meta._replace(frame_duration_us=self.period_ns // 1000)
 
     def _follow(self, geometry: Geometry, meta: FrameMeta) -> tuple[Wrapper, StreamSignature]:
         """Notices another mode, size or format; the encoder is opened anew then."""

@@ -6,7 +6,6 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ def _frames(reader: RingReader, last: int | None) -> Iterator[tuple[dict[str, ob
             row["problem"] = "overwritten while it was read" if reader.writer_alive else "torn: its writer died in it"
             yield row, None
             continue
-        row |= asdict(frame.meta)
+        row |= frame.meta._asdict()
         row |= {"published_ns": frame.published_ns, "used_bytes": frame.payload.size}
         try:
             geometry = frame.geometry

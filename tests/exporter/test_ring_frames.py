@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from exporter.ring_frames import Candidate, select_span
@@ -47,7 +45,7 @@ def test_frames_of_the_day_and_of_another_exposure_are_not_reached_for():
 def test_settling_frames_do_not_count_and_a_camera_that_is_away_gives_nothing():
     ring = ring_of(20, 2.0)
     for number in (15, 16, 17):
-        ring[number] = Candidate(number, replace(ring[number].meta, flags=NIGHT | int(Flags.SETTLING)))
+        ring[number] = Candidate(number, ring[number].meta._replace(flags=NIGHT | int(Flags.SETTLING)))
     chosen = [candidate.sequence for candidate in select_span(ring, 98 * SECOND, 6)]
     assert chosen == [11, 12, 13, 14, 18, 19]
     assert select_span(ring, 300 * SECOND, 6) == [] == select_span([], 0, 6)

@@ -42,7 +42,7 @@ class WebcamSource(LiveSource):
         shot = super().write(payload, lores, frame_id)
         if now_ns() - self._read_ns > READ_BACK_NS:
             self._exposure_us, self._read_ns = self._controls.exposure_us(), now_ns()
-        return replace(shot, exposure_us=self._exposure_us)
+        return shot._replace(exposure_us=self._exposure_us)
 
     def apply(self, request: CameraRequest) -> bool:
         """Sets the controls; another frame rate needs the stream begun anew."""

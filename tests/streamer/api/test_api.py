@@ -388,7 +388,7 @@ def test_a_cameras_controls_are_shown_with_range_and_what_holds_now(tmp_path):
     async def test():
         async with running(tmp_path, "[camera.controls]\nBrightness = 0.1\n") as server, browsing(server) as browser:
             server.camera.publish()
-            meta = replace(server.camera.feed.status.meta, exposure_us=20_000, analogue_gain=2.5)
+            meta = server.camera.feed.status.meta._replace(exposure_us=20_000, analogue_gain=2.5)
             server.camera.feed.status = replace(server.camera.feed.status, meta=meta)
             found = await (await browser.get("/api/v1/cameras/cam0/controls")).json()
             controls = {one["name"]: one for one in found["controls"]}
