@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 COMMANDS = ("night_level", "night", "keogram")
 OVERRIDES: tuple[Override, ...] = get_args(Override)
 
-BEAT_S = 0.25
-"""Heartbeats leave once a second; offering one more often than this is wasted work at 120 fps."""
+BEAT_S = 0.5
+"""Heartbeats leave once a second; offering one more often than this is wasted work."""
 IDLE_S = 0.25
 """Without a frame plugins and the end of the day are looked after this often."""
 SILENCE_S = 5.0

@@ -18,7 +18,7 @@ from shmcam.control.client import ControlClient
 from shmcam.control.messages import CameraFound, CameraLost, MemoryHigh, ModeChanged
 from shmcam.runtime.clock import now_ns
 
-BEAT_NS = 200_000_000
+BEAT_NS = 500_000_000
 """The client sends one heartbeat a second; more often than this is only work."""
 
 OPENING_NS = 12_000_000_000

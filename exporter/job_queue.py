@@ -10,6 +10,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import av
 
@@ -26,16 +27,20 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[], Reply]
 
+WAIT_S = 2.0
+"""The longest wait for a job; a stop ends it at once."""
+
 
 class JobQueue:
     """One thread and its queue. When the process stops, the running job ends, and the waiting ones get an error."""
 
     def __init__(self, name: str, limit: int, stop: Stop) -> None:
         """`limit`: the most jobs that may wait."""
-        self.thread = Worker(name, self._run, stop)
+        self.thread = Worker(name, self._run, stop, self._wake)
         """The thread; `with` starts it."""
         self._stop = stop
-        self._queue: queue.Queue[tuple[Work, Request | None]] = queue.Queue(limit)
+        self._queue: queue.Queue[tuple[Work, Request | None] | None] = queue.Queue(limit)
+        """The jobs; None only ends a wait."""
         self._started_s = 0.0
         self.done = 0
         """The number of jobs that succeeded."""
@@ -65,14 +70,18 @@ class JobQueue:
             return False
         return True
 
+    def _wake(self) -> None:
+        with suppress(queue.Full):  # then it does not wait
+            self._queue.put_nowait(None)
+
     def _run(self) -> None:
-        while True:
-            try:
-                work, request = self._queue.get(timeout=0.2)
-            except queue.Empty:
-                if self._stop.requested:
-                    return
+        while not (self._stop.requested and self._queue.empty()):
+            job = None
+            with suppress(queue.Empty):
+                job = self._queue.get(timeout=WAIT_S)
+            if job is None:
                 continue
+            work, request = job
             reply = error("the exporter is stopping", "stopping")
             if not self._stop.requested:
                 reply = error("the exporter met a bug and starts again; its log tells", "failed")

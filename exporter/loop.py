@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 DISK_CHECK_S = 15.0
 """Seconds between two checks of the disks, and of library folders whose disk was away."""
-MAX_WAIT_S = 0.2
-"""The longest wait for a message: the clock is read at least so often."""
+MAX_WAIT_S = 0.5
+"""The longest wait for a message: a heartbeat follows it."""
 COMMANDS = (
     "save",
     "snapshot",
@@ -105,7 +105,7 @@ def run(exporter: Exporter, stop: Stop) -> None:
     exporter.file_jobs.submit(lambda: library.reconcile(exporter.catalogue))
     exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
     while not stop.requested:
-        exporter.control.wait(MAX_WAIT_S)
+        exporter.control.wait(find_wait_s(exporter, now_ns()))
         for request in exporter.control.receive():
             handle_message(request, exporter, now_ns())
         submit_due_past_stacks(exporter, now_ns())
@@ -119,6 +119,13 @@ def run(exporter: Exporter, stop: Stop) -> None:
         exporter.ring_jobs.failed,
         exporter.ring_jobs.refused,
     )
+
+
+def find_wait_s(exporter: Exporter, now: int) -> float:
+    """Returns the time for which nothing is due, at most MAX_WAIT_S."""
+    due_ns = [end_ns for end_ns, _, _ in exporter.delayed]
+    due_ns += [timer.next_ns for timer in exporter.auto_save_timers.values() if timer.is_on]
+    return max(0.0, min([MAX_WAIT_S, *((each - now) / 1e9 for each in due_ns)]))
 
 
 def handle_message(request: Request, exporter: Exporter, now: int) -> None:

@@ -82,6 +82,11 @@ class PendingReplies:
         return overdue
 
     @property
+    def is_empty(self) -> bool:
+        """True while no request waits."""
+        return not self._pending
+
+    @property
     def orders(self) -> list[ClipOrder]:
         """The recordings that requests wait for."""
         return [pending.order for pending in self._pending if pending.order is not None]
@@ -227,6 +232,11 @@ class RecordCommands:
             case NightBegan() if self._is_source("night"):
                 at_ns = message.captured_ns or now_ns()
                 self.triggers.note_event(at_ns, "night", utc_ns=to_utc_ns(at_ns))
+
+    @property
+    def are_under_way(self) -> bool:
+        """True while a request waits for the writer or for a frame."""
+        return not (self._starts.is_empty and self._stops.is_empty)
 
     def answer(self, notice: Notice) -> None:
         """Answers the requests that waited for this notice."""

@@ -17,7 +17,9 @@ from shmcam.control.messages import SettingChanged
 from shmcam.runtime.stop import Stop
 
 WAIT_S = 0.2
-"""The longest time for which one pass waits for a frame or a command."""
+"""The longest time for which one pass waits for a frame, or for what a command that is under way waits for."""
+IDLE_S = 0.5
+"""The longest time for which one pass waits for a command while nothing is recorded."""
 RING_S = 0.05
 """Seconds between two tries to open a ring that does not exist yet: its first frames are needed, too."""
 
@@ -43,7 +45,7 @@ class RecorderLoop:
             yield
             if not pipeline.needs_frames:
                 pipeline.pause()
-                self._control.wait(WAIT_S)
+                self._control.wait(WAIT_S if self._commands.are_under_way else IDLE_S)
             elif not pipeline.attach():
                 pipeline.expire()
                 self._control.wait(RING_S)

@@ -15,7 +15,7 @@ from shmcam.control.client import ControlClient
 from shmcam.control.messages import ClipClosed, Event, Failed, RecordingStarted, RecordingStopped
 from shmcam.runtime.clock import RateMeter, now_ns, to_utc_ns
 
-BEAT_S = 0.2
+BEAT_S = 0.5
 """Seconds between two heartbeats at least; the hub passes on one a second."""
 RATE_INTERVALS = 29
 """Intervals over which the frame rate is measured."""

@@ -45,7 +45,8 @@ from streamer.settings import HttpSettings, MjpegServerSettings
 
 log = logging.getLogger(__name__)
 
-LOAD_PERIOD_S = 1.0
+LOAD_PERIOD_S, IDLE_LOAD_PERIOD_S = 1.0, 3.0
+"""Seconds between two measurements of the load, with and without a connection."""
 HUB_ANSWER_S = 2.0
 
 
@@ -145,7 +146,7 @@ def _get_long_exposure_s(context: Context, camera: str) -> float:
 
 
 async def update_load_forever(context: Context) -> None:
-    """Measures the load once a second until cancelled, and adapts the rate of viewers to it.
+    """Measures the load until cancelled, and adapts the rate of viewers to it.
 
     The result serves all viewers, so that a hundred open pages ask the hub no more often than one.
     """
@@ -158,7 +159,7 @@ async def update_load_forever(context: Context) -> None:
         context.session_throttle.update(load, LoadLimits(mjpeg.busy_cpu_percent, mjpeg.busy_recorder_lag_s), now)
         if context.encoding_throttle.update(load, LoadLimits(math.inf, mjpeg.busy_recorder_lag_s), now):
             context.apply_throttle()
-        await asyncio.sleep(LOAD_PERIOD_S)
+        await asyncio.sleep(LOAD_PERIOD_S if context.connections.open else IDLE_LOAD_PERIOD_S)
 
 
 async def measure_load(context: Context) -> None:

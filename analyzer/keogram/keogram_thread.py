@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 
 JOBS_MAX = 300
 """Five minutes of samples: a NAS that starts again is back by then; a sample of 1080p keeps 40 kB."""
-WAIT_S = 0.2
-"""Longest wait for a job; then `stop` is looked at."""
+WAIT_S = 2.0
+"""Longest wait for a job; a stop ends it at once."""
 
 Job = Callable[[], Sequence[Path] | None]
 
@@ -35,7 +36,7 @@ class KeogramThread:
         """`report_saved` is called in the thread with files that are safely on disk."""
         self._keeper, self._report_saved, self._stop = keeper, report_saved, stop
         self._jobs: queue.Queue[Job] = queue.Queue(JOBS_MAX)
-        self._worker = Worker("keogram", self._run, stop)
+        self._worker = Worker("keogram", self._run, stop, self._wake)
         self._left_out = 0
 
     def column_position(self, captured_ns: int) -> float | None:
@@ -87,6 +88,10 @@ class KeogramThread:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._worker.__exit__(kind, problem, trace)
+
+    def _wake(self) -> None:
+        with suppress(queue.Full):  # then it does not wait
+            self._jobs.put_nowait(lambda: None)
 
     def _run(self) -> None:
         with self._keeper:

@@ -38,6 +38,8 @@ COPY_FACTOR = 1.02
 """Size of the copy in sizes of the original; it has the same samples and a smaller index."""
 UNPROVEN_AGE_S = 86_400.0
 """Of a camera that is not ours by its name: another machine on the same disk may be writing what is younger."""
+WAIT_S = 0.5
+"""Seconds between two looks at what waits for the disk, and at the request to end."""
 RETRY_S = 15.0
 """Seconds until what was not possible is tried again: a clip not in the library yet, room that could not be made."""
 WAITING_MAX = 1000
@@ -157,7 +159,7 @@ class Finisher:
                 for closed in self._adopt_late():
                     self._finish(self._marks.apply_to(closed))
             with suppress(queue.Empty):
-                self._finish(self._closed.get(timeout=0.2))
+                self._finish(self._closed.get(timeout=WAIT_S))
             if self._waiting and time.monotonic() >= self._retry_s:
                 self._finish(self._waiting.popleft())
             if time.monotonic() >= self._room_s:

@@ -38,7 +38,7 @@ WARN_AFTER_S = 3.0
 """supervisord restarts a dead hub within 2 s; a longer absence is worth a warning."""
 
 POLL_S = 0.25
-"""Longest wait of the loop; heartbeats and close() are late by at most this."""
+"""Time between two looks for a heartbeat that is due and that the loop has not called beat() for yet."""
 
 BEAT_PERIOD_S = 1.0
 """Shortest time between two heartbeats (design.md §4)."""
@@ -223,9 +223,12 @@ class ClientConnection:
         poll.register(self._wake_up.fileno(), select.POLLIN)
         while True:
             now_s = time.monotonic()
-            if now_s >= beat_s and (beat := self._take_heartbeat()):
-                self.put(beat)
-                beat_s = now_s + BEAT_PERIOD_S
+            wait_s = beat_s - now_s
+            if wait_s <= 0:
+                wait_s = POLL_S
+                if beat := self._take_heartbeat():
+                    self.put(beat)
+                    beat_s, wait_s = now_s + BEAT_PERIOD_S, BEAT_PERIOD_S
             self._move_queue(unsent)
             if unsent:
                 with contextlib.suppress(BlockingIOError):
@@ -235,7 +238,7 @@ class ClientConnection:
                 if now_s > end_s or not (unsent or self._out):
                     return
             poll.register(sock, select.POLLIN | (select.POLLOUT if unsent else 0))
-            ready = dict(poll.poll(POLL_S * 1000))
+            ready = dict(poll.poll(wait_s * 1000))
             self._wake_up.clear()
             if ready.get(sock.fileno(), 0) & ~select.POLLOUT and not self._read_messages(sock, decoder):
                 return

@@ -20,10 +20,15 @@ STOP_S = 4.0
 class Worker:
     """A daemon thread that runs one function; as a context manager it starts it, and requests the stop at the end."""
 
-    def __init__(self, name: str, work: Callable[[], None], stop: Stop | None) -> None:
-        """`work` returns once `stop` is requested; without a `stop` a failure is logged and ends only the thread."""
+    def __init__(
+        self, name: str, work: Callable[[], None], stop: Stop | None, wake: Callable[[], None] | None = None
+    ) -> None:
+        """`work` returns once `stop` is requested; without a `stop` a failure is logged and ends only the thread.
+
+        `wake` ends a wait of `work` that is not one for `stop`.
+        """
         self.name = name
-        self._work, self._stop = work, stop
+        self._work, self._stop, self._wake = work, stop, wake
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -55,6 +60,8 @@ class Worker:
         """Requests the stop and lets the job in progress finish."""
         if self._stop is not None:
             self._stop.request()
+        if self._wake is not None:
+            self._wake()
         self.join(STOP_S)
 
     def _run(self) -> None:

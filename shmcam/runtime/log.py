@@ -34,6 +34,11 @@ PIPE_BYTES = 1 << 20
 MAX_LINE_BYTES = 4000
 """Below PIPE_BUF (4096), so that lines of several threads and libraries never mix (pipe(7))."""
 
+IDLE_S = 60.0
+"""The longest wait for a line; the end of the process ends it at once."""
+LAST_LINES_S = 0.05
+"""The time without a line after which a process that ends has written its last one."""
+
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _secrets: set[str] = set()
@@ -95,6 +100,7 @@ class _FileWriter:
         self._source = handler_source
         self._echo = echo
         self._closing = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
 
     def start(self) -> None:
@@ -102,14 +108,18 @@ class _FileWriter:
 
     def stop(self) -> None:
         self._closing = True
+        os.eventfd_write(self._wake, 1)
         self._thread.join(timeout=2.0)
+        if not self._thread.is_alive():
+            os.close(self._wake)
 
     def _run(self) -> None:
         rest = b""
         while True:
-            readable, _, _ = select.select([self._source], [], [], 0.05 if self._closing else 0.5)
-            if not readable:
-                if self._closing:
+            waits = [self._source] if self._closing else [self._source, self._wake]
+            readable, _, _ = select.select(waits, [], [], LAST_LINES_S if self._closing else IDLE_S)
+            if self._source not in readable:
+                if self._closing and not readable:
                     if rest:
                         self._write(_clean(rest) + b"\n")
                     return

@@ -33,6 +33,16 @@ class Interval:
     missed: int = 0
     """Times that passed between two calls."""
 
+    @property
+    def is_on(self) -> bool:
+        """True while it repeats."""
+        return self._interval_s > 0
+
+    @property
+    def next_ns(self) -> int:
+        """When it is due next, while it is on."""
+        return self._next_ns
+
     def take_due(self, now_ns: int, interval_s: float) -> bool:
         """Returns True once an interval has passed, first one interval after it was switched on; never if it is 0."""
         if interval_s <= 0:

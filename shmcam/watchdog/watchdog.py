@@ -81,7 +81,7 @@ class Watchdog:
         self._answer(READY)
         while not stop.requested:
             wait_s = max(0.0, self._checked_s + CHECK_S - time.monotonic())
-            ready = select.select([events, self._control.fileno(), stop.fileno()], [], [], wait_s)[0]
+            ready = select.select([events, stop.fileno()], [], [], wait_s)[0]
             if events in ready:
                 data = os.read(events, 4096)
                 if not data:
@@ -90,13 +90,13 @@ class Watchdog:
                     self._take_event(event, time.monotonic())
                     self._answer(DONE + READY)
             now_s = time.monotonic()
-            self._hear(now_s)
             if events in ready or now_s - self._checked_s >= CHECK_S:
                 self._checked_s = now_s
+                self._hear(now_s)  # several heartbeats a second wait until now: no silence is measured in between
                 self._check(now_s)
 
     def _hear(self, now_s: float) -> None:
-        """Takes what the hub passed on: several heartbeats a second."""
+        """Takes what the hub passed on since the last check."""
         for request in self._control.receive():
             message = request.message
             if isinstance(message, Heartbeat):

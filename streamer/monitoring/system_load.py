@@ -1,6 +1,6 @@
 """The load around the streamer: the hub's status of every process, CPU, recorder lag.
 
-Measured once per second for all clients, so that a hundred open pages ask the hub no more than one does.
+Measured once per second for all clients, every third without any: a hundred open pages ask the hub no more than one.
 """
 
 from __future__ import annotations

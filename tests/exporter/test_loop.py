@@ -11,13 +11,14 @@ import pytest
 
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
-from exporter.loop import Exporter, check_disks, handle_message, submit_due_past_stacks
+from exporter.loop import MAX_WAIT_S, Exporter, check_disks, find_wait_s, handle_message, submit_due_past_stacks
 from exporter.session_log_collector import SessionLogs
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, RecordingStarted, Reply
 from shmcam.library import Catalogue, Entry
 from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
+from shmcam.runtime.timers import Interval
 from tests.machine import until
 from tests.mounts import closed
 
@@ -153,6 +154,26 @@ def test_a_job_that_meets_a_bug_is_answered_and_so_is_what_waits_behind_it(caplo
         until(lambda: len(answers) == 2, 10, "answers")
     assert [answer.status for answer in answers] == ["failed", "stopping"]
     assert stop.failed and "thread trial broke" in caplog.text and "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_a_stop_ends_the_wait_for_a_job_at_once(monkeypatch):
+    monkeypatch.setattr("exporter.job_queue.WAIT_S", 3600.0)
+    jobs, replies = JobQueue("trial", 1, Stop()), []
+    with jobs.thread:
+        jobs.submit(lambda: Reply(text="done"), SimpleNamespace(reply=replies.append))
+        until(lambda: replies)
+    assert jobs.thread.join(0) and jobs.done == 1
+
+
+def test_the_loop_sleeps_until_something_is_due():
+    now, timer = 10_000_000_000, Interval()
+    idle = SimpleNamespace(delayed=[], auto_save_timers={"cam0": Interval()})
+    assert find_wait_s(idle, now) == MAX_WAIT_S
+    timer.take_due(now, 2.0)
+    saving = SimpleNamespace(delayed=[], auto_save_timers={"cam0": timer})
+    assert find_wait_s(saving, now + 1_900_000_000) == pytest.approx(0.1)
+    late = SimpleNamespace(delayed=[(now - 1, None, None)], auto_save_timers={"cam0": timer})
+    assert find_wait_s(late, now) == 0.0
 
 
 def test_the_log_of_a_session_whose_recorder_was_killed_ends_with_the_camera_s_next_one(tmp_path):
