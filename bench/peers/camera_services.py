@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, cast
 
@@ -149,7 +150,7 @@ def pss_mb_of(process: psutil.Process) -> float:
 def view(peer: Peer, port: int, stop: threading.Event) -> None:
     """Reads a stream as fast as it comes; connects again while the service starts."""
     while not stop.wait(0.1):
-        with suppress(OSError), open_stream(peer, port) as stream:
+        with suppress(OSError, HTTPException), open_stream(peer, port) as stream:  # the end of a service cuts a part
             while not stop.is_set() and stream.read(65536):
                 pass
 
