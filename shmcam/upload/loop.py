@@ -32,7 +32,7 @@ def send_heartbeat(uploader: Uploader, control: ControlClient) -> None:
     state, stats = uploader.state, uploader.state.stats
     control.beat(
         state.state,
-        state.trouble or uploader.failing,
+        state.trouble or uploader.failing or ("the store takes nothing" if stats.is_quiet else ""),
         waiting=state.waiting,
         waiting_bytes=state.waiting_bytes,
         uploaded=state.uploaded,

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ END_S = 3.0
 """Seconds from SIGTERM to SIGKILL."""
 STALL_S = 1800.0
 """Seconds without a byte or a file after which a run is given up; a slow store may sum a large file so long."""
+QUIET_S = 60.0
+"""Seconds without a byte or a file after which the status says so; rclone itself gives a silent store up after 180."""
 PROBE_S = 120.0
 """As STALL_S, while it is only asked whether the store answers."""
 FAILURES_MAX = 5
@@ -59,6 +61,8 @@ class RunStats:
     """The present speed."""
     file: str = ""
     """A file that is being sent."""
+    is_quiet: bool = False
+    """True while nothing has been sent for QUIET_S."""
 
     @property
     def percent(self) -> int:
@@ -150,6 +154,7 @@ class Rclone:
                     said = self._follow(child, stall_s)
             except OSError as error:
                 return RunResult(127, _to_missing(error))
+            self.on_stats(RunStats())
             out.seek(0)
             lines = tuple(out.read().decode(errors="replace").splitlines())
         reason = "" if child.returncode == 0 else said.reason or f"rclone ended with {child.returncode}"
@@ -159,7 +164,7 @@ class Rclone:
         """Reads what rclone says until it ends, or may not go on."""
         assert child.stderr is not None  # noqa: S101 - a pipe, see _open_child
         said, pipe, rest = _Said(), child.stderr.fileno(), b""
-        moved_s, before = time.monotonic(), (0, 0)
+        moved_s, before, latest = time.monotonic(), (0, 0), RunStats()
         while True:
             if select.select([pipe], [], [], LOOK_S)[0]:
                 if not (piece := os.read(pipe, LINE_MAX_BYTES)):
@@ -169,10 +174,10 @@ class Rclone:
                 *lines, rest = (rest + piece).split(b"\n")
                 rest = rest[-LINE_MAX_BYTES:]
                 for line in lines:
-                    if (stats := said.take(line.decode(errors="replace"))) is not None:
-                        self.on_stats(stats)
+                    latest = said.take(line.decode(errors="replace")) or latest
             if said.progress != before:
                 moved_s, before = time.monotonic(), said.progress
+            self.on_stats(replace(latest, is_quiet=time.monotonic() - moved_s > QUIET_S))
             if time.monotonic() - moved_s > stall_s:
                 said.reason = f"nothing was sent for {stall_s:.0f} s"
                 return said

@@ -152,7 +152,6 @@ class Uploader:
             return IDLE_S
         target = f"{self.remote.rstrip('/')}/{next(word for word, source in self._sources.items() if source == folder)}"
         copy = rclone.copy(folder, target, names, anew=entries[0].id in self._queue.rows)
-        self.state.stats = RunStats()
         if copy.code != 0 and not copy.is_interrupted and not (probe := rclone.probe(self.remote)).has_answered:
             if probe.is_interrupted:
                 return 0.0
