@@ -99,6 +99,7 @@ def test_a_last_line_without_its_newline_counts_at_the_end():
         *[(first, "msgpack") for first in (0x80, 0x8F, 0xDE, 0xDF)],
         *[(first, "") for first in (0x90, 0xC0, 0xC1, 0xF5, 0xFF)],
         *[(letter.encode()[0], "text") for letter in ("é", "夜", "🌙")],
+        *[(first, "text") for first in (0xC2, 0xF4)],
         *[(ord("{"), "json"), (ord("s"), "text"), (0, "text"), (0x7F, "text")],
     ],
 )

@@ -301,9 +301,15 @@ def test_a_recording_by_hand_is_not_deleted_for_a_rolling_clip(catalogue, saved,
     assert [e.id for e in make_room(old, catalogue, 0, kind="clip", trigger="rolling")] == [3], "its own age"
 
 
-def test_each_deletion_is_told_with_path_and_reason(catalogue, saved, tmp_path):
+def test_each_deletion_is_told_with_path_and_reason(catalogue, saved, settings, tmp_path, monkeypatch):
     told = []
     catalogue.on_deleted = lambda **fields: told.append(Deleted(**fields))
+    with monkeypatch.context() as full:
+        oldest = saved(size=MB)
+        full.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 98 * MB))
+        make_room(settings, catalogue, MB)
+    assert [(event.path, event.reason) for event in told] == [(str(oldest.path), "free space")]
+    told.clear()
     first, second, third = saved(), saved(trigger="manual"), saved()
     make_room(make_settings(tmp_path, "library.clips_max_count=3"), catalogue, 0, kind="clip")
     keep_newest(catalogue, 0, kind="clip", trigger="")
@@ -398,6 +404,14 @@ def test_thousands_of_files_are_decided_on_in_batches(catalogue, saved, settings
     entry = saved()
     catalogue.insert([replace(entry, path=entry.path.with_name(f"x{n}.mp4")) for n in range(1000)])
     assert [e.id for e in select_due(catalogue, table(clips_max_count=10))] == list(range(1, 992))
+
+
+def test_ordinary_files_go_first_also_where_a_batch_holds_triggered_ones(catalogue, saved):
+    entry = saved()
+    names = [(entry.path.with_name(f"x{n}.mp4"), "motion" if n < 500 else "") for n in range(650)]
+    catalogue.insert([replace(entry, path=path, trigger=trigger) for path, trigger in names])
+    ordinary = [1, *range(502, 652)]
+    assert [e.id for e in select_due(catalogue, table(clips_max_count=1))] == ordinary + list(range(2, 501))
 
 
 def test_every_group_of_limits_is_read_from_the_settings():
