@@ -136,7 +136,7 @@ def test_tls_and_password_and_what_is_said_when_one_of_them_is_wrong(certificate
         text = process.hub.config.read_text()
         for wrong, said in (
             (text.replace("a-secret-word", "another"), "ot authorized; check mqtt.username and mqtt.password"),
-            (text.replace("ca.pem", "other.pem"), "certificate verify failed"),
+            (text.replace("ca.pem", "other.pem"), "certificate of the server: "),
             (text.replace("ca.pem", "gone.pem"), "No such file"),
             (text.replace('"localhost"', '"no-such-host.invalid"'), "no-such-host.invalid"),
         ):
