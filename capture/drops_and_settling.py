@@ -7,10 +7,10 @@ that night is not decided on them.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean
+from functools import lru_cache
+from statistics import fmean, median
 
 from capture.sources.base import CameraRequest, ShotMeta
 
@@ -22,6 +22,9 @@ HISTORY = 63
 
 MIN_HISTORY = 4
 """Gaps that an estimate needs; so many in a row that agree with one another are a new rate."""
+
+RENEW = 16
+"""An estimate of HISTORY gaps that come as it says is renewed with one gap of so many."""
 
 MISSING_MAX = (1 << 32) - 1
 """The ring's field holds no more: a replay may go on years later."""
@@ -45,16 +48,16 @@ class DropCounter:
     total: int = field(default=0, init=False)
     """Frames lost so far."""
     _last_ns: int = field(default=0, init=False)
-    _gaps: deque[int] = field(default_factory=deque, init=False)
-    _sorted: list[int] = field(default_factory=list, init=False)
-    """The same gaps by length: to sort them for every frame takes as long as copying a small one."""
+    _gaps: deque[int] = field(default_factory=lambda: deque(maxlen=HISTORY), init=False)
+    _noted: int = field(default=0, init=False)
+    """Gaps since the counter was made."""
     _period_ns: float | None = field(default=None, init=False)
-    """What `period_ns` came to; None: to be computed."""
+    """What `period_ns` came to; None: to be computed, as it takes as long as copying a small frame."""
 
     def restart(self) -> None:
         """Forgets earlier gaps: the camera was opened again, paused or changed its mode; the next gap is no loss."""
-        self._last_ns = 0
-        self._begin_estimate([])
+        self._last_ns, self._period_ns = 0, None
+        self._gaps.clear()
 
     def count(self, captured_ns: int, frame_duration_us: int = 0, lost_before: int = 0) -> int:
         """Takes one frame. Returns: the number of frames missing before it.
@@ -83,31 +86,35 @@ class DropCounter:
         The median alone carries the jitter.
         """
         if self._period_ns is None:
-            count = len(self._sorted)
-            limit = LATE * self._sorted[(count - 1) // 2] if count >= MIN_HISTORY else 0.0
-            usual = self._sorted[: bisect_left(self._sorted, limit)]
+            limit = LATE * median(self._gaps) if len(self._gaps) >= MIN_HISTORY else 0.0
+            usual = [gap for gap in self._gaps if gap < limit]
             self._period_ns = sum(usual) / len(usual) if usual else 0.0
         return self._period_ns
 
     def _add(self, gap: int) -> None:
         """Notes a gap; gaps that agree with one another, but not with the estimate, begin it anew."""
-        typical, self._period_ns = self.period_ns, None
-        if self.is_measured:
-            del self._sorted[bisect_left(self._sorted, self._gaps.popleft())]
+        typical = self.period_ns
         self._gaps.append(gap)
-        insort(self._sorted, gap)
-        if not typical or _agree(gap, typical):
+        self._noted += 1
+        is_usual = bool(typical) and _agree(gap, typical)
+        if not is_usual or not self.is_measured or not self._noted % RENEW:
+            self._period_ns = None
+        if not typical or is_usual:
             return
         newest = list(self._gaps)[-MIN_HISTORY:]
         if _agree(max(newest), min(newest)) and not _agree(fmean(newest), typical):
-            self._begin_estimate(newest)
-
-    def _begin_estimate(self, gaps: list[int]) -> None:
-        self._gaps, self._sorted, self._period_ns = deque(gaps), sorted(gaps), None
+            self._gaps = deque(newest, HISTORY)
 
 
 def _agree(one: float, other: float) -> bool:
     return max(one, other) < SAME_RATE * min(one, other)
+
+
+@lru_cache(maxsize=8)  # the same for many frames
+def nominal_duration_us(period_ns: float, declared_us: int) -> int:
+    """Returns the distance to the next frame by the rate that comes, 0: not known; then what the stream declares."""
+    rate = nominal_rate(1e9 / period_ns if period_ns else 0.0, 1e6 / declared_us if declared_us else 0.0)
+    return round(1e6 / rate) if rate else 0
 
 
 def nominal_rate(measured: float, declared: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.desired_request import DesiredRequest, period_s_of
-from capture.drops_and_settling import HISTORY, SAME_RATE, DropCounter, SettlingFlags, nominal_rate
+from capture.drops_and_settling import HISTORY, SAME_RATE, DropCounter, SettlingFlags, nominal_duration_us, nominal_rate
 from capture.rings import Rings
 from capture.sources.base import CameraError, CameraRequest, FrameSource, OpenedSource, Payload, ShotMeta
 from shm_ring import Flags, FrameMeta, RingWriter
@@ -195,7 +195,7 @@ class FramePublisher:
         own_us = duration_us if self.opened.tells_duration else 0
         missing = self.drops.count(captured_ns, own_us, shot.lost_before)
         if not self.opened.tells_duration:
-            duration_us = self._nominal_duration_us(duration_us)
+            duration_us = nominal_duration_us(self.drops.period_ns, duration_us)
         flags = shot.flags | (Flags.MASKED if self._desired.polygons else 0)
         if shot.frame_id < 0:  # a replayed frame keeps what was said of it
             settling = self.settling.update(shot)
@@ -214,12 +214,6 @@ class FramePublisher:
             dropped_before=missing,
             total_dropped=self.drops.total,
         )
-
-    def _nominal_duration_us(self, declared_us: int) -> int:
-        """Returns the distance to the next frame by the rate that comes; what the stream declares until it is known."""
-        period_ns = self.drops.period_ns
-        rate = nominal_rate(1e9 / period_ns if period_ns else 0.0, 1e6 / declared_us if declared_us else 0.0)
-        return round(1e6 / rate) if rate else 0
 
     def _utc_offset_ns(self) -> int:
         now = now_ns()

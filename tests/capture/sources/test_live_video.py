@@ -1,6 +1,7 @@
 """Live H.264 and H.265: joined between key frames, with other sizes on the way, at another rate than declared."""
 
 import itertools
+import random
 import secrets
 import time
 from types import SimpleNamespace
@@ -105,6 +106,15 @@ def test_a_camera_that_halves_its_rate_in_the_dark_loses_nothing_for_long():
     assert sum(counted) <= 6
     assert sum(counted[110:]) == 0
     assert 1e9 / counter.period_ns == pytest.approx(25)
+
+
+def test_a_rate_that_drifts_by_less_than_a_change_is_followed():
+    """Gaps that come as expected renew the estimate with only one of 16 of them; jitter is no drift."""
+    counter, at, rng = DropCounter(), 10**12, random.Random(1)
+    for gap_ms in [40] * 100 + [46] * 100:
+        at += round(gap_ms * rng.uniform(0.95, 1.05) * 1e6)
+        assert counter.count(at) == 0
+    assert counter.period_ns == pytest.approx(46e6, rel=0.01)
 
 
 @pytest.mark.parametrize(
