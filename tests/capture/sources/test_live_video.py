@@ -3,6 +3,7 @@
 import itertools
 import random
 import secrets
+import socket
 import time
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from capture.drops_and_settling import DropCounter, nominal_rate
 from capture.publisher import FramePublisher
 from capture.rings import Rings
 from capture.settings import RingSettings
+from capture.sources import pyav_stream
 from capture.sources.base import CameraError, CameraRequest, GeometryChanged, OpenedSource, ShotMeta, StillOpening
 from capture.sources.mjpeg.source import HttpSource
 from capture.sources.pyav_stream import ArrivalClock
@@ -209,3 +211,18 @@ def test_the_status_says_that_a_key_frame_is_waited_for(tmp_path):
             until(lambda: world.head() > 5, 40, world.log())
             until(lambda: world.beat().get("state") == "running", 10, world.log())
         assert len(connections) == 2, "one that found out the format, one that FFmpeg kept"
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsps"])
+def test_a_camera_that_accepts_and_is_silent_is_told_in_words(scheme, monkeypatch):
+    """FFmpeg's were "[Errno 1094995529] Invalid data found" and "[Errno 5] Input/output error"."""
+    monkeypatch.setattr(pyav_stream, "OPEN_S", 1.0)
+    monkeypatch.setattr(pyav_stream, "READ_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/x"
+        reader = pyav_stream._Reader(parse_url(url).for_ffmpeg(), False)
+        reader.start()
+        with pytest.raises(CameraError, match=f"^{url}: no answer in time$"):
+            reader.wait(30)
+        reader.join(30)
+        assert not reader.is_alive()
