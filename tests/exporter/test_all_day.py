@@ -222,10 +222,12 @@ def test_the_virtual_long_exposure_is_shown_as_a_ring_and_saved_with_all_its_bit
         with attach("cam0", stream="long", prefix=service.settings.value("ring.prefix"), timeout_s=20) as ring:
             seen = [frame.copy() for frame, _ in zip(ring.follow(), range(4), strict=False)]
         assert seen[-1].picture == feed.layout and seen[-1].frame_id > feed.base
-        until(
-            lambda: service.call("pastStack method=long png").data.get("count", 0) >= 15, 20, "a full second of frames"
-        )
-        reply = service.call("pastStack method=long png")
+
+        def full_second():
+            answer = service.call("pastStack method=long png")
+            return answer.data.get("count", 0) >= 15 and answer
+
+        reply = until(full_second, 20, "a full second of frames")
     assert reply.ok and reply.data["method"] == "long"
     first, last = reply.data["first"], reply.data["last"]
     assert last["frame_id"] - first["frame_id"] == reply.data["count"] - 1 and first["age_s"] - last["age_s"] <= 1.0

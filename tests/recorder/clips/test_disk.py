@@ -503,9 +503,14 @@ def test_a_recording_that_is_taken_away_at_its_end_is_not_claimed(filmed):
     made.start_hub()
     made.start()
     says(made, "recording began")
-    (part,) = until(lambda: made.clips("*.mp4.part"), 10)
-    shutil.rmtree(made.recordings)
-    reply = made.ask("record stop")
+    for _ in range(10):
+        (part,) = until(lambda: made.clips("*.mp4.part"), 10)
+        shutil.rmtree(made.recordings)
+        if not (reply := made.ask("record stop")).ok:
+            break
+        # The machine was so busy that the next fragment was synced first: another file has begun since.
+        assert Path(reply.data["file"]).is_file(), reply
+        assert made.ask("record start").ok
     assert not reply.ok and not reply.data["file"], reply
     assert "deleted" in reply.text and part.name.removesuffix(".mp4.part") in reply.text, "the video or its CSV"
     assert "deleted" in made.ask("record status").text
