@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from dataclasses import replace
@@ -110,6 +111,49 @@ def test_size_limits_count_bytes_per_kind_and_in_all(catalogue, saved):
     assert [e.id for e in select_due(catalogue, table(clips_max_mb=2))] == [1, 3]
     assert [e.id for e in select_due(catalogue, table(max_total_mb=5))] == [1, 2, 3]
     assert [e.id for e in select_due(catalogue, table(max_total_mb=5), need_bytes=2 * MB)] == [1, 2, 3, 4, 5]
+
+
+def ids_of(entries):
+    return [entry.id for entry in entries]
+
+
+def test_the_limit_of_all_files_counts_what_other_limits_take_and_no_archive(catalogue, saved):
+    saved("old", kind="archive", size=5 * MB)
+    for trigger in ("manual", "", "", ""):
+        saved(size=MB, trigger=trigger)
+    assert ids_of(select_due(catalogue, table(max_total_mb=4))) == []
+    assert ids_of(select_due(catalogue, table(max_total_mb=3))) == [3]
+    assert ids_of(select_due(catalogue, table(max_total_mb=3, clips_max_count=3))) == [3], "one file meets both"
+    assert ids_of(select_due(catalogue, table(max_total_mb=4), MB, kind="archive")) == []
+    assert ids_of(select_due(catalogue, table(max_total_mb=4), MB, kind="stack")) == [3]
+    assert ids_of(select_due(catalogue, table(max_total_mb=1), MB, kind="clip")) == [3, 4, 5, 2]
+    assert ids_of(select_due(catalogue, table(max_total_mb=1), MB, kind="clip", spared={"manual"})) == [3, 4, 5]
+
+
+def test_every_kind_without_a_group_of_its_own_counts_among_the_pictures(catalogue, saved):
+    saved(size=MB), saved("k.png", kind="keogram", size=MB)
+    assert ids_of(select_due(catalogue, table(pictures_max_count=1))) == []
+    assert ids_of(select_due(catalogue, table(pictures_max_count=1), kind="stack")) == [2]
+    assert ids_of(select_due(catalogue, table(pictures_max_mb=2), 2 * MB, kind="picture")) == [2]
+    assert ids_of(select_due(catalogue, table(pictures_max_mb=2), 2 * MB, kind="clip")) == []
+
+
+def test_what_is_written_stays_whatever_is_short(catalogue, saved, settings, tmp_path, monkeypatch):
+    writing, other = saved(size=2 * MB), saved(size=2 * MB)
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 95 * MB))
+    assert make_room(settings, catalogue, MB, writing=[writing.path]) == [other]
+    limited = make_settings(tmp_path, "library.clips_max_count=1")
+    assert make_room(limited, catalogue, MB, kind="clip", writing=[writing.path]) == []
+
+
+def test_no_room_names_the_disk_and_a_library_that_refuses_is_the_reason(catalogue, saved, settings, monkeypatch):
+    saved(size=2 * MB)
+    monkeypatch.setattr(disk_space.os, "statvfs", Disk(settings.paths.recordings, 97 * MB))
+    monkeypatch.setattr(retention, "explain_not_writable", lambda path: f"{path.name} is read-only")
+    with pytest.raises(NoRoom, match=r"; nothing can be deleted: library\.sqlite3 is read-only") as problem:
+        make_room(settings, catalogue, MB, settings.paths.recordings / "session_1")
+    assert (problem.value.errno, problem.value.filename) == (errno.ENOSPC, str(settings.paths.recordings))
+    assert catalogue.find() and not catalogue.trouble, "the library tells its own trouble"
 
 
 def test_a_file_that_is_being_written_is_never_deleted(catalogue, saved):
