@@ -83,6 +83,8 @@ def test_count_limits_hold_with_the_file_that_is_about_to_open(catalogue, saved,
     saved("new.mp4")
     assert len(catalogue.find()) == 4
     assert make_room(settings, catalogue, 10, kind="picture") == []
+    saved("p.jpg", kind="picture")
+    assert make_room(make_settings(tmp_path, "library.pictures_max_count=1"), catalogue, 0) == [], "none is coming"
 
 
 def test_ordinary_files_go_before_triggered_ones_and_protected_ones_never(catalogue, saved):
@@ -368,6 +370,54 @@ def test_a_quota_that_refuses_a_file_costs_the_oldest_ones_once(catalogue, saved
         saved(size=2 * MB)
     assert [e.id for e in make_room(settings, catalogue, MB, at_least_bytes=3 * MB)] == [1, 2]
     assert make_room(settings, catalogue, MB, at_least_bytes=9 * MB) == [], "all together are not enough"
+
+
+def test_what_could_not_be_deleted_for_a_quota_is_made_up_for_and_what_a_limit_took_does_not_count(
+    catalogue, saved, tmp_path, monkeypatch
+):
+    for _ in range(5):
+        saved(size=2 * MB)
+    real = Catalogue.remove
+
+    def remove(self: Catalogue, entry: Entry, reason: str) -> None:
+        if entry.id == 2:
+            raise PermissionError(13, "read-only", str(entry.path))
+        real(self, entry, reason)
+
+    monkeypatch.setattr(Catalogue, "remove", remove)
+    limited = make_settings(tmp_path, "library.clips_max_count=4")
+    assert ids_of(make_room(limited, catalogue, 0, at_least_bytes=3 * MB)) == [1, 3, 4]
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_disk_that_is_away_is_no_full_one_and_costs_nothing(catalogue, saved, tmp_path, monkeypatch, is_linked):
+    saved()
+    if is_linked:
+        (tmp_path / "captures").symlink_to(tmp_path / "stick")
+    settings = make_settings(tmp_path)
+    target = settings.paths.captures
+    if not is_linked:
+        monkeypatch.setattr(type(catalogue.mounts), "is_away", lambda _self, path: path == target)
+    expected = (
+        "captures is a link to .*, which is not there" if is_linked else "its disk is not mounted .`shmcam library"
+    )
+    with pytest.raises(NoRoom, match=expected) as problem:
+        make_room(settings, catalogue, MB)
+    assert (problem.value.errno, problem.value.filename) == (errno.ENODEV, str(target)) and len(catalogue.find()) == 1
+
+
+@pytest.mark.parametrize("only_uploaded", ["true", "false"])
+def test_room_that_others_took_meanwhile_is_told_with_what_may_not_go(catalogue, tmp_path, monkeypatch, only_uploaded):
+    rooms = iter([disk_space.DiskRoom(2 * MB, 10**9, 0), disk_space.DiskRoom(0, 10**9, 0)])
+    monkeypatch.setattr(retention, "measure_room", lambda *_: next(rooms))
+    settings = make_settings(tmp_path, f"library.delete_only_uploaded={only_uploaded}")
+    with pytest.raises(NoRoom) as problem:
+        make_room(settings, catalogue, MB)
+    kept = "protected, archived, recorded by hand or not ours"
+    more = "not uploaded (library.delete_only_uploaded), " if only_uploaded == "true" else ""
+    keys = "library.free_reserve_mb, library.free_reserve_percent"
+    said = f"1.0 MB short of 1.0 MB plus the reserve ({keys}); what is left is {more}{kept}"
+    assert problem.value.strerror == said and catalogue.trouble == f"disk full: {said}"
 
 
 def test_a_library_that_is_held_delays_no_file(catalogue, saved, settings, tmp_path):
