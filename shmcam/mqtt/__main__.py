@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shmcam.control.client import ControlClient
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import Topics, device_name_of
+from shmcam.runtime.guarded_thread import ThreadForEach
 from shmcam.runtime.startup import startup
 
 if TYPE_CHECKING:
@@ -34,26 +32,8 @@ def main() -> int:
     return 0
 
 
-class _ThreadForEach(ThreadPoolExecutor):
-    """Runs each call in a daemon thread: asyncio and Python wait for a pool's, and a resolver may hold one up."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Begins a call. Returns: its result to come."""
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as problem:  # noqa: BLE001 - whoever waits for the result gets it
-                future.set_exception(problem)
-
-        future.set_running_or_notify_cancel()
-        threading.Thread(target=run, daemon=True).start()
-        return future
-
-
 async def _run(mqtt_loop: MqttLoop) -> None:
-    asyncio.get_running_loop().set_default_executor(_ThreadForEach())
+    asyncio.get_running_loop().set_default_executor(ThreadForEach())
     await mqtt_loop.run()
 
 

@@ -123,8 +123,9 @@ def explain(problem: BaseException) -> str:
         problem = problem.exceptions[0]
     if isinstance(problem.__cause__, aiomqtt.MqttError):  # the broker's own word, below "Disconnected during …"
         problem = problem.__cause__
-    below = problem.__context__  # aiomqtt quotes it, with the library's numbers
-    text = reason_of(below if isinstance(below, OSError) else problem)
+    below = problem.__context__
+    is_quoted = isinstance(below, OSError) and str(problem) in (str(below), "Operation timed out")  # by aiomqtt
+    text = reason_of(below if below is not None and is_quoted else problem)
     if text == "Disconnected during message iteration":
         text = "it has ended the connection"
     hint = next((hint for word, hint in HINTS.items() if word in text), "")

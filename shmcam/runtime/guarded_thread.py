@@ -1,13 +1,14 @@
-"""A thread whose failure ends its process: the exception is logged, and supervisord starts the process again."""
+"""Threads: one whose failure ends its process, which supervisord starts again; and those that no end waits for."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from shmcam.runtime.stop import Stop
 
@@ -67,3 +68,21 @@ class Worker:
     def _run(self) -> None:
         with self.guard():
             self._work()
+
+
+class ThreadForEach(ThreadPoolExecutor):
+    """Runs each call in a daemon thread: asyncio and Python wait for a pool's, and a resolver may hold one up."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Begins a call. Returns: its result to come."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as problem:  # noqa: BLE001 - whoever waits for the result gets it
+                future.set_exception(problem)
+
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=run, daemon=True).start()
+        return future

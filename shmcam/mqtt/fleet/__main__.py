@@ -19,14 +19,15 @@ from shmcam.mqtt.fleet.answers import Answers
 from shmcam.mqtt.fleet.devices import COLUMNS, show_error, to_table
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.runtime.clock import read_clock_error_us, to_iso
+from shmcam.runtime.guarded_thread import ThreadForEach
 from shmcam.runtime.progress import make_progress_bar
 from shmcam.runtime.startup import find_config
 
 if TYPE_CHECKING:
     from shmcam.mqtt.fleet.broker_session import FleetSession
 
-EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_TIMEOUT = 1, 2, 69, 75
-"""As those of `shmcam` (docs/control.md): a device refused; wrong usage; no broker; a device did not answer."""
+EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 69, 75, 130
+"""As those of `shmcam` (docs/control.md): a device refused; wrong usage; no broker; no answer of a device; Ctrl-C."""
 
 AHEAD_S = 2.0
 """An instant is so far ahead that the command reaches every device before."""
@@ -48,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if need := next((need for need in own.list_needs() if not need.is_met), None):
         print(f"shmcam: fleet {need}", file=sys.stderr)
         return EXIT_UNAVAILABLE
-    return asyncio.run(_connect(options, own, settings.folder))
+    try:
+        return asyncio.run(_connect(options, own, settings.folder))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 async def _connect(options: argparse.Namespace, own: MqttSettings, folder: Path) -> int:
@@ -57,6 +61,7 @@ async def _connect(options: argparse.Namespace, own: MqttSettings, folder: Path)
     from shmcam.mqtt.broker_connection import explain
     from shmcam.mqtt.fleet.broker_session import open_session
 
+    asyncio.get_running_loop().set_default_executor(ThreadForEach())
     work: Work = options.work
     try:
         async with open_session(own, folder) as session:

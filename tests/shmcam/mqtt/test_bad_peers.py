@@ -1,6 +1,7 @@
 """The process mqtt with peers that are none: its end while a resolver hangs, and its words."""
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -70,3 +71,21 @@ def test_a_peer_that_is_no_broker_is_told_in_words(sent, tls, words):
 
         assert asyncio.run(run()) == words
     assert asyncio.run(_connect(port=port)) == "Connection refused"
+
+
+def test_ctrl_c_ends_fleet_at_once_while_a_broker_is_silent(tmp_path):
+    """It took the handshake's rest, 5 s, and printed a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        (tmp_path / "config.toml").write_text(f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\ntls = true\n')
+        command = [sys.executable, "-m", "shmcam.mqtt.fleet", "--config", str(tmp_path / "config.toml"), "list"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            with listening.accept()[0]:
+                with within(2.0):
+                    process.send_signal(signal.SIGINT)
+                    _, said = process.communicate(timeout=60)
+                assert (process.returncode, said) == (130, "")
+        finally:
+            process.kill()
+            process.wait()
