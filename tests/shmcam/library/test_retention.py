@@ -331,6 +331,9 @@ def test_for_space_only_files_of_that_disk_go_and_no_archive(catalogue, saved, s
     )
     assert retention.select_to_clean(settings, catalogue) == [here]
     assert make_room(settings, catalogue, 0) == [here]
+    monkeypatch.setattr(retention, "measure_room", lambda *_: disk_space.DiskRoom(4, 10**9, 5))
+    with pytest.raises(NoRoom, match=r"^.*0\.0 MB short of 0\.0 MB"):
+        make_room(settings, catalogue, 0)
 
 
 def test_a_recording_by_hand_is_not_deleted_for_a_rolling_clip(catalogue, saved, settings, monkeypatch, tmp_path):
