@@ -33,7 +33,9 @@ def table(**values: object) -> LibrarySettings:
 
 
 @pytest.mark.parametrize(("problem", "told"), [(NotWritable("no shared memory"), True), (LibraryBusy("locked"), False)])
-def test_limits_that_cannot_be_applied_are_told_unless_it_passes(settings, catalogue, monkeypatch, problem, told):
+def test_limits_that_cannot_be_applied_are_told_unless_it_passes(
+    settings, catalogue, monkeypatch, caplog, problem, told
+):
     """A library on a disk where SQLite cannot work: nothing was deleted any more, and nothing said so."""
 
     def refuse(*_some, **_more):
@@ -41,6 +43,7 @@ def test_limits_that_cannot_be_applied_are_told_unless_it_passes(settings, catal
 
     monkeypatch.setattr(retention, "select_due", refuse)
     assert make_room(settings, catalogue, 0) == [] and catalogue.trouble == ("no shared memory" if told else "")
+    assert caplog.messages == [f"library is not usable, nothing deleted reason={problem}"]
     monkeypatch.undo()
     assert make_room(settings, catalogue, 0) == [] and catalogue.trouble == ""
 
