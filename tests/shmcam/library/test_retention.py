@@ -97,6 +97,7 @@ def test_ordinary_files_go_before_triggered_ones_and_protected_ones_never(catalo
     gone = select_due(catalogue, table(clips_max_count=1))
     assert [e.id for e in gone] == [3, 5, 6, 1, 4]
     assert [e.id for e in select_due(catalogue, table(clips_max_count=3))] == [3, 5, 6]
+    assert select_due(catalogue, table(clips_max_count=1, delete_only_uploaded=True)) == [], "no copy lies elsewhere"
 
 
 def test_each_kind_has_its_own_limits(catalogue, saved):
@@ -305,7 +306,9 @@ def test_room_is_inodes_too(catalogue, saved, settings, monkeypatch):
     monkeypatch.setattr(disk_space.os, "statvfs", disk)
     assert [e.id for e in make_room(settings, catalogue, MB)] == [1, 2]
     disk.files = 7
-    with pytest.raises(NoRoom, match="inodes short: -1 of 7 are free"):
+    with pytest.raises(
+        NoRoom, match=r"inodes short: -1 of 7 are free; all 4 files that may go have 0\.0 MB, so none was"
+    ):
         make_room(settings, catalogue, MB)
     assert len(catalogue.find()) == 4
 
