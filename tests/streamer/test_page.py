@@ -149,7 +149,8 @@ def test_webrtc_is_chosen_by_itself_ends_when_nobody_looks_and_h264_comes_where_
 
 def test_a_browser_that_takes_no_h264_by_webrtc_does_not_ask_for_it(tmp_path, browser):
     """Firefox without its decoder got 400 every two seconds, and nothing said why."""
-    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/login") as page:
+    with Threaded(tmp_path) as served, opened(browser, served.server.url, "/healthz") as page:
+        # /healthz: a page of ours would ask before the scripts apply
         page.add_init_script("RTCRtpReceiver.getCapabilities = () => ({ codecs: [{ mimeType: 'video/VP8' }] })")
         page.add_init_script("localStorage.setItem('mode', 'webrtc')")
         asked = []
