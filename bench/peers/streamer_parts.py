@@ -135,6 +135,8 @@ class Viewer:
                 self._header(self._text + data)
         except BlockingIOError:
             return True
+        except ConnectionResetError:
+            return False
 
     def _header(self, text: bytes) -> None:
         end = text.find(b"\r\n\r\n")
