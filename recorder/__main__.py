@@ -26,7 +26,7 @@ from recorder.status import Heartbeats
 from recorder.triggers import Triggers
 from recorder.upscaled_preroll import SmallPreroll
 from shm_ring import LiveRing, RingBusy, RingCursor
-from shm_ring.ownership import WriterLock, WriterRecord
+from shm_ring.ownership import WriterLock, WriterRecord, lock_path_of
 from shmcam.config.settings import apply_change
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import Deleted
@@ -57,7 +57,7 @@ def run(process: Process) -> None:
     paths = settings.paths
     _set_niceness(own.nice)
     try:
-        lock = WriterLock.take(paths.run / f"{camera}.recorder.lock", f"(none: recorder of {camera})")
+        lock = WriterLock.take(lock_path_of(paths.run, camera, "recorder"), f"(none: recorder of {camera})")
     except RingBusy as problem:
         log.error("%s", problem)
         raise SystemExit(1) from None

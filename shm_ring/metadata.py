@@ -24,9 +24,8 @@ class Flags(IntFlag):
     INTERLACED = 16
 
 
-class FrameMeta(
-    NamedTuple
-):  # one for every frame, in each process: a frozen dataclass takes four times as long to make
+# One for every frame, in each process: a frozen dataclass takes four times as long to make.
+class FrameMeta(NamedTuple):
     """The metadata of one frame."""
 
     frame_id: int

@@ -46,6 +46,7 @@ from shm_ring.segment import Header
 _WRITE_LOCK = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # struct flock: the whole file
 
 
+LOCK = ".lock"
 ID_LIMIT = 1 << 62
 """Frame ids are below it, or damage: a camera of 240 frames a second needs 600 million years."""
 
@@ -88,6 +89,17 @@ class WriterLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def lock_path_of(lock_dir: Path, camera: str, stream: str) -> Path:
+    """Returns the lock file of the writer of one ring."""
+    return lock_dir / f"{camera}.{stream}{LOCK}"
+
+
+def list_locks(lock_dir: Path) -> list[tuple[str, str]]:
+    """Returns camera and stream of each lock file, whether its writer lives or not."""
+    parts = (path.name.removesuffix(LOCK).rpartition(".") for path in lock_dir.glob(f"*.*{LOCK}"))
+    return [(camera, stream) for camera, _, stream in parts]
 
 
 def _open_lock(path: Path, ring: str) -> int:
@@ -169,7 +181,7 @@ def discard(name: str, lock_dir: Path, camera: str, stream: str) -> bool:
     Returns: whether there was one. Raises: RingMismatch when the segment is another user's.
     """
     try:
-        lock = WriterLock.take(lock_dir / f"{camera}.{stream}.lock", name)
+        lock = WriterLock.take(lock_path_of(lock_dir, camera, stream), name)
     except RingBusy:
         return False
     try:

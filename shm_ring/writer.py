@@ -25,7 +25,7 @@ from shm_ring.frame import Pixels
 from shm_ring.layout import FRAME_STRUCT, HEAD_WORD, HEARTBEAT_WORD, PID_WORD, STATE_WORD, WORD_MASK, RingShape
 from shm_ring.machine.sync import Futex, around_copy, fences
 from shm_ring.metadata import FrameMeta, pack_geometry
-from shm_ring.ownership import Claim, WriterLock, WriterRecord, claim
+from shm_ring.ownership import Claim, WriterLock, WriterRecord, claim, lock_path_of
 
 Payload = NDArray[Any] | bytes | bytearray | memoryview
 
@@ -158,7 +158,7 @@ class RingWriter:
         if problem := shape.problem():
             raise ValueError(f"ring {name}: {problem}")
         fences(force=force_fences)  # where they are missing, say so before anything is touched
-        lock = WriterLock.take(lock_dir / f"{camera}.{stream}.lock", name)
+        lock = WriterLock.take(lock_path_of(lock_dir, camera, stream), name)
         try:
             return cls(
                 name, lock, claim(name, shape, lock.left, (camera, stream), first_sequence), force_fences=force_fences

@@ -18,7 +18,7 @@ from supervisor.states import SupervisorStates
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.runtime.startup import find_config
 from shmcam.supervisord.fork_options import ForkOptions
-from shmcam.supervisord.left_rings import unlink_left_rings
+from shmcam.supervisord.leftover_rings import unlink_leftover_rings
 from shmcam.supervisord.memory import limit_allocator
 from shmcam.supervisord.preload import preload
 from shmcam.supervisord.supervisor_loop import PromptSupervisor
@@ -40,7 +40,7 @@ def main() -> int:
     if options.mood == SupervisorStates.RESTARTING:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - argv list, no shell
     with suppress(SettingsError):
-        unlink_left_rings(Settings.load(find_config()))
+        unlink_leftover_rings(Settings.load(find_config()))
     return 0
 
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 
 from shm_ring.errors import RingError
-from shm_ring.ownership import discard
-from shm_ring.segment import inode_of
+from shm_ring.ownership import discard, list_locks
 from shmcam.config.settings import Settings
 
-LOCK = ".lock"
 
-
-def unlink_left_rings(settings: Settings) -> None:
+def unlink_leftover_rings(settings: Settings) -> None:
     """Retires and unlinks each ring that has a writer's lock file in [paths] run and no writer that lives.
 
     A writer that ends unlinks its ring; one that was killed leaves it for the next, and after the last stop there is
     no next. Another user's segment stays.
     """
     run = settings.paths.run
-    for path in run.glob(f"*.*{LOCK}"):
-        camera, _, stream = path.name.removesuffix(LOCK).rpartition(".")
-        name = settings.ring_name(camera, stream)
+    for camera, stream in list_locks(run):
         with suppress(RingError, OSError):
-            if inode_of(name):
-                discard(name, run, camera, stream)
+            discard(settings.ring_name(camera, stream), run, camera, stream)
