@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from shmcam.hooks.attempt import Attachment, Attempt
-from shmcam.network.failure import reason_of
+from shmcam.network.connection_errors import reason_of
 from shmcam.runtime.atomic_files import open_regular
 
 BLOCK_BYTES = 64 * 1024

@@ -23,7 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from shmcam.mqtt.outbox import Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import OFFLINE, ONLINE, Topics
-from shmcam.network.failure import reason_of
+from shmcam.network.connection_errors import reason_of
 from shmcam.runtime.timers import Backoff
 
 log = logging.getLogger(__name__)

@@ -89,6 +89,25 @@ def choose_challenge(headers: Sequence[str]) -> DigestChallenge | None:
     return None
 
 
+class ClientLogin:
+    """The login of one client's requests: none until a challenge has come."""
+
+    def __init__(self) -> None:
+        self._digest: DigestChallenge | None = None
+        self._wants_basic = False
+
+    def take_challenge(self, headers: Sequence[str]) -> None:
+        """Notes what all WWW-Authenticate headers of a refusal ask for."""
+        self._digest = choose_challenge(headers)
+        self._wants_basic = self._digest is None
+
+    def answer(self, user: str, password: str, target: str, *, method: str = "GET", body: bytes = b"") -> str:
+        """Returns the Authorization header of a request for `target`; empty before a challenge."""
+        if self._digest is not None:
+            return self._digest.answer(user, password, target, method=method, body=body)
+        return basic_answer(user, password) if self._wants_basic else ""
+
+
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')
 

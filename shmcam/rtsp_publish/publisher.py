@@ -9,7 +9,7 @@ from typing import Any
 
 from shm_ring import LiveRing
 from shm_ring.records.packets import Unit, follow
-from shmcam.network.failure import reason_of
+from shmcam.network.connection_errors import reason_of
 from shmcam.rtsp_publish.address import to_shown
 from shmcam.rtsp_publish.rtsp_connection import Stopped, open_stream
 from shmcam.runtime.stop import Stop

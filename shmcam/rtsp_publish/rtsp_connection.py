@@ -9,11 +9,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from shmcam.network.http_auth import DigestChallenge, basic_answer, choose_challenge
+from shmcam.network.http_auth import ClientLogin
 from shmcam.rtsp_publish.address import to_plain
 from shmcam.rtsp_publish.rtp_packets import RtpStream
 from shmcam.rtsp_publish.rtsp_messages import (
@@ -25,7 +26,7 @@ from shmcam.rtsp_publish.rtsp_messages import (
     make_request,
     take_message,
 )
-from shmcam.runtime.guarded_thread import Worker
+from shmcam.runtime.guarded_thread import ThreadForEach
 from shmcam.runtime.stop import Stop
 from shmcam.video.annexb import ParameterSets
 
@@ -57,8 +58,7 @@ class RtspConnection:
         parts = urlsplit(url)
         self._sock, self._url, self._stop = sock, to_plain(url), stop
         self._person = unquote(parts.username or ""), unquote(parts.password or "")
-        self._digest: DigestChallenge | None = None
-        self._wants_basic = False
+        self._login = ClientLogin()
         self._received = bytearray()
         self._number = 0
         self._session = ""
@@ -113,11 +113,7 @@ class RtspConnection:
 
     def _make(self, method: str, url: str, fields: Mapping[str, str], body: bytes) -> bytes:
         self._number += 1
-        login = ""
-        if self._digest is not None:
-            login = self._digest.answer(*self._person, url, method=method, body=body)
-        elif self._wants_basic:
-            login = basic_answer(*self._person)
+        login = self._login.answer(*self._person, url, method=method, body=body)
         every = {**fields, "Session": self._session, "Authorization": login}
         return make_request(method, url, self._number, every, body)
 
@@ -131,8 +127,7 @@ class RtspConnection:
                 return reply
             if is_last or reply.status != UNAUTHORIZED or not self._person[0]:
                 break
-            self._digest = choose_challenge(reply.values("www-authenticate"))
-            self._wants_basic = self._digest is None
+            self._login.take_challenge(reply.values("www-authenticate"))
         raise OSError(reply.reason)
 
     def _read_reply(self, end_s: float) -> RtspMessage:
@@ -220,21 +215,11 @@ def _finish_connect(sock: socket.socket, address: Any, end_s: float, stop: Stop)
 
 def _find_addresses(host: str, port: int, end_s: float, stop: Stop) -> Sequence[tuple[Any, ...]]:
     """Returns what getaddrinfo says. It has no time limit, so a thread of its own asks, and may be left behind."""
-    answers: list[Sequence[tuple[Any, ...]] | OSError] = []
-
-    def ask() -> None:
-        try:
-            answers.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answers.append(error)
-
-    thread = Worker("find-addresses", ask, None)
-    thread.start()
-    while not thread.join(LOOK_S):
+    answer = ThreadForEach().submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    while not wait([answer], LOOK_S).done:
         _check(end_s, stop)
-    if isinstance(answers[0], OSError):
-        raise answers[0]
-    return answers[0]
+    addresses: Sequence[tuple[Any, ...]] = answer.result()
+    return addresses
 
 
 def _wait(sock: socket.socket, events: int, end_s: float, stop: Stop) -> None:

@@ -107,10 +107,8 @@ def channels_of(transport: str) -> Channels:
 
 def describe(name: str, sets: ParameterSets) -> bytes:
     """Returns the SDP of a stream of H.264."""
-    profile, texts = (
-        sets.sps[1:4].hex().upper(),
-        ",".join(base64.b64encode(unit).decode() for unit in (sets.sps, sets.pps)),
-    )
+    profile = sets.sps[1:4].hex().upper()
+    texts = ",".join(base64.b64encode(unit).decode() for unit in (sets.sps, sets.pps))
     lines = [
         "v=0", "o=- 0 0 IN IP4 127.0.0.1", f"s={name}", "c=IN IP4 0.0.0.0", "t=0 0",
         f"m=video 0 RTP/AVP {PAYLOAD_TYPE}", f"a=rtpmap:{PAYLOAD_TYPE} H264/{CLOCK_HZ}",

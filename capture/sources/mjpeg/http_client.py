@@ -17,8 +17,8 @@ from urllib.parse import urljoin
 
 from capture.sources.base import CameraError
 from capture.sources.stream_address import HTTP, NetworkAddress, parse_url
-from shmcam.network.failure import reason_of
-from shmcam.network.http_auth import DigestChallenge, basic_answer, choose_challenge
+from shmcam.network.connection_errors import reason_of
+from shmcam.network.http_auth import ClientLogin
 
 ANSWER_S = 8.0
 """Longest wait for a connection, and for an answer on it."""
@@ -41,8 +41,7 @@ class HttpClient:
         self._connection: http.client.HTTPConnection | None = None
         self._connected_to: tuple[str, str, int | None] | None = None
         self._socket: socket.socket | None = None
-        self._digest: DigestChallenge | None = None
-        self._wants_basic = False
+        self._login = ClientLogin()
         self._is_aborted = False
 
     def get(self, headers: Mapping[str, str]) -> Answer:
@@ -65,8 +64,8 @@ class HttpClient:
                     raise CameraError(f"more than {REDIRECTS} redirects")
                 address, answered = self._redirected(address, fields["Location"]), False
             elif answer.status == UNAUTHORIZED and not answered and address.user + address.password:
-                self._digest = choose_challenge(fields.get_all("WWW-Authenticate", []))
-                self._wants_basic, answered = self._digest is None, True
+                self._login.take_challenge(fields.get_all("WWW-Authenticate", []))
+                answered = True
             else:
                 raise CameraError(_reason_of(answer, address))
 
@@ -121,11 +120,8 @@ class HttpClient:
         connection.putrequest("GET", address.target, skip_accept_encoding=True)
         for name, value in {"User-Agent": "shmcam", "Accept": "*/*", **headers}.items():
             connection.putheader(name, value)
-        if self._digest is not None:
-            answer = self._digest.answer(address.user, address.password, address.target)
-            connection.putheader("Authorization", answer.encode())
-        elif self._wants_basic:
-            connection.putheader("Authorization", basic_answer(address.user, address.password))
+        if login := self._login.answer(address.user, address.password, address.target):
+            connection.putheader("Authorization", login.encode())
         connection.endheaders()
         return connection.getresponse()
 
@@ -138,7 +134,7 @@ class HttpClient:
             raise CameraError(f"a redirect to {target.scheme}://")
         is_same = target.host.lower() == address.host.lower() and (address.scheme, target.scheme) != ("https", "http")
         if not is_same:
-            self._digest, self._wants_basic = None, False
+            self._login = ClientLogin()
             return target
         return target if target.user else target.with_person(address)
 
