@@ -197,6 +197,12 @@ class Rig:
     def ready(self, name: str = "recorder", times: int = 1) -> None:
         until(lambda: self.log(name).count("ready mode=") >= times, 60, "recorder ready\n" + self.log(name))
 
+    def resumes(self, times: int) -> None:
+        """Until the recorder that was started as the `times`-th goes on with the recording."""
+        self.ready(times=times)
+        self.answers()
+        until(lambda: self.ask("record status").status == "recording", 10, self.log)
+
     def clips(self, pattern: str = "*.mp4") -> list[Path]:
         return sorted(path for path in self.recordings.rglob(pattern))
 

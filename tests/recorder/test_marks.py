@@ -143,9 +143,7 @@ def test_a_rolling_clip_that_was_marked_and_killed_is_adopted_as_marked(rig):
     made.processes[-1].kill()
     made.processes[-1].wait()
     made.start()
-    made.ready(times=2)
-    made.answers()
-    until(lambda: made.ask("record status").status == "recording", 10, made.log)
+    made.resumes(times=2)
     made.written(50)
     assert made.ask("record stop").ok
     entries = sorted(filed(made, 2), key=lambda entry: entry.first_frame)

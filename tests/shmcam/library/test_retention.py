@@ -382,19 +382,24 @@ def test_a_quota_that_refuses_a_file_costs_the_oldest_ones_once(catalogue, saved
     assert make_room(settings, catalogue, MB, at_least_bytes=9 * MB) == [], "all together are not enough"
 
 
+def refuse_to_delete(monkeypatch, number):
+    """The disk refuses to delete the entry of this id."""
+    real = Catalogue.remove
+
+    def remove(self: Catalogue, entry: Entry, reason: str) -> None:
+        if entry.id == number:
+            raise PermissionError(13, "read-only", str(entry.path))
+        real(self, entry, reason)
+
+    monkeypatch.setattr(Catalogue, "remove", remove)
+
+
 def test_what_could_not_be_deleted_for_a_quota_is_made_up_for_and_what_a_limit_took_does_not_count(
     catalogue, saved, tmp_path, monkeypatch
 ):
     for _ in range(5):
         saved(size=2 * MB)
-    real = Catalogue.remove
-
-    def remove(self: Catalogue, entry: Entry, reason: str) -> None:
-        if entry.id == 2:
-            raise PermissionError(13, "read-only", str(entry.path))
-        real(self, entry, reason)
-
-    monkeypatch.setattr(Catalogue, "remove", remove)
+    refuse_to_delete(monkeypatch, 2)
     limited = make_settings(tmp_path, "library.clips_max_count=4")
     assert ids_of(make_room(limited, catalogue, 0, at_least_bytes=3 * MB)) == [1, 3, 4]
 
@@ -473,13 +478,7 @@ def test_a_library_that_somebody_edited_is_set_aside_and_made_anew(catalogue, sa
 def test_a_file_that_cannot_be_deleted_is_skipped(catalogue, saved, monkeypatch, tmp_path):
     saved(), saved(), saved()
     real = Catalogue.remove
-
-    def remove(self: Catalogue, entry: Entry, reason: str) -> None:
-        if entry.id == 1:
-            raise PermissionError(13, "read-only", str(entry.path))
-        real(self, entry, reason)
-
-    monkeypatch.setattr(Catalogue, "remove", remove)
+    refuse_to_delete(monkeypatch, 1)
     settings = make_settings(tmp_path, "library.clips_max_count=1")
     assert [e.id for e in make_room(settings, catalogue, 0)] == [2]
     assert [e.id for e in catalogue.find()] == [3, 1]
