@@ -135,7 +135,7 @@ class ConnectionCounts:
     refused_open: int = 0
     """Of them, those that still wait for their request."""
     evicted: int = 0
-    """Idle connections closed to make room."""
+    """Connections closed to make room: idle, or in their TLS handshake for too long."""
     reset: int = 0
     """Connections reset because the peer did not take its bytes in time."""
 
@@ -206,6 +206,10 @@ class ConnectionTable:
         """Starts the write deadline of a peer that takes no more."""
         return WriteDeadline(transport, self.limits.write_s, self._count_reset)
 
+    def count_eviction(self) -> None:
+        """Counts a connection that was closed to make room."""
+        self.counts.evicted += 1
+
     def _count_reset(self) -> None:
         self.counts.reset += 1
 
@@ -215,7 +219,7 @@ class ConnectionTable:
         if idle is None:
             return False
         self.remove(idle)
-        self.counts.evicted += 1
+        self.count_eviction()
         idle.reset()
         return True
 

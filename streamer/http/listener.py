@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 512
 TLS_HANDSHAKE_S = 10.0
 HANDSHAKES_MAX = 64
-"""Handshakes at once; beyond it the longest one makes room. An honest one takes milliseconds, seconds on a bad line."""
+"""Handshakes at once. Beyond it the longest makes room: an honest one takes milliseconds, seconds on a bad line."""
+HANDSHAKE_MIN_S = 0.5
+"""The time that a handshake has before it must make room; the next connection waits for it in the backlog."""
 
 ACCEPT_RETRY_S = 1.0
 """The pause when no connection can be accepted: there is no descriptor or no memory left."""
@@ -41,13 +43,27 @@ def listen(bind: str, port: int) -> socket.socket:
 
 
 async def accept_forever(
-    sock: socket.socket, make_protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    sock: socket.socket,
+    make_protocol: Callable[[], asyncio.Protocol],
+    tls: ssl.SSLContext | None,
+    on_evicted: Callable[[], None],
 ) -> None:
-    """Accepts connections until cancelled, one between two rounds of serving, so that a flood delays no viewer."""
+    """Accepts connections until cancelled, one between two rounds of serving, so that a flood delays no viewer.
+
+    `on_evicted` is called for each handshake that had to make room.
+    """
     loop = asyncio.get_running_loop()
-    handshakes: dict[asyncio.Task[None], None] = {}  # in the order of arrival
+    handshakes: dict[asyncio.Task[None], float] = {}  # task → its start, in the order of arrival
     try:
         while True:
+            if len(handshakes) >= HANDSHAKES_MAX:
+                longest, started_s = next(iter(handshakes.items()))
+                patience_s = max(0.0, started_s + HANDSHAKE_MIN_S - loop.time())
+                if not (await asyncio.wait(handshakes, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED))[0]:
+                    longest.cancel()
+                    on_evicted()
+                    await asyncio.wait([longest])
+                continue
             try:
                 accepted, _ = await loop.sock_accept(sock)
             except ConnectionError:  # the peer is gone already
@@ -57,10 +73,9 @@ async def accept_forever(
                 await asyncio.sleep(ACCEPT_RETRY_S)
                 continue
             task = loop.create_task(_connect(accepted, make_protocol, tls))
-            handshakes[task] = None
+            handshakes[task] = loop.time()
             task.add_done_callback(lambda done: handshakes.pop(done, None))
-            if len(handshakes) > HANDSHAKES_MAX:
-                next(iter(handshakes)).cancel()
+            await asyncio.sleep(0)  # accepting does not wait while connections are there, and the task must start
     finally:
         for task in tuple(handshakes):
             task.cancel()

@@ -124,8 +124,9 @@ async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext 
     if web_server is None:
         raise RuntimeError("aiohttp has set nothing up")
     web_server.request_factory = expect_continue.hide_expectations(web_server.request_factory)
+    connections = context.connections
     accepting = loop.create_task(
-        accept_forever(sock, lambda: HttpConnection(context.connections, web_server, loop), tls)
+        accept_forever(sock, lambda: HttpConnection(connections, web_server, loop), tls, connections.count_eviction)
     )
     try:
         yield url_of(sock, tls)
@@ -134,7 +135,7 @@ async def run_server(context: Context, sock: socket.socket, tls: ssl.SSLContext 
         accepting.cancel()
         await asyncio.wait([accepting])  # only then may its descriptor be closed
         sock.close()
-        for connection in list(context.connections.open):
+        for connection in list(connections.open):
             connection.force_close() if not connection.requests else connection.reset()
         await runner.cleanup()
 

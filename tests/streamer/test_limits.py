@@ -24,10 +24,12 @@ Where each attack over the network is driven (files of this folder; `limits` is 
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -36,6 +38,7 @@ from itertools import count
 
 import pytest
 
+from shmcam.cli.certificate import make_certificate, names_of
 from streamer.http import connection
 from tests.streamer.harness import UPGRADE, body_of, browsing, eventually, opened, raw, running, soon
 from tests.streamer.pictures.test_stream import run
@@ -623,25 +626,59 @@ def test_a_flood_of_wrong_guesses_that_wait_for_their_turn_keeps_nobody_out(tmp_
     run(test())
 
 
+def test_viewers_that_come_in_one_instant_are_all_served(tmp_path):
+    """Those accepted but not begun counted as handshakes; beyond 64 the first were closed, uncounted."""
+
+    async def test():
+        async with running(tmp_path, fps=30) as server:
+            ends = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]  # the server sleeps
+            for end in ends:
+                server.held.append((await asyncio.open_connection(sock=end))[1])
+            await eventually(lambda: server.context.connections.counts.accepted == 150, what="all are accepted")
+            assert server.context.connections.counts.evicted == 0
+
+    run(test())
+
+
+@contextlib.asynccontextmanager
+async def running_tls(tmp_path):
+    """A server with a certificate, and how a client trusts it."""
+    make_certificate(tmp_path, names_of([]), days=1, force=False)
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with running(tmp_path, '[http]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n', fps=30) as server:
+        yield server, trusting
+
+
+async def gets_a_picture(server, trusting) -> bool:
+    reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port, ssl=trusting))
+    server.held.append(writer)
+    writer.write(b"GET /snapshot.jpg HTTP/1.0\r\n\r\n")
+    return (await soon(reader.readline())).endswith(b"200 OK\r\n")
+
+
 def test_peers_that_never_finish_their_tls_handshake_make_room(tmp_path, monkeypatch):
     """They had no limit: a thousand took all descriptors of the process for ten seconds."""
-    import ssl
-
-    from shmcam.cli.certificate import make_certificate, names_of
-
     monkeypatch.setattr("streamer.http.listener.HANDSHAKES_MAX", 8)
 
     async def test():
-        make_certificate(tmp_path, names_of([]), days=1, force=False)
-        text = '[http]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n'
-        async with running(tmp_path, text, fps=30) as server:
+        async with running_tls(tmp_path) as (server, trusting):
             silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(40)]
-            trusting = ssl.create_default_context()
-            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-            reader, writer = await soon(asyncio.open_connection("127.0.0.1", server.port, ssl=trusting))
-            writer.write(b"GET /snapshot.jpg HTTP/1.0\r\n\r\n")
-            assert (await soon(reader.readline())).endswith(b"200 OK\r\n")
+            assert await gets_a_picture(server, trusting)
             await eventually(lambda: sum(end.at_eof() for end, _ in silent) >= 32, what="the oldest make room")
+            assert server.context.connections.counts.evicted >= 32
+
+    run(test())
+
+
+def test_handshakes_beyond_the_limit_wait_for_those_that_go_on(tmp_path, monkeypatch):
+    """The longest one had to make room at once, also when it was an honest one of many."""
+    monkeypatch.setattr("streamer.http.listener.HANDSHAKES_MAX", 4)
+
+    async def test():
+        async with running_tls(tmp_path) as (server, trusting):
+            assert all(await asyncio.gather(*(gets_a_picture(server, trusting) for _ in range(40))))
+            assert server.context.connections.counts.evicted == 0
 
     run(test())
 
