@@ -19,7 +19,7 @@ from shmcam.config.settings import Settings, SettingsError
 from shmcam.runtime.startup import find_config
 from shmcam.supervisord.fork_options import ForkOptions
 from shmcam.supervisord.leftover_rings import unlink_leftover_rings
-from shmcam.supervisord.memory import limit_allocator
+from shmcam.supervisord.memory import limit_allocator, refuse_huge_pages
 from shmcam.supervisord.preload import preload
 from shmcam.supervisord.supervisor_loop import PromptSupervisor
 
@@ -28,6 +28,7 @@ def main() -> int:
     """Runs until supervisord is asked to end. Returns: the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules are loaded, before supervisord's own handlers
     limit_allocator()
+    refuse_huge_pages(refuse=True)
     choose_temporary_folder()
     options = ForkOptions()
     options.realize(sys.argv[1:], doc=supervisord.__doc__)

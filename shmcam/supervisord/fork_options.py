@@ -17,6 +17,7 @@ from supervisor.options import ServerOptions
 from supervisor.poller import Poller
 
 from shmcam.supervisord.forked_program import reset_signals, run_forked
+from shmcam.supervisord.memory import refuse_huge_pages
 from shmcam.supervisord.preload import LIMITS, LoadedFiles, find_module
 
 READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENBLAS_", "OMP_", "OPENCV_", "AIOHTTP_")
@@ -78,6 +79,8 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
         elif module:
             run_forked(module, argv, env)
         reset_signals()
+        if not module:
+            refuse_huge_pages(refuse=False)
         super().execve(filename, argv, {**LIMITS, **env} if module else env)
 
     def _find_hindrance(self, module: str, env: Mapping[str, str]) -> str:

@@ -25,9 +25,11 @@ from shmcam.imaging import frame_number_code
 Plane = NDArray[np.uint8]
 
 NOISE_SPARE = 64
-"""Rows and columns the ready-made noise is larger than the frame, so that 4096 different crops exist."""
+"""Rows and columns the ready-made noise is larger than what is taken, so that 4096 different crops exist."""
 NOISE_TILE = 1344
-"""Rows and columns of noise that are drawn at random; larger frames repeat them."""
+"""Columns of noise that are drawn at random; wider frames repeat them."""
+NOISE_ROWS = 256
+"""Rows of the ready-made noise; each band of so many rows of a frame takes another crop of it."""
 MOVER_REFLECTANCE = 235
 NOISE_STEPS_PER_STOP = 4
 LIGHT_STEPS_PER_OCTAVE = 64
@@ -55,8 +57,7 @@ class FrameRenderer:
     def __init__(self, scenery: Scene, *, noise: bool, code: bool, moving: bool) -> None:
         self._scenery, self._noise, self._code, self._moving = scenery, noise, code, moving
         self._relative = relative_light(scenery.histogram)
-        self._work = np.empty((scenery.height, scenery.width), np.uint8)
-        self._lit = self._work.copy()
+        self._lit = np.empty((scenery.height, scenery.width), np.uint8)
         self._lit_for: tuple[float, float] | None = None
         self._grain = self._grains(scenery)
         self._bank = lru_cache(2)(self._scaled_noise)
@@ -74,15 +75,12 @@ class FrameRenderer:
         if self._lit_for != (light, exposure.gain):
             cv2.LUT(self._scenery.reflectance, to_stable(self._relative * light, exposure.gain), dst=self._lit)
             self._lit_for = (light, exposure.gain)
-        crop = (slice((count * 37) % NOISE_SPARE, None), slice((count * 53 + count // 64) % NOISE_SPARE, None))
-        height, width = self._work.shape
         if self._noise:
-            plus, minus = (bank[crop][:height, :width] for bank in self._bank(_gain_step(exposure.gain)))
-            cv2.subtract(cv2.add(self._lit, plus, dst=self._work), minus, dst=self._work)
+            self._add_noise(out, count, exposure.gain)
         else:
-            np.copyto(self._work, self._lit)
-        self._draw_moving(moment, light)
-        cv2.LUT(self._work, self._output(exposure.gain, moment.look), dst=out)
+            np.copyto(out, self._lit)
+        self._draw_moving(out, moment, light)
+        cv2.LUT(out, self._output(exposure.gain, moment.look), dst=out)
         if self._code:
             frame_number_code.draw(out, moment.number)
 
@@ -100,27 +98,36 @@ class FrameRenderer:
         level = self.measure_signal(moment.lux, moment.exposure)
         return min(1.0, math.sqrt(level / 0.1)) * min(1.0, (1 - level) / 0.3)
 
-    def _draw_moving(self, moment: RenderedFrame, light: float) -> None:
+    def _add_noise(self, out: Plane, count: int, gain: float) -> None:
+        width = self._scenery.width
+        left = (count * 53 + count // 64) % NOISE_SPARE
+        for band, top in enumerate(range(0, self._scenery.height, NOISE_ROWS)):
+            rows, lit = out[top : top + NOISE_ROWS], self._lit[top : top + NOISE_ROWS]
+            first = (count * 37 + band * 29) % NOISE_SPARE
+            crop = slice(first, first + len(lit)), slice(left, left + width)
+            plus, minus = (noise[crop] for noise in self._bank(_gain_step(gain)))
+            cv2.subtract(cv2.add(lit, plus, dst=rows), minus, dst=rows)
+
+    def _draw_moving(self, out: Plane, moment: RenderedFrame, light: float) -> None:
         lux, exposure = moment.lux, moment.exposure
         if lux < STARS_BELOW_LUX:
             rows, columns, star_lux = self._scenery.star_places(moment.elapsed_s)
             bright = to_stable(np.asarray(star_lux / max(lux, 1e-9) * light), exposure.gain)
             for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 at = rows + down, columns + right
-                self._work[at] = np.maximum(self._work[at], bright)
+                out[at] = np.maximum(out[at], bright)
         if self._moving:
             top, left, height, width = self._scenery.mover(moment.elapsed_s)
             shade = to_stable(self._relative[MOVER_REFLECTANCE : MOVER_REFLECTANCE + 1] * light, exposure.gain)
-            self._work[top : top + height, left : left + width] = shade
+            out[top : top + height, left : left + width] = shade
 
     @staticmethod
     def _grains(scenery: Scene) -> Plane:
         cv2.setRNGSeed(scenery.seed + 4)
-        height, width = scenery.height + NOISE_SPARE, scenery.width + NOISE_SPARE
-        tile = np.empty((min(height, NOISE_TILE), min(width, NOISE_TILE)), np.uint8)
+        height, width = min(scenery.height, NOISE_ROWS) + NOISE_SPARE, scenery.width + NOISE_SPARE
+        tile = np.empty((height, min(width, NOISE_TILE)), np.uint8)
         cv2.randn(tile, 128, 32)  # type: ignore[call-overload]
-        down, right = height - tile.shape[0], width - tile.shape[1]
-        return np.asarray(cv2.copyMakeBorder(tile, 0, down, 0, right, cv2.BORDER_WRAP), np.uint8)
+        return np.asarray(cv2.copyMakeBorder(tile, 0, 0, 0, width - tile.shape[1], cv2.BORDER_WRAP), np.uint8)
 
     def _scaled_noise(self, gain: float) -> tuple[Plane, Plane]:
         """Returns the noise to add and to subtract: two saturating byte operations cost a tenth of a signed one."""

@@ -41,6 +41,11 @@ def stack_of(pid):
     return next(line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith("[stack]"))
 
 
+def status_of(pid):
+    """The fields of /proc/PID/status."""
+    return dict(re.split(r":\s*", line, maxsplit=1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+
+
 def test_each_program_is_found_by_its_command_line_and_its_name(service):
     for program in ALL:
         process = psutil.Process(service.pid(program))
@@ -85,6 +90,8 @@ def test_somebody_elses_program_is_executed_without_our_limits(service):
     until(lambda: noted.exists() and noted.read_text(), 20, "the program to run")
     assert "OPENBLAS_NUM_THREADS" not in noted.read_text() and "SUPERVISOR_ENABLED" in noted.read_text()
     assert stack_of(service.pid("mine")) != stack_of(service._process.pid), "a process image of its own"
+    huge_pages = {name: status_of(service.pid(name))["THP_enabled"] for name in ("mine", "recorder")}
+    assert huge_pages == {"mine": "1", "recorder": "0"}
     conf.write_text(before)
     assert "mine: removed process group" in service.supervisorctl("update")
 
