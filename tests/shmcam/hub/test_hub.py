@@ -352,6 +352,19 @@ def test_a_lost_camera_of_a_second_capture_ends_with_it(first_back):
     assert state() == "lost"  # nobody says otherwise
 
 
+@pytest.mark.parametrize(("state", "shown"), [("STOPPED", ("unknown", "")), ("BACKOFF", ("lost", "unplugged"))])
+def test_a_lost_camera_is_lost_no_more_once_somebody_stopped_its_capture(state, shown):
+    """It stayed `lost: unplugged` for as long as the service ran; between two starts that fail it is the truth."""
+    scene, watchdog = Scene(), 21
+    scene.process(watchdog, "watchdog")
+    scene.process(CAPTURE, "capture", camera="cam0")
+    scene.say(CAPTURE, CameraLost(camera="cam0", reason="unplugged"))
+    scene.router.remove_peer(CAPTURE)
+    scene.say(watchdog, Heartbeat(role="watchdog", figures={"programs": {"capture": state}}))
+    row = camera_rows(scene.router.registry)[0]
+    assert (row["state"], row["reason"]) == shown
+
+
 def test_what_a_process_does_ends_with_it_and_what_it_saw_stays_if_it_lasts():
     """RECORDING stayed in the status for ever where a recorder was killed and the next one had nothing to record."""
     scene = Scene()
