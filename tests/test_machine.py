@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.machine import Load, slowdown_of, within
+from tests import machine
+from tests.machine import Deadline, Load, slowdown_of, within
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,17 @@ def test_a_promise_that_is_not_kept_fails_and_says_the_load(monkeypatch):
     monkeypatch.setattr(Load, "factor", 1.0)
     with pytest.raises(AssertionError, match=r"promised within 0\.0 s \(load 1\.0 a core\)"), within(0.0):
         pass
+
+
+def test_the_end_of_a_wait_comes_later_the_more_wants_the_cores(monkeypatch):
+    now_s, wanted = 0.0, 1
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(machine, "_count_wanted", lambda: wanted)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
+    deadline = Deadline(10)
+    now_s = 29.0
+    assert not deadline.has_passed()
+    now_s, wanted = 38.0, 20  # beside ten for each core nine seconds are 0.9
+    assert not deadline.has_passed()
+    now_s, wanted = 38.2, 1
+    assert deadline.has_passed() and str(deadline) == "not within 30 s of an idle machine, 38.2 s here"

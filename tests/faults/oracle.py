@@ -17,7 +17,7 @@ import psutil
 
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, Entry, LibraryError
-from tests.machine import PATIENCE, anonymous_bytes
+from tests.machine import Deadline, anonymous_bytes
 from tests.pipeline import Pipeline
 from tests.reading import numbers_in_clip
 from tests.recorder.rig import rows, timing_of
@@ -178,10 +178,10 @@ class Oracle:
     # ---- inside
 
     def _until(self, condition, what) -> None:
-        deadline = time.monotonic() + PATIENCE * SETTLE_S
+        deadline = Deadline(SETTLE_S)
         while not condition():
-            if time.monotonic() > deadline:
-                raise Wrong(f"not within {PATIENCE * SETTLE_S:.0f} s: {what() if callable(what) else what}")
+            if deadline.has_passed():
+                raise Wrong(f"{deadline}: {what() if callable(what) else what}")
             time.sleep(0.5)
 
     def _is_stopped(self) -> bool:

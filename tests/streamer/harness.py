@@ -33,7 +33,7 @@ from streamer.pictures.feed import FeedStatus
 from streamer.pictures.jpeg_picture import JpegPicture
 from streamer.pictures.variant import Variant
 from streamer.settings import HttpSettings, MjpegServerSettings
-from tests.machine import PATIENCE
+from tests.machine import PATIENCE, Deadline
 
 T = TypeVar("T")
 UPGRADE = (
@@ -207,9 +207,9 @@ def body_of(answer: bytes) -> dict:
 
 
 async def eventually(condition, seconds: float = 10.0, what: str = "") -> Any:
-    deadline = time.monotonic() + PATIENCE * seconds
+    deadline = Deadline(seconds)
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE * seconds} s: {what or condition}"
+        assert not deadline.has_passed(), f"{deadline}: {what or condition}"
         await asyncio.sleep(0.02)
     return value
 
