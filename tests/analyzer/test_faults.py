@@ -16,6 +16,7 @@ from shm_ring.records.scores import Scores
 from shmcam.config.settings import Settings
 from tests.machine import until, within
 from tests.pipeline import Pipeline
+from tests.programs import Program
 
 
 class Alone:
@@ -53,7 +54,7 @@ class Alone:
 
     def start(self):
         command = [sys.executable, "-m", "analyzer", "--config", str(self.world.config)]
-        return subprocess.Popen(command, cwd=self.world.folder)
+        return Program(command, cwd=self.world.folder)
 
     def publish(self, value=100):
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from shmcam.library import Catalogue
 from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.pipeline import Pipeline
+from tests.programs import Program
 
 PROGRAMS = ("hub", "capture", "analyzer")
 LEVEL = re.compile(
@@ -248,7 +248,7 @@ class Bare:
 
     def start(self, program):
         command = [sys.executable, "-m", program, "--config", str(self.world.config)]
-        self.children.append(subprocess.Popen(command, cwd=self.world.folder))
+        self.children.append(Program(command, cwd=self.world.folder))
 
 
 def test_without_frames_the_answer_is_no_data_and_motion_is_told_when_they_come():

@@ -20,6 +20,7 @@ from shmcam.control.call import call
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import Reply
 from tests.machine import SHORT, until
+from tests.programs import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,7 @@ class Processes:
         command = [sys.executable, "-m", *words, "--config", str(self.config)]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SHMCAM_")}
         with (self.folder / "out").open("ab") as out:
-            child = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            child = Program(command, cwd=ROOT, env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         self.children.append(child)
         return child
 

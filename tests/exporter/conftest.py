@@ -23,6 +23,7 @@ from shmcam.control.messages import Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from tests.machine import until
+from tests.programs import Program
 
 HOME = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
@@ -90,7 +91,7 @@ class Service:
         environ = {
             name: value for name, value in self.environ.items() if not name.startswith(("SHMCAM_", "SUPERVISOR"))
         }
-        self.processes[role] = subprocess.Popen(
+        self.processes[role] = Program(
             [sys.executable, "-m", module, "--config", str(self.config)], cwd=HOME, env=environ, stdout=log, stderr=log
         )
         log.close()

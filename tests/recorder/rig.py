@@ -25,6 +25,7 @@ from shmcam.control.messages import Reply
 from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns
 from tests.machine import until
+from tests.programs import Program
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 33_333_333
@@ -162,7 +163,7 @@ class Rig:
         command = [sys.executable, "-m", module, "--config", str(self.folder / "config.toml")]
         if module == "recorder":
             command += ["--camera", camera]
-        process = subprocess.Popen([*command, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL)
+        process = Program([*command, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL)
         self.processes.append(process)
         return process
 

@@ -23,6 +23,7 @@ from shmcam.imaging import frame_number_code
 from shmcam.runtime.clock import now_ns, utc_offset_ns
 from tests.machine import PATIENCE, until
 from tests.pipeline import free_port
+from tests.programs import Program
 
 WIDTH, HEIGHT = 320, 240
 
@@ -81,7 +82,7 @@ class Streamer:
         (folder / "config.toml").write_text(
             f'[ring]\nprefix = "{self.prefix}"\n[mjpeg_server]\nport = {self.port}\nstale_after_s = 1.0\n{text}'
         )
-        self.process = subprocess.Popen(
+        self.process = Program(
             [sys.executable, *program, "--config", str(folder / "config.toml")],
             stderr=subprocess.PIPE,
             text=True,

@@ -16,6 +16,7 @@ import msgpack
 
 from tests import machine
 from tests.machine import PATIENCE, SHORT
+from tests.programs import Program
 
 DEADLINE_S = 20.0
 
@@ -49,7 +50,7 @@ class HubProcess:
 
     def start(self, *, wait: bool = True) -> None:
         command = [sys.executable, "-m", "shmcam.hub", "--config", str(self.config)]
-        self.process = subprocess.Popen(command, env=self.environ)
+        self.process = Program(command, env=self.environ)
         if wait:
             until(lambda: connectable(self.socket), "the hub listens")
 

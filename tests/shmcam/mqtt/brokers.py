@@ -21,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.machine import SHORT, until
 from tests.pipeline import free_port
+from tests.programs import Program
 from tests.shmcam.hub.hubs import HubProcess
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -145,7 +146,7 @@ class MqttProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "shmcam.mqtt", "--config", str(self.hub.config)]
-        self.process = subprocess.Popen(command, env=self.hub.environ, cwd=self.hub.folder)
+        self.process = Program(command, env=self.hub.environ, cwd=self.hub.folder)
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         if self.process is None:
