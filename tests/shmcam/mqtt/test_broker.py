@@ -21,7 +21,7 @@ from shmcam.mqtt.outbox import Outbox, Outgoing
 from shmcam.mqtt.settings import MqttSettings
 from shmcam.mqtt.topics import Topics
 from shmcam.runtime.timers import Backoff
-from tests.machine import needs, until
+from tests.machine import Deadline, needs, until
 from tests.shmcam.mqtt.brokers import MOSQUITTO, Listener, Mosquitto, MqttProcess
 
 pytestmark = [pytest.mark.skipif(MOSQUITTO is None, reason="not installed: mosquitto"), needs("openssl")]
@@ -296,9 +296,10 @@ def test_what_is_no_mqtt_ends_the_connection_and_nothing_else(packet, monkeypatc
             settings = MqttSettings(port=server.sockets[0].getsockname()[1])
             link = BrokerLink(settings, Path(), Topics("shmcam", "pi"), Outbox(10), lambda _message: None)
             task = asyncio.create_task(link.run())
-            async with asyncio.timeout(20):
-                while len(servers) < 4 and not task.done():
-                    await asyncio.sleep(0.01)
+            deadline = Deadline(20)
+            while len(servers) < 4 and not task.done():
+                assert not deadline.has_passed(), f"{len(servers)} connections: {deadline}"
+                await asyncio.sleep(0.01)
             assert not task.done(), task.exception()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -21,6 +21,7 @@ from shmcam.library.errors import NotWritable
 from shmcam.runtime.stop import Stop
 from streamer.api.endpoint import HTTP_STATUS
 from streamer.api.openapi import ENDPOINTS, describe
+from tests.machine import Deadline
 from tests.streamer.harness import Threaded, browsing, eventually, running
 from tests.streamer.pictures.test_caption import Alone, Line
 from tests.streamer.pictures.test_stream import run
@@ -157,9 +158,10 @@ def test_a_camera_that_stopped_is_not_ready_and_says_since_when(tmp_path):
             assert "cam0: no picture yet" in first["reasons"]
             camera.publish()
             assert (await (await browser.get("/api/v1/cameras/cam0")).json())["live"] is True
-            async with asyncio.timeout(30):
-                while "cam0: last picture " not in (said := await (await browser.get("/healthz")).text()):
-                    await asyncio.sleep(0.02)
+            deadline = Deadline(10)
+            while "cam0: last picture " not in (said := await (await browser.get("/healthz")).text()):
+                assert not deadline.has_passed(), deadline
+                await asyncio.sleep(0.02)
             assert re.search(r"cam0: last picture 0\.[3-9]", said), said
 
     run(test())

@@ -19,6 +19,7 @@ from shmcam.runtime.stop import Stop
 from streamer.http.listener import listen
 from streamer.hub_link import HubLink
 from streamer.loop import serve
+from tests.machine import Deadline
 from tests.streamer.harness import settings_of
 from tests.streamer.pictures.test_stream import run
 from tests.streamer.test_process import Camera
@@ -80,9 +81,10 @@ class Watching:
             return int(below(simplejpeg.decode_jpeg(await answer.read(), colorspace="GRAY")).max())
 
     async def until(self, wanted, query: str = "") -> None:
-        async with asyncio.timeout(15):
-            while not wanted(await self.brightest(query)):
-                await asyncio.sleep(0.02)
+        deadline = Deadline(15)
+        while not wanted(await self.brightest(query)):
+            assert not deadline.has_passed(), deadline
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
