@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 
 from capture.desired_request import EVENTS, DesiredRequest
+from capture.detect_thread import DetectThread
 from capture.frame_ids import FrameIds
 from capture.loop import CaptureLoop
 from capture.rings import Rings
@@ -21,8 +21,7 @@ from capture.status import CaptureStatus
 from shmcam.config.memory_plan import plan_memory
 from shmcam.config.optional_program import list_enabled
 from shmcam.config.settings import LoggingSettings
-from shmcam.control.client import ControlClient, Request
-from shmcam.control.messages import Reply
+from shmcam.control.client import ControlClient
 from shmcam.runtime.startup import startup
 
 ChooserMaker = Callable[[int, Path], Callable[[CameraSettings], Choice]]
@@ -52,20 +51,8 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
             choose = chooser(settings.cameras.index(camera), settings.folder)
             status = CaptureStatus(control, camera)
             gc.freeze()  # what was imported stays: a full collection over it would delay a frame by 10 ms
-            code = CaptureLoop(desired, rings, control, status, stop, choose, answer_detect).run()
+            code = CaptureLoop(desired, rings, control, status, stop, choose, DetectThread().answer).run()
     return code
-
-
-def answer_detect(request: Request) -> None:
-    """Looks for cameras in a thread: it can take a second, and frames do not wait."""
-    threading.Thread(target=_detect, args=(request,), name="detect", daemon=True).start()
-
-
-def _detect(request: Request) -> None:
-    from capture.sources import detect
-
-    found = detect.detect_cameras()
-    request.reply(Reply(text="\n".join(one.line() for one in found), data={"cameras": detect.rows_of(found)}))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def open_exporter(process: Process) -> Iterator[Exporter]:
                 subscribe=("setting_changed", "recording_started", "recording_stopped"),
             )
         )
+        # Saving gives way to capture, recorder and viewers. Threads started from here inherit it; that of the control
+        # client, which answers the quick commands, does not.
+        os.nice(own.nice)
         cameras = {name: stack.enter_context(CameraFrames(name, settings, stop)) for name in settings.cameras}
         # One connection per thread: none waits for the library work of another.
         catalogue, picture_catalogue = (stack.enter_context(Catalogue.of(settings)) for _ in range(2))
@@ -91,7 +94,6 @@ def main() -> int:
     """Runs until a signal; with a bad configuration it prints one line and exits with 78."""
     with startup("exporter", oom_score_adj=OOM_SCORE_ADJ) as process:
         own = process.settings.table(ExportSettings)
-        os.nice(own.nice)  # saving gives way to capture, recorder and viewers; threads started from here inherit it
         with open_exporter(process) as exporter:
             cameras, folder = ",".join(process.settings.cameras), process.settings.paths.captures
             log.info("ready cameras=%s folder=%s formats=%s", cameras, folder, ",".join(own.formats))

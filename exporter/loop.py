@@ -39,7 +39,7 @@ from shmcam.control.messages import (
     Unprotect,
     error,
 )
-from shmcam.library import Catalogue
+from shmcam.library import Catalogue, LibraryError
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Interval
@@ -104,10 +104,15 @@ def run(exporter: Exporter, stop: Stop) -> None:
     """Runs until stop is requested."""
     exporter.file_jobs.submit(lambda: library.reconcile(exporter.catalogue))
     exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
-    while not stop.requested:
-        exporter.control.wait(find_wait_s(exporter, now_ns()))
+
+    def handle_messages() -> None:
         for request in exporter.control.receive():
             handle_message(request, exporter, now_ns())
+
+    exporter.control.delegate(handle_messages)
+    while not stop.requested:
+        exporter.control.wait(find_wait_s(exporter, now_ns()))
+        handle_messages()
         submit_due_past_stacks(exporter, now_ns())
         auto_save(exporter, now_ns())
         check_disks(exporter, now_ns())
@@ -149,13 +154,13 @@ def handle_message(request: Request, exporter: Exporter, now: int) -> None:
             exporter.file_jobs.submit(
                 lambda: archive.build_archive(message, exporter.settings, exporter.catalogue, announce, utc), request
             )
-        case Archives():
+        case Archives() if message.action != "list" or message.name:
             exporter.file_jobs.submit(
-                lambda: archive.answer_archives(message, exporter.settings, exporter.catalogue, announce), request
+                lambda: archive.verify_or_delete(message, exporter.settings, exporter.catalogue, announce), request
             )
         case Library(action="check" | "rebuild" as action):
             exporter.file_jobs.submit(lambda: library.check_or_rebuild(exporter.catalogue, action), request)
-        case Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
+        case Archives() | Clips() | Pictures() | Library() | Protect() | Unprotect() | Delete():
             request.reply(_answer_library_command(message, exporter, now))
         case RecordingStarted() | RecordingStopped() if exporter.session_logs is not None:
             exporter.session_logs.note(message)
@@ -230,11 +235,13 @@ def _delay_past_stack(request: Request, command: PastStack, exporter: Exporter, 
 
 
 def _answer_library_command(
-    command: Clips | Pictures | Library | Protect | Unprotect | Delete, exporter: Exporter, now: int
+    command: Archives | Clips | Pictures | Library | Protect | Unprotect | Delete, exporter: Exporter, now: int
 ) -> Reply:
     try:
+        if isinstance(command, Archives):
+            return archive.list_archives(exporter.settings, exporter.catalogue)
         return library.answer_command(command, exporter.catalogue, to_utc_ns(now))
-    except ValueError as problem:
+    except (ValueError, LibraryError) as problem:
         return replies.reply_refused(problem)
     except OSError as problem:
         log.warning("library failed reason=%s", problem)

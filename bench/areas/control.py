@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -14,9 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.measure import Measured, Outcome, Row, Skipped, Table
+from bench.measure import Json, Measured, Outcome, Row, Skipped, Table
+from shmcam.config.settings import Settings
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import NightBegan, Reply
+from shmcam.library import Catalogue, Entry
+from shmcam.runtime.atomic_files import sync_folder
 
 CONNECTIONS = 20
 EVENTS_PER_S = 200
@@ -40,8 +44,23 @@ COMMANDS = (
 )
 """Who answers what: all commands that make no picture and write no file."""
 
-JOURNALED = ("hub", "set night.dark_threshold 35")
-"""Shown with them, without a bound: its time is that of replacing the journal in [paths] run, here on a disk."""
+SET, SAVE = ("hub", "set night.dark_threshold 35"), ("hub", "set night.dark_threshold 35 --save")
+"""The first adds a record to the journal in [paths] run, here on a disk. The second is shown with them without a bound:
+it waits until config.toml is on the disk, and finds its comments again."""
+
+LIBRARY_ROWS = 20_000
+"""Pictures in the library beside what the run makes: a command that lists must not look at all of them."""
+
+ASYNCIO_ECHO = """
+import asyncio, sys
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport): self.transport = transport
+    def data_received(self, data): self.transport.write(data)
+async def main():
+    server = await asyncio.get_running_loop().create_unix_server(Echo, sys.argv[1])
+    await server.serve_forever()
+asyncio.run(main())
+"""
 
 ROWS = (
     Row("round_trip_median", "ms", 1.0, "client → hub → owner → hub → client, 20 connections, 200 events/s, median"),
@@ -49,8 +68,10 @@ ROWS = (
         "command_median",
         "ms",
         1.0,
-        "median round trip of the slowest command that only tells, real processes, 0.5 frames/s",
+        "median round trip of the slowest command of all that tell, or change a setting; real processes, 0.5 frames/s",
     ),
+    Row("command_ratio", "x", None, "the same / a bare asyncio echo over a Unix socket, between those commands"),
+    Row("set_saved_ratio", "x", None, "`set --save` / writing, renaming and syncing the same bytes beside it"),
     Row("round_trip_p99", "ms", None, "the same, 99th percentile"),
     Row("round_trip_ratio", "x", None, "the same median / a bare echo over a Unix socket between the same processes"),
     Row("hub_ping_median", "ms", 1.0, "client → hub → client"),
@@ -81,7 +102,7 @@ class Hub:
 
 
 def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
-    yield "command_median", _commands(20 if quick else 200)
+    yield from _commands(20 if quick else 200)
     trips = 200 if quick else 2000
     with tempfile.TemporaryDirectory(prefix="shmcam-b") as folder, ExitStack() as stack:
         hub = Hub(Path(folder))
@@ -118,29 +139,74 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
         yield "reconnect", Measured(time.monotonic() - begun, f"{len(clients)} clients")
 
 
-def _commands(trips: int) -> Outcome:
-    """Times what each real process answers from memory, while it waits for a frame that is two seconds away."""
+def _commands(trips: int) -> Iterator[tuple[str, Outcome]]:
+    """Times what each real process answers, while it waits for a frame that is two seconds away."""
     try:
         from tests.pipeline import Pipeline
     except ImportError as error:
-        return Skipped(f"needs the test packages: {error}")
+        yield "command_median", Skipped(f"needs the test packages: {error}")
+        return
     camera = {"width": 640, "height": 480, "framerate": 0.5}
     lines: Table = []
-    with Pipeline(camera=camera, ready=("capture",)) as pipeline, connected(pipeline.socket) as link:
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(Pipeline(camera=camera, ready=("capture",)))
+        link = stack.enter_context(connected(pipeline.socket))
+        echo = stack.enter_context(echoing(pipeline.folder / "echo.sock"))
         pipeline.wait_running()
         until(lambda: "LEVEL" in pipeline.text("night_level"))
+        fill_library(Settings.load(pipeline.config))
         for state, before in (("idle", "ping"), ("recording", "record start")):
             pipeline.text(before)
-            for owner, command in (*COMMANDS, JOURNALED):
+            for owner, command in (*COMMANDS, SET, SAVE):
+                bare = statistics.median(timed(echo, b"echo\n", trips))
                 took = timed(link, f"{command}\n".encode(), trips)
                 median, worst = 1e3 * statistics.median(took), 1e3 * max(took)
-                lines.append(
-                    {"answers": owner, "command": command, "recorder": state, "median ms": median, "max": worst}
-                )
-    bounded = [line for line in lines if line["command"] != JOURNALED[1]]
+                line: dict[str, Json] = {"answers": owner, "command": command, "recorder": state}
+                lines.append({**line, "median ms": median, "max": worst, "x echo": median / (1e3 * bare)})
+        text = pipeline.config.read_bytes()
+        saved = [timed(link, f"{SAVE[1]}\n".encode(), 1)[0] / synced(pipeline.folder, text) for _ in range(20)]
+    bounded = [line for line in lines if line["command"] != SAVE[1]]
     slowest = max(bounded, key=lambda line: float(str(line["median ms"])))
-    detail = f"{slowest['command']} ({slowest['answers']}), of {len(COMMANDS)} commands; {trips} trips each"
-    return Measured(float(str(slowest["median ms"])), detail, {"commands": lines})
+    detail = f"{slowest['command']} ({slowest['answers']}), of {len(COMMANDS) + 1} commands; {trips} trips each"
+    yield "command_median", Measured(float(str(slowest["median ms"])), detail, {"commands": lines})
+    yield "command_ratio", Measured(float(str(slowest["x echo"])), detail)
+    yield "set_saved_ratio", Measured(statistics.median(saved), f"{len(text)} bytes, 20 pairs")
+
+
+def fill_library(settings: Settings) -> None:
+    """Add pictures to the library of a running pipeline."""
+    with Catalogue.of(settings) as catalogue:
+        folder = settings.paths.captures
+        catalogue.insert(
+            [
+                Entry(kind="picture", camera="cam0", path=folder / f"{number}.jpg", started_utc_ns=number)
+                for number in range(LIBRARY_ROWS)
+            ]
+        )
+
+
+def synced(folder: Path, data: bytes) -> float:
+    """Return seconds of writing bytes to a file so that they survive a power cut: what the disk takes."""
+    begun = time.perf_counter()
+    with (folder / "bare.part").open("wb", buffering=0) as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    (folder / "bare.part").rename(folder / "bare")
+    sync_folder(folder)
+    return time.perf_counter() - begun
+
+
+@contextmanager
+def echoing(path: Path) -> Iterator[socket.socket]:
+    """Yield a connection to a bare asyncio server in another process."""
+    process = subprocess.Popen([sys.executable, "-c", ASYNCIO_ECHO, str(path)])
+    try:
+        until(lambda: answers(path))
+        with connected(path) as link:
+            yield link
+    finally:
+        process.kill()
+        process.wait()
 
 
 def timed(link: socket.socket, line: bytes, count: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Answers `archive` and `archives`. Runs as a file job: copying may take an hour."""
+"""Answers `archive` and `archives`. All but the list runs as a file job: copying may take an hour."""
 
 from __future__ import annotations
 
@@ -52,19 +52,22 @@ def build_archive(
     return Reply(status="archive_saved", text=text, data={**to_row(entry), "manifest": str(entry.path), "files": files})
 
 
-def answer_archives(
+def list_archives(settings: Settings, catalogue: Catalogue) -> Reply:
+    """Lists archives, and those that were begun. Raises: LibraryError, OSError."""
+    entries = catalogue.find(kinds=["archive"])
+    lines = [f"{entry.label}: {to_line(entry)}" for entry in entries]
+    unfinished = archive.find_unfinished(settings.paths.archives)
+    lines += [
+        f"{name}: unfinished; `archive {name}` goes on, `archives delete {name}` removes it" for name in unfinished
+    ]
+    data = {"rows": [to_row(entry) for entry in entries], "unfinished": unfinished}
+    return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
+
+
+def verify_or_delete(
     command: Archives, settings: Settings, catalogue: Catalogue, announce: Callable[[Event], None]
 ) -> Reply:
-    """Lists, verifies or deletes archives. Raises: ValueError, LibraryError, OSError."""
-    if command.action == "list" and not command.name:
-        entries = catalogue.find(kinds=["archive"])
-        lines = [f"{entry.label}: {to_line(entry)}" for entry in entries]
-        unfinished = archive.find_unfinished(settings.paths.archives)
-        lines += [
-            f"{name}: unfinished; `archive {name}` goes on, `archives delete {name}` removes it" for name in unfinished
-        ]
-        data = {"rows": [to_row(entry) for entry in entries], "unfinished": unfinished}
-        return Reply(status="archives", text="\n".join(lines) or "no archives yet", data=data)
+    """Verifies or deletes one archive. Raises: ValueError, LibraryError, OSError."""
     folder = settings.paths.archives / archive.check_name(command.name)
     if command.action == "delete":
         entries = catalogue.find(kinds=["archive"])

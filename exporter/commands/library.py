@@ -27,6 +27,7 @@ from shmcam.library.timeline import TimelineSpan, to_lines
 log = logging.getLogger(__name__)
 
 CLIP_KINDS = tuple(kind for kind, group in GROUPS.items() if group == "clips")
+NO_PICTURES = (*CLIP_KINDS, "archive")
 FINDINGS_SHOWN = 100
 """The most findings in one reply; `shmcam library check` on the files shows all."""
 TIMELINE_CELLS_SHOWN = 500
@@ -40,8 +41,8 @@ def answer_command(command: Command, catalogue: Catalogue, now_utc_ns: int) -> R
             case Clips():
                 reply = reply_page("clips", make_query(command, now_utc_ns, CLIP_KINDS), catalogue)
             case Pictures(kind=kind):
-                kinds = (kind,) if kind else picture_kinds_of(catalogue)
-                reply = reply_page("pictures", make_query(command, now_utc_ns, kinds), catalogue)
+                query = make_query(command, now_utc_ns, (kind,) if kind else ())
+                reply = reply_page("pictures", query if kind else replace(query, other_than=NO_PICTURES), catalogue)
             case Library(action="show", number=number):
                 entry = catalogue.get(number)
                 reply = Reply(status="library", text=to_text(entry), data=to_row(entry))
@@ -82,11 +83,6 @@ def make_query(command: Clips | Pictures | Library, now_utc_ns: int, kinds: Sequ
         cursor=command.cursor,
         limit=command.limit,
     )
-
-
-def picture_kinds_of(catalogue: Catalogue) -> list[str]:
-    """Returns every kind that is neither clip nor archive; without any, one that matches nothing."""
-    return [kind for kind in catalogue.find_kinds() if kind not in (*CLIP_KINDS, "archive")] or ["picture"]
 
 
 def reply_page(what: str, query: Query, catalogue: Catalogue) -> Reply:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -253,10 +253,14 @@ class ControlClient:
         return self._ready.fileno()
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleeps until a request comes or stop is requested, at most so long. Returns whether a request came."""
+        """Sleeps until a request comes or stop is requested, at most so long. Returns whether a request came.
+
+        It is a wait of the loop, too: what is delegated has been handled when it returns.
+        """
         ready = self._ready.fileno()
         descriptors = [ready, *([self._stop.fileno()] if self._stop else [])]
-        return ready in select.select(descriptors, [], [], max(0.0, timeout_s))[0]
+        with self._delegation or nullcontext():
+            return ready in select.select(descriptors, [], [], max(0.0, timeout_s))[0]
 
     # ---- in the thread
 
@@ -275,9 +279,9 @@ class ControlClient:
             return
         self._connection.lost_count += len(self._requests) == QUEUE_MAX  # the oldest event falls out
         self._requests.append(Request(message, ident, self._connection, event_id))
-        self._ready.set()
         if self._delegation is not None:
             self._delegation.handle()
+        self._ready.set()  # after that: the loop would wait for the interpreter's lock, and the answer for the loop
 
     def _take_heartbeat(self) -> Heartbeat | None:
         """Returns the heartbeat to send now: only if the loop called beat() since the last one."""

@@ -352,13 +352,12 @@ def _pack(values: dict[str, Any]) -> bytes:
     return packed
 
 
-def _has_long_list(value: Any) -> bool:
-    """Returns whether a list or map in a value is longer than a Decoder takes from msgpack."""
-    if isinstance(value, dict):
-        return len(value) > MSGPACK_LIMITS["max_map_len"] or any(map(_has_long_list, value.values()))
-    return isinstance(value, list | tuple) and (
-        len(value) > MSGPACK_LIMITS["max_array_len"] or any(map(_has_long_list, value))
-    )
+def _has_long_list(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> bool:
+    """Returns whether a value or one in it is a list or map that is longer than a Decoder takes from msgpack."""
+    if len(value) > MSGPACK_LIMITS["max_map_len" if isinstance(value, dict) else "max_array_len"]:
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return any(_has_long_list(item) for item in inside if isinstance(item, (dict, list, tuple)))
 
 
 def _to_number(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from functools import cache
 
 import msgspec
 
@@ -28,10 +29,12 @@ def explain(word: str) -> Reply:
     return Reply(text="\n".join(explain_row(row)), data={"usage": row.usage, "help": row.help})
 
 
+@cache
 def _summary_of(row: CommandRow) -> str:
     return f"  {row.usage:<44} {row.help}"
 
 
+@cache
 def explain_row(row: CommandRow) -> list[str]:
     """Returns the explanation of one command: usage, purpose, each field with its meaning, an example."""
     lines = [f"{row.usage} {row.options}".rstrip(), row.help]

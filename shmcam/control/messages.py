@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import msgspec
@@ -130,7 +131,11 @@ def error(text: str, status: str = "error", **data: JSON) -> Reply:
 
 def wire_name(message: Message | type[Message]) -> str:
     """Returns the snake_case name of a message class: NightBegan → night_began."""
-    name = (message if isinstance(message, type) else type(message)).__name__
+    return _to_wire_name((message if isinstance(message, type) else type(message)).__name__)
+
+
+@cache
+def _to_wire_name(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
@@ -139,7 +144,7 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
 
     *Raises* ValueError with the field, the expectation and the value.
     """
-    names = [f.name for f in dataclasses.fields(message)]
+    names = message.__dataclass_fields__
     if unknown := [name for name in values if name not in names]:
         raise ValueError(
             f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(names) or 'none'}"
@@ -152,7 +157,7 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
 
 def values_of(message: Message) -> dict[str, Any]:
     """Returns a message's fields by name, as they go on the wire."""
-    return {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    return {name: getattr(message, name) for name in message.__dataclass_fields__}
 
 
 def choices(message_field: dataclasses.Field[Any]) -> str:

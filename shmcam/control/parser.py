@@ -27,7 +27,7 @@ def parse_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True
     word, _, rest = line.strip().partition(" ")
     row, preset = _find_row(word, suggest=suggest)
     try:
-        words = shlex.split(rest)
+        words = shlex.split(rest) if rest else []
     except ValueError as problem:
         raise ValueError(f"{word}: {problem}".lower()) from problem
     if row.message is Set:
@@ -96,7 +96,7 @@ def _parse_settings(words: list[str]) -> dict[str, Any]:
 
 def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -> dict[str, Any]:
     """Assigns each word to its field: name=value and --name value by name, the others by position."""
-    fields = {f.name: f for f in dataclasses.fields(row.message)}
+    fields = row.message.__dataclass_fields__
     values: dict[str, Any] = {}
     bare: list[str] = []
     rest = iter(words)
@@ -123,7 +123,7 @@ def _parse_positional(
     row: CommandRow, bare: list[str], named: dict[str, Any], cameras: Collection[str]
 ) -> dict[str, Any]:
     """Assigns bare words to row.positional in order; a camera's name may stand before, between or after formats."""
-    fields = {f.name: f for f in dataclasses.fields(row.message)}
+    fields = row.message.__dataclass_fields__
     values: dict[str, Any] = {}
     is_mixed = row.positional[-1:] == ("formats",)
     for name in (name for name in row.positional if name not in named):

@@ -13,6 +13,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,12 +29,16 @@ from shmcam.config.settings import Settings, SettingsError, use_log_level
 from shmcam.config.toml_file import put, to_toml
 from shmcam.control.messages import SettingChanged
 from shmcam.hub.config_file import write_back
-from shmcam.runtime.atomic_files import open_atomic, read_state
+from shmcam.runtime.atomic_files import open_atomic, open_to_append, read_state
 
 log = logging.getLogger(__name__)
 
 SHARED_TABLES = frozenset({"control", "library", "runtime"})
 """Entry points whose tables every process reads; the others belong to the process of their name."""
+
+
+JOURNAL_BYTES_MAX = 64 * 1024
+"""A longer journal is written anew, with the changes that count."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,8 @@ class LiveSettings:
         before = self.current
         after = before.with_changes(typed)
         changes = [Change(path, before.key(path), before.value(path), after.value(path)) for path in typed]
-        unsaved = {**self.unsaved, **typed}
-        self._write_journal(unsaved)
-        self.current, self.unsaved = after, unsaved
+        self._append_to_journal(typed)
+        self.current, self.unsaved = after, {**self.unsaved, **typed}
         self._note_restart_keys(typed)
         use_log_level(before, after)
         return changes
@@ -107,10 +111,7 @@ class LiveSettings:
         self.base = self.base.with_changes(changes)
         self._note_restart_keys(changes)
         self.unsaved = {path: value for path, value in self.unsaved.items() if path not in changes}
-        if self.unsaved:
-            self._write_journal(self.unsaved)
-        else:
-            self._journal.unlink(missing_ok=True)
+        self._replace_journal(self.unsaved)
         return len(changes)
 
     def unsaved_events(self) -> list[SettingChanged]:
@@ -181,24 +182,55 @@ class LiveSettings:
             raise SettingsError(f"{path} can only be changed in {self.base.path}, then: shmcam restart")
         return key.parse_text(value) if isinstance(value, str) else value
 
-    def _write_journal(self, unsaved: dict[str, Any]) -> None:
-        # A power cut ends the run that it belongs to, so it need not wait for the disk.
+    def _append_to_journal(self, changes: dict[str, Any]) -> None:
+        """Adds a record. A power cut ends the run that it belongs to, so it need not wait for the disk.
+
+        A record that a kill cut off is no JSON, and the next one begins a line. A journal that is full, or no file, is
+        replaced. *Raises* OSError.
+        """
+        record = f"\n{self._to_record(changes)}".encode()
+        with suppress(OSError), open_to_append(self._journal) as stream:
+            if stream.tell() + len(record) <= JOURNAL_BYTES_MAX:
+                stream.write(record)
+                stream.flush()
+                return
+        self._replace_journal({**self.unsaved, **changes})
+
+    def _replace_journal(self, changes: dict[str, Any]) -> None:
+        if not changes:
+            self._journal.unlink(missing_ok=True)
+            return
         with open_atomic(self._journal, replace=True, durable=False) as stream:
-            stream.write(json.dumps({"run": self._run, "config": str(self.base.path), "changes": unsaved}).encode())
+            stream.write(self._to_record(changes).encode())
+
+    def _to_record(self, changes: dict[str, Any]) -> str:
+        return json.dumps({"run": self._run, "config": str(self.base.path), "changes": changes})
 
     def _restore(self) -> None:
         """Takes over the journal of a hub that was killed in this same run."""
         try:
-            journal = json.loads(read_state(self._journal))
-            if journal["run"] == self._run and journal["config"] == str(self.base.path):
-                changes = {path: value for path, value in journal["changes"].items() if self._has_camera_of(path)}
-                self.current, self.unsaved = self.base.with_changes(changes), changes
-                use_log_level(self.base, self.current)
-                log.info("took over unsaved settings count=%d", len(self.unsaved))
+            records = [record for line in read_state(self._journal).splitlines() if (record := _read_record(line))]
+            changes: dict[str, Any] = {}
+            for record in records:
+                if record["run"] == self._run and record["config"] == str(self.base.path):
+                    changes |= {path: value for path, value in record["changes"].items() if self._has_camera_of(path)}
+            if not changes:
+                return
+            self.current, self.unsaved = self.base.with_changes(changes), changes
+            use_log_level(self.base, self.current)
+            log.info("took over unsaved settings count=%d", len(self.unsaved))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             log.warning("journal of changed settings is unusable, starting from config.toml: %s", problem)
+
+
+def _read_record(line: bytes) -> Any:
+    """Returns a record of the journal; None for one that was cut off."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def roles_to_restart(changes: list[Change]) -> list[str]:

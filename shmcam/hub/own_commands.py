@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import platform
 import time
@@ -41,7 +42,7 @@ from shmcam.runtime.procfs import read_memory
 log = logging.getLogger(__name__)
 
 Answer = tuple[Reply, list[Event]]
-"""The reply, and the events that go to the processes before it."""
+"""The reply, and the events that go to the processes with it."""
 
 
 class OwnCommands:
@@ -53,17 +54,17 @@ class OwnCommands:
     def __init__(self, live_settings: LiveSettings, registry: Registry) -> None:
         self.live_settings = live_settings
         self._registry = registry
-        self._dumps: dict[str, Reply] = {}
-        """The answers of dump_config by format, good for these settings and unsaved changes:"""
-        self._dumped: tuple[object, object] = (None, None)
+        self._settings_replies: dict[Get | DumpConfig, Reply] = {}
+        """The answers of get and dump_config that were given, good while the settings are:"""
+        self._replied_for: list[object] = []
         self._handlers: dict[type[Command], Callable[[Any], Answer]] = {
             Status: lambda _: (status.status_reply(registry, time.monotonic()), []),
             Cameras: lambda _: (status.cameras_reply(registry), []),
             Health: lambda _: (self._health(), []),
             Version: lambda _: (_version_reply(), []),
-            Get: lambda command: (self._get(command.key), []),
+            Get: lambda command: (self._recall(command, lambda: self._get(command.key)), []),
             Set: self._set,
-            DumpConfig: lambda command: (self._dump(command), []),
+            DumpConfig: lambda command: (self._recall(command, lambda: self._dump(command.format)), []),
             OverwriteConfig: lambda _: (self._overwrite(), []),
             Logs: lambda command: (self._logs(command), []),
         }
@@ -151,19 +152,24 @@ class OwnCommands:
         }
         return Reply(status="settings", text="\n".join(lines) or "no camera has a value of its own", data=data)
 
-    def _dump(self, command: DumpConfig) -> Reply:
+    def _dump(self, form: str) -> Reply:
+        config = as_json(self.live_settings)
+        text = (
+            as_toml(self.live_settings).rstrip()
+            if form == "toml"
+            else msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=4).decode()
+        )
+        return Reply(status="config", text=text, data={"config": config})
+
+    def _recall(self, command: Get | DumpConfig, make: Callable[[], Reply]) -> Reply:
+        """Returns the answer given before, or makes it; each change of the settings makes new objects of them."""
         live = self.live_settings
-        if self._dumped[0] is not live.current or self._dumped[1] is not live.unsaved:
-            self._dumped, self._dumps = (live.current, live.unsaved), {}
-        if command.format not in self._dumps:
-            config = as_json(live)
-            text = (
-                as_toml(live).rstrip()
-                if command.format == "toml"
-                else msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=4).decode()
-            )
-            self._dumps[command.format] = Reply(status="config", text=text, data={"config": config})
-        return self._dumps[command.format]
+        settings = [live.base, live.current, live.unsaved, live.restart_keys]
+        if not self._replied_for or any(map(operator.is_not, settings, self._replied_for)):
+            self._settings_replies, self._replied_for = {}, settings
+        if command not in self._settings_replies:
+            self._settings_replies[command] = make()
+        return self._settings_replies[command]
 
     def _overwrite(self) -> Reply:
         path = self.live_settings.base.path

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from shmcam.control.codec import Decoded, Received
-from shmcam.control.messages import Command, Event, Hello, Reply
+from shmcam.control.messages import Event, Hello, Reply
 from shmcam.control.settings import NetworkSettings
 from shmcam.hub.connection import PeerConnection
-from shmcam.hub.own_commands import OwnCommands
+from shmcam.hub.own_commands import Answer, OwnCommands
 from shmcam.hub.router import Action, Close, Router, RunCommand, Send
 from shmcam.hub.trigger_port_access import LogLimit, RateLimit
 from shmcam.hub.unix_socket import UnixListener
@@ -55,7 +55,6 @@ class Server:
         self._tcp_retry_s = 0.0
         self._is_tcp_error_logged = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-commands")
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: UnixListener, stop: Stop) -> None:
         """Serves until stop is requested. *Raises* OSError if the sockets cannot be opened."""
@@ -213,19 +212,18 @@ class Server:
         if not isinstance(action.command, self._own_commands.slow):
             self._finish_command(action.number, *self._own_commands.answer(action.command))
             return
-        task = asyncio.get_running_loop().create_task(self._run_slow_command(action.number, action.command))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run_slow_command(self, number: int, command: Command) -> None:
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._worker, self._own_commands.answer, command)
-        self._finish_command(number, *answer)
+
+        def finish(answered: Future[Answer]) -> None:
+            loop.call_soon_threadsafe(self._finish_command, action.number, *answered.result())
+
+        self._worker.submit(self._own_commands.answer, action.command).add_done_callback(finish)
 
     def _finish_command(self, number: int, reply: Reply, events: list[Event]) -> None:
+        """Sends a reply, then the events: each process has them before any later command, and nobody waits for all."""
+        self.execute(self._router.add_own_reply(number, reply))
         for event in events:
             self.execute(self._router.announce(event))
-        self.execute(self._router.add_own_reply(number, reply))
 
 
 async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:

@@ -237,7 +237,8 @@ class Catalogue:
 
     def select(self, where: str, values: Sequence[Any], order: str = "id", limit: int = -1) -> list[Entry]:
         """Returns rows by our own SQL (never by text from outside)."""
-        query = f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
+        columns = ", ".join(database.COLUMNS)
+        query = f"SELECT {columns} FROM entries WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - see above
 
         def read(db: sqlite3.Connection) -> list[Entry]:
             return [database.entry_of(row, self.root) for row in db.execute(query, (*values, to_storable(limit)))]
@@ -252,11 +253,6 @@ class Catalogue:
         sql = f"SELECT {columns} FROM entries WHERE {where} ORDER BY id"  # noqa: S608 - our own SQL
         rows = self._database.read(lambda db: [TimelineRow(*row) for row in db.execute(sql, values)])
         return make_timeline(rows, span)
-
-    def find_kinds(self) -> list[str]:
-        """Returns every kind that has a row."""
-        rows = self._database.read(lambda db: db.execute("SELECT DISTINCT kind FROM entries").fetchall())
-        return [row["kind"] for row in rows]
 
     def sum_groups(self) -> dict[str, tuple[int, int]]:
         """Returns files and bytes of each group (pictures, clips, films, archives), protected ones included."""

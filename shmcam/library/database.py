@@ -118,7 +118,10 @@ BUSY_S = 10.0
 HURRY_S = 0.5
 """The same where a file is being saved, which is worth more than its row."""
 
-TABLES = """
+BY_KIND = "CREATE INDEX IF NOT EXISTS by_kind ON entries (kind)"
+"""For the newest rows of some kinds: `by_group` would sort all of them. A file of an earlier release gets it, too."""
+
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of adding: the one order no clock can change
     kind TEXT NOT NULL, camera TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
@@ -127,6 +130,7 @@ CREATE TABLE IF NOT EXISTS entries (
     score REAL, trigger TEXT NOT NULL, label TEXT NOT NULL, companions TEXT NOT NULL,
     protected INTEGER NOT NULL, triggered INTEGER NOT NULL, added_s REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_group ON entries (kind, protected, bytes);
+{BY_KIND};
 CREATE INDEX IF NOT EXISTS by_turn ON entries (protected, triggered, id);
 CREATE INDEX IF NOT EXISTS by_time ON entries (started_utc_ns);
 CREATE TABLE IF NOT EXISTS ages (one INTEGER PRIMARY KEY CHECK (one = 1), library_s REAL NOT NULL,
@@ -275,6 +279,8 @@ class Database:
             raise sqlite3.DatabaseError(result)
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+        else:
+            connection.execute(BY_KIND)
         for name, kind in _find_missing_columns(connection).items():
             try:
                 connection.execute(f"ALTER TABLE entries ADD COLUMN {name} {kind}")
@@ -389,6 +395,7 @@ COLUMN_TYPES: dict[str, type | tuple[type, ...]] = {
     "duration_s": (int, float),
     "score": (int, float, type(None)),
 }
+VALUE_TYPES = [COLUMN_TYPES.get(name, object) for name in COLUMNS]
 STORED = [name for name in COLUMNS if name != "id"]
 _INSERT = (
     f"INSERT INTO entries ({', '.join(STORED)}, triggered, added_s) "  # noqa: S608 - our own column names
@@ -422,15 +429,20 @@ def delete(db: sqlite3.Connection, numbers: Collection[int]) -> None:
 
 
 def entry_of(row: sqlite3.Row, root: Path) -> Entry:
-    """Makes an entry of a row. Raises: sqlite3.DatabaseError for one that somebody edited: SQLite checks no types."""
+    """Makes an entry of a row of COLUMNS.
+
+    Raises: sqlite3.DatabaseError for one that somebody edited: SQLite checks no types.
+    """
+    values = dict(zip(COLUMNS, row, strict=True))  # by name each would be a search of the whole row
     try:
-        values = {name: row[name] for name in COLUMNS}
-        values |= {"path": root / row["path"], "protected": bool(row["protected"])}
-        values |= {"companions": () if row["companions"] == "[]" else tuple(json.loads(row["companions"]))}
-    except (IndexError, TypeError, ValueError) as problem:
+        values["path"] = root / values["path"]
+        values["protected"] = bool(values["protected"])
+        values["companions"] = () if values["companions"] == "[]" else tuple(json.loads(values["companions"]))
+    except (TypeError, ValueError) as problem:
         raise sqlite3.DatabaseError(f"damaged row: {problem}") from None
-    if wrong := [name for name, kinds in COLUMN_TYPES.items() if not isinstance(values[name], kinds)]:
-        raise sqlite3.DatabaseError(f"damaged row: {wrong[0]} is {values[wrong[0]]!r}"[:200])
+    if not all(map(isinstance, values.values(), VALUE_TYPES)):
+        wrong = next(name for name, kinds in COLUMN_TYPES.items() if not isinstance(values[name], kinds))
+        raise sqlite3.DatabaseError(f"damaged row: {wrong} is {values[wrong]!r}"[:200])
     return Entry(**values)
 
 

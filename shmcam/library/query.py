@@ -25,6 +25,13 @@ ORDERS: dict[str, tuple[str, bool]] = {
 }
 """Order → its column, and True where it falls. newest and oldest: by order of adding, which no clock changes."""
 
+PRESENT_KINDS = (
+    "WITH RECURSIVE present (kind) AS (SELECT min(kind) FROM entries UNION ALL SELECT (SELECT min(kind) FROM entries "
+    "WHERE kind > present.kind) FROM present WHERE kind IS NOT NULL) SELECT kind FROM present"
+)
+"""Every kind that has a row, by one step into the index for each. `kind IN` these and not `kind NOT IN` others: then
+the index gives the newest rows of 100,000 others, too, in a millisecond."""
+
 TEXT_COLUMNS = ("kind", "camera", "trigger", "label", "path")
 _CURSOR = re.compile(r"(-?\d{1,19}(?:\.\d{1,18})?(?:e[+-]\d{1,3})?)_(\d{1,19})")
 
@@ -39,6 +46,8 @@ class Query:
     """pictures, clips, films or archives."""
     kinds: Collection[str] = ()
     """picture, stack, clip …"""
+    other_than: Collection[str] = ()
+    """Any kind but these."""
     cameras: Collection[str] = ()
     """The names of the cameras."""
     label: str | None = None
@@ -86,6 +95,9 @@ def to_sql(query: Query) -> tuple[str, list[Any], str]:
     clauses, values = [clause for clause, _ in used], [value for _, value in used]
     if query.group:
         clauses.append(sql_of_group(query.group))
+    if query.other_than:
+        clauses.append(f"kind IN ({PRESENT_KINDS} WHERE kind NOT IN ({', '.join('?' * len(query.other_than))}))")
+        values.extend(query.other_than)
     for name, wanted in (("kind", query.kinds), ("camera", query.cameras)):
         if wanted:
             clauses.append(f"{name} IN ({', '.join('?' * len(wanted))})")
@@ -108,8 +120,8 @@ def sql_of_group(group: str) -> str:
     """Returns SQL that is true for the kinds of one group, without any text from outside. Raises: ValueError."""
     if group not in ("pictures", *GROUPS.values()):
         raise ValueError(f"no group {group[:32]!r}; known: pictures, {', '.join(sorted(set(GROUPS.values())))}")
-    kinds = [kind for kind, of in GROUPS.items() if group in ("pictures", of)]
-    return f"kind {'NOT IN' if group == 'pictures' else 'IN'} ({', '.join(repr(kind) for kind in kinds)})"
+    kinds = ", ".join(repr(kind) for kind, of in GROUPS.items() if group in ("pictures", of))
+    return f"kind IN ({PRESENT_KINDS} WHERE kind NOT IN ({kinds}))" if group == "pictures" else f"kind IN ({kinds})"
 
 
 def _parse_cursor(cursor: str) -> tuple[int | float, int]:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now_ns() -> int:
@@ -35,6 +36,7 @@ def to_stamp(utc_ns: int) -> str:
     return datetime.fromtimestamp(utc_ns / 1e9).strftime("%Y%m%d_%H%M%S")
 
 
+@lru_cache(256)  # a page of the library names each time twice
 def to_iso(utc_ns: int) -> str:
     """Returns ISO 8601 in UTC with milliseconds, as in logs and JSON replies."""
     return datetime.fromtimestamp(utc_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

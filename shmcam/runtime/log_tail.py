@@ -63,28 +63,28 @@ def read_tail(path: Path, lines: int) -> list[str]:
 
 
 def _stamp_lines(name: str, lines: list[str]) -> list[tuple[str, str]]:
-    """Returns each line with its time; a line without one (a traceback) has the time of the line before."""
+    """Returns each line with its time, after the process's name.
+
+    A line without a time (a traceback) has that of the line before.
+    """
     stamped, when = [], ""
     for line in lines:
-        when = stamp_of(line) or when
-        stamped.append((when, add_name(name, line)))
+        if ours := _OURS.match(line):
+            when = ours[1]
+            stamped.append((when, f"{when} {name:<12} {line[len(when) + 1 :]}"))
+        else:
+            when = _read_supervisord_time(line) or when
+            stamped.append((when, f"{name:<12} {line}"))
     return stamped
 
 
-def stamp_of(line: str) -> str:
-    """Returns the time at the start of a line, as UTC text that can be sorted; "" if there is none."""
-    if match := _OURS.match(line):
-        return match[1]
-    if match := _SUPERVISORDS.match(line):  # supervisord writes local time
-        local = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").astimezone()
-        return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{match[2]}Z"
-    return ""
-
-
-def add_name(name: str, line: str) -> str:
-    """Returns the line with the process's name after the time."""
-    when = line.partition(" ")[0] if _OURS.match(line) else ""
-    return f"{when} {name:<12} {line[len(when) + 1 :]}" if when else f"{name:<12} {line}"
+def _read_supervisord_time(line: str) -> str:
+    """Returns the local time at the start of a line as ours are written; "" if there is none."""
+    match = _SUPERVISORDS.match(line)
+    if match is None:
+        return ""
+    local = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").astimezone()
+    return f"{local.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{match[2]}Z"
 
 
 class LogFollower:

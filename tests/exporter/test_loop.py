@@ -14,9 +14,10 @@ from exporter.job_queue import JobQueue
 from exporter.loop import MAX_WAIT_S, Exporter, check_disks, find_wait_s, handle_message, submit_due_past_stacks
 from exporter.session_log_collector import SessionLogs
 from shmcam.config.settings import Settings
-from shmcam.control.messages import PastStack, RecordingStarted, Reply
+from shmcam.control.messages import Archive, Archives, PastStack, RecordingStarted, Reply
 from shmcam.library import Catalogue, Entry
 from shmcam.library.errors import NotWritable
+from shmcam.library.manifest import JOURNAL
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Interval
 from tests.machine import until
@@ -52,6 +53,21 @@ def make_exporter(tmp_path: Path, toml: str = TOML) -> Exporter:
     control = SimpleNamespace(announce=lambda _event: None)
     disks = DiskMonitor(control.announce, threading.Event())
     return Exporter(settings, control, pictures, None, Saver(), Saver(), disks)  # type: ignore[arg-type]
+
+
+def test_archives_are_listed_while_another_is_built(tmp_path):
+    """The list was a job behind the build, which may take an hour."""
+    exporter = make_exporter(tmp_path)
+    replies = []
+    begun = exporter.settings.paths.archives / "trial" / JOURNAL
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    with Catalogue.of(exporter.settings) as exporter.catalogue:
+        for message in (Archive(name="trial"), Archives(action="list")):
+            request = SimpleNamespace(message=message, reply=replies.append)
+            handle_message(request, exporter, 100 * S)  # type: ignore[arg-type]
+    assert len(exporter.file_jobs.work) == 1
+    assert [reply.data for reply in replies] == [{"rows": [], "unfinished": ["trial"]}]
 
 
 @pytest.mark.parametrize(("camera", "after_s"), [("", 3.0), ("cam0", 3.0), ("cam1", 0.5), ("nobody", 0.5)])

@@ -8,7 +8,7 @@ import pytest
 
 from shmcam.control.client import ControlClient, Delegation
 from shmcam.control.client_connection import WakeUp
-from shmcam.control.messages import NightBegan, NightEnded, Saved
+from shmcam.control.messages import NightBegan, NightEnded, Reply, Saved
 from tests.shmcam.hub.hubs import HubProcess, until
 
 
@@ -110,6 +110,27 @@ def test_requests_are_handled_while_the_loop_waits_and_by_the_loop_else():
     with waits:
         pass
     assert not waits.has_handled
+
+
+def test_a_wait_for_requests_delegates_them_too_and_ends_when_they_are_handled():
+    """The exporter's answers waited until its loop had gone round."""
+    handled_in = []
+    with HubProcess() as hub, ControlClient("exporter", socket_path=hub.socket, commands=("pictures",)) as control:
+
+        def handle():
+            for request in control.receive():
+                handled_in.append(threading.current_thread().name)
+                request.reply(Reply(text="answered"))
+
+        control.delegate(handle)
+        asking = threading.Thread(target=lambda: [hub.text("pictures") for _ in range(20)])
+        until(lambda: control.is_connected, "connected")
+        asking.start()
+        while asking.is_alive():
+            control.wait(0.1)
+            handle()
+        asking.join()
+    assert len(handled_in) == 20 and handled_in.count("control") >= 10
 
 
 def test_a_request_that_fails_while_the_loop_waits_fails_in_the_loop():

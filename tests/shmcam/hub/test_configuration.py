@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.control.messages import SettingChanged
-from shmcam.hub.live_settings import LiveSettings, as_json, as_toml, roles_to_restart
+from shmcam.hub.live_settings import JOURNAL_BYTES_MAX, LiveSettings, as_json, as_toml, roles_to_restart
 from tests.shmcam.hub.hubs import HubProcess, until
 
 CONFIG = """\
@@ -335,6 +335,26 @@ def test_a_journal_that_cannot_be_used_is_set_aside(tmp_path, journal):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/changes.json").write_text(journal)
     assert live_settings_of(tmp_path).current.value("night.dark_threshold") == 40
+
+
+def test_a_journal_has_a_record_for_each_change_and_is_written_anew_where_it_cannot_grow(tmp_path):
+    """Each `set` replaced the file, which took longer than all else that it does."""
+    live_settings, journal = live_settings_of(tmp_path), tmp_path / "run/changes.json"
+    live_settings.change({"night.dark_threshold": 31})
+    inode = journal.stat().st_ino
+    with journal.open("ab") as stream:
+        stream.write(b'\n{"run": "1@1", "changes": {"night.dark_th')  # a kill in the middle of a write
+    live_settings.change({"night.dark_threshold": 32, "night.bright_threshold": 90})
+    assert journal.stat().st_ino == inode
+    assert live_settings_of(tmp_path).unsaved == {"night.dark_threshold": 32, "night.bright_threshold": 90}
+    for number in range(1000):
+        live_settings.change({"night.dark_threshold": 30 + number % 9})
+    assert journal.stat().st_size <= JOURNAL_BYTES_MAX
+    assert live_settings_of(tmp_path).unsaved == {"night.dark_threshold": 30, "night.bright_threshold": 90}
+    journal.unlink()
+    os.mkfifo(journal)
+    live_settings.change({"night.dark_threshold": 41})
+    assert live_settings_of(tmp_path).unsaved == {"night.dark_threshold": 41, "night.bright_threshold": 90}
 
 
 KILLER = """

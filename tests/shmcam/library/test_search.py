@@ -10,6 +10,7 @@ import pytest
 from exporter.commands.library import answer_command
 from shmcam.cli.library import main
 from shmcam.control.messages import Clips, Library
+from shmcam.library import Catalogue, Entry
 from shmcam.library.query import ORDERS, Query, find_next_cursor
 from shmcam.library.timeline import CELLS_MAX, EVENTS_MAX, TimelineRow, TimelineSpan, make_timeline
 
@@ -155,3 +156,41 @@ def test_the_timeline_is_a_command_too(catalogue, library, saved, settings, caps
     span = ["timeline", "--since", "2023-11-14T00:00Z", "--until", "2023-11-16T00:00Z", "--step", "86400"]
     assert main(["--config", str(settings.path), "--json", *span]) == 0
     assert sum(cell["clips"] for c in json.loads(capsys.readouterr().out)["cameras"] for cell in c["cells"]) == 13
+
+
+def test_the_newest_rows_of_any_kind_are_found_without_reading_or_sorting_the_others(tmp_path):
+    """`clips` took 160 ms and `pictures` 230 ms with 100,000 rows: all rows of the kind were sorted."""
+    kinds = [kind for kind in ("picture", "stack", "clip", "session") for _ in range(500)]
+    rows = [Entry(kind=kind, camera="cam0", path=tmp_path / f"{n}", started_utc_ns=n) for n, kind in enumerate(kinds)]
+    queries = [
+        Query(limit=5),
+        Query(kinds=("clip", "session"), limit=5),
+        Query(other_than=("clip", "session", "archive"), limit=5),
+        Query(group="pictures", limit=5),
+        Query(group="clips", limit=5),
+    ]
+    steps = []
+    with Catalogue(tmp_path / "library.db") as catalogue:
+        catalogue.insert(rows)
+        catalogue.write(lambda db: db.set_progress_handler(lambda: steps.append(1), 100))
+        for query in queries:
+            steps.clear()
+            found = catalogue.search(query)
+            assert [entry.path.name for entry in found] == [str(n) for n in newest_of(query, kinds)]
+            assert len(steps) * 100 < 2000, query
+
+
+def newest_of(query, kinds):
+    wanted = {"clips": ("clip", "session"), "pictures": ("picture", "stack")}.get(query.group) or query.kinds
+    fitting = [n for n, kind in enumerate(kinds) if kind in (wanted or kinds) and kind not in query.other_than]
+    return fitting[:-6:-1]
+
+
+def test_a_library_of_an_earlier_release_gets_the_index_of_kinds(tmp_path):
+    with Catalogue(tmp_path / "library.db") as catalogue:
+        catalogue.insert([Entry(kind="clip", camera="cam0", path=tmp_path / "a", started_utc_ns=1)])
+        catalogue.write(lambda db: db.execute("DROP INDEX by_kind"))
+    with Catalogue(tmp_path / "library.db") as catalogue:
+        assert [entry.kind for entry in catalogue.search(Query(kinds=("clip",)))] == ["clip"]
+        names = catalogue.write(lambda db: [row["name"] for row in db.execute("PRAGMA index_list(entries)")])
+    assert "by_kind" in names
