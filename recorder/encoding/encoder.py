@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from recorder.clips.clip import ClipOrder
 from recorder.encoding.av_frames import EncoderInput
 from recorder.errors import EncoderFailed, EncoderUnavailable
-from recorder.settings import RecorderSettings
+from recorder.settings import Preset, RecorderSettings
 from shm_ring import FrameMeta
 from shmcam.video.color_tags import tag_colors
 
@@ -32,7 +32,10 @@ MAX_GOP_FRAMES = 100_000
 DEVICES = "video*"
 """In /dev, where FFmpeg looks for a V4L2 encoder (libavcodec/v4l2_m2m.c)."""
 
-SAME_SYNTAX = "weightp=0:cabac=1:8x8dct=1:bframes=0:ref=1"
+FASTEST: Preset = "ultrafast"
+"""The preset that takes over from the user's under load."""
+
+SAME_SYNTAX = "weightp=0:cabac=1:8x8dct=1:bframes=0:ref=1:"
 """Makes all presets write the same parameter sets, so that a file goes on when the preset changes under load."""
 
 
@@ -61,17 +64,30 @@ class EncoderPlan:
     bitrate: int
     """Bits per second; 0: by crf (libx264) or by size and rate (hardware)."""
     threads: int
+    keeps_syntax: bool
+    """Another preset may take over within the file."""
 
 
 def plan_encoder(
-    settings: RecorderSettings, codec: str, encoder_input: EncoderInput, fps: float, cores: int
+    settings: RecorderSettings,
+    codec: str,
+    encoder_input: EncoderInput,
+    fps: float,
+    cores: int,
+    *,
+    preset: Preset | None = None,
 ) -> EncoderPlan:
-    """Turns the user's keys into a plan; at most 4 threads by default, because each costs frame buffers."""
+    """Turns the user's keys into a plan; at most 4 threads by default, because each costs frame buffers.
+
+    `preset`: the one to use now, if it is not the user's.
+    """
     threads = settings.threads or min(4, cores)
     bitrate = settings.bitrate
     if codec != "libx264" and not bitrate:
         bitrate = hardware_bitrate_of(encoder_input, fps)
-    return EncoderPlan(codec, encoder_input, fps, settings.preset, settings.crf, bitrate, threads)
+    keeps_syntax = settings.preset != FASTEST
+    preset = preset or settings.preset
+    return EncoderPlan(codec, encoder_input, fps, preset, settings.crf, bitrate, threads, keeps_syntax)
 
 
 def hardware_bitrate_of(encoder_input: EncoderInput, fps: float) -> int:
@@ -165,7 +181,7 @@ def _x264_options_of(plan: EncoderPlan) -> dict[str, str]:
         "preset": plan.preset,
         "tune": "zerolatency",
         "forced-idr": "1",
-        "x264-params": SAME_SYNTAX + ":scenecut=0:log-level=error",
+        "x264-params": (SAME_SYNTAX if plan.keeps_syntax else "") + "scenecut=0:log-level=error",
     }
     if plan.bitrate:
         return options | {"maxrate": str(plan.bitrate), "bufsize": str(plan.bitrate)}

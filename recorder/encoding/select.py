@@ -13,7 +13,7 @@ import numpy as np
 from recorder.encoding.av_frames import EncoderInput, view_plane
 from recorder.encoding.encoder import AccessUnit, Encoder, EncoderPlan, plan_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
-from recorder.settings import RecorderSettings
+from recorder.settings import Preset, RecorderSettings
 from shm_ring import FrameMeta
 
 log = logging.getLogger(__name__)
@@ -49,15 +49,16 @@ def open_encoder(
     fps: float,
     *,
     failed: frozenset[str] = frozenset(),
+    preset: Preset | None = None,
     opener: EncoderOpener = Encoder,
 ) -> Encoder:
-    """Opens the best encoder that works for these frames. `failed` are not tried again.
+    """Opens the best encoder that works for these frames. `failed` are not tried again; `preset`: see `plan_encoder`.
 
     Raises: EncoderUnavailable, with the reason of every candidate.
     """
     reasons = [f"failed before: {', '.join(sorted(failed))}"] if failed else []
     for name in list_candidates(settings.encoder, failed):
-        plan = plan_encoder(settings, name, encoder_input, fps, len(os.sched_getaffinity(0)))
+        plan = plan_encoder(settings, name, encoder_input, fps, len(os.sched_getaffinity(0)), preset=preset)
         try:
             encoder = opener(plan) if name == SOFTWARE else _open_and_prove(plan, opener)
         except (EncoderUnavailable, EncoderFailed) as error:

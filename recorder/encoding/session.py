@@ -18,7 +18,7 @@ import msgspec
 
 from recorder.clips.clip import ClipOrder, Track
 from recorder.encoding.av_frames import EncoderInput, Wrapper, encoder_input_of
-from recorder.encoding.encoder import TIME_BASE, AccessUnit, Encoder
+from recorder.encoding.encoder import FASTEST, TIME_BASE, AccessUnit, Encoder
 from recorder.encoding.select import SOFTWARE, open_encoder
 from recorder.errors import EncoderFailed, EncoderUnavailable
 from recorder.settings import Preset, RecorderSettings
@@ -63,7 +63,6 @@ def signature_of(encoder_input: EncoderInput, meta: FrameMeta) -> StreamSignatur
     return StreamSignature(encoder_input, bool(meta.flags & NIGHT), meta.frame_duration_us)
 
 
-FASTEST: Preset = "ultrafast"
 BEHIND, CAUGHT_UP = 0.5, 0.1
 """Shares of the ring: with more frames waiting the fastest preset is used, with fewer the user's again."""
 LAGS = 15
@@ -310,10 +309,10 @@ class EncoderSession:
         settings = msgspec.structs.replace(
             self.settings,
             encoder=codec or self.settings.encoder,
-            preset=self._preset,
             threads=1 if self._is_single else self.settings.threads,
         )
-        self._encoder = open_encoder(settings, signature.input, 1e6 / signature.period_us, failed=self._failed)
+        fps = 1e6 / signature.period_us
+        self._encoder = open_encoder(settings, signature.input, fps, failed=self._failed, preset=self._preset)
         self.codec = self._encoder.plan.codec
         return self._encoder
 

@@ -238,9 +238,7 @@ def test_a_frame_torn_inside_an_encoder_that_lags_is_never_seen(monkeypatch):
     soft = RecorderSettings(encoder="libx264", threads=1)
     monkeypatch.setattr(
         "recorder.encoding.session.open_encoder",
-        lambda settings, wanted, fps, failed=frozenset(): select.open_encoder(
-            settings, wanted, fps, failed=failed, opener=Lagging
-        ),
+        lambda settings, wanted, fps, **more: select.open_encoder(settings, wanted, fps, opener=Lagging, **more),
     )
     shape, payload = picture("yuv420p", 320, 240)
     encoding, shown = EncoderSession(soft), []

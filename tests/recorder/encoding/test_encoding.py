@@ -192,8 +192,8 @@ def test_a_hardware_encoder_that_fails_later_is_replaced_and_no_frame_is_missing
 
     opened = []
 
-    def opener(settings, wanted, fps, failed=frozenset()):
-        encoder = open_encoder(settings, wanted, fps, failed=failed, opener=Hardware)
+    def opener(settings, wanted, fps, **more):
+        encoder = open_encoder(settings, wanted, fps, opener=Hardware, **more)
         opened.append(encoder.plan.codec)
         return encoder
 
@@ -286,6 +286,20 @@ def test_presets_change_under_load_without_a_new_file():
     assert encoding.epoch >= 3, "to ultrafast and back"
     assert len(tracks) == 1
     assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 90
+
+
+@pytest.mark.parametrize(("preset", "profile_idc"), [("ultrafast", 66), ("superfast", 100)])
+def test_only_a_preset_from_which_another_takes_over_writes_the_parameter_sets_of_all(preset, profile_idc):
+    """CABAC and 8x8 transforms took a fifth of the CPU of ultrafast, and no preset takes over from it: Baseline."""
+    shape, payload = picture("yuv420p", 640, 480)
+    encoding = EncoderSession(replace_settings(SOFT, preset=preset))
+    units = []
+    for meta in metas(30):
+        units += encoding.encode(Stand(shape, payload), meta, ORDER)
+        encoding.adapt_preset(lag=60, slots=64)
+    sps = encoding.track.parameter_sets.split(b"\0\0\1")[1]
+    assert (sps[0] & 31, sps[1]) == (7, profile_idc)
+    assert [frame_number_code.read(frame.to_ndarray(format="gray")) for frame in decode(units)] == [7] * 30
 
 
 def test_one_thread_takes_over_where_it_is_quick_enough_and_the_file_goes_on(monkeypatch):
