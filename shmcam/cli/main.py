@@ -21,6 +21,7 @@ from importlib.metadata import version
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
+from shmcam.runtime.readable_text import ESCAPE
 
 EXIT_INTERRUPTED = 130
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 - argv list, no shell
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # or a locale without "…" ends it with an exception
+            stream.reconfigure(errors=ESCAPE)  # or a locale without "…" ends it with an exception
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options = read(words)

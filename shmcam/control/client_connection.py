@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shmcam.control.codec import READ_BYTES, Decoder, Received, encode
+from shmcam.control.codec import READ_BYTES, UNSENDABLE, Decoder, Received, encode, encode_or_error
 from shmcam.control.event_deduplication import SeenEvents
 from shmcam.control.messages import PROCESS_BYTES_MAX, Chunk, Event, EventId, Hello, Message, Reply
 from shmcam.runtime.guarded_thread import Worker
@@ -139,10 +139,12 @@ class ClientConnection:
             return False
         try:
             data = encode("msgpack", message, ident, event_id=event_id)
-        except (ValueError, OverflowError, TypeError) as problem:
-            log.error("message cannot be sent: %s", problem)
+        except UNSENDABLE as problem:
             self.lost_count += 1
-            return False
+            if not isinstance(message, Reply):
+                log.error("message cannot be sent: %s", problem)
+                return False
+            data = encode_or_error("msgpack", message, ident)  # somebody waits for it
         with self._lock:
             self._out.append(_Queued(data, is_event, event_id))
             self.backlog_bytes += len(data)

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +43,7 @@ from shmcam.control.messages import (
     wire_name,
 )
 from shmcam.control.parser import UnknownCommandError, parse_line, parse_map, parse_object
+from shmcam.runtime.readable_text import to_readable
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class Refused:
     reply: Reply
     id: Any = None
     fatal: bool = False
+    is_answer: bool = False
+    """True for the answer of a process, which somebody waits for."""
 
 
 Decoded = Received | Refused
@@ -237,7 +240,10 @@ def decode_map(value: Any) -> Decoded:
     """Decodes one unpacked value of a process."""
     if not isinstance(value, dict):
         return Refused(error("malformed msgpack: a message is a map", "bad_message"), fatal=True)
-    return _decode_with(parse_map, value, _id_of(value), event_id=_event_id_of(value))
+    decoded = _decode_with(parse_map, value, _id_of(value), event_id=_event_id_of(value))
+    if isinstance(decoded, Refused) and value.get("message") in ("reply", "chunk"):
+        return replace(decoded, is_answer=True)
+    return decoded
 
 
 def decode_json(line: bytes) -> Decoded:
@@ -295,6 +301,9 @@ def shorten(problem: BaseException) -> str:
 
 # ---- messages to bytes
 
+UNSENDABLE = (ValueError, OverflowError, TypeError, RecursionError)
+"""What `encode` raises for a message that has no form on the wire: too long, nested too deep, beyond 64 bits …"""
+
 
 def encode(
     dialect: str,
@@ -306,22 +315,34 @@ def encode(
 ) -> bytes:
     """Encodes one message; `at_utc` is the time shown in JSON and text (None: now).
 
-    People and master programs get no event ids. *Raises* ValueError for a message longer than
-    PROCESS_BYTES_MAX that is not a Reply; a Reply of that length becomes an error.
+    People and master programs get no event ids. Names of files that are no Unicode become readable escapes.
+
+    *Raises* ValueError for a message longer than PROCESS_BYTES_MAX that is not a Reply, and with OverflowError,
+    TypeError and RecursionError for values that have no form; a Reply of that length becomes an error.
     """
-    if dialect == "msgpack":
-        return _encode_msgpack(message, ident, event_id)
-    timestamp = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return _encode_json(message, ident, timestamp) if dialect == "json" else _encode_text(message, timestamp)
+    timestamp = ""
+    if dialect != "msgpack":
+        timestamp = (at_utc or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        return _encode(dialect, message, ident, timestamp, event_id)
+    except UnicodeEncodeError:
+        readable = replace(message, **to_readable(values_of(message)))
+        return _encode(dialect, readable, ident, timestamp, event_id)
 
 
 def encode_or_error(dialect: str, message: Message, ident: Any, event_id: EventId | None = None) -> bytes:
     """Encodes a message, or an error in its place if it cannot be sent (too long, an integer beyond 64 bits)."""
     try:
         return encode(dialect, message, ident, event_id=event_id)
-    except (ValueError, OverflowError, TypeError) as problem:
-        log.error("message cannot be sent: %s", problem)
-        return encode(dialect, error(f"the answer cannot be sent: {problem}", "unsendable"), ident)
+    except UNSENDABLE as problem:
+        log.error("message cannot be sent: %s", shorten(problem))
+        return encode(dialect, error(f"the answer cannot be sent: {shorten(problem)}", "unsendable"), ident)
+
+
+def _encode(dialect: str, message: Message, ident: Any, timestamp: str, event_id: EventId | None) -> bytes:
+    if dialect == "msgpack":
+        return _encode_msgpack(message, ident, event_id)
+    return _encode_json(message, ident, timestamp) if dialect == "json" else _encode_text(message, timestamp)
 
 
 def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> bytes:
@@ -331,10 +352,7 @@ def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> b
     if event_id is not None:
         values["event_id"] = event_id
     packed = _pack(values)
-    # a list that is too long has more bytes than items, so most messages are not searched
-    if len(packed) <= MSGPACK_LIMITS["max_array_len"] or (
-        len(packed) <= MESSAGE_BYTES_MAX and not _has_long_list(values)
-    ):
+    if len(packed) <= MESSAGE_BYTES_MAX and not _must_be_json(values):
         return packed
     text = msgspec.json.encode(values, enc_hook=_to_number)
     if len(text) > PROCESS_BYTES_MAX:
@@ -352,12 +370,16 @@ def _pack(values: dict[str, Any]) -> bytes:
     return packed
 
 
-def _has_long_list(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> bool:
-    """Returns whether a value or one in it is a list or map that is longer than a Decoder takes from msgpack."""
-    if len(value) > MSGPACK_LIMITS["max_map_len" if isinstance(value, dict) else "max_array_len"]:
+def _must_be_json(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
+    """Returns whether a Decoder takes this from JSON only: a list or map is long, or a key (a number) is no text."""
+    inside: Iterable[Any] = value
+    if isinstance(value, dict):
+        if len(value) > MSGPACK_LIMITS["max_map_len"] or any(type(key) is not str for key in value):
+            return True
+        inside = value.values()
+    elif len(value) > MSGPACK_LIMITS["max_array_len"]:
         return True
-    inside = value.values() if isinstance(value, dict) else value
-    return any(_has_long_list(item) for item in inside if isinstance(item, (dict, list, tuple)))
+    return any(_must_be_json(item) for item in inside if isinstance(item, (dict, list, tuple)))
 
 
 def _to_number(value: Any) -> Any:

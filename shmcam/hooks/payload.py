@@ -5,9 +5,8 @@ from __future__ import annotations
 from string import Template
 from typing import Any
 
-import msgspec
-
 from shmcam.control.messages import Event, values_of, wire_name
+from shmcam.runtime.readable_text import encode_json
 
 ENVIRONMENT_VALUE_MAX = 4096
 """Characters of one variable; the JSON on stdin is whole."""
@@ -31,7 +30,7 @@ def to_payload(event: Event, *, ident: str, hook: str, host: str, time_utc: str,
 
 def to_json(payload: dict[str, Any]) -> bytes:
     """Returns a payload as one line of JSON."""
-    return msgspec.json.encode(payload)
+    return encode_json(payload)
 
 
 def to_environment(payload: dict[str, Any]) -> dict[str, str]:

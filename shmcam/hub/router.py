@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shmcam.control.codec import Decoded, Received
+from shmcam.control.codec import Decoded, Received, Refused
 from shmcam.control.command_table import BY_NAME, CommandRow
 from shmcam.control.event_deduplication import LastEvents, SeenEvents
 from shmcam.control.help import explain
@@ -227,8 +227,7 @@ class Router:
         if peer is None:
             return []
         if not isinstance(decoded, Received):
-            refusal = Send((number,), decoded.reply, decoded.id)
-            return [refusal, Close(number, decoded.reply.text)] if decoded.fatal else [refusal]
+            return self._refuse(peer, decoded)
         message = decoded.message
         if isinstance(message, Command):
             return self._route_command(peer, message, decoded.id, now_s)
@@ -300,6 +299,17 @@ class Router:
             return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")
         text = f"{program} is not connected, so nobody answers {row.words[0]}; try: supervisorctl start {program}"
         return error(text, "not_running", program=program)
+
+    def _refuse(self, peer: Peer, refused: Refused) -> list[Action]:
+        """Tells a peer what cannot be read; where that is an answer, who waits for it is told, too."""
+        actions: list[Action] = [Send((peer.number,), refused.reply, None if refused.is_answer else refused.id)]
+        if refused.fatal:
+            actions.append(Close(peer.number, refused.reply.text))
+        if refused.is_answer:
+            text = f"{peer.program} gave an answer that cannot be read: {refused.reply.text.removeprefix('ERROR: ')}"
+            if complete := self._pending.add_reply(refused.id, peer.number, error(text, "unsendable")):
+                actions.append(_send_reply(complete))
+        return actions
 
     # ---- from processes
 

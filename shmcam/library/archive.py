@@ -126,7 +126,8 @@ def build(
 def find_unfinished(archives: Path) -> list[str]:
     """Returns the names of archives that were begun and have no manifest yet."""
     begun = (journal.parent for journal in archives.glob(f"*/{JOURNAL}"))
-    return sorted(folder.name for folder in begun if not (folder / MANIFEST).exists())
+    named = (folder for folder in begun if re.fullmatch(FORMER_LONG_NAME, folder.name))
+    return sorted(folder.name for folder in named if not (folder / MANIFEST).exists())
 
 
 def discard(folder: Path, folders: Collection[Path]) -> None:

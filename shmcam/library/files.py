@@ -47,8 +47,9 @@ SYSTEM_FOLDERS = frozenset({"lost+found", "System Volume Information"})
 def find_files(folders: Sequence[Path]) -> set[str]:
     """Returns the path of every media file below the folders that may be ours by its name, and of every manifest.
 
-    Files inside an archive, also one being built, are left out, as are names that are not UTF-8: no row can hold them.
-    `sidecar.read` tells which of them are ours. Texts, because the start of the exporter waits for 100,000 of them.
+    Files inside an archive, also one being built, are left out, as are names of files and folders that are not UTF-8:
+    no row can hold them. `sidecar.read` tells which of them are ours. Texts, because the start of the exporter waits
+    for 100,000 of them.
     """
     paths: set[str] = set()
     for folder in folders:
@@ -59,7 +60,7 @@ def find_files(folders: Sequence[Path]) -> set[str]:
                 paths.update([str(subfolder / MANIFEST)] if is_whole else [])
                 names.clear()
                 continue
-            names[:] = [name for name in names if not name.startswith(HIDDEN) and name not in SYSTEM_FOLDERS]
+            names[:] = [name for name in names if _may_hold_ours(name)]
             begin = f"{subfolder}{os.sep}"
             paths.update(begin + name for name in files if _may_be_ours(name, present))
     return {path for path in paths if not path.endswith(tuple(VIDEOS)) or not _is_growing(Path(path))}
@@ -197,6 +198,11 @@ def _is_same(folder: Path, other: Path) -> bool:
         return folder == other or folder.samefile(other)
     except OSError:
         return False
+
+
+def _may_hold_ours(name: str) -> bool:
+    """Tells whether a folder of this name is searched."""
+    return not name.startswith(HIDDEN) and name not in SYSTEM_FOLDERS and is_text(name)
 
 
 def _may_be_ours(name: str, present: Collection[str]) -> bool:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from shmcam.config.schema import find_settings_modules
 from shmcam.config.settings import LoggingSettings
 from shmcam.runtime.log_rotation import Quota, RotatingFile
+from shmcam.runtime.readable_text import ESCAPE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -75,7 +76,7 @@ class _PipeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             for line in self.format(record).splitlines():
-                os.write(self._descriptor, line.encode(errors="replace")[:MAX_LINE_BYTES] + b"\n")
+                os.write(self._descriptor, line.encode(errors=ESCAPE)[:MAX_LINE_BYTES] + b"\n")
         except BlockingIOError:
             self.dropped += 1
 
@@ -188,7 +189,7 @@ def open_process_log(path: Path, settings: LoggingSettings) -> Iterator[None]:
     sys.stderr.flush()
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_PipeWriter()), errors="replace", line_buffering=True)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(_PipeWriter()), errors=ESCAPE, line_buffering=True)
     writer.start()
     try:
         yield

@@ -8,6 +8,8 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from shmcam.runtime.readable_text import encode_json
+
 
 class Problem(msgspec.Struct, frozen=True):
     """The answer to every refused request."""
@@ -22,7 +24,7 @@ def error_response(status: int, reason: str, headers: Iterable[tuple[str, str]] 
     """Returns a refusal as JSON; a header may occur more than once."""
     return web.Response(
         status=status,
-        body=msgspec.json.encode(Problem(status, reason)),
+        body=encode_json(Problem(status, reason)),
         content_type="application/json",
         # The last three too: an answer to what is no valid request passes no route and no middleware.
         headers=CIMultiDict(

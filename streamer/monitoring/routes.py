@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from shmcam.runtime.clock import now_ns, to_iso
+from shmcam.runtime.readable_text import encode_json
 from streamer.auth.roles import Role
 from streamer.http.context import ACCESS, CONTEXT, Context, StreamedCamera, camera_of
 from streamer.monitoring.health import CameraHealth, Health, find_reasons
@@ -84,7 +84,7 @@ def camera_health_of(context: Context, camera: StreamedCamera) -> CameraHealth:
 def json_response(value: object, status: int = 200) -> web.Response:
     """Returns a response with any value that msgspec can encode, never cached."""
     return web.Response(
-        body=msgspec.json.encode(value),
+        body=encode_json(value),
         status=status,
         content_type="application/json",
         headers={"Cache-Control": "no-store"},

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from shmcam.runtime.readable_text import encode_json
 from streamer.http.context import Context
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers
@@ -32,7 +33,7 @@ class WebSocketWriter:
     async def send_json(self, kind: str, **values: object) -> None:
         """Sends a text message: a JSON object of this type."""
         with suppress(ConnectionError):
-            await self._socket.send_str(msgspec.json.encode({"type": kind, **values}).decode())
+            await self._socket.send_str(encode_json({"type": kind, **values}).decode())
 
     async def send_bytes(self, data: bytes) -> None:
         """Sends a binary message."""

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from shm_ring import FrameMeta
 from shm_ring.formats import geometry, planes
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
+from shmcam.library.manifest import JOURNAL
 from shmcam.runtime.atomic_files import open_atomic
 from tests.exporter.conftest import HOME, Feed, Service
 from tests.machine import until
@@ -356,3 +358,30 @@ def test_a_library_damaged_while_the_exporter_was_down_does_not_stop_saving(shar
     second = until(lambda: (r := shared.call("save")).ok and r, 20, "save: " + shared.logs()[-1500:]).data["path"]
     paths = {row["path"] for row in shared.call("pictures limit=200").data["rows"]}
     assert {first, second} <= paths and list(database.parent.glob("library.sqlite3.damaged-*"))
+
+
+def test_names_that_are_not_utf_8_stop_no_answer_and_no_log(shared):
+    """An unfinished archive named b"caf\\xe9" left `archives list` without an answer for ten minutes."""
+    logs, archives = shared.settings.paths.logs, shared.settings.paths.archives
+    strange = Path(os.fsdecode(os.fsencode(archives) + b"/caf\xe9"))
+    strange.mkdir(parents=True)
+    (strange / JOURNAL).touch()
+    log = Path(os.fsdecode(os.fsencode(logs) + b"/caf\xe9.log"))
+    log.touch()
+    try:
+        assert shared.call("archives list", 10).data["unfinished"] == []
+        for text in (shared.call("logs nobody", 10).text, say(shared, b'{"command": "logs", "process": "nobody"}')):
+            assert "caf\\xe9" in text.replace("\\\\", "\\")
+        cli = [sys.executable, "-m", "shmcam.cli.main", "logs", "nobody", "--config", str(shared.config)]
+        assert b"caf\\xe9" in subprocess.run(cli, capture_output=True, timeout=60, check=False).stderr
+    finally:
+        log.unlink()
+        shutil.rmtree(strange)
+
+
+def say(service, line: bytes) -> str:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(10)
+        link.connect(str(service.settings.socket_path))
+        link.sendall(line + b"\n")
+        return link.makefile("rb").readline().decode()

@@ -26,13 +26,15 @@ PID_SUFFIX_BYTES = len(".4194304")
 def find_path_problem(settings: Settings) -> str:
     """Returns the reason why supervisord cannot use the paths of a configuration, and what to change; empty: it can."""
     paths = settings.paths
-    for path in (settings.path, Path(sys.executable), paths.run, paths.logs):
+    saved = (paths.captures, paths.recordings, paths.archives, paths.library)
+    for path in (settings.path, Path(sys.executable), paths.run, paths.logs, *saved):
         if not str(path).isprintable() and any(c in str(path) for c in "\n\r\0"):
             return f"{str(path)!r}: supervisord cannot use a path with a line break; rename that folder"
         try:
             str(path).encode()
         except UnicodeEncodeError:
-            return f"{os.fsencode(path)!r}: supervisord cannot use a path that is not UTF-8; rename that folder"
+            user = "the library" if path in saved else "supervisord"
+            return f"{os.fsencode(path)!r}: {user} cannot use a path that is not UTF-8; rename that folder"
     longest = paths.run / SOCKET  # the longest name there
     length, limit = len(os.fsencode(longest)), SOCKET_PATH_MAX - PID_SUFFIX_BYTES
     if length > limit:

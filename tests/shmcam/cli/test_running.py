@@ -110,6 +110,15 @@ def test_a_path_that_supervisord_cannot_read_is_refused_by_name(tmp_path):
         assert words in find_path_problem(settled(tmp_path / name))
 
 
+def test_a_link_to_where_the_library_cannot_follow_is_refused_by_name(tmp_path):
+    """No row could hold the path of a clip there."""
+    (tmp_path / "latin\udce9").mkdir()
+    (tmp_path / "recordings").symlink_to(tmp_path / "latin\udce9")
+    problem = find_path_problem(settled(tmp_path))
+    place = os.fsencode(tmp_path / "latin\udce9")
+    assert problem == f"{place!r}: the library cannot use a path that is not UTF-8; rename that folder"
+
+
 @needs("socat")
 def test_the_printed_line_works_from_any_folder(monkeypatch):
     monkeypatch.chdir("/")

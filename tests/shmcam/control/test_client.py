@@ -133,6 +133,54 @@ def test_a_wait_for_requests_delegates_them_too_and_ends_when_they_are_handled()
     assert len(handled_in) == 20 and handled_in.count("control") >= 10
 
 
+def nested(depth):
+    value = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ODD_ANSWERS = {
+    "a name that is no Unicode": (Reply(text="Saved /caf\udce9.jpg"), r"Saved /caf\xe9.jpg"),
+    "nested too deep": (Reply(data={"deep": nested(5000)}), "ERROR: the answer cannot be sent: "),
+    "nested too deep for Python": (Reply(data={"deep": nested(480)}), "ERROR: the answer cannot be sent: "),
+    "nested deep": (Reply(data={"deep": nested(100)}), "ok"),
+    "beyond 64 bits": (Reply(data={"n": 2**80}), "ok"),
+    "too long": (Reply(data={"rows": ["x" * 1000] * 2000}), "ERROR: the answer is 2006079 bytes long"),
+    "not a number": (Reply(data={"n": [float("nan"), float("inf")]}), "ok"),
+    "keys that are numbers": (Reply(data={"n": {1: 2}}), "ok"),
+    "keys that are lists": (Reply(data={"n": {(1, 2): 3}}), "ok"),
+    "bytes": (Reply(data={"n": b"\xff\xfe"}), "ok"),
+    "a text that is none": (Reply(text=5), "ERROR: exporter gave an answer that cannot be read: reply: text: expected"),
+    "data that is none": (Reply(data=[1]), "ERROR: exporter gave an answer that cannot be read: reply: data: expected"),
+}
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_for_who_asked_and_for_nobody_else():
+    """Who asked waited ten minutes, or the process that answered lost its connection."""
+    with HubProcess() as hub, ControlClient("exporter", socket_path=hub.socket, commands=("pictures",)) as control:
+        until(lambda: control.is_connected, "connected")
+        with hub.connect() as other:
+            for answer, text in ODD_ANSWERS.values():
+                for ask in (lambda: hub.text("pictures"), lambda: hub.json({"command": "pictures", "id": 7})):
+                    replies = []
+                    asking = threading.Thread(target=lambda ask=ask, replies=replies: replies.append(ask()))
+                    asking.start()
+                    until(lambda: control.wait(0.1), "asked")
+                    for request in control.receive():
+                        request.reply(answer)
+                    asking.join(5)
+                    [reply] = replies
+                    if isinstance(reply, str):
+                        assert reply.startswith(text)
+                    else:
+                        assert reply["id"] == 7 and (reply["type"] == "error") == text.startswith("ERROR")
+            other.sendall(b"ping\n")
+            assert other.recv(100) == b"pong\n"
+        assert control.is_connected and "left program=exporter" not in hub.log
+        assert control.lost_count == 2 * 2
+
+
 def test_a_request_that_fails_while_the_loop_waits_fails_in_the_loop():
     requests = [1]
 

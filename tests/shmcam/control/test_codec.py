@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import random
 import re
 import tracemalloc
@@ -13,6 +14,7 @@ import msgpack
 import numpy
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shmcam.control.codec import (
@@ -40,6 +42,7 @@ from shmcam.control.messages import (
     Record,
     Reply,
     Save,
+    Saved,
     Set,
     SettingChanged,
     error,
@@ -500,11 +503,18 @@ def test_messages_bear_the_time_of_now_unless_another_is_given():
         assert -0.002 <= (datetime.fromisoformat(stamp) - before).total_seconds() < 60
 
 
+def nested(depth):
+    value = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize("dialect", ["msgpack", "json"])
 def test_what_cannot_be_sent_is_answered_with_an_error_and_logged(dialect, caplog):
-    data = encode_or_error(dialect, Reply(text="\udcff"), 5)  # as in a file name that is not UTF-8
+    data = encode_or_error(dialect, Reply(data={"deep": nested(100_000)}), 5)
     [logged] = caplog.messages
-    assert logged.startswith("message cannot be sent: 'utf-8' codec")
+    assert logged.startswith("message cannot be sent: ") and "recursion" in logged
     reason = logged.removeprefix("message cannot be sent: ")
     answer = error(f"the answer cannot be sent: {reason}", "unsendable")
     if dialect == "msgpack":
@@ -512,6 +522,52 @@ def test_what_cannot_be_sent_is_answered_with_an_error_and_logged(dialect, caplo
     else:
         value = json.loads(data)
         assert (value["data"], value["id"]) == ({"message": answer.data["message"], "reason": "unsendable"}, 5)
+
+
+def test_names_that_are_no_unicode_are_shown_as_escapes():
+    """A file named b"\\xff" made the answer that listed it unsendable: nobody answered, for ten minutes."""
+    path = os.fsdecode(b"/cap/caf\xe9 \xff/\xc3\xbc.jpg")
+    reply = Reply(text=f"Saved {path}", data={"paths": [path], path: ("\ud800",)})
+    shown = r"/cap/caf\xe9 \xff/ü.jpg"
+    [received] = Decoder().feed(encode("msgpack", reply, 5), 0.0)
+    assert received == Received(Reply(text=f"Saved {shown}", data={"paths": [shown], shown: [r"\ud800"]}), 5)
+    assert encode("text", reply).decode() == f"Saved {shown}\n"
+    assert json.loads(encode("json", reply, 5))["data"]["paths"] == [shown]
+    event = Saved(camera="cam0", path=path, kind="jpg")
+    assert r'path="/cap/caf\\xe9 \\xff/ü.jpg"' in encode("text", event).decode()
+
+
+def test_keys_that_are_no_text_become_text():
+    """msgpack sent them, and the hub closed the connection of the process whose answer it was."""
+    [received] = Decoder().feed(encode("msgpack", Reply(data={"cells": {1: 2.5}}), 5), 0.0)
+    assert received == Received(Reply(data={"cells": {"1": 2.5}}), 5)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(), max_size=20)
+    | st.binary(max_size=20)
+    | st.sampled_from(["\udcff", "\ud800a", nested(3), 2**64, object(), {1, 2}]),
+    lambda inside: (
+        st.lists(inside, max_size=4)
+        | st.dictionaries(st.text(st.characters(), max_size=5) | st.integers() | st.tuples(st.integers()), inside)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.text(st.characters(), max_size=30), st.dictionaries(st.text(st.characters()), VALUES), st.booleans())
+@hypothesis_settings(deadline=None, max_examples=50)
+def test_every_answer_arrives_as_it_is_or_as_an_error(text, data, ok):
+    [received] = Decoder().feed(encode_or_error("msgpack", Reply(ok=ok, text=text, data=data), 5), 0.0)
+    assert isinstance(received, Received) and received.id == 5 and isinstance(received.message, Reply)
+    for dialect in ("json", "text"):  # the hub sends what it received
+        line = encode_or_error(dialect, received.message, 5)
+        assert line.endswith(b"\n") and line.decode()
+        assert dialect == "text" or json.loads(line)["id"] == 5
 
 
 def test_what_can_be_sent_is_sent_as_it_is():

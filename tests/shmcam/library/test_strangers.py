@@ -63,7 +63,13 @@ def test_strange_files_are_left_alone_and_stop_nobody(catalogue, saved, settings
     on_disk(settings, "99991231_235959_f1.npy", kind="picture")
     os.utime(on_disk(settings, "late_20261121.npy", kind="picture").path, (2**40, 2**40))
     Path(os.fsdecode(os.fsencode(captures) + b"/caf\xe9_20261121.npy")).write_bytes(b"latin-1")
+    renamed = Path(os.fsdecode(os.fsencode(captures) + b"/session_20261121_\xff"))
+    renamed.mkdir()
+    path = saved("moved_20261121.npy", kind="picture").path
+    for file in captures.glob("moved*"):
+        file.rename(renamed / file.name)
     count = len(list(captures.iterdir()))
+    assert [entry.path for entry in catalogue.reconcile()[1]] == [path]
     assert catalogue.reconcile() == ([], []) and catalogue.check() == [] and catalogue.rebuild() == (2, 0)
     assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
     assert {entry.path for entry in known} == {entry.path for entry in catalogue.find()}

@@ -28,11 +28,14 @@ def test_python_and_c_library_output_land_in_the_same_file_without_colours(tmp_p
     body = (
         "logging.getLogger('a.b').info('hello key=%d', 3)\n"
         "os.write(2, b'\\x1b[31mfrom C\\x1b[0m\\n')\n"
-        "print('printed', flush=True)"
+        "print('printed', flush=True)\n"
+        "logging.info('saved %s', os.fsdecode(b'caf\\xe9'))\n"
+        "print(os.fsdecode(b'caf\\xe9'), flush=True)"
     )
     code, text = run(tmp_path, body)
     assert code == 0
-    first, *rest = text.splitlines()
+    first, *rest, saved, printed = text.splitlines()
+    assert saved.endswith(r" saved caf\xe9") and printed == r"caf\xe9"
     assert first.endswith("INFO    a.b  hello key=3") and first[10] == "T" and "Z " in first
     assert rest == ["from C", "printed"]
 
