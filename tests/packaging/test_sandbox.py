@@ -61,8 +61,25 @@ def test_systemd_knows_every_line_of_the_unit(tmp_path):
 
 def test_the_fences_that_are_promised_stand():
     assert said("ProtectSystem") == ["strict"]
-    for fence in ("NoNewPrivileges", "ProtectHome", "PrivateTmp"):
+    yes = (
+        "NoNewPrivileges",
+        "ProtectHome",
+        "PrivateTmp",
+        "ProtectControlGroups",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+    )
+    yes += (
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "RestrictNamespaces",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+    )
+    for fence in yes:
         assert said(fence) == ["yes"], fence
+    assert said("SystemCallFilter")[:2] == ["@system-service", "~@privileged @resources"]
+    assert said("SystemCallArchitectures") == ["native"] and said("ProtectProc") == ["invisible"]
     assert said("User") == ["shmcam"]
     assert said("CapabilityBoundingSet") == [""]
     assert set(said("RestrictAddressFamilies")[0].split()) == {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}

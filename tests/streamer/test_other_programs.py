@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.machine import PATIENCE
-from tests.streamer.harness import Threaded, body_of, browsing, number_in, opened, parts, raw, running
+from tests.streamer.harness import UPGRADE, Threaded, body_of, browsing, number_in, opened, parts, raw, running
 from tests.streamer.pictures.test_stream import run
 
 TOKEN = "t" * 24
@@ -148,6 +148,21 @@ def test_http_1_0_without_host_is_served_as_no_browser_sends_it(tmp_path, reques
             assert status == 200 or body_of(answer)["status"] == status
 
     run(test())
+
+
+def test_no_other_site_opens_a_websocket(tmp_path):
+    async def test():
+        async with running(tmp_path, fps=30) as server:
+            for path in ("/ws", "/ws/live"):
+                assert await upgraded(server, path, "http://evil.example") == "403", path
+                assert await upgraded(server, path, f"http://127.0.0.1:{server.port}") != "403", path
+            assert await upgraded(server, "/ws", f"http://127.0.0.1:{server.port}") == "101"
+
+    run(test())
+
+
+async def upgraded(server, path, origin):
+    return (await opened(server, path, f"{UPGRADE}Origin: {origin}\r\n"))[0].split()[1]
 
 
 def test_behind_a_trusted_proxy_the_clients_own_address_host_and_encryption_count(tmp_path):
