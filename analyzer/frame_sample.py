@@ -118,7 +118,7 @@ class FrameSample:
 
     def has_flag(self, flag: Flags) -> bool:
         """Tells whether capture set this flag."""
-        return bool(self.meta.flags & flag)
+        return bool(self.meta.flags & int(flag))  # of two flags, enum would make a third
 
 
 def sample_frame(frame: Frame, column_position: float | None) -> FrameSample:

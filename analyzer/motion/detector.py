@@ -117,9 +117,8 @@ LEAST_STEP = 6.0
 FLASH = 0.5
 """More of the frame changing at once is light, not motion (Frigate: 0.8, Motion: lightswitch)."""
 EXPOSURE_STEP = 0.02
-MOMENT_SHARE = 1.0
-"""Share of the limit that counts against a moment ago: a slow mover changes little in it."""
 LONGEST_STEP_S = 5.0
+"""Less than BACKGROUND_S and NOISE_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +189,13 @@ class MotionDetector:
         expected = background * measure_common_change(cells, background)
         size = np.abs(cells - expected)
         limit = np.maximum(self._settings.sensitivity * self._noise, LEAST_STEP)
-        moving = (size > limit) & ((background < CLIPPED) | (cells < CLIPPED))
+        moving = (size > limit) & (np.minimum(background, cells) < CLIPPED)
         if np.count_nonzero(moving) > FLASH * moving.size:
             self._background, self._before, self._expected = cells, (cells, cells), None
             return NO_MOTION
-        self._expected = np.where(moving, cells, expected), limit  # what has come to rest may stay as it is
-        moving &= np.abs(cells - before * measure_common_change(cells, before)) > limit * MOMENT_SHARE
+        np.copyto(expected, cells, where=moving)  # what has come to rest may stay as it is
+        self._expected = expected, limit
+        moving &= np.abs(cells - before * measure_common_change(cells, before)) > limit
         moving = drop_lone_cells(moving)
         self._learn(cells, background, size, moving, step_s)
         return self._summarize(moving)
@@ -229,15 +229,18 @@ class MotionDetector:
         return older
 
     def _learn(self, cells: Floats, background: Floats, size: Floats, moving: Cells, step_s: float) -> None:
-        follow = np.where(
-            moving, np.float32(step_s / BACKGROUND_S / MOVING_SLOWDOWN), np.float32(step_s / BACKGROUND_S)
-        )
-        np.minimum(follow, np.float32(1.0), out=follow)
-        self._background = background + (cells - background) * follow
+        change = cells - background
+        change *= np.float32(step_s / BACKGROUND_S)
+        np.divide(change, np.float32(MOVING_SLOWDOWN), out=change, where=moving)
+        self._background = background + change
         # The mean absolute deviation of a Gaussian is 0.8 sigma. Moving cells say nothing about noise.
-        share = np.float32(min(1.0, step_s / NOISE_S))
-        noise = self._noise + (size * np.float32(1.25) - self._noise) * share
-        self._noise = np.where(moving, self._noise, np.maximum(noise, np.float32(LEAST_NOISE)))
+        noise = size * np.float32(1.25)
+        noise -= self._noise
+        noise *= np.float32(step_s / NOISE_S)
+        noise += self._noise
+        np.maximum(noise, np.float32(LEAST_NOISE), out=noise)
+        np.copyto(noise, self._noise, where=moving)
+        self._noise = noise
 
     def _summarize(self, moving: Cells) -> Motion:
         all_moving = moving & self._watched
