@@ -256,6 +256,8 @@ class RecordCommands:
 
     def answer_overdue(self) -> None:
         """Answers the requests that have waited long enough."""
+        if self._starts.is_empty and self._stops.is_empty:
+            return
         for pending in self._starts.take_overdue():
             text = "recording begins with the first frame; none has come yet"
             pending.request.reply(Reply(status="recording_waiting", text=text))
