@@ -77,6 +77,8 @@ with startup(role) as process, ControlClient(role, socket_path=process.settings.
 class Supervised(HubProcess):
     """A folder with its own supervisord; `programs` each run BEATER under their name."""
 
+    supervisord_command = (str(Path(sys.executable).with_name("supervisord")),)
+
     def __init__(self, *programs: str, config: str = "", retries: int = 3, idle: tuple[str, ...] = ()) -> None:
         """`idle` programs are known to supervisord and not started by it."""
         super().__init__(config)
@@ -93,7 +95,7 @@ class Supervised(HubProcess):
         self.supervisord = Supervisord(f"unix://{self.folder}/run/supervisor.sock")
 
     def start(self, *, wait: bool = True) -> None:
-        command = [str(Path(sys.executable).with_name("supervisord")), "--nodaemon", "-c", str(self.conf), "--silent"]
+        command = [*self.supervisord_command, "--nodaemon", "-c", str(self.conf), "--silent"]
         path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
         environ = {**self.environ, "PYTHONPATH": path}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL)
@@ -155,10 +157,12 @@ class Supervised(HubProcess):
 class SupervisedOptional(Supervised):
     """The service as `shmcam run` makes it, but only with hub, watchdog and the optional programs that are enabled."""
 
+    supervisord_command = (sys.executable, "-m", "shmcam.supervisord")
+
     def __init__(self, config: str = "") -> None:
         super().__init__(config=config)
         self.conf = prepare(Settings.load(self.config, environ={}))
-        text = self.conf.read_text()
+        text = self.conf.read_text().replace("startsecs=5\n", "startsecs=1\n")  # each test module waits for RUNNING
         for role in ("capture", "analyzer", "recorder", "exporter", "streamer"):
             text = text.replace(f"[program:{role}]\n", f"[program:{role}]\nautostart=false\n")
         self.conf.write_text(text)
