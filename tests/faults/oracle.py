@@ -7,6 +7,7 @@ import re
 import time
 from collections import defaultdict
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Oracle:
         self.recovered_s: list[float] = []
         self.promised: dict[Path, str] = {}
         """Files that an answer named, and the command."""
-        self.protected_labels: set[str] = set()
+        self.protected_labels: dict[str, str] = {}
+        """Labels of recordings that had begun, with the time and the answer."""
         self.protected_numbers: set[int] = set()
         self.protected_paths: set[Path] = set()
         self._frame_ids: dict[str, int] = {}
@@ -63,8 +65,9 @@ class Oracle:
         if answer.startswith("Saved"):
             for path in re.findall(rf"{re.escape(str(self.shmcam.folder))}\S+?\.(?:jpg|npy|png)\b", answer):
                 self.promised[Path(path)] = line
-        if line.startswith("record start") and "protect=true" in line and answer.startswith("recording"):
-            self.protected_labels.add(label)
+        # "recording begins with the first frame; none has come yet" promises no file to whoever stops it before.
+        if line.startswith("record start") and "protect=true" in line and re.match(r"recording \S+ from frame", answer):
+            self.protected_labels[label] = f"{datetime.now(UTC):%H:%M:%S} {answer}"
         if match := re.match(r"protect (\d+)", line):
             number = int(match[1])
             if not answer.startswith(("ERROR", "no answer")) and answer:
@@ -251,7 +254,11 @@ class Oracle:
         ]
         wrong += [f"protected and gone: {path.name}" for path in self.protected_paths if not path.exists()]
         there = {entry.label for entry in entries if entry.protected}
-        wrong += [f"recorded with protect=true and not there: {label}" for label in self.protected_labels - there]
+        wrong += [
+            f"recorded with protect=true and not there: {label} ({answer})"
+            for label, answer in self.protected_labels.items()
+            if label not in there
+        ]
         rolling = [entry for entry in entries if entry.trigger == "rolling" and not entry.protected]
         if len(rolling) > 6 + 2:
             wrong.append(f"{len(rolling)} rolling clips are kept, 6 should be")
