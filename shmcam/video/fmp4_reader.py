@@ -50,7 +50,7 @@ class Extent:
     last_pts_us: int = 0
     """Time of the last frame."""
     finished: bool = False
-    """A plain mp4: its index is there."""
+    """A plain mp4: its index is there, behind the frames or in front of them."""
 
 
 def measure_extent(path: Path, suspect: int = SUSPECT_FRAGMENTS) -> Extent:
@@ -71,18 +71,20 @@ def measure_extent(path: Path, suspect: int = SUSPECT_FRAGMENTS) -> Extent:
 def _scan(file: BinaryIO, total: int) -> tuple[list[Fragment], bool]:
     """Finds every fragment whose bytes are all there. Returns: also whether the file is a finished one instead."""
     fragments: list[Fragment] = []
-    moof, kinds = None, []
+    moof, kinds, has_index = None, [], False
     for kind, start, size in read_boxes(file, 0, total):
         if start + size > total:
             break
         kinds.append(kind)
-        if kind == b"moof" and size <= MAX_MOOF_BYTES:
+        if kind == b"moov":  # that of a growing file announces fragments, and lists no frame
+            has_index = all(child != b"mvex" for child, _, _ in read_boxes(file, start + 8, start + size))
+        elif kind == b"moof" and size <= MAX_MOOF_BYTES:
             file.seek(start)
             moof = _parse_moof(file.read(size))
         elif kind == b"mdat" and moof is not None:
             fragments.append(Fragment(start + size, start + 8, *moof))
             moof = None
-    return fragments, b"moof" not in kinds and kinds[-1:] == [b"moov"] and b"mdat" in kinds
+    return fragments, has_index and b"moof" not in kinds and b"mdat" in kinds
 
 
 def is_sound(file: BinaryIO, fragment: Fragment) -> bool:

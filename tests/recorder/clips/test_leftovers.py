@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from recorder.clips import recovery
+from recorder.clips.finish import move_index_to_front
 from recorder.resume import NOTHING, InterruptedRecording, ResumeFile
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue
@@ -20,6 +21,7 @@ from shmcam.library.sidecar import INSTALLATION, Owner
 from shmcam.runtime.atomic_files import open_atomic
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.procfs import boot_id
+from shmcam.runtime.stop import Stop
 from tests.machine import until
 from tests.recorder import film
 from tests.recorder.rig import numbers, rows, timing_of
@@ -235,8 +237,9 @@ def test_the_end_of_the_newest_closed_clip_is_known_from_its_timing(tmp_path):
     assert recovery.read_closed_until(tmp_path, "cam0") == NOTHING, "of another boot, perhaps"
 
 
-def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig):
-    """kill -9 while the index of the clip before was copied to the front."""
+@pytest.mark.parametrize("index_in_front", [False, True])
+def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_recorder(rig, index_in_front):
+    """kill -9 while the index of the clip before was copied to the front, or just after: that one stayed unknown."""
     made = rig()
     session = made.recordings / "session_20260101_000000"
     session.mkdir(parents=True)
@@ -244,6 +247,7 @@ def test_a_clip_that_was_closed_but_not_described_yet_is_finished_by_the_next_re
     for unit in film.units():
         clip.add(unit)
     clip.close()
+    assert not index_in_front or move_index_to_front(clip.paths.clip, Stop())
     (session / "holiday.mp4").write_bytes(b"somebody else's")
     for times in (1, 2):
         process = made.start()

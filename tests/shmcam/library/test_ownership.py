@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from recorder.clips.finish import move_index_to_front
 from shmcam.config.settings import LABEL
 from shmcam.library import Catalogue, LibraryError, archive, files
 from shmcam.library.archive import build
@@ -23,8 +24,9 @@ from shmcam.library.manifest import Span
 from shmcam.library.retention import make_room
 from shmcam.library.sidecar import FILE, INSTALLATION, Owner, read_regular, sidecar_path_of
 from shmcam.runtime.folder_checks import find_folder_problems
+from shmcam.runtime.stop import Stop
 from shmcam.video.disk_file import DiskFile
-from shmcam.video.growing_mp4 import GrowingVideo
+from shmcam.video.growing_mp4 import GrowingVideo, movflags_of
 from tests.shmcam.library.conftest import make_settings, on_disk
 
 TAKEOUT = '{"title": "IMG_1.jpg", "photoTakenTime": {"timestamp": "1546300800"}}'
@@ -158,11 +160,11 @@ def test_what_an_earlier_version_described_without_an_id_is_still_ours(catalogue
     assert list(settings.paths.recordings.iterdir()) == []
 
 
-def film(path: Path, about: dict[str, object]) -> None:
+def film(path: Path, about: dict[str, object], form: str = "grown") -> None:
     """Writes ten frames of a video that says this about itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = DiskFile(path)
-    video = GrowingVideo(file, about, {"movflags": "empty_moov+frag_every_frame+default_base_moof"})
+    video = GrowingVideo(file, about, {"movflags": movflags_of("frag_every_frame", plain=form != "grown")})
     stream = video.container.add_stream("libx264", rate=10)
     stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
     for number in range(10):
@@ -174,19 +176,21 @@ def film(path: Path, about: dict[str, object]) -> None:
         video.mux(packet)
     video.finish()
     file.close()
+    assert form != "index in front" or move_index_to_front(path, Stop())
     os.utime(path, (1, 1))
 
 
-def test_a_clip_without_a_description_beside_it_is_asked_itself(catalogue, settings):
+@pytest.mark.parametrize("form", ["grown", "closed", "index in front"])
+def test_a_clip_without_a_description_beside_it_is_asked_itself(catalogue, settings, form):
     """A protected recording ended on a full disk: it came back unprotected, and its CSV stayed for ever."""
     path = settings.paths.recordings / "session_20260101_000000" / "cam0_64x48_10fps_20260101_000000.mp4"
     about = {
         "camera": "cam0", "kind": "event", "trigger": "motion", "label": "fox", "protect": True, "first_frame": 100,
         "captured_utc_ns": 10**18, INSTALLATION: catalogue.owner.id,
     }  # fmt: skip
-    film(path, about)
-    film(path.with_name("cam0_64x48_10fps_20260101_000001.mp4"), {**about, INSTALLATION: "another"})
-    film(path.with_name("cam0_64x48_10fps_20260101_000002.mp4"), {"encoder": "somebody's"})
+    film(path, about, form)
+    film(path.with_name("cam0_64x48_10fps_20260101_000001.mp4"), {**about, INSTALLATION: "another"}, form)
+    film(path.with_name("cam0_64x48_10fps_20260101_000002.mp4"), {"encoder": "somebody's"}, form)
     csv = path.with_name("cam0_64x48_10fps_20260101_000000_frame_timing.csv")
     csv.write_text("frame_number\n")
     ((entry,), gone) = catalogue.reconcile()
