@@ -256,7 +256,7 @@ def flood(path: Path, valid: socket.socket, messages: int) -> list[float]:
     thread = threading.Thread(target=send)
     thread.start()
     found = []
-    while not done.is_set():
+    while not (found and done.is_set()):
         found += timed(valid, b"ping\n", 5)
     thread.join()
     return found

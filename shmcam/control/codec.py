@@ -374,7 +374,7 @@ def _must_be_json(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
     """Returns whether a Decoder takes this from JSON only: a list or map is long, or a key (a number) is no text."""
     inside: Iterable[Any] = value
     if isinstance(value, dict):
-        if len(value) > MSGPACK_LIMITS["max_map_len"] or any(type(key) is not str for key in value):
+        if len(value) > MSGPACK_LIMITS["max_map_len"] or not {str}.issuperset(map(type, value)):
             return True
         inside = value.values()
     elif len(value) > MSGPACK_LIMITS["max_array_len"]:
