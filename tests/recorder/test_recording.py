@@ -143,12 +143,14 @@ def test_what_the_ring_lost_while_the_recorder_was_away_is_a_drop_of_the_next_fi
     film.wait_frames(20)
     made.ask("record stop")
     first, second = sorted(made.clips(), key=lambda clip: numbers(clip)[0])
-    missing = numbers(second)[0] - check_clip(first, film)[-1] - 1
+    # A ring of half a second: on a busy machine it may lose frames within a file, too.
+    within = {clip: numbers(clip)[-1] - numbers(clip)[0] + 1 - len(numbers(clip)) for clip in (first, second)}
+    missing = numbers(second)[0] - check_clip(first, film, drops=within[first])[-1] - 1
     assert missing > 0
-    check_clip(second, film, drops=missing)
+    check_clip(second, film, drops=missing + within[second])
     with Catalogue.of(Settings.load(made.folder / "config.toml", environ={})) as library:
         entries = until(lambda: len(found := library.find(kinds=["session"])) == 2 and found, 10)
-    assert sorted(entry.drops for entry in entries) == [0, missing]
+    assert sorted(entry.drops for entry in entries) == [within[first], missing + within[second]]
 
 
 def test_rolling_clips_are_cut_and_the_oldest_go(filming):
