@@ -6,6 +6,7 @@ Nothing here waits for a disk: the loop answers and sends heartbeats while a wor
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -105,14 +106,22 @@ def run(exporter: Exporter, stop: Stop) -> None:
     exporter.file_jobs.submit(lambda: library.reconcile(exporter.catalogue))
     exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
 
+    changes: deque[Request] = deque()
+
     def handle_messages() -> None:
+        """Handles what came; while the loop waits it is the connection's thread that does, which sends all answers."""
         for request in exporter.control.receive():
-            handle_message(request, exporter, now_ns())
+            if isinstance(request.message, Protect | Unprotect | Delete):
+                changes.append(request)  # it may wait for who holds the library, and answers of others may not
+            else:
+                handle_message(request, exporter, now_ns())
 
     exporter.control.delegate(handle_messages)
     while not stop.requested:
         exporter.control.wait(find_wait_s(exporter, now_ns()))
         handle_messages()
+        while changes:
+            handle_message(changes.popleft(), exporter, now_ns())
         submit_due_past_stacks(exporter, now_ns())
         auto_save(exporter, now_ns())
         check_disks(exporter, now_ns())

@@ -9,10 +9,12 @@ import os
 import random
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -377,6 +379,29 @@ def test_names_that_are_not_utf_8_stop_no_answer_and_no_log(shared):
     finally:
         log.unlink()
         shutil.rmtree(strange)
+
+
+def test_a_picture_is_answered_while_a_change_waits_for_who_holds_the_library(shared, feed):
+    feed.publish(1)
+    number = shared.call("save").data["ids"][0]
+    captures = shared.settings.paths.captures
+    before = set(captures.glob("*.*"))
+    with (
+        closing(sqlite3.connect(shared.settings.paths.library, isolation_level=None)) as other,
+        socket.socket(socket.AF_UNIX) as link,
+    ):
+        link.settimeout(30)
+        link.connect(str(shared.settings.socket_path))
+        other.execute("BEGIN IMMEDIATE")
+        link.sendall(b'{"command": "save", "id": 1}\n')
+        until(lambda: set(captures.glob("*.*")) - before, 10, "the picture, whose row waits for half a second")
+        link.sendall(b'{"command": "protect", "number": %d, "id": 2}\n' % number)
+        lines = link.makefile("rb")
+        assert json.loads(lines.readline())["id"] == 1
+        other.execute("ROLLBACK")
+        changed = json.loads(lines.readline())
+    assert (changed["id"], changed["status"]) == (2, "protected")
+    assert shared.call(f"unprotect {number}").ok
 
 
 def say(service, line: bytes) -> str:
