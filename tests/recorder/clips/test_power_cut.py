@@ -267,7 +267,8 @@ def check_growing(made):
     """
     losses_s = []
     for clip in made.clips("*.mp4.part"):
-        lines = clip.with_name(clip.name.replace(".mp4.part", "_frame_timing.csv.part")).read_text().splitlines()
+        csv = clip.with_name(clip.name.replace(".mp4.part", "_frame_timing.csv.part"))
+        lines = csv.read_text().splitlines() if csv.exists() else []  # a kill came between the two, before any frame
         taken = [int(line.split(",")[2]) for line in lines[1:-1]]
         said = [int(line.split(",")[0]) for line in lines[1:-1]]
         whole = fmp4_reader.measure_extent(clip).frames
