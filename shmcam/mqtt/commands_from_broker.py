@@ -84,8 +84,9 @@ def parse_command(payload: bytes, *, access: Access, device: str, now_utc_ns: in
                 raise RefusedCommandError(f"devices: expected a list of names, got {str(devices)[:40]!r}")
             if devices is not None and device not in devices:
                 return None
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair
             parsed = _parse_object(value, now_utc_ns)
-        encode("msgpack", parsed.command)  # as it goes to the hub: fails for half a surrogate pair, or beyond 64 bits
+        encode("msgpack", parsed.command)  # as it goes to the hub: fails beyond 64 bits
     except (ValueError, OverflowError, RecursionError) as problem:
         raise RefusedCommandError(str(problem)) from None
     if not is_allowed(parsed.command, access):

@@ -325,6 +325,7 @@ def test_on_a_full_disk_the_oldest_go_and_protected_ones_end_in_a_clear_error(tm
 
 def test_more_than_200_traversal_names_are_refused_over_the_socket(shared, feed, tmp_path):
     feed.publish(2)
+    until((shared.folder / "library.id").exists, 20, "the library, opened in the background")
     before = {path for path in shared.folder.rglob("*") if "logs" not in path.parts}
     for name in traversals():
         for command in ({"command": "archive", "name": name}, {"command": "save", "label": name}):
