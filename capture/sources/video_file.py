@@ -12,7 +12,6 @@ skips whole periods, as a sensor does, so that later frames are on the same grid
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -79,9 +78,6 @@ class Pacer:
 DEFAULT_RATE = 25.0
 """For files that do not tell their frame rate."""
 
-ONE_THREAD_SHARE = 0.5
-"""One thread decodes where that takes at most this share of the time between two frames. More take a tenth more CPU."""
-
 SEAM_PERIODS = 3
 """A gap of no more periods than this is no jump, however long they are: a time lapse may have a frame a minute."""
 
@@ -101,8 +97,6 @@ class FileSource:
         """`longest_pause_s`: a longer one between two frames is cut to one period."""
         self._path, self._loop, self._realtime = path, loop, realtime
         self._longest_pause_s, self._deinterlace = longest_pause_s, deinterlace
-        self._threads = "AUTO"
-        """FFmpeg's thread_type."""
         self._container: av.container.InputContainer | None = None
         self._decoder: VideoDecoder | None = None
         self._frames: Iterator[av.VideoFrame] = iter(())
@@ -127,23 +121,11 @@ class FileSource:
     def open(self, request: CameraRequest, stop: Stop) -> OpenedSource:
         """Decodes the first frame. Raises: CameraError if there is none."""
         self._stop, self._last_s, self._every, self._gap_s = stop, None, request.every, 0.0
-        self._frame = self._read_first()
+        self._rewind()
+        self._frame = self._next()
         self._writer = FrameWriter(self._decoder_of_file.form_of(self._frame))
         self._pacer = Pacer()
         return self._describe(request)
-
-    def _read_first(self) -> av.VideoFrame:
-        """Decodes the first frame in one thread, and again in several where that takes too long."""
-        self._threads = "NONE" if self._realtime else "AUTO"
-        self._rewind()
-        began_s = time.thread_time()
-        frame = self._next()
-        each_s = (time.thread_time() - began_s) / self._decoder_of_file.packets
-        if self._realtime and each_s > ONE_THREAD_SHARE * self._period_s:
-            self._threads = "AUTO"
-            self._rewind()
-            frame = self._next()
-        return frame
 
     def _describe(self, request: CameraRequest) -> OpenedSource:
         refused = dict.fromkeys(request.controls, "a file has no controls")
@@ -228,8 +210,7 @@ class FileSource:
             raise CameraError(f"{self.description}: no regular file")
         try:
             self._container = av.open(str(self._path), "r")
-            threads, deinterlace = self._threads, self._deinterlace
-            decoder = VideoDecoder(self._container, self.description, threads=threads, deinterlace=deinterlace)
+            decoder = VideoDecoder(self._container, self.description, threads="AUTO", deinterlace=self._deinterlace)
         except (av.FFmpegError, OSError) as error:
             raise error if isinstance(error, CameraError) else CameraError(f"{self.description}: {error}") from error
         self._period_s = 1 / (decoder.declared_rate or DEFAULT_RATE)

@@ -4,7 +4,6 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -145,27 +144,6 @@ def test_a_transport_stream_with_a_hole_plays_to_its_end(tmp_path):
     played = play(file)
     assert played.numbers[-1] == 59
     assert len(played.numbers) > 45
-
-
-@pytest.mark.parametrize(
-    ("first_s", "realtime", "threads"), [(0.001, True, "NONE"), (1.0, True, "AUTO"), (0.001, False, "AUTO")]
-)
-def test_one_thread_decodes_where_that_is_quick_enough(tmp_path, monkeypatch, first_s, realtime, threads):
-    """Three threads took half a millisecond of CPU a frame more at 720p30, where one needs a tenth of the time."""
-    times_s = itertools.count(0, first_s)
-    monkeypatch.setattr("capture.sources.video_file.time", SimpleNamespace(thread_time=lambda: next(times_s)))
-    source = FileSource(write(tmp_path / "c.mp4", map(numbered, range(5))), realtime=realtime)
-    geometry = source.open(ASKED, Stop()).geometry
-    assert source._decoder.stream.thread_type.name == threads
-    payload = np.zeros(geometry.payload_bytes, np.uint8)
-    numbers = []
-    for _ in range(7):
-        while not source.wait(1):
-            pass
-        source.write(payload)
-        numbers.append(frame_number_code.read(planes(payload, geometry)[0]))
-    source.close()
-    assert numbers == [0, 1, 2, 3, 4, 0, 1], "none is lost between the two"
 
 
 # ---- time
