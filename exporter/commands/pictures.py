@@ -177,7 +177,7 @@ class PictureCommands:
 
     def _camera_of(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
-            raise ValueError(f"no camera {name[:32]}; known: {', '.join(self._cameras)}")
+            raise ValueError(f"no camera {name[:32]!r}; cameras: {', '.join(self._cameras)}")
         return self._cameras[name] if name else next(iter(self._cameras.values()))
 
     def _own(self, camera: CameraFrames) -> ExportSettings:

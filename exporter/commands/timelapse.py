@@ -22,7 +22,7 @@ def answer_timelapse(command: Timelapse, followers: Mapping[str, CameraFollower]
     """Starts or stops the running films. Returns: their state."""
     chosen = {name: follower for name, follower in followers.items() if command.camera in ("", name)}
     if not chosen:
-        return error(f"no camera {command.camera}; known: {', '.join(followers)}", "unknown_camera")
+        return error(f"no camera {command.camera!r}; cameras: {', '.join(followers)}", "unknown_camera")
     if command.action != "status":
         for follower in chosen.values():
             follower.forced = command.action == "start"

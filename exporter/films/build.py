@@ -142,7 +142,7 @@ def format_refused(refused: Sequence[tuple[Path, str]]) -> str:
 def camera_of(settings: Settings, name: str) -> str:
     """Returns the camera of this name, or the first. Raises: ValueError where there is none of this name."""
     if name and name not in settings.cameras:
-        raise ValueError(f"no camera {name}; known: {', '.join(settings.cameras)}")
+        raise ValueError(f"no camera {name!r}; cameras: {', '.join(settings.cameras)}")
     return name or settings.cameras[0]
 
 

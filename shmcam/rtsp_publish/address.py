@@ -19,7 +19,7 @@ def addresses_of(own: RtspPublishSettings, known: Sequence[str]) -> Mapping[str,
     """Returns camera → address. `known`: the cameras of the configuration. Raises: CannotPublish."""
     cameras = own.cameras or tuple(known)
     if strange := [name for name in cameras if name not in known]:
-        raise CannotPublish(f"rtsp_publish.cameras: no camera {strange[0]!r}; known: {', '.join(known)}")
+        raise CannotPublish(f"rtsp_publish.cameras: no camera {strange[0]!r}; cameras: {', '.join(known)}")
     if len(cameras) > 1 and PLACE not in own.url:
         raise CannotPublish(f"rtsp_publish.url must have {PLACE} in it, as there are {len(cameras)} cameras")
     return {name: own.url.replace(PLACE, quote(name)) for name in cameras}

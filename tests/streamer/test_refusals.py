@@ -16,7 +16,7 @@ NEVER = {"since": "2020-01-01", "until": "2020-01-02"}
 REFUSED = [
     ("/cameras/cam0/save", {"formats": ["exe"]}, 400, "must be of jpg, png, npy, tiff"),
     ("/snapshot", {"formats": ["exe"]}, 400, "must be of jpg, png, npy, tiff"),
-    ("/snapshot", {"cameras": ["cam9"]}, 400, "no camera cam9"),
+    ("/snapshot", {"cameras": ["cam9"]}, 400, "no camera 'cam9'"),
     ("/cameras/cam0/stack", {"method": "dance", "before_s": 600}, 400, "must be one of mean,"),
     ("/cameras/cam0/stack", {"method": "long"}, 409, "no virtual long exposure; set export.long_exposure_s"),
     ("/cameras/cam0/timelapse", {"action": "build", "since": "once"}, 400, "expected ISO 8601"),

@@ -183,7 +183,7 @@ def test_wrong_wishes_are_refused_with_what_was_expected(shared, feed):
     feed.publish(3)
     for line, words in {
         "save formats=gif": "must be of jpg, png, npy, tiff",
-        "save cam7": "no camera cam7; known: cam0",
+        "save cam7": "no camera 'cam7'; cameras: cam0",
         "pastStack method=magic": "must be one of mean, median",
     }.items():
         reply = shared.call(line)

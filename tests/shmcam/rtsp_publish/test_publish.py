@@ -159,7 +159,7 @@ def test_addresses():
     assert addresses_of(one, ["cam0"]) == {"cam0": "rtsp://h/x"}
     with pytest.raises(CannotPublish, match=r"must have \{camera\} in it, as there are 2 cameras"):
         addresses_of(one, ["cam0", "cam1"])
-    with pytest.raises(CannotPublish, match="no camera 'cam7'; known: cam0"):
+    with pytest.raises(CannotPublish, match="no camera 'cam7'; cameras: cam0"):
         addresses_of(RtspPublishSettings(enable=True, url="rtsp://h/x", cameras=("cam7",)), ["cam0"])
 
 
