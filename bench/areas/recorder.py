@@ -38,7 +38,7 @@ from recorder.triggers import Triggers
 from shm_ring import FrameMeta, LiveRing, RingCursor, RingWriter
 from shm_ring.formats import Geometry, geometry, planes
 from shmcam.config.settings import Settings
-from shmcam.control.client import ControlClient
+from shmcam.control.client import ControlClient, Delegation
 from shmcam.imaging.text_overlay import overlay_of
 from shmcam.library import Catalogue
 from shmcam.runtime.stop import Stop
@@ -67,6 +67,9 @@ class Quiet:
 
     def receive(self) -> Iterator[object]:
         return iter(())
+
+    def delegate(self, handle: Callable[[], None]) -> Delegation:
+        return Delegation(handle, lambda: False)
 
     def announce(self, _event: object) -> None:
         return
