@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 
 from capture.desired_request import EVENTS, DesiredRequest
-from capture.detect_thread import DetectThread
+from capture.detect_cameras_command import DetectCommand
 from capture.frame_ids import FrameIds
 from capture.loop import CaptureLoop
 from capture.rings import Rings
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, chooser: ChooserMaker = Chooser) -> 
             choose = chooser(settings.cameras.index(camera), settings.folder)
             status = CaptureStatus(control, camera)
             gc.freeze()  # what was imported stays: a full collection over it would delay a frame by 10 ms
-            code = CaptureLoop(desired, rings, control, status, stop, choose, DetectThread().answer).run()
+            code = CaptureLoop(desired, rings, control, status, stop, choose, DetectCommand().answer).run()
     return code
 
 

@@ -19,7 +19,7 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from shmcam.supervisord.fork_options import OBEYED, READ_AT_START
+from shmcam.supervisord.fork_options import find_other_variable
 from shmcam.supervisord.forked_program import run_forked
 from shmcam.supervisord.preload import LIMITS
 
@@ -85,15 +85,8 @@ class Program(subprocess.Popen[Any]):
 
 
 def _can_be_forked(argv: list[str], environ: dict[str, str]) -> bool:
-    own = _environ or os.environ
-    read = {name for name in {*environ, *own} if name.startswith(READ_AT_START) and name != OBEYED}
-    return (
-        argv[0] == sys.executable
-        and len(argv) > 2
-        and argv[1] == "-m"
-        and argv[2] in PACKAGES
-        and all(environ.get(name) == own.get(name) for name in read)
-    )
+    is_ours = argv[0] == sys.executable and len(argv) > 2 and argv[1] == "-m" and argv[2] in PACKAGES
+    return is_ours and not find_other_variable(environ, _environ or os.environ)
 
 
 def _connect() -> socket.socket:

@@ -21,7 +21,7 @@ from importlib.metadata import version
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
-from shmcam.runtime.readable_text import ESCAPE
+from shmcam.runtime.non_utf8_escapes import ESCAPE
 
 EXIT_INTERRUPTED = 130
 

@@ -43,7 +43,7 @@ from shmcam.control.messages import (
     wire_name,
 )
 from shmcam.control.parser import UnknownCommandError, parse_line, parse_map, parse_object
-from shmcam.runtime.readable_text import to_readable
+from shmcam.runtime.non_utf8_escapes import to_readable
 
 log = logging.getLogger(__name__)
 

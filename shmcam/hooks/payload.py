@@ -6,7 +6,7 @@ from string import Template
 from typing import Any
 
 from shmcam.control.messages import Event, values_of, wire_name
-from shmcam.runtime.readable_text import encode_json
+from shmcam.runtime.non_utf8_escapes import encode_json
 
 ENVIRONMENT_VALUE_MAX = 4096
 """Characters of one variable; the JSON on stdin is whole."""

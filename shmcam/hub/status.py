@@ -132,9 +132,10 @@ def camera_rows(registry: Registry) -> list[dict[str, Any]]:
                 row |= _state_of(event)
         capture = next((p for p in registry.owners("detect", camera)), None)
         row |= {"fps": capture.heartbeat.fps, **_capture_figures(capture, row)} if capture and capture.heartbeat else {}
-        is_stopped = registry.program_states.get(registry.program_of("capture", camera)) == "STOPPED"
-        if (row["state"] == "found" or is_stopped) and not registry.is_connected("capture", camera):
-            row |= {"state": "unknown", "reason": ""}  # a lost one keeps its reason while it is tried again
+        if not registry.is_connected("capture", camera):
+            is_stopped = registry.program_states.get(registry.program_of("capture", camera)) == "STOPPED"
+            if row["state"] == "found" or is_stopped:
+                row |= {"state": "unknown", "reason": ""}  # a lost one keeps its reason while it is tried again
         row["night"] = _find_night(registry, camera, row["night"])
         rows.append(row)
     return rows

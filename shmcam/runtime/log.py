@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from shmcam.config.schema import find_settings_modules
 from shmcam.config.settings import LoggingSettings
 from shmcam.runtime.log_rotation import Quota, RotatingFile
-from shmcam.runtime.readable_text import ESCAPE
+from shmcam.runtime.non_utf8_escapes import ESCAPE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -85,15 +85,20 @@ class ForkOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no ann
 
     def _find_hindrance(self, module: str, env: Mapping[str, str]) -> str:
         """Returns the reason why the loaded code is not what this program would load; "" if it is."""
-        for name in sorted({*env, *os.environ}):
-            if name.startswith(READ_AT_START) and name != OBEYED and env.get(name) != os.environ.get(name):
-                return f"its environment has another {name}"
+        if name := find_other_variable(env, os.environ):
+            return f"its environment has another {name}"
         top = module.partition(".")[0]
         here, loaded = PathFinder.find_spec(top, [os.getcwd()]), sys.modules.get(top)  # noqa: PTH109
         if here and here.origin and loaded and here.origin != loaded.__file__:
             return f"its folder has another {top}"
         changed = self.preloaded.find_changed() if self.preloaded else ""
         return f"{changed} has changed; `shmcam restart` loads it for all" if changed else ""
+
+
+def find_other_variable(env: Mapping[str, str], loaded_with: Mapping[str, str]) -> str:
+    """Returns a variable that is read when a program is loaded, and differs from what was read; "" if none does."""
+    read = (name for name in sorted({*env, *loaded_with}) if name.startswith(READ_AT_START) and name != OBEYED)
+    return next((name for name in read if env.get(name) != loaded_with.get(name)), "")
 
 
 def _report_lost_line(handler: loggers.Handler) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from shmcam.runtime.readable_text import encode_json
+from shmcam.runtime.non_utf8_escapes import encode_json
 
 
 class Problem(msgspec.Struct, frozen=True):

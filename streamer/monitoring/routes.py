@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from shmcam.runtime.clock import now_ns, to_iso
-from shmcam.runtime.readable_text import encode_json
+from shmcam.runtime.non_utf8_escapes import encode_json
 from streamer.auth.roles import Role
 from streamer.http.context import ACCESS, CONTEXT, Context, StreamedCamera, camera_of
 from streamer.monitoring.health import CameraHealth, Health, find_reasons

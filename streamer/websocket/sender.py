@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from shmcam.runtime.readable_text import encode_json
+from shmcam.runtime.non_utf8_escapes import encode_json
 from streamer.http.context import Context
 from streamer.monitoring.viewers import Sent
 from streamer.pictures.fanout import TooManyViewers

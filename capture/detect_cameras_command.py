@@ -12,10 +12,10 @@ WAITING_MAX = 16
 """Requests that may wait; one takes a second at most."""
 
 
-class DetectThread:
-    """A thread that begins with the first request: looking can take a second, and frames do not wait.
+class DetectCommand:
+    """The command, answered by a thread: looking can take a second, and frames do not wait.
 
-    It stays, as beginning one takes longer than to look where there are no cameras.
+    It begins with the first request and stays, as beginning one takes longer than to look where there are no cameras.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import sys
 import msgspec
 import pytest
 
-from shmcam.runtime.readable_text import ESCAPE, encode_json, to_readable
+from shmcam.runtime.non_utf8_escapes import ESCAPE, encode_json, to_readable
 
 NAME = os.fsdecode(b"caf\xe9 \xff \xc3\xbc")
 SHOWN = r"caf\xe9 \xff ü"
