@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import apply_change
 from shmcam.control.call import acall
 from shmcam.control.client import ControlClient, Request
@@ -112,8 +113,8 @@ class HubLink:
         name = message.camera or next(iter(context.cameras))
         camera: StreamedCamera | None = context.cameras.get(name)
         if camera is None:
-            names = ", ".join(context.cameras)
-            request.reply(Reply(ok=False, status="unknown_camera", text=f"ERROR: no camera {name!r}; cameras: {names}"))
+            text = f"ERROR: {explain_unknown_camera(name, context.cameras)}"
+            request.reply(Reply(ok=False, status="unknown_camera", text=text))
         elif sum(task.get_name() == send_short_stream.__qualname__ for task in self._tasks) >= SHORT_STREAMS_MAX:
             request.reply(Reply(ok=False, status="busy", text=f"ERROR: {SHORT_STREAMS_MAX} short streams run already"))
         else:

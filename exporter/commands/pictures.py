@@ -26,6 +26,7 @@ from exporter.settings import ExportSettings
 from exporter.stacking.dark_frames import NO_DARK, DarkChoice
 from exporter.stacking.stack import SEPARATE, stack_frames
 from shm_ring import Frame, FrameMeta
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply, Save, Snapshot, error
 from shmcam.library.entry import Entry
@@ -177,7 +178,7 @@ class PictureCommands:
 
     def _camera_of(self, name: str) -> CameraFrames:
         if name and name not in self._cameras:
-            raise ValueError(f"no camera {name[:32]!r}; cameras: {', '.join(self._cameras)}")
+            raise ValueError(explain_unknown_camera(name[:32], self._cameras))
         return self._cameras[name] if name else next(iter(self._cameras.values()))
 
     def _own(self, camera: CameraFrames) -> ExportSettings:

@@ -9,6 +9,7 @@ from exporter import replies
 from exporter.continuous.follower import CameraFollower
 from exporter.films.build import build, camera_of, find_pictures, format_refused
 from exporter.pictures import names
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
 from shmcam.library import Catalogue
@@ -22,7 +23,7 @@ def answer_timelapse(command: Timelapse, followers: Mapping[str, CameraFollower]
     """Starts or stops the running films. Returns: their state."""
     chosen = {name: follower for name, follower in followers.items() if command.camera in ("", name)}
     if not chosen:
-        return error(f"no camera {command.camera!r}; cameras: {', '.join(followers)}", "unknown_camera")
+        return error(explain_unknown_camera(command.camera, followers), "unknown_camera")
     if command.action != "status":
         for follower in chosen.values():
             follower.forced = command.action == "start"

@@ -17,6 +17,7 @@ from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film
 from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import to_row
@@ -142,7 +143,7 @@ def format_refused(refused: Sequence[tuple[Path, str]]) -> str:
 def camera_of(settings: Settings, name: str) -> str:
     """Returns the camera of this name, or the first. Raises: ValueError where there is none of this name."""
     if name and name not in settings.cameras:
-        raise ValueError(f"no camera {name!r}; cameras: {', '.join(settings.cameras)}")
+        raise ValueError(explain_unknown_camera(name, settings.cameras))
     return name or settings.cameras[0]
 
 

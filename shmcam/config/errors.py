@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,6 +92,11 @@ class Diagnostics:
     def _locate(self, place: tuple[str, ...]) -> str:
         line = line_of(self.text, place)
         return f"{self.path.name}:{line}" if line else self.path.name
+
+
+def explain_unknown_camera(name: str, cameras: Iterable[str]) -> str:
+    """Returns the text for a name that none of these cameras has."""
+    return f"no camera {name!r}; cameras: {', '.join(cameras)}"
 
 
 def suggest_key(path: str) -> str:

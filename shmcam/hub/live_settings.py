@@ -23,6 +23,7 @@ import msgspec
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.masking import mask_secret, mask_secrets
 from shmcam.config.schema import Key, find_settings_modules, load_tables
 from shmcam.config.settings import Settings, SettingsError, use_log_level
@@ -154,8 +155,8 @@ class LiveSettings:
         *Raises* SettingsError.
         """
         if not self._has_camera_of(path):
-            name, names = path.split(".")[1], ", ".join(self.base.cameras)
-            raise SettingsError(f"{path}: no camera {name!r}; cameras: {names} (new ones are added in config.toml)")
+            known = explain_unknown_camera(path.split(".")[1], self.base.cameras)
+            raise SettingsError(f"{path}: {known} (new ones are added in config.toml)")
 
     def _has_camera_of(self, path: str) -> bool:
         """Returns False for a key of a camera that is not in config.toml (any more)."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.control.codec import Decoded, Received, Refused
 from shmcam.control.command_table import BY_NAME, CommandRow
 from shmcam.control.event_deduplication import LastEvents, SeenEvents
@@ -127,7 +128,7 @@ def toggle_preview(registry: Registry, peer: Peer, command: Preview, ident: Any)
     """Switches the previews of one camera on or off for one peer."""
     camera = command.camera or registry.cameras[0]
     if camera not in registry.cameras:
-        refusal = error(f"no camera {camera!r}; cameras: {', '.join(registry.cameras)}", "unknown_camera")
+        refusal = error(explain_unknown_camera(camera, registry.cameras), "unknown_camera")
         return [Send((peer.number,), refusal, ident)]
     if command.enabled:
         peer.previews[camera] = command
@@ -293,7 +294,7 @@ class Router:
         """Returns the Reply for a command without an owner: the reason and the remedy."""
         camera = str(getattr(command, "camera", ""))
         if camera and camera not in self.registry.cameras:
-            return error(f"no camera {camera!r}; cameras: {', '.join(self.registry.cameras)}", "unknown_camera")
+            return error(explain_unknown_camera(camera, self.registry.cameras), "unknown_camera")
         program = self.registry.supervisor_name_of(row.owner, camera if row.per_camera else "")
         if self.registry.is_connected(row.owner, camera):
             return error(f"{program} runs but does not answer {row.words[0]}", "not_answered")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.rtsp_publish.settings import RtspPublishSettings
 
 PLACE = "{camera}"
@@ -19,7 +20,7 @@ def addresses_of(own: RtspPublishSettings, known: Sequence[str]) -> Mapping[str,
     """Returns camera → address. `known`: the cameras of the configuration. Raises: CannotPublish."""
     cameras = own.cameras or tuple(known)
     if strange := [name for name in cameras if name not in known]:
-        raise CannotPublish(f"rtsp_publish.cameras: no camera {strange[0]!r}; cameras: {', '.join(known)}")
+        raise CannotPublish(f"rtsp_publish.cameras: {explain_unknown_camera(strange[0], known)}")
     if len(cameras) > 1 and PLACE not in own.url:
         raise CannotPublish(f"rtsp_publish.url must have {PLACE} in it, as there are {len(cameras)} cameras")
     return {name: own.url.replace(PLACE, quote(name)) for name in cameras}

@@ -27,6 +27,7 @@ from shm_ring.frame import Frame
 from shmcam.cli.console.key_commands import command_of_key, first_line_of
 from shmcam.cli.options import EXIT_UNAVAILABLE, EXIT_USAGE, Options
 from shmcam.cli.run.background_service import BackgroundService
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.call import call
 from shmcam.runtime.guarded_thread import Worker
@@ -195,7 +196,7 @@ def main(options: Options) -> int:
     settings = options.settings()
     cameras = [word for word in options.rest if not word.startswith("-")] or list(settings.cameras)
     if unknown := sorted(set(cameras) - set(settings.cameras)):
-        print(f"shmcam view: no camera {unknown[0]!r}; cameras: {', '.join(settings.cameras)}", file=sys.stderr)
+        print(f"shmcam view: {explain_unknown_camera(unknown[0], settings.cameras)}", file=sys.stderr)
         return EXIT_USAGE
     stop = Stop()
     stop.catch_signals()

@@ -17,6 +17,7 @@ from shmcam.cli.pipe.pictures import PictureStream, send_pictures
 from shmcam.cli.pipe.pipe_output import Fifo, PipeOutput, ReaderGone
 from shmcam.cli.pipe.pixels import encode_bgr24, encode_gray, encode_y4m, encode_yuv420p, jpeg_encoder
 from shmcam.cli.pipe.video import StreamChanged, asking_recorder, send_video
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.runtime.stop import Stop
 
@@ -33,7 +34,7 @@ def main(options: Options) -> int:
     settings = options.settings() if own.config is None else Options(config=own.config).settings()
     camera = own.camera or settings.cameras[0]
     if camera not in settings.cameras:
-        raise UsageError(f"no camera {camera!r}; cameras: {', '.join(settings.cameras)}")
+        raise UsageError(explain_unknown_camera(camera, settings.cameras))
     if own.format in VIDEO and (own.fps or own.size or own.ring != "main"):
         raise UsageError(f"{own.format} is the recorder's video as it is: --fps, --size and --from do not go with it")
     if own.ring == "lores" and not settings.value(f"cameras.{camera}.ring.downscale.enable"):
