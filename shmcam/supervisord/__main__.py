@@ -18,7 +18,6 @@ from supervisor.states import SupervisorStates
 from shmcam.config.settings import Settings, SettingsError
 from shmcam.runtime.startup import find_config
 from shmcam.supervisord.fork_options import ForkOptions
-from shmcam.supervisord.leftover_rings import unlink_leftover_rings
 from shmcam.supervisord.memory import limit_allocator, refuse_huge_pages
 from shmcam.supervisord.preload import preload
 from shmcam.supervisord.supervisor_loop import PromptSupervisor
@@ -34,6 +33,8 @@ def main() -> int:
     options.realize(sys.argv[1:], doc=supervisord.__doc__)
     options.first, options.test = True, False
     options.preloaded = preload(options.commands())
+    from shmcam.supervisord.leftover_rings import unlink_leftover_rings  # loads numpy: after preload
+
     with suppress(ExitNow):
         PromptSupervisor(options).main()
     options.close_httpservers()

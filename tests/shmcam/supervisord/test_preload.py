@@ -1,6 +1,7 @@
 """Decides which programs run in the fork, and sees that the loaded code is that of the files."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def test_only_a_module_of_ours_with_this_interpreter_runs_in_the_fork(line, modu
     if line and line[0] == os.path.realpath(PYTHON) == PYTHON:
         pytest.skip("no virtual environment")
     assert find_module(line) == module
+
+
+def test_what_has_threads_of_its_own_is_not_loaded_before_they_are_limited():
+    code = "import shmcam.supervisord.__main__, sys; print(*sys.modules)"
+    loaded = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert "shmcam.supervisord.preload" in loaded
+    assert not {"numpy", "cv2", "av", "shm_ring"} & set(loaded)
 
 
 def test_an_edited_module_is_noticed(tmp_path, monkeypatch):
