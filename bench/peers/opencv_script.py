@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Works until it is killed."""
     global newest
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the bench runs in the background
     video, folder, port = sys.argv[1:]
     threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever, daemon=True).start()
     camera = cv2.VideoCapture(video)
