@@ -152,15 +152,19 @@ def plot(lines: list[dict[str, Json]]) -> None:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for peer in PEERS:
         rows = [line for line in lines if line["service"] == peer.name and line["cpu_ms_per_frame"] is not None]
         if rows:
-            left.plot([row["viewers"] for row in rows], [row["cpu_ms_per_frame"] for row in rows], "o", label=peer.name)
-            right.bar(peer.name, max(float(str(row["pss_mb"])) for row in rows))
+            places = [VIEWERS.index(int(str(row["viewers"]))) for row in rows]
+            left.plot(places, [row["cpu_ms_per_frame"] for row in rows], "o", label=peer.name)
+            right.barh(peer.name, max(float(str(row["pss_mb"])) for row in rows))
+    left.set_xticks(range(len(VIEWERS)), [str(count) for count in VIEWERS])
+    left.set_ylim(bottom=0.0)
     left.set(
-        xscale="symlog", xlabel="viewers", ylabel="CPU, ms per frame", title="720p30, recording, a picture a second"
+        xlabel="viewers", ylabel="CPU, ms per frame", title="720p30, recording, a picture a second; each run a dot"
     )
-    right.set(ylabel="PSS without rings, MB")
-    left.legend()
+    right.set(xlabel="memory without rings (PSS), MB", title="the largest of all runs")
+    right.invert_yaxis()
+    left.legend(loc="lower left")
     figure.savefig(RESULTS / "camera_services.svg")
