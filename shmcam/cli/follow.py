@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 
 from shmcam.cli.options import EXIT_FAILED, EXIT_UNAVAILABLE, Options, UsageError
 from shmcam.cli.send import print_reply
 from shmcam.control.call import no_hub_reply
 from shmcam.control.codec import READ_BYTES
-from shmcam.control.messages import Subscribe
+from shmcam.control.messages import topics_of
 from shmcam.runtime.log_tail import LogFollower, find_logs, merge_tails
 
 POLL_S = 0.2
@@ -58,26 +59,28 @@ def _read_log_options(words: list[str]) -> tuple[bool, int, str]:
 
 def print_events(options: Options) -> int:
     """Prints events, one a line (--json: one object a line), until Ctrl-C or the end of the hub."""
+    topics = options.rest
     try:
-        for line in _receive_lines(options.socket_path, Subscribe(topics=tuple(options.rest)), as_json=options.json):
+        topics_of(tuple(topics))  # the hub would tell it, too, but then wait for the next line
+    except ValueError as problem:
+        raise UsageError(f"subscribe: {problem}") from None
+    words = json.dumps({"command": "subscribe", "topics": topics}) if options.json else f"subscribe {' '.join(topics)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        try:
+            link.connect(str(options.socket_path))
+            link.sendall(f"{words}\n".encode())
+        except OSError as problem:
+            return print_reply(no_hub_reply(options.socket_path, problem), as_json=options.json)
+        for line in _receive_lines(link):
             print(line, flush=True)
-    except OSError as problem:
-        return print_reply(no_hub_reply(options.socket_path, problem), as_json=options.json)
     print("shmcam: the hub hung up", file=sys.stderr)
     return EXIT_UNAVAILABLE
 
 
-def _receive_lines(path: Path, command: Subscribe, *, as_json: bool) -> Iterator[str]:
-    """Yields the lines that the hub sends to a text or JSON connection."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.connect(str(path))
-        words = f"subscribe {' '.join(command.topics)}\n".encode()
-        link.sendall(_json_line_of(command) if as_json else words)
-        data = b""
+def _receive_lines(link: socket.socket) -> Iterator[str]:
+    """Yields the lines of a text or JSON connection until its end."""
+    data = b""
+    with suppress(ConnectionResetError):
         while piece := link.recv(READ_BYTES):
             *whole, data = (data + piece).split(b"\n")
             yield from (line.decode() for line in whole)
-
-
-def _json_line_of(command: Subscribe) -> bytes:
-    return b'{"command": "subscribe", "topics": [%s]}\n' % b", ".join(b'"%s"' % t.encode() for t in command.topics)

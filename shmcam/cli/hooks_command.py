@@ -28,14 +28,14 @@ def main(options: Options) -> int:
     """Lists the hooks, or tries one; prints what came of it, never a secret."""
     settings = options.settings()
     hooks = {hook.name: hook for hook in hooks_of(settings)}
-    if options.rest[:1] != ["test"]:
-        if options.rest and options.rest != ["list"]:
+    if options.rest[:1] != ["test"] or len(options.rest) != 2:
+        if options.rest not in ([], ["list"]):
             raise UsageError("expected: shmcam hooks [list | test NAME]")
         rows = [{"name": hook.name, "kind": hook.kind, "events": sorted(hook.events)} for hook in hooks.values()]
         lines = [f"{row['name']:<20} {row['kind']:<8} {' '.join(row['events'])}" for row in rows]
         print(json.dumps({"hooks": rows}) if options.json else "\n".join(lines) or "no hooks in config.toml")
         return 0
-    name = options.rest[1] if len(options.rest) == 2 else ""
+    name = options.rest[1]
     if name not in hooks:
         raise UsageError(f"no hook {name!r}; hooks: {', '.join(hooks) or 'none in config.toml'}")
     if need := find_missing(settings, "hooks"):

@@ -159,7 +159,7 @@ def run_command(options: argparse.Namespace) -> int:
                 catalogue.reconcile()
             work: Callable[[argparse.Namespace, Catalogue], int] = options.work
             return work(options, catalogue)
-    except (LibraryError, ValueError, OSError) as error:
+    except (LibraryError, ValueError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_FOUND
 

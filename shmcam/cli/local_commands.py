@@ -159,25 +159,25 @@ LOCAL: dict[str, Word] = {
 
 ELSEWHERE: dict[str, Word] = {
     "library": Word(
-        "shmcam.cli.library",
+        "shmcam.cli.library:main",
         "library list|timeline|show|protect|delete|clean|check|rebuild",
         "what has been saved",
         parser="shmcam.cli.library:build_parser",
     ),
     "fleet": Word(
-        "shmcam.mqtt.fleet",
+        "shmcam.mqtt.fleet.__main__:main",
         "fleet list|run|snapshot|record|forget",
         "all devices at one MQTT broker",
         parser="shmcam.mqtt.fleet.__main__:build_parser",
     ),
     "gen-cert": Word(
-        "shmcam.cli.certificate",
+        "shmcam.cli.certificate:main",
         "gen-cert …",
         "make a TLS certificate for the web page",
         parser="shmcam.cli.certificate:build_parser",
     ),
 }
-"""Programs started with `python -m`, so that the command line imports none of what they need."""
+"""Words with options of their own; "module:function" takes everything behind the word and returns the exit code."""
 
 SUPERVISOR: dict[str, str] = {
     "start": "start programs (default: all)",

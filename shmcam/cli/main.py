@@ -17,10 +17,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
-from shmcam.cli.options import EXIT_USAGE, Options, UsageError, WordParser, read
+from shmcam.cli.options import EXIT_FAILED, EXIT_USAGE, Options, UsageError, WordParser, read
 from shmcam.runtime.non_utf8_escapes import ESCAPE
 
 EXIT_INTERRUPTED = 130
@@ -44,23 +45,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _print_version(options)
         if options.json and NESTED not in os.environ and not answers_in_json(options):
             return _run_as_json(words, options.word)
-        return _dispatch(options)
+        code = _dispatch(options)
+        print(end="", flush=True)  # what stdout does not take is told here, not by Python at its end
+        return code
     except UsageError as problem:
-        if "--json" in words:
-            print(json.dumps({"ok": False, "status": "bad_arguments", "data": {"message": str(problem)}}))
-        else:
-            print(f"shmcam: {problem}", file=sys.stderr)
+        _tell("bad_arguments", str(problem), as_json="--json" in words)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `shmcam logs -f | head`
+    except OSError as problem:  # of a file or folder that was named, or of stdout: `shmcam logs -f | head`
+        is_reader_gone = isinstance(problem, BrokenPipeError)
+        with suppress(OSError):
+            if not is_reader_gone:
+                place = f"{problem.filename}: " if problem.filename else ""
+                _tell("failed", f"{place}{problem.strerror or problem}", as_json="--json" in words)
+            print(end="", flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes stdout at its end
-        return 0
+        return 0 if is_reader_gone else EXIT_FAILED
+
+
+def _tell(status: str, text: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ok": False, "status": status, "data": {"message": text}}))
+    else:
+        print(f"shmcam: {text}", file=sys.stderr)
 
 
 def answers_in_json(options: Options) -> bool:
     """Returns whether the code behind a word itself answers in JSON, or does not answer at all (`run`)."""
-    if options.help or options.word in ELSEWHERE or find_program_on_files(options):
+    if options.help or find_program_on_files(options):
         return False
     if options.word == "processes":
         return True
@@ -77,7 +90,7 @@ def _print_version(options: Options) -> int:
 
 def _run_as_json(words: Sequence[str], word: str) -> int:
     """Runs a word that prints text, or JSON only when all goes well, and puts what it printed into one JSON object."""
-    program = word in ELSEWHERE or word in {"archive", "timelapse"}  # these have a JSON of their own
+    program = word in {"library", "fleet", "archive", "timelapse"}  # these have a JSON of their own
     rest = [one for one in words if program or one != "--json"]
     command = [sys.executable, "-m", "shmcam.cli.main", *rest]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, NESTED: "1"}, check=False)
@@ -97,10 +110,6 @@ def _dispatch(options: Options) -> int:
         WordParser().print_help(sys.stdout if options.help else sys.stderr)
         return 0 if options.help else EXIT_USAGE
     flags = ["--json"] * options.json + ["--help"] * options.help
-    if options.word in ELSEWHERE:
-        module = ELSEWHERE[options.word].module
-        os.environ["SHMCAM_CONFIG"] = str(options.config)
-        os.execv(sys.executable, [sys.executable, "-m", module, *flags, *options.rest])  # noqa: S606 - no shell
     if program := find_program_on_files(options):
         os.environ["SHMCAM_CONFIG"] = str(options.config)
         rest = options.rest[1:] if options.rest[:1] == ["build"] else options.rest
@@ -112,18 +121,22 @@ def _dispatch(options: Options) -> int:
         from shmcam.cli.supervisorctl import run_supervisorctl
 
         return run_supervisorctl(options)
-    if options.word in LOCAL:
-        return int(_load(LOCAL[options.word].module)(options))
+    if word := LOCAL.get(options.word):
+        if options.rest and word.usage == options.word:
+            raise UsageError(f"{options.word}: {options.rest[0]!r} is too much; usage: {word.usage}")
+        return int(_load(word.module)(options))
     from shmcam.cli.send import send_command
 
     return send_command(options)
 
 
 def find_program_on_files(options: Options) -> str:
-    """Returns the program that carries this word out on the files, with a progress bar, the service running or not.
+    """Returns the program that carries this word out by itself, the service running or not.
 
     Returns "" if there is none: the same words over the socket ask the exporter, as `timelapse start|stop|status` does.
     """
+    if options.word in ELSEWHERE:
+        return ELSEWHERE[options.word].module
     if options.word == "archive" and options.rest[:1] == ["verify"]:
         return "shmcam.cli.library:archive_main"
     if options.word == "timelapse" and options.rest[:1] not in (["start"], ["stop"], ["status"]):

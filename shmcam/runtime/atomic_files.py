@@ -50,8 +50,10 @@ def open_atomic(
     an exception removes the temporary file and changes nothing. If not `durable`, nothing is fsynced: the call does not
     wait for the disk, and the promise holds for a crash of the program only. `opener` makes the file object from the
     descriptor (tests inject faults there).
-    Raises: FileExistsError if `path` exists and `replace` is not set; OSError of the disk.
+    Raises: FileExistsError if `path` exists and `replace` is not set; OSError of the disk, and for a device.
     """
+    if path.is_char_device() or path.is_block_device():  # root could replace /dev/null by a file, for everybody
+        raise OSError(errno.EINVAL, "a device, no file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     with suppress(FileNotFoundError):
         temporary.unlink()  # it has our pid: an earlier process of this number left it

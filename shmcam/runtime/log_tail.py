@@ -34,7 +34,8 @@ def merge_tails(folder: Path, process: str, lines: int) -> list[str] | None:
     if process and not files:
         return None
     tails = [_stamp_lines(path.stem, read_tail(path, lines)) for path in files]
-    merged = [_shorten(line) for _, line in heapq.merge(*tails, key=lambda stamped: stamped[0])][-lines:]
+    merged = [_shorten(line) for _, line in heapq.merge(*tails, key=lambda stamped: stamped[0])]
+    merged = merged[max(0, len(merged) - lines) :]  # [-0:] would be all
     while sum(map(len, merged)) > ANSWER_CHARACTERS_MAX:
         merged = merged[len(merged) // 10 + 1 :]
     return merged

@@ -46,7 +46,7 @@ TEXT_KEYS = {
 FORMER_KEYS = {**{key: key for key in JSON_KEYS}, **TEXT_KEYS}
 
 NOTES = {
-    "camera.codec": "rgb meant uncompressed frames; auto takes the camera's own format, which needs half the memory",
+    "camera.codec": "frames in the camera's own format need half the memory of rgb; video is H.264 in any case",
     "ring.size": "fewer if memory is short, with a warning, as before",
     "network.trigger_port": "on this machine only; network.trusted = true opens it to the whole network, as before",
     "mjpeg_server.port": "on this machine only; http.bind and http.token or http.password open it to others",

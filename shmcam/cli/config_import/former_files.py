@@ -22,7 +22,7 @@ _QUOTES = "\"'"
 def read_former(file: Path) -> tuple[Pairs, bool]:
     """Returns the pairs of the file, keys dotted, and whether its values are text. Raises: SettingsError."""
     text = read(file)
-    if text.lstrip().startswith(("{", "[")):
+    if text.lstrip().startswith("{") or file.suffix == ".json":  # `[Recording]` may begin a config.txt
         return read_json(file, text), False
     return read_lines(file, text), True
 

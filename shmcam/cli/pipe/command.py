@@ -54,7 +54,7 @@ def main(options: Options) -> int:
                 finally:
                     os.close(descriptor)
                 _tell(summary)
-    except (StreamChanged, OSError) as problem:
+    except StreamChanged as problem:
         _tell(f"{problem}")
         return EXIT_FAILED
     return 0

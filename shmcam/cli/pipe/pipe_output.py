@@ -122,6 +122,8 @@ class Fifo:
             self._made = None
             if not stat.S_ISFIFO(path.stat().st_mode):
                 raise FileExistsError(errno.EEXIST, "there is a file that is no FIFO", str(path)) from None
+        except OSError as problem:  # mkfifo leaves its name out
+            raise OSError(problem.errno, problem.strerror, str(path)) from None
 
     def wait_for_reader(self, stop: Stop) -> int | None:
         """Returns a descriptor once a program reads; None when stop is requested. The caller closes it."""

@@ -181,6 +181,12 @@ def test_a_wrong_value_is_refused_with_key_value_and_expectation(run_import, tmp
     assert not (tmp_path / "config.toml").exists()
 
 
+def test_a_config_txt_may_begin_with_the_name_of_a_section(run_import, tmp_path):
+    done = run_import("\ufeff[Recording]\r\ntarget_fps = 5\r\n", name="config.txt")
+    assert done.returncode == 0, done.stderr
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("camera.framerate") == 5.0
+
+
 def test_an_existing_config_toml_stays_without_force(run_import, tmp_path):
     (tmp_path / "config.toml").write_text("# mine\n")
     done = run_import(FIRST)

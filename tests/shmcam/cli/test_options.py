@@ -12,10 +12,7 @@ from shmcam.cli.certificate import build_parser as build_certificate_parser
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of, summaries
 from shmcam.cli.main import main
 from shmcam.cli.options import Options, UsageError, WordParser, read
-from shmcam.cli.pipe.command import build_parser as build_pipe_parser
-from shmcam.cli.run.command import build_parser as build_run_parser
 from shmcam.control.command_table import COMMANDS, JSON_WORDS, find
-from shmcam.mqtt.fleet.__main__ import build_parser as build_fleet_parser
 from shmcam.runtime.supervisord_programs import SHIPPED
 
 CONFIG = Path("/somewhere/config.toml")
@@ -94,11 +91,7 @@ def test_what_cannot_be_understood_is_said_in_plain_words(line, said, capsys):
 @pytest.mark.parametrize("word", [*summaries(), *(word for row in COMMANDS for word in row.words), *JSON_WORDS])
 def test_every_word_has_its_help_and_none_shows_python(word, capsys):
     """In any spelling; words with an argparse parser of their own print that one's."""
-    own = {"run": build_run_parser, "library": library.build_parser, "gen-cert": build_certificate_parser}
-    own |= {"pipe": build_pipe_parser, "fleet": build_fleet_parser}  # main() would replace this process by theirs
-    if word in own:
-        text = own[word]().format_help()
-    elif word in {"top", "dump-ring", "timelapse"}:  # argparse ends the process after its help
+    if word in {*ELSEWHERE, "run", "pipe", "top", "dump-ring", "timelapse"}:  # argparse ends the process after its help
         with pytest.raises(SystemExit, match="0"):
             main([word, "--help"])
         text = capsys.readouterr().out

@@ -75,6 +75,12 @@ def test_a_command_prints_its_answer_and_exits_0(hub):
         (["logs", "nobody"], 1, "no log of 'nobody'"),
         (["shortstream", "3"], 2, "--out DIR is missing"),
         (["completion", "tcsh"], 2, "expected bash, zsh or fish"),
+        (["subscribe", "nights"], 2, "no topic 'nights'"),
+        (["doctor", "all"], 2, "'all' is too much; usage: doctor"),
+        (["hooks", "test"], 2, "expected: shmcam hooks [list | test NAME]"),
+        (["shortstream", "3", "--out", "/dev/null"], 1, "shmcam: /dev/null: File exists"),
+        (["gen-cert", "--folder", "/dev/null"], 1, "shmcam: /dev/null: File exists"),
+        (["pipe", "--write-fifo", "/nowhere/x"], 1, "shmcam: /nowhere/x: No such file or directory"),
         (["restart"], 69, "no supervisord at"),
         ([], 2, "usage: shmcam"),
     ],
@@ -83,6 +89,20 @@ def test_every_failure_has_its_exit_code_and_a_reason_on_stderr(hub, words, code
     done = shmcam(hub, *words)
     assert (done.returncode, said in done.stderr) == (code, True), done
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["ping"], ["library", "list"]])
+def test_output_that_cannot_be_written_is_told_and_a_reader_that_is_gone_is_no_error(hub, words):
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [SHMCAM, "--config", str(hub.config), *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, env=environ)
+    assert (done.returncode, done.stderr) == (1, b"shmcam: No space left on device\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, timeout=60, env=environ)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_help_of_everything(hub):
@@ -161,6 +181,7 @@ def test_logs_are_merged_by_time_and_followed(tmp_path):
     shown = merge_tails(tmp_path, "", 10)
     assert [text.split()[-1] for text in shown] == ["one", "two", "four", "four", "five"]
     assert merge_tails(tmp_path, "recorder", 1)[0].endswith("five")
+    assert merge_tails(tmp_path, "recorder", 0) == []
     assert merge_tails(tmp_path, "nobody", 1) is None
     follower = LogFollower(tmp_path, "")
     with (tmp_path / "capture.log").open("a") as file:
@@ -190,7 +211,7 @@ def test_logs_f_shows_what_follows(hub):
 JSON_WORDS = [
     "--version", "ping", "status", "record foo", "nosuch", "save seconds_ago=soon", "processes", "get cameras",
     "help save", "--help", "restart", "logs -n 3", "logs nosuch", "completion nosuch", "library show 99999",
-    "library nosuch", "archive verify nosuch",
+    "library nosuch", "archive verify nosuch", "gen-cert --folder /dev/null",
 ]  # fmt: skip
 
 

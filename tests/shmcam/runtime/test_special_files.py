@@ -25,7 +25,7 @@ from shmcam.hooks.attempt import find_attachment
 from shmcam.hub.unix_socket import SocketTakenError, _take_lock
 from shmcam.library import manifest, sidecar
 from shmcam.runtime import log_tail
-from shmcam.runtime.atomic_files import is_regular, open_regular, read_state, sweep
+from shmcam.runtime.atomic_files import is_regular, open_atomic, open_regular, read_state, sweep
 from shmcam.runtime.stop import Stop
 from shmcam.video import growing_mp4
 from shmcam.watchdog.camera_changes import CameraGroups
@@ -48,6 +48,15 @@ def put(path, kind):
         case "sparse":
             with path.open("wb") as file:
                 file.truncate(2 << 30)
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """`shmcam import --force --output /dev/null` as root left a file there, which everybody's output then filled."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in (tmp_path / "null", Path("/dev/full")):
+        with pytest.raises(OSError, match="a device, no file"), open_atomic(path, replace=True):
+            pass
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,8 +13,7 @@ import pytest
 
 from shm_ring import FrameMeta, LiveRing, RingReader, RingWriter
 from shm_ring.formats import geometry, planes
-from shmcam.cli.options import Options, UsageError
-from shmcam.cli.pipe import command
+from shmcam.cli.main import main
 from shmcam.cli.pipe.pictures import PictureStream, send_pictures
 from shmcam.cli.pipe.pipe_output import Fifo, PipeOutput, ReaderGone
 from shmcam.cli.pipe.pixels import (
@@ -278,10 +277,7 @@ def test_what_cannot_be_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, 
     monkeypatch.setattr(Stop, "catch_signals", lambda *_: None)
     (tmp_path / "config.toml").write_text("")
     try:
-        code = command.main(Options(word="pipe", rest=words, config=tmp_path / "config.toml"))
-        said = capsys.readouterr().err
-    except UsageError as problem:
-        code, said = 2, str(problem)
+        code = main(["--config", "config.toml", "pipe", *words])
     except SystemExit as end:
-        code, said = end.code, capsys.readouterr().err
-    assert code in (1, 2) and told in said
+        code = end.code
+    assert code in (1, 2) and told in capsys.readouterr().err
