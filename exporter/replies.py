@@ -43,6 +43,8 @@ class StackSummary:
 
     dark: DarkChoice = NO_DARK
     """The dark frame that was subtracted, or why none was."""
+    unsettled: int = 0
+    """The number of available frames that were not used because the camera's controls moved."""
 
     @property
     def span_s(self) -> float:
@@ -197,6 +199,8 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary, window: St
     ]
     if summary.left_out:
         details.append(f"left out: {summary.left_out}")
+    if summary.unsettled:
+        details.append(f"not used, controls moved: {summary.unsettled}")
     if summary.available < summary.least:
         details.append(f"fewer than {summary.least}: the ring holds no more of this exposure")
     if summary.dark.words:
@@ -216,6 +220,7 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary, window: St
             "available": summary.available,
             "already_gone": summary.overwritten,
             "left_out": summary.left_out,
+            "unsettled": summary.unsettled,
             "dark_frame": summary.dark.words,
             "span_s": round(summary.span_s, 6),
             "first": {"frame_id": summary.first[0], "age_s": round(summary.first[1], 6)},

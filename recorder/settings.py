@@ -7,6 +7,7 @@ import msgspec
 from shmcam.config.schema import Section, setting
 from shmcam.config.settings import LABEL, LABEL_FORM
 
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
 
@@ -24,8 +25,8 @@ class OverlaySettings(Section, frozen=True):
     ] = 1.0
     thickness_base: Annotated[int, setting("stroke width at 1080 rows", unit="pixels", ge=1, le=40, apply="live")] = 2
     text_color: Annotated[
-        tuple[int, int, int],
-        setting("red, green, blue 0-255; drawn as its brightness, because only luma is touched", apply="live"),
+        tuple[Byte, Byte, Byte],
+        setting("red, green, blue; drawn as its brightness, because only luma is touched", apply="live"),
     ] = (255, 255, 255)
     background: Annotated[
         bool, setting("dark box behind the text, so that it is legible on a bright sky", apply="live")
@@ -43,11 +44,6 @@ class OverlaySettings(Section, frozen=True):
             "distance of the first line from the picture's top (or bottom)", unit="pixels", ge=0, le=8192, apply="live"
         ),
     ] = 10
-
-    def __post_init__(self) -> None:
-        """Refuses colours outside 0..255."""
-        if any(not 0 <= part <= 255 for part in self.text_color):
-            raise ValueError("text_color must be three numbers 0..255 (red, green, blue)")
 
 
 class RecorderSettings(Section, frozen=True):
@@ -114,7 +110,13 @@ class RecorderSettings(Section, frozen=True):
     ] = False
     crf: Annotated[int, setting("libx264 quality when bitrate is 0; smaller is better", ge=0, le=51)] = 23
     bitrate: Annotated[
-        int, setting("bits per second; 0 = by quality (libx264) or by size and rate (hardware)", unit="bit/s", ge=0)
+        int,
+        setting(
+            "bits per second; 0 = by quality (libx264) or by size and rate (hardware)",
+            unit="bit/s",
+            ge=0,
+            le=1_000_000_000,
+        ),
     ] = 0
     preset: Annotated[Preset, setting("libx264 speed: CPU against file size")] = "superfast"
     threads: Annotated[

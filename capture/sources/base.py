@@ -13,6 +13,7 @@ backoff. Anything else that a source raises becomes one, with its traceback in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -30,6 +31,10 @@ Payload = NDArray[np.uint8]
 
 class CameraError(OSError):
     """The camera cannot deliver now; closing, waiting and opening it again may help."""
+
+    def __str__(self) -> str:
+        """Returns the reason without the numbers of FFmpeg and the system, which the words beside them say better."""
+        return re.sub(r"\[Errno -?\d+\] ", "", super().__str__())
 
 
 class CameraBusy(CameraError):

@@ -11,7 +11,6 @@ clock was set is placed anew: at once where its clock goes back, and where its f
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -262,7 +261,7 @@ class _Reader(threading.Thread):
         is_late = not self._is_open and now_ns() - self.started_ns >= READ_S * 1e9
         if isinstance(error, av.error.ExitError) or is_late:  # its word for the time limit: Immediate exit requested
             return "no answer in time"
-        return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+        return str(error) or type(error).__name__
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a picture. Raises: CameraError."""

@@ -89,7 +89,8 @@ def reply_page(what: str, query: Query, catalogue: Catalogue) -> Reply:
     """Returns a reply with one page of rows; `what` is its status. Raises: ValueError."""
     entries = catalogue.search(query)
     following = find_next_cursor(query, entries)
-    lines = [to_line(entry) for entry in entries] or [f"no {what} yet" if query.cursor == "" else f"no more {what}"]
+    missing = "entries" if what == "library" else what
+    lines = [to_line(entry) for entry in entries] or [f"no more {missing}" if query.cursor else f"no {missing} yet"]
     more = [f"more: cursor={following}"] if following else []
     rows = [to_row(entry) for entry in entries]
     return Reply(status=what, text="\n".join([*lines, *more]), data={"rows": rows, "next": following})

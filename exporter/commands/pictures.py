@@ -25,7 +25,7 @@ from exporter.ring_frames import (
 from exporter.settings import ExportSettings
 from exporter.stacking.dark_frames import NO_DARK, DarkChoice
 from exporter.stacking.stack import SEPARATE, stack_frames
-from shm_ring import Frame, FrameMeta
+from shm_ring import Flags, Frame, FrameMeta
 from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import PastStack, Reply, Save, Snapshot, error
@@ -83,7 +83,7 @@ class PictureCommands:
 
     def snapshot(self, command: Snapshot, received_ns: int) -> Reply:
         """Saves one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
-        cameras = [self._camera_of(name) for name in command.cameras] or list(self._cameras.values())
+        cameras = [self._camera_of(name) for name in dict.fromkeys(command.cameras)] or list(self._cameras.values())
         target_ns = command.at_ns or received_ns - round(command.seconds_ago * 1e9)
         for camera in cameras if not command.seconds_ago else ():
             camera.wait_for_frame_after(command.at_ns or received_ns, SYNC_WAIT_S)
@@ -146,8 +146,10 @@ class PictureCommands:
             )
         ages = [(meta.frame_id, (received_ns - meta.captured_ns) / 1e9) for meta in (metas[0], metas[-1])]
         overwritten += len(chosen) - len(metas) - left_out
+        unsettled = sum(bool(one.meta.flags & Flags.SETTLING) and one not in chosen for one in candidates)
         summary = replies.StackSummary(
-            camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least, dark
+            *(camera.name, method, len(metas), len(candidates), overwritten, left_out, ages[0], ages[1], least, dark),
+            unsettled=unsettled,
         )
         return replies.reply_past_stack(entries, summary, self._window_of(camera, metas, start_ns, received_ns))
 

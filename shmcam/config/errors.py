@@ -51,7 +51,7 @@ class Diagnostics:
             value = value.get(part) if isinstance(value, dict) else value
         key = list_keys().get(".".join([name, *parts]))
         place = (*places.get(parts[0], (name, parts[0])), *parts[1:])
-        return self.bad_value(place, value, key.expected if key else problem)
+        return self.bad_value(place, value, key.expected if key else "a table")
 
     def _from_row(self, place: tuple[str, ...], row: type[msgspec.Struct], rows: Document) -> SettingsError:
         """Makes the error of the first named row of a table that is wrong."""

@@ -117,11 +117,15 @@ class Key:
         """The values that are allowed, in words, for error messages."""
         if self.choices:
             return "one of " + ", ".join(repr(choice) for choice in self.choices)
-        low, high = self.minimum, self.maximum
-        span = f" {low}..{high}" if None not in (low, high) else f" >= {low}" if low is not None else ""
-        span = f" <= {high}" if low is None and high is not None else span
         form = f" of {self.form}" if self.form else ""
+        span = _format_span(self.minimum, self.maximum)
         return f"{self.type}{form}{span}{f' ({self.unit})' if self.unit else ''}"
+
+
+def _format_span(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "" if high is None else f" <= {high}"
+    return f" >= {low}" if high is None else f" {low}..{high}"
 
 
 @cache
@@ -215,7 +219,6 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
     if isinstance(kind, inspect.UnionType):  # an optional key: the part that is not None describes it
         kind, inner = _unwrap(next(part for part in kind.types if not isinstance(part, inspect.NoneType)))
         meta = {**inner, **meta}
-    low = getattr(kind, "ge", None)
     is_bounded = isinstance(kind, inspect.IntType | inspect.FloatType | inspect.BoolType | inspect.LiteralType)
     return Key(
         path=path,
@@ -224,7 +227,7 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         unit=meta.get("unit", ""),
         help=meta.get("help", ""),
         choices=tuple(kind.values) if isinstance(kind, inspect.LiteralType) else (),
-        minimum=low if low is not None else getattr(kind, "gt", None),
+        minimum=_minimum_of(kind),
         maximum=getattr(kind, "le", None),
         apply=meta.get("apply") or ("restart" if is_bounded else "file"),
         secret=meta.get("secret", False),
@@ -234,10 +237,29 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
     )
 
 
+def _minimum_of(kind: inspect.Type) -> float | None:
+    low: float | None = getattr(kind, "ge", None)
+    return low if low is not None else getattr(kind, "gt", None)
+
+
 def _form_of_items(kind: inspect.Type) -> str:
-    """Returns the words that a list may hold, if they are fixed."""
-    item = _unwrap(kind.item_type)[0] if isinstance(kind, inspect.ListType | inspect.VarTupleType) else None
-    return ", ".join(map(str, item.values)) if isinstance(item, inspect.LiteralType) else ""
+    """Returns what a list or table holds, in words: "jpg, png", "3 integers 0..255", "lists of 2 numbers"."""
+    match kind:
+        case inspect.TupleType(item_types=(item, *_)):
+            count = f"{len(kind.item_types)} "
+        case (
+            inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item) | inspect.DictType(value_type=item)
+        ):
+            count = ""
+        case _:
+            return ""
+    item, _ = _unwrap(item)
+    if isinstance(item, inspect.LiteralType):
+        return ", ".join(map(str, item.values))
+    word = _NAMES.get(type(item), "table")
+    inside = _form_of_items(item)
+    span = _format_span(_minimum_of(item), getattr(item, "le", None))
+    return f"{count}{word}{'s' * (word != 'text')}{f' of {inside}' if inside else ''}{span}"
 
 
 def _row_of(kind: inspect.Type) -> type[msgspec.Struct] | None:

@@ -74,7 +74,7 @@ class LoggingSettings(Section, frozen=True):
     files: Annotated[int, setting("log files kept per process", ge=1, le=20)] = 3
     folder_bytes: Annotated[
         int,
-        setting("size of all logs together: the oldest rotated ones go first", unit="bytes", ge=100_000),
+        setting("size of all logs together: the oldest rotated ones go first", unit="bytes", ge=100_000, le=10**12),
     ] = 50_000_000
 
 

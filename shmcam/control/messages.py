@@ -34,6 +34,12 @@ PROCESS_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
 CHUNK_BYTES_MAX = 48 * 1024
 """Largest payload of a Chunk or PreviewFrame: in base64, for the JSON dialect, it still fits the limit above."""
 
+NS_MAX = (1 << 63) - 1
+"""Latest time in ns: clocks and rings have 64 bits with a sign."""
+
+INTEGER_MAX = (1 << 64) - 1
+"""Largest integer of msgpack, which would send a larger one as text."""
+
 MessageT = TypeVar("MessageT", bound="Message")
 
 
@@ -46,6 +52,7 @@ Camera = Annotated[str, describe("camera, such as cam0; empty: see the command",
 Label = Annotated[str, describe("label for file names", pattern=rf"^({LABEL})?$")]
 Instant = Annotated[str, describe("ISO 8601 time, or an age such as 90s, 15m, 2h, 3d; empty: no limit", max_length=40)]
 RowCount = Annotated[int, describe("rows", ge=1, le=200)]
+RowNumber = Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
 Cursor = Annotated[str, describe('the next page: "next" of the answer before', max_length=40)]
 Kind = Annotated[str, describe("picture, stack, timelapse, keogram …; empty: all", max_length=32)]
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
@@ -150,9 +157,14 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
             f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(names) or 'none'}"
         )
     try:
-        return msgspec.convert(values, message, strict=not text)
+        built = msgspec.convert(values, message, strict=not text)
     except (msgspec.ValidationError, RecursionError) as problem:
         raise ValueError(f"{wire_name(message)}: {_to_plain_text(message, str(problem))}") from problem
+    if isinstance(built, Command):
+        for name, value in values_of(built).items():
+            if isinstance(value, int) and value > INTEGER_MAX:
+                raise ValueError(f"{wire_name(message)}: {name}: number out of range")
+    return built
 
 
 def values_of(message: Message) -> dict[str, Any]:
@@ -222,7 +234,7 @@ class Snapshot(Command):
     formats: Annotated[Words, describe("as in save")] = ()
     label: Label = ""
     seconds_ago: Annotated[float, describe("age of the wanted instant; 0: now", unit="s", ge=0, le=3600)] = 0.0
-    at_ns: Annotated[int, describe("the wanted instant, sensor clock; 0: seconds_ago", ge=0)] = 0
+    at_ns: Annotated[int, describe("the wanted instant, sensor clock; 0: seconds_ago", ge=0, le=NS_MAX)] = 0
 
 
 class PastStack(Command):
@@ -270,7 +282,8 @@ class Record(Command):
     label: Label = ""
     protect: Annotated[bool, describe("never deleted by retention")] = False
     at_ns: Annotated[
-        int, describe("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0)
+        int,
+        describe("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0, le=NS_MAX),
     ] = field(default_factory=now_ns, compare=False)
 
 
@@ -354,19 +367,19 @@ class Library(Command):
 class Protect(Command):
     """Keep a picture or clip for ever: retention never deletes it."""
 
-    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
+    number: RowNumber
 
 
 class Unprotect(Command):
     """Give a picture or clip back to retention."""
 
-    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
+    number: RowNumber
 
 
 class Delete(Command):
     """Delete a picture or clip and its row."""
 
-    number: Annotated[int, describe("row number as listed by clips or pictures", ge=1)]
+    number: RowNumber
 
 
 class Timelapse(Command):

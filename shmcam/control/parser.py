@@ -24,7 +24,7 @@ def parse_line(line: str, cameras: Collection[str] = (), *, suggest: bool = True
 
     *Raises* UnknownCommandError, or ValueError with the expectation.
     """
-    word, _, rest = line.strip().partition(" ")
+    word, rest = (*line.split(maxsplit=1), "", "")[:2]
     row, preset = _find_row(word, suggest=suggest)
     try:
         words = shlex.split(rest) if rest else []
@@ -116,7 +116,8 @@ def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -
             values[name] = value.split(",") if is_list(fields[name]) else _to_bool_word(fields[name], value)
         else:
             bare.append(word)
-    return values | _parse_positional(row, bare, values, cameras)
+    values |= _parse_positional(row, bare, values, cameras)
+    return {name: value.lower() if choices(fields[name]) else value for name, value in values.items()}
 
 
 def _parse_positional(

@@ -30,7 +30,7 @@ class ControlSettings(Section, frozen=True):
     storm_window_s: Annotated[float, setting("see storm_restarts", unit="s", ge=10, le=3600)] = 60.0
     memory_limit_mb: Annotated[
         int,
-        setting("restart a process with more resident memory; 0: never", unit="MiB", ge=0, apply="live"),
+        setting("restart a process with more resident memory; 0: never", unit="MiB", ge=0, le=1_000_000, apply="live"),
     ] = 0
 
 

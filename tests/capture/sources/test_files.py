@@ -357,6 +357,14 @@ def add_sound(out):
     return [*sound.encode(samples), *sound.encode(None)]
 
 
+def test_reasons_have_words_and_no_numbers(tmp_path):
+    """The status said "[Errno 1094995529] Invalid data found when processing input"."""
+    (tmp_path / "empty.mp4").touch()
+    for name, words in (("empty.mp4", "Invalid data found when"), ("gone.mp4", "No such file or directory")):
+        with pytest.raises(CameraError, match=rf"^file {name}: {words}.*/{name}'$"):
+            FileSource(tmp_path / name).open(ASKED, Stop())
+
+
 def test_a_file_without_video_is_refused_with_what_it_holds(tmp_path):
     file = tmp_path / "c.mp4"
     with av.open(str(file), "w") as out:

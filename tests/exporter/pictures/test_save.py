@@ -345,7 +345,7 @@ def test_snapshot_takes_all_cameras_at_one_instant(service):
         for line in ("save cam1", "save npy cam1 png", "pastStack png method=max before_s=60 cam1"):
             reply = service.call(line)
             assert reply.ok and Path(reply.data["path"]).name.startswith("cam1_"), (line, reply)
-        assert service.call("snapshot png cam1").data["cameras"] == ["cam1"]
+        assert service.call("snapshot png cam1 cam1").data["cameras"] == ["cam1"]
         feeds[1].close()
     finally:
         feeds[0].close()
@@ -501,3 +501,4 @@ def test_frames_taken_while_the_controls_moved_are_left_out(shared, feed):
     feed.publish(3, flags=int(Flags.SETTLING))
     reply = shared.call("pastStack jpg method=separate before_s=30 count=3")
     assert [number_in(Path(path)) for path in reply.data["paths"]] == [feed.base + n for n in (2, 3, 4)]
+    assert reply.data["unsettled"] == 3 and "not used, controls moved: 3" in reply.text

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.settings import Format
-from shmcam.config.schema import load_tables
+from shmcam.config.schema import list_keys, load_tables
 from shmcam.config.settings import FOR_ALL, PER_CAMERA, WORDS_OF_COMMANDS, Settings, SettingsError, apply_change
 from shmcam.control.command_table import COMMANDS
 from shmcam.control.messages import choices
@@ -103,6 +103,15 @@ def test_command_line_beats_environment_beats_file(load):
         ("[cameras.'../x']\nwidth = 640", r"must be a camera name"),
         ("cameras = 3", r"config.toml:1: cameras = 3: must be a table"),
         ("camera = 3", r"camera = 3: must be a table"),
+        ("[recorder]\noverlay = 3", r"config.toml:2: \[recorder\] overlay = 3: must be a table$"),
+        (
+            "[recorder.overlay]\ntext_color = [0, 0, 256]",
+            r"config.toml:2: \[recorder.overlay\] text_color = \[0, 0, 256\]: must be list of 3 integers 0..255$",
+        ),
+        ("[camera.controls]\nColourGains = [1]", r"ColourGains = \[1\]: must be list of 2 numbers$"),
+        ("[motion]\nmasks = [[0, 0], [1, 1]]", r"must be list of lists of lists of 2 numbers$"),
+        ("[motion.zones]\ndoor = [[0, 0], [1]]", r"must be table of lists of lists of 2 numbers$"),
+        ("[export]\nformats = ['bmp']", r"formats = \[\"bmp\"\]: must be list of jpg, npy, png, tiff$"),
         ("[camera]\nwidth = ", r"config.toml: Invalid value"),
         ("x = " + "[" * 5000, r"nested too deeply"),
         ("x = " + "9" * 6000, r"config.toml: "),
@@ -111,6 +120,15 @@ def test_command_line_beats_environment_beats_file(load):
 def test_mistakes_are_refused_with_place_value_and_expectation(load, text, message):
     with pytest.raises(SettingsError, match=message):
         load(text)
+
+
+def test_every_number_has_limits():
+    """99999999999999999999 MiB, bits per second and bytes were taken, shown and sent to processes that refused them."""
+    assert not [
+        key.path
+        for key in list_keys().values()
+        if key.type in ("integer", "number") and None in (key.minimum, key.maximum)
+    ]
 
 
 def test_bytes_that_are_not_text_a_missing_and_a_huge_file_are_refused(tmp_path):
