@@ -195,17 +195,14 @@ def auto_save(exporter: Exporter, now: int) -> None:
 
 
 def check_disks(exporter: Exporter, now: int) -> None:
-    """Submits a check of the disks, and reconciles the library once it can be written, or a disk is mounted, again."""
+    """Submits a check of the disks, and one of the library: rows may be missing."""
     if not exporter.disk_timer.take_due(now, DISK_CHECK_S) or exporter.file_jobs.waiting:
         return
     exporter.file_jobs.submit(lambda: exporter.disk_monitor.check(exporter.settings))
     for catalogue in exporter.catalogues:
         if catalogue.trouble:  # it ends here, also while nothing is saved
             exporter.file_jobs.submit(lambda catalogue=catalogue: library.make_room_again(catalogue, exporter.settings))  # type: ignore[misc]
-    if exporter.catalogue.missed.is_set():
-        exporter.file_jobs.submit(lambda: library.reconcile_if_writable(exporter.catalogue))
-    elif exporter.catalogue.away:
-        exporter.file_jobs.submit(lambda: library.reconcile_if_folder_returned(exporter.catalogue))
+    exporter.file_jobs.submit(lambda: library.reconcile_if_needed(exporter.catalogue))
 
 
 def send_heartbeat(exporter: Exporter) -> None:

@@ -131,21 +131,19 @@ def reconcile(catalogue: Catalogue) -> Reply:
     return Reply(data={"adopted": len(adopted), "gone": len(gone)})
 
 
-def reconcile_if_folder_returned(catalogue: Catalogue) -> Reply:
-    """Reconciles when a folder that was away has files again, as when its disk is mounted late."""
-    folders = [folder for folder in catalogue.away if not catalogue.mounts.is_away(folder) and find_files([folder])]
-    if not folders:
-        return Reply(data={"adopted": 0, "gone": 0})
-    log.info("library folder has files folders=%s", ",".join(map(str, folders)))
-    return reconcile(catalogue)
+def reconcile_if_needed(catalogue: Catalogue) -> Reply:
+    """Reconciles where rows may be missing, once the library can be written, or where a folder that was away is back.
 
-
-def reconcile_if_writable(catalogue: Catalogue) -> Reply:
-    """Reconciles once the library can be written again; until then, files wait for their rows."""
-    if explain_not_writable(catalogue.path):
-        return Reply(data={"adopted": 0, "gone": 0})
-    log.info("library can be written again path=%s", catalogue.path)
-    return reconcile(catalogue)
+    Files of a folder that was away are there again when its disk is mounted late.
+    """
+    if catalogue.missed.is_set() or catalogue.is_replaced():
+        if not explain_not_writable(catalogue.path):
+            log.info("library may lack rows path=%s", catalogue.path)
+            return reconcile(catalogue)
+    elif folders := [one for one in catalogue.away if not catalogue.mounts.is_away(one) and find_files([one])]:
+        log.info("library folder has files folders=%s", ",".join(map(str, folders)))
+        return reconcile(catalogue)
+    return Reply(data={"adopted": 0, "gone": 0})
 
 
 def make_room_again(catalogue: Catalogue, settings: Settings) -> Reply:

@@ -52,12 +52,13 @@ class Catalogue:
         self.away: tuple[Path, ...] = ()
         """The folders that were empty or without their disk at the last scan: it may not be mounted yet."""
         self.missed = threading.Event()
-        """Set when a file got no row because the library could not be written (`add_when_writable`)."""
+        """Set when rows may be missing: one could not be written (`add_when_writable`), or the file of the library is
+        another one than before."""
         self.trouble = ""
         """What is wrong with making room: files that cannot be deleted, or a disk that others fill; empty: nothing."""
         self.on_deleted: Callable[..., None] = lambda **_fields: None
         """Called after each deletion with the fields of the event `deleted`."""
-        self._database = Database(path, self.reconcile)
+        self._database = Database(path, self.reconcile, lambda: self.missed.set())  # noqa: PLW0108 - the event may change
         self.mounts = Mounts(self._database, self.folders, self.root)
 
     @classmethod
@@ -107,6 +108,10 @@ class Catalogue:
             self.missed.set()
             log.warning("not in the library yet path=%s reason=%s", entry.path, problem)
             return entry
+
+    def is_replaced(self) -> bool:
+        """Tells whether the file of the library that was used last is no longer in its place. Raises: OSError."""
+        return self._database.is_replaced()
 
     def hurry(self) -> AbstractContextManager[None]:
         """Returns a block in which nothing waits long for other processes that hold the library."""

@@ -143,10 +143,14 @@ T = TypeVar("T")
 class Database:
     """One process' connection, for several threads; it opens the file anew after it was renamed."""
 
-    def __init__(self, path: Path, repair: Callable[[], object]) -> None:
-        """`repair` fills an empty database after a damaged one was renamed, or one in use was removed."""
+    def __init__(self, path: Path, repair: Callable[[], object], notice_replaced: Callable[[], None]) -> None:
+        """`repair` fills an empty database after a damaged one was renamed, or one in use was removed.
+
+        `notice_replaced` is called when another file than before is used: it may lack rows. A process that knew of
+        none before fills nothing, and a repair may fail.
+        """
         self.path = path
-        self._repair = repair
+        self._repair, self._notice_replaced = repair, notice_replaced
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
@@ -232,7 +236,12 @@ class Database:
                 for ending in ("", "-wal", "-shm"):
                     with suppress(FileNotFoundError):
                         self.path.with_name(self.path.name + ending).rename(aside.with_name(aside.name + ending))
+        self._notice_replaced()
         self._repair()
+
+    def is_replaced(self) -> bool:
+        """Tells whether the file that was opened last is no longer in its place. Raises: OSError."""
+        return self._inode > 0 and _inode_of(self.path) != self._inode
 
     def close(self) -> None:
         """Gives the file back."""
@@ -249,9 +258,10 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and _inode_of(self.path) == self._inode:
+        is_replaced = self.is_replaced()
+        if self._connection is not None and not is_replaced:
             return self._connection
-        is_lost = self._inode > 0 and not self.path.exists()
+        is_lost = is_replaced and not self.path.exists()
         self.close()
         self._make_folder()
         connection = sqlite3.connect(self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
@@ -262,6 +272,8 @@ class Database:
             connection.close()
             raise
         self._connection = connection
+        if is_replaced:
+            self._notice_replaced()
         if is_lost:
             log.error("library removed while in use, made anew from the files path=%s", self.path)
             self._repair()

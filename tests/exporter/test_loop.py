@@ -115,6 +115,40 @@ def test_what_waits_for_its_row_gets_it_although_no_look_saw_the_disk_and_the_fi
         assert not catalogue.missed.is_set()
 
 
+@pytest.mark.parametrize("who", ["nobody", "a process that knew none", "this one"])
+def test_a_library_that_was_removed_gets_its_rows_again_whoever_made_it_anew(who, tmp_path):
+    """A recorder that had just begun made an empty one: the exporter found a file in its place and missed nothing."""
+    exporter = make_exporter(tmp_path)
+    exporter.settings.paths.captures.mkdir(parents=True)
+    with Catalogue.of(exporter.settings) as catalogue:
+        exporter.catalogue = catalogue
+        exporter.disk_monitor = DiskMonitor(lambda _event: None, catalogue.missed)
+
+        def add(name: str, by: Catalogue) -> Path:
+            path = exporter.settings.paths.captures / name
+            path.write_bytes(b"a")
+            by.add(Entry(kind="picture", camera="cam0", path=path, started_utc_ns=0))
+            return path
+
+        def look(number: int) -> list[Path]:
+            check_disks(exporter, number * 15 * S)
+            while exporter.file_jobs.work:
+                exporter.file_jobs.work.pop(0)()
+            return sorted(entry.path for entry in catalogue.find())
+
+        paths = [add("a.npy", catalogue)]
+        assert look(1) == paths
+        for ending in ("", "-wal", "-shm"):
+            (tmp_path / f"{exporter.settings.paths.library}{ending}").unlink(missing_ok=True)
+        if who != "nobody":
+            with Catalogue.of(exporter.settings) as other:
+                paths.append(add("b.npy", other if who != "this one" else catalogue))
+        if who == "a process that knew none":
+            assert [entry.path for entry in catalogue.find()] == paths[1:], "the open connection is given up"
+        assert look(2) == paths
+        assert look(3) == paths and not catalogue.missed.is_set()
+
+
 def test_what_is_wrong_with_folders_and_library_ends_when_it_is_mended(tmp_path):
     exporter, monitor = make_exporter(tmp_path), DiskMonitor(lambda _event: None, threading.Event())
     captures = exporter.settings.paths.captures

@@ -166,12 +166,12 @@ def test_reconcile_keeps_the_rows_of_a_disk_that_is_not_mounted(mount_point, cat
         folder.mkdir()
     assert [e.id for e in catalogue.reconcile()[1]] == [gone_picture.id]
     assert [e.id for e in catalogue.find(newest_first=False)] == [first.id, second.id, picture.id]
-    assert library.reconcile_if_folder_returned(catalogue).data["gone"] == 0 and folder in catalogue.away
+    assert library.reconcile_if_needed(catalogue).data["gone"] == 0 and folder in catalogue.away
     if mount_point == "empty":
         folder.rmdir()
     disk.rename(folder)
     first.path.unlink()
-    assert library.reconcile_if_folder_returned(catalogue).data["gone"] == 1 and folder not in catalogue.away
+    assert library.reconcile_if_needed(catalogue).data["gone"] == 1 and folder not in catalogue.away
     assert [e.id for e in catalogue.find(newest_first=False)] == [second.id, picture.id]
 
 
