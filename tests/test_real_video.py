@@ -42,8 +42,7 @@ def test_a_real_clip_reaches_disk_and_browser_as_it_is(name):
         assert min(best, plain) < 4, f"no frame of {name} looks like the saved picture ({best:.1f}, {plain:.1f})"
         assert next(stream_parts(f"{pipeline.url}/stream"))[1][:2] == b"\xff\xd8"
         pipeline.text("record start")
-        head = pipeline.frames()
-        until(lambda: pipeline.frames() > head + 50, 30, "two seconds of video")
+        pipeline.wait_recorded(45)
         pipeline.text("record stop", 30)
         (recorded,) = until(lambda: list((pipeline.folder / "recordings").glob("session_*/*.mp4")), 20, "a clip")
         stream = next(s for s in ffprobe(recorded)["streams"] if s["codec_type"] == "video")

@@ -342,10 +342,12 @@ def test_more_than_200_traversal_names_are_refused_over_the_socket(shared, feed,
 
 def test_saving_gives_way_to_live_video(shared):
     exporter = shared.processes["exporter"].pid
-    assert psutil.Process(exporter).nice() == 10
+    usual = os.nice(0)
+    lower = min(usual + 10, 19)
+    assert psutil.Process(exporter).nice() == lower
     tasks = [task.read_text() for task in Path(f"/proc/{exporter}/task").glob("*/stat")]
     nices = [int(fields.rpartition(")")[2].split()[16]) for fields in tasks]
-    assert set(nices) == {0, 10}, "writing gives way, answering does not"
+    assert set(nices) == {usual, lower}, "writing gives way, answering does not"
 
 
 def test_a_library_damaged_while_the_exporter_was_down_does_not_stop_saving(shared, feed):

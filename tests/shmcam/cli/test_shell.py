@@ -327,7 +327,8 @@ def test_the_console_in_a_terminal(hub):
     picture = simplejpeg.encode_jpeg(numpy.full((90, 160, 3), (200, 30, 30), numpy.uint8))
     tmux = ["tmux", "-f", "/dev/null", "-u", "-S", str(hub.folder / "tmux")]  # nobody's configuration, any locale
     command = f"SHMCAM_CONFIG={hub.config} {SHMCAM} console; echo ended $?; sleep 60"
-    subprocess.run([*tmux, "new-session", "-d", "-x", "100", "-y", "40", command], check=True, timeout=60)
+    begin = [*tmux, "new-session", "-d", "-x", "100", "-y", "40", command]
+    until(lambda: subprocess.run(begin, timeout=60).returncode == 0, "tmux, which on a busy machine fails to begin")
 
     def shown(*more):
         return subprocess.run([*tmux, "capture-pane", "-p", *more], capture_output=True, text=True, timeout=60).stdout
