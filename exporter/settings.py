@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
+import msgspec
+
 from shmcam.config.schema import Section, setting
 
 Format = Literal["jpg", "png", "npy", "tiff"]
+Formats = Annotated[tuple[Format, ...], msgspec.Meta(min_length=1)]
 Method = Literal["mean", "median", "sigma", "trimmed", "max", "min"]
 
 
@@ -12,7 +15,7 @@ class ExportSettings(Section, frozen=True):
     """The [export] table."""
 
     base_dir: Annotated[str, setting("folder of pictures, stacks and films, relative to config.toml")] = "captures"
-    formats: Annotated[tuple[Format, ...], setting("written where a command names none", apply="live")] = ("jpg",)
+    formats: Annotated[Formats, setting("written where a command names none", apply="live")] = ("jpg",)
     npy: Annotated[
         Literal["bgr", "planes"],
         setting(
@@ -56,7 +59,7 @@ class ExportSettings(Section, frozen=True):
     stack_method: Annotated[Method, setting("how frames become one picture", apply="live")] = "sigma"
     stack_align: Annotated[bool, setting("shift the frames onto each other first", apply="live")] = False
     stack_formats: Annotated[
-        tuple[Format, ...], setting("stacks keep 16 bits in png, tiff and npy; the jpg is tone-mapped", apply="live")
+        Formats, setting("stacks keep 16 bits in png, tiff and npy; the jpg is tone-mapped", apply="live")
     ] = ("jpg", "png")
     dark_frames: Annotated[
         bool, setting("subtract the dark frame of the same camera, exposure and gain, if one was taken", apply="live")
@@ -65,7 +68,7 @@ class ExportSettings(Section, frozen=True):
     auto_save_interval_s: Annotated[
         float, setting("save a picture so often; 0 is never", unit="s", ge=0, le=604_800, apply="live")
     ] = 0.0
-    auto_save_formats: Annotated[tuple[Format, ...], setting("formats of those pictures", apply="live")] = ("jpg",)
+    auto_save_formats: Annotated[Formats, setting("formats of those pictures", apply="live")] = ("jpg",)
     auto_save_use_ring: Annotated[
         bool, setting("save and auto-save take the newest frame (false: wait for the next one)", apply="live")
     ] = True

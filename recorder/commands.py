@@ -259,8 +259,12 @@ class RecordCommands:
         if self._starts.is_empty and self._stops.is_empty:
             return
         for pending in self._starts.take_overdue():
-            text = "recording begins with the first frame; none has come yet"
-            pending.request.reply(Reply(status="recording_waiting", text=text))
+            if pending.order is not None and self._is_settled(pending.order):
+                reply = error("nothing was recorded: the recording ended before a frame came", "not_recording")
+            else:
+                text = "recording begins with the first frame; none has come yet"
+                reply = Reply(status="recording_waiting", text=text)
+            pending.request.reply(reply)
         for order in self._stops.orders:
             if self._is_settled(order):
                 self._stops.shorten(order, SETTLED_S)

@@ -255,7 +255,8 @@ def _form_of_items(kind: inspect.Type) -> str:
             return ""
     item, _ = _unwrap(item)
     if isinstance(item, inspect.LiteralType):
-        return ", ".join(map(str, item.values))
+        least = getattr(kind, "min_length", None)
+        return ", ".join(map(str, item.values)) + (f", at least {least}" if least else "")
     word = _NAMES.get(type(item), "table")
     inside = _form_of_items(item)
     span = _format_span(_minimum_of(item), getattr(item, "le", None))

@@ -96,6 +96,18 @@ def test_a_start_is_answered_with_its_own_file(orders):
     assert [reply.data["file"] for reply in start.replies] == ["a.mp4"]
 
 
+def test_a_recording_that_is_over_before_its_first_frame_is_no_success(orders, clock):
+    """A start for 5 s at 10 s of exposure was answered with "recording begins with the first frame", and none came."""
+    request = FakeRequest(Record(action="start", at_ns=100 * S, duration_s=5))
+    orders.obey(request)
+    orders.triggers.decide(99 * S)
+    orders.triggers.decide(109 * S)
+    clock[0] += commands.OPEN_TIMEOUT_S + 1
+    orders.answer_overdue()
+    (reply,) = request.replies
+    assert not reply.ok and reply.text == "ERROR: nothing was recorded: the recording ended before a frame came"
+
+
 def late(orders, clock, after_s=CLOSE_TIMEOUT_S):
     stop = ask(orders, "stop", orders.triggers.session.start_ns + 5 * S)
     orders.answer_overdue()
