@@ -34,7 +34,7 @@ VIEWER_CHANGES = frozenset({"/api/v1/logout"})
 WHEP_PATH = re.compile(r"(/cam/[^/]+)?/whep(/[^/]+)?")
 """The paths of WebRTC (streamer/h264/whep.py): a viewer begins with POST and ends its own session with DELETE."""
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 @dataclass(frozen=True, slots=True)

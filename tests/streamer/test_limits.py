@@ -315,6 +315,7 @@ NOT_INVITED = [
     (True, "POST /nowhere", "Expect: a miracle", 417),
     (True, "POST /nowhere", "Expect: 100-continue", 404),
     (True, "POST /stream", "Expect: 100-continue", 405),
+    (True, "OPTIONS /stream", "Expect: 100-continue\r\nContent-Type: text/plain", 405),
     (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Type: text/plain", 415),
     (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Encoding: gzip", 415),
     (True, "POST /api/v1/snapshot", "Expect: 100-continue\r\nContent-Length: 70000", 413),
