@@ -19,7 +19,9 @@ class Role(IntEnum):
     OWNER = 2
 
 
-PUBLIC_PATHS = frozenset({"/login", "/static/login.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"})
+PUBLIC_PATHS = frozenset(
+    {"/login", "/static/login.js", "/static/storage.js", "/static/style.css", "/static/icon.svg", "/api/v1/login"}
+)
 """Paths without a login: all that the login page needs, and nothing that shows or changes anything."""
 
 LOCAL_PATHS = frozenset({"/healthz"})

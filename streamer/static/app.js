@@ -9,6 +9,7 @@ import { LogsTab } from "./logs.js";
 import { NightTab } from "./night.js";
 import { Recorders } from "./recording.js";
 import { SettingsTab } from "./settings.js";
+import { recall, remember } from "./storage.js";
 import { TimelineTab } from "./timeline.js";
 import { ViewersTab } from "./viewers.js";
 
@@ -47,7 +48,7 @@ const page = {
   },
   choose(camera) {
     this.camera = camera;
-    localStorage.setItem("camera", camera);
+    remember("camera", camera);
     showCameras();
     this.tab?.chosen?.();
     if (this.over) show1();
@@ -172,10 +173,10 @@ document.addEventListener("keydown", (event) => {
 
 function theme(change = false) {
   const system = matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
-  let wanted = localStorage.getItem("theme") ?? system;
+  let wanted = document.documentElement.dataset.theme ?? recall("theme") ?? system;
   if (change) {
     wanted = wanted === "light" ? "dark" : "light";
-    localStorage.setItem("theme", wanted);
+    remember("theme", wanted);
   }
   document.documentElement.dataset.theme = wanted;
 }
@@ -186,7 +187,7 @@ byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId
 byId("logout").addEventListener("click", async () => { await post("/logout"); location.replace("login"); });
 
 theme();
-page.camera = localStorage.getItem("camera") ?? "";
+page.camera = recall("camera") ?? "";
 await look();
 open(location.hash.slice(1) || "live");
 addEventListener("hashchange", () => open(location.hash.slice(1)));

@@ -5,6 +5,7 @@ import { cameraBadges, fullness, room } from "./badges.js";
 import { ControlsCard } from "./controls.js";
 import { clock, fill, h, length, size, toast } from "./dom.js";
 import { Snapshots } from "./snapshots.js";
+import { recall, remember } from "./storage.js";
 import { Video } from "./video.js";
 import { Zoom } from "./zoom.js";
 
@@ -20,7 +21,7 @@ export class LiveTab {
     this.inGrid = false;
     this.watching = true;
     this.long = false;
-    this.mode = localStorage.getItem("mode") ?? "auto";
+    this.mode = recall("mode") ?? "auto";
     this.recordButton = this.button("Record", "R", () => this.record(), "changes");
     this.recordNote = h("p", { class: "soft", role: "status", hidden: true });
     this.all = [this.recordAll = this.button("Record all", "r", () => page.recorders.toggleAll(), "changes"), this.button("Snapshot all", "s", () => page.snapshot(), "changes")];
@@ -122,7 +123,7 @@ export class LiveTab {
   }
 
   nextMode() { this.setMode(MODES[(MODES.indexOf(this.mode) + 1) % MODES.length]); }
-  setMode(mode) { this.mode = this.modeSelect.value = mode; localStorage.setItem("mode", mode); this.build(); }
+  setMode(mode) { this.mode = this.modeSelect.value = mode; remember("mode", mode); this.build(); }
 
   record() { this.page.recorders.toggle(this.page.camera); }
 

@@ -1,6 +1,8 @@
 // The login page: shows the secret once, in a JSON body; what comes back is a cookie no script can read.
 
-document.documentElement.dataset.theme = localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+import { recall } from "./storage.js";
+
+document.documentElement.dataset.theme = recall("theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
 
 const form = document.getElementById("login");
 const secret = document.getElementById("secret");

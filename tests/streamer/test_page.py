@@ -553,6 +553,28 @@ def test_a_viewer_is_told_why_nothing_can_be_changed(tmp_path, browser):
         context.close()
 
 
+def test_a_narrow_page_cuts_nothing_off_and_needs_no_storage(tmp_path, browser):
+    """At 320 pixels (WCAG 1.4.10) a long name pushed settings and buttons out; blocked site data emptied the page."""
+    name = "nordseite_garten-tor-kamera-no_1"
+    blocked = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('', 'SecurityError') }})"
+    cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.outerHTML)"
+    with Threaded(tmp_path, cameras=(name, "cam1"), fps=10.0) as served:
+        context = served.server.context
+        path = context.settings.paths.captures / "1.jpg"
+        context.catalogue.insert([Entry(kind="picture", camera=name, path=path, started_utc_ns=10**18, bytes=1)])
+        with opened(browser, served.server.url, viewport={"width": 320, "height": 640}) as page:
+            page.add_init_script(blocked)
+            page.reload()
+            until(lambda: in_pixels(page), 20, "a picture")
+            for tab in TABS:
+                page.locator(f"[data-tab={tab}]").click()
+                page.wait_for_timeout(300)
+                assert page.evaluate("document.documentElement.scrollWidth") <= 320, tab
+                assert page.locator(".item, .strip-row b, dl.figures dd").evaluate_all(cut) == [], tab
+            themes = [page.evaluate("document.documentElement.dataset.theme") for _ in "12" if not page.click("#theme")]
+            assert set(themes) == {"dark", "light"}
+
+
 def test_a_grid_of_twelve_cameras_stays_usable_without_media_source(tmp_path, browser):
     """A browser opens six connections to a server: six tiles were black, and no button of the page did anything."""
     names = tuple(f"cam{n}" for n in range(12))
