@@ -27,6 +27,8 @@ class Diagnostics:
     path: Path
     text: str
     """The text of the file; empty after a change of the configuration, when its lines no longer fit."""
+    sources: Mapping[str, str]
+    """Where values come from that are not the file's, by path."""
 
     def from_msgspec(
         self, section: type[Section], merged: Document, places: Mapping[str, tuple[str, ...]], problem: str
@@ -90,6 +92,8 @@ class Diagnostics:
         return SettingsError(f"{self._locate((*table, key))}: {what}; {hint}")
 
     def _locate(self, place: tuple[str, ...]) -> str:
+        if source := self.sources.get(".".join(place)):
+            return source
         line = line_of(self.text, place)
         return f"{self.path.name}:{line}" if line else self.path.name
 

@@ -160,6 +160,8 @@ class Settings:
     path: Path
     document: Document
     text: str = field(default="", repr=False)
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Where the overrides of this start come from, by path: the name of a variable, or --set."""
     refused: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Live changes that did not fit so far, by path; `apply_change` tries them again with the next one."""
     connected: Document = field(default_factory=dict)
@@ -210,7 +212,7 @@ class Settings:
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """Makes the errors about this file."""
-        return Diagnostics(self.path, self.text)
+        return Diagnostics(self.path, self.text, self.sources)
 
     @cached_property
     def leaves_cameras_open(self) -> bool:
@@ -366,7 +368,8 @@ def _check_text(file: Path, text: str, assignments: tuple[tuple[str, str], ...])
     document = parse(file, text)
     for source, assignment in assignments:
         assign(document, source, assignment)
-    settings = Settings(file, document, text)
+    sources = {assignment.partition("=")[0].strip(): source for source, assignment in assignments}
+    settings = Settings(file, document, text, sources)
     settings.check()
     return settings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from capture.settings import PRESETS
 from shmcam.cli.camera_autoconfig import note_connected_cameras
-from shmcam.cli.options import Options, default_config
+from shmcam.cli.options import Options, default_config, whole_number
 from shmcam.cli.run.banner import banner_of
 from shmcam.cli.run.start_checks import find_path_problem, find_running
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
@@ -191,9 +191,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="interactive: the console here; headless: record from the start; slave: JSON on stdin and stdout",
     )
     presets = ", ".join(f"{number} = {width}x{height}" for number, (width, height) in enumerate(PRESETS))
-    add("--resolution", type=int, choices=range(len(PRESETS)), metavar="N", help=f"size: {presets}")
+    add("--resolution", type=whole_number, choices=range(len(PRESETS)), metavar="N", help=f"size: {presets}")
     add("--target-fps", type=float, metavar="F", help="frames per second")
-    add("--preview-size", type=int, choices=range(len(PRESETS)), metavar="N", help="size of the live picture, as above")
+    add(
+        "--preview-size",
+        type=whole_number,
+        choices=range(len(PRESETS)),
+        metavar="N",
+        help="size of the live picture, as above",
+    )
     add("--output-dir", metavar="DIR", help="where sessions go")
     add("--session-prefix", metavar="NAME", help="first part of a session folder's name")
     add("--auto-start-recording", action=argparse.BooleanOptionalAction, help="record from the start, or not")

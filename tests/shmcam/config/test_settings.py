@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -152,6 +153,22 @@ def test_bytes_that_are_not_text_a_missing_and_a_huge_file_are_refused(tmp_path)
 def test_a_bad_override_is_refused(load, assignment):
     with pytest.raises(SettingsError):
         load("", assignment)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SHMCAM_CAMERA__WIDTH=abc", "SHMCAM_CAMERA__WIDTH: [camera] width = 'abc': must be integer"),
+        ("SHMCAM_CAMERA__WIDHT=640", "SHMCAM_CAMERA__WIDHT: [camera] unknown key 'widht'; did you mean width?"),
+        ("SHMCAM_SET=camera.width=3", "--set: [camera] width = 3: must be integer"),
+        ("SHMCAM_CAMERA__HEIGHT=640", "config.toml:2: [camera] width = 5: must be integer"),
+    ],
+)
+def test_a_wrong_override_is_told_with_its_own_place_and_not_with_a_line_of_the_file(load, text, said):
+    name, _, value = text.partition("=")
+    width = 5 if "HEIGHT" in name else 320
+    with pytest.raises(SettingsError, match=f"^{re.escape(said)}"):
+        load(f"[camera]\nwidth = {width}", environ={name: value})
 
 
 def test_with_changes_checks_the_whole_and_leaves_the_original(load):
