@@ -14,6 +14,7 @@ from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, Progressed, Reply, Saved, Timelapse, error
 from shmcam.library import Catalogue
 from shmcam.library.entry import to_row
+from shmcam.runtime.atomic_files import PART
 
 PROGRESS_FRAMES = 50
 """Frames between two Progressed events."""
@@ -71,7 +72,8 @@ def _state_of(follower: CameraFollower) -> dict[str, object]:
 
 def _format_state(state: Mapping[str, object]) -> str:
     if not state["running"]:
-        return "no timelapse runs"
+        ends = f"timelapse ends, {state['frames']} frames in {str(state['path']).removesuffix(PART)}"
+        return ends if state["path"] else "no timelapse runs"
     pauses = f", pauses: {state['trouble']}" if state["trouble"] else ""
     film = f"{state['frames']} frames in {state['path']}" if state["path"] else "no frame yet"
     return f"timelapse runs, a frame every {state['interval_s']:g}s, {film}{pauses}"

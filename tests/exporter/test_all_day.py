@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -89,9 +90,10 @@ def test_timelapse_starts_and_stops_by_command_and_becomes_a_plain_mp4(service, 
         assert service.call("set export.timelapse_interval_s 0.2").ok
         until(lambda: "timelapse runs" in service.call("timelapse").text, 10, "timelapse")
         until(lambda: service.call("timelapse").data["cameras"]["cam0"]["frames"] >= 5, 20, "frames")
-        assert service.call("timelapse stop").ok
+        stopped = service.call("timelapse stop")
         until(lambda: film_of(service) is None, 10, "closed film")
     film = next(service.settings.paths.captures.glob("timelapse_*.mp4"))
+    assert stopped.ok and re.fullmatch(rf"cam0: timelapse ends, \d+ frames in {film}", stopped.text)
     assert playable(film) >= 5 and "moof" not in boxes(film)  # no fragments left: any player can seek in it
     assert boxes(film).count("moov") == 1
     with Catalogue.of(service.settings) as catalogue:
