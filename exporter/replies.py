@@ -115,6 +115,11 @@ class SavedFrame:
         return "; ".join(filter(None, [late * self.is_late, describe_ring(self.frames.stream)]))
 
 
+def _format_unix_time(utc_ns: int) -> str:
+    """Returns seconds with the milliseconds that JSON and the library show of the same instant: cut, not rounded."""
+    return f"{utc_ns // 1_000_000 / 1000:.3f}"
+
+
 def describe_ring(stream: str) -> str:
     """Returns the words for a frame that is not full-size; empty for one that is."""
     return "from the small ring: the full-size one reaches less far back" if stream == "lores" else ""
@@ -123,7 +128,7 @@ def describe_ring(stream: str) -> str:
 def reply_saved(entries: Sequence[Entry], frame: SavedFrame) -> Reply:
     """Returns the reply to `save`; its status is "saved_oldest" where the ring no longer held the frame."""
     utc_ns, data = frame.meta.captured_utc_ns, frame.to_data()
-    what = f"(timestamp: {utc_ns / 1e9:.3f}, age: {data['age_s']:.2f}s)"
+    what = f"(timestamp: {_format_unix_time(utc_ns)}, age: {data['age_s']:.2f}s)"
     is_one_in_library = len(entries) == 1 and entries[0].id
     more = [frame.format_warning(), "" if is_one_in_library else f"files: {_format_paths(entries)}"]
     return Reply(
@@ -178,7 +183,7 @@ def reply_past_stack(entries: Sequence[Entry], summary: StackSummary, window: St
     The first line is as the user's second service wrote it; scripts read it.
     """
     first, last = (
-        f"timestamp: {utc_ns / 1e9:.3f} (age: {age_s:.2f}s)"
+        f"timestamp: {_format_unix_time(utc_ns)} (age: {age_s:.2f}s)"
         for utc_ns, (_, age_s) in ((window.first_utc_ns, summary.first), (window.last_utc_ns, summary.last))
     )
     before = f"(export.save_before_s: {window.before_s:.3f} s)"

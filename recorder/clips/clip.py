@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +55,7 @@ def folder_of(recordings: Path, camera: str, order: ClipOrder, prefix: str) -> P
     """
     if order.kind == "rolling":
         return recordings / "rolling" / camera
-    return recordings / _join(prefix, to_stamp(order.utc_ns), order.label)
+    return recordings / _join(prefix, to_stamp(order.utc_ns), order.folder_label or "")
 
 
 def find_free_paths(
@@ -120,6 +120,12 @@ class ClipOrder:
     protect: bool = False
     because: str = NEXT_FILE
     """The reason why this file begins, and the one before it ends."""
+    folder_label: str | None = field(default=None, compare=False)
+    """The label that it was ordered with: those of later events name files, but all files stay in one folder."""
+
+    def __post_init__(self) -> None:
+        if self.folder_label is None:
+            object.__setattr__(self, "folder_label", self.label)
 
     def with_mark(self, trigger: str, label: str, protect: bool) -> ClipOrder:
         """Returns the order of the same clip after an event fell into it: retention takes it last, or never.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.clips.clip import FOREVER, NS, ClipLimits, ClipOrder
+from recorder.clips.clip import FOREVER, NS, ClipLimits, ClipOrder, folder_of
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
 
@@ -381,6 +382,18 @@ def test_of_events_that_touch_the_first_label_and_any_protection_count():
     triggers.note_event(101 * S, "motion", utc_ns=2, label="fox", protect=True)
     triggers.note_event(102 * S, "motion", utc_ns=3, label="owl")
     assert triggers.event.order == ClipOrder(1, "event", "command", 95 * S, 1, "fox", True)
+
+
+def test_the_label_of_an_event_does_not_move_the_next_files_into_another_folder():
+    """A size that changed during `record trigger label=owl` put the rest of the session into session_…_owl."""
+    during_session, alone = machine(), machine()
+    during_session.start(100 * S, "session", "manual", utc_ns=0)
+    alone.note_event(110 * S, "motion", utc_ns=0)
+    for triggers in (during_session, alone):
+        folder = folder_of(Path("r"), "cam0", triggers.decide(109 * S), "session")
+        triggers.note_event(110 * S, "command", utc_ns=0, label="owl")
+        order = triggers.decide(111 * S)
+        assert order.label == "owl" and folder_of(Path("r"), "cam0", order, "session") == folder
 
 
 def test_events_touch_up_to_the_instant_at_which_the_earlier_one_ends():
