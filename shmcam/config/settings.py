@@ -161,7 +161,7 @@ class Settings:
     document: Document
     text: str = field(default="", repr=False)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """Where the overrides of this start come from, by path: the name of a variable, or --set."""
+    """Where values come from that are not the file's, by path: the name of a variable, --set, or (live) set."""
     refused: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """Live changes that did not fit so far, by path; `apply_change` tries them again with the next one."""
     connected: Document = field(default_factory=dict)
@@ -315,7 +315,7 @@ class Settings:
             self.key(path)
             put(document, path.split("."), value)
             changed_tables.add(base_key_of(path).split(".")[0])
-        changed = Settings(self.path, document, connected=self.connected)
+        changed = Settings(self.path, document, sources=dict.fromkeys(changes, "set"), connected=self.connected)
         changed._tables.update((at, table) for at, table in self._tables.items() if at[0] not in changed_tables)
         changed.check()
         return changed

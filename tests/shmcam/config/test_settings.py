@@ -173,6 +173,8 @@ def test_a_wrong_override_is_told_with_its_own_place_and_not_with_a_line_of_the_
 
 def test_with_changes_checks_the_whole_and_leaves_the_original(load):
     settings = load("[night]\ndark_threshold = 30")
+    with pytest.raises(SettingsError, match=r"^set: \[night\] dark_threshold = 'dark': must be number"):
+        settings.with_changes({"night.dark_threshold": "dark"})
     changed = settings.with_changes({"night.dark_threshold": 20.0})
     assert (settings.value("night.dark_threshold"), changed.value("night.dark_threshold")) == (30, 20)
     with pytest.raises(SettingsError, match="dark_threshold = 'x'"):
