@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
 from shmcam.cli.options import EXIT_FAILED, EXIT_USAGE, Options, UsageError, WordParser, read
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.getfilesystemencoding() != "utf-8":  # a path from config.toml, which is UTF-8, would name another file
         arguments = [sys.executable, "-X", "utf8", "-m", "shmcam.cli.main", *(sys.argv[1:] if argv is None else argv)]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 - argv list, no shell
+    for name in ("stdin", "stdout", "stderr"):  # one that the caller closed is None, and the next file gets its number
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE)  # or a locale without "…" ends it with an exception

@@ -105,6 +105,14 @@ def test_output_that_cannot_be_written_is_told_and_a_reader_that_is_gone_is_no_e
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("words", ["slave", "console", "top --once"])
+def test_a_closed_stdin_or_stdout_is_an_empty_one(hub, words):
+    """`slave` took the hub's socket, which got number 0, for its master, and never ended; the others had tracebacks."""
+    line = f"exec {SHMCAM} --config {hub.config} {words} {'>' if words.startswith('top') else '<'}&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_help_of_everything(hub):
     done = shmcam(hub, "--help")
     assert done.returncode == 0
