@@ -14,8 +14,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-M_ARENA_MAX = -8
-"""mallopt(3): the number of heaps that threads allocate from. One saves memory; our threads seldom allocate at once."""
+ALLOCATOR = (-8, "MALLOC_ARENA_MAX", 1), (-3, "MALLOC_MMAP_THRESHOLD_", 1 << 20)
+"""mallopt(3): parameter, variable of the environment that sets it, too, and our value.
+
+One heap: threads of ours seldom allocate at once. And blocks from 1 MB on are given back to the kernel when they are
+freed. Left alone, glibc raises this bound up to 32 MB when it frees a large one: what an encoder had freed stayed ours,
+in holes that the next one did not fit into. What is needed for each frame is kept from frame to frame.
+"""
 
 PR_SET_THP_DISABLE = 41
 """prctl(2): whether memory may be given in pages of 2 MB."""
@@ -33,10 +38,11 @@ _fillings: list[object] = []
 
 
 def limit_allocator() -> None:
-    """Lets this process and its forked children allocate from one heap, unless MALLOC_ARENA_MAX says otherwise."""
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError):  # another C library than glibc
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    """Sets ALLOCATOR for this process and its forked children, where the environment says nothing else."""
+    for parameter, variable, value in ALLOCATOR:
+        if variable not in os.environ:
+            with suppress(AttributeError):  # another C library than glibc
+                ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def refuse_huge_pages(*, refuse: bool) -> None:

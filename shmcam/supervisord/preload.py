@@ -18,12 +18,16 @@ import msgspec
 from shmcam.config.settings import LoggingSettings, Settings, SettingsError
 from shmcam.control.messages import MESSAGES
 from shmcam.runtime.startup import find_config
-from shmcam.supervisord.memory import prepare_for_forks
+from shmcam.supervisord.memory import ALLOCATOR, prepare_for_forks
 
 OURS = frozenset(("shm_ring", "shmcam", "capture", "analyzer", "exporter", "recorder", "streamer"))
 """The packages whose modules may run in a forked process."""
 
-LIMITS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+LIMITS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    **{variable: str(value) for _, variable, value in ALLOCATOR},
+}
 """Read by libraries when they are loaded: numpy's and OpenCV's thread pools cost 12 MB and do not survive a fork."""
 
 
