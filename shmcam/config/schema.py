@@ -231,7 +231,7 @@ def _to_key(path: str, kind: inspect.Type, meta: dict[str, Any], default: Any) -
         maximum=getattr(kind, "le", None),
         apply=meta.get("apply") or ("restart" if is_bounded else "file"),
         secret=meta.get("secret", False),
-        form=meta.get("form") or _form_of_items(kind),
+        form=meta.get("form") or _form_of(kind),
         spellings=meta.get("spellings", {}),
         row=_row_of(kind),
     )
@@ -242,9 +242,11 @@ def _minimum_of(kind: inspect.Type) -> float | None:
     return low if low is not None else getattr(kind, "gt", None)
 
 
-def _form_of_items(kind: inspect.Type) -> str:
-    """Returns what a list or table holds, in words: "jpg, png", "3 integers 0..255", "lists of 2 numbers"."""
+def _form_of(kind: inspect.Type) -> str:
+    """Returns what a list, table or text holds, in words: "jpg, png", "3 integers 0..255", "at most 80 characters"."""
     match kind:
+        case inspect.StrType(max_length=int(longest)):
+            return f"at most {longest} characters"
         case inspect.TupleType(item_types=(item, *_)):
             count = f"{len(kind.item_types)} "
         case (
@@ -258,7 +260,7 @@ def _form_of_items(kind: inspect.Type) -> str:
         least = getattr(kind, "min_length", None)
         return ", ".join(map(str, item.values)) + (f", at least {least}" if least else "")
     word = _NAMES.get(type(item), "table")
-    inside = _form_of_items(item)
+    inside = _form_of(item)
     span = _format_span(_minimum_of(item), getattr(item, "le", None))
     return f"{count}{word}{'s' * (word != 'text')}{f' of {inside}' if inside else ''}{span}"
 

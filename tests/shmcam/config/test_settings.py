@@ -109,6 +109,7 @@ def test_command_line_beats_environment_beats_file(load):
             "[recorder.overlay]\ntext_color = [0, 0, 256]",
             r"config.toml:2: \[recorder.overlay\] text_color = \[0, 0, 256\]: must be list of 3 integers 0..255$",
         ),
+        (f"[recorder.overlay]\ntext = '{'a' * 81}'", r"must be text of at most 80 characters$"),
         ("[camera.controls]\nColourGains = [1]", r"ColourGains = \[1\]: must be list of 2 numbers$"),
         ("[motion]\nmasks = [[0, 0], [1, 1]]", r"must be list of lists of lists of 2 numbers$"),
         ("[motion.zones]\ndoor = [[0, 0], [1]]", r"must be table of lists of lists of 2 numbers$"),
