@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recorder.clips.clip import ClipOrder
 from recorder.clips.writer import ClipWriter
-from recorder.clips.writer_events import Closed, Notice, Opened, Trouble
+from recorder.clips.writer_events import Closed, Filed, Notice, Opened, Trouble
 from recorder.live_packets import LivePackets
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
@@ -248,6 +248,8 @@ class RecordCommands:
                 self.last = notice
                 if not self.triggers.is_on(notice.order):
                     self._stops.answer(stop_reply_of(notice), of=notice.order)
+            case Filed() if self.last is not None and notice.closed.path == self.last.path:
+                self.last = replace(self.last, totals=replace(self.last.totals, bytes=notice.bytes))
             case Trouble(reason=""):
                 self.adopt_leftovers()
             case Trouble(reason=reason):

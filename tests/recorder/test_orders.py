@@ -9,7 +9,7 @@ import pytest
 
 from recorder import commands
 from recorder.clips.clip import NS, ClipLimits, ClipTotals
-from recorder.clips.writer_events import Closed, Opened
+from recorder.clips.writer_events import Closed, Filed, Opened
 from recorder.commands import CLOSE_TIMEOUT_S, SETTLED_S, RecordCommands
 from recorder.settings import RecorderSettings
 from recorder.triggers import Triggers
@@ -106,6 +106,16 @@ def test_a_recording_that_is_over_before_its_first_frame_is_no_success(orders, c
     orders.answer_overdue()
     (reply,) = request.replies
     assert not reply.ok and reply.text == "ERROR: nothing was recorded: the recording ended before a frame came"
+
+
+def test_the_status_tells_the_size_that_the_last_file_has_in_the_end(orders):
+    """It went on with the size before the index was moved to the front."""
+    ask(orders, "start", 100 * S)
+    close(orders, orders.triggers.decide(100 * S), "a.mp4")
+    orders.answer(Filed(orders.last, 990))
+    ask(orders, "stop", 101 * S)
+    orders.triggers.decide(102 * S)
+    assert orders.make_status_reply().data["bytes"] == 990
 
 
 def late(orders, clock, after_s=CLOSE_TIMEOUT_S):
