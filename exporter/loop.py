@@ -246,6 +246,8 @@ def _answer_library_command(
     try:
         if isinstance(command, Archives):
             return archive.list_archives(exporter.settings, exporter.catalogue)
+        if isinstance(command, Clips | Pictures | Library) and command.camera:
+            exporter.catalogue.check_cameras([command.camera], exporter.settings.cameras)
         return library.answer_command(command, exporter.catalogue, to_utc_ns(now))
     except (ValueError, LibraryError) as problem:
         return replies.reply_refused(problem)

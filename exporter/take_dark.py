@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.films.build import camera_of
+from exporter.films.build import EXIT_USAGE, camera_of
 from exporter.hardware_id import read_camera_id
 from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
+from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.runtime.startup import find_config
 
@@ -28,7 +29,7 @@ MAX_FRAMES = 129
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Takes one dark frame. Returns: 0; 1 where there are no fitting frames; 78 for a bad config."""
+    """Takes one dark frame; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m exporter.take_dark", description=__doc__)
     parser.add_argument("--config", type=Path, default=find_config(), help="config.toml (default: %(default)s)")
     parser.add_argument("--camera", default="", help="which camera (default: the first)")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dark_frames.save_dark(dark, path, facts)
     except (RingError, ValueError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE if isinstance(error, UnknownCamera) else 1
     print(f"{path} ({len(frames)} frames, {int(dark.hot.sum())} hot pixels)")
     return 0
 

@@ -17,7 +17,7 @@ from exporter.films.film import FRAME_BYTES, ROOM_FRAMES, Film
 from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
-from shmcam.config.errors import explain_unknown_camera
+from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import to_row
@@ -31,6 +31,7 @@ from shmcam.runtime.startup import find_config
 
 log = logging.getLogger(__name__)
 
+EXIT_USAGE = 2
 Pixels = np.typing.NDArray[np.uint8]
 READABLE = (".jpg", ".png", ".tiff")
 PICTURE_BYTES_MAX = 1 << 30
@@ -141,9 +142,9 @@ def format_refused(refused: Sequence[tuple[Path, str]]) -> str:
 
 
 def camera_of(settings: Settings, name: str) -> str:
-    """Returns the camera of this name, or the first. Raises: ValueError where there is none of this name."""
+    """Returns the camera of this name, or the first. Raises: UnknownCamera."""
     if name and name not in settings.cameras:
-        raise ValueError(explain_unknown_camera(name, settings.cameras))
+        raise UnknownCamera(name, settings.cameras)
     return name or settings.cameras[0]
 
 
@@ -163,7 +164,7 @@ def find_pictures(catalogue: Catalogue, cameras: Iterable[str], since: str, unti
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`shmcam timelapse`: make a film of saved pictures, with a progress bar. Returns: 0, 1, or 78."""
+    """`shmcam timelapse`: make a film of saved pictures, with a progress bar. Returns: the exit code."""
     options = _parse_options(sys.argv[1:] if argv is None else argv)
     try:
         settings = Settings.load(options.config, options.set)
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (LibraryError, ValueError, OSError, av.FFmpegError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE if isinstance(error, UnknownCamera) else 1
     if refused:
         print(format_refused(refused), file=sys.stderr)
     print(

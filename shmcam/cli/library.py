@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from shmcam.cli.options import whole_number
+from shmcam.cli.options import EXIT_USAGE, whole_number
+from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import manifest, retention
 from shmcam.library.archive import check_name
@@ -34,7 +35,7 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of `shmcam library`. Returns: 0, 1 where something is wrong or refused, 78 for a bad config."""
+    """Runs one command of `shmcam library`; returns the exit code."""
     return run_command(build_parser().parse_args(argv))
 
 
@@ -52,6 +53,7 @@ def archive_main(argv: Sequence[str] | None = None) -> int:
 def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Prints one page of rows; the mark of the next page goes to stderr."""
     now = to_utc_ns(now_ns())
+    catalogue.check_cameras(options.camera, options.settings.cameras)
     query = Query(
         text=" ".join(options.words),
         group=options.group,
@@ -79,6 +81,7 @@ def list_entries(options: argparse.Namespace, catalogue: Catalogue) -> int:
 def show_timeline(options: argparse.Namespace, catalogue: Catalogue) -> int:
     """Prints what exists of each camera in each step of a span."""
     now = to_utc_ns(now_ns())
+    catalogue.check_cameras(options.camera, options.settings.cameras)
     since, until = parse_instant_ns(options.since, now), parse_instant_ns(options.until, now)
     timeline = catalogue.read_timeline(TimelineSpan.of(since, until, options.step, now), options.camera)
     print_answer(options, asdict(timeline), "\n".join(to_lines(timeline)) or "nothing in this span")
@@ -161,7 +164,7 @@ def run_command(options: argparse.Namespace) -> int:
             return work(options, catalogue)
     except (LibraryError, ValueError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return EXIT_FOUND
+        return EXIT_USAGE if isinstance(error, UnknownCamera) else EXIT_FOUND
 
 
 def _change_entries(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:

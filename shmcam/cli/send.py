@@ -19,7 +19,7 @@ EXIT_CODES = {
     "timeout": EXIT_TIMEOUT,
     "no_answer": EXIT_TIMEOUT,
 }
-EXIT_CODES |= {"bad_arguments": EXIT_USAGE, "unknown_command": EXIT_USAGE}
+EXIT_CODES |= dict.fromkeys(("bad_arguments", "unknown_command", "unknown_camera"), EXIT_USAGE)
 
 
 def send_command(options: Options) -> int:

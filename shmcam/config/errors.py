@@ -98,6 +98,13 @@ class Diagnostics:
         return f"{self.path.name}:{line}" if line else self.path.name
 
 
+class UnknownCamera(ValueError):
+    """A camera is named that there is not: wrong usage, exit code 2 of every command line."""
+
+    def __init__(self, name: str, cameras: Iterable[str]) -> None:
+        super().__init__(explain_unknown_camera(name, cameras))
+
+
 def explain_unknown_camera(name: str, cameras: Iterable[str]) -> str:
     """Returns the text for a name that none of these cameras has."""
     return f"no camera {name!r}; cameras: {', '.join(cameras)}"

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import Settings
 from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database, explain_not_writable
@@ -224,6 +225,12 @@ class Catalogue:
                 limit=limit,
             )
         )
+
+    def check_cameras(self, names: Collection[str], configured: Collection[str]) -> None:
+        """Refuses a camera that is neither configured nor has a row, as one of the past has. Raises: UnknownCamera."""
+        for name in names:
+            if name not in configured and not self.find(cameras=[name], limit=1):
+                raise UnknownCamera(name, configured)
 
     def search(self, query: Query) -> list[Entry]:
         """Returns the rows of a search. Raises: ValueError for an unknown group, order or cursor."""

@@ -272,6 +272,9 @@ def test_shmcam_timelapse_builds_a_film_of_saved_pictures(shared, feed):
         assert container.streams.video[0].average_rate == 12
     reply = shared.call("timelapse build fps=5", 60)
     assert reply.ok and reply.data["frames"] == 12
+    for words in ("clips nocam", "pictures nocam", "library list camera=nocam", "timelapse build nocam"):
+        refusal = shared.call(words)
+        assert (refusal.status, refusal.text) == ("bad_arguments", "ERROR: no camera 'nocam'; cameras: cam0"), words
     nothing = shared.call("timelapse build since=2020-01-01 until=2020-01-02")
     assert not nothing.ok and "no pictures of that span" in nothing.text
 

@@ -65,6 +65,8 @@ def test_a_command_prints_its_answer_and_exits_0(hub):
     ("words", "code", "said"),
     [
         (["record", "start"], 1, "recorder is not connected"),
+        (["record", "start", "nocam"], 2, "no camera 'nocam'; cameras: cam0"),
+        (["timelapse", "nocam"], 2, "no camera 'nocam'; cameras: cam0"),
         (["record", "begin"], 2, "expected start|stop|status|trigger"),
         (["savee"], 2, "did you mean save?"),
         (["--bogus"], 2, "unknown option --bogus"),

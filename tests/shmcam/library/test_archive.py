@@ -287,6 +287,15 @@ def test_the_command_line_lists_shows_protects_deletes_checks_and_rebuilds(catal
     assert run_cli(settings, "list", "--since", "sometime") == 1 and "expected ISO 8601" in capsys.readouterr().err
 
 
+def test_the_command_line_tells_a_camera_of_the_past_from_one_that_never_was(settings, saved, capsys):
+    """It said "nothing found" of both."""
+    saved(camera="roof")
+    assert run_cli(settings, "list", "--camera", "roof") == 0 and "roof" in capsys.readouterr().out
+    for word in ("list", "timeline"):
+        assert run_cli(settings, word, "--camera", "nocam") == 2
+        assert capsys.readouterr() == ("", "ERROR: no camera 'nocam'; cameras: cam0\n")
+
+
 def test_the_command_line_verifies_archives(catalogue, settings, library_of_six, capsys):
     build(catalogue, settings.paths.archives, "trial", Span())
     assert run_cli(settings, "verify", "trial", main=library.archive_main) == 0
