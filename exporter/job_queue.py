@@ -31,6 +31,10 @@ WAIT_S = 2.0
 """The longest wait for a job; a stop ends it at once."""
 
 
+REFUSALS = ("bad_arguments", "not_found", "not_possible")
+"""The statuses of a wrong command (`replies.reply_refused`): the person's fault, no failure of the exporter."""
+
+
 class JobQueue:
     """One thread and its queue. When the process stops, the running job ends, and the waiting ones get an error."""
 
@@ -45,7 +49,7 @@ class JobQueue:
         self.done = 0
         """The number of jobs that succeeded."""
         self.failed = 0
-        """The number of jobs whose reply was an error."""
+        """The number of jobs whose reply was an error, other than the refusal of a wrong command."""
         self.refused = 0
         """The number of jobs that the full queue refused."""
 
@@ -88,7 +92,7 @@ class JobQueue:
                 with self.thread.guard():
                     reply = self._carry_out(work)
             self.done += reply.ok
-            self.failed += not reply.ok
+            self.failed += not reply.ok and reply.status not in REFUSALS
             if request is not None:
                 request.reply(reply)
 

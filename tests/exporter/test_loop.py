@@ -177,6 +177,19 @@ def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
     assert answers[0].status == "not_saved" and "external library" in answers[0].text and jobs.failed == 1
 
 
+def test_a_wrong_command_is_no_failed_job():
+    """`failed` in status and metrics counted each camera that somebody mistyped."""
+
+    def refuse() -> Reply:
+        raise ValueError("no camera 'nocam'; cameras: cam0")
+
+    answers, jobs = [], JobQueue("trial", 1, Stop())
+    with jobs.thread:
+        jobs.submit(refuse, SimpleNamespace(reply=answers.append))
+        until(lambda: answers, 10, "answer")
+    assert answers[0].status == "bad_arguments" and (jobs.done, jobs.failed) == (0, 0)
+
+
 def test_a_full_queue_answers_at_once_and_is_counted_and_a_stop_answers_what_waits():
     stop, answers, done = Stop(), [], []
     jobs = JobQueue("trial", 2, stop)
