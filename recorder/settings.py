@@ -154,7 +154,7 @@ class RecorderSettings(Section, frozen=True):
         if self.max_event_s <= self.pre_roll_s:
             raise ValueError("max_event_s must be longer than pre_roll_s, which it includes")
         if self.encoder == "h264_v4l2m2m" and 0 < self.bitrate < 25_000:  # bcm2835-codec's lower limit
-            raise ValueError("bitrate must be 0 or at least 25000 bit/s for h264_v4l2m2m")
+            raise ValueError("bitrate must be 0 or at least 25000 bit/s for encoder = 'h264_v4l2m2m'")
 
 
 TABLES: dict[str, type[Section]] = {"recorder": RecorderSettings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -46,8 +47,12 @@ class Diagnostics:
             siblings = [path.split(".")[-1] for path in list_keys() if path.split(".")[:-1] == [name, *parts]]
             place = places.get(parts[0] if parts else unknown, (name, *parts, unknown))
             return self.unknown_key((*place, *parts[1:]) if parts else place[:-1], unknown, siblings)
-        if not parts or not parts[0]:
-            return SettingsError(f"{self.path.name}: [{name}] {problem}")
+        if not parts or not parts[0]:  # keys that contradict each other: the file is right if one is not from there
+            at = [".".join(place) for key, place in places.items() if re.search(rf"\b{re.escape(key)}\b", problem)]
+            sources = [
+                source for path, source in self.sources.items() for one in at if f"{path}.".startswith(f"{one}.")
+            ]
+            return SettingsError(f"{', '.join(dict.fromkeys(sources)) or self.path.name}: [{name}] {problem}")
         value: Any = merged
         for part in parts:
             value = value.get(part) if isinstance(value, dict) else value

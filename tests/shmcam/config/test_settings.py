@@ -172,6 +172,30 @@ def test_a_wrong_override_is_told_with_its_own_place_and_not_with_a_line_of_the_
         load(f"[camera]\nwidth = {width}", environ={name: value})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "environ", "place"),
+    [
+        (
+            ["night.dark_threshold=80"],
+            {"SHMCAM_NIGHT__BRIGHT_THRESHOLD": "70"},
+            "SHMCAM_NIGHT__BRIGHT_THRESHOLD, --set",
+        ),
+        (["cameras.cam0.night.dark_threshold=220"], {}, "--set"),
+        ([], {"SHMCAM_NIGHT__DWELL_S": "3", "SHMCAM_RECORDER__PRE_ROLL_S": "60"}, "SHMCAM_RECORDER__PRE_ROLL_S"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_told_with_the_place_of_the_one_that_is_not_the_file_s(
+    load, overrides, environ, place
+):
+    text = "[recorder]\nmax_event_s = 60\n[cameras.cam0]\n"
+    with pytest.raises(SettingsError, match=rf"^{re.escape(place)}: \[(night|recorder)\] "):
+        load(text, *overrides, environ=environ)
+    with pytest.raises(SettingsError, match=r"^set: \[recorder\] max_event_s must be longer"):
+        load(text).with_changes({"recorder.max_event_s": 1})
+    with pytest.raises(SettingsError, match=r"^config.toml: \[night\] dark_threshold"):
+        load("[night]\ndark_threshold = 220", environ={"SHMCAM_NIGHT__DWELL_S": "3"})
+
+
 def test_with_changes_checks_the_whole_and_leaves_the_original(load):
     settings = load("[night]\ndark_threshold = 30")
     with pytest.raises(SettingsError, match=r"^set: \[night\] dark_threshold = 'dark': must be number"):
