@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line, also in the form of the socket: `timelapse build cam0 since=24h`, without `build`."""
-    parser = argparse.ArgumentParser(prog="shmcam timelapse", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="shmcam timelapse", description="Make a film of saved pictures.")
     parser.add_argument("place", nargs="?", default="", metavar="CAMERA", help="which camera (default: the first)")
     parser.add_argument(
         "--config", type=Path, default=find_config(), metavar="FILE", help="config.toml (default: %(default)s)"

@@ -121,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="png", help="none: only frames.csv")
     parser.add_argument("--last", type=number, metavar="N", help="only the newest N frames")
     wanted = parser.parse_args(argv)
+    if wanted.last is not None and wanted.last < 1:
+        parser.error(f"--last {wanted.last}: must be 1 or more")
     name = wanted.ring
     if not name.startswith("/"):
         name = segment_name(wanted.prefix, wanted.ring, wanted.stream)

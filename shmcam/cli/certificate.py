@@ -22,6 +22,9 @@ from shmcam.runtime.atomic_files import open_atomic
 DAYS = 825
 """The longest validity that Apple's and Chromium's verifiers accept."""
 
+DAYS_MAX = 36_500
+"""A hundred years; openssl refuses an end after the year 9999, without words."""
+
 OPENSSL_TIMEOUT_S = 60.0
 
 
@@ -30,8 +33,11 @@ class CertificateError(RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Makes certificate and key. Returns: 0, or 1 where that failed (the reason is on stderr)."""
-    options = build_parser().parse_args(argv)
+    """Makes certificate and key; returns the exit code."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if not 1 <= options.days <= DAYS_MAX:
+        parser.error(f"--days {options.days}: must be 1 to {DAYS_MAX}")
     try:
         cert, key = make_certificate(options.folder, names_of(options.name), days=options.days, force=options.force)
     except CertificateError as problem:

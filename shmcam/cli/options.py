@@ -71,6 +71,17 @@ class Options:
             raise SystemExit(EXIT_CONFIG) from None
         return self._settings
 
+    def switches(self, *, with_bare_words: bool = False) -> list[str]:
+        """Returns what stands behind a word that has switches only. *Raises* UsageError for one that it has not."""
+        word = find_word(self.word)
+        known = {name for option in word.options for name in option.names} if word else set()
+        for one in self.rest:
+            if word and one not in known and (one.startswith("-") or not with_bare_words):
+                raise UsageError(
+                    f"{self.word}: {one!r} is too much; usage: {word.usage}; it has: {', '.join(sorted(known))}"
+                )
+        return self.rest
+
 
 class WordParser(argparse.ArgumentParser):
     """The parser of one word, or of the whole line ("" for the word): shared options, and its help."""

@@ -29,7 +29,7 @@ LINE_BYTES_MAX = 64 * 1024
 
 def main(options: Options) -> int:
     """Passes lines between the master and the hub until one of them ends."""
-    greet = "--silent" not in options.rest
+    greet = "--silent" not in options.switches()
     if "--start" not in options.rest:
         return _run_session(options.socket_path, started=False, greet=greet)
     with BackgroundService(options.config, options.settings()):

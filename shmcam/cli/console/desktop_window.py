@@ -194,7 +194,9 @@ class Keys:
 def main(options: Options) -> int:
     """Shows the window until it is closed; with --start the service runs as long."""
     settings = options.settings()
-    cameras = [word for word in options.rest if not word.startswith("-")] or list(settings.cameras)
+    cameras = [word for word in options.switches(with_bare_words=True) if not word.startswith("-")] or list(
+        settings.cameras
+    )
     if unknown := sorted(set(cameras) - set(settings.cameras)):
         print(f"shmcam view: {explain_unknown_camera(unknown[0], settings.cameras)}", file=sys.stderr)
         return EXIT_USAGE

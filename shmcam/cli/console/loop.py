@@ -39,7 +39,7 @@ ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 def main(options: Options) -> int:
     """Shows the console until q; with --start the service runs as long."""
-    if "--start" in options.rest:
+    if "--start" in options.switches():
         with BackgroundService(options.config, options.settings()):
             return _show(options)
     return _show(options)

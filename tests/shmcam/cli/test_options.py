@@ -104,7 +104,7 @@ def test_every_word_has_its_help_and_none_shows_python(word, capsys):
             assert main(["-h", spelled]) == 0
             assert capsys.readouterr().out == text
     assert not re.search(
-        r"CONFIG\b|SOCKET\b|TIMEOUT|PREFIX|INTERVAL|STREAM\b|SINCE|int value|float|Path\(|None|==",
+        r"CONFIG\b|Returns:|Raises|SOCKET\b|TIMEOUT|PREFIX|INTERVAL|STREAM\b|SINCE|int value|float|Path\(|None|==",
         text.replace("-CONNECT", ""),
     )
 
@@ -142,6 +142,26 @@ def test_only_the_completion_loads_shtab_and_only_the_command_line_its_parser(pr
     code = f"import sys; {program}; print([name for name in {absent.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dump-ring cam0 --last -1", "--last -1: must be 1 or more"),
+        ("gen-cert --days 99999999", "--days 99999999: must be 1 to 36500"),
+        ("console --plian", "console: '--plian' is too much; usage: console [--plain]"),
+        ("slave now", "slave: 'now' is too much; usage: slave [--start]; it has: --silent, --start"),
+        ("view --full", "view: '--full' is too much; usage: view [CAMERA …]"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(line, said, capsys):
+    """They were ignored, or came to an empty table and to `openssl failed: -----`."""
+    words = ["--config", str(SHIPPED), *line.split()]
+    try:
+        assert main(words) == 2
+    except SystemExit as end:  # argparse's
+        assert end.code == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["top --interval x", "dump-ring cam0 --last x", "timelapse --fps x"])
