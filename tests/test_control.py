@@ -154,7 +154,17 @@ def test_top_and_dump_ring_know_this_instance(shmcam, tmp_path):
 
 def test_a_program_that_is_stopped_is_named_with_what_starts_it(shmcam):
     assert "exporter: stopped" in shmcam.shmcam("stop", "exporter").stdout
-    assert "STOPPED" in shmcam.shmcam("processes").stdout
+    done = shmcam.shmcam("processes")
+    assert "STOPPED" in done.stdout and done.returncode == 1
+    for word in ("processes", "restart"):
+        done = shmcam.shmcam(word, "nosuch")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("shmcam: no program 'nosuch'; programs: ") and "recorder" in done.stderr
+    line = f"exec {SHMCAM} --config {shmcam.config} processes exporter"
+    done = subprocess.run(["sh", "-c", f"{line} >/dev/full"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "shmcam: No space left on device\n")
+    done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, ""), "it does not run"
     said = "ERROR: exporter is not connected, so nobody answers save; try: supervisorctl start exporter"
     until(lambda: shmcam.text("save") == said, 20, "the hub says what would help")
     until(lambda: "STOPPED" in shmcam.text("status"), 20, "status shows it")

@@ -184,9 +184,9 @@ SUPERVISOR: dict[str, str] = {
     "stop": "stop programs (default: all)",
     "restart": "restart programs (default: all, and supervisord with the code and supervisord.conf of now)",
     "update": "take over edits of supervisord.conf and new cameras",
-    "processes": "supervisorctl status",
+    "processes": "supervisorctl status; exit code 1 if a program does not run",
 }
-"""Passed on to supervisorctl with this instance's configuration."""
+"""Carried out by supervisorctl with this instance's configuration."""
 
 
 def find_word(word: str) -> Word | None:

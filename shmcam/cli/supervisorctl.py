@@ -1,4 +1,4 @@
-"""`shmcam start|stop|restart|update|processes` become supervisorctl.
+"""`shmcam start|stop|restart|update|processes` run supervisorctl.
 
 Only `shmcam restart` of all is more: supervisord, from which the programs are forked, is executed anew, too.
 """
@@ -6,18 +6,19 @@ Only `shmcam restart` of all is more: supervisord, from which the programs are f
 from __future__ import annotations
 
 import json
-import os
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from shmcam.cli.options import EXIT_UNAVAILABLE, Options
+from shmcam.cli.options import EXIT_FAILED, EXIT_UNAVAILABLE, Options, UsageError
 from shmcam.cli.run.background_service import READY_WITHIN_S
 from shmcam.cli.run.start_checks import find_running
 from shmcam.config.settings import Settings
-from shmcam.runtime.supervisord import SOCKET, Supervisord, SupervisordError, is_listening
+from shmcam.runtime.supervisord import SOCKET, Program, Supervisord, SupervisordError, is_listening
 from shmcam.runtime.supervisord_programs import TEMPLATE, is_home
 
 ALL = "all"
@@ -31,7 +32,7 @@ UNDER_WAY = ("STARTING", "BACKOFF", "STOPPING")
 
 
 def run_supervisorctl(options: Options) -> int:
-    """Becomes supervisorctl; without the name of a program it acts on all of them."""
+    """Runs supervisorctl; without the name of a program it acts on all of them. *Raises* UsageError, OSError."""
     word = "status" if options.word == "processes" else options.word
     settings = options.settings()
     path, deadline_s = settings.paths.run / SOCKET, time.monotonic() + SOCKET_BACK_S
@@ -52,9 +53,40 @@ def run_supervisorctl(options: Options) -> int:
     if word == "restart" and programs == [ALL]:
         return restart_all(settings)
     names = [_full_name_of(name, settings) for name in programs]
-    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
-    arguments = [*supervisorctl, "--configuration", str(conf_of(settings)), word, *names]
-    return os.execv(sys.executable, arguments)  # noqa: S606 - argv list, no shell
+    if word != "update":  # which may begin programs that supervisord does not know yet
+        check_names(names, supervisord_of(settings).programs(), settings.cameras[0])
+    supervisorctl = [sys.executable, "-u", "-m", "supervisor.supervisorctl"]
+    return run_to_the_end([*supervisorctl, "--configuration", str(conf_of(settings)), word, *names])
+
+
+def check_names(names: Sequence[str], programs: Sequence[Program], first_camera: str) -> None:
+    """Refuses names of no program or group; supervisorctl tells each of them twice. *Raises* UsageError.
+
+    Groups of the first camera (`cam0:*`) are looked up by supervisord (`shmcam.supervisord.first_camera_group`).
+    """
+    known = {ALL, *(program.full_name for program in programs)}
+    known |= {program.name for program in programs if program.name == program.group}
+    known |= {f"{program.group}:*" for program in programs}
+    for name in names:
+        if name not in known and not name.startswith(f"{first_camera}:"):
+            raise UsageError(f"no program {name!r}; programs: {', '.join(program.name for program in programs)}")
+
+
+def run_to_the_end(command: Sequence[str]) -> int:
+    """Runs a program and prints what it says; its exit codes, which have meanings of their own, become 0 and 1.
+
+    *Raises* OSError of stdout after the end of the program: half a restart would be a stop.
+    """
+    problem = None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as program:
+        for line in program.stdout or ():
+            try:
+                print(line, end="", flush=True)
+            except OSError as error:
+                problem = error
+    if problem:
+        raise problem
+    return EXIT_FAILED if program.returncode else 0
 
 
 def restart_all(settings: Settings) -> int:
