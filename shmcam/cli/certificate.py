@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,9 @@ DAYS = 825
 DAYS_MAX = 36_500
 """A hundred years; openssl refuses an end after the year 9999, without words."""
 
+HOST_NAME = r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,250}[A-Za-z0-9])?"
+"""A host name (RFC 1123) or wildcard (RFC 6125), and the underscores of home networks; a comma would begin another."""
+
 OPENSSL_TIMEOUT_S = 60.0
 
 
@@ -38,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not 1 <= options.days <= DAYS_MAX:
         parser.error(f"--days {options.days}: must be 1 to {DAYS_MAX}")
+    for name in options.name:
+        if not re.fullmatch(HOST_NAME, name) and not _is_address(name):
+            parser.error(f"--name {name}: must be a host name of A-Z a-z 0-9 . - (others as xn--…), or an address")
     try:
         cert, key = make_certificate(options.folder, names_of(options.name), days=options.days, force=options.force)
     except CertificateError as problem:

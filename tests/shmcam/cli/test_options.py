@@ -149,6 +149,8 @@ def test_only_the_completion_loads_shtab_and_only_the_command_line_its_parser(pr
     [
         ("dump-ring cam0 --last -1", "--last -1: must be 1 or more"),
         ("gen-cert --days 99999999", "--days 99999999: must be 1 to 36500"),
+        ("gen-cert --name a,b", "--name a,b: must be a host name of A-Z a-z 0-9"),
+        ("gen-cert --name küche.local", "(others as xn--…), or an address"),
         ("console --plian", "console: '--plian' is too much; usage: console [--plain]"),
         ("slave now", "slave: 'now' is too much; usage: slave [--start]; it has: --silent, --start"),
         ("view --full", "view: '--full' is too much; usage: view [CAMERA …]"),
