@@ -150,7 +150,8 @@ class Oracle:
             wrong += self._check_entry(entry)
         wrong += self._check_deletions(entries, deletions)
         with suppress(Wrong):  # the day that ended with a step of the clock may just be filed
-            self._until(lambda: not self._find_leftovers(), "")
+            self._until(lambda: not (self._find_leftovers() or self._find_undeleted()), "")
+        wrong += [f"deleted and there: {path.name}" for path in self._find_undeleted()]
         wrong += [f"left over: {path.relative_to(self.shmcam.folder)}" for path in self._find_leftovers()]
         names = {segment.name.partition(".")[2] for segment in self.shmcam.segments()}
         expected = {f"{camera}.{stream}" for camera in self.cameras for stream in ("main", "scores", "h264")}
@@ -262,12 +263,14 @@ class Oracle:
         rolling = [entry for entry in entries if entry.trigger == "rolling" and not entry.protected]
         if len(rolling) > 6 + 2:
             wrong.append(f"{len(rolling)} rolling clips are kept, 6 should be")
-        wrong += [
-            f"deleted and there: {path.name}"
-            for path in deletions
-            if path.exists() and not any(entry.path == path for entry in entries)
-        ]
         return wrong
+
+    def _find_undeleted(self) -> list[Path]:
+        """Files that were deleted and are there without a row; a day that begins again has its old name."""
+        there = [path for path in {Path(match[1]) for match in self._deletions()} if path.exists()]
+        with self.catalogue() as library:
+            known = {entry.path for entry in library.find()}
+        return [path for path in there if path not in known]
 
     def _find_leftovers(self) -> list[Path]:
         with self.catalogue() as library:
