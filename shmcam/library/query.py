@@ -13,6 +13,7 @@ from typing import Any
 
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.time_parsing import LARGEST
+from shmcam.runtime.clock import to_iso
 
 ORDERS: dict[str, tuple[str, bool]] = {
     "newest": ("id", True),
@@ -75,9 +76,15 @@ class Query:
 
 
 def to_sql(query: Query) -> tuple[str, list[Any], str]:
-    """Returns the condition, its values, and the order. Raises: ValueError for an unknown group, order or cursor."""
+    """Returns the condition, its values, and the order.
+
+    Raises: ValueError for an unknown group, order or cursor, or a span that ends before it begins.
+    """
     if query.order not in ORDERS:
         raise ValueError(f"order {query.order[:32]!r}: must be of {', '.join(ORDERS)}")
+    since, until = query.since_utc_ns, query.until_utc_ns
+    if since is not None and until is not None and since > until:
+        raise ValueError(f"since {to_iso(since)} is later than until {to_iso(until)}")
     column, falls = ORDERS[query.order]
     where: list[tuple[str, Any]] = [
         ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", query.since_utc_ns),

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from exporter.commands.library import answer_command
+from exporter.films.build import find_pictures
 from shmcam.cli.library import main
-from shmcam.control.messages import Clips, Library
+from shmcam.control.messages import Clips, Library, Pictures
 from shmcam.library import Catalogue, Entry
 from shmcam.library.query import ORDERS, Query, find_next_cursor
 from shmcam.library.timeline import CELLS_MAX, EVENTS_MAX, TimelineRow, TimelineSpan, make_timeline
+from shmcam.runtime.clock import to_iso
 
 NS = 1_000_000_000
 STARTED = 1_700_000_040 * NS  # a whole minute, 2023-11-14T22:14Z
@@ -80,6 +82,17 @@ def test_a_search_finds_what_matches_every_field(catalogue, library, fields, ids
 def test_a_cursor_that_no_page_ended_with_is_refused(catalogue, cursor):
     with pytest.raises(ValueError, match="cursor"):
         catalogue.search(Query(cursor=cursor))
+
+
+def test_a_span_that_ends_before_it_begins_is_refused(catalogue, library):
+    wanted = "since 2023-11-13T22:14:00.000Z is later than until 2023-11-12T22:14:00.000Z"
+    for command in (Clips, Pictures, Library):
+        with pytest.raises(ValueError, match=wanted):
+            answer_command(command(since="2d", until="3d"), catalogue, LATER)
+    with pytest.raises(ValueError, match=wanted):
+        find_pictures(catalogue, ["cam0"], "2d", "3d", LATER)
+    instant = to_iso(STARTED)
+    assert len(answer_command(Clips(since=instant, until=instant), catalogue, LATER).data["rows"]) == 1
 
 
 def test_the_commands_and_the_command_line_page_and_search(catalogue, library, settings, capsys):
