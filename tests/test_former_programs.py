@@ -129,9 +129,10 @@ def test_the_client_has_the_verbs_of_the_former_facades(shmcam, over):
     assert client.archive(f"a_{over}", label=over).data["files"] >= 2
     assert client.status()["cameras"] and client.health()["processes"]
     events = client.subscribe("saved")
-    thread = threading.Timer(1.5, client.save)
+    thread = threading.Timer(1.5, client.snapshot)
     thread.start()
-    assert next(events)["event"] == "saved"
+    told = next(events)
+    assert (told["event"], told["data"]["kind"], told["data"]["trigger"]) == ("saved", "picture", "snapshot")
     thread.join()
     refused = client.save("cam9")
     assert not refused.ok and "cam9" in refused.text

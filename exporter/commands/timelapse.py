@@ -51,7 +51,7 @@ def build_timelapse(
         refused.append((path, reason))
 
     film = build(settings, catalogue, pictures, fps=command.fps, label=label, progress=announce_progress, refuse=refuse)
-    announce(Saved(camera=camera, path=str(film.path), kind="timelapse", frame_id=film.last_frame))
+    announce(Saved(camera=camera, path=str(film.path), kind=film.kind, trigger=film.trigger, frame_id=film.last_frame))
     details = [f"frames: {film.frames}", f"{film.frames / command.fps:.1f} s", f"{film.bytes / 1e6:.1f} MB"]
     details += filter(None, [format_refused(refused)])
     text = f"Saved timelapse: {replies.format_path(film)} ({', '.join(details)})"

@@ -147,10 +147,15 @@ class PictureSaver:
         )
         more = {"dark_score": _round(score.dark_score), "sharpness": _round(score.sharpness)} if score else {}
         picture = PictureToSave(np.asarray(frame.payload), frame.picture, meta, entry, more)
-        kind = options.trigger if options.trigger in ("snapshot", "auto") else "picture"
 
         def event_of(path: str) -> Event:
-            return Saved(camera=camera.name, path=path, kind=kind, frame_id=meta.frame_id, captured_ns=meta.captured_ns)
+            return Saved(
+                camera=camera.name,
+                path=path,
+                trigger=options.trigger,
+                frame_id=meta.frame_id,
+                captured_ns=meta.captured_ns,
+            )
 
         return self._save_formats(picture, options.formats or own.formats, own, event_of)
 
@@ -190,6 +195,7 @@ class PictureSaver:
                 camera=camera.name,
                 path=path,
                 kind=options.kind,
+                trigger=options.trigger,
                 frame_id=last.frame_id,
                 captured_ns=last.captured_ns,
                 count=count,

@@ -592,7 +592,8 @@ class Saved(Event):
 
     camera: Camera
     path: Path
-    kind: Annotated[str, describe("picture, snapshot, auto, keogram, timelapse …", max_length=32)] = "picture"
+    kind: Annotated[str, describe("picture, stack, timelapse …, as in the library", max_length=32)] = "picture"
+    trigger: Annotated[str, describe("what caused it, as in the library: save, snapshot, auto …", max_length=32)] = ""
     frame_id: FrameId = -1
     captured_ns: CapturedNs = 0
 
