@@ -63,6 +63,7 @@ class PictureCommands:
         """Saves one frame: the newest when the command came, an older one, or the next. Raises: OSError, ValueError."""
         camera = self._camera_of(command.camera)
         own = self._own(camera)
+        received_ns = self._to_frame_time(camera, received_ns)
         target_ns = received_ns - round(command.seconds_ago * 1e9)
         contents: RingContents | None = None
         if not own.auto_save_use_ring and not command.seconds_ago:
@@ -84,20 +85,23 @@ class PictureCommands:
     def snapshot(self, command: Snapshot, received_ns: int) -> Reply:
         """Saves one frame of each camera, as close together as they are. Raises: OSError, ValueError."""
         cameras = [self._camera_of(name) for name in dict.fromkeys(command.cameras)] or list(self._cameras.values())
-        target_ns = command.at_ns or received_ns - round(command.seconds_ago * 1e9)
+        came_ns = {camera: self._to_frame_time(camera, received_ns) for camera in cameras}
         for camera in cameras if not command.seconds_ago else ():
-            camera.wait_for_frame_after(command.at_ns or received_ns, SYNC_WAIT_S)
+            camera.wait_for_frame_after(command.at_ns or came_ns[camera], SYNC_WAIT_S)
         # The first camera's frame sets the instant: then every other is at most half its frame time away.
         instant_ns: int | None = None
         saved: list[tuple[CameraFrames, Frame, replies.SavedFrame]] = []
         for own in cameras:
-            wanted_ns = target_ns if instant_ns is None else instant_ns
+            target_ns = command.at_ns or came_ns[own] - round(command.seconds_ago * 1e9)
+            is_timed_by_clock = came_ns[own] == received_ns
+            wanted_ns = target_ns if instant_ns is None or not is_timed_by_clock else instant_ns
             camera = own.reaching(wanted_ns)
             contents = camera.read_contents()
             frame = camera.find_nearest(wanted_ns)
             if frame is not None:
-                instant_ns = frame.captured_ns if instant_ns is None else instant_ns
-                saved.append((camera, frame, replies.SavedFrame(camera, frame, contents, received_ns, target_ns)))
+                if is_timed_by_clock and instant_ns is None:
+                    instant_ns = frame.captured_ns
+                saved.append((camera, frame, replies.SavedFrame(camera, frame, contents, came_ns[own], target_ns)))
         if not saved:
             return replies.reply_no_frames(", ".join(camera.name for camera in cameras), RING_IS_EMPTY)
         entries: list[Entry] = []
@@ -116,6 +120,8 @@ class PictureCommands:
         camera = self._camera_of(command.camera)
         own = self._own(camera)
         start_ns, end_ns = span_of(command, own, received_ns)
+        later_ns = self._to_frame_time(camera, end_ns) - end_ns
+        received_ns, start_ns, end_ns = received_ns + later_ns, start_ns + later_ns, end_ns + later_ns
         if command.method == LONG:
             return self._save_long_exposure(camera, command, received_ns)
         camera = camera.reaching(start_ns)
@@ -182,6 +188,11 @@ class PictureCommands:
         if name and name not in self._cameras:
             raise ValueError(explain_unknown_camera(name[:32], self._cameras))
         return self._cameras[name] if name else next(iter(self._cameras.values()))
+
+    def _to_frame_time(self, camera: CameraFrames, now_ns: int) -> int:
+        """Returns the present instant in the time of the camera's frames: that of the newest, if the clock is not."""
+        contents = camera.read_contents() if self._settings().has_foreign_times(camera.name) else None
+        return now_ns if contents is None else contents.last.captured_ns
 
     def _own(self, camera: CameraFrames) -> ExportSettings:
         return self._settings().table(ExportSettings, camera.name)

@@ -221,6 +221,11 @@ class Settings:
         wants_real = source in ("auto", "picamera2", "v4l2")
         return not self.document.get("cameras") and wants_real and index < 0 and not device
 
+    def has_foreign_times(self, camera: str) -> bool:
+        """Tells whether its frames bear times of their own, which lie before or ahead of the clock."""
+        source, realtime = (self.value(f"cameras.{camera}.camera.{key}") for key in ("source", "realtime"))
+        return source == "replay" or (source == "file" and not realtime)
+
     @cached_property
     def cameras(self) -> tuple[str, ...]:
         """The names of the cameras in file order; `cam0` alone if the file has no [cameras.…]."""

@@ -363,6 +363,30 @@ def test_snapshot_of_one_camera_says_which_is_missing(service, feed):
     assert done.returncode == 1 and done.stderr.startswith("NO_FRAMES\nporch: "), done
 
 
+def find_path(reply) -> Path:
+    return Path(re.search(r"\S+\.jpg", reply.text)[0])
+
+
+FOREIGN_TIMES = {
+    '[camera]\nsource = "replay"\npath = "dump"\n': 3600.0,
+    '[camera]\nsource = "file"\npath = "a.mp4"\nrealtime = false\n': -3600.0,
+}
+
+
+@pytest.mark.parametrize(("service", "ago_s"), FOREIGN_TIMES.items(), indirect=["service"])
+def test_frames_with_times_of_their_own_are_measured_from_the_newest(service, feed, ago_s):
+    """A replay bears old times, a file as fast as it decodes future ones: they gave the oldest frame, or none."""
+    newest = feed.publish(30, ago_ns=round(ago_s * 1e9))
+    for line in ("save jpg", "snapshot jpg"):
+        reply = service.call(line)
+        assert reply.ok and "oldest" not in reply.text and number_in(find_path(reply)) == newest, reply.text
+    earlier = service.call("save jpg seconds_ago=0.49").data
+    assert earlier["frame_id"] == newest - 15 and earlier["already_gone"] == 0
+    for after in ("", " after_s=0.2"):
+        stack = service.call(f"pastStack jpg method=mean before_s=0.5 count=100{after}")
+        assert stack.ok and f"last: f{newest}" in stack.text, stack.text
+
+
 @pytest.mark.parametrize("service", ["[export]\nauto_save_interval_s = 0.4\n"], indirect=True)
 def test_auto_save_saves_by_itself_and_can_be_switched_off_while_running(service, feed):
     feed.publish(3)
