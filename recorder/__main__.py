@@ -85,12 +85,17 @@ def run(process: Process) -> None:
             make_room_again=storage.make_room_again,
         )
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
+        cursor, encoder = RingCursor(ring), EncoderSession(own, make_overlay(own))
+
+        def to_frame_time(clock_ns: int) -> int:
+            return cursor.next_ns if settings.has_foreign_times(camera) else clock_ns
+
         commands = RecordCommands(
             *(camera, own, triggers, writer, live),
+            to_frame_time=to_frame_time,
             adopt_leftovers=finisher.adopt_leftovers,
             save_marks=lambda: marks.save(triggers.events),
         )
-        cursor, encoder = RingCursor(ring), EncoderSession(own, make_overlay(own))
         heartbeats = Heartbeats(
             control=control, cursor=cursor, encoder=encoder, live=live, triggers=triggers, writer=writer
         )
@@ -106,7 +111,7 @@ def run(process: Process) -> None:
             serve=loop.serve,
             preroll=SmallPreroll(small_ring),
         )
-        resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers)
+        resume = Resume(ResumeFile(paths.run / f"{camera}.recording.json"), marks, triggers, to_frame_time)
         adopted = [marks.apply_to(clip) for clip in adopt_leftovers(paths.recordings, camera, catalogue.owner)]
         writer.resumed_after = resume.begin(own, adopted, read_closed_until(paths.recordings, camera))
         writer.start()

@@ -196,6 +196,8 @@ class RecordCommands:
     """Called when the disk can be written again."""
     save_marks: Callable[[], None] = lambda: None
     """Called before the answer that an event counts."""
+    to_frame_time: Callable[[int], int] = lambda clock_ns: clock_ns
+    """Turns an instant of the clock into one of the frames' time line."""
     notes: list[str] = field(default_factory=list)
     """Texts for the next answer to a start (a pre-roll that the ring no longer held)."""
     last: Closed | None = None
@@ -289,13 +291,12 @@ class RecordCommands:
         return self.settings.mode in ("event", "rolling") and source in self.settings.events
 
     def _start(self, request: Request, message: Record) -> None:
-        at_ns = message.at_ns
         kind = "rolling" if self.settings.mode == "rolling" else "session"
         has_begun = self.triggers.start(
-            at_ns,
+            self.to_frame_time(message.at_ns),
             kind,  # type: ignore[arg-type]
             "rolling" if kind == "rolling" else "manual",
-            utc_ns=to_utc_ns(at_ns),
+            utc_ns=to_utc_ns(message.at_ns),
             label=message.label,
             protect=message.protect,
             duration_s=message.duration_s,
@@ -309,7 +310,7 @@ class RecordCommands:
 
     def _stop(self, request: Request, message: Record) -> None:
         order = self.triggers.session or self.triggers.recording
-        if not self.triggers.stop(message.at_ns):
+        if not self.triggers.stop(self.to_frame_time(message.at_ns)):
             current = self.writer.current
             if current is None:
                 request.reply(error("not recording", "not_recording"))
@@ -333,10 +334,8 @@ class RecordCommands:
         return unfinished_reply_of(current, self.writer.queue_length, self.refusal or self.writer.trouble)
 
     def _trigger(self, request: Request, message: Record) -> None:
-        at_ns = message.at_ns
-        self.triggers.note_event(
-            at_ns, "command", utc_ns=to_utc_ns(at_ns), label=message.label, protect=message.protect
-        )
+        at_ns, utc_ns = self.to_frame_time(message.at_ns), to_utc_ns(message.at_ns)
+        self.triggers.note_event(at_ns, "command", utc_ns=utc_ns, label=message.label, protect=message.protect)
         self.save_marks()
         current = self.writer.current
         if current is None or not self.triggers.is_on(current[0]):

@@ -101,7 +101,7 @@ class FramePipeline:
 
     def expire(self) -> None:
         """Closes a clip whose end has come by the clock; called while no frame comes."""
-        self._triggers.expire(now_ns() - LATE_NS - self._heartbeats.period_ns)
+        self._triggers.expire(self._commands.to_frame_time(now_ns() - LATE_NS - self._heartbeats.period_ns))
         if not self._triggers.is_active:
             self._set_order(None)
 

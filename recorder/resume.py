@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -216,7 +216,15 @@ PTS_NS = 2_000
 class Resume:
     """The part of a recording that outlives the process."""
 
-    def __init__(self, file: ResumeFile, marks: EventMarks, triggers: Triggers) -> None:
+    def __init__(
+        self,
+        file: ResumeFile,
+        marks: EventMarks,
+        triggers: Triggers,
+        to_frame_time: Callable[[int], int] = lambda clock_ns: clock_ns,
+    ) -> None:
+        """`to_frame_time`: as in RecordCommands."""
+        self._to_frame_time = to_frame_time
         self._file, self._marks, self._triggers = file, marks, triggers
         self._boot = boot_id()
         self._saved: tuple[object, ...] | None = None
@@ -248,7 +256,7 @@ class Resume:
             at_ns = now_ns()
             kind = "rolling" if own.mode == "rolling" else "session"
             trigger = "rolling" if kind == "rolling" else AUTO
-            self._triggers.start(at_ns, kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
+            self._triggers.start(self._to_frame_time(at_ns), kind, trigger, utc_ns=to_utc_ns(at_ns))  # type: ignore[arg-type]
         return last_frame
 
     def save(self, last: Closed | None) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from shm_ring.errors import RingMismatch, RingNotReady, RingRetired
+from shm_ring.errors import FrameOverwritten, RingMismatch, RingNotReady, RingRetired
 from shm_ring.reader import RingReader
 
 if TYPE_CHECKING:
@@ -97,6 +98,15 @@ class RingCursor:
     def lag(self) -> int:
         """Frames in the ring that were not read yet."""
         return max(0, self._reader.head - self.position) if self._reader is not None else 0
+
+    @property
+    def next_ns(self) -> int:
+        """The earliest capture time of the frame that the ring gets next; 0 while it has none."""
+        reader = self.attach()
+        newest = None if reader is None else reader.latest()
+        with suppress(FrameOverwritten, RingNotReady):
+            return 0 if reader is None or newest is None else reader.meta(newest).captured_ns + 1
+        return 0
 
     @property
     def slots(self) -> int:

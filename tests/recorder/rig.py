@@ -63,6 +63,8 @@ class Camera:
         self.dropped = 0
         self.clock_set_ns = 0
         """By how much somebody set the wall clock."""
+        self.ahead_ns = 0
+        """By how much the frames' times are ahead of the clock."""
         self.held = False
         self._ended, self._thread = threading.Event(), None
         self.rng = np.random.default_rng(7)
@@ -75,7 +77,7 @@ class Camera:
         self, captured_ns: int | None = None, *, dropped: int = 0, period_ns: int = PERIOD_NS, night: bool = False
     ) -> FrameMeta:
         self.dropped += dropped
-        captured_ns = captured_ns or now_ns()
+        captured_ns = captured_ns or now_ns() + self.ahead_ns
         meta = FrameMeta(
             self.next_id,
             captured_ns,

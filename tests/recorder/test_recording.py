@@ -85,6 +85,44 @@ def test_start_and_stop_by_command_record_exactly_the_frames_between(filming):
     assert check_clip(clip, film) == ids
 
 
+FOREIGN_TIMES = [
+    ({"source": "replay", "path": "dump"}, -3600),
+    ({"source": "file", "path": "a.mp4", "realtime": False}, 3600),
+]
+
+
+@pytest.mark.parametrize(("camera", "ahead_s"), FOREIGN_TIMES)
+def test_frames_with_times_of_their_own_are_recorded_from_the_newest(rig, camera, ahead_s):
+    """A replay bears old times, a file as fast as it decodes future ones; auto_start begins with the first frame."""
+    made = rig(auto_start=True, pre_roll_s=0.1, post_roll_s=0.2)
+    made.write_config(camera=camera)
+    made.start_hub()
+    film = made.camera()
+    film.ahead_ns = ahead_s * 1_000_000_000
+    made.start()
+    made.ready()
+    made.answers()
+    film.begin_filming()
+    made.recorded(5)
+    stopped = made.ask("record stop")
+    assert stopped.ok and 0 <= stopped.data["first_frame"] < 4 <= stopped.data["last_frame"], stopped
+    before = len(film.published)
+    started = made.ask("record start")
+    assert started.ok and before - 1 <= started.data["frame_id"] <= before + TOLD_LATE and not started.data["notes"]
+    made.recorded(5)
+    film.held = True
+    stopped = made.ask("record stop")
+    assert stopped.ok and stopped.data["first_frame"] == started.data["frame_id"], "it ends though no frame comes"
+    film.held = False
+    film.wait_frames(2)
+    started = made.ask("record start duration_s=0.3")
+    until(lambda: made.ask("record status").status == "idle", 10)
+    (clip,) = [clip for clip in made.clips() if str(clip) == started.data["file"]]
+    assert 4 <= len(numbers(clip)) <= 10, "frames of 0.3 s, told as late as a busy machine does"
+    triggered = made.ask("record trigger")
+    assert triggered.ok and triggered.data["frame_id"] > started.data["frame_id"]
+
+
 def test_an_event_clip_has_its_pre_roll_from_the_ring_and_merges_a_second_event(filming):
     # The second event must come before the first one's post-roll is over, also where an encoder takes a second to open.
     made, film = filming(pre_roll_s=1.0, post_roll_s=4.0, mode="event")
