@@ -100,10 +100,11 @@ class JobQueue:
         self._started_s = time.monotonic()
         try:
             return work()
-        except (ValueError, NoSuchEntry) as problem:  # the caller's fault; the text says what was expected
-            log.info("job refused worker=%s reason=%s", self.thread.name, problem)
-            return replies.reply_refused(problem)
-        except (LibraryError, RingError, OSError, av.FFmpegError) as problem:
+        except (ValueError, LibraryError, RingError, OSError, av.FFmpegError) as problem:
+            # some of FFmpeg's errors are ValueErrors, too
+            if isinstance(problem, ValueError | NoSuchEntry) and not isinstance(problem, av.FFmpegError):
+                log.info("job refused worker=%s reason=%s", self.thread.name, problem)
+                return replies.reply_refused(problem)  # the caller's fault; the text says what was expected
             log.warning("job failed worker=%s reason=%s", self.thread.name, problem)
             saved = problem.entries if isinstance(problem, SavedInPart) else ()
             return replies.reply_not_saved(str(problem), saved)

@@ -165,9 +165,12 @@ def test_what_is_wrong_with_folders_and_library_ends_when_it_is_mended(tmp_path)
     assert (monitor.folder_trouble, monitor.library_trouble) == ("", "")
 
 
-def test_an_encoder_that_refuses_is_an_answer_and_no_bug():
+@pytest.mark.parametrize("kind", [av.error.ExternalError, av.error.InvalidDataError, av.error.ArgumentError])
+def test_an_encoder_that_refuses_is_an_answer_and_no_bug(kind):
+    """Some of FFmpeg's errors are ValueErrors, too, which are what a caller did wrong."""
+
     def refused() -> Reply:
-        raise av.error.ExternalError(-542398533, "Generic error in an external library")
+        raise kind(-542398533, "Generic error in an external library")
 
     stop, answers = Stop(), []
     jobs = JobQueue("trial", 1, stop)
