@@ -187,7 +187,7 @@ def beat(ring: LiveRing, analyzer: Analyzer, rate: FrameRate, lag: int) -> None:
     silent = rate.is_silent(now)
     analyzer.control.beat(
         "waiting" if silent else "running",
-        (ring.problem or "no frames") if silent else "",
+        (ring.problem or "no frames") if silent else analyzer.plugins.trouble[:300],
         fps=rate.per_s(now),
         lag=lag,
         laps=ring.laps,

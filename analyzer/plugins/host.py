@@ -152,6 +152,12 @@ class Plugins:
         """The state of each plug-in, for the heartbeat."""
         return {plugin.name: plugin.state for plugin in self._plugins}
 
+    @property
+    def trouble(self) -> str:
+        """What fails, in words; empty: nothing does."""
+        failing = (plugin for plugin in self._plugins if plugin.state not in ("starting", "running"))
+        return "; ".join(f"plug-in {plugin.name}: {plugin.state}" for plugin in failing)
+
     def __enter__(self) -> Plugins:
         return self
 

@@ -126,6 +126,7 @@ def test_a_bad_plugin_is_reported_and_its_neighbour_goes_on(ring, tmp_path, bad,
 
     plugins, longest_s = run(ring, tmp_path, [bad, "mean"], both)
     assert f"mine:{bad}" not in plugins.results
+    assert plugins.trouble.startswith(f"plug-in mine:{bad}: ") and "mine:mean" not in plugins.trouble
     assert longest_s < 10.0  # a start costs a fork; a hang would cost for ever
 
 
