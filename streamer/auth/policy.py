@@ -153,9 +153,10 @@ class Guard:
         # Only programs leave Host out; every browser sends it, so there is no rebinding to fear.
         if request.host is not None and not is_own_host(self._identity, request.host):
             return Refusal(421, f"this server is not called {request.host[:80]!r}; add the name to http.hosts")
-        if (request.upgrade or request.method not in SAFE_METHODS) and not self._is_origin_allowed(request):
+        needs_origin = request.upgrade or request.preflight or request.method not in SAFE_METHODS
+        if needs_origin and not self._is_origin_allowed(request):
             return Refusal(403, f"origin {str(request.origin)[:80]!r} may not do this; see http.origins")
-        if request.method in SAFE_METHODS or request.preflight:
+        if request.method in SAFE_METHODS:
             return None
         needed = find_type_needed(request.method, request.path)
         if needed and request.content_type != needed:

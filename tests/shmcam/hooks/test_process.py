@@ -92,7 +92,8 @@ def test_an_event_goes_where_it_should_with_a_picture_and_a_signature(service, r
     assert json.loads(parts["event"][2])["attached"] == "picture.jpg"
     service.announce(Saved(camera="cam1", path="/a.jpg"))
     bell = service.notes / "bell"
-    until(lambda: bell.exists() and json.loads(bell.read_text())["data"]["path"] == "/a.jpg", 30)
+    until(lambda: bell.exists() and bell.read_text().endswith("}\n"), 30)
+    assert json.loads(bell.read_text())["data"]["path"] == "/a.jpg"
 
 
 def test_day_and_night_commands_work_as_they_always_did(service):
