@@ -9,7 +9,7 @@ OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
 # Files side by side, four for two cores: more than half of a test's time is waiting. What loads the machine is marked
 # `alone`.
-WORKERS ?= $(shell echo $$(($$(nproc) * 2)))
+WORKERS ?= $(shell echo $$(($$(nproc) + 4)))
 
 .DEFAULT_GOAL := setup
 .PHONY: help hooks setup test-setup bench-setup lock run test test-oldest soak faults faults-report mutants check bench bench-peers test-picamera2 test-aarch64 test-install install uninstall clean

@@ -103,8 +103,13 @@ def test_the_same_readers_accept_torn_frames_when_the_second_check_is_removed(ri
     assert total["torn"] > ENOUGH_TORN, "without the second check torn frames must come through: the test is blind"
 
 
-def reads_and_kills(ring_name, tmp_path, reads: int, kills: int, kind: type[RingReader] = RingReader) -> Counter:
-    """Read on while the writer is killed again and again; each new one takes the ring over."""
+def reads_and_kills(
+    ring_name, tmp_path, reads: int, kills: int, kind: type[RingReader] = RingReader, *, life_s: float = 30
+) -> Counter:
+    """Read on while the writer is killed again and again; each new one takes the ring over.
+
+    `life_s`: the longest life of a writer; far behind it a reader is lapped nearly each time.
+    """
     total: Counter = Counter()
     reader = None
     done = 0
@@ -112,7 +117,7 @@ def reads_and_kills(ring_name, tmp_path, reads: int, kills: int, kind: type[Ring
         process = start_writer(ring_name, tmp_path, slots=4, size=16384)
         reader = reader or kind.open(ring_name)
         share = max(1, (reads - total["accepted"]) // max(1, kills - done))
-        total.update(read_newest(reader, share, time.monotonic() + 30, lag=done % 4))
+        total.update(read_newest(reader, share, time.monotonic() + life_s, lag=done % 4))
         process.kill()
         process.wait()
         done += 1
@@ -124,7 +129,7 @@ def reads_and_kills(ring_name, tmp_path, reads: int, kills: int, kind: type[Ring
 
 
 def test_reads_while_the_writer_is_killed(ring_name, tmp_path):
-    total = reads_and_kills(ring_name, tmp_path, reads=20_000, kills=12)
+    total = reads_and_kills(ring_name, tmp_path, reads=20_000, kills=12, life_s=3)
     print(dict(total))
     assert total["torn"] == total["backwards"] == 0
     assert total["accepted"] >= 20_000
