@@ -7,7 +7,7 @@ export CONFIG
 BIN = .venv/bin
 OURS = shm_ring shmcam capture analyzer exporter recorder streamer
 PACKAGES = $(OURS) bench
-# Files side by side, four for two cores: more than half of a test's time is waiting. What loads the machine is marked
+# Files side by side, six for two cores: more than half of a test's time is waiting. What loads the machine is marked
 # `alone`.
 WORKERS ?= $(shell echo $$(($$(nproc) + 4)))
 
