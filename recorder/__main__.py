@@ -87,8 +87,10 @@ def run(process: Process) -> None:
         live = LivePackets(settings.ring_name(camera, "h264"), paths.run, camera, own)
         cursor, encoder = RingCursor(ring), EncoderSession(own, make_overlay(own))
 
+        has_foreign_times = settings.has_foreign_times(camera)
+
         def to_frame_time(clock_ns: int) -> int:
-            return cursor.next_ns if settings.has_foreign_times(camera) else clock_ns
+            return cursor.next_ns if has_foreign_times else clock_ns
 
         commands = RecordCommands(
             *(camera, own, triggers, writer, live),
