@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.films.build import EXIT_USAGE, camera_of
+from exporter.films.build import camera_of
 from exporter.hardware_id import read_camera_id
 from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
 from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
 from shmcam.runtime.startup import find_config
 
 TIMEOUT_S = 20.0

@@ -18,7 +18,7 @@ from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
 from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
@@ -31,7 +31,6 @@ from shmcam.runtime.startup import find_config
 
 log = logging.getLogger(__name__)
 
-EXIT_USAGE = 2
 Pixels = np.typing.NDArray[np.uint8]
 READABLE = (".jpg", ".png", ".tiff")
 PICTURE_BYTES_MAX = 1 << 30

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from shmcam.cli.options import EXIT_USAGE, whole_number
+from shmcam.cli.options import whole_number
 from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
 from shmcam.library import manifest, retention
 from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue

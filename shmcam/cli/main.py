@@ -22,7 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR, help_of
-from shmcam.cli.options import EXIT_FAILED, EXIT_USAGE, Options, UsageError, WordParser, read
+from shmcam.cli.options import EXIT_FAILED, Options, UsageError, WordParser, read
+from shmcam.config.settings import EXIT_USAGE
 from shmcam.runtime.non_utf8_escapes import ESCAPE
 
 EXIT_INTERRUPTED = 130

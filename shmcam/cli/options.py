@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
 """sysexits.h EX_UNAVAILABLE: no hub, no supervisord."""
 EXIT_TIMEOUT = 75

@@ -7,7 +7,8 @@ import shlex
 import sys
 
 from shmcam.cli.local_commands import ELSEWHERE, LOCAL, SUPERVISOR
-from shmcam.cli.options import EXIT_FAILED, EXIT_TIMEOUT, EXIT_UNAVAILABLE, EXIT_USAGE, Options, UsageError
+from shmcam.cli.options import EXIT_FAILED, EXIT_TIMEOUT, EXIT_UNAVAILABLE, Options, UsageError
+from shmcam.config.settings import EXIT_USAGE
 from shmcam.control.call import call
 from shmcam.control.command_table import find, suggestion
 from shmcam.control.messages import Reply, Set

@@ -86,6 +86,9 @@ CONNECTED = "connected_cameras.json"
 
 CONNECTED_BYTES_MAX = 64 * 1024
 
+EXIT_USAGE = 2
+"""Wrong words or options, as argparse has it."""
+
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h; supervisord.conf lists it in `exitcodes`, so that a bad file is not tried for ever."""
 
@@ -118,6 +121,7 @@ S = TypeVar("S", bound=Section)
 
 __all__ = [
     "EXIT_CONFIG",
+    "EXIT_USAGE",
     "FORMER_LABEL",
     "FORMER_LONG_NAME",
     "LABEL",

@@ -25,10 +25,10 @@ except ImportError as problem:  # Debian has it in a package of its own
 from shm_ring import RingError, attach
 from shm_ring.frame import Frame
 from shmcam.cli.console.key_commands import command_of_key, first_line_of
-from shmcam.cli.options import EXIT_UNAVAILABLE, EXIT_USAGE, Options
+from shmcam.cli.options import EXIT_UNAVAILABLE, Options
 from shmcam.cli.run.background_service import BackgroundService
 from shmcam.config.errors import explain_unknown_camera
-from shmcam.config.settings import Settings
+from shmcam.config.settings import EXIT_USAGE, Settings
 from shmcam.control.call import call
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
