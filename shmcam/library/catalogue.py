@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import Settings
+from shmcam.config.settings import Paths, Settings
 from shmcam.library import database, files, sidecar
 from shmcam.library.database import Database, explain_not_writable
 from shmcam.library.entry import GROUPS, Entry
@@ -65,7 +65,11 @@ class Catalogue:
     @classmethod
     def of(cls, settings: Settings) -> Catalogue:
         """Returns the library of this configuration."""
-        paths = settings.paths
+        return cls.at(settings.paths)
+
+    @classmethod
+    def at(cls, paths: Paths) -> Catalogue:
+        """Returns the library of these folders."""
         return cls(paths.library, (paths.captures, paths.recordings, paths.archives))
 
     @cached_property

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shmcam.config.settings import Settings
+from shmcam.config.settings import Paths, Settings
 from shmcam.library.catalogue import Catalogue
 from shmcam.library.database import explain_not_writable
 from shmcam.library.disk_space import MB, DiskRoom, measure_room
@@ -81,6 +81,28 @@ BATCH = 200
 """Rows read in one step: make_room runs before every file and must not read a library of 100,000 rows."""
 
 
+def require_disk(paths: Paths, catalogue: Catalogue, folder: Path) -> None:
+    """Refuses a folder whose disk is not there: a file would land in the bare mount point.
+
+    For what is written beside the files of the library; `make_room` does it for these. While the library, which
+    remembers the disks, cannot be read, nothing is refused. Raises: NoRoom.
+    """
+    try:
+        with catalogue.hurry():
+            _refuse_missing_disk(paths, catalogue, folder)
+    except NoRoom:
+        raise
+    except LibraryError as problem:
+        log.warning("library is not usable, disks not checked reason=%s", problem)
+
+
+def _refuse_missing_disk(paths: Paths, catalogue: Catalogue, folder: Path) -> None:
+    if link := paths.find_dangling_link(folder):
+        raise NoRoom(errno.ENODEV, f"{link} {explain_unusable(link)}", str(folder))
+    if catalogue.mounts.is_away(folder):
+        raise NoRoom(errno.ENODEV, NOT_MOUNTED, str(folder))
+
+
 def make_room(
     settings: Settings,
     catalogue: Catalogue,
@@ -107,10 +129,7 @@ def make_room(
     unusable = ""
     try:
         with catalogue.hurry():
-            if link := settings.paths.find_dangling_link(target):
-                raise NoRoom(errno.ENODEV, f"{link} {explain_unusable(link)}", str(target))
-            if catalogue.mounts.is_away(target):
-                raise NoRoom(errno.ENODEV, NOT_MOUNTED, str(target))
+            _refuse_missing_disk(settings.paths, catalogue, target)
             closed = explain_not_writable(catalogue.path)
             if not closed:
                 for entry in select_due(catalogue, own, need_bytes, kind=kind, writing=writing, spared=spared):

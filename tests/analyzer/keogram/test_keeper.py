@@ -1,7 +1,9 @@
 """Keogram and brightness strip: drawn as the day goes, bounded, carried over restarts, saved when the day is over."""
 
+import errno
 import os
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from datetime import time as Time
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from analyzer.frame_sample import cut_column
+from analyzer.keogram import daily_keogram
 from analyzer.keogram.daily_keogram import KeogramKeeper, save_days_of_removed_cameras
 from analyzer.keogram.day_file import CSV_HEAD
 from analyzer.keogram.drawing import BOTTOM, LEFT, RIGHT, TOP, UNSEEN_RGB, Column, column_dtype_of, resize_strip
@@ -19,8 +22,11 @@ from analyzer.keogram.sun import find_crossings
 from analyzer.settings import AnalyzerSettings
 from shm_ring.color import LUMA_WEIGHTS
 from shm_ring.formats import geometry, planes
+from shmcam.config.settings import Settings
 from shmcam.imaging.png import to_png
+from shmcam.library.mounts import Mounts
 from shmcam.library.sidecar import Owner, read
+from shmcam.runtime.atomic_files import open_atomic
 
 SETTINGS = AnalyzerSettings(keogram_height=16, keogram_column_s=60.0)
 NOON = int(datetime(2026, 6, 1, 12, 0).timestamp())
@@ -28,8 +34,9 @@ NOON = int(datetime(2026, 6, 1, 12, 0).timestamp())
 
 @pytest.fixture
 def places(tmp_path):
+    (tmp_path / "config.toml").touch()
     (tmp_path / "run").mkdir()
-    return SimpleNamespace(captures=tmp_path / "captures", run=tmp_path / "run", library=tmp_path / "library.sqlite3")
+    return Settings.load(tmp_path / "config.toml", environ={}).paths
 
 
 def result_of(utc_s, grey=100, level=90.0, settled=True):
@@ -124,12 +131,94 @@ def test_without_frames_the_clock_ends_the_day(places):
         assert len(keeper.end_day_if_over(int((NOON + 86_400) * 1e9))) == 3
 
 
+MIDNIGHT = NOON + 43_200
+
+
+def test_a_long_exposure_over_midnight_makes_no_second_keogram(places):
+    """Each night with exposures above a quarter second left two: the idle loop ended the day before its last frame."""
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, MIDNIGHT - 600, 10)
+        saved = keeper.end_day_if_over(int((MIDNIGHT + 0.3) * 1e9))
+        saved += keeper.add(result_of(MIDNIGHT - 1), night=True)  # 2 s of exposure, by the time at which they began
+        saved += keeper.add(result_of(MIDNIGHT + 1), night=True)
+        saved += keeper.add(result_of(MIDNIGHT - 2), night=True)  # NTP sets the clock back by some seconds
+        saved += keeper.add(result_of(MIDNIGHT + 2), night=True)
+        assert set(keeper._rows) == {-1, 0}
+    assert [path.name for path in saved][0::3] == ["cam0_20260601_keogram.png"]
+    assert saved[2].read_text().count("\n") == 11 and ",3," in saved[2].read_text()  # all frames of its last minute
+
+
+@pytest.mark.parametrize(("zone", "first"), [("UTC", "20261231"), ("Europe/Berlin", "20260228")], indirect=["zone"])
+def test_a_day_that_the_disk_refused_is_saved_once_when_it_has_room(zone, first, places, monkeypatch):
+    """Full at midnight, a day was saved at the next start of the analyzer, without columns that the disk refused."""
+    monkeypatch.setattr(daily_keogram, "open_atomic", refuse := Refusing())
+    begin_s = datetime.strptime(first, "%Y%m%d").timestamp()
+    clock = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.s)
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, begin_s + 3600, 5)
+        keeper._folder.joinpath(f".cam0_{first}.columns").unlink()  # as if the disk had been full all day
+        for count in (0, 1, 2):  # the disk takes so many files and then no more
+            refuse.after, clock.s = count, clock.s + 61
+            assert keeper.add(result_of(begin_s + 86_400 + count), night=True) == []
+            left = [path.name for path in (places.captures / "keogram").iterdir()]
+            assert not [name for name in left if not name.startswith(".")], "a part of a day is none"
+        refuse.after = 99
+        assert keeper.add(result_of(begin_s + 86_460), night=True) == [], "not at once again"
+        clock.s += 61
+        saved = keeper.end_day_if_over(int((begin_s + 86_470) * 1e9))
+        assert keeper.columns == 2
+    assert [path.name for path in saved] == [
+        f"cam0_{first}_{what}" for what in ("keogram.png", "brightness.png", "brightness.csv")
+    ]
+    assert len(saved[2].read_text().splitlines()) == 6
+
+
+class Refusing:
+    """open_atomic on a disk that takes `after` more files."""
+
+    after = 99
+
+    @contextmanager
+    def __call__(self, path):
+        with open_atomic(path) as file:
+            yield file
+            self.after -= 1
+            if self.after < 0:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_nothing_is_written_where_a_disk_is_not_mounted(places, monkeypatch):
+    """Each minute left a column in the bare mount point, and each midnight a day."""
+    monkeypatch.setattr(Mounts, "is_away", lambda _self, folder: folder == places.captures / "keogram")
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, NOON, 3)
+        fill(keeper, NOON + 86_400, 3)
+        assert keeper.columns == 3 and len(keeper.draw()) == 2
+        assert not (places.captures / "keogram").exists()
+        monkeypatch.undo()
+        keeper._next_try_s = 0.0
+        assert len(keeper.add(result_of(NOON + 86_600), night=False)) == 3, "saved once it is back"
+
+
+def test_a_start_with_yesterdays_clock_does_not_end_today(places, monkeypatch):
+    """A board without a clock battery starts with the time of its last shutdown; NTP comes later."""
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, MIDNIGHT + 60, 5)
+    monkeypatch.setattr(time, "time_ns", lambda: int((MIDNIGHT - 1800) * 1e9))
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        fill(keeper, MIDNIGHT - 1800, 2)
+        saved = keeper.add(result_of(MIDNIGHT + 3600), night=True)
+        assert keeper.columns == 6 and saved[0].name == "cam0_20260601_keogram.png"
+
+
 def test_a_day_left_behind_by_a_crash_is_saved_at_the_next_start(places):
     killed = KeogramKeeper(SETTINGS, places, "cam0")
     fill(killed, NOON, 5)
-    with KeogramKeeper(SETTINGS, places, "cam0"):
-        pass
-    assert (places.captures / "keogram" / "cam0_20260601_keogram.png").exists()
+    with KeogramKeeper(SETTINGS, places, "cam0") as keeper:
+        assert (places.captures / "keogram" / "cam0_20260601_keogram.png").exists()
+        saved = keeper.add(result_of(NOON + 86_400), night=False)
+        assert len(saved) == 3, "reported, so that the library has them"
     assert not (places.captures / "keogram" / ".cam0_20260601.columns").exists()
 
 
