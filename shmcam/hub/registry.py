@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shmcam.control.messages import (
+    JSON,
     RETAINED,
     Event,
     Heartbeat,
@@ -72,9 +73,18 @@ class Registry:
     @property
     def program_states(self) -> dict[str, str]:
         """Supervisord's state of each program, by the watchdog's last heartbeat; empty: not known."""
-        beats = (p.heartbeat for p in self.peers.values() if p.hello and p.hello.role == "watchdog" and p.heartbeat)
-        programs = next((beat.figures.get("programs") for beat in beats), None)
+        programs = self._watchdog_figure("programs")
         return {str(name): str(state) for name, state in programs.items()} if isinstance(programs, dict) else {}
+
+    @property
+    def service_bytes(self) -> int:
+        """What all programs and supervisord take, pages that they share counted once, no rings; 0: not known."""
+        taken = self._watchdog_figure("service_bytes")
+        return taken if isinstance(taken, int) else 0
+
+    def _watchdog_figure(self, name: str) -> JSON:
+        beats = (p.heartbeat for p in self.peers.values() if p.hello and p.hello.role == "watchdog" and p.heartbeat)
+        return next((beat.figures.get(name) for beat in beats), None)
 
     def remember(self, event: Event, peer: Peer | None = None) -> None:
         """Keeps an event of a peer that describes a state until the next of its kind."""

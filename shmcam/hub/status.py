@@ -48,9 +48,13 @@ def health_reply(registry: Registry, now_s: float, hub: dict[str, Any], machine:
         f"swap={row['swap_bytes'] / MIB:.0f}MiB {row.get('reason', '')}".rstrip()
         for row in rows
     ]
-    total = sum(row["rss_bytes"] for row in rows) / MIB
+    # Each row has what programs share (they are forked from one), the sum has it once.
+    taken = registry.service_bytes or sum(row["rss_bytes"] for row in rows)
+    machine = {"service_bytes": taken, **machine}
+    total = taken / MIB
     lines.append(
-        f"{'machine':<29} rss={total:.0f}MiB in all, swap {machine['swap_percent']:.0f}% used, "
+        f"{'machine':<29} {total:.0f}MiB in all (what programs share counted once), "
+        f"swap {machine['swap_percent']:.0f}% used, "
         f"{machine['available_bytes'] / MIB:.0f}MiB memory available, load {machine['load']:.2f}"
     )
     former = f"RSS={total:.1f}MiB SWAP={machine['swap_percent']:.1f}%"  # the whole reply of the former programs

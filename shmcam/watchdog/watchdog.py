@@ -15,6 +15,7 @@ from shmcam.config.optional_program import find_missing
 from shmcam.config.settings import Settings, SettingsError, apply_change
 from shmcam.control.client import ControlClient
 from shmcam.control.messages import (
+    JSON,
     Event,
     Failed,
     Heartbeat,
@@ -25,6 +26,7 @@ from shmcam.control.messages import (
     SettingChanged,
 )
 from shmcam.control.settings import ControlSettings
+from shmcam.runtime.procfs import read_service_bytes
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.supervisord import Program, Supervisord, SupervisordError
 from shmcam.watchdog.camera_changes import MUST_KNOW, CameraGroups
@@ -40,6 +42,11 @@ log = logging.getLogger(__name__)
 CHECK_S = 0.5
 LIST_S = 3.0
 """The period of asking supervisord for the state of every program; its events ask at once."""
+
+MEMORY_S = 30.0
+"""The period of adding up what the service takes: 20 to 30 ms of CPU."""
+
+FIRST_MEMORY_S = 5.0
 
 DOWN = ("EXITED", "STOPPED", "BACKOFF", "FATAL")
 
@@ -70,6 +77,8 @@ class Watchdog:
         self._programs: dict[str, Program] = {}
         """As supervisord listed them last."""
         self._listed_s = self._checked_s = 0.0
+        self._memory_due_s = time.monotonic() + FIRST_MEMORY_S
+        self._service_bytes = 0
         self._is_unanswered = False
         """supervisord did not answer the last time."""
         self._camera_trouble = ""
@@ -117,7 +126,11 @@ class Watchdog:
             self._carry_out(action)
         for name in self._restarts.take_due(now_s):
             self._start(name)
-        self._control.beat("running", programs={name: program.state for name, program in self._programs.items()})
+        if now_s >= self._memory_due_s:
+            self._memory_due_s = now_s + MEMORY_S
+            self._service_bytes = read_service_bytes()
+        states: JSON = {name: program.state for name, program in self._programs.items()}
+        self._control.beat("running", programs=states, service_bytes=self._service_bytes)
 
     # ---- supervisord
 

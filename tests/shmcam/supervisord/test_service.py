@@ -72,6 +72,18 @@ def test_memory_is_shared_with_the_parent(service):
     assert shared_kb > 20_000, rollup
 
 
+def test_health_counts_what_programs_share_once(service):
+    """It was 477 MiB of a service that took 145: each row has the pages of the parent once more."""
+    until(lambda: "service_bytes=" in service.text("status"), 20, "the watchdog to add up")
+    health = service.json({"command": "health"})
+    taken = health["data"]["machine"]["service_bytes"]
+    in_rows = sum(row["rss_bytes"] for row in health["data"]["processes"])
+    pids = [service._process.pid, *(service.pid(name) for name in ALL)]
+    true = sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
+    assert 0.7 * true < taken < 1.2 * true < 0.7 * in_rows
+    assert service.text("health").startswith(f"RSS={taken / 2**20:.1f}MiB")
+
+
 def test_a_killed_program_is_back_without_the_pause_of_a_broken_one(service):
     """supervisord waited 1, then 2 s before it started again what was killed within startsecs."""
     for _ in range(2):
