@@ -18,6 +18,7 @@ from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
 from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
+from shmcam.library import Catalogue, LibraryError, retention
 from shmcam.runtime.startup import find_config
 
 TIMEOUT_S = 20.0
@@ -47,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         frames = _read_covered_frames(settings.ring_name(camera), options.count)
         last = frames[-1]
         dark = dark_frames.measure_dark(median_of([frame.payload for frame in frames]), last.picture)
-        meta = last.meta
-        facts = dark_frames.facts_of(camera, meta, last.picture, read_camera_id(settings.socket_path, camera))
-        name = dark_frames.name_dark_file(camera, meta.exposure_us, meta.analogue_gain)
-        path = settings.paths.captures / dark_frames.FOLDER / name
-        dark_frames.save_dark(dark, path, facts)
-    except (RingError, ValueError, OSError) as error:
+        facts = dark_frames.facts_of(camera, last.meta, last.picture, read_camera_id(settings.socket_path, camera))
+        folder = settings.paths.captures / dark_frames.FOLDER
+        with Catalogue.of(settings) as catalogue:
+            retention.require_disk(settings.paths, catalogue, folder)
+        path = dark_frames.save_dark(dark, folder, facts)
+    except (RingError, ValueError, OSError, LibraryError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, UnknownCamera) else 1
     print(f"{path} ({len(frames)} frames, {int(dark.hot.sum())} hot pixels)")

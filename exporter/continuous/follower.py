@@ -20,7 +20,7 @@ from exporter.settings import ExportSettings
 from shm_ring import Frame, LiveRing, RingError, RingReader
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Failed
-from shmcam.library import Catalogue, LibraryError
+from shmcam.library import Catalogue, LibraryError, retention
 from shmcam.runtime.clock import now_ns
 from shmcam.runtime.guarded_thread import Worker
 from shmcam.runtime.stop import Stop
@@ -57,7 +57,11 @@ class CameraFollower:
         present = settings()
         self.timelapse = RunningFilm(camera.name, settings, catalogue)
         self.startrails_film = RunningFilm(camera.name, settings, catalogue, "startrails")
-        self.startrails = StarTrails(camera.name, lambda: settings().paths.captures)
+        self.startrails = StarTrails(
+            camera.name,
+            lambda: settings().paths.captures,
+            lambda folder: retention.require_disk(settings().paths, catalogue, folder),
+        )
         own = self._own()
         self.long_exposure = LongExposure(camera.name, present, own.long_exposure_s) if own.long_exposure_s else None
         self.forced: bool | None = None
@@ -67,6 +71,9 @@ class CameraFollower:
         self.last_night = ""
         """The end of the last night's startrails in words; empty: none since this process began."""
         self._ended_night: NightStack | None = None
+        """The last night, until its pictures are saved."""
+        self._saved_of_night: set[tuple[str, str]] = set()
+        """Its pictures that are, by label and format: where the disk refuses one, no other is saved twice."""
         self._paused_until_ns = 0
         self._backoff = Backoff()
         self._timer = Interval()
@@ -117,7 +124,10 @@ class CameraFollower:
         for position in self._ring.sequences(newest_first=not all_frames, idle_s=IDLE_S):
             if position is not None:
                 self._add_frame(*position)
-            self._try_work(self._do_timed_work)
+            self._camera.release_if_retired()
+            if self.long_exposure is not None:
+                self.long_exposure.publish(now_ns())
+            self._try_work(self._write_what_is_due)
             if not self._writes_files():
                 self._end_trouble()
             if self._needs_all_frames() != all_frames or not (all_frames or self._writes_files()):
@@ -145,7 +155,7 @@ class CameraFollower:
         if self.long_exposure is not None:
             self.long_exposure.add(frame)
         if self._own().startrails:
-            self._try_work(lambda: self._add_to_startrails(frame))
+            self._add_to_startrails(frame)
         if is_due:
             self._try_work(lambda: self._add_to_timelapse(frame))
 
@@ -153,13 +163,21 @@ class CameraFollower:
         self.timelapse.add(np.asarray(frame.payload), frame.picture, frame.meta)
         return True
 
-    def _add_to_startrails(self, frame: Frame) -> bool:
-        """Returns: whether the film got a frame."""
+    def _add_to_startrails(self, frame: Frame) -> None:
+        """Adds a frame to the night, in memory, also while the disk refuses files; and the trails to their film."""
         ended_night = self.startrails.add(frame)
         if ended_night is not None:
+            if self._ended_night is not None:
+                self._report_failed(f"startrails of a night are lost, the disk refused them: {self.trouble}")
             self._ended_night = ended_night
+            self._saved_of_night.clear()
+        self._try_work(self._add_to_startrails_film)
+
+    def _add_to_startrails_film(self) -> bool:
+        """Returns: whether the film got a frame."""
         night = self.startrails.night
-        if night is None or not night.trails.count:
+        # The film of the night that has ended is closed first, with its pictures.
+        if night is None or not night.trails.count or self._ended_night is not None:
             return False
         interval_s = self._own().startrails_film_interval_s
         is_due = self._startrails_timer.take_due(now_ns(), interval_s)
@@ -175,24 +193,27 @@ class CameraFollower:
             self.last_night = f"last night {night.describe()}"
         else:
             self.last_night = f"no startrails of last night: {night.describe()}"
-            self._saver.announce(Failed(what=self.last_night, program="exporter", camera=self._camera.name))
+            self._report_failed(self.last_night)
         log.info("night ended camera=%s %s", self._camera.name, self.last_night)
-        self._ended_night = None  # only after both saves: where the disk refuses, the next try saves it
+        self._ended_night = None  # only after all saves: where the disk refuses, the next try saves the others
         self.startrails.delete_state()
 
     def _save_pictures(self, night: NightStack) -> None:
         more, reason = {"night": night.summary}, format_reasons(night.left_out)
-        trails = SaveOptions(trigger="auto", kind="startrails", label="startrails", reason=reason)
-        self._saver.save_stack(self._camera, night.brightest, more, trails)
-        mean = SaveOptions(trigger="auto", label="night", reason=reason)
-        self._saver.save_stack(self._camera, night.average, more, mean)
+        for label, kind in (("startrails", "startrails"), ("night", "stack")):
+            missing = [one for one in self._own().stack_formats if (label, one) not in self._saved_of_night]
+            stack = night.brightest if label == "startrails" else night.average
+            for picture_format in missing:
+                options = SaveOptions((picture_format,), trigger="auto", kind=kind, label=label, reason=reason)
+                self._saver.save_stack(self._camera, stack, more, options)
+                self._saved_of_night.add((label, picture_format))
 
-    def _do_timed_work(self) -> bool:
+    def _report_failed(self, what: str) -> None:
+        self._saver.announce(Failed(what=what, program="exporter", camera=self._camera.name))
+
+    def _write_what_is_due(self) -> bool:
         """Returns: whether something was written."""
         has_saved = False
-        self._camera.release_if_retired()
-        if self.long_exposure is not None:
-            self.long_exposure.publish(now_ns())
         if self._ended_night is not None:
             self._save_night(self._ended_night)
             has_saved = True
@@ -217,8 +238,6 @@ class CameraFollower:
                 "timelapse and startrails pause camera=%s for_s=%g reason=%s", self._camera.name, delay_s, problem
             )
             self.trouble = str(problem)
-            self.timelapse.abandon()
-            self.startrails_film.abandon()
             return
         if has_written:
             self._end_trouble()
@@ -231,6 +250,7 @@ class CameraFollower:
         self._paused_until_ns = 0
 
     def _finish(self) -> None:
+        self._paused_until_ns = 0  # a last try
         self._try_work(self.timelapse.close)
         self._try_work(self.startrails_film.close)
         if self._own().startrails:

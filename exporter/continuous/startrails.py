@@ -109,10 +109,13 @@ def format_reasons(left_out: Mapping[str, int]) -> str:
 class StarTrails:
     """Stacks the nights of one camera, one after the other. Used by one thread."""
 
-    def __init__(self, camera: str, folder: Callable[[], Path]) -> None:
-        """`folder` returns the present export.base_dir."""
+    def __init__(
+        self, camera: str, folder: Callable[[], Path], require_disk: Callable[[Path], None] = lambda _folder: None
+    ) -> None:
+        """`folder` returns the present export.base_dir; `require_disk` raises NoRoom where its disk is not there."""
         self._camera = camera
         self._folder = folder
+        self._require_disk = require_disk
         self._saved_ns = 0
         self._day_frames = 0
         self._boot_id = boot_id()
@@ -132,12 +135,13 @@ class StarTrails:
         return ended
 
     def save_state(self, now_ns: int, interval_s: float) -> bool:
-        """Saves the state if it is time. Returns: whether it did. Raises: OSError."""
+        """Saves the state if it is time. Returns: whether it did. Raises: OSError, NoRoom."""
         night = self.night
         if night is None or now_ns - self._saved_ns < interval_s * 1e9:
             return False
         self._saved_ns = now_ns
         state, picture = self._paths
+        self._require_disk(state.parent)
         state.parent.mkdir(parents=True, exist_ok=True)
         description = {
             "geometry": asdict(night.geometry),
@@ -176,7 +180,8 @@ class StarTrails:
         log.info("night resumed camera=%s frames=%d", self._camera, self.night.trails.count)
 
     def delete_state(self) -> None:
-        """Deletes the state of a night whose pictures are saved."""
+        """Deletes the state of a night whose pictures are saved; that of a night which goes on is due at once."""
+        self._saved_ns = 0
         for path in self._paths:
             with suppress(FileNotFoundError):
                 path.unlink()

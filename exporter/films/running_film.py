@@ -34,7 +34,10 @@ class RunningFilm:
     """First and last frame in the film."""
 
     def add(self, payload: Payload, geometry: Geometry, meta: FrameMeta) -> None:
-        """Appends a picture; begins a new film when there is none, it is full or of another size. Raises: OSError."""
+        """Appends a picture; begins a new film when there is none, it is full or of another size.
+
+        Raises: OSError, av.FFmpegError; NoRoom, after which the film goes on when there is room again.
+        """
         settings = self.settings()
         own = settings.table(ExportSettings, self.camera)
         if self.film is not None and self._is_over(geometry, meta, own):
@@ -43,7 +46,11 @@ class RunningFilm:
             self.film = self._begin(geometry, meta, settings, own)
         elif self.film.frames % ROOM_FRAMES == 0:
             self._make_room(settings)
-        self.film.add(payload)
+        try:
+            self.film.add(payload)
+        except BaseException:
+            self._abandon()
+            raise
         self._metas = [self._metas[0] if self._metas else meta, meta]
 
     def close(self) -> Entry | None:
@@ -86,7 +93,7 @@ class RunningFilm:
                 log.info("%s film adopted camera=%s path=%s frames=%d", self.kind, camera, entry.path, entry.frames)
                 self.catalogue.add_when_writable(entry)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Leaves the film on a disk that refused, to be adopted later; the next picture begins a new one."""
         if self.film is not None:
             self.film.abandon()

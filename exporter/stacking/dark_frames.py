@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,19 +114,26 @@ class DarkChoice:
 NO_DARK = DarkChoice(None, "")
 
 
-def save_dark(dark: DarkFrame, path: Path, facts: DarkFacts) -> None:
-    """Writes a dark frame to disk, whole or not at all. Raises: OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_dark(dark: DarkFrame, folder: Path, facts: DarkFacts) -> Path:
+    """Writes a dark frame to disk, whole or not at all, in the place of an older one of the same name.
+
+    Returns: its path, named by all that it must have in common with a stack. Raises: OSError.
+    """
+    pixel_format, width, height = facts.geometry
+    name = f"{facts.camera}_{width}x{height}_{pixel_format}_{facts.exposure_us}us_{facts.gain:.2f}x.npz"
+    path = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, level=dark.level, hot=dark.hot, facts=np.array(json.dumps(asdict(facts))))
     with open_atomic(path, replace=True) as file:
         file.write(buffer.getbuffer())
+    return path
 
 
 def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns: int) -> DarkChoice:
-    """Chooses the dark frame of the nearest exposure, of the same camera, size and gain. Raises: OSError."""
+    """Chooses the newest dark frame of the nearest exposure, of the same camera, size and gain."""
     refused: list[str] = []
-    fitting: list[tuple[float, Path, DarkFacts]] = []
+    fitting: list[tuple[float, int, Path, DarkFacts]] = []
     for path in sorted(folder.glob(f"{wanted.camera}_*us_*x.npz")):
         try:
             facts = _read_facts(path)
@@ -135,18 +143,21 @@ def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns:
         except OSError as problem:
             refused.append(f"{path.name}: {problem}")
             continue
-        if facts is None or facts.camera != wanted.camera:  # "front" and "front_door" begin alike
+        if facts.camera != wanted.camera:  # "front" and "front_door" begin alike
             continue
         if reason := _why_not(facts, wanted):
             refused.append(f"{path.name}: {reason}")
         else:
-            fitting.append((_times_apart(facts.exposure_us, wanted.exposure_us), path, facts))
-    for _, path, facts in sorted(fitting, key=lambda item: item[:2]):
+            times_apart = _times_apart(facts.exposure_us, wanted.exposure_us)
+            fitting.append((times_apart, -facts.taken_utc_ns, path, facts))
+    for _, _, path, facts in sorted(fitting, key=lambda item: item[:3]):
         try:
-            with open_regular(path, MAX_DARK_BYTES) as file, np.load(file, allow_pickle=False) as stored:
-                dark = DarkFrame(stored["level"], stored["hot"])
+            dark = _read_dark(path)
         except DAMAGE_ERRORS as problem:
             set_aside(path, problem)
+            continue
+        except OSError as problem:
+            refused.append(f"{path.name}: {problem}")
             continue
         if dark.level.size != payload_bytes:
             refused.append(f"{path.name}: has {dark.level.size} bytes, the stack {payload_bytes}")
@@ -156,12 +167,21 @@ def choose_dark(folder: Path, wanted: DarkFacts, payload_bytes: int, now_utc_ns:
     return DarkChoice(None, "; ".join(refused[:REFUSALS_TOLD]))
 
 
-def _read_facts(path: Path) -> DarkFacts | None:
+def _read_dark(path: Path) -> DarkFrame:
+    """Raises: OSError; DAMAGE_ERRORS where it is none of ours."""
+    with open_regular(path, MAX_DARK_BYTES) as file, np.load(file, allow_pickle=False) as stored:
+        dark = DarkFrame(stored["level"], stored["hot"])
+    is_ours = dark.level.dtype == np.uint16 and dark.hot.dtype == np.bool_
+    if not is_ours or (dark.level.size,) != dark.hot.shape:
+        raise ValueError("level and hot pixels of another type or size")
+    return dark
+
+
+def _read_facts(path: Path) -> DarkFacts:
     """Reads what a dark frame belongs to; of one without facts, as older versions wrote, from its name and size."""
     with open_regular(path, MAX_DARK_BYTES) as file, np.load(file, allow_pickle=False) as stored:
         if "facts" in stored:
-            values = json.loads(str(stored["facts"]))
-            return DarkFacts(**{**values, "geometry": tuple(values["geometry"])})
+            return msgspec.json.decode(str(stored["facts"]), type=DarkFacts)
     camera, exposure, gain = path.stem.rsplit("_", 2)
     taken_utc_ns = path.stat().st_mtime_ns
     return DarkFacts(camera, int(exposure.rstrip("us")), float(gain.rstrip("x")), UNKNOWN_GEOMETRY, "", taken_utc_ns)
@@ -193,11 +213,6 @@ def _scale(dark: DarkFrame, factor: float) -> DarkFrame:
     if factor >= 1:
         return dark
     return DarkFrame(np.rint(dark.level * np.float32(factor)).astype(np.uint16), dark.hot)
-
-
-def name_dark_file(camera: str, exposure_us: int, gain: float) -> str:
-    """Returns the file name: camera, exposure and gain."""
-    return f"{camera}_{exposure_us}us_{gain:.2f}x.npz"
 
 
 def _median_of_neighbours(plane: NDArray[Any]) -> NDArray[Any]:

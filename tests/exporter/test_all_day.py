@@ -337,7 +337,7 @@ def test_a_dark_frame_taken_from_covered_frames_cleans_later_stacks(shared, feed
     feed.light = True
     feed.publish(10, **night)
     reply = shared.call("pastStack method=mean png count=10 before_s=30")
-    assert "dark frame: cam0_2000000us_6.00x.npz, 2 s, 0 h old" in reply.text
+    assert "dark frame: cam0_640x360_yuv420p_2000000us_6.00x.npz, 2 s, 0 h old" in reply.text
     luma = cv2.cvtColor(cv2.imread(reply.data["path"], cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2GRAY) / 257
     assert np.abs(luma[hot] - luma[~hot].mean()).max() < 4
     with streaming(feed, **night):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +50,41 @@ def test_a_damaged_night_is_set_aside_and_the_next_one_begins(damage, tmp_path):
     assert state.exists()
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+def packed(**changes):
+    """A dark frame of another make: whole, and not what its place needs."""
+
+    def change(whole: bytes) -> bytes:
+        with np.load(io.BytesIO(whole)) as stored:
+            arrays = dict(stored)
+        facts = json.loads(str(arrays["facts"])) | changes.pop("facts", {})
+        buffer = io.BytesIO()
+        np.savez(buffer, **{**arrays, **changes, "facts": np.array(json.dumps(facts))})
+        return buffer.getvalue()
+
+    return change
+
+
+ODD = {
+    "no exposure": packed(facts={"exposure_us": None}),
+    "gain in words": packed(facts={"gain": "six"}),
+    "another field": packed(facts={"geometry": ["yuv420p", 64]}),
+    "floats": packed(level=np.zeros(NightFrame.payload.size)),
+    "numbers for hot": packed(hot=np.ones(NightFrame.payload.size, np.uint8)),
+    "few hot": packed(hot=np.zeros(7, np.bool_)),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, *ODD])
 def test_a_damaged_dark_frame_is_set_aside_and_the_next_one_that_fits_is_taken(damage, tmp_path: Path):
     size, shape = NightFrame.payload.size, NightFrame.geometry
     dark = dark_frames.DarkFrame(np.arange(size).astype(np.uint16), np.zeros(size, np.bool_))
     paths = []
     for exposure_us in (1_000_000, 1_010_000):
-        paths.append(tmp_path / dark_frames.name_dark_file("cam0", exposure_us, 2.0))
         meta = FrameMeta(1, 0, 0, exposure_us=exposure_us, analogue_gain=2.0)
-        dark_frames.save_dark(dark, paths[-1], dark_frames.facts_of("cam0", meta, shape, ""))
+        paths.append(dark_frames.save_dark(dark, tmp_path, dark_frames.facts_of("cam0", meta, shape, "")))
     first, _ = paths
-    first.write_bytes(DAMAGES[damage](first.read_bytes()))
+    first.write_bytes({**DAMAGES, **ODD}[damage](first.read_bytes()))
     wanted = dark_frames.facts_of("cam0", FrameMeta(1, 0, 0, exposure_us=1_000_000, analogue_gain=2.0), shape, "")
     found = dark_frames.choose_dark(tmp_path, wanted, size, 0)
-    assert found.dark is not None and "cam0_1010000us" in found.words
+    assert found.dark is not None and "1010000us" in found.words
     assert first.with_name(first.name + ".damaged").exists() and not first.exists()

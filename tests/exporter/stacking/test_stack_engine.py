@@ -265,7 +265,7 @@ def test_a_dark_frame_removes_warm_and_hot_pixels(pixel_format, tmp_path):
 
     dark = dark_frames.measure_dark(median_of([exposed(0) for _ in range(dark_frames.MIN_FRAMES)]), layout)
     facts = dark_facts("cam0", 2_000_000, 6.0, layout)
-    dark_frames.save_dark(dark, tmp_path / dark_frames.name_dark_file("cam0", 2_000_000, 6.0), facts)
+    dark_frames.save_dark(dark, tmp_path, facts)
     again = dark_frames.choose_dark(tmp_path, facts, layout.payload_bytes, 0).dark
     assert again is not None and np.array_equal(again.level, dark.level) and np.array_equal(again.hot, dark.hot)
     stack = stacked(MeanStack(layout.payload_bytes), [exposed(40) for _ in range(16)])
@@ -286,12 +286,13 @@ def test_the_nearest_dark_frame_of_this_camera_is_taken_and_a_refused_one_says_w
     layout = geometry("yuv420p", 64, 48)
     day_ns = 86_400 * 10**9
 
-    def save(exposure_us: int, gain: float, level: int, shape=layout, camera="cam0", camera_id="imx219 A") -> None:
+    def save(
+        exposure_us: int, gain: float, level: int, shape=layout, camera="cam0", camera_id="imx219 A", day=1
+    ) -> None:
         dark = dark_frames.DarkFrame(
             np.full(shape.payload_bytes, level, np.uint16), np.zeros(shape.payload_bytes, np.bool_)
         )
-        path = tmp_path / dark_frames.name_dark_file(camera, exposure_us, gain)
-        dark_frames.save_dark(dark, path, dark_facts(camera, exposure_us, gain, shape, camera_id, 86_400))
+        dark_frames.save_dark(dark, tmp_path, dark_facts(camera, exposure_us, gain, shape, camera_id, day * 86_400))
 
     def choose(exposure_us: int, gain: float = 6.0, shape=layout, camera="cam0", camera_id="imx219 A"):
         wanted = dark_facts(camera, exposure_us, gain, shape, camera_id)
@@ -300,7 +301,7 @@ def test_the_nearest_dark_frame_of_this_camera_is_taken_and_a_refused_one_says_w
     assert choose(2_000_000) == dark_frames.NO_DARK  # none was ever taken: nothing to tell
     for exposure_us, level in ((1_000_000, 1000), (1_500_000, 1500), (2_000_000, 2000)):
         save(exposure_us, 6.0, level)
-    assert choose(1_900_000).words == "cam0_2000000us_6.00x.npz, 2 s, 12 days old"
+    assert choose(1_900_000).words == "cam0_64x48_yuv420p_2000000us_6.00x.npz, 2 s, 12 days old"
     assert {choose(us).dark.level[0] for us in (2_000_000, 3_000_000)} == {2000}  # nearest, and never scaled up
     assert choose(1_600_000).dark.level[0] == 1500 and choose(1_400_000).dark.level[0] == 1400  # scaled to the time
     refusals = {
@@ -313,6 +314,11 @@ def test_the_nearest_dark_frame_of_this_camera_is_taken_and_a_refused_one_says_w
     for words, choice in refusals.items():
         assert choice.dark is None and words in choice.words, choice.words
     assert choose(2_000_000, camera_id="").dark is not None  # capture is away: the name is all there is
+    for shape, level in ((geometry("yuv420p", 32, 24), 11), (geometry("nv12", 64, 48), 12)):
+        save(2_000_000, 6.0, level, shape)  # of another size: it took the place of the first one
+        assert choose(2_000_000, shape=shape).dark.level[0] == level and choose(2_000_000).dark.level[0] == 2000
+    save(2_000_000, 6.0, 2222, day=9)
+    assert choose(2_000_000).words.endswith("4 days old") and choose(2_000_000).dark.level[0] == 2222
     save(2_000_000, 6.0, 7, camera="front_door")
     assert choose(2_000_000, camera="front") == dark_frames.NO_DARK
     assert choose(2_000_000, camera="front_door").dark.level[0] == 7
@@ -324,6 +330,11 @@ def test_a_dark_frame_of_an_older_version_is_still_found(tmp_path):
         np.savez_compressed(file, level=np.full(256, 5, np.uint16), hot=np.zeros(256, np.bool_))
     found = dark_frames.choose_dark(tmp_path, dark_facts("cam0", 2_000_000, 6.0, layout, "any"), 256, 0)
     assert found.dark is not None and found.dark.level[0] == 5
+    newer = dark_frames.DarkFrame(np.full(256, 9, np.uint16), np.zeros(256, np.bool_))
+    facts = dark_facts("cam0", 2_000_000, 6.0, layout, taken_s=4_000_000_000)
+    path = dark_frames.save_dark(newer, tmp_path, facts)
+    assert dark_frames.choose_dark(tmp_path, facts, 256, 0).dark.level[0] == 9, "the one taken last"
+    path.unlink()
     other = dark_frames.choose_dark(tmp_path, dark_facts("cam0", 2_000_000, 6.0, layout), 999, 0)
     assert other.dark is None and "has 256 bytes, the stack 999" in other.words
 
