@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from shmcam.config.polygon import Corner, explain_corners
 from shmcam.config.schema import Section, setting
 from shmcam.config.settings import LABEL, LABEL_FORM
 
@@ -156,9 +157,6 @@ class AnalyzerSettings(Section, frozen=True):
                 raise ValueError(f"plugins: {name!r} must be module:function")
 
 
-Corner = tuple[float, float]
-
-
 class MotionSettings(Section, frozen=True):
     """[motion]: what counts as movement."""
 
@@ -195,13 +193,13 @@ class MotionSettings(Section, frozen=True):
     def __post_init__(self) -> None:
         if len(self.zones) > MAX_AREAS or len(self.masks) > MAX_AREAS:
             raise ValueError(f"at most {MAX_AREAS} zones and {MAX_AREAS} masks")
-        for name, corners in [*self.zones.items(), *(("masks", corners) for corners in self.masks)]:
+        for name in self.zones:
             if not re.fullmatch(LABEL, name):
                 raise ValueError(f"zones: {name!r} must be {LABEL_FORM}")
-            if len(corners) < 2 or any(not 0 <= value <= 1 for corner in corners for value in corner):
-                raise ValueError(
-                    f"{name}: {[list(one) for one in corners]} needs two or more corners [x, y] within 0..1"
-                )
+        zones = ((f"zones.{name}", corners) for name, corners in self.zones.items())
+        for place, corners in [*zones, *(("masks", corners) for corners in self.masks)]:
+            if mistake := explain_corners(corners, least=2):
+                raise ValueError(f"{place} = {list(map(list, corners))} {mistake}")
 
 
 TABLES: dict[str, type[Section]] = {"night": NightSettings, "analyzer": AnalyzerSettings, "motion": MotionSettings}

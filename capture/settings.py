@@ -6,6 +6,7 @@ The table [camera.controls]: the camera's controls, by libcamera's names.
 import math
 from typing import Annotated, Literal
 
+from shmcam.config.polygon import Corner, explain_corners
 from shmcam.config.schema import Section, setting
 from shmcam.config.settings import FORMER_LABEL
 
@@ -262,16 +263,14 @@ class PrivacySettings(Section, frozen=True):
 
     enable: Annotated[bool, setting("mask the polygons", apply="live")] = False
     polygons: Annotated[
-        tuple[tuple[tuple[float, float], ...], ...],
+        tuple[tuple[Corner, ...], ...],
         setting("areas as corners [x, y], 0..1 of width and height: [[[0, 0], [0.3, 0], [0.3, 0.2]]]", apply="live"),
     ] = ()
 
     def __post_init__(self) -> None:
         for polygon in self.polygons:
-            if len(polygon) < 3 or any(not 0 <= value <= 1 for corner in polygon for value in corner):
-                raise ValueError(
-                    f"polygons: {list(map(list, polygon))}: needs three or more corners [x, y] within 0..1"
-                )
+            if mistake := explain_corners(polygon, least=3):
+                raise ValueError(f"polygons: {list(map(list, polygon))} {mistake}")
 
 
 TABLES: dict[str, type[Section]] = {"camera": CameraSettings, "ring": RingSettings, "privacy": PrivacySettings}

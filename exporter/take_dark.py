@@ -16,10 +16,9 @@ from exporter.hardware_id import read_camera_id
 from exporter.stacking import dark_frames
 from exporter.stacking.median import median_of
 from shm_ring import Frame, LiveRing, RingError
-from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, LibraryError, retention
-from shmcam.runtime.startup import find_config
+from shmcam.runtime.startup import end_with_error, find_config
 
 TIMEOUT_S = 20.0
 """Seconds to wait for the ring."""
@@ -54,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             retention.require_disk(settings.paths, catalogue, folder)
         path = dark_frames.save_dark(dark, folder, facts)
     except (RingError, ValueError, OSError, LibraryError) as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, UnknownCamera) else 1
+        return end_with_error(error)
     print(f"{path} ({len(frames)} frames, {int(dark.hot.sum())} hot pixels)")
     return 0
 

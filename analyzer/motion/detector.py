@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from analyzer.night.brightness import Bytes
 from analyzer.night.transfer_curve import Response
-from analyzer.settings import Corner, MotionSettings
+from analyzer.settings import MotionSettings
+from shmcam.config.polygon import Corner
 
 Cells = NDArray[np.bool_]
 

@@ -18,7 +18,7 @@ from exporter.pictures import names
 from exporter.settings import ExportSettings
 from shm_ring.formats import geometry
 from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import Catalogue, Entry, LibraryError, retention
 from shmcam.library.entry import to_row
 from shmcam.library.errors import NothingThere
@@ -27,7 +27,7 @@ from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.runtime.atomic_files import find_unused_path, read_state
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import Progress, make_progress_bar
-from shmcam.runtime.startup import find_config
+from shmcam.runtime.startup import end_with_error, find_config
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 refuse=lambda path, reason: refused.append((path, reason)),
             )
     except (LibraryError, ValueError, OSError, av.FFmpegError) as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, UnknownCamera) else 1
+        return end_with_error(error)
     if refused:
         print(format_refused(refused), file=sys.stderr)
     print(

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shmcam.cli.options import whole_number
-from shmcam.config.errors import UnknownCamera
-from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
 from shmcam.library import manifest, retention
 from shmcam.library.archive import check_name
 from shmcam.library.catalogue import Catalogue
@@ -24,7 +23,7 @@ from shmcam.library.time_parsing import parse_instant_ns
 from shmcam.library.timeline import DAY_S, TimelineSpan, to_lines
 from shmcam.runtime.clock import now_ns, to_utc_ns
 from shmcam.runtime.progress import make_progress_bar
-from shmcam.runtime.startup import find_config
+from shmcam.runtime.startup import end_with_error, find_config
 
 EXIT_FOUND = 1
 """check and verify: something is wrong. Other commands: refused."""
@@ -163,8 +162,7 @@ def run_command(options: argparse.Namespace) -> int:
             work: Callable[[argparse.Namespace, Catalogue], int] = options.work
             return work(options, catalogue)
     except (LibraryError, ValueError) as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, UnknownCamera) else EXIT_FOUND
+        return end_with_error(error)
 
 
 def _change_entries(options: argparse.Namespace, work: Callable[[int], Entry]) -> int:

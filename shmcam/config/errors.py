@@ -17,6 +17,9 @@ from shmcam.config.toml_file import Document, SettingsError, line_of, to_toml
 NEAR_ENOUGH = 0.8
 """The likeness (difflib's ratio) from which a key is suggested; keys of one table are all a little alike."""
 
+NAME_MAX = 40
+"""The characters of an unknown camera's name that are shown at most; a real one has 32."""
+
 VALUE_MAX = 80
 """The characters of a wrong value that are shown at most."""
 
@@ -112,7 +115,7 @@ class UnknownCamera(ValueError):
 
 def explain_unknown_camera(name: str, cameras: Iterable[str]) -> str:
     """Returns the text for a name that none of these cameras has."""
-    return f"no camera {name!r}; cameras: {', '.join(cameras)}"
+    return f"no camera {name[:NAME_MAX]!r}; cameras: {', '.join(cameras)}"
 
 
 def suggest_key(path: str) -> str:

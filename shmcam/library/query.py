@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmcam.library.entry import GROUPS, Entry
-from shmcam.library.time_parsing import LARGEST
-from shmcam.runtime.clock import to_iso
+from shmcam.library.time_parsing import LARGEST, check_span
 
 ORDERS: dict[str, tuple[str, bool]] = {
     "newest": ("id", True),
@@ -82,9 +81,7 @@ def to_sql(query: Query) -> tuple[str, list[Any], str]:
     """
     if query.order not in ORDERS:
         raise ValueError(f"order {query.order[:32]!r}: must be of {', '.join(ORDERS)}")
-    since, until = query.since_utc_ns, query.until_utc_ns
-    if since is not None and until is not None and since > until:
-        raise ValueError(f"since {to_iso(since)} is later than until {to_iso(until)}")
+    check_span(query.since_utc_ns, query.until_utc_ns)
     column, falls = ORDERS[query.order]
     where: list[tuple[str, Any]] = [
         ("started_utc_ns + CAST(duration_s * 1e9 AS INTEGER) >= ?", query.since_utc_ns),

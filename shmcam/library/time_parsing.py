@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from shmcam.runtime.clock import to_iso
+
 LARGEST = (1 << 63) - 1
 """The largest integer of a database; as nanoseconds the year 2262, beyond which a time is without limit, too."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -27,6 +29,12 @@ def parse_instant_ns(text: str, now_utc_ns: int) -> int | None:
         raise ValueError(
             f"time {text[:40]!r}: expected ISO 8601 such as 2026-11-21T08:15 or an age such as 90s, 2h, 3d"
         ) from None
+
+
+def check_span(since_utc_ns: int | None, until_utc_ns: int | None) -> None:
+    """Refuses a span that ends before it begins; None is open. Raises: ValueError."""
+    if since_utc_ns is not None and until_utc_ns is not None and since_utc_ns > until_utc_ns:
+        raise ValueError(f"since {to_iso(since_utc_ns)} is later than until {to_iso(until_utc_ns)}")
 
 
 def to_storable(number: int) -> int:

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from shmcam.library.entry import GROUPS, ORDINARY_TRIGGERS
+from shmcam.library.time_parsing import check_span
 from shmcam.runtime.clock import to_iso
 
 NS = 1_000_000_000
@@ -53,8 +54,7 @@ class TimelineSpan:
         step_ns = step_s * NS
         until = now_utc_ns if until_utc_ns is None else until_utc_ns
         since = until - DAY_S * NS if since_utc_ns is None else since_utc_ns
-        if since > until:
-            raise ValueError(f"the timeline begins at {to_iso(since)}, after its end at {to_iso(until)}")
+        check_span(since, until)
         span = cls(since // step_ns * step_ns, (until // step_ns + 1) * step_ns, step_s)
         if span.count > CELLS_MAX:
             raise ValueError(

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from shmcam.config.errors import UnknownCamera
 from shmcam.config.masking import find_secrets
 from shmcam.config.optional_program import Need, find_missing
-from shmcam.config.settings import EXIT_CONFIG, LoggingSettings, Settings, SettingsError
+from shmcam.config.settings import EXIT_CONFIG, EXIT_USAGE, LoggingSettings, Settings, SettingsError
 from shmcam.runtime.log import hide, open_process_log
 from shmcam.runtime.stop import Stop
 
@@ -58,6 +59,12 @@ class Process:
 def program_name_of(role: str, camera: str, settings: Settings) -> str:
     """Returns `recorder` for the first camera, `recorder-cam1` for another one."""
     return role if camera == settings.cameras[0] else f"{role}-{camera}"
+
+
+def end_with_error(problem: Exception) -> int:
+    """Prints what ends a command line. Returns: its exit code, that of wrong usage for a camera that there is not."""
+    print(f"ERROR: {problem}", file=sys.stderr)
+    return EXIT_USAGE if isinstance(problem, UnknownCamera) else 1
 
 
 def find_config() -> Path:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from shm_ring import Flags
 from shm_ring.records.scores import Score
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.control import messages as c
 from shmcam.runtime.clock import to_iso
 from streamer.api.actions import OfCamera, make_read_endpoint
@@ -120,7 +121,7 @@ async def _list_cameras(call: Call) -> Cameras:
 
 async def _show_camera(call: Call) -> CameraStatus:
     if call.path_params.camera not in call.context.cameras:
-        raise web.HTTPNotFound(text=f"no camera {call.path_params.camera!r}")
+        raise web.HTTPNotFound(text=explain_unknown_camera(call.path_params.camera, call.context.cameras))
     return camera_status_of(call.context, call.context.cameras[call.path_params.camera])
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
+from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Command, Reply
 from shmcam.library import Catalogue
@@ -151,5 +152,5 @@ def camera_of(context: Context, request: web.Request) -> StreamedCamera:
             raise web.HTTPNotFound(text=f"no input {number[:32]!r}; there is: 0..{len(names) - 1} ({', '.join(names)})")
         return context.cameras[names[int(number or 0)]]
     if name not in context.cameras:
-        raise web.HTTPNotFound(text=f"no camera {name[:32]!r}; there is: {', '.join(names)}")
+        raise web.HTTPNotFound(text=explain_unknown_camera(name, names))
     return context.cameras[name]

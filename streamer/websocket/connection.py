@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
+from shmcam.config.errors import explain_unknown_camera
 from streamer.http.context import CONTEXT, Context, client_of
 from streamer.http.endless_response import hold_connection
 from streamer.monitoring.viewers import Sent
@@ -206,7 +207,7 @@ class WebSocketHandler:
     def _camera_of(self, options: SessionOptions) -> str:
         names = list(self._context.cameras)
         if options.camera and options.camera not in names:
-            raise ClientError(f"no camera {options.camera!r}; there is: {', '.join(names)}")
+            raise ClientError(explain_unknown_camera(options.camera, names))
         return options.camera or names[0]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +33,6 @@ TEXT_KEYS = {
     "target_fps": "camera.framerate",
     "auto_start_recording": "recorder.auto_start",
     "output_dir": "paths.recordings",
-    "session_prefix": "recorder.session_prefix",
     "show_frame_number": "recorder.overlay.show_frame_number",
     "font_scale_base": "recorder.overlay.font_scale_base",
     "thickness_base": "recorder.overlay.thickness_base",
@@ -44,6 +45,9 @@ TEXT_KEYS = {
 """The keys of config.txt that have another name here and the same values."""
 
 FORMER_KEYS = {**{key: key for key in JSON_KEYS}, **TEXT_KEYS}
+
+PREFIX_LENGTH = 32
+"""The longest recorder.session_prefix."""
 
 NOTES = {
     "camera.codec": "frames in the camera's own format need half the memory of rgb; video is H.264 in any case",
@@ -118,13 +122,25 @@ def _suggest(key: str, *, as_text: bool) -> str:
 
 def _take_over(key: str, value: Any, declared: Key, *, as_text: bool) -> Outcome:
     is_text = isinstance(value, str) and (as_text or declared.type == "list")  # "jpg" was as good as ["jpg"]
-    converted = declared.parse_text(value) if is_text else declared.respell(value)
+    converted = declared.parse_text(_to_number(value) if as_text else value) if is_text else declared.respell(value)
+    if declared.type == "integer" and isinstance(converted, float) and converted.is_integer():
+        converted = int(converted)
+    elif declared.type == "true or false" and converted in (0, 1):
+        converted = bool(converted)
     if not _fits(declared.path, converted):
         return Outcome(key, value, problem=f"must be {declared.expected}")
     became = {declared.path: converted}
     if key == "show_frame_number" and converted:
         became["recorder.overlay.enable"] = True
     return Outcome(key, value, became, NOTES.get(key, ""))
+
+
+def _to_number(text: str) -> str:
+    """Returns a number of Python (02, .5, 1_000) as TOML writes it; any other text as it is."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return repr(kind(text))
+    return text
 
 
 def _fits(path: str, value: Any) -> bool:
@@ -145,7 +161,7 @@ def _convert_preset(path: str) -> Callable[[str, Any], Outcome]:
 
     def convert_width(key: str, value: Any) -> Outcome:
         presets = {str(number): size for number, size in enumerate(PRESETS)}
-        size = presets.get(str(value).strip())
+        size = presets.get(_to_number(str(value)))
         if size is None:
             return Outcome(key, value, problem=f"must be a preset 0..{len(PRESETS) - 1}")
         return Outcome(key, value, {path: size[0]}, f"the live picture is {size[0]} pixels wide; the height follows")
@@ -161,8 +177,32 @@ def _convert_mp4(key: str, value: Any) -> Outcome:
     return Outcome(key, value, {"recorder.container": "h264" if is_off else "mp4"}, note)
 
 
+def _convert_level(key: str, value: Any) -> Outcome:
+    """A level of config.json was the attribute of Python's logging with this name, INFO where there is none."""
+    declared = list_keys()["logging.level"]
+    if not isinstance(value, str):
+        return Outcome(key, value, problem=f"must be {declared.expected}")
+    if value.upper() == "NOTSET":
+        return Outcome(key, value, {key: "DEBUG"}, "everything is logged, as before")
+    level = declared.respell(value)
+    is_known = level in declared.choices
+    return Outcome(
+        key, value, {key: level if is_known else "INFO"}, "" if is_known else "no level; it was INFO before, too"
+    )
+
+
+def _convert_prefix(key: str, value: Any) -> Outcome:
+    """A former prefix could have any character that a folder's name may have."""
+    declared = list_keys()["recorder.session_prefix"]
+    prefix = re.sub(r"[^A-Za-z0-9_-]+", "_", str(value)).lstrip("_-")[:PREFIX_LENGTH]
+    if not prefix or "/" in str(value):
+        return Outcome(key, value, problem=f"must be {declared.expected}")
+    note = "" if prefix == value else f"folders have names of letters, digits, _ and - here, so {prefix}_<time>"
+    return Outcome(key, value, {declared.path: prefix}, note)
+
+
 def _convert_color(key: str, value: Any) -> Outcome:
-    number = list_keys()["camera.width"].parse_text(str(value))
+    number = list_keys()["camera.width"].parse_text(_to_number(str(value)))
     if type(number) is not int or not 0 <= number <= 255:
         return Outcome(key, value, problem="must be a whole number 0..255")
     return Outcome(key, number)
@@ -173,9 +213,11 @@ COLORS = ("text_color_r", "text_color_g", "text_color_b")
 SPECIAL: dict[str, Callable[[str, Any], Outcome]] = {
     "preview_preset": _convert_preset("mjpeg_server.width"),
     "disable_mp4_conversion": _convert_mp4,
+    "session_prefix": _convert_prefix,
+    "logging.level": _convert_level,
     **dict.fromkeys(COLORS, _convert_color),
 }
-"""Keys of config.txt whose value is another one here."""
+"""Keys whose value may be another one here."""
 
 
 def _with_text_color(outcomes: list[Outcome]) -> list[Outcome]:

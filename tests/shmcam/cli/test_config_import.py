@@ -150,8 +150,58 @@ def test_one_format_without_a_list_and_a_ring_of_any_size_are_taken_as_before(ru
 
 
 @pytest.mark.parametrize(
+    ("prefix", "became"),
+    [
+        ("my session", "my_session"),
+        ("'mouse 3, left'", "mouse_3_left"),
+        ("  _lab", "lab"),
+        ("Mäuse", "M_use"),
+        ("x" * 40, "x" * 32),
+    ],
+)
+def test_a_session_prefix_that_was_a_folders_name_is_taken_over_as_far_as_it_can_be(
+    run_import, tmp_path, prefix, became
+):
+    """Prefixes with spaces were refused, and with them the whole file."""
+    done = run_import(f"session_prefix = {prefix}\n", name="config.txt")
+    assert done.returncode == 0, done.stderr
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("recorder.session_prefix") == became
+    assert f"so {became}_<time>" in done.stdout
+
+
+def test_whole_numbers_are_taken_however_they_were_written(run_import, tmp_path):
+    """They were refused, where the former programs took them (int("02"), 2.0 of a JSON editor)."""
+    text = "resolution_preset = 02\nthickness_base = 3.0\ntext_color_r = 007\npreview_preset = 05\nmargin_left = +5\n"
+    text += "font_scale_base = .5\ntarget_fps = 1e1\n"
+    assert run_import(text, name="config.txt").returncode == 0
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    wanted = {
+        "camera.preset": 2, "recorder.overlay.thickness_base": 3, "recorder.overlay.text_color": (7, 255, 255),
+        "mjpeg_server.width": 640, "recorder.overlay.margin_left": 5, "recorder.overlay.font_scale_base": 0.5,
+        "camera.framerate": 10.0,
+    }  # fmt: skip
+    assert {key: settings.value(key) for key in wanted} == wanted
+    numbers = {"night": {"exposure_us": 2000000.0, "enable": 0}, "export": {"stack_count": 4.0, "stack_dark_frames": 1}}
+    assert run_import(numbers, "--force").returncode == 0
+    settings = Settings.load(tmp_path / "config.toml", environ={})
+    wanted = {
+        "night.exposure_us": 2000000, "export.stack_count": 4, "night.enable": False, "export.stack_dark_frames": True,
+    }  # fmt: skip
+    assert {key: settings.value(key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(("level", "became"), [("notset", "DEBUG"), ("verbose", "INFO"), ("fatal", "CRITICAL")])
+def test_a_level_counts_as_it_did(run_import, tmp_path, level, became):
+    done = run_import({"logging": {"level": level}})
+    assert done.returncode == 0, done.stderr
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("logging.level") == became
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("config.json", '{"night": {"exposure_us": 2000000.5}}', "exposure_us = 2000000.5: must be integer"),
+        ("config.txt", "session_prefix = ___\n", "session_prefix = ___: must be text"),
         ("config.json", '{"camera": {"width": "wide"}}', "config.json: camera.width = wide: must be integer 16..8192"),
         ("config.json", '{"camera": {"width": 4}}', "camera.width = 4: must be integer 16..8192 (pixels)"),
         ("config.json", '{"camera": {"codec": "avi"}}', "camera.codec = avi: must be one of 'auto'"),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.settings import Format
+from shmcam.config.polygon import explain_corners
 from shmcam.config.schema import list_keys, load_tables
 from shmcam.config.settings import FOR_ALL, PER_CAMERA, WORDS_OF_COMMANDS, Settings, SettingsError, apply_change
 from shmcam.control.command_table import COMMANDS
@@ -112,6 +113,10 @@ def test_command_line_beats_environment_beats_file(load):
         (f"[recorder.overlay]\ntext = '{'a' * 81}'", r"must be text of at most 80 characters$"),
         ("[camera.controls]\nColourGains = [1]", r"ColourGains = \[1\]: must be list of 2 numbers$"),
         ("[motion]\nmasks = [[0, 0], [1, 1]]", r"must be list of lists of lists of 2 numbers$"),
+        ("[motion]\nzones = {door = [[0, 0]]}", r"\[motion\] zones.door = \[\[0.0, 0.0\]\] needs two or more corners"),
+        ("[motion]\nzones = {door = [[0, 0], [0, 1]]}", r"\[motion\] zones.door = .* covers no area$"),
+        ("[motion]\nmasks = [[[0, 0], [0.5, 0.5], [1, 1]]]", r"\[motion\] masks = .* covers no area$"),
+        ("[privacy]\npolygons = [[[0, 0], [1, 0], [0, 0], [0, 1]]]", r"\[privacy\] polygons: .* covers no area$"),
         ("[motion.zones]\ndoor = [[0, 0], [1]]", r"must be table of lists of lists of 2 numbers$"),
         ("[export]\nformats = ['bmp']", r"formats = \[\"bmp\"\]: must be list of jpg, npy, png, tiff, at least 1$"),
         ("[export]\nformats = []", r"formats = \[\]: must be list of jpg, npy, png, tiff, at least 1$"),
@@ -125,6 +130,36 @@ def test_command_line_beats_environment_beats_file(load):
 def test_mistakes_are_refused_with_place_value_and_expectation(load, text, message):
     with pytest.raises(SettingsError, match=message):
         load(text)
+
+
+@pytest.mark.parametrize("path", ["motion.zones", "cameras.back.motion.zones"])
+def test_a_wrong_zone_is_told_with_the_word_that_brought_it(load, path):
+    """`set` and --set blamed config.toml, as the message named the zone and not the key."""
+    text = "[motion]\nzones = {door = [[0, 0], [1, 1]]}\n[cameras.front]\n[cameras.back]"
+    for corners in ([[0.1, 0.2]], [[0.1, 2], [1, 1]], [[0.5, 0.5], [0.5, 0.5]]):
+        with pytest.raises(SettingsError, match=r"^set: \[motion\] zones.gate = "):
+            load(text).with_changes({path: {"gate": corners}})
+        with pytest.raises(SettingsError, match=r"^--set: \[motion\] zones.gate = "):
+            load(text, f"{path}={{ gate = {corners} }}")
+
+
+@pytest.mark.parametrize(
+    ("corners", "is_area"),
+    [
+        ([(0, 0), (1, 1)], True),
+        ([(1, 1), (0.5, 0.999)], True),
+        ([(0.2, 0), (0.2, 1)], False),
+        ([(0, 0.2), (1, 0.2)], False),
+        ([(0.3, 0.3), (0.3, 0.3)], False),
+        ([(0, 0), (0.1, 0.1), (0.7, 0.7)], False),
+        ([(0, 0), (0, 0), (1, 1)], False),
+        ([(0, 0), (1, 0), (0, 0), (0, 1)], False),  # a line there and back
+        ([(0, 0), (1, 1), (1, 0), (0, 1)], True),  # crosses itself in the middle
+        ([(0, 0), (0.002, 0), (0, 0.002)], True),
+    ],
+)
+def test_corners_enclose_an_area(corners, is_area):
+    assert (explain_corners(corners, least=2) == "") == is_area
 
 
 def test_every_number_has_limits():

@@ -152,7 +152,7 @@ def test_a_timeline_is_bounded_whatever_the_rows_hold():
     assert len(timeline.cameras[0].cells) == span.count and len(timeline.cameras[0].footage) == 1
     with pytest.raises(ValueError, match="take 61 or more"):
         TimelineSpan.of(STARTED, STARTED + (CELLS_MAX - 2) * 61 * NS, 1, 0)
-    with pytest.raises(ValueError, match="after its end"):
+    with pytest.raises(ValueError, match=r"since \S+Z is later than until \S+Z"):
         TimelineSpan.of(STARTED + NS, STARTED, 1, 0)
 
 
@@ -160,7 +160,7 @@ def test_the_timeline_is_a_command_too(catalogue, library, saved, settings, caps
     reply = answer_command(Library(action="timeline", since="24h", camera="cam1"), catalogue, LATER)
     (camera,) = reply.data["cameras"]
     assert [cell["clips"] for cell in camera["cells"]] == [6] and "cam1 2023-11-14T22:00" in reply.text
-    with pytest.raises(ValueError, match="after its end"):
+    with pytest.raises(ValueError, match=r"since \S+Z is later than until \S+Z"):
         answer_command(Library(action="timeline", since="1h", until="2h"), catalogue, LATER)
     saved("long.mp4", camera="cam2", started_utc_ns=STARTED, duration_s=900)
     with pytest.raises(ValueError, match="larger step_s"):

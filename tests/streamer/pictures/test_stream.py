@@ -260,7 +260,7 @@ def test_without_a_signal_a_snapshot_is_refused_and_says_so(tmp_path):
     [
         ("/stream?fps=0", 400, "fps='0': must be a number"),
         ("/snapshot.jpg?width=banana", 400, "width='banana': must be a number"),
-        ("/cam/cam9/stream", 404, "no camera 'cam9'; there is: cam0"),
+        ("/cam/cam9/stream", 404, "no camera 'cam9'; cameras: cam0"),
         ("/?action=dance", 400, "action='dance': must be stream or snapshot"),
         ("/nowhere", 404, "no such path"),
         ("/static/../settings.py", 404, "no such path"),

@@ -367,7 +367,7 @@ def test_events_come_to_those_who_subscribe(tmp_path):
         ('{"type": "create", "preset": "huge"}', "Invalid enum value 'huge'"),
         ('{"type": "create", "fps": -1}', "Expected `float` >= 0"),
         ('{"type": "create", "colour": 1}', "unknown field `colour`"),
-        ('{"type": "create", "camera": "cam9"}', "no camera 'cam9'; there is: cam0"),
+        ('{"type": "create", "camera": "cam9"}', "no camera 'cam9'; cameras: cam0"),
         ('{"type": "request_frame"}', "no session yet"),
         ('{"type": "resume", "key": 7}', "no session to resume"),
         ("[" * 2000, ""),
