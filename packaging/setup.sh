@@ -78,14 +78,21 @@ if ! usable; then
     "$python" -m venv $see_system .venv
 fi
 rm -f .venv/*.stamp
-# install ARGUMENTS...: pip, with one line for each package that it fetches; its errors stay whole
+# install ARGUMENTS...: pip, with one line for each package that it fetches; its errors stay whole. What it fetches is kept beside
+# what it installs: /tmp is memory on many systems, and half of a small Pi's is too little.
 install() {
     echo "installing up to $(grep -c == "$lock") packages into .venv: some minutes the first time, ten on a small Pi"
-    { .venv/bin/python -m pip --disable-pip-version-check install -c "$lock" "$@" 2>&1 || echo "exit status $?"; } | awk '
+    rm -rf .venv/tmp
+    mkdir .venv/tmp
+    { TMPDIR="$here/.venv/tmp" .venv/bin/python -m pip --disable-pip-version-check install -c "$lock" "$@" 2>&1 || echo "exit status $?"; } | awk '
         /^exit status [0-9]+$/ { code = $3; next }
         failed || /^ *(ERROR|error):/ { failed = 1; print >"/dev/stderr"; next }
         /^ *Collecting / { printf "  %d %s\n", ++count, $2; fflush() }
-        END { exit code }'
+        END { exit code }' || {
+        echo "the packages could not be installed: the reason is above. Free here:$(df -BM --output=avail . | tail -n 1), of about 600M that they need" >&2
+        return 1
+    }
+    rm -rf .venv/tmp
 }
 case $what in
     run) install -e . ;;

@@ -16,7 +16,9 @@ case "$*" in
 "-m venv"*)
     mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo "include-system-site-packages = false" >.venv/pyvenv.cfg
     printf '#!/bin/sh\nexec "%s/.venv/bin/python"\n' "$PWD" >.venv/bin/pip ;;
-"-m pip"*) echo "$*" >>pip.log && cp .venv/bin/pip .venv/bin/shmcam && chmod +x .venv/bin/shmcam ;;
+"-m pip"*) [ ! -e no_room ] || { echo "ERROR: No space left on device"; exit 2; }
+    touch "$TMPDIR/wheel" && echo "$*" >>pip.log && echo "$TMPDIR" >>tmp.log
+    cp .venv/bin/pip .venv/bin/shmcam && chmod +x .venv/bin/shmcam ;;
 --version) echo "Python 3.11.2" ;;
 *maxsize*) exit ${BITS_32:-0} ;;
 *"import sys, pip"*) [ ! -e no_pip ] ;;
@@ -108,3 +110,18 @@ def test_what_root_made_is_named_with_the_line_to_type(clone):
     (clone / "packaging/lock.txt").write_text("# renewed\n")
     done = setup(clone, command=("setpriv", "--reuid=65534", "--clear-groups", "sh"))
     assert done.returncode == 1 and "belongs to another user; please type: sudo chown -R nobody" in done.stderr, done
+
+
+def test_what_pip_fetches_is_kept_beside_what_it_installs(clone):
+    """Where /tmp is half of a small Pi's memory, pip ended with "No space left on device" and 60 lines of traceback."""
+    assert setup(clone, TMPDIR="/nonexistent").returncode == 0
+    assert (clone / "tmp.log").read_text() == f"{clone}/.venv/tmp\n"
+    assert not (clone / ".venv/tmp").exists()
+
+    (clone / "packaging/lock.txt").write_text("# renewed\n")
+    (clone / "no_room").touch()
+    done = setup(clone)
+    assert done.returncode == 1 and "ERROR: No space left on device" in done.stderr
+    assert "could not be installed: the reason is above. Free here:" in done.stderr
+    (clone / "no_room").unlink()
+    assert setup(clone).returncode == 0 and not (clone / ".venv/tmp").exists(), "what the failed one left goes"
