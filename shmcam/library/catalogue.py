@@ -307,6 +307,8 @@ class Catalogue:
     def rebuild(self, *, accept: bool = False) -> tuple[int, int]:
         """Makes every row anew from the files. Returns: rows made, and rows kept below folders that are `away`.
 
+        A file that has a row keeps its number, and with it age and order, which no file tells.
+
         `accept`: nothing is away, what is not there is gone. Raises: LibraryError.
         """
         if accept:
@@ -316,8 +318,14 @@ class Catalogue:
         entries = sidecar.read_all(self._scan(), self.owner)
         kept = [] if accept else [entry for entry in before if self._is_away(entry.path)]
         kept = [entry for entry in kept if not entry.path.exists()]
-        keep = {entry.id for entry in kept}
-        return len(self.insert(entries, instead=[entry.id for entry in before if entry.id not in keep])), len(kept)
+        actual = {entry.path: entry for entry in entries}
+        stay = actual.keys() | {entry.path for entry in kept}
+        self.insert(entries, instead=[entry.id for entry in before if entry.path not in stay])
+        unprotected = [
+            row.id for row in before if row.protected and row.path in actual and not actual[row.path].protected
+        ]
+        self.write(_unprotect(unprotected))
+        return len(entries), len(kept)
 
     def check(self, *, mend: bool = False) -> list[tuple[Entry, str]]:
         """Compares every row with its file and every file with its row; `mend` makes the rows follow the files.

@@ -19,6 +19,8 @@ from exporter.commands import library
 from shmcam.config.settings import Settings
 from shmcam.library import Catalogue, EntryProtected, LibraryError, NoSuchEntry, database, files
 from shmcam.library.errors import NotWritable
+from shmcam.library.retention import select_due
+from shmcam.library.settings import LibrarySettings
 from streamer.api.library import Wish, find_rows
 from tests.shmcam.library.conftest import STARTED, on_disk
 
@@ -230,6 +232,20 @@ def test_a_file_in_the_mount_point_of_a_disk_that_is_away_makes_no_row_forgotten
     )
     assert done.returncode == 0, done.stderr
     assert "kept 3 rows" in done.stdout and "--accept" in done.stdout
+
+
+def test_a_rebuild_makes_no_file_younger_and_changes_no_order(catalogue, saved, settings, monkeypatch):
+    """Each rebuild began all ages anew: with one a week nothing reached `max_days`; wrong clocks changed the order."""
+    clock = database.read_clock()
+    old, new = saved(), saved(started_utc_ns=STARTED - 10**15)  # the clock was wrong while it was saved
+    catalogue.protect(new.id)
+    with sqlite3.connect(catalogue.path) as db:
+        db.execute("UPDATE entries SET protected = 1, camera = 'cam7' WHERE id = ?", (old.id,))
+    later = replace(clock, up_s=clock.up_s + 5 * 86_400, wall_s=clock.wall_s + 5 * 86_400)
+    monkeypatch.setattr(database, "read_clock", lambda: later)
+    assert catalogue.rebuild() == (2, 0)
+    assert catalogue.find(newest_first=False) == [old, replace(new, protected=True)]
+    assert [entry.id for entry in select_due(catalogue, LibrarySettings(clips_max_days=3))] == [old.id]
 
 
 def test_check_tells_and_mends_rows_that_differ_from_their_files(catalogue, saved):
