@@ -33,7 +33,7 @@ from shmcam.runtime.supervisord_programs import (
 )
 
 UMASK = 0o027
-"""Pictures, recordings and logs are for the service's user and group; supervisord.conf has the same."""
+"""Pictures, recordings and logs are for the service's user and group at most; supervisord.conf has the same."""
 
 EXIT_CANNOT_CREATE = 73
 """sysexits.h EX_CANTCREAT: nothing can be written in [paths] run."""
@@ -52,7 +52,7 @@ def run_supervised(argv: Sequence[str] | None = None) -> int:
     """Starts every process in the foreground; Ctrl-C or SIGTERM stops them all. Returns only where it cannot start."""
     options = build_parser().parse_args(argv)
     config = options.config.absolute() if options.mode == "slave" else choose_config(options.config.absolute())
-    os.umask(UMASK)
+    os.umask(UMASK | os.umask(UMASK))  # a user's 077 stays
     environ = dict(os.environ)
     environ["SHMCAM_CONFIG"] = str(config)
     environ["PYTHONUTF8"] = "1"  # supervisord reads its file in the locale's encoding otherwise

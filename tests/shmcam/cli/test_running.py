@@ -170,6 +170,21 @@ def test_a_taken_port_is_printed_instead_of_an_address_that_another_instance_ans
     assert f"http://127.0.0.1:{port}/stream" in banner_of(settings, settings.paths.run / "supervisord.conf")
 
 
+@pytest.mark.parametrize(("users", "expected"), [(0o022, 0o027), (0o077, 0o077), (0o002, 0o027), (0, 0o027)])
+def test_files_are_for_the_group_at_most_and_for_nobody_else_where_the_user_wants_that(
+    users, expected, tmp_path, monkeypatch
+):
+    """With umask 077 recordings, pictures and logs were readable for the group."""
+    config = settled(tmp_path / "a").path
+    monkeypatch.setattr(run_command.os, "execve", lambda *_: 0)
+    before = os.umask(users)
+    try:
+        assert run_command.run_supervised(["--config", str(config)]) == 0
+        assert os.umask(before) == expected
+    finally:
+        os.umask(before)
+
+
 def test_the_options_of_the_former_camera_module_are_settings_of_this_start(tmp_path):
     line = (
         "--resolution 2 --target-fps 25 --preview-size 7 --output-dir out --session-prefix 007 --mode headless "
