@@ -13,6 +13,7 @@ command=/usr/local/bin/shmcam
 completions=(/usr/share/bash-completion/completions/shmcam /usr/share/zsh/vendor-completions/_shmcam
              /usr/share/fish/vendor_completions.d/shmcam.fish)
 set -euo pipefail
+umask 022  # root's may be 077, and everybody runs the command and reads its completion
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 say() { echo "shmcam: $*"; }

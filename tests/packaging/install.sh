@@ -82,6 +82,7 @@ root=$top/root
 mount -t proc proc "$root/proc"
 mkdir -p "$root/dev/shm"
 mount -t tmpfs -o size=1G tmpfs "$root/dev/shm"
+mount -t tmpfs -o size=16M tmpfs "$root/tmp" # memory, as /tmp is on Raspberry Pi OS trixie, and smaller than what pip fetches
 chmod 1777 "$root/dev/shm" "$root/tmp"
 # this machine's way to the package index
 for place in ${PIP_FIND_LINKS:-}; do
@@ -90,7 +91,7 @@ done
 index=(${PIP_FIND_LINKS:+PIP_FIND_LINKS="$PIP_FIND_LINKS"} ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"})
 git clone -q --bare "$repo" "$root/srv/shmcam.git"
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/root PIP_DEFAULT_TIMEOUT=180 "${index[@]}" "$@"; }
-as_ada() { in_root runuser -u ada -- env HOME=/home/ada sh -ec "cd ~ && $1"; }
+as_ada() { in_root runuser -u ada -- env HOME=/home/ada sh -ec "umask 077; cd ~ && $1"; }
 # as ada, in a network of its own: ports are free whatever runs on this machine, and nothing needs the internet any more
 offline() { in_root unshare --net -- sh -ec "ip link set lo up; $1"; }
 
@@ -134,9 +135,10 @@ sleep 1
 END
 offline "runuser -u ada -- env HOME=/home/ada sh /home/ada/hour.sh"
 step "make install"
-in_root sh -ec "cd /home/ada/shmcam && git config --global --add safe.directory '*' && make install" >"$kept/install.log" 2>&1 || { tail -n 30 "$kept/install.log"; exit 1; }
+in_root sh -ec "umask 077; cd /home/ada/shmcam && git config --global --add safe.directory '*' && make install" >"$kept/install.log" 2>&1 || { tail -n 30 "$kept/install.log"; exit 1; }
 tail -n 3 "$kept/install.log"
 in_root sh -ec 'test -f /etc/systemd/system/shmcam.service; id shmcam; ls -ld /etc/shmcam /var/lib/shmcam /var/log/shmcam'
+as_ada 'cd /usr/share && shmcam --help >/dev/null && cat bash-completion/completions/shmcam zsh/vendor-completions/_shmcam fish/vendor_completions.d/shmcam.fish >/dev/null'
 
 step "the service as its own user"
 cat >"$root/srv/service.sh" <<'END'
