@@ -299,6 +299,11 @@ class Catalogue:
         rows = {str(entry.path): entry for entry in self.find()}
         absent = [rows[path] for path in rows.keys() - on_disk if not rows[path].path.exists()]
         gone = [entry for entry in absent if not self._is_away(entry.path)]
+        gone += [
+            rows[path]
+            for path in rows.keys() - on_disk
+            if rows[path].path.exists() and self._is_led_out(rows[path].path)
+        ]
         gone += [entry for entry in rows.values() if entry.trigger == RECOVERED and self._is_foreign(entry.path)]
         adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))
         self.forget([entry.id for entry in gone])
@@ -383,9 +388,13 @@ class Catalogue:
     def _is_foreign(self, path: Path) -> bool:
         """Tells whether the file of a row is there and is not one of ours."""
         try:
-            return sidecar.read(path, self.owner) is None
+            return sidecar.read(path, self.owner) is None or self._is_led_out(path)
         except OSError:
             return False
+
+    def _is_led_out(self, path: Path) -> bool:
+        """Tells whether a link on the way leads out of our folders, where no scan looks and nothing is deleted."""
+        return bool(self.folders) and not files.is_inside(path, self.folders)
 
     def _is_inside(self, path: Path) -> bool:
         return any(path.is_relative_to(folder) for folder in self.folders)

@@ -106,6 +106,12 @@ def list_files(entry: Entry) -> list[Path]:
     return [path, *(extra for extra in extras if extra.exists())]
 
 
+def is_inside(path: Path, folders: Sequence[Path]) -> bool:
+    """Tells whether a file lies in one of the folders, and no link on the way leads out of it."""
+    real = Path(os.path.realpath(path.parent))
+    return any(path.is_relative_to(folder) and real.is_relative_to(os.path.realpath(folder)) for folder in folders)
+
+
 def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     """Deletes an entry's files, the main one first; what is gone already does not matter.
 
@@ -113,7 +119,7 @@ def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
     nothing else); OSError.
     """
     path = entry.path
-    if (folders and not any(path.is_relative_to(folder) for folder in folders)) or ".." in path.parts:
+    if (folders and not is_inside(path, folders)) or ".." in path.parts:
         raise LibraryError(f"{path}: not inside {', '.join(map(str, folders))}; not deleted")
     if path.name == MANIFEST:
         _remove_archive(path, folders, owner)
@@ -123,7 +129,7 @@ def remove(entry: Entry, folders: Sequence[Path], owner: Owner) -> None:
             raise LibraryError(f"{path}: nothing proves that this installation made it; not deleted")
         path.unlink()
     for name in entry.companions:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):  # a folder of this name is somebody else's
             path.with_name(name).unlink()
     beside = sidecar_path_of(path)
     if owner.is_our_sidecar(read_json(beside)):

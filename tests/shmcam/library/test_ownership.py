@@ -312,3 +312,27 @@ def test_rows_below_a_link_whose_disk_is_away_are_kept(usb):
         with pytest.raises(OSError, match=r"home/recordings is a link to .*USB/recordings, which is not there"):
             make_room(again, catalogue, 0, again.paths.recordings, kind="clip")
         assert find_folder_problems(again)[0].path == settings.folder / "recordings" and not disk.exists()
+
+
+def test_a_session_that_was_moved_and_linked_is_the_owners(catalogue, saved, settings, tmp_path):
+    """Limits and `delete` followed the link, and deleted what lay there."""
+    session = settings.paths.recordings / "session_20260101_000000"
+    clip = saved(f"{session.name}/cam0_20260101_000000.mp4", companions=("cam0_20260101_000000.csv",))
+    clip.path.with_suffix(".csv").touch()
+    elsewhere = tmp_path / "other disk"
+    session.rename(elsewhere)
+    session.symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    assert len(before) == 3
+    with pytest.raises(LibraryError, match="not inside"):
+        catalogue.delete(clip.id)
+    assert make_room(make_settings(tmp_path, "library.clips_max_count=1"), catalogue, 1, kind="clip") == []
+    assert [how for _, how in catalogue.check()] == ["its file is not one of ours; only the row goes"]
+    assert catalogue.reconcile() == ([], [clip]) and sorted(elsewhere.iterdir()) == before
+
+
+def test_a_folder_in_the_place_of_a_companion_stays_and_holds_nothing_up(catalogue, saved):
+    clip = saved("cam0_20260101_000000.mp4", companions=("cam0_20260101_000000.csv",))
+    (clip.path.with_suffix(".csv") / "mine").mkdir(parents=True)
+    catalogue.delete(clip.id)
+    assert catalogue.find() == [] and not clip.path.exists() and (clip.path.with_suffix(".csv") / "mine").exists()
