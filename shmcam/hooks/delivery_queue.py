@@ -20,11 +20,15 @@ from types import TracebackType
 from typing import Any
 
 from shmcam.control.messages import EventId
+from shmcam.runtime.clock import utc_offset_ns
 
 log = logging.getLogger(__name__)
 
 PICTURES_BYTES_MAX = 64 * 1024 * 1024
 """Pictures of all waiting events together; beyond it the oldest go out without."""
+
+STEP_NS = 1_000_000_000
+"""A difference of both clocks that was set, and has not drifted."""
 
 BUSY_S = 2.0
 """The longest wait for another process that reads the file."""
@@ -73,6 +77,8 @@ class DeliveryQueue:
         self._path = path
         self._file = self._open(path)
         """None: the file cannot be opened."""
+        self._offset_ns = utc_offset_ns()
+        """Wall clock minus sensor clock, by which the times of the rows were taken."""
         self._number = max(self._query("SELECT coalesce(max(number), 0) FROM deliveries"))[0]
         """The newest row; a row keeps its number on its way from memory into the file."""
         if self._file is None:
@@ -162,6 +168,7 @@ class DeliveryQueue:
         Returns the numbers of older ones dropped to make room, by hook.
         """
         with self._lock:
+            self._follow_clock()
             rows = []
             for item in deliveries:
                 self._number += 1
@@ -186,6 +193,19 @@ class DeliveryQueue:
 
             return self._write(insert)[0]
 
+    def _follow_clock(self) -> None:
+        """Moves the times of all rows with the wall clock: one that NTP sets late makes no event older.
+
+        The caller holds the lock.
+        """
+        step_ns = utc_offset_ns() - self._offset_ns
+        if abs(step_ns) < STEP_NS:
+            return
+        log.info("the clock was set by %+.0f s, what waits is as old as before", step_ns / 1e9)
+        self._offset_ns += step_ns
+        query = "UPDATE deliveries SET created_utc_s = created_utc_s + ?"
+        self._write(lambda database: Counter(moved=database.execute(query, (step_ns / 1e9,)).rowcount))
+
     def _drop_pictures(self, database: sqlite3.Connection) -> None:
         query = "SELECT number, length(picture) FROM deliveries WHERE picture IS NOT NULL ORDER BY number DESC"
         total = 0
@@ -197,8 +217,9 @@ class DeliveryQueue:
     # ---- deliveries
 
     def find_first(self, hook: str) -> Delivery | None:
-        """Returns the oldest delivery of a hook."""
+        """Returns the oldest delivery of a hook; its age is by the present wall clock."""
         with self._lock:
+            self._follow_clock()
             query = "SELECT number FROM deliveries WHERE hook = ? ORDER BY number LIMIT ?"
             numbers = {number for (number,) in self._query(query, (hook, len(self._removed) + 1))} - self._removed
             rows = self._query(f"{SELECT} WHERE number = ?", (min(numbers),)) if numbers else []

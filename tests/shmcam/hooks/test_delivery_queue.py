@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -31,6 +32,22 @@ def test_deliveries_of_a_hook_keep_their_order_and_the_oldest_make_room(tmp_path
         put(queue, "x", hook="b")
         assert queue.count() == {"a": 3, "b": 1}
         assert take(queue) == ["3", "4", "5"] and take(queue, "b") == ["x"]
+
+
+@pytest.mark.parametrize("step_s", [-8 * 3600, 5 * 86_400])
+def test_a_clock_that_is_set_makes_no_event_older(tmp_path, monkeypatch, step_s):
+    """A board without a clock battery gave up what waited (`on_night` a minute, a webhook a day) when NTP came."""
+    offset_ns = delivery_queue.utc_offset_ns()
+    with DeliveryQueue(tmp_path / "q", "run") as queue:
+        put(queue, "before")
+        created_utc_s = queue.find_first("a").created_utc_s
+        monkeypatch.setattr(delivery_queue, "utc_offset_ns", lambda: offset_ns + step_s * 10**9)
+        monkeypatch.setattr(time, "time", lambda: created_utc_s + step_s + 1)
+        put(queue, "after")
+        for word, age_s in (("before", 1), ("after", 0)):
+            first = queue.find_first("a")
+            assert first.payload == word.encode() and time.time() - first.created_utc_s == pytest.approx(age_s, abs=0.1)
+            queue.remove(first.number)
 
 
 def test_what_was_put_is_there_after_a_kill(tmp_path):
