@@ -40,6 +40,8 @@ class RunningSession:
     ended_s: float = 0.0
     """When its last recording ended, monotonic; 0: it runs."""
     bytes: int = 0
+    lost: int = 0
+    """The lines that its disk has refused since the last one it took."""
 
 
 class SessionLogs:
@@ -99,7 +101,7 @@ class SessionLogs:
     def _begin(self, folder: Path) -> RunningSession:
         session = self._sessions[folder] = RunningSession(LogFollower(self._log_folder, ""))
         lines = merge_tails(self._log_folder, "", LINES_BEFORE) or []
-        self._append(folder, session, [SESSION_LOG_HEAD, *lines])
+        self._append(folder, session, lines)
         return session
 
     def _write_all(self) -> None:
@@ -111,13 +113,19 @@ class SessionLogs:
     def _append(self, folder: Path, session: RunningSession, lines: list[str]) -> None:
         if not lines or session.bytes > BYTES_MAX:
             return
+        if session.lost:
+            lines = [f"session.log: {session.lost} lines are missing here, they could not be written", *lines]
         data = "".join(f"{line}\n" for line in lines).encode()
-        session.bytes += len(data)
-        if session.bytes > BYTES_MAX:
+        if session.bytes + len(data) > BYTES_MAX:
             data = f"session.log ends here: {BYTES_MAX} bytes; the rest is in {self._log_folder}\n".encode()
+            session.bytes = BYTES_MAX
         try:
             with open_to_append(folder / SESSION_LOG) as file:
-                file.write(data)
+                head = b"" if file.tell() else f"{SESSION_LOG_HEAD}\n".encode()  # it was removed meanwhile, too
+                file.write(head + data)
         except OSError as problem:
-            log.warning("session.log cannot be written folder=%s reason=%s", folder, problem)
-            session.bytes = BYTES_MAX + 1
+            if not session.lost:
+                log.warning("session.log cannot be written folder=%s reason=%s", folder, problem)
+            session.lost += len(lines) - bool(session.lost)
+            return
+        session.bytes, session.lost = session.bytes + len(data), 0

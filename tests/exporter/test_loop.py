@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,14 @@ import pytest
 from exporter.disk_monitor import DiskMonitor
 from exporter.job_queue import JobQueue
 from exporter.loop import MAX_WAIT_S, Exporter, check_disks, find_wait_s, handle_message, submit_due_past_stacks
-from exporter.session_log_collector import SessionLogs
+from exporter.session_log_collector import BYTES_MAX, RunningSession, SessionLogs
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Archive, Archives, PastStack, RecordingStarted, Reply
 from shmcam.library import Catalogue, Entry
 from shmcam.library.errors import NotWritable
+from shmcam.library.files import SESSION_LOG, SESSION_LOG_HEAD
 from shmcam.library.manifest import JOURNAL
+from shmcam.runtime.log_tail import LogFollower
 from shmcam.runtime.stop import Stop
 from shmcam.runtime.timers import Interval
 from tests.machine import until
@@ -251,3 +254,24 @@ def test_the_log_of_a_session_whose_recorder_was_killed_ends_with_the_camera_s_n
         logs._take_events()
     first, second = (logs._sessions[folder] for folder in folders)
     assert first.ended_s and not first.cameras and not second.ended_s and second.cameras == {"cam0"}
+
+
+def test_a_session_log_goes_on_after_its_disk_refused_and_after_its_folder_was_removed(tmp_path, caplog):
+    """One refusal ended it for the whole session, which may last for weeks."""
+    logs, folder = SessionLogs(tmp_path, Stop()), tmp_path / "session_20260101_000000"
+    session = RunningSession(LogFollower(tmp_path, ""))
+    folder.mkdir()
+    logs._append(folder, session, ["one"])
+    shutil.rmtree(folder)
+    for lines in (["two", "three"], ["four"]):
+        logs._append(folder, session, lines)
+    folder.mkdir()
+    logs._append(folder, session, ["five"])
+    logs._append(folder, session, ["six"])
+    missing = "session.log: 3 lines are missing here, they could not be written"
+    assert (folder / SESSION_LOG).read_text().splitlines() == [SESSION_LOG_HEAD, missing, "five", "six"]
+    assert caplog.text.count("session.log cannot be written") == 1
+    session.bytes = BYTES_MAX - 3
+    logs._append(folder, session, ["seven"])
+    logs._append(folder, session, ["eight"])
+    assert (folder / SESSION_LOG).read_text().splitlines()[-1].startswith("session.log ends here")
