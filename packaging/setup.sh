@@ -7,6 +7,8 @@ set -eu
 cd "$(dirname "$0")/.."
 what=${1:-run}
 lock=${LOCK:-packaging/lock.txt}
+# pip writes the folder's name into its scripts as UTF-8 and would read it in the locale's encoding, errors' words likewise
+export LC_ALL=C.UTF-8
 here=$(pwd -P)
 
 refuse() {
@@ -42,6 +44,9 @@ fi
 case $here in
     *:*) refuse "a folder with a colon in its path cannot hold a Python environment, please rename it: $here" ;;
 esac
+
+"$python" -c 'import sys; sys.argv[1].encode()' "$here" 2>/dev/null ||
+    refuse "a folder whose path is not UTF-8 cannot hold a Python environment, please rename it: $here"
 
 usable() {
     .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ case "$*" in
     mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo "include-system-site-packages = false" >.venv/pyvenv.cfg
     printf '#!/bin/sh\nexec "%s/.venv/bin/python"\n' "$PWD" >.venv/bin/pip ;;
 "-m pip"*) [ ! -e no_room ] || { echo "ERROR: No space left on device"; exit 2; }
-    touch "$TMPDIR/wheel" && echo "$*" >>pip.log && echo "$TMPDIR" >>tmp.log
+    touch "$TMPDIR/wheel" && echo "$*" >>pip.log && echo "$TMPDIR $LC_ALL" >>pip_environ.log
     cp .venv/bin/pip .venv/bin/shmcam && chmod +x .venv/bin/shmcam ;;
 --version) echo "Python 3.11.2" ;;
 *maxsize*) exit ${BITS_32:-0} ;;
@@ -41,7 +42,8 @@ def clone(tmp_path):
 
 def setup(clone, *, what="run", command=("sh",), **environ):
     return subprocess.run(
-        [*command, "packaging/setup.sh", what], cwd=clone, capture_output=True, text=True, timeout=100, check=False,
+        [*command, "packaging/setup.sh", what], cwd=clone, capture_output=True, text=True, errors="replace",
+        timeout=100, check=False,
         env={**os.environ, "PYTHON": str(clone.parent / "python"), **environ},
     )  # fmt: skip
 
@@ -102,6 +104,15 @@ def test_a_folder_that_cannot_hold_a_venv_is_refused_by_name(clone):
     assert done.returncode == 1 and "a folder with a colon in its path" in done.stderr and "a:b" in done.stderr
 
 
+def test_the_folder_s_name_is_utf_8_whatever_the_locale_says(clone):
+    """In "lövelace" and a Latin-1 locale pip wrote another name into its scripts: each `make run` made .venv anew."""
+    assert setup(clone, LC_ALL="de_DE.ISO-8859-1").returncode == 0
+    assert (clone / "pip_environ.log").read_text().endswith(" C.UTF-8\n")
+
+    done = setup(clone.rename(clone.with_name(os.fsdecode(b"l\xf6velace"))), PYTHON=sys.executable, LC_ALL="C")
+    assert done.returncode == 1 and "a folder whose path is not UTF-8" in done.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
 def test_what_root_made_is_named_with_the_line_to_type(clone):
     for folder in (parent for parent in clone.parents if "pytest-of" in str(parent)):
@@ -115,7 +126,7 @@ def test_what_root_made_is_named_with_the_line_to_type(clone):
 def test_what_pip_fetches_is_kept_beside_what_it_installs(clone):
     """Where /tmp is half of a small Pi's memory, pip ended with "No space left on device" and 60 lines of traceback."""
     assert setup(clone, TMPDIR="/nonexistent").returncode == 0
-    assert (clone / "tmp.log").read_text() == f"{clone}/.venv/tmp\n"
+    assert (clone / "pip_environ.log").read_text().startswith(f"{clone}/.venv/tmp ")
     assert not (clone / ".venv/tmp").exists()
 
     (clone / "packaging/lock.txt").write_text("# renewed\n")
