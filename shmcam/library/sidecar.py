@@ -95,7 +95,9 @@ class Owner:
             return False
         name = path.parent.name if path.name == MANIFEST else path.name
         given = values.get("name" if path.name == MANIFEST else FILE)
-        return name == given if isinstance(given, str) else DATE.search(name) is not None
+        if isinstance(given, str):
+            return name == given
+        return _is_picture_name(path, values) if path.suffix in PICTURES else DATE.search(name) is not None
 
     def is_our_sidecar(self, values: Mapping[str, Any] | None) -> bool:
         """Tells whether this is the content of a sidecar that we wrote; other programs use such names, too."""
@@ -106,6 +108,16 @@ class Owner:
     def is_named(self, values: Mapping[str, Any]) -> bool:
         """Tells whether a description names no other installation."""
         return values.get(INSTALLATION, self.id) in self.ids
+
+
+def _is_picture_name(path: Path, values: Mapping[str, Any]) -> bool:
+    """Tells whether a picture bears the name that its own description gives it: an EXIF does not hold the name.
+
+    The time is not compared: it is local, and its zone may be another one now.
+    """
+    camera, label, frame = (re.escape(str(values.get(key, ""))) for key in ("camera", "label", "last_frame"))
+    name = rf"(snapshot_)?({camera}_)?({label}_)?\d{{8}}_\d{{6}}(_f{frame or '[0-9]+'})?(_stack\d+)?(_\d+)?"
+    return re.fullmatch(name, path.stem, re.ASCII) is not None
 
 
 def sidecar_path_of(path: Path) -> Path:

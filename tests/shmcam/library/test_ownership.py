@@ -15,9 +15,14 @@ import av
 import numpy as np
 import pytest
 
+from exporter.pictures import exif, names
+from exporter.pictures.encode import encode_picture
+from exporter.settings import ExportSettings
 from recorder.clips.finish import move_index_to_front
+from shm_ring import FrameMeta
+from shm_ring.formats import geometry
 from shmcam.config.settings import LABEL
-from shmcam.library import Catalogue, LibraryError, archive, files
+from shmcam.library import Catalogue, Entry, LibraryError, archive, files
 from shmcam.library.archive import build
 from shmcam.library.catalogue import NOT_OURS
 from shmcam.library.manifest import Span
@@ -27,7 +32,7 @@ from shmcam.runtime.folder_checks import find_folder_problems
 from shmcam.runtime.stop import Stop
 from shmcam.video.disk_file import DiskFile
 from shmcam.video.growing_mp4 import GrowingVideo, movflags_of
-from tests.shmcam.library.conftest import make_settings, on_disk
+from tests.shmcam.library.conftest import STARTED, make_settings, on_disk
 
 TAKEOUT = '{"title": "IMG_1.jpg", "photoTakenTime": {"timestamp": "1546300800"}}'
 FOREIGN = (
@@ -126,6 +131,35 @@ def test_a_renamed_copy_is_the_owners(catalogue, saved, settings):
     catalogue.delete(catalogue.find()[0].id)
     assert files.remove_leftovers(catalogue.folders, catalogue.owner) == []
     assert sorted(path.name for path in settings.paths.captures.glob("*.npy")) == ["best.npy", "best_20260101.npy"]
+
+
+@pytest.mark.parametrize(("label", "kind"), [("fox-1", "picture"), ("", "stack"), ("night", "stack"), ("", "snapshot")])
+def test_a_renamed_picture_is_the_owners_whatever_date_its_name_bears(catalogue, settings, label, kind):
+    """Their EXIF does not hold their name: each name with a date in it was taken for ours, counted and deleted."""
+    folder = settings.paths.captures
+    folder.mkdir(parents=True)
+    name = {
+        "picture": names.name_picture("", label, STARTED, 7, "jpg"),
+        "stack": names.name_stack("cam0", label, STARTED, 7, count=16, kind="jpg"),
+        "snapshot": names.name_snapshot("cam0", label, STARTED, "jpg"),
+    }[kind]
+    ours = [folder / name, folder / name.replace(".jpg", "_2.jpg")]
+    entry = Entry(kind="stack" if kind == "stack" else "picture", camera="cam0", path=ours[0], started_utc_ns=STARTED,
+                  first_frame=7, last_frame=7, label=label)  # fmt: skip
+    meta = FrameMeta(7, 0, STARTED)
+    tags = exif.tags_of(entry, meta, exif.describe(entry, meta, {INSTALLATION: catalogue.owner.id}))
+    layout = geometry("gray", 16, 16)
+    parts = encode_picture(np.zeros(256, np.uint8), layout, "jpg", tags, ExportSettings())
+    stem, stamp = ours[0].stem, "20260101_000000"
+    theirs = (f"wedding_{stamp}", f"{stem} (copy)", f"{stem}_edited", f"best {stem}", f"{stamp}_f8", "IMG_20260101")
+    renamed = [folder / f"{given}.jpg" for given in (*theirs, f"x_{stem}")]
+    for path in (*ours, *renamed):
+        path.write_bytes(b"".join(parts))
+    adopted, _ = catalogue.reconcile()
+    assert sorted(row.path for row in adopted) == sorted(ours)
+    for row in adopted:
+        catalogue.delete(row.id)
+    assert sorted(folder.glob("*.jpg")) == sorted(renamed)
 
 
 def test_a_row_whose_file_was_replaced_deletes_nothing(catalogue, saved):
