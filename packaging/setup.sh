@@ -103,6 +103,9 @@ case $what in
     run) install -e . ;;
     *) install -e '.[test]' ;;
 esac
+# Where the clone is, as a path from site-packages: the absolute one that pip notes is another folder's where the locale is not UTF-8.
+.venv/bin/python -c 'import pathlib, sysconfig
+pathlib.Path(sysconfig.get_path("purelib"), "shmcam_clone.pth").write_text("../../../..\n")'
 # the page's accessibility is tested with axe-core, which only npm has; without npm that test is skipped
 if [ "$what" != run ] && command -v npm >/dev/null && [ ! -e .venv/node_modules/axe-core ]; then
     npm install --prefix .venv --no-save --no-audit --no-fund --silent axe-core@4 || echo "no axe-core"

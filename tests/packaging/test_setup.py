@@ -26,6 +26,16 @@ case "$*" in
 esac
 """
 
+REAL = f"""#!/bin/sh
+# a Python whose venv is a real one, and whose pip does nothing
+case "$*" in
+"-m venv"*) {sys.executable} -m venv --without-pip .venv
+    mv .venv/bin/python .venv/bin/real && cp "$0" .venv/bin/python ;;
+"-m pip"*) ;;
+*) [ ! -e .venv/bin/real ] || exec .venv/bin/real "$@" ;;
+esac
+"""
+
 
 @pytest.fixture
 def clone(tmp_path):
@@ -109,7 +119,15 @@ def test_the_folder_s_name_is_utf_8_whatever_the_locale_says(clone):
     assert setup(clone, LC_ALL="de_DE.ISO-8859-1").returncode == 0
     assert (clone / "pip_environ.log").read_text().endswith(" C.UTF-8\n")
 
-    done = setup(clone.rename(clone.with_name(os.fsdecode(b"l\xf6velace"))), PYTHON=sys.executable, LC_ALL="C")
+    (clone.parent / "python").write_text(REAL)
+    folder = clone.rename(clone.with_name("lövelace"))
+    (folder / "shm_ring").mkdir()
+    (folder / "shm_ring/__init__.py").touch()
+    assert setup(folder).returncode == 0
+    no_utf8 = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([folder / ".venv/bin/real", "-c", "import shm_ring"], cwd="/", env=no_utf8, timeout=60, check=True)
+
+    done = setup(folder.rename(clone.with_name(os.fsdecode(b"l\xf6velace"))), PYTHON=sys.executable, LC_ALL="C")
     assert done.returncode == 1 and "a folder whose path is not UTF-8" in done.stderr
 
 
