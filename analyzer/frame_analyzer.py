@@ -5,7 +5,7 @@ No I/O, no clock of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from analyzer.frame_sample import FrameSample
 from analyzer.motion.detector import EXPOSURE_STEP, NO_MOTION, Motion, MotionDetector
@@ -22,8 +22,7 @@ LOOK_NS = 200_000_000
 """The time between two measurements of brightness, and two looks at what does not move: decisions take longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameResult:
+class FrameResult(Struct, frozen=True):
     """The scores of one frame, and what begins or ends with it."""
 
     sample: FrameSample

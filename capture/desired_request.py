@@ -6,9 +6,11 @@ All decisions are pure; only swap and memory are read from /proc.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import fields
 
 from capture.settings import CameraControlSettings, CameraSettings, PrivacySettings, RingSettings
 from capture.sources.base import CameraRequest, ControlValue, ModeName
@@ -19,8 +21,7 @@ SLOW_EVERY = 2
 """Under memory pressure one frame of so many is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExposureMode:
+class ExposureMode(Struct, frozen=True):
     """The way in which the camera exposes."""
 
     name: ModeName = "video"

@@ -6,7 +6,9 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from capture import desired_request
 from capture.desired_request import EXIT_MEMORY, DesiredRequest, Pressure, needs_reopening

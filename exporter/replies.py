@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from exporter.ring_frames import CameraFrames, RingContents
 from exporter.stacking.dark_frames import NO_DARK, DarkChoice
@@ -18,8 +19,7 @@ PATHS_SHOWN = 40
 """The most paths in one reply; a message is at most 64 KiB, and the library lists the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class StackSummary:
+class StackSummary(Struct, frozen=True):
     """The frames that pastStack found and used."""
 
     camera: str
@@ -52,8 +52,7 @@ class StackSummary:
         return self.first[1] - self.last[1]
 
 
-@dataclass(frozen=True, slots=True)
-class SavedFrame:
+class SavedFrame(Struct, frozen=True):
     """One saved frame, and the frames that the ring held."""
 
     frames: CameraFrames
@@ -163,8 +162,7 @@ def reply_snapshot(entries: Sequence[Entry], frames: Sequence[SavedFrame], missi
     return Reply(status="snapshot_oldest" if late else "snapshot_saved", text=text, data=data)
 
 
-@dataclass(frozen=True, slots=True)
-class StackWindow:
+class StackWindow(Struct, frozen=True):
     """Where the frames of a pastStack came from, and when."""
 
     stream: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
+
+from msgspec import Struct
 
 from exporter.settings import ExportSettings
 from exporter.stacking.stack import METHODS, SEPARATE
@@ -31,8 +32,7 @@ SCORE_FRAMES = 30
 """The farthest frame whose score counts; the analyzer may skip some, and brightness does not change in a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A frame of the span that may be chosen."""
 
     sequence: int
@@ -41,8 +41,7 @@ class Candidate:
     """The metadata as the ring holds them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RingContents:
+class RingContents(Struct, frozen=True):
     """The frames that the ring holds at one moment."""
 
     frames: int

@@ -12,14 +12,14 @@ a file of marks, and a recorder that adopts a clip applies them.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from recorder.clips.clip import FOREVER, NS, ClipOrder, Kind
 from recorder.clips.writer_events import Closed
@@ -41,8 +41,7 @@ ALIVE_S = 30.0
 """Seconds between two notes that the recorder lives. The frames since the last closed file may not be on the disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptedRecording:
+class InterruptedRecording(Struct, frozen=True):
     """A session or an event that was on when the recorder ended."""
 
     boot: str
@@ -62,7 +61,7 @@ class InterruptedRecording:
     """The id of the frame at last_ns; -1: unknown."""
     end_ns: int = 0
     """The end of an event if nothing lasts."""
-    lasting: dict[str, int] = field(default_factory=dict)
+    lasting: dict[str, int] = {}
     """Sources of an event that had begun and not ended, and when they began."""
 
 
@@ -78,7 +77,7 @@ class ResumeFile:
         Not synced: after a power cut there is nothing to resume (`boot`), and the loop waits for no disk.
         """
         with open_atomic(self._path, replace=True, durable=False) as file:
-            file.write(json.dumps(asdict(state)).encode())
+            file.write(msgspec.json.encode(state))
 
     def remove(self) -> None:
         """Removes the file: nothing is to be resumed."""
@@ -104,8 +103,7 @@ MAX_MARKS = 32
 """Events that are kept, protecting ones first; clips that are not in the library yet are few, and the newest."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventMark:
+class EventMark(Struct, frozen=True):
     """One event. Times are the sensor's."""
 
     start_ns: int
@@ -147,8 +145,7 @@ class EventMark:
         return EventTrigger(order, self.end_ns, self.latest_ns, dict(self.lasting))
 
 
-@dataclass(frozen=True, slots=True)
-class _MarksFile:
+class _MarksFile(Struct, frozen=True):
     boot: str
     """Boot id: the sensor's clock means nothing after another boot."""
     marks: list[EventMark]
@@ -181,7 +178,7 @@ class EventMarks:
         self._marks, self._are_of_this_boot = tuple(sorted(newest, key=lambda mark: mark.start_ns)), True
         try:
             with open_atomic(self._path, replace=True, durable=False) as file:
-                file.write(json.dumps(asdict(_MarksFile(self._boot, list(self._marks)))).encode())
+                file.write(msgspec.json.encode(_MarksFile(self._boot, list(self._marks))))
         except OSError as error:
             log.warning("a restart would not know what this event marked reason=%s", error)
 

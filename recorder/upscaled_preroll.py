@@ -6,9 +6,9 @@ A file has one size from its first frame to its last, so what the full-size ring
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from shm_ring import FrameMeta, FrameOverwritten, LiveRing, RingError, RingReader
 from shm_ring.formats import Geometry, planes
@@ -18,8 +18,7 @@ MARGIN = 4
 """The full-size ring takes over once the next frame lies this share (1/4) of it after its oldest."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnlargedFrame:
+class EnlargedFrame(Struct, frozen=True):
     """A small frame in full size, as the encoder takes frames."""
 
     meta: FrameMeta

@@ -12,7 +12,6 @@ asks for something returns it, and raises ServiceError where there is no answer.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import socket
 import time
@@ -22,6 +21,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from shmcam.config.settings import Settings
 from shmcam.control.call import call, wait_s_of
@@ -37,6 +38,7 @@ from shmcam.control.messages import (
     Snapshot,
     Status,
     error,
+    fields_of,
     values_of,
 )
 
@@ -163,13 +165,13 @@ class Client:
 
     def _of_camera(self, word: str, camera: str, command: Save | PastStack | Record) -> Reply:
         if not self._url:
-            return self._call(dataclasses.replace(command, camera=camera))
+            return self._call(replace(command, camera=camera))
         camera = camera or str(self.detect_cameras()[0]["camera"])
         return self._post(f"/cameras/{urllib.parse.quote(camera)}/{word}", command)
 
     def _post(self, path: str, command: Command) -> Reply:
         """Sends the fields that are not the default: the service's own clock counts, not ours."""
-        defaults = {field.name: field.default for field in dataclasses.fields(command)}
+        defaults = {name: field.default for name, field in fields_of(type(command)).items()}
         body = {name: value for name, value in values_of(command).items() if value != defaults[name]}
         body.pop("at_ns", None)
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from shmcam.control.messages import CHUNK_BYTES_MAX, Event, Preview, PreviewFrame
 from streamer.http.context import Context, StreamedCamera

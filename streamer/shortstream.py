@@ -13,8 +13,10 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from shm_ring import FrameOverwritten, RingError, RingReader
 from shmcam.config.settings import Settings
@@ -116,15 +118,14 @@ async def _send_live(context: Context, camera: StreamedCamera, command: ShortStr
     send(_reply_done(sent, max(sent + viewer.counts.skipped, frames), problem, "main"))
 
 
-@dataclass(frozen=True)
-class LastFrames:
+class LastFrames(Struct, frozen=True):
     """The last frames that a ring holds."""
 
     reader: RingReader | None
     sequences: range
     stream: str
     """The ring: main, or lores for the small frames."""
-    encoder: JpegEncoder = field(default_factory=JpegEncoder)
+    encoder: JpegEncoder = msgspec.field(default_factory=JpegEncoder)
 
 
 def find_last_frames(settings: Settings, camera: str, count: int) -> LastFrames:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from analyzer.keogram.drawing import draw_brightness_strip, draw_keogram, merge_into
@@ -30,8 +30,7 @@ LONGEST_DAY_S = 2 * 86_400.0
 """A day has 25 hours when the clocks go back; a machine that travels may see a longer one."""
 
 
-@dataclass(frozen=True, slots=True)
-class DayFile:
+class DayFile(Struct, frozen=True):
     """The file of the day so far: records are appended and never rewritten, so that a crash costs one column."""
 
     path: Path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as Time
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Day:
+
+class Day(Struct, frozen=True):
     """A day of the user: from one reading of the local clock to the next same one, 23 to 25 hours."""
 
     date: date
@@ -36,8 +36,7 @@ def day_at(utc_ns: int, starts: Time) -> Day:
     return next((day for day in days if day.begin_s <= utc_s < day.end_s), days[1])
 
 
-@dataclass(frozen=True, slots=True)
-class DayInfo:
+class DayInfo(Struct, frozen=True):
     """The facts that belong to a day's columns."""
 
     camera: str

@@ -12,10 +12,10 @@ A cell is 2x2 pixels of the grid; zones and masks are sets of cells, from corner
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from analyzer.night.brightness import Bytes
@@ -122,8 +122,7 @@ LONGEST_STEP_S = 5.0
 """Less than BACKGROUND_S and NOISE_S."""
 
 
-@dataclass(frozen=True, slots=True)
-class Motion:
+class Motion(Struct, frozen=True):
     """The motion that one frame shows."""
 
     score: float

@@ -5,14 +5,13 @@ Rules of this file: no clock but the frames', no messages; at most one event is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from analyzer.motion.detector import NO_MOTION, Motion
 from analyzer.settings import MotionSettings
 
 
-@dataclass(frozen=True, slots=True)
-class MotionEvent:
+class MotionEvent(Struct, frozen=True):
     """An event that began, or one that ended."""
 
     began: bool

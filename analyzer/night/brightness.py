@@ -8,9 +8,9 @@ simulation in `tests/analyzer` and `bench/night/days.py` can replay whole days.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from analyzer.night.transfer_curve import Floats, Response
@@ -38,8 +38,7 @@ def histogram_of(pixels: Bytes) -> Floats:
     return (np.bincount(pixels.ravel(), minlength=256) / max(1, pixels.size))[None, :]
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Struct, frozen=True):
     """The numbers of frames, before anything is known about their exposure. Arrays of n frames."""
 
     histogram: Floats
@@ -75,8 +74,7 @@ def measure(shares: Floats, response: Response) -> Measurement:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Brightness:
+class Brightness(Struct, frozen=True):
     """The brightness of the scene: the mean luma it would give at the reference exposure. Arrays of n frames.
 
     A saturated pixel may have seen any more light and a black one any less, so the answer is a range; it is

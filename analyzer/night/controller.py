@@ -7,9 +7,10 @@ the simulation of docs/night.md whole days.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from analyzer.night import exposure_control
 from analyzer.night.brightness import Bytes, Measurement, estimate_brightness, scene_ev_of
@@ -26,8 +27,7 @@ REPEAT_S = 5.0
 """Pause between requests while the camera is not in its mode (capture was restarted, or the hub was away)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExposureRequest:
+class ExposureRequest(Struct, frozen=True):
     """A mode and an exposure for the camera."""
 
     mode: str
@@ -37,8 +37,7 @@ class ExposureRequest:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameAssessment:
+class FrameAssessment(Struct, frozen=True):
     """The scene brightness of one frame, and what follows from it."""
 
     level: float
@@ -56,8 +55,7 @@ class FrameAssessment:
     request: ExposureRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExposedFrame:
+class ExposedFrame(Struct, frozen=True):
     """A frame whose exposure is known or estimated."""
 
     info: FrameInfo

@@ -9,9 +9,10 @@ cannot undo itself: the first service decided on the plain mean, and its own lon
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from msgspec import Struct
 
 from analyzer.night.brightness import Brightness
 from analyzer.settings import NightSettings
@@ -62,8 +63,7 @@ MIN_GAP_S = 10.0
 """Frames further apart than this (and than the dwell, and three exposures) are no longer consecutive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(Struct, frozen=True):
     """A time without switches."""
 
     seconds: float
@@ -72,8 +72,7 @@ class Lock:
     """The setting that it follows from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """A switch between day and night."""
 
     night: bool

@@ -7,7 +7,7 @@ is the night's, slow on purpose: picamera2 needs about `buffers + 4` frames unti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from analyzer.settings import NightSettings
 from shmcam.imaging.exposure_target import DIM_LIGHT, GLARING_LIGHT, TARGET_LIGHT, VERY_SATURATED
@@ -19,8 +19,7 @@ VIDEO_EXPOSURE_US = 33_333
 MOST_UP, MOST_DOWN = 4.0, 1 / 16
 
 
-@dataclass(frozen=True, slots=True)
-class ExposureSetting:
+class ExposureSetting(Struct, frozen=True):
     """An exposure that is requested of the camera."""
 
     exposure_us: int

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from enum import IntEnum
 from statistics import median
 
 import numpy as np
+from msgspec import Struct
 
 from analyzer.night.brightness import Bytes
 from analyzer.night.transfer_curve import Response
@@ -49,8 +49,7 @@ LEARN_TRIES = 3
 """Exposures to try until a frame after the switch can be compared with the one before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedExposure:
+class ReportedExposure(Struct, frozen=True):
     """A frame's exposure as its metadata tell it."""
 
     product_s: float
@@ -59,8 +58,7 @@ class ReportedExposure:
     """NaN where unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExposureEstimate:
+class ExposureEstimate(Struct, frozen=True):
     """An exposure product, and how it is known."""
 
     product_s: float

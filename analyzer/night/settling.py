@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from analyzer.night.exposure_control import ExposureSetting
 from analyzer.night.exposure_estimate import ReportedExposure
@@ -18,8 +19,7 @@ UNKNOWN_SETTLE_FRAMES = 4
 """Frames to skip where the camera does not tell its exposure and capture does not flag."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameInfo:
+class FrameInfo(Struct, frozen=True):
     """The facts about a frame beside its pixels."""
 
     captured_ns: int

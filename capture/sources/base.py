@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring.formats import Geometry
@@ -60,8 +60,7 @@ class StillOpening(CameraError):
     """The camera answers but has no picture yet; the message says what is waited for. `open` again waits on."""
 
 
-@dataclass(frozen=True, slots=True)
-class CameraRequest:
+class CameraRequest(Struct, frozen=True):
     """The desired state of the camera. A source comes as near as it can and reports it in OpenedSource and ShotMeta."""
 
     width: int
@@ -80,14 +79,13 @@ class CameraRequest:
     """Analogue gain in still mode; 0 = automatic."""
     lores: tuple[int, int] | None = None
     """Size of a second, smaller stream, wanted if the camera can make one itself."""
-    controls: Mapping[str, ControlValue] = field(default_factory=dict)
+    controls: Mapping[str, ControlValue] = {}
     """libcamera control names to values, from [camera.controls]; only those the user set."""
     every: int = 1
     """Files and network cameras, whose rate is their own: take only every so many-th picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedSource:
+class OpenedSource(Struct, frozen=True):
     """The stream that an open source delivers; GeometryChanged brings another one."""
 
     geometry: Geometry
@@ -99,7 +97,7 @@ class OpenedSource:
     """`frame_duration_us` is each frame's own. False: it is the declared one, and the rate that comes beats it."""
     counts_losses: bool = False
     """The source tells in `ShotMeta.lost_before` all that was lost; a frame that comes late is then no loss."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = {}
     """Controls that were asked for and are not there, with the reason."""
 
 

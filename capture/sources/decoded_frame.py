@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.plane import VideoPlane
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring import Flags
@@ -43,8 +44,7 @@ COLOR_SPACES = {1: "bt709", 5: "smpte170m", 6: "smpte170m", 9: "bt2020nc", 10: "
 """AVCOL_SPC_BT709, _BT470BG, _SMPTE170M, _BT2020_NCL and _CL, which no common codec writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Orientation:
+class Orientation(Struct, frozen=True):
     """The way from the stored picture to the one that is shown: first `transposed`, then flipped."""
 
     transposed: bool = False

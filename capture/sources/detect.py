@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from capture.sources.base import CameraError
 from capture.sources.picamera2 import device as libcamera_device
@@ -16,8 +18,7 @@ from capture.sources.v4l2 import device as v4l2_device
 from shmcam.runtime.procfs import name_holders
 
 
-@dataclass(frozen=True, slots=True)
-class DetectedCamera:
+class DetectedCamera(Struct, frozen=True):
     """One camera."""
 
     source: str

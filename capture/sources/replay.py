@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from capture.sources.base import CameraError, CameraRequest, EndOfStream, OpenedSource, Payload, ShotMeta
 from shm_ring.formats import Geometry, geometry, planes
@@ -34,8 +35,7 @@ LARGEST_STRIDE = 1 << 18
 Row = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedFrame:
+class RecordedFrame(Struct, frozen=True):
     """One frame of a dump: the file of its bytes, and its metadata."""
 
     file: Path

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from exporter import replies
 from shmcam.config.settings import Settings
@@ -107,7 +109,7 @@ def reply_timeline(command: Library, catalogue: Catalogue, now_utc_ns: int) -> R
             "step_s, a shorter span or one camera (GET /api/v1/library/timeline has no such limit)"
         )
     text = "\n".join(to_lines(timeline)) or "nothing in this span"
-    return Reply(status="library", text=text, data=asdict(timeline))
+    return Reply(status="library", text=text, data=msgspec.to_builtins(timeline))
 
 
 def reply_change(what: str, entry: Entry) -> Reply:

@@ -9,7 +9,6 @@ no other thread, second exporter or `shmcam timelapse` takes it for a leftover.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
+from msgspec.structs import replace
 
 from exporter.pictures import names
 from exporter.pictures.encode import to_array

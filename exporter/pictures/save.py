@@ -11,11 +11,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.hardware_id import read_camera_id
 from exporter.pictures import encode, exif, names
@@ -43,8 +44,7 @@ NAME_TRIES = 100
 """Two saves of one frame in one second get numbers; a hundred of them mean that something else is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class SaveOptions:
+class SaveOptions(Struct, frozen=True):
     """The options of a command that saves."""
 
     formats: Sequence[str] = ()
@@ -61,8 +61,7 @@ class SaveOptions:
     """Why frames were left out of a stack, for the event."""
 
 
-@dataclass(frozen=True, slots=True)
-class PictureToSave:
+class PictureToSave(Struct, frozen=True):
     """A frame or a stack, to be saved in any number of formats."""
 
     samples: Samples
@@ -77,8 +76,7 @@ class PictureToSave:
     """More fields for EXIF: how it was stacked, the scores."""
 
 
-@dataclass(frozen=True, slots=True)
-class SavedStack:
+class SavedStack(Struct, frozen=True):
     """The rows of a saved stack, and its dark frame."""
 
     entries: list[Entry]

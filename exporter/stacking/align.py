@@ -6,10 +6,9 @@ Only shifts: a camera on a wall or a tripod does not rotate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring.formats import Geometry, planes
@@ -26,8 +25,7 @@ MIN_SIDE = 64
 """Pixels; below it there is nothing to correlate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shift:
+class Shift(Struct, frozen=True):
     """The shift of the scene of one frame against that of the reference."""
 
     dx: float

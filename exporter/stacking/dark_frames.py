@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import msgspec
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from exporter.stacking.tone_map import planes_of
@@ -44,8 +45,7 @@ UNKNOWN_GEOMETRY = ("", 0, 0)
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class DarkFrame:
+class DarkFrame(Struct, frozen=True):
     """One dark frame."""
 
     level: Samples16
@@ -77,8 +77,7 @@ def subtract_dark(samples: Samples16, geometry: Geometry, dark: DarkFrame) -> Sa
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class DarkFacts:
+class DarkFacts(Struct, frozen=True):
     """What a dark frame belongs to; it stands in its file."""
 
     camera: str
@@ -102,8 +101,7 @@ def facts_of(camera: str, meta: FrameMeta, geometry: Geometry, camera_id: str) -
     return DarkFacts(camera, meta.exposure_us, meta.analogue_gain, size, camera_id, meta.captured_utc_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class DarkChoice:
+class DarkChoice(Struct, frozen=True):
     """The dark frame for a stack, or the reason why there is none."""
 
     dark: DarkFrame | None

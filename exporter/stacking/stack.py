@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 
 from exporter.stacking.align import Aligner, shift_back
 from exporter.stacking.median import MAX_FRAMES as MEDIAN_FRAMES
@@ -56,8 +56,7 @@ STACKS: dict[str, Callable[[int], Stack]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StackResult:
+class StackResult(Struct, frozen=True):
     """One picture of many frames, and the frames it is made of."""
 
     samples: Samples16

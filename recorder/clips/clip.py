@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from recorder.settings import RecorderSettings
 from shm_ring import FrameMeta
 from shm_ring.formats import SQUARE
@@ -25,8 +27,7 @@ Kind = Literal["session", "rolling", "event"]
 SUFFIXES = {"mp4": ".mp4", "h264": ".h264", "mkv": ".mkv"}
 
 
-@dataclass(frozen=True, slots=True)
-class ClipPaths:
+class ClipPaths(Struct, frozen=True):
     """The files of one clip: their names while they grow, and once they are closed."""
 
     clip: Path
@@ -140,8 +141,7 @@ class ClipOrder:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ClipLimits:
+class ClipLimits(Struct, frozen=True):
     """The user's numbers, in ns."""
 
     pre_ns: int
@@ -168,8 +168,7 @@ class ClipLimits:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ClipFormat:
+class ClipFormat(Struct, frozen=True):
     """The format that a clip is written in."""
 
     container: str
@@ -187,8 +186,7 @@ class ClipFormat:
         return cls(settings.container, settings.fragment_s, settings.csv, is_plain, settings.session_prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(Struct, frozen=True):
     """The properties of one video stream; frames of another track need another file."""
 
     width: int
@@ -202,8 +200,7 @@ class Track:
     """Width and height of one pixel."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClipTotals:
+class ClipTotals(Struct, frozen=True):
     """The totals of a clip."""
 
     frames: int

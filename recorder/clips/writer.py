@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from msgspec import Struct
 
 from recorder.clips.clip import ClipFormat, ClipOrder, Track, describe, find_free_paths, folder_of
 from recorder.clips.clip_file import ClipFile, FileOpener
@@ -52,16 +53,14 @@ FULL_S = 0.02
 """Sleep between two tries when the queue is full."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedUnit:
+class QueuedUnit(Struct, frozen=True):
     """One frame on its way to the disk."""
 
     unit: AccessUnit
     track: Track
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """The clip is over."""
 
     reason: str

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from recorder.clips.clip import ClipOrder, ClipTotals
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A file has its first frame."""
 
     order: ClipOrder
@@ -19,8 +19,7 @@ class Opened:
     captured_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """A file is complete on disk under its final name."""
 
     order: ClipOrder
@@ -36,16 +35,14 @@ class Closed:
     """False: the file was taken away, or nothing of it was whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
+class Filed(Struct, frozen=True):
     """A closed file has its last form and is in the library."""
 
     closed: Closed
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """Nothing is written although it should be. An empty reason: it is written again."""
 
     reason: str

@@ -9,11 +9,10 @@ are squeezed into limited range on the way unless the user wants them as they ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring.formats import SQUARE, Geometry, planes
@@ -27,8 +26,7 @@ CHROMA_SQUEEZE = 224 / 255, 128 - 128 * 224 / 255
 """Factor and offset that make limited range of full range; nothing gets negative, and no value lies between two."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderInput:
+class EncoderInput(Struct, frozen=True):
     """The form of an encoder's frames: everything that makes two frames fit into one H.264 stream."""
 
     pixel_format: str

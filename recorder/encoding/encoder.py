@@ -7,7 +7,6 @@ front of every key frame ("repeat headers"), so that a file, a live viewer or a 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -16,6 +15,7 @@ import av
 from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from msgspec import Struct
 
 from recorder.clips.clip import ClipOrder
 from recorder.encoding.av_frames import EncoderInput
@@ -39,8 +39,7 @@ SAME_SYNTAX = "weightp=0:cabac=1:8x8dct=1:bframes=0:ref=1:"
 """Makes all presets write the same parameter sets, so that a file goes on when the preset changes under load."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessUnit:
+class AccessUnit(Struct, frozen=True):
     """One encoded frame."""
 
     packet: av.Packet[av.VideoStream]
@@ -51,8 +50,7 @@ class AccessUnit:
     is_key: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderPlan:
+class EncoderPlan(Struct, frozen=True):
     """The parameters that an encoder is opened with."""
 
     codec: str

@@ -10,11 +10,12 @@ import logging
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import cast
 
 import av
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from recorder.clips.clip import ClipOrder, Track
 from recorder.encoding.av_frames import EncoderInput, Wrapper, encoder_input_of
@@ -39,8 +40,7 @@ NIGHT = int(Flags.NIGHT)
 """A plain number: it is tested on every frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSignature:
+class StreamSignature(Struct, frozen=True):
     """The properties of a video stream that must stay the same within one file."""
 
     input: EncoderInput

@@ -7,7 +7,6 @@ behind it (bash, zsh), and a zsh script also works when a shell sources it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 from functools import cache
 from typing import Any
@@ -18,7 +17,7 @@ from shmcam.cli.local_commands import SUPERVISOR, find_word, summaries
 from shmcam.cli.options import Options, UsageError, WordParser, default_config
 from shmcam.config.settings import PROGRAMS
 from shmcam.control.command_table import COMMANDS, CommandRow
-from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices
+from shmcam.control.messages import EVENTS, TOPIC_GROUPS, choices, fields_of
 
 SHELLS = ("bash", "zsh", "fish")
 FORMATS = ("jpg", "png", "npy", "tiff")
@@ -113,7 +112,7 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
 def _find_fields(row: CommandRow) -> tuple[str, ...]:
     """Returns the fixed words and the `field=` of a command."""
     offered: list[str] = []
-    for field in dataclasses.fields(row.message):
+    for field in fields_of(row.message).values():
         if field.name in row.positional:
             offered += choices(field).split("|") if choices(field) else []
             offered += find_cameras() if field.name in {"camera", "cameras"} else []

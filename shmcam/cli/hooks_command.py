@@ -8,12 +8,11 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import MISSING, fields
 from typing import Any
 
 from shmcam.cli.options import EXIT_FAILED, Options, UsageError
 from shmcam.config.optional_program import find_missing
-from shmcam.control.messages import EVENTS, Event, build
+from shmcam.control.messages import EVENTS, Event, build, fields_of, type_of
 from shmcam.hooks.delivery_queue import Delivery
 from shmcam.hooks.delivery_thread import deliver
 from shmcam.hooks.hook import Hook, hooks_of
@@ -68,10 +67,10 @@ def main(options: Options) -> int:
 def make_sample(hook: Hook, camera: str) -> Event:
     """Returns an event as the hook could get one: its first, of this camera, with made-up values."""
     first = next(name for name in EVENTS if name in hook.events)
-    names = {one.name: one for one in fields(EVENTS[first])}
+    names = fields_of(EVENTS[first])
     values = {name: value for name, value in SAMPLES.items() if name in names}
     values |= {"camera": camera} if "camera" in names else {}
     for name, one in names.items():
-        if name not in values and one.default is MISSING and one.default_factory is MISSING:
-            values[name] = 1 if "int" in str(one.type) else "test"
+        if name not in values and one.required:
+            values[name] = 1 if type_of(one) is int else "test"
     return build(EVENTS[first], values)

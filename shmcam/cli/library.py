@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+import msgspec
 
 from shmcam.cli.options import whole_number
 from shmcam.config.settings import EXIT_CONFIG, Settings, SettingsError
@@ -83,7 +84,7 @@ def show_timeline(options: argparse.Namespace, catalogue: Catalogue) -> int:
     catalogue.check_cameras(options.camera, options.settings.cameras)
     since, until = parse_instant_ns(options.since, now), parse_instant_ns(options.until, now)
     timeline = catalogue.read_timeline(TimelineSpan.of(since, until, options.step, now), options.camera)
-    print_answer(options, asdict(timeline), "\n".join(to_lines(timeline)) or "nothing in this span")
+    print_answer(options, msgspec.to_builtins(timeline), "\n".join(to_lines(timeline)) or "nothing in this span")
     return 0
 
 

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class WordOption:
+class WordOption(Struct, frozen=True):
     """An option of one word, for completion; the word's code reads it."""
 
     names: tuple[str, ...]
@@ -18,8 +17,7 @@ class WordOption:
     """The name of its value in help texts; empty: a switch. DIR is completed with folders."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word: its code, its line in the overview, its own help."""
 
     module: str

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from shmcam.cli.options import EXIT_FAILED, EXIT_UNAVAILABLE, Options, UsageError
 from shmcam.cli.run.background_service import READY_WITHIN_S

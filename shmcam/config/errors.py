@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from shmcam.config.schema import Section, find_key, list_keys, load_tables, table_name_of
 from shmcam.config.toml_file import Document, SettingsError, line_of, to_toml
@@ -24,8 +24,7 @@ VALUE_MAX = 80
 """The characters of a wrong value that are shown at most."""
 
 
-@dataclass(frozen=True)
-class Diagnostics:
+class Diagnostics(Struct, frozen=True):
     """Makes the errors about one file, which name its lines."""
 
     path: Path

@@ -7,8 +7,9 @@ what a default pipeline takes); what libcamera and a camera's driver take beside
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
+
+from msgspec import Struct
 
 from shmcam.config.schema import load_tables
 from shmcam.config.settings import Settings
@@ -34,8 +35,7 @@ BOARDS = {"Zero 2 W, 3A+": 427, "3B, 3B+": 925, "4, 5 with 2 GB": 1880, "4, 5 wi
 """Megabytes that Linux has of 512 MB, 1, 2 and 4 GB: the GPU's share and the kernel's own are gone (64-bit system)."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
+class MemoryPlan(Struct, frozen=True):
     """Bytes by name."""
 
     programs: Mapping[str, int]

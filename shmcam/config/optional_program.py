@@ -11,16 +11,16 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
+
+from msgspec import Struct
 
 from shmcam.config.schema import Section, load_tables, setting
 from shmcam.config.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """Software that a program cannot run without."""
 
     name: str

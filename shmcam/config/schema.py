@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import msgspec
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from shmcam.config.toml_file import parse_value
 
@@ -70,8 +69,7 @@ def setting(
     return msgspec.Meta(description=help, extra=extra, **bounds)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of config.toml, as `set`, the docs, the page and the shell completion use it."""
 
     path: str

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
+from msgspec import Struct
 
 from shmcam.config.errors import Diagnostics, suggest_key
 from shmcam.config.schema import CAMERA_TABLE, Key, Section, base_key_of, list_keys, load_tables, setting, table_name_of
@@ -138,8 +139,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(Struct, frozen=True):
     """The files and folders of [paths], absolute."""
 
     run: Path
@@ -148,7 +148,7 @@ class Paths:
     archives: Path
     library: Path
     captures: Path
-    links: Mapping[str, Path] = field(default_factory=dict)
+    links: Mapping[str, Path] = {}
     """The folders that are links, by their names in the file; such a link leads nowhere while its disk is away."""
 
     def find_dangling_link(self, folder: Path) -> Path | None:

@@ -22,10 +22,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.control.client_connection import ClientConnection, WakeUp
 from shmcam.control.event_deduplication import LastEvents, has_id
@@ -56,8 +58,7 @@ CHUNK_BACKLOG_BYTES = 1024 * 1024
 """Unsent bytes at most while chunks are taken; beyond it reply() refuses them, and the sender tries again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A command to answer, or an event of a subscribed topic."""
 
     message: Message

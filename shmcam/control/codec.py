@@ -20,12 +20,13 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.control.messages import (
     CHUNK_BYTES_MAX,
@@ -77,8 +78,7 @@ MSGPACK_LIMITS: dict[str, Any] = {
 # ---- bytes to messages
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A message, as it came."""
 
     message: Message
@@ -88,8 +88,7 @@ class Received:
     """Of an event of a process of ours; see messages.EventId."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Bytes that were no message."""
 
     reply: Reply

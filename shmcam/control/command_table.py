@@ -5,17 +5,17 @@ A new command is a class in `shmcam.control.messages` and a row here; a missing 
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
+
+from msgspec import Struct
+from msgspec.structs import FieldInfo
 
 from shmcam.control import messages as c
-from shmcam.control.messages import MESSAGES, Command, choices, wire_name
+from shmcam.control.messages import MESSAGES, Command, choices, fields_of, type_of, wire_name
 
 
-@dataclass(frozen=True, kw_only=True)
-class CommandRow:
+class CommandRow(Struct, frozen=True, kw_only=True):
     """The words, the owner and the explanation of one command."""
 
     message: type[Command]
@@ -50,19 +50,18 @@ class CommandRow:
     @property
     def options(self) -> str:
         """The fields that need their name, such as `[label=…]`."""
-        rest = [f for f in dataclasses.fields(self.message) if f.name not in self.positional]
+        rest = [f for f in fields_of(self.message).values() if f.name not in self.positional]
         return " ".join(f"[{f.name}={choices(f) or '…'}]" for f in rest)
 
     def _usage_of(self, name: str) -> str:
-        field = next(f for f in dataclasses.fields(self.message) if f.name == name)
+        field = fields_of(self.message)[name]
         word = choices(field) or (name + (" …" if is_list(field) else ""))
-        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        return f"<{word}>" if is_required else f"[{word}]"
+        return f"<{word}>" if field.required else f"[{word}]"
 
 
-def is_list(field: dataclasses.Field[Any]) -> bool:
+def is_list(field: FieldInfo) -> bool:
     """Returns whether a field takes any number of words."""
-    return "Words" in str(field.type) or "tuple[" in str(field.type)
+    return get_origin(type_of(field)) is tuple
 
 
 def _row(message: type[Command], owner: str, words: str, example: str, positional: str = "", **more: Any) -> CommandRow:

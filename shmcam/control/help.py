@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from functools import cache
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from shmcam.control.command_table import GROUPS, CommandRow, find, suggestion
-from shmcam.control.messages import Reply, choices, error
+from shmcam.control.messages import Reply, choices, error, fields_of
 
 SOCAT = "socat -t10 - UNIX-CONNECT:run/control.sock"
 """-t10: by default socat waits only 0.5 s for an answer."""
@@ -46,15 +45,14 @@ def explain_row(row: CommandRow) -> list[str]:
 
 def describe_fields(row: CommandRow) -> list[tuple[str, str]]:
     """Returns each field's name and its meaning with unit, choices and default."""
-    hints = typing.get_type_hints(row.message, include_extras=True)
-    return [(f.name, _meaning_of(f, hints[f.name])) for f in dataclasses.fields(row.message)]
+    return [(name, _meaning_of(field)) for name, field in fields_of(row.message).items()]
 
 
-def _meaning_of(field: dataclasses.Field[object], hint: object) -> str:
-    meta = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, msgspec.Meta)), None)
+def _meaning_of(field: FieldInfo) -> str:
+    meta = next((m for m in getattr(field.type, "__metadata__", ()) if isinstance(m, msgspec.Meta)), None)
     description = (meta.description or "") if meta else ""
     unit = str((meta.extra or {}).get("unit", "")) if meta else ""
     parts = [description + (f" [{unit}]" if unit else ""), choices(field)]
-    if field.default not in (dataclasses.MISSING, "", ()):
+    if field.default not in (msgspec.NODEFAULT, "", ()):
         parts.append(f"default {field.default}")
     return "; ".join(part for part in parts if part)

@@ -1,8 +1,8 @@
 """CONTRACT 2: every control message. Commands are imperative, events past tense; no other module declares messages.
 
 On the wire a message is a map: its wire name under "message", its fields beside it, and "id" where an answer is wanted.
-A message is a frozen keyword-only dataclass; each field says in its annotation what it means, its unit and its range,
-and `build` enforces that. The wire name of a message is its class name in snake_case, so there is one name to remember.
+A message is a frozen struct; each field says in its annotation what it means, its unit and its range, and `build`
+enforces that. The wire name of a message is its class name in snake_case, so there is one name to remember.
 
 What must change together: a new command needs its row in `shmcam.control.command_table`, which says how the command is
 written and which process answers it; a new event needs its group in TOPIC_GROUPS, and its kind in RETAINED if it
@@ -11,13 +11,13 @@ describes a state. The first line of a command's docstring is the text that `hel
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
+from msgspec import field
+from msgspec.structs import FieldInfo, fields
 
 from shmcam.config.settings import FORMER_LABEL, FORMER_LONG_NAME, LABEL, LONG_NAME
 from shmcam.runtime.clock import now_ns
@@ -58,38 +58,15 @@ Kind = Annotated[str, describe("picture, stack, timelapse, keogram …; empty: a
 Words = tuple[Annotated[str, msgspec.Meta(max_length=64)], ...]
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-class Message:
-    """A message on the control socket. Each class below is made a frozen dataclass with keyword-only fields.
-
-    Comparing, hashing and printing are here once: made for each of 66 classes, they were half of a program's import.
-    """
-
-    if TYPE_CHECKING:
-        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-
-    def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self._list_compared() == other._list_compared()
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._list_compared()))
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in values_of(self).items())
-        return f"{type(self).__name__}({fields})"
-
-    def _list_compared(self) -> list[Any]:
-        return [type(self), *(getattr(self, f.name) for f in dataclasses.fields(self) if f.compare)]
+class Message(msgspec.Struct, frozen=True):
+    """A message on the control socket."""
 
 
-class Command(Message):
+class Command(Message, frozen=True):
     """A request to one process, which always answers with one Reply."""
 
 
-class Event(Message):
+class Event(Message, frozen=True):
     """A thing that happened; the hub sends it to the subscribers of its name. Events have no answer."""
 
 
@@ -102,7 +79,7 @@ event arrives once, although the hub is killed at any instant.
 """
 
 
-class Reply(Message):
+class Reply(Message, frozen=True):
     """The one answer to a command."""
 
     ok: bool = True
@@ -115,7 +92,7 @@ class Reply(Message):
     """The same answer for programs (the JSON dialect's "data")."""
 
 
-class Chunk(Message):
+class Chunk(Message, frozen=True):
     """A piece of a binary answer, sent before its Reply; text connections get the bytes as they are."""
 
     data: bytes
@@ -124,7 +101,7 @@ class Chunk(Message):
     """True in the last one."""
 
 
-class Part(Message):
+class Part(Message, frozen=True):
     """A piece of a message that is too long for one map; the pieces follow each other and together are its JSON."""
 
     data: Annotated[bytes, describe("JSON, or a piece of it", max_length=CHUNK_BYTES_MAX)]
@@ -151,7 +128,7 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
 
     *Raises* ValueError with the field, the expectation and the value.
     """
-    names = message.__dataclass_fields__
+    names = message.__struct_fields__
     if unknown := [name for name in values if name not in names]:
         raise ValueError(
             f"{wire_name(message)} has no field {str(unknown[0])[:40]!r}; it has: {', '.join(names) or 'none'}"
@@ -169,13 +146,25 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
 
 def values_of(message: Message) -> dict[str, Any]:
     """Returns a message's fields by name, as they go on the wire."""
-    return {name: getattr(message, name) for name in message.__dataclass_fields__}
+    return {name: getattr(message, name) for name in message.__struct_fields__}
 
 
-def choices(message_field: dataclasses.Field[Any]) -> str:
+@cache
+def fields_of(message: type[Message]) -> dict[str, FieldInfo]:
+    """Returns the fields of a message by name."""
+    return {one.name: one for one in fields(message)}
+
+
+def type_of(message_field: FieldInfo) -> Any:
+    """Returns a field's type without its meaning and limits."""
+    kind = message_field.type
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def choices(message_field: FieldInfo) -> str:
     """Returns "start|stop|status" for a field of fixed words, else an empty string."""
-    _, literal, rest = str(message_field.type).partition("Literal[")
-    return "|".join(word.strip(" '\"") for word in rest.partition("]")[0].split(",")) if literal else ""
+    kind = type_of(message_field)
+    return "|".join(get_args(kind)) if get_origin(kind) is Literal else ""
 
 
 _WORDS = {
@@ -209,16 +198,15 @@ def _to_plain_text(message: type[Message], problem: str) -> str:
     what, _, where = problem.partition(" - at ")
     name = where.strip("`").removeprefix("$.")
     sentence = to_plain_words(what[:1].lower() + what[1:]).removeprefix("object ")
-    for message_field in dataclasses.fields(message):
-        if message_field.name == name and choices(message_field):
-            sentence = f"expected {choices(message_field)}, got{sentence.rpartition('value')[2]}"
+    if (message_field := fields_of(message).get(name)) and (words := choices(message_field)):
+        sentence = f"expected {words}, got{sentence.rpartition('value')[2]}"
     return f"{name}: {sentence}" if name else sentence
 
 
 # ---- commands: requests to one process
 
 
-class Save(Command):
+class Save(Command, frozen=True):
     """Save one full-resolution frame."""
 
     camera: Camera = ""
@@ -227,7 +215,7 @@ class Save(Command):
     seconds_ago: Annotated[float, describe("age of the wanted frame; 0: the newest", unit="s", ge=0, le=3600)] = 0.0
 
 
-class Snapshot(Command):
+class Snapshot(Command, frozen=True):
     """Save one frame of each camera, all of the same instant."""
 
     cameras: Annotated[Words, describe("camera names; empty: all")] = ()
@@ -237,7 +225,7 @@ class Snapshot(Command):
     at_ns: Annotated[int, describe("the wanted instant, sensor clock; 0: seconds_ago", ge=0, le=NS_MAX)] = 0
 
 
-class PastStack(Command):
+class PastStack(Command, frozen=True):
     """Save or stack the frames around this moment, from the ring."""
 
     camera: Camera = ""
@@ -252,26 +240,26 @@ class PastStack(Command):
     label: Label = ""
 
 
-class NightLevel(Command):
+class NightLevel(Command, frozen=True):
     """Tell brightness, thresholds and day or night."""
 
     camera: Camera = ""
 
 
-class Night(Command):
+class Night(Command, frozen=True):
     """Force night mode on or off, or let the analyzer decide."""
 
     action: Annotated[Literal["on", "off", "auto", "status"], describe("what to do")] = "status"
     camera: Camera = ""
 
 
-class Keogram(Command):
+class Keogram(Command, frozen=True):
     """Save the keogram and brightness strip of the day so far."""
 
     camera: Camera = ""
 
 
-class Record(Command):
+class Record(Command, frozen=True):
     """Start, stop or show recording."""
 
     action: Annotated[
@@ -284,10 +272,10 @@ class Record(Command):
     at_ns: Annotated[
         int,
         describe("sensor clock; by default when the hub got it, so all cameras act on one instant", ge=0, le=NS_MAX),
-    ] = field(default_factory=now_ns, compare=False)
+    ] = field(default_factory=now_ns)
 
 
-class Watch(Command):
+class Watch(Command, frozen=True):
     """Keep packets coming in the h264 ring; whoever shows live video asks again before the time is over."""
 
     camera: Camera = ""
@@ -295,13 +283,13 @@ class Watch(Command):
     key: Annotated[bool, describe("make the next frame a key frame, because a viewer waits for one")] = False
 
 
-class Detect(Command):
+class Detect(Command, frozen=True):
     """List every camera this machine can see, in use or not."""
 
     camera: Camera = ""
 
 
-class Archive(Command):
+class Archive(Command, frozen=True):
     """Copy clips and pictures of a time span into an experiment folder with a manifest."""
 
     name: Annotated[str, describe("folder name", pattern=rf"^{LONG_NAME}$")]
@@ -312,14 +300,14 @@ class Archive(Command):
     session: Annotated[str, describe("only files of this session's folder", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
-class Archives(Command):
+class Archives(Command, frozen=True):
     """List, verify or delete archives."""
 
     action: Annotated[Literal["list", "verify", "delete"], describe("what to do")] = "list"
     name: Annotated[str, describe("archive name; list: empty", pattern=rf"^({FORMER_LONG_NAME})?$")] = ""
 
 
-class Clips(Command):
+class Clips(Command, frozen=True):
     """List recorded clips, newest first."""
 
     camera: Camera = ""
@@ -329,7 +317,7 @@ class Clips(Command):
     cursor: Cursor = ""
 
 
-class Pictures(Command):
+class Pictures(Command, frozen=True):
     """List saved pictures, stacks and timelapses, newest first."""
 
     camera: Camera = ""
@@ -340,7 +328,7 @@ class Pictures(Command):
     cursor: Cursor = ""
 
 
-class Library(Command):
+class Library(Command, frozen=True):
     """Search what is saved, show one row or the timeline, check the library against the disk, or rebuild it."""
 
     action: Annotated[Literal["list", "show", "timeline", "check", "rebuild"], describe("what to do")] = "list"
@@ -364,25 +352,25 @@ class Library(Command):
     step_s: Annotated[int, describe("length of a cell of the timeline", unit="s", ge=1, le=86_400)] = 3600
 
 
-class Protect(Command):
+class Protect(Command, frozen=True):
     """Keep a picture or clip for ever: retention never deletes it."""
 
     number: RowNumber
 
 
-class Unprotect(Command):
+class Unprotect(Command, frozen=True):
     """Give a picture or clip back to retention."""
 
     number: RowNumber
 
 
-class Delete(Command):
+class Delete(Command, frozen=True):
     """Delete a picture or clip and its row."""
 
     number: RowNumber
 
 
-class Timelapse(Command):
+class Timelapse(Command, frozen=True):
     """Start, stop or show the running timelapse, or build one from saved pictures."""
 
     action: Annotated[Literal["start", "stop", "status", "build"], describe("what to do")] = "status"
@@ -393,7 +381,7 @@ class Timelapse(Command):
     label: Label = ""
 
 
-class ShortStream(Command):
+class ShortStream(Command, frozen=True):
     """Send n frames as JPEG on this connection, each after its length."""
 
     count: Annotated[int, describe("frames", ge=1, le=10_000)] = 10
@@ -403,7 +391,7 @@ class ShortStream(Command):
     exposure: Annotated[Literal["live", "long"], describe("single frames, or the virtual long exposure")] = "live"
 
 
-class Preview(Command):
+class Preview(Command, frozen=True):
     """Switch preview_frame messages on this connection on or off (the hub tells the streamer)."""
 
     camera: Camera = ""
@@ -412,37 +400,37 @@ class Preview(Command):
     width: Annotated[int, describe("picture width", unit="px", ge=16, le=1920)] = 320
 
 
-class Viewers(Command):
+class Viewers(Command, frozen=True):
     """List who is watching."""
 
 
-class Status(Command):
+class Status(Command, frozen=True):
     """Tell what every process is doing."""
 
 
-class Health(Command):
+class Health(Command, frozen=True):
     """Tell memory, swap and state of every process."""
 
 
-class Cameras(Command):
+class Cameras(Command, frozen=True):
     """List the configured cameras and what they deliver."""
 
 
-class Version(Command):
+class Version(Command, frozen=True):
     """Tell the versions of shmcam and of what it runs on."""
 
 
-class Ping(Command):
+class Ping(Command, frozen=True):
     """Ask the hub whether it is there."""
 
 
-class Help(Command):
+class Help(Command, frozen=True):
     """List the commands, or explain one."""
 
     word: Annotated[str, describe("a command; empty: all", max_length=64)] = ""
 
 
-class Set(Command):
+class Set(Command, frozen=True):
     """Change settings of the running service, all of them or none."""
 
     changes: Annotated[dict[str, JSON], describe("key → value, such as night.dark_threshold → 35", max_length=64)] = (
@@ -451,42 +439,42 @@ class Set(Command):
     save: Annotated[bool, describe("also write them to config.toml")] = False
 
 
-class Get(Command):
+class Get(Command, frozen=True):
     """Show one setting, or all whose key begins so."""
 
     key: Annotated[str, describe("a key such as night.dark_threshold, or a table such as night", max_length=100)] = ""
 
 
-class DumpConfig(Command):
+class DumpConfig(Command, frozen=True):
     """Show the whole configuration in use."""
 
     format: Annotated[Literal["json", "toml"], describe("how")] = "json"
 
 
-class OverwriteConfig(Command):
+class OverwriteConfig(Command, frozen=True):
     """Write the changed settings into config.toml, keeping comments and order."""
 
 
-class Subscribe(Command):
+class Subscribe(Command, frozen=True):
     """Get events on this connection until it closes."""
 
     topics: Annotated[Words, describe("events or groups (night, motion, recording, process …); empty: all")] = ()
 
 
-class Unsubscribe(Command):
+class Unsubscribe(Command, frozen=True):
     """Stop getting events."""
 
     topics: Annotated[Words, describe("as subscribed; empty: all")] = ()
 
 
-class Logs(Command):
+class Logs(Command, frozen=True):
     """Show the last log lines of one process, or of all merged by time."""
 
     process: Annotated[str, describe("program name such as capture; empty: all", pattern=r"^[a-z0-9_-]{0,48}$")] = ""
     lines: Annotated[int, describe("how many", ge=1, le=400)] = 20
 
 
-class Quit(Command):
+class Quit(Command, frozen=True):
     """End this connection."""
 
 
@@ -497,7 +485,7 @@ FrameId = Annotated[int, describe("frame the event is about; -1: none", ge=-1)]
 Path = Annotated[str, describe("absolute path of the file", max_length=1024)]
 
 
-class Hello(Event):
+class Hello(Event, frozen=True):
     """First message of a process: who it is and what it answers."""
 
     role: Annotated[str, describe("program family, such as analyzer", pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -509,7 +497,7 @@ class Hello(Event):
     since_ns: Annotated[int, describe("monotonic time from which on it wants events: its start", unit="ns", ge=0)] = 0
 
 
-class Heartbeat(Event):
+class Heartbeat(Event, frozen=True):
     """Sent once a second by a process whose loop turns."""
 
     role: Annotated[str, describe("program family", max_length=32)]
@@ -528,7 +516,7 @@ class Heartbeat(Event):
     )
 
 
-class SettingChanged(Event):
+class SettingChanged(Event, frozen=True):
     """A live setting has a new value."""
 
     key: Annotated[str, describe("such as night.dark_threshold", max_length=100)]
@@ -537,7 +525,7 @@ class SettingChanged(Event):
     camera: Camera = ""
 
 
-class ModeRequested(Event):
+class ModeRequested(Event, frozen=True):
     """The analyzer wants the camera in another mode; capture obeys."""
 
     camera: Camera
@@ -547,7 +535,7 @@ class ModeRequested(Event):
     reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
-class ModeChanged(Event):
+class ModeChanged(Event, frozen=True):
     """The camera runs in another mode."""
 
     camera: Camera
@@ -556,7 +544,7 @@ class ModeChanged(Event):
     changes: Annotated[dict[str, JSON], describe("control → [old, new]")] = field(default_factory=dict)
 
 
-class NightBegan(Event):
+class NightBegan(Event, frozen=True):
     """It is night for this camera."""
 
     camera: Camera
@@ -566,11 +554,11 @@ class NightBegan(Event):
     reason: Annotated[str, describe("the numbers behind it", max_length=300)] = ""
 
 
-class NightEnded(NightBegan):
+class NightEnded(NightBegan, frozen=True):
     """It is day for this camera."""
 
 
-class MotionBegan(Event):
+class MotionBegan(Event, frozen=True):
     """Something moves."""
 
     camera: Camera
@@ -581,13 +569,13 @@ class MotionBegan(Event):
     captured_ns: CapturedNs = 0
 
 
-class MotionEnded(MotionBegan):
+class MotionEnded(MotionBegan, frozen=True):
     """Nothing moves any more."""
 
     duration_s: Annotated[float, describe("how long it moved", unit="s", ge=0)] = 0.0
 
 
-class Saved(Event):
+class Saved(Event, frozen=True):
     """A picture is safely on disk."""
 
     camera: Camera
@@ -598,7 +586,7 @@ class Saved(Event):
     captured_ns: CapturedNs = 0
 
 
-class StackSaved(Saved):
+class StackSaved(Saved, frozen=True):
     """A stack of frames is safely on disk."""
 
     count: Annotated[int, describe("frames in it", ge=0)] = 0
@@ -608,7 +596,7 @@ class StackSaved(Saved):
     reason: Annotated[str, describe("why frames were left out; empty: none, or not known", max_length=300)] = ""
 
 
-class ArchiveSaved(Event):
+class ArchiveSaved(Event, frozen=True):
     """An archive is complete."""
 
     name: Annotated[str, describe("its name", max_length=32)]
@@ -616,7 +604,7 @@ class ArchiveSaved(Event):
     files: Annotated[int, describe("files in it", ge=0)] = 0
 
 
-class Progressed(Event):
+class Progressed(Event, frozen=True):
     """A long job came a step further."""
 
     task: Annotated[str, describe("what", max_length=64)]
@@ -624,7 +612,7 @@ class Progressed(Event):
     total: Annotated[int, describe("steps in all; 0: unknown", ge=0)] = 0
 
 
-class RecordingStarted(Event):
+class RecordingStarted(Event, frozen=True):
     """A recording runs."""
 
     camera: Camera
@@ -633,7 +621,7 @@ class RecordingStarted(Event):
     frame_id: FrameId = -1
 
 
-class RecordingStopped(Event):
+class RecordingStopped(Event, frozen=True):
     """A recording ended."""
 
     camera: Camera
@@ -643,14 +631,14 @@ class RecordingStopped(Event):
     reason: Annotated[str, describe("why", max_length=300)] = ""
 
 
-class ClipClosed(RecordingStopped):
+class ClipClosed(RecordingStopped, frozen=True):
     """A clip is complete, playable and in the library."""
 
     duration_s: Annotated[float, describe("its length", unit="s", ge=0)] = 0.0
     bytes: Annotated[int, describe("its size", unit="B", ge=0)] = 0
 
 
-class PreviewFrame(Event):
+class PreviewFrame(Event, frozen=True):
     """A small picture for whoever switched previews on; dropped rather than queued."""
 
     camera: Camera
@@ -661,7 +649,7 @@ class PreviewFrame(Event):
     captured_ns: CapturedNs = 0
 
 
-class CameraFound(Event):
+class CameraFound(Event, frozen=True):
     """A camera answers and delivers frames."""
 
     camera: Camera
@@ -672,21 +660,21 @@ class CameraFound(Event):
     reason: Annotated[str, describe("why this source", max_length=300)] = ""
 
 
-class CameraLost(Event):
+class CameraLost(Event, frozen=True):
     """A camera does not answer any more; capture keeps trying."""
 
     camera: Camera
     reason: Annotated[str, describe("what it said", max_length=300)] = ""
 
 
-class ProcessUp(Event):
+class ProcessUp(Event, frozen=True):
     """supervisord started a program and it stays up."""
 
     program: Annotated[str, describe("supervisord's name", max_length=64)]
     pid: Annotated[int, describe("process number", ge=0)] = 0
 
 
-class ProcessDown(Event):
+class ProcessDown(Event, frozen=True):
     """A program ended, was killed or was given up."""
 
     program: Annotated[str, describe("supervisord's name", max_length=64)]
@@ -694,7 +682,7 @@ class ProcessDown(Event):
     reason: Annotated[str, describe("what is known", max_length=300)] = ""
 
 
-class ProcessStalled(Event):
+class ProcessStalled(Event, frozen=True):
     """A process gives no sign of life, or no new frames while it should."""
 
     program: Annotated[str, describe("supervisord's name", max_length=64)]
@@ -702,7 +690,7 @@ class ProcessStalled(Event):
     reason: Annotated[str, describe("what is missing", max_length=300)] = ""
 
 
-class DiskLow(Event):
+class DiskLow(Event, frozen=True):
     """Free space fell below half of the reserve that retention keeps: somebody else fills the disk."""
 
     path: Path
@@ -710,7 +698,7 @@ class DiskLow(Event):
     need_bytes: Annotated[int, describe("the reserve", unit="B", ge=0)] = 0
 
 
-class Deleted(Event):
+class Deleted(Event, frozen=True, kw_only=True):
     """A saved file was deleted, by a command or to make room."""
 
     row: Annotated[int, describe("its number in the library")] = 0
@@ -722,7 +710,7 @@ class Deleted(Event):
     reason: Annotated[str, describe("command, limit, count or free space", max_length=32)] = ""
 
 
-class Uploaded(Event):
+class Uploaded(Event, frozen=True, kw_only=True):
     """A copy of a saved file lies elsewhere, and its checksum was compared."""
 
     row: Annotated[int, describe("its number in the library")] = 0
@@ -734,7 +722,7 @@ class Uploaded(Event):
     to: Annotated[str, describe("the place, such as nas:shmcam", max_length=500)] = ""
 
 
-class MemoryHigh(Event):
+class MemoryHigh(Event, frozen=True):
     """Memory or swap passed a limit."""
 
     program: Annotated[str, describe("supervisord's name; empty: the whole machine", max_length=64)] = ""
@@ -743,7 +731,7 @@ class MemoryHigh(Event):
     limit: Annotated[float, describe("the limit it passed, same unit")] = 0.0
 
 
-class Failed(Event):
+class Failed(Event, frozen=True):
     """Something went wrong that an owner should know."""
 
     what: Annotated[str, describe("one sentence", max_length=500)]
@@ -751,7 +739,7 @@ class Failed(Event):
     camera: Camera = ""
 
 
-class EventsLost(Event):
+class EventsLost(Event, frozen=True):
     """Events were dropped because the reader of the connection was too slow."""
 
     count: Annotated[int, describe("events dropped", ge=1)]

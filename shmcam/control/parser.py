@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from collections.abc import Collection
 from typing import Any
 
+from msgspec.structs import FieldInfo
+
 from shmcam.control import command_table
 from shmcam.control.command_table import CommandRow, is_list
-from shmcam.control.messages import MESSAGES, Command, Message, Set, Snapshot, build, choices
+from shmcam.control.messages import MESSAGES, Command, Message, Set, Snapshot, build, choices, fields_of, type_of
 
 
 class UnknownCommandError(ValueError):
@@ -96,7 +97,7 @@ def _parse_settings(words: list[str]) -> dict[str, Any]:
 
 def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -> dict[str, Any]:
     """Assigns each word to its field: name=value and --name value by name, the others by position."""
-    fields = row.message.__dataclass_fields__
+    fields = fields_of(row.message)
     values: dict[str, Any] = {}
     bare: list[str] = []
     rest = iter(words)
@@ -106,7 +107,7 @@ def _parse_fields(row: CommandRow, words: list[str], cameras: Collection[str]) -
         if equals or word.startswith("--"):
             if name not in fields:
                 raise ValueError(f"{row.words[0]}: no option {escape(name)}; it has: {', '.join(fields) or 'none'}")
-            if not equals and "bool" in str(fields[name].type):
+            if not equals and type_of(fields[name]) is bool:
                 value = "true"
             elif not equals:
                 try:
@@ -124,7 +125,7 @@ def _parse_positional(
     row: CommandRow, bare: list[str], named: dict[str, Any], cameras: Collection[str]
 ) -> dict[str, Any]:
     """Assigns bare words to row.positional in order; a camera's name may stand before, between or after formats."""
-    fields = row.message.__dataclass_fields__
+    fields = fields_of(row.message)
     values: dict[str, Any] = {}
     is_mixed = row.positional[-1:] == ("formats",)
     for name in (name for name in row.positional if name not in named):
@@ -145,9 +146,9 @@ def _parse_positional(
     return values
 
 
-def _to_bool_word(field: dataclasses.Field[Any], word: str) -> str:
+def _to_bool_word(field: FieldInfo, word: str) -> str:
     """Turns on, off, yes and no into true and false where the field is a bool."""
-    if "bool" not in str(field.type):
+    if type_of(field) is not bool:
         return word
     return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(word.lower(), word.lower())
 

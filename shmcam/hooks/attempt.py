@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import mimetypes
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
 CLIPS = frozenset({".mp4", ".mkv", ".h264"})
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """The result of one try."""
 
     state: Literal["done", "failed", "refused"]
@@ -24,8 +24,7 @@ class Attempt:
     """The time that the server asked for before the next try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A file that goes with an event: bytes in memory, or a path."""
 
     name: str

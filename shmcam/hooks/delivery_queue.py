@@ -14,10 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from msgspec import Struct
 
 from shmcam.control.messages import EventId
 from shmcam.runtime.clock import utc_offset_ns
@@ -46,8 +47,7 @@ CREATE TABLE IF NOT EXISTS seen (run TEXT, sender INTEGER, announced_ns INTEGER,
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One event for one hook."""
 
     hook: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from shmcam.config.settings import Settings
 from shmcam.control.messages import Event, topics_of, wire_name
 from shmcam.hooks.settings import ActionSettings, HooksSettings, night_commands_of
@@ -15,14 +17,13 @@ NIGHT_KEEP_S = 60.0
 """A switch of day and night that could not be carried out for so long is of no use any more."""
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """One action with its name."""
 
     name: str
     """The name of its table, or cam0.night."""
     action: ActionSettings
-    night_commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    night_commands: dict[str, tuple[str, ...]] = {}
     """The command by event, of [night] on_night and on_day; empty: that of the action."""
 
     @property

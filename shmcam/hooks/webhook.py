@@ -17,9 +17,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from shmcam.hooks.attempt import Attachment, Attempt
 from shmcam.network.connection_errors import reason_of
@@ -38,8 +39,7 @@ SEND_BYTES_PER_S_MIN = 32 * 1024
 """The slowest way up: the time for a request is timeout_s, and so much more for the bytes that are sent."""
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(Struct, frozen=True):
     """The bytes of a request, which can be read twice: for the signature and for the wire."""
 
     media_type: str

@@ -14,13 +14,13 @@ import time
 import tomllib
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import tomlkit
+from msgspec import Struct
 from tomlkit.exceptions import TOMLKitError
 
 from shmcam.config.errors import explain_unknown_camera
@@ -42,8 +42,7 @@ JOURNAL_BYTES_MAX = 64 * 1024
 """A longer journal is written anew, with the changes that count."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """One changed setting."""
 
     path: str

@@ -11,10 +11,11 @@ recorder must not miss that night began.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.config.errors import explain_unknown_camera
 from shmcam.control.codec import Decoded, Received, Refused
@@ -70,8 +71,7 @@ RECENT_EVENTS_MAX = 256
 # ---- actions: what the server carries out
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Sends a message to some peers."""
 
     peers: tuple[int, ...]
@@ -80,16 +80,14 @@ class Send:
     event_id: EventId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """Closes a connection after its unsent bytes are out."""
 
     peer: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunCommand:
+class RunCommand(Struct, frozen=True):
     """Runs a command of the hub's own; its Reply goes to `Router.add_own_reply` with this number."""
 
     number: int
@@ -338,7 +336,7 @@ class Router:
 
     def _welcome(self, peer: Peer, hello: Hello, now_s: float) -> list[Action]:
         program = hello.program or self.registry.program_of(hello.role, hello.camera)
-        peer.hello = dataclasses.replace(hello, program=program)
+        peer.hello = replace(hello, program=program)
         peer.last_seen_s = now_s
         peer.since_ns = hello.since_ns or peer.since_ns
         if hello.role == "capture":  # a new one may have begun in another mode, and an old one sends its own again

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring import FrameMeta
@@ -28,8 +28,7 @@ PRINTABLE = "".join(chr(code) for code in range(32, 127))
 """The letters of OpenCV's stroke fonts; any other is shown as a question mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(Struct, frozen=True):
     """The look of the text."""
 
     font_scale: float = 1.0
@@ -47,8 +46,7 @@ class Style:
     """Pixels from its top or bottom to the first line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """The content of the lines."""
 
     show_time: bool = True

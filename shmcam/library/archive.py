@@ -18,10 +18,11 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
+
+from msgspec.structs import asdict
 
 from shmcam.config.settings import FORMER_LONG_NAME, LONG_NAME
 from shmcam.library.catalogue import Catalogue

@@ -6,17 +6,17 @@ The rows are an index of the files: every row can be made again from the files a
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from shmcam.config.errors import UnknownCamera
 from shmcam.config.settings import Paths, Settings
@@ -242,7 +242,7 @@ class Catalogue:
 
     def sum_search(self, query: Query) -> tuple[int, int]:
         """Returns files and bytes of all pages of a search. Raises: ValueError as `search`."""
-        where, values, _ = to_sql(dataclasses.replace(query, cursor="", before=None))
+        where, values, _ = to_sql(replace(query, cursor="", before=None))
         return self.sum_rows(where, values)
 
     def sum_rows(self, where: str, values: Sequence[Any]) -> tuple[int, int]:

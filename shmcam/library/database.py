@@ -31,9 +31,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.library.entry import Entry
 from shmcam.library.errors import LibraryBusy, LibraryError, NotWritable
@@ -373,8 +375,7 @@ CLOCK_WRITE_S = 10.0
 """Seconds between two stored readings: a power cut makes files younger by so much at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
+class ClockReading(Struct, frozen=True):
     """The clocks at one moment."""
 
     boot: str
@@ -400,7 +401,7 @@ def advance_library_s(library_s: float, before: ClockReading | None, now: ClockR
     return library_s + now.up_s + min(max(0.0, off_s), MAX_OFF_S)
 
 
-COLUMNS = [field.name for field in fields(Entry)]
+COLUMNS = Entry.__struct_fields__
 COLUMN_TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("id", "started_utc_ns", "bytes", "first_frame", "last_frame", "frames", "drops"), int),
     **dict.fromkeys(("kind", "camera", "trigger", "label", "uploaded"), str),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from shmcam.library.settings import LibrarySettings
 from shmcam.runtime.atomic_files import existing_parent_of
@@ -23,8 +24,7 @@ FAT_MAX_BYTES = (1 << 32) - 1
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-@dataclass(frozen=True, slots=True)
-class DiskRoom:
+class DiskRoom(Struct, frozen=True):
     """The space on one disk at one moment."""
 
     free_bytes: int

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.library.time_parsing import LARGEST
 from shmcam.runtime.clock import to_iso
@@ -30,8 +32,7 @@ NOT_DESCRIBED = frozenset({"id", "path", "bytes", "protected", "uploaded"})
 """The fields that the place on disk gives (path, size, the marks in the sidecar) or only the database knows (id)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One saved file."""
 
     kind: str
@@ -96,7 +97,7 @@ class Entry:
         return {**values, "companions": list(self.companions)}
 
 
-DESCRIBED = tuple(field.name for field in fields(Entry) if field.name not in NOT_DESCRIBED)
+DESCRIBED = tuple(name for name in Entry.__struct_fields__ if name not in NOT_DESCRIBED)
 
 
 def from_description(

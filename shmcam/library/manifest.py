@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from shmcam.library.entry import Entry, from_description
 from shmcam.library.errors import ArchiveDamaged
@@ -28,8 +30,7 @@ CONFIG = "config.toml"
 """The configuration in use, beside the manifest."""
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestItem:
+class ManifestItem(Struct, frozen=True):
     """One file in an archive."""
 
     file: str
@@ -48,8 +49,7 @@ ITEM_TYPES = {"file": str, "sha256": str, "bytes": int, "linked": bool, "mtime_n
 """The fields that JSON must hold to be an item."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """What is asked for: a time span, of which None is without limit, and whose files."""
 
     since_utc_ns: int | None = None
@@ -98,7 +98,11 @@ def verify(folder: Path, progress: Progress = lambda _done, _total: None) -> lis
 
 def _to_items(rows: Iterable[object]) -> list[ManifestItem]:
     """Returns the rows that are valid; the others are damaged."""
-    items = (ManifestItem(**row) for row in rows if isinstance(row, dict) and row.keys() == set(ManifestItem.__slots__))
+    items = (
+        ManifestItem(**row)
+        for row in rows
+        if isinstance(row, dict) and row.keys() == set(ManifestItem.__struct_fields__)
+    )
     return [item for item in items if all(isinstance(getattr(item, name), kind) for name, kind in ITEM_TYPES.items())]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from shmcam.library.entry import GROUPS, Entry
 from shmcam.library.time_parsing import LARGEST, check_span
@@ -36,8 +37,7 @@ TEXT_COLUMNS = ("kind", "camera", "trigger", "label", "path")
 _CURSOR = re.compile(r"(-?\d{1,19}(?:\.\d{1,18})?(?:e[+-]\d{1,3})?)_(\d{1,19})")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Struct, frozen=True, kw_only=True):
     """What a search asks for; an empty field asks for everything. Rows match all fields."""
 
     text: str = ""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from shmcam.config.settings import Paths, Settings
 from shmcam.library.catalogue import Catalogue
@@ -33,8 +34,7 @@ from shmcam.runtime.folder_checks import explain_unusable
 DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class GroupLimits:
+class GroupLimits(Struct, frozen=True):
     """The limits of one group; 0 does not limit."""
 
     max_count: int = 0
@@ -199,8 +199,7 @@ class _Deletions:
         self.deleted.append(entry)
 
 
-@dataclass(frozen=True, slots=True)
-class _OnDisk:
+class _OnDisk(Struct, frozen=True):
     """The entries of one disk that may go for free space, in order of deletion."""
 
     catalogue: Catalogue

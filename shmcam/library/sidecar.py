@@ -19,9 +19,11 @@ import socket
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.imaging import tiff
 from shmcam.imaging.tiff import Tag
@@ -57,8 +59,7 @@ TIMING = "_frame_timing.csv"
 """The end of the name of a clip's CSV."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """The installation whose files are ours."""
 
     ids: tuple[str, ...]

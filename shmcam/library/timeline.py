@@ -7,9 +7,10 @@ reaches into; every other file counts where it begins.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from shmcam.library.entry import GROUPS, ORDINARY_TRIGGERS
 from shmcam.library.time_parsing import check_span
@@ -40,8 +41,7 @@ class TimelineRow(NamedTuple):
     uploaded: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineSpan:
+class TimelineSpan(Struct, frozen=True):
     """The span of a timeline, whole cells."""
 
     since_utc_ns: int
@@ -73,8 +73,7 @@ class TimelineSpan:
         return max(0, min((utc_ns - self.since_utc_ns) // (self.step_s * NS), self.count - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineCell:
+class TimelineCell(Struct, frozen=True):
     """What exists in one step of time; empty cells are left out."""
 
     utc: str
@@ -91,8 +90,7 @@ class TimelineCell:
     """A row to open there: the first file that begins in it, or the clip that goes on in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineEvent:
+class TimelineEvent(Struct, frozen=True):
     """A file that an event or a command caused."""
 
     row: int
@@ -103,16 +101,14 @@ class TimelineEvent:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimePeriod:
+class TimePeriod(Struct, frozen=True):
     """A period of time, ISO 8601."""
 
     begin_utc: str
     end_utc: str
 
 
-@dataclass(frozen=True, slots=True)
-class CameraTimeline:
+class CameraTimeline(Struct, frozen=True):
     """The timeline of one camera; an empty name: files of no camera."""
 
     camera: str
@@ -127,8 +123,7 @@ class CameraTimeline:
     """In order of time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """What exists of each camera, in cells of `step_s`."""
 
     since_utc: str

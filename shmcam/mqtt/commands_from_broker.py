@@ -7,10 +7,11 @@ instant at which a snapshot is taken or a recording begins or ends, and `devices
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.control.codec import encode
 from shmcam.control.command_table import BY_NAME, GROUPS
@@ -50,8 +51,7 @@ class RefusedCommandError(ValueError):
     """A command that is not carried out; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerCommand:
+class BrokerCommand(Struct, frozen=True):
     """A command, taken apart."""
 
     command: Command
@@ -120,7 +120,7 @@ def _parse_object(value: dict[str, Any], now_utc_ns: int) -> BrokerCommand:
 def at_sensor_time(command: Command, at_ns: int) -> Command:
     """Returns a snapshot or record command for an instant of the sensor clock."""
     if isinstance(command, Snapshot | Record):
-        return dataclasses.replace(command, at_ns=at_ns)
+        return replace(command, at_ns=at_ns)
     return command
 
 

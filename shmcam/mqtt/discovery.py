@@ -6,8 +6,9 @@ all components. Source: https://www.home-assistant.io/integrations/mqtt/#device-
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from shmcam.control.messages import JSON
 from shmcam.mqtt.topics import Topics
@@ -19,8 +20,7 @@ NIGHT_OPTIONS = ("auto", "on", "off")
 """The words of the command `night`."""
 
 
-@dataclass(frozen=True, slots=True)
-class CameraFacts:
+class CameraFacts(Struct, frozen=True):
     """The facts about a camera that its device shows; a change is announced anew."""
 
     camera: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from msgspec import Struct
 
 from shmcam.config.settings import Settings
 from shmcam.control.messages import JSON
@@ -26,8 +27,7 @@ RUNNING_VERSION = _read_version()
 """The version that runs; what is installed may be newer, until the service is started again."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineFigures:
+class MachineFigures(Struct, frozen=True):
     """The figures of this machine; the defaults stand for what is not known yet."""
 
     version: str = RUNNING_VERSION

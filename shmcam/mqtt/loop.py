@@ -15,10 +15,10 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 import aiomqtt
+from msgspec.structs import replace
 
 from shmcam.config.settings import Settings
 from shmcam.control.call import acall, call

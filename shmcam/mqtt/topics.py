@@ -15,7 +15,8 @@ DISCOVERY/status                     Home Assistant's birth and will
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shmcam.mqtt.settings import NOT_DEVICES, MqttSettings
 
@@ -31,8 +32,7 @@ def device_name_of(settings: MqttSettings, host_name: str) -> str:
     return name if name and name not in NOT_DEVICES else "camera"
 
 
-@dataclass(frozen=True, slots=True)
-class Topics:
+class Topics(Struct, frozen=True):
     """The topics of one device; see the module."""
 
     prefix: str

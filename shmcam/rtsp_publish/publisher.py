@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shm_ring import LiveRing
 from shm_ring.records.packets import Unit, follow
@@ -25,8 +27,7 @@ SETTLED_S = 10.0
 """A connection that has lasted so long was a good one; the next trouble is a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherStatus:
+class PublisherStatus(Struct, frozen=True):
     """How one camera's publishing goes; replaced, never changed, as two threads read it."""
 
     state: str = "waiting"

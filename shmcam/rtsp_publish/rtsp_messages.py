@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shmcam.rtsp_publish.rtp_packets import CLOCK_HZ, PAYLOAD_TYPE, Channels
 from shmcam.video.annexb import ParameterSets
@@ -26,8 +27,7 @@ class NotRtsp(OSError):
         super().__init__("what answers is no RTSP server")
 
 
-@dataclass(frozen=True, slots=True)
-class RtspMessage:
+class RtspMessage(Struct, frozen=True):
     """One message of the server: the reply to a request, or a request of its own."""
 
     start: str

@@ -9,9 +9,10 @@ import ctypes
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+
+from msgspec import Struct
 
 
 def now_ns() -> int:
@@ -60,8 +61,7 @@ class _Timex(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ClockError:
+class ClockError(Struct, frozen=True):
     """The error of the wall clock, as the NTP client (chrony, systemd-timesyncd, ntpd) told the kernel."""
 
     synchronized: bool

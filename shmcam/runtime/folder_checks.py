@@ -7,8 +7,9 @@ import pwd
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from shmcam.config.settings import Settings
 from shmcam.runtime.atomic_files import existing_parent_of
@@ -20,8 +21,7 @@ DEPTH = 2
 """Levels below a folder where files of another user are looked for: sessions of recordings, days of captures."""
 
 
-@dataclass(frozen=True, slots=True)
-class FolderProblem:
+class FolderProblem(Struct, frozen=True):
     """A folder or file of [paths] that this process cannot use."""
 
     name: str

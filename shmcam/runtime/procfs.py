@@ -9,15 +9,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 PROC = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceHolder:
+class DeviceHolder(Struct, frozen=True):
     """A process that uses devices."""
 
     pid: int

@@ -10,9 +10,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 from shmcam.config.errors import UnknownCamera
 from shmcam.config.masking import find_secrets
@@ -42,8 +43,7 @@ def _note_parent() -> None:
 os.register_at_fork(after_in_child=_note_parent)
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(Struct, frozen=True):
     """The parts that a `__main__` needs to wire its process."""
 
     role: str

@@ -7,10 +7,11 @@ import socket
 import xmlrpc.client
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, cast
+
+from msgspec import Struct
 
 from shmcam.runtime.atomic_files import read_state
 from shmcam.runtime.procfs import find_commands
@@ -61,8 +62,7 @@ class SupervisordError(OSError):
     """supervisord did not answer, or refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """One program as supervisord sees it."""
 
     name: str

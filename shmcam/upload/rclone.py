@@ -16,9 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 LOOK_S = 0.5
 """Seconds between two looks at whether a run may go on."""
@@ -51,8 +54,7 @@ _USER = re.compile(r"(\w://)[^\s/@\"']*@")
 _QUERY = re.compile(r"(\w://[^\s?\"']*)\?[^\s\"']*")
 
 
-@dataclass(frozen=True, slots=True)
-class RunStats:
+class RunStats(Struct, frozen=True):
     """The progress of a run."""
 
     done_bytes: int = 0
@@ -70,8 +72,7 @@ class RunStats:
         return min(100, 100 * self.done_bytes // self.total_bytes) if self.total_bytes > 0 else 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Struct, frozen=True):
     """The end of a run."""
 
     code: int
@@ -91,8 +92,7 @@ class RunResult:
         return self.code in {0, DIRECTORY_NOT_FOUND}
 
 
-@dataclass(frozen=True, slots=True)
-class Rclone:
+class Rclone(Struct, frozen=True):
     """rclone with one configuration."""
 
     config: Path | None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shm_ring.records import packets
 from shm_ring.records.packets import split_nal_units
@@ -12,8 +13,7 @@ _SPS, _PPS, _DELIMITER = 7, 8, 9
 _START_CODE = b"\0\0\0\1"
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterSets:
+class ParameterSets(Struct, frozen=True):
     """The sequence and picture parameter set that a decoder needs before the first frame."""
 
     sps: bytes

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from shmcam.runtime.atomic_files import open_regular
 
@@ -26,8 +27,7 @@ _SAMPLE_FIELDS = (0x100, 0x200, 0x400, 0x800)
 """trun flags for 32 bits each of every sample: duration, size, flags, composition offset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(Struct, frozen=True):
     """One fragment whose bytes are all there."""
 
     end: int
@@ -40,8 +40,7 @@ class Fragment:
     sizes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(Struct, frozen=True):
     """The part of a file that is whole."""
 
     bytes: int = 0

@@ -11,7 +11,8 @@ PyAV could mux, too, but writes one file per viewer and keeps state; this is 100
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shm_ring.records.packets import Unit
 from shmcam.video.annexb import ParameterSets, to_avcc
@@ -26,8 +27,7 @@ _SYNC, _NOT_SYNC = 0x02000000, 0x01010000
 """Sample flags: depends on no other frame; depends on others and is no random access point."""
 
 
-@dataclass(frozen=True, slots=True)
-class MuxedFrame:
+class MuxedFrame(Struct, frozen=True):
     """One encoded frame, muxed; all but its time is the same for every viewer."""
 
     before: bytes

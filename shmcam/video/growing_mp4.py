@@ -13,9 +13,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from msgspec import Struct
 
 from shmcam.runtime.atomic_files import open_regular
 from shmcam.video import fmp4_reader
@@ -30,8 +31,7 @@ HYBRID_SINCE = (61, 7, 0)
 """libavformat of FFmpeg 7.1, which has hybrid_fragmented; older ones keep the fragments."""
 
 
-@dataclass(frozen=True, slots=True)
-class VideoSummary:
+class VideoSummary(Struct, frozen=True):
     """The content of a video."""
 
     about: dict[str, Any]

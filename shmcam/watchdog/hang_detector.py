@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from shmcam.config.optional_program import optional_programs
 from shmcam.config.settings import FOR_ALL, PER_CAMERA
 from shmcam.control.messages import Heartbeat
@@ -51,8 +53,7 @@ EXPOSURES = 3
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """A decision about one program; `shmcam.watchdog.watchdog` carries it out."""
 
     kind: Literal["grace", "hub_stalled", "stalled", "kill", "storm", "too_big", "stranger"]
@@ -63,8 +64,7 @@ class Action:
     limit_mb: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSigns:
+class ProcessSigns(Struct, frozen=True):
     """What a process shows without the hub."""
 
     pid: int
@@ -135,8 +135,7 @@ class WatchedProcess:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class UnassignedBeat:
+class UnassignedBeat(Struct, frozen=True):
     """The last heartbeat of a pid that supervisord does not know yet."""
 
     beat: Heartbeat

@@ -5,7 +5,7 @@ we: READY\n   it: "ver:3.0 … eventname:PROCESS_STATE_EXITED len:84\n" + 84 byt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 READY = b"READY\n"
 DONE = b"RESULT 2\nOK"
@@ -13,8 +13,7 @@ BYTES_MAX = 64 * 1024
 """supervisord's state events are about 100 bytes; more than this is not its protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisordEvent:
+class SupervisordEvent(Struct, frozen=True):
     """One event of supervisord."""
 
     name: str

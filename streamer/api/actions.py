@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
@@ -30,7 +30,7 @@ def make_command_endpoint(method: str, path: str, tag: str, command: type[Comman
     async def run(call: Call) -> Answer:
         message = call.body
         if of_camera:
-            message = dataclasses.replace(message, camera=camera_of(call.context, call.request).name)
+            message = replace(message, camera=camera_of(call.context, call.request).name)
         return answer_of(await call.context.hub.ask(message, row.timeout_s))
 
     return Endpoint(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from shmcam.control.messages import Reply, to_plain_words
 from streamer.http.context import CONTEXT, Context
@@ -21,8 +21,7 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One request that has passed the guard; its parts have the declared types."""
 
     context: Context
@@ -36,8 +35,7 @@ class Call:
 Run = Callable[[Call], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One path and method."""
 
     method: str

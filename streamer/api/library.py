@@ -7,7 +7,6 @@ its row, never by a path. Only plain files of known types inside the folders of 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import asdict
 
 from shmcam.config.settings import LABEL
 from shmcam.control import messages as c
@@ -141,7 +141,7 @@ class Total(msgspec.Struct, frozen=True):
 
 def row_of(entry: Entry) -> Row:
     """Returns an entry of the catalogue as a row."""
-    fields = dataclasses.asdict(entry)
+    fields = asdict(entry)
     own = {name: fields[name] for name in Row.__struct_fields__ if name in fields}
     return Row(
         **own,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from shmcam.control.messages import Command
 from streamer.api import actions, archives, camera_controls, library, programs, service, sessions, status
 from streamer.api.endpoint import PREFIX, Endpoint
 from streamer.http.errors import Problem
@@ -67,7 +67,7 @@ def describe(endpoints: Sequence[Endpoint]) -> JSON:
     unique = list(dict.fromkeys([*types, Problem]))
     schemas, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
     for kind in types:
-        if dataclasses.is_dataclass(kind):  # commands refuse unknown fields (shmcam.control.messages.build)
+        if issubclass(kind, Command):  # commands refuse unknown fields (shmcam.control.messages.build)
             components[kind.__name__]["additionalProperties"] = False
     by_type = dict(zip(unique, schemas, strict=True))
     paths: dict[str, JSON] = {}

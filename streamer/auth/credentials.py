@@ -11,10 +11,11 @@ import secrets
 from base64 import b64decode
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from itsdangerous import BadSignature, TimestampSigner
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from streamer.auth.roles import Role
 
@@ -39,8 +40,7 @@ TABLE_ROWS_MAX = 1024
 """The bound of each table here (failures by peer, revoked cookies); the oldest entry is forgotten first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """The configured secrets of the two accounts; without those of the owner no request need show one."""
 
     token: str = ""

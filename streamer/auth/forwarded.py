@@ -8,8 +8,9 @@ that it sees at the end, and the client may have invented what stands before. Pu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from msgspec import Struct
 
 from shmcam.network.peer_address import plain_address
 
@@ -17,8 +18,7 @@ HOPS_MAX = 16
 """The addresses of X-Forwarded-For that are looked at, from its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestClient:
+class RequestClient(Struct, frozen=True):
     """The client of one request, which may stand behind a proxy."""
 
     address: str

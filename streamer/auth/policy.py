@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shmcam.network.peer_address import is_loopback, peer_key_of
 from streamer.auth.credentials import Credentials, GuessLimiter, LoginCookies, guess_of
@@ -22,8 +25,7 @@ OWN_HEADER = "X-Shmcam"
 """A header that neither a form nor an image can send; the page sends it with each change."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(Struct, frozen=True):
     """The parts of a request that the check reads."""
 
     method: str
@@ -58,8 +60,7 @@ class RequestFacts:
         return self.token if self.token is not None else guess_of(self.authorization)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The reason why a request is refused, and the status that says so."""
 
     status: int
@@ -67,8 +68,7 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ServerIdentity:
+class ServerIdentity(Struct, frozen=True):
     """The names by which this server may be addressed."""
 
     bind: str
@@ -78,15 +78,14 @@ class ServerIdentity:
     """Origins of other pages that may use this server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
+class Accounts(Struct, frozen=True):
     """Those who get in without a secret."""
 
     local: Literal["owner", "look", "all"] = "look"
     """Without secrets, what users of this machine may do who are no owners: nothing, look, everything."""
     insecure: bool = False
     """True: without secrets, everybody may do everything (`http.insecure_no_auth`)."""
-    users: LocalUsers = field(default_factory=lambda: LocalUsers(os.geteuid(), os.getegid()))
+    users: LocalUsers = msgspec.field(default_factory=lambda: LocalUsers(os.geteuid(), os.getegid()))
     proxy_owners: frozenset[str] = frozenset()
     """The people whom a trusted proxy names that are owners; others are viewers."""
 

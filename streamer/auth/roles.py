@@ -7,8 +7,9 @@ settings are the owner's, because they name addresses, folders and programs. doc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class Role(IntEnum):
@@ -39,8 +40,7 @@ WHEP_PATH = re.compile(r"(/cam/[^/]+)?/whep(/[^/]+)?")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """What one request may do, and why no more."""
 
     role: Role

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from shm_ring import LiveRing, RingNotReady
 from shm_ring.records.packets import Unit, follow, latest_key
 from shmcam.runtime.clock import now_ns
@@ -33,8 +35,7 @@ OLD_NS = 10_000_000_000
 """Older packets are not live any more; the newest GOP of a working recorder is younger (recorder.gop_s)."""
 
 
-@dataclass(frozen=True, slots=True)
-class InitSegment:
+class InitSegment(Struct, frozen=True):
     """The bytes before the first fragment, and the video that they describe."""
 
     header: bytes

@@ -26,6 +26,7 @@ from typing import Protocol, cast
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from shmcam.network.peer_address import is_loopback, peer_key_of
 from streamer.auth.peer_uid import find_uid
@@ -111,8 +112,7 @@ class OpenConnection(Protocol):
         """Ends the connection when everything written is out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(Struct, frozen=True):
     """The limits on connections."""
 
     connections: int

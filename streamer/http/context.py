@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from aiohttp import HttpVersion11, web
+from msgspec import Struct
 
 from shmcam.config.errors import explain_unknown_camera
 from shmcam.config.settings import Settings
@@ -41,8 +42,7 @@ class CommandSender(Protocol):
         """Ends the streamer a little later; supervisord starts it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedCamera:
+class StreamedCamera(Struct, frozen=True):
     """The parts of the streamer that belong to one camera."""
 
     name: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import cast
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from shmcam.network.peer_address import is_loopback
 from streamer.auth.credentials import COOKIE

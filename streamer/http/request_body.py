@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
 
-from shmcam.control.messages import build
+from shmcam.control.messages import Command, build
 from streamer.http import expect_continue
 from streamer.http.connection import HttpConnection
 from streamer.http.context import CONTEXT
@@ -56,11 +55,11 @@ async def _read(request: web.Request) -> bytes:
 
 def _convert(value: Any, kind: type[T]) -> T:
     """Converts decoded JSON to the type. Raises: ValueError, which names a field that does not exist."""
-    if not dataclasses.is_dataclass(kind):
+    if not issubclass(kind, Command):
         return msgspec.convert(value, kind)
     if not isinstance(value, dict):
         raise ValueError("Expected `object`")
-    return build(kind, value)  # type: ignore[type-var]  # every dataclass used as a body is a Command
+    return build(kind, value)
 
 
 def _narrow_numbers(value: Any) -> Any:

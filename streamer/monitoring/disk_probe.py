@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 import msgspec
+from msgspec.structs import asdict
 
 from shmcam.config.settings import Settings
 from shmcam.library.disk_space import measure_room

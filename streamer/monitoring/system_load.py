@@ -5,10 +5,10 @@ Measured once per second for all clients, every third without any: a hundred ope
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
+from msgspec import Struct
 
 from shmcam.control.messages import Reply
 from streamer.monitoring.health import ProcessHealth
@@ -17,14 +17,13 @@ CPU_SMOOTHING = 0.3
 """Weight of the newest second; a change shows after about three seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class SystemLoad:
+class SystemLoad(Struct, frozen=True):
     """One measurement."""
 
     hub: bool = False
     """The hub answers."""
     processes: tuple[ProcessHealth, ...] = ()
-    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cameras: dict[str, dict[str, Any]] = {}
     """The hub's row of each camera: mode, recording, source, model."""
     cpu_percent: float = 0.0
     """Of all cores, smoothed."""

@@ -5,7 +5,7 @@ Recording wins under contention. Pure: the loop measures, this module decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 HOLD_S = 5.0
 """Least time between two steps, so that the rate does not oscillate."""
@@ -17,8 +17,7 @@ STEPS = (1.0, 0.5, 0.25, 0.1)
 """Parts of the requested rate that are served, from calm to very busy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """The load of the machine."""
 
     cpu_percent: float
@@ -27,8 +26,7 @@ class Load:
     """Lag of the slowest recorder; 0: none runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadLimits:
+class LoadLimits(Struct, frozen=True):
     """The limits, from [mjpeg_server]."""
 
     cpu_percent: float

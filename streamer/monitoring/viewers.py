@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 
 @dataclass(slots=True)
 class Sent:
@@ -21,8 +23,7 @@ class Sent:
     """Pictures replaced by newer ones before there was room."""
 
 
-@dataclass(frozen=True, slots=True)
-class ViewerEntry:
+class ViewerEntry(Struct, frozen=True):
     """One viewer that is connected now."""
 
     number: int

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shm_ring import Frame, FrameMeta, FrameOverwritten, LiveRing, RingReader
 from shm_ring.formats import Geometry
@@ -38,8 +40,7 @@ RATE_WINDOW_S = 1.0
 """The time over which the camera's rate is measured, and at least two frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedStatus:
+class FeedStatus(Struct, frozen=True):
     """The newest state of a camera; it is replaced as a whole, so any thread may read it."""
 
     meta: FrameMeta | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from streamer.http.context import CONTEXT, StreamedCamera, camera_of
 from streamer.http.endless_response import NO_STORE

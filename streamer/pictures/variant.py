@@ -6,7 +6,8 @@ Viewers of the same variant share one encode. So a variant is a value, and equal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from streamer.settings import MjpegServerSettings
 
@@ -20,8 +21,7 @@ class InvalidVariant(ValueError):
     """A query for a variant that does not exist; the message says what is possible."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """The rate, size and treatment of a camera's pictures."""
 
     fps: float

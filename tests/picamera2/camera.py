@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from capture.sources.base import CameraRequest, ShotMeta
 from capture.sources.picamera2.source import PicameraSource

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from recorder.clips.clip import FOREVER, NS, ClipLimits, ClipOrder, folder_of
 from recorder.settings import RecorderSettings
@@ -415,8 +416,8 @@ def test_whether_frames_of_an_order_may_still_come():
     triggers.note_event(200 * S, "motion", utc_ns=0)
     session, event = triggers.session, triggers.event.order
     assert triggers.is_on(session) and triggers.is_on(event)
-    assert triggers.is_on(replace(session, number=7)), "a later file of it"
-    assert not triggers.is_on(replace(session, start_ns=99 * S))
+    assert triggers.is_on(dataclasses.replace(session, number=7)), "a later file of it"
+    assert not triggers.is_on(dataclasses.replace(session, start_ns=99 * S))
     triggers.stop(205 * S)
     assert triggers.is_on(session) and triggers.is_on(event), "frames from before may still come"
     triggers.expire(205 * S)

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import simplejpeg
 from aiohttp import ClientSession
+from msgspec.structs import replace
 
 from shm_ring import FrameMeta
 from shmcam.config.settings import Settings

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SOI, EOI = b"\xff\xd8\xff", b"\xff\xd9"
 """The beginning with the first byte of the marker that must follow, and the end."""
@@ -39,8 +40,7 @@ STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 """Markers without a length."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedPicture:
+class ScannedPicture(Struct, frozen=True):
     """The bytes of one picture; whether they can be decoded is not known yet."""
 
     jpeg: bytes

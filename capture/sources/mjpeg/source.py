@@ -13,9 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 
 import av
+from msgspec.structs import replace
 
 from capture.sources.base import CameraError, CameraRequest, GeometryChanged, OpenedSource, Payload, ShotMeta
 from capture.sources.decoded_frame import FrameWriter, form_of

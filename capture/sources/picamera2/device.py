@@ -10,9 +10,10 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from capture.deadline import arm, deadline
 from capture.sources.base import CameraBusy, CameraError
@@ -22,8 +23,7 @@ DETECT_S = 20.0
 """Most that starting libcamera may take; a cold Pi Zero needs some seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectedCamera:
+class ConnectedCamera(Struct, frozen=True):
     """A camera libcamera knows, opened or not."""
 
     index: int

@@ -7,11 +7,11 @@ pixel are converted straight into the slot.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from capture.sources.base import CameraError, ShotMeta
@@ -33,8 +33,7 @@ RING_FORMATS = {
 FOUR_BYTES = ("XRGB8888", "XBGR8888")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The layout of one stream in the camera's buffer and in the slot."""
 
     name: str

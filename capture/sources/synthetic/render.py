@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from capture.sources.synthetic.scene import STARS_BELOW_LUX, Scene
@@ -36,8 +36,7 @@ LIGHT_STEPS_PER_OCTAVE = 64
 """Light is rounded to 1 %, so that a constant scene is not computed anew for every frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedFrame:
+class RenderedFrame(Struct, frozen=True):
     """The inputs of one rendered frame."""
 
     number: int

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Table = NDArray[np.uint8]
@@ -32,8 +33,7 @@ CONTROL_LAG = 3
 """Frames between asking and seeing (picamera2 issue 1278: buffers + 3 to 4; the buffers are not simulated)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
+class Exposure(Struct, frozen=True):
     """One setting of the sensor."""
 
     exposure_us: int
@@ -45,8 +45,7 @@ class Exposure:
         return self.exposure_us * self.gain
 
 
-@dataclass(frozen=True, slots=True)
-class PictureControls:
+class PictureControls(Struct, frozen=True):
     """Picture controls applied after the sensor."""
 
     brightness: float = 0.0

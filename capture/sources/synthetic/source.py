@@ -77,7 +77,8 @@ class SyntheticSource:
         self._sensor.fixed_gain = request.gain if still else float(controls.get("AnalogueGain", 0))  # type: ignore[arg-type]
         self._sensor.automatic = bool(controls.get("AeEnable", True))
         self._sensor.stops = float(controls.get("ExposureValue", 0))  # type: ignore[arg-type]
-        look = {name: float(controls[name.title()]) for name in PictureControls.__slots__ if name.title() in controls}  # type: ignore[arg-type]
+        names = PictureControls.__struct_fields__
+        look = {name: float(controls[name.title()]) for name in names if name.title() in controls}  # type: ignore[arg-type]
         self._look = PictureControls(**look)
         return True
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec import Struct
+
 from capture.sources.base import CameraRequest, ControlValue
 from capture.sources.v4l2.device import Ioctl
 
@@ -39,8 +41,7 @@ SWITCHES = {"AwbEnable": 0x0098090C}
 OFFERED = {*AROUND_ZERO, *AROUND_ONE, *SWITCHES, "AeEnable", "ExposureTime", "AnalogueGain"}
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """The range that a device allows for one control."""
 
     lowest: int

@@ -10,8 +10,9 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 QUERYCAP, ENUM_FMT, ENUM_FRAMESIZES, ENUM_FRAMEINTERVALS = 0x80685600, 0xC0405602, 0xC02C564A, 0xC034564B
 CAPABILITY = struct.Struct("=16s32s32sIII12x")
@@ -32,8 +33,7 @@ MAX_ENTRIES = 64
 Ioctl = Callable[[int, int, bytearray], int]
 
 
-@dataclass(frozen=True, slots=True)
-class V4l2Mode:
+class V4l2Mode(Struct, frozen=True):
     """One size a device offers in one format."""
 
     fourcc: str
@@ -46,8 +46,7 @@ class V4l2Mode:
         return f"{self.width}x{self.height} {self.fourcc} {self.rate:g}/s"
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """One capture device."""
 
     path: str

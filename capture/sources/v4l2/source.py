@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from capture.sources.base import CameraError, CameraRequest, OpenedSource, Payload, ShotMeta
 from capture.sources.pyav_stream import LiveSource

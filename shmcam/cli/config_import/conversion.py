@@ -6,10 +6,10 @@ import difflib
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from capture.settings import PRESETS
 from shmcam.cli.config_import.former_files import Pairs
@@ -65,13 +65,12 @@ WAYS = {
 """Keys that became an option of the command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one key."""
 
     key: str
     value: Any
-    became: dict[str, Any] = field(default_factory=dict)
+    became: dict[str, Any] = {}
     """Path in config.toml → value; empty: none."""
     note: str = ""
     problem: str = ""

@@ -11,11 +11,11 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import cv2
+from msgspec import Struct
 
 try:
     import tkinter
@@ -53,8 +53,7 @@ HELP = "r: record   s: snapshot   q: quit"
 BACKGROUND, TEXT_COLOR = "#111", "#ddd"
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """One picture as Tk takes it, and its line of text."""
 
     ppm: bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from shm_ring.machine.available_memory import MEMORY_SHARE, SHM_FOLDER, available_room, total_memory_bytes
 from shmcam.cli.options import EXIT_FAILED, Options

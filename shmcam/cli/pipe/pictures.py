@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
+
+from msgspec import Struct
 
 from shm_ring import FrameDamaged, FrameOverwritten, LiveRing, RingCursor, RingNotReady, Spot
 from shm_ring.formats import Geometry
@@ -22,8 +23,7 @@ WAIT_S = 0.25
 """Longest wait for a frame between two looks whether the reader is still there."""
 
 
-@dataclass(frozen=True)
-class PictureStream:
+class PictureStream(Struct, frozen=True):
     """The pictures that are wanted of one ring."""
 
     ring: LiveRing

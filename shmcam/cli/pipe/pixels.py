@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from shm_ring.color import expansion_tables, luma, to_bgr
@@ -21,8 +21,7 @@ NEUTRAL = 128
 """Chroma without colour."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
+class Pixels(Struct, frozen=True):
     """The pixels of one frame in the size that is wanted."""
 
     payload: Plane

@@ -1,11 +1,11 @@
 """Motion: what moves is found, and what else changes pixels is not motion. Real clips are labelled by eye below."""
 
 import importlib.metadata
-from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from analyzer.motion.detector import EVERYWHERE, NO_MOTION, MotionDetector, average_cells, find_cells, find_zones
 from analyzer.motion.events import MotionEvents

@@ -6,11 +6,11 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from capture.settings import CameraSettings
 from capture.sources import detect

@@ -5,12 +5,12 @@ import itertools
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from capture.sources.base import CameraError, CameraRequest, EndOfStream
 from capture.sources.pyav_stream import LiveSource

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from exporter.films import build
 from exporter.films.film import Film, adopt_film

@@ -387,6 +387,13 @@ def test_frames_with_times_of_their_own_are_measured_from_the_newest(service, fe
         assert stack.ok and f"last: f{newest}" in stack.text, stack.text
 
 
+def no_more_come(captures):
+    """Whether no picture comes in the time of three."""
+    count = len(list(captures.glob("*.jpg")))
+    time.sleep(1.2)  # three that must not come
+    return len(list(captures.glob("*.jpg"))) == count
+
+
 @pytest.mark.parametrize("service", ["[export]\nauto_save_interval_s = 0.4\n"], indirect=True)
 def test_auto_save_saves_by_itself_and_can_be_switched_off_while_running(service, feed):
     feed.publish(3)
@@ -394,10 +401,7 @@ def test_auto_save_saves_by_itself_and_can_be_switched_off_while_running(service
     until(lambda: len(list(captures.glob("*.jpg"))) >= 3, 20, "auto-saved pictures")
     assert service.call("set export.auto_save_interval_s 0").ok
     until(lambda: "setting taken over" in service.logs(), 10, "setting")
-    time.sleep(0.3)  # one may be under way
-    count = len(list(captures.glob("*.jpg")))
-    time.sleep(1.2)  # three that must not come
-    assert len(list(captures.glob("*.jpg"))) == count
+    until(lambda: no_more_come(captures), 20, "an end of the pictures, but for those under way")
     with Catalogue.of(service.settings) as catalogue:
         assert {entry.trigger for entry in catalogue.find()} == {"auto"}
 

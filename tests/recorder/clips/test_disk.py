@@ -225,7 +225,8 @@ def test_a_clip_that_could_not_be_filed_is_filed_when_there_is_room_again(tmp_pa
 
 ON_A_FULL_DISK = """
 import json, sys
-from dataclasses import asdict, replace
+from dataclasses import replace
+from msgspec.structs import asdict
 from pathlib import Path
 from recorder.clips.clip import ClipPaths, describe
 from recorder.clips.clip_file import ClipFile

@@ -8,9 +8,9 @@ import json
 import os
 import random
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from recorder.clips import recovery
 from recorder.clips.finish import move_index_to_front

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from shmcam.config.polygon import explain_corners
 from shmcam.config.schema import list_keys, load_tables
 from shmcam.config.settings import FOR_ALL, PER_CAMERA, WORDS_OF_COMMANDS, Settings, SettingsError, apply_change
 from shmcam.control.command_table import COMMANDS
-from shmcam.control.messages import choices
+from shmcam.control.messages import choices, fields_of
 
 ROOT = Path(__file__).resolve().parents[3]
 NightSettings = load_tables()["night"]
@@ -341,9 +340,14 @@ def test_a_camera_is_not_called_as_a_program_is(load, name):
 
 def test_a_camera_is_not_called_as_a_word_that_stands_where_its_name_may(load):
     """`save jpg`, `record stop` and `supervisorctl restart all` could not tell which was meant."""
-    fields = {row: {f.name: f for f in dataclasses.fields(row.message)} for row in COMMANDS}
     rows = [row for row in COMMANDS if {"camera", "cameras"} & set(row.positional)]
-    words = {word for row in rows for name in row.positional for word in choices(fields[row][name]).split("|") if word}
+    words = {
+        word
+        for row in rows
+        for name in row.positional
+        for word in choices(fields_of(row.message)[name]).split("|")
+        if word
+    }
     assert words | {"all", *get_args(Format)} == WORDS_OF_COMMANDS
     for name in ("all", "stop", "Live", "jpg"):
         with pytest.raises(

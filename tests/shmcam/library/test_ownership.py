@@ -8,12 +8,12 @@ import re
 import shutil
 import stat
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from exporter.pictures import exif, names
 from exporter.pictures.encode import encode_picture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.commands.library import answer_command
 from exporter.films.build import find_pictures

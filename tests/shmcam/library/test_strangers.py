@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from shmcam.cli import library
 from shmcam.imaging import tiff

@@ -1,8 +1,7 @@
 """The watchdog's decisions, with a clock that the test holds."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from shmcam.control.messages import Heartbeat
 from shmcam.control.settings import ControlSettings

@@ -5,7 +5,6 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from msgspec.structs import replace
 
 from shmcam.control.messages import Reply, Save, Set, Status, Watch
 from shmcam.library import Entry, LibraryError

@@ -4,13 +4,13 @@ import asyncio
 import re
 import time
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from msgspec.structs import replace
 from yarl import URL
 
 from shm_ring import Flags, FrameMeta
