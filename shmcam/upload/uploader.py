@@ -108,7 +108,6 @@ class Uploader:
 
     def _choose_batch(self) -> tuple[Path, list[Entry]] | None:
         """Returns the next rows. Raises: LibraryError."""
-        self._sum_waiting()
         where, values = self._waiting_rows()
         failed = set(self._queue.rows)
         there = self._catalogue.select(f"{where} AND id IN ({_marks(failed)})", [*values, *failed]) if failed else []
@@ -117,6 +116,7 @@ class Uploader:
         delayed = self._queue.find_delayed(time.monotonic())
         where += f" AND id NOT IN ({_marks(delayed)})"
         waiting = self._catalogue.select(where, [*values, *delayed], "id", BATCH_ROWS)
+        self._sum_waiting()  # after it, or what came in between would be sent and not wait
         chosen = self._queue.choose_batch(waiting, self._catalogue.folders)
         if chosen is None:
             self._note_failures(waiting, "not inside the folders of [paths]")
