@@ -98,7 +98,9 @@ class Owner(Struct, frozen=True):
         given = values.get("name" if path.name == MANIFEST else FILE)
         if isinstance(given, str):
             return name == given
-        return _is_picture_name(path, values) if path.suffix in PICTURES else DATE.search(name) is not None
+        # Without it they describe themselves, but for those that earlier versions described beside them.
+        tells_itself = path.suffix in PICTURES or (path.suffix in VIDEOS and INSTALLATION in values)
+        return _is_given_name(path, values) if tells_itself else DATE.search(name) is not None
 
     def is_our_sidecar(self, values: Mapping[str, Any] | None) -> bool:
         """Tells whether this is the content of a sidecar that we wrote; other programs use such names, too."""
@@ -111,14 +113,21 @@ class Owner(Struct, frozen=True):
         return values.get(INSTALLATION, self.id) in self.ids
 
 
-def _is_picture_name(path: Path, values: Mapping[str, Any]) -> bool:
-    """Tells whether a picture bears the name that its own description gives it: an EXIF does not hold the name.
+def _is_given_name(path: Path, values: Mapping[str, Any]) -> bool:
+    """Tells whether a file bears the name that its description inside gives it: EXIF and videos do not hold the name.
 
     The time is not compared: it is local, and its zone may be another one now.
     """
     camera, label, frame = (re.escape(str(values.get(key, ""))) for key in ("camera", "label", "last_frame"))
-    name = rf"(snapshot_)?({camera}_)?({label}_)?\d{{8}}_\d{{6}}(_f{frame or '[0-9]+'})?(_stack\d+)?(_\d+)?"
-    return re.fullmatch(name, path.stem, re.ASCII) is not None
+    stamp, number = r"\d{8}_\d{6}", r"(_\d+)?"
+    forms = (
+        rf"(snapshot_)?({camera}_)?({label}_)?{stamp}(_f{frame or '[0-9]+'})?(_stack\d+)?{number}",
+        rf"{camera}_\d+x\d+_[\d.]+fps_{stamp}(_{label})?{number}",
+        rf"(timelapse|startrails)_.*{stamp}{number}",
+    )
+    return any(
+        re.fullmatch(form, path.stem, re.ASCII) for form in (forms[:1] if path.suffix in PICTURES else forms[1:])
+    )
 
 
 def sidecar_path_of(path: Path) -> Path:

@@ -235,6 +235,25 @@ def test_a_clip_without_a_description_beside_it_is_asked_itself(catalogue, setti
     assert not path.exists() and not csv.exists() and len(list(path.parent.iterdir())) == 2
 
 
+def test_a_copy_of_a_video_under_another_name_is_the_owners(catalogue, settings):
+    """What a video says about itself was enough, with any name that had a date in it."""
+    clip = {"camera": "cam0", "kind": "event", "label": "fox", "captured_utc_ns": 10**18, "first_frame": 1}
+    timelapse = {"camera": "cam0", "kind": "timelapse", "started_utc_ns": 10**18, "first_frame": 1}
+    given = {
+        "cam0_64x48_29.97fps_20260101_000000_fox.mp4": clip, "cam0_64x48_10.0fps_20260101_000000_2.mp4": clip,
+        "timelapse_cam0_20260101_000000.mp4": timelapse, "timelapse_cam0_day_20260101_000000_3.mp4": timelapse,
+    }  # fmt: skip
+    renamed = {
+        "birthday_20260101_000000.mp4": clip, "cam0_64x48_10.0fps_20260101_000000_fox (copy).mp4": clip,
+        "cam0_64x48_10.0fps_20260101_000000_cut.mp4": clip, "best timelapse_cam0_20260101_000000.mp4": timelapse,
+        "timelapse_cam0_20260101_000000 - Copy.mp4": timelapse,
+    }  # fmt: skip
+    for name, about in {**given, **renamed}.items():
+        film(settings.paths.recordings / name, {**about, INSTALLATION: catalogue.owner.id})
+    adopted, _ = catalogue.reconcile()
+    assert sorted(row.path.name for row in adopted) == sorted(given)
+
+
 def test_what_somebody_put_into_an_archive_stays_when_it_is_deleted(catalogue, saved, settings):
     saved("a.npy", kind="picture")
     entry = build(catalogue, settings.paths.archives, "trial", Span(), config="x")
