@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,15 +63,17 @@ SUGGESTIONS_MAX = 5
 READ_BYTES = 16 * 1024
 """Bytes a Decoder takes at once; it unpacks after each piece, which keeps its buffer near the limit."""
 
-MSGPACK_LIMITS: dict[str, Any] = {
-    "max_buffer_size": MESSAGE_BYTES_MAX + READ_BYTES,
-    "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
+VALUE_LIMITS: dict[str, Any] = {
     "max_array_len": 256,  # arrays are allocated from their header: 5 KB of nested headers cost 76 MB without this
     "max_map_len": 512,
     "max_str_len": MESSAGE_BYTES_MAX,
     "max_bin_len": MESSAGE_BYTES_MAX,
     "max_ext_len": 0,
     "strict_map_key": True,
+}
+STREAM_LIMITS: dict[str, Any] = {
+    "max_buffer_size": MESSAGE_BYTES_MAX + READ_BYTES,
+    "read_size": READ_BYTES,  # allocated at once for each connection; it grows where a message is longer
 }
 
 
@@ -165,7 +167,7 @@ class Decoder:
 
     def _unpack(self, data: bytes) -> list[Decoded]:
         decoded: list[Decoded] = []
-        unpacker = self._unpacker = self._unpacker or msgpack.Unpacker(raw=False, **MSGPACK_LIMITS)
+        unpacker = self._unpacker = self._unpacker or msgpack.Unpacker(raw=False, **VALUE_LIMITS, **STREAM_LIMITS)
         try:
             unpacker.feed(data)
             self._fed_bytes += len(data)
@@ -351,7 +353,7 @@ def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> b
     if event_id is not None:
         values["event_id"] = event_id
     packed = _pack(values)
-    if len(packed) <= MESSAGE_BYTES_MAX and not _must_be_json(values):
+    if len(packed) <= MESSAGE_BYTES_MAX and _is_decodable(packed):
         return packed
     text = msgspec.json.encode(values, enc_hook=_to_number)
     if len(text) > PROCESS_BYTES_MAX:
@@ -369,16 +371,13 @@ def _pack(values: dict[str, Any]) -> bytes:
     return packed
 
 
-def _must_be_json(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> bool:
-    """Returns whether a Decoder takes this from JSON only: a list or map is long, or a key (a number) is no text."""
-    inside: Iterable[Any] = value
-    if isinstance(value, dict):
-        if len(value) > MSGPACK_LIMITS["max_map_len"] or not {str}.issuperset(map(type, value)):
-            return True
-        inside = value.values()
-    elif len(value) > MSGPACK_LIMITS["max_array_len"]:
-        return True
-    return any(_must_be_json(item) for item in inside if isinstance(item, (dict, list, tuple)))
+def _is_decodable(packed: bytes) -> bool:
+    """Returns whether a Decoder takes it: no list or map is too long, and no key a number, which JSON makes text."""
+    try:
+        msgpack.unpackb(packed, raw=False, **VALUE_LIMITS)
+    except ValueError:
+        return False
+    return True
 
 
 def _to_number(value: Any) -> Any:
