@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import select
@@ -41,6 +42,7 @@ REPORT_S = 5.0
 RECEIVE_BYTES, RECEIVES_MAX = 16 * 1024, 16
 """Read at a time, and times for each access unit: a server that sends without end is not read without end."""
 LOOK_S = 0.1
+NO_ANSWER = "no answer in time"
 DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322}
 
 T = TypeVar("T")
@@ -179,6 +181,10 @@ def open_stream(url: str, name: str, sets: ParameterSets, stop: Stop) -> Iterato
         connection.begin(name, sets, end_s)
         yield connection
         connection.end()
+    except TimeoutError as error:  # the kernel's own may come first (TCP_USER_TIMEOUT)
+        if error.errno == errno.ETIMEDOUT:
+            raise TimeoutError(NO_ANSWER) from None
+        raise
     finally:
         connection.close()
 
@@ -235,4 +241,4 @@ def _check(end_s: float, stop: Stop) -> None:
     if stop.requested:
         raise Stopped("the process stops")
     if time.monotonic() >= end_s:
-        raise TimeoutError("no answer in time")
+        raise TimeoutError(NO_ANSWER)

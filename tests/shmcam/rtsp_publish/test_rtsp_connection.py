@@ -128,6 +128,20 @@ def test_a_server_that_stops_at_any_step_is_given_up_in_time(scheme, last, then,
             assert server.asked[-1] == last
 
 
+def test_a_server_that_takes_nothing_has_the_same_words_where_the_kernel_gives_it_up(
+    certificate, impatient, monkeypatch
+):
+    """On a busy machine the status said `[Errno 110] Connection timed out` for what was `no answer in time`."""
+    with (
+        Server("rtsp", certificate, "data") as server,
+        pytest.raises(TimeoutError, match=r"^no answer in time$"),
+        open_stream(server.url, "cam0", SETS, Stop()) as connection,
+    ):
+        monkeypatch.setattr(rtsp_connection, "SILENT_S", 60.0)  # the kernel's limit stays 0.4 s
+        for number in itertools.count():
+            connection.send_unit(KEY, number * 40_000)
+
+
 @pytest.mark.parametrize("scheme", ["rtsp", "rtsps"])
 @pytest.mark.parametrize("last", STEPS)
 def test_the_process_can_be_stopped_while_it_waits_for_a_server(scheme, last, certificate):
