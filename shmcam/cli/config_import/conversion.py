@@ -121,7 +121,8 @@ def _suggest(key: str, *, as_text: bool) -> str:
 
 def _take_over(key: str, value: Any, declared: Key, *, as_text: bool) -> Outcome:
     is_text = isinstance(value, str) and (as_text or declared.type == "list")  # "jpg" was as good as ["jpg"]
-    converted = declared.parse_text(_to_number(value) if as_text else value) if is_text else declared.respell(value)
+    text = _to_number(value) if as_text and declared.type in ("integer", "number") else value
+    converted = declared.parse_text(text) if is_text else declared.respell(value)
     if declared.type == "integer" and isinstance(converted, float) and converted.is_integer():
         converted = int(converted)
     elif declared.type == "true or false" and converted in (0, 1):

@@ -190,6 +190,12 @@ def test_whole_numbers_are_taken_however_they_were_written(run_import, tmp_path)
     assert {key: settings.value(key) for key in wanted} == wanted
 
 
+@pytest.mark.parametrize("folder", ["007", "1e3", "2026_11", ".5", "0"])
+def test_a_folder_of_digits_keeps_its_name(run_import, tmp_path, folder):
+    assert run_import(f"output_dir = {folder}\n", name="config.txt").returncode == 0
+    assert Settings.load(tmp_path / "config.toml", environ={}).value("paths.recordings") == folder
+
+
 @pytest.mark.parametrize(("level", "became"), [("notset", "DEBUG"), ("verbose", "INFO"), ("fatal", "CRITICAL")])
 def test_a_level_counts_as_it_did(run_import, tmp_path, level, became):
     done = run_import({"logging": {"level": level}})
