@@ -9,8 +9,8 @@ Corner = tuple[float, float]
 
 SLICE = 0.38
 """Where between two corners' heights the width is measured: edges seldom cross at such a fraction."""
-LEAST_WIDTH = 1e-6
-"""Fraction of the picture's width; less is rounding."""
+LEAST_SIDE = 1e-6
+"""Fraction of the picture's width or height; less is rounding."""
 
 
 def explain_corners(corners: Sequence[Corner], least: int) -> str:
@@ -29,10 +29,12 @@ def explain_corners(corners: Sequence[Corner], least: int) -> str:
 def _has_area(corners: Sequence[Corner]) -> bool:
     edges = list(zip(corners, [*corners[1:], corners[0]], strict=True))
     for low, high in pairwise(sorted({y for _, y in corners})):
+        if high - low <= LEAST_SIDE:
+            continue
         y = low + SLICE * (high - low)
         crossings = sorted(
             x0 + (x1 - x0) * (y - y0) / (y1 - y0) for (x0, y0), (x1, y1) in edges if (y0 > y) != (y1 > y)
         )
-        if any(end - begin > LEAST_WIDTH for begin, end in zip(crossings[::2], crossings[1::2], strict=True)):
+        if any(end - begin > LEAST_SIDE for begin, end in zip(crossings[::2], crossings[1::2], strict=True)):
             return True
     return False

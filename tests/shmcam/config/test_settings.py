@@ -114,6 +114,7 @@ def test_command_line_beats_environment_beats_file(load):
         ("[motion]\nmasks = [[0, 0], [1, 1]]", r"must be list of lists of lists of 2 numbers$"),
         ("[motion]\nzones = {door = [[0, 0]]}", r"\[motion\] zones.door = \[\[0.0, 0.0\]\] needs two or more corners"),
         ("[motion]\nzones = {door = [[0, 0], [0, 1]]}", r"\[motion\] zones.door = .* covers no area$"),
+        ("[motion]\nmasks = [[[0, 0.3], [1, 0.30000000000000004]]]", r"\[motion\] masks = .* covers no area$"),
         ("[motion]\nmasks = [[[0, 0], [0.5, 0.5], [1, 1]]]", r"\[motion\] masks = .* covers no area$"),
         ("[privacy]\npolygons = [[[0, 0], [1, 0], [0, 0], [0, 1]]]", r"\[privacy\] polygons: .* covers no area$"),
         ("[motion.zones]\ndoor = [[0, 0], [1]]", r"must be table of lists of lists of 2 numbers$"),
