@@ -123,7 +123,7 @@ def an_evening(folder: Path, monkeypatch: pytest.MonkeyPatch, *, syncs: bool = T
         saver = PictureSaver(lambda: settings, catalogue, lambda _event: None)
         for number in range(1, 13):
             options = SaveOptions(formats=(("jpg", "npy"), ("png",), ("tiff", "jpg"))[number % 3])
-            kept = saver.save_frame(OwnCamera(), OwnFrame(number), f"20231114_f{number}", options)  # type: ignore[arg-type]
+            kept = saver.save_frame(OwnCamera(), OwnFrame(number), f"20231114_221320_f{number}", options)  # type: ignore[arg-type]
             if number % 4 == 0:
                 catalogue.protect(kept[0].id)
             database = [folder / f"library.sqlite3{ending}" for ending in ("", "-wal")]

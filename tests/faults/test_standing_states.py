@@ -37,6 +37,8 @@ analyzer/night/test_days.py::test_one_day_of_every_scenario_switches_as_often_as
     analyzer/night/decision.py:NightSwitch.state
 exporter/test_all_day.py::test_a_timelapse_is_in_trouble_as_long_as_its_disk_refuses
     exporter/continuous/follower.py:CameraFollower.trouble
+exporter/test_loop.py::test_a_session_log_goes_on_after_its_disk_refused_and_after_its_folder_was_removed
+    exporter/session_log_collector.py:SessionLogs.lost
 exporter/test_loop.py::test_what_is_wrong_with_folders_and_library_ends_when_it_is_mended
     exporter/disk_monitor.py:DiskMonitor.library_trouble exporter/disk_monitor.py:DiskMonitor.folder_trouble
 recorder/clips/test_disk.py::test_room_that_could_not_be_made_is_no_trouble_any_more_once_there_is_some
