@@ -163,6 +163,7 @@ class BrokerLink:
         self._connected_s = 0.0
         self._short_lived = 0
         """Connections in a row that ended soon."""
+        self._is_leaving = False
         self._to_send = asyncio.Event()
         self._is_known = asyncio.Event()
 
@@ -179,9 +180,9 @@ class BrokerLink:
         self._is_known.set()
 
     async def run(self) -> None:
-        """Keeps a connection for ever; ends only by cancellation."""
+        """Keeps a connection for ever; ends by cancellation, or after `say_goodbye` with the connection."""
         backoff = Backoff()
-        while True:
+        while not self._is_leaving:  # a cancellation is lost where aiomqtt or a TaskGroup ends with another error
             try:
                 will = aiomqtt.Will(self._topics.own("availability"), OFFLINE, qos=1, retain=True)
                 client = open_client(self._settings, self._folder, self._identifier, will)
@@ -194,7 +195,8 @@ class BrokerLink:
             await asyncio.sleep(backoff.next_delay_s())
 
     async def say_goodbye(self) -> None:
-        """Publishes that the device goes, as a clean end of the connection drops the last will."""
+        """Publishes that the device goes, as a clean end of the connection drops the last will; none follows."""
+        self._is_leaving = True
         if self._client is not None:
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):

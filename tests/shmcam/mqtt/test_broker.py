@@ -302,11 +302,45 @@ def test_what_is_no_mqtt_ends_the_connection_and_nothing_else(packet, monkeypatc
                 assert not deadline.has_passed(), f"{len(servers)} connections: {deadline}"
                 await asyncio.sleep(0.01)
             assert not task.done(), task.exception()
+            await link.say_goodbye()
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            assert (await asyncio.wait([task], timeout=20))[0], "it ends"
 
     asyncio.run(connect_for_a_while())
+
+
+def test_an_end_is_not_lost_to_a_connection_that_fails_while_it_ends(monkeypatch):
+    """A connection that failed in the instant of the cancellation told of its own error only, and the next one came."""
+    monkeypatch.setattr(Backoff, "next_delay_s", lambda _self: 0.0)
+
+    async def serve(reader, writer):
+        writer.write(b"\x20\x03\x00\x00\x00")
+        while await reader.read(1000):
+            pass
+
+    async def end_while_it_fails():
+        exchanging = asyncio.Event()
+
+        async def exchange(*_):
+            try:
+                exchanging.set()
+                await asyncio.sleep(60)  # until it is cancelled
+            except asyncio.CancelledError:
+                raise aiomqtt.MqttError("Unexpected disconnection") from None
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            settings = MqttSettings(port=server.sockets[0].getsockname()[1])
+            link = BrokerLink(settings, Path(), Topics("shmcam", "pi"), Outbox(10), lambda _message: None)
+            monkeypatch.setattr(link, "_exchange", exchange)
+            task = asyncio.create_task(link.run())
+            await exchanging.wait()
+            await link.say_goodbye()
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=5)
+            task.cancel()
+            assert done
+
+    asyncio.run(end_while_it_fails())
 
 
 def test_refused_subscriptions_are_named():
