@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec.structs import asdict
+
 from analyzer.frame_analyzer import FrameAnalyzer, FrameResult
 from analyzer.motion.events import MotionEvent
 from analyzer.night.controller import ExposureRequest
@@ -17,7 +19,6 @@ from shmcam.control.messages import (
     NightBegan,
     NightEnded,
     Reply,
-    values_of,
 )
 
 STALE_S = 5.0
@@ -111,7 +112,7 @@ def motion_event_of(event: MotionEvent, camera: str, result: FrameResult) -> Mot
         frame_id=event.frame_id,
         captured_ns=max(0, event.captured_ns),
     )
-    return began if event.began else MotionEnded(**values_of(began), duration_s=max(0.0, event.duration_s))
+    return began if event.began else MotionEnded(**asdict(began), duration_s=max(0.0, event.duration_s))
 
 
 def answer_night(frame_analyzer: FrameAnalyzer, camera: str) -> Reply:

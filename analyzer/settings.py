@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shmcam.config.polygon import Corner, explain_corners
+from shmcam.config.polygon_checks import Corner, explain_corners
 from shmcam.config.schema import Section, setting
 from shmcam.config.settings import LABEL, LABEL_FORM
 

@@ -6,7 +6,7 @@ The table [camera.controls]: the camera's controls, by libcamera's names.
 import math
 from typing import Annotated, Literal
 
-from shmcam.config.polygon import Corner, explain_corners
+from shmcam.config.polygon_checks import Corner, explain_corners
 from shmcam.config.schema import Section, setting
 from shmcam.config.settings import FORMER_LABEL
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from shmcam.config.settings import Settings
 from shmcam.control.call import call, wait_s_of
@@ -39,7 +39,6 @@ from shmcam.control.messages import (
     Status,
     error,
     fields_of,
-    values_of,
 )
 
 CommandT = TypeVar("CommandT", bound=Command)
@@ -172,7 +171,7 @@ class Client:
     def _post(self, path: str, command: Command) -> Reply:
         """Sends the fields that are not the default: the service's own clock counts, not ours."""
         defaults = {name: field.default for name, field in fields_of(type(command)).items()}
-        body = {name: value for name, value in values_of(command).items() if value != defaults[name]}
+        body = {name: value for name, value in asdict(command).items() if value != defaults[name]}
         body.pop("at_ns", None)
         try:
             answer = json.loads(

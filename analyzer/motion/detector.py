@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from analyzer.night.brightness import Bytes
 from analyzer.night.transfer_curve import Response
 from analyzer.settings import MotionSettings
-from shmcam.config.polygon import Corner
+from shmcam.config.polygon_checks import Corner
 
 Cells = NDArray[np.bool_]
 

@@ -26,7 +26,7 @@ from typing import Any
 import msgpack
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from shmcam.control.messages import (
     CHUNK_BYTES_MAX,
@@ -40,7 +40,6 @@ from shmcam.control.messages import (
     PreviewFrame,
     Reply,
     error,
-    values_of,
     wire_name,
 )
 from shmcam.control.parser import UnknownCommandError, parse_line, parse_map, parse_object
@@ -327,7 +326,7 @@ def encode(
     try:
         return _encode(dialect, message, ident, timestamp, event_id)
     except UnicodeEncodeError:
-        readable = replace(message, **to_readable(values_of(message)))
+        readable = replace(message, **to_readable(asdict(message)))
         return _encode(dialect, readable, ident, timestamp, event_id)
 
 
@@ -347,7 +346,7 @@ def _encode(dialect: str, message: Message, ident: Any, timestamp: str, event_id
 
 
 def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> bytes:
-    values = {"message": wire_name(message), **values_of(message)}
+    values = {"message": wire_name(message), **asdict(message)}
     if ident is not None:
         values["id"] = ident
     if event_id is not None:
@@ -363,7 +362,7 @@ def _encode_msgpack(message: Message, ident: Any, event_id: EventId | None) -> b
         return _encode_msgpack(error(f"the answer is {problem}; ask for less", "too_long"), ident, None)
     starts = range(0, len(text), CHUNK_BYTES_MAX)
     parts = [Part(data=text[at : at + CHUNK_BYTES_MAX], end=at == starts[-1]) for at in starts]
-    return b"".join(_pack({"message": wire_name(part), **values_of(part)}) for part in parts)
+    return b"".join(_pack({"message": wire_name(part), **asdict(part)}) for part in parts)
 
 
 def _pack(values: dict[str, Any]) -> bytes:
@@ -403,7 +402,7 @@ def _encode_json(message: Message, ident: Any, timestamp: str) -> bytes:
         if not message.ok:
             value["data"] = {**value["data"], "reason": message.status}
     elif isinstance(message, PreviewFrame):
-        fields = values_of(message)
+        fields = asdict(message)
         jpeg_base64 = base64.b64encode(fields.pop("jpeg")).decode()
         value = {
             "type": "preview_frame",
@@ -417,7 +416,7 @@ def _encode_json(message: Message, ident: Any, timestamp: str) -> bytes:
     else:
         kind = "event" if isinstance(message, Event) else "command"
         value = {"type": kind, kind: wire_name(message), "status": wire_name(message), "timestamp": timestamp}
-        value["data"] = values_of(message)
+        value["data"] = asdict(message)
     if ident is not None:
         value["id"] = ident
     return msgspec.json.encode(value) + b"\n"
@@ -428,7 +427,7 @@ def _encode_text(message: Message, timestamp: str) -> bytes:
         return (message.text or message.status).encode() + b"\n"
     if isinstance(message, Chunk):
         return message.data
-    fields = values_of(message).items()
+    fields = asdict(message).items()
     words = " ".join(f"{name}={_show_value(value)}" for name, value in fields if value not in ("", None))
     return f"{timestamp} {wire_name(message)} {words}".rstrip().encode() + b"\n"
 

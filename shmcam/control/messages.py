@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_or
 
 import msgspec
 from msgspec import field
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import FieldInfo, asdict, fields
 
 from shmcam.config.settings import FORMER_LABEL, FORMER_LONG_NAME, LABEL, LONG_NAME
 from shmcam.runtime.clock import now_ns
@@ -138,15 +138,10 @@ def build(message: type[MessageT], values: dict[str, Any], *, text: bool = False
     except (msgspec.ValidationError, RecursionError) as problem:
         raise ValueError(f"{wire_name(message)}: {_to_plain_text(message, str(problem))}") from problem
     if isinstance(built, Command):
-        for name, value in values_of(built).items():
+        for name, value in asdict(built).items():
             if isinstance(value, int) and value > INTEGER_MAX:
                 raise ValueError(f"{wire_name(message)}: {name}: number out of range")
     return built
-
-
-def values_of(message: Message) -> dict[str, Any]:
-    """Returns a message's fields by name, as they go on the wire."""
-    return {name: getattr(message, name) for name in message.__struct_fields__}
 
 
 @cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 from string import Template
 from typing import Any
 
-from shmcam.control.messages import Event, values_of, wire_name
+from msgspec.structs import asdict
+
+from shmcam.control.messages import Event, wire_name
 from shmcam.runtime.non_utf8_escapes import encode_json
 
 ENVIRONMENT_VALUE_MAX = 4096
@@ -24,7 +26,7 @@ def to_payload(event: Event, *, ident: str, hook: str, host: str, time_utc: str,
         "hook": hook,
         "host": host,
         "test": test,
-        "data": values_of(event),
+        "data": asdict(event),
     }
 
 

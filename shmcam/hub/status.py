@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec.structs import asdict
+
 from shmcam.config.settings import FOR_ALL, PER_CAMERA
-from shmcam.control.messages import Event, ProcessDown, Reply, values_of, wire_name
+from shmcam.control.messages import Event, ProcessDown, Reply, wire_name
 from shmcam.hub.registry import Peer, Registry
 
 SILENT_S = 4.0
@@ -87,7 +89,7 @@ def _process_row(name: str, peer: Peer | None, now_s: float) -> dict[str, Any]:
         return row
     row |= {"camera": peer.hello.camera, "pid": peer.hello.pid, "state": "starting", "reason": ""}
     if peer.heartbeat:
-        row |= {key: value for key, value in values_of(peer.heartbeat).items() if key != "role"}
+        row |= {key: value for key, value in asdict(peer.heartbeat).items() if key != "role"}
     if (silent_s := now_s - peer.last_seen_s) > SILENT_S:
         row |= {"state": "silent", "reason": f"no sign of life for {silent_s:.0f} s"}
     return row
@@ -165,7 +167,7 @@ def _capture_figures(peer: Peer, row: dict[str, Any]) -> dict[str, Any]:
 
 def _state_of(event: Event) -> dict[str, Any]:
     """Returns the fields of a camera's row that the latest event of a kind sets."""
-    values, name = values_of(event), wire_name(event)
+    values, name = asdict(event), wire_name(event)
     if name in {"camera_found", "camera_lost"}:
         return {k: v for k, v in values.items() if k != "camera"} | {
             "state": "found" if name == "camera_found" else "lost"

@@ -297,12 +297,11 @@ class Catalogue:
         self._resolve_links()
         on_disk = self._scan()
         rows = {str(entry.path): entry for entry in self.find()}
-        absent = [rows[path] for path in rows.keys() - on_disk if not rows[path].path.exists()]
-        gone = [entry for entry in absent if not self._is_away(entry.path)]
-        gone += [
-            rows[path]
-            for path in rows.keys() - on_disk
-            if rows[path].path.exists() and self._is_led_out(rows[path].path)
+        unseen = [rows[path] for path in rows.keys() - on_disk]
+        gone = [
+            entry
+            for entry in unseen
+            if (self._is_led_out(entry.path) if entry.path.exists() else not self._is_away(entry.path))
         ]
         gone += [entry for entry in rows.values() if entry.trigger == RECOVERED and self._is_foreign(entry.path)]
         adopted = self.insert(sidecar.read_all(on_disk - rows.keys(), self.owner))

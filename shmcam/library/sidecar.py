@@ -120,14 +120,11 @@ def _is_given_name(path: Path, values: Mapping[str, Any]) -> bool:
     """
     camera, label, frame = (re.escape(str(values.get(key, ""))) for key in ("camera", "label", "last_frame"))
     stamp, number = r"\d{8}_\d{6}", r"(_\d+)?"
-    forms = (
-        rf"(snapshot_)?({camera}_)?({label}_)?{stamp}(_f{frame or '[0-9]+'})?(_stack\d+)?{number}",
-        rf"{camera}_\d+x\d+_[\d.]+fps_{stamp}(_{label})?{number}",
-        rf"(timelapse|startrails)_.*{stamp}{number}",
-    )
-    return any(
-        re.fullmatch(form, path.stem, re.ASCII) for form in (forms[:1] if path.suffix in PICTURES else forms[1:])
-    )
+    if path.suffix in PICTURES:
+        form = rf"(snapshot_)?({camera}_)?({label}_)?{stamp}(_f{frame or '[0-9]+'})?(_stack\d+)?{number}"
+    else:
+        form = rf"{camera}_\d+x\d+_[\d.]+fps_{stamp}(_{label})?{number}|(timelapse|startrails)_.*{stamp}{number}"
+    return re.fullmatch(form, path.stem, re.ASCII) is not None
 
 
 def sidecar_path_of(path: Path) -> Path:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shmcam.control.messages import JSON, Event, values_of, wire_name
+from msgspec.structs import asdict
+
+from shmcam.control.messages import JSON, Event, wire_name
 
 HOLD_S = 3.0
 """Heartbeats come once a second, and the hub's status may be a second old."""
@@ -93,7 +95,7 @@ class CameraStates:
     def note_event(self, event: Event, now_s: float) -> CameraState | None:
         """Takes an event over. Returns: the camera whose state it changed; None: none of a known camera."""
         edge = EDGES.get(wire_name(event))
-        camera = self.by_name.get(str(values_of(event).get("camera", "")))
+        camera = self.by_name.get(str(asdict(event).get("camera", "")))
         if edge is None or camera is None:
             return None
         camera.set(*edge, now_s)

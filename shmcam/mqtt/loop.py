@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import aiomqtt
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from shmcam.config.settings import Settings
 from shmcam.control.call import acall, call
@@ -34,7 +34,6 @@ from shmcam.control.messages import (
     Status,
     error,
     topics_of,
-    values_of,
     wire_name,
 )
 from shmcam.mqtt.broker_connection import BrokerLink
@@ -143,7 +142,7 @@ class MqttLoop:
                 "event": name,
                 "id": f"{self._run_id}-{self._event_number}",
                 "utc": to_iso(time.time_ns()),
-                "data": values_of(event),
+                "data": asdict(event),
             }
             self._outbox.add_event(self._topics.event(name), _to_json(value))
         self._broker.wake()

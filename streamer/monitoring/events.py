@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
-from shmcam.control.messages import Event, values_of, wire_name
+from shmcam.control.messages import Event, wire_name
 from shmcam.runtime.clock import to_iso
 
 EVENTS_KEPT = 200
@@ -43,7 +44,7 @@ class RecentEvents:
 
     def add_from_hub(self, event: Event) -> None:
         """Adds an event of the hub, without its binary values."""
-        self.add(wire_name(event), {k: v for k, v in values_of(event).items() if not isinstance(v, bytes)})
+        self.add(wire_name(event), {k: v for k, v in asdict(event).items() if not isinstance(v, bytes)})
 
     def add(self, name: str, data: dict[str, Any]) -> None:
         """Keeps an event and puts it into the queue of each subscriber."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.settings import Format
-from shmcam.config.polygon import explain_corners
+from shmcam.config.polygon_checks import explain_corners
 from shmcam.config.schema import list_keys, load_tables
 from shmcam.config.settings import FOR_ALL, PER_CAMERA, WORDS_OF_COMMANDS, Settings, SettingsError, apply_change
 from shmcam.control.command_table import COMMANDS
