@@ -89,12 +89,13 @@ def in_own_process(area: str, quick: bool) -> dict[str, Json]:
 
 
 def table(title: str, lines: Table) -> None:
-    """Print lines of equal keys as columns."""
+    """Print lines as columns, one for each key; what a line does not have stays empty."""
     if not lines:
         return
     print(f"\n{title}")
-    heads = list(lines[0])
-    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in line.values()] for line in lines]
+    heads = list(dict.fromkeys(key for line in lines for key in line))
+    values = [[line.get(head, "") for head in heads] for line in lines]
+    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row] for row in values]
     widths = [max(len(row[i]) for row in [heads, *cells]) for i in range(len(heads))]
     for row in [heads, *cells]:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

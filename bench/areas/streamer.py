@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import psutil
 
@@ -42,6 +43,7 @@ ROWS = (
     Row("memory_ratio", "x", 2.0, "memory that 100 viewers add / what they add to the bare fan-out"),
     Row("latency_over_encode_ms", "ms", 5.0, "publish to last byte at a viewer, p50, beyond the encode itself"),
     Row("bt709_cpu_ms", "ms", 3.0, "CPU of the streamer per limited-range BT.709 picture of 720p, 10 fps, one viewer"),
+    Row("bt709_bare_jpeg_ms", "ms", None, "of that libjpeg-turbo alone, ten pictures a second"),
     Row("bt709_latency_ms", "ms", 4.0, "publish to last byte of such a picture, p50 of 30 viewers at 10 fps"),
     Row("bt709_convert_ratio", "x", 1.7, "limited-range BT.709 frame as JPEG / frame that is JFIF's already, 720p"),
     Row("asleep_per_frame", "", 0.7, "waits begun per frame without a viewer, all threads: control, load and feed"),
@@ -88,9 +90,28 @@ def _limited(seconds: float) -> Iterator[tuple[str, Outcome]]:
         watch(port, "/stream?fps=10", 1, 0, seconds)
         encodes, cpu = metric(port, "encodes_total") - encodes, cpu_s(process) - cpu
         yield "bt709_cpu_ms", Measured(cpu / max(1.0, encodes) * 1e3, f"{encodes:.0f} pictures, {cpu:.2f} s CPU in all")
+        yield "bt709_bare_jpeg_ms", _bare_jpeg(seconds)
         seen = watch(port, "/stream?fps=10", 30, 0, seconds)
         detail = f"p50 {seen['latency_p50_ms']:.2f}, p99 {seen['latency_p99_ms']:.2f} ms"
         yield "bt709_latency_ms", Measured(float(seen["latency_p50_ms"]), detail)
+
+
+def _bare_jpeg(seconds: float) -> Outcome:
+    """The JPEG library alone at the same rate: after a tenth of a second its code and data are cold."""
+    import simplejpeg
+
+    from shm_ring.formats import geometry, planes
+
+    frame = planes(picture(WIDTH, HEIGHT), geometry("yuv420p", WIDTH, HEIGHT))
+    encode = partial(simplejpeg.encode_jpeg_yuv_planes, *frame, 80)
+    at_once = timed_us(encode, 100) / 1e3
+    spent: list[float] = []
+    for _ in range(round(seconds * 10)):
+        time.sleep(0.1)
+        before = time.thread_time()
+        encode()
+        spent.append((time.thread_time() - before) * 1e3)
+    return Measured(statistics.median(spent), f"{len(spent)} pictures; one after the other {at_once:.2f} ms each")
 
 
 def _hundred(port: int, many: int, stalled: int, seconds: float) -> Iterator[tuple[str, Outcome]]:

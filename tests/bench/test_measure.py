@@ -49,6 +49,17 @@ def test_verdicts(row, outcome, verdict):
     assert __main__.judge(row, outcome)["verdict"] == verdict
 
 
+def test_a_table_shows_lines_that_lack_a_key_or_have_one_more(capsys):
+    __main__.table("servers", [{"server": "motion", "note": "not installed"}, {"server": "shmcam", "fps": 9.5}])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["server", "note", "fps"],
+        ["motion", "not", "installed"],
+        ["shmcam", "9.5"],
+    ]
+    assert lines[2].index("fps") == lines[4].index("9.5")
+
+
 def test_every_area_has_named_rows_and_a_run():
     found = __main__.areas()
     assert {"ring", "ring_peers", "ring_scale"} <= set(found)
