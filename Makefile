@@ -63,7 +63,7 @@ mutants: test-setup ## small changes in pure modules, and whether their tests no
 check: test-setup ## ruff, mypy strict, who may import whom
 	$(BIN)/python -m ruff check $(PACKAGES) tests
 	$(BIN)/python -m ruff format --check $(PACKAGES) tests
-	$(BIN)/python -m mypy $(OURS)
+	$(BIN)/python -m mypy $(PACKAGES)
 	$(BIN)/python -m pytest tests/test_structure.py
 
 hooks: test-setup ## run ruff and mypy before each commit (pre-commit)

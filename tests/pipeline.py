@@ -117,6 +117,11 @@ class Pipeline:
         if "streamer" in self._ready and "streamer" in self._programs:
             until(lambda: self._fetches("/snapshot.jpg"), 30, lambda: "a first picture\n" + self.logs("streamer"))
 
+    @property
+    def supervisord_pid(self) -> int:
+        """0 before start."""
+        return self._process.pid if self._process else 0
+
     def stop(self) -> None:
         """Stop as Ctrl-C does, then insist that nothing is left behind."""
         if self._process and self._process.poll() is None:

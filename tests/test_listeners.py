@@ -45,7 +45,7 @@ def test_silent_peers_keep_nobody_out_of_any_listener():
     port = free_port()
     with Pipeline(network={"trigger_port": port}) as shmcam:
         run = shmcam.folder / "run"
-        listeners = find_listeners(shmcam._process.pid)
+        listeners = find_listeners(shmcam.supervisord_pid)
         ours = {str(shmcam.port), str(port), str(run / "control")}
         assert set(listeners) == ours | {str(run / "supervisor")}, "a new listener needs a case below"
 

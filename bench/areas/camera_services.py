@@ -134,7 +134,7 @@ def make_video(path: Path, seconds: float) -> Path:
         stream = target.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "18", "g": "30"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         for number in range(int(seconds * FPS)):
-            planes = pictures[number % len(pictures)].to_ndarray()
+            planes = pictures[number % len(pictures)].to_ndarray().astype("uint8", copy=False)
             draw(planes[: SIZE[1]], number)
             frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
             frame.pts = number

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import av
@@ -286,9 +287,9 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             shape = geometry("yuv420p", *size)
-            copies = {
-                "capture": lambda size=size, shape=shape: loop_us(lambda: HeldFrames(shape), size, frames),
-                "bare": lambda size=size: bare_us(size, frames),
+            copies: dict[str, Callable[[], float]] = {
+                "capture": partial(loop_us, partial(HeldFrames, shape), size, frames),
+                "bare": partial(bare_us, size, frames),
             }
             yield f"capture_{name}", compared(paired(copies, repeats), "capture", "bare")
             path = clip(Path(folder), size)

@@ -255,7 +255,7 @@ def flood(path: Path, valid: socket.socket, messages: int) -> list[float]:
 
     thread = threading.Thread(target=send)
     thread.start()
-    found = []
+    found: list[float] = []
     while not (found and done.is_set()):
         found += timed(valid, b"ping\n", 5)
     thread.join()

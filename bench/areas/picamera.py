@@ -35,7 +35,7 @@ def run(quick: bool) -> Iterator[tuple[str, Outcome]]:
             yield row.name, Skipped("needs root and the rig that `make test-picamera2` builds")
         return
     subprocess.run([RIG / "setup.sh", FOLDER], check=True, timeout=LIMIT_S, stdout=subprocess.DEVNULL)
-    command = [
+    command: list[str | Path] = [
         RIG / "enter.sh",
         FOLDER,
         "/usr/bin/env",

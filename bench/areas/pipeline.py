@@ -79,7 +79,7 @@ def _import_s() -> float:
 
 def _kill(pipeline: Pipeline) -> Measured:
     """The longest time until supervisord has another process; the second kill meets one that has just started."""
-    taken_s = {}
+    taken_s: dict[str, float] = {}
     for program in ("capture", "recorder", "streamer", "streamer"):
         dead, began = pipeline.kill(program), time.monotonic()
         while pipeline.pid(program) in (0, dead):
@@ -90,7 +90,7 @@ def _kill(pipeline: Pipeline) -> Measured:
 
 def _interrupt(pipeline: Pipeline) -> Measured:
     assert pipeline._process
-    children = psutil.Process(pipeline._process.pid).children(recursive=True)
+    children = psutil.Process(pipeline.supervisord_pid).children(recursive=True)
     pipeline.wait_running()
     began = time.monotonic()
     pipeline._process.send_signal(signal.SIGINT)
@@ -164,7 +164,7 @@ def _film(seconds: int) -> Iterator[tuple[str, Outcome]]:
 def _cpu_ms(pipeline: Pipeline, seconds: float) -> dict[str, float]:
     """CPU milliseconds per published frame, by program; supervisord's own are with it."""
     programs = {name: psutil.Process(pid) for name in pipeline.states() if (pid := pipeline.pid(name))}
-    programs["supervisord"] = psutil.Process(pipeline._process.pid)
+    programs["supervisord"] = psutil.Process(pipeline.supervisord_pid)
     before, frames = {name: cpu_s(process) for name, process in programs.items()}, pipeline.frames()
     time.sleep(seconds)
     frames = max(1, pipeline.frames() - frames)
@@ -201,7 +201,7 @@ def _measured(memory: dict[str, float]) -> Measured:
 def _pss(pipeline: Pipeline, *, rings: bool = False) -> dict[str, float]:
     """Proportional set size in MB of each program and of supervisord; `rings`: mappings of /dev/shm, too."""
     pids = {name: pipeline.pid(name) for name in pipeline.states()}
-    pids["supervisord"] = pipeline._process.pid
+    pids["supervisord"] = pipeline.supervisord_pid
     return {name: pss_mb(pid, rings=rings) for name, pid in pids.items() if pid}
 
 

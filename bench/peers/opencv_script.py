@@ -37,7 +37,7 @@ def main() -> None:
     camera = cv2.VideoCapture(video)
     fps = camera.get(cv2.CAP_PROP_FPS)
     size = int(camera.get(cv2.CAP_PROP_FRAME_WIDTH)), int(camera.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    writer = cv2.VideoWriter(f"{folder}/clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+    writer = cv2.VideoWriter(f"{folder}/clip.mp4", cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
     before, number, began = None, 0, time.monotonic()
     try:
         while True:

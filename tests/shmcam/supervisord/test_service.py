@@ -57,11 +57,11 @@ def test_each_program_is_found_by_its_command_line_and_its_name(service):
         module = program if program not in ("hub", "watchdog") else f"shmcam.{program}"
         assert arguments(process.pid).endswith(f" -m {module}")
         assert process.name() == program
-        assert process.ppid() == service._process.pid
+        assert process.ppid() == service.supervisord_pid
 
 
 def test_programs_have_only_descriptors_of_their_own(service):
-    parent = service._process.pid
+    parent = service.supervisord_pid
     supervisords = set(descriptors_of(parent).values())
     for program in ALL:
         links = descriptors_of(service.pid(program))
@@ -83,7 +83,7 @@ def test_health_counts_what_programs_share_once(service):
     health = service.json({"command": "health"})
     taken = health["data"]["machine"]["service_bytes"]
     in_rows = sum(row["rss_bytes"] for row in health["data"]["processes"])
-    pids = [service._process.pid, *(service.pid(name) for name in ALL)]
+    pids = [service.supervisord_pid, *(service.pid(name) for name in ALL)]
     true = sum(psutil.Process(pid).memory_full_info().pss for pid in pids)
     assert 0.7 * true < taken < 1.2 * true < 0.7 * in_rows
     assert service.text("health").startswith(f"RSS={taken / 2**20:.1f}MiB")
@@ -106,7 +106,7 @@ def test_somebody_elses_program_is_executed_without_our_limits(service):
     noted = service.folder / "mine.txt"
     until(lambda: noted.exists() and noted.read_text(), 20, "the program to run")
     assert "OPENBLAS_NUM_THREADS" not in noted.read_text() and "SUPERVISOR_ENABLED" in noted.read_text()
-    assert stack_of(service.pid("mine")) != stack_of(service._process.pid), "a process image of its own"
+    assert stack_of(service.pid("mine")) != stack_of(service.supervisord_pid), "a process image of its own"
     huge_pages = {name: status_of(service.pid(name))["THP_enabled"] for name in ("mine", "recorder")}
     assert huge_pages == {"mine": "1", "recorder": "0"}
     conf.write_text(before)
@@ -114,7 +114,7 @@ def test_somebody_elses_program_is_executed_without_our_limits(service):
 
 
 def test_restart_of_all_loads_the_code_anew(service):
-    parent, before = service._process.pid, {name: service.pid(name) for name in ALL}
+    parent, before = service.supervisord_pid, {name: service.pid(name) for name in ALL}
     stack, old = stack_of(parent), stack_of(before["hub"])
     assert old == stack, "forked"
     told = service.shmcam("restart")
