@@ -25,7 +25,8 @@ def _figure(height: float) -> tuple[Any, Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(9, height), constrained_layout=True)
+    figure, axes = pyplot.subplots(figsize=(9, height), constrained_layout=True)
+    return figure, axes
 
 
 def _counts(days: list[Day], path: Path) -> Path:
